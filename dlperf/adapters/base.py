@@ -1,0 +1,103 @@
+"""The one interface between dlperf and a framework. The shipped adapters use nothing else.
+
+An adapter is pure: it says which environment a version needs, whether the engine can run a case at all, and
+which processes a case consists of. It starts nothing. Register one under the entry-point group
+`dlperf.adapters`; docs/adding-a-framework.md walks through it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from dlperf.plan.case import Case, DeviceKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentSpec:
+    """Everything that decides what is installed; its content hash names the environment.
+
+    Attributes:
+        framework: the adapter's name.
+        version: the framework's version.
+        pythons: CPython versions that can run it, best first, such as ("3.10", "3.9").
+        requirements: exact pip requirements, in install order.
+        torch_backend: value of uv's --torch-backend where the requirements hold torch, else None.
+        build_environment: environment variables while installing (source builds only).
+        import_check: Python source that proves the installation; it must print the framework's version.
+        notes: what a person should know (size of the download, why a pin).
+    """
+
+    framework: str
+    version: str
+    pythons: tuple[str, ...]
+    requirements: tuple[str, ...]
+    import_check: str
+    torch_backend: str | None = None
+    build_environment: dict[str, str] = field(default_factory=dict)
+    notes: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where one rank of a case runs. Ports and addresses are chosen by dlperf before the launch."""
+
+    rank: int
+    local_rank: int
+    node_rank: int
+    cpus: tuple[int, ...]  # the cores the rank is bound to; () leaves it unbound
+    master_address: str  # of node 0, as the other nodes reach it
+    master_port: int
+    interface: str | None = None  # network interface between the nodes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankCommand:
+    """The process of one rank: an argument list (never a shell line) and what it adds to the environment."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """What an adapter needs to know to start a case.
+
+    `case_file` is where `case.json` lies on the node, `code` the folder that holds `frameworks/` (it goes on
+    PYTHONPATH), `python` the interpreter of the framework's environment.
+    """
+
+    case: Case
+    case_file: Path
+    code: Path
+    python: Path
+    places: tuple[Place, ...]
+
+
+class Adapter(Protocol):
+    """What every framework provides."""
+
+    @property
+    def name(self) -> str:
+        """The name in sweep files, such as `mxnet`."""
+
+    @property
+    def title(self) -> str:
+        """The name as its makers write it, such as `MXNet`."""
+
+    @property
+    def options(self) -> type[BaseModel]:
+        """The framework's own options, validated; forbid extra keys."""
+
+    def environment(self, version: str, device: DeviceKind) -> EnvironmentSpec:
+        """What must be installed; ValueError with the known versions where `version` cannot run."""
+
+    def unsupported(self, case: Case) -> str | None:
+        """The engine's reason why it cannot run this case at all, known before trying; None if it can."""
+
+    def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
+        """One command a rank, in the order of `launch.places`."""

@@ -1,0 +1,180 @@
+"""A case: one cell of a sweep, fully resolved. Its content hash is its identity.
+
+`case.json` in a run folder is this model as JSON; the training programs in `frameworks/` read the same file
+(`frameworks/common/case.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from functools import cached_property
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import Field, PositiveInt, model_validator
+
+from dlperf.model import Model
+
+CASE_SCHEMA_VERSION = 1
+
+Network = Literal["iresnet18", "iresnet34", "iresnet50", "iresnet100", "mobilefacenet"]
+Head = Literal["E", "FC", "GDC"]
+LossKind = Literal["arcface", "cosface", "combined", "softmax"]
+Parallelism = Literal["data", "model", "partial_fc"]
+Precision = Literal["fp32", "fp16", "bf16"]
+DeviceKind = Literal["cpu", "cuda"]
+# The kinds of parameter that weight decay can leave out.
+ParameterKind = Literal["bias", "batch_norm", "prelu"]
+OptionValue = bool | int | float | str
+
+NETWORKS: tuple[str, ...] = get_args(Network)
+
+_TOPOLOGY = re.compile(r"(?P<nodes>[1-9][0-9]{0,5})n(?P<devices>[1-9][0-9]{0,3})g")
+
+
+class Topology(Model):
+    """How many nodes, and how many devices on each: `2n8g` is 2 nodes with 8 devices each."""
+
+    nodes: PositiveInt
+    devices_per_node: PositiveInt
+
+    @classmethod
+    def from_text(cls, text: str) -> Topology:
+        """Read `2n8g`; raise ValueError where the text has another form."""
+        match = _TOPOLOGY.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} is no topology; write nodes and devices a node as in '2n8g'")
+        return cls(nodes=int(match["nodes"]), devices_per_node=int(match["devices"]))
+
+    @property
+    def world_size(self) -> int:
+        """Devices over all nodes; one rank drives one device."""
+        return self.nodes * self.devices_per_node
+
+    def __str__(self) -> str:
+        return f"{self.nodes}n{self.devices_per_node}g"
+
+
+class Loss(Model):
+    """The margin softmax: the true class's cosine becomes cos(m1 theta + m2) - m3, all times `scale`.
+
+    `arcface` uses m2 alone, `cosface` m3 alone, `combined` all three, `softmax` none of them (plain
+    normalised softmax). A margin that the kind does not use must stand at its neutral value.
+    """
+
+    kind: LossKind
+    scale: Annotated[float, Field(gt=0)] = 64.0
+    m1: Annotated[float, Field(gt=0)] = 1.0
+    m2: Annotated[float, Field(ge=0)] = 0.0
+    m3: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _margins_fit_the_kind(self) -> Self:
+        used = {"arcface": {"m2"}, "cosface": {"m3"}, "combined": {"m1", "m2", "m3"}, "softmax": set()}[self.kind]
+        neutral = {"m1": 1.0, "m2": 0.0, "m3": 0.0}
+        wrong = [name for name, value in neutral.items() if name not in used and getattr(self, name) != value]
+        if wrong:
+            raise ValueError(f"{self.kind} does not use {', '.join(wrong)}; leave it out or use kind 'combined'")
+        return self
+
+
+class Optimizer(Model):
+    """SGD with momentum and weight decay; docs/workloads.md gives the update as one formula.
+
+    `coupled` adds weight_decay x w to the gradient before the momentum; `decoupled` subtracts
+    learning_rate x weight_decay x w from the weight beside the momentum step. `no_decay` lists the kinds of
+    parameter that do not decay; upstream decays all, so the default is empty.
+    """
+
+    kind: Literal["sgd"] = "sgd"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0005
+    decay: Literal["coupled", "decoupled"] = "coupled"
+    no_decay: tuple[ParameterKind, ...] = ()
+
+
+class Schedule(Model):
+    """Learning rate = base x the scale of the last step passed; `steps` counts iterations from 0."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    steps: tuple[PositiveInt, ...] = ()
+    scales: tuple[Annotated[float, Field(gt=0)], ...] = ()
+
+    @model_validator(mode="after")
+    def _one_scale_a_step(self) -> Self:
+        if len(self.steps) != len(self.scales):
+            raise ValueError(f"{len(self.steps)} steps but {len(self.scales)} scales; give one scale a step")
+        if list(self.steps) != sorted(set(self.steps)):
+            raise ValueError("steps must rise")
+        return self
+
+
+class Workload(Model):
+    """What is trained, the same in every framework: an experiment file, resolved."""
+
+    experiment: str
+    network: Network
+    head: Head
+    embedding_size: PositiveInt
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.4  # used by head E alone
+    dataset: str
+    data: Literal["synthetic"] = "synthetic"
+    loss: Loss
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    classifier_init_std: Annotated[float, Field(gt=0)] = 0.01
+
+
+class Measure(Model):
+    """Which iterations are measured: the first `warmup_iterations` are timed, kept, and not counted."""
+
+    warmup_iterations: Annotated[int, Field(ge=0)] = 20
+    measured_iterations: PositiveInt = 100
+
+
+class Case(Model):
+    """One cell of a sweep, fully resolved."""
+
+    schema_version: Literal[1] = CASE_SCHEMA_VERSION
+    framework: str  # an adapter's name, such as `mxnet`
+    version: str  # the framework's version, such as `1.9.1`
+    workload: Workload
+    parallelism: Parallelism
+    sample_ratio: Annotated[float, Field(gt=0, le=1)] | None = None  # partial_fc alone
+    precision: Precision = "fp32"
+    topology: Topology
+    device: DeviceKind
+    batch_size_per_device: PositiveInt
+    num_classes: PositiveInt
+    threads_per_device: PositiveInt
+    measure: Measure
+    seed: Annotated[int, Field(ge=0)] = 0
+    options: dict[str, OptionValue] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _sample_ratio_belongs_to_partial_fc(self) -> Self:
+        if (self.parallelism == "partial_fc") != (self.sample_ratio is not None):
+            raise ValueError("sample_ratio goes with parallelism partial_fc, and only there")
+        return self
+
+    @property
+    def global_batch_size(self) -> int:
+        """Samples an iteration over all devices."""
+        return self.batch_size_per_device * self.topology.world_size
+
+    @cached_property
+    def content_hash(self) -> str:
+        """First 12 hexadecimal digits of SHA-256 over the canonical JSON of the whole case."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    @cached_property
+    def case_id(self) -> str:
+        """A name for folders and tables: readable first, the content hash last."""
+        ratio = f"{self.sample_ratio:g}" if self.sample_ratio is not None else ""
+        readable = (
+            f"{self.framework}-{self.version}_{self.workload.experiment}_{self.parallelism}{ratio}"
+            f"_{self.topology}_b{self.batch_size_per_device}_c{self.num_classes}_{self.precision}"
+        )
+        return re.sub(r"[^A-Za-z0-9._+-]", "-", readable) + f"-{self.content_hash}"

@@ -1,0 +1,73 @@
+"""What dlperf writes down about a run. `docs/results.md` describes the folder around it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from dlperf.model import Model
+from dlperf.plan.case import Case
+
+RESULT_SCHEMA_VERSION = 1
+
+
+class Status(StrEnum):
+    """What became of a run. No number stands for one of these."""
+
+    OK = "ok"
+    OOM = "oom"
+    TIMEOUT = "timeout"
+    STALLED = "stalled"
+    CRASH = "crash"
+    KILLED = "killed"
+    LOST_NODE = "lost_node"
+    INCOMPLETE = "incomplete"
+    UNSTEADY = "unsteady"
+    INSUFFICIENT = "insufficient"
+    UNSUPPORTED = "unsupported"
+    NOT_MEASURED = "not_measured"
+
+
+FAILED = frozenset(
+    {
+        Status.OOM,
+        Status.TIMEOUT,
+        Status.STALLED,
+        Status.CRASH,
+        Status.KILLED,
+        Status.LOST_NODE,
+        Status.INCOMPLETE,
+    }
+)
+
+
+class RunFigures(Model):
+    """The figures of one run, made from its log alone.
+
+    samples_per_sec = sum of samples / sum of seconds over the accepted steps.
+    """
+
+    samples_per_sec: float
+    accepted_steps: int
+    dropped_steps: int
+    step_seconds_median: float
+    step_seconds_p95: float
+    loss_first: float | None
+    loss_last: float | None
+    peak_memory_bytes: int | None  # the largest over the ranks
+
+
+class RunResult(Model):
+    """`result.json`: written atomically, last; a run folder without it holds no result."""
+
+    schema_version: Literal[1] = RESULT_SCHEMA_VERSION
+    dlperf_version: str
+    case: Case
+    repeat: int  # counts from 1
+    status: Status
+    reason: str | None = None  # one line: why it is not ok
+    evidence: str | None = None  # the log line that shows it, as "logs/rank0.log:17: text"
+    started_at: str | None = None  # ISO 8601, UTC
+    seconds: float | None = None  # of the whole run, start of the processes to their end
+    nodes: tuple[str, ...] = ()  # host names, by node rank
+    figures: RunFigures | None = None  # present exactly when status is ok

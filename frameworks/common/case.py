@@ -1,0 +1,123 @@
+"""The case file as the training programs see it. `dlperf/plan/case.py` writes it and documents each field."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Dict, NamedTuple, Optional, Tuple
+
+
+class Loss(NamedTuple):
+    kind: str
+    scale: float
+    m1: float
+    m2: float
+    m3: float
+
+
+class Optimizer(NamedTuple):
+    kind: str
+    momentum: float
+    weight_decay: float
+    decay: str
+    no_decay: Tuple[str, ...]
+
+
+class Schedule(NamedTuple):
+    learning_rate: float
+    steps: Tuple[int, ...]
+    scales: Tuple[float, ...]
+
+
+class Case(NamedTuple):
+    """One case, flat. Sizes are in samples and classes; `sample_ratio` is None outside Partial FC."""
+
+    framework: str
+    version: str
+    experiment: str
+    network: str
+    head: str
+    embedding_size: int
+    dropout: float
+    loss: Loss
+    optimizer: Optimizer
+    schedule: Schedule
+    classifier_init_std: float
+    parallelism: str
+    sample_ratio: Optional[float]
+    precision: str
+    nodes: int
+    devices_per_node: int
+    device: str
+    batch_size_per_device: int
+    num_classes: int
+    threads_per_device: int
+    warmup_iterations: int
+    measured_iterations: int
+    seed: int
+    options: Dict[str, Any]
+
+    @property
+    def world_size(self) -> int:
+        return self.nodes * self.devices_per_node
+
+    @property
+    def global_batch_size(self) -> int:
+        return self.batch_size_per_device * self.world_size
+
+
+def case_from_dict(content: Dict[str, Any]) -> Case:
+    """Turn the JSON of a case file into a Case; KeyError names what is missing."""
+    workload, optimizer, schedule = content["workload"], content["workload"]["optimizer"], content["workload"]["schedule"]
+    return Case(
+        framework=content["framework"],
+        version=content["version"],
+        experiment=workload["experiment"],
+        network=workload["network"],
+        head=workload["head"],
+        embedding_size=workload["embedding_size"],
+        dropout=workload["dropout"],
+        loss=Loss(**workload["loss"]),
+        optimizer=Optimizer(**{**optimizer, "no_decay": tuple(optimizer["no_decay"])}),
+        schedule=Schedule(schedule["learning_rate"], tuple(schedule["steps"]), tuple(schedule["scales"])),
+        classifier_init_std=workload["classifier_init_std"],
+        parallelism=content["parallelism"],
+        sample_ratio=content["sample_ratio"],
+        precision=content["precision"],
+        nodes=content["topology"]["nodes"],
+        devices_per_node=content["topology"]["devices_per_node"],
+        device=content["device"],
+        batch_size_per_device=content["batch_size_per_device"],
+        num_classes=content["num_classes"],
+        threads_per_device=content["threads_per_device"],
+        warmup_iterations=content["measure"]["warmup_iterations"],
+        measured_iterations=content["measure"]["measured_iterations"],
+        seed=content["seed"],
+        options=content["options"],
+    )
+
+
+def read_case(path: str) -> Case:
+    """Read a case file; OSError, ValueError or KeyError where it is no case."""
+    return case_from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+class Rank(NamedTuple):
+    """This process's place, from the environment that the adapter sets."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    master_address: str
+    master_port: int
+
+
+def rank_from_environment() -> Rank:
+    """Read DLPERF_RANK and its kin; a process started by hand is rank 0 of 1."""
+    get = os.environ.get
+    return Rank(
+        rank=int(get("DLPERF_RANK", "0")),
+        local_rank=int(get("DLPERF_LOCAL_RANK", "0")),
+        world_size=int(get("DLPERF_WORLD_SIZE", "1")),
+        master_address=get("DLPERF_MASTER_ADDRESS", "127.0.0.1"),
+        master_port=int(get("DLPERF_MASTER_PORT", "0")),
+    )

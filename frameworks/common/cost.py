@@ -1,0 +1,67 @@
+"""What a case costs by arithmetic: parameters, multiply-accumulates, training FLOPs a sample.
+
+A multiply-accumulate (MAC) is 2 FLOPs; training is counted as 3 forward passes (forward, gradient of the input,
+gradient of the weights), as in Kaplan et al. (arXiv:2001.08361), appendix. Norms, activations and the optimizer are not counted.
+"""
+
+from typing import NamedTuple
+
+from frameworks.common.case import Case
+from frameworks.common.networks import INPUT_SHAPE, Conv, Layers, Linear, Residual, build, parameters
+
+
+class ModelCost(NamedTuple):
+    """Counts of one model; `classifier_*` for the classes that an iteration touches."""
+
+    network_parameters: int
+    classifier_parameters: int
+    network_macs_per_sample: int
+    classifier_macs_per_sample: int
+    training_flops_per_sample: int
+
+
+def forward_macs(layers: Layers) -> int:
+    """MACs of one forward pass of one image through `layers`."""
+    return _macs(layers, INPUT_SHAPE[1])[0]
+
+
+def _macs(layers: Layers, size: int) -> "tuple[int, int]":
+    """MACs of `layers` on a map of size x size, and the size of the map behind them."""
+    total = 0
+    for layer in layers:
+        if isinstance(layer, Residual):
+            body, after = _macs(layer.body, size)
+            total += body + _macs(layer.shortcut, size)[0]
+            size = after
+        elif isinstance(layer, Conv):
+            size = (size + 2 * layer.padding - layer.kernel) // layer.stride + 1
+            total += size * size * layer.out_channels * (layer.in_channels // layer.groups) * layer.kernel**2
+        elif isinstance(layer, Linear):
+            total += layer.in_features * layer.out_features
+    return total, size
+
+
+def classes_touched(case: Case) -> int:
+    """Classes whose weights an iteration reads, over all devices: each device's int(ratio x ceil(C / devices))."""
+    if case.sample_ratio is None or case.sample_ratio == 1:
+        return case.num_classes
+    return int(case.sample_ratio * -(-case.num_classes // case.world_size)) * case.world_size
+
+
+def model_cost(case: Case) -> ModelCost:
+    """The cost of a case's network and classifier."""
+    layers = build(case.network, case.head, case.embedding_size, case.dropout)
+    counts = []
+    for spec in parameters(layers):
+        count = 1
+        for extent in spec.shape:
+            count *= extent
+        counts.append(count)
+    network, classifier = forward_macs(layers), case.embedding_size * classes_touched(case)
+    return ModelCost(
+        network_parameters=sum(counts),
+        classifier_parameters=case.embedding_size * case.num_classes,
+        network_macs_per_sample=network,
+        classifier_macs_per_sample=classifier,
+        training_flops_per_sample=3 * 2 * (network + classifier),
+    )

@@ -1,0 +1,43 @@
+"""Events in MLPerf's logging format, one line each on standard output.
+
+Keys that MLPerf defines carry its meaning (init_start, init_stop, run_start, run_stop, global_batch_size,
+tracked_stats); the rest are ours and listed in docs/events.md.
+"""
+
+import json
+import math
+import sys
+import time
+from typing import Any, Optional
+
+PREFIX = ":::MLLOG "
+POINT, START, END = "POINT_IN_TIME", "INTERVAL_START", "INTERVAL_END"
+
+
+class EventLog:
+    """Writes the events of one rank. Each line is flushed: a run may be killed at any moment."""
+
+    def __init__(self, rank: int, stream: Any = None) -> None:
+        self._rank = rank
+        self._stream = stream or sys.stdout
+
+    def event(self, key: str, value: Any = None, event_type: str = POINT, **metadata: Any) -> None:
+        """Print one event; `metadata` gets this rank's number."""
+        line = {
+            "namespace": "dlperf",
+            "time_ms": int(time.time() * 1000),
+            "event_type": event_type,
+            "key": key,
+            "value": value,
+            "metadata": {"rank": self._rank, **metadata},
+        }
+        self._stream.write(PREFIX + json.dumps(line, allow_nan=False) + "\n")
+        self._stream.flush()
+
+    def step(self, step: int, samples: int, seconds: float, loss: Optional[float], kind: str) -> None:
+        """One iteration done. `step` counts from 0; `samples` are the whole job's; `kind`: warmup or train."""
+        finite = loss is not None and math.isfinite(loss)
+        value = {"throughput": samples / seconds, "seconds": seconds, "loss": loss if finite else None}
+        if loss is not None and not finite:
+            value["loss_text"] = str(loss)  # JSON has no NaN
+        self.event("tracked_stats", value, step=step, samples=samples, kind=kind)

@@ -1,0 +1,49 @@
+"""The outline of every training program: read the case, say what runs, build, train, say what it took."""
+
+import platform
+import resource
+import sys
+from typing import Any, Callable, Dict, Optional
+
+import numpy as np
+
+from frameworks.common.case import Case, Rank, rank_from_environment, read_case
+from frameworks.common.cost import model_cost
+from frameworks.common.data import endless_batches
+from frameworks.common.events import END, START, EventLog
+from frameworks.common.loop import Trainer, train
+
+
+def peak_resident_bytes() -> int:
+    """The largest resident set of this process so far, in bytes (Linux counts in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def run(
+    make_trainer: "Callable[[Case, Rank], Trainer]",
+    facts: "Callable[[Case], Dict[str, Any]]",
+    matmul_flops_per_second: "Callable[[Case], float]",
+    peak_device_bytes: "Callable[[Case], Optional[int]]",
+) -> None:
+    """Run the case file named by the first argument.
+
+    Args:
+        make_trainer: builds network, classifier and optimizer, with the initial parameters loaded.
+        facts: the engine's version, threads and device, for the log.
+        matmul_flops_per_second: the rate of a large float32 matrix product in this engine, on this device.
+        peak_device_bytes: the device allocator's peak; None where memory is the process's own.
+    """
+    case = read_case(sys.argv[1])
+    rank = rank_from_environment()
+    log = EventLog(rank.rank)
+    log.event("init_start", event_type=START)
+    log.event("framework", {"name": case.framework, **facts(case), "numpy": np.__version__, "python": platform.python_version()})
+    log.event("global_batch_size", case.global_batch_size)
+    log.event("model_cost", model_cost(case)._asdict())
+    log.event("matmul_flops_per_second", matmul_flops_per_second(case))
+    trainer = make_trainer(case, rank)
+    log.event("init_stop", event_type=END)
+    train(trainer, case, endless_batches(case, rank.rank), log)
+    device_bytes = peak_device_bytes(case)
+    source = "resident set" if device_bytes is None else "device allocator"
+    log.event("peak_memory_bytes", peak_resident_bytes() if device_bytes is None else device_bytes, source=source)
