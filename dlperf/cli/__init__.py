@@ -1,0 +1,117 @@
+"""The command `dlperf`: one click group whose commands are loaded only when they are called.
+
+A command is a small module in this folder with a click command named `command`; the table below names it.
+It ends with another exit code than 0 by `ctx.exit(code)`. What goes wrong on purpose is a DlperfError: its
+text goes to standard error and its `exit_code` to the shell.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from typing import NamedTuple
+
+import click
+
+from dlperf import __version__
+from dlperf.errors import DlperfError
+
+EXIT_INTERNAL = 5
+EXIT_INTERRUPTED = 130
+EXIT_PIPE_CLOSED = 141
+
+
+class Entry(NamedTuple):
+    """One command: the module that holds it and its line in `dlperf --help`."""
+
+    module: str
+    help: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "run": Entry("run", "Train the cases of a sweep and store the results."),
+    "plan": Entry("plan", "Show what a sweep would run, and run nothing."),
+    "report": Entry("report", "Write the comparison as a Markdown document with charts."),
+    "results": Entry("results", "List results as a table, JSON or CSV."),
+    "show": Entry("show", "Show one case: figures of every run, environment, status."),
+    "explain": Entry("explain", "Show how a figure came about, or why there is none."),
+    "logs": Entry("logs", "Print or follow the logs of a case."),
+    "parse": Entry("parse", "Show what a log parser makes of a file."),
+    "import": Entry("import_", "Turn logs of other programs into results."),
+    "align": Entry("align", "Prove that all frameworks compute the same function."),
+    "env": Entry("env", "List, create and remove framework environments."),
+    "doctor": Entry("doctor", "Say what is wrong with this machine before a sweep finds out."),
+    "schema": Entry("schema", "Print the JSON Schema of a file that dlperf reads or writes."),
+    "completion": Entry("completion", "Print the completion script of a shell."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is called, and not for `--help`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names in the table's order."""
+        del ctx
+        return [name for name, entry in COMMANDS.items() if importlib.util.find_spec(_path(entry))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported; None where the table has no such name."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command = importlib.import_module(_path(COMMANDS[cmd_name])).command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{_path(COMMANDS[cmd_name])}.command is no click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name].help) for name in self.list_commands(ctx)])
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command and turn what goes wrong into one line and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except (KeyboardInterrupt, click.Abort):
+            ctx.exit(EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            # The reader (`| head`) has gone; nothing more can be said on standard output.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(EXIT_PIPE_CLOSED)
+        except Exception as error:  # any other exit code than Python's 1, which means a regression here
+            if ctx.params["debug"]:
+                raise
+            click.echo(f"dlperf: {_one_line(error)}", err=True)
+            ctx.exit(error.exit_code if isinstance(error, DlperfError) else EXIT_INTERNAL)
+
+
+def _path(entry: Entry) -> str:
+    return f"{__name__}.{entry.module}"
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, DlperfError | OSError):
+        return str(error)
+    return f"internal error: {type(error).__name__}: {error} (the traceback: dlperf --debug ...)"
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__, prog_name="dlperf")
+def main(*, debug: bool) -> None:
+    r"""Benchmark deep-learning frameworks on the training of large-scale face recognition.
+
+    \b
+    Examples:
+      dlperf run sweeps/quickstart.yaml
+      dlperf plan sweeps/r100_emore.yaml
+      dlperf report results/quickstart --out report.md
+
+    Exit codes: 0 ok, 1 regression or broken alignment, 2 wrong input, 3 some cases failed or are missing,
+    5 infrastructure, 130 and 143 interrupted.
+    """
+    del debug  # read by LazyGroup.invoke
