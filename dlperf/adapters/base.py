@@ -8,12 +8,12 @@ which processes a case consists of. It starts nothing. Register one under the en
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from pydantic import BaseModel
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pathlib import Path
     from dlperf.plan.case import Case, DeviceKind
 
 
@@ -88,6 +88,10 @@ class Adapter(Protocol):
     @property
     def title(self) -> str:
         """The name as its makers write it, such as `MXNet`."""
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The versions that `environment` knows; the first is taken where none is named."""
 
     @property
     def options(self) -> type[BaseModel]:

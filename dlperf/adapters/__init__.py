@@ -1,0 +1,1 @@
+"""case -> commands: what each framework needs to be started. Pure: nothing here starts a process."""

@@ -1,0 +1,35 @@
+"""Fixtures for every room."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture(scope="session")
+def engine_python() -> Callable[[str], Path]:
+    """The interpreter of a framework's environment by name, such as `engine_python("mxnet")`.
+
+    The default version for the CPU, made with uv on first use. DLPERF_TEST_PYTHON_MXNET (_ONEFLOW, _PYTORCH)
+    names a ready interpreter instead, for work on the programs themselves.
+    """
+
+    @cache
+    def python_of(name: str) -> Path:
+        given = os.environ.get(f"DLPERF_TEST_PYTHON_{name.upper()}")
+        if given:
+            return Path(given)
+        from dlperf.adapters.registry import load_adapters  # noqa: PLC0415 - only engine tests pay for it
+        from dlperf.environments import ensure  # noqa: PLC0415
+
+        adapter = load_adapters()[name]
+        return ensure(adapter.environment(adapter.versions[0], "cpu")).python
+
+    return python_of
