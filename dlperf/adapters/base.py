@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-
 if TYPE_CHECKING:
-    from pydantic import BaseModel
     from pathlib import Path
+
+    from pydantic import BaseModel
+
     from dlperf.plan.case import Case, DeviceKind
 
 
