@@ -1,0 +1,42 @@
+"""What the shipped training programs need from every adapter: their command line and their environment.
+
+The programs are `python -m frameworks.<framework>.train CASE_FILE`; docs/architecture.md has the contract.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dlperf.adapters.base import Launch, Place
+
+# Every library that may bring a thread pool of its own; left alone, the engines choose different counts.
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def train_argv(launch: Launch, framework: str) -> tuple[str, ...]:
+    """The command line of `frameworks/<framework>/train.py`, the same for every rank."""
+    return (str(launch.python), "-m", f"frameworks.{framework}.train", str(launch.case_file))
+
+
+def rank_environment(launch: Launch, place: Place) -> dict[str, str]:
+    """What the process of one rank gets on top of its node's environment, whatever the framework.
+
+    An adapter adds its engine's own variables to a copy of it.
+    """
+    threads = str(launch.case.threads_per_device)
+    environment = {
+        "PYTHONPATH": str(launch.code),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONNOUSERSITE": "1",  # packages of the user's home are no part of the framework's environment
+        "DLPERF_RANK": str(place.rank),
+        "DLPERF_LOCAL_RANK": str(place.local_rank),
+        "DLPERF_WORLD_SIZE": str(launch.case.topology.world_size),
+        "DLPERF_MASTER_ADDRESS": place.master_address,
+        "DLPERF_MASTER_PORT": str(place.master_port),
+        **dict.fromkeys(_THREAD_VARIABLES, threads),
+    }
+    if launch.case.device == "cuda":
+        # The rank sees one device alone, which every engine then calls its first.
+        environment["CUDA_VISIBLE_DEVICES"] = str(place.local_rank)
+    return environment
