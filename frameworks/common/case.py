@@ -7,6 +7,8 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 
 class Loss(NamedTuple):
+    """The margin softmax: cos(m1 theta + m2) - m3 for the true class, times `scale`."""
+
     kind: str
     scale: float
     m1: float
@@ -15,6 +17,8 @@ class Loss(NamedTuple):
 
 
 class Optimizer(NamedTuple):
+    """SGD; `decay` is coupled or decoupled, `no_decay` holds kinds of parameter: bias, batch_norm, prelu."""
+
     kind: str
     momentum: float
     weight_decay: float
@@ -23,6 +27,8 @@ class Optimizer(NamedTuple):
 
 
 class Schedule(NamedTuple):
+    """From iteration steps[i] on the learning rate is `learning_rate` x scales[i]."""
+
     learning_rate: float
     steps: Tuple[int, ...]
     scales: Tuple[float, ...]
@@ -58,16 +64,19 @@ class Case(NamedTuple):
 
     @property
     def world_size(self) -> int:
+        """Ranks over all nodes, each with one device."""
         return self.nodes * self.devices_per_node
 
     @property
     def global_batch_size(self) -> int:
+        """Samples an iteration over all ranks."""
         return self.batch_size_per_device * self.world_size
 
 
 def case_from_dict(content: Dict[str, Any]) -> Case:
     """Turn the JSON of a case file into a Case; KeyError names what is missing."""
-    workload, optimizer, schedule = content["workload"], content["workload"]["optimizer"], content["workload"]["schedule"]
+    workload = content["workload"]
+    optimizer, schedule = workload["optimizer"], workload["schedule"]
     return Case(
         framework=content["framework"],
         version=content["version"],

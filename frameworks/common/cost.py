@@ -1,10 +1,11 @@
 """What a case costs by arithmetic: parameters, multiply-accumulates, training FLOPs a sample.
 
-A multiply-accumulate (MAC) is 2 FLOPs; training is counted as 3 forward passes (forward, gradient of the input,
-gradient of the weights), as in Kaplan et al. (arXiv:2001.08361), appendix. Norms, activations and the optimizer are not counted.
+A multiply-accumulate (MAC) is 2 FLOPs; training is counted as 3 forward passes (forward, gradient of the
+input, gradient of the weights), as in Kaplan et al. (arXiv:2001.08361), section 2.1. Norms, activations and
+the optimizer are not counted.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Tuple
 
 from frameworks.common.case import Case
 from frameworks.common.networks import INPUT_SHAPE, Conv, Layers, Linear, Residual, build, parameters
@@ -25,7 +26,7 @@ def forward_macs(layers: Layers) -> int:
     return _macs(layers, INPUT_SHAPE[1])[0]
 
 
-def _macs(layers: Layers, size: int) -> "tuple[int, int]":
+def _macs(layers: Layers, size: int) -> Tuple[int, int]:
     """MACs of `layers` on a map of size x size, and the size of the map behind them."""
     total = 0
     for layer in layers:
@@ -42,7 +43,10 @@ def _macs(layers: Layers, size: int) -> "tuple[int, int]":
 
 
 def classes_touched(case: Case) -> int:
-    """Classes whose weights an iteration reads, over all devices: each device's int(ratio x ceil(C / devices))."""
+    """Classes whose weights an iteration reads, over all devices.
+
+    With Partial FC each device reads int(ratio x ceil(num_classes / devices)) of its own.
+    """
     if case.sample_ratio is None or case.sample_ratio == 1:
         return case.num_classes
     return int(case.sample_ratio * -(-case.num_classes // case.world_size)) * case.world_size

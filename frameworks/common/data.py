@@ -26,5 +26,8 @@ def batches(case: Case, rank: int, count: int) -> List[Batch]:
 
 
 def endless_batches(case: Case, rank: int) -> Iterator[Batch]:
-    """The rank's batches, again and again; made beforehand, so that the loop pays for the copy and not for numpy."""
+    """The rank's batches, again and again.
+
+    They are made beforehand, so that the loop pays for the copy to the device and not for numpy.
+    """
     return itertools.cycle(batches(case, rank, BATCHES))

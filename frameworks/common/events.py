@@ -35,7 +35,7 @@ class EventLog:
         self._stream.flush()
 
     def step(self, step: int, samples: int, seconds: float, loss: Optional[float], kind: str) -> None:
-        """One iteration done. `step` counts from 0; `samples` are the whole job's; `kind`: warmup or train."""
+        """One iteration done: `step` from 0, `samples` of the whole job, `kind` warmup or train."""
         finite = loss is not None and math.isfinite(loss)
         value = {"throughput": samples / seconds, "seconds": seconds, "loss": loss if finite else None}
         if loss is not None and not finite:

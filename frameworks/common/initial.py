@@ -21,7 +21,7 @@ def _stream(seed: int, name: str, block: int = 0) -> np.random.Generator:
 
 def _initial(spec: ParameterSpec, seed: int) -> np.ndarray:
     if spec.kind in ("convolution", "linear"):
-        # He et al. (arXiv:1502.01852) with fan_out, as MXNet's Xavier(gaussian, out, 2) counts it: groups ignored.
+        # He et al. (arXiv:1502.01852); fan_out as MXNet's Xavier(gaussian, out, 2) counts it, groups ignored.
         fan_out = spec.shape[0] * int(np.prod(spec.shape[2:]))
         values = _stream(seed, spec.name).standard_normal(spec.shape, dtype=np.float32)
         return values * np.float32(np.sqrt(2.0 / fan_out))
@@ -47,7 +47,8 @@ def initial_classifier(first: int, last: int, embedding_size: int, std: float, s
     rows = np.empty((last - first, embedding_size), np.float32)
     for block in range(first // _ROWS_A_BLOCK, -(-last // _ROWS_A_BLOCK)):
         start = block * _ROWS_A_BLOCK
-        values = _stream(seed, CLASSIFIER, block).standard_normal((_ROWS_A_BLOCK, embedding_size), dtype=np.float32)
+        stream = _stream(seed, CLASSIFIER, block)
+        values = stream.standard_normal((_ROWS_A_BLOCK, embedding_size), dtype=np.float32)
         low, high = max(first, start), min(last, start + _ROWS_A_BLOCK)
         rows[low - first : high - first] = values[low - start : high - start]
     return rows * np.float32(std)

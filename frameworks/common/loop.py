@@ -1,10 +1,14 @@
 """The measured loop, one for all frameworks: what is timed, when it waits, what it prints.
 
-A step is started without waiting for it. While the device works on step k the loop waits for step k-1, so the
-device always has work queued and is drained only at the edges of the window: before the first step, between
-warm-up and measured steps, and after the last. The seconds of a step are the time between two completions, by
-device events where the engine has them, else by the host's monotonic clock; their sum is the window's length.
-Loading the batch and copying it to the device are inside.
+A step is started without waiting for it. While the device works on step k the loop waits for step k-1, so
+the device always has work queued and is drained only at the edges of the window: before the first step,
+between warm-up and measured steps, and after the last. The seconds of a step are the time between two
+completions, the window's start standing before the first; their sum is the window's length. Loading the batch
+and copying it to the device are inside.
+
+When a step was complete is told by the device's events where the engine has them, else by the host's
+monotonic clock when `wait` returns. An engine that computes inside `step` itself, as PyTorch does on CPU, is
+complete before the loop waits: it returns a `FinishedStep`, timed where it ended.
 """
 
 import time
@@ -22,10 +26,26 @@ class Pending(Protocol):
         """Block until the step is complete and return its loss, the mean over the global batch."""
 
     def seconds_since(self, previous: "Optional[Pending]") -> Optional[float]:
-        """Device time from `previous` (None: the window's start) to this step's end; None without device events.
+        """Time from the end of `previous` (None: from the window's start) to the end of this step.
 
-        Called after `wait` of both.
+        None where only the host's clock can tell, at the return of `wait`. Called after `wait` of both.
         """
+
+
+class FinishedStep:
+    """The Pending of an engine that computes inside `step`: complete when it is made."""
+
+    def __init__(self, loss: float, window_start: float) -> None:
+        """Take the loss, and the `time.perf_counter()` of the last `start_window`."""
+        self._loss, self._window_start, self._ended = loss, window_start, time.perf_counter()
+
+    def wait(self) -> float:
+        """Return the loss at once."""
+        return self._loss
+
+    def seconds_since(self, previous: "Optional[FinishedStep]") -> float:
+        """Host time between two ends."""
+        return self._ended - (self._window_start if previous is None else previous._ended)  # noqa: SLF001
 
 
 class Trainer(Protocol):
@@ -41,26 +61,25 @@ class Trainer(Protocol):
 def train(trainer: Trainer, case: Case, batches: Iterator[Batch], log: EventLog) -> None:
     """Run the warm-up and the measured iterations and print one `tracked_stats` each."""
     warmup, measured = case.warmup_iterations, case.measured_iterations
+    windows = {"warmup": range(warmup), "train": range(warmup, warmup + measured)}
     log.event("run_start", event_type=START)
-    _window(trainer, case, batches, log, range(warmup), "warmup")
-    _window(trainer, case, batches, log, range(warmup, warmup + measured), "train")
+    for kind, iterations in windows.items():
+        for step, (seconds, loss) in zip(iterations, _window(trainer, batches, iterations)):
+            log.step(step, case.global_batch_size, seconds, loss, kind)
     log.event("run_stop", event_type=END, status="success")
 
 
-def _window(
-    trainer: Trainer, case: Case, batches: Iterator[Batch], log: EventLog, iterations: range, kind: str
-) -> None:
+def _window(trainer: Trainer, batches: Iterator[Batch], iterations: range) -> "Iterator[tuple[float, float]]":
+    """Seconds and loss of each iteration, one step behind the one that was last started."""
     if not iterations:
         return
     trainer.start_window()
-    last, running = None, None
     clock = time.perf_counter()
-    for iteration in (*iterations, None):
-        started = trainer.step(next(batches), iteration) if iteration is not None else None
-        if running is not None:
-            loss = running.wait()
-            now = time.perf_counter()
-            seconds = running.seconds_since(last)
-            log.step(done, case.global_batch_size, now - clock if seconds is None else seconds, loss, kind)
-            clock, last = now, running
-        running, done = started, iteration
+    finished, running = None, trainer.step(next(batches), iterations[0])
+    for iteration in (*iterations[1:], None):
+        started = None if iteration is None else trainer.step(next(batches), iteration)
+        loss = running.wait()
+        now = time.perf_counter()
+        seconds = running.seconds_since(finished)
+        yield (now - clock if seconds is None else seconds), loss
+        clock, finished, running = now, running, started

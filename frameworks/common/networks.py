@@ -57,11 +57,15 @@ class PReLU(NamedTuple):
 
 
 class Dropout(NamedTuple):
+    """In training each element is 0 with `probability`, else divided by 1 - probability."""
+
     name: str
     probability: float
 
 
 class Flatten(NamedTuple):
+    """[B, C, H, W] -> [B, C H W]."""
+
     name: str
 
 
@@ -154,7 +158,9 @@ def _conv_bn(name: str, channels: Tuple[int, int], kernel: int, stride: int = 1,
     )
 
 
-def _conv_bn_prelu(name: str, channels: Tuple[int, int], kernel: int, stride: int = 1, groups: int = 1) -> Layers:
+def _conv_bn_prelu(
+    name: str, channels: Tuple[int, int], kernel: int, stride: int = 1, groups: int = 1
+) -> Layers:
     return (*_conv_bn(name, channels, kernel, stride, groups), PReLU(f"{name}.prelu", channels[1]))
 
 
@@ -177,8 +183,11 @@ def _head(head: str, embedding_size: int, dropout: float) -> Layers:
         BatchNorm("head.embedding_bn", embedding_size, HEAD_EPS, fixed_gamma=True),
     )
     if head == "GDC":
-        depthwise = Conv("head.depthwise.conv", 512, 512, 7, 1, 0, 512)
-        return (depthwise, BatchNorm("head.depthwise.bn", 512, MOBILEFACENET_EPS), Flatten("head.flatten"), *embed)
+        depthwise = (
+            Conv("head.depthwise.conv", 512, 512, 7, 1, 0, 512),
+            BatchNorm("head.depthwise.bn", 512, MOBILEFACENET_EPS),
+        )
+        return (*depthwise, Flatten("head.flatten"), *embed)
     if head not in HEADS:
         raise ValueError(f"unknown head {head!r}; known: {', '.join(HEADS)}")
     drop = (Dropout("head.dropout", dropout),) if head == "E" and dropout > 0 else ()
@@ -217,7 +226,8 @@ def parameters(layers: Layers) -> Tuple[ParameterSpec, ...]:
         elif isinstance(layer, PReLU):
             found.append(ParameterSpec(layer.name + ".weight", (layer.channels,), "prelu"))
         elif isinstance(layer, Linear):
-            found.append(ParameterSpec(layer.name + ".weight", (layer.out_features, layer.in_features), "linear"))
+            shape = (layer.out_features, layer.in_features)
+            found.append(ParameterSpec(layer.name + ".weight", shape, "linear"))
             found.append(ParameterSpec(layer.name + ".bias", (layer.out_features,), "bias"))
     return tuple(found)
 
@@ -225,4 +235,5 @@ def parameters(layers: Layers) -> Tuple[ParameterSpec, ...]:
 def buffers(layers: Layers) -> Dict[str, Tuple[int, ...]]:
     """The running statistics of every BatchNorm: name -> shape."""
     norms = [layer for layer in walk(layers) if isinstance(layer, BatchNorm)]
-    return {f"{norm.name}.{part}": (norm.channels,) for norm in norms for part in ("running_mean", "running_var")}
+    parts = ("running_mean", "running_var")
+    return {f"{norm.name}.{part}": (norm.channels,) for norm in norms for part in parts}

@@ -37,7 +37,8 @@ def run(
     rank = rank_from_environment()
     log = EventLog(rank.rank)
     log.event("init_start", event_type=START)
-    log.event("framework", {"name": case.framework, **facts(case), "numpy": np.__version__, "python": platform.python_version()})
+    versions = {"numpy": np.__version__, "python": platform.python_version()}
+    log.event("framework", {"name": case.framework, **facts(case), **versions})
     log.event("global_batch_size", case.global_batch_size)
     log.event("model_cost", model_cost(case)._asdict())
     log.event("matmul_flops_per_second", matmul_flops_per_second(case))
@@ -45,5 +46,7 @@ def run(
     log.event("init_stop", event_type=END)
     train(trainer, case, endless_batches(case, rank.rank), log)
     device_bytes = peak_device_bytes(case)
-    source = "resident set" if device_bytes is None else "device allocator"
-    log.event("peak_memory_bytes", peak_resident_bytes() if device_bytes is None else device_bytes, source=source)
+    if device_bytes is None:
+        log.event("peak_memory_bytes", peak_resident_bytes(), source="resident set")
+    else:
+        log.event("peak_memory_bytes", device_bytes, source="device allocator")
