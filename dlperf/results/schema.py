@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal, Self
+
+from pydantic import Field, model_validator
 
 from dlperf.model import Model
 from dlperf.plan.case import Case
 
-RESULT_SCHEMA_VERSION = 1
+RESULT_SCHEMA_VERSION: Final = 1
 
 
 class Status(StrEnum):
@@ -57,6 +59,27 @@ class RunFigures(Model):
     peak_memory_bytes: int | None  # the largest over the ranks
 
 
+class Engine(Model):
+    """What the training program said about itself and its model: its events, as far as they got."""
+
+    facts: dict[str, bool | int | float | str] = Field(
+        default_factory=dict
+    )  # versions, threads, device; flat
+    network_parameters: int | None = None
+    classifier_parameters: int | None = None
+    training_flops_per_sample: int | None = None
+    matmul_flops_per_second: float | None = None  # of a large float32 product in this engine on this device
+
+
+class Imported(Model):
+    """Where a result comes from that dlperf did not run."""
+
+    source: str  # the file, as it was named when it was imported
+    sha256: str
+    dialect: str
+    method: str  # how the figure was made from the records, such as `samples/seconds` or `dlperf-2021`
+
+
 class RunResult(Model):
     """`result.json`: written atomically, last; a run folder without it holds no result."""
 
@@ -65,9 +88,17 @@ class RunResult(Model):
     case: Case
     repeat: int  # counts from 1
     status: Status
-    reason: str | None = None  # one line: why it is not ok
+    reason: str | None = None  # one line: why it is not ok, or what is odd about it though it is
     evidence: str | None = None  # the log line that shows it, as "logs/rank0.log:17: text"
     started_at: str | None = None  # ISO 8601, UTC
     seconds: float | None = None  # of the whole run, start of the processes to their end
     nodes: tuple[str, ...] = ()  # host names, by node rank
     figures: RunFigures | None = None  # present exactly when status is ok
+    engine: Engine = Engine()
+    imported: Imported | None = None
+
+    @model_validator(mode="after")
+    def _figures_exactly_when_ok(self) -> Self:
+        if (self.figures is not None) != (self.status is Status.OK):
+            raise ValueError(f"status {self.status} and figures do not go together")
+        return self

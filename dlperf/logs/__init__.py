@@ -1,0 +1,1 @@
+"""Text to records: what the logs of training programs say."""

@@ -1,0 +1,146 @@
+"""Our own `:::MLLOG {json}` lines, read back: text in, events and steps out.
+
+Streaming and pure. A line that was cut, was torn by another process's output or is no event of ours is passed
+over: a step that cannot be read is a step that is missing, and the run then says `incomplete`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+PREFIX = ":::MLLOG"
+NAMESPACE = "dlperf"
+WARMUP, TRAIN = "warmup", "train"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One event; `line` counts from 1 within the text that was read."""
+
+    line: int
+    key: str
+    value: Any
+    metadata: dict[str, Any]
+    event_type: str
+
+    @property
+    def rank(self) -> int | None:
+        """The rank that printed it; None where the line does not say."""
+        return _whole(self.metadata.get("rank"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One iteration. `samples` are the whole job's; `loss` may be nan or inf, None where not printed.
+
+    `kind` is `train` for an accepted step and `warmup` for one that is timed, kept and not counted.
+    """
+
+    step: int
+    samples: int
+    seconds: float
+    kind: str
+    loss: float | None
+    line: int = 0
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+
+
+def read_events(lines: Iterable[str]) -> Iterator[Event]:
+    """Every event of ours in the lines, in their order, whatever stands before, between or behind."""
+    for number, line in enumerate(lines, 1):
+        start = line.find(PREFIX)
+        while start >= 0:
+            body = start + len(PREFIX)
+            while line[body : body + 1] in {" ", "\t"}:
+                body += 1
+            try:
+                content, end = _DECODER.raw_decode(line, body)
+            except (ValueError, RecursionError):
+                content, end = None, body
+            event = _event(content, number)
+            if event is not None:
+                yield event
+            start = line.find(PREFIX, end)
+
+
+def _event(content: Any, line: int) -> Event | None:
+    if not isinstance(content, dict) or content.get("namespace") != NAMESPACE:
+        return None
+    key, metadata = content.get("key"), content.get("metadata")
+    if not isinstance(key, str):
+        return None
+    return Event(
+        line=line,
+        key=key,
+        value=content.get("value"),
+        metadata=metadata if isinstance(metadata, dict) else {},
+        event_type=str(content.get("event_type")),
+    )
+
+
+def step_of(event: Event) -> Step | None:
+    """The iteration that a `tracked_stats` event reports; None for any other event."""
+    if event.key != "tracked_stats" or not isinstance(event.value, dict):
+        return None
+    step, samples = _whole(event.metadata.get("step")), _whole(event.metadata.get("samples"))
+    seconds, kind = _finite(event.value.get("seconds")), event.metadata.get("kind")
+    if step is None or step < 0 or not samples or samples < 0 or seconds is None or seconds <= 0:
+        return None
+    if not isinstance(kind, str):
+        return None
+    return Step(
+        step=step, samples=samples, seconds=seconds, kind=kind, loss=_loss(event.value), line=event.line
+    )
+
+
+def read_steps(events: Iterable[Event], *, rank: int = 0) -> tuple[Step, ...]:
+    """The series of one rank. Where a log holds several runs, one behind the other, the last one counts."""
+    steps: list[Step] = []
+    for event in events:
+        if event.rank != rank:
+            continue
+        if event.key == "run_start":
+            steps.clear()
+        step = step_of(event)
+        if step is None:
+            continue
+        if steps and step.step <= steps[-1].step:
+            steps.clear()
+        steps.append(step)
+    return tuple(steps)
+
+
+def _loss(value: dict[str, Any]) -> float | None:
+    text = value.get("loss_text")
+    if isinstance(text, str):
+        try:
+            return float(text)
+        except ValueError:
+            return None
+    return _finite(value.get("loss"))
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _finite(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,1 @@
+"""Records to figures: the results on disk and the statistics over them."""

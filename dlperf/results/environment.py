@@ -1,0 +1,70 @@
+"""`environment.json` of a run folder: the machines and the software that a run used.
+
+Written by the runner before the ranks start, read by the report. Whether two cases may stand in one ratio is
+decided by `hardware_key`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+from pydantic import Field, ValidationError
+
+from dlperf.model import Model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENVIRONMENT_SCHEMA_VERSION: Final = 1
+
+
+class Machine(Model):
+    """One node as it was found; None where it could not be told."""
+
+    host: str
+    cpu: str | None = None  # model name
+    cores: int | None = None  # that this process may use
+    memory_bytes: int | None = None
+    accelerators: tuple[str, ...] = ()  # model names, one a device
+    driver: str | None = None  # of the accelerators
+    system: str | None = None  # such as `Debian GNU/Linux 12 (bookworm)`
+    kernel: str | None = None
+
+    @property
+    def hardware(self) -> str:
+        """What decides speed, on one line."""
+        cores = f"{self.cores} cores" if self.cores is not None else ""
+        memory = f"{self.memory_bytes / 2**30:.0f} GiB" if self.memory_bytes is not None else ""
+        kinds = dict.fromkeys(self.accelerators)
+        devices = ", ".join(f"{self.accelerators.count(kind)} x {kind}" for kind in kinds)
+        return (
+            ", ".join(part for part in (devices, self.cpu or "", cores, memory) if part) or "unknown hardware"
+        )
+
+
+class RunEnvironment(Model):
+    """Everything around a run that is not its case."""
+
+    schema_version: Literal[1] = ENVIRONMENT_SCHEMA_VERSION
+    dlperf_version: str
+    git_commit: str | None = (
+        None  # of dlperf's checkout, `-dirty` appended where files differ; None outside one
+    )
+    nodes: tuple[Machine, ...] = ()  # by node rank
+    python: str | None = None  # version in the framework's environment
+    packages: dict[str, str] = Field(default_factory=dict)  # name -> version in the framework's environment
+    variables: dict[str, str] = Field(default_factory=dict)  # set for the ranks, secrets redacted
+    cpus: dict[str, tuple[int, ...]] = Field(default_factory=dict)  # rank -> the cores that it is bound to
+
+    @property
+    def hardware_key(self) -> str:
+        """Two runs with the same key ran on like machines; host names do not count."""
+        return "; ".join(dict.fromkeys(node.hardware for node in self.nodes)) or "unknown hardware"
+
+
+def read_environment(folder: Path) -> RunEnvironment | None:
+    """The environment of a run folder; None where there is none that can be read."""
+    try:
+        return RunEnvironment.model_validate_json((folder / "environment.json").read_bytes())
+    except (OSError, ValidationError):
+        return None

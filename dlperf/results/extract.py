@@ -1,0 +1,172 @@
+"""A run folder's result, made from `case.json`, `outcome.json` and `logs/` alone. Writes nothing.
+
+The same folder gives the same result, byte for byte, whenever it is read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from dlperf import __version__
+from dlperf.errors import UserError
+from dlperf.logs.events import TRAIN, Event, Step, read_events, read_steps
+from dlperf.plan.case import Case
+from dlperf.results.logfiles import log_files, read_lines
+from dlperf.results.outcome import read_outcome
+from dlperf.results.schema import Engine, RunFigures, RunResult, Status
+from dlperf.results.statistics import quantile, samples_per_second
+from dlperf.results.verdict import judge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+_REPEAT = re.compile(r"r(\d+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extracted:
+    """A result and the whole step series behind it."""
+
+    result: RunResult
+    steps: tuple[Step, ...]
+
+
+def result_from_run_folder(folder: Path) -> RunResult:
+    """The result of a run folder.
+
+    Raises:
+        UserError: no run folder: no case.json, one that cannot be read, or a name other than r<repeat>.
+    """
+    return extract(folder).result
+
+
+def extract(folder: Path) -> Extracted:
+    """The result of a run folder and its step series; raises as `result_from_run_folder`."""
+    case = read_case(folder)
+    repeat = _repeat(folder)
+    outcome = read_outcome(folder / "outcome.json")
+    events = _events(folder)
+    steps = read_steps(events.get(0, ()))
+    verdict = judge(case, steps=steps, outcome=outcome, folder=folder)
+    result = RunResult(
+        dlperf_version=__version__,
+        case=case,
+        repeat=repeat,
+        status=verdict.status,
+        reason=verdict.reason,
+        evidence=verdict.evidence,
+        started_at=outcome.started_at if outcome else None,
+        seconds=outcome.seconds if outcome else None,
+        nodes=outcome.hosts if outcome else (),
+        figures=_figures(steps, events) if verdict.status is Status.OK else None,
+        engine=_engine(events.get(0, ())),
+    )
+    return Extracted(result=result, steps=steps)
+
+
+def read_case(folder: Path) -> Case:
+    """The case of a run folder; UserError where there is none that can be read."""
+    path = folder / "case.json"
+    try:
+        return Case.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: no run folder: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UserError(f"{path}: no case: {place}: {first['msg']}") from error
+
+
+def _repeat(folder: Path) -> int:
+    match = _REPEAT.fullmatch(folder.resolve().name)
+    if match is None:
+        raise UserError(f"{folder}: a run folder is named r<repeat>, such as r1")
+    return int(match[1])
+
+
+def _events(folder: Path) -> dict[int, list[Event]]:
+    """Each rank's own events, from its own log."""
+    return {
+        rank: [event for event in read_events(read_lines(path)) if event.rank == rank]
+        for rank, path in log_files(folder).items()
+    }
+
+
+def figures_of(steps: Sequence[Step], *, peak_memory_bytes: int | None = None) -> RunFigures:
+    """The figures of a series with at least one accepted step (kind `train`)."""
+    accepted = [step for step in steps if step.kind == TRAIN]
+    seconds = [step.seconds for step in accepted]
+    losses = [step.loss for step in steps if step.loss is not None and math.isfinite(step.loss)]
+    finite = len(losses) == sum(step.loss is not None for step in steps)
+    return RunFigures(
+        samples_per_sec=samples_per_second((step.samples for step in accepted), seconds),
+        accepted_steps=len(accepted),
+        dropped_steps=len(steps) - len(accepted),
+        step_seconds_median=quantile(seconds, 0.5),
+        step_seconds_p95=quantile(seconds, 0.95),
+        loss_first=losses[0] if losses else None,
+        loss_last=losses[-1] if losses and finite else None,
+        peak_memory_bytes=peak_memory_bytes,
+    )
+
+
+def _figures(steps: Sequence[Step], events: dict[int, list[Event]]) -> RunFigures:
+    peaks = [
+        event.value
+        for rank_events in events.values()
+        for event in rank_events
+        if event.key == "peak_memory_bytes" and _is_count(event.value)
+    ]
+    return figures_of(steps, peak_memory_bytes=max(peaks, default=None))
+
+
+def _engine(events: Iterable[Event]) -> Engine:
+    last = {event.key: event.value for event in events}
+    facts, cost, rate = last.get("framework"), last.get("model_cost"), last.get("matmul_flops_per_second")
+    cost = cost if isinstance(cost, dict) else {}
+    counts = ("network_parameters", "classifier_parameters", "training_flops_per_sample")
+    return Engine(
+        facts=dict(sorted(_flat(facts).items())) if isinstance(facts, dict) else {},
+        matmul_flops_per_second=_rate(rate),
+        **{name: cost[name] for name in counts if _is_count(cost.get(name))},
+    )
+
+
+def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
+    """Nested facts as `libraries.mkl`; whatever is neither number nor text as its JSON."""
+    flat: dict[str, bool | int | float | str] = {}
+    for key, value in facts.items():
+        name = _storable(prefix + key)
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        elif isinstance(value, str):
+            flat[name] = _storable(value)
+        elif isinstance(value, float) and not math.isfinite(value):
+            flat[name] = str(value)
+        elif isinstance(value, bool | int | float):
+            flat[name] = value
+        elif value is not None:
+            flat[name] = _storable(json.dumps(value))
+    return flat
+
+
+def _storable(text: str) -> str:
+    """JSON can name half a surrogate pair; UTF-8 cannot hold it."""
+    return text.encode(errors="replace").decode()
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _rate(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        return None
+    return float(value)

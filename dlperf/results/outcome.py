@@ -1,0 +1,93 @@
+"""`outcome.json` as the supervisor leaves it, read without trust: a damaged one is as none."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankEnd:
+    """How one rank ended; both None where the supervisor does not know."""
+
+    rank: int
+    exit_code: int | None
+    signal: int | None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended otherwise than by exit code 0."""
+        return self.exit_code != 0 or self.signal is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the supervisor saw. `reason` is one of docs/architecture.md's; `hosts` are by node rank."""
+
+    reason: str
+    detail: str | None
+    hosts: tuple[str, ...]
+    started_at: str | None
+    seconds: float | None
+    ranks: tuple[RankEnd, ...]
+    first_failed_rank: int | None
+
+    def rank_end(self, rank: int) -> RankEnd | None:
+        """How `rank` ended; None where the outcome does not say."""
+        return next((end for end in self.ranks if end.rank == rank), None)
+
+
+def read_outcome(path: Path) -> Outcome | None:
+    """The outcome; None where there is no file or no outcome in it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict) or not isinstance(content.get("reason"), str):
+        return None
+    return Outcome(
+        reason=content["reason"],
+        detail=_text(content.get("detail")),
+        hosts=_hosts(content),
+        started_at=_text(content.get("started_at")),
+        seconds=_seconds(content.get("seconds")),
+        ranks=tuple(_rank_ends(content.get("ranks"))),
+        first_failed_rank=_whole(content.get("first_failed_rank")),
+    )
+
+
+def _hosts(content: dict[str, Any]) -> tuple[str, ...]:
+    hosts = content.get("hosts")
+    if isinstance(hosts, list):
+        return tuple(str(host) for host in hosts)
+    host = _text(content.get("host"))
+    return (host,) if host else ()
+
+
+def _rank_ends(ranks: Any) -> list[RankEnd]:
+    entries = [entry for entry in ranks if isinstance(entry, dict)] if isinstance(ranks, list) else []
+    return [
+        RankEnd(rank=rank, exit_code=_whole(entry.get("exit_code")), signal=_whole(entry.get("signal")))
+        for entry in entries
+        if (rank := _whole(entry.get("rank"))) is not None
+    ]
+
+
+def _text(value: Any) -> str | None:
+    # JSON can name half a surrogate pair; UTF-8 cannot hold it.
+    return value.encode(errors="replace").decode() if isinstance(value, str) else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _seconds(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)

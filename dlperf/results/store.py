@@ -1,0 +1,184 @@
+"""Results on disk: written whole or not at all, read back with everything that could not be read named."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from dlperf.errors import UserError
+from dlperf.results.extract import extract
+from dlperf.results.schema import RESULT_SCHEMA_VERSION, RunResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from dlperf.logs.events import Step
+
+STEP_COLUMNS = ("step", "samples", "seconds", "kind", "loss")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRun:
+    """A result, the folder that it lies in, and the sweep folder above it."""
+
+    folder: Path
+    sweep: Path
+    result: RunResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A file that holds no result that can be read, and why."""
+
+    path: Path
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """What was found, in the order of the folders' names; `sweeps` are the sweep folders looked into."""
+
+    runs: tuple[StoredRun, ...]
+    skipped: tuple[Skipped, ...]
+    sweeps: tuple[Path, ...]
+
+
+def store_run(folder: Path) -> RunResult:
+    """Make a run folder's result from its logs and write it there; raises as `result_from_run_folder`."""
+    extracted = extract(folder)
+    write_result(folder, extracted.result, steps=extracted.steps)
+    return extracted.result
+
+
+def write_result(folder: Path, result: RunResult, *, steps: Sequence[Step] | None = None) -> None:
+    """Write steps.csv, then result.json, each whole or not at all.
+
+    Args:
+        folder: the run folder; it exists.
+        result: what to write.
+        steps: the series; None reads it from the folder's logs.
+    """
+    series = extract(folder).steps if steps is None else steps
+    write_atomically(folder / "steps.csv", steps_as_csv(series).encode())
+    write_atomically(folder / "result.json", (result.model_dump_json(indent=2) + "\n").encode())
+
+
+def steps_as_csv(steps: Iterable[Step]) -> str:
+    """The series with a header; a loss that was not printed is an empty field, a NaN is `nan`."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(STEP_COLUMNS)
+    table.writerows(
+        (step.step, step.samples, repr(step.seconds), step.kind, "" if step.loss is None else repr(step.loss))
+        for step in steps
+    )
+    return text.getvalue()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Put `content` at `path`: a crash at any point leaves the old file or the new one, whole."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o644)  # noqa: PTH101  mkstemp gives 0600, which another user's report could not read
+        os.replace(name, path)  # noqa: PTH105
+    except BaseException:
+        os.unlink(name)  # noqa: PTH108
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_results(*paths: Path) -> Results:
+    """Every result under the paths, each a results folder, a sweep folder or a run folder.
+
+    A result of a newer schema and a damaged file are skipped and named in `Results.skipped`.
+
+    Raises:
+        UserError: a path does not exist, or is no folder.
+    """
+    runs: list[StoredRun] = []
+    skipped: list[Skipped] = []
+    sweeps = sorted({sweep for path in paths for sweep in _sweep_folders(path)})
+    for sweep in sweeps:
+        for folder in _run_folders(sweep):
+            found = _read_run(folder, sweep)
+            if isinstance(found, StoredRun):
+                runs.append(found)
+            elif found is not None:
+                skipped.append(found)
+    return Results(runs=tuple(runs), skipped=tuple(skipped), sweeps=tuple(sweeps))
+
+
+def _sweep_folders(path: Path) -> list[Path]:
+    if not path.exists():
+        raise UserError(f"{path}: no such folder")
+    if not path.is_dir():
+        raise UserError(f"{path}: a file; give a results folder, a sweep's folder or a run's folder")
+    resolved = path.resolve()
+    if (resolved / "case.json").is_file():  # a run folder: <sweep>/runs/<case>/r<repeat>
+        return [resolved.parents[2]]
+    if _is_sweep(path):
+        return [path]
+    return [child for child in path.iterdir() if child.is_dir() and _is_sweep(child)]
+
+
+def _is_sweep(folder: Path) -> bool:
+    return (folder / "runs").is_dir() or (folder / "plan.lock.json").is_file()
+
+
+def _run_folders(sweep: Path) -> list[Path]:
+    runs = sweep / "runs"
+    if not runs.is_dir():
+        return []
+    return sorted(run for case in runs.iterdir() if case.is_dir() for run in case.iterdir() if run.is_dir())
+
+
+def _read_run(folder: Path, sweep: Path) -> StoredRun | Skipped | None:
+    """None where the run has no result yet."""
+    path = folder / "result.json"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return Skipped(path=path, why=str(error.strerror))
+    try:
+        return StoredRun(folder=folder, sweep=sweep, result=RunResult.model_validate_json(content))
+    except ValidationError as error:
+        return Skipped(path=path, why=_what_is_wrong(content, error))
+
+
+def _what_is_wrong(content: bytes, error: ValidationError) -> str:
+    try:
+        version = json.loads(content).get("schema_version")
+    except (ValueError, AttributeError, RecursionError):
+        return "damaged: not the JSON of a result"
+    if isinstance(version, int) and version > RESULT_SCHEMA_VERSION:
+        return (
+            f"schema version {version}; this dlperf reads up to {RESULT_SCHEMA_VERSION}: use a newer dlperf"
+        )
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "result"
+    return f"damaged: {place}: {first['msg']}"

@@ -1,0 +1,122 @@
+"""What became of a run: its status, one line why, and the log line that shows it."""
+
+from __future__ import annotations
+
+import math
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dlperf.logs.events import TRAIN, Step
+from dlperf.results.evidence import find_evidence
+from dlperf.results.logfiles import log_files, read_lines
+from dlperf.results.schema import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from dlperf.plan.case import Case
+    from dlperf.results.outcome import Outcome, RankEnd
+
+# What the supervisor's reason says by itself; rank_failed and completed need a second look.
+_BY_REASON = {
+    "time_limit": (Status.TIMEOUT, "ran longer than its time limit"),
+    "stall_limit": (Status.STALLED, "printed nothing for longer than the stall limit"),
+    "lease_lost": (Status.INCOMPLETE, "the harness that started it was gone"),
+    "stopped": (Status.INCOMPLETE, "stopped before its end"),
+    "lost_node": (Status.LOST_NODE, "a node was lost"),
+    "start_failed": (Status.CRASH, "a rank could not be started"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Status, reason and evidence as they stand in `result.json`."""
+
+    status: Status
+    reason: str | None = None
+    evidence: str | None = None
+
+
+def judge(case: Case, *, steps: Sequence[Step], outcome: Outcome | None, folder: Path) -> Verdict:
+    """The verdict from the supervisor's outcome and the logs together."""
+    if outcome is None:
+        return Verdict(
+            status=Status.INCOMPLETE,
+            reason=f"no outcome.json: the supervisor itself was ended; {_progress(case, steps)}",
+        )
+    if outcome.reason == "completed":
+        return _of_completed(case, steps, folder)
+    if outcome.reason == "rank_failed":
+        return _of_failed_rank(outcome, folder)
+    status, reason = _BY_REASON.get(outcome.reason, (Status.CRASH, f"ended with {outcome.reason!r}"))
+    detail = outcome.detail or _progress(case, steps)
+    return Verdict(status=status, reason=_one_line(f"{reason}: {detail}"), evidence=_last_line(folder))
+
+
+def _of_completed(case: Case, steps: Sequence[Step], folder: Path) -> Verdict:
+    accepted = sum(step.kind == TRAIN for step in steps)
+    if accepted < case.measure.measured_iterations:
+        return Verdict(
+            status=Status.INCOMPLETE,
+            reason=f"every rank ended with exit code 0, but {_progress(case, steps)}",
+            evidence=_last_line(folder),
+        )
+    bad = next((step for step in steps if step.loss is not None and not math.isfinite(step.loss)), None)
+    if bad is None:
+        return Verdict(status=Status.OK)
+    return Verdict(
+        status=Status.OK,
+        reason=f"loss not finite: {bad.loss} at step {bad.step}",
+        evidence=f"logs/rank0.log:{bad.line}: tracked_stats step {bad.step} loss {bad.loss}",
+    )
+
+
+def _of_failed_rank(outcome: Outcome, folder: Path) -> Verdict:
+    rank = outcome.first_failed_rank
+    if rank is None:
+        rank = next((end.rank for end in outcome.ranks if end.failed), 0)
+    end = outcome.rank_end(rank)
+    found = find_evidence(folder, rank=rank)
+    how = f"rank {rank} {_ending(end)}"
+    if found is not None:
+        return Verdict(status=found.status, reason=_one_line(f"{how}: {found.text}"), evidence=found.place)
+    killed = end is not None and end.signal == signal.SIGKILL
+    return Verdict(
+        status=Status.KILLED if killed else Status.CRASH,
+        reason=_one_line(f"{how}: {outcome.detail}" if outcome.detail else how),
+        evidence=_last_line(folder, rank=rank),
+    )
+
+
+def _ending(end: RankEnd | None) -> str:
+    if end is None:
+        return "failed"
+    if end.signal is not None:
+        try:
+            return f"was ended by {signal.Signals(end.signal).name}"
+        except ValueError:
+            return f"was ended by signal {end.signal}"
+    return f"ended with exit code {end.exit_code}"
+
+
+def _progress(case: Case, steps: Sequence[Step]) -> str:
+    accepted = sum(step.kind == TRAIN for step in steps)
+    return f"{accepted} of {case.measure.measured_iterations} measured iterations are in the log"
+
+
+def _last_line(folder: Path, *, rank: int = 0) -> str | None:
+    """The last line with something in it of the rank's log."""
+    path = log_files(folder).get(rank)
+    if path is None:
+        return None
+    last = None
+    for number, line in enumerate(read_lines(path), 1):
+        if line.strip():
+            last = (number, line)
+    return None if last is None else f"logs/{path.name}:{last[0]}: {_one_line(last[1])}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]
