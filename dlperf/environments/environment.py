@@ -4,36 +4,47 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sysconfig
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import platformdirs
+
+from dlperf.adapters.base import EnvironmentSpec
 from dlperf.environments.locks import shared
 from dlperf.errors import EnvironmentUnavailable
 from dlperf.model import Model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-
-    from dlperf.adapters.base import EnvironmentSpec
 
 MANIFEST_NAME = "dlperf-environment.json"
 
 
 class Manifest(Model):
-    """What was installed, written when the environment was proved to work."""
+    """What was installed, written when the environment was proved to work.
+
+    Attributes:
+        key: the environment's name, see `environment_key`.
+        spec: what it was made from.
+        version: the framework's version as the engine itself prints it, such as `2.13.0+cpu`.
+        python_version: of its interpreter, such as `3.10.13`.
+        packages: normalised name -> version of everything installed.
+        installer: such as `uv 0.8.3`; None for an interpreter of the user's own.
+        created_at: ISO 8601, UTC.
+    """
 
     schema_version: Literal[1] = 1
     key: str
-    framework: str
-    version: str  # as the engine itself prints it, such as `2.13.0+cpu`
+    spec: EnvironmentSpec
+    version: str
     python_version: str
-    packages: dict[str, str]  # normalised name -> version
-    requirements: tuple[str, ...]
-    installer: str | None  # such as `uv 0.8.3`; None for an interpreter of the user's own
-    created_at: str  # ISO 8601, UTC
+    packages: dict[str, str]
+    installer: str | None
+    created_at: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,20 +52,26 @@ class Environment:
     """A ready environment.
 
     Attributes:
-        key: the folder's name, such as `mxnet-1.9.1-0123456789ab`; `user-...` for a Python of the user's own.
-        spec: what it was made from.
         root: the folder that holds it (`sys.prefix` of its interpreter).
         python: the interpreter; start it by this path, not by what the link points to.
         manifest: what is installed.
         lock: the file whose shared lock keeps the environment from being removed; None for the user's own.
     """
 
-    key: str
-    spec: EnvironmentSpec
     root: Path
     python: Path
     manifest: Manifest
     lock: Path | None
+
+    @property
+    def key(self) -> str:
+        """The folder's name, such as `mxnet-1.9.1-0123456789ab`; `user-...` for the user's own Python."""
+        return self.manifest.key
+
+    @property
+    def spec(self) -> EnvironmentSpec:
+        """What it was made from."""
+        return self.manifest.spec
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -84,3 +101,27 @@ def environment_key(spec: EnvironmentSpec) -> str:
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
     return f"{spec.framework}-{spec.version}-{digest}"
+
+
+def environments_root() -> Path:
+    """The folder of all environments: under DLPERF_CACHE where that is set, else the user's cache folder."""
+    given = os.environ.get("DLPERF_CACHE")
+    cache = Path(given).expanduser().absolute() if given else platformdirs.user_cache_path("dlperf")
+    return cache / "environments"
+
+
+def lock_of(key: str) -> Path:
+    """The lock file of the environment `key`."""
+    return environments_root() / ".locks" / f"{key}.lock"
+
+
+def read_environment(root: Path) -> Environment | None:
+    """The environment in the folder `root`; None where there is none, or where its Python is gone."""
+    python = root / "bin" / "python"
+    try:
+        manifest = Manifest.model_validate_json((root / MANIFEST_NAME).read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not python.exists():
+        return None
+    return Environment(root=root, python=python, manifest=manifest, lock=lock_of(manifest.key))

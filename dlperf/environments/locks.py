@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Busy(Exception):  # noqa: N818 - a state, not an error of its own: every caller says what it means
+class Busy(Exception):
     """Another process holds the lock."""
 
 

@@ -1,0 +1,71 @@
+"""Install what a specification asks for into a folder, with uv."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlperf.environments.pythons import find_python
+from dlperf.environments.uv import Uv, UvFailure, find_links, index_arguments
+from dlperf.errors import EnvironmentUnavailable
+
+if TYPE_CHECKING:
+    from dlperf.adapters.base import EnvironmentSpec
+
+
+def install(spec: EnvironmentSpec, folder: Path, *, base: Path | None, uv: Uv, lock: int) -> Path:
+    """Make a virtual environment in `folder`, install the requirements, and give its interpreter.
+
+    Args:
+        spec: what to install.
+        folder: where to make it, in an existing folder; it can be moved afterwards.
+        base: the Python to build on; None finds one of `spec.pythons`.
+        uv: the installer.
+        lock: file descriptor of the environment's lock, held by uv too.
+
+    Raises:
+        EnvironmentUnavailable: no Python, or what uv says.
+    """
+    base = base or find_python(spec.pythons, uv=uv, hold=(lock,))
+    uv.report(f"  Python {base}")
+    python = folder / "bin" / "python"
+    # --no-project and a working directory without one: a pyproject.toml above must not change what is made.
+    create = ["venv", "--relocatable", "--no-project", "--python", str(base), str(folder)]
+    fill = [
+        "pip",
+        "install",
+        "--python",
+        str(python),
+        "--compile-bytecode",
+        *_source(spec),
+        *spec.requirements,
+    ]
+    try:
+        uv.run(create, folder=folder.parent, env={}, hold=(lock,))
+        uv.run(fill, folder=folder, env=spec.build_environment, hold=(lock,))
+    except UvFailure as failure:
+        raise EnvironmentUnavailable(str(failure)) from failure
+    return python
+
+
+def _source(spec: EnvironmentSpec) -> list[str]:
+    arguments = index_arguments()
+    if spec.torch_backend is not None and not _torch_lies_ready(spec):
+        arguments.append(f"--torch-backend={spec.torch_backend}")
+    if not spec.build_environment:
+        arguments.append("--no-build")  # nothing compiles by surprise
+    return arguments
+
+
+def _torch_lies_ready(spec: EnvironmentSpec) -> bool:
+    """Whether a find-links folder holds the wanted torch, built for the wanted backend.
+
+    --torch-backend makes uv ask download.pytorch.org and nobody else.
+    """
+    wanted = [match[1] for text in spec.requirements if (match := re.match(r"torch==([^+;\s]+)", text))]
+    return any(
+        any(Path(place).expanduser().glob(f"torch-{version}+{spec.torch_backend}-*.whl"))
+        for place in find_links()
+        for version in wanted
+    )

@@ -1,0 +1,92 @@
+"""Ask an interpreter what it is, what is installed in it, and whether its framework works."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlperf.environments.processes import run_python
+from dlperf.errors import EnvironmentUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dlperf.adapters.base import EnvironmentSpec
+
+_PROBE_SECONDS = 120
+# Importing a framework for the first time reads gigabytes from a cold disk, maybe beside other load.
+_IMPORT_SECONDS = 900
+
+# For Python 3.8 and newer.
+_PROBE = """
+import json, platform, re, sys, sysconfig
+from importlib.metadata import distributions
+packages = {}
+for distribution in distributions():
+    name = distribution.metadata["Name"]
+    if name:  # the first on sys.path is the one that is imported
+        packages.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
+print(json.dumps({
+    "python_version": platform.python_version(), "prefix": sys.prefix,
+    "site_packages": sysconfig.get_path("purelib"), "packages": dict(sorted(packages.items())),
+}))
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interpreter:
+    """What an interpreter says of itself; `packages` maps normalised names to versions."""
+
+    python_version: str
+    prefix: Path
+    site_packages: Path
+    packages: dict[str, str]
+
+
+def inspect(python: Path, *, hold: Sequence[int] = ()) -> Interpreter:
+    """Ask `python` what it is and what is installed.
+
+    Raises:
+        EnvironmentUnavailable: it does not start, or is older than Python 3.8.
+    """
+    try:
+        done = run_python(python, _PROBE, timeout_seconds=_PROBE_SECONDS, hold=hold)
+        answer = json.loads(done.stdout)
+    except json.JSONDecodeError:
+        reason = _last_line(done.stderr) or f"it ended with exit code {done.returncode}"
+        raise EnvironmentUnavailable(
+            f"{python} is no working Python 3.8 or newer: {reason}; give the path of one"
+        ) from None
+    return Interpreter(
+        python_version=answer["python_version"],
+        prefix=Path(answer["prefix"]),
+        site_packages=Path(answer["site_packages"]),
+        packages=answer["packages"],
+    )
+
+
+def framework_version(spec: EnvironmentSpec, python: Path, *, hold: Sequence[int] = ()) -> str:
+    """Run the specification's import check and give the version that it prints.
+
+    Raises:
+        EnvironmentUnavailable: the framework cannot be imported, or is another version.
+    """
+    done = run_python(python, spec.import_check, timeout_seconds=_IMPORT_SECONDS, hold=hold)
+    name = f"{spec.framework}=={spec.version}"
+    if done.returncode != 0:
+        reason = _last_line(done.stderr) or f"the check ended with exit code {done.returncode}"
+        raise EnvironmentUnavailable(f"{name} does not work with {python}: {reason}")
+    version = _last_line(done.stdout)
+    # 2.13.0+cpu is version 2.13.0: what follows the plus says how it was built.
+    if spec.version not in (version, version.partition("+")[0]):
+        raise EnvironmentUnavailable(
+            f"{python} holds {spec.framework} {version or '(no version)'}, not {spec.version}"
+        )
+    return version
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

@@ -1,0 +1,174 @@
+"""Run uv: where it is, which of pip's settings it must be told, its progress and its reasons."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import shutil
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from dlperf.environments.processes import clean_environment, tied
+from dlperf.errors import EnvironmentUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_HEARTBEAT_SECONDS = 30.0
+# Lines that say something to a person who waits; the rest of uv's output lists packages.
+_PROGRESS = re.compile(
+    r"(Resolved|Prepared|Installed|Downloading|Building|Installing Python|Built|Updating) .*"
+)
+_DOWNLOAD = re.compile(r"(?P<state>Downloading|Downloaded) (?P<name>\S+)")
+
+
+class UvFailure(Exception):
+    """Uv ended with an error; the text is its reason in one line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uv:
+    """One uv program and where its progress goes."""
+
+    path: Path
+    report: Callable[[str], None]
+
+    @property
+    def version(self) -> str:
+        """Such as `uv 0.8.3`."""
+        done = subprocess.run([self.path, "--version"], capture_output=True, text=True, check=True)
+        return " ".join(done.stdout.split()[:2])
+
+    def run(
+        self, arguments: Sequence[str], *, folder: Path, env: Mapping[str, str], hold: Sequence[int]
+    ) -> None:
+        """Run uv in `folder` with `env` added to the environment; pass its progress on, line by line.
+
+        Args:
+            arguments: what follows `uv`.
+            folder: the working directory; one without a project, whose settings uv would take.
+            env: added to the environment.
+            hold: file descriptors of locks that uv keeps until it is gone.
+
+        Raises:
+            UvFailure: uv ended with an error.
+        """
+        command = tied([str(self.path), "--color", "never", "--no-progress", *arguments])
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=clean_environment(_certificates() | dict(env)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            pass_fds=tuple(hold),
+        )
+        assert process.stdout is not None  # noqa: S101 - PIPE was asked for
+        try:
+            lines = self._follow(process.stdout)
+            code = process.wait()
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+        if code != 0:
+            raise UvFailure(reason_of(lines) or f"uv ended with exit code {code}")
+
+    def _follow(self, stream: IO[str]) -> list[str]:
+        """Every line of `stream`; what matters is reported, and a sign of life while nothing comes."""
+        arriving: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=_pump, args=(stream, arriving), daemon=True).start()
+        lines: list[str] = []
+        started = time.monotonic()
+        while True:
+            try:
+                line = arriving.get(timeout=_HEARTBEAT_SECONDS)
+            except queue.Empty:
+                self.report(_sign_of_life(lines, time.monotonic() - started))
+                continue
+            if line is None:
+                return lines
+            lines.append(line)
+            if _PROGRESS.fullmatch(line):
+                self.report(f"  {line}")
+
+
+def find_uv(report: Callable[[str], None]) -> Uv:
+    """The uv of dlperf's own installation, else the one on PATH.
+
+    Raises:
+        EnvironmentUnavailable: there is none.
+    """
+    import uv  # noqa: PLC0415 - the module, beside this file's own name
+
+    try:
+        return Uv(path=Path(uv.find_uv_bin()), report=report)
+    except FileNotFoundError:
+        found = shutil.which("uv")
+    if found is None:
+        raise EnvironmentUnavailable(
+            "uv is not installed, and environments are made with it; run: pip install uv"
+        )
+    return Uv(path=Path(found).absolute(), report=report)
+
+
+def find_links() -> tuple[str, ...]:
+    """Pip's own list of extra places for wheels: folders, pages."""
+    return tuple(os.environ.get("PIP_FIND_LINKS", "").split())
+
+
+def index_arguments() -> list[str]:
+    """Pip's settings of where packages come from, as uv's arguments; uv reads only variables of its own.
+
+    Variables of uv win. With extra indexes, the best version of all is taken, which is what pip does.
+    """
+    arguments = [f"--find-links={place}" for place in find_links()]
+    index = os.environ.get("PIP_INDEX_URL")
+    if index and not {"UV_DEFAULT_INDEX", "UV_INDEX_URL"} & set(os.environ):
+        arguments.append(f"--default-index={index}")
+    if extra := os.environ.get("PIP_EXTRA_INDEX_URL", "").split():
+        arguments += [f"--index={place}" for place in extra]
+        if "UV_INDEX_STRATEGY" not in os.environ:
+            arguments.append("--index-strategy=unsafe-best-match")
+    if os.environ.get("PIP_NO_INDEX", "").lower() in ("1", "true", "yes", "on"):
+        arguments.append("--no-index")
+    return arguments
+
+
+def reason_of(lines: Sequence[str]) -> str:
+    """The reason in uv's output, as one line: from its last `error:` on, without the markup."""
+    starts = [number for number, line in enumerate(lines) if line.startswith("error:")]
+    parts = (
+        [re.sub(r"^(error|cause|hint):\s*", "", line) for line in lines[starts[-1] :]]
+        if starts
+        else lines[-3:]
+    )
+    return "; ".join(dict.fromkeys(part.rstrip(".:") for part in parts if part))
+
+
+def _certificates() -> dict[str, str]:
+    certificates = os.environ.get("PIP_CERT")
+    return {"SSL_CERT_FILE": certificates} if certificates and "SSL_CERT_FILE" not in os.environ else {}
+
+
+def _pump(stream: IO[str], arriving: queue.Queue[str | None]) -> None:
+    try:
+        for line in stream:
+            arriving.put(line.strip())
+    finally:
+        arriving.put(None)
+
+
+def _sign_of_life(lines: Sequence[str], seconds: float) -> str:
+    found = [match for line in lines if (match := _DOWNLOAD.match(line))]
+    done = {match["name"] for match in found if match["state"] == "Downloaded"}
+    pending = dict.fromkeys(match["name"] for match in found if match["name"] not in done)
+    doing = f"downloading {', '.join(pending)}" if pending else "working"
+    return f"  still {doing} ({seconds:.0f} s)"
