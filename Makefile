@@ -1,0 +1,41 @@
+# What a newcomer and the CI run. Needs python3, make and a network; tools/ fetches the rest into .tools and .venv.
+
+SHELL := /bin/bash
+BIN := .venv/bin
+
+.PHONY: help quickstart test test-fast lint format packages wheel clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+
+quickstart: .venv/.ready ## Train all frameworks on this machine and write results/quickstart/report.md
+	@tools/quickstart.sh
+
+test: packages lint ## Check the style and run every test, training in the real frameworks included
+	@$(BIN)/pytest
+
+test-fast: .venv/.ready ## Run the tests that take no time (under a minute)
+	@$(BIN)/pytest -m "not slow and not engine"
+
+lint: .venv/.ready ## Check style, types and the direction of imports
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: .venv/.ready ## Format the code and fix what ruff can fix
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+packages: ## Install the Debian packages that tests need (as root; else say what is missing)
+	@tools/packages.sh
+
+wheel: .venv/.ready ## Build dist/dlperf-*.whl
+	@"$$(tools/uv.sh)" build --wheel
+
+clean: ## Remove what make made here; results and the framework environments stay
+	rm -rf .venv .tools build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+.venv/.ready: pyproject.toml uv.lock tools/bootstrap.sh tools/uv.sh
+	@tools/bootstrap.sh
+	@touch $@
