@@ -8,7 +8,7 @@ uv=$(tools/uv.sh)
 # uv does not look where pyenv keeps its versions, and stumbles over pyenv's shims.
 find_python() {
   local candidate
-  for candidate in "$("$uv" python find --no-python-downloads --no-project '>=3.11' 2>/dev/null || true)" \
+  for candidate in "$("$uv" python find --system --no-python-downloads --no-project '>=3.11' 2>/dev/null || true)" \
     $(ls -d "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[1-9].*/bin/python3 2>/dev/null | sort -V); do
     if [ -x "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       echo "$candidate"

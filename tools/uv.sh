@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+export PIP_DISABLE_PIP_VERSION_CHECK=1
 oldest=0.8.0 # the first that knows every option dlperf uses
 
 new_enough() {
