@@ -1,0 +1,134 @@
+"""The margin softmax loss in float64 numpy: the definition that the engines' heads are held against.
+
+    cosine[b, c] = <e_b / |e_b|, w_c / |w_c|>
+    logit[b, c]  = scale * cosine[b, c], and for the true class scale * (cos(m1 theta + m2) - m3)
+    loss         = mean over b of -log softmax(logit[b])[label_b]
+
+with theta = arccos(cosine). ArcFace is Deng et al. (arXiv:1801.07698), equation 3; the combined margin is its
+equation 4; CosFace is Wang et al. (arXiv:1801.09414), equation 4.
+"""
+
+from typing import List, NamedTuple, Tuple
+
+import numpy as np
+
+from frameworks.common.case import Loss
+
+# The true class's cosine is clamped to this before arccos, whose slope at the ends is infinite.
+# In float32 it is two steps below 1.
+COSINE_LIMIT = 1 - 1e-7
+
+# Rows shorter than this are divided by it instead of their length, as torch.nn.functional.normalize does.
+_SHORTEST = 1e-12
+
+
+class MarginSoftmax(NamedTuple):
+    """The loss, the mean over the batch, and its gradients: [B, E] and [C, E]."""
+
+    loss: float
+    embedding_gradient: np.ndarray
+    weight_gradient: np.ndarray
+
+
+def has_angular_margin(loss: Loss) -> bool:
+    """Whether the true class's angle changes; without, no arccos is taken and nothing is clamped."""
+    return loss.m1 != 1 or loss.m2 != 0
+
+
+def class_range(num_classes: int, world_size: int, rank: int) -> Tuple[int, int]:
+    """First and past-the-last class of a rank: ceil(num_classes / world_size) each, the last has the rest.
+
+    Raises:
+        ValueError: the rank would have none.
+    """
+    share = -(-num_classes // world_size)
+    first, last = rank * share, min((rank + 1) * share, num_classes)
+    if first >= last:
+        raise ValueError(
+            f"{num_classes} classes over {world_size} ranks leave rank {rank} none; take fewer ranks"
+        )
+    return first, last
+
+
+def margin_softmax(
+    embeddings: np.ndarray, weight: np.ndarray, labels: np.ndarray, loss: Loss
+) -> MarginSoftmax:
+    """Loss and gradients of embeddings [B, E], class weights [C, E] and labels int [B] in [0, C)."""
+    return margin_softmax_of_shards(embeddings, [weight], labels, loss)
+
+
+def margin_softmax_of_shards(
+    embeddings: np.ndarray, shards: List[np.ndarray], labels: np.ndarray, loss: Loss
+) -> MarginSoftmax:
+    """The same, with the classes cut into consecutive shards [C_r, E], as model parallel ranks compute it.
+
+    A shard's logits meet the others' only in the row maximum, in the sum of exponentials and in the true
+    class's logit; a label outside of a shard matches none of its rows.
+    """
+    unit_embeddings, embedding_lengths = _unit(np.asarray(embeddings, np.float64))
+    batch = len(labels)
+    parts, first = [], 0
+    for shard in shards:
+        parts.append(_shard_logits(unit_embeddings, np.asarray(shard, np.float64), labels - first, loss))
+        first += len(shard)
+    maximum = np.max([part.logits.max(axis=1) for part in parts], axis=0)
+    total = sum(np.exp(part.logits - maximum[:, None]).sum(axis=1) for part in parts)
+    log_total = maximum + np.log(total)
+    true_logit = sum((part.logits * part.one_hot).sum(axis=1) for part in parts)
+    embedding_gradient = np.zeros_like(unit_embeddings)
+    weight_gradients = []
+    for part in parts:
+        probabilities = np.exp(part.logits - log_total[:, None])
+        cosine_gradient = (probabilities - part.one_hot) / batch * part.slope
+        embedding_gradient += cosine_gradient @ part.unit_weight
+        weight_gradients.append(
+            _through_unit(cosine_gradient.T @ unit_embeddings, part.unit_weight, part.lengths)
+        )
+    return MarginSoftmax(
+        loss=float(np.mean(log_total - true_logit)),
+        embedding_gradient=_through_unit(embedding_gradient, unit_embeddings, embedding_lengths),
+        weight_gradient=np.concatenate(weight_gradients),
+    )
+
+
+class _Part(NamedTuple):
+    unit_weight: np.ndarray  # [C_r, E]
+    lengths: np.ndarray  # [C_r, 1]
+    one_hot: np.ndarray  # [B, C_r]
+    logits: np.ndarray  # [B, C_r]
+    slope: np.ndarray  # d logits / d cosine, [B, C_r]
+
+
+def _shard_logits(unit_embeddings: np.ndarray, weight: np.ndarray, labels: np.ndarray, loss: Loss) -> _Part:
+    unit_weight, lengths = _unit(weight)
+    cosine = unit_embeddings @ unit_weight.T
+    one_hot = (labels[:, None] == np.arange(len(weight))).astype(np.float64)
+    target, slope = _with_margin(cosine, loss)
+    return _Part(
+        unit_weight,
+        lengths,
+        one_hot,
+        logits=loss.scale * np.where(one_hot, target, cosine),
+        slope=loss.scale * np.where(one_hot, slope, 1.0),
+    )
+
+
+def _with_margin(cosine: np.ndarray, loss: Loss) -> Tuple[np.ndarray, np.ndarray]:
+    """cos(m1 theta + m2) - m3 and its slope in the cosine; the slope is 0 where the clamp holds."""
+    if not has_angular_margin(loss):
+        return cosine - loss.m3, np.ones_like(cosine)
+    theta = np.arccos(np.clip(cosine, -COSINE_LIMIT, COSINE_LIMIT))
+    angle = loss.m1 * theta + loss.m2
+    slope = loss.m1 * np.sin(angle) / np.sin(theta)
+    return np.cos(angle) - loss.m3, np.where(np.abs(cosine) <= COSINE_LIMIT, slope, 0.0)
+
+
+def _unit(rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """Rows of length 1, and the lengths they had, [N, 1]."""
+    lengths = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _SHORTEST)
+    return rows / lengths, lengths
+
+
+def _through_unit(gradient: np.ndarray, unit: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Gradient by rows from the gradient by their unit rows: only what is tangential passes."""
+    return (gradient - (gradient * unit).sum(axis=1, keepdims=True) * unit) / lengths
