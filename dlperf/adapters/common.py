@@ -22,10 +22,11 @@ def train_argv(launch: Launch, framework: str) -> tuple[str, ...]:
 def rank_environment(launch: Launch, place: Place) -> dict[str, str]:
     """What the process of one rank gets on top of its node's environment, whatever the framework.
 
-    An adapter adds its engine's own variables to a copy of it.
+    An adapter adds its engine's own variables. CUDA_VISIBLE_DEVICES is not among these: what the user or a
+    batch system shows stays shown, and a program takes the device of its DLPERF_LOCAL_RANK among them.
     """
     threads = str(launch.case.threads_per_device)
-    environment = {
+    return {
         "PYTHONPATH": str(launch.code),
         "PYTHONUNBUFFERED": "1",
         "PYTHONNOUSERSITE": "1",  # packages of the user's home are no part of the framework's environment
@@ -36,7 +37,3 @@ def rank_environment(launch: Launch, place: Place) -> dict[str, str]:
         "DLPERF_MASTER_PORT": str(place.master_port),
         **dict.fromkeys(_THREAD_VARIABLES, threads),
     }
-    if launch.case.device == "cuda":
-        # The rank sees one device alone, which every engine then calls its first.
-        environment["CUDA_VISIBLE_DEVICES"] = str(place.local_rank)
-    return environment
