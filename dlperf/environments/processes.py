@@ -27,8 +27,12 @@ _MISLEADING = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "V
 
 
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """The process's environment without what would lead a Python astray, and with `extra`."""
-    return {name: value for name, value in os.environ.items() if name not in _MISLEADING} | dict(extra)
+    """The process's environment without what would lead a Python astray, and with `extra`.
+
+    Packages of the user's home stay out, as they do in a run.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
+    return kept | {"PYTHONNOUSERSITE": "1"} | dict(extra)
 
 
 def tied(argv: Sequence[str]) -> list[str]:

@@ -1,0 +1,205 @@
+"""`dlperf env`: the isolated Python environments in which the frameworks run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from dlperf.errors import EnvironmentUnavailable, UserError
+
+if TYPE_CHECKING:
+    from dlperf.adapters.base import EnvironmentSpec
+    from dlperf.environments.catalogue import Entry
+    from dlperf.plan.case import DeviceKind
+
+_BYTES_PER_GIB = 1024**3
+
+_device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="What the framework is built for; auto: cuda where an NVIDIA GPU is, else cpu.",
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+_EPILOG = """\b
+Examples:
+  dlperf env create mxnet==1.9.1
+  dlperf env list
+  $(dlperf env path pytorch) -c 'import torch; print(torch.__version__)'
+  dlperf env doctor
+  dlperf env remove oneflow"""
+
+
+@click.group(epilog=_EPILOG)
+def command() -> None:
+    """List, create and remove framework environments.
+
+    `dlperf run` makes the ones it needs on first use; these commands do it before, look at them, and clean
+    up. They lie in the user's cache folder, or under $DLPERF_CACHE.
+    """
+
+
+@command.command(name="list")
+@_json_option
+def list_environments(*, as_json: bool) -> None:
+    """List the environments that are here."""
+    from dlperf.environments.catalogue import entries
+
+    found = entries()
+    if as_json:
+        click.echo(json.dumps([_as_json(entry) for entry in found], indent=2))
+        return
+    if not found:
+        click.echo("no environment yet; make one: dlperf env create NAME", err=True)
+        return
+    click.echo(_table(found), nl=False)
+
+
+@command.command()
+@click.argument("name", metavar="NAME[==VERSION]")
+@_device_option
+@click.option("--python", type=click.Path(path_type=Path), help="The Python to build it on.")
+def create(*, name: str, device: str, python: Path | None) -> None:
+    """Make an environment now.
+
+    Prints the path of its interpreter. Without a version, the one that the framework's adapter names first. An environment that is already there
+    is left as it is.
+    """
+    from dlperf.environments.make import make
+
+    environment = make(_spec(name, device), base=python, report=lambda line: click.echo(line, err=True))
+    click.echo(environment.python)
+
+
+@command.command()
+@click.argument("name", metavar="NAME[==VERSION]")
+@_device_option
+def path(*, name: str, device: str) -> None:
+    """Print the path of an interpreter.
+
+    Exit code 5 where its environment is not made yet.
+    """
+    from dlperf.environments.environment import environment_key, environments_root, read_environment
+
+    spec = _spec(name, device)
+    environment = read_environment(environments_root() / environment_key(spec))
+    if environment is None:
+        wanted = f"{spec.framework}=={spec.version}"
+        raise EnvironmentUnavailable(
+            f"{wanted} has no environment here yet; make it: dlperf env create {wanted}"
+        )
+    click.echo(environment.python)
+
+
+@command.command()
+@click.argument("names", metavar="NAME[==VERSION]...", nargs=-1, required=True)
+def remove(*, names: tuple[str, ...]) -> None:
+    """Remove environments from the disk.
+
+    A framework's, those of one version, or one by its key; not while it is in use.
+    """
+    from dlperf.environments.catalogue import remove as remove_entry
+
+    for entry in _named(names):
+        remove_entry(entry)
+        click.echo(f"removed {entry.key}", err=True)
+
+
+@command.command()
+@click.argument("names", metavar="[NAME[==VERSION]]...", nargs=-1)
+@_json_option
+@click.pass_context
+def doctor(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None:
+    """Check what is installed.
+
+    Compares the packages and their files with what was recorded, and imports the framework again. Exit code 5
+    if an environment is not what it was or does not work.
+    """
+    from dlperf.environments.catalogue import entries, problems
+
+    found = {entry.key: problems(entry) for entry in (_named(names) if names else entries())}
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        for key, wrong in found.items():
+            click.echo(f"{key}: {'ok' if not wrong else ''}".rstrip())
+            for line in wrong:
+                click.echo(f"  {line}")
+            if wrong:
+                click.echo(f"  to make it again: dlperf env remove {key}")
+    ctx.exit(EnvironmentUnavailable.exit_code if any(found.values()) else 0)
+
+
+def _spec(name: str, device: str) -> EnvironmentSpec:
+    """What the adapter asks for; `name` is `mxnet` or `mxnet==1.9.1`."""
+    from dlperf.adapters.registry import load_adapters
+    from dlperf.machine import detect_machine
+
+    framework, separator, version = name.partition("==")
+    adapters = load_adapters()
+    if framework not in adapters:
+        raise UserError(f"no adapter is called {framework!r}; there are {', '.join(adapters) or 'none'}")
+    adapter = adapters[framework]
+    if separator and not version:
+        raise UserError(f"{name!r} names no version; write for example {framework}=={adapter.versions[0]}")
+    built_for = detect_machine().device if device == "auto" else cast("DeviceKind", device)
+    try:
+        return adapter.environment(version or adapter.versions[0], built_for)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _named(names: tuple[str, ...]) -> list[Entry]:
+    from dlperf.environments.catalogue import entries, entries_named
+
+    found: dict[str, Entry] = {}
+    for name in names:
+        matching = entries_named(name)
+        if not matching:
+            here = ", ".join(entry.key for entry in entries()) or "none"
+            raise UserError(f"no environment is called {name!r}; there are: {here}")
+        found |= {entry.key: entry for entry in matching}
+    return list(found.values())
+
+
+def _as_json(entry: Entry) -> dict[str, object]:
+    manifest = entry.environment.manifest if entry.environment else None
+    return {
+        "key": entry.key,
+        "root": str(entry.root),
+        "size_bytes": entry.size_bytes,
+        "manifest": manifest.model_dump(mode="json") if manifest else None,
+    }
+
+
+def _table(found: tuple[Entry, ...]) -> str:
+    from rich.table import Table
+    from rich.text import Text
+
+    from dlperf.cli.tables import rendered
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("framework", "Python", "packages", "GiB", "made", "key"):
+        table.add_column(heading, justify="right" if heading in ("packages", "GiB") else "left")
+    for entry in found:
+        size = f"{entry.size_bytes / _BYTES_PER_GIB:.2f}"
+        if entry.environment is None:
+            cells = ("broken", "", "", size, "", entry.key)
+        else:
+            manifest = entry.environment.manifest
+            cells = (
+                f"{manifest.spec.framework} {manifest.version}",
+                manifest.python_version,
+                str(len(manifest.packages)),
+                size,
+                manifest.created_at,
+                entry.key,
+            )
+        table.add_row(*(Text(cell) for cell in cells))
+    return rendered(table)
