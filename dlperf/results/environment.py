@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ENVIRONMENT_SCHEMA_VERSION: Final = 1
+UNKNOWN_HARDWARE = "unknown hardware"
 
 
 class Machine(Model):
@@ -38,7 +39,7 @@ class Machine(Model):
         kinds = dict.fromkeys(self.accelerators)
         devices = ", ".join(f"{self.accelerators.count(kind)} x {kind}" for kind in kinds)
         return (
-            ", ".join(part for part in (devices, self.cpu or "", cores, memory) if part) or "unknown hardware"
+            ", ".join(part for part in (devices, self.cpu or "", cores, memory) if part) or UNKNOWN_HARDWARE
         )
 
 
@@ -59,7 +60,7 @@ class RunEnvironment(Model):
     @property
     def hardware_key(self) -> str:
         """Two runs with the same key ran on like machines; host names do not count."""
-        return "; ".join(dict.fromkeys(node.hardware for node in self.nodes)) or "unknown hardware"
+        return "; ".join(dict.fromkeys(node.hardware for node in self.nodes)) or UNKNOWN_HARDWARE
 
 
 def read_environment(folder: Path) -> RunEnvironment | None:

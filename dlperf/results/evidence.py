@@ -6,12 +6,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dlperf.results.logfiles import log_files, read_lines
+from dlperf.results.logfiles import log_files, plain, read_lines
 from dlperf.results.schema import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+LONGEST_EVIDENCE = 300
 
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|out_of_memory|bad_alloc|Cannot allocate memory"
@@ -38,7 +40,7 @@ def find_evidence(folder: Path, *, rank: int) -> Evidence | None:
     """The line that says why `rank` failed: first a lack of memory, then a kill, then the last error."""
     best: dict[Status, Evidence] = {}
     for name, number, line in _lines(folder, rank):
-        text = " ".join(line.split())[:300]
+        text = plain(line)[:LONGEST_EVIDENCE]
         if _OUT_OF_MEMORY.search(line):
             status = Status.OOM
         elif _KILLED.match(line):

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LOG = re.compile(r"rank(\d+)\.log")
+# Colours and cursor movements of a terminal.
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
 # A file without line ends (a core dump that went to standard output) is read in pieces, not as one line.
 _LONGEST_LINE = 1 << 20
 
@@ -28,3 +30,9 @@ def read_lines(path: Path) -> Iterator[str]:
     with path.open("rb") as stream:
         while line := stream.readline(_LONGEST_LINE):
             yield line.decode("utf-8", errors="replace").rstrip("\r\n")
+
+
+def plain(text: str) -> str:
+    """One line of printable text: no colours, no control or direction characters, single spaces."""
+    printable = (letter if letter.isprintable() else " " for letter in _ESCAPE.sub("", text))
+    return " ".join("".join(printable).split())

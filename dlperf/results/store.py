@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from dlperf.errors import UserError
+from dlperf.results.environment import UNKNOWN_HARDWARE, RunEnvironment, read_environment
 from dlperf.results.extract import extract
 from dlperf.results.schema import RESULT_SCHEMA_VERSION, RunResult
 
@@ -27,11 +28,17 @@ STEP_COLUMNS = ("step", "samples", "seconds", "kind", "loss")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRun:
-    """A result, the folder that it lies in, and the sweep folder above it."""
+    """A result, the folder that it lies in, the sweep folder above it, and what it ran on if known."""
 
     folder: Path
     sweep: Path
     result: RunResult
+    environment: RunEnvironment | None
+
+    @property
+    def hardware(self) -> str:
+        """Equal for runs on like machines."""
+        return self.environment.hardware_key if self.environment else UNKNOWN_HARDWARE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,9 +172,10 @@ def _read_run(folder: Path, sweep: Path) -> StoredRun | Skipped | None:
     except OSError as error:
         return Skipped(path=path, why=str(error.strerror))
     try:
-        return StoredRun(folder=folder, sweep=sweep, result=RunResult.model_validate_json(content))
+        result = RunResult.model_validate_json(content)
     except ValidationError as error:
         return Skipped(path=path, why=_what_is_wrong(content, error))
+    return StoredRun(folder=folder, sweep=sweep, result=result, environment=read_environment(folder))
 
 
 def _what_is_wrong(content: bytes, error: ValidationError) -> str:

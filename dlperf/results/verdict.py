@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dlperf.logs.events import TRAIN, Step
 from dlperf.results.evidence import find_evidence
-from dlperf.results.logfiles import log_files, read_lines
+from dlperf.results.logfiles import log_files, plain, read_lines
 from dlperf.results.schema import Status
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from dlperf.plan.case import Case
     from dlperf.results.outcome import Outcome, RankEnd
+
+LONGEST_REASON = 300
 
 # What the supervisor's reason says by itself; rank_failed and completed need a second look.
 _BY_REASON = {
@@ -119,4 +121,4 @@ def _last_line(folder: Path, *, rank: int = 0) -> str | None:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300]
+    return plain(text)[:LONGEST_REASON]

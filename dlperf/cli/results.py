@@ -1,0 +1,75 @@
+"""`dlperf results`: cases with their figures, as a table for people or as JSON or CSV for programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from dlperf.results.rows import Row
+
+EXIT_SOME_MISSING = 3
+
+_EPILOG = """\b
+Examples:
+  dlperf results
+  dlperf results results/quickstart --format json
+  dlperf results results/quickstart --format csv -o quickstart.csv
+
+Exit code 2: no result at all; 3: some result files could not be read and are named on standard error."""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("folders", nargs=-1, metavar="[DIR]...", type=click.Path(path_type=Path))
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
+)
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write here, not to stdout."
+)
+@click.option("--strict", is_flag=True, help="A result file that cannot be read is an error.")
+@click.pass_context
+def command(
+    ctx: click.Context, *, folders: tuple[Path, ...], form: str, out: Path | None, strict: bool
+) -> None:
+    """List the cases under DIR (default: results), a results folder or the folder of one sweep."""
+    from dlperf.results.query import load
+    from dlperf.results.rows import rows
+
+    loaded = load(folders or (Path("results"),), strict=strict)
+    for skipped in loaded.results.skipped:
+        click.echo(f"dlperf: skipped {skipped}", err=True)
+    made = rows(loaded.figures)
+    text = {"json": _as_json, "csv": _as_csv, "table": _as_table}[form](made)
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        from dlperf.results.store import write_atomically
+
+        write_atomically(out, text.encode())
+    ctx.exit(EXIT_SOME_MISSING if loaded.results.skipped else 0)
+
+
+def _as_json(rows: list[Row]) -> str:
+    import json
+
+    return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
+
+
+def _as_csv(rows: list[Row]) -> str:
+    import csv
+    import io
+
+    text = io.StringIO()
+    table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def _as_table(rows: list[Row]) -> str:
+    from dlperf.cli.tables import case_table, rendered
+
+    return rendered(case_table(rows))

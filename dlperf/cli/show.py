@@ -1,0 +1,166 @@
+"""`dlperf show`: everything that is known about one case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from dlperf.results.figures import CaseFigures
+    from dlperf.results.store import StoredRun
+
+_EPILOG = """\b
+Examples:
+  dlperf show mxnet-1.9.1_y1_data_1n1g_b4_c100_fp32-242a22271c50
+  dlperf show 242a22271c50 results/quickstart
+  dlperf show oneflow results/quickstart"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("case", metavar="CASE")
+@click.argument("folders", nargs=-1, metavar="[DIR]...", type=click.Path(path_type=Path))
+def command(*, case: str, folders: tuple[Path, ...]) -> None:
+    """Show one case: its runs, figures, environment, commands, and where the logs lie.
+
+    CASE is a case's id, its content hash (the id's last 12 digits) or a part of the id that no other case
+    has. DIR is a results folder or the folder of one sweep (default: results).
+    """
+    from dlperf.results.query import find_case, load
+
+    found = find_case(load(folders or (Path("results"),), strict=False).figures, case)
+    for place, figure in enumerate(found):
+        if place:
+            click.echo()
+        for line in _lines(figure):
+            click.echo(line)
+
+
+def _lines(figure: CaseFigures) -> Iterator[str]:
+    yield figure.case.case_id
+    yield from _section("", _facts(figure))
+    yield from _section("figures", _figures(figure))
+    for run in figure.runs:
+        yield from _section(f"run {run.result.repeat}", _run(run))
+    if figure.runs:
+        yield from _section("software", sorted(_software(figure.runs[0])))
+        yield from _section("command", _commands(figure.runs[0]))
+
+
+def _section(title: str, facts: Iterable[tuple[str, object]]) -> Iterator[str]:
+    shown = [(name, value) for name, value in facts if value not in {None, ""}]
+    if not shown:
+        return
+    if title:
+        yield ""
+        yield title
+    width = max(len(name) for name, _ in shown)
+    for name, value in shown:
+        yield f"  {name:<{width}}  {value}"
+
+
+def _facts(figure: CaseFigures) -> Iterator[tuple[str, object]]:
+    case = figure.case
+    work = case.workload
+    yield "framework", f"{case.framework} {case.version}"
+    yield (
+        "experiment",
+        f"{work.experiment}: {work.network}, head {work.head}, {work.loss.kind}, {work.dataset}",
+    )
+    yield "parallelism", case.parallelism
+    yield "sample ratio", case.sample_ratio
+    yield "topology", f"{case.topology} (world size {case.topology.world_size}, {case.device})"
+    yield "batch size", f"{case.batch_size_per_device} a device, {case.global_batch_size} in all"
+    yield "classes", case.num_classes
+    yield "precision", case.precision
+    yield "threads", f"{case.threads_per_device} a device"
+    measure = case.measure
+    yield "iterations", f"{measure.warmup_iterations} warm-up, {measure.measured_iterations} measured"
+    yield "seed", case.seed
+    yield "options", ", ".join(f"{name}={value}" for name, value in sorted(case.options.items()))
+    yield "hardware", figure.hardware
+    yield "results", figure.sweep
+
+
+def _figures(figure: CaseFigures) -> Iterator[tuple[str, object]]:
+    from dlperf.cli.tables import figure as number
+    from dlperf.cli.tables import percent
+
+    yield "status", figure.status.value
+    yield "reason", figure.reason
+    yield "evidence", figure.evidence
+    summary = figure.summary
+    if summary is None:
+        return
+    yield "samples/s", f"{number(summary.median)} (median of {summary.runs})"
+    yield "min..max", f"{number(summary.minimum)}..{number(summary.maximum)}"
+    yield "CV", percent(summary.cv)
+    interval = summary.interval
+    shown = (
+        f"{number(interval.low)}..{number(interval.high)}" if interval else "none: needs at least 2 good runs"
+    )
+    yield "95 % interval", shown
+    yield "step", f"median {number(figure.step_seconds_median)} s, p95 {number(figure.step_seconds_p95)} s"
+    if figure.model_flops_per_second is not None:
+        yield "model FLOP/s", f"{figure.model_flops_per_second / 1e9:.2f} G"
+    if figure.matmul_flops_per_second is not None:
+        yield (
+            "matmul FLOP/s",
+            f"{figure.matmul_flops_per_second / 1e9:.2f} G (one device, measured by this engine)",
+        )
+
+
+def _run(run: StoredRun) -> Iterator[tuple[str, object]]:
+    from dlperf.cli.tables import figure as number
+
+    result = run.result
+    yield "status", result.status.value
+    if result.figures is not None:
+        figures = result.figures
+        yield "samples/s", number(figures.samples_per_sec)
+        yield "steps", f"{figures.accepted_steps} accepted, {figures.dropped_steps} warm-up"
+        yield "loss", f"{number(figures.loss_first)} -> {number(figures.loss_last) or 'not finite'}"
+        if figures.peak_memory_bytes is not None:
+            yield "peak memory", f"{figures.peak_memory_bytes / 2**20:.0f} MiB (the largest rank)"
+    yield "reason", result.reason
+    yield "evidence", result.evidence
+    yield "started", result.started_at
+    yield "took", f"{result.seconds:.1f} s" if result.seconds is not None else None
+    yield "nodes", ", ".join(result.nodes)
+    if result.imported is not None:
+        yield (
+            "imported from",
+            f"{result.imported.source} ({result.imported.dialect}, {result.imported.method})",
+        )
+    yield "logs", run.folder / "logs"
+
+
+def _software(run: StoredRun) -> Iterator[tuple[str, object]]:
+    yield from run.result.engine.facts.items()
+    environment = run.environment
+    if environment is None:
+        return
+    yield "dlperf", environment.dlperf_version
+    yield "dlperf commit", environment.git_commit
+    for node in environment.nodes:
+        yield (
+            f"node {node.host}",
+            ", ".join(part for part in (node.hardware, node.system, node.kernel) if part),
+        )
+
+
+def _commands(run: StoredRun) -> Iterator[tuple[str, object]]:
+    """The command of each rank, from the launch files that the supervisors were given."""
+    import json
+    import shlex
+
+    for path in sorted(run.folder.glob("launch*.json")):
+        try:
+            ranks = json.loads(path.read_bytes())["ranks"]
+            for rank in ranks:
+                yield f"rank {rank['rank']}", shlex.join(map(str, rank["argv"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            yield path.name, "damaged: not the JSON of a launch"

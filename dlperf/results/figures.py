@@ -1,0 +1,158 @@
+"""Runs to cases: the figure of each case, and a status with its reason where there is no figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from dlperf.results.environment import UNKNOWN_HARDWARE
+from dlperf.results.schema import Status
+from dlperf.results.statistics import quantile, summarise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from dlperf.plan.case import Case
+    from dlperf.results.planned import PlannedCell
+    from dlperf.results.schema import RunFigures
+    from dlperf.results.statistics import Summary
+    from dlperf.results.store import Results, StoredRun
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseFigures:
+    """One case of one sweep on one kind of hardware: all its runs and what they come to.
+
+    `status` is ok when at least one run is; `failed` holds the others. Without a good run `summary` is
+    None, and `status`, `reason` and `evidence` are those of the first run, or of the plan where nothing ran.
+    """
+
+    case: Case
+    sweep: Path
+    hardware: str
+    status: Status
+    runs: tuple[StoredRun, ...]
+    summary: Summary | None
+    reason: str | None
+    evidence: str | None
+
+    @cached_property
+    def good(self) -> tuple[RunFigures, ...]:
+        """The figures of the good runs, by repeat."""
+        return tuple(run.result.figures for run in self.runs if run.result.figures is not None)
+
+    @property
+    def failed(self) -> tuple[StoredRun, ...]:
+        """The runs without figures, by repeat."""
+        return tuple(run for run in self.runs if run.result.figures is None)
+
+    @property
+    def step_seconds_median(self) -> float | None:
+        """Median over the good runs of their median step."""
+        return quantile([run.step_seconds_median for run in self.good], 0.5) if self.good else None
+
+    @property
+    def step_seconds_p95(self) -> float | None:
+        """Median over the good runs of their 95th percentile."""
+        return quantile([run.step_seconds_p95 for run in self.good], 0.5) if self.good else None
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """The largest of a rank over the good runs."""
+        return max(
+            (run.peak_memory_bytes for run in self.good if run.peak_memory_bytes is not None), default=None
+        )
+
+    @property
+    def model_flops_per_second(self) -> float | None:
+        """Model FLOPs of a training sample x samples/s: what the model needs, not what was executed."""
+        costs = [run.result.engine.training_flops_per_sample for run in self.runs if run.result.figures]
+        if self.summary is None or not costs or costs[0] is None:
+            return None
+        return costs[0] * self.summary.median
+
+    @property
+    def matmul_flops_per_second(self) -> float | None:
+        """The best rate of a large matrix product that any run of this case measured on one device."""
+        rates = (run.result.engine.matmul_flops_per_second for run in self.runs)
+        return max((rate for rate in rates if rate is not None), default=None)
+
+
+def case_figures(results: Results, cells: Iterable[PlannedCell] = ()) -> tuple[CaseFigures, ...]:
+    """The figures of every case, one for each sweep and kind of hardware, in the order of `sort_key`.
+
+    `cells` are what the sweeps' plans hold; those without a run come out with the plan's status and reason.
+    """
+    groups: dict[tuple[Path, str, str], list[StoredRun]] = {}
+    for run in results.runs:
+        groups.setdefault((run.sweep, run.result.case.content_hash, run.hardware), []).append(run)
+    figures = [_from_runs(runs) for runs in groups.values()]
+    ran = {(sweep, content_hash) for sweep, content_hash, _ in groups}
+    hardware = _hardware_of_sweeps(results)
+    figures += [
+        _from_cell(cell, hardware.get(cell.sweep, UNKNOWN_HARDWARE))
+        for cell in cells
+        if (cell.sweep, cell.case.content_hash) not in ran
+    ]
+    return tuple(sorted(figures, key=sort_key))
+
+
+def sort_key(figure: CaseFigures) -> tuple[object, ...]:
+    """Experiment, parallelism, the row of a table from left to right, framework; the hash breaks ties."""
+    case = figure.case
+    return (
+        case.workload.experiment,
+        case.parallelism,
+        figure.hardware,
+        case.topology.nodes,
+        case.topology.devices_per_node,
+        case.batch_size_per_device,
+        case.num_classes,
+        case.precision,
+        case.sample_ratio or 0.0,
+        case.threads_per_device,
+        case.framework,
+        case.version,
+        case.content_hash,
+        str(figure.sweep),
+    )
+
+
+def _from_runs(runs: Sequence[StoredRun]) -> CaseFigures:
+    ordered = tuple(sorted(runs, key=lambda run: (run.result.repeat, str(run.folder))))
+    rates = [run.result.figures.samples_per_sec for run in ordered if run.result.figures is not None]
+    odd = (run.result for run in ordered if run.result.reason)
+    telling = next(odd, ordered[0].result) if rates else ordered[0].result
+    return CaseFigures(
+        case=ordered[0].result.case,
+        sweep=ordered[0].sweep,
+        hardware=ordered[0].hardware,
+        status=Status.OK if rates else ordered[0].result.status,
+        runs=ordered,
+        summary=summarise(rates) if rates else None,
+        reason=telling.reason,
+        evidence=telling.evidence,
+    )
+
+
+def _hardware_of_sweeps(results: Results) -> dict[Path, str]:
+    """The hardware of each sweep whose runs all had the same: there a cell without a run would have run."""
+    found: dict[Path, set[str]] = {}
+    for run in results.runs:
+        found.setdefault(run.sweep, set()).add(run.hardware)
+    return {sweep: kinds.pop() for sweep, kinds in found.items() if len(kinds) == 1}
+
+
+def _from_cell(cell: PlannedCell, hardware: str) -> CaseFigures:
+    return CaseFigures(
+        case=cell.case,
+        sweep=cell.sweep,
+        hardware=hardware,
+        status=cell.status,
+        runs=(),
+        summary=None,
+        reason=cell.reason,
+        evidence=None,
+    )

@@ -1,0 +1,70 @@
+"""Results as readers want them: loaded, made into cases, and found by name."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dlperf.errors import UserError
+from dlperf.results.figures import case_figures
+from dlperf.results.planned import planned_cells
+from dlperf.results.store import read_results
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from dlperf.results.figures import CaseFigures
+    from dlperf.results.store import Results
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """Results and the figures of their cases, planned cells without a run included."""
+
+    results: Results
+    figures: tuple[CaseFigures, ...]
+
+
+def load(paths: Sequence[Path], *, strict: bool) -> Loaded:
+    """Read everything under the paths.
+
+    Args:
+        paths: results folders, sweep folders or run folders.
+        strict: raise for the files that would be skipped and named.
+
+    Raises:
+        UserError: a path is no folder, there is no result in any, or (`strict`) one cannot be read.
+    """
+    results = read_results(*paths)
+    if strict and results.skipped:
+        raise UserError("\n".join(str(skipped) for skipped in results.skipped))
+    figures = case_figures(results, planned_cells(results.sweeps))
+    if not figures:
+        raise UserError("\n".join([_nothing(paths), *(str(skipped) for skipped in results.skipped)]))
+    return Loaded(results=results, figures=figures)
+
+
+def _nothing(paths: Sequence[Path]) -> str:
+    where = ", ".join(str(path) for path in paths)
+    return f"{where}: no results here; `dlperf run SWEEP` makes a folder with runs/ and plan.lock.json"
+
+
+def find_case(figures: Sequence[CaseFigures], name: str) -> tuple[CaseFigures, ...]:
+    """The case named by its id, its content hash or a part of its id; one entry for each sweep that holds it.
+
+    Raises:
+        UserError: no case has that name, or several have.
+    """
+    exact = [figure for figure in figures if name in {figure.case.case_id, figure.case.content_hash}]
+    found = exact or [figure for figure in figures if name and name in figure.case.case_id]
+    names = list(dict.fromkeys(figure.case.case_id for figure in found))
+    if len(names) > 1:
+        raise UserError(f"{name!r} names {len(names)} cases:\n" + "\n".join(f"  {one}" for one in names))
+    if not found:
+        known = list(dict.fromkeys(figure.case.case_id for figure in figures))
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(near)}?" if near else "; `dlperf results` lists them"
+        raise UserError(f"no case is named {name!r}{hint}")
+    return tuple(found)
