@@ -1,0 +1,46 @@
+"""Train some steps on given weights and batches with MXNet and write what it computed (docs/architecture.md)."""
+
+from typing import Optional
+
+import mxnet as mx
+import numpy as np
+
+from frameworks.common import align
+from frameworks.common.align import Arrays, Inputs
+from frameworks.common.case import Case
+from frameworks.common.data import Batch
+from frameworks.mxnet.train import MXNetTrainer, PendingStep
+
+
+class MXNetAlignTrainer:
+    """`AlignTrainer` of frameworks/common/align.py: the training program's trainer, looked into."""
+
+    def __init__(self, case: Case, inputs: Inputs) -> None:
+        self._trainer = MXNetTrainer(case, {**inputs.parameters, **inputs.buffers})
+        self._embeddings: Optional[mx.nd.NDArray] = None
+
+    def step(self, batch: Batch, iteration: int) -> PendingStep:
+        """Train one iteration."""
+        loss, self._embeddings = self._trainer.forward_backward(batch)
+        return self._trainer.update(loss, iteration)
+
+    def embeddings(self) -> np.ndarray:
+        """What the last step's forward pass computed, float32 [B, E]."""
+        return self._embeddings.asnumpy()
+
+    def gradients(self) -> Arrays:
+        """Of the last step's loss; the optimizer adds the weight decay in passing and leaves these as they are."""
+        return {name: parameter.grad().asnumpy() for name, parameter in self._trainer.trained.items()}
+
+    def parameters(self) -> Arrays:
+        """The network's parameters and the classifier, as they are now."""
+        return {name: parameter.data().asnumpy() for name, parameter in self._trainer.trained.items()}
+
+    def buffers(self) -> Arrays:
+        """The running statistics; MXNet's running variance is biased already."""
+        named = self._trainer.arrays
+        return {name: named[name].data().asnumpy() for name in named if ".running_" in name}
+
+
+if __name__ == "__main__":
+    align.run(MXNetAlignTrainer)

@@ -1,0 +1,133 @@
+"""The backbone in Gluon, built layer by layer from the table in `frameworks/common/networks.py`."""
+
+from typing import Any, Callable, Dict
+
+from mxnet.gluon import HybridBlock, Parameter, nn
+
+from frameworks.common.networks import (
+    BATCH_NORM_MOMENTUM,
+    BatchNorm,
+    Conv,
+    Dropout,
+    Flatten,
+    Layer,
+    Layers,
+    Linear,
+    PReLU,
+    Residual,
+)
+
+# How PReLU multiplies by the slope (`PReLUBlock`): as a depthwise 1x1 convolution or as a broadcast product.
+PRELU_FORMS = ("convolution", "broadcast")
+
+# Gluon's names of a parameter's last part where they differ from the table's.
+_TABLE_NAMES = {"gamma": "weight", "beta": "bias"}
+
+
+def build_network(layers: Layers, prelu_form: str) -> HybridBlock:
+    """The network: float32 [B, 3, 112, 112], scaled -> embeddings float32 [B, embedding_size]."""
+    sequence = nn.HybridSequential(prefix="")
+    for layer in layers:
+        sequence.add(_block(layer, prelu_form))
+    return sequence
+
+
+def named_parameters(block: HybridBlock) -> Dict[str, Parameter]:
+    """Every Gluon parameter by the table's name, running statistics and fixed gammas included."""
+    named = {}
+    for name, parameter in block.collect_params().items():
+        layer, _, part = name.rpartition(".")
+        named[f"{layer}.{_TABLE_NAMES.get(part, part)}"] = parameter
+    return named
+
+
+class PReLUBlock(HybridBlock):
+    """x where x > 0, else slope x, for [B, C, H, W] with one slope a channel: x + (slope - 1) min(x, 0).
+
+    MXNet's own operator, `LeakyReLU(act_type="prelu")`, is not used: in a hybridized graph it can multiply the
+    slope's gradient by the slope, depending on what follows it. The gradient at exactly 0 is the slope, as in
+    the other engines. On CPU a depthwise convolution multiplies faster than the broadcast product.
+    """
+
+    def __init__(self, layer: PReLU, form: str) -> None:
+        super().__init__(prefix=layer.name + ".")
+        self._channels, self._form = layer.channels, form
+        self.weight = self.params.get("weight", shape=(layer.channels,))
+
+    def hybrid_forward(self, F: Any, x: Any, weight: Any) -> Any:
+        negative, factor = F.minimum(x, 0), weight - 1
+        if self._form == "broadcast":
+            return x + F.broadcast_mul(negative, F.reshape(factor, (1, -1, 1, 1)))
+        scaled = F.Convolution(
+            negative,
+            weight=F.reshape(factor, (-1, 1, 1, 1)),
+            kernel=(1, 1),
+            num_filter=self._channels,
+            num_group=self._channels,
+            no_bias=True,
+        )
+        return x + scaled
+
+
+class ResidualBlock(HybridBlock):
+    """body(x) + shortcut(x); an empty shortcut is the identity."""
+
+    def __init__(self, layer: Residual, prelu_form: str) -> None:
+        super().__init__(prefix="")
+        self.body = build_network(layer.body, prelu_form)
+        self.shortcut = build_network(layer.shortcut, prelu_form) if layer.shortcut else None
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:  # noqa: ARG002 - Gluon passes F
+        return self.body(x) + (x if self.shortcut is None else self.shortcut(x))
+
+
+def _block(layer: Layer, prelu_form: str) -> HybridBlock:
+    if isinstance(layer, Residual):
+        return ResidualBlock(layer, prelu_form)
+    if isinstance(layer, PReLU):
+        return PReLUBlock(layer, prelu_form)
+    return _MAKERS[type(layer)](layer)
+
+
+def _convolution(layer: Conv) -> HybridBlock:
+    return nn.Conv2D(
+        layer.out_channels,
+        layer.kernel,
+        layer.stride,
+        layer.padding,
+        groups=layer.groups,
+        use_bias=False,
+        in_channels=layer.in_channels,
+        prefix=layer.name + ".",
+    )
+
+
+def _batch_norm(layer: BatchNorm) -> HybridBlock:
+    return nn.BatchNorm(
+        momentum=BATCH_NORM_MOMENTUM,
+        epsilon=layer.eps,
+        scale=not layer.fixed_gamma,  # the operator's fix_gamma: gamma counts as 1 and has no gradient
+        in_channels=layer.channels,
+        prefix=layer.name + ".",
+    )
+
+
+def _dropout(layer: Dropout) -> HybridBlock:
+    return nn.Dropout(layer.probability)
+
+
+def _flatten(_layer: Flatten) -> HybridBlock:
+    return nn.Flatten()
+
+
+def _linear(layer: Linear) -> HybridBlock:
+    return nn.Dense(layer.out_features, in_units=layer.in_features, prefix=layer.name + ".")
+
+
+_MAKERS: "Dict[type, Callable[[Any], HybridBlock]]" = {
+    Conv: _convolution,
+    BatchNorm: _batch_norm,
+    Dropout: _dropout,
+    Flatten: _flatten,
+    Linear: _linear,
+}
