@@ -19,7 +19,7 @@ ENVIRONMENT_SCHEMA_VERSION: Final = 1
 UNKNOWN_HARDWARE = "unknown hardware"
 
 
-class Machine(Model):
+class Node(Model):
     """One node as it was found; None where it could not be told."""
 
     host: str
@@ -51,7 +51,7 @@ class RunEnvironment(Model):
     git_commit: str | None = (
         None  # of dlperf's checkout, `-dirty` appended where files differ; None outside one
     )
-    nodes: tuple[Machine, ...] = ()  # by node rank
+    nodes: tuple[Node, ...] = ()  # by node rank
     python: str | None = None  # version in the framework's environment
     packages: dict[str, str] = Field(default_factory=dict)  # name -> version in the framework's environment
     variables: dict[str, str] = Field(default_factory=dict)  # set for the ranks, secrets redacted
