@@ -1,0 +1,242 @@
+"""Why a run failed, from its log and from how its processes ended, with the line that shows it.
+
+| kind | what names it |
+|---|---|
+| oom | an allocator's or the kernel's "out of memory", in any of the engines' wordings |
+| nccl | an error of the NCCL library, or of a call into it |
+| killed | a bare `Killed` line; a process ended by a signal from outside |
+| hang | the supervisor's stall limit |
+| crash | any other traceback, abort or exit code |
+
+A lack of memory in one process makes the others report broken connections, so it outranks every other cause;
+so does a kill over a traceback. Between an NCCL error and a traceback or a kill the earlier one is the cause.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import defaultdict
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from dlperf.logs.failure_text import Mark, Traceback, mark_of, unwrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+# The file a line comes from, its number there (from 1), its text.
+LogLine = tuple[str, int, str]
+
+_LONGEST_EVIDENCE = 500
+_MOST_PROCESSES = 4096  # whose tracebacks are followed at a time
+_FIRST_SIGNAL_CODE = 128  # a shell reports signal n as 128 + n
+# Signals that a process raises on itself: a bug in it, and no kill.
+_OWN_SIGNALS = frozenset({"SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP"})
+
+
+class FailureKind(StrEnum):
+    """The closed set of causes."""
+
+    OOM = "oom"
+    NCCL = "nccl"
+    KILLED = "killed"
+    HANG = "hang"
+    CRASH = "crash"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """The line that shows a failure; `file` and `line` are None where no line of a log says it."""
+
+    text: str
+    file: str | None = None
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.text if self.file is None else f"{self.file}:{self.line}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A kind and its evidence."""
+
+    kind: FailureKind
+    evidence: Evidence
+
+
+class RankEnding(Protocol):
+    """How one process ended; both None where nobody knows."""
+
+    @property
+    def rank(self) -> int:
+        """Its rank."""
+
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code; a negative one and one above 128 stand for a signal."""
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that ended it."""
+
+
+class Ending(Protocol):
+    """How a run ended: what `outcome.json` says (docs/architecture.md)."""
+
+    @property
+    def reason(self) -> str:
+        """`completed`, `rank_failed`, `stall_limit` and so on."""
+
+    @property
+    def first_failed_rank(self) -> int | None:
+        """The rank that failed first, where known."""
+
+    @property
+    def ranks(self) -> Sequence[RankEnding]:
+        """One entry a rank."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownExit:
+    """An ending of which one exit code is all that is known; it is its own only rank."""
+
+    exit_code: int
+    rank: int = 0
+    signal: int | None = None
+    first_failed_rank: int | None = None
+
+    @property
+    def reason(self) -> str:
+        """As the supervisor would say."""
+        return "rank_failed" if self.exit_code else "completed"
+
+    @property
+    def ranks(self) -> Sequence[RankEnding]:
+        """The process itself."""
+        return (self,)
+
+
+def classify(lines: Iterable[LogLine], outcome: Ending | None = None) -> Failure | None:
+    """What went wrong, or None where nothing did.
+
+    Args:
+        lines: the failed rank's log, or the logs of all ranks one behind the other; read once, not kept.
+        outcome: how the run ended; None where only the log is there. With `completed` the text is not
+            believed: a run that ended well has survived whatever its log complains about.
+    """
+    if outcome is not None and outcome.reason == "completed":
+        return None
+    scan = FailureScan()
+    for file, number, text in lines:
+        scan.feed(file, number, text)
+    return scan.failure(outcome)
+
+
+class FailureScan:
+    """The same for lines that come one at a time; memory does not grow with the log."""
+
+    def __init__(self) -> None:
+        self._first: dict[Mark, Evidence] = {}  # in the order in which the marks were first seen
+        self._tracebacks: defaultdict[str, Traceback] = defaultdict(Traceback)
+        self._exception_of: str | None = None  # the process whose exception is kept
+        self._last: Evidence | None = None
+
+    def feed(self, file: str, number: int, text: str) -> None:
+        """Take the next line as it came, prefixes and colours included."""
+        text, process = unwrapped(text)
+        if not text.strip():
+            return
+        evidence = Evidence(text=text.strip()[:_LONGEST_EVIDENCE], file=file, line=number)
+        self._last = evidence
+        traceback = self._traceback_of(process)
+        raised = traceback.feed(text)
+        mark = mark_of(text)
+        if raised and mark in {None, Mark.ABORT, Mark.EXIT_CODE}:
+            mark = Mark.EXCEPTION
+        if mark is Mark.EXCEPTION and traceback.ignored:
+            return
+        if mark is Mark.EXCEPTION:
+            self._keep_exception(process, evidence)
+        elif mark is not None:
+            self._first.setdefault(mark, evidence)
+
+    def _traceback_of(self, process: str) -> Traceback:
+        known = process in self._tracebacks or len(self._tracebacks) < _MOST_PROCESSES
+        return self._tracebacks[process if known else ""]
+
+    def _keep_exception(self, process: str, evidence: Evidence) -> None:
+        """The first exception counts, and of a chain of them its last: the one that ended the process."""
+        if Mark.EXCEPTION not in self._first:
+            self._first[Mark.EXCEPTION] = evidence
+            self._exception_of = process
+        elif self._exception_of == process and self._tracebacks[process].chained:
+            self._first[Mark.EXCEPTION] = evidence
+
+    def failure(self, outcome: Ending | None = None) -> Failure | None:
+        """The verdict on what was fed so far; see `classify`."""
+        if outcome is not None and outcome.reason == "completed":
+            return None
+        return self._by_text() or self._by_ending(outcome) or self._by_exit_text()
+
+    def _by_text(self) -> Failure | None:
+        if Mark.OOM in self._first:
+            return Failure(kind=FailureKind.OOM, evidence=self._first[Mark.OOM])
+        order = list(self._first)
+        if Mark.KILLED in order:  # what the other processes then raised is its consequence
+            order = [mark for mark in order if mark in {Mark.KILLED, Mark.NCCL}]
+        for mark in order:
+            if kind := _KIND_OF.get(mark):
+                return Failure(kind=kind, evidence=self._first[mark])
+        return None
+
+    def _by_exit_text(self) -> Failure | None:
+        for mark in (Mark.LAUNCHER, Mark.EXIT_CODE):
+            if mark in self._first:
+                return Failure(kind=FailureKind.CRASH, evidence=self._first[mark])
+        return None
+
+    def _by_ending(self, outcome: Ending | None) -> Failure | None:
+        if outcome is None:
+            return None
+        if outcome.reason == "stall_limit":
+            return Failure(kind=FailureKind.HANG, evidence=self._last or Evidence(text="no line at all"))
+        if outcome.reason != "rank_failed":
+            kind = FailureKind.CRASH if outcome.reason == "start_failed" else FailureKind.KILLED
+            return Failure(kind=kind, evidence=Evidence(text=f"the run was ended: {outcome.reason}"))
+        end = _first_failed(outcome)
+        name = None if end is None else _signal_name(end)
+        if end is not None and name is not None and name not in _OWN_SIGNALS:
+            text = f"rank {end.rank} was ended by {name}"
+            return Failure(kind=FailureKind.KILLED, evidence=Evidence(text=text))
+        how = (
+            "a rank failed"
+            if end is None
+            else f"rank {end.rank} ended with {name or f'exit code {end.exit_code}'}"
+        )
+        exit_text = self._by_exit_text()
+        return exit_text or Failure(kind=FailureKind.CRASH, evidence=self._last or Evidence(text=how))
+
+
+_KIND_OF = {
+    Mark.NCCL: FailureKind.NCCL,
+    Mark.KILLED: FailureKind.KILLED,
+    Mark.EXCEPTION: FailureKind.CRASH,
+    Mark.ABORT: FailureKind.CRASH,
+}
+
+
+def _first_failed(outcome: Ending) -> RankEnding | None:
+    failed = [end for end in outcome.ranks if end.exit_code != 0 or end.signal is not None]
+    first = [end for end in failed if end.rank == outcome.first_failed_rank]
+    return next(iter(first + failed), None)
+
+
+def _signal_name(end: RankEnding) -> str | None:
+    number, code = end.signal, end.exit_code
+    if number is None and code is not None:
+        number = -code if code < 0 else code - _FIRST_SIGNAL_CODE
+    try:
+        return None if number is None or number <= 0 else signal.Signals(number).name
+    except ValueError:
+        return None

@@ -1,0 +1,184 @@
+"""Which failure a log and an exit code name, and which line shows it."""
+
+from __future__ import annotations
+
+import pytest
+
+from dlperf.logs.failures import Failure, KnownExit, classify
+from dlperf.results.outcome import Outcome, RankEnd
+
+CLEAN = ["train: iter 0, loss 44.1, throughput: 12.500", "train: iter 1, loss 44.0, throughput: 12.600"]
+
+
+def verdict(text: list[str], outcome: Outcome | KnownExit | None = None) -> tuple[str, str] | None:
+    found = classify((("a.log", number, line) for number, line in enumerate(text, 1)), outcome)
+    return None if found is None else (str(found.kind), found.evidence.text)
+
+
+def outcome(reason: str, *, exit_code: int | None = None, signal: int | None = None) -> Outcome:
+    return Outcome(
+        reason=reason,
+        detail=None,
+        hosts=("host",),
+        started_at=None,
+        seconds=1.0,
+        ranks=(RankEnd(rank=0, exit_code=exit_code, signal=signal),),
+        first_failed_rank=0,
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RuntimeError: CUDA out of memory. Tried to allocate 20.00 MiB (GPU 0; 15.78 GiB total capacity)",
+        "torch.OutOfMemoryError: CUDA out of memory.",
+        "mxnet.base.MXNetError: [10:11:12] src/storage/./x.h:157: cudaMalloc failed: out of memory",
+        "src/storage/./pooled_storage_manager.h:161: cudaMalloc retry failed: out of memory",
+        "Check failed: error == cudaSuccess (2 vs. 0) out of memory",
+        "F0301 10:00:00.1 12 cuda_util.cpp:10] Check failed: e == cudaSuccess (2 vs. 0) : out of memory",
+        "oneflow::RuntimeException: CUDA error: out of memory",
+        "oneflow._oneflow_internal.exception.RuntimeException: allocate failed",
+        "c10::out_of_memory_error: 12",
+        "terminate called after throwing an instance of 'std::bad_alloc'",
+        "OSError: [Errno 12] Cannot allocate memory",
+        "MXNetError: Failed to allocate CPU Memory",
+        "[ 12.3] Out of memory: Killed process 4711 (python3) total-vm:1kB",
+        "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=12.0",
+    ],
+)
+def test_each_wording_of_a_lack_of_memory_is_oom(line: str) -> None:
+    assert verdict([*CLEAN, line]) == ("oom", line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RuntimeError: NCCL error in: /x/ProcessGroupNCCL.cpp:784, invalid usage, NCCL version 2.7.8",
+        "F0301 nccl_util.h:30] Check failed: ncclGroupEnd() : unhandled system error",
+        "horovod.common.exceptions.HorovodInternalError: ncclCommInitRank failed: unhandled system error",
+        "unhandled system error",
+    ],
+)
+def test_each_wording_of_an_nccl_error_is_nccl(line: str) -> None:
+    assert verdict([*CLEAN, line, "Traceback (most recent call last):", "ValueError: x"]) == ("nccl", line)
+
+
+@pytest.mark.parametrize(
+    "line", ["Killed", "[1,0]<stderr>:Killed", "./run.sh: line 3: 4711 Killed   python train.py"]
+)
+def test_a_killed_line_is_killed(line: str) -> None:
+    found = verdict([*CLEAN, line])
+    assert found is not None
+    assert found[0] == "killed"
+
+
+def test_the_kernels_killer_makes_a_killed_process_an_oom() -> None:
+    assert verdict(["Out of memory: Killed process 12 (python)", "Killed"], KnownExit(exit_code=137)) == (
+        "oom",
+        "Out of memory: Killed process 12 (python)",
+    )
+
+
+def test_exit_137_alone_is_killed() -> None:
+    assert verdict(CLEAN, KnownExit(exit_code=137)) == ("killed", "rank 0 was ended by SIGKILL")
+
+
+def test_an_abort_by_the_process_itself_is_a_crash_unless_the_text_says_more() -> None:
+    assert verdict(CLEAN, outcome("rank_failed", signal=6)) == ("crash", CLEAN[-1])
+    assert verdict([*CLEAN, "RuntimeException: allocate failed"], outcome("rank_failed", exit_code=134)) == (
+        "oom",
+        "RuntimeException: allocate failed",
+    )
+
+
+def test_the_evidence_of_a_traceback_is_the_exceptions_own_line() -> None:
+    text = [
+        "Traceback (most recent call last):",
+        '  File "train.py", line 10, in <module>',
+        "    main()",
+        "ValueError: no such network: 'r101'",
+        "and its second line",
+    ]
+    assert verdict([*CLEAN, *text]) == ("crash", "ValueError: no such network: 'r101'")
+
+
+def test_of_a_chain_the_exception_that_ended_the_process_counts() -> None:
+    text = [
+        "Traceback (most recent call last):",
+        '  File "a.py", line 1, in f',
+        "KeyError: 'x'",
+        "",
+        "During handling of the above exception, another exception occurred:",
+        "",
+        "Traceback (most recent call last):",
+        '  File "a.py", line 3, in f',
+        "ValueError: unknown key x",
+        "Traceback (most recent call last):",
+        '  File "launch.py", line 3, in f',
+        "RuntimeError: a later one",
+    ]
+    assert verdict(text) == ("crash", "ValueError: unknown key x")
+
+
+def test_interleaved_tracebacks_of_ranks_are_kept_apart() -> None:
+    text = [
+        "[1,1]<stderr>:Traceback (most recent call last):",
+        "[1,0]<stderr>:Traceback (most recent call last):",
+        '[1,1]<stderr>:  File "a.py", line 1, in f',
+        '[1,0]<stderr>:  File "a.py", line 1, in f',
+        "[1,1]<stderr>:TypeError: rank one",
+        "[1,0]<stderr>:ConnectionResetError: rank zero",
+    ]
+    assert verdict(text) == ("crash", "TypeError: rank one")
+
+
+def test_what_a_launcher_says_does_not_hide_the_workers_exception() -> None:
+    text = [
+        "Traceback (most recent call last):",
+        '  File "run.py", line 1, in f',
+        "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:",
+        "IndexError: the worker's, behind it",
+    ]
+    assert verdict(text) == ("crash", "IndexError: the worker's, behind it")
+    assert verdict(text[:3]) == ("crash", text[2])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "host:12:34 [0] NCCL INFO ncclCommInitRank comm 0x7f rank 0 nranks 8 cudaDev 0 - Init COMPLETE",
+        "torch/serialization.py:1: UserWarning: may run out of memory",
+        "NCCL_ASYNC_ERROR_HANDLING=1",
+        "exit code 0",
+    ],
+)
+def test_harmless_lines_are_no_failure(line: str) -> None:
+    assert verdict([*CLEAN, line]) is None
+
+
+def test_an_exception_that_python_ignored_is_no_failure() -> None:
+    text = [
+        "Exception ignored in: <function f>",
+        "Traceback (most recent call last):",
+        '  File "x"',
+        "TypeError: x",
+    ]
+    assert verdict(text) is None
+
+
+def test_stall_limit_is_a_hang_unless_the_text_names_a_cause() -> None:
+    assert verdict(CLEAN, outcome("stall_limit", signal=9)) == ("hang", CLEAN[-1])
+    found = verdict(
+        [*CLEAN, "Traceback (most recent call last):", "  x", "OSError: y"], outcome("stall_limit")
+    )
+    assert found == ("crash", "OSError: y")
+
+
+def test_a_completed_run_has_no_failure_whatever_its_log_says() -> None:
+    assert verdict(["CUDA out of memory", "Killed"], outcome("completed", exit_code=0)) is None
+
+
+def test_evidence_names_file_and_line() -> None:
+    found = classify([("logs/rank3.log", 17, "CUDA out of memory")])
+    assert isinstance(found, Failure)
+    assert str(found.evidence) == "logs/rank3.log:17: CUDA out of memory"
