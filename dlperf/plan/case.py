@@ -10,13 +10,13 @@ import hashlib
 import json
 import re
 from functools import cached_property
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
 from dlperf.model import Model
 
-CASE_SCHEMA_VERSION = 1
+CASE_SCHEMA_VERSION: Final = 1
 
 Network = Literal["iresnet18", "iresnet34", "iresnet50", "iresnet100", "mobilefacenet"]
 Head = Literal["E", "FC", "GDC"]
@@ -71,11 +71,13 @@ class Loss(Model):
 
     @model_validator(mode="after")
     def _margins_fit_the_kind(self) -> Self:
-        used = {"arcface": {"m2"}, "cosface": {"m3"}, "combined": {"m1", "m2", "m3"}, "softmax": set()}[self.kind]
+        kinds = {"arcface": {"m2"}, "cosface": {"m3"}, "combined": {"m1", "m2", "m3"}, "softmax": set()}
         neutral = {"m1": 1.0, "m2": 0.0, "m3": 0.0}
-        wrong = [name for name, value in neutral.items() if name not in used and getattr(self, name) != value]
+        unused = [name for name in neutral if name not in kinds[self.kind]]
+        wrong = [name for name in unused if getattr(self, name) != neutral[name]]
         if wrong:
-            raise ValueError(f"{self.kind} does not use {', '.join(wrong)}; leave it out or use kind 'combined'")
+            names = ", ".join(wrong)
+            raise ValueError(f"{self.kind} does not use {names}; leave it out or use kind 'combined'")
         return self
 
 

@@ -1,0 +1,58 @@
+"""The machine that dlperf runs on, as far as a plan depends on it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+from pydantic import PositiveInt
+
+from dlperf.model import Model
+
+if TYPE_CHECKING:
+    from dlperf.plan.case import DeviceKind
+
+_NVIDIA_SMI_SECONDS = 20
+
+
+class Machine(Model):
+    """Cores that this process may use, and the NVIDIA GPUs by product name."""
+
+    cores: PositiveInt
+    gpus: tuple[str, ...] = ()
+
+    @property
+    def device(self) -> DeviceKind:
+        """What `device: auto` means here."""
+        return "cuda" if self.gpus else "cpu"
+
+    def __str__(self) -> str:
+        gpus = f"{len(self.gpus)} x {self.gpus[0]}" if self.gpus else "no NVIDIA GPU"
+        return f"{self.cores} CPU core{'s' if self.cores > 1 else ''}, {gpus}"
+
+
+def detect_machine() -> Machine:
+    """Look at this machine: the cores of the affinity mask, the GPUs that nvidia-smi lists."""
+    return Machine(cores=len(os.sched_getaffinity(0)), gpus=_visible(_gpus()))
+
+
+def _gpus() -> tuple[str, ...]:
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(  # no shell, fixed words
+            command, capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ()  # no driver, or one that does not answer: nothing could train on it
+    return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
+
+
+def _visible(gpus: tuple[str, ...]) -> tuple[str, ...]:
+    """What CUDA_VISIBLE_DEVICES leaves of them; CUDA stops reading the list at the first -1."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return gpus
+    wanted = [item.strip() for item in listed.split(",")]
+    wanted = wanted[: wanted.index("-1")] if "-1" in wanted else [item for item in wanted if item]
+    return gpus[: len(wanted)]

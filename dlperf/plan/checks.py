@@ -1,0 +1,120 @@
+"""What can be wrong with a sweep whose every key is right: checks over several keys, each with its place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dlperf.plan.grid import cells, matches
+from dlperf.plan.validation import dotted, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from dlperf.adapters.base import Adapter
+    from dlperf.errors import Problem
+    from dlperf.plan.document import Document, KeyPath
+    from dlperf.plan.experiment_file import ExperimentFile
+    from dlperf.plan.sweep_file import FrameworkEntry, SweepFile
+
+    Found = Iterator[tuple[KeyPath, str]]
+
+
+def sweep_problems(
+    file: SweepFile,
+    experiments: Mapping[str, ExperimentFile],
+    *,
+    document: Document,
+    adapters: Mapping[str, Adapter],
+) -> list[Problem]:
+    """The problems of a file that is valid key by key and whose experiments are all there.
+
+    Every one shows at its key; a key that is not there shows at the mapping that lacks it.
+    """
+    found = [
+        *_version_problems(file, adapters),
+        *_repeated_frameworks(file, adapters),
+        *_ratio_problems(file),
+        *_exclude_names(file, experiments),
+    ]
+    return [document.place(path).problem(f"{dotted(path)}: {message}") for path, message in found]
+
+
+def grid_problems(
+    file: SweepFile,
+    experiments: Mapping[str, ExperimentFile],
+    *,
+    document: Document,
+    adapters: Mapping[str, Adapter],
+) -> list[Problem]:
+    """Exclusions and a sample ratio without effect, and a grid of which nothing is left."""
+    found = [*_idle_ratio(file), *_exclude_effects(file, experiments, adapters)]
+    return [document.place(path).problem(f"{dotted(path)}: {message}") for path, message in found]
+
+
+def _version_problems(file: SweepFile, adapters: Mapping[str, Adapter]) -> Found:
+    for path, entry in _framework_entries(file):
+        if entry.version is None or entry.python is not None:
+            continue
+        refusals = []
+        for device in ("cpu", "cuda"):
+            try:
+                adapters[entry.name].environment(entry.version, device)
+            except ValueError as error:
+                refusals.append(str(error))
+        if len(refusals) == len(("cpu", "cuda")):
+            yield path, refusals[0]
+
+
+def _framework_entries(file: SweepFile) -> Iterator[tuple[KeyPath, FrameworkEntry]]:
+    for index, entry in enumerate(file.frameworks):
+        yield ("frameworks", index), entry
+    for position, include in enumerate(file.include):
+        for index, entry in enumerate(include.frameworks or ()):
+            yield ("include", position, "frameworks", index), entry
+
+
+def _repeated_frameworks(file: SweepFile, adapters: Mapping[str, Adapter]) -> Found:
+    seen = set()
+    for index, entry in enumerate(file.frameworks):
+        resolved = (entry.name, entry.version or adapters[entry.name].versions[0])
+        if resolved in seen:
+            yield ("frameworks", index), f"{'=='.join(resolved)} stands twice"
+        seen.add(resolved)
+
+
+def _ratio_problems(file: SweepFile) -> Found:
+    missing = "partial_fc needs a sample_ratio, such as 'sample_ratio: 0.1'"
+    if "partial_fc" in file.parallelism and file.sample_ratio is None:
+        yield ("parallelism",), missing
+    for index, include in enumerate(file.include):
+        parallelism = include.parallelism or file.parallelism
+        if "partial_fc" in parallelism and (include.sample_ratio or file.sample_ratio) is None:
+            yield ("include", index), missing
+        if include.sample_ratio and "partial_fc" not in parallelism:
+            yield ("include", index, "sample_ratio"), "applies to parallelism partial_fc alone"
+
+
+def _idle_ratio(file: SweepFile) -> Found:
+    """A ratio that nothing uses; one given on the command line may rightly idle."""
+    used = [file.parallelism, *(include.parallelism or () for include in file.include)]
+    if file.sample_ratio and not any("partial_fc" in parallelism for parallelism in used):
+        yield ("sample_ratio",), "applies to parallelism partial_fc, which this sweep does not have"
+
+
+def _exclude_names(file: SweepFile, experiments: Mapping[str, ExperimentFile]) -> Found:
+    for index, exclude in enumerate(file.exclude):
+        for name in exclude.when.experiment or ():
+            if name not in experiments:
+                yield ("exclude", index, "when", "experiment"), unknown("experiment", name, experiments)
+
+
+def _exclude_effects(
+    file: SweepFile, experiments: Mapping[str, ExperimentFile], adapters: Mapping[str, Adapter]
+) -> Found:
+    versions = {name: adapter.versions[0] for name, adapter in adapters.items()}
+    grid = cells(file.model_copy(update={"exclude": (), "include": ()}), experiments, versions=versions)
+    for index, exclude in enumerate(file.exclude):
+        if not any(matches(exclude.when, cell) for cell in grid):
+            yield ("exclude", index, "when"), "matches no cell of the grid"
+    if all(cell.why for cell in cells(file, experiments, versions=versions)):
+        yield ("exclude",), "takes out every cell; nothing is left to run"

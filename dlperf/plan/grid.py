@@ -1,0 +1,148 @@
+"""The grid of a sweep: every cell that its axes span, what is taken out, what is put beside."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from dlperf.plan.sweep_file import TopologyGrid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from dlperf.plan.case import OptionValue, Parallelism, Precision, Topology
+    from dlperf.plan.experiment_file import ExperimentFile
+    from dlperf.plan.sweep_file import Axes, Condition, FrameworkEntry, Include, SweepFile, TopologyAxis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One cell of the grid. `why` is set where an exclusion takes it out."""
+
+    experiment: str
+    framework: FrameworkEntry  # with its version
+    topology: Topology
+    parallelism: Parallelism
+    sample_ratio: float | None
+    batch_size_per_device: int
+    num_classes: int
+    precision: Precision
+    options: dict[str, OptionValue] = field(default_factory=dict)
+    why: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """Equal for cells that would be the same case."""
+        content = {name: value for name, value in asdict(self).items() if name not in ("why", "options")}
+        return f"{content} {sorted(self.options.items())}"
+
+
+def cells(
+    file: SweepFile, experiments: Mapping[str, ExperimentFile], *, versions: Mapping[str, str]
+) -> tuple[Cell, ...]:
+    """Every cell of a sweep, the grid's first, then those beside it; none twice.
+
+    The grid runs through experiments, precisions, classes, parallelisms, sample ratios, batch sizes,
+    topologies and frameworks, the last fastest. `exclude` acts on the grid alone: an included cell stays, and
+    brings back an equal one that was taken out. `versions` gives the version of a framework that names none.
+    """
+    frameworks = tuple(_with_version(entry, versions) for entry in file.frameworks)
+    found: dict[str, Cell] = {}
+    for cell in _span(file, experiments, frameworks=frameworks, options=file.options):
+        why = next((item.why for item in file.exclude if matches(item.when, cell)), None)
+        found[cell.identity] = replace(cell, why=why)
+    for include in file.include:
+        merged = file.model_copy(update=include.given())
+        arms = _included_frameworks(include, frameworks, versions)
+        options = {name: {**file.options.get(name, {}), **include.options.get(name, {})} for name in versions}
+        for cell in _span(merged, experiments, frameworks=arms, options=options):
+            found[cell.identity] = cell
+    return tuple(found.values())
+
+
+def matches(condition: Condition, cell: Cell) -> bool:
+    """Whether the cell has one of the condition's values for each key that the condition names."""
+    framework = (cell.framework.name, str(cell.framework))
+    pairs: tuple[tuple[Iterable[object] | None, object], ...] = (
+        (condition.experiment, cell.experiment),
+        (condition.topology and topologies(condition.topology), cell.topology),
+        (condition.nodes, cell.topology.nodes),
+        (condition.devices_per_node, cell.topology.devices_per_node),
+        (condition.parallelism, cell.parallelism),
+        (condition.sample_ratio, cell.sample_ratio),
+        (condition.batch_size_per_device, cell.batch_size_per_device),
+        (condition.num_classes, cell.num_classes),
+        (condition.precision, cell.precision),
+    )
+    named = condition.framework is None or any(name in framework for name in condition.framework)
+    return named and all(wanted is None or value in wanted for wanted, value in pairs)
+
+
+def topologies(axis: TopologyAxis) -> tuple[Topology, ...]:
+    """The topologies of either form of the axis."""
+    return axis.topologies() if isinstance(axis, TopologyGrid) else axis
+
+
+def _span(
+    axes: SweepFile,
+    experiments: Mapping[str, ExperimentFile],
+    *,
+    frameworks: tuple[FrameworkEntry, ...],
+    options: Mapping[str, Mapping[str, OptionValue]],
+) -> Iterator[Cell]:
+    for experiment in axes.experiment:
+        classes = axes.num_classes or (experiments[experiment].num_classes,)
+        for precision, num_classes, (parallelism, ratio), batch, topology, framework in itertools.product(
+            axes.precision,
+            classes,
+            _classifiers(axes),
+            axes.batch_size_per_device,
+            topologies(axes.topology),
+            frameworks,
+        ):
+            yield Cell(
+                experiment=experiment,
+                framework=framework,
+                topology=topology,
+                parallelism=parallelism,
+                sample_ratio=ratio,
+                batch_size_per_device=batch,
+                num_classes=num_classes,
+                precision=precision,
+                options=dict(options.get(framework.name, {})),
+            )
+
+
+def _classifiers(axes: Axes) -> list[tuple[Parallelism, float | None]]:
+    """Each parallelism with each sample ratio that applies to it."""
+    return [
+        (parallelism, ratio)
+        for parallelism in axes.parallelism or ()
+        for ratio in ((axes.sample_ratio or ()) if parallelism == "partial_fc" else (None,))
+    ]
+
+
+def _included_frameworks(
+    include: Include, frameworks: tuple[FrameworkEntry, ...], versions: Mapping[str, str]
+) -> tuple[FrameworkEntry, ...]:
+    """The sweep's frameworks that the include names; a new framework or version comes as it stands."""
+    if include.frameworks is None:
+        return frameworks
+    arms: list[FrameworkEntry] = []
+    for entry in include.frameworks:
+        same = [known for known in frameworks if _means(entry, known)]
+        arms.extend(same or [_with_version(entry, versions)])
+    return tuple(arms)
+
+
+def _means(entry: FrameworkEntry, known: FrameworkEntry) -> bool:
+    return (
+        entry.name == known.name
+        and entry.version in (None, known.version)
+        and entry.python in (None, known.python)
+    )
+
+
+def _with_version(entry: FrameworkEntry, versions: Mapping[str, str]) -> FrameworkEntry:
+    return entry if entry.version else entry.model_copy(update={"version": versions[entry.name]})

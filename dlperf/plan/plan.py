@@ -1,0 +1,176 @@
+"""A sweep on a machine -> the plan: what would run, what would not and why, and in which order."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from pydantic import PositiveInt
+
+from dlperf.machine import Machine
+from dlperf.model import Model
+from dlperf.plan.case import Case, DeviceKind, Measure
+from dlperf.plan.grid import cells
+from dlperf.plan.order import PlannedRun, ordered_runs
+from dlperf.plan.sweep_file import Limits, Order
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dlperf.adapters.base import Adapter
+    from dlperf.plan.grid import Cell
+    from dlperf.plan.load import Sweep
+
+PLAN_SCHEMA_VERSION: Final = 1
+
+
+class PlanStatus(StrEnum):
+    """What a plan says about a case before anything runs."""
+
+    RUNNABLE = "runnable"
+    UNSUPPORTED = "unsupported"  # the engine cannot
+    UNAVAILABLE = "unavailable"  # this machine cannot
+    EXCLUDED = "excluded"  # the sweep file says no
+
+
+class PlannedCase(Model):
+    """A case and what the plan says about it; `reason` is set for every status but runnable."""
+
+    case: Case
+    status: PlanStatus
+    reason: str | None = None
+
+    @property
+    def case_id(self) -> str:
+        """The case's name."""
+        return self.case.case_id
+
+
+class SourceText(Model):
+    """A file that the plan was made from."""
+
+    path: str
+    text: str
+
+
+class Plan(Model):
+    """`plan.lock.json`: everything that decides what runs."""
+
+    schema_version: Literal[1] = PLAN_SCHEMA_VERSION
+    sweep: str
+    cases: tuple[PlannedCase, ...]
+    runs: tuple[PlannedRun, ...]  # in the order in which they are made
+    repeats: PositiveInt
+    order: Order
+    limits: Limits
+    interpreters: dict[str, str]  # the user's own Pythons, by `name==version`
+    machine: Machine
+    settings: tuple[str, ...] = ()  # given on the command line over the files
+    sources: tuple[SourceText, ...]
+
+    @property
+    def runnable(self) -> tuple[Case, ...]:
+        """The cases that would run."""
+        return tuple(item.case for item in self.cases if item.status is PlanStatus.RUNNABLE)
+
+    def narrowed(self, case_ids: frozenset[str]) -> Plan:
+        """The plan with these cases alone; the order of their runs stays."""
+        return self.model_copy(
+            update={
+                "cases": tuple(item for item in self.cases if item.case_id in case_ids),
+                "runs": tuple(run for run in self.runs if run.case_id in case_ids),
+            }
+        )
+
+
+def make_plan(sweep: Sweep, *, adapters: Mapping[str, Adapter], machine: Machine) -> Plan:
+    """The plan of a loaded sweep on a machine. Pure: nothing is started, nothing is looked up.
+
+    A case that this machine cannot run (too few devices, no GPU) is planned as unavailable, so that a laptop
+    can show the plan of a cluster.
+    """
+    file = sweep.file
+    versions = {name: adapter.versions[0] for name, adapter in adapters.items()}
+    device = machine.device if file.device == "auto" else file.device
+    planned, interpreters = [], {}
+    for cell in cells(file, sweep.experiments, versions=versions):
+        adapter = adapters[cell.framework.name]
+        case = _case(cell, sweep, adapter=adapter, device=device, cores=machine.cores)
+        planned.append(_judged(case, cell, adapter=adapter, machine=machine))
+        if cell.framework.python:
+            interpreters[str(cell.framework)] = str(Path(cell.framework.python).expanduser().absolute())
+    runnable = [item.case for item in planned if item.status is PlanStatus.RUNNABLE]
+    repeats = file.measure.repeats
+    return Plan(
+        sweep=sweep.name,
+        cases=tuple(planned),
+        runs=ordered_runs(runnable, repeats=repeats, order=file.order, seed=file.seed),
+        repeats=repeats,
+        order=file.order,
+        limits=file.limits,
+        interpreters=interpreters,
+        machine=machine,
+        settings=tuple(setting.label for setting in sweep.settings),
+        sources=tuple(SourceText(path=document.path, text=document.text) for document in sweep.documents),
+    )
+
+
+def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, cores: int) -> Case:
+    file, devices = sweep.file, cell.topology.devices_per_node
+    threads = file.threads_per_device
+    return Case(
+        framework=cell.framework.name,
+        version=str(cell.framework.version),
+        workload=sweep.experiments[cell.experiment].workload,
+        parallelism=cell.parallelism,
+        sample_ratio=cell.sample_ratio,
+        precision=cell.precision,
+        topology=cell.topology,
+        device=device,
+        batch_size_per_device=cell.batch_size_per_device,
+        num_classes=cell.num_classes,
+        threads_per_device=max(1, cores // devices) if threads == "auto" else threads,
+        measure=Measure(
+            warmup_iterations=file.measure.warmup_iterations,
+            measured_iterations=file.measure.measured_iterations,
+        ),
+        seed=file.seed,
+        options=adapter.options.model_validate(cell.options).model_dump(mode="json", exclude_none=True),
+    )
+
+
+def _judged(case: Case, cell: Cell, *, adapter: Adapter, machine: Machine) -> PlannedCase:
+    if cell.why is not None:
+        return PlannedCase(case=case, status=PlanStatus.EXCLUDED, reason=cell.why)
+    reason = adapter.unsupported(case)
+    if reason is not None:
+        return PlannedCase(case=case, status=PlanStatus.UNSUPPORTED, reason=reason)
+    reason = lacking(case, machine) or _no_environment(cell, adapter=adapter, device=case.device)
+    if reason is not None:
+        return PlannedCase(case=case, status=PlanStatus.UNAVAILABLE, reason=reason)
+    return PlannedCase(case=case, status=PlanStatus.RUNNABLE)
+
+
+def lacking(case: Case, machine: Machine) -> str | None:
+    """What this one machine lacks to run the case; None where it lacks nothing."""
+    topology = case.topology
+    if topology.nodes > 1:
+        return f"needs {topology.nodes} nodes; this is one machine"
+    if case.device == "cuda" and topology.devices_per_node > len(machine.gpus):
+        return f"needs {topology.devices_per_node} GPUs; this machine has {len(machine.gpus) or 'none'}"
+    threads = topology.devices_per_node * case.threads_per_device
+    if case.device == "cpu" and threads > machine.cores:
+        return f"needs {threads} CPU cores, one a thread; this machine has {machine.cores}"
+    return None
+
+
+def _no_environment(cell: Cell, *, adapter: Adapter, device: DeviceKind) -> str | None:
+    """Why the version has no environment on this device; loading refused versions that have none at all."""
+    if cell.framework.python:
+        return None
+    try:
+        adapter.environment(str(cell.framework.version), device)
+    except ValueError as error:
+        return str(error)
+    return None
