@@ -1,0 +1,554 @@
+"""`supervisor.py LAUNCH_FILE` starts the ranks of one node, keeps their output, and leaves nothing running.
+
+Runs in the run folder, on Linux, and needs the standard library of Python 3.8 alone. One file, however long,
+so that it can be copied to a node by itself. docs/architecture.md, "Supervisor", describes launch.json,
+outcome.json and the lines on standard output; docs/reliability.md what happens when something dies.
+
+Standard input is the lease: any byte renews it, `s` asks the ranks to end, `k` kills them, its end means that
+the harness is gone.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import fnmatch
+import json
+import os
+import queue
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
+
+EXIT_COMPLETED, EXIT_NOT_COMPLETED, EXIT_BAD_LAUNCH, EXIT_NO_OUTCOME = 0, 1, 2, 5
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+F_SETPIPE_SZ = 1031
+PIPE_BYTES = 1 << 20
+# Where memory runs out the kernel shall take a rank, not the supervisor, the harness or the node's sshd.
+RANK_OOM_SCORE = 500
+# Output is read at most this often, so that a rank that prints a line a step does not pay for our waking up.
+READ_INTERVAL_SECONDS = 0.02
+TICK_SECONDS = 0.25
+# When the harness is gone nobody waits for last words.
+ORPHAN_GRACE_SECONDS = 1.0
+# What survives SIGKILL for so long waits in the kernel (a dead disk, a dead driver); it is reported.
+KILL_LIMIT_SECONDS = 10.0
+ECHO_LINES, ECHO_CHARACTERS, ECHO_CLOSE_SECONDS = 1000, 4000, 1.0
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def become_subreaper() -> None:
+    """Make every orphan below this process its own child, however often it forked or called setsid."""
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent(number: int, parent: int) -> None:
+    """Ask the kernel for signal `number` when the process `parent`, which has started this one, ends."""
+    _libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), number)
+
+
+def descendants() -> Set[int]:
+    """Every process below this one that has not been waited for."""
+    children: Dict[int, List[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                parent = int((folder / "stat").read_bytes().rpartition(b")")[2].split()[1])
+                children.setdefault(parent, []).append(int(folder.name))
+    found, todo = set(), [os.getpid()]
+    while todo:
+        for child in children.get(todo.pop(), ()):
+            found.add(child)
+            todo.append(child)
+    return found
+
+
+def signal_all(number: int) -> bool:
+    """Send a signal to every descendant; whether there was one."""
+    found = descendants()
+    for pid in found:
+        with contextlib.suppress(OSError):  # gone, or another user's: the next walk shows which
+            os.kill(pid, number)
+    return bool(found)
+
+
+def kernel_oom_kills() -> int:
+    """How many processes the kernel has killed for lack of memory so far; 0 where it does not say."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+class RankSpec(NamedTuple):
+    """One process to start; `env` is added to what is inherited, `cpus` empty leaves it unbound."""
+
+    rank: int
+    argv: List[str]
+    env: Dict[str, str]
+    cpus: List[int]
+    log: str
+
+
+class Launch(NamedTuple):
+    """launch.json. A limit of None does not exist."""
+
+    ranks: List[RankSpec]
+    inherit: List[str]
+    time_limit: Optional[float]
+    stall_limit: Optional[float]
+    lease: Optional[float]
+    grace: float
+
+
+def read_launch(path: str) -> Launch:
+    """Read launch.json; OSError, ValueError, KeyError or TypeError where it is none."""
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    if content["schema_version"] != 1:
+        raise ValueError("schema_version is {!r}, not 1".format(content["schema_version"]))
+    return Launch(
+        ranks=[RankSpec(**rank) for rank in content["ranks"]],
+        inherit=content["inherit"],
+        time_limit=content["time_limit_seconds"],
+        stall_limit=content["stall_limit_seconds"],
+        lease=content["lease_seconds"],
+        grace=content["grace_seconds"],
+    )
+
+
+class Echo:
+    """The JSON lines on standard output, for watching only.
+
+    A thread writes them: a reader that is slow or gone loses lines and holds up nothing.
+    """
+
+    def __init__(self) -> None:
+        self._lines: queue.Queue[Optional[bytes]] = queue.Queue(ECHO_LINES)
+        self._thread = threading.Thread(target=self._write, daemon=True)
+
+    def start(self) -> None:
+        """Begin to write; after the ranks were forked, as a fork does not go with threads."""
+        self._thread.start()
+
+    def send(self, event: str, *, wait: float = 0.0, **content: Any) -> None:
+        """Send a line if there is room for it within `wait` seconds."""
+        line = json.dumps(dict(content, event=event)).encode() + b"\n"
+        with contextlib.suppress(queue.Full):
+            self._lines.put(line, block=wait > 0, timeout=wait or None)
+
+    def close(self) -> None:
+        """Give the reader a moment to take what is left."""
+        try:
+            self._lines.put(None, timeout=ECHO_CLOSE_SECONDS)
+        except queue.Full:
+            return
+        self._thread.join(ECHO_CLOSE_SECONDS)
+
+    def _write(self) -> None:
+        line = self._lines.get()
+        while line is not None:
+            try:
+                while line:
+                    line = line[os.write(1, line) :]
+            except OSError:
+                return  # the reader is gone; the queue fills up and the rest is dropped
+            line = self._lines.get()
+
+
+class Rank:
+    """One started process and the pipe that its output comes through."""
+
+    def __init__(self, spec: RankSpec, inherit: List[str]) -> None:
+        """Start it; OSError with the reason where that cannot be done."""
+        self.number = spec.rank
+        self.status: Optional[int] = None
+        self.seconds: Optional[float] = None
+        self.log_error: Optional[OSError] = None
+        self._log_path = spec.log
+        self._unfinished = b""
+        Path(spec.log).parent.mkdir(parents=True, exist_ok=True)
+        self._log = os.open(spec.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        self.pipe, write_end = os.pipe()
+        os.set_blocking(self.pipe, False)
+        with contextlib.suppress(OSError):  # else the user's share of pipe memory is used up
+            fcntl.fcntl(write_end, F_SETPIPE_SZ, PIPE_BYTES)
+        try:
+            self.pid = _start(spec, inherit, write_end)
+        finally:
+            os.close(write_end)
+        self.started = time.monotonic()
+
+    def take_output(self, echo: Echo) -> bool:
+        """Move what has arrived to the log; False at the end of the pipe."""
+        while True:
+            try:
+                data = os.read(self.pipe, PIPE_BYTES)
+            except BlockingIOError:
+                return True
+            if not data:
+                self._show(b"\n" if self._unfinished else b"", echo)
+                return False
+            self._write_log(data)
+            self._show(data, echo)
+
+    def _write_log(self, data: bytes) -> None:
+        try:
+            while data and self.log_error is None:
+                data = data[os.write(self._log, data) :]
+        except OSError as error:
+            error.filename = self._log_path
+            self.log_error = error
+
+    def _show(self, data: bytes, echo: Echo) -> None:
+        *lines, rest = (self._unfinished + data).split(b"\n")
+        self._unfinished = rest[:ECHO_CHARACTERS]  # the log has the whole of a longer line
+        for line in lines:
+            text = line[:ECHO_CHARACTERS].decode("utf-8", "replace").rstrip("\r")
+            echo.send("output", rank=self.number, text=text)
+
+    def ended(self, status: int) -> None:
+        """Keep the status that waitpid has given."""
+        self.status, self.seconds = status, time.monotonic() - self.started
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended, and not with exit code 0."""
+        return bool(self.status)
+
+    def as_json(self) -> Dict[str, Any]:
+        """Its entry in outcome.json."""
+        exit_code = number = None
+        if self.status is not None and os.WIFSIGNALED(self.status):
+            number = os.WTERMSIG(self.status)
+        elif self.status is not None:
+            exit_code = os.WEXITSTATUS(self.status)
+        seconds = None if self.seconds is None else round(self.seconds, 3)
+        return {"rank": self.number, "exit_code": exit_code, "signal": number, "seconds": seconds}
+
+    def close(self) -> None:
+        """Bring the log to the disk."""
+        try:
+            os.fsync(self._log)
+            os.close(self._log)
+        except OSError as error:
+            error.filename = self._log_path
+            self.log_error = self.log_error or error
+        os.close(self.pipe)
+
+
+def _start(spec: RankSpec, inherit: List[str], output: int) -> int:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in inherit)
+    }
+    supervisor, everywhere = os.getpid(), os.sched_getaffinity(0)
+    if spec.cpus:
+        os.sched_setaffinity(0, spec.cpus)  # the child inherits it, and an error has its text here
+    try:
+        process = subprocess.Popen(
+            spec.argv,
+            env={**kept, **spec.env},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=lambda: die_with_parent(signal.SIGKILL, supervisor),  # noqa: PLW1509  no threads yet
+        )
+    finally:
+        os.sched_setaffinity(0, everywhere)
+    process.returncode = 0  # waited for by pid, together with the orphans
+    with contextlib.suppress(OSError):
+        Path("/proc", str(process.pid), "oom_score_adj").write_text(str(RANK_OOM_SCORE))
+    return process.pid
+
+
+class OutcomeFile:
+    """outcome.json, its space taken beforehand, so that a full disk does not keep it from being written."""
+
+    def __init__(self, ranks: int) -> None:
+        self._unfinished = Path(".outcome.json.unfinished")
+        self._descriptor = os.open(
+            self._unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644
+        )
+        os.posix_fallocate(self._descriptor, 0, 4096 + 256 * ranks)
+
+    def write(self, content: Dict[str, Any]) -> None:
+        """Put the content in place, whole."""
+        data = json.dumps(content, indent=1).encode() + b"\n"
+        os.pwrite(self._descriptor, data, 0)
+        os.ftruncate(self._descriptor, len(data))
+        os.fsync(self._descriptor)
+        os.close(self._descriptor)
+        self._unfinished.rename("outcome.json")
+        folder = os.open(".", os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+
+Ending = Tuple[str, Optional[str]]  # reason and detail of outcome.json
+
+
+def _is_over(limit: Optional[float], seconds: float) -> bool:
+    return limit is not None and seconds > limit
+
+
+class Supervisor:
+    """The ranks of one node from their start until nothing of them is left."""
+
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
+        self._echo = Echo()
+        self._ranks: List[Rank] = []
+        self._open: Dict[int, Rank] = {}  # by the pipe that its output comes through
+        self._first_failed: Optional[int] = None
+        self._stop: Optional[str] = None
+        self._kill = self._harness_gone = self._over = False
+        self._poll = select.poll()
+        self._wake, wake_write = os.pipe()
+        for end in (self._wake, wake_write):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, so that the wake-up pipe gets a byte
+        self._poll.register(self._wake, select.POLLIN)
+        if launch.lease is not None:
+            self._poll.register(0, select.POLLIN)
+        self._started = self._last_beat = self._last_output = time.monotonic()
+
+    def run(self) -> Dict[str, Any]:
+        """Run the ranks to their end, kill what is left; the content of outcome.json."""
+        started_at = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        oom_kills = kernel_oom_kills()
+        try:
+            reason, detail = self._run_ranks()
+        finally:
+            left = self._end_all()
+        if reason == "completed" and self._log_error() is not None:
+            reason, detail = "stopped", self._log_error()
+        return {
+            "schema_version": 1,
+            "reason": reason,
+            "detail": detail,
+            "host": socket.gethostname(),
+            "started_at": started_at,
+            "seconds": round(time.monotonic() - self._started, 3),
+            "ranks": [rank.as_json() for rank in self._ranks],
+            "first_failed_rank": self._first_failed,
+            "oom_kills": kernel_oom_kills() - oom_kills,
+            "processes_left": sorted(left),
+        }
+
+    def finish(self, outcome: Dict[str, Any]) -> None:
+        """Say the outcome, as the last line."""
+        self._echo.send("finished", wait=ECHO_CLOSE_SECONDS, outcome=outcome)
+        self._echo.close()
+
+    def _run_ranks(self) -> Ending:
+        failure = self._start_ranks()
+        self._echo.start()
+        if failure is not None:
+            return failure
+        self._echo.send("started", pid=os.getpid(), ranks=[rank.pid for rank in self._ranks])
+        ending = None
+        while ending is None:
+            self._turn(TICK_SECONDS)
+            ending = self._ending()
+        return ending
+
+    def _start_ranks(self) -> Optional[Ending]:
+        for spec in self._launch.ranks:
+            try:
+                rank = Rank(spec, self._launch.inherit)
+            except (OSError, ValueError, TypeError) as error:
+                return "start_failed", f"rank {spec.rank}: {error}"
+            self._ranks.append(rank)
+            self._open[rank.pipe] = rank
+            self._poll.register(rank.pipe, select.POLLIN)
+        return None
+
+    def _turn(self, timeout: float) -> None:
+        """Wait for something to happen and take note of it."""
+        ready = [descriptor for descriptor, _ in self._poll.poll(timeout * 1000)]
+        outputs = [self._open[descriptor] for descriptor in ready if descriptor in self._open]
+        if self._wake in ready:
+            os.read(self._wake, 4096)
+        if 0 in ready:
+            self._read_lease()
+        for rank in outputs:
+            self._take_output(rank)
+        self._reap()
+        if outputs:
+            self._last_output = time.monotonic()
+            time.sleep(READ_INTERVAL_SECONDS)
+
+    def _take_output(self, rank: Rank) -> None:
+        if not rank.take_output(self._echo) and self._open.pop(rank.pipe, None) is not None:
+            self._poll.unregister(rank.pipe)
+
+    def _read_lease(self) -> None:
+        try:
+            data = os.read(0, 4096)
+        except OSError:
+            data = b""
+        self._last_beat = time.monotonic()
+        if not data:
+            self._poll.unregister(0)
+            self._harness_gone = True
+        if b"s" in data or b"k" in data:
+            self._stop = "asked to by the harness"
+        self._kill = self._kill or b"k" in data
+
+    def _on_signal(self, number: int, _frame: Any) -> None:
+        self._kill = self._stop is not None  # the second one
+        self._stop = f"signal {signal.Signals(number).name}"
+
+    def _reap(self) -> None:
+        ranks = {rank.pid: rank for rank in self._ranks if rank.status is None}
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            rank = ranks.get(pid)
+            if rank is None:
+                continue  # an orphan that has come to us
+            rank.ended(status)
+            if rank.pipe in self._open:
+                self._take_output(rank)  # its last words stand before its end
+            if rank.failed and self._first_failed is None and not self._over:
+                self._first_failed = rank.number
+            self._echo.send("rank_exit", **rank.as_json())
+
+    def _ending(self) -> Optional[Ending]:
+        """Why the run ends now; None while it goes on."""
+        launch, now = self._launch, time.monotonic()
+        log_error = self._log_error()
+        endings = (
+            (self._stop is not None, ("stopped", self._stop)),
+            (log_error is not None, ("stopped", log_error)),
+            (self._first_failed is not None, ("rank_failed", None)),
+            (all(rank.status is not None for rank in self._ranks), ("completed", None)),
+            (self._harness_gone, ("lease_lost", "standard input ended")),
+            (_is_over(launch.lease, now - self._last_beat), ("lease_lost", "standard input was silent")),
+            (_is_over(launch.time_limit, now - self._started), ("time_limit", None)),
+            (_is_over(launch.stall_limit, now - self._last_output), ("stall_limit", None)),
+        )
+        return next((ending for holds, ending in endings if holds), None)
+
+    def _log_error(self) -> Optional[str]:
+        return next((str(rank.log_error) for rank in self._ranks if rank.log_error is not None), None)
+
+    def _end_all(self) -> Set[int]:
+        """Ask every descendant to end, then kill it; those that even SIGKILL did not end."""
+        self._over, grace = True, self._launch.grace
+        if self._harness_gone:
+            grace = min(grace, ORPHAN_GRACE_SECONDS)
+        if self._kill or not signal_all(signal.SIGTERM):
+            grace = 0.0
+        signal_all(signal.SIGCONT)  # a stopped process cannot answer SIGTERM
+        deadline = time.monotonic() + grace
+        while time.monotonic() < deadline and not self._kill and descendants():
+            self._turn(READ_INTERVAL_SECONDS)
+        left = kill_all(lambda: self._turn(READ_INTERVAL_SECONDS))
+        for rank in self._ranks:
+            if rank.pipe in self._open:
+                self._take_output(rank)
+            rank.close()
+        return left
+
+
+def kill_all(between: Callable[[], None]) -> Set[int]:
+    """Kill every descendant, and what those started meanwhile, until none is left; `between` waits for them.
+
+    Gives those that are still there after KILL_LIMIT_SECONDS.
+    """
+    deadline = time.monotonic() + KILL_LIMIT_SECONDS
+    while signal_all(signal.SIGKILL):
+        if time.monotonic() > deadline:
+            return descendants()
+        between()
+    return set()
+
+
+def supervise(launch: Launch) -> int:
+    """Run the ranks and write outcome.json; the exit code."""
+    supervisor = Supervisor(launch)
+    file = OutcomeFile(len(launch.ranks))
+    outcome = supervisor.run()
+    file.write(outcome)
+    supervisor.finish(outcome)
+    return EXIT_COMPLETED if outcome["reason"] == "completed" else EXIT_NOT_COMPLETED
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Run `work` in a child and give its exit code; its tree ends even when that child itself is killed.
+
+    When this process is killed instead, the child ends its tree and itself.
+    """
+    become_subreaper()
+    guard = os.getpid()
+    worker = os.fork()
+    if worker == 0:
+        code = EXIT_NO_OUTCOME
+        try:
+            become_subreaper()
+            die_with_parent(signal.SIGTERM, guard)
+            code = work()
+        except BaseException as error:  # noqa: BLE001  the child must not return into main
+            print(f"supervisor.py: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(code)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda received, _: os.kill(worker, received))
+    _, status = os.waitpid(worker, 0)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    kill_all(reap_orphans)
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else EXIT_NO_OUTCOME
+
+
+def reap_orphans() -> None:
+    """Wait for whatever has ended, a moment after it was killed."""
+    time.sleep(READ_INTERVAL_SECONDS)
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def main() -> int:
+    """Do what the command line says; the exit code."""
+    if len(sys.argv) != 2:  # noqa: PLR2004
+        print("usage: supervisor.py LAUNCH_FILE", file=sys.stderr)
+        return EXIT_BAD_LAUNCH
+    path = sys.argv[1]
+    try:
+        launch = read_launch(path)
+        # Held until both processes are gone: whoever can take it knows that nothing runs in this folder.
+        held = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"supervisor.py: {path}: another supervisor runs here", file=sys.stderr)
+        return EXIT_BAD_LAUNCH
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"supervisor.py: {path}: {type(error).__name__}: {error}", file=sys.stderr)
+        return EXIT_BAD_LAUNCH
+    return guarded(lambda: supervise(launch))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
