@@ -11,7 +11,7 @@ from dlperf.results.schema import Status
 from dlperf.results.statistics import quantile, summarise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from dlperf.plan.case import Case
@@ -37,6 +37,12 @@ class CaseFigures:
     summary: Summary | None
     reason: str | None
     evidence: str | None
+    planned_runs: int | None = None  # None where no plan says
+
+    @property
+    def missing_runs(self) -> int:
+        """Planned and not made, or without a whole result."""
+        return max(0, (self.planned_runs or 0) - len(self.runs))
 
     @cached_property
     def good(self) -> tuple[RunFigures, ...]:
@@ -80,7 +86,7 @@ class CaseFigures:
         return max((rate for rate in rates if rate is not None), default=None)
 
 
-def case_figures(results: Results, cells: Iterable[PlannedCell] = ()) -> tuple[CaseFigures, ...]:
+def case_figures(results: Results, cells: Sequence[PlannedCell] = ()) -> tuple[CaseFigures, ...]:
     """The figures of every case, one for each sweep and kind of hardware, in the order of `sort_key`.
 
     `cells` are what the sweeps' plans hold; those without a run come out with the plan's status and reason.
@@ -88,7 +94,11 @@ def case_figures(results: Results, cells: Iterable[PlannedCell] = ()) -> tuple[C
     groups: dict[tuple[Path, str, str], list[StoredRun]] = {}
     for run in results.runs:
         groups.setdefault((run.sweep, run.result.case.content_hash, run.hardware), []).append(run)
-    figures = [_from_runs(runs) for runs in groups.values()]
+    planned = {(cell.sweep, cell.case.content_hash): cell.runs for cell in cells}
+    figures = [
+        _from_runs(runs, planned.get((sweep, content_hash)))
+        for (sweep, content_hash, _), runs in groups.items()
+    ]
     ran = {(sweep, content_hash) for sweep, content_hash, _ in groups}
     hardware = _hardware_of_sweeps(results)
     figures += [
@@ -120,7 +130,7 @@ def sort_key(figure: CaseFigures) -> tuple[object, ...]:
     )
 
 
-def _from_runs(runs: Sequence[StoredRun]) -> CaseFigures:
+def _from_runs(runs: Sequence[StoredRun], planned_runs: int | None) -> CaseFigures:
     ordered = tuple(sorted(runs, key=lambda run: (run.result.repeat, str(run.folder))))
     rates = [run.result.figures.samples_per_sec for run in ordered if run.result.figures is not None]
     odd = (run.result for run in ordered if run.result.reason)
@@ -134,6 +144,7 @@ def _from_runs(runs: Sequence[StoredRun]) -> CaseFigures:
         summary=summarise(rates) if rates else None,
         reason=telling.reason,
         evidence=telling.evidence,
+        planned_runs=planned_runs,
     )
 
 
@@ -155,4 +166,5 @@ def _from_cell(cell: PlannedCell, hardware: str) -> CaseFigures:
         summary=None,
         reason=cell.reason,
         evidence=None,
+        planned_runs=cell.runs,
     )

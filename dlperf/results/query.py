@@ -40,7 +40,7 @@ def load(paths: Sequence[Path], *, strict: bool) -> Loaded:
     results = read_results(*paths)
     if strict and results.skipped:
         raise UserError("\n".join(str(skipped) for skipped in results.skipped))
-    figures = case_figures(results, planned_cells(results.sweeps))
+    figures = case_figures(results, planned_cells(results.plans))
     if not figures:
         raise UserError("\n".join([_nothing(paths), *(str(skipped) for skipped in results.skipped)]))
     return Loaded(results=results, figures=figures)

@@ -51,6 +51,7 @@ def _row(figure: CaseFigures, speedup: float | None) -> Row:
         "interval_high": interval.high if interval else None,
         "runs_ok": len(figure.good),
         "runs_failed": len(figure.failed),
+        "runs_missing": figure.missing_runs,
         "speedup": speedup,
         "step_seconds_median": figure.step_seconds_median,
         "step_seconds_p95": figure.step_seconds_p95,

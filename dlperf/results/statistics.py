@@ -106,10 +106,43 @@ def t_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> In
     deviation = standard_deviation(values)
     if deviation is None:
         return None
+    quantile_of_t = t_quantile(0.5 + confidence / 2, degrees=len(values) - 1)
+    half = quantile_of_t * deviation / math.sqrt(len(values))
+    centre = mean(values)
+    return Interval(low=centre - half, high=centre + half)
+
+
+def ratio_interval(
+    over: Sequence[float], under: Sequence[float], *, confidence: float = CONFIDENCE
+) -> Interval | None:
+    """Two-sided interval for the ratio of two cases' rates (geometric means); None with fewer than two each.
+
+    Rates vary by a factor, so that their logarithms are compared: Welch's interval for the difference of the
+    means ("The generalization of Student's problem when several different population variances are involved",
+    Biometrika 34, 1947) with Satterthwaite's degrees of freedom, then back by exp. The rates are above 0.
+    """
+    logs = [math.log(rate) for rate in over], [math.log(rate) for rate in under]
+    deviations = [standard_deviation(side) for side in logs]
+    if deviations[0] is None or deviations[1] is None:
+        return None
+    parts = [
+        deviation**2 / len(side)
+        for deviation, side in zip(deviations, logs, strict=True)
+        if deviation is not None
+    ]
+    difference, variance = mean(logs[0]) - mean(logs[1]), math.fsum(parts)
+    if variance == 0:
+        return Interval(low=math.exp(difference), high=math.exp(difference))
+    degrees = variance**2 / math.fsum(
+        part**2 / (len(side) - 1) for part, side in zip(parts, logs, strict=True)
+    )
+    half = t_quantile(0.5 + confidence / 2, degrees=degrees) * math.sqrt(variance)
+    return Interval(low=math.exp(difference - half), high=math.exp(difference + half))
+
+
+def t_quantile(share: float, *, degrees: float) -> float:
+    """The value below which `share` of Student's t distribution lies; `degrees` need not be whole."""
     # scipy.stats holds the same and takes ten times as long to load; scipy ships no types.
     from scipy.special import stdtrit  # type: ignore[import-untyped]  # noqa: PLC0415
 
-    degrees = len(values) - 1
-    half = float(stdtrit(degrees, 0.5 + confidence / 2)) * deviation / math.sqrt(len(values))
-    centre = mean(values)
-    return Interval(low=centre - half, high=centre + half)
+    return float(stdtrit(degrees, share))

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from dlperf.errors import UserError
+from dlperf.plan.lock import LOCK_NAME, read_lock
 from dlperf.results.environment import UNKNOWN_HARDWARE, RunEnvironment, read_environment
 from dlperf.results.extract import extract
 from dlperf.results.schema import RESULT_SCHEMA_VERSION, RunResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from dlperf.logs.events import Step
+    from dlperf.plan.plan import Plan
 
 STEP_COLUMNS = ("step", "samples", "seconds", "kind", "loss")
 
@@ -59,6 +61,7 @@ class Results:
     runs: tuple[StoredRun, ...]
     skipped: tuple[Skipped, ...]
     sweeps: tuple[Path, ...]
+    plans: Mapping[Path, Plan]  # by sweep; a folder that was put together by hand has none
 
 
 def store_run(folder: Path) -> RunResult:
@@ -127,15 +130,25 @@ def read_results(*paths: Path) -> Results:
     """
     runs: list[StoredRun] = []
     skipped: list[Skipped] = []
+    plans: dict[Path, Plan] = {}
     sweeps = sorted({sweep for path in paths for sweep in _sweep_folders(path)})
     for sweep in sweeps:
+        try:
+            plans.update(_read_plan(sweep))
+        except UserError as error:
+            skipped.append(Skipped(path=sweep / LOCK_NAME, why=str(error)))
         for folder in _run_folders(sweep):
             found = _read_run(folder, sweep)
             if isinstance(found, StoredRun):
                 runs.append(found)
             elif found is not None:
                 skipped.append(found)
-    return Results(runs=tuple(runs), skipped=tuple(skipped), sweeps=tuple(sweeps))
+    return Results(runs=tuple(runs), skipped=tuple(skipped), sweeps=tuple(sweeps), plans=plans)
+
+
+def _read_plan(sweep: Path) -> dict[Path, Plan]:
+    path = sweep / LOCK_NAME
+    return {sweep: read_lock(path)} if path.is_file() else {}
 
 
 def _sweep_folders(path: Path) -> list[Path]:
@@ -152,7 +165,7 @@ def _sweep_folders(path: Path) -> list[Path]:
 
 
 def _is_sweep(folder: Path) -> bool:
-    return (folder / "runs").is_dir() or (folder / "plan.lock.json").is_file()
+    return (folder / "runs").is_dir() or (folder / LOCK_NAME).is_file()
 
 
 def _run_folders(sweep: Path) -> list[Path]:

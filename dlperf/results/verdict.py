@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dlperf.logs.events import TRAIN, Step
-from dlperf.results.evidence import find_evidence
+from dlperf.logs.failures import Failure, FailureKind, classify
 from dlperf.results.logfiles import log_files, plain, read_lines
 from dlperf.results.schema import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from dlperf.plan.case import Case
@@ -29,6 +29,15 @@ _BY_REASON = {
     "stopped": (Status.INCOMPLETE, "stopped before its end"),
     "lost_node": (Status.LOST_NODE, "a node was lost"),
     "start_failed": (Status.CRASH, "a rank could not be started"),
+}
+
+
+_BY_KIND = {
+    FailureKind.OOM: Status.OOM,
+    FailureKind.KILLED: Status.KILLED,
+    FailureKind.HANG: Status.STALLED,
+    FailureKind.NCCL: Status.CRASH,
+    FailureKind.CRASH: Status.CRASH,
 }
 
 
@@ -80,16 +89,29 @@ def _of_failed_rank(outcome: Outcome, folder: Path) -> Verdict:
     if rank is None:
         rank = next((end.rank for end in outcome.ranks if end.failed), 0)
     end = outcome.rank_end(rank)
-    found = find_evidence(folder, rank=rank)
     how = f"rank {rank} {_ending(end)}"
-    if found is not None:
-        return Verdict(status=found.status, reason=_one_line(f"{how}: {found.text}"), evidence=found.place)
-    killed = end is not None and end.signal == signal.SIGKILL
+    failure = classify(_lines(folder, first=rank), outcome)
+    if failure is None:
+        reason = f"{how}: {outcome.detail}" if outcome.detail else how
+        return Verdict(status=Status.CRASH, reason=_one_line(reason), evidence=_last_line(folder, rank=rank))
     return Verdict(
-        status=Status.KILLED if killed else Status.CRASH,
-        reason=_one_line(f"{how}: {outcome.detail}" if outcome.detail else how),
-        evidence=_last_line(folder, rank=rank),
+        status=_BY_KIND[failure.kind],
+        reason=_one_line(f"{how}: {failure.evidence.text}"),
+        evidence=_place(failure) or _last_line(folder, rank=rank),
     )
+
+
+def _lines(folder: Path, *, first: int) -> Iterator[tuple[str, int, str]]:
+    """The lines of all logs, those of the rank that failed first before the others'."""
+    logs = log_files(folder)
+    for _, path in sorted(logs.items(), key=lambda item: (item[0] != first, item[0])):
+        for number, line in enumerate(read_lines(path), 1):
+            yield f"logs/{path.name}", number, line
+
+
+def _place(failure: Failure) -> str | None:
+    evidence = failure.evidence
+    return None if evidence.file is None else _one_line(str(evidence))
 
 
 def _ending(end: RankEnd | None) -> str:

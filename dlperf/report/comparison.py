@@ -1,0 +1,233 @@
+"""Cases side by side: which may stand in one table, what its rows and its columns are.
+
+Two cases stand in one table when they differ in nothing but the framework and the cell: they have the same
+workload, way of measuring, number of threads a device, and hardware. Whatever differs in more is put into
+tables of its own, and the tables say so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from dlperf.results.rows import canonical
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from dlperf.plan.case import Case
+    from dlperf.results.figures import CaseFigures
+
+# What a row of a table is made of, in the order of its columns.
+ROW_FIELDS = ("topology", "batch_size_per_device", "num_classes", "precision", "sample_ratio")
+ARM_FIELDS = ("framework", "version", "options")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Row:
+    """A cell of the grid that every framework is asked to fill; ordered as a table is."""
+
+    nodes: int
+    devices_per_node: int
+    batch_size_per_device: int
+    num_classes: int
+    precision: str
+    sample_ratio: float  # 0 outside Partial FC, so that rows can be ordered
+
+    @classmethod
+    def of(cls, case: Case) -> Row:
+        """The row that a case belongs to."""
+        return cls(
+            nodes=case.topology.nodes,
+            devices_per_node=case.topology.devices_per_node,
+            batch_size_per_device=case.batch_size_per_device,
+            num_classes=case.num_classes,
+            precision=case.precision,
+            sample_ratio=case.sample_ratio or 0.0,
+        )
+
+    @property
+    def topology(self) -> str:
+        """Such as `2n8g`."""
+        return f"{self.nodes}n{self.devices_per_node}g"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Arm:
+    """One column: a framework's version, with its options where they tell two columns apart."""
+
+    framework: str
+    version: str
+    options: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, case: Case) -> Arm:
+        """The column that a case belongs to."""
+        options = tuple(sorted((name, repr(value)) for name, value in case.options.items()))
+        return cls(framework=case.framework, version=case.version, options=options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One table: an experiment under one parallelism, all else equal but framework and row.
+
+    `apart` says in words why it is not one table with another of the same experiment and parallelism.
+    """
+
+    cases: Mapping[tuple[Row, Arm], CaseFigures]
+    speedups: Mapping[tuple[Row, Arm], float | None]
+    titles: Mapping[str, str]  # of frameworks
+    apart: tuple[str, ...] = ()
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """From top to bottom."""
+        return tuple(sorted({row for row, _ in self.cases}))
+
+    @cached_property
+    def arms(self) -> tuple[Arm, ...]:
+        """From left to right."""
+        return tuple(sorted({arm for _, arm in self.cases}))
+
+    @cached_property
+    def sample(self) -> Case:
+        """Any of its cases, for what all of them share."""
+        return next(iter(self.cases.values())).case
+
+    @cached_property
+    def figures(self) -> tuple[CaseFigures, ...]:
+        """Its cases, row by row, column by column."""
+        return tuple(self.cases[key] for key in sorted(self.cases))
+
+    @property
+    def hardware(self) -> str:
+        """What all of its cases ran on."""
+        return next(iter(self.cases.values())).hardware
+
+    @property
+    def sweeps(self) -> tuple[Path, ...]:
+        """The sweeps that its cases come from."""
+        return tuple(sorted({figure.sweep for figure in self.cases.values()}))
+
+    @cached_property
+    def scales(self) -> bool:
+        """Whether there is more than one number of devices."""
+        return len({(row.nodes, row.devices_per_node) for row in self.rows}) > 1
+
+    def varying(self, name: str) -> bool:
+        """Whether rows differ in a field of Row; what never changes is said once, above the table."""
+        return len({getattr(row, name) for row in self.rows}) > 1
+
+    def label(self, arm: Arm) -> str:
+        """The heading of a column: as short as tells it from the others."""
+        title = f"{self.titles.get(arm.framework, arm.framework)} {arm.version}"
+        twins = [
+            other for other in self.arms if (other.framework, other.version) == (arm.framework, arm.version)
+        ]
+        if len(twins) == 1:
+            return title
+        shared = set.intersection(*(set(other.options) for other in twins))
+        own = ", ".join(f"{name}={value}" for name, value in arm.options if (name, value) not in shared)
+        return f"{title} ({own or 'no options'})"
+
+
+def comparisons(
+    figures: Sequence[CaseFigures], speedups: Sequence[float | None], *, titles: Mapping[str, str]
+) -> tuple[Comparison, ...]:
+    """Every case in exactly one table, the tables in the order of the cases.
+
+    Args:
+        figures: the cases, in their order.
+        speedups: of each against its 1n1g; `dlperf.results.rows.speedups`.
+        titles: frameworks as their makers write them, by name.
+    """
+    families: dict[tuple[str, str], dict[tuple[str, ...], _Group]] = {}
+    for figure, speedup in zip(figures, speedups, strict=True):
+        case = figure.case
+        family = families.setdefault((case.workload.experiment, case.parallelism), {})
+        family.setdefault(_group_key(figure), _Group()).add(figure, speedup)
+    made = []
+    for family in families.values():
+        groups = [part for group in family.values() for part in group.parts()]
+        made += [group.comparison(titles, apart=_apart(group, groups)) for group in groups]
+    return tuple(made)
+
+
+@dataclass
+class _Group:
+    """Cases that may stand in one table, as they come in."""
+
+    members: list[tuple[CaseFigures, float | None]] = field(default_factory=list)
+
+    def add(self, figure: CaseFigures, speedup: float | None) -> None:
+        self.members.append((figure, speedup))
+
+    @property
+    def first(self) -> CaseFigures:
+        return self.members[0][0]
+
+    def parts(self) -> list[_Group]:
+        """Itself, or one group a sweep where two sweeps hold the same cell: sessions are never pooled."""
+        places = [(Row.of(figure.case), Arm.of(figure.case)) for figure, _ in self.members]
+        if len(set(places)) == len(places):
+            return [self]
+        by_sweep: dict[Path, _Group] = {}
+        for figure, speedup in self.members:
+            by_sweep.setdefault(figure.sweep, _Group()).add(figure, speedup)
+        return list(by_sweep.values())
+
+    def comparison(self, titles: Mapping[str, str], *, apart: tuple[str, ...]) -> Comparison:
+        places = {
+            (Row.of(figure.case), Arm.of(figure.case)): index
+            for index, (figure, _) in enumerate(self.members)
+        }
+        return Comparison(
+            cases={place: self.members[index][0] for place, index in places.items()},
+            speedups={place: self.members[index][1] for place, index in places.items()},
+            titles=titles,
+            apart=apart,
+        )
+
+
+def _group_key(figure: CaseFigures) -> tuple[str, ...]:
+    return (figure.hardware, canonical(figure.case, leaving_out=(*ROW_FIELDS, *ARM_FIELDS)))
+
+
+def _apart(group: _Group, family: Iterable[_Group]) -> tuple[str, ...]:
+    """What sets a group apart from the others of its experiment and parallelism, its own value of it."""
+    others = [other for other in family if other is not group]
+    mine = _distinctions(group.first)
+    differing = {
+        name: value
+        for name, value in mine.items()
+        if any(_distinctions(other.first)[name] != value for other in others)
+    }
+    return tuple(f"{name}: {value}" for name, value in differing.items())
+
+
+def _distinctions(figure: CaseFigures) -> dict[str, str]:
+    """What can keep two cases out of one table, in words."""
+    case = figure.case
+    measure = case.measure
+    return {
+        "threads a device": str(case.threads_per_device),
+        "hardware": figure.hardware,
+        "device": case.device,
+        "iterations": f"{measure.warmup_iterations} warm-up, {measure.measured_iterations} measured",
+        "seed": str(case.seed),
+        "workload": canonical_workload(case),
+        "sweep": figure.sweep.name,
+    }
+
+
+def canonical_workload(case: Case) -> str:
+    """The workload's own content, short: two experiment files of one name can differ."""
+    work = case.workload
+    margins = f"s={work.loss.scale:g} m1={work.loss.m1:g} m2={work.loss.m2:g} m3={work.loss.m3:g}"
+    return (
+        f"{work.network}, head {work.head}, embedding {work.embedding_size}, {work.loss.kind} {margins}, "
+        f"learning rate {work.schedule.learning_rate:g}, weight decay {work.optimizer.weight_decay:g} "
+        f"({work.optimizer.decay}), {work.dataset} ({work.data})"
+    )

@@ -1,0 +1,42 @@
+"""Numbers as people read them. None is an empty string: what stands there instead is the table's business."""
+
+from __future__ import annotations
+
+_FOUR_DIGITS_ARE_TWO_DECIMALS = 10.0
+
+
+def rate(value: float | None) -> str:
+    """Two decimals from 10 on, four digits below."""
+    if value is None:
+        return ""
+    return f"{value:.2f}" if abs(value) >= _FOUR_DIGITS_ARE_TWO_DECIMALS else f"{value:.4g}"
+
+
+def percent(fraction: float | None, *, decimals: int = 2) -> str:
+    """A fraction as a percentage."""
+    return "" if fraction is None else f"{100 * fraction:.{decimals}f} %"
+
+
+def factor(value: float | None) -> str:
+    """A ratio of two rates."""
+    return "" if value is None else f"{value:.2f}"
+
+
+def span(low: float | None, high: float | None) -> str:
+    """From low to high, both as rates."""
+    return "" if low is None or high is None else f"{rate(low)} to {rate(high)}"
+
+
+def giga(value: float | None) -> str:
+    """In units of 10^9."""
+    return "" if value is None else rate(value / 1e9)
+
+
+def mebibytes(value: float | None) -> str:
+    """Bytes in MiB."""
+    return "" if value is None else f"{value / 2**20:.0f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
