@@ -16,7 +16,7 @@ from typing import NamedTuple
 import click
 
 from dlperf import __version__
-from dlperf.errors import DlperfError
+from dlperf.errors import DlperfError, SourceErrors
 
 EXIT_INTERNAL = 5
 EXIT_INTERRUPTED = 130
@@ -85,7 +85,7 @@ class LazyGroup(click.Group):
         except Exception as error:  # any other exit code than Python's 1, which means a regression here
             if ctx.params["debug"]:
                 raise
-            click.echo(f"dlperf: {_one_line(error)}", err=True)
+            click.echo(_text(error), err=True)
             ctx.exit(error.exit_code if isinstance(error, DlperfError) else EXIT_INTERNAL)
 
 
@@ -93,10 +93,12 @@ def _path(entry: Entry) -> str:
     return f"{__name__}.{entry.module}"
 
 
-def _one_line(error: Exception) -> str:
+def _text(error: Exception) -> str:
+    if isinstance(error, SourceErrors):
+        return str(error)  # each line starts with file:line:column, where editors and terminals look for it
     if isinstance(error, DlperfError | OSError):
-        return str(error)
-    return f"internal error: {type(error).__name__}: {error} (the traceback: dlperf --debug ...)"
+        return f"dlperf: {error}"
+    return f"dlperf: internal error: {type(error).__name__}: {error} (the traceback: dlperf --debug ...)"
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -38,6 +38,7 @@ def problems_of(
     return [
         _problem(details, model=model, document=document, location=(*below, *details["loc"]), below=below)
         for details in error.errors(include_url=False)
+        if not _follows_from_another(details)
     ]
 
 
@@ -70,6 +71,11 @@ def _problem(
         return place.problem(unknown("key", key, _fields_at(model, location[len(below) : -1])))
     message = _message(details)
     return document.place(path).problem(f"{dotted(path)}: {message}" if path else message)
+
+
+def _follows_from_another(details: ErrorDetails) -> bool:
+    """Whether pydantic calls a list too short only because it left out items that are wrong themselves."""
+    return details["type"] == "too_short" and bool(details["input"])
 
 
 _MESSAGES = {

@@ -1,0 +1,213 @@
+"""A plan for people and programs: the table, its rows, the order of the runs, the command lines."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from dlperf.adapters.base import Launch, Place
+from dlperf.cli.tables import rendered
+from dlperf.plan.plan import Plan, PlanStatus
+from dlperf.shipped import shipped_root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from dlperf.adapters.base import Adapter
+    from dlperf.plan.case import Case
+    from dlperf.plan.plan import PlannedCase
+
+Row = dict[str, Any]
+
+_HEADINGS = {
+    "batch_size_per_device": "batch",
+    "num_classes": "classes",
+    "threads_per_device": "threads",
+}
+# Told once above the table where every case has the same value.
+_FOLDABLE = ("experiment", "parallelism", "num_classes", "precision", "device", "threads_per_device")
+_RIGHT = frozenset({"batch_size_per_device", "num_classes", "threads_per_device", "runs", "estimate"})
+
+
+def plan_rows(plan: Plan, *, seconds: Mapping[str, float]) -> list[Row]:
+    """One flat row a case, in the plan's order.
+
+    `seconds` holds what a run of a case took before, where that is known; `estimated_seconds` is that times the
+    runs, else None.
+    """
+    runs = Counter(run.case_id for run in plan.runs)
+    return [_row(item, runs=runs[item.case_id], seconds=seconds.get(item.case_id)) for item in plan.cases]
+
+
+def _row(item: PlannedCase, *, runs: int, seconds: float | None) -> Row:
+    case = item.case
+    return {
+        "framework": case.framework,
+        "version": case.version,
+        "experiment": case.workload.experiment,
+        "parallelism": case.parallelism,
+        "sample_ratio": case.sample_ratio,
+        "topology": str(case.topology),
+        "batch_size_per_device": case.batch_size_per_device,
+        "num_classes": case.num_classes,
+        "precision": case.precision,
+        "device": case.device,
+        "threads_per_device": case.threads_per_device,
+        "options": case.options,
+        "status": item.status.value,
+        "reason": item.reason,
+        "runs": runs,
+        "estimated_seconds": seconds * runs if seconds is not None else None,
+        "case_id": item.case_id,
+    }
+
+
+def plan_text(plan: Plan, *, seconds: Mapping[str, float]) -> str:
+    """The plan as a table with a summary above and below."""
+    rows = plan_rows(plan, seconds=seconds)
+    same = {key: rows[0][key] for key in _FOLDABLE if len({row[key] for row in rows}) == 1}
+    counts = f"{_counted(len(rows), 'case')}, {_counted(len(plan.runs), 'run')}"
+    lines = [
+        f"{plan.sweep}: {counts} ({plan.repeats} of each runnable case, {plan.order}) on {plan.machine}",
+        "every case: " + ", ".join(f"{_HEADINGS.get(key, key)} {value}" for key, value in same.items()),
+        "",
+        rendered(_table(rows, folded=frozenset(same))),
+        *_summary(plan, rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: list[Row], *, folded: frozenset[str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    keys = [key for key in _COLUMNS if key not in folded and any(_cell(row, key) for row in rows)]
+    for key in keys:
+        table.add_column(_HEADINGS.get(key, key), justify="right" if key in _RIGHT else "left")
+    for row in rows:
+        # Text, not markup: a reason may hold brackets.
+        table.add_row(*(Text(_cell(row, key)) for key in keys))
+    return table
+
+
+_COLUMNS = (
+    "framework",
+    "experiment",
+    "parallelism",
+    "topology",
+    "batch_size_per_device",
+    "num_classes",
+    "precision",
+    "device",
+    "threads_per_device",
+    "options",
+    "runs",
+    "estimate",
+    "status",
+    "reason",
+)
+
+
+def _cell(row: Row, key: str) -> str:
+    if key == "framework":
+        return f"{row['framework']} {row['version']}"
+    if key == "parallelism" and row["sample_ratio"] is not None:
+        return f"{row[key]} {row['sample_ratio']:g}"
+    if key == "options":
+        return " ".join(f"{name}={value}" for name, value in row[key].items())
+    if key == "estimate":
+        return duration(row["estimated_seconds"]) if row["estimated_seconds"] is not None else ""
+    return str(row[key]) if row[key] is not None else ""
+
+
+def _summary(plan: Plan, rows: list[Row]) -> Iterator[str]:
+    counts = Counter(item.status for item in plan.cases)
+    yield ", ".join(f"{counts[status]} {status.value}" for status in PlanStatus if counts[status])
+    known = [row["estimated_seconds"] for row in rows if row["estimated_seconds"] is not None and row["runs"]]
+    runnable = counts[PlanStatus.RUNNABLE]
+    if known:
+        yield f"about {duration(sum(known))} for the {len(known)} of {runnable} cases that ran before"
+
+
+def order_text(plan: Plan) -> str:
+    """The runs in the order in which they are made, one a line."""
+    width = len(str(len(plan.runs)))
+    return "".join(
+        f"{number:>{width}}  r{run.repeat}  {run.case_id}\n" for number, run in enumerate(plan.runs, 1)
+    )
+
+
+def commands_text(plan: Plan, *, adapters: Mapping[str, Adapter], results: Path) -> str:
+    """The command line of every process of the first run of every case that can run, for a POSIX shell."""
+    lines = [
+        "# The address and port of rank 0 and the cores of each rank are chosen at the launch;",
+        "# here they stand as 127.0.0.1, 0 and not bound.",
+    ]
+    for case in plan.runnable:
+        folder = results / "runs" / case.case_id / "r1"
+        launch = Launch(
+            case=case,
+            case_file=(folder / "case.json").absolute(),
+            code=shipped_root(),
+            python=_python(case, plan, adapters[case.framework]),
+            places=tuple(_places(case)),
+        )
+        lines += ["", f"# {case.case_id}"]
+        for command in adapters[case.framework].rank_commands(launch):
+            variables = [f"{name}={value}" for name, value in command.env.items()]
+            lines.append(shlex.join(["env", *variables, *command.argv]))
+    return "\n".join(lines) + "\n"
+
+
+def _places(case: Case) -> Iterator[Place]:
+    devices = case.topology.devices_per_node
+    for rank in range(case.topology.world_size):
+        yield Place(
+            rank=rank,
+            local_rank=rank % devices,
+            node_rank=rank // devices,
+            cpus=(),
+            master_address="127.0.0.1",
+            master_port=0,
+        )
+
+
+def _python(case: Case, plan: Plan, adapter: Adapter) -> Path:
+    """The user's interpreter, or where the environment's lies once it is made."""
+    from dlperf.environments.environment import environment_key, environments_root
+
+    given = plan.interpreters.get(f"{case.framework}=={case.version}")
+    if given:
+        return Path(given)
+    return (
+        environments_root() / environment_key(adapter.environment(case.version, case.device)) / "bin/python"
+    )
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.5 h`: as exact as an estimate deserves."""
+    if seconds < 100:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
+
+
+def known_seconds(results: Path) -> dict[str, float]:
+    """Median seconds of a run for each case with results under a sweep's results folder."""
+    from statistics import median
+
+    from dlperf.results.store import read_results
+
+    if not results.is_dir():
+        return {}
+    seconds: dict[str, list[float]] = {}
+    for run in read_results(results).runs:
+        if run.result.seconds is not None:
+            seconds.setdefault(run.result.case.case_id, []).append(run.result.seconds)
+    return {case_id: median(values) for case_id, values in seconds.items()}

@@ -1,0 +1,45 @@
+"""`dlperf schema`: JSON Schemas of the files that dlperf reads and writes."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+# name: module and model; imported when asked for
+_MODELS = {
+    "sweep": ("dlperf.plan.sweep_file", "SweepFile"),
+    "experiment": ("dlperf.plan.experiment_file", "ExperimentFile"),
+    "case": ("dlperf.plan.case", "Case"),
+    "plan": ("dlperf.plan.plan", "Plan"),
+    "result": ("dlperf.results.schema", "RunResult"),
+    "environment": ("dlperf.results.environment", "RunEnvironment"),
+}
+
+_EPILOG = """\b
+Examples:
+  dlperf schema sweep > sweep.schema.json
+  dlperf schema
+
+NAME is `sweep` or `experiment` (YAML that people write), `case` (case.json), `plan` (plan.lock.json),
+`result` (result.json) or `environment` (environment.json)."""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("name", required=False, type=click.Choice(list(_MODELS)))
+def command(*, name: str | None) -> None:
+    """Print the JSON Schema of NAME, or an object that holds all of them."""
+    import json
+
+    content = _schema(name) if name else {each: _schema(each) for each in _MODELS}
+    click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def _schema(name: str) -> dict[str, Any]:
+    module, model = _MODELS[name]
+    schema: dict[str, Any] = getattr(importlib.import_module(module), model).model_json_schema()
+    if name == "experiment":  # its name is the file's
+        del schema["properties"]["experiment"]
+        schema["required"].remove("experiment")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

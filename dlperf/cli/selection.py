@@ -1,0 +1,66 @@
+"""The options that `plan` and `run` share: which sweep, what is laid over it, which cases are meant."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dlperf.plan.plan import Plan
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+_OPTIONS = (
+    click.argument("sweep"),
+    click.option(
+        "-k",
+        "expression",
+        metavar="EXPR",
+        help="Only matching cases: a part of the id, or such as 'framework==mxnet and nodes==1'.",
+    ),
+    click.option(
+        "--only", multiple=True, metavar="KEY=VALUE", help="Only cases with this value (or a,b). Repeatable."
+    ),
+    click.option("--exclude", multiple=True, metavar="KEY=VALUE", help="Leave these cases out. Repeatable."),
+    click.option(
+        "-S",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Set a key of the sweep: measure.repeats=3.",
+    ),
+    click.option(
+        "-P", "axes", multiple=True, metavar="AXIS=A,B", help="Set an axis of the sweep: topology=1n1g,1n2g."
+    ),
+)
+
+
+def sweep_options(function: F) -> F:
+    """Give a command the argument SWEEP and the options -k, --only, --exclude, -S and -P.
+
+    They arrive as `sweep: str`, `expression: str | None` and tuples of text: `only`, `exclude`, `settings`,
+    `axes`.
+    """
+    return reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), function)
+
+
+def plan_of(sweep: str, *, settings: tuple[str, ...], axes: tuple[str, ...]) -> Plan:
+    """The whole plan of a sweep on this machine, by the adapters of this installation.
+
+    Raises:
+        UserError: whatever is wrong with the files or the options.
+    """
+    from dlperf.adapters.registry import load_adapters
+    from dlperf.machine import detect_machine
+    from dlperf.plan.load import load_sweep
+    from dlperf.plan.plan import make_plan
+    from dlperf.plan.settings import axis_setting, value_setting
+
+    laid_over = (*map(axis_setting, axes), *map(value_setting, settings))
+    adapters = load_adapters()
+    loaded = load_sweep(sweep, adapters=adapters, settings=laid_over)
+    return make_plan(loaded, adapters=adapters, machine=detect_machine())

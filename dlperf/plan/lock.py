@@ -1,0 +1,102 @@
+"""`plan.lock.json`: the plan as it was when the sweep first ran. Editing the YAML later leaves it alone."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from dlperf.errors import UserError
+from dlperf.plan.plan import PLAN_SCHEMA_VERSION, Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LOCK_NAME = "plan.lock.json"
+
+_MOST_CASE_LINES = 40
+
+
+def freeze(plan: Plan, folder: Path) -> Plan:
+    """Write the plan into a results folder, or agree with the one that is there.
+
+    An equal plan resumes. More repeats, or other limits, extend the frozen plan, whose file is written anew.
+    Fewer repeats resume too and keep the frozen file. Returns the plan to run.
+
+    Raises:
+        UserError: the folder holds another plan (the text ends with what differs), or a file that is no plan.
+    """
+    path = folder / LOCK_NAME
+    if not path.exists():
+        write_lock(plan, path)
+        return plan
+    frozen = read_lock(path)
+    differences = list(compare_plans(frozen, plan))
+    if differences:
+        raise UserError(
+            f"{path}: this folder holds results of another plan; take the files back to what they were, "
+            "or choose another folder with --results DIR. What changed:\n" + "\n".join(differences)
+        )
+    if plan.repeats > frozen.repeats or plan.limits != frozen.limits:
+        write_lock(plan, path)
+    return plan
+
+
+def write_lock(plan: Plan, path: Path) -> None:
+    """Write atomically: whoever reads sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_lock(path: Path) -> Plan:
+    """Read a frozen plan; UserError where the file is none, or is of a newer dlperf."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as a plan ({error}); remove it to plan anew") from None
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != PLAN_SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: has schema version {version!r}, this dlperf reads {PLAN_SCHEMA_VERSION}; "
+            "use the dlperf that wrote it, or another results folder"
+        )
+    try:
+        return Plan.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path}: is no plan: {where}: {first['msg']}; remove it to plan anew") from None
+
+
+def compare_plans(old: Plan, new: Plan) -> Iterator[str]:
+    """The lines of a unified diff where the plans cannot share a results folder; nothing where they can.
+
+    They can when they hold the same cases with the same prospects, the same order and the same interpreters.
+    """
+    if _essence(old) == _essence(new):
+        return
+    for before, after in zip(old.sources, new.sources, strict=False):
+        yield from _diff(before.text, after.text, names=(f"{before.path} (frozen)", after.path))
+    cases = list(_diff(_essence(old), _essence(new), names=("cases (frozen)", "cases")))
+    yield from cases[:_MOST_CASE_LINES]
+    if len(cases) > _MOST_CASE_LINES:
+        yield f"... and {len(cases) - _MOST_CASE_LINES} lines more"
+
+
+def _essence(plan: Plan) -> str:
+    """What must stay the same, one thing a line."""
+    lines = [f"order {plan.order}"]
+    lines += [f"python of {name} {path}" for name, path in sorted(plan.interpreters.items())]
+    lines += [f"{item.case_id} {item.status.value}" for item in plan.cases]
+    return "\n".join(lines)
+
+
+def _diff(before: str, after: str, *, names: tuple[str, str]) -> Iterator[str]:
+    return difflib.unified_diff(before.splitlines(), after.splitlines(), *names, n=1, lineterm="")

@@ -1,0 +1,234 @@
+"""Which cases of a plan are meant: `-k EXPR`, `--only key=value`, `--exclude key=value`.
+
+The grammar of EXPR:
+
+    or_      = and_ ("or" and_)*
+    and_     = not_ ("and" not_)*
+    not_     = "not" not_ | "(" or_ ")" | KEY OPERATOR VALUE | WORD
+    OPERATOR = "==" | "!=" | "<" | "<=" | ">" | ">=" | "~"
+
+`~` is "contains". A WORD alone is a part of the case's id. A value with spaces or operators stands in quotes.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dlperf.errors import UserError
+from dlperf.plan.validation import unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dlperf.plan.plan import Plan, PlannedCase
+
+    Predicate = Callable[[PlannedCase], bool]
+
+_VALUES: dict[str, Callable[[PlannedCase], str | float | None]] = {
+    "framework": lambda item: item.case.framework,
+    "version": lambda item: item.case.version,
+    "experiment": lambda item: item.case.workload.experiment,
+    "network": lambda item: item.case.workload.network,
+    "topology": lambda item: str(item.case.topology),
+    "nodes": lambda item: item.case.topology.nodes,
+    "devices_per_node": lambda item: item.case.topology.devices_per_node,
+    "world_size": lambda item: item.case.topology.world_size,
+    "parallelism": lambda item: item.case.parallelism,
+    "sample_ratio": lambda item: item.case.sample_ratio,
+    "batch_size_per_device": lambda item: item.case.batch_size_per_device,
+    "num_classes": lambda item: item.case.num_classes,
+    "precision": lambda item: item.case.precision,
+    "device": lambda item: item.case.device,
+    "status": lambda item: item.status.value,
+    "case_id": lambda item: item.case_id,
+}
+KEYS = tuple(_VALUES)
+_NUMBERS = frozenset(
+    {"nodes", "devices_per_node", "world_size", "sample_ratio", "batch_size_per_device", "num_classes"}
+)
+
+_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+    "~": operator.contains,
+}
+_ORDERED = frozenset({"<", "<=", ">", ">="})
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<quoted>"[^"]*"|'[^']*')|(?P<sign>==|!=|<=|>=|[<>~()])|(?P<word>[^\s()<>=!~"']+))"""
+)
+
+
+def select(
+    plan: Plan, *, expression: str | None = None, only: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> Plan:
+    """The part of the plan that is meant.
+
+    `only` and `exclude` hold `key=value` or `key=a,b`. A case must meet every key of `only` (with one of the
+    values given for it) and none of `exclude`.
+
+    Raises:
+        UserError: an expression that cannot be read, an unknown key, or nothing selected.
+    """
+    tests = [*_only(only), *(_negated(_pair("--exclude", text)[1]) for text in exclude)]
+    if expression is not None:
+        tests.append(parse_expression(expression))
+    chosen = frozenset(item.case_id for item in plan.cases if all(test(item) for test in tests))
+    if not chosen:
+        raise UserError(f"nothing selected: none of the {len(plan.cases)} cases of {plan.sweep} matches")
+    return plan.narrowed(chosen)
+
+
+def parse_expression(text: str) -> Predicate:
+    """A `-k` expression as a test of one case; UserError with the column where it cannot be read."""
+    try:
+        return _Parser(text).parse()
+    except RecursionError:
+        raise UserError("-k: nested too deeply") from None
+
+
+def _only(texts: Sequence[str]) -> list[Predicate]:
+    by_key: dict[str, list[Predicate]] = {}
+    for text in texts:
+        key, test = _pair("--only", text)
+        by_key.setdefault(key, []).append(test)
+    return [_any(tests) for tests in by_key.values()]
+
+
+def _pair(option: str, text: str) -> tuple[str, Predicate]:
+    key, separator, values = text.partition("=")
+    key = key.strip()
+    if not separator or not key:
+        raise UserError(f"{option} {text}: write key=value, such as {option} framework=mxnet")
+    where = f"{option} {text}"
+    tests = [_comparison(key, "==", value.strip(), where=where) for value in values.split(",")]
+    return key, _any(tests)
+
+
+def _any(tests: Sequence[Predicate]) -> Predicate:
+    return lambda item: any(test(item) for test in tests)
+
+
+def _all(tests: Sequence[Predicate]) -> Predicate:
+    return lambda item: all(test(item) for test in tests)
+
+
+def _negated(test: Predicate) -> Predicate:
+    return lambda item: not test(item)
+
+
+def _comparison(key: str, sign: str, value: str, *, where: str) -> Predicate:
+    if key not in _VALUES:
+        raise UserError(f"{where}: {unknown('key', key, KEYS)}")
+    if key not in _NUMBERS and sign in _ORDERED:
+        raise UserError(f"{where}: {key} is text; compare it with ==, != or ~")
+    wanted: str | float = _number(key, value, where=where) if key in _NUMBERS and sign != "~" else value
+    compare, read = _OPERATORS[sign], _VALUES[key]
+
+    def test(item: PlannedCase) -> bool:
+        found = read(item)
+        if sign == "~":
+            return compare(str(found), wanted)
+        if key == "framework" and "==" in value:
+            found = f"{item.case.framework}=={item.case.version}"
+        return compare(found, wanted) if found is not None else sign == "!="
+
+    return test
+
+
+def _number(key: str, value: str, *, where: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise UserError(f"{where}: {key} is a number, not {value!r}") from None
+
+
+class _Token(NamedTuple):
+    text: str
+    column: int  # from 1
+    kind: str  # quoted, sign, word or end
+
+
+class _Parser:
+    """Recursive descent, one method a rule of the grammar above."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens = self._split()
+        self._next = 0
+
+    def parse(self) -> Predicate:
+        test = self._or()
+        if self._peek.kind != "end":
+            raise self._error("expected 'and', 'or' or the end")
+        return test
+
+    def _split(self) -> list[_Token]:
+        tokens, position = [], 0
+        text = self._text.rstrip()
+        while position < len(text):
+            match = _TOKEN.match(text, position)
+            if match is None:
+                rest = text[position:].strip()
+                raise UserError(f"-k: column {position + 1}: cannot read {rest!r}; compare with ==, != or ~")
+            kind = str(match.lastgroup)
+            tokens.append(_Token(match[kind].strip("\"'"), match.start(kind) + 1, kind))
+            position = match.end()
+        return [*tokens, _Token("", len(text) + 1, "end")]
+
+    @property
+    def _peek(self) -> _Token:
+        return self._tokens[self._next]
+
+    def _take(self) -> _Token:
+        token = self._peek
+        self._next += 1
+        return token
+
+    def _accept(self, text: str) -> bool:
+        matches = self._peek.text == text and self._peek.kind in ("word", "sign")
+        self._next += matches
+        return matches
+
+    def _error(self, message: str) -> UserError:
+        token = self._peek
+        found = repr(token.text) if token.kind != "end" else "the end"
+        return UserError(f"-k: column {token.column}: {message}, found {found}")
+
+    def _or(self) -> Predicate:
+        tests = [self._and()]
+        while self._accept("or"):
+            tests.append(self._and())
+        return _any(tests)
+
+    def _and(self) -> Predicate:
+        tests = [self._not()]
+        while self._accept("and"):
+            tests.append(self._not())
+        return _all(tests)
+
+    def _not(self) -> Predicate:
+        if self._accept("not"):
+            return _negated(self._not())
+        if self._accept("("):
+            test = self._or()
+            if not self._accept(")"):
+                raise self._error("expected ')'")
+            return test
+        return self._comparison()
+
+    def _comparison(self) -> Predicate:
+        if self._peek.kind not in ("word", "quoted") or self._peek.text in ("and", "or"):
+            raise self._error("expected a key, a part of a case's id, 'not' or '('")
+        key = self._take()
+        if self._peek.text not in _OPERATORS or self._peek.kind != "sign":
+            return lambda item: key.text in item.case_id
+        sign = self._take().text
+        if self._peek.kind not in ("word", "quoted"):
+            raise self._error(f"expected a value after {sign}")
+        return _comparison(key.text, sign, self._take().text, where=f"-k: column {key.column}")
