@@ -5,10 +5,10 @@ input, gradient of the weights), as in Kaplan et al. (arXiv:2001.08361), section
 the optimizer are not counted.
 """
 
-from typing import NamedTuple, Tuple
+from typing import NamedTuple
 
 from frameworks.common.case import Case
-from frameworks.common.networks import INPUT_SHAPE, Conv, Layers, Linear, Residual, build, parameters
+from frameworks.common.networks import Conv, Layers, Linear, build, map_sides, parameters, walk
 
 
 class ModelCost(NamedTuple):
@@ -23,23 +23,14 @@ class ModelCost(NamedTuple):
 
 def forward_macs(layers: Layers) -> int:
     """MACs of one forward pass of one image through `layers`."""
-    return _macs(layers, INPUT_SHAPE[1])[0]
-
-
-def _macs(layers: Layers, size: int) -> Tuple[int, int]:
-    """MACs of `layers` on a map of size x size, and the size of the map behind them."""
-    total = 0
-    for layer in layers:
-        if isinstance(layer, Residual):
-            body, after = _macs(layer.body, size)
-            total += body + _macs(layer.shortcut, size)[0]
-            size = after
-        elif isinstance(layer, Conv):
-            size = (size + 2 * layer.padding - layer.kernel) // layer.stride + 1
-            total += size * size * layer.out_channels * (layer.in_channels // layer.groups) * layer.kernel**2
+    sides, total = map_sides(layers), 0
+    for layer in walk(layers):
+        if isinstance(layer, Conv):
+            inputs = layer.in_channels // layer.groups * layer.kernel**2
+            total += sides[layer.name] ** 2 * layer.out_channels * inputs
         elif isinstance(layer, Linear):
             total += layer.in_features * layer.out_features
-    return total, size
+    return total
 
 
 def classes_touched(case: Case) -> int:

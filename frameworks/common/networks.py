@@ -204,6 +204,22 @@ def walk(layers: Layers) -> Iterator[Layer]:
             yield layer
 
 
+def map_sides(layers: Layers, side: int = INPUT_SHAPE[1]) -> Dict[str, int]:
+    """Side of the square map behind each layer, by the layer's name; 1 from Flatten on."""
+    sides = {}
+    for layer in layers:
+        if isinstance(layer, Residual):
+            sides.update(map_sides(layer.shortcut, side))
+            sides.update(map_sides(layer.body, side))
+            side = sides[layer.body[-1].name]
+        elif isinstance(layer, Conv):
+            side = (side + 2 * layer.padding - layer.kernel) // layer.stride + 1
+        elif isinstance(layer, Flatten):
+            side = 1
+        sides[layer.name] = side
+    return sides
+
+
 class ParameterSpec(NamedTuple):
     """A trained array. `kind`: convolution, linear, bias, batch_norm (gamma and beta) or prelu."""
 

@@ -1,0 +1,127 @@
+"""The backbone in PyTorch, built layer by layer from the table in `frameworks/common/networks.py`."""
+
+from typing import Any, Callable, Dict
+
+import torch
+from torch import nn
+
+from frameworks.common.networks import (
+    BATCH_NORM_MOMENTUM,
+    BatchNorm,
+    Conv,
+    Dropout,
+    Flatten,
+    Layer,
+    Layers,
+    Linear,
+    PReLU,
+    Residual,
+)
+
+
+def build_network(layers: Layers) -> nn.Sequential:
+    """The network: float32 [B, 3, 112, 112], scaled -> embeddings float32 [B, embedding_size]."""
+    return nn.Sequential(*(_module(layer) for layer in layers))
+
+
+def named_arrays(network: nn.Module) -> Dict[str, torch.Tensor]:
+    """Every trained array and running statistic by the table's name, in the table's order."""
+    named = {}
+    for module in network.modules():
+        layer = getattr(module, "table_name", None)
+        if layer is not None:
+            parts = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+            named.update({f"{layer}.{part}": array for part, array in parts if part != "fixed_gamma"})
+    return named
+
+
+class BatchNormModule(nn.Module):
+    """Batch normalisation over axis 1 of [B, C] or [B, C, H, W], always by the batch's statistics.
+
+    The running variance is PyTorch's: unbiased, n - 1 in the denominator.
+    """
+
+    def __init__(self, layer: BatchNorm) -> None:
+        super().__init__()
+        self._eps = layer.eps
+        gamma = torch.ones(layer.channels)
+        if layer.fixed_gamma:
+            self.register_buffer("fixed_gamma", gamma)
+        else:
+            self.weight = nn.Parameter(gamma)
+        self._gamma = "fixed_gamma" if layer.fixed_gamma else "weight"
+        self.bias = nn.Parameter(torch.zeros(layer.channels))
+        self.register_buffer("running_mean", torch.zeros(layer.channels))
+        self.register_buffer("running_var", torch.ones(layer.channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise `x` and move the running statistics."""
+        return nn.functional.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            weight=getattr(self, self._gamma),
+            bias=self.bias,
+            training=True,
+            momentum=1 - BATCH_NORM_MOMENTUM,  # PyTorch counts the share of the batch
+            eps=self._eps,
+        )
+
+
+class ResidualModule(nn.Module):
+    """body(x) + shortcut(x); an empty shortcut is the identity."""
+
+    def __init__(self, layer: Residual) -> None:
+        super().__init__()
+        self.body = build_network(layer.body)
+        self.shortcut = build_network(layer.shortcut)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, C, H, W] in, the body's shape out."""
+        return self.body(x) + self.shortcut(x)
+
+
+def _module(layer: Layer) -> nn.Module:
+    module = _MAKERS[type(layer)](layer)
+    if not isinstance(layer, Residual):
+        module.table_name = layer.name
+    return module
+
+
+def _convolution(layer: Conv) -> nn.Module:
+    return nn.Conv2d(
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel,
+        stride=layer.stride,
+        padding=layer.padding,
+        groups=layer.groups,
+        bias=False,
+    )
+
+
+def _prelu(layer: PReLU) -> nn.Module:
+    return nn.PReLU(layer.channels)
+
+
+def _dropout(layer: Dropout) -> nn.Module:
+    return nn.Dropout(layer.probability)
+
+
+def _flatten(_layer: Flatten) -> nn.Module:
+    return nn.Flatten()
+
+
+def _linear(layer: Linear) -> nn.Module:
+    return nn.Linear(layer.in_features, layer.out_features)
+
+
+_MAKERS: "Dict[type, Callable[[Any], nn.Module]]" = {
+    Conv: _convolution,
+    BatchNorm: BatchNormModule,
+    PReLU: _prelu,
+    Dropout: _dropout,
+    Flatten: _flatten,
+    Linear: _linear,
+    Residual: ResidualModule,
+}
