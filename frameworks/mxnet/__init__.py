@@ -1,0 +1,1 @@
+"""The MXNet training program: hybridized Gluon."""

@@ -1,8 +1,7 @@
-"""Train some steps on given weights and batches with MXNet and write what it computed (docs/architecture.md)."""
+"""Train some steps in MXNet on given weights and batches and write what came out."""
 
-from typing import Optional
+from typing import Any
 
-import mxnet as mx
 import numpy as np
 
 from frameworks.common import align
@@ -17,7 +16,7 @@ class MXNetAlignTrainer:
 
     def __init__(self, case: Case, inputs: Inputs) -> None:
         self._trainer = MXNetTrainer(case, {**inputs.parameters, **inputs.buffers})
-        self._embeddings: Optional[mx.nd.NDArray] = None
+        self._embeddings: Any = None  # an NDArray, from the first step on
 
     def step(self, batch: Batch, iteration: int) -> PendingStep:
         """Train one iteration."""
@@ -29,7 +28,7 @@ class MXNetAlignTrainer:
         return self._embeddings.asnumpy()
 
     def gradients(self) -> Arrays:
-        """Of the last step's loss; the optimizer adds the weight decay in passing and leaves these as they are."""
+        """Of the last step's loss; the optimizer reads them, and adds the weight decay in passing."""
         return {name: parameter.grad().asnumpy() for name, parameter in self._trainer.trained.items()}
 
     def parameters(self) -> Arrays:

@@ -22,6 +22,7 @@ class MarginSoftmax(HybridBlock):
         self.weight = self.params.get(part, shape=(num_classes, embedding_size))
 
     def hybrid_forward(self, F: Any, embeddings: Any, labels: Any, weight: Any) -> Any:
+        """Gluon calls this with F = mx.nd or mx.sym, and with the parameters by keyword."""
         cosine = F.FullyConnected(
             F.L2Normalization(embeddings), F.L2Normalization(weight), num_hidden=self._classes, no_bias=True
         )

@@ -44,9 +44,9 @@ def named_parameters(block: HybridBlock) -> Dict[str, Parameter]:
 class PReLUBlock(HybridBlock):
     """x where x > 0, else slope x, for [B, C, H, W] with one slope a channel: x + (slope - 1) min(x, 0).
 
-    MXNet's own operator, `LeakyReLU(act_type="prelu")`, is not used: in a hybridized graph it can multiply the
-    slope's gradient by the slope, depending on what follows it. The gradient at exactly 0 is the slope, as in
-    the other engines. On CPU a depthwise convolution multiplies faster than the broadcast product.
+    MXNet's own operator, `LeakyReLU(act_type="prelu")`, is not used: in a hybridized graph it can multiply
+    the slope's gradient by the slope, depending on what follows it. The gradient at exactly 0 is the slope,
+    as in the other engines. On CPU a depthwise convolution multiplies faster than the broadcast product.
     """
 
     def __init__(self, layer: PReLU, form: str) -> None:
@@ -55,6 +55,7 @@ class PReLUBlock(HybridBlock):
         self.weight = self.params.get("weight", shape=(layer.channels,))
 
     def hybrid_forward(self, F: Any, x: Any, weight: Any) -> Any:
+        """Gluon calls this with F = mx.nd or mx.sym, and with the parameters by keyword."""
         negative, factor = F.minimum(x, 0), weight - 1
         if self._form == "broadcast":
             return x + F.broadcast_mul(negative, F.reshape(factor, (1, -1, 1, 1)))
@@ -78,6 +79,7 @@ class ResidualBlock(HybridBlock):
         self.shortcut = build_network(layer.shortcut, prelu_form) if layer.shortcut else None
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:  # noqa: ARG002 - Gluon passes F
+        """Gluon calls this with F = mx.nd or mx.sym."""
         return self.body(x) + (x if self.shortcut is None else self.shortcut(x))
 
 

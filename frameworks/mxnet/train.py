@@ -8,7 +8,7 @@ import numpy as np
 from mxnet.gluon import HybridBlock, Parameter
 
 from frameworks.common import program
-from frameworks.common.case import Case, Optimizer, Rank
+from frameworks.common.case import Case, Optimizer, Rank, rank_from_environment
 from frameworks.common.data import Batch
 from frameworks.common.initial import CLASSIFIER, initial_buffers, initial_classifier, initial_parameters
 from frameworks.common.networks import build, parameters
@@ -25,18 +25,24 @@ class TrainingGraph(HybridBlock):
         self.network, self.head = network, head
 
     def hybrid_forward(self, F: Any, images: Any, labels: Any) -> Any:
+        """Gluon calls this with F = mx.nd or mx.sym."""
         embeddings = self.network((F.cast(images, "float32") - 127.5) / 128)
         return self.head(embeddings, labels), F.stop_gradient(embeddings)
 
 
 class DecoupledSGD(mx.optimizer.SGD):
-    """v = momentum v - lr g; w = w + v - lr wd w, with the w of before the step in the last term."""
+    """v = momentum v - lr g; w = w + v - lr decay w, with the w of before the step in the last term."""
+
+    def __init__(self, decay: float, **kwargs: Any) -> None:
+        super().__init__(wd=0, **kwargs)
+        self._decay = decay
 
     def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
-        # Shrinking w first is the same sum: without weight decay the momentum step does not read w.
-        for array, rate, decay in zip(weight, self._get_lrs(index), self._get_wds(index)):
-            if decay:
-                array *= 1 - rate * decay
+        """Update the arrays of a group; all arguments are sequences of the same length."""
+        # Shrinking w first gives the same sum: without weight decay the momentum step does not read w.
+        for position, array in zip(index, weight):
+            decay = self._decay * self.param_dict[position].wd_mult
+            array *= 1 - self.learning_rate * decay  # noqa: PLW2901 - in place
         super().update_multi_precision(index, weight, grad, state)
 
 
@@ -87,7 +93,7 @@ class MXNetTrainer:
         return self.update(loss, iteration)
 
     def forward_backward(self, batch: Batch) -> List[mx.nd.NDArray]:
-        """Queue both passes; loss float32 [1] and embeddings float32 [B, E]. The gradients are in `trained`."""
+        """Queue both passes; loss float32 [1], embeddings float32 [B, E]. The gradients are in `trained`."""
         images = mx.nd.array(batch[0], ctx=self._context, dtype="uint8")
         labels = mx.nd.array(batch[1], ctx=self._context, dtype="int32")
         with mx.autograd.record():
@@ -99,9 +105,9 @@ class MXNetTrainer:
         """Queue the update by the last gradients."""
         self._optimizer.set_learning_rate(learning_rate(self._schedule, iteration))
         self._optimizer.step(1)  # the loss is the batch's mean already
-        # The engine runs what is queued in any order that respects who reads and writes which array. This read
-        # of every trained array comes behind all updates of this step and before those of the next one, which
-        # may be queued before anyone waits; waiting for the arrays themselves would then wait for the next step.
+        # The engine runs what is queued in any order that respects who reads and writes which array. This
+        # read of every trained array comes behind all updates of this step and before those of the next one,
+        # which may be queued before anyone waits: waiting for the arrays themselves would wait for that one.
         return PendingStep(mx.nd.concat(loss, *self._corners, dim=0))
 
 
@@ -115,8 +121,9 @@ def _load(named: Dict[str, Parameter], arrays: Dict[str, np.ndarray], device: mx
 
 def make_optimizer(optimizer: Optimizer) -> mx.optimizer.Optimizer:
     """The case's optimizer; its learning rate is set at each step."""
-    kind = {"coupled": mx.optimizer.SGD, "decoupled": DecoupledSGD}[optimizer.decay]
-    return kind(momentum=optimizer.momentum, wd=optimizer.weight_decay)
+    if optimizer.decay == "decoupled":
+        return DecoupledSGD(optimizer.weight_decay, momentum=optimizer.momentum)
+    return mx.optimizer.SGD(momentum=optimizer.momentum, wd=optimizer.weight_decay)
 
 
 def prelu_form(case: Case) -> str:
@@ -125,8 +132,8 @@ def prelu_form(case: Case) -> str:
 
 
 def context(case: Case) -> mx.Context:
-    """The device of this rank: the only one that it sees."""
-    return mx.gpu(0) if case.device == "cuda" else mx.cpu(0)
+    """The device that this rank drives."""
+    return mx.gpu(rank_from_environment().local_rank) if case.device == "cuda" else mx.cpu(0)
 
 
 def initial_arrays(case: Case) -> Dict[str, np.ndarray]:
@@ -174,7 +181,7 @@ def peak_device_bytes(case: Case) -> Optional[int]:
     """What the device's memory pool took, which it keeps until the end; None on CPU."""
     if case.device == "cpu":
         return None
-    free, total = mx.context.gpu_memory_info(0)
+    free, total = mx.context.gpu_memory_info(context(case).device_id)
     return total - free
 
 

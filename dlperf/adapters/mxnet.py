@@ -1,0 +1,151 @@
+"""MXNet: hybridized Gluon on one device, in fp32. docs/engines/mxnet.md says what a user should know."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from dlperf.adapters.base import EnvironmentSpec, RankCommand
+from dlperf.adapters.common import rank_environment, train_argv
+from dlperf.model import Model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dlperf.adapters.base import Launch, Place
+    from dlperf.plan.case import Case, DeviceKind
+
+# Version -> the CPythons whose wheel was seen to train, best first.
+_PYTHONS = {
+    "1.9.1": ("3.10", "3.11", "3.9", "3.8"),
+    "1.9.0": ("3.9", "3.8"),
+    "1.8.0.post0": ("3.9", "3.8"),
+}
+_TOO_OLD = ("1.7.0.post1", "1.6.0")  # wheels for CPython 3.7 and older
+
+# MXNet names no upper bounds. It needs numpy.bool, which 1.24 dropped; the rest is the newest for Python 3.8.
+_PINS = (
+    "numpy==1.23.5",
+    "requests==2.32.3",
+    "certifi==2024.8.30",
+    "charset-normalizer==3.4.0",
+    "idna==3.10",
+    "urllib3==2.2.3",
+    "graphviz==0.8.4",
+)
+
+# The CUDA build links these libraries and brings none of them; libcuda.so.1 is the driver's.
+_CUDA_VERSION, _CUDA_DISTRIBUTION = "1.9.1", "mxnet-cu112"
+_CUDA_LIBRARIES = {
+    "cublas": "nvidia-cublas-cu11==11.11.3.6",
+    "cuda_nvrtc": "nvidia-cuda-nvrtc-cu11==11.8.89",
+    "cuda_runtime": "nvidia-cuda-runtime-cu11==11.8.89",
+    "cudnn": "nvidia-cudnn-cu11==8.9.6.50",
+    "cufft": "nvidia-cufft-cu11==10.9.0.58",
+    "curand": "nvidia-curand-cu11==10.3.0.86",
+    "cusolver": "nvidia-cusolver-cu11==11.4.1.48",
+    "cusparse": "nvidia-cusparse-cu11==11.7.5.86",
+    "nccl": "nvidia-nccl-cu11==2.21.5",
+    "nvtx": "nvidia-nvtx-cu11==11.8.86",
+}
+
+# 1.8.0.post0 calls itself 1.8.0; its metadata has the whole version.
+_IMPORT_CHECK = """\
+import importlib.metadata
+import mxnet
+mxnet.nd.zeros(1, ctx=mxnet.{context}()).wait_to_read()
+found = importlib.metadata.version("{distribution}")
+print(found if found.startswith(mxnet.__version__) else mxnet.__version__)
+"""
+
+# The loader reads LD_LIBRARY_PATH when a process starts, so the check starts another one.
+_WITH_LIBRARIES = """\
+import glob, os, subprocess, sys, sysconfig
+libraries = glob.glob(os.path.join(sysconfig.get_path("purelib"), "nvidia", "*", "lib"))
+environment = dict(os.environ, LD_LIBRARY_PATH=os.pathsep.join(libraries))
+sys.exit(subprocess.call([sys.executable, "-c", {check!r}], env=environment))
+"""
+
+_CPU_REFUSALS = {
+    "fp16": "FP16 gemm on cpu not implemented!",
+    "bf16": "could not create a primitive descriptor iterator",
+}
+
+
+class MXNetOptions(Model):
+    """How PReLU multiplies by the slope; left out, by a convolution on CPU and by a product on CUDA."""
+
+    prelu: Literal["convolution", "broadcast"] | None = None
+
+
+class MXNetAdapter:
+    """The adapter for MXNet 1.8 and 1.9."""
+
+    name = "mxnet"
+    title = "MXNet"
+    versions = tuple(_PYTHONS)
+    options = MXNetOptions
+
+    def environment(self, version: str, device: DeviceKind) -> EnvironmentSpec:
+        """What must be installed; ValueError with the known versions where `version` cannot run."""
+        _refuse_unknown(version, device)
+        distribution = "mxnet" if device == "cpu" else _CUDA_DISTRIBUTION
+        check = _IMPORT_CHECK.format(context="cpu" if device == "cpu" else "gpu", distribution=distribution)
+        libraries = () if device == "cpu" else tuple(_CUDA_LIBRARIES.values())
+        return EnvironmentSpec(
+            framework=self.name,
+            version=version,
+            pythons=_PYTHONS[version],
+            requirements=(f"{distribution}=={version}", *_PINS, *libraries),
+            import_check=check if device == "cpu" else _WITH_LIBRARIES.format(check=check),
+            notes="about 250 MB" if device == "cpu" else "about 3 GB with the CUDA libraries",
+        )
+
+    def unsupported(self, case: Case) -> str | None:
+        """The reason why this case cannot run; None if it can."""
+        if case.device == "cpu" and case.precision in _CPU_REFUSALS:
+            return f"MXNet trains fp32 alone on CPU: {_CPU_REFUSALS[case.precision]}"
+        if case.precision != "fp32":
+            return f"{case.precision} training in MXNet is not built yet"
+        if case.parallelism != "data":
+            return f"parallelism {case.parallelism} in MXNet is not built yet"
+        if case.topology.world_size > 1:
+            return "more than one device in MXNet is not built yet"
+        return None
+
+    def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
+        """One command a rank, in the order of `launch.places`."""
+        argv = train_argv(launch, self.name)
+        return tuple(RankCommand(argv=argv, env=_environment(launch, place)) for place in launch.places)
+
+
+def _refuse_unknown(version: str, device: DeviceKind) -> None:
+    known = ", ".join(_PYTHONS)
+    if version in _TOO_OLD:
+        raise ValueError(
+            f"mxnet {version} needs Python 3.7 and the training programs need 3.8; known versions: {known}"
+        )
+    if version not in _PYTHONS:
+        raise ValueError(f"mxnet {version} is unknown; known versions: {known}")
+    if device == "cuda" and version != _CUDA_VERSION:
+        raise ValueError(f"mxnet {version} is not built for CUDA here; known versions: {_CUDA_VERSION}")
+
+
+def _environment(launch: Launch, place: Place) -> dict[str, str]:
+    environment = {
+        **rank_environment(launch, place),
+        # One operator at a time, which has the case's threads to itself.
+        "MXNET_CPU_WORKER_NTHREADS": "1",
+    }
+    if launch.case.device == "cuda":
+        environment["LD_LIBRARY_PATH"] = ":".join(_library_folders(launch.python, launch.case.version))
+    return environment
+
+
+def _library_folders(python: Path, version: str) -> list[str]:
+    """Where the CUDA libraries lie; the loader passes over the folders of Pythons that it is not."""
+    prefix = python.parent.parent
+    sites = [prefix / "lib" / f"python{minor}" / "site-packages" for minor in _PYTHONS[version]]
+    return [str(site / "nvidia" / library / "lib") for site in sites for library in _CUDA_LIBRARIES]
+
+
+ADAPTER = MXNetAdapter()
