@@ -30,6 +30,9 @@ class Node(Model):
     driver: str | None = None  # of the accelerators
     system: str | None = None  # such as `Debian GNU/Linux 12 (bookworm)`
     kernel: str | None = None
+    governor: str | None = None  # of the CPU's frequency, such as `performance`
+    turbo: bool | None = None  # whether the CPU may exceed its nominal frequency
+    load: float | None = None  # processes that wanted to run in the last minute, before the run
 
     @property
     def hardware(self) -> str:
