@@ -68,8 +68,8 @@ def list_environments(*, as_json: bool) -> None:
 def create(*, name: str, device: str, python: Path | None) -> None:
     """Make an environment now.
 
-    Prints the path of its interpreter. Without a version, the one that the framework's adapter names first. An environment that is already there
-    is left as it is.
+    Prints the path of its interpreter. Without a version, the one that the framework's adapter names first.
+    An environment that is already there is left as it is.
     """
     from dlperf.environments.make import make
 

@@ -30,7 +30,6 @@ def install(spec: EnvironmentSpec, folder: Path, *, base: Path | None, uv: Uv, l
     base = base or find_python(spec.pythons, uv=uv, hold=(lock,))
     uv.report(f"  Python {base}")
     python = folder / "bin" / "python"
-    # --no-project and a working directory without one: a pyproject.toml above must not change what is made.
     create = ["venv", "--relocatable", "--no-project", "--python", str(base), str(folder)]
     fill = [
         "pip",
@@ -42,8 +41,8 @@ def install(spec: EnvironmentSpec, folder: Path, *, base: Path | None, uv: Uv, l
         *spec.requirements,
     ]
     try:
-        uv.run(create, folder=folder.parent, env={}, hold=(lock,))
-        uv.run(fill, folder=folder, env=spec.build_environment, hold=(lock,))
+        uv.run(create, env={}, hold=(lock,))
+        uv.run(fill, env=spec.build_environment, hold=(lock,))
     except UvFailure as failure:
         raise EnvironmentUnavailable(str(failure)) from failure
     return python
@@ -65,7 +64,7 @@ def _torch_lies_ready(spec: EnvironmentSpec) -> bool:
     """
     wanted = [match[1] for text in spec.requirements if (match := re.match(r"torch==([^+;\s]+)", text))]
     return any(
-        any(Path(place).expanduser().glob(f"torch-{version}+{spec.torch_backend}-*.whl"))
+        any(Path(place).glob(f"torch-{version}+{spec.torch_backend}-*.whl"))
         for place in find_links()
         for version in wanted
     )

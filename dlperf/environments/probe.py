@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +56,7 @@ def inspect(python: Path, *, hold: Sequence[int] = ()) -> Interpreter:
         done = run_python(python, _PROBE, timeout_seconds=_PROBE_SECONDS, hold=hold)
         answer = json.loads(done.stdout)
     except json.JSONDecodeError:
-        reason = _last_line(done.stderr) or f"it ended with exit code {done.returncode}"
+        reason = _last_line(done.stderr) or f"it ended with {_ending(done.returncode)}"
         raise EnvironmentUnavailable(
             f"{python} is no working Python 3.8 or newer: {reason}; give the path of one"
         ) from None
@@ -76,7 +77,7 @@ def framework_version(spec: EnvironmentSpec, python: Path, *, hold: Sequence[int
     done = run_python(python, spec.import_check, timeout_seconds=_IMPORT_SECONDS, hold=hold)
     name = f"{spec.framework}=={spec.version}"
     if done.returncode != 0:
-        reason = _last_line(done.stderr) or f"the check ended with exit code {done.returncode}"
+        reason = _last_line(done.stderr) or f"the check ended with {_ending(done.returncode)}"
         raise EnvironmentUnavailable(f"{name} does not work with {python}: {reason}")
     version = _last_line(done.stdout)
     # 2.13.0+cpu is version 2.13.0: what follows the plus says how it was built.
@@ -85,6 +86,10 @@ def framework_version(spec: EnvironmentSpec, python: Path, *, hold: Sequence[int
             f"{python} holds {spec.framework} {version or '(no version)'}, not {spec.version}"
         )
     return version
+
+
+def _ending(returncode: int) -> str:
+    return f"exit code {returncode}" if returncode >= 0 else signal.Signals(-returncode).name
 
 
 def _last_line(text: str) -> str:

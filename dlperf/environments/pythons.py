@@ -86,7 +86,7 @@ def _known_to_uv(version: str, uv: Uv) -> Path | None:
 def _download(version: str, *, uv: Uv, hold: Sequence[int]) -> Path:
     uv.report(f"  no Python {version} here; downloading it")
     try:
-        uv.run(["python", "install", version], folder=Path("/"), env={}, hold=hold)
+        uv.run(["python", "install", version], env={}, hold=hold)
     except UvFailure as failure:
         raise EnvironmentUnavailable(
             f"there is no Python {version} on this machine, and uv cannot download it: {failure}"

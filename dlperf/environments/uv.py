@@ -44,14 +44,11 @@ class Uv:
         done = subprocess.run([self.path, "--version"], capture_output=True, text=True, check=True)
         return " ".join(done.stdout.split()[:2])
 
-    def run(
-        self, arguments: Sequence[str], *, folder: Path, env: Mapping[str, str], hold: Sequence[int]
-    ) -> None:
-        """Run uv in `folder` with `env` added to the environment; pass its progress on, line by line.
+    def run(self, arguments: Sequence[str], *, env: Mapping[str, str], hold: Sequence[int]) -> None:
+        """Run uv with `env` added to the environment; pass its progress on, line by line.
 
         Args:
-            arguments: what follows `uv`.
-            folder: the working directory; one without a project, whose settings uv would take.
+            arguments: what follows `uv`; paths in it are absolute.
             env: added to the environment.
             hold: file descriptors of locks that uv keeps until it is gone.
 
@@ -61,7 +58,7 @@ class Uv:
         command = tied([str(self.path), "--color", "never", "--no-progress", *arguments])
         process = subprocess.Popen(
             command,
-            cwd=folder,
+            cwd="/",  # the settings of a project around the working directory would change what is made
             env=clean_environment(_certificates() | dict(env)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -120,8 +117,9 @@ def find_uv(report: Callable[[str], None]) -> Uv:
 
 
 def find_links() -> tuple[str, ...]:
-    """Pip's own list of extra places for wheels: folders, pages."""
-    return tuple(os.environ.get("PIP_FIND_LINKS", "").split())
+    """Pip's own list of extra places for wheels: pages, and folders as absolute paths."""
+    places = os.environ.get("PIP_FIND_LINKS", "").split()
+    return tuple(place if "://" in place else str(Path(place).expanduser().absolute()) for place in places)
 
 
 def index_arguments() -> list[str]:

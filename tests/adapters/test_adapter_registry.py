@@ -1,0 +1,112 @@
+"""Adapters come from entry points of real installed packages; a broken one takes nothing else down."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, distributions
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dlperf.adapters.registry import GROUP, adapters_from, load_adapters
+from dlperf.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GOOD = """
+class Adapter:
+    name = "{name}"
+    title = "Good"
+    versions = ("1.0",)
+    options = None
+    environment = unsupported = rank_commands = None
+
+ADAPTER = Adapter()
+"""
+
+
+def install(folder: Path, package: str, *, module: str, source: str, points: dict[str, str]) -> None:
+    """What pip would leave of a package with these entry points."""
+    (folder / f"{module}.py").write_text(source)
+    info = folder / f"{package.replace('-', '_')}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    lines = "".join(f"{name} = {value}\n" for name, value in points.items())
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of installed packages on sys.path."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def points_of(site: Path) -> list[EntryPoint]:
+    return [
+        point for found in distributions(path=[str(site)]) for point in found.entry_points.select(group=GROUP)
+    ]
+
+
+def test_the_shipped_adapters_are_loaded() -> None:
+    said: list[str] = []
+    adapters = load_adapters(report=said.append)
+    assert ["mxnet", "oneflow", "pytorch"] == list(adapters)
+    assert ["MXNet", "OneFlow", "PyTorch"] == [adapter.title for adapter in adapters.values()]
+    assert [] == said
+
+
+def test_an_installed_package_adds_one(site: Path) -> None:
+    install(
+        site,
+        "good-one",
+        module="good_one",
+        source=GOOD.format(name="good"),
+        points={"good": "good_one:ADAPTER"},
+    )
+    adapters = load_adapters()
+    assert ["good", "mxnet", "oneflow", "pytorch"] == list(adapters)
+    assert "Good" == adapters["good"].title
+
+
+@pytest.mark.parametrize(
+    ("source", "value", "reason"),
+    [
+        ("import no_such_module", "ADAPTER", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("raise RuntimeError", "ADAPTER", "RuntimeError"),
+        ("def broken(:", "ADAPTER", "SyntaxError: "),
+        ("", "ADAPTER", "AttributeError: module 'bad_one' has no attribute 'ADAPTER'"),
+        ("ADAPTER = object()", "ADAPTER", "TypeError: bad_one:ADAPTER has no name, title, versions, options"),
+        (GOOD.format(name="other"), "ADAPTER", "calls itself 'other' but is registered as 'bad'"),
+    ],
+)
+def test_a_broken_one_is_named_and_the_others_work(source: str, value: str, reason: str, site: Path) -> None:
+    install(site, "bad-one", module="bad_one", source=source, points={"bad": f"bad_one:{value}"})
+    said: list[str] = []
+    assert ["mxnet", "oneflow", "pytorch"] == list(load_adapters(report=said.append))
+    (line,) = said
+    assert line.startswith("adapter 'bad' of package bad-one cannot be used: ")
+    assert reason in line
+
+
+def test_two_packages_of_one_name_are_refused(site: Path) -> None:
+    for package in ("first", "second"):
+        module = f"{package}_module"
+        source = GOOD.format(name="same")
+        install(site, package, module=module, source=source, points={"same": f"{module}:ADAPTER"})
+    with pytest.raises(UserError) as caught:
+        adapters_from(points_of(site), report=lambda _: None)
+    assert "adapter 'same' is registered 2 times, by packages first, second; uninstall all but one" == str(
+        caught.value
+    )
+
+
+def test_a_package_listed_twice_is_one(site: Path) -> None:
+    install(
+        site,
+        "good-one",
+        module="good_one",
+        source=GOOD.format(name="good"),
+        points={"good": "good_one:ADAPTER"},
+    )
+    assert ["good"] == list(adapters_from(points_of(site) * 2, report=lambda _: None))
