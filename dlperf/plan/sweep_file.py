@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from dlperf.model import Model
-from dlperf.plan.case import DeviceKind, Measure, OptionValue, Parallelism, Precision, Topology
+from dlperf.plan.case import Measure, Parallelism, Precision, Topology
 from dlperf.plan.validation import unknown
 
 if TYPE_CHECKING:
@@ -170,7 +170,11 @@ class _OrText:
 
 FrameworkReference = Annotated[FrameworkEntry, BeforeValidator(_framework_reference), _OrText()]
 SampleRatio = Annotated[float, Field(gt=0, le=1)]
-Options = dict[str, dict[str, OptionValue]]  # by framework; each adapter says which it knows
+Options = dict[str, Any]  # by framework; the adapter's own model says what may stand there
+Threads = Annotated[
+    Annotated[PositiveInt, Tag("count")] | Annotated[Literal["auto"], Tag("word")],
+    Discriminator(lambda value: "word" if isinstance(value, str) else "count"),
+]
 
 
 class Axes(Model):
@@ -255,8 +259,8 @@ class SweepFile(Axes):
     batch_size_per_device: OneOrMore[Count]
     precision: OneOrMore[Precision] = ("fp32",)
     options: Options = Field(default_factory=dict)
-    device: DeviceKind | Literal["auto"] = "auto"
-    threads_per_device: PositiveInt | Literal["auto"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads_per_device: Threads = "auto"
     exclude: tuple[Exclude, ...] = ()
     include: tuple[Include, ...] = ()
     measure: SweepMeasure = SweepMeasure()
