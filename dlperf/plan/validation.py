@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
-# A misspelling may lose half of a long name ('batchsize' for 'batch_size_per_device').
-_SIMILAR = 0.5
+# So many letters of a word are enough to name the longer one that holds them ('warmup').
+_PART = 4
 
 
 def validate(
@@ -44,7 +44,9 @@ def problems_of(
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the known word closest to `word`, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=_SIMILAR)
+    known = list(known)
+    holding = [name for name in known if len(word) >= _PART and word.lower() in name.lower()]
+    close = holding[:1] or difflib.get_close_matches(word, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
