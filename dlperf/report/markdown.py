@@ -24,9 +24,10 @@ class Markdown(str):
 # Where a backslash is not enough: `|` ends a table cell even behind one in some renderers, HTML is HTML, and
 # GitHub reads $...$ as a formula.
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "$": "<span>$</span>"}
-_BACKSLASHED = re.compile(r"([\\`*_{}\[\]~!])")
+# An underscore within a word marks up nothing.
+_BACKSLASHED = re.compile(r"([\\`*{}\[\]~!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 # These mark up only where a line begins.
-_LINE_START = re.compile(r"^(\s*)(#|[-+=](?=\s|$|-|=)|\d+(?=[.)]))")
+_LINE_START = re.compile(r"^(#|[-+=](?=[\s=-]|$)|\d+(?=[.)](?:\s|$)))")
 
 
 def escape(text: str) -> Markdown:
@@ -37,8 +38,13 @@ def escape(text: str) -> Markdown:
 
 
 def _escape_line_start(match: re.Match[str]) -> str:
-    space, mark = match.groups()
-    return f"{space}&#{ord(mark[0])};{mark[1:]}"
+    mark = match[1]
+    return f"&#{ord(mark[0])};{mark[1:]}"
+
+
+def fill(text: str, **values: object) -> Markdown:
+    """Our own markup with values in its {places}, each escaped."""
+    return Markdown(text.format(**{name: escape(str(value)) for name, value in values.items()}))
 
 
 def code(text: str) -> Markdown:

@@ -1,0 +1,171 @@
+"""What a report says, before it has a form: built from results alone, so that equal results say the same."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dlperf import __version__
+from dlperf.report.comparison import Comparison, canonical_workload, comparisons
+from dlperf.report.environment import EnvironmentTable, environment_tables
+from dlperf.report.method import Method, method
+from dlperf.report.notes import comparison_notes, report_notes
+from dlperf.report.tables import ceilings, gaps_table, inside_table, repeats_table, throughput_table
+from dlperf.results.rows import speedups
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from dlperf.report.markdown import Markdown, Table
+    from dlperf.results.query import Loaded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """One comparison as a report shows it; `slug` is of [a-z0-9-] only and unique in the report."""
+
+    slug: str
+    title: str
+    settings: tuple[tuple[str, str], ...]
+    alignment: str
+    findings: tuple[str, ...]
+    notes: tuple[Markdown, ...]
+    throughput: Table
+    repeats: Table | None
+    inside: Table | None
+    comparison: Comparison
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A whole report."""
+
+    title: str
+    dlperf_version: str
+    cases: int
+    runs: int
+    failed_runs: int
+    notes: tuple[Markdown, ...]
+    sections: tuple[Section, ...]
+    gaps: Table | None
+    method: Method
+    environments: tuple[EnvironmentTable, ...]
+    skipped: tuple[str, ...]
+
+
+def document(loaded: Loaded, *, titles: Mapping[str, str], alignment: Mapping[str, str]) -> Document:
+    """The report of some results.
+
+    Args:
+        loaded: the results and their cases' figures.
+        titles: frameworks as their makers write them, by name.
+        alignment: by experiment, one line on whether its frameworks are proven to compute the same.
+    """
+    results, figures = loaded.results, loaded.figures
+    made = comparisons(figures, speedups(figures), titles=titles)
+    best = ceilings(figures)
+    slugs = _unique(_slug(comparison) for comparison in made)
+    return Document(
+        title=" and ".join(sweep.resolve().name for sweep in results.sweeps),
+        dlperf_version=__version__,
+        cases=len(figures),
+        runs=len(results.runs),
+        failed_runs=sum(run.result.figures is None for run in results.runs),
+        notes=report_notes(loaded, made),
+        sections=tuple(
+            _section(comparison, slug=slug, best=best, alignment=alignment)
+            for comparison, slug in zip(made, slugs, strict=True)
+        ),
+        gaps=gaps_table(made),
+        method=method(loaded),
+        environments=environment_tables(loaded, titles=titles),
+        skipped=tuple(
+            f"{skipped.path.parent.name}/{skipped.path.name}: {skipped.why}" for skipped in results.skipped
+        ),
+    )
+
+
+def _section(
+    comparison: Comparison, *, slug: str, best: Mapping[tuple[str, int], float], alignment: Mapping[str, str]
+) -> Section:
+    measured = any(figure.summary is not None for figure in comparison.figures)
+    experiment = comparison.sample.workload.experiment
+    return Section(
+        slug=slug,
+        title=f"{experiment}, {_words(comparison.sample.parallelism)}",
+        settings=tuple(_settings(comparison)),
+        alignment=alignment[experiment],
+        findings=tuple(_findings(comparison)),
+        notes=comparison_notes(comparison, ceilings=best),
+        throughput=throughput_table(comparison),
+        repeats=repeats_table(comparison) if measured else None,
+        inside=inside_table(comparison, ceilings=best) if measured else None,
+        comparison=comparison,
+    )
+
+
+def _words(parallelism: str) -> str:
+    return {"data": "data parallel", "model": "model parallel", "partial_fc": "Partial FC"}[parallelism]
+
+
+def _settings(comparison: Comparison) -> Iterator[tuple[str, str]]:
+    """What every case of a table has in common."""
+    case, row = comparison.sample, comparison.rows[0]
+    yield "workload", canonical_workload(case)
+    if not comparison.varying("num_classes"):
+        yield "classes", str(row.num_classes)
+    if not comparison.varying("precision"):
+        yield "precision", row.precision
+    if row.sample_ratio and not comparison.varying("sample_ratio"):
+        yield "sample ratio", f"{row.sample_ratio:g}"
+    yield "device", case.device
+    yield "threads a device", str(case.threads_per_device)
+    yield "hardware", comparison.hardware
+
+
+def _findings(comparison: Comparison) -> Iterator[str]:
+    """The result in a sentence: which framework has the largest median in how many rows that have several."""
+    contests = []
+    for row in comparison.rows:
+        rates = {
+            arm: figure.summary.median
+            for arm in comparison.arms
+            if (figure := comparison.cases.get((row, arm))) is not None and figure.summary is not None
+        }
+        if len(rates) > 1:
+            contests.append(rates)
+    if not contests:
+        return
+    wins = [max(rates, key=lambda arm: rates[arm]) for rates in contests]
+    for arm in sorted(set(wins), key=lambda arm: (-wins.count(arm), arm)):
+        margins = sorted(
+            rates[arm] / max(rate for other, rate in rates.items() if other != arm)
+            for rates, winner in zip(contests, wins, strict=True)
+            if winner == arm
+        )
+        ahead = f"{margins[0]:.2f}" if len(margins) == 1 else f"{margins[0]:.2f} to {margins[-1]:.2f}"
+        yield (
+            f"{comparison.label(arm)} has the highest median in {wins.count(arm)} of {len(contests)} rows, "
+            f"{ahead} times the next"
+        )
+
+
+def _slug(comparison: Comparison) -> str:
+    case = comparison.sample
+    return (
+        re.sub(r"[^a-z0-9]+", "-", f"{case.workload.experiment}-{case.parallelism}".lower()).strip("-")
+        or "table"
+    )
+
+
+def _unique(slugs: Iterable[str]) -> list[str]:
+    """Each slug once: the second `y1-data` becomes `y1-data-2`."""
+    taken: dict[str, None] = {}
+    for slug in slugs:
+        number, name = 1, slug
+        while name in taken:
+            number += 1
+            name = f"{slug}-{number}"
+        taken[name] = None
+    return list(taken)

@@ -1,0 +1,111 @@
+"""What the results ran on and with, as tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dlperf.report.markdown import Column, Table
+from dlperf.results.environment import UNKNOWN_HARDWARE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from dlperf.results.environment import RunEnvironment
+    from dlperf.results.query import Loaded
+    from dlperf.results.store import StoredRun
+
+_LONGEST_VALUE = 160
+# Stated in the first columns already.
+_NOT_AGAIN = {"name", "version", "python"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentTable:
+    """One kind of hardware: its machines, and the frameworks that ran on it."""
+
+    hardware: str
+    machine: Table
+    software: Table
+
+
+def environment_tables(loaded: Loaded, *, titles: Mapping[str, str]) -> tuple[EnvironmentTable, ...]:
+    """One entry for each kind of hardware that the runs name, in alphabetical order."""
+    by_hardware: dict[str, list[StoredRun]] = {}
+    for run in loaded.results.runs:
+        by_hardware.setdefault(run.hardware, []).append(run)
+    return tuple(
+        EnvironmentTable(
+            hardware=hardware,
+            machine=_two_columns("machine", _machine(runs)),
+            software=_software(runs, titles),
+        )
+        for hardware, runs in sorted(by_hardware.items())
+    )
+
+
+def _two_columns(heading: str, facts: Iterable[tuple[str, str]]) -> Table:
+    columns = (Column(heading=heading), Column(heading=""))
+    return Table(columns=columns, rows=tuple((name, value) for name, value in facts if value))
+
+
+def _machine(runs: Sequence[StoredRun]) -> Iterator[tuple[str, str]]:
+    environments = [run.environment for run in runs if run.environment is not None]
+    nodes = [node for environment in environments for node in environment.nodes]
+    yield "hardware", runs[0].hardware
+    if not environments:
+        yield "environment", f"{UNKNOWN_HARDWARE}: the run folders hold no environment.json that can be read"
+    yield (
+        "hosts",
+        _each(host for run in runs for host in run.result.nodes) or _each(node.host for node in nodes),
+    )
+    yield "operating system", _each(node.system or "" for node in nodes)
+    yield "kernel", _each(node.kernel or "" for node in nodes)
+    yield "driver", _each(node.driver or "" for node in nodes)
+    yield "threads a device", _each(str(run.result.case.threads_per_device) for run in runs)
+    yield "cores of a rank", _each(_affinity(environment) for environment in environments)
+    yield "dlperf", _each(_harness(environment) for environment in environments)
+    started = sorted(run.result.started_at for run in runs if run.result.started_at)
+    yield "first and last start", " to ".join(dict.fromkeys((started[0], started[-1]))) if started else ""
+
+
+def _affinity(environment: RunEnvironment) -> str:
+    if not environment.cpus:
+        return "not bound"
+    return "; ".join(f"rank {rank}: {','.join(map(str, cpus))}" for rank, cpus in environment.cpus.items())
+
+
+def _harness(environment: RunEnvironment) -> str:
+    commit = f" at {environment.git_commit}" if environment.git_commit else ""
+    return f"{environment.dlperf_version}{commit}"
+
+
+def _each(values: Iterable[str]) -> str:
+    """The different values, in the order in which they first appear."""
+    return ", ".join(dict.fromkeys(value for value in values if value))
+
+
+def _software(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table:
+    """What each framework's version said about itself; a fact that changed has several values."""
+    facts: dict[tuple[str, str], dict[str, dict[str, None]]] = {}
+    for run in runs:
+        result = run.result
+        said = facts.setdefault((result.case.framework, result.case.version), {})
+        for name, value in _facts(run):
+            said.setdefault(name, {})[value] = None
+    rows = []
+    for (framework, version), said in sorted(facts.items()):
+        installed = " / ".join(said.get("version", {})) or "not said"
+        python = " / ".join(said.get("python", {})) or "not said"
+        other = "; ".join(
+            f"{name} {' / '.join(values)}" for name, values in said.items() if name not in _NOT_AGAIN
+        )
+        rows.append((titles.get(framework, framework), version, installed, python, other))
+    headings = ("framework", "asked for", "version that ran", "Python", "what else it said about itself")
+    return Table(columns=tuple(Column(heading=heading) for heading in headings), rows=tuple(rows))
+
+
+def _facts(run: StoredRun) -> Iterator[tuple[str, str]]:
+    for name, value in run.result.engine.facts.items():
+        text = str(value)
+        yield name, text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "..."

@@ -1,0 +1,128 @@
+"""What a reader must know before believing a table: a closed set of notes, each with what to do about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dlperf.report.markdown import Markdown, fill
+from dlperf.report.numbers import plural
+from dlperf.report.tables import share_of_ceiling
+from dlperf.results.statistics import FEWEST_RUNS_FOR_SPREAD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from dlperf.report.comparison import Comparison
+    from dlperf.results.query import Loaded
+
+# With fewer, the spread of the runs is too badly known to call two cases different (docs/statistics.md).
+FEWEST_RUNS_FOR_A_VERDICT = 4
+
+
+def report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> tuple[Markdown, ...]:
+    """Notes on the report as a whole."""
+    return tuple(_report_notes(loaded, comparisons))
+
+
+def _report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> Iterator[Markdown]:
+    if any(figure.case.device == "cpu" for figure in loaded.figures):
+        yield Markdown(
+            "Devices here are CPU cores. Such topologies prove that the programs and the harness are correct, "
+            "never how a framework scales; nothing here predicts a GPU."
+        )
+    hardware = {comparison.hardware for comparison in comparisons}
+    if len(hardware) > 1:
+        yield fill(
+            "The results come from {count} kinds of hardware. Each has tables of its own; no ratio is taken "
+            "between them.",
+            count=len(hardware),
+        )
+    failed = sum(len(figure.failed) for figure in loaded.figures)
+    missing = sum(figure.missing_runs for figure in loaded.figures)
+    if failed or missing:
+        yield fill(
+            "{failed} failed, {missing} missing: see [Cells without a number](#cells-without-a-number).",
+            failed=plural(failed, "run"),
+            missing=plural(missing, "planned run"),
+        )
+
+
+def comparison_notes(
+    comparison: Comparison, *, ceilings: Mapping[tuple[str, int], float]
+) -> tuple[Markdown, ...]:
+    """Notes on one table."""
+    return (
+        *_place_notes(comparison),
+        *_runs_notes(comparison),
+        *_engine_notes(comparison),
+        *_ceiling_notes(comparison, ceilings),
+    )
+
+
+def _place_notes(comparison: Comparison) -> Iterator[Markdown]:
+    if comparison.apart:
+        yield fill(
+            "Not comparable with the other tables of this experiment and parallelism, and in no ratio with "
+            "them. What is different here: {what}.",
+            what="; ".join(comparison.apart),
+        )
+    if len(comparison.sweeps) > 1:
+        yield fill(
+            "The cases come from {count} sweeps that did not run interleaved ({names}): a ratio between "
+            "frameworks may also hold what changed on the machine in between.",
+            count=len(comparison.sweeps),
+            names=", ".join(sweep.name for sweep in comparison.sweeps),
+        )
+
+
+def _runs_notes(comparison: Comparison) -> Iterator[Markdown]:
+    fewest = min((len(figure.good) for figure in comparison.figures if figure.good), default=None)
+    if fewest is None or fewest >= FEWEST_RUNS_FOR_A_VERDICT:
+        return
+    if fewest < FEWEST_RUNS_FOR_SPREAD:
+        yield Markdown(
+            "A case with one good run has no spread and no interval; a difference from it may be noise. "
+            "`dlperf run SWEEP --repeats 5` adds runs."
+        )
+    else:
+        yield fill(
+            "With {fewest} good runs the interval of a case is wide; `dlperf run SWEEP --repeats 5` adds some.",
+            fewest=fewest,
+        )
+
+
+def _engine_notes(comparison: Comparison) -> Iterator[Markdown]:
+    odd: dict[str, None] = {}
+    threads: dict[str, None] = {}
+    imported: dict[str, None] = {}
+    for (_, arm), figure in sorted(comparison.cases.items()):
+        label = comparison.label(arm)
+        for result in (run.result for run in figure.runs):
+            if result.figures is not None and result.reason:
+                odd[f"{label}, {figure.case.topology}: {result.reason}"] = None
+            had = result.engine.facts.get("threads")
+            if isinstance(had, int) and had != figure.case.threads_per_device:
+                threads[f"{label} ran with {had}"] = None
+            if result.imported is not None:
+                imported[f"{label} ({result.imported.dialect}, method {result.imported.method})"] = None
+    if odd:
+        yield fill("Odd runs, counted all the same: {runs}.", runs="; ".join(odd))
+    if threads:
+        yield fill(
+            "Every engine was to use {asked} a device, but {which}. Do not trust a ratio to it.",
+            asked=plural(comparison.sample.threads_per_device, "thread"),
+            which="; ".join(threads),
+        )
+    if imported:
+        yield fill("Imported from logs of other programs: {which}.", which="; ".join(imported))
+
+
+def _ceiling_notes(comparison: Comparison, ceilings: Mapping[tuple[str, int], float]) -> Iterator[Markdown]:
+    shares = (share_of_ceiling(figure, ceilings) for figure in comparison.figures)
+    above = sum(share is not None and share > 1 for share in shares)
+    if above:
+        yield fill(
+            "More model FLOP/s than the best measured matrix product in {cases}: model FLOPs count the "
+            "textbook convolution, and an algorithm such as Winograd needs fewer.",
+            cases=plural(above, "case"),
+        )
