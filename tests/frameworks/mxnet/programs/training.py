@@ -1,0 +1,36 @@
+"""CASE_FILE, STEPS: train that often on one batch, waiting at once and one step behind; losses and arrays."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from frameworks.common.case import read_case
+from frameworks.common.data import Batch, batches
+from frameworks.mxnet.train import MXNetTrainer, initial_arrays
+
+
+def losses_behind(trainer: MXNetTrainer, batch: Batch, steps: int) -> list[float]:
+    """As the measured loop does it: the next step is queued before the last one's loss is read."""
+    losses, running = [], None
+    for iteration in range(steps):
+        started = trainer.step(batch, iteration)
+        if running is not None:
+            losses.append(running.wait())
+        running = started
+    return [*losses, running.wait()]
+
+
+def main() -> None:
+    case, steps = read_case(sys.argv[1]), int(sys.argv[2])
+    (batch,) = batches(case, 0, 1)
+    trainer = MXNetTrainer(case, initial_arrays(case))
+    at_once = [trainer.step(batch, iteration).wait() for iteration in range(steps)]
+    results = {f"array/{name}": array.data().asnumpy() for name, array in trainer.arrays.items()}
+    again = MXNetTrainer(case, initial_arrays(case))
+    behind = losses_behind(again, batch, steps)
+    np.savez(sys.argv[3], at_once=at_once, behind=behind, **results)
+
+
+main()
