@@ -1,0 +1,105 @@
+"""`dlperf run`: train the cases of a sweep and store the results."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dlperf.cli.selection import plan_of, sweep_options
+
+if TYPE_CHECKING:
+    from dlperf.plan.plan import Plan
+
+_EPILOG = """\b
+Examples:
+  dlperf run quickstart
+  dlperf run sweeps/r100_emore.yaml --dry-run
+  dlperf run r100_emore --only framework=mxnet,pytorch -k 'nodes==1' --repeats 3
+  dlperf run quickstart --retry-failed
+
+SWEEP is a path, or the name of a file in ./sweeps or of a sweep that ships with dlperf.
+
+Starting again goes on where it ended: runs with a result are not made again, failed ones only with
+--retry-failed. Ctrl-C stops the current run and all its processes and keeps what is done.
+
+Exit codes: 0 every run is ok, 2 wrong input, 3 some cases failed or could not be started,
+5 infrastructure, 130 Ctrl-C, 143 SIGTERM."""
+
+
+@click.command(epilog=_EPILOG)
+@sweep_options
+@click.option(
+    "--results", type=click.Path(path_type=Path), help="Where results go.  [default: results/SWEEP]"
+)
+@click.option(
+    "--repeats", type=click.IntRange(min=1), help="Runs of each case, in place of the sweep's number."
+)
+@click.option("--retry-failed", is_flag=True, help="Make failed runs again.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and every process, and run nothing.")
+@click.option("--no-wait", is_flag=True, help="Fail at once where another dlperf measures on this machine.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    sweep: str,
+    expression: str | None,
+    only: tuple[str, ...],
+    exclude: tuple[str, ...],
+    settings: tuple[str, ...],
+    axes: tuple[str, ...],
+    results: Path | None,
+    repeats: int | None,
+    retry_failed: bool,
+    dry_run: bool,
+    no_wait: bool,
+    as_json: bool,
+) -> None:
+    """Train the cases of SWEEP, one after the other, and store every run under the results folder."""
+    from dlperf.plan.selection import select
+
+    more = (f"measure.repeats={repeats}",) if repeats is not None else ()
+    whole = plan_of(sweep, settings=(*settings, *more), axes=axes)
+    folder = results or Path("results") / whole.sweep
+
+    def selected(plan: Plan) -> Plan:
+        return select(plan, expression=expression, only=only, exclude=exclude)
+
+    if dry_run:
+        _show(selected(whole), folder)
+        return
+    selected(whole)  # a selection that is wrong ends here, before anything is written
+    _warn_of_misspelt_variables()
+
+    from dlperf.cli.run_sweep import run_sweep
+    from dlperf.running.interrupts import Interrupted
+
+    try:
+        code = run_sweep(
+            whole, folder, selected=selected, retry_failed=retry_failed, wait=not no_wait, as_json=as_json
+        )
+    except Interrupted as interrupted:
+        click.echo(
+            f"stopped; what is done is kept in {folder}, and starting again goes on from there", err=True
+        )
+        code = interrupted.exit_code
+    ctx.exit(code)
+
+
+def _show(plan: Plan, folder: Path) -> None:
+    from dlperf.adapters.registry import load_adapters
+    from dlperf.cli.plan_view import known_seconds, plan_text
+    from dlperf.running.commands import commands_text
+
+    click.echo(plan_text(plan, seconds=known_seconds(folder)))
+    click.echo(commands_text(plan, adapters=load_adapters(), results=folder), nl=False)
+
+
+def _warn_of_misspelt_variables() -> None:
+    from dlperf.running.variables import misspelt
+
+    for name, prefix in misspelt(os.environ).items():
+        click.echo(f"warning: the variable {name} reaches no engine; did you mean {prefix}...?", err=True)

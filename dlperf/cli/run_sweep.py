@@ -1,0 +1,146 @@
+"""The course of `dlperf run`: locks, frozen plan, environments, runs, summary."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from dlperf.adapters.registry import load_adapters
+from dlperf.cli.plan_view import known_seconds
+from dlperf.cli.run_progress import progress_for_terminal
+from dlperf.cli.tables import rendered
+from dlperf.plan.lock import freeze
+from dlperf.results.schema import Status
+from dlperf.running.interrupts import Interrupts
+from dlperf.running.locks import results_folder, whole_machine
+from dlperf.running.runner import Runner
+from dlperf.running.scheduler import Scheduler, must_fit, pending_runs, stored_results
+from dlperf.running.transports.local import LocalTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from dlperf.plan.plan import Plan
+    from dlperf.running.progress import Progress
+    from dlperf.running.scheduler import StoredResult
+
+EXIT_OK, EXIT_SOME_FAILED = 0, 3
+
+
+def run_sweep(
+    whole: Plan,
+    folder: Path,
+    *,
+    selected: Callable[[Plan], Plan],
+    retry_failed: bool,
+    wait: bool,
+    as_json: bool,
+) -> int:
+    """Freeze the plan in `folder`, make the selected runs that are missing, print the summary; the exit code.
+
+    Raises:
+        Interrupted: a signal; what is done is stored and nothing is left running.
+        DlperfError: wrong input, or the infrastructure failed.
+    """
+    interrupts = Interrupts(say=_say)
+    with interrupts.taken(), results_folder(folder):
+        plan = selected(freeze(whole, folder))
+        runs = pending_runs(plan, results=folder, retry_failed=retry_failed)
+        if runs:
+            progress = progress_for_terminal(
+                known_seconds=known_seconds(folder), cases=[run.case_id for run in runs]
+            )
+            adapters = load_adapters()
+            must_fit(plan, adapters)
+            scheduler = Scheduler(plan=plan, results=folder, adapters=adapters, progress=progress)
+            scheduler.prepare(runs)
+            with whole_machine(wait=wait, say=progress.message):
+                progress.planned(total=len(plan.runs), done=len(plan.runs) - len(runs))
+                try:
+                    scheduler.run(runs, runner=_runner(plan, interrupts, progress))
+                finally:
+                    progress.finished()
+    stored = stored_results(plan, results=folder)
+    click.echo(_as_json(plan, stored, folder) if as_json else _summary(plan, stored, folder), nl=False)
+    good = all(item.result.status is Status.OK for item in stored)
+    return EXIT_OK if good and stored and len(stored) == len(plan.runs) else EXIT_SOME_FAILED
+
+
+def _runner(plan: Plan, interrupts: Interrupts, progress: Progress) -> Runner:
+    return Runner(transport=LocalTransport(), limits=plan.limits, interrupts=interrupts, progress=progress)
+
+
+def _say(text: str) -> None:
+    click.echo(f"\ndlperf: {text}", err=True)
+
+
+def _bad(stored: Sequence[StoredResult]) -> list[StoredResult]:
+    return [item for item in stored if item.result.status is not Status.OK]
+
+
+def _summary(plan: Plan, stored: Sequence[StoredResult], folder: Path) -> str:
+    counts = Counter(item.result.status for item in stored)
+    parts = [f"{counts[status]} {status}" for status in Status if counts[status]]
+    lines = [f"{plan.sweep}: {len(stored)} of {len(plan.runs)} runs: {', '.join(parts) or 'none'}"]
+    left_out = Counter(item.status for item in plan.cases if item.reason is not None)
+    if left_out:
+        known_before = ", ".join(f"{count} {status}" for status, count in left_out.items())
+        lines.append(f"cases that were not planned: {known_before} (why: dlperf plan {plan.sweep})")
+    bad = _bad(stored)
+    if bad:
+        lines += ["", rendered(_failures(bad)).rstrip()]
+        if any(item.result.status is not Status.NOT_MEASURED for item in bad):
+            lines.append(f"Once the cause is gone: dlperf run {plan.sweep} --retry-failed")
+    next_command = shlex.join(["dlperf", "report", str(folder), "--out", "report.md"])
+    return "\n".join([*lines, "", f"Next: {next_command}"]) + "\n"
+
+
+def _failures(bad: Sequence[StoredResult]) -> Table:
+    """Runs of one case that failed for the same reason stand on one line."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("case", "runs", "status", "reason", "evidence"):
+        table.add_column(heading)
+    groups: dict[tuple[str, str, str], list[StoredResult]] = {}
+    for item in bad:
+        result = item.result
+        key = (result.case.case_id, str(result.status), result.reason or "")
+        groups.setdefault(key, []).append(item)
+    for (case_id, status, reason), items in groups.items():
+        runs = " ".join(f"r{item.result.repeat}" for item in items)
+        table.add_row(*map(Text, (case_id, runs, status, reason, _evidence(items[0]))))
+    return table
+
+
+def _evidence(item: StoredResult) -> str:
+    return f"{item.folder}/{item.result.evidence}" if item.result.evidence else ""
+
+
+def _as_json(plan: Plan, stored: Sequence[StoredResult], folder: Path) -> str:
+    runs: list[dict[str, Any]] = [
+        {
+            "case_id": item.result.case.case_id,
+            "repeat": item.result.repeat,
+            "status": item.result.status,
+            "reason": item.result.reason,
+            "evidence": item.result.evidence,
+            "samples_per_sec": item.result.figures.samples_per_sec if item.result.figures else None,
+            "seconds": item.result.seconds,
+            "folder": str(item.folder),
+        }
+        for item in stored
+    ]
+    content = {
+        "sweep": plan.sweep,
+        "results": str(folder),
+        "planned_runs": len(plan.runs),
+        "counts": Counter(item.result.status for item in stored),
+        "runs": runs,
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

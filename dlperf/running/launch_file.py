@@ -1,0 +1,69 @@
+"""`launch.json`: what the supervisor of a node is told. docs/architecture.md, "Supervisor", describes it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+from pydantic import Field
+
+from dlperf.model import Model
+from dlperf.running.variables import INHERITED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dlperf.adapters.base import Place, RankCommand
+    from dlperf.plan.case import Case
+    from dlperf.plan.sweep_file import Limits
+
+LAUNCH_SCHEMA_VERSION: Final = 1
+LEASE_SECONDS: Final = 10.0
+GRACE_SECONDS: Final = 3.0
+
+
+class RankProcess(Model):
+    """One process to start; `env` is added to what is inherited, `cpus` empty leaves it unbound."""
+
+    rank: int
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cpus: tuple[int, ...]
+    log: str
+
+
+class LaunchFile(Model):
+    """The processes of one node and their limits; a limit of None does not exist."""
+
+    schema_version: Literal[1] = LAUNCH_SCHEMA_VERSION
+    case_id: str
+    node_rank: int
+    ranks: tuple[RankProcess, ...]
+    inherit: tuple[str, ...] = Field(default=INHERITED)  # patterns of variables of the node's environment
+    time_limit_seconds: float | None
+    stall_limit_seconds: float | None
+    lease_seconds: float | None = LEASE_SECONDS
+    grace_seconds: float = GRACE_SECONDS
+
+
+def launch_file(
+    case: Case, *, places: Sequence[Place], commands: Sequence[RankCommand], limits: Limits, node_rank: int
+) -> LaunchFile:
+    """The launch file of one node; `commands` are in the order of `places`, those of the whole case."""
+    ranks = (
+        RankProcess(
+            rank=place.rank,
+            argv=command.argv,
+            env=command.env,
+            cpus=place.cpus,
+            log=f"logs/rank{place.rank}.log",
+        )
+        for place, command in zip(places, commands, strict=True)
+        if place.node_rank == node_rank
+    )
+    return LaunchFile(
+        case_id=case.case_id,
+        node_rank=node_rank,
+        ranks=tuple(ranks),
+        time_limit_seconds=limits.time,
+        stall_limit_seconds=limits.stall,
+    )

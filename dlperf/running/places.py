@@ -1,0 +1,83 @@
+"""Where the ranks of a case run: which cores, which port."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlperf.adapters.base import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dlperf.plan.case import Case
+
+_TOPOLOGY = "/sys/devices/system/cpu/cpu{cpu}/topology/{item}"
+
+# (package, core): logical CPUs with the same pair share one core.
+Core = tuple[int, int]
+
+
+def local_places(case: Case, *, port: int) -> tuple[Place, ...]:
+    """The places of a case that runs on this machine alone."""
+    devices = case.topology.devices_per_node
+    bindings = bind(physical_cores(), ranks=devices, threads=case.threads_per_device)
+    return tuple(
+        Place(
+            rank=rank,
+            local_rank=rank,
+            node_rank=0,
+            cpus=cpus,
+            master_address="127.0.0.1",
+            master_port=port,
+        )
+        for rank, cpus in enumerate(bindings)
+    )
+
+
+def bind(cores: Mapping[int, Core], *, ranks: int, threads: int) -> tuple[tuple[int, ...], ...]:
+    """Logical CPUs for each rank, `threads` each and none twice; () for all where there are too few.
+
+    Neighbours in one package go to one rank. Every thread gets a core of its own while these last; only when
+    there are more threads than cores do two share one, and then two of the same rank.
+
+    Args:
+        cores: logical CPU -> its core, for the CPUs that may be used.
+        ranks: processes.
+        threads: of each.
+    """
+    wanted = ranks * threads
+    by_core: dict[Core, list[int]] = {}
+    for cpu in sorted(cores, key=lambda cpu: (cores[cpu], cpu)):
+        by_core.setdefault(cores[cpu], []).append(cpu)
+    first = [siblings[0] for siblings in by_core.values()]
+    line = first if wanted <= len(first) else [cpu for siblings in by_core.values() for cpu in siblings]
+    if wanted > len(line):
+        return ((),) * ranks
+    return tuple(tuple(sorted(line[rank * threads : (rank + 1) * threads])) for rank in range(ranks))
+
+
+def physical_cores() -> dict[int, Core]:
+    """The logical CPUs that this process may use and the core of each; a CPU that does not say is its own."""
+    return {cpu: _core_of(cpu) for cpu in sorted(os.sched_getaffinity(0))}
+
+
+def _core_of(cpu: int) -> Core:
+    with suppress(OSError, ValueError):
+        package, core = (
+            int(Path(_TOPOLOGY.format(cpu=cpu, item=item)).read_text())
+            for item in ("physical_package_id", "core_id")
+        )
+        return package, core
+    return 0, cpu
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
