@@ -1,0 +1,154 @@
+"""A frozen plan resumes, grows, or is refused with what changed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dlperf.errors import UserError
+from dlperf.plan.load import load_sweep
+from dlperf.plan.lock import LOCK_NAME, compare_plans, freeze, read_lock, write_lock
+from dlperf.plan.plan import Plan, make_plan
+from dlperf.plan.settings import Setting, axis_setting, value_setting
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dlperf.machine import Machine
+
+SWEEP = """\
+experiment: quickstart
+frameworks: [mxnet==1.9.1, {name: oneflow, version: 0.9.0, python: /opt/of/bin/python}]
+topology: [1n1g, 1n2g]
+batch_size_per_device: 8
+exclude: [{when: {framework: mxnet, topology: 1n2g}, why: slow}]
+options: {mxnet: {fast: true, level: 2}}
+measure: {repeats: 3}
+"""
+
+
+class Project:
+    """A folder with a sweep file that can be planned again and again."""
+
+    def __init__(self, folder: Path, adapters: Any, machine: Machine) -> None:
+        self.folder, self.adapters, self.machine = folder, adapters, machine
+
+    def plan(self, text: str = SWEEP, *given: Setting) -> Plan:
+        (self.folder / "s.yaml").write_text(text)
+        sweep = load_sweep("s.yaml", adapters=self.adapters, settings=given, folder=self.folder)
+        return make_plan(sweep, adapters=self.adapters, machine=self.machine)
+
+
+@pytest.fixture
+def project(tmp_path: Path, adapters: Any, laptop: Machine) -> Project:
+    return Project(tmp_path, adapters, laptop)
+
+
+def test_a_plan_is_the_same_after_writing_and_reading(project: Project, tmp_path: Path) -> None:
+    plan = project.plan()
+    write_lock(plan, tmp_path / "results" / LOCK_NAME)
+    assert plan == read_lock(tmp_path / "results" / LOCK_NAME)
+    assert [LOCK_NAME] == [path.name for path in (tmp_path / "results").iterdir()]  # nothing left beside it
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@given(
+    topology=st.lists(st.sampled_from(["1n1g", "1n2g", "4n8g"]), min_size=1, max_size=3, unique=True),
+    precision=st.sampled_from(["fp32", "fp16", "bf16"]),
+    order=st.sampled_from(["interleaved", "sequential", "shuffled"]),
+    repeats=st.integers(1, 9),
+    seed=st.integers(0, 2**40),
+)
+def test_any_plan_survives_the_file(
+    project: Project, tmp_path: Path, topology: list[str], precision: str, order: str, repeats: int, seed: int
+) -> None:
+    plan = project.plan(
+        SWEEP,
+        axis_setting(f"topology={','.join(topology)}"),
+        *map(
+            value_setting,
+            (f"precision={precision}", f"order={order}", f"measure.repeats={repeats}", f"seed={seed}"),
+        ),
+    )
+    write_lock(plan, tmp_path / LOCK_NAME)
+    assert plan == read_lock(tmp_path / LOCK_NAME)
+    assert [] == list(compare_plans(plan, read_lock(tmp_path / LOCK_NAME)))
+
+
+def test_an_unchanged_plan_resumes_and_leaves_the_file_alone(project: Project, tmp_path: Path) -> None:
+    frozen = freeze(project.plan(), tmp_path)
+    before = (tmp_path / LOCK_NAME).stat().st_mtime_ns
+    assert frozen == freeze(project.plan(f"# a comment\n{SWEEP}"), tmp_path).model_copy(
+        update={"sources": frozen.sources}
+    )
+    assert before == (tmp_path / LOCK_NAME).stat().st_mtime_ns
+
+
+def test_more_repeats_extend_the_plan(project: Project, tmp_path: Path) -> None:
+    freeze(project.plan(), tmp_path)
+    plan = freeze(project.plan(SWEEP, value_setting("measure.repeats=5")), tmp_path)
+    assert 5 * len(plan.runnable) == len(plan.runs)
+    assert 5 == read_lock(tmp_path / LOCK_NAME).repeats
+
+
+def test_fewer_repeats_run_less_and_keep_the_file(project: Project, tmp_path: Path) -> None:
+    freeze(project.plan(), tmp_path)
+    assert 1 == freeze(project.plan(SWEEP, value_setting("measure.repeats=1")), tmp_path).repeats
+    assert 3 == read_lock(tmp_path / LOCK_NAME).repeats
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "shown"),
+    [
+        ("device: 8", "device: 16", ["-batch_size_per_device: 8", "+batch_size_per_device: 16"]),
+        ("seed: 0", "seed: 1", []),
+        ("why: slow", "why: slow}, {when: {framework: oneflow, topology: 1n2g}, why: also", []),
+        ("/opt/of", "/opt/other", ["-python of oneflow==0.9.0 /opt/of/bin/python"]),
+        ("repeats: 3}", "repeats: 3}\norder: sequential", ["-order interleaved", "+order sequential"]),
+    ],
+)  # fmt: skip
+def test_a_changed_plan_is_refused_with_a_diff(
+    project: Project, tmp_path: Path, old: str, new: str, shown: list[str]
+) -> None:
+    before = SWEEP + "seed: 0\n"
+    freeze(project.plan(before), tmp_path)
+    content = (tmp_path / LOCK_NAME).read_bytes()
+    with pytest.raises(UserError, match="holds results of another plan") as caught:
+        freeze(project.plan(before.replace(old, new)), tmp_path)
+    lines = str(caught.value).splitlines()
+    assert {"--- s.yaml (frozen)", "+++ s.yaml", *shown} <= set(lines)
+    assert content == (tmp_path / LOCK_NAME).read_bytes()
+
+
+def test_a_change_from_the_command_line_shows_in_the_cases(project: Project, tmp_path: Path) -> None:
+    freeze(project.plan(), tmp_path)
+    with pytest.raises(UserError) as caught:
+        freeze(project.plan(SWEEP, axis_setting("topology=1n1g")), tmp_path)
+    removed = [line for line in str(caught.value).splitlines() if line.startswith("-oneflow")]
+    assert 1 == len(removed)
+    assert "_1n2g_" in removed[0]
+
+
+def test_a_long_difference_is_cut(project: Project, tmp_path: Path) -> None:
+    freeze(project.plan(SWEEP, axis_setting("num_classes=" + ",".join(map(str, range(10, 60))))), tmp_path)
+    with pytest.raises(UserError, match=r"\.\.\. and [0-9]+ lines more$"):
+        freeze(project.plan(), tmp_path)
+
+
+def test_a_lock_of_another_schema_or_a_damaged_one_is_named(project: Project, tmp_path: Path) -> None:
+    path = tmp_path / LOCK_NAME
+    write_lock(project.plan(), path)
+    content = json.loads(path.read_text())
+    for damaged, message in (
+        (json.dumps({**content, "schema_version": 2}), "has schema version 2, this dlperf reads 1"),
+        (json.dumps({**content, "repeats": "three"}), "is no plan: repeats"),
+        (path.read_text()[:100], "cannot be read as a plan"),
+        ("[]", "has schema version None"),
+    ):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match=message):
+            freeze(project.plan(), tmp_path)

@@ -1,0 +1,58 @@
+"""What a plan needs to know about this machine."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dlperf.machine import Machine, detect_machine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LISTED = ("NVIDIA H100", "NVIDIA H100", "NVIDIA H200")
+
+
+@pytest.fixture
+def three_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PATH whose nvidia-smi lists three GPUs."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\n" + "".join(f"echo '{name}'\n" for name in LISTED))
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def test_the_cores_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert Machine(cores=len(os.sched_getaffinity(0))) == detect_machine()
+
+
+@pytest.mark.usefixtures("three_gpus")
+def test_the_gpus_are_those_that_nvidia_smi_lists() -> None:
+    assert LISTED == detect_machine().gpus
+    assert "cuda" == detect_machine().device
+
+
+@pytest.mark.usefixtures("three_gpus")
+@pytest.mark.parametrize(
+    ("visible", "count"), [("", 0), ("-1", 0), ("0", 1), ("2,0", 2), ("0,-1,1", 1), ("GPU-abc", 1)]
+)
+def test_hidden_gpus_do_not_count(monkeypatch: pytest.MonkeyPatch, visible: str, count: int) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert count == len(detect_machine().gpus)
+
+
+def test_a_driver_that_does_not_answer_means_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert () == detect_machine().gpus
+
+
+def test_a_machine_is_one_line_for_people() -> None:
+    assert "1 CPU core, no NVIDIA GPU" == str(Machine(cores=1))
+    assert "64 CPU cores, 2 x Tesla V100" == str(Machine(cores=64, gpus=("Tesla V100",) * 2))
