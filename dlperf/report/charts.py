@@ -7,7 +7,7 @@ and Ito, "Color Universal Design" (2008); text in the SVG stays text.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -131,35 +131,50 @@ def _speedup(comparison: Comparison, title: str) -> Chart:
     axes = figure.add_subplot()
     sizes = sorted({row.nodes * row.devices_per_node for row in comparison.rows})
     axes.plot(sizes, sizes, color=_FAINT, linestyle="--", linewidth=1, zorder=1)
-    ends = [(float(sizes[-1]), "ideal", _FAINT)]
+    ends = [_LineEnd(sizes[-1], float(sizes[-1]), label="ideal", colour=_FAINT)]
     for index, (label, points) in enumerate(_lines(comparison)):
-        across, up = [point[0] for point in points], [point[1] for point in points]
-        axes.plot(
-            across, up, color=_colour(index), marker=MARKERS[index % len(MARKERS)], markersize=5, zorder=2
-        )
-        ends.append((up[-1], f"{label}  {factor(up[-1])}", _colour(index)))
-    highest = max(end[0] for end in ends)
-    axes.set_ylim(0, highest * 1.08)
+        across, up = zip(*points, strict=True)
+        axes.plot(across, up, color=_colour(index), marker=MARKERS[index % len(MARKERS)], markersize=5)
+        ends.append(_LineEnd(across[-1], up[-1], label=f"{label}  {factor(up[-1])}", colour=_colour(index)))
+    axes.set_ylim(0, max(end.up for end in ends) * 1.08)
     axes.set_xticks(sizes, [_topologies(comparison, size) for size in sizes])
     axes.set_ylabel("times the samples/s of one device")
     axes.set_xlabel("devices")
     axes.set_title(f"{title}: speedup", loc="left")
-    for (_, label, colour), height in zip(
-        ends, _spread([end[0] for end in ends], highest * 0.06), strict=True
-    ):
+    _label_ends(axes, ends, column=sizes[-1] + (sizes[-1] - sizes[0]) * 0.06)
+    values = "; ".join(end.label for end in ends[1:])
+    return _drawn(figure, name="speedup", alt=f"Line chart, speedup against one device, {title}. {values}.")
+
+
+@dataclass(frozen=True, slots=True)
+class _LineEnd:
+    """Where a line ends, and what is written there."""
+
+    across: int
+    up: float
+    label: str = field(kw_only=True)
+    colour: str = field(kw_only=True)
+
+
+def _label_ends(axes: Axes, ends: Sequence[_LineEnd], *, column: float) -> None:
+    """Write the labels one above the other at `column`, each tied to the end of its line."""
+    heights = _spread([end.up for end in ends], axes.get_ylim()[1] * 0.06)
+    for end, height in zip(ends, heights, strict=True):
         axes.annotate(
-            label,
-            (sizes[-1], height),
-            xytext=(10, 0),
-            textcoords="offset points",
+            end.label,
+            (end.across, end.up),
+            xytext=(column, height),
             va="center",
             fontsize=9,
-            color=_INK if colour != _FAINT else _FAINT,
-            bbox={"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": colour, "linewidth": 1.2},
+            bbox={
+                "boxstyle": "square,pad=0.15",
+                "facecolor": "white",
+                "edgecolor": end.colour,
+                "linewidth": 1.2,
+            },
+            arrowprops={"arrowstyle": "-", "color": end.colour, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 3},
             annotation_clip=False,
         )
-    values = "; ".join(label for _, label, _ in ends[1:])
-    return _drawn(figure, name="speedup", alt=f"Line chart, speedup against one device, {title}. {values}.")
 
 
 def _lines(comparison: Comparison) -> list[tuple[str, list[tuple[int, float]]]]:

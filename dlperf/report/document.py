@@ -11,6 +11,7 @@ from dlperf.report.comparison import Comparison, canonical_workload, comparisons
 from dlperf.report.environment import EnvironmentTable, environment_tables
 from dlperf.report.method import Method, method
 from dlperf.report.notes import comparison_notes, report_notes
+from dlperf.report.numbers import plural
 from dlperf.report.tables import ceilings, gaps_table, inside_table, repeats_table, throughput_table
 from dlperf.results.rows import speedups
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from dlperf.results.query import Loaded
 
 
+_LONGEST_IN_HEADING = 40
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """One comparison as a report shows it; `slug` is of [a-z0-9-] only and unique in the report."""
@@ -28,7 +32,7 @@ class Section:
     slug: str
     title: str
     settings: tuple[tuple[str, str], ...]
-    alignment: str
+    alignment: Markdown
     findings: tuple[str, ...]
     notes: tuple[Markdown, ...]
     throughput: Table
@@ -54,7 +58,7 @@ class Document:
     skipped: tuple[str, ...]
 
 
-def document(loaded: Loaded, *, titles: Mapping[str, str], alignment: Mapping[str, str]) -> Document:
+def document(loaded: Loaded, *, titles: Mapping[str, str], alignment: Mapping[str, Markdown]) -> Document:
     """The report of some results.
 
     Args:
@@ -87,13 +91,17 @@ def document(loaded: Loaded, *, titles: Mapping[str, str], alignment: Mapping[st
 
 
 def _section(
-    comparison: Comparison, *, slug: str, best: Mapping[tuple[str, int], float], alignment: Mapping[str, str]
+    comparison: Comparison,
+    *,
+    slug: str,
+    best: Mapping[tuple[str, int], float],
+    alignment: Mapping[str, Markdown],
 ) -> Section:
     measured = any(figure.summary is not None for figure in comparison.figures)
     experiment = comparison.sample.workload.experiment
     return Section(
         slug=slug,
-        title=f"{experiment}, {_words(comparison.sample.parallelism)}",
+        title=_heading(comparison),
         settings=tuple(_settings(comparison)),
         alignment=alignment[experiment],
         findings=tuple(_findings(comparison)),
@@ -105,8 +113,12 @@ def _section(
     )
 
 
-def _words(parallelism: str) -> str:
-    return {"data": "data parallel", "model": "model parallel", "partial_fc": "Partial FC"}[parallelism]
+def _heading(comparison: Comparison) -> str:
+    """Experiment and parallelism, and what tells the table from others of both where that is short."""
+    case = comparison.sample
+    words = {"data": "data parallel", "model": "model parallel", "partial_fc": "Partial FC"}[case.parallelism]
+    apart = [text for text in comparison.apart if len(text) <= _LONGEST_IN_HEADING]
+    return ", ".join([case.workload.experiment, words, *apart])
 
 
 def _settings(comparison: Comparison) -> Iterator[tuple[str, str]]:
@@ -146,8 +158,8 @@ def _findings(comparison: Comparison) -> Iterator[str]:
         )
         ahead = f"{margins[0]:.2f}" if len(margins) == 1 else f"{margins[0]:.2f} to {margins[-1]:.2f}"
         yield (
-            f"{comparison.label(arm)} has the highest median in {wins.count(arm)} of {len(contests)} rows, "
-            f"{ahead} times the next"
+            f"{comparison.label(arm)} has the highest median in {wins.count(arm)} of "
+            f"{plural(len(contests), 'row')}, {ahead} times the next"
         )
 
 

@@ -62,7 +62,7 @@ def _machine(runs: Sequence[StoredRun]) -> Iterator[tuple[str, str]]:
     yield "operating system", _each(node.system or "" for node in nodes)
     yield "kernel", _each(node.kernel or "" for node in nodes)
     yield "driver", _each(node.driver or "" for node in nodes)
-    yield "threads a device", _each(str(run.result.case.threads_per_device) for run in runs)
+    yield "threads a device", _each(map(str, sorted(run.result.case.threads_per_device for run in runs)))
     yield "cores of a rank", _each(_affinity(environment) for environment in environments)
     yield "dlperf", _each(_harness(environment) for environment in environments)
     started = sorted(run.result.started_at for run in runs if run.result.started_at)

@@ -27,8 +27,8 @@ def report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> tuple[Mar
 def _report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> Iterator[Markdown]:
     if any(figure.case.device == "cpu" for figure in loaded.figures):
         yield Markdown(
-            "Devices here are CPU cores. Such topologies prove that the programs and the harness are correct, "
-            "never how a framework scales; nothing here predicts a GPU."
+            "Devices here are CPU cores. Such topologies prove that programs and harness are correct, never "
+            "how a framework scales; nothing here predicts a GPU."
         )
     hardware = {comparison.hardware for comparison in comparisons}
     if len(hardware) > 1:
@@ -86,7 +86,7 @@ def _runs_notes(comparison: Comparison) -> Iterator[Markdown]:
         )
     else:
         yield fill(
-            "With {fewest} good runs the interval of a case is wide; `dlperf run SWEEP --repeats 5` adds some.",
+            "With {fewest} good runs a case's interval is wide; `dlperf run SWEEP --repeats 5` adds runs.",
             fewest=fewest,
         )
 

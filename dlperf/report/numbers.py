@@ -6,10 +6,10 @@ _FOUR_DIGITS_ARE_TWO_DECIMALS = 10.0
 
 
 def rate(value: float | None) -> str:
-    """Two decimals from 10 on, four digits below."""
+    """Two decimals from 10 on, four digits below: as long for 9.640 as for 9.312."""
     if value is None:
         return ""
-    return f"{value:.2f}" if abs(value) >= _FOUR_DIGITS_ARE_TWO_DECIMALS else f"{value:.4g}"
+    return f"{value:.2f}" if abs(value) >= _FOUR_DIGITS_ARE_TWO_DECIMALS else f"{value:#.4g}"
 
 
 def percent(fraction: float | None, *, decimals: int = 2) -> str:

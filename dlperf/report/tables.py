@@ -172,10 +172,12 @@ def _gaps(comparison: Comparison) -> list[tuple[str, ...]]:
 
 def _failed_cells(run: StoredRun, *, of: int) -> tuple[str, str, Markdown]:
     result = run.result
+    reason, evidence = result.reason or "", result.evidence or ""
+    place, _, text = evidence.partition(": ")
     return (
         f"{status_word(result.status)} (run {result.repeat} of {of})",
-        result.reason or "",
-        code(result.evidence or ""),
+        reason,
+        code(place if text in reason else evidence),
     )
 
 
