@@ -101,7 +101,7 @@ def test_an_alias_is_the_value_of_its_anchor() -> None:
         ("a: b\x00\n", "s.yaml:1:5: holds a character that YAML does not allow"),
         ("a: " + "9" * 5000 + "\n", "s.yaml:1:4: is too long for a number"),
         ("a: &a [*a]\n", None),
-        ("[" * 5000, None),
+        ("[" * 1500, None),
     ],
 )
 def test_what_is_no_good_yaml_is_one_problem(text: str, problem: str | None) -> None:
