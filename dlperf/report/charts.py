@@ -95,7 +95,7 @@ def _throughput(comparison: Comparison, title: str) -> Chart:
     axes.set_xlim(0, top * 1.16)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("samples/s over all devices: median of the runs, whiskers from smallest to largest run")
-    axes.set_title(title, loc="left", pad=28)
+    axes.set_title(f"Throughput: {title}", loc="left", pad=28)
     handles = [Patch(color=_colour(column), label=comparison.label(arm)) for column, arm in enumerate(arms)]
     axes.legend(
         handles=handles,
@@ -140,7 +140,7 @@ def _speedup(comparison: Comparison, title: str) -> Chart:
     axes.set_xticks(sizes, [_topologies(comparison, size) for size in sizes])
     axes.set_ylabel("times the samples/s of one device")
     axes.set_xlabel("devices")
-    axes.set_title(f"{title}: speedup", loc="left")
+    axes.set_title(f"Speedup: {title}", loc="left")
     _label_ends(axes, ends, column=sizes[-1] + (sizes[-1] - sizes[0]) * 0.06)
     values = "; ".join(end.label for end in ends[1:])
     return _drawn(figure, name="speedup", alt=f"Line chart, speedup against one device, {title}. {values}.")
@@ -172,7 +172,13 @@ def _label_ends(axes: Axes, ends: Sequence[_LineEnd], *, column: float) -> None:
                 "edgecolor": end.colour,
                 "linewidth": 1.2,
             },
-            arrowprops={"arrowstyle": "-", "color": end.colour, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 3},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": end.colour,
+                "linewidth": 1,
+                "linestyle": ":",
+                "relpos": (0, 0.5),
+            },
             annotation_clip=False,
         )
 

@@ -11,7 +11,7 @@ from dlperf.results.schema import Status
 from dlperf.results.statistics import quantile, summarise
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from dlperf.plan.case import Case
@@ -91,16 +91,18 @@ def case_figures(results: Results, cells: Sequence[PlannedCell] = ()) -> tuple[C
 
     `cells` are what the sweeps' plans hold; those without a run come out with the plan's status and reason.
     """
+    hardware = _hardware_of_sweeps(results)
     groups: dict[tuple[Path, str, str], list[StoredRun]] = {}
     for run in results.runs:
-        groups.setdefault((run.sweep, run.result.case.content_hash, run.hardware), []).append(run)
+        groups.setdefault((run.sweep, run.result.case.content_hash, _hardware_of(run, hardware)), []).append(
+            run
+        )
     planned = {(cell.sweep, cell.case.content_hash): cell.runs for cell in cells}
     figures = [
-        _from_runs(runs, planned.get((sweep, content_hash)))
-        for (sweep, content_hash, _), runs in groups.items()
+        _from_runs(runs, hardware=kind, planned_runs=planned.get((sweep, content_hash)))
+        for (sweep, content_hash, kind), runs in groups.items()
     ]
     ran = {(sweep, content_hash) for sweep, content_hash, _ in groups}
-    hardware = _hardware_of_sweeps(results)
     figures += [
         _from_cell(cell, hardware.get(cell.sweep, UNKNOWN_HARDWARE))
         for cell in cells
@@ -130,7 +132,7 @@ def sort_key(figure: CaseFigures) -> tuple[object, ...]:
     )
 
 
-def _from_runs(runs: Sequence[StoredRun], planned_runs: int | None) -> CaseFigures:
+def _from_runs(runs: Sequence[StoredRun], *, hardware: str, planned_runs: int | None) -> CaseFigures:
     ordered = tuple(sorted(runs, key=lambda run: (run.result.repeat, str(run.folder))))
     rates = [run.result.figures.samples_per_sec for run in ordered if run.result.figures is not None]
     odd = (run.result for run in ordered if run.result.reason)
@@ -138,7 +140,7 @@ def _from_runs(runs: Sequence[StoredRun], planned_runs: int | None) -> CaseFigur
     return CaseFigures(
         case=ordered[0].result.case,
         sweep=ordered[0].sweep,
-        hardware=ordered[0].hardware,
+        hardware=hardware,
         status=Status.OK if rates else ordered[0].result.status,
         runs=ordered,
         summary=summarise(rates) if rates else None,
@@ -152,8 +154,14 @@ def _hardware_of_sweeps(results: Results) -> dict[Path, str]:
     """The hardware of each sweep whose runs all had the same: there a cell without a run would have run."""
     found: dict[Path, set[str]] = {}
     for run in results.runs:
-        found.setdefault(run.sweep, set()).add(run.hardware)
+        if run.environment is not None:
+            found.setdefault(run.sweep, set()).add(run.hardware)
     return {sweep: kinds.pop() for sweep, kinds in found.items() if len(kinds) == 1}
+
+
+def _hardware_of(run: StoredRun, of_sweeps: Mapping[Path, str]) -> str:
+    """Its own; a run that never started has none and stands with the others of its sweep."""
+    return run.hardware if run.environment is not None else of_sweeps.get(run.sweep, UNKNOWN_HARDWARE)
 
 
 def _from_cell(cell: PlannedCell, hardware: str) -> CaseFigures:
