@@ -3,7 +3,7 @@
     python benchmarks/startup.py [ROUNDS]
 
 Both run in this interpreter's environment. The two alternate, so that a busy machine slows both; the
-figure to compare between machines is the ratio of the medians. The aim: --help under 200 ms on a quiet machine.
+figure to compare between machines is the ratio of the medians. The aim: --help under 200 ms when it is quiet.
 """
 
 import statistics
