@@ -26,7 +26,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
-EXIT_COMPLETED, EXIT_NOT_COMPLETED, EXIT_BAD_LAUNCH, EXIT_NO_OUTCOME = 0, 1, 2, 5
+EXIT_COMPLETED, EXIT_NOT_COMPLETED, EXIT_BAD_LAUNCH, EXIT_KILLED, EXIT_NO_OUTCOME = 0, 1, 2, 4, 5
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 F_SETPIPE_SZ = 1031
@@ -519,7 +519,7 @@ def guarded(work: Callable[[], int]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     kill_all(reap_orphans)
-    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else EXIT_NO_OUTCOME
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else EXIT_KILLED
 
 
 def reap_orphans() -> None:

@@ -113,8 +113,8 @@ def _must_be_told(outcome: Outcome | None, *, code: int | None, complaint: str) 
         raise InfrastructureError(f"the supervisor could not do its work: {complaint or f'exit code {code}'}")
     if outcome is not None and outcome.reason == "lease_lost":
         raise InfrastructureError(
-            f"dlperf itself stood still for more than {LEASE_SECONDS:g} s (was it suspended?), so the run was "
-            "ended; start again to go on"
+            f"dlperf itself stood still for more than {LEASE_SECONDS:g} s (was it suspended?), so the run "
+            "was ended; start again to go on"
         )
 
 

@@ -1,0 +1,43 @@
+"""Real processes in tests: wait for a condition with a limit, find what a run has left."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MARK = "DLPERF_TEST_MARK"
+# What the project promises: nothing is left five seconds after the harness was killed.
+PROMISED_SECONDS = 5.0
+_LIMIT_SECONDS = 60.0
+_POLL_SECONDS = 0.02
+
+
+def until(condition: Callable[[], object], *, limit: float = _LIMIT_SECONDS, what: str = "") -> float:
+    """Wait until `condition` holds; the seconds that took. AssertionError after `limit` seconds."""
+    started = time.monotonic()
+    while not condition():
+        seconds = time.monotonic() - started
+        assert seconds < limit, f"not within {limit:g} s: {what or condition}"
+        time.sleep(_POLL_SECONDS)
+    return time.monotonic() - started
+
+
+def marked(mark: str) -> set[int]:
+    """Every living process whose environment holds `mark`."""
+    wanted = f"{MARK}={mark}".encode()
+    found = set()
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            state = (folder / "stat").read_bytes().rpartition(b")")[2].split()[0]
+        except OSError:
+            continue
+        if wanted in variables and state not in (b"Z", b"X"):
+            found.add(int(folder.name))
+    return found
