@@ -62,7 +62,7 @@ def command(
 
 def _commands(plan: Plan, folder: Path) -> str:
     from dlperf.adapters.registry import load_adapters
-    from dlperf.cli.plan_view import commands_text
+    from dlperf.running.commands import commands_text
 
     return commands_text(plan, adapters=load_adapters(), results=folder)
 

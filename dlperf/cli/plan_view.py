@@ -1,26 +1,21 @@
-"""A plan for people and programs: the table, its rows, the order of the runs, the command lines."""
+"""A plan for people and programs: the table, its rows, the order of the runs."""
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
-from dlperf.adapters.base import Launch, Place
 from dlperf.cli.tables import rendered
-from dlperf.plan.plan import Plan, PlanStatus
-from dlperf.shipped import shipped_root
+from dlperf.plan.plan import PlanStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
-    from dlperf.adapters.base import Adapter
-    from dlperf.plan.case import Case
-    from dlperf.plan.plan import PlannedCase
+    from dlperf.plan.plan import Plan, PlannedCase
 
 Row = dict[str, Any]
 
@@ -37,8 +32,8 @@ _RIGHT = frozenset({"batch_size_per_device", "num_classes", "threads_per_device"
 def plan_rows(plan: Plan, *, seconds: Mapping[str, float]) -> list[Row]:
     """One flat row a case, in the plan's order.
 
-    `seconds` holds what a run of a case took before, where that is known; `estimated_seconds` is that times the
-    runs, else None.
+    `seconds` holds what a run of a case took before, where that is known; `estimated_seconds` is that times
+    the runs, else None.
     """
     runs = Counter(run.case_id for run in plan.runs)
     return [_row(item, runs=runs[item.case_id], seconds=seconds.get(item.case_id)) for item in plan.cases]
@@ -75,6 +70,12 @@ def plan_text(plan: Plan, *, seconds: Mapping[str, float]) -> str:
     lines = [
         f"{plan.sweep}: {counts} ({plan.repeats} of each runnable case, {plan.order}) on {plan.machine}",
         "every case: " + ", ".join(f"{_HEADINGS.get(key, key)} {value}" for key, value in same.items()),
+    ]
+    options = {row["framework"]: _cell(row, "options") for row in rows}
+    if all(_cell(row, "options") == options[row["framework"]] for row in rows):
+        same["options"] = options
+        lines += [f"options of {name}: {text}" for name, text in options.items() if text]
+    lines += [
         "",
         rendered(_table(rows, folded=frozenset(same))),
         *_summary(plan, rows),
@@ -137,53 +138,6 @@ def order_text(plan: Plan) -> str:
     width = len(str(len(plan.runs)))
     return "".join(
         f"{number:>{width}}  r{run.repeat}  {run.case_id}\n" for number, run in enumerate(plan.runs, 1)
-    )
-
-
-def commands_text(plan: Plan, *, adapters: Mapping[str, Adapter], results: Path) -> str:
-    """The command line of every process of the first run of every case that can run, for a POSIX shell."""
-    lines = [
-        "# The address and port of rank 0 and the cores of each rank are chosen at the launch;",
-        "# here they stand as 127.0.0.1, 0 and not bound.",
-    ]
-    for case in plan.runnable:
-        folder = results / "runs" / case.case_id / "r1"
-        launch = Launch(
-            case=case,
-            case_file=(folder / "case.json").absolute(),
-            code=shipped_root(),
-            python=_python(case, plan, adapters[case.framework]),
-            places=tuple(_places(case)),
-        )
-        lines += ["", f"# {case.case_id}"]
-        for command in adapters[case.framework].rank_commands(launch):
-            variables = [f"{name}={value}" for name, value in command.env.items()]
-            lines.append(shlex.join(["env", *variables, *command.argv]))
-    return "\n".join(lines) + "\n"
-
-
-def _places(case: Case) -> Iterator[Place]:
-    devices = case.topology.devices_per_node
-    for rank in range(case.topology.world_size):
-        yield Place(
-            rank=rank,
-            local_rank=rank % devices,
-            node_rank=rank // devices,
-            cpus=(),
-            master_address="127.0.0.1",
-            master_port=0,
-        )
-
-
-def _python(case: Case, plan: Plan, adapter: Adapter) -> Path:
-    """The user's interpreter, or where the environment's lies once it is made."""
-    from dlperf.environments.environment import environment_key, environments_root
-
-    given = plan.interpreters.get(f"{case.framework}=={case.version}")
-    if given:
-        return Path(given)
-    return (
-        environments_root() / environment_key(adapter.environment(case.version, case.device)) / "bin/python"
     )
 
 

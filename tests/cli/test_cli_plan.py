@@ -1,0 +1,210 @@
+"""`dlperf plan`: the table, the order, the commands, and what is refused."""
+
+# ruff: noqa: E501 - a line of output is one line
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from dlperf.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SWEEP = """\
+experiment: quickstart
+frameworks: [mxnet==1.9.1, pytorch==2.13.0]
+topology: [1n1g, 9n1g]
+batch_size_per_device: [4, 8]
+device: cpu
+threads_per_device: 1
+exclude: [{when: {framework: mxnet, batch_size_per_device: 8}, why: "known [and listed] elsewhere"}]
+measure: {repeats: 2}
+"""
+
+
+@pytest.fixture
+def dlperf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs `dlperf` in a folder with sweeps/mine.yaml."""
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text(SWEEP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_COLOR", "1")
+    return lambda *words: CliRunner().invoke(main, words)
+
+
+def good(result: Result) -> str:
+    assert (0, "") == (result.exit_code, result.stderr)
+    return result.stdout
+
+
+def test_the_table_shows_every_case_with_its_status_and_reason(dlperf: Callable[..., Result]) -> None:
+    lines = good(dlperf("plan", "mine")).splitlines()
+    assert lines[0].startswith("mine: 8 cases, 6 runs (2 of each runnable case, interleaved) on ")
+    assert (
+        "every case: experiment quickstart, parallelism data, classes 500, precision fp32, device cpu, threads 1"
+        == lines[1]
+    )
+    assert "options of pytorch: " == lines[2][: len("options of pytorch: ")]
+    rows = [line.split(maxsplit=6) for line in lines[5:13]]
+    assert ["mxnet", "1.9.1", "1n1g", "4", "2", "runnable"] == rows[0]
+    assert ["mxnet", "1.9.1", "1n1g", "8", "0", "excluded", "known [and listed] elsewhere"] == rows[4]
+    assert [
+        "pytorch",
+        "2.13.0",
+        "9n1g",
+        "8",
+        "0",
+        "unavailable",
+        "needs 9 nodes; this is one machine",
+    ] == rows[7]
+    assert "3 runnable, 3 unavailable, 2 excluded" == lines[-1]
+
+
+def test_json_holds_flat_cases_and_the_runs_in_order(dlperf: Callable[..., Result]) -> None:
+    content = json.loads(good(dlperf("plan", "sweeps/mine.yaml", "--format", "json")))
+    assert ("mine", 8, 6) == (content["sweep"], len(content["cases"]), len(content["runs"]))
+    first = content["cases"][0]
+    assert ("mxnet", "1.9.1", "quickstart", "1n1g", 4, 500, "fp32", 2) == tuple(
+        first[key]
+        for key in (
+            "framework",
+            "version",
+            "experiment",
+            "topology",
+            "batch_size_per_device",
+            "num_classes",
+            "precision",
+            "runs",
+        )
+    )
+    assert {"case_id": first["case_id"], "repeat": 1} == content["runs"][0]
+
+
+def test_csv_holds_the_same_rows(dlperf: Callable[..., Result]) -> None:
+    rows = list(csv.DictReader(good(dlperf("plan", "mine", "--format", "csv")).splitlines()))
+    cases = json.loads(good(dlperf("plan", "mine", "--format", "json")))["cases"]
+    assert [case["case_id"] for case in cases] == [row["case_id"] for row in rows]
+    assert [case["reason"] or "" for case in cases] == [row["reason"] for row in rows]
+
+
+def test_the_order_lists_the_runs_turned_round_in_every_second_block(dlperf: Callable[..., Result]) -> None:
+    words = [line.split() for line in good(dlperf("plan", "mine", "--order", "-k", "_b4_")).splitlines()]
+    frameworks = [(number, repeat, case_id.partition("-")[0]) for number, repeat, case_id in words]
+    assert [
+        ("1", "r1", "mxnet"),
+        ("2", "r1", "pytorch"),
+        ("3", "r2", "pytorch"),
+        ("4", "r2", "mxnet"),
+    ] == frameworks
+    numbered = list(csv.reader(good(dlperf("plan", "mine", "--order", "--format", "csv")).splitlines()))
+    assert ["run", "case_id", "repeat"] == numbered[0]
+    assert 6 == len(numbered) - 1
+
+
+def test_the_commands_are_whole_shell_lines(dlperf: Callable[..., Result]) -> None:
+    text = good(dlperf("plan", "mine", "--commands", "--only", "framework=pytorch"))
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert 2 == len(lines)  # two runnable cases of one rank
+    for line in lines:
+        words = shlex.split(line)
+        assert "DLPERF_RANK=0" in words
+        assert "OMP_NUM_THREADS=1" in words
+        assert ["-m", "frameworks.pytorch.train"] == words[-3:-1]
+        assert words[-1].endswith("/r1/case.json")
+
+
+def test_options_narrow_the_plan_or_make_another(dlperf: Callable[..., Result]) -> None:
+    def cases(*words: str) -> list[Any]:
+        found = json.loads(good(dlperf("plan", "mine", "--format", "json", *words)))["cases"]
+        return [
+            (case["framework"], case["topology"], case["batch_size_per_device"], case["runs"])
+            for case in found
+        ]
+
+    assert [("pytorch", "1n1g", 4, 2), ("pytorch", "1n1g", 8, 2)] == cases(
+        "-k", "framework==pytorch and nodes==1"
+    )
+    assert [("pytorch", "1n1g", 8, 2)] == cases(
+        "--only", "status=runnable", "--exclude", "batch_size_per_device=4"
+    )
+    assert [("mxnet", "1n1g", 5, 9), ("pytorch", "1n1g", 5, 9)] == cases(
+        "-P", "topology=1n1g", "-P", "batch_size_per_device=5", "-S", "measure.repeats=9"
+    )
+
+
+def test_earlier_results_give_an_estimate(dlperf: Callable[..., Result], tmp_path: Path) -> None:
+    """The time of a case's earlier runs, times the runs that the plan would make."""
+    from dlperf import __version__  # noqa: PLC0415
+    from dlperf.adapters.registry import load_adapters  # noqa: PLC0415
+    from dlperf.machine import detect_machine  # noqa: PLC0415
+    from dlperf.plan.load import load_sweep  # noqa: PLC0415
+    from dlperf.plan.lock import LOCK_NAME, write_lock  # noqa: PLC0415
+    from dlperf.plan.plan import make_plan  # noqa: PLC0415
+    from dlperf.results.schema import RunResult, Status  # noqa: PLC0415
+
+    adapters = load_adapters()
+    plan = make_plan(load_sweep("mine", adapters=adapters), adapters=adapters, machine=detect_machine())
+    case = plan.runnable[0]
+    folder = tmp_path / "results" / "mine" / "runs" / case.case_id / "r1"
+    folder.mkdir(parents=True)
+    write_lock(plan, tmp_path / "results" / "mine" / LOCK_NAME)
+    (folder / "case.json").write_text(case.model_dump_json())
+    # A failed run: it has no figures, and still took its time.
+    result = RunResult(
+        dlperf_version=__version__, case=case, repeat=1, status=Status.CRASH, reason="a test", seconds=300.0
+    )
+    (folder / "result.json").write_text(result.model_dump_json())
+    lines = good(dlperf("plan", "mine")).splitlines()
+    assert "10 min" in lines[5]
+    assert "about 10 min for the 1 of 3 cases that ran before" == lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("plan", "mne"), "dlperf: unknown sweep 'mne' (did you mean 'mine'?)\n"),
+        (("plan", "mine", "-k", "nods==1"), "dlperf: -k: column 1: unknown key 'nods' (did you mean 'nodes'?)\n"),
+        (("plan", "mine", "-k", "caffe"), "dlperf: nothing selected: none of the 8 cases of mine matches\n"),
+        (("plan", "mine", "-S", "sed=1"), "-S sed=1: unknown key 'sed' (did you mean 'seed'?)\n"),
+        (("plan", "mine", "-P", "topology"), "dlperf: -P topology: write key=value, such as -P batch_size_per_device=64\n"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_one_line_and_exit_2(
+    dlperf: Callable[..., Result], words: tuple[str, ...], message: str
+) -> None:
+    result = dlperf(*words)
+    assert (2, "", message) == (result.exit_code, result.stdout, result.stderr)
+
+
+def test_every_problem_of_a_file_is_printed_and_nothing_else(
+    dlperf: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "sweeps" / "mine.yaml").write_text(SWEEP.replace("1n1g", "1x1") + "batchsize: 3\n")
+    result = dlperf("plan", "mine")
+    assert (2, "") == (result.exit_code, result.stdout)
+    assert [
+        "sweeps/mine.yaml:3:12: topology[0]: '1x1' is no topology; write nodes and devices a node as in '2n8g'",
+        "sweeps/mine.yaml:9:1: unknown key 'batchsize' (did you mean 'batch_size_per_device'?)",
+    ] == result.stderr.splitlines()
+
+
+def test_views_that_exclude_each_other_are_refused(dlperf: Callable[..., Result]) -> None:
+    result = dlperf("plan", "mine", "--commands", "--order")
+    assert 2 == result.exit_code
+    assert "--commands is a view of its own" in result.stderr
+
+
+def test_the_full_grid_of_2021_is_listed_on_any_machine(dlperf: Callable[..., Result]) -> None:
+    counts = [
+        len(json.loads(good(dlperf("plan", f"sweeps/{name}.yaml", "--format", "json")))["cases"])
+        for name in ("r100_emore", "r100_glint360k", "y1_emore")
+    ]
+    assert [61, 45, 30] == counts
