@@ -19,7 +19,7 @@ def build_report(paths: Sequence[Path], *, certificate: Path | None, strict: boo
     """The report of the results under the paths.
 
     Args:
-        paths: results folders, sweep folders or run folders.
+        paths: results folders or folders of sweeps.
         certificate: of `dlperf align`; None looks for align.json in the sweeps' folders.
         strict: raise where results cannot be read or come from different hardware.
 

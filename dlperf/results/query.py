@@ -31,7 +31,7 @@ def load(paths: Sequence[Path], *, strict: bool) -> Loaded:
     """Read everything under the paths.
 
     Args:
-        paths: results folders, sweep folders or run folders.
+        paths: results folders or folders of sweeps.
         strict: raise for the files that would be skipped and named.
 
     Raises:

@@ -121,7 +121,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def read_results(*paths: Path) -> Results:
-    """Every result under the paths, each a results folder, a sweep folder or a run folder.
+    """Every result under the paths, each a results folder or the folder of a sweep.
 
     A result of a newer schema and a damaged file are skipped and named in `Results.skipped`.
 
@@ -155,10 +155,7 @@ def _sweep_folders(path: Path) -> list[Path]:
     if not path.exists():
         raise UserError(f"{path}: no such folder")
     if not path.is_dir():
-        raise UserError(f"{path}: a file; give a results folder, a sweep's folder or a run's folder")
-    resolved = path.resolve()
-    if (resolved / "case.json").is_file():  # a run folder: <sweep>/runs/<case>/r<repeat>
-        return [resolved.parents[2]]
+        raise UserError(f"{path}: a file; give a results folder or the folder of a sweep")
     if _is_sweep(path):
         return [path]
     return [child for child in path.iterdir() if child.is_dir() and _is_sweep(child)]

@@ -1,0 +1,41 @@
+"""Frozen plans beside run folders. For tests only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dlperf.machine import Machine
+from dlperf.plan.lock import LOCK_NAME, write_lock
+from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
+from dlperf.plan.sweep_file import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from dlperf.plan.case import Case
+
+
+def write_plan(
+    sweep: Path,
+    runnable: Sequence[Case],
+    *,
+    repeats: int = 2,
+    others: Mapping[PlanStatus, Sequence[tuple[Case, str]]] | None = None,
+) -> None:
+    """A plan.lock.json with runnable cases, and others by status, each with its reason."""
+    planned = [PlannedCase(case=case, status=PlanStatus.RUNNABLE) for case in runnable]
+    for status, cases in (others or {}).items():
+        planned += [PlannedCase(case=case, status=status, reason=reason) for case, reason in cases]
+    plan = Plan(
+        sweep=sweep.name,
+        cases=tuple(planned),
+        runs=(),
+        repeats=repeats,
+        order="interleaved",
+        limits=Limits(),
+        interpreters={},
+        machine=Machine(cores=8),
+        sources=(),
+    )
+    write_lock(plan, sweep / LOCK_NAME)

@@ -1,0 +1,219 @@
+"""Results made from a run folder: what counts, what each bad end is called, and that it can be made again."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from run_folders import failed, log_text, make_case, write_run
+
+from dlperf.errors import UserError
+from dlperf.plan.case import Topology
+from dlperf.results.extract import extract, result_from_run_folder
+from dlperf.results.schema import Status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_good_run_is_samples_over_seconds_of_its_measured_steps(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, make_case(), seconds=(9.0, 9.0, 1.0, 3.0, 2.0, 2.0))
+    result = result_from_run_folder(folder)
+    assert result.status is Status.OK
+    assert result.reason is None
+    assert result.figures is not None
+    assert result.figures.samples_per_sec == 4 * 8 / 8.0
+    assert (result.figures.accepted_steps, result.figures.dropped_steps) == (4, 2)
+    assert result.figures.step_seconds_median == 2.0
+    assert result.figures.step_seconds_p95 == pytest.approx(2.85)
+    assert (result.figures.loss_first, result.figures.loss_last) == (40.0, 35.0)
+    assert result.figures.peak_memory_bytes == 500 * 2**20
+    assert result.engine.matmul_flops_per_second == 7.0e10
+    assert result.engine.training_flops_per_sample == 2_700_076_800
+    assert result.engine.facts == {"name": "mxnet", "version": "1.9.1", "threads": 2}
+    assert (result.repeat, result.started_at, result.seconds) == (1, "2026-01-02T03:04:05Z", 12.3)
+    assert result.nodes == ("node-a",)
+
+
+def test_making_it_twice_gives_the_same_bytes_and_writes_nothing(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, make_case())
+    before = sorted(folder.rglob("*"))
+    first = result_from_run_folder(folder).model_dump_json()
+    assert result_from_run_folder(folder).model_dump_json() == first
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_the_whole_series_is_kept(tmp_path: Path) -> None:
+    seconds = (9.0, 9.0, 1.0, 3.0, 2.0, 2.0)
+    steps = extract(write_run(tmp_path, make_case(), seconds=seconds)).steps
+    assert tuple(step.seconds for step in steps) == seconds
+    assert [step.kind for step in steps] == ["warmup"] * 2 + ["train"] * 4
+
+
+def test_peak_memory_is_the_largest_ranks(tmp_path: Path) -> None:
+    case = make_case(topology=Topology(nodes=1, devices_per_node=3))
+    figures = result_from_run_folder(write_run(tmp_path, case)).figures
+    assert figures is not None
+    assert figures.peak_memory_bytes == 502 * 2**20
+    assert figures.samples_per_sec == 24.0
+
+
+def test_a_log_that_ends_early_is_incomplete_although_all_exit_codes_are_0(tmp_path: Path) -> None:
+    result = result_from_run_folder(write_run(tmp_path, make_case(), seconds=(1.0,) * 5))
+    assert result.status is Status.INCOMPLETE
+    assert result.figures is None
+    assert result.reason is not None
+    assert "3 of 4 measured iterations" in result.reason
+
+
+def test_a_last_line_cut_in_the_middle_makes_it_incomplete(tmp_path: Path) -> None:
+    whole = log_text(make_case(), seconds=(1.0,) * 6)
+    cut = whole[: whole.rindex('"tracked_stats"') + 30]
+    result = result_from_run_folder(write_run(tmp_path, make_case(), log=cut))
+    assert result.status is Status.INCOMPLETE
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (failed("time_limit"), Status.TIMEOUT),
+        (failed("stall_limit"), Status.STALLED),
+        (failed("lease_lost"), Status.INCOMPLETE),
+        (failed("stopped"), Status.INCOMPLETE),
+        (failed("start_failed"), Status.CRASH),
+        (failed("rank_failed"), Status.CRASH),
+        (failed("rank_failed", signal=9), Status.KILLED),
+        (failed("something new"), Status.CRASH),
+    ],
+)
+def test_the_supervisors_reason_decides_the_status(
+    tmp_path: Path, outcome: dict[str, Any], status: Status
+) -> None:
+    result = result_from_run_folder(write_run(tmp_path, make_case(), seconds=(1.0,) * 3, outcome=outcome))
+    assert result.status is status
+    assert result.figures is None
+    assert result.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("RuntimeError: CUDA out of memory. Tried to allocate 2 GiB", Status.OOM),
+        ("terminate called after throwing an instance of 'std::bad_alloc'", Status.OOM),
+        ("MXNetError: Failed to allocate CPU Memory", Status.OOM),
+        ("Killed", Status.KILLED),
+        ("Traceback (most recent call last):\n  File 'x'\nValueError: no such layer", Status.CRASH),
+    ],
+)
+def test_a_failed_rank_is_named_by_the_line_that_shows_it(tmp_path: Path, text: str, status: Status) -> None:
+    log = f"importing\n{text}\nfinalizing\n"
+    folder = write_run(tmp_path, make_case(), log=log, outcome=failed("rank_failed"))
+    result = result_from_run_folder(folder)
+    last = text.splitlines()[-1]
+    assert result.status is status
+    assert result.evidence == f"logs/rank0.log:{log.splitlines().index(last) + 1}: {last}"
+
+
+def test_the_first_rank_to_fail_is_the_one_that_is_asked(tmp_path: Path) -> None:
+    case = make_case(topology=Topology(nodes=1, devices_per_node=2))
+    folder = write_run(tmp_path, case, outcome=failed("rank_failed", rank=1))
+    (folder / "logs" / "rank0.log").write_text("RuntimeError: connection reset by peer\n")
+    (folder / "logs" / "rank1.log").write_text("starting\nValueError: label out of range\n")
+    result = result_from_run_folder(folder)
+    assert result.evidence == "logs/rank1.log:2: ValueError: label out of range"
+    assert result.reason == "rank 1 ended with exit code 1: ValueError: label out of range"
+
+
+def test_a_run_whose_supervisor_died_is_incomplete(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, make_case())
+    (folder / "outcome.json").unlink()
+    result = result_from_run_folder(folder)
+    assert result.status is Status.INCOMPLETE
+    assert result.reason is not None
+    assert "no outcome.json" in result.reason
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '"completed"', '{"reason": 3}', "[" * 100_000, '{"reason": "\\ud800"}']
+)
+def test_a_damaged_outcome_never_makes_a_run_good(tmp_path: Path, text: str) -> None:
+    folder = write_run(tmp_path, make_case())
+    (folder / "outcome.json").write_text(text)
+    result = result_from_run_folder(folder)
+    assert result.status is not Status.OK
+    result.model_dump_json()
+
+
+def test_a_damaged_detail_of_an_outcome_is_left_out(tmp_path: Path) -> None:
+    folder = write_run(
+        tmp_path, make_case(), outcome={"seconds": "long", "ranks": [1, {"rank": "x"}], "started_at": 5}
+    )
+    result = result_from_run_folder(folder)
+    assert result.status is Status.OK
+    assert (result.seconds, result.started_at) == (None, None)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_keeps_the_rate_and_is_said(tmp_path: Path, loss: float) -> None:
+    folder = write_run(tmp_path, make_case(), losses=[4.0, 3.0, 2.0, loss, loss, loss])
+    result = result_from_run_folder(folder)
+    assert result.status is Status.OK
+    assert result.figures is not None
+    assert result.figures.loss_last is None
+    assert result.reason == f"loss not finite: {loss} at step 3"
+    assert result.evidence is not None
+    assert result.evidence.startswith("logs/rank0.log:")
+    assert (
+        str(loss).lower()
+        in (folder / "logs" / "rank0.log")
+        .read_text()
+        .splitlines()[int(result.evidence.split(":")[1]) - 1]
+        .lower()
+    )
+
+
+def test_a_rank_without_a_log_and_binary_rubbish_do_no_harm(tmp_path: Path) -> None:
+    case = make_case(topology=Topology(nodes=1, devices_per_node=3))
+    folder = write_run(tmp_path, case)
+    (folder / "logs" / "rank1.log").unlink()
+    (folder / "logs" / "rank2.log").write_bytes(b"\xff\xfe\x00" * 1000)
+    (folder / "logs" / "core.12").write_bytes(b"not a log")
+    assert result_from_run_folder(folder).status is Status.OK
+
+
+def test_facts_are_flat_and_can_be_stored(tmp_path: Path) -> None:
+    fact = {"libraries": {"mkl": "2024", "deep": {"x": 1}}, "list": [1, 2], "none": None, "bad": "\ud800"}
+    event = {"namespace": "dlperf", "key": "framework", "value": fact, "metadata": {"rank": 0}}
+    text = log_text(make_case(), seconds=(1.0,) * 6) + ":::MLLOG " + json.dumps(event) + "\n"
+    result = result_from_run_folder(write_run(tmp_path, make_case(), log=text))
+    assert result.engine.facts == {
+        "bad": "?",
+        "libraries.deep.x": 1,
+        "libraries.mkl": "2024",
+        "list": "[1, 2]",
+    }
+    result.model_dump_json().encode()
+
+
+def test_a_folder_without_a_case_is_no_run_folder(tmp_path: Path) -> None:
+    (tmp_path / "r1").mkdir()
+    with pytest.raises(UserError, match="no run folder"):
+        result_from_run_folder(tmp_path / "r1")
+
+
+def test_a_damaged_case_is_named_with_its_field(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, make_case())
+    content = json.loads((folder / "case.json").read_text())
+    (folder / "case.json").write_text(json.dumps({**content, "num_classes": "many"}))
+    with pytest.raises(UserError, match="num_classes"):
+        result_from_run_folder(folder)
+
+
+def test_a_run_folder_tells_its_repeat_by_its_name(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, make_case(), repeat=12)
+    assert result_from_run_folder(folder).repeat == 12
+    renamed = folder.rename(folder.with_name("twelfth"))
+    with pytest.raises(UserError, match="r<repeat>"):
+        result_from_run_folder(renamed)

@@ -1,0 +1,195 @@
+"""Results on disk: whole or not at all, and nothing unreadable goes unnamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from run_folders import make_case, store_good_runs, write_run
+
+from dlperf.errors import UserError
+from dlperf.plan.case import Topology
+from dlperf.results.schema import RunResult, Status
+from dlperf.results.store import read_results, store_run, write_atomically, write_result
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_what_is_stored_is_read_back(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "y1", make_case())
+    stored = store_run(folder)
+    (run,) = read_results(tmp_path).runs
+    assert run.result == stored
+    assert run.folder == folder
+    assert run.sweep == tmp_path / "y1"
+    assert run.hardware == "Example CPU 3000, 8 cores, 16 GiB"
+
+
+def test_steps_are_a_table_with_every_iteration(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, make_case(), seconds=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6))
+    store_run(folder)
+    lines = (folder / "steps.csv").read_text().splitlines()
+    assert lines[0] == "step,samples,seconds,kind,loss"
+    assert lines[1] == "0,8,0.1,warmup,40.0"
+    assert len(lines) == 7
+
+
+def test_storing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, make_case())
+    store_run(folder)
+    first = [(folder / name).read_bytes() for name in ("steps.csv", "result.json")]
+    store_run(folder)
+    assert [(folder / name).read_bytes() for name in ("steps.csv", "result.json")] == first
+
+
+def test_nothing_but_the_two_files_is_left_behind(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, make_case())
+    before = {path.name for path in folder.iterdir()}
+    store_run(folder)
+    assert {path.name for path in folder.iterdir()} - before == {"steps.csv", "result.json"}
+
+
+def test_a_result_without_a_log_is_written_with_the_steps_that_it_is_given(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "c" / "r1"
+    folder.mkdir(parents=True)
+    result = RunResult(
+        dlperf_version="0.1.0",
+        case=make_case(),
+        repeat=1,
+        status=Status.NOT_MEASURED,
+        reason="no environment",
+    )
+    write_result(folder, result, steps=())
+    (run,) = read_results(tmp_path).runs
+    assert run.result == result
+    assert (folder / "steps.csv").read_text() == "step,samples,seconds,kind,loss\n"
+
+
+def test_figures_go_with_ok_and_with_nothing_else() -> None:
+    with pytest.raises(ValueError, match="do not go together"):
+        RunResult(dlperf_version="0", case=make_case(), repeat=1, status=Status.OK)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text("old")
+    with pytest.raises(TypeError):
+        write_atomically(path, "text, no bytes")  # type: ignore[arg-type]
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_others_may_read(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "report.md", b"x")
+    assert (tmp_path / "report.md").stat().st_mode & 0o777 == 0o644
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from dlperf.results.store import write_atomically
+path, sizes = Path(sys.argv[1]), (100_000, 3_000_000)
+print("ready", flush=True)
+while True:
+    for letter, size in zip((b"a", b"b"), sizes):
+        write_atomically(path, letter * size)
+"""
+
+
+def test_a_writer_that_is_killed_leaves_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    for _ in range(5):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, cwd=ROOT)
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        deadline = time.monotonic() + 30
+        while not path.exists() and time.monotonic() < deadline:
+            os.sched_yield()
+        writer.send_signal(signal.SIGKILL)
+        writer.wait(30)
+        writer.stdout.close()
+        content = path.read_bytes()
+        assert (content[:1], len(content)) in {(b"a", 100_000), (b"b", 3_000_000)}
+        assert content == content[:1] * len(content)
+        path.unlink()
+
+
+def changed_result(folder: Path, **changes: object) -> None:
+    content = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**content, **changes}))
+
+
+def test_a_newer_schema_is_skipped_and_named(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [8.0, 8.1])
+    folder = next((tmp_path / "y1" / "runs").glob("*/r2"))
+    changed_result(folder, schema_version=99, novelty=1)
+    results = read_results(tmp_path)
+    assert [run.result.repeat for run in results.runs] == [1]
+    (skipped,) = results.skipped
+    assert skipped.path == folder / "result.json"
+    assert skipped.why == "schema version 99; this dlperf reads up to 1: use a newer dlperf"
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"case": 1}'])
+def test_a_damaged_result_is_named_and_the_others_are_read(tmp_path: Path, damage: bytes) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [8.0, 8.1])
+    damaged = next((tmp_path / "y1" / "runs").glob("*/r1")) / "result.json"
+    damaged.write_bytes(damage)
+    results = read_results(tmp_path)
+    assert [run.result.repeat for run in results.runs] == [2]
+    (skipped,) = results.skipped
+    assert skipped.path == damaged
+    assert skipped.why.startswith("damaged")
+
+
+def test_a_damaged_field_is_named(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [8.0])
+    folder = next((tmp_path / "y1" / "runs").glob("*/r1"))
+    changed_result(folder, status="splendid")
+    (skipped,) = read_results(tmp_path).skipped
+    assert skipped.why.startswith("damaged: status: ")
+
+
+def test_a_run_without_a_result_holds_none(tmp_path: Path) -> None:
+    write_run(tmp_path / "y1", make_case())
+    results = read_results(tmp_path)
+    assert (results.runs, results.skipped) == ((), ())
+
+
+def test_results_folders_and_sweep_folders_are_understood_and_nothing_counts_twice(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [8.0])
+    store_good_runs(tmp_path / "r18", make_case(topology=Topology(nodes=1, devices_per_node=2)), [9.0])
+    assert len(read_results(tmp_path).runs) == 2
+    assert len(read_results(tmp_path / "y1").runs) == 1
+    assert len(read_results(tmp_path / "y1", tmp_path / "r18").runs) == 2
+    assert len(read_results(tmp_path, tmp_path / "y1").runs) == 2
+
+
+def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="no such folder"):
+        read_results(tmp_path / "nothing")
+    with pytest.raises(UserError, match="a file"):
+        read_results(tmp_path / "file")
+
+
+def test_a_damaged_plan_is_named_and_the_results_are_read(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [8.0])
+    (tmp_path / "y1" / "plan.lock.json").write_text("{")
+    results = read_results(tmp_path)
+    assert len(results.runs) == 1
+    assert [skipped.path.name for skipped in results.skipped] == ["plan.lock.json"]
+
+
+def test_a_damaged_environment_leaves_the_hardware_unknown(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [8.0])
+    next((tmp_path / "y1" / "runs").glob("*/r1/environment.json")).write_text("{}")
+    (run,) = read_results(tmp_path).runs
+    assert run.environment is None
+    assert run.hardware == "unknown hardware"
