@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
 def test_the_training_program_prints_every_event(
     case_file: Callable[..., Path], run_python: Callable[..., str]
 ) -> None:
-    lines = run_python("-m", "frameworks.mxnet.train", case_file()).splitlines()
+    lines = run_python("-m", "frameworks.mxnet.train", case_file(), threads=2).splitlines()
 
     events = [json.loads(line.removeprefix(PREFIX)) for line in lines if line.startswith(PREFIX)]
     assert [
