@@ -140,11 +140,12 @@ def _spec(name: str, device: str) -> EnvironmentSpec:
     """What the adapter asks for; `name` is `mxnet` or `mxnet==1.9.1`."""
     from dlperf.adapters.registry import load_adapters
     from dlperf.machine import detect_machine
+    from dlperf.plan.validation import unknown
 
     framework, separator, version = name.partition("==")
     adapters = load_adapters()
     if framework not in adapters:
-        raise UserError(f"no adapter is called {framework!r}; there are {', '.join(adapters) or 'none'}")
+        raise UserError(unknown("framework", framework, adapters))
     adapter = adapters[framework]
     if separator and not version:
         raise UserError(f"{name!r} names no version; write for example {framework}=={adapter.versions[0]}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlperf.environments.probe import inspect
 from dlperf.environments.pythons import find_python
 from dlperf.environments.uv import Uv, UvFailure, find_links, index_arguments
 from dlperf.errors import EnvironmentUnavailable
@@ -27,7 +29,7 @@ def install(spec: EnvironmentSpec, folder: Path, *, base: Path | None, uv: Uv, l
     Raises:
         EnvironmentUnavailable: no Python, or what uv says.
     """
-    base = base or find_python(spec.pythons, uv=uv, hold=(lock,))
+    base = _working(base) if base else find_python(spec.pythons, uv=uv, hold=(lock,))
     uv.report(f"  Python {base}")
     python = folder / "bin" / "python"
     create = ["venv", "--relocatable", "--no-project", "--python", str(base), str(folder)]
@@ -46,6 +48,14 @@ def install(spec: EnvironmentSpec, folder: Path, *, base: Path | None, uv: Uv, l
     except UvFailure as failure:
         raise EnvironmentUnavailable(str(failure)) from failure
     return python
+
+
+def _working(base: Path) -> Path:
+    found = shutil.which(base.expanduser())
+    if found is None:
+        raise EnvironmentUnavailable(f"{base} is no program")
+    inspect(Path(found).absolute())
+    return Path(found).absolute()
 
 
 def _source(spec: EnvironmentSpec) -> list[str]:
