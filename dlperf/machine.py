@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import PositiveInt
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from dlperf.plan.case import DeviceKind
 
 _NVIDIA_SMI_SECONDS = 20
+_QUOTA = Path(
+    "/sys/fs/cgroup/cpu.max"
+)  # of the container's own group: "QUOTA PERIOD" in microseconds, or "max"
 
 
 class Machine(Model):
@@ -33,8 +37,18 @@ class Machine(Model):
 
 
 def detect_machine() -> Machine:
-    """Look at this machine: the cores of the affinity mask, the GPUs that nvidia-smi lists."""
-    return Machine(cores=len(os.sched_getaffinity(0)), gpus=_visible(_gpus()))
+    """Look at this machine: the cores of the affinity mask that the quota fills, the GPUs of nvidia-smi."""
+    return Machine(cores=_cores(), gpus=_visible(_gpus()))
+
+
+def _cores() -> int:
+    """A container may see all cores of its host and get the time of a few; more threads would only wait."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = _QUOTA.read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
 def _gpus() -> tuple[str, ...]:

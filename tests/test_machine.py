@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import dlperf.machine as machine_module
 from dlperf.machine import Machine, detect_machine
 
 if TYPE_CHECKING:
@@ -27,7 +28,22 @@ def three_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_cores_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(machine_module, "_QUOTA", tmp_path / "absent")
     assert Machine(cores=len(os.sched_getaffinity(0))) == detect_machine()
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("max 100000", 4), ("200000 100000", 2), ("50000 100000", 1), ("900000 100000", 4), ("", 4)],
+)
+def test_a_quota_leaves_fewer_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str, cores: int
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0, 1, 2, 3})
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    monkeypatch.setattr(machine_module, "_QUOTA", tmp_path / "cpu.max")
+    assert cores == detect_machine().cores
 
 
 @pytest.mark.usefixtures("three_gpus")

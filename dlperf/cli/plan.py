@@ -75,6 +75,8 @@ def _listing(plan: Plan, *, form: str, order: bool, folder: Path) -> str:
         return _as_csv(runs if order else view.plan_rows(plan, seconds=view.known_seconds(folder)))
     if form == "json":
         return _as_json(plan, view.plan_rows(plan, seconds=view.known_seconds(folder)))
+    if order and not plan.runs:
+        click.echo("none of these cases can run here; leave out --order to see why", err=True)
     return view.order_text(plan) if order else view.plan_text(plan, seconds=view.known_seconds(folder))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlperf.plan.grid import cells, matches
+from dlperf.plan.grid import cells, count_cells, matches
 from dlperf.plan.validation import dotted, unknown
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dlperf.plan.sweep_file import FrameworkEntry, SweepFile
 
     Found = Iterator[tuple[KeyPath, str]]
+
+MAX_CELLS = 20_000
 
 
 def sweep_problems(
@@ -34,9 +36,10 @@ def sweep_problems(
         *_version_problems(file, adapters),
         *_repeated_frameworks(file, adapters),
         *_ratio_problems(file),
+        *_size_problems(file),
         *_exclude_names(file, experiments),
     ]
-    return [document.place(path).problem(f"{dotted(path)}: {message}") for path, message in found]
+    return _at_places(found, document)
 
 
 def grid_problems(
@@ -47,8 +50,14 @@ def grid_problems(
     adapters: Mapping[str, Adapter],
 ) -> list[Problem]:
     """Exclusions and a sample ratio without effect, and a grid of which nothing is left."""
-    found = [*_idle_ratio(file), *_exclude_effects(file, experiments, adapters)]
-    return [document.place(path).problem(f"{dotted(path)}: {message}") for path, message in found]
+    return _at_places([*_idle_ratio(file), *_exclude_effects(file, experiments, adapters)], document)
+
+
+def _at_places(found: list[tuple[KeyPath, str]], document: Document) -> list[Problem]:
+    return [
+        document.place(path).problem(f"{dotted(path)}: {message}" if path else message)
+        for path, message in found
+    ]
 
 
 def _version_problems(file: SweepFile, adapters: Mapping[str, Adapter]) -> Found:
@@ -92,6 +101,16 @@ def _ratio_problems(file: SweepFile) -> Found:
             yield ("include", index), missing
         if include.sample_ratio and "partial_fc" not in parallelism:
             yield ("include", index, "sample_ratio"), "applies to parallelism partial_fc alone"
+
+
+def _size_problems(file: SweepFile) -> Found:
+    """A slip of one axis can multiply into a grid that no machine could list, let alone run."""
+    spans: list[tuple[KeyPath, SweepFile]] = [((), file)]
+    for index, include in enumerate(file.include):
+        spans.append((("include", index), file.model_copy(update=include.given())))
+    for path, axes in spans:
+        if count_cells(axes) > MAX_CELLS:
+            yield path, f"the grid has {count_cells(axes)} cells, more than {MAX_CELLS}; make several sweeps"
 
 
 def _idle_ratio(file: SweepFile) -> Found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,13 @@ def cells(
         for cell in _span(merged, experiments, frameworks=arms, options=options):
             found[cell.identity] = cell
     return tuple(found.values())
+
+
+def count_cells(axes: Axes) -> int:
+    """The size of the product that the axes span."""
+    sizes = (axes.experiment, axes.precision, axes.num_classes or (None,), axes.batch_size_per_device)
+    spans = [*sizes, axes.frameworks, topologies(axes.topology) if axes.topology else (), _classifiers(axes)]
+    return math.prod(len(span or ()) for span in spans)
 
 
 def matches(condition: Condition, cell: Cell) -> bool:

@@ -82,12 +82,20 @@ def compare_plans(old: Plan, new: Plan) -> Iterator[str]:
     """
     if _essence(old) == _essence(new):
         return
+    for what in ("machine", "settings"):
+        then, now = _words(getattr(old, what)), _words(getattr(new, what))
+        if then != now:
+            yield from (f"-{what}: {then}", f"+{what}: {now}")
     for before, after in zip(old.sources, new.sources, strict=False):
         yield from _diff(before.text, after.text, names=(f"{before.path} (frozen)", after.path))
     cases = list(_diff(_essence(old), _essence(new), names=("cases (frozen)", "cases")))
     yield from cases[:_MOST_CASE_LINES]
     if len(cases) > _MOST_CASE_LINES:
         yield f"... and {len(cases) - _MOST_CASE_LINES} lines more"
+
+
+def _words(value: object) -> str:
+    return (" ".join(value) or "none") if isinstance(value, tuple) else str(value)
 
 
 def _essence(plan: Plan) -> str:

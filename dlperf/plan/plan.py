@@ -158,7 +158,8 @@ def lacking(case: Case, machine: Machine) -> str | None:
     if topology.nodes > 1:
         return f"needs {topology.nodes} nodes; this is one machine"
     if case.device == "cuda" and topology.devices_per_node > len(machine.gpus):
-        return f"needs {topology.devices_per_node} GPUs; this machine has {len(machine.gpus) or 'none'}"
+        needed = f"{topology.devices_per_node} GPU{'s' if topology.devices_per_node > 1 else ''}"
+        return f"needs {needed}; this machine has {len(machine.gpus) or 'none'}"
     threads = topology.devices_per_node * case.threads_per_device
     if case.device == "cpu" and threads > machine.cores:
         return f"needs {threads} CPU cores, one a thread; this machine has {machine.cores}"

@@ -108,10 +108,8 @@ def _message(details: ErrorDetails) -> str:
     message = _MESSAGES.get(kind) or details["msg"].replace("Input should be", "must be")
     if kind == "too_short":
         return message
-    hint = (
-        f"; put it in quotes: '{given}'" if kind == "string_type" and isinstance(given, int | float) else ""
-    )
-    return f"{message}, not {_shown(given)}{hint}"
+    number_for_text = kind == "string_type" and isinstance(given, int | float)
+    return f"{message}, not {_shown(given)}" + ("; put it in quotes" if number_for_text else "")
 
 
 def _shown(given: object) -> str:

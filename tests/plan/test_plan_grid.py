@@ -254,7 +254,7 @@ def test_threads_are_the_cores_shared_out_alike(
             "needs 4 CPU cores, one a thread; this machine has 2",
         ),
         ({"topology": "2n8g"}, CLUSTER, "unavailable", "needs 2 nodes; this is one machine"),
-        ({"device": "cuda"}, Machine(cores=2), "unavailable", "needs 1 GPUs; this machine has none"),
+        ({"device": "cuda"}, Machine(cores=2), "unavailable", "needs 1 GPU; this machine has none"),
         (
             {"topology": "1n8g"},
             Machine(cores=4, gpus=("T4",)),

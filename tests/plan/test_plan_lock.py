@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlperf.errors import UserError
+from dlperf.machine import Machine
 from dlperf.plan.load import load_sweep
 from dlperf.plan.lock import LOCK_NAME, compare_plans, freeze, read_lock, write_lock
 from dlperf.plan.plan import Plan, make_plan
@@ -17,8 +18,6 @@ from dlperf.plan.settings import Setting, axis_setting, value_setting
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from dlperf.machine import Machine
 
 SWEEP = """\
 experiment: quickstart
@@ -129,8 +128,19 @@ def test_a_change_from_the_command_line_shows_in_the_cases(project: Project, tmp
     with pytest.raises(UserError) as caught:
         freeze(project.plan(SWEEP, axis_setting("topology=1n1g")), tmp_path)
     removed = [line for line in str(caught.value).splitlines() if line.startswith("-oneflow")]
+    assert {"-settings: none", "+settings: -P topology=1n1g"} <= set(str(caught.value).splitlines())
     assert 1 == len(removed)
     assert "_1n2g_" in removed[0]
+
+
+def test_another_machine_makes_other_cases_and_is_named(project: Project, tmp_path: Path) -> None:
+    freeze(project.plan(), tmp_path)
+    project.machine = Machine(cores=4)
+    with pytest.raises(UserError) as caught:
+        freeze(project.plan(), tmp_path)
+    assert {"-machine: 2 CPU cores, no NVIDIA GPU", "+machine: 4 CPU cores, no NVIDIA GPU"} <= set(
+        str(caught.value).splitlines()
+    )
 
 
 def test_a_long_difference_is_cut(project: Project, tmp_path: Path) -> None:

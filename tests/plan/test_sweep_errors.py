@@ -124,7 +124,7 @@ def test_one_mistake_is_one_problem_at_its_place(
         ("frameworks", "[caffe==1.0]", "s.yaml:2:14: frameworks[0]: unknown framework 'caffe'; known: mxnet, oneflow, pytorch"),
         ("frameworks", "mxnet==", "s.yaml:2:13: frameworks: 'mxnet==' is no framework; write name==version as in 'mxnet==1.9.1'"),
         ("frameworks", "mxnet==0.1", "s.yaml:2:13: frameworks[0]: mxnet 0.1 is not known; known: 1.9.1, 1.8.0"),
-        ("frameworks", "{name: mxnet, version: 1.9}", "s.yaml:2:36: frameworks.version: must be text, not 1.9; put it in quotes: '1.9'"),
+        ("frameworks", "{name: mxnet, version: 1.9}", "s.yaml:2:36: frameworks.version: must be text, not 1.9; put it in quotes"),
         ("frameworks", "{version: 1.9.1}", "s.yaml:2:1: frameworks: key 'name' is missing"),
         ("frameworks", "[mxnet, mxnet==1.9.1]", "s.yaml:2:21: frameworks[1]: mxnet==1.9.1 stands twice"),
         ("frameworks", "5", "s.yaml:2:13: frameworks: must be a mapping of keys to values, not 5"),
@@ -137,6 +137,14 @@ def test_a_wrong_axis_is_one_problem_at_its_place(
 ) -> None:
     lines = [f"{key}: {value}" if line.startswith(key) else line for line in GOOD.splitlines()]
     assert [expected] == problems("\n".join(lines), adapters, tmp_path)
+
+
+def test_a_grid_beyond_all_measure_is_refused_before_it_is_made(adapters: Any, tmp_path: Path) -> None:
+    numbers = ", ".join(map(str, range(1, 151)))
+    text = f"{GOOD}num_classes: [{numbers}]\n".replace("device: 8", f"device: [{numbers}]")
+    assert ["s.yaml:1:1: the grid has 45000 cells, more than 20000; make several sweeps"] == problems(
+        text, adapters, tmp_path
+    )
 
 
 @pytest.mark.parametrize("key", ["experiment", "frameworks", "topology", "batch_size_per_device"])
