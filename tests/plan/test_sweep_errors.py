@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,11 +14,14 @@ from hypothesis import strategies as st
 
 from dlperf.errors import SourceErrors, UserError
 from dlperf.plan.load import load_experiment, load_sweep
+from dlperf.plan.plan import make_plan
 from dlperf.plan.settings import Setting, axis_setting, value_setting
-from dlperf.plan.sweep_file import SweepFile
+from dlperf.plan.sweep_file import Condition, FrameworkEntry, SweepFile
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from dlperf.machine import Machine
 
 GOOD = """\
 experiment: quickstart
@@ -24,6 +29,8 @@ frameworks: [mxnet==1.9.1, oneflow==0.9.0]
 topology: 1n1g
 batch_size_per_device: 8
 """
+
+GOOD_JSON = '{"experiment": "quickstart", "frameworks": "mxnet==1.9.1", "topology": "1n1g", "batch_size_per_device": 8}'
 
 
 def problems(text: str, adapters: Any, folder: Path, *, given: tuple[Setting, ...] = ()) -> list[str]:
@@ -262,3 +269,44 @@ def test_a_misspelt_key_shows_at_its_line_and_column(adapters: Any, tmp_path: Pa
     lines[at:at] = [*padding, f"{misspelt}: 1"]
     found = problems("\n".join(lines), adapters, tmp_path)
     assert [f"s.yaml:{at + len(padding) + 1}:1: unknown key {misspelt!r} (did you mean {key!r}?)"] == found
+
+
+_SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 200)
+    | st.floats(-1, 2)
+    | st.sampled_from(
+        ["max", "auto", "1n1g", "mxnet", "mxnet==1.9.1", "quickstart", "partial_fc", "fp32", "cuda", ""]
+    )
+)
+_KEYS = st.sampled_from(
+    sorted(
+        {
+            *SweepFile.model_fields,
+            *Condition.model_fields,
+            *FrameworkEntry.model_fields,
+            "when",
+            "why",
+            "mxnet",
+        }
+    )
+)
+_VALUES = st.recursive(
+    _SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@given(changes=st.dictionaries(st.sampled_from(sorted(SweepFile.model_fields)), _VALUES, max_size=4))
+def test_whatever_stands_in_a_file_it_loads_and_plans_or_its_problems_have_places(
+    adapters: Any, laptop: Machine, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    text = json.dumps({**json.loads(GOOD_JSON), **changes}, indent=1)
+    found = problems(text, adapters, tmp_path)
+    assert all(re.match(r"s\.yaml:[1-9][0-9]*:[1-9][0-9]*: ", problem) for problem in found)
+    if not found:
+        sweep = load_sweep("s.yaml", adapters=adapters, folder=tmp_path)
+        assert make_plan(sweep, adapters=adapters, machine=laptop).cases
