@@ -86,8 +86,7 @@ def _facts(figure: CaseFigures) -> Iterator[tuple[str, object]]:
 
 
 def _figures(figure: CaseFigures) -> Iterator[tuple[str, object]]:
-    from dlperf.cli.tables import figure as number
-    from dlperf.cli.tables import percent
+    from dlperf.report.numbers import giga, percent, rate, span
 
     yield "status", figure.status.value
     yield "reason", figure.reason
@@ -95,36 +94,34 @@ def _figures(figure: CaseFigures) -> Iterator[tuple[str, object]]:
     summary = figure.summary
     if summary is None:
         return
-    yield "samples/s", f"{number(summary.median)} (median of {summary.runs})"
-    yield "min..max", f"{number(summary.minimum)}..{number(summary.maximum)}"
+    yield "samples/s", f"{rate(summary.median)} (median of {summary.runs})"
+    yield "min to max", span(summary.minimum, summary.maximum)
     yield "CV", percent(summary.cv)
     interval = summary.interval
-    shown = (
-        f"{number(interval.low)}..{number(interval.high)}" if interval else "none: needs at least 2 good runs"
-    )
+    shown = span(interval.low, interval.high) if interval else "none: needs at least 2 good runs"
     yield "95 % interval", shown
-    yield "step", f"median {number(figure.step_seconds_median)} s, p95 {number(figure.step_seconds_p95)} s"
+    yield "step", f"median {rate(figure.step_seconds_median)} s, p95 {rate(figure.step_seconds_p95)} s"
     if figure.model_flops_per_second is not None:
-        yield "model FLOP/s", f"{figure.model_flops_per_second / 1e9:.2f} G"
+        yield "model FLOP/s", f"{giga(figure.model_flops_per_second)} G"
     if figure.matmul_flops_per_second is not None:
         yield (
             "matmul FLOP/s",
-            f"{figure.matmul_flops_per_second / 1e9:.2f} G (one device, measured by this engine)",
+            f"{giga(figure.matmul_flops_per_second)} G (one device, measured by this engine)",
         )
 
 
 def _run(run: StoredRun) -> Iterator[tuple[str, object]]:
-    from dlperf.cli.tables import figure as number
+    from dlperf.report.numbers import mebibytes, rate
 
     result = run.result
     yield "status", result.status.value
     if result.figures is not None:
         figures = result.figures
-        yield "samples/s", number(figures.samples_per_sec)
+        yield "samples/s", rate(figures.samples_per_sec)
         yield "steps", f"{figures.accepted_steps} accepted, {figures.dropped_steps} warm-up"
-        yield "loss", f"{number(figures.loss_first)} -> {number(figures.loss_last) or 'not finite'}"
+        yield "loss", f"{rate(figures.loss_first)} -> {rate(figures.loss_last) or 'not finite'}"
         if figures.peak_memory_bytes is not None:
-            yield "peak memory", f"{figures.peak_memory_bytes / 2**20:.0f} MiB (the largest rank)"
+            yield "peak memory", f"{mebibytes(figures.peak_memory_bytes)} MiB (the largest rank)"
     yield "reason", result.reason
     yield "evidence", result.evidence
     yield "started", result.started_at

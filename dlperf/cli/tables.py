@@ -9,8 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dlperf.report.numbers import factor, percent, rate, span
+
 if TYPE_CHECKING:
-    from dlperf.results.rows import Row, Value
+    from dlperf.results.rows import Row
 
 # Wide enough that no cell is ever cut where the output is no terminal.
 _FILE_WIDTH = 400
@@ -33,8 +35,6 @@ def case_table(rows: list[Row]) -> Table:
     for heading, justify in _COLUMNS:
         table.add_column(heading, justify=justify)
     for row in rows:
-        ran = row["samples_per_sec"] is not None
-        interval = f"{figure(row['interval_low'])}..{figure(row['interval_high'])}"
         cells = (
             f"{row['framework']} {row['version']}",
             str(row["experiment"]),
@@ -45,12 +45,12 @@ def case_table(rows: list[Row]) -> Table:
             str(row["precision"]),
             str(row["threads_per_device"]),
             str(row["status"]),
-            figure(row["samples_per_sec"]),
-            f"{figure(row['samples_per_sec_min'])}..{figure(row['samples_per_sec_max'])}" if ran else "",
-            percent(row["cv"]),
-            interval if row["interval_low"] is not None else "",
+            rate(_number(row, "samples_per_sec")),
+            span(_number(row, "samples_per_sec_min"), _number(row, "samples_per_sec_max")),
+            percent(_number(row, "cv")),
+            span(_number(row, "interval_low"), _number(row, "interval_high")),
             runs(row),
-            f"{row['speedup']:.2f}" if row["speedup"] is not None else "",
+            factor(_number(row, "speedup")),
             str(row["reason"] or ""),
         )
         # Text, not markup: a reason may hold brackets.
@@ -69,7 +69,7 @@ _COLUMNS: tuple[tuple[str, Any], ...] = (
     ("threads", "right"),
     ("status", "left"),
     ("samples/s", "right"),
-    ("min..max", "right"),
+    ("min to max", "right"),
     ("CV", "right"),
     ("95 % interval", "right"),
     ("runs ok", "right"),
@@ -78,24 +78,17 @@ _COLUMNS: tuple[tuple[str, Any], ...] = (
 )
 
 
-def figure(value: Value) -> str:
-    """A number to four digits or two decimals, whichever shows more; empty for None."""
-    if not isinstance(value, int | float):
-        return ""
-    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4g}"  # noqa: PLR2004  ten is where 4 digits are 2 decimals
-
-
-def percent(value: Value) -> str:
-    """A fraction as a percentage; empty for None."""
-    return f"{100 * value:.2f} %" if isinstance(value, int | float) else ""
-
-
 def runs(row: Row) -> str:
     """`3 of 5`, or `3` when all are good; empty where none was run."""
     good, failed = row["runs_ok"], row["runs_failed"]
     if not isinstance(good, int) or not isinstance(failed, int) or not good + failed:
         return ""
     return f"{good} of {good + failed}" if failed else str(good)
+
+
+def _number(row: Row, name: str) -> float | None:
+    value = row[name]
+    return value if isinstance(value, int | float) else None
 
 
 def _parallelism(row: Row) -> str:

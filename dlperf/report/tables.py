@@ -141,6 +141,7 @@ def gaps_table(comparisons: Iterable[Comparison]) -> Table | None:
         "topology",
         "batch",
         "classes",
+        "precision",
         "status",
         "reason",
         "evidence",
@@ -160,6 +161,7 @@ def _gaps(comparison: Comparison) -> list[tuple[str, ...]]:
             row.topology,
             str(row.batch_size_per_device),
             str(row.num_classes),
+            row.precision,
         )
         if not figure.runs:
             rows.append((*place, status_word(figure.status), figure.reason or "", ""))

@@ -1,0 +1,94 @@
+"""`dlperf report`: where the document goes, and how bad input ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner, Result
+from run_folders import MACHINE, make_case, store_good_runs
+
+from dlperf.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["report", *map(str, arguments)])
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    folder = tmp_path / "results" / "y1"
+    store_good_runs(folder, make_case(), [10.0, 11.0])
+    return folder
+
+
+def test_out_gets_the_document_and_a_folder_of_charts(sweep: Path, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "my report.md"
+    done = run(sweep, "--out", out)
+    assert (done.exit_code, done.stdout) == (0, f"{out}\n")
+    text = out.read_text()
+    assert text.startswith("# Training throughput: y1\n")
+    assert "](my%20report_files/y1-data-throughput.png)" in text
+    assert sorted(path.name for path in (out.parent / "my report_files").iterdir()) == [
+        "y1-data-throughput.png",
+        "y1-data-throughput.svg",
+    ]
+
+
+def test_without_out_the_text_goes_to_standard_output_and_nothing_is_written(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    done = run()
+    assert done.exit_code == 0
+    assert done.stdout == run(sweep).stdout
+    assert done.stdout.startswith("# Training throughput: y1\n")
+    assert "![" not in done.stdout
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_same_input_gives_the_same_bytes(sweep: Path, tmp_path: Path) -> None:
+    made = []
+    for name in ("a", "b"):
+        run(sweep, "--out", tmp_path / name / "report.md")
+        files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
+        made.append([(path.name, path.read_bytes()) for path in files])
+    assert made[0] == made[1]
+    assert len(made[0]) == 3
+
+
+def test_what_cannot_be_read_ends_with_3_and_the_report_is_written(sweep: Path, tmp_path: Path) -> None:
+    next((sweep / "runs").glob("*/r1/result.json")).write_text("{")
+    done = run(sweep, "--out", tmp_path / "report.md")
+    assert done.exit_code == 3
+    assert "skipped" in done.stderr
+    assert (tmp_path / "report.md").exists()
+
+
+def test_strict_writes_nothing(sweep: Path, tmp_path: Path) -> None:
+    other = MACHINE.model_copy(update={"cpu": "Another CPU"})
+    store_good_runs(sweep, make_case(framework="oneflow", version="0.9.0"), [5.0], nodes=[other])
+    done = run(sweep, "--strict", "--out", tmp_path / "report.md")
+    assert done.exit_code == 2
+    assert "different hardware" in done.stderr
+    assert not (tmp_path / "report.md").exists()
+
+
+def test_a_missing_folder_and_an_empty_one_end_with_2_and_one_line(tmp_path: Path) -> None:
+    for folder, said in ((tmp_path / "nothing", "no such folder"), (tmp_path, "no results here")):
+        done = run(folder)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert len(done.stderr.splitlines()) == 1
+        assert said in done.stderr
+
+
+def test_a_place_that_cannot_be_written_is_named(sweep: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run(sweep, "--out", tmp_path / "file" / "report.md")
+    assert done.exit_code == 5
+    assert "file" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

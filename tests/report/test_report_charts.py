@@ -1,0 +1,99 @@
+"""Charts: both forms, text as text, equal bytes for equal figures, nothing drawn that was not measured."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+from run_folders import failed, make_case, store_good_runs, write_run
+
+from dlperf.plan.case import Topology
+from dlperf.report.charts import MOST_BARS, Chart, charts
+from dlperf.report.comparison import comparisons
+from dlperf.results.query import load
+from dlperf.results.rows import speedups
+from dlperf.results.store import store_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ONEFLOW = {"framework": "oneflow", "version": "0.9.0"}
+
+
+def drawn(folder: Path, title: str = "y1") -> tuple[Chart, ...]:
+    figures = load([folder], strict=False).figures
+    (comparison,) = comparisons(figures, speedups(figures), titles={"mxnet": "MXNet", "oneflow": "OneFlow"})
+    return charts(comparison, title=title)
+
+
+def words(chart: Chart) -> list[str]:
+    root = ET.fromstring(chart.svg)  # noqa: S314  our own
+    return [element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_bars_carry_their_values_and_names_as_text(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [10.0, 10.4])
+    store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [5.0, 5.1])
+    (chart,) = drawn(tmp_path)
+    assert {"MXNet 1.9.1", "OneFlow 0.9.0", "10.20", "5.050", "1n1g"} <= set(words(chart))
+    assert chart.alt == "Bar chart of samples/s, y1. MXNet 1.9.1, 1n1g: 10.20; OneFlow 0.9.0, 1n1g: 5.050."
+
+
+def test_a_case_without_a_number_is_a_word_and_no_bar(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [10.0])
+    log = "RuntimeError: CUDA out of memory\n"
+    store_run(write_run(tmp_path / "y1", make_case(**ONEFLOW), log=log, outcome=failed("rank_failed")))
+    (chart,) = drawn(tmp_path)
+    assert "out of memory" in words(chart)
+    assert "0.000" not in words(chart)
+
+
+def test_several_topologies_have_a_speedup_chart_with_the_ideal_line(tmp_path: Path) -> None:
+    for devices in (1, 2, 4):
+        case = make_case(topology=Topology(nodes=1, devices_per_node=devices))
+        store_good_runs(tmp_path / "y1", case, [10.0 * devices**0.5])
+    throughput, speedup = drawn(tmp_path)
+    assert (throughput.name, speedup.name) == ("throughput", "speedup")
+    assert {"ideal", "MXNet 1.9.1  2.00", "1n4g"} <= set(words(speedup))
+    assert speedup.alt == "Line chart, speedup against one device, y1. MXNet 1.9.1  2.00."
+
+
+def test_equal_figures_give_equal_bytes(tmp_path: Path) -> None:
+    for devices in (1, 2):
+        case = make_case(topology=Topology(nodes=1, devices_per_node=devices))
+        store_good_runs(tmp_path / "y1", case, [10.0 * devices, 11.0 * devices])
+    assert drawn(tmp_path) == drawn(tmp_path)
+
+
+def test_no_date_and_no_machine_gets_into_a_file(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [10.0])
+    (chart,) = drawn(tmp_path)
+    assert b"<dc:date>" not in chart.svg
+    assert b"tEXt" not in chart.png
+    assert b"tIME" not in chart.png
+
+
+def test_a_picture_is_opaque_and_sharp(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [10.0])
+    (chart,) = drawn(tmp_path)
+    assert struct.unpack(">II", chart.png[16:24])[0] == 1280
+    assert b"fill: #ffffff" in chart.svg
+
+
+def test_names_with_markup_stay_names(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(framework="<script>$x$</script>", version="1&2"), [10.0])
+    (chart,) = drawn(tmp_path, title="$\\frac{1}{2}$ </text><script>")
+    assert "<script>$x$</script> 1&2" in words(chart)
+    assert "Throughput: $\\frac{1}{2}$ </text><script>" in words(chart)
+
+
+def test_too_many_bars_are_left_to_the_table(tmp_path: Path) -> None:
+    for batch in range(1, MOST_BARS + 2):
+        store_good_runs(tmp_path / "y1", make_case(batch_size_per_device=batch), [10.0])
+    assert drawn(tmp_path) == ()
+
+
+def test_nothing_measured_has_no_chart(tmp_path: Path) -> None:
+    store_run(write_run(tmp_path / "y1", make_case(), log="x\n", outcome=failed("time_limit")))
+    assert drawn(tmp_path) == ()

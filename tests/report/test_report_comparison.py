@@ -1,0 +1,140 @@
+"""Which cases stand in one table: those that differ in nothing but framework and cell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from run_folders import MACHINE, Y1, make_case, store_good_runs
+
+from dlperf.plan.case import Measure, Schedule, Topology
+from dlperf.report.comparison import Comparison, comparisons
+from dlperf.results.query import load
+from dlperf.results.rows import speedups
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TITLES = {"mxnet": "MXNet", "oneflow": "OneFlow", "pytorch": "PyTorch"}
+
+
+def compared(folder: Path) -> tuple[Comparison, ...]:
+    figures = load([folder], strict=False).figures
+    return comparisons(figures, speedups(figures), titles=TITLES)
+
+
+def test_frameworks_are_columns_and_cells_are_rows(tmp_path: Path) -> None:
+    for framework, version in (("pytorch", "2.13.0"), ("mxnet", "1.9.1")):
+        for batch in (16, 8):
+            for devices in (2, 1):
+                case = make_case(
+                    framework=framework,
+                    version=version,
+                    batch_size_per_device=batch,
+                    topology=Topology(nodes=1, devices_per_node=devices),
+                )
+                store_good_runs(tmp_path / "y1", case, [8.0 * devices])
+    (comparison,) = compared(tmp_path)
+    assert [comparison.label(arm) for arm in comparison.arms] == ["MXNet 1.9.1", "PyTorch 2.13.0"]
+    assert [(row.topology, row.batch_size_per_device) for row in comparison.rows] == [
+        ("1n1g", 8),
+        ("1n1g", 16),
+        ("1n2g", 8),
+        ("1n2g", 16),
+    ]
+    assert comparison.scales
+    assert comparison.apart == ()
+    assert sorted(comparison.speedups.values()) == pytest.approx([1.0] * 4 + [2.0] * 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"threads_per_device": 1}, "threads a device: 1"),
+        (
+            {"measure": Measure(warmup_iterations=1, measured_iterations=5)},
+            "iterations: 1 warm-up, 5 measured",
+        ),
+        ({"seed": 3}, "seed: 3"),
+        (
+            {"workload": Y1.model_copy(update={"schedule": Schedule(learning_rate=0.2)})},
+            (
+                "workload: mobilefacenet, head GDC, embedding 128, arcface s=64 m1=1 m2=0.5 m3=0, "
+                "learning rate 0.2, weight decay 0.0005 (coupled), emore (synthetic)"
+            ),
+        ),
+    ],
+)
+def test_cases_that_differ_in_more_are_kept_apart_and_it_is_said(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [8.0])
+    store_good_runs(tmp_path / "y1", make_case(framework="oneflow", version="0.9.0", **changes), [8.0])
+    tables = compared(tmp_path)
+    assert [len(table.arms) for table in tables] == [1, 1]
+    assert said in tables[0].apart + tables[1].apart
+
+
+def test_other_hardware_is_kept_apart_and_it_is_said(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [8.0])
+    other = MACHINE.model_copy(update={"cpu": "Another CPU"})
+    store_good_runs(tmp_path / "y1", make_case(framework="oneflow", version="0.9.0"), [8.0], nodes=[other])
+    tables = compared(tmp_path)
+    assert [table.hardware for table in tables] == [
+        "Another CPU, 8 cores, 16 GiB",
+        "Example CPU 3000, 8 cores, 16 GiB",
+    ]
+    assert tables[0].apart == ("hardware: Another CPU, 8 cores, 16 GiB",)
+
+
+def test_host_names_do_not_keep_cases_apart(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [8.0])
+    other = MACHINE.model_copy(update={"host": "node-b"})
+    store_good_runs(tmp_path / "y1", make_case(framework="oneflow", version="0.9.0"), [8.0], nodes=[other])
+    assert len(compared(tmp_path)) == 1
+
+
+def test_two_sweeps_share_a_table_unless_both_hold_a_cell(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "a", make_case(), [8.0])
+    store_good_runs(tmp_path / "b", make_case(framework="oneflow", version="0.9.0"), [8.0])
+    (shared,) = compared(tmp_path)
+    assert len(shared.sweeps) == 2
+    store_good_runs(tmp_path / "b", make_case(), [9.0])
+    first, second = compared(tmp_path)
+    assert (first.apart, second.apart) == (("sweep: a",), ("sweep: b",))
+
+
+def test_experiments_and_parallelisms_have_tables_of_their_own(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [8.0])
+    store_good_runs(tmp_path / "y1", make_case(parallelism="model"), [8.0])
+    store_good_runs(tmp_path / "y1", make_case(parallelism="partial_fc", sample_ratio=0.1), [8.0])
+    store_good_runs(tmp_path / "y1", make_case(parallelism="partial_fc", sample_ratio=1.0), [8.0])
+    other = Y1.model_copy(update={"experiment": "other"})
+    store_good_runs(tmp_path / "y1", make_case(workload=other), [8.0])
+    tables = compared(tmp_path)
+    assert [(table.sample.workload.experiment, table.sample.parallelism) for table in tables] == [
+        ("other", "data"),
+        ("y1", "data"),
+        ("y1", "model"),
+        ("y1", "partial_fc"),
+    ]
+    assert [row.sample_ratio for row in tables[3].rows] == [0.1, 1.0]
+    assert {table.apart for table in tables} == {()}
+
+
+def test_options_that_differ_make_columns_and_name_them(tmp_path: Path) -> None:
+    for options in ({"layout": "NCHW", "compile": True}, {"layout": "NHWC", "compile": True}, {}):
+        case = make_case(framework="pytorch", version="2.13.0", options=options)
+        store_good_runs(tmp_path / "y1", case, [8.0])
+    (comparison,) = compared(tmp_path)
+    assert [comparison.label(arm) for arm in comparison.arms] == [
+        "PyTorch 2.13.0 (no options)",
+        "PyTorch 2.13.0 (compile=True, layout='NCHW')",
+        "PyTorch 2.13.0 (compile=True, layout='NHWC')",
+    ]
+
+
+def test_an_unknown_framework_keeps_its_own_name(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(framework="jax", version="1"), [8.0])
+    (comparison,) = compared(tmp_path)
+    assert comparison.label(comparison.arms[0]) == "jax 1"

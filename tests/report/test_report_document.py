@@ -1,0 +1,340 @@
+"""Whole reports: what stands in them, that it is read as meant, and that equal results give equal bytes."""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from markdown_it import MarkdownIt
+from plans import write_plan
+from run_folders import MACHINE, Y1, failed, make_case, store_good_runs, write_run
+
+from dlperf.errors import UserError
+from dlperf.plan.case import Topology
+from dlperf.plan.plan import PlanStatus
+from dlperf.report.building import build_report
+from dlperf.report.render import markdown
+from dlperf.report.writing import write_report
+from dlperf.results.schema import Imported
+from dlperf.results.store import read_results, store_run, write_result
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PARSER = MarkdownIt("commonmark").enable("table")
+MXNET = {"framework": "mxnet", "version": "1.9.1"}
+ONEFLOW = {"framework": "oneflow", "version": "0.9.0"}
+PYTORCH = {"framework": "pytorch", "version": "2.13.0"}
+
+
+def report(*folders: Path, strict: bool = False) -> str:
+    return markdown(build_report(folders, certificate=None, strict=strict), charts={})
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """The tables as a reader sees them: rows of cells."""
+    made = []
+    for table in re.findall(r"<table>(.*?)</table>", PARSER.render(text), flags=re.DOTALL):
+        rows = re.findall(r"<tr>(.*?)</tr>", table, flags=re.DOTALL)
+        cells = [re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", row, flags=re.DOTALL) for row in rows]
+        made.append([[html.unescape(re.sub(r"<[^>]*>", "", cell)) for cell in row] for row in cells])
+    return made
+
+
+def sweep_of_two(folder: Path) -> Path:
+    store_good_runs(folder, make_case(**MXNET), [10.0, 10.2, 9.8, 10.1, 9.9])
+    store_good_runs(folder, make_case(**ONEFLOW), [5.0, 5.1, 4.9, 5.0, 5.0])
+    return folder
+
+
+def test_the_table_of_2021_with_ratio_and_interval(tmp_path: Path) -> None:
+    text = report(sweep_of_two(tmp_path / "y1"))
+    assert tables(text)[0] == [
+        [
+            "node_num",
+            "device_num_per_node",
+            "batch_size_per_device",
+            "MXNet 1.9.1 samples/s",
+            "OneFlow 0.9.0 samples/s",
+            "OneFlow 0.9.0 / MXNet 1.9.1",
+        ],
+        ["1", "1", "8", "10.00", "5.000", "0.50 (0.49 to 0.51)"],
+    ]
+    assert "## y1, data parallel\n" in text
+    assert "**MXNet 1.9.1 has the highest median in 1 of 1 row, 2.00 times the next.**" in text
+
+
+def test_gpu_columns_are_named_as_in_2021(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(device="cuda"), [100.0, 101.0])
+    headings = tables(report(tmp_path / "y1"))[0][0]
+    assert headings[:3] == ["node_num", "gpu_num_per_node", "batch_size_per_device"]
+    assert "CPU cores" not in report(tmp_path / "y1")
+
+
+def test_several_topologies_have_speedups(tmp_path: Path) -> None:
+    for devices in (1, 2):
+        case = make_case(topology=Topology(nodes=1, devices_per_node=devices))
+        store_good_runs(tmp_path / "y1", case, [10.0 * devices**0.5] * 2)
+    rows = tables(report(tmp_path / "y1"))[0]
+    assert [row[1:5] for row in rows] == [
+        ["device_num_per_node", "batch_size_per_device", "MXNet 1.9.1 samples/s", "speedup"],
+        ["1", "8", "10.00", "1.00"],
+        ["2", "8", "14.14", "1.41"],
+    ]
+
+
+def test_columns_that_vary_are_shown_and_the_others_are_said_once(tmp_path: Path) -> None:
+    for classes in (100, 200):
+        store_good_runs(tmp_path / "y1", make_case(num_classes=classes), [10.0])
+    text = report(tmp_path / "y1")
+    assert tables(text)[0][0][3] == "num_classes"
+    assert "- precision: fp32" in text
+    assert "- classes:" not in text
+
+
+def test_the_spread_of_the_repeats_stands_beside_the_figure(tmp_path: Path) -> None:
+    rows = tables(report(sweep_of_two(tmp_path / "y1")))[1]
+    assert rows[0][3:] == [
+        "samples/s",
+        "min to max",
+        "CV",
+        "95 % interval of the mean",
+        "good runs",
+        "failed runs",
+    ]
+    assert rows[1] == [
+        "MXNet 1.9.1",
+        "1n1g",
+        "8",
+        "10.00",
+        "9.800 to 10.20",
+        "1.58 %",
+        "9.804 to 10.20",
+        "5",
+        "0",
+    ]
+
+
+def test_efficiency_loss_and_memory_stand_in_a_table(tmp_path: Path) -> None:
+    rows = tables(report(sweep_of_two(tmp_path / "y1")))[2]
+    # 10 samples/s x 2.7 GFLOP a sample, against 70 GFLOP/s measured.
+    assert rows[1] == ["MXNet 1.9.1", "1n1g", "8", "0.8000", "0.8000", "27.00", "39 %", "40 to 35", "500"]
+
+
+def test_where_there_is_no_number_stands_the_status_and_below_its_reason(tmp_path: Path) -> None:
+    sweep = tmp_path / "y1"
+    store_good_runs(sweep, make_case(**MXNET), [10.0, 10.1])
+    log = "loading\nRuntimeError: CUDA out of memory. Tried to allocate 2 GiB\n"
+    store_run(write_run(sweep, make_case(**ONEFLOW), log=log, outcome=failed("rank_failed")))
+    write_plan(
+        sweep,
+        [make_case(**MXNET), make_case(**ONEFLOW)],
+        others={
+            PlanStatus.EXCLUDED: [(make_case(**PYTORCH), "not installed here")],
+            PlanStatus.UNSUPPORTED: [(make_case(**PYTORCH, precision="fp16"), "no fp16 on CPU")],
+        },
+    )
+    made = tables(report(sweep))
+    assert made[0][1][3:] == ["fp16", "not in the sweep", "not in the sweep", "unsupported", "", ""]
+    assert made[0][2][3:] == ["fp32", "10.05", "out of memory", "not measured", "", ""]
+    gaps = made[3]
+    assert [row[2:] for row in gaps[1:]] == [
+        ["PyTorch 2.13.0", "1n1g", "8", "100", "fp16", "unsupported", "no fp16 on CPU", ""],
+        [
+            "OneFlow 0.9.0",
+            "1n1g",
+            "8",
+            "100",
+            "fp32",
+            "out of memory (run 1 of 1)",
+            "rank 0 ended with exit code 1: RuntimeError: CUDA out of memory. Tried to allocate 2 GiB",
+            "logs/rank0.log:2",
+        ],
+        [
+            "OneFlow 0.9.0",
+            "1n1g",
+            "8",
+            "100",
+            "fp32",
+            "not measured (1 run)",
+            "planned and not run yet; `dlperf run` goes on with the sweep",
+            "",
+        ],
+        ["PyTorch 2.13.0", "1n1g", "8", "100", "fp32", "not measured", "excluded: not installed here", ""],
+    ]
+
+
+def test_equal_results_give_equal_bytes_wherever_they_lie(tmp_path: Path) -> None:
+    sweep = sweep_of_two(tmp_path / "one" / "y1")
+    shutil.copytree(sweep, tmp_path / "another place" / "y1")
+    document = build_report([tmp_path / "one"], certificate=None, strict=False)
+    copy = build_report([tmp_path / "another place" / "y1"], certificate=None, strict=False)
+    write_report(document, tmp_path / "a" / "report.md")
+    write_report(copy, tmp_path / "b" / "report.md")
+    files = [
+        {
+            str(path.relative_to(tmp_path / side)): path.read_bytes()
+            for path in (tmp_path / side).rglob("*")
+            if path.is_file()
+        }
+        for side in ("a", "b")
+    ]
+    assert files[0] == files[1]
+    assert sorted(files[0]) == [
+        "report.md",
+        "report_files/y1-data-throughput.png",
+        "report_files/y1-data-throughput.svg",
+    ]
+
+
+INJECTION = "|x|\n# big <img src=x onerror=alert(1)> [a](javascript:b) `c` **d** <!-- e"
+
+
+def test_nothing_from_a_file_or_a_log_can_mark_up_the_report(tmp_path: Path) -> None:
+    sweep = tmp_path / "y1 | <b>bold</b>"
+    workload = Y1.model_copy(update={"experiment": INJECTION, "dataset": INJECTION})
+    node = MACHINE.model_copy(update={"cpu": INJECTION, "host": INJECTION, "system": INJECTION})
+    plain = make_case(workload=workload)
+    hostile = make_case(
+        workload=workload, framework="evil|<i>", version="1`", options={"<u>": INJECTION}, num_classes=7
+    )
+    store_good_runs(sweep, plain, [10.0, 10.1], nodes=[node])
+    log = f"RuntimeError: out of memory {INJECTION.replace(chr(10), ' ')}\n"
+    store_run(write_run(sweep, hostile, log=log, outcome=failed("rank_failed"), nodes=[node]))
+    write_plan(
+        sweep,
+        [plain, hostile],
+        others={PlanStatus.EXCLUDED: [(make_case(workload=workload, seed=9), INJECTION)]},
+    )
+    write_report(build_report([sweep], certificate=None, strict=False), tmp_path / "report.md")
+    rendered = PARSER.render((tmp_path / "report.md").read_text())
+    allowed = {"h1", "h2", "h3", "p", "ul", "li", "strong", "code", "span", "blockquote", "a", "img", "table"}
+    assert set(re.findall(r"<([a-z0-9]+)", rendered)) <= allowed | {"thead", "tbody", "tr", "th", "td"}
+    assert set(re.findall(r'href="([^"]*)"', rendered)) <= {
+        "#cells-without-a-number",
+        *(f"report_files/{path.name}" for path in (tmp_path / "report_files").iterdir()),
+    }
+    assert "<!--" not in rendered
+    widths = [{len(row) for row in table} for table in tables((tmp_path / "report.md").read_text())]
+    assert all(len(width) == 1 for width in widths)
+
+
+def test_mixed_hardware_is_separated_and_said(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(**MXNET), [10.0, 10.1])
+    other = MACHINE.model_copy(update={"cpu": "Another CPU"})
+    store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [5.0, 5.1], nodes=[other])
+    text = report(tmp_path)
+    assert "come from 2 kinds of hardware" in text
+    assert "What is different here: hardware: Another CPU, 8 cores, 16 GiB." in text
+    assert " / MXNet 1.9.1" not in text
+    with pytest.raises(UserError, match="different hardware"):
+        report(tmp_path, strict=True)
+
+
+def test_different_threads_are_separated_and_said(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(**MXNET), [10.0, 10.1])
+    store_good_runs(tmp_path / "y1", make_case(**ONEFLOW, threads_per_device=1), [5.0, 5.1])
+    text = report(tmp_path)
+    assert "## y1, data parallel, threads a device: 1\n" in text
+    assert "Not comparable with the other tables" in text
+    assert " / MXNet 1.9.1" not in text
+
+
+def test_what_was_skipped_is_named(tmp_path: Path) -> None:
+    sweep = sweep_of_two(tmp_path / "y1")
+    next((sweep / "runs").glob("mxnet*/r1/result.json")).write_text("{")
+    text = report(sweep)
+    assert "> - <code>r1/result.json: damaged: not the JSON of a result</code>" in text
+    assert tables(text)[1][1][-2:] == ["4", "0"]
+
+
+def test_a_loss_that_is_not_finite_is_said_and_counted(tmp_path: Path) -> None:
+    nan = float("nan")
+    store_good_runs(tmp_path / "y1", make_case(), [10.0], losses=[4.0, 3.0, nan, nan, nan, nan])
+    text = report(tmp_path)
+    assert "MXNet 1.9.1, 1n1g: loss not finite: nan at step 2" in text
+    assert tables(text)[2][1][7] == "4 to not finite"
+
+
+def test_threads_that_an_engine_did_not_take_are_said(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "y1", make_case())
+    log = folder / "logs" / "rank0.log"
+    log.write_text(log.read_text().replace('"threads": 2', '"threads": 1'))
+    store_run(folder)
+    assert "was to use 2 threads a device, but MXNet 1.9.1 ran with 1" in report(tmp_path)
+
+
+def test_more_than_the_measured_matmul_rate_is_explained(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [40.0, 41.0])
+    text = report(tmp_path)
+    assert tables(text)[2][1][6] == "156 %"
+    assert "an algorithm such as Winograd needs fewer" in text
+
+
+def test_imported_results_are_marked_with_their_method(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [10.0])
+    (run,) = read_results(tmp_path).runs
+    mark = Imported(source="old.log", sha256="0", dialect="oneflow_face", method="dlperf-2021")
+    write_result(run.folder, run.result.model_copy(update={"imported": mark}))
+    assert "MXNet 1.9.1 (oneflow_face, method dlperf-2021)" in report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"), [(1, "no spread and no interval"), (3, "With 3 good runs"), (5, "")]
+)
+def test_few_runs_are_said(tmp_path: Path, runs: int, said: str) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [10.0 + number for number in range(runs)])
+    text = report(tmp_path)
+    assert said in text
+    assert ("--repeats 5" in text) == bool(said)
+
+
+def test_the_way_of_measuring_is_said(tmp_path: Path) -> None:
+    sweep = sweep_of_two(tmp_path / "y1")
+    assert "the order in which they ran is not known" in report(sweep)
+    write_plan(sweep, [make_case(**MXNET), make_case(**ONEFLOW)], repeats=5)
+    text = report(sweep)
+    assert "2 warm-up iterations, timed and not counted" in text
+    assert "Planned: 5 runs a case, order interleaved" in text
+    assert "the order in which they ran is not known" not in text
+
+
+def test_the_environment_is_said(tmp_path: Path) -> None:
+    made = tables(report(sweep_of_two(tmp_path / "y1")))
+    facts = dict(made[3][1:])
+    assert facts["hardware"] == "Example CPU 3000, 8 cores, 16 GiB"
+    assert facts["operating system"] == "Debian 12"
+    assert facts["dlperf"] == "0.1.0 at 0123456789ab"
+    assert [row[:3] for row in made[4][1:]] == [["MXNet", "1.9.1", "1.9.1"], ["OneFlow", "0.9.0", "0.9.0"]]
+
+
+def test_a_plan_without_any_run_makes_a_report_of_reasons(tmp_path: Path) -> None:
+    write_plan(tmp_path / "y1", [make_case()])
+    text = report(tmp_path)
+    assert tables(text)[0][1][3] == "not measured"
+    assert "Nothing ran." in text
+
+
+def test_a_template_of_ones_own_escapes_all_the_same(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(workload=Y1.model_copy(update={"experiment": "*e*"})), [10.0])
+    template = tmp_path / "mine.md.j2"
+    template.write_text("{% for section in document.sections %}{{ section.title }}{% endfor %}")
+    document = build_report([tmp_path], certificate=None, strict=False)
+    assert markdown(document, charts={}, template=template) == "\\*e\\*, data parallel\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{% for %}", r"mine\.md\.j2:1: "), ("{{ document.nothing }}", "nothing"), (None, "no such")],
+)
+def test_a_template_that_does_not_work_is_named(tmp_path: Path, text: str | None, said: str) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [10.0])
+    template = tmp_path / "mine.md.j2"
+    if text is not None:
+        template.write_text(text)
+    document = build_report([tmp_path], certificate=None, strict=False)
+    with pytest.raises(UserError, match=said):
+        markdown(document, charts={}, template=template)
