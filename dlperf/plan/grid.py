@@ -7,14 +7,15 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from dlperf.plan.sweep_file import TopologyGrid
+from dlperf.plan.fields import TopologyGrid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from dlperf.plan.case import OptionValue, Parallelism, Precision, Topology
     from dlperf.plan.experiment_file import ExperimentFile
-    from dlperf.plan.sweep_file import Axes, Condition, FrameworkEntry, Include, SweepFile, TopologyAxis
+    from dlperf.plan.fields import TopologyAxis
+    from dlperf.plan.sweep_file import Axes, Condition, FrameworkEntry, Include, SweepFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,9 @@ context, so that a misspelt one is reported together with everything else.
 
 from __future__ import annotations
 
-import itertools
-import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Discriminator,
     Field,
@@ -20,13 +17,13 @@ from pydantic import (
     PositiveInt,
     Tag,
     ValidationInfo,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 from dlperf.model import Model
-from dlperf.plan.case import Measure, Parallelism, Precision, Topology
+from dlperf.plan.case import Measure, Parallelism, Precision
+from dlperf.plan.fields import Count, OneOrMore, Seconds, TopologyAxis
 from dlperf.plan.validation import unknown
 
 if TYPE_CHECKING:
@@ -35,96 +32,10 @@ if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core import CoreSchema
 
-T = TypeVar("T")
-
 Order = Literal["interleaved", "sequential", "shuffled"]
 
 DEFAULT_TIME_LIMIT_SECONDS = 3600.0
 DEFAULT_STALL_LIMIT_SECONDS = 600.0
-
-_DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<unit>s|m|h)")
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
-
-
-class _OneOrMore:
-    """Lets one value stand where a list may; the list must hold something, and nothing twice."""
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        many = handler(schema)
-        return {"anyOf": [many["items"], many]}
-
-
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, tuple) else (value,)
-
-
-def _different(values: tuple[T, ...]) -> tuple[T, ...]:
-    for index, value in enumerate(values):
-        if value in values[:index]:
-            raise ValueError(f"{value} stands twice")
-    return values
-
-
-OneOrMore = Annotated[
-    tuple[T, ...], Field(min_length=1), BeforeValidator(_listed), AfterValidator(_different), _OneOrMore()
-]
-
-
-def _countable(value: Any) -> Any:
-    if value == "max":
-        raise ValueError("'max' (the largest that trains) cannot be searched for yet; write a number")
-    return value
-
-
-Count = Annotated[PositiveInt, BeforeValidator(_countable), WithJsonSchema({"type": "integer", "minimum": 1})]
-
-
-def _seconds(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value)
-    if match is None:
-        raise ValueError(f"{value!r} is no duration; write seconds, or a number with s, m or h as in '30m'")
-    return float(match["number"]) * _UNIT_SECONDS[match["unit"]]
-
-
-Seconds = Annotated[
-    float,
-    Field(gt=0),
-    BeforeValidator(_seconds),
-    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}], "examples": [90, "30m"]}),
-]
-
-
-def _topology(value: Any) -> Any:
-    return Topology.from_text(value) if isinstance(value, str) else value
-
-
-TopologyText = Annotated[
-    Topology,
-    BeforeValidator(_topology),
-    WithJsonSchema({"type": "string", "pattern": "^[1-9][0-9]*n[1-9][0-9]*g$", "examples": ["2n8g"]}),
-]
-
-
-class TopologyGrid(Model):
-    """Every number of nodes with every number of devices on each."""
-
-    nodes: OneOrMore[PositiveInt]
-    devices_per_node: OneOrMore[PositiveInt]
-
-    def topologies(self) -> tuple[Topology, ...]:
-        """The product, nodes first."""
-        pairs = itertools.product(self.nodes, self.devices_per_node)
-        return tuple(Topology(nodes=nodes, devices_per_node=devices) for nodes, devices in pairs)
-
-
-TopologyAxis = Annotated[
-    Annotated[TopologyGrid, Tag("grid")] | Annotated[OneOrMore[TopologyText], Tag("list")],
-    Discriminator(lambda value: "grid" if isinstance(value, dict | TopologyGrid) else "list"),
-]
 
 
 def _framework_reference(value: Any) -> Any:
