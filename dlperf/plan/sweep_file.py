@@ -1,7 +1,7 @@
 """What a sweep file may hold. docs/sweeps.md describes it for people.
 
-Names of frameworks and experiments are checked against the `frameworks` and `experiments` of the validation
-context, so that a misspelt one is reported together with everything else.
+Names of frameworks are checked against the `frameworks` of the validation context, so that a misspelt one is
+reported together with everything else.
 """
 
 from __future__ import annotations
