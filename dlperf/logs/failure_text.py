@@ -18,21 +18,6 @@ class Mark(StrEnum):
     EXIT_CODE = "exit_code"
 
 
-# `[1,0]<stderr>:`, `3: `, `[rank0]:`, ISO times and their kin, in front of a line; ANSI colours anywhere.
-ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-WRAPPER = re.compile(
-    r"""(?:
-        \[\d+,(?P<mpirun>\d+)\](?:<\w+>)?:?
-      | \[(?:rank|default)(?P<torchrun>\d+)\]:?
-      | (?P<srun>\d{1,6}):(?=\s)
-      | \d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?(?=\s)
-      | \d\d:\d\d:\d\d(?:[.,]\d+)?(?=\s)
-      | (?:stdout|stderr)\s[FP](?=\s)
-      | \w{3}\s\w{3}\s{1,2}\d{1,2}\s\d\d:\d\d:\d\d\s\d{4}(?=\[)
-    )\s?""",
-    re.VERBOSE,
-)
-
 _OOM = r"""
     out[ _]of[ _]memory | OutOfMemory | OOMKilled | oom-kill | \boom_reaper\b
   | bad_alloc | cannot\ allocate\ memory | can't\ allocate\ memory | failed\ to\ allocate | allocate\ failed
@@ -67,6 +52,10 @@ _EXIT_CODE = r"""
   | \bnon-zero\ (?:exit\ )?(?:status|code)\b
   | \bexitcode\s*:\s*-?0*[1-9] | \bExited\ with\ exit\ code\ 0*[1-9]
 """
+_SUSPICIOUS = re.compile(
+    rb"memory|alloc|oom|nccl|unhandled|watchdog|kill|terminat|cancel|signal|exit|non-zero|status|traceback"
+    rb"|error|exception|interrupt|abort|fault|fail|fatal|illegal|corruption|timeout|^f[0-9]|direct cause"
+)
 _TRACEBACK = "Traceback (most recent call last)"
 
 _MARKS = {
@@ -90,14 +79,9 @@ _IGNORED = ("Exception ignored in", "--- Logging error ---")
 _LONGEST_TRACEBACK = 2000
 
 
-def unwrapped(text: str) -> tuple[str, str]:
-    """The line without colours and wrappers, and the process that its wrapper names ("" where none does)."""
-    text = ANSI.sub("", text) if "\x1b" in text else text
-    start, process = 0, ""
-    while match := WRAPPER.match(text, start):
-        start = match.end()
-        process = match["mpirun"] or match["torchrun"] or match["srun"] or process
-    return text[start:], process
+def is_suspicious(line: bytes) -> bool:
+    """Whether a line may be a sign of anything, or open a traceback: a cheap look that sees no digits."""
+    return _SUSPICIOUS.search(line.lower()) is not None
 
 
 def mark_of(text: str) -> Mark | None:
@@ -126,6 +110,11 @@ class Traceback:
         self._ignore_next = False
         self._lines = 0
         self._after_frame = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the next lines matter, whatever they look like."""
+        return self._open
 
     def feed(self, text: str) -> bool:
         """Take the process's next line, unwrapped; whether it is an exception's own line."""

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from dlperf.logs.failure_text import Mark, Traceback, mark_of, unwrapped
+from dlperf.logs.failure_text import Mark, Traceback, mark_of
+from dlperf.logs.wrappers import unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -142,8 +143,21 @@ class FailureScan:
         self._exception_of: str | None = None  # the process whose exception is kept
         self._last: Evidence | None = None
 
+    @property
+    def wants_more(self) -> bool:
+        """Whether a traceback is open, so that the next lines matter whatever they look like."""
+        return any(traceback.is_open for traceback in self._tracebacks.values())
+
+    def note_last(self, file: str, number: int, text: str) -> None:
+        """Say what the last line of the log is, where not every line was fed."""
+        if text.strip():
+            self._last = Evidence(text=text.strip()[:_LONGEST_EVIDENCE], file=file, line=number)
+
     def feed(self, file: str, number: int, text: str) -> None:
-        """Take the next line as it came, prefixes and colours included."""
+        """Take the next line as it came, prefixes and colours included.
+
+        Lines that are not `is_suspicious` may be left out while nothing `wants_more`.
+        """
         text, process = unwrapped(text)
         if not text.strip():
             return

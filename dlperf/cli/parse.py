@@ -1,0 +1,133 @@
+"""`dlperf parse`: what a log parser makes of a file."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dlperf.logs.dialects.base import Dialect
+    from dlperf.logs.failures import Ending
+    from dlperf.logs.stream import Log
+    from dlperf.logs.writers import Writer
+
+EXIT_NOTHING_USABLE = 2
+EXIT_SOME_UNUSABLE = 3
+
+_EPILOG = """\b
+Examples:
+  dlperf parse train.log
+  dlperf parse train.log.gz --format json
+  dlperf parse 1n8g/*.log --format csv -o records.csv
+  dlperf parse runs.tar.zst --dialect oneflow_face --unrecognised
+  kubectl logs trainer-0 | dlperf parse -
+
+JSON: one object a log, each on its line: {"file", "dialect", "records": [{"run", "line", "iteration",
+"epoch", "rank", "samples_per_sec", "loss", "lr", "time"}, ...], "failure": {"kind", "evidence", "file",
+"line"} or null}. "run" counts the runs appended in one file, "time" is in milliseconds since 1970.
+
+Exit code 2: nothing usable; 3: some files were no logs and are named on standard error."""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.option(
+    "--dialect", default="auto", show_default=True, metavar="NAME", help="The program that wrote it."
+)
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
+)
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write here, not to stdout."
+)
+@click.option("--unrecognised", is_flag=True, help="Show the lines that no dialect knows, too.")
+@click.option(
+    "--exit-code", type=int, metavar="N", help="What the program ended with: tells more about a failure."
+)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    files: tuple[Path, ...],
+    dialect: str,
+    form: str,
+    out: Path | None,
+    unrecognised: bool,
+    exit_code: int | None,
+) -> None:
+    """Show what a log parser makes of FILE: plain, gzip, zstd, bzip2, xz, tar or zip; - is standard input."""
+    from dlperf.logs.dialects.registry import choose_dialects
+    from dlperf.logs.failures import KnownExit
+    from dlperf.logs.writers import WRITERS
+
+    dialects = choose_dialects(dialect)
+    outcome = None if exit_code is None else KnownExit(exit_code=exit_code)
+    usable = unusable = 0
+    with nullcontext(sys.stdout) if out is None else out.open("w", encoding="utf-8") as stream:
+        writer = WRITERS[form](stream)
+        for is_usable in _parse_all(files, writer, dialects, outcome=outcome, unrecognised=unrecognised):
+            usable, unusable = usable + is_usable, unusable + (not is_usable)
+    if unusable:
+        ctx.exit(EXIT_SOME_UNUSABLE if usable else EXIT_NOTHING_USABLE)
+
+
+def _parse_all(
+    files: Sequence[Path],
+    writer: Writer,
+    dialects: Sequence[Dialect],
+    *,
+    outcome: Ending | None,
+    unrecognised: bool,
+) -> Iterator[bool]:
+    """Write every log of every file; whether each was usable."""
+    from dlperf.errors import UserError
+
+    for file in files:
+        try:
+            for log in _logs(file):
+                yield _parse_one(log, writer, dialects, outcome=outcome, unrecognised=unrecognised)
+        except UserError as error:
+            click.echo(f"dlperf: {error}", err=True)
+            yield False
+
+
+def _logs(file: Path) -> Iterator[Log]:
+    from dlperf.logs.stream import open_logs, open_stream
+
+    return open_stream("<stdin>", sys.stdin.buffer) if str(file) == "-" else open_logs(file)
+
+
+def _parse_one(
+    log: Log, writer: Writer, dialects: Sequence[Dialect], *, outcome: Ending | None, unrecognised: bool
+) -> bool:
+    """Write one log; whether something was in it. What is wrong goes to standard error."""
+    from dlperf.errors import UserError
+    from dlperf.logs.reader import LogReader
+
+    def note(line: int, text: bytes) -> None:
+        writer.unrecognised(line, text.decode("utf-8", errors="replace").rstrip("\r"))
+
+    reader = LogReader(log, dialects=dialects, outcome=outcome, unrecognised=note if unrecognised else None)
+    writer.begin(file=log.name)
+    problem: UserError | None = None
+    try:
+        for batch in reader:
+            if reader.dialect is not None:
+                writer.write(batch, dialect=reader.dialect.name)
+        if reader.failure is None:
+            reader.require_records()
+    except UserError as error:
+        problem = error
+    if problem is None or reader.records or unrecognised:
+        writer.end(failure=reader.failure)
+    for warning in log.warnings:
+        click.echo(f"dlperf: {log.name}: {warning}", err=True)
+    if problem is not None:
+        click.echo(f"dlperf: {problem}", err=True)
+    return problem is None

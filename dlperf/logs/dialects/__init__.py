@@ -1,0 +1,1 @@
+"""One small table a program: how its throughput lines look."""

@@ -1,0 +1,41 @@
+"""`Training: <time>-Speed S samples/sec   Loss L   ...   Global Step: G   ...` of arcface_torch.
+
+arcface_oneflow prints the same.
+
+S is the whole job's rate. The fields between speed and step are optional, and so is the time (an old form).
+"""
+
+from __future__ import annotations
+
+import re
+
+from dlperf.logs.dialects.base import NUMBER, TIMESTAMP, Dialect, Scope
+
+_REST = rb"(?:(?!Speed[: ])[^\r\n])*?"
+
+
+def _optional(name: bytes, group: bytes, value: bytes) -> bytes:
+    return rb"(?=(?:" + _REST + name + rb":?[ \t]*(?P<" + group + rb">" + value + rb"))?)"
+
+
+DIALECT = Dialect(
+    name="arcface_torch",
+    program="insightface arcface_torch and arcface_oneflow (nn.Graph)",
+    scope=Scope.JOB,
+    needles=(b" samples/sec",),
+    patterns=(
+        re.compile(
+            rb"(?:Training:[ \t]*(?:(?P<time>" + TIMESTAMP + rb")[ \t]*-[ \t]*)?)?"
+            rb"\bSpeed[ \t]+(?P<samples_per_sec>"
+            + NUMBER
+            + rb")[ \t]+samples/sec"
+            + _optional(rb"\bLoss", b"loss", rb"(?:" + NUMBER + rb")(?=[ \t\r\n])")
+            + _optional(rb"\bLearningRate", b"lr", rb"(?:" + NUMBER + rb")(?=[ \t\r\n])")
+            + _optional(rb"\bEpoch", b"epoch", rb"\d+")
+            + rb"(?="
+            + _REST
+            + rb"\bGlobal[ ]Step:?[ \t]*(?P<iteration>\d+))"
+        ),
+    ),
+    ending=re.compile(rb".*\bRequired:[ \t]*-?[\d.]+ hours\s*"),
+)

@@ -1,0 +1,76 @@
+"""The one interface between dlperf and the log of a training program. The shipped dialects use nothing else.
+
+A dialect is a table: patterns over the bytes of a line, whose named groups are the fields. Register one under
+the entry-point group `dlperf.dialects`; docs/logs.md walks through it. A name may end with underscores where
+two branches of a pattern give the same field.
+
+| group | what it holds | type |
+|---|---|---|
+| `iteration` | the step as the program counts it | digits |
+| `epoch` | the epoch as the program counts it | digits |
+| `rank` | the process that printed the line; a wrapper's tag (`[1,3]<stdout>:`) stands in | digits |
+| `samples_per_sec` | images a second, whatever the line calls it; a match without it is no record | number |
+| `loss`, `lr` | as printed; nan and inf are numbers here | number |
+| `time` | date and time, ISO 8601 or as `logging` prints it; one in front of the match stands in | text |
+| `time_s`, `time_ms` | instead of `time`: seconds or milliseconds since 1970 | number |
+
+Patterns must not let digits decide more than a number's value: lines that differ in digits alone are read
+alike. They must not cross a line feed or a carriage return.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import re
+
+# Pieces of patterns. NUMBER is what printf, str and json.dumps make of a float.
+NUMBER = rb"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf(?:inity)?|NaN|Infinity)"
+TIMESTAMP = rb"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[-+]\d\d:?\d\d)?"
+GROUPS = frozenset(
+    {"iteration", "epoch", "rank", "samples_per_sec", "loss", "lr", "time", "time_s", "time_ms"}
+)
+
+
+class Scope(StrEnum):
+    """Whose rate a line gives."""
+
+    JOB = "job"  # the whole job's: a step counts once, whichever ranks print it
+    PROCESS = "process"  # one process's: every rank's line is a record of its own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """How the throughput lines of one program look.
+
+    Attributes:
+        name: what `--dialect` takes.
+        program: the programs that print it, for people.
+        scope: whose rate the lines give.
+        needles: one of them is in every line that the patterns match; looked for first, because it is cheap.
+        patterns: searched for anywhere in a line, as often as they occur.
+        loss_line: a line of its own with `iteration` and `loss` for records that carry no loss; None if there
+            is no such thing.
+        ending: matches the text from a record to the end of its line where nothing is cut off. A log that
+            stops without a line feed was probably cut: its last record must end so, or look like an earlier
+            one.
+    """
+
+    name: str
+    program: str
+    scope: Scope
+    needles: tuple[bytes, ...]
+    patterns: tuple[re.Pattern[bytes], ...]
+    loss_line: re.Pattern[bytes] | None = None
+    ending: re.Pattern[bytes] | None = None
+
+    def find(self, line: bytes) -> list[re.Match[bytes]]:
+        """The matches of all patterns in the line, by position; those of `loss_line` among them."""
+        if not any(needle in line for needle in self.needles):
+            return []
+        patterns = self.patterns if self.loss_line is None else (*self.patterns, self.loss_line)
+        found = [match for pattern in patterns for match in pattern.finditer(line)]
+        return sorted(found, key=lambda match: match.start())

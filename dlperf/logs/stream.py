@@ -1,0 +1,104 @@
+"""Bytes of logs, in chunks of whole lines and constant memory, out of files, compressed files and archives.
+
+Nothing is extracted to disk. A compressed file that stops in its middle ends there; one that grows beyond all
+reason is refused.
+"""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING
+
+from dlperf.errors import UserError
+from dlperf.logs.archives import contents, members
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CHUNK_BYTES = 1 << 20
+# A longer line is read in pieces; a carriage return, as a progress bar leaves them, is the place to cut it.
+LONGEST_LINE = 4 << 20
+_UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Whole lines.
+
+    Attributes:
+        data: they end with a line feed, but for the end of some logs and a piece of a long line.
+        last: whether this is the end of the log.
+    """
+
+    data: bytes
+    last: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class Log:
+    """One log: a file or a member of an archive. `name` is for people: `runs.tar.gz!1n8g/r100_1.log`."""
+
+    name: str
+    stream: IO[bytes]
+    warnings: list[str] = field(default_factory=list)
+
+    def chunks(self, size: int = CHUNK_BYTES) -> Iterator[Chunk]:
+        """The log once, from its beginning.
+
+        Raises:
+            UserError: it cannot be read, or it is a decompression bomb.
+        """
+        rest = b""
+        for block in self._blocks(size):
+            data = rest + block if rest else block
+            end = _cut(data)
+            rest = data[end:]
+            if end:
+                yield Chunk(data=data[:end], last=False)
+        yield Chunk(data=rest, last=True)
+
+    def _blocks(self, size: int) -> Iterator[bytes]:
+        decoder = None
+        first = True
+        while block := self._read(size):
+            if first:
+                encoding = _UTF16.get(block[:2])
+                decoder = codecs.getincrementaldecoder(encoding)("replace") if encoding else None
+                block = block[2:] if encoding else block
+                first = False
+            yield decoder.decode(block).encode() if decoder else block
+
+    def _read(self, size: int) -> bytes:
+        try:
+            return self.stream.read(size)
+        except EOFError:
+            self.warnings.append("the compressed data stops in its middle; read up to there")
+            return b""
+        except OSError as error:
+            raise UserError(f"{self.name}: cannot be read: {error.strerror or error}") from error
+
+
+def _cut(data: bytes) -> int:
+    """Where to cut: behind the last line feed; within a line that is too long, at a carriage return."""
+    end = data.rfind(b"\n") + 1
+    if end or len(data) < LONGEST_LINE:
+        return end
+    return data.rfind(b"\r") + 1 or len(data)
+
+
+def open_logs(path: Path) -> Iterator[Log]:
+    """The logs in a file: itself, or each member of an archive. Use one before you ask for the next.
+
+    Raises:
+        UserError: there is no such file, it is a folder, or an archive that cannot be read.
+    """
+    for name, stream in members(path):
+        yield Log(name=name, stream=stream)
+
+
+def open_stream(name: str, stream: IO[bytes]) -> Iterator[Log]:
+    """The same for an open stream, such as standard input."""
+    for part, content in contents(name, stream):
+        yield Log(name=part, stream=content)

@@ -1,0 +1,45 @@
+"""What launchers and terminals put around a program's lines: tags of ranks, times, colours."""
+
+from __future__ import annotations
+
+import re
+
+ANSI = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\r\n]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+
+# In front of a line, one behind the other in any order.
+_WRAPPERS = rb"""(?:
+    \[(?:[\w.-]+@)?\d+,(?P<mpirun>\d+)\](?:<\w+>)?:?            # mpirun and horovodrun --tag-output
+  | \[(?P<gloo>\d+)\]<\w+>:                                     # horovodrun over gloo
+  | \[(?:rank|default)(?P<torchrun>\d+)\]:                      # torchrun
+  | (?P<srun>\d{1,6}):(?=[ ])                                   # srun --label
+  | \d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?(?=[ ])     # kubectl, docker
+  | \w{3}[ ]\w{3}[ ]{1,2}\d{1,2}[ ]\d\d:\d\d:\d\d[ ]\d{4}(?=[\[<])                # mpirun --timestamp-output
+  | std(?:out|err)[ ][FP](?=[ ])                                # containerd
+  | [\w.-]+[ ]+\|(?=[ ])                                        # docker compose
+  | \[pod/[\w./-]+\]                                            # kubectl --prefix
+)[ ]?"""
+_WRAPPER = re.compile(_WRAPPERS, re.VERBOSE)
+_RANKS = ("mpirun", "gloo", "torchrun", "srun")
+
+
+def wrapper_rank(line: bytes, *, end: int) -> tuple[int, int] | None:
+    """Where the rank stands that the wrappers in front of `end` name, [start, end); None where none does."""
+    start, found = 0, None
+    while start < end and (match := _WRAPPER.match(line, start, end)):
+        for name in _RANKS:
+            if match[name] is not None:
+                found = match.span(name)
+        start = match.end()
+    return found
+
+
+def unwrapped(text: str) -> tuple[str, str]:
+    """The line without colours and wrappers, and the process that its wrapper names ("" where none does)."""
+    line = text.encode("utf-8", errors="surrogateescape")
+    if b"\x1b" in line:
+        line = ANSI.sub(b"", line)
+    start, process = 0, b""
+    while match := _WRAPPER.match(line, start):
+        process = next((match[name] for name in _RANKS if match[name] is not None), process)
+        start = match.end()
+    return line[start:].decode("utf-8", errors="replace"), process.decode()
