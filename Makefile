@@ -3,15 +3,15 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 
-.PHONY: help quickstart test test-fast lint format packages wheel clean
+.PHONY: help quickstart test test-fast lint format packages environments wheel clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 quickstart: .venv/.ready ## Train all frameworks on this machine and write results/quickstart/report.md
 	@tools/quickstart.sh
 
-test: packages lint ## Check the style and run every test, training in the real frameworks included
+test: packages lint environments ## Check the style and run every test, training in the real frameworks included
 	@$(BIN)/pytest
 
 test-fast: .venv/.ready ## Run the tests that take no time (under a minute)
@@ -29,6 +29,9 @@ format: .venv/.ready ## Format the code and fix what ruff can fix
 
 packages: ## Install the Debian packages that tests need (as root; else say what is missing)
 	@tools/packages.sh
+
+environments: .venv/.ready ## Install the frameworks for tests (gigabytes, once)
+	@$(BIN)/python tools/environments.py
 
 wheel: .venv/.ready ## Build dist/dlperf-*.whl
 	@"$$(tools/uv.sh)" build --wheel

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests first, trainings last: what is broken at heart is known at once."""
+    items.sort(key=lambda item: ("engine" in item.keywords, "slow" in item.keywords))
+
+
 @pytest.fixture(scope="session")
 def engine_python() -> Callable[[str], Path]:
     """The interpreter of a framework's environment by name, such as `engine_python("mxnet")`.

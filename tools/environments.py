@@ -1,0 +1,18 @@
+"""Make the environments of all frameworks for the CPU, before tests that have a time limit need them.
+
+One that cannot be made is reported, and nothing more: the tests that need it fail with the reason.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from dlperf.adapters.registry import load_adapters
+from dlperf.environments import ensure
+from dlperf.errors import EnvironmentUnavailable
+
+for adapter in load_adapters().values():
+    try:
+        ensure(adapter.environment(adapter.versions[0], "cpu"))
+    except EnvironmentUnavailable as error:
+        sys.stderr.write(f"{error}\n")
