@@ -11,7 +11,7 @@ from frameworks.common.data import Batch
 from frameworks.mxnet.train import MXNetTrainer, PendingStep
 
 
-class MXNetAlignTrainer:
+class MXNetAlign:
     """`AlignTrainer` of frameworks/common/align.py: the training program's trainer, looked into."""
 
     def __init__(self, case: Case, inputs: Inputs) -> None:
@@ -42,4 +42,4 @@ class MXNetAlignTrainer:
 
 
 if __name__ == "__main__":
-    align.run(MXNetAlignTrainer)
+    align.run(MXNetAlign)

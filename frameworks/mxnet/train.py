@@ -8,13 +8,14 @@ import numpy as np
 from mxnet.gluon import HybridBlock, Parameter
 
 from frameworks.common import program
-from frameworks.common.case import Case, Optimizer, Rank, rank_from_environment
+from frameworks.common.case import Case, Rank, rank_from_environment
 from frameworks.common.data import Batch
 from frameworks.common.initial import CLASSIFIER, initial_buffers, initial_classifier, initial_parameters
 from frameworks.common.networks import build, parameters
 from frameworks.common.schedule import learning_rate
 from frameworks.mxnet.head import MarginSoftmax
 from frameworks.mxnet.network import build_network, named_parameters
+from frameworks.mxnet.optimizer import make_optimizer
 
 
 class TrainingGraph(HybridBlock):
@@ -28,22 +29,6 @@ class TrainingGraph(HybridBlock):
         """Gluon calls this with F = mx.nd or mx.sym."""
         embeddings = self.network((F.cast(images, "float32") - 127.5) / 128)
         return self.head(embeddings, labels), F.stop_gradient(embeddings)
-
-
-class DecoupledSGD(mx.optimizer.SGD):
-    """v = momentum v - lr g; w = w + v - lr decay w, with the w of before the step in the last term."""
-
-    def __init__(self, decay: float, **kwargs: Any) -> None:
-        super().__init__(wd=0, **kwargs)
-        self._decay = decay
-
-    def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
-        """Update the arrays of a group; all arguments are sequences of the same length."""
-        # Shrinking w first gives the same sum: without weight decay the momentum step does not read w.
-        for position, array in zip(index, weight):
-            decay = self._decay * self.param_dict[position].wd_mult
-            array *= 1 - self.learning_rate * decay  # noqa: PLW2901 - in place
-        super().update_multi_precision(index, weight, grad, state)
 
 
 class PendingStep:
@@ -117,13 +102,6 @@ def _load(named: Dict[str, Parameter], arrays: Dict[str, np.ndarray], device: mx
         parameter.initialize(mx.init.Zero() if name in arrays else mx.init.One(), ctx=device)
         if name in arrays:
             parameter.set_data(mx.nd.array(arrays[name], dtype="float32"))
-
-
-def make_optimizer(optimizer: Optimizer) -> mx.optimizer.Optimizer:
-    """The case's optimizer; its learning rate is set at each step."""
-    if optimizer.decay == "decoupled":
-        return DecoupledSGD(optimizer.weight_decay, momentum=optimizer.momentum)
-    return mx.optimizer.SGD(momentum=optimizer.momentum, wd=optimizer.weight_decay)
 
 
 def prelu_form(case: Case) -> str:
