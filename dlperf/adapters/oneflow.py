@@ -1,0 +1,124 @@
+"""OneFlow: one nn.Graph on one device, in fp32. docs/engines/oneflow.md says what a user should know."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from dlperf.adapters.base import EnvironmentSpec, RankCommand
+from dlperf.adapters.common import rank_environment, train_argv
+from dlperf.model import Model
+
+if TYPE_CHECKING:
+    from dlperf.adapters.base import Launch, Place
+    from dlperf.plan.case import Case, DeviceKind
+
+# Version -> the CPythons whose wheel was seen to train, best first.
+_PYTHONS = {"0.9.0": ("3.10", "3.9", "3.8"), "0.8.0": ("3.8",)}
+_STUBS = ("0.7.0", "0.6.0")
+
+# OneFlow names lower bounds alone. Its generated code needs this protobuf; the rest is new, and runs on 3.8.
+_PINS = (
+    "protobuf==3.20.3",
+    "certifi==2024.8.30",
+    "charset-normalizer==3.4.0",
+    "idna==3.10",
+    "markdown-it-py==3.0.0",
+    "mdurl==0.1.2",
+    "pillow==10.4.0",
+    "pygments==2.18.0",
+    "requests==2.32.3",
+    "rich==13.9.4",
+    "tqdm==4.67.1",
+    "typing-extensions==4.12.2",
+    "urllib3==2.2.3",
+)
+# The newest that every Python of the version has, and that the version bears.
+_NUMPY = {"0.9.0": "numpy==1.24.4", "0.8.0": "numpy==1.23.5"}
+# The wheel of 0.9.0 links both, on the CPU too, and finds them by its own run path. 0.8.0 brings cuDNN 7.
+_CUDA_LIBRARIES = {"0.9.0": ("nvidia-cudnn-cu11==8.5.0.96", "nvidia-cublas-cu11==11.10.3.66"), "0.8.0": ()}
+_NOTES = {
+    "0.9.0": "about 2.1 GB to download: the wheel (965 MB) needs cuDNN and cuBLAS (1.2 GB) on CPU too",
+    "0.8.0": "about 850 MB to download; the one wheel serves CPU and CUDA",
+}
+
+# What the engine says where a case of this precision is trained on the CPU.
+_CPU_REFUSALS = {
+    "fp16": "its CPU operators have no fp16 kernels, and enable_amp silently trains in fp32",
+    "bf16": "its CPU operators have no bf16 kernels, and enable_amp silently trains in fp32",
+}
+
+
+class OneFlowOptions(Model):
+    """What a sweep may set under `options: {oneflow: ...}`."""
+
+    openblas_core: Literal["best", "detected"] = Field(
+        default="best",
+        description="Kernels of OneFlow's own OpenBLAS on cpu: the best that the processor can run, or those "
+        "that this old OpenBLAS detects, which for newer processors are less than half as fast.",
+    )
+    tf32: bool = Field(
+        default=False,
+        description="Let CUDA compute float32 products in TF32, as OneFlow does if left alone; "
+        "off, fp32 means fp32.",
+    )
+
+
+class OneFlowAdapter:
+    """The adapter for OneFlow 0.8 and 0.9."""
+
+    name = "oneflow"
+    title = "OneFlow"
+    versions = tuple(_PYTHONS)
+    options = OneFlowOptions
+
+    def environment(self, version: str, device: DeviceKind) -> EnvironmentSpec:
+        """What must be installed, the same on CPU and CUDA; ValueError where `version` cannot run."""
+        del device
+        if version in _STUBS:
+            raise ValueError(
+                f"oneflow {version} on PyPI is a stub without the library; "
+                f"known versions: {', '.join(_PYTHONS)}"
+            )
+        if version not in _PYTHONS:
+            raise ValueError(f"oneflow {version} is unknown; known versions: {', '.join(_PYTHONS)}")
+        return EnvironmentSpec(
+            framework=self.name,
+            version=version,
+            pythons=_PYTHONS[version],
+            requirements=(f"oneflow=={version}", _NUMPY[version], *_PINS, *_CUDA_LIBRARIES[version]),
+            import_check="import oneflow; oneflow.ones(1).numpy(); print(oneflow.__version__)",
+            notes=_NOTES[version],
+        )
+
+    def unsupported(self, case: Case) -> str | None:
+        """The reason why this case cannot run; None if it can."""
+        if case.device == "cpu" and case.precision in _CPU_REFUSALS:
+            return f"OneFlow trains fp32 alone on CPU: {_CPU_REFUSALS[case.precision]}"
+        if case.precision != "fp32":
+            return f"{case.precision} training in OneFlow is not built yet"
+        if case.parallelism != "data":
+            return f"parallelism {case.parallelism} in OneFlow is not built yet"
+        if case.topology.world_size > 1:
+            return "more than one device in OneFlow is not built yet"
+        return None
+
+    def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
+        """One command a rank, in the order of `launch.places`."""
+        argv = train_argv(launch, self.name)
+        return tuple(RankCommand(argv=argv, env=_environment(launch, place)) for place in launch.places)
+
+
+def _environment(launch: Launch, place: Place) -> dict[str, str]:
+    options = OneFlowOptions.model_validate(launch.case.options)
+    return {
+        **rank_environment(launch, place),
+        "DLPERF_ONEFLOW_OPENBLAS_CORE": options.openblas_core,  # frameworks/oneflow/blas.py
+        "ONEFLOW_EP_CUDA_ENABLE_TF32_EXECUTION": "1" if options.tf32 else "0",
+        "GLOG_logtostderr": "1",  # else OneFlow makes a folder `log` where it runs
+        "GLOG_minloglevel": "2",  # errors
+    }
+
+
+ADAPTER = OneFlowAdapter()
