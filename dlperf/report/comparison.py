@@ -7,7 +7,7 @@ tables of its own, and the tables say so.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -118,7 +118,12 @@ class Comparison:
 
     def varying(self, name: str) -> bool:
         """Whether rows differ in a field of Row; what never changes is said once, above the table."""
-        return len({getattr(row, name) for row in self.rows}) > 1
+        return name in self._varying
+
+    @cached_property
+    def _varying(self) -> frozenset[str]:
+        names = [one.name for one in fields(Row)]
+        return frozenset(name for name in names if len({getattr(row, name) for row in self.rows}) > 1)
 
     def label(self, arm: Arm) -> str:
         """The heading of a column: as short as tells it from the others."""

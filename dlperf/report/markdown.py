@@ -23,7 +23,7 @@ class Markdown(str):
 
 # Where a backslash is not enough: `|` ends a table cell even behind one in some renderers, HTML is HTML, and
 # GitHub reads $...$ as a formula.
-_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "$": "<span>$</span>"}
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "$": "<span>$</span>"})
 # An underscore within a word marks up nothing.
 _BACKSLASHED = re.compile(r"([\\`*{}\[\]~!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 # These mark up only where a line begins.
@@ -32,8 +32,7 @@ _LINE_START = re.compile(r"^(#|[-+=](?=[\s=-]|$)|\d+(?=[.)](?:\s|$)))")
 
 def escape(text: str) -> Markdown:
     """The text as it will be read: one line, nothing in it marked up."""
-    escaped = _BACKSLASHED.sub(r"\\\1", plain(text))
-    escaped = "".join(_ENTITIES.get(letter, letter) for letter in escaped)
+    escaped = _BACKSLASHED.sub(r"\\\1", plain(text)).translate(_ENTITIES)
     return Markdown(_LINE_START.sub(_escape_line_start, escaped))
 
 

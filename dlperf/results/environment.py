@@ -6,6 +6,7 @@ decided by `hardware_key`.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import Field, ValidationError
@@ -34,7 +35,7 @@ class Node(Model):
     turbo: bool | None = None  # whether the CPU may exceed its nominal frequency
     load: float | None = None  # processes that wanted to run in the last minute, before the run
 
-    @property
+    @cached_property
     def hardware(self) -> str:
         """What decides speed, on one line."""
         cores = f"{self.cores} cores" if self.cores is not None else ""
@@ -60,7 +61,7 @@ class RunEnvironment(Model):
     variables: dict[str, str] = Field(default_factory=dict)  # set for the ranks, secrets redacted
     cpus: dict[str, tuple[int, ...]] = Field(default_factory=dict)  # rank -> the cores that it is bound to
 
-    @property
+    @cached_property
     def hardware_key(self) -> str:
         """Two runs with the same key ran on like machines; host names do not count."""
         return "; ".join(dict.fromkeys(node.hardware for node in self.nodes)) or UNKNOWN_HARDWARE

@@ -11,7 +11,7 @@ from dlperf.results.schema import Status
 from dlperf.results.statistics import quantile, summarise
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from dlperf.plan.case import Case
@@ -93,10 +93,8 @@ def case_figures(results: Results, cells: Sequence[PlannedCell] = ()) -> tuple[C
     """
     hardware = _hardware_of_sweeps(results)
     groups: dict[tuple[Path, str, str], list[StoredRun]] = {}
-    for run in results.runs:
-        groups.setdefault((run.sweep, run.result.case.content_hash, _hardware_of(run, hardware)), []).append(
-            run
-        )
+    for run, content_hash in _hashed(results.runs):
+        groups.setdefault((run.sweep, content_hash, _hardware_of(run, hardware)), []).append(run)
     planned = {(cell.sweep, cell.case.content_hash): cell.runs for cell in cells}
     figures = [
         _from_runs(runs, hardware=kind, planned_runs=planned.get((sweep, content_hash)))
@@ -109,6 +107,15 @@ def case_figures(results: Results, cells: Sequence[PlannedCell] = ()) -> tuple[C
         if (cell.sweep, cell.case.content_hash) not in ran
     ]
     return tuple(sorted(figures, key=sort_key))
+
+
+def _hashed(runs: Iterable[StoredRun]) -> Iterator[tuple[StoredRun, str]]:
+    """Each run with its case's hash, made once for repeats that follow each other."""
+    before: Case | None = None
+    for run in runs:
+        if before is None or run.result.case != before:
+            before = run.result.case
+        yield run, before.content_hash
 
 
 def sort_key(figure: CaseFigures) -> tuple[object, ...]:

@@ -34,5 +34,7 @@ def read_lines(path: Path) -> Iterator[str]:
 
 def plain(text: str) -> str:
     """One line of printable text: no colours, no control or direction characters, single spaces."""
+    if text.isprintable() and "  " not in text and text == text.strip():
+        return text  # nearly every cell of a table
     printable = (letter if letter.isprintable() else " " for letter in _ESCAPE.sub("", text))
     return " ".join("".join(printable).split())

@@ -169,7 +169,12 @@ def _run_folders(sweep: Path) -> list[Path]:
     runs = sweep / "runs"
     if not runs.is_dir():
         return []
-    return sorted(run for case in runs.iterdir() if case.is_dir() for run in case.iterdir() if run.is_dir())
+    cases = sorted(entry.name for entry in os.scandir(runs) if entry.is_dir())
+    return [
+        runs / case / run
+        for case in cases
+        for run in sorted(entry.name for entry in os.scandir(runs / case) if entry.is_dir())
+    ]
 
 
 def _read_run(folder: Path, sweep: Path) -> StoredRun | Skipped | None:
