@@ -1,0 +1,258 @@
+"""Published results as data: `published:NAME` wherever results are read.
+
+`reports/<name>/data.json` holds what the source printed and nothing else; `schema.json` beside it is made
+from the models below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, PositiveInt, ValidationError
+
+from dlperf.errors import UserError
+from dlperf.model import Model
+from dlperf.plan.case import Case, Measure, Parallelism, Precision, Topology, Workload
+from dlperf.plan.load import load_experiment
+from dlperf.results.figures import CaseFigures, sort_key
+from dlperf.results.schema import Status
+from dlperf.results.statistics import Summary, summarise
+from dlperf.shipped import shipped_folder
+
+PREFIX = "published:"
+DATA_FILE = "data.json"
+NO_REPEATS = "published as a median alone; the runs behind it were not printed"
+_MEASURE = Measure(warmup_iterations=20, measured_iterations=100)
+
+Rate = Annotated[float, Field(gt=0)]
+
+
+class PublishedCase(Model):
+    """A cell of a published table. None: not measured, not known, or not printed, as `units` says."""
+
+    framework: str
+    network: str
+    dataset: str
+    loss: str
+    parallelism: Parallelism
+    sample_ratio: float | None
+    precision: Precision
+    nodes: PositiveInt
+    gpus_per_node: PositiveInt
+    batch_size_per_device: PositiveInt | None
+    batch_is_max: bool
+    samples_per_sec: Rate | None
+    speedup: Rate | None
+    sources: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What its repeats carry too."""
+        return (*self.series, self.nodes, self.gpus_per_node)
+
+    @property
+    def series(self) -> tuple[object, ...]:
+        """Equal for the topologies of one column of a table."""
+        return (
+            self.framework, self.network, self.dataset, self.loss, self.precision, self.parallelism,
+            self.sample_ratio, self.batch_size_per_device,
+        )  # fmt: skip
+
+
+class PublishedRepeats(Model):
+    """The single runs of a case, by number, where a source printed them, and what it printed below them."""
+
+    framework: str
+    network: str
+    dataset: str
+    loss: str
+    precision: Precision
+    parallelism: Parallelism
+    sample_ratio: float | None
+    nodes: PositiveInt
+    gpus_per_node: PositiveInt
+    batch_size_per_device: PositiveInt
+    repeats: dict[str, Rate]
+    median: Rate
+    mean: Rate
+    complete: bool
+    source_file: str
+    printed_average: Rate | None = None
+    printed_median: Rate | None = None
+    printed_speedup: Rate | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """As `PublishedCase.key`."""
+        return (
+            self.framework, self.network, self.dataset, self.loss, self.precision, self.parallelism,
+            self.sample_ratio, self.batch_size_per_device, self.nodes, self.gpus_per_node,
+        )  # fmt: skip
+
+
+class PublishedLimit(Model):
+    """The most classes that trained."""
+
+    framework: str
+    nodes: PositiveInt
+    gpus_per_node: PositiveInt
+    batch_size_per_device: PositiveInt
+    precision: Precision
+    model_parallel: bool
+    partial_fc: bool
+    sample_ratio: float | None
+    num_classes: PositiveInt
+
+
+class SupersededValue(Model):
+    """A figure that stood in the source from a date on."""
+
+    since: str
+    commit: str
+    samples_per_sec: Rate | None
+
+
+class Superseded(Model):
+    """Figures of a case that a later edition replaced."""
+
+    framework: str
+    network: str | None
+    dataset: str | None
+    parallelism: Parallelism
+    sample_ratio: float | None
+    nodes: PositiveInt
+    gpus_per_node: PositiveInt
+    batch_size_per_device: PositiveInt | None
+    source_file: str
+    values: tuple[SupersededValue, ...]
+
+
+class PublishedData(Model):
+    """`data.json`."""
+
+    title: str
+    repository: str
+    commit: str
+    hardware: str
+    software: dict[str, str]
+    method: str
+    units: dict[str, str]
+    cases: tuple[PublishedCase, ...]
+    repeats: tuple[PublishedRepeats, ...]
+    max_num_classes: tuple[PublishedLimit, ...]
+    superseded: tuple[Superseded, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A published data set under its name."""
+
+    name: str
+    data: PublishedData
+
+    @cached_property
+    def figures(self) -> tuple[CaseFigures, ...]:
+        """Its cases as the report reads cases, in the report's order.
+
+        Cases whose batch size nobody knows are no cases; `without_batch_size` holds them.
+        """
+        workloads: dict[str, tuple[Workload, int]] = {}
+        figures = [
+            self._figures_of(case, workloads)
+            for case in self.data.cases
+            if case.batch_size_per_device is not None
+        ]
+        return tuple(sorted(figures, key=sort_key))
+
+    @property
+    def without_batch_size(self) -> tuple[PublishedCase, ...]:
+        """Cells of the tables that hold neither a number nor a batch size."""
+        return tuple(case for case in self.data.cases if case.batch_size_per_device is None)
+
+    def _figures_of(self, case: PublishedCase, workloads: dict[str, tuple[Workload, int]]) -> CaseFigures:
+        experiment = f"{case.network}_{case.dataset}"
+        if experiment not in workloads:
+            workloads[experiment] = _workload(experiment)
+        summary = self._summary(case)
+        reason = None
+        if summary is None:
+            reason = f"not measured: {self.data.units['samples_per_sec']}"
+        elif summary.runs == 1:
+            reason = NO_REPEATS
+        return CaseFigures(
+            case=_case(case, *workloads[experiment], software=self.data.software),
+            sweep=Path(PREFIX + self.name),
+            hardware=self.data.hardware,
+            status=Status.NOT_MEASURED if summary is None else Status.OK,
+            runs=(),
+            summary=summary,
+            reason=reason,
+            evidence=None,
+        )
+
+    def _summary(self, case: PublishedCase) -> Summary | None:
+        """With the spread of its repeats, where they are the ones behind the printed figure."""
+        if case.samples_per_sec is None:
+            return None
+        for repeats in self.data.repeats:
+            if repeats.key == case.key and repeats.complete and repeats.median == case.samples_per_sec:
+                return summarise(list(repeats.repeats.values()))
+        return summarise([case.samples_per_sec])
+
+
+def _workload(experiment: str) -> tuple[Workload, int]:
+    # The shipped file, not one of the same name where the user happens to stand.
+    file, _document = load_experiment(experiment, folder=shipped_folder("experiments").parent)
+    return file.workload, file.num_classes
+
+
+def _case(case: PublishedCase, workload: Workload, num_classes: int, *, software: dict[str, str]) -> Case:
+    if case.batch_size_per_device is None:
+        raise ValueError("no batch size")
+    return Case(
+        framework=case.framework,
+        version=_version(software[case.framework]),
+        workload=workload,
+        parallelism=case.parallelism,
+        sample_ratio=case.sample_ratio,
+        precision=case.precision,
+        topology=Topology(nodes=case.nodes, devices_per_node=case.gpus_per_node),
+        device="cuda",
+        batch_size_per_device=case.batch_size_per_device,
+        num_classes=num_classes,
+        threads_per_device=1,
+        measure=_MEASURE,
+    )
+
+
+def _version(software: str) -> str:
+    """The second word of `OneFlow 0.3.4, oneflow_face at ...`."""
+    return software.partition(",")[0].rpartition(" ")[2]
+
+
+def published_names() -> tuple[str, ...]:
+    """The data sets of this installation."""
+    return tuple(sorted(path.parent.name for path in shipped_folder("reports").glob(f"*/{DATA_FILE}")))
+
+
+def load_published(name: str) -> Published:
+    """The data set `name`, with or without `published:` in front.
+
+    Raises:
+        UserError: there is none of that name, or it is damaged.
+    """
+    name = name.removeprefix(PREFIX)
+    path = shipped_folder("reports") / name / DATA_FILE
+    if name not in published_names():
+        known = ", ".join(PREFIX + one for one in published_names())
+        raise UserError(f"{PREFIX}{name}: no such published data set; known: {known}")
+    try:
+        return Published(name=name, data=PublishedData.model_validate_json(path.read_bytes()))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UserError(f"{path}: damaged: {place}: {first['msg']}") from error
