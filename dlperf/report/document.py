@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from dlperf import __version__
 from dlperf.report.comparison import Comparison, canonical_workload, comparisons
 from dlperf.report.environment import EnvironmentTable, environment_tables
+from dlperf.report.findings import findings
 from dlperf.report.method import Method, method
 from dlperf.report.notes import comparison_notes, report_notes
-from dlperf.report.numbers import plural
 from dlperf.report.tables import ceilings, gaps_table, inside_table, repeats_table, throughput_table
 from dlperf.results.rows import speedups
 
@@ -104,7 +104,7 @@ def _section(
         title=_heading(comparison),
         settings=tuple(_settings(comparison)),
         alignment=alignment[experiment],
-        findings=tuple(_findings(comparison)),
+        findings=findings(comparison),
         notes=comparison_notes(comparison, ceilings=best),
         throughput=throughput_table(comparison),
         repeats=repeats_table(comparison) if measured else None,
@@ -134,33 +134,6 @@ def _settings(comparison: Comparison) -> Iterator[tuple[str, str]]:
     yield "device", case.device
     yield "threads a device", str(case.threads_per_device)
     yield "hardware", comparison.hardware
-
-
-def _findings(comparison: Comparison) -> Iterator[str]:
-    """The result in a sentence: which framework has the largest median in how many rows that have several."""
-    contests = []
-    for row in comparison.rows:
-        rates = {
-            arm: figure.summary.median
-            for arm in comparison.arms
-            if (figure := comparison.cases.get((row, arm))) is not None and figure.summary is not None
-        }
-        if len(rates) > 1:
-            contests.append(rates)
-    if not contests:
-        return
-    wins = [max(rates, key=lambda arm: rates[arm]) for rates in contests]
-    for arm in sorted(set(wins), key=lambda arm: (-wins.count(arm), arm)):
-        margins = sorted(
-            rates[arm] / max(rate for other, rate in rates.items() if other != arm)
-            for rates, winner in zip(contests, wins, strict=True)
-            if winner == arm
-        )
-        ahead = f"{margins[0]:.2f}" if len(margins) == 1 else f"{margins[0]:.2f} to {margins[-1]:.2f}"
-        yield (
-            f"{comparison.label(arm)} has the highest median in {wins.count(arm)} of "
-            f"{plural(len(contests), 'row')}, {ahead} times the next"
-        )
 
 
 def _slug(comparison: Comparison) -> str:

@@ -61,6 +61,13 @@ def _machine(runs: Sequence[StoredRun]) -> Iterator[tuple[str, str]]:
     )
     yield "operating system", _each(node.system or "" for node in nodes)
     yield "kernel", _each(node.kernel or "" for node in nodes)
+    yield "frequency governor", _each(node.governor or "" for node in nodes)
+    yield "turbo", _each("on" if node.turbo else "off" for node in nodes if node.turbo is not None)
+    loads = sorted(node.load for node in nodes if node.load is not None)
+    yield (
+        "load before a run",
+        " to ".join(dict.fromkeys(f"{one:.1f}" for one in (loads[0], loads[-1]))) if loads else "",
+    )
     yield "driver", _each(node.driver or "" for node in nodes)
     yield "threads a device", _each(map(str, sorted(run.result.case.threads_per_device for run in runs)))
     yield "cores of a rank", _each(_affinity(environment) for environment in environments)

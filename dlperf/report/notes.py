@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dlperf.report.markdown import Markdown, fill
-from dlperf.report.numbers import plural
+from dlperf.report.numbers import percent, plural
 from dlperf.report.tables import share_of_ceiling
 from dlperf.results.statistics import FEWEST_RUNS_FOR_SPREAD
 
@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dlperf.report.comparison import Comparison
+    from dlperf.results.environment import Node
     from dlperf.results.query import Loaded
 
 # With fewer, the spread of the runs is too badly known to call two cases different (docs/statistics.md).
 FEWEST_RUNS_FOR_A_VERDICT = 4
+# The largest coefficient of variation of a case among 91 published series (docs/statistics.md).
+LARGEST_USUAL_CV = 0.074
 
 
 def report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> tuple[Markdown, ...]:
@@ -29,6 +32,14 @@ def _report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> Iterator
         yield Markdown(
             "Devices here are CPU cores. Such topologies prove that programs and harness are correct, never "
             "how a framework scales; nothing here predicts a GPU."
+        )
+    busy = _busiest(loaded)
+    if busy is not None:
+        yield fill(
+            "The machine was not quiet: before a run its load was up to {load} on {cores}. Other processes "
+            "took a part of what was measured.",
+            load=f"{busy.load:.1f}",
+            cores=plural(busy.cores or 0, "core"),
         )
     hardware = {comparison.hardware for comparison in comparisons}
     if len(hardware) > 1:
@@ -45,6 +56,13 @@ def _report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> Iterator
             failed=plural(failed, "run"),
             missing=plural(missing, "planned run"),
         )
+
+
+def _busiest(loaded: Loaded) -> Node | None:
+    """The node with the largest load before a run, where that is more than dlperf's own last run leaves."""
+    nodes = [node for run in loaded.results.runs if run.environment for node in run.environment.nodes]
+    busy = [node for node in nodes if node.load is not None and node.cores and node.load > 2 * node.cores]
+    return max(busy, key=lambda node: node.load or 0, default=None)
 
 
 def comparison_notes(
@@ -76,6 +94,13 @@ def _place_notes(comparison: Comparison) -> Iterator[Markdown]:
 
 
 def _runs_notes(comparison: Comparison) -> Iterator[Markdown]:
+    widest = max((figure.summary.cv or 0 for figure in comparison.figures if figure.summary), default=0)
+    if widest > LARGEST_USUAL_CV:
+        yield fill(
+            "Runs of one case lie far apart: CV up to {widest}, where public runs have up to 7 %. Something "
+            "else may have used the machine; `dlperf doctor` looks for it.",
+            widest=percent(widest, decimals=0),
+        )
     fewest = min((len(figure.good) for figure in comparison.figures if figure.good), default=None)
     if fewest is None or fewest >= FEWEST_RUNS_FOR_A_VERDICT:
         return

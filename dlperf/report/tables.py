@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from dlperf.results.store import StoredRun
 
 ABSENT = "not in the sweep"
+# A ratio that may be ten times as large is not known at all.
+WIDEST_RATIO = 10.0
 _WORDS = {
     Status.OOM: "out of memory",
     Status.LOST_NODE: "lost node",
@@ -250,7 +252,11 @@ def _ratio_cell(comparison: Comparison, row: Row, *, arm: Arm, base: Arm) -> str
     interval = ratio_interval(
         [run.samples_per_sec for run in over.good], [run.samples_per_sec for run in under.good]
     )
-    return f"{ratio} ({factor(interval.low)} to {factor(interval.high)})" if interval else ratio
+    if interval is None:
+        return ratio
+    if interval.high > WIDEST_RATIO * interval.low:
+        return f"{ratio} (interval too wide)"
+    return f"{ratio} ({factor(interval.low)} to {factor(interval.high)})"
 
 
 def _losses(figure: CaseFigures) -> str:

@@ -64,7 +64,7 @@ def test_the_table_of_2021_with_ratio_and_interval(tmp_path: Path) -> None:
         ["1", "1", "8", "10.00", "5.000", "0.50 (0.49 to 0.51)"],
     ]
     assert "## y1, data parallel\n" in text
-    assert "**MXNet 1.9.1 has the highest median in 1 of 1 row, 2.00 times the next.**" in text
+    assert "**MXNet 1.9.1 is the fastest in 1 of 1 row, 2.00 times the next.**" in text
 
 
 def test_gpu_columns_are_named_as_in_2021(tmp_path: Path) -> None:
@@ -338,3 +338,29 @@ def test_a_template_that_does_not_work_is_named(tmp_path: Path, text: str | None
     document = build_report([tmp_path], certificate=None, strict=False)
     with pytest.raises(UserError, match=said):
         markdown(document, charts={}, template=template)
+
+
+def test_frameworks_that_the_runs_do_not_tell_apart_have_no_winner(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(**MXNET), [10.0, 11.0, 9.0])
+    store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [10.1, 9.5, 10.9])
+    text = report(tmp_path)
+    assert "**In 1 of 1 row the runs do not tell the fastest two apart.**" in text
+    assert "is the fastest" not in text
+
+
+def test_a_ratio_that_is_not_known_at_all_is_not_dressed_up(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(**MXNET), [1.0, 4.0])
+    store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [2.5, 2.6])
+    text = report(tmp_path)
+    assert tables(text)[0][1][-1] == "1.02 (interval too wide)"
+    assert "Runs of one case lie far apart: CV up to 85 %" in text
+
+
+def test_a_busy_machine_is_said(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [10.0], nodes=[MACHINE.model_copy(update={"load": 16.7})])
+    store_good_runs(
+        tmp_path / "y1", make_case(seed=1), [10.0], nodes=[MACHINE.model_copy(update={"load": 0.2})]
+    )
+    text = report(tmp_path)
+    assert "its load was up to 16.7 on 8 cores" in text
+    assert dict(row for row in tables(text)[6][1:])["load before a run"] == "0.2 to 16.7"
