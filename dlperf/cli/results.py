@@ -48,6 +48,7 @@ def command(
     else:
         from dlperf.results.store import write_atomically
 
+        out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, text.encode())
     ctx.exit(EXIT_SOME_MISSING if loaded.results.skipped else 0)
 

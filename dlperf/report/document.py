@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dlperf import __version__
-from dlperf.report.comparison import Comparison, canonical_workload, comparisons
+from dlperf.report.comparison import Arm, Comparison, canonical_workload, comparisons
 from dlperf.report.environment import EnvironmentTable, environment_tables
 from dlperf.report.findings import findings
 from dlperf.report.method import Method, method
@@ -52,6 +52,7 @@ class Document:
     failed_runs: int
     notes: tuple[Markdown, ...]
     sections: tuple[Section, ...]
+    arms: tuple[Arm, ...]  # of all sections
     gaps: Table | None
     method: Method
     environments: tuple[EnvironmentTable, ...]
@@ -81,6 +82,7 @@ def document(loaded: Loaded, *, titles: Mapping[str, str], alignment: Mapping[st
             _section(comparison, slug=slug, best=best, alignment=alignment)
             for comparison, slug in zip(made, slugs, strict=True)
         ),
+        arms=tuple(sorted({arm for comparison in made for arm in comparison.arms})),
         gaps=gaps_table(made),
         method=method(loaded),
         environments=environment_tables(loaded, titles=titles),

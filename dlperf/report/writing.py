@@ -25,7 +25,7 @@ def write_report(document: Document, path: Path, *, template: Path | None = None
     links: dict[str, list[ChartLink]] = {}
     path.parent.mkdir(parents=True, exist_ok=True)
     for section in document.sections:
-        for chart in charts(section.comparison, title=section.title):
+        for chart in charts(section.comparison, title=section.title, arms=document.arms):
             files.mkdir(exist_ok=True)
             name = f"{section.slug}-{chart.name}"
             write_atomically(files / f"{name}.png", chart.png)

@@ -9,7 +9,8 @@ from xml.etree import ElementTree as ET
 from run_folders import failed, make_case, store_good_runs, write_run
 
 from dlperf.plan.case import Topology
-from dlperf.report.charts import MOST_BARS, Chart, charts
+from dlperf.report.charts import Chart, charts
+from dlperf.report.charts.throughput import MOST_BARS
 from dlperf.report.comparison import comparisons
 from dlperf.results.query import load
 from dlperf.results.rows import speedups
@@ -24,7 +25,7 @@ ONEFLOW = {"framework": "oneflow", "version": "0.9.0"}
 def drawn(folder: Path, title: str = "y1") -> tuple[Chart, ...]:
     figures = load([folder], strict=False).figures
     (comparison,) = comparisons(figures, speedups(figures), titles={"mxnet": "MXNet", "oneflow": "OneFlow"})
-    return charts(comparison, title=title)
+    return charts(comparison, title=title, arms=comparison.arms)
 
 
 def words(chart: Chart) -> list[str]:
@@ -97,3 +98,16 @@ def test_too_many_bars_are_left_to_the_table(tmp_path: Path) -> None:
 def test_nothing_measured_has_no_chart(tmp_path: Path) -> None:
     store_run(write_run(tmp_path / "y1", make_case(), log="x\n", outcome=failed("time_limit")))
     assert drawn(tmp_path) == ()
+
+
+def test_a_framework_has_its_colour_whatever_stands_beside_it(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "both", make_case(), [10.0])
+    store_good_runs(tmp_path / "both", make_case(**ONEFLOW), [5.0])
+    store_good_runs(tmp_path / "one", make_case(**ONEFLOW), [5.0])
+    figures = load([tmp_path / "one"], strict=False).figures
+    (alone,) = comparisons(figures, speedups(figures), titles={})
+    both = load([tmp_path / "both"], strict=False).figures
+    (wide,) = comparisons(both, speedups(both), titles={})
+    (chart,) = charts(alone, title="y1", arms=wide.arms)
+    assert b"#e69f00" in chart.svg
+    assert b"#0072b2" not in chart.svg

@@ -1,0 +1,28 @@
+"""Charts of a comparison as PNG and SVG, the same bytes for the same figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+
+from dlperf.report.charts import speedup, throughput
+from dlperf.report.charts.canvas import STYLE, Chart, Palette
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dlperf.report.comparison import Arm, Comparison
+
+__all__ = ["Chart", "charts"]
+
+
+def charts(comparison: Comparison, *, title: str, arms: Sequence[Arm]) -> tuple[Chart, ...]:
+    """The charts of one table; none where nothing was measured or where there is too much for a picture.
+
+    `arms` are those of the whole report, so that a framework has one colour in all its charts.
+    """
+    palette = Palette(arms)
+    with mpl.rc_context(STYLE):
+        made = (module.chart(comparison, title=title, palette=palette) for module in (throughput, speedup))
+        return tuple(chart for chart in made if chart is not None)

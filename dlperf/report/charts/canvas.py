@@ -1,0 +1,81 @@
+"""What all charts share: look, colours, the row labels, and how a figure becomes a file.
+
+An opaque white card with dark text reads alike on GitHub's light and dark pages. Colours are those of Okabe
+and Ito, "Color Universal Design" (2008); text in the SVG stays text.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.figure import Figure
+
+    from dlperf.report.comparison import Arm, Comparison, Row
+
+# Okabe and Ito's palette without yellow, which is too light for white; neighbours lie far apart.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+INK, FAINT = "#24292f", "#6e7781"
+STYLE: Any = {  # matplotlib types the keys one by one
+    "svg.fonttype": "none",
+    "svg.hashsalt": "dlperf",
+    "font.family": ["DejaVu Sans"],
+    "font.size": 10,
+    "text.color": INK,
+    "text.parse_math": False,  # a $ in a name is a $
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "axes.titlesize": 11,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+WIDTH = 8.0  # inches
+_DOTS_PER_INCH = 160
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """A chart in both forms; `name` tells it from the others of its section, `alt` says what it shows."""
+
+    name: str
+    alt: str
+    png: bytes
+    svg: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """One colour an arm, the same in every chart of a report."""
+
+    arms: Sequence[Arm]
+
+    def colour(self, arm: Arm) -> str:
+        """The arm's colour; the eighth arm has the first one's again."""
+        return COLOURS[self.arms.index(arm) % len(COLOURS)]
+
+
+def drawn(figure: Figure, *, name: str, alt: str) -> Chart:
+    """Both forms, without the date and the name of the program that would make equal charts differ."""
+    png, svg = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
+    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    return Chart(name=name, alt=alt, png=png.getvalue(), svg=svg.getvalue())
+
+
+def varying(comparison: Comparison, row: Row) -> list[str]:
+    """What tells a row from the others beside its topology, in words."""
+    texts = {
+        "batch_size_per_device": f"batch {row.batch_size_per_device}",
+        "num_classes": f"{row.num_classes} classes",
+        "precision": row.precision,
+        "sample_ratio": f"ratio {row.sample_ratio:g}",
+    }
+    return [text for name, text in texts.items() if comparison.varying(name)]
