@@ -33,9 +33,10 @@ but some result files could not be read. A case that failed is part of the repor
 )
 @click.option(
     "--align",
-    "certificate",
+    "certificates",
+    multiple=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The certificate of `dlperf align`  [default: align.json in the results' folders]",
+    help="A certificate of `dlperf align`. Repeatable.  [default: align.json in the results' folders]",
 )
 @click.option("--strict", is_flag=True, help="Unreadable results and mixed hardware are errors.")
 @click.pass_context
@@ -46,7 +47,7 @@ def command(
     out: Path | None,
     form: str,
     template: Path | None,
-    certificate: Path | None,
+    certificates: tuple[Path, ...],
     strict: bool,
 ) -> None:
     """Write the comparison of the frameworks in RESULTS (default: results).
@@ -58,7 +59,7 @@ def command(
     from dlperf.report.render import markdown
 
     del form  # there is one
-    report = build_report(folders or (Path("results"),), certificate=certificate, strict=strict)
+    report = build_report(folders or (Path("results"),), certificates=certificates, strict=strict)
     for skipped in report.skipped:
         click.echo(f"dlperf: skipped {skipped}", err=True)
     if out is None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dlperf.adapters.registry import load_adapters
 from dlperf.errors import UserError
-from dlperf.report.alignment import alignment_lines
+from dlperf.report.alignment import read_certificates
 from dlperf.report.document import Document, document
 from dlperf.results.query import load
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def build_report(paths: Sequence[Path], *, certificate: Path | None, strict: bool) -> Document:
+def build_report(paths: Sequence[Path], *, certificates: Sequence[Path] = (), strict: bool) -> Document:
     """The report of the results under the paths.
 
     Args:
         paths: results folders or folders of sweeps.
-        certificate: of `dlperf align`; None looks for align.json in the sweeps' folders.
+        certificates: of `dlperf align`; without any, each sweep's folder is looked into for align.json.
         strict: raise where results cannot be read or come from different hardware.
 
     Raises:
@@ -33,4 +33,7 @@ def build_report(paths: Sequence[Path], *, certificate: Path | None, strict: boo
             "results of different hardware are not comparable:\n" + "\n".join(f"  {one}" for one in hardware)
         )
     titles = {name: adapter.title for name, adapter in load_adapters().items()}
-    return document(loaded, titles=titles, alignment=alignment_lines(loaded, certificate))
+    found, damaged = read_certificates(loaded.results.sweeps, given=certificates)
+    if strict and damaged:
+        raise UserError("\n".join(map(str, damaged)))
+    return document(loaded, titles=titles, certificates=found, skipped=(*loaded.results.skipped, *damaged))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dlperf import __version__
+from dlperf.report.alignment import Proof, alignment_line, proofs
 from dlperf.report.comparison import Arm, Comparison, canonical_workload, comparisons
 from dlperf.report.environment import EnvironmentTable, environment_tables
 from dlperf.report.findings import findings
@@ -16,10 +17,12 @@ from dlperf.report.tables import ceilings, gaps_table, inside_table, repeats_tab
 from dlperf.results.rows import speedups
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from dlperf.align.certificate import Certificate
     from dlperf.report.markdown import Markdown, Table
     from dlperf.results.query import Loaded
+    from dlperf.results.store import Skipped
 
 
 _LONGEST_IN_HEADING = 40
@@ -54,18 +57,26 @@ class Document:
     sections: tuple[Section, ...]
     arms: tuple[Arm, ...]  # of all sections
     gaps: Table | None
+    proofs: tuple[Proof, ...]
     method: Method
     environments: tuple[EnvironmentTable, ...]
     skipped: tuple[str, ...]
 
 
-def document(loaded: Loaded, *, titles: Mapping[str, str], alignment: Mapping[str, Markdown]) -> Document:
+def document(
+    loaded: Loaded,
+    *,
+    titles: Mapping[str, str],
+    certificates: Sequence[Certificate] = (),
+    skipped: Sequence[Skipped] = (),
+) -> Document:
     """The report of some results.
 
     Args:
         loaded: the results and their cases' figures.
         titles: frameworks as their makers write them, by name.
-        alignment: by experiment, one line on whether its frameworks are proven to compute the same.
+        certificates: what is proven about the frameworks computing the same function.
+        skipped: files that could not be read.
     """
     results, figures = loaded.results, loaded.figures
     made = comparisons(figures, speedups(figures), titles=titles)
@@ -79,16 +90,15 @@ def document(loaded: Loaded, *, titles: Mapping[str, str], alignment: Mapping[st
         failed_runs=sum(run.result.figures is None for run in results.runs),
         notes=report_notes(loaded, made),
         sections=tuple(
-            _section(comparison, slug=slug, best=best, alignment=alignment)
+            _section(comparison, slug=slug, best=best, certificates=certificates)
             for comparison, slug in zip(made, slugs, strict=True)
         ),
         arms=tuple(sorted({arm for comparison in made for arm in comparison.arms})),
         gaps=gaps_table(made),
+        proofs=proofs(certificates),
         method=method(loaded),
         environments=environment_tables(loaded, titles=titles),
-        skipped=tuple(
-            f"{skipped.path.parent.name}/{skipped.path.name}: {skipped.why}" for skipped in results.skipped
-        ),
+        skipped=tuple(f"{one.path.parent.name}/{one.path.name}: {one.why}" for one in skipped),
     )
 
 
@@ -97,15 +107,14 @@ def _section(
     *,
     slug: str,
     best: Mapping[tuple[str, int], float],
-    alignment: Mapping[str, Markdown],
+    certificates: Sequence[Certificate],
 ) -> Section:
     measured = any(figure.summary is not None for figure in comparison.figures)
-    experiment = comparison.sample.workload.experiment
     return Section(
         slug=slug,
         title=_heading(comparison),
         settings=tuple(_settings(comparison)),
-        alignment=alignment[experiment],
+        alignment=alignment_line(comparison, certificates),
         findings=findings(comparison),
         notes=comparison_notes(comparison, ceilings=best),
         throughput=throughput_table(comparison),

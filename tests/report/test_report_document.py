@@ -31,7 +31,7 @@ PYTORCH = {"framework": "pytorch", "version": "2.13.0"}
 
 
 def report(*folders: Path, strict: bool = False) -> str:
-    return markdown(build_report(folders, certificate=None, strict=strict), charts={})
+    return markdown(build_report(folders, strict=strict), charts={})
 
 
 def tables(text: str) -> list[list[list[str]]]:
@@ -170,8 +170,8 @@ def test_where_there_is_no_number_stands_the_status_and_below_its_reason(tmp_pat
 def test_equal_results_give_equal_bytes_wherever_they_lie(tmp_path: Path) -> None:
     sweep = sweep_of_two(tmp_path / "one" / "y1")
     shutil.copytree(sweep, tmp_path / "another place" / "y1")
-    document = build_report([tmp_path / "one"], certificate=None, strict=False)
-    copy = build_report([tmp_path / "another place" / "y1"], certificate=None, strict=False)
+    document = build_report([tmp_path / "one"], strict=False)
+    copy = build_report([tmp_path / "another place" / "y1"], strict=False)
     write_report(document, tmp_path / "a" / "report.md")
     write_report(copy, tmp_path / "b" / "report.md")
     files = [
@@ -209,7 +209,7 @@ def test_nothing_from_a_file_or_a_log_can_mark_up_the_report(tmp_path: Path) -> 
         [plain, hostile],
         others={PlanStatus.EXCLUDED: [(make_case(workload=workload, seed=9), INJECTION)]},
     )
-    write_report(build_report([sweep], certificate=None, strict=False), tmp_path / "report.md")
+    write_report(build_report([sweep], strict=False), tmp_path / "report.md")
     rendered = PARSER.render((tmp_path / "report.md").read_text())
     allowed = {"h1", "h2", "h3", "p", "ul", "li", "strong", "code", "span", "blockquote", "a", "img", "table"}
     assert set(re.findall(r"<([a-z0-9]+)", rendered)) <= allowed | {"thead", "tbody", "tr", "th", "td"}
@@ -322,7 +322,7 @@ def test_a_template_of_ones_own_escapes_all_the_same(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(workload=Y1.model_copy(update={"experiment": "*e*"})), [10.0])
     template = tmp_path / "mine.md.j2"
     template.write_text("{% for section in document.sections %}{{ section.title }}{% endfor %}")
-    document = build_report([tmp_path], certificate=None, strict=False)
+    document = build_report([tmp_path], strict=False)
     assert markdown(document, charts={}, template=template) == "\\*e\\*, data parallel\n"
 
 
@@ -335,7 +335,7 @@ def test_a_template_that_does_not_work_is_named(tmp_path: Path, text: str | None
     template = tmp_path / "mine.md.j2"
     if text is not None:
         template.write_text(text)
-    document = build_report([tmp_path], certificate=None, strict=False)
+    document = build_report([tmp_path], strict=False)
     with pytest.raises(UserError, match=said):
         markdown(document, charts={}, template=template)
 
