@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +81,13 @@ def command(
 
     try:
         code = run_sweep(
-            whole, folder, selected=selected, retry_failed=retry_failed, wait=not no_wait, as_json=as_json
+            whole,
+            folder,
+            selected=selected,
+            retry_failed=retry_failed,
+            wait=not no_wait,
+            as_json=as_json,
+            again=shlex.join(["dlperf", *(word for word in sys.argv[1:] if word != "--retry-failed")]),
         )
     except Interrupted as interrupted:
         click.echo(

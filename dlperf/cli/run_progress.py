@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -10,8 +9,6 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from dlperf.cli.plan_view import duration
@@ -35,7 +32,10 @@ _BAR_WIDTH = 24
 def progress_for_terminal(*, known_seconds: Mapping[str, float], cases: Iterable[str]) -> Progress:
     """The progress that suits standard error; `known_seconds` are by case id, `cases` holds one id a run."""
     state = SweepState(known_seconds=known_seconds, cases=cases)
-    return LiveProgress(state) if sys.stderr.isatty() else PlainProgress(state)
+    console = Console(stderr=True)
+    if console.is_terminal and not console.is_dumb_terminal:
+        return LiveProgress(state, console)
+    return PlainProgress(state)
 
 
 class SweepState:
@@ -161,9 +161,9 @@ class PlainProgress:
 class LiveProgress:
     """One line that is drawn again and again, finished runs above it."""
 
-    def __init__(self, state: SweepState) -> None:
+    def __init__(self, state: SweepState, console: Console) -> None:
         self._state = state
-        self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+        self._live = Live(console=console, auto_refresh=False, transient=True)
         self._drawn = 0.0
 
     def message(self, text: str) -> None:
@@ -178,6 +178,7 @@ class LiveProgress:
     def started(self, case: Case, *, repeat: int) -> None:
         """See Progress."""
         self._state.start(case, repeat)
+        self._live.console.print(Text(f"{self._state.count} {case.case_id} r{repeat}", style="dim"))
         self._draw()
 
     def stepped(self, step: Step) -> None:
@@ -207,14 +208,15 @@ class LiveProgress:
         state = self._state
         if state.case is None:
             return
-        line = Table.grid(padding=(0, 1))
-        for _ in range(4):
-            line.add_column(no_wrap=True, overflow="ellipsis")
-        line.add_row(
-            ProgressBar(total=state.total, completed=state.done, width=_BAR_WIDTH),
-            Text(f"{state.done}/{state.total}{_left(state)}"),
-            Text(state.doing()),
-            Text(f"{state.case.case_id} r{state.repeat}"),
+        filled = _BAR_WIDTH * state.done // max(1, state.total)
+        doing = f"{state.done}/{state.total}  {state.doing()}{_left(state)}"
+        # Where the terminal is narrow the end is cut: the name of the case, which stands above the line too.
+        line = Text.assemble(
+            ("━" * filled, "green"),
+            ("━" * (_BAR_WIDTH - filled), "dim"),
+            f" {doing}  {state.case.case_id} r{state.repeat}",
+            no_wrap=True,
+            overflow="ellipsis",
         )
         self._live.update(line, refresh=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -42,8 +43,11 @@ def run_sweep(
     retry_failed: bool,
     wait: bool,
     as_json: bool,
+    again: str,
 ) -> int:
     """Freeze the plan in `folder`, make the selected runs that are missing, print the summary; the exit code.
+
+    `again` is the command that does this once more, for the summary.
 
     Raises:
         Interrupted: a signal; what is done is stored and nothing is left running.
@@ -68,7 +72,10 @@ def run_sweep(
                 finally:
                     progress.finished()
     stored = stored_results(plan, results=folder)
-    click.echo(_as_json(plan, stored, folder) if as_json else _summary(plan, stored, folder), nl=False)
+    if as_json:
+        click.echo(_as_json(plan, stored, folder), nl=False)
+    else:
+        click.echo(_summary(plan, stored, folder, again=again), nl=False)
     good = all(item.result.status is Status.OK for item in stored)
     return EXIT_OK if good and stored and len(stored) == len(plan.runs) else EXIT_SOME_FAILED
 
@@ -78,26 +85,27 @@ def _runner(plan: Plan, interrupts: Interrupts, progress: Progress) -> Runner:
 
 
 def _say(text: str) -> None:
-    click.echo(f"\ndlperf: {text}", err=True)
+    """Speak from a signal handler, which must not enter a write of sys.stderr that it interrupts."""
+    os.write(2, f"\ndlperf: {text}\n".encode())
 
 
 def _bad(stored: Sequence[StoredResult]) -> list[StoredResult]:
     return [item for item in stored if item.result.status is not Status.OK]
 
 
-def _summary(plan: Plan, stored: Sequence[StoredResult], folder: Path) -> str:
+def _summary(plan: Plan, stored: Sequence[StoredResult], folder: Path, *, again: str) -> str:
     counts = Counter(item.result.status for item in stored)
     parts = [f"{counts[status]} {status}" for status in Status if counts[status]]
     lines = [f"{plan.sweep}: {len(stored)} of {len(plan.runs)} runs: {', '.join(parts) or 'none'}"]
     left_out = Counter(item.status for item in plan.cases if item.reason is not None)
     if left_out:
         known_before = ", ".join(f"{count} {status}" for status, count in left_out.items())
-        lines.append(f"cases that were not planned: {known_before} (why: dlperf plan {plan.sweep})")
+        lines.append(f"cases that were not planned: {known_before} (why: {again} --dry-run)")
     bad = _bad(stored)
     if bad:
         lines += ["", rendered(_failures(bad)).rstrip()]
         if any(item.result.status is not Status.NOT_MEASURED for item in bad):
-            lines.append(f"Once the cause is gone: dlperf run {plan.sweep} --retry-failed")
+            lines.append(f"Once the cause is gone: {again} --retry-failed")
     next_command = shlex.join(["dlperf", "report", str(folder), "--out", "report.md"])
     return "\n".join([*lines, "", f"Next: {next_command}"]) + "\n"
 

@@ -1,0 +1,109 @@
+"""`dlperf run` as a process of its own, on sweeps of tests/thirdparty's numpy framework. For tests only."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from processes import MARK, marked
+
+from dlperf.results.schema import RunResult
+
+THIRD_PARTY = Path(__file__).parents[1] / "thirdparty"
+
+EXPERIMENT = {
+    "network": "mobilefacenet",
+    "head": "GDC",
+    "embedding_size": 128,
+    "dataset": "synthetic",
+    "num_classes": 10,
+    "loss": {"kind": "softmax"},
+}
+
+
+@dataclass
+class SweepLab:
+    """A folder with an experiment and a sweep, and the dlperf processes started in it."""
+
+    folder: Path
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    stack: ExitStack = field(default_factory=ExitStack)
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def write(self, *, options: dict[str, Any] | None = None, **keys: Any) -> None:
+        """Write `tiny.yaml`, one case of the numpy framework with one run, and lay `keys` over it.
+
+        `options` are the framework's: how it goes wrong.
+        """
+        (self.folder / "experiments").mkdir(exist_ok=True)
+        (self.folder / "experiments" / "pixels.yaml").write_text(yaml.safe_dump(EXPERIMENT))
+        sweep: dict[str, Any] = {
+            "experiment": "pixels",
+            "frameworks": [{"name": "numpy", "python": sys.executable}],
+            "topology": "1n1g",
+            "batch_size_per_device": 2,
+            "device": "cpu",
+            "threads_per_device": 1,
+            "measure": {"warmup_iterations": 1, "measured_iterations": 3, "repeats": 1},
+            "options": {"numpy": options or {}},
+        }
+        (self.folder / "tiny.yaml").write_text(yaml.safe_dump(sweep | keys))
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """Start `dlperf run tiny.yaml ARGUMENTS`; its output and errors are pipes unless `options` differ."""
+        command = [sys.executable, "-m", "dlperf", "run", "tiny.yaml", *arguments]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        environment = os.environ | {
+            MARK: self.mark,
+            "PYTHONPATH": str(THIRD_PARTY),
+            "DLPERF_HOST_LOCK": str(self.folder / "host.lock"),
+            "DLPERF_CACHE": str(self.folder / "cache"),
+            **self.variables,
+        }
+        process = subprocess.Popen(command, cwd=self.folder, env=environment, text=True, **(pipes | options))
+        self.stack.enter_context(process)
+        self.stack.callback(process.kill)
+        return process
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run it to its end."""
+        process = self.start(*arguments)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    @property
+    def results(self) -> Path:
+        """The sweep's results folder."""
+        return self.folder / "results" / "tiny"
+
+    def run_folders(self) -> list[Path]:
+        """Every run folder that exists."""
+        return sorted((self.results / "runs").glob("*/r*"))
+
+    def stored(self) -> list[RunResult]:
+        """Every stored result, by folder."""
+        files = (folder / "result.json" for folder in self.run_folders())
+        return [RunResult.model_validate_json(file.read_bytes()) for file in files if file.exists()]
+
+    def outcome(self) -> dict[str, Any]:
+        """outcome.json of the only run."""
+        (folder,) = self.run_folders()
+        content: dict[str, Any] = json.loads((folder / "outcome.json").read_text())
+        return content
+
+    def logged(self, text: str) -> bool:
+        """Whether the log of any rank holds `text`."""
+        logs = (self.results / "runs").glob("*/r*/logs/rank*.log")
+        return any(text in log.read_text(errors="replace") for log in logs)
+
+    def left(self) -> set[int]:
+        """Processes of this lab that are still alive, dlperf and supervisors included."""
+        return marked(self.mark)

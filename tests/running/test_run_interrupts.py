@@ -1,0 +1,188 @@
+"""Ctrl-C and SIGTERM: what is stopped, what is kept, what is said, and that nothing is left."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import subprocess
+import termios
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from processes import PROMISED_SECONDS, until
+
+if TYPE_CHECKING:
+    from sweep_lab import SweepLab
+
+# A good run, then one that goes on for a long time beside a grandchild in a session of its own.
+ENDLESS = {"step_seconds": 1.0, "fault": "loose", "fault_step": 1}
+LONG = {"warmup_iterations": 1, "measured_iterations": 6000, "repeats": 1}
+
+
+def interrupted_run(lab: SweepLab) -> subprocess.Popen[str]:
+    """dlperf in the second of two runs, the first of which is stored."""
+    lab.write(
+        order="sequential",
+        include=[{"batch_size_per_device": 3, "options": {"numpy": {**ENDLESS, "step_seconds": 0.7}}}],
+        measure={"warmup_iterations": 1, "measured_iterations": 3, "repeats": 1},
+    )
+    process = lab.start()
+    until(lambda: len(lab.stored()) == 1)
+    until(
+        lambda: any(
+            (folder / "logs").exists()
+            and not (folder / "result.json").exists()
+            and b'"step": 1' in (folder / "logs" / "rank0.log").read_bytes()
+            for folder in lab.run_folders()
+        )
+    )
+    return process
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_stops_the_run_and_keeps_what_is_done(
+    lab: SweepLab, number: signal.Signals, code: int
+) -> None:
+    process = interrupted_run(lab)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == code
+    assert lab.left() == set()
+    assert [result.case.batch_size_per_device for result in lab.stored()] == [2]
+    assert "stopping this run and its processes; once more kills them at once" in errors
+    assert errors.splitlines()[-1] == (
+        "stopped; what is done is kept in results/tiny, and starting again goes on from there"
+    )
+    again = lab.run()
+    assert again.returncode == 0
+    assert sorted(result.case.batch_size_per_device for result in lab.stored()) == [2, 3]
+
+
+def test_the_second_signal_kills_at_once(lab: SweepLab) -> None:
+    lab.write(options=ENDLESS, measure=LONG)
+    process = lab.start()
+    until(lambda: lab.logged('"step": 1'))
+    before = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    until_line(process, "once more kills them at once")
+    process.send_signal(signal.SIGINT)
+    until_line(process, "once more leaves without waiting")
+    assert process.wait() == 130
+    assert time.monotonic() - before < 3  # the grace period was not waited for
+    assert lab.left() == set()
+    assert lab.stored() == []
+
+
+def test_the_third_signal_leaves_and_says_what_may_be_left(lab: SweepLab) -> None:
+    lab.write(options=ENDLESS, measure=LONG)
+    process = lab.start()
+    until(lambda: lab.logged('"step": 1'))
+    supervisor = int(
+        subprocess.run(
+            ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+        ).stdout.split()[0]
+    )
+    os.kill(supervisor, signal.SIGSTOP)
+    for worker in children_of(supervisor):
+        os.kill(worker, signal.SIGSTOP)  # a supervisor that does not answer
+    for words in ("once more kills them", "once more leaves"):
+        process.send_signal(signal.SIGINT)
+        until_line(process, words)
+    process.send_signal(signal.SIGINT)
+    until_line(process, f"end it with: kill -9 {supervisor}")
+    assert process.wait() == 130
+    for worker in children_of(supervisor):
+        os.kill(worker, signal.SIGCONT)
+    until(lambda: not lab.left() - {supervisor}, limit=PROMISED_SECONDS)
+    os.kill(supervisor, signal.SIGKILL)
+
+
+def children_of(process: int) -> list[int]:
+    done = subprocess.run(["pgrep", "-P", str(process)], capture_output=True, text=True, check=True)
+    return [int(child) for child in done.stdout.split()]
+
+
+def until_line(process: subprocess.Popen[str], text: str) -> None:
+    """Read standard error up to the line that holds `text`."""
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if text in line:
+            return
+    raise AssertionError(f"{text!r} is not in {seen}")
+
+
+def test_a_signal_while_an_environment_is_checked_ends_dlperf(lab: SweepLab) -> None:
+    slow = lab.folder / "slow-python"
+    slow.write_text(f"#!/bin/sh\ntouch {lab.folder}/asked\nexec sleep 600\n")
+    slow.chmod(0o755)
+    lab.write(frameworks=[{"name": "numpy", "python": str(slow)}])
+    process = lab.start(start_new_session=True)
+    until((lab.folder / "asked").exists)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    process.communicate()
+    assert process.returncode == 130
+    assert lab.stored() == []
+
+
+def test_ctrl_c_in_a_terminal(lab: SweepLab) -> None:
+    """The terminal sends SIGINT to its whole foreground; only dlperf may act on it."""
+    lab.write(options=ENDLESS, measure=LONG)
+    lab.variables["TERM"] = "xterm-256color"
+    controller, terminal = pty.openpty()
+
+    def take_the_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
+    process = lab.start(
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        preexec_fn=take_the_terminal,
+    )
+    os.close(terminal)
+    shown = b""
+
+    def rate_is_shown() -> bool:
+        nonlocal shown
+        if select.select([controller], [], [], 0)[0]:
+            shown += os.read(controller, 65536)
+        return b"samples/s" in shown
+
+    until(rate_is_shown)
+    os.write(controller, b"\x03")
+    shown += until_closed(controller)
+    assert process.wait() == 130
+    assert b"stopping this run" in shown
+    assert b"0/1" in shown
+    assert lab.left() == set()
+    assert lab.stored() == []
+
+
+def until_closed(controller: int) -> bytes:
+    shown = b""
+    while True:
+        try:
+            data = os.read(controller, 65536)
+        except OSError:  # every process has closed the terminal
+            return shown
+        if not data:
+            return shown
+        shown += data
+
+
+def test_the_reader_of_dlperf_is_gone(lab: SweepLab) -> None:
+    """`dlperf run ... | head`: the runs are made all the same."""
+    lab.write()
+    process = lab.start()
+    assert process.stdout is not None
+    process.stdout.close()
+    process.wait()
+    assert [result.status.value for result in lab.stored()] == ["ok"]

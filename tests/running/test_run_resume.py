@@ -1,0 +1,226 @@
+"""A sweep that is taken up again: nothing is made twice, nothing half-made counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from processes import PROMISED_SECONDS, until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sweep_lab import SweepLab
+
+SLOW = {"step_seconds": 600, "fault_step": 1, "fault": "loose"}
+THREE = {"warmup_iterations": 1, "measured_iterations": 2, "repeats": 3}
+
+
+def stamps(lab: SweepLab) -> dict[Path, int]:
+    files = (folder / "result.json" for folder in lab.run_folders())
+    return {file: file.stat().st_mtime_ns for file in files if file.exists()}
+
+
+def test_a_finished_sweep_is_not_run_again(lab: SweepLab) -> None:
+    lab.write(measure=THREE)
+    lab.run()
+    before = stamps(lab)
+    done = lab.run()
+    assert done.returncode == 0
+    assert len(before) == 3
+    assert stamps(lab) == before
+    assert "3 of 3 runs: 3 ok" in done.stdout
+
+
+def test_more_repeats_add_runs_and_keep_the_old_ones(lab: SweepLab) -> None:
+    lab.write(measure=THREE)
+    lab.run("--repeats", "1")
+    before = stamps(lab)
+    done = lab.run("--repeats", "2")
+    assert done.returncode == 0
+    after = stamps(lab)
+    assert len(after) == 2
+    assert before.items() < after.items()
+    assert "[2/2]" in done.stderr
+
+
+def test_failed_runs_are_made_again_only_when_asked(lab: SweepLab) -> None:
+    trouble = lab.folder / "trouble"
+    trouble.touch()
+    lab.write(measure=THREE, options={"fault": "exit", "fault_while": str(trouble)})
+    assert lab.run("--only", "framework=numpy").returncode == 3
+    before = stamps(lab)
+    assert len(before) == 3
+    trouble.unlink()
+    assert lab.run().returncode == 3
+    assert stamps(lab) == before
+    done = lab.run("--retry-failed")
+    assert done.returncode == 0
+    assert [result.status.value for result in lab.stored()] == ["ok", "ok", "ok"]
+
+
+def test_a_changed_sweep_is_refused_with_what_changed(lab: SweepLab) -> None:
+    lab.write()
+    lab.run()
+    before = stamps(lab)
+    lab.write(batch_size_per_device=4)
+    done = lab.run()
+    assert done.returncode == 2
+    assert "-batch_size_per_device: 2" in done.stderr
+    assert "+batch_size_per_device: 4" in done.stderr
+    assert stamps(lab) == before
+
+
+def test_a_selection_runs_a_part_and_the_rest_comes_later(lab: SweepLab) -> None:
+    lab.write(batch_size_per_device=[2, 3])
+    assert lab.run("--only", "batch_size_per_device=3").returncode == 0
+    assert [result.case.batch_size_per_device for result in lab.stored()] == [3]
+    assert lab.run().returncode == 0
+    assert sorted(result.case.batch_size_per_device for result in lab.stored()) == [2, 3]
+
+
+def test_kill_9_of_dlperf_leaves_no_process_and_no_half_result(lab: SweepLab) -> None:
+    """The promise: after five seconds nothing is left, a setsid grandchild that ignores SIGTERM included."""
+    lab.write(options={**SLOW, "step_seconds": 1}, measure={**THREE, "measured_iterations": 600})
+    process = lab.start()
+    until(lambda: lab.logged('"step": 1'))
+    assert len(lab.left()) >= 5  # dlperf, two halves of the supervisor, the rank, its grandchild
+    process.kill()
+    seconds = until(lambda: not lab.left(), limit=PROMISED_SECONDS)
+    assert lab.stored() == []
+    assert lab.outcome()["reason"] == "lease_lost"
+    print(f"nothing left after {seconds:.2f} s")  # noqa: T201  a figure for the reader of -rP
+
+    lab.write(options={**SLOW, "step_seconds": 1}, measure={**THREE, "measured_iterations": 600})
+    again = lab.start()
+    until(lambda: not lab.run_folders() or not (lab.run_folders()[0] / "outcome.json").exists())
+    until(lambda: lab.logged('"step": 1'))
+    again.kill()
+    until(lambda: not lab.left(), limit=PROMISED_SECONDS)
+
+
+@pytest.mark.parametrize(
+    "left_behind",
+    [
+        [],
+        ["case.json"],
+        ["case.json", "environment.json"],
+        ["case.json", "environment.json", "launch.json"],
+        ["case.json", "environment.json", "launch.json", "logs/rank0.log"],
+    ],
+    ids=lambda names: names[-1] if names else "empty",
+)
+def test_whatever_a_killed_dlperf_left_is_made_anew(lab: SweepLab, left_behind: list[str]) -> None:
+    """Every state that the run folder goes through, as dlperf leaves it when it is killed right there."""
+    lab.write()
+    lab.run()
+    (folder,) = lab.run_folders()
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_file() and str(path.relative_to(folder)) not in left_behind:
+            path.unlink()
+    if "logs/rank0.log" in left_behind:
+        log = folder / "logs" / "rank0.log"
+        log.write_bytes(log.read_bytes()[:1000])
+    assert lab.run().returncode == 0
+    (result,) = lab.stored()
+    assert result.status == "ok"
+    assert result.figures is not None
+    assert result.figures.accepted_steps == 3
+
+
+def test_a_run_that_had_ended_by_itself_is_kept(lab: SweepLab) -> None:
+    """dlperf was killed after the ranks had ended and before the result was written."""
+    lab.write()
+    lab.run()
+    (folder,) = lab.run_folders()
+    before = (folder / "result.json").read_bytes()
+    (folder / "result.json").unlink()
+    (folder / "steps.csv").unlink()
+    started = json.loads((folder / "outcome.json").read_text())["started_at"]
+    assert lab.run().returncode == 0
+    assert (folder / "result.json").read_bytes() == before
+    assert lab.outcome()["started_at"] == started
+
+
+def test_a_damaged_result_is_made_anew(lab: SweepLab) -> None:
+    lab.write()
+    lab.run()
+    (folder,) = lab.run_folders()
+    whole = (folder / "result.json").read_bytes()
+    (folder / "result.json").write_bytes(whole[: len(whole) // 2])
+    assert lab.run().returncode == 0
+    assert len(lab.stored()) == 1
+
+
+def test_two_dlperf_on_one_results_folder(lab: SweepLab) -> None:
+    lab.write(options={"step_seconds": 600})
+    first = lab.start()
+    until(lambda: lab.logged("init_stop"))
+    second = lab.run()
+    assert second.returncode == 2
+    assert second.stderr.startswith("dlperf: results/tiny: another dlperf works in this results folder")
+    assert first.poll() is None
+    first.kill()
+    until(lambda: not lab.left(), limit=PROMISED_SECONDS)
+    (folder,) = lab.run_folders()
+    assert not (folder / "result.json").exists()
+
+
+def test_two_dlperf_on_one_machine_take_turns(lab: SweepLab) -> None:
+    lab.write(options={"step_seconds": 600})
+    first = lab.start()
+    until(lambda: lab.logged("init_stop"))
+    lab.write()
+    refused = lab.run("--results", "other", "--no-wait")
+    assert refused.returncode == 5
+    assert "another dlperf measures on this machine" in refused.stderr
+    second = lab.start("--results", "other")
+    assert second.stderr is not None
+    assert second.stderr.readline() == "another dlperf measures on this machine; waiting for its end\n"
+    first.terminate()
+    assert first.wait() == 143
+    second.communicate()
+    assert second.returncode == 0
+
+
+def test_a_dead_dlperf_holds_no_lock(lab: SweepLab) -> None:
+    lab.write(options={"step_seconds": 600})
+    first = lab.start()
+    until(lambda: lab.logged("init_stop"))
+    first.kill()
+    first.wait()
+    lab.write()
+    done = lab.run("--results", "other", "--no-wait")
+    assert done.returncode == 0
+
+
+def test_dlperf_that_stood_still_says_so_and_records_nothing(lab: SweepLab) -> None:
+    """Suspended (Ctrl-Z, a sleeping laptop), it cannot renew the lease."""
+    lab.write(options={"step_seconds": 600})
+    process = lab.start()
+    until(lambda: lab.logged("init_stop"))
+    process.send_signal(signal.SIGSTOP)
+    until((lab.run_folders()[0] / "outcome.json").exists, limit=30)
+    process.send_signal(signal.SIGCONT)
+    _, errors = process.communicate()
+    assert process.returncode == 5
+    assert "stood still" in errors
+    assert lab.stored() == []
+
+
+def test_a_supervisor_that_is_killed_makes_the_run_incomplete(lab: SweepLab) -> None:
+    lab.write(options={"step_seconds": 600})
+    process = lab.start()
+    until(lambda: lab.logged("init_stop"))
+    children = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == 3
+    (result,) = lab.stored()
+    assert result.status == "incomplete"

@@ -1,0 +1,67 @@
+"""The adapter of the numpy framework."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from dlperf.adapters.base import EnvironmentSpec, RankCommand
+from dlperf.adapters.common import rank_environment
+from dlperf.model import Model
+
+if TYPE_CHECKING:
+    from dlperf.adapters.base import Launch
+    from dlperf.plan.case import Case, DeviceKind
+
+
+class NumpyOptions(Model):
+    """How a training goes wrong: `fault` happens in rank `fault_rank` before iteration `fault_step`.
+
+    With `fault_while` it happens only as long as that file exists.
+    """
+
+    fault: Literal["none", "exit", "kill", "hang", "loose"] = "none"
+    fault_rank: Annotated[int, Field(ge=0)] = 0
+    fault_step: Annotated[int, Field(ge=0)] = 0
+    fault_while: str = ""
+    step_seconds: Annotated[float, Field(ge=0)] = 0.0  # every iteration takes so much longer
+
+
+class NumpyAdapter:
+    """Ranks do not talk to each other."""
+
+    name = "numpy"
+    title = "NumPy"
+    versions = (np.__version__,)
+    options = NumpyOptions
+
+    def environment(self, version: str, device: DeviceKind) -> EnvironmentSpec:
+        if version not in self.versions or device != "cpu":
+            raise ValueError(f"numpy here is {self.versions[0]} on cpu, not {version} on {device}")
+        return EnvironmentSpec(
+            framework=self.name,
+            version=version,
+            pythons=("3.11",),
+            requirements=(f"numpy=={version}",),
+            import_check="import numpy; print(numpy.__version__)",
+        )
+
+    def unsupported(self, case: Case) -> str | None:
+        return None if case.parallelism == "data" else f"numpy has no {case.parallelism} parallelism"
+
+    def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
+        program = Path(__file__).with_name("train.py")
+        argv = (str(launch.python), str(program), str(launch.case_file))
+        return tuple(
+            RankCommand(
+                argv=argv,
+                env=rank_environment(launch, place) | {"EXAMPLE_API_KEY": "not for other eyes"},
+            )
+            for place in launch.places
+        )
+
+
+ADAPTER = NumpyAdapter()

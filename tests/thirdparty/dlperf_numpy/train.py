@@ -1,0 +1,98 @@
+"""Softmax regression on the pixels, by SGD: small enough to be quick, real enough for its loss to fall."""
+
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+
+from frameworks.common import program
+from frameworks.common.case import Case, Rank
+from frameworks.common.data import Batch
+from frameworks.common.loop import FinishedStep
+from frameworks.common.schedule import learning_rate
+
+PIXELS = 3 * 112 * 112
+
+
+class Trainer:
+    """One weight matrix [PIXELS, C]; the loss is the cross-entropy of a batch."""
+
+    def __init__(self, case: Case, rank: Rank) -> None:
+        self.case, self.rank = case, rank
+        self.weight = np.zeros((PIXELS, case.num_classes), np.float32)
+        self.window_start = 0.0
+
+    def start_window(self) -> None:
+        self.window_start = time.perf_counter()
+
+    def step(self, batch: Batch, iteration: int) -> FinishedStep:
+        go_wrong(self.case.options, self.rank, iteration)
+        time.sleep(self.case.options.get("step_seconds", 0.0))
+        images, labels = batch
+        pixels = images.reshape(len(labels), -1).astype(np.float32) / 127.5 - 1
+        scores = pixels @ self.weight
+        likely = np.exp(scores - scores.max(axis=1, keepdims=True))
+        likely /= likely.sum(axis=1, keepdims=True)
+        rows = np.arange(len(labels))
+        loss = -np.log(likely[rows, labels] + 1e-30).mean()
+        likely[rows, labels] -= 1
+        rate = 1e-3 * learning_rate(self.case.schedule, iteration)
+        self.weight -= rate * (pixels.T @ likely) / len(labels)
+        return FinishedStep(float(loss), self.window_start)
+
+
+def go_wrong(options: dict, rank: Rank, iteration: int) -> None:
+    """Do what the options ask for."""
+    condition = options.get("fault_while")
+    here = options.get("fault_rank", 0) == rank.rank and options.get("fault_step", 0) == iteration
+    if not here or (condition and not os.path.exists(condition)):  # noqa: PTH110
+        return
+    {"none": int, "exit": leave, "kill": kill, "hang": hang, "loose": loose}[options.get("fault", "none")]()
+
+
+def leave() -> None:
+    """End as a program does that found something wrong."""
+    sys.stderr.write("ValueError: asked to go wrong\n")
+    sys.exit(3)
+
+
+def kill() -> None:
+    """End as a process does that somebody kills."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang() -> None:
+    """Never say anything again."""
+    signal.pause()
+
+
+def loose() -> None:
+    """Leave a grandchild in a session of its own that ignores SIGTERM, and train on."""
+    if os.fork() == 0:
+        os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if os.fork() == 0:
+            time.sleep(600)
+        os._exit(0)
+
+
+def matmul_flops_per_second(_case: Case) -> float:
+    """The best of three products of two square float32 matrices."""
+    size, best = 512, float("inf")
+    square = np.ones((size, size), np.float32)
+    for _ in range(3):
+        start = time.perf_counter()
+        np.matmul(square, square)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+if __name__ == "__main__":
+    program.run(
+        Trainer,
+        lambda the_case: {"version": np.__version__, "threads": the_case.threads_per_device, "device": "cpu"},
+        matmul_flops_per_second,
+        lambda _case: None,
+    )
