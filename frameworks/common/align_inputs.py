@@ -21,7 +21,7 @@ from frameworks.common.networks import BatchNorm, Layers, ParameterSpec, buffers
 CONVOLUTION_LENGTH = 2.0
 LINEAR_LENGTH = 1.0
 # Scale of the map in front of the embedding layer. It brings the spread that the last BatchNorm divides by
-# near its eps; far above, a batch of two becomes +1 and -1 whatever went in, and gradients are rounding errors.
+# near its eps; far above, a batch of two becomes +1 and -1 whatever went in, and its gradient rounding error.
 LAST_MAP_SCALE = 0.005
 # Near 1 on either side: a value that rounding carries over 0 in one engine alone changes gradients little.
 SLOPES = (0.8, 1.2)
