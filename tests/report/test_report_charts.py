@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
@@ -111,3 +112,11 @@ def test_a_framework_has_its_colour_whatever_stands_beside_it(tmp_path: Path) ->
     (chart,) = charts(alone, title="y1", arms=wide.arms)
     assert b"#e69f00" in chart.svg
     assert b"#0072b2" not in chart.svg
+
+
+def test_text_falls_back_to_a_font_without_serifs_where_ours_is_missing(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [10.0])
+    (chart,) = drawn(tmp_path)
+    families = set(re.findall(rb"font(?:-family)?: [^;\"]*'DejaVu Sans'[^;\"]*", chart.svg))
+    assert families
+    assert all(family.endswith(b"'DejaVu Sans', sans-serif") for family in families)

@@ -10,6 +10,9 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,7 +26,9 @@ INK, FAINT = "#24292f", "#6e7781"
 STYLE: Any = {  # matplotlib types the keys one by one
     "svg.fonttype": "none",
     "svg.hashsalt": "dlperf",
-    "font.family": ["DejaVu Sans"],
+    # The one font that comes with matplotlib; an SVG on a machine without it takes any without serifs.
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
     "text.color": INK,
     "text.parse_math": False,  # a $ in a name is a $
@@ -65,8 +70,13 @@ class Palette:
 def drawn(figure: Figure, *, name: str, alt: str) -> Chart:
     """Both forms, without the date and the name of the program that would make equal charts differ."""
     png, svg = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
-    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    figure.set_dpi(_DOTS_PER_INCH)
+    raster = FigureCanvasAgg(figure)
+    figure.draw_without_rendering()  # lays out once for both; savefig would do it again for each
+    figure.set_layout_engine("none")
+    raster.print_png(png, metadata={"Software": None})  # type: ignore[no-untyped-call]
+    vector = FigureCanvasSVG(figure)
+    vector.print_svg(svg, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     return Chart(name=name, alt=alt, png=png.getvalue(), svg=svg.getvalue())
 
 
