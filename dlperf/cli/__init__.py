@@ -105,7 +105,7 @@ def _text(error: Exception) -> str:
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(__version__, prog_name="dlperf")
 def main(*, debug: bool) -> None:
-    r"""Benchmark deep-learning frameworks on the training of large-scale face recognition.
+    """Benchmark deep-learning frameworks on the training of large-scale face recognition.
 
     \b
     Examples:
@@ -115,5 +115,5 @@ def main(*, debug: bool) -> None:
 
     Exit codes: 0 ok, 1 regression or broken alignment, 2 wrong input, 3 some cases failed or are missing,
     5 infrastructure, 130 and 143 interrupted.
-    """
+    """  # noqa: D301 - click takes the backspace character itself as "keep these lines"
     del debug  # read by LazyGroup.invoke
