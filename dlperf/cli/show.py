@@ -31,8 +31,10 @@ def command(*, case: str, folders: tuple[Path, ...]) -> None:
     """
     from dlperf.results.query import find_case, load
 
-    found = find_case(load(folders or (Path("results"),), strict=False).figures, case)
-    for place, figure in enumerate(found):
+    loaded = load(folders or (Path("results"),), strict=False)
+    for skipped in loaded.results.skipped:
+        click.echo(f"dlperf: skipped {skipped}", err=True)
+    for place, figure in enumerate(find_case(loaded.figures, case)):
         if place:
             click.echo()
         for line in _lines(figure):

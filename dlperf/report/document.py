@@ -18,6 +18,7 @@ from dlperf.results.rows import speedups
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from dlperf.align.certificate import Certificate
     from dlperf.report.markdown import Markdown, Table
@@ -98,8 +99,14 @@ def document(
         proofs=proofs(certificates),
         method=method(loaded),
         environments=environment_tables(loaded, titles=titles),
-        skipped=tuple(f"{one.path.parent.name}/{one.path.name}: {one.why}" for one in skipped),
+        skipped=tuple(_skipped(one, results.sweeps) for one in skipped),
     )
+
+
+def _skipped(skipped: Skipped, sweeps: Sequence[Path]) -> str:
+    """The file from its sweep's folder on, so that a report reads alike wherever the results lie."""
+    sweep = next(sweep for sweep in sweeps if skipped.path.is_relative_to(sweep))
+    return f"{sweep.resolve().name}/{skipped.path.relative_to(sweep)}: {skipped.why}"
 
 
 def _section(

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
+from plans import write_plan
 from run_folders import failed, make_case, store_good_runs, write_run
 
 from dlperf.cli import main
+from dlperf.plan.plan import PlanStatus
 from dlperf.results.store import store_run
 
 if TYPE_CHECKING:
@@ -87,3 +89,18 @@ def test_the_case_of_two_sweeps_is_shown_for_each(tmp_path: Path) -> None:
     text = run("mxnet", tmp_path).stdout
     assert text.count(make_case().case_id + "\n") == 2
     assert "20.00 (median of 1)" in text
+
+
+def test_a_case_that_did_not_run_shows_why(tmp_path: Path) -> None:
+    excluded = make_case(framework="pytorch", version="2.13.0")
+    write_plan(tmp_path / "y1", [make_case()], others={PlanStatus.EXCLUDED: [(excluded, "no room")]})
+    told = facts(run("pytorch", tmp_path).stdout + "\n\n", "figures")
+    assert told == {"status": "not_measured", "reason": "excluded: no room"}
+
+
+def test_what_cannot_be_read_is_named(sweep: Path) -> None:
+    damaged = next((sweep / "runs").glob("*/r2/result.json"))
+    damaged.write_text("{")
+    done = run("mxnet", sweep)
+    assert done.stderr == f"dlperf: skipped {damaged}: damaged: not the JSON of a result\n"
+    assert facts(done.stdout, "figures")["samples/s"] == "10.00 (median of 1)"

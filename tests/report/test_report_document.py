@@ -247,7 +247,8 @@ def test_what_was_skipped_is_named(tmp_path: Path) -> None:
     sweep = sweep_of_two(tmp_path / "y1")
     next((sweep / "runs").glob("mxnet*/r1/result.json")).write_text("{")
     text = report(sweep)
-    assert "> - <code>r1/result.json: damaged: not the JSON of a result</code>" in text
+    place = f"y1/runs/{make_case(**MXNET).case_id}/r1/result.json"
+    assert f"> - <code>{place}: damaged: not the JSON of a result</code>" in text
     assert tables(text)[1][1][-2:] == ["4", "0"]
 
 
