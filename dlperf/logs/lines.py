@@ -180,7 +180,7 @@ class LineReader:
         self._codes: dict[bytes, int] = {}
         self._entries: list[_Entry] = []
         self._bytes = 0
-        self._shapes: set[bytes] = set()
+        self._shapes: set[tuple[bytes, bytes]] = set()
 
     def read(self, data: bytes, *, is_cut: bool) -> ChunkLines:
         """Look at the lines of a chunk.
@@ -209,7 +209,9 @@ class LineReader:
     def _learn(self, line: bytes, layout: bytes, *, may_be_cut: bool) -> int:
         found = find_records(line, self._dialects)
         ends = [item.start for item in found[1:]] + [len(line)]
-        shapes = [_shape(line[item.start : end]) for item, end in zip(found, ends, strict=False)]
+        shapes = [
+            _shape(line[item.start : end].partition(b"\r")[0]) for item, end in zip(found, ends, strict=False)
+        ]
         if may_be_cut and found and not self._is_whole(found[-1], line, shapes[-1]):
             found.pop()
         self._shapes.update(shapes)
@@ -224,21 +226,23 @@ class LineReader:
             self._bytes += len(layout)
         return code
 
-    def _is_whole(self, found: Found, line: bytes, shape: bytes) -> bool:
+    def _is_whole(self, found: Found, line: bytes, shape: tuple[bytes, bytes]) -> bool:
         """Whether a record at the end of a log that stops without a line feed is all there."""
+        if shape in self._shapes:
+            return True
+        outline = shape[0]
+        if any(known.startswith(outline) and known != outline for known, _last in self._shapes):
+            return False
         ending = found.dialect.ending
-        if ending is not None:
-            return shape in self._shapes or ending.fullmatch(line, found.start) is not None
-        return shape in self._shapes or not self._shapes
+        return not self._shapes if ending is None else ending.fullmatch(line, found.start) is not None
 
 
-def _shape(text: bytes) -> bytes:
-    """The text without its numbers; of one at the very end the decimals stay: a cut one has fewer."""
+def _shape(text: bytes) -> tuple[bytes, bytes]:
+    """The text without its numbers, and the decimals of a number at its very end: a cut one has fewer."""
     text = text.rstrip()
-    made, end = [], 0
+    last = b""
     for match in _NUMBERS.finditer(text):
-        made.append(text[end : match.start()] + b"#")
+        number = match[0].translate(MASK)
         if match.end() == len(text):
-            made.append(match[0].partition(b".")[2].translate(MASK))
-        end = match.end()
-    return b"".join(made) + text[end:]
+            last = number.partition(b".")[2] if b"0" in number else number
+    return _NUMBERS.sub(b"#", text), last

@@ -149,9 +149,10 @@ class LogReader:
         data = self._clean(chunk.data)
         if not data:
             return empty()
-        lines = self._lines.read(data, is_cut=chunk.last and not data.endswith(b"\n"))
+        lines = self._lines.read(data, is_cut=chunk.last and not data.endswith((b"\n", b"\r")))
         first_line = self.lines + 1
-        self.lines += len(lines)
+        # A piece of a line that is too long is no line of its own.
+        self.lines += len(lines) if chunk.last or data.endswith(b"\n") else len(lines) - 1
         self._check_dialects(lines, first_line)
         batch, starts = self._records(lines, first_line)
         self._look_for_failures(lines, first_line, starts)

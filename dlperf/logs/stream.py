@@ -38,20 +38,28 @@ class Chunk:
 
 @dataclass(slots=True, kw_only=True)
 class Log:
-    """One log: a file or a member of an archive. `name` is for people: `runs.tar.gz!1n8g/r100_1.log`."""
+    """One log: a file or a member of an archive.
+
+    Attributes:
+        name: for people, such as `runs.tar.gz!1n8g/r100_b64_fp32_1.log`.
+        stream: its bytes, uncompressed.
+        warnings: what was odd about it; complete when it has been read.
+        chunk_bytes: how much is read at a time.
+    """
 
     name: str
     stream: IO[bytes]
     warnings: list[str] = field(default_factory=list)
+    chunk_bytes: int = CHUNK_BYTES
 
-    def chunks(self, size: int = CHUNK_BYTES) -> Iterator[Chunk]:
+    def chunks(self) -> Iterator[Chunk]:
         """The log once, from its beginning.
 
         Raises:
             UserError: it cannot be read, or it is a decompression bomb.
         """
         rest = b""
-        for block in self._blocks(size):
+        for block in self._blocks():
             data = rest + block if rest else block
             end = _cut(data)
             rest = data[end:]
@@ -59,10 +67,10 @@ class Log:
                 yield Chunk(data=data[:end], last=False)
         yield Chunk(data=rest, last=True)
 
-    def _blocks(self, size: int) -> Iterator[bytes]:
+    def _blocks(self) -> Iterator[bytes]:
         decoder = None
         first = True
-        while block := self._read(size):
+        while block := self._read():
             if first:
                 encoding = _UTF16.get(block[:2])
                 decoder = codecs.getincrementaldecoder(encoding)("replace") if encoding else None
@@ -70,12 +78,9 @@ class Log:
                 first = False
             yield decoder.decode(block).encode() if decoder else block
 
-    def _read(self, size: int) -> bytes:
+    def _read(self) -> bytes:
         try:
-            return self.stream.read(size)
-        except EOFError:
-            self.warnings.append("the compressed data stops in its middle; read up to there")
-            return b""
+            return self.stream.read(self.chunk_bytes)
         except OSError as error:
             raise UserError(f"{self.name}: cannot be read: {error.strerror or error}") from error
 
@@ -94,11 +99,11 @@ def open_logs(path: Path) -> Iterator[Log]:
     Raises:
         UserError: there is no such file, it is a folder, or an archive that cannot be read.
     """
-    for name, stream in members(path):
-        yield Log(name=name, stream=stream)
+    for content in members(path):
+        yield Log(name=content.name, stream=content.stream, warnings=content.warnings)
 
 
 def open_stream(name: str, stream: IO[bytes]) -> Iterator[Log]:
     """The same for an open stream, such as standard input."""
-    for part, content in contents(name, stream):
-        yield Log(name=part, stream=content)
+    for content in contents(name, stream):
+        yield Log(name=content.name, stream=content.stream, warnings=content.warnings)

@@ -48,5 +48,5 @@ DIALECT = Dialect(
             rb"[^\r\n]*?\}\}"
         ),
     ),
-    ending=re.compile(rb"DLLL.*\}\s*|DLL .* [^\d\s]+\s*"),
+    ending=re.compile(rb"DLLL.*\}\s*|DLL .*(?: |[^\d\s.]+)\r?"),
 )
