@@ -142,3 +142,13 @@ def test_too_few_runs_give_no_ratio_interval(over: list[float], under: list[floa
 
 def test_runs_without_any_spread_give_a_ratio_without_width() -> None:
     assert ratio_interval([3.0, 3.0], [2.0, 2.0]) == Interval(low=pytest.approx(1.5), high=pytest.approx(1.5))
+
+
+@given(st.lists(st.tuples(st.integers(1, 4096), st.floats(1e-4, 100)), min_size=1, max_size=20), rates)
+def test_a_rate_scales_with_the_samples_and_against_the_time(
+    steps: list[tuple[int, float]], factor: float
+) -> None:
+    samples, seconds = [step[0] for step in steps], [step[1] for step in steps]
+    rate = samples_per_second(samples, seconds)
+    assert close(rate * math.fsum(seconds), sum(samples))
+    assert close(samples_per_second(samples, [factor * one for one in seconds]), rate / factor)
