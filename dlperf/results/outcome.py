@@ -36,6 +36,7 @@ class Outcome:
     seconds: float | None
     ranks: tuple[RankEnd, ...]
     first_failed_rank: int | None
+    oom_kills: int = 0  # processes that the node's kernel killed for lack of memory meanwhile
 
     def rank_end(self, rank: int) -> RankEnd | None:
         """How `rank` ended; None where the outcome does not say."""
@@ -58,6 +59,7 @@ def read_outcome(path: Path) -> Outcome | None:
         seconds=_seconds(content.get("seconds")),
         ranks=tuple(_rank_ends(content.get("ranks"))),
         first_failed_rank=_whole(content.get("first_failed_rank")),
+        oom_kills=_whole(content.get("oom_kills")) or 0,
     )
 
 

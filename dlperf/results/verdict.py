@@ -90,6 +90,10 @@ def _of_failed_rank(outcome: Outcome, folder: Path) -> Verdict:
         rank = next((end.rank for end in outcome.ranks if end.failed), 0)
     end = outcome.rank_end(rank)
     how = f"rank {rank} {_ending(end)}"
+    if outcome.oom_kills and end is not None and end.signal == signal.SIGKILL:
+        # The kernel writes nothing into the log of the process that it kills.
+        reason = f"{how}: the kernel ended it for lack of memory"
+        return Verdict(status=Status.OOM, reason=reason, evidence=_last_line(folder, rank=rank))
     failure = classify(_lines(folder, first=rank), outcome)
     if failure is None:
         reason = f"{how}: {outcome.detail}" if outcome.detail else how

@@ -61,17 +61,21 @@ class SweepLab:
         """Start `dlperf run tiny.yaml ARGUMENTS`; its output and errors are pipes unless `options` differ."""
         command = [sys.executable, "-m", "dlperf", "run", "tiny.yaml", *arguments]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        environment = os.environ | {
+        settings = {"cwd": self.folder, "env": os.environ | self.environment(), "text": True}
+        process = subprocess.Popen(command, **(settings | pipes | options))
+        self.stack.enter_context(process)
+        self.stack.callback(process.kill)
+        return process
+
+    def environment(self) -> dict[str, str]:
+        """What a dlperf of this lab has in its environment beside the usual."""
+        return {
             MARK: self.mark,
             "PYTHONPATH": str(THIRD_PARTY),
             "DLPERF_HOST_LOCK": str(self.folder / "host.lock"),
             "DLPERF_CACHE": str(self.folder / "cache"),
             **self.variables,
         }
-        process = subprocess.Popen(command, cwd=self.folder, env=environment, text=True, **(pipes | options))
-        self.stack.enter_context(process)
-        self.stack.callback(process.kill)
-        return process
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run it to its end."""

@@ -49,7 +49,8 @@ def go_wrong(options: dict, rank: Rank, iteration: int) -> None:
     here = options.get("fault_rank", 0) == rank.rank and options.get("fault_step", 0) == iteration
     if not here or (condition and not os.path.exists(condition)):  # noqa: PTH110
         return
-    {"none": int, "exit": leave, "kill": kill, "hang": hang, "loose": loose}[options.get("fault", "none")]()
+    faults = {"none": int, "exit": leave, "kill": kill, "hang": hang, "loose": loose, "memory": take_memory}
+    faults[options.get("fault", "none")]()
 
 
 def leave() -> None:
@@ -66,6 +67,13 @@ def kill() -> None:
 def hang() -> None:
     """Never say anything again."""
     signal.pause()
+
+
+def take_memory() -> None:
+    """Take more and more of it, 16 MiB at a time."""
+    taken = []
+    while True:
+        taken.append(b"x" * (16 << 20))
 
 
 def loose() -> None:
