@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dlperf.results.store import StoredRun
 
 ABSENT = "not in the sweep"
+NOT_KNOWN = "not known"
 # A ratio that may be ten times as large is not known at all.
 WIDEST_RATIO = 10.0
 _WORDS = {
@@ -78,7 +79,7 @@ def repeats_table(comparison: Comparison) -> Table:
                 span(summary.minimum, summary.maximum) if summary else "",
                 percent(summary.cv if summary else None) or "one run",
                 span(interval.low, interval.high) if interval else "one run",
-                str(len(figure.good)),
+                str(summary.runs if summary else 0),
                 str(len(figure.failed)),
             )
         )
@@ -102,12 +103,12 @@ def inside_table(comparison: Comparison, *, ceilings: Mapping[tuple[str, int], f
     rows = [
         (
             *_case_cells(comparison, row, arm),
-            rate(figure.step_seconds_median),
-            rate(figure.step_seconds_p95),
-            giga(figure.model_flops_per_second) or "not known",
-            percent(share_of_ceiling(figure, ceilings), decimals=0) or "not known",
+            rate(figure.step_seconds_median) or NOT_KNOWN,
+            rate(figure.step_seconds_p95) or NOT_KNOWN,
+            giga(figure.model_flops_per_second) or NOT_KNOWN,
+            percent(share_of_ceiling(figure, ceilings), decimals=0) or NOT_KNOWN,
             _losses(figure),
-            mebibytes(figure.peak_memory_bytes) or "not known",
+            mebibytes(figure.peak_memory_bytes) or NOT_KNOWN,
         )
         for row, arm, figure in _with_figures(comparison)
     ]
@@ -260,6 +261,8 @@ def _ratio_cell(comparison: Comparison, row: Row, *, arm: Arm, base: Arm) -> str
 
 
 def _losses(figure: CaseFigures) -> str:
+    if not figure.good:
+        return NOT_KNOWN
     first, last = figure.good[0].loss_first, figure.good[0].loss_last
     if first is None:
         return "not printed"

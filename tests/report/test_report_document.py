@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,8 +17,10 @@ from dlperf.errors import UserError
 from dlperf.plan.case import Topology
 from dlperf.plan.plan import PlanStatus
 from dlperf.report.building import build_report
+from dlperf.report.document import document
 from dlperf.report.render import markdown
 from dlperf.report.writing import write_report
+from dlperf.results.query import load
 from dlperf.results.schema import Imported
 from dlperf.results.store import read_results, store_run, write_result
 
@@ -365,3 +368,13 @@ def test_a_busy_machine_is_said(tmp_path: Path) -> None:
     text = report(tmp_path)
     assert "its load was up to 16.7 on 8 cores" in text
     assert dict(row for row in tables(text)[6][1:])["load before a run"] == "0.2 to 16.7"
+
+
+def test_a_figure_without_its_runs_is_shown_and_the_rest_is_not_known(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [10.0, 10.2])
+    loaded = load([tmp_path], strict=False)
+    published = replace(loaded.figures[0], runs=())
+    made = tables(markdown(document(replace(loaded, figures=(published,)), titles={}), charts={}))
+    assert made[0][1][3] == "10.10"
+    assert made[1][1][-2:] == ["2", "0"]
+    assert made[2][1][3:] == ["not known"] * 6
