@@ -13,8 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+# Their tests start many processes each.
+SLOW_FOLDERS = ("environments", "running", "supervisor")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Quick tests first, trainings last: what is broken at heart is known at once."""
+    for item in items:
+        if item.path.parent.name in SLOW_FOLDERS:
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: ("engine" in item.keywords, "slow" in item.keywords))
 
 

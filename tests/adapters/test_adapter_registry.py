@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import EntryPoint, distributions
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from dlperf.adapters.registry import GROUP, adapters_from, load_adapters
 from dlperf.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 GOOD = """
@@ -36,10 +38,12 @@ def install(folder: Path, package: str, *, module: str, source: str, points: dic
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of installed packages on sys.path."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    return tmp_path
+    yield tmp_path
+    for module in tmp_path.glob("*.py"):
+        sys.modules.pop(module.stem, None)
 
 
 def points_of(site: Path) -> list[EntryPoint]:
