@@ -13,7 +13,7 @@ from frameworks.oneflow.network import named_arrays
 from frameworks.oneflow.train import OneFlowTrainer, PendingStep, device, make_module, to_device
 
 
-class OneFlowAlignTrainer:
+class OneFlowAlign:
     """`AlignTrainer` of frameworks/common/align.py: the training program's trainer, looked into.
 
     A graph keeps its gradients to itself. Those of the first step come from a second copy of the module, in
@@ -74,4 +74,4 @@ def eager_gradients(case: Case, arrays: Arrays, batch: Batch) -> Arrays:
 
 
 if __name__ == "__main__":
-    align.run(OneFlowAlignTrainer)
+    align.run(OneFlowAlign)

@@ -74,16 +74,21 @@ class Momentum:
         self._rate = learning_rate(schedule, 0)
 
     def follow(self, iteration: int) -> None:
-        """Called before each iteration: scale the buffers where the rate changes. Costs nothing elsewhere."""
+        """Called before each iteration: scale the buffers where the rate changes, which drains the device."""
         rate = learning_rate(self._schedule, iteration)
         if rate != self._rate and rate_outside_buffer():
             for buffer in momentum_buffers(self._graph).values():
                 buffer.mul_(self._rate / rate)
+            # The graph does not know of eager writes to them: a step that is queued now would not wait.
+            flow._oneflow_internal.eager.Sync()  # noqa: SLF001 - OneFlow's own synchronize is for CUDA alone
         self._rate = rate
 
 
 def momentum_buffers(graph: flow.nn.Graph) -> Dict[str, Tensor]:
-    """The buffers of a compiled graph by OneFlow's name of the parameter; none without momentum."""
+    """The buffers of a compiled graph by OneFlow's name of the parameter; none without momentum.
+
+    Waits for the steps that were queued.
+    """
     ending = "-momentum"
     state = graph.state_dict()
     return {name[: -len(ending)]: state[name] for name in state if name.endswith(ending)}

@@ -1,0 +1,157 @@
+"""The OneFlow adapter: environments, refusals, commands."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from dlperf.adapters.base import Launch, Place
+from dlperf.adapters.oneflow import ADAPTER
+from dlperf.adapters.registry import load_adapters
+from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
+
+
+def _case(**changes: object) -> Case:
+    content = {
+        "framework": "oneflow",
+        "version": "0.9.0",
+        "workload": Workload(
+            experiment="y1_emore",
+            network="mobilefacenet",
+            head="GDC",
+            embedding_size=128,
+            dataset="emore",
+            loss=Loss(kind="arcface", m2=0.5),
+        ),
+        "parallelism": "data",
+        "topology": Topology(nodes=1, devices_per_node=1),
+        "device": "cpu",
+        "batch_size_per_device": 4,
+        "num_classes": 100,
+        "threads_per_device": 2,
+        "measure": Measure(),
+    }
+    return Case.model_validate({**content, **changes})
+
+
+def _launch(case: Case) -> Launch:
+    place = Place(
+        rank=0, local_rank=0, node_rank=0, cpus=(0, 1), master_address="127.0.0.1", master_port=1234
+    )
+    return Launch(
+        case=case,
+        case_file=Path("/run/case.json"),
+        code=Path("/code"),
+        python=Path("/environment/bin/python"),
+        places=(place,),
+    )
+
+
+def test_it_is_registered_under_its_name() -> None:
+    assert ADAPTER is load_adapters()["oneflow"]
+
+
+def test_every_version_has_an_environment_of_exact_pins() -> None:
+    assert ("0.9.0", "0.8.0") == ADAPTER.versions
+    for version in ADAPTER.versions:
+        spec = ADAPTER.environment(version, "cpu")
+        assert f"oneflow=={version}" == spec.requirements[0]
+        assert "protobuf==3.20.3" in spec.requirements
+        assert all("==" in requirement for requirement in spec.requirements)
+        assert spec == ADAPTER.environment(version, "cuda")
+
+
+def test_only_the_newer_wheel_needs_nvidias_libraries() -> None:
+    libraries = {"nvidia-cudnn-cu11==8.5.0.96", "nvidia-cublas-cu11==11.10.3.66"}
+    assert libraries < set(ADAPTER.environment("0.9.0", "cpu").requirements)
+    older = ADAPTER.environment("0.8.0", "cpu").requirements
+    assert not [requirement for requirement in older if requirement.startswith("nvidia")]
+    assert "numpy==1.23.5" in older
+
+
+def test_the_import_check_tells_a_missing_framework() -> None:
+    command = [sys.executable, "-c", ADAPTER.environment("0.9.0", "cpu").import_check]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert 0 != done.returncode
+    assert "No module named 'oneflow'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("1.0", "oneflow 1.0 is unknown; known versions: 0.9.0, 0.8.0"),
+        ("0.7.0", "oneflow 0.7.0 on PyPI is a stub without the library; known versions: 0.9.0, 0.8.0"),
+        ("0.6.0", "oneflow 0.6.0 on PyPI is a stub without the library; known versions: 0.9.0, 0.8.0"),
+    ],
+)
+def test_a_version_that_cannot_run_is_refused_with_the_known_ones(version: str, message: str) -> None:
+    with pytest.raises(ValueError, match="known versions") as caught:
+        ADAPTER.environment(version, "cpu")
+    assert message == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"device": "cuda"}, None),
+        (
+            {"precision": "fp16"},
+            (
+                "OneFlow trains fp32 alone on CPU: its CPU operators have no fp16 kernels, "
+                "and enable_amp silently trains in fp32"
+            ),
+        ),
+        (
+            {"precision": "bf16"},
+            (
+                "OneFlow trains fp32 alone on CPU: its CPU operators have no bf16 kernels, "
+                "and enable_amp silently trains in fp32"
+            ),
+        ),
+        ({"precision": "fp16", "device": "cuda"}, "fp16 training in OneFlow is not built yet"),
+        ({"parallelism": "model"}, "parallelism model in OneFlow is not built yet"),
+        (
+            {"parallelism": "partial_fc", "sample_ratio": 0.1},
+            "parallelism partial_fc in OneFlow is not built yet",
+        ),
+        (
+            {"topology": Topology(nodes=1, devices_per_node=2)},
+            "more than one device in OneFlow is not built yet",
+        ),
+    ],
+)
+def test_what_cannot_run_is_known_before(changes: dict[str, object], reason: str | None) -> None:
+    assert reason == ADAPTER.unsupported(_case(**changes))
+
+
+def test_a_rank_is_the_training_program_with_its_threads() -> None:
+    (command,) = ADAPTER.rank_commands(_launch(_case()))
+    expected = ("/environment/bin/python", "-m", "frameworks.oneflow.train", "/run/case.json")
+    assert expected == command.argv
+    own = {
+        "OMP_NUM_THREADS": "2",
+        "DLPERF_ONEFLOW_OPENBLAS_CORE": "best",
+        "ONEFLOW_EP_CUDA_ENABLE_TF32_EXECUTION": "0",
+        "GLOG_logtostderr": "1",
+        "GLOG_minloglevel": "2",
+    }
+    assert own == {name: command.env[name] for name in own}
+
+
+def test_options_reach_the_engine() -> None:
+    case = _case(options={"openblas_core": "detected", "tf32": True})
+    (command,) = ADAPTER.rank_commands(_launch(case))
+    assert "detected" == command.env["DLPERF_ONEFLOW_OPENBLAS_CORE"]
+    assert "1" == command.env["ONEFLOW_EP_CUDA_ENABLE_TF32_EXECUTION"]
+
+
+def test_options_are_closed() -> None:
+    with pytest.raises(ValidationError, match="openblas"):
+        ADAPTER.options.model_validate({"openblas_core": "Barcelona"})
+    with pytest.raises(ValidationError, match="tf23"):
+        ADAPTER.options.model_validate({"tf23": True})

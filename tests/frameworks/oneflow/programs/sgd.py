@@ -1,0 +1,90 @@
+"""CASE_FILE, INPUTS.npz: the case's optimizer in a graph on mean((x weight + bias)^2), one row of `x` a step.
+
+`weight` decays and `bias` does not. Arrays: both after every step, of several trainings, because what the
+engine does in the wrong order it does only sometimes; the rate that the compiled schedule gave each step, found
+from a parameter whose gradient is 1.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import oneflow as flow
+from oneflow import nn
+
+from frameworks.common.case import Optimizer, Schedule, read_case
+from frameworks.oneflow.optimizer import Momentum, make_optimizer, make_schedule
+
+
+class Model(nn.Module):
+    def __init__(self, weight: np.ndarray, bias: np.ndarray) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(flow.tensor(weight)), nn.Parameter(flow.tensor(bias))
+
+    def forward(self, x: flow.Tensor) -> flow.Tensor:
+        return ((flow.matmul(x, self.weight) + self.bias) ** 2).mean()
+
+
+class Slope(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(flow.zeros(1))
+
+    def forward(self, x: flow.Tensor) -> flow.Tensor:
+        return (self.weight * x).sum()
+
+
+class Graph(nn.Graph):
+    def __init__(self, model: nn.Module, optimizer: flow.optim.SGD, schedule: Schedule) -> None:
+        super().__init__()
+        self.model = model
+        self.add_optimizer(optimizer, lr_sch=make_schedule(optimizer, schedule))
+
+    def build(self, x: flow.Tensor) -> flow.Tensor:
+        loss = self.model(x)
+        loss.backward()
+        return loss
+
+
+TRAININGS = 8
+
+
+def trained(optimizer: Optimizer, schedule: Schedule, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    model = Model(inputs["weight"], inputs["bias"])
+    made = make_optimizer(optimizer, schedule, decayed=[model.weight], others=[model.bias])
+    graph = Graph(model, made, schedule)
+    rows = [flow.tensor(row) for row in inputs["x"]]
+    graph._compile(rows[0])
+    momentum = Momentum(graph, schedule)
+    weights, biases = [], []
+    for iteration, row in enumerate(rows):
+        momentum.follow(iteration)
+        graph(row)
+        weights.append(model.weight.numpy().copy())
+        biases.append(model.bias.numpy().copy())
+    return {"weights": np.stack(weights), "biases": np.stack(biases)}
+
+
+def rates(schedule: Schedule, steps: int) -> np.ndarray:
+    model = Slope()
+    plain = Optimizer("sgd", momentum=0.0, weight_decay=0.0, decay="coupled", no_decay=())
+    graph = Graph(model, make_optimizer(plain, schedule, decayed=[model.weight], others=[]), schedule)
+    found = []
+    for _ in range(steps):
+        before = float(model.weight.numpy()[0])
+        graph(flow.ones(1))
+        found.append(before - float(model.weight.numpy()[0]))
+    return np.array(found)
+
+
+def main() -> None:
+    case = read_case(sys.argv[1])
+    with np.load(sys.argv[2]) as arrays:
+        inputs = dict(arrays)
+    runs = [trained(case.optimizer, case.schedule, inputs) for _ in range(TRAININGS)]
+    results = {name: np.stack([run[name] for run in runs]) for name in runs[0]}
+    np.savez(sys.argv[3], rates=rates(case.schedule, len(inputs["x"])), **results)
+
+
+main()
