@@ -189,18 +189,18 @@ class Rank:
             os.close(write_end)
         self.started = time.monotonic()
 
-    def take_output(self, echo: Echo) -> bool:
-        """Move what has arrived to the log; False at the end of the pipe."""
-        while True:
-            try:
-                data = os.read(self.pipe, PIPE_BYTES)
-            except BlockingIOError:
-                return True
-            if not data:
-                self._show(b"\n" if self._unfinished else b"", echo)
-                return False
-            self._write_log(data)
-            self._show(data, echo)
+    def take_output(self, echo: Echo) -> Optional[int]:
+        """Move what has arrived to the log, a pipe full at most; how many bytes, None where nothing is there.
+
+        0 is the end of the pipe. Not until it is empty: a rank that prints without end must not keep us here.
+        """
+        try:
+            data = os.read(self.pipe, PIPE_BYTES)
+        except BlockingIOError:
+            return None
+        self._write_log(data)
+        self._show(data or (b"\n" if self._unfinished else b""), echo)
+        return len(data)
 
     def _write_log(self, data: bytes) -> None:
         try:
@@ -394,9 +394,13 @@ class Supervisor:
             self._last_output = time.monotonic()
             time.sleep(READ_INTERVAL_SECONDS)
 
-    def _take_output(self, rank: Rank) -> None:
-        if not rank.take_output(self._echo) and self._open.pop(rank.pipe, None) is not None:
+    def _take_output(self, rank: Rank) -> bool:
+        """Whether there may be more."""
+        count = rank.take_output(self._echo)
+        if count == 0:
+            del self._open[rank.pipe]
             self._poll.unregister(rank.pipe)
+        return bool(count)
 
     def _read_lease(self) -> None:
         try:
@@ -466,8 +470,8 @@ class Supervisor:
             self._turn(READ_INTERVAL_SECONDS)
         left = kill_all(lambda: self._turn(READ_INTERVAL_SECONDS))
         for rank in self._ranks:
-            if rank.pipe in self._open:
-                self._take_output(rank)
+            while rank.pipe in self._open and self._take_output(rank):
+                pass  # nobody is left who could write more
             rank.close()
         return left
 

@@ -224,3 +224,31 @@ def test_a_supervisor_that_is_killed_makes_the_run_incomplete(lab: SweepLab) -> 
     assert process.returncode == 3
     (result,) = lab.stored()
     assert result.status == "incomplete"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plan.lock.json",
+        "case.json",
+        "environment.json",
+        "launch.json",
+        "rank0.log",
+        "outcome.json",
+        "steps.csv",
+        "result.json",
+    ],
+)
+def test_dlperf_is_killed_when_a_file_appears_and_goes_on(lab: SweepLab, name: str) -> None:
+    lab.write(measure={"warmup_iterations": 1, "measured_iterations": 3, "repeats": 2})
+    first = lab.start()
+    until(lambda: list(lab.results.rglob(name)) or first.poll() is not None)
+    first.kill()
+    until(lambda: not lab.left(), limit=PROMISED_SECONDS)
+    kept = stamps(lab)
+    done = lab.run()
+    assert done.returncode == 0
+    assert kept.items() <= stamps(lab).items()
+    assert [result.status.value for result in lab.stored()] == ["ok", "ok"]
+    assert [result.figures.accepted_steps for result in lab.stored() if result.figures] == [3, 3]

@@ -108,6 +108,14 @@ def test_the_time_limit_ends_a_rank_that_speaks(lab: Lab) -> None:
     assert lab.outcome["ranks"][0]["signal"] == signal.SIGTERM
 
 
+def test_a_rank_that_prints_without_a_pause_is_ended_all_the_same(lab: Lab) -> None:
+    lab.launch("import os\nwhile True: os.write(1, b'x' * 100 + b'\\n')", time_limit_seconds=1)
+    code, _ = lab.run()
+    assert code == 1
+    assert lab.outcome["reason"] == "time_limit"
+    assert lab.outcome["seconds"] < 4
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_the_ranks_and_lets_them_say_a_last_word(lab: Lab, number: signal.Signals) -> None:
     lab.launch(

@@ -17,7 +17,7 @@ from processes import MARK, marked
 
 from dlperf.results.schema import RunResult
 
-THIRD_PARTY = Path(__file__).parents[1] / "thirdparty"
+THIRD_PARTY = Path(__file__).parent / "thirdparty"
 
 EXPERIMENT = {
     "network": "mobilefacenet",

@@ -1,0 +1,204 @@
+"""What is wrong with this machine, before a sweep finds out: one finding a check, each with the next step."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlperf.environments.environment import environments_root
+from dlperf.environments.uv import find_uv
+from dlperf.errors import EnvironmentUnavailable, InfrastructureError
+from dlperf.running.cgroups import CgroupLimits, cgroup_limits
+from dlperf.running.locks import whole_machine
+from dlperf.running.places import physical_cores
+from dlperf.running.provenance import governor, this_node, turbo
+from dlperf.running.variables import misspelt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# Of a core: less is a desktop's background, more is somebody's work.
+_QUIET_LOAD = 0.25
+_LITTLE_MEMORY_BYTES = 4 << 30
+# A framework for the CPU takes up to 3 GB, one for NVIDIA GPUs up to 8 GB.
+_ENVIRONMENTS_BYTES = 10 << 30
+_RESULTS_BYTES = 1 << 30
+# Their reading takes nanoseconds; others ask a device and cost microseconds.
+_FAST_CLOCKS = frozenset({"tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page"})
+_CLOCK = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+_TOOL_SECONDS = 20
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"  # figures may suffer
+    BAD = "bad"  # nothing will run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a check has found, on one line; not ok says what to do."""
+
+    check: str
+    level: Level
+    text: str
+
+
+def findings(results: Path) -> Iterator[Finding]:
+    """All checks of this machine, for results under `results` (or where it will be made)."""
+    limits = cgroup_limits()
+    cores = len(os.sched_getaffinity(0))
+    yield check_cores(cores, on_machine=os.cpu_count() or cores, physical=len(set(physical_cores().values())))
+    yield check_cpu_quota(cores, limits)
+    yield check_load(os.getloadavg()[0], cores=cores)
+    yield check_frequency(governor=governor(), turbo=turbo())
+    yield check_memory(_available_memory(), limits)
+    yield check_disk("disk for results", results, needed=_RESULTS_BYTES)
+    yield check_disk("disk for environments", environments_root(), needed=_ENVIRONMENTS_BYTES)
+    yield check_clock(_CLOCK.read_text().strip() if _CLOCK.exists() else None)
+    yield check_uv()
+    yield from check_gpus()
+    yield check_variables(os.environ)
+    yield check_other_dlperf()
+
+
+def _finding(check: str, text: str, *, level: Level = Level.OK) -> Finding:
+    return Finding(check=check, level=level, text=text)
+
+
+def check_cores(cores: int, *, on_machine: int, physical: int) -> Finding:
+    """How many CPUs may be used, and how many cores they are."""
+    text = f"{cores} of {on_machine} CPUs may be used, on {physical} physical cores"
+    return _finding("cores", text)
+
+
+def check_cpu_quota(cores: int, limits: CgroupLimits) -> Finding:
+    """A quota below the cores stops threads for parts of each period, which no figure shows."""
+    if limits.cpus is not None and limits.cpus < cores:
+        text = (
+            f"a control group allows {limits.cpus:g} CPUs of time on {cores}, so ranks are stopped again and "
+            "again; raise the limit, or bind dlperf to fewer CPUs with taskset"
+        )
+        return _finding("CPU quota", text, level=Level.WARNING)
+    return _finding("CPU quota", "no control group limits CPU time")
+
+
+def check_load(load: float, *, cores: int) -> Finding:
+    """Other work on the machine is measured too."""
+    text = f"{load:.2f} processes wanted to run in the last minute, on {cores} CPUs"
+    if load > _QUIET_LOAD * cores:
+        return _finding("load", f"{text}: something else runs; stop it first", level=Level.WARNING)
+    return _finding("load", text)
+
+
+def check_frequency(*, governor: str | None, turbo: bool | None) -> Finding:
+    """A frequency that changes makes figures that change."""
+    if governor is None:
+        return _finding("frequency", "the machine does not show how its CPU frequency is governed")
+    extra = "" if turbo is None else f", turbo {'on' if turbo else 'off'}"
+    if governor != "performance":
+        text = f"governor {governor}{extra}: set it with `cpupower frequency-set -g performance`"
+        return _finding("frequency", text, level=Level.WARNING)
+    return _finding("frequency", f"governor performance{extra}")
+
+
+def check_memory(available: int, limits: CgroupLimits) -> Finding:
+    """Memory that a run may take before something is killed; `available` in bytes."""
+    usable = min(available, limits.memory_bytes or available)
+    limited = (
+        "" if limits.memory_bytes is None else f", {_gib(limits.memory_bytes)} by a control group's limit"
+    )
+    text = f"{_gib(available)} available{limited}"
+    if usable < _LITTLE_MEMORY_BYTES:
+        return _finding("memory", f"{text}: small batches alone will fit", level=Level.WARNING)
+    return _finding("memory", text)
+
+
+def check_disk(check: str, folder: Path, *, needed: int) -> Finding:
+    """Room, and the right to write, in `folder` or in the nearest folder above it that exists."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        return _finding(check, f"{existing} cannot be written", level=Level.BAD)
+    free = shutil.disk_usage(existing).free
+    text = f"{_gib(free)} free in {existing}"
+    if free < needed:
+        return _finding(check, f"{text}: {_gib(needed)} may be needed", level=Level.WARNING)
+    return _finding(check, text)
+
+
+def check_clock(source: str | None) -> Finding:
+    """Iterations are timed with the monotonic clock."""
+    if source is not None and source not in _FAST_CLOCKS:
+        return _finding("clock", f"clock source {source} is slow to read", level=Level.WARNING)
+    return _finding("clock", f"clock source {source or 'unknown'}")
+
+
+def check_uv() -> Finding:
+    """Environments are made with uv."""
+    try:
+        uv = find_uv(lambda _text: None)
+    except EnvironmentUnavailable as error:
+        return _finding("uv", str(error), level=Level.BAD)
+    return _finding("uv", f"{uv.version} ({uv.path})")
+
+
+def check_gpus() -> Iterator[Finding]:
+    """The NVIDIA GPUs, and who else uses them."""
+    node = this_node()
+    if not node.accelerators:
+        silent = shutil.which("nvidia-smi") is not None
+        text = "nvidia-smi is here and lists no GPU: is the driver loaded?" if silent else "no NVIDIA GPU"
+        yield _finding("GPUs", text, level=Level.WARNING if silent else Level.OK)
+        return
+    yield _finding("GPUs", f"{', '.join(node.accelerators)}; driver {node.driver}")
+    users = _gpu_users()
+    if users:
+        text = f"used by {', '.join(users)}: stop them first"
+        yield _finding("GPU use", text, level=Level.WARNING)
+    else:
+        yield _finding("GPU use", "nothing else runs on them")
+
+
+def check_variables(environment: Mapping[str, str]) -> Finding:
+    """Tuning that reaches no engine because of a slip in its name."""
+    wrong = [f"{name} (did you mean {prefix}...?)" for name, prefix in misspelt(environment).items()]
+    if wrong:
+        return _finding("variables", f"reach no engine: {', '.join(wrong)}", level=Level.WARNING)
+    return _finding("variables", "no misspelt variable of an engine")
+
+
+def check_other_dlperf() -> Finding:
+    """Two sweeps at once would measure each other."""
+    try:
+        with whole_machine(wait=False, say=lambda _text: None):
+            return _finding("other dlperf", "none measures on this machine")
+    except InfrastructureError:
+        text = "another dlperf measures on this machine; `dlperf run` waits for it"
+        return _finding("other dlperf", text, level=Level.WARNING)
+
+
+def _available_memory() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _gpu_users() -> list[str]:
+    command = ["nvidia-smi", "--query-compute-apps=pid,process_name", "--format=csv,noheader"]
+    with suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TOOL_SECONDS, check=True)
+        return [f"process {line.strip()}" for line in done.stdout.splitlines() if line.strip()]
+    return []
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

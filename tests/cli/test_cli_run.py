@@ -1,0 +1,167 @@
+"""`dlperf run` as a person meets it: what it prints, where it goes, how it ends."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from sweep_lab import SweepLab
+
+from dlperf.cli import run_progress
+from dlperf.cli.run_progress import PlainProgress, SweepState
+from dlperf.logs.events import Step
+from dlperf.results.schema import RunResult, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from dlperf.plan.case import Case
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[SweepLab]:
+    made = SweepLab(tmp_path)
+    with made.stack:
+        yield made
+
+
+def test_a_wrong_sweep_ends_before_anything_is_written(lab: SweepLab) -> None:
+    lab.write(batchsize=3)
+    done = lab.run()
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "tiny.yaml:" in done.stderr
+    assert "unknown key 'batchsize' (did you mean 'batch_size_per_device'?)" in done.stderr
+    assert not lab.results.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--only", "framework=mxnet"), "nothing selected"),
+        (("-k", "frame=="), "-k: column"),
+        (("--repeats", "0"), "--repeats"),
+        (("-S", "measure.repeats=none"), "-S measure.repeats=none"),
+    ],
+)
+def test_a_wrong_option_ends_before_anything_is_written(
+    lab: SweepLab, arguments: tuple[str, ...], message: str
+) -> None:
+    lab.write()
+    done = lab.run(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not lab.results.exists()
+
+
+def test_a_dry_run_shows_every_process_and_starts_none(lab: SweepLab) -> None:
+    lab.variables |= {"NCCL_DEBUG": "WARN", "NCCL_TOKEN": "hunter2"}
+    lab.write(topology="1n2g")
+    done = lab.run("--dry-run")
+    assert done.returncode == 0
+    assert "tiny: 1 case, 1 run" in done.stdout
+    assert "#   NCCL_DEBUG=WARN" in done.stdout
+    assert "hunter2" not in done.stdout
+    assert "not for other eyes" not in done.stdout
+    commands = [line for line in done.stdout.splitlines() if line.startswith("taskset -c ")]
+    assert [command.split()[2] for command in commands] == ["0", "1"]
+    assert [" DLPERF_RANK=0 " in command for command in commands] == [True, False]
+    assert all(command.endswith("/r1/case.json") for command in commands)
+    assert not lab.results.exists()
+
+
+def test_a_dry_run_shows_what_the_run_then_starts(lab: SweepLab) -> None:
+    lab.write()
+    shown = lab.run("--dry-run").stdout.splitlines()[-1].split()
+    lab.run()
+    (folder,) = lab.run_folders()
+    rank = json.loads((folder / "launch.json").read_text())["ranks"][0]
+    assert shown[-3:] == rank["argv"]
+    shown_variables = dict(word.strip("'").partition("=")[::2] for word in shown[4:-3] if "=" in word)
+    real = {name: value for name, value in rank["env"].items() if "KEY" not in name}
+    del shown_variables["EXAMPLE_API_KEY"]
+    assert shown_variables.pop("DLPERF_MASTER_PORT") == "0"
+    assert real.pop("DLPERF_MASTER_PORT") != "0"
+    assert shown_variables == real
+    assert shown[:3] == ["taskset", "-c", ",".join(map(str, rank["cpus"]))]
+
+
+def test_the_summary_as_json(lab: SweepLab) -> None:
+    lab.write(include=[{"batch_size_per_device": 3, "options": {"numpy": {"fault": "exit"}}}])
+    done = lab.run("--json", "--results", "elsewhere")
+    assert done.returncode == 3
+    summary = json.loads(done.stdout)
+    assert summary["results"] == "elsewhere"
+    assert summary["planned_runs"] == 2
+    assert summary["counts"] == {"ok": 1, "crash": 1}
+    by_status = {run["status"]: run for run in summary["runs"]}
+    assert by_status["ok"]["samples_per_sec"] > 0
+    assert by_status["ok"]["reason"] is None
+    assert by_status["crash"]["samples_per_sec"] is None
+    assert "exit code 3" in by_status["crash"]["reason"]
+    assert by_status["crash"]["evidence"].startswith("logs/rank0.log:")
+    assert (lab.folder / by_status["ok"]["folder"] / "result.json").exists()
+    assert "started" in done.stderr
+
+
+def test_a_sweep_of_which_nothing_can_run_says_so(lab: SweepLab) -> None:
+    lab.write(topology="2n1g")
+    done = lab.run()
+    assert done.returncode == 3
+    assert "tiny: 0 of 0 runs: none" in done.stdout
+    assert "cases that were not planned: 1 unavailable (why: dlperf run tiny.yaml --dry-run)" in done.stdout
+
+
+def test_a_results_folder_that_is_a_file_is_told(lab: SweepLab) -> None:
+    lab.write()
+    (lab.folder / "taken").write_text("")
+    done = lab.run("--results", "taken")
+    assert done.returncode == 2
+    assert done.stderr == "dlperf: taken: File exists; choose another folder with --results DIR\n"
+
+
+class TestProgress:
+    """Lines for a pipe or a log of CI."""
+
+    @pytest.fixture
+    def case(self, lab: SweepLab) -> Case:
+        lab.write()
+        lab.run()
+        (result,) = lab.stored()
+        return result.case
+
+    def test_a_run_speaks_when_it_starts_once_a_minute_and_when_it_ends(
+        self, case: Case, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        state = SweepState(known_seconds={case.case_id: 30.0}, cases=[case.case_id] * 2)
+        progress = PlainProgress(state)
+        progress.planned(total=3, done=1)
+        progress.started(case, repeat=2)
+        progress.ticked()
+        progress.stepped(Step(step=0, samples=8, seconds=4.0, kind="warmup", loss=1.0))
+        progress.stepped(Step(step=1, samples=8, seconds=2.0, kind="train", loss=1.0))
+        progress.stepped(Step(step=2, samples=8, seconds=1.0, kind="train", loss=1.0))
+        monkeypatch.setattr(run_progress, "_HEARTBEAT_SECONDS", 0.0)
+        progress.ticked()
+        failed = RunResult(dlperf_version="1", case=case, repeat=2, status=Status.CRASH, reason="exit code 3")
+        progress.ended(failed)
+        progress.finished()
+        assert capsys.readouterr().err.splitlines() == [
+            "3 runs, 1 of them done before",
+            f"[2/3] {case.case_id} r2: started",
+            # 16 samples in 3 seconds; the warm-up step is another kind and does not count
+            f"[2/3] {case.case_id} r2: running for 0 s, step 3 of 4, 5.3 samples/s; about 60 s left",
+            f"[2/3] {case.case_id} r2: crash: exit code 3; about 30 s left",
+        ]
+
+    def test_nothing_is_estimated_before_a_run_has_ended(self, case: Case) -> None:
+        state = SweepState(known_seconds={}, cases=[case.case_id])
+        assert state.left_seconds() is None
+        state.start(case, 1)
+        assert state.doing() == "starting"
+
+    def test_a_case_that_never_ran_is_estimated_by_the_others(self, case: Case) -> None:
+        state = SweepState(known_seconds={"a": 10.0, "b": 30.0}, cases=["a", case.case_id])
+        assert state.left_seconds() == 10.0 + 20.0

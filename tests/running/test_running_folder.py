@@ -1,0 +1,38 @@
+"""A run folder that is emptied and waited for."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from dlperf.errors import InfrastructureError
+from dlperf.running.run_folder import empty_folder, run_folder, wait_until_deserted
+
+
+def test_the_folder_of_a_run_has_its_case_and_its_repeat() -> None:
+    folder = run_folder(Path("results/tiny"), case_id="mxnet-1.9.1-abc", repeat=2)
+    assert folder == Path("results/tiny/runs/mxnet-1.9.1-abc/r2")
+
+
+def test_what_was_in_it_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "r1"
+    (folder / "logs").mkdir(parents=True)
+    (folder / "logs" / "rank7.log").write_text("old")
+    (folder / "result.json").write_text("old")
+    empty_folder(folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_in_which_a_supervisor_works_is_not_emptied(tmp_path: Path) -> None:
+    (tmp_path / "launch.json").write_text("{}")
+    held = os.open(tmp_path / "launch.json", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(InfrastructureError, match=r"still at work after 0\.2 s"):
+            wait_until_deserted(tmp_path, limit_seconds=0.2)
+    finally:
+        os.close(held)
+    wait_until_deserted(tmp_path, limit_seconds=0)

@@ -1,0 +1,135 @@
+"""What `dlperf doctor` makes of a machine; control groups as files of both versions."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dlperf.running.cgroups import CgroupLimits, cgroup_limits
+from dlperf.running.health import (
+    Level,
+    check_clock,
+    check_cores,
+    check_cpu_quota,
+    check_disk,
+    check_frequency,
+    check_load,
+    check_memory,
+    check_variables,
+    findings,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NO_LIMITS = CgroupLimits(cpus=None, memory_bytes=None)
+GIB = 1 << 30
+
+
+def tree(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_version_2_the_tightest_limit_of_all_groups_above_counts(tmp_path: Path) -> None:
+    root = tree(
+        tmp_path,
+        {
+            "proc/self/cgroup": "0::/user/job\n",
+            "sys/fs/cgroup/user/job/cpu.max": "max 100000\n",
+            "sys/fs/cgroup/user/job/memory.max": "8589934592\n",
+            "sys/fs/cgroup/user/cpu.max": "150000 100000\n",
+            "sys/fs/cgroup/user/memory.max": "max\n",
+        },
+    )
+    assert cgroup_limits(root) == CgroupLimits(cpus=1.5, memory_bytes=8 * GIB)
+
+
+def test_version_1_with_its_words_for_no_limit(tmp_path: Path) -> None:
+    root = tree(
+        tmp_path,
+        {
+            "proc/self/cgroup": "4:memory:/job\n3:cpu,cpuacct:/job\n1:name=systemd:/init\n",
+            "sys/fs/cgroup/memory/job/memory.limit_in_bytes": "9223372036854771712\n",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": "2147483648\n",
+            "sys/fs/cgroup/cpu/job/cpu.cfs_quota_us": "50000\n",
+            "sys/fs/cgroup/cpu/job/cpu.cfs_period_us": "100000\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+        },
+    )
+    assert cgroup_limits(root) == CgroupLimits(cpus=0.5, memory_bytes=2 * GIB)
+
+
+def test_a_machine_without_control_groups_has_no_limits(tmp_path: Path) -> None:
+    assert cgroup_limits(tmp_path) == NO_LIMITS
+
+
+@pytest.mark.parametrize(
+    ("finding", "level", "words"),
+    [
+        (check_cores(2, on_machine=8, physical=1), Level.OK, "2 of 8 CPUs may be used, on 1 physical cores"),
+        (check_cpu_quota(4, NO_LIMITS), Level.OK, "no control group"),
+        (check_cpu_quota(4, CgroupLimits(cpus=1.5, memory_bytes=None)), Level.WARNING, "1.5 CPUs"),
+        (check_load(0.4, cores=2), Level.OK, "0.40 processes"),
+        (check_load(0.6, cores=2), Level.WARNING, "stop it first"),
+        (check_frequency(governor=None, turbo=None), Level.OK, "does not show"),
+        (check_frequency(governor="performance", turbo=True), Level.OK, "turbo on"),
+        (check_frequency(governor="powersave", turbo=False), Level.WARNING, "cpupower"),
+        (check_memory(16 * GIB, NO_LIMITS), Level.OK, "16.0 GiB available"),
+        (check_memory(16 * GIB, CgroupLimits(cpus=None, memory_bytes=GIB)), Level.WARNING, "1.0 GiB by"),
+        (check_clock("tsc"), Level.OK, "tsc"),
+        (check_clock("hpet"), Level.WARNING, "hpet is slow"),
+        (check_variables({"NCLL_DEBUG": "1"}), Level.WARNING, "NCLL_DEBUG (did you mean NCCL_...?)"),
+    ],
+    ids=lambda value: value.check if hasattr(value, "check") else "",
+)
+def test_a_finding_says_how_bad_it_is_and_what_to_do(finding: object, level: Level, words: str) -> None:
+    assert finding.level is level
+    assert words in finding.text
+
+
+def test_room_is_measured_where_the_folder_will_be(tmp_path: Path) -> None:
+    finding = check_disk("disk", tmp_path / "not" / "yet", needed=1)
+    assert finding.level is Level.OK
+    assert str(tmp_path) in finding.text
+    assert check_disk("disk", tmp_path, needed=1 << 60).level is Level.WARNING
+
+
+def test_a_file_in_the_way_is_bad(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("")
+    assert check_disk("disk", tmp_path / "results", needed=1).level is Level.BAD
+
+
+def test_every_check_of_this_machine_gives_a_finding(tmp_path: Path) -> None:
+    found = list(findings(tmp_path))
+    assert len({finding.check for finding in found}) == len(found) >= 11
+    assert all(finding.text and "\n" not in finding.text for finding in found)
+
+
+def test_the_command_prints_them_for_people_and_programs(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dlperf", "doctor", "--results"]
+    environment = os.environ | {"DLPERF_HOST_LOCK": str(tmp_path / "lock")}
+    text = subprocess.run(
+        [*command, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert "cores: " in text
+    (tmp_path / "file").write_text("")
+    done = subprocess.run(
+        [*command, str(tmp_path / "file"), "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 5
+    levels = {finding["check"]: finding["level"] for finding in json.loads(done.stdout)}
+    assert levels["disk for results"] == "bad"
