@@ -17,6 +17,7 @@ from dlperf import __version__
 from dlperf.errors import UserError
 from dlperf.logs.events import TRAIN, Event, Step, read_events, read_steps
 from dlperf.plan.case import Case
+from dlperf.results.imported import extract_imported, read_import
 from dlperf.results.logfiles import log_files, read_lines
 from dlperf.results.outcome import read_outcome
 from dlperf.results.schema import Engine, RunFigures, RunResult, Status
@@ -50,6 +51,10 @@ def result_from_run_folder(folder: Path) -> RunResult:
 def extract(folder: Path) -> Extracted:
     """The result of a run folder and its step series; raises as `result_from_run_folder`."""
     case = read_case(folder)
+    imported = read_import(folder)
+    if imported is not None:
+        result, series = extract_imported(folder, case=case, imported=imported)
+        return Extracted(result=result, steps=series)
     repeat = _repeat(folder)
     outcome = read_outcome(folder / "outcome.json")
     events = _events(folder)

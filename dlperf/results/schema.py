@@ -78,6 +78,9 @@ class Imported(Model):
     sha256: str
     dialect: str
     method: str  # how the figure was made from the records, such as `samples/seconds` or `dlperf-2021`
+    run: int = 0  # which of the runs appended in the file, from 0
+    warmup_iterations: int = 0  # left out at the beginning by the method `samples/seconds`
+    not_known: tuple[str, ...] = ()  # fields of the case that hold a placeholder: nobody could tell
 
 
 class RunResult(Model):

@@ -30,4 +30,6 @@ DIALECT = Dialect(
         ),
     ),
     ending=re.compile(rb".*/s(?:ec)?\s*"),
+    framework="paddle",
+    batch_size_is_per_device=True,
 )

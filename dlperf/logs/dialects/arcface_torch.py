@@ -38,4 +38,5 @@ DIALECT = Dialect(
         ),
     ),
     ending=re.compile(rb".*\bRequired:[ \t]*-?[\d.]+ hours\s*"),
+    batch_size_is_per_device=True,
 )

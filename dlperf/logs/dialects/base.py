@@ -57,6 +57,10 @@ class Dialect:
         ending: matches the text from a record to the end of its line where nothing is cut off. A log that
             stops without a line feed was probably cut: its last record must end so, or look like an earlier
             one.
+        framework: the adapter's name of the framework that the program runs in; None if there are several.
+        parallelism: the only one that the program knows; None if it knows several.
+        batch_size_is_per_device: whether `batch_size` among the settings that the program prints means one
+            device's.
     """
 
     name: str
@@ -66,6 +70,9 @@ class Dialect:
     patterns: tuple[re.Pattern[bytes], ...]
     loss_line: re.Pattern[bytes] | None = None
     ending: re.Pattern[bytes] | None = None
+    framework: str | None = None
+    parallelism: str | None = None
+    batch_size_is_per_device: bool = False
 
     def find(self, line: bytes) -> list[re.Match[bytes]]:
         """The matches of all patterns in the line, by position; those of `loss_line` among them."""

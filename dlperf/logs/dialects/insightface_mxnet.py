@@ -28,4 +28,5 @@ DIALECT = Dialect(
     ),
     loss_line=re.compile(rb"\bCELOSS,[ \t]*(?P<iteration>\d+),[ \t]*(?P<loss>" + NUMBER + rb")"),
     ending=re.compile(rb".*(?:[=,]-?(?:\d+\.\d{6}|nan|inf)|Iter\[[^=]* samples/sec)\s*"),
+    framework="mxnet",
 )

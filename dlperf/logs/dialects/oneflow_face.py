@@ -23,4 +23,5 @@ DIALECT = Dialect(
         ),
     ),
     ending=re.compile(rb"(?s:.*)"),  # the pattern matches whole records alone
+    framework="oneflow",
 )

@@ -23,4 +23,6 @@ DIALECT = Dialect(
         ),
     ),
     ending=re.compile(rb".*\]:[ ]?-?(?:\d+\.\d\d|nan|inf)\s*"),
+    framework="mxnet",
+    parallelism="partial_fc",
 )

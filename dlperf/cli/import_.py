@@ -1,0 +1,154 @@
+"""`dlperf import`: logs of other programs become results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from dlperf.errors import UserError
+    from dlperf.results.import_facts import Facts
+    from dlperf.results.importing import Done
+
+EXIT_NOTHING_IMPORTED = 2
+EXIT_SOME_NOT_IMPORTED = 3
+METHODS = ("dlperf", "dlperf-2021")
+
+_EPILOG = """\b
+Examples:
+  dlperf import logs/1n8g/r100_b64_fp32_1.log --set version=0.3.4 --set experiment=r100_emore --set
+  parallelism=data dlperf import logs/ runs.tar.gz --map which.yaml dlperf import logs/ --map which.yaml
+  --method dlperf-2021
+
+The folders <N>n<G>g/<network>_b<batch>_<precision>_<run>.log of 2021 tell topology, batch size, precision and
+repeat; a log's own text may tell more. What nobody tells is asked for. A mapping file holds patterns of
+names:
+
+\b
+  "*/r100_*": {experiment: r100_emore, version: 0.3.4}
+  "*/y1_*": {experiment: y1_emore, version: 0.3.4}
+
+Methods: dlperf divides samples by seconds over all records behind the warm-up; dlperf-2021 is the arithmetic
+of the 2021 comparison. Each has its own folder, so that no case mixes them.
+
+Importing the same file again changes nothing. Exit code 2: nothing could be imported; 3: some files could
+not, and
+are named on standard error."""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
+@click.option(
+    "--dialect", default="auto", show_default=True, metavar="NAME", help="The program that wrote it."
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Tell what the logs do not.")
+@click.option(
+    "--map", "map_file", type=click.Path(path_type=Path, dir_okay=False), help="Tell it file by file."
+)
+@click.option("--method", type=click.Choice(METHODS), default="dlperf", show_default=True)
+@click.option(
+    "--results", type=click.Path(path_type=Path, file_okay=False), default=Path("results"), show_default=True
+)
+@click.option("--name", help="Folder in the results  [default: imported, or imported-dlperf-2021]")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    paths: tuple[Path, ...],
+    dialect: str,
+    settings: tuple[str, ...],
+    map_file: Path | None,
+    method: str,
+    results: Path,
+    name: str | None,
+) -> None:
+    """Turn the logs at PATH (files, folders, archives) into results beside your own."""
+    from dlperf.errors import UserError
+    from dlperf.logs.dialects.registry import choose_dialects
+    from dlperf.results.import_facts import facts_of_settings
+    from dlperf.results.imported import METHODS as METHOD_NAMES
+    from dlperf.results.importing import Instructions, files_of, import_file
+
+    choose_dialects(dialect)
+    instructions = Instructions(
+        sweep=results / (name or ("imported" if method == "dlperf" else f"imported-{method}")),
+        method=METHOD_NAMES[method],
+        dialect=dialect,
+        told=facts_of_settings(_pairs(settings), "--set"),
+        rules=_rules(map_file) if map_file else (),
+        here=Path.cwd(),
+    )
+    good = bad = 0
+    questions: dict[str, list[str]] = {}
+    for path in files_of(paths, results=results):
+        for outcome in import_file(path, instructions):
+            if isinstance(outcome, UserError):
+                bad += 1
+                _report(outcome, questions)
+            else:
+                good += 1
+                click.echo(_line(outcome))
+    for question, names in questions.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        click.echo(f"dlperf: {names[0]}{more}: {question}", err=True)
+    if not good and not bad:
+        raise UserError(f"{', '.join(map(str, paths))}: no file in it")
+    if bad:
+        ctx.exit(EXIT_SOME_NOT_IMPORTED if good else EXIT_NOTHING_IMPORTED)
+
+
+def _report(error: UserError, questions: dict[str, list[str]]) -> None:
+    """Say what is wrong at once, but ask each question once for all files at the end."""
+    from dlperf.results.import_facts import NotTold
+
+    if isinstance(error, NotTold):
+        questions.setdefault(error.question, []).append(error.name)
+    else:
+        click.echo(f"dlperf: {error}", err=True)
+
+
+def _line(done: Done) -> str:
+    result = done.result
+    if result.figures is not None:
+        what = f"{result.figures.samples_per_sec:.2f} samples/s"
+    else:
+        what = f"{result.status.value}: {result.reason}"
+    how = "imported" if done.is_new else "unchanged"
+    return f"{how:<9} {done.source}: {what} -> {done.folder}"
+
+
+def _pairs(settings: tuple[str, ...]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in settings:
+        key, separator, value = text.partition("=")
+        if not separator or not key.strip() or not value.strip():
+            raise click.UsageError(f"--set {text}: write KEY=VALUE")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def _rules(path: Path) -> list[tuple[str, Facts]]:
+    """Read the mapping file: pattern -> settings."""
+    from dlperf.errors import SourceErrors
+    from dlperf.plan.validation import unknown
+    from dlperf.plan.yaml_reader import read_document
+    from dlperf.results.import_facts import KEYS, facts_of_settings
+
+    document = read_document(path, shown=str(path))
+    if document.problems:
+        raise SourceErrors(list(document.problems))
+    rules = []
+    for pattern, told in document.data.items():
+        place = document.keys[(pattern,)]
+        if not isinstance(told, dict):
+            raise SourceErrors([place.problem(f"{pattern}: write the settings as {{key: value, ...}}")])
+        unknown_keys = [
+            document.keys[pattern, key].problem(unknown("key", key, KEYS)) for key in told if key not in KEYS
+        ]
+        if unknown_keys:
+            raise SourceErrors(unknown_keys)
+        facts = facts_of_settings({key: str(value) for key, value in told.items()}, f"{path}:{place.line}")
+        rules.append((pattern, facts))
+    return rules

@@ -1,0 +1,217 @@
+"""Files of logs -> run folders of a sweep folder.
+
+A run folder is there whole or not at all. Importing the same file twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlperf.errors import UserError
+from dlperf.logs.stream import open_logs
+from dlperf.results.import_facts import Facts, describe, facts_of_path, facts_of_text, join, mapped
+from dlperf.results.imported import IMPORT_FILE, LOG_STEM, imported_result, parse_log, read_import
+from dlperf.results.schema import Imported
+from dlperf.results.store import write_result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dlperf.logs.events import Step
+    from dlperf.logs.stream import Log
+    from dlperf.plan.case import Case
+    from dlperf.results.import_facts import Described
+    from dlperf.results.imported import ParsedLog
+    from dlperf.results.schema import RunResult
+
+_BLOCK = 1 << 20
+_SUFFIXES = frozenset({".gz", ".zst", ".bz2", ".xz"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instructions:
+    """What the user said.
+
+    Attributes:
+        sweep: the sweep folder that gets the runs; made where there is none.
+        method: as in `Imported.method`.
+        dialect: a dialect's name, or `auto`.
+        told: from `--set`.
+        rules: from the mapping file: pattern and facts.
+        here: where the user stands.
+    """
+
+    sweep: Path
+    method: str
+    dialect: str
+    told: Facts
+    rules: Sequence[tuple[str, Facts]]
+    here: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """One run of a log. `is_new` is False where it was there already."""
+
+    source: str
+    folder: Path
+    result: RunResult
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Staged:
+    """A log on its way into a run folder."""
+
+    name: str
+    path: Path
+    sha256: str
+
+
+def files_of(paths: Sequence[Path], *, results: Path) -> Iterator[Path]:
+    """The files themselves, and all files in folders, by name; hidden ones and results are passed over."""
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        for folder, folders, files in os.walk(path):
+            here = Path(folder)
+            folders[:] = sorted(
+                name
+                for name in folders
+                if not name.startswith(".") and not _is_of_results(here / name, results)
+            )
+            yield from (here / name for name in sorted(files) if not name.startswith("."))
+
+
+def _is_of_results(folder: Path, results: Path) -> bool:
+    return (folder / "runs").is_dir() or (results.exists() and folder.samefile(results))
+
+
+def import_file(path: Path, instructions: Instructions) -> Iterator[Done | UserError]:
+    """Import every log in the file; a log that cannot be imported gives its error and stops no other."""
+    instructions.sweep.joinpath("runs").mkdir(parents=True, exist_ok=True)
+    try:
+        for log in open_logs(path):
+            with _staged(log, path, instructions.sweep) as staged:
+                try:
+                    yield from _import_log(staged, instructions)
+                except UserError as error:
+                    yield error
+    except UserError as error:
+        yield error
+
+
+@contextmanager
+def _staged(log: Log, path: Path, sweep: Path) -> Iterator[_Staged]:
+    """A copy of the log beside the runs: as it is on disk, or a member of an archive by itself."""
+    folder = Path(tempfile.mkdtemp(prefix=".importing-", dir=sweep))
+    try:
+        whole_file = log.name == str(path)
+        suffix = path.suffix if whole_file and path.suffix in _SUFFIXES else ""
+        copy = folder / f"{LOG_STEM}{suffix}"
+        digest = hashlib.sha256()
+        with path.open("rb") if whole_file else log.stream as source, copy.open("wb") as target:
+            while block := source.read(_BLOCK):
+                digest.update(block)
+                target.write(block)
+        yield _Staged(name=log.name, path=copy, sha256=digest.hexdigest())
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _import_log(staged: _Staged, instructions: Instructions) -> Iterator[Done]:
+    parsed = _parse(staged, instructions.dialect)
+    facts = join(
+        staged.name,
+        facts_of_path(staged.name),
+        facts_of_text(parsed.settings, parsed.dialect),
+        instructions.told,
+        mapping=mapped(staged.name, instructions.rules),
+    )
+    described = describe(staged.name, facts, folder=instructions.here)
+    _check_ranks(parsed, described.case)
+    for run in range(len(parsed.runs)):
+        imported = Imported(
+            source=staged.name,
+            sha256=staged.sha256,
+            dialect=parsed.dialect.name,
+            method=instructions.method,
+            run=run,
+            warmup_iterations=described.warmup_iterations,
+            not_known=described.not_known,
+        )
+        yield _import_run(staged, parsed, described, imported, instructions.sweep)
+
+
+def _parse(staged: _Staged, dialect: str) -> ParsedLog:
+    for log in open_logs(staged.path):
+        log.name = staged.name
+        return parse_log(log, dialect=dialect)
+    raise UserError(f"{staged.name}: an empty archive")
+
+
+def _check_ranks(parsed: ParsedLog, case: Case) -> None:
+    for run in parsed.runs:
+        for record in run:
+            if record.rank is not None and record.rank >= case.topology.world_size:
+                raise UserError(
+                    f"{parsed.name}: contradictory topology: line {record.line} is of rank {record.rank}, "
+                    f"and {case.topology} has {case.topology.world_size} ranks"
+                )
+
+
+def _import_run(
+    staged: _Staged, parsed: ParsedLog, described: Described, imported: Imported, sweep: Path
+) -> Done:
+    case_folder = sweep / "runs" / described.case.case_id
+    known = _known_runs(case_folder)
+    for repeat, other in known.items():
+        if (other.sha256, other.run, other.method) == (imported.sha256, imported.run, imported.method):
+            result, _steps = _result(staged, parsed, described.case, repeat, other)
+            return Done(source=staged.name, folder=case_folder / f"r{repeat}", result=result, is_new=False)
+    repeat = (
+        described.repeat if described.repeat is not None and imported.run == 0 else max(known, default=0) + 1
+    )
+    if repeat in known:
+        raise UserError(
+            f"{staged.name}: repeat {repeat} of this case was imported from {known[repeat].source}; "
+            "give another with --set repeat=N"
+        )
+    result, steps = _result(staged, parsed, described.case, repeat, imported)
+    folder = staged.path.parent / f"r{repeat}"
+    (folder / "logs").mkdir(parents=True)
+    os.link(staged.path, folder / "logs" / staged.path.name)
+    (folder / "case.json").write_text(described.case.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / IMPORT_FILE).write_text(imported.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_result(folder, result, steps=steps)
+    case_folder.mkdir(parents=True, exist_ok=True)
+    target = case_folder / f"r{repeat}"
+    folder.rename(target)
+    return Done(source=staged.name, folder=target, result=result, is_new=True)
+
+
+def _result(
+    staged: _Staged, parsed: ParsedLog, case: Case, repeat: int, imported: Imported
+) -> tuple[RunResult, tuple[Step, ...]]:
+    return imported_result(
+        parsed, case=case, repeat=repeat, imported=imported, log_path=f"logs/{staged.path.name}"
+    )
+
+
+def _known_runs(case_folder: Path) -> dict[int, Imported]:
+    """What was imported into a case before, by repeat."""
+    known = {}
+    if case_folder.is_dir():
+        for folder in case_folder.glob("r*"):
+            imported = read_import(folder) if folder.name[1:].isdigit() else None
+            if imported is not None:
+                known[int(folder.name[1:])] = imported
+    return known

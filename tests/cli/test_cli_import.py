@@ -1,0 +1,130 @@
+"""`dlperf import`: what it prints, what it asks, and its exit codes."""
+
+# ruff: noqa: E501  messages are as long as they are
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from dlperf.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+TOLD = ["--set", "version=0.3.4", "--set", "experiment=r100_emore", "--set", "parallelism=data"]
+
+
+@pytest.fixture
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The 2021 layout, with two repeats of two topologies, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    for topology, rate in (("1n1g", 245.0), ("1n8g", 1830.0)):
+        for repeat in (1, 2):
+            path = tmp_path / f"logs/{topology}/r100_b64_fp32_{repeat}.log"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(
+                "".join(
+                    f"train: iter {step}, loss 44.1, throughput: {rate + repeat + step / 1000:.3f}\n"
+                    for step in range(150)
+                )
+            )
+    return tmp_path / "logs"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+def test_a_tree_of_2021_becomes_results(logs: Path) -> None:
+    result = run("import", logs, *TOLD)
+    assert (0, "") == (result.exit_code, result.stderr)
+    assert 4 == len(result.stdout.splitlines())
+    assert all(line.startswith("imported  ") for line in result.stdout.splitlines())
+    cases = json.loads(run("results", "--format", "json").stdout)
+    assert [("1n1g", 2), ("1n8g", 2)] == [(case["topology"], case["runs_ok"]) for case in cases]
+
+
+def test_both_methods_are_named_in_the_report_and_never_mixed(logs: Path) -> None:
+    assert 0 == run("import", logs, *TOLD).exit_code
+    assert 0 == run("import", logs, *TOLD, "--method", "dlperf-2021").exit_code
+    report = run("report", "results/imported", "results/imported-dlperf-2021").stdout
+    assert "dlperf-2021" in report
+    assert "samples/seconds" in report
+    cases = json.loads(run("results", "--format", "json").stdout)
+    assert 4 == len(cases)
+
+
+def test_again_is_unchanged(logs: Path) -> None:
+    run("import", logs, *TOLD)
+    again = run("import", logs, *TOLD)
+    assert 0 == again.exit_code
+    assert all(line.startswith("unchanged ") for line in again.stdout.splitlines())
+
+
+def test_a_question_is_asked_once_for_all_files(logs: Path) -> None:
+    result = run("import", logs, *TOLD[:4])
+    assert (2, "") == (result.exit_code, result.stdout)
+    assert [
+        (
+            f"dlperf: {logs}/1n1g/r100_b64_fp32_1.log and 3 more: cannot tell parallelism; add --set parallelism=... "
+            "(parallelism: data, model or partial_fc)"
+        )
+    ] == result.stderr.splitlines()
+
+
+def test_a_mapping_file_speaks_of_single_files(logs: Path, tmp_path: Path) -> None:
+    (tmp_path / "which.yaml").write_text(
+        '"*": {experiment: r100_emore, version: 0.3.4, parallelism: data}\n'
+        '"1n8g/*": {parallelism: model, batch_size_per_device: 115}\n'
+    )
+    assert 0 == run("import", logs, "--map", "which.yaml").exit_code
+    cases = json.loads(run("results", "--format", "json").stdout)
+    assert [("data", 64), ("model", 115)] == [
+        (case["parallelism"], case["batch_size_per_device"]) for case in cases
+    ]
+
+
+def test_a_wrong_mapping_file_is_answered_with_the_place(logs: Path, tmp_path: Path) -> None:
+    (tmp_path / "which.yaml").write_text('"*":\n  experment: r100_emore\n')
+    result = run("import", logs, "--map", "which.yaml")
+    assert 2 == result.exit_code
+    assert "which.yaml:2:3: unknown key 'experment' (did you mean 'experiment'?)\n" == result.stderr
+
+
+def test_bad_files_are_named_and_the_others_imported(logs: Path) -> None:
+    (logs / "notes.txt").write_text("hello\n")
+    (logs / "empty.log").write_text("")
+    result = run("import", logs, *TOLD)
+    assert 3 == result.exit_code
+    assert 4 == len(result.stdout.splitlines())
+    assert [
+        f"dlperf: {logs}/empty.log: empty",
+        f"dlperf: {logs}/notes.txt: no throughput record of a known program in 1 lines; the first line is 'hello'",
+    ] == result.stderr.splitlines()
+
+
+@pytest.mark.parametrize("setting", ["version", "=1", "version="])
+def test_a_setting_that_is_none_is_a_usage_error(setting: str, logs: Path) -> None:
+    result = run("import", logs, "--set", setting)
+    assert 2 == result.exit_code
+    assert f"--set {setting}: write KEY=VALUE" in result.stderr
+
+
+def test_an_empty_folder_and_a_missing_file_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    result = run("import", "empty")
+    assert (2, "dlperf: empty: no file in it\n") == (result.exit_code, result.stderr)
+    result = run("import", "nothing.log")
+    assert (2, "dlperf: nothing.log: cannot be read: No such file or directory\n") == (
+        result.exit_code,
+        result.stderr,
+    )

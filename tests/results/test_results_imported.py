@@ -1,0 +1,411 @@
+"""Imported logs: the records of each method, what is told and what is asked for, and nothing twice."""
+
+# ruff: noqa: E501  log lines are as long as they are
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import statistics
+import tarfile
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from dlperf.errors import UserError
+from dlperf.results.extract import extract
+from dlperf.results.import_facts import NotTold, facts_of_path, facts_of_settings
+from dlperf.results.importing import Done, Instructions, files_of, import_file
+from dlperf.results.method_2021 import case_figure, run_figure, speedup
+from dlperf.results.schema import Status
+from dlperf.results.store import read_results
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TOLD = {"version": "0.3.4", "experiment": "r100_emore", "parallelism": "data"}
+
+
+def instructions(folder: Path, *, method: str = "samples/seconds", **told: str) -> Instructions:
+    return Instructions(
+        sweep=folder / "results" / "imported",
+        method=method,
+        dialect="auto",
+        told=facts_of_settings({**TOLD, **told}, "--set"),
+        rules=(),
+        here=folder,
+    )
+
+
+def oneflow_log(path: Path, rates: list[float], *, first: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        "".join(
+            f"train: iter {step}, loss {40 - step / 100:.4f}, throughput: {rate:.3f}\n"
+            for step, rate in enumerate(rates, first)
+        )
+    )
+    return path
+
+
+def imported(path: Path, given: Instructions) -> list[Done]:
+    """What came of a file; raises its error."""
+    done = []
+    for outcome in import_file(path, given):
+        if isinstance(outcome, UserError):
+            raise outcome
+        done.append(outcome)
+    return done
+
+
+def rates(count: int, *, around: float = 245.0) -> list[float]:
+    generator = np.random.default_rng(1)
+    return [round(float(rate), 3) for rate in around + generator.random(count) * 10]
+
+
+def test_the_default_divides_samples_by_seconds_behind_the_warm_up(tmp_path: Path) -> None:
+    made = rates(150)
+    (done,) = imported(oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", made), instructions(tmp_path))
+    figures = done.result.figures
+    assert figures is not None
+    assert pytest.approx(statistics.harmonic_mean(made[20:]), rel=1e-12) == figures.samples_per_sec
+    assert (130, 20) == (figures.accepted_steps, figures.dropped_steps)
+    assert pytest.approx(statistics.median(64 / rate for rate in made[20:])) == figures.step_seconds_median
+    assert (40.0, 38.51) == (figures.loss_first, figures.loss_last)
+
+
+def test_oneflow_as_in_2021_averages_101_of_the_lines_with_iter_above_5(tmp_path: Path) -> None:
+    made = rates(200)
+    (done,) = imported(
+        oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", made), instructions(tmp_path, method="dlperf-2021")
+    )
+    figures = done.result.figures
+    assert figures is not None
+    used = made[6:][19:120]
+    assert 101 == len(used) == figures.accepted_steps
+    assert round(float(np.mean(used)), 2) == figures.samples_per_sec == run_figure(used)
+
+
+def test_oneflow_as_in_2021_has_no_figure_below_120_lines_and_says_that_there_was_a_0(tmp_path: Path) -> None:
+    path = oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(125))
+    (done,) = imported(path, instructions(tmp_path, method="dlperf-2021"))
+    assert (Status.INSUFFICIENT, None) == (done.result.status, done.result.figures)
+    assert "119 lines with iter > 5, and the 2021 script gave 0 below 120" == done.result.reason
+    path = oneflow_log(tmp_path / "1n1g/r100_b64_fp32_2.log", rates(126))
+    (done,) = imported(path, instructions(tmp_path, method="dlperf-2021"))
+    assert Status.OK is done.result.status
+
+
+def mxnet_log(path: Path, made: list[float]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        "".join(
+            f"INFO:root:Epoch[{step // 8}] Batch [{step % 8 * 20 + 20}]\tSpeed: {rate:.2f} samples/sec\tacc=0.000000"
+            "\tlossvalue=40.000000\n"
+            for step, rate in enumerate(made)
+        )
+    )
+    return path
+
+
+def test_mxnet_arcface_as_in_2021_takes_5_windows_of_epoch_0_times_the_nodes(tmp_path: Path) -> None:
+    made = [round(rate, 2) for rate in rates(12)]
+    (done,) = imported(
+        mxnet_log(tmp_path / "2n8g/r100_b64_fp32_1.log", made),
+        instructions(tmp_path, method="dlperf-2021", version="1.6.0"),
+    )
+    assert done.result.figures is not None
+    expected = round(float(np.mean([round(rate, 1) * 2 for rate in made[1:6]])), 2)
+    assert expected == done.result.figures.samples_per_sec
+    assert 100 == done.result.figures.accepted_steps
+
+
+def test_one_process_speaks_for_each_node_in_our_method_too(tmp_path: Path) -> None:
+    made = [round(rate, 2) for rate in rates(7)]
+    (done,) = imported(
+        mxnet_log(tmp_path / "2n8g/r100_b64_fp32_1.log", made), instructions(tmp_path, version="1.6.0")
+    )
+    assert done.result.figures is not None
+    assert pytest.approx(2 * statistics.harmonic_mean(made[1:])) == done.result.figures.samples_per_sec
+    assert pytest.approx(statistics.median(64 * 16 / (2 * rate) for rate in made[1:])) == (
+        done.result.figures.step_seconds_median
+    )
+
+
+def test_mxnet_partial_fc_as_in_2021_averages_from_the_20th_line_on(tmp_path: Path) -> None:
+    made = [round(rate, 2) for rate in rates(40, around=800)]
+    path = tmp_path / "1n8g/r100_b64_fp32_1.log"
+    path.parent.mkdir()
+    path.write_text(
+        "".join(
+            f"rank-id:0:2020-12-25 10:00:00,123-Iter:{20 * step} Rank:100.00 it/sec Total:{rate:.2f} it/sec "
+            "[0][loss]:43.21 \n"
+            for step, rate in enumerate(made, 1)
+        )
+    )
+    told = {"method": "dlperf-2021", "version": "1.6.0", "parallelism": "partial_fc", "sample_ratio": "0.1"}
+    (done,) = imported(path, instructions(tmp_path, **told))
+    assert done.result.figures is not None
+    expected = round(float(np.mean([round(rate, 1) for rate in made[19:]])), 2)
+    assert expected == done.result.figures.samples_per_sec
+    assert ("mxnet", "partial_fc", 0.1) == (
+        done.result.case.framework, done.result.case.parallelism, done.result.case.sample_ratio,
+    )  # fmt: skip
+
+
+def test_a_case_of_2021_is_the_median_over_runs_and_its_speedup_the_rounded_ratio() -> None:
+    assert 1434.44 == case_figure([1427.27, 1416.14, 1434.44, 1439.3, 1435.1])
+    assert 6.55 == speedup(1434.44, 218.95)
+
+
+def test_the_2021_method_is_refused_where_it_was_never_defined(tmp_path: Path) -> None:
+    path = tmp_path / "1n1g/r100_b64_fp32_1.log"
+    path.parent.mkdir()
+    path.write_text(
+        "Training: Speed 12.00 samples/sec   Loss 1.0   Epoch: 0   Global Step: 50   Required: 1 hours\n"
+    )
+    with pytest.raises(
+        UserError, match="method dlperf-2021 is not defined for arcface_torch; it knows oneflow_face"
+    ):
+        imported(path, instructions(tmp_path, method="dlperf-2021", framework="pytorch"))
+
+
+def test_the_result_says_where_it_comes_from_and_the_folder_holds_the_log(tmp_path: Path) -> None:
+    path = oneflow_log(tmp_path / "1n8g/r100_b64_fp32_3.log", rates(60))
+    (done,) = imported(path, instructions(tmp_path))
+    assert done.result.imported is not None
+    assert (str(path), hashlib.sha256(path.read_bytes()).hexdigest(), "oneflow_face", "samples/seconds") == (
+        done.result.imported.source, done.result.imported.sha256, done.result.imported.dialect,
+        done.result.imported.method,
+    )  # fmt: skip
+    assert ("threads_per_device",) == done.result.imported.not_known
+    assert path.read_bytes() == (done.folder / "logs/imported.log").read_bytes()
+    assert "r3" == done.folder.name
+    assert ("1n8g", 64, "fp32", "cuda") == (
+        str(done.result.case.topology), done.result.case.batch_size_per_device, done.result.case.precision,
+        done.result.case.device,
+    )  # fmt: skip
+
+
+def test_the_folder_alone_gives_the_same_result_again(tmp_path: Path) -> None:
+    (done,) = imported(oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(60)), instructions(tmp_path))
+    assert done.result == extract(done.folder).result
+    (run,) = read_results(tmp_path / "results").runs
+    assert done.result == run.result
+    assert 61 == len((done.folder / "steps.csv").read_text().splitlines())
+
+
+def test_importing_twice_changes_nothing(tmp_path: Path) -> None:
+    path = oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(60))
+    imported(path, instructions(tmp_path))
+    before = {each: each.stat().st_mtime_ns for each in (tmp_path / "results").rglob("*")}
+    (again,) = imported(path, instructions(tmp_path))
+    assert not again.is_new
+    renamed = path.rename(path.with_name("r100_b64_fp32_2.log"))
+    (renamed_again,) = imported(renamed, instructions(tmp_path))
+    assert not renamed_again.is_new
+    assert set(before) == set((tmp_path / "results").rglob("*"))
+    files = {each: time for each, time in before.items() if each.is_file()}
+    assert files == {each: each.stat().st_mtime_ns for each in files}
+
+
+def test_another_log_with_the_same_repeat_is_refused(tmp_path: Path) -> None:
+    imported(oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(60)), instructions(tmp_path))
+    other = oneflow_log(tmp_path / "other/1n1g/r100_b64_fp32_1.log", rates(61))
+    with pytest.raises(
+        UserError, match=r"repeat 1 of this case was imported from .*; give another with --set repeat=N"
+    ):
+        imported(other, instructions(tmp_path))
+
+
+def test_runs_appended_in_one_file_become_repeats(tmp_path: Path) -> None:
+    path = oneflow_log(tmp_path / "1n1g/r100_b64_fp32_2.log", rates(50))
+    path.write_text(path.read_text() * 3)
+    done = imported(path, instructions(tmp_path))
+    assert [("r2", 0), ("r3", 1), ("r4", 2)] == [
+        (one.folder.name, one.result.imported.run) for one in done if one.result.imported is not None
+    ]
+    assert all(not one.is_new for one in imported(path, instructions(tmp_path)))
+
+
+def test_archives_give_their_members_and_the_layout_counts_inside_them(tmp_path: Path) -> None:
+    path = tmp_path / "all.tar.gz"
+    content = oneflow_log(tmp_path / "x.log", rates(60)).read_bytes()
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in (("a/1n4g/r100_b96_fp32_1.log", content), ("a/README", b"hello\n")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    outcomes = list(import_file(path, instructions(tmp_path)))
+    assert isinstance(outcomes[0], Done)
+    assert isinstance(outcomes[1], UserError)
+    assert ("1n4g", 96) == (
+        str(outcomes[0].result.case.topology),
+        outcomes[0].result.case.batch_size_per_device,
+    )
+    assert (
+        f"{path}!a/README: no throughput record of a known program in 1 lines; the first line is 'hello'"
+        == str(outcomes[1])
+    )
+    assert not list((tmp_path / "results").rglob(".importing-*"))
+
+
+def test_a_compressed_log_is_kept_as_it_is(tmp_path: Path) -> None:
+    plain = oneflow_log(tmp_path / "x.log", rates(60))
+    path = tmp_path / "1n1g/r100_b64_fp32_1.log.gz"
+    path.parent.mkdir()
+    path.write_bytes(gzip.compress(plain.read_bytes()))
+    (done,) = imported(path, instructions(tmp_path))
+    assert path.read_bytes() == (done.folder / "logs/imported.log.gz").read_bytes()
+    assert done.result == extract(done.folder).result
+
+
+def test_what_nobody_tells_is_asked_for_all_at_once(tmp_path: Path) -> None:
+    path = oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(60))
+    given = instructions(tmp_path)
+    for key in TOLD:
+        given.told.pop(key)
+    with pytest.raises(NotTold) as caught:
+        imported(path, given)
+    assert (
+        "cannot tell version, experiment, parallelism; add --set version=... --set experiment=... "
+        "--set parallelism=... (version: the framework's, such as 0.3.4; experiment: r100_emore or r100_glint360k; "
+        "parallelism: data, model or partial_fc)" == caught.value.question
+    )
+    assert [] == list((tmp_path / "results/imported/runs").iterdir())
+
+
+def test_the_logs_own_text_tells_what_the_path_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "train.log"
+    path.write_text(
+        "Namespace(batch_size_per_device=96, dataset='emore', device_num_per_node=4, model_parallel=1, network='r100', "
+        "num_classes=85744, num_nodes=2, partial_fc=0, use_fp16=False)\n"
+        + oneflow_log(tmp_path / "x.log", rates(60)).read_text()
+    )
+    given = instructions(tmp_path, device="cuda")
+    for key in ("experiment", "parallelism"):
+        given.told.pop(key)
+    (done,) = imported(path, given)
+    case = done.result.case
+    assert ("r100_emore", "model", "2n4g", 96, "fp32") == (
+        case.workload.experiment, case.parallelism, str(case.topology), case.batch_size_per_device, case.precision,
+    )  # fmt: skip
+
+
+def test_arcface_torch_prints_its_settings_as_columns(tmp_path: Path) -> None:
+    path = tmp_path / "train.log"
+    path.write_text(
+        "Training: 2021-07-06 11:26:28,123-: batch_size               128\n"
+        "Training: 2021-07-06 11:26:28,123-: fp16                     True\n"
+        "Training: 2021-07-06 11:26:28,123-: network                  r100\n"
+        "Training: 2021-07-06 11:26:28,123-: sample_rate              0.1\n"
+        + "".join(
+            f"Training: 2021-07-06 11:26:28,123-Speed 900.00 samples/sec   Loss 1.0000   LearningRate 0.1000   "
+            f"Epoch: 0   Global Step: {step}   Fp16 Grad Scale: 65536   Required: 1 hours\n"
+            for step in range(50, 500, 50)
+        )
+    )
+    told = {"framework": "pytorch", "topology": "1n8g", "device": "cuda", "parallelism": "partial_fc"}
+    (done,) = imported(path, instructions(tmp_path, **told))
+    case = done.result.case
+    assert (128, "fp16", 0.1) == (case.batch_size_per_device, case.precision, case.sample_ratio)
+    assert done.result.figures is not None
+    assert pytest.approx(900.0) == done.result.figures.samples_per_sec
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"topology": "2n8g"}, "contradictory topology: 1n1g says folder 1n1g, 2n8g says --set"),
+        ({"batch_size_per_device": "96"}, "contradictory batch_size_per_device: 64 says file name"),
+        (
+            {"experiment": "y1_emore"},
+            "contradictory network: r100 says file name .*, mobilefacenet says experiment",
+        ),
+        ({"parallelism": "tensor"}, "parallelism: Input should be 'data', 'model' or 'partial_fc'"),
+        ({"num_classes": "many"}, "num_classes=many: no whole number"),
+        ({"experiment": "r101"}, "unknown experiment 'r101'"),
+    ],
+)
+def test_contradictions_and_wrong_values_are_named(
+    told: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    path = oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(60))
+    with pytest.raises(UserError, match=message):
+        imported(path, instructions(tmp_path, **told))
+
+
+def test_a_rank_that_the_topology_does_not_have_is_a_contradiction(tmp_path: Path) -> None:
+    path = tmp_path / "1n4g/r100_b64_fp32_1.log"
+    path.parent.mkdir()
+    path.write_text("[1,5]<stdout>:train: iter 0, loss 44.1, throughput: 12.500\n")
+    with pytest.raises(UserError, match="contradictory topology: line 1 is of rank 5, and 1n4g has 4 ranks"):
+        imported(path, instructions(tmp_path))
+
+
+def test_an_unknown_key_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"--set: unknown key 'toplogy' \(did you mean 'topology'\?\)"):
+        facts_of_settings({"toplogy": "1n1g"}, "--set")
+
+
+def test_a_run_that_failed_early_is_a_failed_result(tmp_path: Path) -> None:
+    path = oneflow_log(tmp_path / "1n1g/r100_b512_fp32_1.log", rates(3))
+    path.write_text(path.read_text() + "oneflow::RuntimeException: CUDA error: out of memory\n")
+    (done,) = imported(path, instructions(tmp_path))
+    assert (Status.OOM, "logs/imported.log:4: oneflow::RuntimeException: CUDA error: out of memory") == (
+        done.result.status, done.result.evidence,
+    )  # fmt: skip
+
+
+def test_a_run_that_was_ended_behind_its_window_keeps_its_figure(tmp_path: Path) -> None:
+    path = oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(150))
+    path.write_text(path.read_text() + "Killed\n")
+    (done,) = imported(path, instructions(tmp_path))
+    assert (Status.OK, "the run ended with killed: Killed") == (done.result.status, done.result.reason)
+
+
+def test_a_log_without_a_record_that_failed_asks_for_its_program(tmp_path: Path) -> None:
+    path = tmp_path / "1n1g/r100_b512_fp32_1.log"
+    path.parent.mkdir()
+    path.write_text("RuntimeError: CUDA out of memory\n")
+    with pytest.raises(
+        UserError, match=r"no record, and it failed: oom: .*; name its program with --dialect"
+    ):
+        imported(path, instructions(tmp_path))
+    given = Instructions(
+        sweep=tmp_path / "results/imported",
+        method="samples/seconds",
+        dialect="oneflow_face",
+        told=facts_of_settings(TOLD, "--set"),
+        rules=(),
+        here=tmp_path,
+    )
+    (done,) = imported(path, given)
+    assert Status.OOM is done.result.status
+
+
+def test_the_layout_of_2021_tells_topology_batch_precision_and_repeat() -> None:
+    facts = facts_of_path("logs.tar!oneflow/4n8g/y1_b256_fp16_12.log")
+    assert {
+        "network": "y1", "batch_size_per_device": "256", "precision": "fp16", "repeat": "12", "topology": "4n8g",
+        "device": "cuda",
+    } == {key: fact.value for key, fact in facts.items()}  # fmt: skip
+    assert {} == facts_of_path("somewhere/train.log")
+
+
+def test_folders_are_walked_but_not_into_results(tmp_path: Path) -> None:
+    oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(60))
+    (tmp_path / ".hidden").write_text("x")
+    imported(tmp_path / "1n1g/r100_b64_fp32_1.log", instructions(tmp_path))
+    found = list(files_of([tmp_path], results=tmp_path / "results"))
+    assert [tmp_path / "1n1g/r100_b64_fp32_1.log"] == found
+
+
+def test_an_import_file_that_is_damaged_is_named(tmp_path: Path) -> None:
+    (done,) = imported(oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(60)), instructions(tmp_path))
+    (done.folder / "import.json").write_text(json.dumps({"source": 1}))
+    with pytest.raises(UserError, match=r"import\.json: damaged"):
+        extract(done.folder)
