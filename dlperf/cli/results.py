@@ -41,7 +41,7 @@ def command(
     loaded = load(folders or (Path("results"),), strict=strict)
     for skipped in loaded.results.skipped:
         click.echo(f"dlperf: skipped {skipped}", err=True)
-    made = rows(loaded.figures)
+    made = rows(loaded.all_figures)
     text = {"json": _as_json, "csv": _as_csv, "table": _as_table}[form](made)
     if out is None:
         click.echo(text, nl=False)

@@ -34,7 +34,7 @@ def command(*, case: str, folders: tuple[Path, ...]) -> None:
     loaded = load(folders or (Path("results"),), strict=False)
     for skipped in loaded.results.skipped:
         click.echo(f"dlperf: skipped {skipped}", err=True)
-    for place, figure in enumerate(find_case(loaded.figures, case)):
+    for place, figure in enumerate(find_case(loaded.all_figures, case)):
         if place:
             click.echo()
         for line in _lines(figure):
@@ -102,7 +102,8 @@ def _figures(figure: CaseFigures) -> Iterator[tuple[str, object]]:
     interval = summary.interval
     shown = span(interval.low, interval.high) if interval else "none: needs at least 2 good runs"
     yield "95 % interval", shown
-    yield "step", f"median {rate(figure.step_seconds_median)} s, p95 {rate(figure.step_seconds_p95)} s"
+    if figure.step_seconds_median is not None:
+        yield "step", f"median {rate(figure.step_seconds_median)} s, p95 {rate(figure.step_seconds_p95)} s"
     if figure.model_flops_per_second is not None:
         yield "model FLOP/s", f"{giga(figure.model_flops_per_second)} G"
     if figure.matmul_flops_per_second is not None:

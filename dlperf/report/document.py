@@ -13,6 +13,8 @@ from dlperf.report.environment import EnvironmentTable, environment_tables
 from dlperf.report.findings import findings
 from dlperf.report.method import Method, method
 from dlperf.report.notes import comparison_notes, report_notes
+from dlperf.report.published import PublishedReport, published_report
+from dlperf.report.referee import Flag, flags_table, referee
 from dlperf.report.tables import ceilings, gaps_table, inside_table, repeats_table, throughput_table
 from dlperf.results.rows import speedups
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from dlperf.align.certificate import Certificate
     from dlperf.report.markdown import Markdown, Table
+    from dlperf.results.figures import CaseFigures
     from dlperf.results.query import Loaded
     from dlperf.results.store import Skipped
 
@@ -40,6 +43,7 @@ class Section:
     findings: tuple[str, ...]
     notes: tuple[Markdown, ...]
     throughput: Table
+    flags: Table | None
     repeats: Table | None
     inside: Table | None
     comparison: Comparison
@@ -56,6 +60,7 @@ class Document:
     failed_runs: int
     notes: tuple[Markdown, ...]
     sections: tuple[Section, ...]
+    published: tuple[PublishedReport, ...]
     arms: tuple[Arm, ...]  # of all sections
     gaps: Table | None
     proofs: tuple[Proof, ...]
@@ -83,17 +88,21 @@ def document(
     made = comparisons(figures, speedups(figures), titles=titles)
     best = ceilings(figures)
     slugs = _unique(_slug(comparison) for comparison in made)
+    flags = _by_case(referee(figures))
+    published = tuple(published_report(one, titles=titles) for one in loaded.published)
+    names = (*(sweep.resolve().name for sweep in results.sweeps), *(one.title for one in published))
     return Document(
-        title=" and ".join(sweep.resolve().name for sweep in results.sweeps),
+        title=" and ".join(names),
         dlperf_version=__version__,
         cases=len(figures),
         runs=len(results.runs),
         failed_runs=sum(run.result.figures is None for run in results.runs),
         notes=report_notes(loaded, made),
         sections=tuple(
-            _section(comparison, slug=slug, best=best, certificates=certificates)
+            _section(comparison, slug=slug, best=best, certificates=certificates, flags=flags)
             for comparison, slug in zip(made, slugs, strict=True)
         ),
+        published=published,
         arms=tuple(sorted({arm for comparison in made for arm in comparison.arms})),
         gaps=gaps_table(made),
         proofs=proofs(certificates),
@@ -115,6 +124,7 @@ def _section(
     slug: str,
     best: Mapping[tuple[str, int], float],
     certificates: Sequence[Certificate],
+    flags: Mapping[tuple[Path, str, str], Sequence[Flag]],
 ) -> Section:
     measured = any(figure.summary is not None for figure in comparison.figures)
     return Section(
@@ -125,10 +135,26 @@ def _section(
         findings=findings(comparison),
         notes=comparison_notes(comparison, ceilings=best),
         throughput=throughput_table(comparison),
+        flags=flags_table(
+            (flag for figure in comparison.figures for flag in flags.get(_place(figure), ())),
+            titles=comparison.titles,
+        ),
         repeats=repeats_table(comparison) if measured else None,
         inside=inside_table(comparison, ceilings=best) if measured else None,
         comparison=comparison,
     )
+
+
+def _by_case(flags: Iterable[Flag]) -> dict[tuple[Path, str, str], list[Flag]]:
+    found: dict[tuple[Path, str, str], list[Flag]] = {}
+    for flag in flags:
+        found.setdefault(_place(flag.subject), []).append(flag)
+    return found
+
+
+def _place(figure: CaseFigures) -> tuple[Path, str, str]:
+    """What no two cases of a report share."""
+    return (figure.sweep, figure.hardware, figure.case.content_hash)
 
 
 def _heading(comparison: Comparison) -> str:

@@ -45,11 +45,12 @@ def markdown(
     Raises:
         UserError: the template cannot be read or does not work.
     """
-    folder, name = (template.parent, template.name) if template else (shipped_folder("templates"), TEMPLATE)
+    shipped = shipped_folder("templates")
+    folder, name = (template.parent, template.name) if template else (shipped, TEMPLATE)
     try:
-        text = _environment(folder).get_template(name).render(document=document, charts=charts)
+        text = _environment(folder, shipped).get_template(name).render(document=document, charts=charts)
     except jinja2.TemplateNotFound as error:
-        raise UserError(f"{folder / str(error)}: no such template") from error
+        raise UserError(f"{folder / (error.name or name)}: no such template") from error
     except jinja2.TemplateSyntaxError as error:
         raise UserError(f"{error.filename or name}:{error.lineno}: {error.message}") from error
     except jinja2.TemplateError as error:
@@ -57,10 +58,11 @@ def markdown(
     return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"
 
 
-def _environment(folder: Path) -> jinja2.Environment:
+def _environment(*folders: Path) -> jinja2.Environment:
+    """Templates are looked for in the folders in turn, so that one's own can include the shipped ones."""
     # Autoescape is for HTML. Here every value goes through _finalize, which escapes for Markdown.
     environment = jinja2.Environment(  # noqa: S701
-        loader=jinja2.FileSystemLoader(folder),
+        loader=jinja2.FileSystemLoader(folders),
         undefined=jinja2.StrictUndefined,
         finalize=_finalize,
         trim_blocks=True,

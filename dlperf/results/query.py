@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dlperf.errors import UserError
 from dlperf.results.figures import case_figures
 from dlperf.results.planned import planned_cells
+from dlperf.results.published import PREFIX, load_published
 from dlperf.results.store import read_results
 
 if TYPE_CHECKING:
@@ -16,34 +17,44 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dlperf.results.figures import CaseFigures
+    from dlperf.results.published import Published
     from dlperf.results.store import Results
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """Results and the figures of their cases, planned cells without a run included."""
+    """Results and the figures of their cases, planned cells without a run included; published data sets."""
 
     results: Results
-    figures: tuple[CaseFigures, ...]
+    figures: tuple[CaseFigures, ...]  # of the results
+    published: tuple[Published, ...] = ()
+
+    @property
+    def all_figures(self) -> tuple[CaseFigures, ...]:
+        """Those of the results, then the published ones."""
+        return (*self.figures, *(figure for published in self.published for figure in published.figures))
 
 
 def load(paths: Sequence[Path], *, strict: bool) -> Loaded:
     """Read everything under the paths.
 
     Args:
-        paths: results folders or folders of sweeps.
+        paths: results folders, folders of sweeps, or `published:NAME`.
         strict: raise for the files that would be skipped and named.
 
     Raises:
-        UserError: a path is no folder, there is no result in any, or (`strict`) one cannot be read.
+        UserError: a path is no folder, a published name is not known, there is no result in any, or
+            (`strict`) one cannot be read.
     """
-    results = read_results(*paths)
+    names = dict.fromkeys(str(path) for path in paths if str(path).startswith(PREFIX))
+    published = tuple(load_published(name) for name in names)
+    results = read_results(*(path for path in paths if str(path) not in names))
     if strict and results.skipped:
         raise UserError("\n".join(str(skipped) for skipped in results.skipped))
     figures = case_figures(results, planned_cells(results.plans))
-    if not figures:
+    if not figures and not published:
         raise UserError("\n".join([_nothing(paths), *(str(skipped) for skipped in results.skipped)]))
-    return Loaded(results=results, figures=figures)
+    return Loaded(results=results, figures=figures, published=published)
 
 
 def _nothing(paths: Sequence[Path]) -> str:

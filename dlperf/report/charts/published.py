@@ -1,0 +1,73 @@
+"""Charts of a published section: its series of samples/s and of printed speedups, over the devices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+
+from dlperf.report.charts.canvas import COLOURS, STYLE, Chart
+from dlperf.report.charts.lines import Axis, Line, line_chart
+from dlperf.report.charts.speedup import SPEEDUP
+from dlperf.report.numbers import rate
+from dlperf.report.published_findings import series
+from dlperf.report.published_tables import topology_key, topology_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dlperf.report.published import PublishedSection
+    from dlperf.results.published import PublishedCase
+
+
+def charts(section: PublishedSection) -> tuple[Chart, ...]:
+    """Throughput and speedup; none where no series has two points."""
+    cases = [case for table in section.tables for case in table.grid.cases]
+    ticks = {topology_key(case)[0]: f"{topology_key(case)[0]}\n{topology_name(case)}" for case in cases}
+    throughput = _lines(section, lambda case: case.samples_per_sec)
+    single = [value for line in throughput for devices, value in line.points if devices == 1]
+    with mpl.rc_context(STYLE):
+        made = (
+            line_chart(
+                throughput,
+                axis=Axis(
+                    name="samples/s over all devices",
+                    written=rate,
+                    ideal=max(single, default=0.0),
+                    ideal_name="the fastest device x devices",
+                ),
+                ticks=ticks,
+                name="throughput",
+                title=f"Throughput: {section.title}",
+                alt=f"Line chart, samples/s over all devices, {section.title}; last values:",
+            ),
+            line_chart(
+                _lines(section, lambda case: case.speedup),
+                axis=SPEEDUP,
+                ticks=ticks,
+                name="speedup",
+                title=f"Speedup: {section.title}",
+                alt=f"Line chart, speedup against one device, {section.title}; last values:",
+            ),
+        )
+        return tuple(chart for chart in made if chart is not None)
+
+
+def _lines(section: PublishedSection, value: Callable[[PublishedCase], float | None]) -> list[Line]:
+    """A line takes two points."""
+    lines = []
+    for variant, table in enumerate(section.tables):
+        for name in table.grid.frameworks:
+            labels = table.grid.labels
+            values = ((topology_key(case)[0], value(case)) for case in series(table.grid, name))
+            points = tuple((devices, number) for devices, number in values if number is not None)
+            if len(points) > 1:
+                lines.append(
+                    Line(
+                        label=f"{labels[name]}, {table.grid.variant}",
+                        colour=COLOURS[list(labels).index(name) % len(COLOURS)],
+                        variant=variant,
+                        points=points,
+                    )
+                )
+    return lines

@@ -1,0 +1,239 @@
+"""The referee: laws that figures obey whatever was measured. It says what breaks one; it changes nothing.
+
+A law that compares two cases says so only where their runs tell them apart, if both have several runs;
+figures without runs are compared as they stand. docs/statistics.md gives the reasons.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from typing import TYPE_CHECKING
+
+from dlperf.report.markdown import Column, Table
+from dlperf.report.numbers import factor, giga, mebibytes, rate
+from dlperf.report.tables import ceilings
+from dlperf.results.statistics import ratio_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from dlperf.results.figures import CaseFigures
+    from dlperf.results.statistics import Summary
+
+# How much slower is much slower, and how far two sessions may lie apart.
+MARGIN = 0.05
+# Below this share of the devices the other devices' work is lost.
+LOST_HALF = 0.5
+# Median step times differ from the mean ones in runs with pauses.
+STEP_MARGIN = 0.10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """A figure that breaks a law: what the law expects of it, and what it is."""
+
+    law: str
+    subject: CaseFigures
+    expected: str
+    actual: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A case with a figure, and its content for finding the cases that differ in one field."""
+
+    figure: CaseFigures
+    summary: Summary
+    content: Mapping[str, object]
+
+    def without(self, *names: str) -> str:
+        """Equal for cases that differ in these fields alone; `sweep` stands for the session."""
+        place = {"hardware": self.figure.hardware, "sweep": str(self.figure.sweep), **self.content}
+        return json.dumps({name: place[name] for name in place if name not in names}, sort_keys=True)
+
+    @property
+    def devices(self) -> int:
+        """Over all nodes."""
+        return self.figure.case.topology.world_size
+
+
+Breach = tuple[Measured, str, str]  # subject, expected, actual
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """What must hold, and who finds the figures for which it does not."""
+
+    name: str
+    breaches: Callable[[Sequence[Measured]], Iterable[Breach]]
+
+
+def referee(figures: Iterable[CaseFigures]) -> tuple[Flag, ...]:
+    """Every breach of every law, law by law, in the order of the figures."""
+    measured = [
+        Measured(figure, figure.summary, figure.case.model_dump(mode="json"))
+        for figure in figures
+        if figure.summary is not None
+    ]
+    return tuple(
+        Flag(law=law.name, subject=subject.figure, expected=expected, actual=actual)
+        for law in LAWS
+        for subject, expected, actual in law.breaches(measured)
+    )
+
+
+def flags_table(flags: Iterable[Flag], *, titles: Mapping[str, str]) -> Table | None:
+    """The flags of a table, for under it; None where there is none."""
+    rows = tuple((flag.law, _words(flag.subject, titles), flag.expected, flag.actual) for flag in flags)
+    columns = (
+        Column(heading="law"),
+        Column(heading="case"),
+        Column(heading="expected"),
+        Column(heading="actual", numbers=True),
+    )
+    return Table(columns=columns, rows=rows) if rows else None
+
+
+def _words(figure: CaseFigures, titles: Mapping[str, str]) -> str:
+    case = figure.case
+    parts = [
+        f"{titles.get(case.framework, case.framework)} {case.version}",
+        str(case.topology),
+        f"batch {case.batch_size_per_device}",
+        f"{case.num_classes} classes",
+        case.precision,
+    ]
+    if case.sample_ratio is not None:
+        parts.append(f"sample ratio {case.sample_ratio:g}")
+    return ", ".join(parts)
+
+
+def _groups(measured: Iterable[Measured], *names: str) -> Iterator[list[Measured]]:
+    """The cases that differ in these fields alone, where there are several."""
+    groups: dict[str, list[Measured]] = {}
+    for one in measured:
+        groups.setdefault(one.without(*names), []).append(one)
+    return (group for group in groups.values() if len(group) > 1)
+
+
+def _is_below(one: Measured, other: Measured, times: float = 1.0) -> bool:
+    """Whether one's figure is less than `times` the other's; their runs, if both have some, must say so."""
+    if one.summary.median >= times * other.summary.median:
+        return False
+    interval = _interval(one, other)
+    return interval is None or interval[1] < times
+
+
+def _interval(one: Measured, other: Measured) -> tuple[float, float] | None:
+    interval = ratio_interval(
+        [run.samples_per_sec for run in one.figure.good], [run.samples_per_sec for run in other.figure.good]
+    )
+    return (interval.low, interval.high) if interval else None
+
+
+def _at_least(other: Measured, what: object, times: float = 1.0) -> str:
+    return f">= {rate(times * other.summary.median)} ({what})"
+
+
+def _more_devices(measured: Sequence[Measured]) -> Iterator[Breach]:
+    for group in _groups(measured, "topology"):
+        ordered = sorted(group, key=lambda one: one.devices)
+        for fewer, more in pairwise(ordered):
+            if more.devices > fewer.devices and _is_below(more, fewer):
+                yield more, _at_least(fewer, fewer.figure.case.topology), rate(more.summary.median)
+
+
+def _speedups(measured: Sequence[Measured]) -> Iterator[tuple[Measured, Measured, float]]:
+    for group in _groups(measured, "topology"):
+        single = next((one for one in group if one.devices == 1), None)
+        if single is not None:
+            for one in group:
+                if one is not single:
+                    yield one, single, one.summary.median / single.summary.median
+
+
+def _speedup_ceiling(measured: Sequence[Measured]) -> Iterator[Breach]:
+    for one, single, speedup in _speedups(measured):
+        interval = _interval(one, single)
+        if (interval[0] if interval else speedup) > one.devices:
+            yield one, f"speedup <= {one.devices}", factor(speedup)
+
+
+def _speedup_floor(measured: Sequence[Measured]) -> Iterator[Breach]:
+    for one, single, speedup in _speedups(measured):
+        if _is_below(one, single, LOST_HALF * one.devices):
+            yield one, f"speedup >= {LOST_HALF * one.devices:g}", factor(speedup)
+
+
+def _larger_batch(measured: Sequence[Measured]) -> Iterator[Breach]:
+    for group in _groups(measured, "batch_size_per_device"):
+        ordered = sorted(group, key=lambda one: one.figure.case.batch_size_per_device)
+        for smaller, larger in pairwise(ordered):
+            if _is_below(larger, smaller, 1 - MARGIN):
+                what = f"{1 - MARGIN:g} x batch {smaller.figure.case.batch_size_per_device}"
+                yield larger, _at_least(smaller, what, 1 - MARGIN), rate(larger.summary.median)
+
+
+def _fewer_classes_sampled(measured: Sequence[Measured]) -> Iterator[Breach]:
+    sampled = (one for one in measured if one.figure.case.sample_ratio is not None)
+    for group in _groups(sampled, "sample_ratio"):
+        ordered = sorted(group, key=lambda one: one.figure.case.sample_ratio or 0.0)
+        for less, more in pairwise(ordered):
+            if _is_below(less, more):
+                what = f"sample ratio {more.figure.case.sample_ratio:g}"
+                yield less, _at_least(more, what), rate(less.summary.median)
+
+
+def _step_time(measured: Sequence[Measured]) -> Iterator[Breach]:
+    for one in measured:
+        seconds, batch = one.figure.step_seconds_median, one.figure.case.global_batch_size
+        if seconds is None:
+            continue
+        samples = one.summary.median * seconds
+        if abs(samples / batch - 1) > STEP_MARGIN:
+            yield one, f"global batch {batch} within {STEP_MARGIN:.0%}", rate(samples)
+
+
+def _memory(measured: Sequence[Measured]) -> Iterator[Breach]:
+    """Devices that are a CPU share the memory of their node; that of other devices is not known here."""
+    for one in measured:
+        peak = one.figure.peak_memory_bytes
+        nodes = [node for run in one.figure.runs if run.environment for node in run.environment.nodes]
+        sizes = [node.memory_bytes for node in nodes if node.memory_bytes is not None]
+        if one.figure.case.device == "cpu" and peak is not None and sizes and peak > min(sizes):
+            yield one, f"<= {mebibytes(min(sizes))} MiB", f"{mebibytes(peak)} MiB"
+
+
+def _ceiling(measured: Sequence[Measured]) -> Iterator[Breach]:
+    best = ceilings(one.figure for one in measured)
+    for one in measured:
+        case, flops = one.figure.case, one.figure.model_flops_per_second
+        peak = best.get((one.figure.hardware, case.threads_per_device))
+        if flops is not None and peak is not None and flops > peak * one.devices:
+            expected = (
+                f"<= {giga(peak * one.devices)} GFLOP/s, unless convolutions need fewer FLOPs (Winograd)"
+            )
+            yield one, expected, giga(flops)
+
+
+def _sessions(measured: Sequence[Measured]) -> Iterator[Breach]:
+    for group in _groups(measured, "sweep"):
+        for first, second in combinations(group, 2):
+            if abs(second.summary.median / first.summary.median - 1) > MARGIN:
+                what = f"{rate(first.summary.median)} within {MARGIN:.0%} ({first.figure.sweep.name})"
+                yield second, what, rate(second.summary.median)
+
+
+LAWS = (
+    Law("more devices are not slower", _more_devices),
+    Law("no more speedup than devices", _speedup_ceiling),
+    Law("no more than half of the devices are lost", _speedup_floor),
+    Law(f"a larger batch is not more than {MARGIN:.0%} slower a sample", _larger_batch),
+    Law("sampling fewer classes is not slower", _fewer_classes_sampled),
+    Law("samples/s x median step = global batch", _step_time),
+    Law("memory of a rank fits into its node", _memory),
+    Law("model FLOP/s stay below the measured rate", _ceiling),
+    Law("the same case has the same figure in two sweeps", _sessions),
+)
