@@ -1,0 +1,138 @@
+"""`dlperf logs`: the raw logs of a case, as they came."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dlperf.results.runlogs import RunLogs
+
+_BLOCK = 1 << 16
+_POLL_SECONDS = 0.2
+
+_EPILOG = """\b
+Examples:
+  dlperf logs 242a22271c50
+  dlperf logs oneflow results/quickstart --repeat 2 --rank 0
+  dlperf logs 242a22271c50 --follow
+
+With several ranks every line begins with its rank, as in `[rank1] `. --follow ends when the run has its
+result."""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("case", metavar="CASE")
+@click.argument("folders", nargs=-1, metavar="[DIR]...", type=click.Path(path_type=Path))
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written, until the run ends.")
+@click.option("--repeat", type=click.IntRange(min=1), metavar="N", help="Which run  [default: the last].")
+@click.option(
+    "--rank", "ranks", type=click.IntRange(min=0), multiple=True, metavar="R", help="Only this rank."
+)
+@click.option(
+    "--node", "nodes", type=click.IntRange(min=0), multiple=True, metavar="N", help="Only this node."
+)
+def command(
+    *,
+    case: str,
+    folders: tuple[Path, ...],
+    follow: bool,
+    repeat: int | None,
+    ranks: tuple[int, ...],
+    nodes: tuple[int, ...],
+) -> None:
+    """Print the logs of a run of CASE.
+
+    CASE is a case's id, its content hash (the id's last 12 digits) or a part of the id that no other case
+    has. DIR is a results folder or the folder of one sweep (default: results).
+    """
+    from dlperf.results.runlogs import find_run_folders, run_logs
+
+    found = find_run_folders(case, folders or (Path("results"),))
+    folder = _chosen(found, repeat)
+    if follow:
+        _follow(lambda: run_logs(folder, ranks=ranks, nodes=nodes))
+    else:
+        _print_all(run_logs(folder, ranks=ranks, nodes=nodes))
+
+
+def _chosen(found: list[Path], repeat: int | None) -> Path:
+    from dlperf.errors import UserError
+
+    chosen = [folder for folder in found if repeat is None or folder.name == f"r{repeat}"]
+    if not chosen:
+        known = ", ".join(folder.name[1:] for folder in found)
+        raise UserError(f"{found[0].parent}: no repeat {repeat}; there is {known}")
+    if len({folder.parent for folder in chosen}) > 1:
+        where = ", ".join(str(folder.parents[2]) for folder in chosen)
+        raise UserError(f"several sweeps hold this case; name one of their folders: {where}")
+    return chosen[-1]
+
+
+def _print_all(logs: RunLogs) -> None:
+    from dlperf.logs.stream import open_logs
+
+    out = sys.stdout.buffer
+    for rank, path in logs.logs:
+        printer = _Printer(out, prefix=_prefix(rank, logs))
+        for log in open_logs(path):
+            while block := log.stream.read(_BLOCK):
+                printer.write(block)
+        printer.finish()
+    out.flush()
+
+
+def _follow(look: Callable[[], RunLogs]) -> None:
+    """Print what each log gains, until the run has its result and everything was read."""
+    out = sys.stdout.buffer
+    printers: dict[Path, _Printer] = {}
+    offsets: dict[Path, int] = {}
+    while True:
+        logs = look()
+        is_finished = logs.is_finished  # asked before reading: what was written until then is read now
+        for rank, path in logs.logs:
+            printer = printers.setdefault(path, _Printer(out, prefix=_prefix(rank, logs)))
+            with path.open("rb") as stream:
+                stream.seek(offsets.get(path, 0))
+                while block := stream.read(_BLOCK):
+                    printer.write(block)
+                offsets[path] = stream.tell()
+        out.flush()
+        if is_finished:
+            break
+        time.sleep(_POLL_SECONDS)
+    for printer in printers.values():
+        printer.finish()
+    out.flush()
+
+
+def _prefix(rank: int | None, logs: RunLogs) -> bytes:
+    return b"" if rank is None or len(logs.logs) == 1 else f"[rank{rank}] ".encode()
+
+
+class _Printer:
+    """Writes whole lines with a prefix; without a prefix everything at once."""
+
+    def __init__(self, out: IO[bytes], *, prefix: bytes) -> None:
+        self._out, self._prefix = out, prefix
+        self._rest = b""
+
+    def write(self, data: bytes) -> None:
+        """Write what is whole of it."""
+        if not self._prefix:
+            self._out.write(data)
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._out.writelines(self._prefix + line + b"\n" for line in lines)
+
+    def finish(self) -> None:
+        """Write the last line, though it has no end."""
+        if self._rest:
+            self._out.write(self._prefix + self._rest + b"\n")
+            self._rest = b""

@@ -1,0 +1,169 @@
+"""How a figure came about: which lines of which log, by which rule, left out what, and divided how."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from dlperf.errors import UserError
+from dlperf.logs.dialects.registry import choose_dialects
+from dlperf.logs.events import TRAIN, WARMUP
+from dlperf.results import method_2021
+from dlperf.results.extract import extract
+from dlperf.results.imported import imported_log, measure, parse_imported
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dlperf.logs.events import Step
+    from dlperf.results.figures import CaseFigures
+    from dlperf.results.schema import Imported, RunResult
+    from dlperf.results.store import StoredRun
+
+_OWN_RULE = "all steps behind the warm-up iterations of the case"
+_KINDS = {WARMUP: "warm-up", "other": "outside the method's window"}
+# Twice made from the same log, a figure is the same to the last bit; another dlperf may round another way.
+_SAME = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """Facts under a title: a name and a text each, in order."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+
+
+def explain(figure: CaseFigures) -> Iterator[Section]:
+    """The case first, then each of its runs. What cannot be read any more is said, not raised."""
+    yield Section(title=figure.case.case_id, facts=tuple(_of_case(figure)))
+    for run in figure.runs:
+        yield Section(title=f"run {run.result.repeat}", facts=tuple(_of_run(run)))
+
+
+def _of_case(figure: CaseFigures) -> Iterator[tuple[str, str]]:
+    yield "results", str(figure.sweep)
+    yield "hardware", figure.hardware
+    yield "status", figure.status.value
+    if figure.reason:
+        yield "reason", figure.reason
+    if figure.evidence:
+        yield "evidence", figure.evidence
+    summary = figure.summary
+    if summary is None:
+        return
+    rates = [run.samples_per_sec for run in figure.good]
+    if rates:
+        listed = ", ".join(f"{rate:.2f}" for rate in rates)
+        yield "figure", f"median of {len(rates)} runs ({listed}) = {summary.median:.2f} samples/s"
+    else:
+        yield "figure", f"{summary.median:.2f} samples/s, as published"
+    if figure.failed:
+        yield (
+            "not counted",
+            ", ".join(f"run {run.result.repeat}: {run.result.status.value}" for run in figure.failed),
+        )
+
+
+def _of_run(run: StoredRun) -> Iterator[tuple[str, str]]:
+    result = run.result
+    yield "folder", str(run.folder)
+    yield "status", result.status.value
+    if result.reason:
+        yield "reason", result.reason
+    if result.evidence:
+        yield "evidence", result.evidence
+    if result.imported is not None:
+        yield from _source(result.imported)
+    try:
+        yield from _window(run)
+    except (UserError, OSError) as error:
+        yield "log", f"cannot be read again: {error}"
+    yield from _environment(run)
+
+
+def _source(imported: Imported) -> Iterator[tuple[str, str]]:
+    yield "imported from", f"{imported.source}, run {imported.run + 1} in it, sha256 {imported.sha256}"
+    yield "dialect", imported.dialect
+    yield "method", imported.method
+    if imported.not_known:
+        yield "not known", f"{', '.join(imported.not_known)}: a placeholder stands in the case"
+
+
+def _window(run: StoredRun) -> Iterator[tuple[str, str]]:
+    """The steps and the arithmetic, made again from the log."""
+    result = run.result
+    extracted = extract(run.folder)
+    steps, again = extracted.steps, extracted.result
+    log, rule = "logs/rank0.log", _OWN_RULE
+    if result.imported is not None:
+        log = f"logs/{imported_log(run.folder).name}"
+        rule = _rule_of(run, result.imported)
+    yield "log", log
+    used = [step for step in steps if step.kind == TRAIN]
+    yield "rule", rule
+    yield "used", _described(used)
+    for kind, stretch in groupby(steps, key=lambda step: step.kind):
+        if kind != TRAIN:
+            yield "left out", f"{_described(list(stretch))}: {_KINDS.get(kind, kind)}"
+    if again.figures is not None:
+        yield "formula", _formula(again, used)
+    yield from _difference(result, again)
+
+
+def _rule_of(run: StoredRun, imported: Imported) -> str:
+    parsed = parse_imported(run.folder, imported)
+    (dialect,) = choose_dialects(imported.dialect)
+    records = parsed.runs[imported.run]
+    return measure(records, case=run.result.case, dialect=dialect, imported=imported).rule
+
+
+def _described(steps: Sequence[Step]) -> str:
+    """`100 records: steps 20 to 119, lines 35 to 134`."""
+    if not steps:
+        return "no record"
+    first, last = steps[0], steps[-1]
+    if len(steps) == 1:
+        return f"1 record: step {first.step}, line {first.line}"
+    return f"{len(steps)} records: steps {first.step} to {last.step}, lines {first.line} to {last.line}"
+
+
+def _formula(result: RunResult, used: Sequence[Step]) -> str:
+    figures = result.figures
+    if figures is None:
+        raise ValueError("no figure to explain")
+    if result.imported is not None and result.imported.method == method_2021.NAME:
+        return f"{method_2021.FORMULA}, of {len(used)} rates = {figures.samples_per_sec:.2f} samples/s"
+    samples, seconds = sum(step.samples for step in used), math.fsum(step.seconds for step in used)
+    return f"samples / seconds = {samples} / {seconds:.6f} = {figures.samples_per_sec:.4f} samples/s"
+
+
+def _difference(stored: RunResult, again: RunResult) -> Iterator[tuple[str, str]]:
+    """Whether the log still gives what result.json says."""
+    if stored.status is not again.status:
+        yield "changed", f"result.json says {stored.status.value}, the log now gives {again.status.value}"
+    elif stored.figures is not None and again.figures is not None:
+        then, now = stored.figures.samples_per_sec, again.figures.samples_per_sec
+        if not math.isclose(then, now, rel_tol=_SAME):
+            yield "changed", f"result.json says {then:.4f} samples/s, the log now gives {now:.4f}"
+
+
+def _environment(run: StoredRun) -> Iterator[tuple[str, str]]:
+    facts = run.result.engine.facts
+    if facts:
+        yield "engine", ", ".join(f"{name} {value}" for name, value in facts.items())
+    if run.environment is None:
+        yield "environment", "not known"
+        return
+    for node in run.environment.nodes:
+        yield (
+            f"node {node.host}",
+            ", ".join(part for part in (node.hardware, node.system, node.kernel) if part),
+        )
+    if run.environment.variables:
+        yield (
+            "variables",
+            " ".join(f"{name}={value}" for name, value in sorted(run.environment.variables.items())),
+        )

@@ -1,0 +1,94 @@
+"""The logs of a case's runs, those of a run that is still going on included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dlperf.errors import UserError
+from dlperf.results.extract import read_case
+from dlperf.results.imported import LOG_STEM
+from dlperf.results.logfiles import log_files
+from dlperf.results.store import read_results
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_HASH_DIGITS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLogs:
+    """A run folder and its logs: one a rank, or the one of an imported run, whose rank is None."""
+
+    folder: Path
+    logs: tuple[tuple[int | None, Path], ...]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has its result, so that its logs grow no more."""
+        return (self.folder / "result.json").is_file()
+
+
+def find_run_folders(name: str, paths: Sequence[Path]) -> list[Path]:
+    """The run folders of the case named so, by repeat; of several sweeps one behind the other.
+
+    Args:
+        name: a case's id, its content hash, or a part of the id that no other case has.
+        paths: as `read_results`.
+
+    Raises:
+        UserError: no case or several have that name, or it has no run folder yet.
+    """
+    cases = [
+        case
+        for sweep in read_results(*paths).sweeps
+        if (sweep / "runs").is_dir()
+        for case in sorted((sweep / "runs").iterdir())
+        if case.is_dir()
+    ]
+    found = [case for case in cases if name in {case.name, case.name[-_HASH_DIGITS:]}] or [
+        case for case in cases if name and name in case.name
+    ]
+    names = list(dict.fromkeys(case.name for case in found))
+    if len(names) > 1:
+        raise UserError(f"{name!r} names {len(names)} cases:\n" + "\n".join(f"  {one}" for one in names))
+    runs = [run for case in found for run in case.iterdir() if run.name[1:].isdigit()]
+    if not runs:
+        raise UserError(f"no run of a case named {name!r}; `dlperf results` lists the cases")
+    return sorted(runs, key=lambda run: (str(run.parent), int(run.name[1:])))
+
+
+def run_logs(folder: Path, *, ranks: Sequence[int] = (), nodes: Sequence[int] = ()) -> RunLogs:
+    """The logs of a run folder.
+
+    Args:
+        folder: the run folder.
+        ranks: the ranks to show; none means all.
+        nodes: the nodes whose ranks to show; none means all.
+
+    Raises:
+        UserError: a rank or a node has no log here, or an imported log does not part its ranks.
+    """
+    imported = sorted((folder / "logs").glob(f"{LOG_STEM}*"))
+    if imported:
+        if ranks or nodes:
+            raise UserError(
+                f"{imported[0]}: an imported log holds all its ranks; leave out --rank and --node"
+            )
+        return RunLogs(folder=folder, logs=((None, imported[0]),))
+    by_rank = log_files(folder)
+    wanted = set(ranks or by_rank)
+    if nodes:
+        wanted &= {rank for rank in by_rank if rank // _devices_per_node(folder) in set(nodes)}
+    missing = sorted(set(ranks) - set(by_rank))
+    if missing or (nodes and not wanted):
+        what = f"rank {missing[0]}" if missing else f"node {nodes[0]}"
+        known = ", ".join(map(str, by_rank)) or "none yet"
+        raise UserError(f"{folder}: no log of {what}; ranks with a log: {known}")
+    return RunLogs(folder=folder, logs=tuple((rank, by_rank[rank]) for rank in sorted(wanted)))
+
+
+def _devices_per_node(folder: Path) -> int:
+    return read_case(folder).topology.devices_per_node

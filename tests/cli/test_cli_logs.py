@@ -1,0 +1,107 @@
+"""`dlperf logs`: which logs are shown, and that --follow ends with the run."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner, Result
+from run_folders import make_case, write_run
+
+from dlperf.cli import main
+from dlperf.plan.case import Topology
+from dlperf.results.store import store_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CASE = make_case()
+TWO_NODES = make_case(topology=Topology(nodes=2, devices_per_node=2))
+LIMIT_SECONDS = 60
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["logs", *map(str, arguments)])
+
+
+def ranks_shown(result: Result) -> set[str]:
+    assert 0 == result.exit_code, result.stderr
+    return {line.split(" ", 1)[0] for line in result.stdout.splitlines()}
+
+
+def test_one_rank_is_printed_as_it_came(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "y1", CASE, log="a\n\x1b[31mb\r c")
+    assert "a\n\x1b[31mb\r c" == run(CASE.content_hash, tmp_path).stdout
+    shown = run(CASE.case_id, tmp_path / "y1", "--rank", "0").stdout_bytes
+    assert (folder / "logs/rank0.log").read_bytes() == shown
+
+
+def test_lines_of_several_ranks_begin_with_their_rank(tmp_path: Path) -> None:
+    write_run(tmp_path / "y1", TWO_NODES)
+    assert {"[rank0]", "[rank1]", "[rank2]", "[rank3]"} == ranks_shown(run("y1", tmp_path))
+    assert {"[rank2]", "[rank3]"} == ranks_shown(run("y1", tmp_path, "--node", "1"))
+    assert {"[rank0]", "[rank3]"} == ranks_shown(run("y1", tmp_path, "--rank", "0", "--rank", "3"))
+
+
+def test_the_last_repeat_is_shown_unless_another_is_named(tmp_path: Path) -> None:
+    for repeat in (2, 10):
+        write_run(tmp_path / "y1", CASE, repeat=repeat, log=f"repeat {repeat}\n")
+    assert "repeat 10\n" == run("y1", tmp_path).stdout
+    assert "repeat 2\n" == run("y1", tmp_path, "--repeat", "2").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["y1", "--rank", "7"], "no log of rank 7; ranks with a log: 0"),
+        (["y1", "--node", "3"], "no log of node 3; ranks with a log: 0"),
+        (["y1", "--repeat", "9"], "no repeat 9; there is 1"),
+        (["nothing"], "no run of a case named 'nothing'; `dlperf results` lists the cases"),
+    ],
+)
+def test_what_is_not_there_is_named(arguments: list[str], message: str, tmp_path: Path) -> None:
+    write_run(tmp_path / "y1", CASE)
+    result = run(arguments[0], tmp_path, *arguments[1:])
+    assert 2 == result.exit_code
+    assert message in result.stderr
+
+
+def test_a_name_of_several_cases_lists_them(tmp_path: Path) -> None:
+    write_run(tmp_path / "y1", CASE)
+    write_run(tmp_path / "y1", TWO_NODES)
+    result = run("mxnet", tmp_path)
+    assert 2 == result.exit_code
+    assert sorted([CASE.case_id, TWO_NODES.case_id]) == sorted(result.stderr.split()[-2:])
+
+
+def test_an_imported_log_is_shown_unpacked(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "y1", CASE)
+    (folder / "logs/imported.log.gz").write_bytes(gzip.compress(b"old\n"))
+    assert "old\n" == run("y1", tmp_path).stdout
+    assert "holds all its ranks; leave out --rank" in run("y1", tmp_path, "--rank", "0").stderr
+
+
+def test_follow_goes_on_until_the_run_has_its_result(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "y1", CASE)
+    log = folder / "logs/rank0.log"
+    whole = log.read_text()
+    begin, rest = whole[: len(whole) // 2], whole[len(whole) // 2 :]
+    log.write_text(begin)
+    command = [sys.executable, "-m", "dlperf", "logs", "y1", str(tmp_path), "--follow"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "COLUMNS": "100"}) as process:
+        assert process.stdout is not None
+        killer = threading.Timer(LIMIT_SECONDS, process.kill)
+        killer.start()
+        seen = process.stdout.read(len(begin)).decode()
+        assert begin == seen  # it shows what there is, and waits
+        with log.open("a") as stream:
+            stream.write(rest)
+        store_run(folder)
+        assert rest == process.stdout.read().decode()
+        assert 0 == process.wait(LIMIT_SECONDS)
+        killer.cancel()
