@@ -13,6 +13,7 @@ Examples:
   dlperf report results/quickstart --out report.md
   dlperf report results/monday results/friday --out both.md
   dlperf report results/quickstart | less
+  dlperf report published:insightface_v100_2021 --out report.md
 
 Exit code 2: no result at all, or with --strict something skipped or not comparable; 3: the report is written,
 but some result files could not be read. A case that failed is part of the report and no error here."""
@@ -52,8 +53,9 @@ def command(
 ) -> None:
     """Write the comparison of the frameworks in RESULTS (default: results).
 
-    RESULTS are results folders or the folders of single sweeps. Cases are compared only where everything but
-    the framework is the same; the others stand in tables of their own.
+    RESULTS are results folders, the folders of single sweeps, or published figures (published:NAME). Cases
+    are compared only where everything but the framework is the same; the others stand in tables of their
+    own.
     """
     from dlperf.report.building import build_report
     from dlperf.report.render import markdown

@@ -17,6 +17,7 @@ Examples:
   dlperf results
   dlperf results results/quickstart --format json
   dlperf results results/quickstart --format csv -o quickstart.csv
+  dlperf results published:insightface_v100_2021
 
 Exit code 2: no result at all; 3: some result files could not be read and are named on standard error."""
 
@@ -34,7 +35,10 @@ Exit code 2: no result at all; 3: some result files could not be read and are na
 def command(
     ctx: click.Context, *, folders: tuple[Path, ...], form: str, out: Path | None, strict: bool
 ) -> None:
-    """List the cases under DIR (default: results), a results folder or the folder of one sweep."""
+    """List the cases under DIR (default: results).
+
+    DIR is a results folder, the folder of one sweep or published:NAME.
+    """
     from dlperf.results.query import load
     from dlperf.results.rows import rows
 

@@ -27,7 +27,7 @@ def command(*, case: str, folders: tuple[Path, ...]) -> None:
     """Show one case: its runs, figures, environment, commands, and where the logs lie.
 
     CASE is a case's id, its content hash (the id's last 12 digits) or a part of the id that no other case
-    has. DIR is a results folder or the folder of one sweep (default: results).
+    has. DIR is a results folder, the folder of one sweep or published:NAME (default: results).
     """
     from dlperf.results.query import find_case, load
 
@@ -95,6 +95,9 @@ def _figures(figure: CaseFigures) -> Iterator[tuple[str, object]]:
     yield "evidence", figure.evidence
     summary = figure.summary
     if summary is None:
+        return
+    if summary.runs == 1 and not figure.runs:
+        yield "samples/s", f"{rate(summary.median)} (as published; its runs were not printed)"
         return
     yield "samples/s", f"{rate(summary.median)} (median of {summary.runs})"
     yield "min to max", span(summary.minimum, summary.maximum)

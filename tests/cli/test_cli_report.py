@@ -92,3 +92,31 @@ def test_a_place_that_cannot_be_written_is_named(sweep: Path, tmp_path: Path) ->
     assert done.exit_code == 5
     assert "file" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+PUBLISHED = "published:insightface_v100_2021"
+
+
+def test_published_figures_are_a_place_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run(PUBLISHED)
+    assert done.exit_code == 0
+    assert done.stdout.startswith("# Training throughput: InsightFace throughput")
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [["report"], ["results"], ["show", "mxnet"]])
+def test_an_unknown_published_name_is_answered_with_the_known_ones(command: list[str]) -> None:
+    done = CliRunner().invoke(main, [*command, "published:nothing"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == f"dlperf: published:nothing: no such published data set; known: {PUBLISHED}\n"
+
+
+def test_published_cases_are_listed_and_shown() -> None:
+    listed = CliRunner().invoke(main, ["results", PUBLISHED, "--format", "csv"])
+    assert (listed.exit_code, len(listed.stdout.splitlines())) == (0, 1 + 110)
+    shown = CliRunner().invoke(main, ["show", "mxnet-1.6.0_y1_emore_data_1n8g_b256", PUBLISHED])
+    assert shown.exit_code == 0
+    assert "1031.10 (as published; its runs were not printed)" in shown.stdout
+    for nothing in ("median  s", "min to max", "95 % interval"):
+        assert nothing not in shown.stdout

@@ -65,6 +65,20 @@ def test_plans_a_shipped_sweep_in_an_empty_folder(sweep: str, installed: Path, t
     assert [] == list(tmp_path.iterdir())
 
 
+def test_reports_published_figures_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    name = "published:insightface_v100_2021"
+    done = subprocess.run(
+        [installed / "dlperf", "report", name, "--out", "report.md"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
+    committed = ROOT / "reports" / "insightface_v100_2021" / "report.md"
+    assert committed.read_text() == (tmp_path / "report.md").read_text()
+
+
 def test_finds_what_ships_in_the_wheel(installed: Path, tmp_path: Path) -> None:
     source = "from dlperf.shipped import shipped_root; print(shipped_root())"
     found = subprocess.run(
