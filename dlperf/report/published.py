@@ -10,18 +10,20 @@ from pydantic import TypeAdapter
 
 from dlperf.model import Model
 from dlperf.report.markdown import Column, Markdown, Table
+from dlperf.report.published_annex import (
+    facts_table,
+    limits_table,
+    repeats_table,
+    source_link,
+    superseded_table,
+)
 from dlperf.report.published_findings import breaks_table, conclusions, ratios_table
 from dlperf.report.published_tables import (
     DASH,
     PARALLELISMS,
     Grid,
     dashes,
-    facts_table,
     grids,
-    limits_table,
-    repeats_table,
-    source_link,
-    superseded_table,
     throughput_table,
 )
 from dlperf.report.referee import flags_table, referee

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 
 from dlperf.report.markdown import Column, Table
 from dlperf.report.numbers import factor, percent, plural, rate
+from dlperf.report.published_annex import change, classes_ratio
 from dlperf.report.published_tables import (
     DASH,
     PARALLELISMS,
     Grid,
-    classes_ratio,
     ratio,
     topology_key,
     topology_name,
 )
+from dlperf.report.referee import MARGIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -44,6 +45,7 @@ def conclusions(data: PublishedData, grids: Sequence[Grid], *, labels: Mapping[s
         *_ratios(grids, labels),
         *_scaling(grids, labels),
         *_limits(data, labels),
+        *_sessions(data, labels),
     )
 
 
@@ -183,3 +185,19 @@ def _limits(data: PublishedData, labels: Mapping[str, str]) -> Iterator[str]:
         ]
         if times:
             yield f"{labels[first]} / {labels[other]} in the most classes that train: {', '.join(times)}"
+
+
+def _sessions(data: PublishedData, labels: Mapping[str, str]) -> Iterator[str]:
+    """The same case has the same figure in two sessions; where that does not hold."""
+    changes = [(moved, one) for one in data.superseded if (moved := change(one)) is not None]
+    if not changes:
+        return
+    most, where = max(changes, key=lambda entry: abs(entry[0]))
+    far = sum(abs(moved) > MARGIN for moved, _ in changes)
+    batch = f", batch {where.batch_size_per_device}" if where.batch_size_per_device else ""
+    sampled = f" {where.sample_ratio:g}" if where.sample_ratio is not None else ""
+    yield (
+        f"Of {plural(len(changes), 'figure')} that a later one superseded {far} moved by more than "
+        f"{MARGIN:.0%}, the most by {percent(most, decimals=1)} ({labels[where.framework]}, "
+        f"{PARALLELISMS[where.parallelism]}{sampled}, {topology_name(where)}{batch})"
+    )

@@ -7,16 +7,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dlperf.report.markdown import Column, Markdown, Table, fill
-from dlperf.report.numbers import factor, percent, rate
+from dlperf.report.numbers import factor, rate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from dlperf.plan.case import Parallelism
-    from dlperf.results.published import Published, PublishedCase, PublishedData, Superseded
+    from dlperf.results.published import PublishedCase, PublishedData, Superseded
 
 DASH = Markdown("-")  # in a cell it begins no list
-_CHANGE = 2  # a change takes two values
 PARALLELISMS = {"data": "data parallel", "model": "model parallel", "partial_fc": "Partial FC"}
 
 
@@ -108,12 +107,12 @@ def throughput_table(grid: Grid) -> Table:
         cells = [str(nodes), str(gpus), *([str(min(filter(None, grid.batches)))] if alike else [])]
         for name in names:
             case = row.get(name)
-            cells += [] if alike else [_count(case.batch_size_per_device if case else None)]
+            cells += [] if alike else [count(case.batch_size_per_device if case else None)]
             cells += [rate(case.samples_per_sec) or DASH if case else DASH]
             cells += [factor(case.speedup) or DASH if case else DASH]
         cells += [factor(ratio(row.get(first), row.get(other))) or DASH for other in names[1:]]
         rows.append(tuple(cells))
-    return Table(columns=_numbers(headings), rows=tuple(rows))
+    return Table(columns=numbers(headings), rows=tuple(rows))
 
 
 def ratio(over: PublishedCase | None, under: PublishedCase | None) -> float | None:
@@ -140,138 +139,11 @@ def dashes(grid: Grid, *, units: Mapping[str, str]) -> Markdown | None:
     return fill("`-` {who}: {reasons}.", who=who, reasons="; ".join(reasons))
 
 
-def limits_table(data: PublishedData, *, labels: Mapping[str, str]) -> Table:
-    """The most classes that trained: a row a topology, and the ratio of the frameworks."""
-    names = [name for name in labels if any(one.framework == name for one in data.max_num_classes)]
-    headings = ["node_num", "gpu_num_per_node", "batch_size_per_device", "precision", "parallelism"]
-    headings += [f"{labels[name]} {what}" for name in names for what in ("sample_ratio", "num_classes")]
-    headings += [f"{labels[names[0]]} / {labels[other]}" for other in names[1:]]
-    rows: dict[tuple[str, ...], dict[str, tuple[str, int]]] = {}
-    for one in data.max_num_classes:
-        ways = [word for word, so in (("model", one.model_parallel), ("partial_fc", one.partial_fc)) if so]
-        key: tuple[str, ...] = (
-            str(one.nodes),
-            str(one.gpus_per_node),
-            str(one.batch_size_per_device),
-            one.precision,
-            " + ".join(ways) or "data",
-        )
-        sampled = f"{one.sample_ratio:g}" if one.sample_ratio is not None else DASH
-        rows.setdefault(key, {})[one.framework] = (sampled, one.num_classes)
-    body = []
-    for key, row in rows.items():
-        cells = [*key]
-        for name in names:
-            sampled, classes = row.get(name, (DASH, None))
-            cells += [sampled, _count(classes)]
-        for other in names[1:]:
-            both = names[0] in row and other in row
-            cells.append(classes_ratio(row[names[0]][1], row[other][1]) if both else DASH)
-        body.append(tuple(cells))
-    return Table(columns=_numbers(headings), rows=tuple(body))
-
-
-def classes_ratio(over: int, under: int) -> str:
-    """Of two numbers of classes, which are round: three decimals."""
-    return f"{over / under:.3f}"
-
-
-def repeats_table(data: PublishedData, *, labels: Mapping[str, str]) -> Table:
-    """The single runs that the source printed, and what it printed below them."""
-    numbers = sorted({number for one in data.repeats for number in one.repeats}, key=int)
-    headings = ["median", "mean", "printed median", "printed average", "printed speedup", "whole"]
-    columns = (
-        *_place_columns(),
-        *_numbers([f"run {number}" for number in numbers]),
-        *_numbers(headings),
-        Column(heading="source"),
-    )
-    rows = [
-        (
-            labels[one.framework],
-            f"{one.network}_{one.dataset}",
-            *_place_cells(one.parallelism, one.sample_ratio, one.nodes, one.gpus_per_node),
-            str(one.batch_size_per_device),
-            *(rate(one.repeats.get(number)) or DASH for number in numbers),
-            rate(one.median),
-            rate(one.mean),
-            rate(one.printed_median) or DASH,
-            rate(one.printed_average) or DASH,
-            factor(one.printed_speedup) or DASH,
-            "yes" if one.complete else "no",
-            source_link(data, one.source_file),
-        )
-        for one in data.repeats
-    ]
-    return Table(columns=columns, rows=tuple(rows))
-
-
-def superseded_table(data: PublishedData, *, labels: Mapping[str, str]) -> Table:
-    """What stood in the source before, oldest first, and how far the last value lies from the first."""
-    columns = (
-        *_place_columns(),
-        Column(heading="samples/s, since when"),
-        Column(heading="last to first", numbers=True),
-        Column(heading="source"),
-    )
-    rows = []
-    for one in data.superseded:
-        known = [value.samples_per_sec for value in one.values if value.samples_per_sec is not None]
-        change = percent(known[-1] / known[0] - 1, decimals=1) if len(known) >= _CHANGE else DASH
-        values = ", ".join(
-            f"{rate(value.samples_per_sec) or DASH} ({value.since}, {value.commit})" for value in one.values
-        )
-        rows.append(
-            (
-                labels[one.framework],
-                f"{one.network}_{one.dataset}" if one.network and one.dataset else "not said",
-                *_place_cells(one.parallelism, one.sample_ratio, one.nodes, one.gpus_per_node),
-                _count(one.batch_size_per_device),
-                values,
-                change,
-                source_link(data, one.source_file),
-            )
-        )
-    return Table(columns=columns, rows=tuple(rows))
-
-
-def facts_table(published: Published, *, labels: Mapping[str, str]) -> Table:
-    """What the figures were measured on and with, as the source says."""
-    data = published.data
-    rows = [
-        ("hardware", data.hardware),
-        *((labels[name], text) for name, text in data.software.items()),
-        ("method", data.method),
-    ]
-    return Table(columns=(Column(heading="what"), Column(heading="as published")), rows=tuple(rows))
-
-
-def source_link(data: PublishedData, path: str) -> Markdown:
-    """A file of the source, at the commit that the data was read from."""
-    url = f"https://github.com/{data.repository}/blob/{data.commit}/{path}"
-    return fill("[{path}]({url})", path=path, url=url)
-
-
-def _count(value: int | None) -> str:
+def count(value: int | None) -> str:
+    """A whole number, or a dash."""
     return DASH if value is None else str(value)
 
 
-def _numbers(headings: Iterable[str]) -> tuple[Column, ...]:
+def numbers(headings: Iterable[str]) -> tuple[Column, ...]:
+    """Columns of numbers."""
     return tuple(Column(heading=heading, numbers=True) for heading in headings)
-
-
-def _place_columns() -> Sequence[Column]:
-    return (
-        Column(heading="framework"),
-        Column(heading="workload"),
-        Column(heading="parallelism"),
-        Column(heading="topology"),
-        Column(heading="batch", numbers=True),
-    )
-
-
-def _place_cells(
-    parallelism: str, sample_ratio: float | None, nodes: int, gpus_per_node: int
-) -> tuple[str, str]:
-    ratio = f" {sample_ratio:g}" if sample_ratio is not None else ""
-    return parallelism + ratio, f"{nodes}n{gpus_per_node}g"

@@ -220,6 +220,20 @@ def test_what_the_conclusions_say_follows_from_the_data(committed: str) -> None:
     assert "in the most classes that train: 1.111 on 1n1g, 1.125 on 1n8g." in page
 
 
+def test_how_far_superseded_figures_moved_follows_from_the_data(committed: str) -> None:
+    known = [
+        [one["samples_per_sec"] for one in entry["values"] if one["samples_per_sec"] is not None]
+        for entry in DATA["superseded"]
+    ]
+    moved = [values[-1] / values[0] - 1 for values in known if len(values) > 1]
+    far = sum(abs(one) > 0.05 for one in moved)
+    most = max(moved, key=abs)
+    assert 0 < far < len(moved)
+    page = plain(MarkdownIt("commonmark").render(committed))
+    said = f"Of {len(moved)} figures that a later one superseded {far} moved by more than 5%, the most by "
+    assert said + f"{100 * most:.1f} %" in page
+
+
 def test_where_scaling_breaks_is_where_less_than_half_of_the_added_devices_arrives(committed: str) -> None:
     rows = next(
         table for table in pages(committed)["Conclusions"] if "share of the added devices" in table[0]
