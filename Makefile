@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 
-.PHONY: help quickstart test test-fast lint format packages environments wheel clean
+.PHONY: help quickstart test test-fast fuzz lint format packages environments wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -26,6 +26,9 @@ lint: .venv/.ready ## Check style, types and the direction of imports
 format: .venv/.ready ## Format the code and fix what ruff can fix
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+fuzz: .venv/.ready ## Feed the log parsers with damaged logs (FUZZ_SECONDS, default 180)
+	@$(BIN)/python tests/fuzz/fuzz_logs.py --seconds $(or $(FUZZ_SECONDS),180)
 
 packages: ## Install the Debian packages that tests need (as root; else say what is missing)
 	@tools/packages.sh

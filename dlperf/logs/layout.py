@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlperf.logs.dialects.base import TIMESTAMP
-from dlperf.logs.records import FIELDS, RANK, SAMPLES_PER_SEC, TIME
+from dlperf.logs.records import EPOCH, FIELDS, ITERATION, RANK, SAMPLES_PER_SEC, TIME
 from dlperf.logs.wrappers import wrapper_rank
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ MASK = bytes(ord("0") if ord("0") <= byte <= ord("9") else byte for byte in rang
 # A whole number of this many digits is exact in a double, and so is a power of ten below 1e22: their quotient
 # is the double nearest to the decimal.
 _EXACT_DIGITS = 15
+_LONGEST_WHOLE = 20  # seconds since 1970 with decimals
+_WHOLE = frozenset({ITERATION, EPOCH, RANK, TIME})
 _PLAIN = re.compile(rb"([-+]?)(\d*)(?:\.(\d*))?")
 _TIMESTAMP = re.compile(TIMESTAMP)
 _TIME_PARTS = re.compile(
@@ -85,7 +87,7 @@ def _cells(match: re.Match[bytes], line: bytes) -> tuple[Cell, ...]:
         start, end = match.span(group)
         name = group.rstrip("_")
         column = TIME if name.startswith("time") else FIELDS.index(name)
-        if start >= 0:
+        if start >= 0 and (column not in _WHOLE or _is_sane(line, start, end, name)):
             cells[column] = Cell(column=column, group=name, start=start, end=end)
     before = line.rfind(b"\r", 0, match.start()) + 1
     if RANK not in cells and (rank := wrapper_rank(line, end=match.start())):
@@ -95,6 +97,13 @@ def _cells(match: re.Match[bytes], line: bytes) -> tuple[Cell, ...]:
         if times:
             cells[TIME] = Cell(column=TIME, group="time", start=times[-1].start(), end=times[-1].end())
     return tuple(cells[column] for column in sorted(cells))
+
+
+def _is_sane(line: bytes, start: int, end: int, name: str) -> bool:
+    """Whether a step, a rank or a time is a number that something in the world can have."""
+    if name == "time":
+        return True
+    return end - start <= _LONGEST_WHOLE and _PLAIN.fullmatch(line, start, end) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from dlperf.logs.dialects.base import NUMBER
 from dlperf.logs.failure_text import is_suspicious
 from dlperf.logs.layout import MASK, Found, Layout, find_records, layout_of, read_one
 from dlperf.logs.records import FIELDS
+from dlperf.logs.templates import Templates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,6 +35,8 @@ _MOST_LAYOUT_BYTES = 16 << 20
 _LONGEST_KEPT_LINE = 4096
 # With fewer lines of a layout in a chunk, reading them one by one is faster.
 _FEWEST_AT_ONCE = 4
+# A template pays where at least this share of a chunk's lines has its layout.
+_SHARE_FOR_TEMPLATE = 1 / 20
 _NUMBERS = re.compile(rb"(?:" + NUMBER + rb")")
 
 
@@ -69,24 +72,25 @@ class Rows:
 class ChunkLines:
     """The lines of one chunk. `codes` int32 [n]: NOISE, WATCH (may speak of a failure), or an entry."""
 
-    def __init__(self, data: bytes, codes: NDArray[np.int32], entries: Sequence[_Entry]) -> None:
-        self.codes = codes
+    def __init__(self, data: bytes, entries: Sequence[_Entry]) -> None:
         self._data = data
         self._entries = entries
-        buffer = np.frombuffer(data, np.uint8)
-        feeds = np.flatnonzero(buffer == ord("\n"))
-        self._buffer = buffer
-        self._ends = feeds if data.endswith(b"\n") else np.append(feeds, len(data))
-        self._starts = np.empty_like(self._ends)
-        self._starts[:1] = 0
-        self._starts[1:] = self._ends[:-1] + 1
+        self.buffer = np.frombuffer(data, np.uint8)
+        feeds = np.flatnonzero(self.buffer == ord("\n"))
+        ends = feeds if data.endswith(b"\n") else np.append(feeds, len(data))
+        self.starts = np.empty_like(ends)
+        self.starts[:1] = 0
+        self.starts[1:] = ends[:-1] + 1
+        self.lengths = ends - self.starts
+        self.codes = np.full(len(ends), _UNKNOWN, np.int32)
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self.codes)
 
     def text(self, index: int) -> bytes:
         """A line without its line feed."""
-        return self._data[self._starts[index] : self._ends[index]]
+        start = self.starts[index]
+        return self._data[start : start + self.lengths[index]]
 
     def worth_watching(self) -> NDArray[np.int64]:
         """The lines that may speak of a failure, rising."""
@@ -122,6 +126,11 @@ class ChunkLines:
         ]
         return int(np.isin(self.codes, codes).argmax())
 
+    @property
+    def layouts(self) -> int:
+        """How many layouts with records occur here."""
+        return len(self._entry_codes)
+
     @cached_property
     def _entry_codes(self) -> list[int]:
         """The entries that occur here."""
@@ -130,27 +139,28 @@ class ChunkLines:
 
     def rows(self, dialect: Dialect) -> Rows:
         """Everything of one dialect."""
-        pieces = [piece for code in self._entry_codes for piece in self._entry_rows(code, dialect)]
+        recorded = np.flatnonzero(self.codes >= FIRST_ENTRY)
+        order = recorded[np.argsort(self.codes[recorded], kind="stable")]
+        borders = np.flatnonzero(np.diff(self.codes[order])) + 1
+        groups = np.split(order, borders) if len(order) else []
+        pieces = [piece for group in groups for piece in self._group_rows(group, dialect)]
         return _in_order(pieces, lines=len(self))
 
-    def _entry_rows(self, code: int, dialect: Dialect) -> Iterator[Rows]:
+    def _group_rows(self, group: NDArray[np.int64], dialect: Dialect) -> Iterator[Rows]:
         """The rows of the lines of one layout, a piece a match."""
-        entry = self._entries[code - FIRST_ENTRY]
+        entry = self._entries[self.codes[group[0]] - FIRST_ENTRY]
         mine = [number for number, found in enumerate(entry.found) if found.dialect is dialect]
-        group = np.flatnonzero(self.codes == code)
         if len(group) < _FEWEST_AT_ONCE:
-            for index in group.tolist():
-                text = self.text(index)
-                for number in mine:
-                    values, given = read_one(entry.found[number], text)
-                    yield Rows(index=np.array([index]), values=values[None], given=given[None])
+            for number in mine:
+                read = [read_one(entry.found[number], self.text(index)) for index in group.tolist()]
+                values, given = zip(*read, strict=True)
+                yield Rows(index=group, values=np.array(values), given=np.array(given))
             return
-        length = int(self._ends[group[0]] - self._starts[group[0]])
-        windows = np.lib.stride_tricks.sliding_window_view(self._buffer, length)
-        lines = windows[self._starts[group]]
+        windows = np.lib.stride_tricks.sliding_window_view(self.buffer, int(self.lengths[group[0]]))
+        lines = windows[self.starts[group]]
         for number in mine:
-            values, given = entry.layouts[number].read(lines)
-            yield Rows(index=group, values=values, given=given)
+            values_, given_ = entry.layouts[number].read(lines)
+            yield Rows(index=group, values=values_, given=given_)
 
 
 def _in_order(pieces: list[Rows], *, lines: int) -> Rows:
@@ -181,6 +191,7 @@ class LineReader:
         self._entries: list[_Entry] = []
         self._bytes = 0
         self._shapes: set[tuple[bytes, bytes]] = set()
+        self._templates = Templates()
 
     def read(self, data: bytes, *, is_cut: bool) -> ChunkLines:
         """Look at the lines of a chunk.
@@ -191,20 +202,44 @@ class LineReader:
                 then taken for cut in its middle.
         """
         if len(self._entries) + len(self._codes) > _MOST_LAYOUTS or self._bytes > _MOST_LAYOUT_BYTES:
-            self._codes, self._entries, self._bytes = {}, [], 0
-        layouts = data.translate(MASK).split(b"\n")
-        if not layouts[-1]:
-            layouts.pop()
-        codes = np.array(list(map(self._codes.get, layouts, repeat(_UNKNOWN))), np.int32)
-        lines = ChunkLines(data, codes, self._entries)
-        last = len(codes) - 1
-        for index in np.flatnonzero(codes == _UNKNOWN).tolist():
-            layout = layouts[index]
-            code = self._codes.get(layout)
-            if code is None:
-                code = self._learn(lines.text(index), layout, may_be_cut=is_cut and index == last)
-            codes[index] = code
+            self._codes, self._entries, self._bytes, self._templates = {}, [], 0, Templates()
+        lines = ChunkLines(data, self._entries)
+        last = len(lines) - 1 if is_cut else None
+        self._templates.find(lines.buffer, lines.starts, lines.lengths, lines.codes)
+        unknown = np.flatnonzero(lines.codes == _UNKNOWN)
+        if len(unknown):
+            lines.codes[unknown] = self._look_up(lines, unknown, data, last=last)
+            self._make_templates(lines, unknown)
         return lines
+
+    def _look_up(
+        self, lines: ChunkLines, unknown: NDArray[np.int64], data: bytes, *, last: int | None
+    ) -> list[int]:
+        """The codes of the lines numbered so; `last` may be cut."""
+        indices = unknown.tolist()
+        if 2 * len(indices) < len(lines):
+            layouts = b"\n".join(map(lines.text, indices)).translate(MASK).split(b"\n")
+        else:
+            layouts = data.translate(MASK).split(b"\n")
+            layouts = [layouts[index] for index in indices]
+        codes = list(map(self._codes.get, layouts, repeat(_UNKNOWN)))
+        if _UNKNOWN in codes:
+            for place, (index, layout) in enumerate(zip(indices, layouts, strict=True)):
+                if codes[place] == _UNKNOWN:
+                    code = self._codes.get(layout)
+                    if code is None:
+                        code = self._learn(lines.text(index), layout, may_be_cut=index == last)
+                    codes[place] = code
+        return codes
+
+    def _make_templates(self, lines: ChunkLines, looked_up: NDArray[np.int64]) -> None:
+        """Of the layouts that many of the lines had."""
+        codes = lines.codes[looked_up]
+        counts = np.bincount(codes)
+        for code in np.flatnonzero(counts >= len(lines) * _SHARE_FOR_TEMPLATE).tolist():
+            # Harmless lines and lines to watch have no layout in common.
+            if code >= FIRST_ENTRY:
+                self._templates.add(lines.text(int(looked_up[int((codes == code).argmax())])), code)
 
     def _learn(self, line: bytes, layout: bytes, *, may_be_cut: bool) -> int:
         found = find_records(line, self._dialects)

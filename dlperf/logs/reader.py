@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _LONGEST_QUOTE = 60
 _LONGEST_WATCHED = 64 << 10
 _MOST_FAILURES = 1000
+# Lines of a layout are read at once; where there are few of each in a chunk, a larger chunk holds more.
+_FEW_LINES_A_LAYOUT = 100
+_LARGEST_CHUNK = 8 << 20
 _BINARY_SHARE = 0.1
 _TEXT_CONTROLS = b"\t\n\r\x0b\x0c\x1b\x08"
 _PRINTABLE = bytes(byte for byte in range(256) if byte >= 32 or byte in _TEXT_CONTROLS)  # noqa: PLR2004
@@ -154,6 +157,8 @@ class LogReader:
         # A piece of a line that is too long is no line of its own.
         self.lines += len(lines) if chunk.last or data.endswith(b"\n") else len(lines) - 1
         self._check_dialects(lines, first_line)
+        if lines.layouts * _FEW_LINES_A_LAYOUT > len(lines) and self._log.chunk_bytes < _LARGEST_CHUNK:
+            self._log.chunk_bytes *= 2
         batch, starts = self._records(lines, first_line)
         self._look_for_failures(lines, first_line, starts)
         if self._unrecognised is not None:

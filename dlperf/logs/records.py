@@ -85,7 +85,7 @@ class Batch:
 
 
 def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)
+    return None if value is None else round(value)
 
 
 def concatenate(batches: list[Batch]) -> Batch:

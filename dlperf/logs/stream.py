@@ -60,11 +60,12 @@ class Log:
         """
         rest = b""
         for block in self._blocks():
-            data = rest + block if rest else block
-            end = _cut(data)
-            rest = data[end:]
+            end = _cut(block, before=len(rest))
             if end:
-                yield Chunk(data=data[:end], last=False)
+                yield Chunk(data=b"".join((rest, memoryview(block)[:end])), last=False)
+                rest = block[end:]
+            else:
+                rest += block
         yield Chunk(data=rest, last=True)
 
     def _blocks(self) -> Iterator[bytes]:
@@ -85,12 +86,15 @@ class Log:
             raise UserError(f"{self.name}: cannot be read: {error.strerror or error}") from error
 
 
-def _cut(data: bytes) -> int:
-    """Where to cut: behind the last line feed; within a line that is too long, at a carriage return."""
-    end = data.rfind(b"\n") + 1
-    if end or len(data) < LONGEST_LINE:
+def _cut(block: bytes, *, before: int) -> int:
+    """Where to cut: behind the last line feed; within a line that is too long, at a carriage return.
+
+    `before` is how long the last line was when the block began. 0 means that no line ends here.
+    """
+    end = block.rfind(b"\n") + 1
+    if end or before + len(block) < LONGEST_LINE:
         return end
-    return data.rfind(b"\r") + 1 or len(data)
+    return block.rfind(b"\r") + 1 or len(block)
 
 
 def open_logs(path: Path) -> Iterator[Log]:

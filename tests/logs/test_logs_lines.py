@@ -1,0 +1,82 @@
+"""Reading thousands of lines at once gives what reading each of them alone gives."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from log_makers import DIALECTS, PROGRAMS, Made
+
+from dlperf.logs.layout import find_records, read_one
+from dlperf.logs.reader import LogReader
+from dlperf.logs.runs import RunSplitter
+from dlperf.logs.stream import Log
+
+if TYPE_CHECKING:
+    from dlperf.logs.dialects.base import Dialect
+    from dlperf.logs.records import Record
+
+LINES = 400
+
+
+def one_by_one(data: bytes, dialect: Dialect) -> list[str]:
+    """The reference: every line is searched, and every number read, by itself."""
+    splitter = RunSplitter(dialect.scope)
+    batches = []
+    for number, line in enumerate(data.split(b"\n"), 1):
+        for found in find_records(line, [dialect]):
+            values, given_ = read_one(found, line)
+            batches.append(splitter.feed(np.array([number]), values[None], given_[None]))
+    batches.append(splitter.finish())
+    return sorted(repr(record) for batch in batches for record in batch.records())
+
+
+def at_once(data: bytes, dialect: Dialect, *, chunk_bytes: int) -> list[str]:
+    reader = LogReader(
+        Log(name="a.log", stream=io.BytesIO(data), chunk_bytes=chunk_bytes), dialects=[dialect]
+    )
+    records: list[Record] = [record for batch in reader for record in batch.records()]
+    return sorted(map(repr, records))
+
+
+@st.composite
+def disturbed_logs(draw: st.DrawFn) -> tuple[bytes, Dialect]:
+    """A log of hundreds of lines in few layouts, with single bytes changed here and there."""
+    program = PROGRAMS[draw(st.sampled_from(list(PROGRAMS)))]
+    seed = draw(st.integers(0, 2**32 - 1))
+    generator = np.random.default_rng(seed)
+    lines = []
+    for place in range(LINES):
+        rate = f"{generator.uniform(1, 10 ** generator.integers(1, 4)):.{program.rate_decimals}f}"
+        loss = f"{generator.uniform(0.1, 60):.{program.loss_decimals}f}"
+        lines.append(bytearray(program.line(Made(iteration=place * 50, rate=rate, loss=loss)).encode()))
+    for place, offset, byte in draw(
+        st.lists(st.tuples(st.integers(0, LINES - 1), st.integers(0, 400), st.integers(0, 255)), max_size=30)
+    ):
+        lines[place][offset % len(lines[place])] = byte
+    return b"".join(line + b"\n" for line in lines), DIALECTS[program.dialect]
+
+
+@settings(max_examples=60, deadline=None)
+@given(log=disturbed_logs(), chunk_bytes=st.integers(1_000, 60_000))
+def test_lines_read_at_once_equal_lines_read_alone(log: tuple[bytes, Dialect], chunk_bytes: int) -> None:
+    data, dialect = log
+    data = data.replace(b"\0", b" ").replace(b"\x1b", b" ")
+    assert one_by_one(data, dialect) == at_once(data, dialect, chunk_bytes=chunk_bytes)
+
+
+def test_the_table_of_layouts_is_emptied_before_it_grows_without_bound() -> None:
+    """Every line has a layout of its own, but for one in fifty."""
+    program = PROGRAMS["oneflow"]
+    lines = []
+    for place in range(60_000):
+        lines.append(f"noise {'x' * (place % 211)} {'y' * (place % 307)} {'z' * (place % 13)}")
+        if place % 50 == 0:
+            lines.append(program.line(Made(iteration=place, rate="245.123")))
+    data = "\n".join(lines).encode() + b"\n"
+    reader = LogReader(Log(name="a.log", stream=io.BytesIO(data)), dialects=list(DIALECTS.values()))
+    assert 1200 == sum(len(batch) for batch in reader)
+    assert len(reader._lines._codes) < 60_000
