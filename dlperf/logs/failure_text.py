@@ -14,6 +14,7 @@ class Mark(StrEnum):
     KILLED = "killed"
     ABORT = "abort"  # an engine's or the C++ runtime's own last words
     EXCEPTION = "exception"  # the last line of a Python traceback
+    MENTION = "mention"  # a line that looks like one, without a traceback above it
     LAUNCHER = "launcher"  # a launcher's report that a process of its failed
     EXIT_CODE = "exit_code"
 
@@ -73,6 +74,7 @@ _EXCEPTION = re.compile(
     r"(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Interrupt|Exit|Iteration|Timeout|Failure|Fault|Abort|Warning)\b(?=:|\s*$)"
     r"|(?:[A-Za-z_]\w*\.)+[A-Z]\w*(?=:|\s*$)"
 )
+_MENTION = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Interrupt|Exit):\s")
 _PLAIN_EXCEPTION = re.compile(r"[A-Z]\w*(?=:\s|\s*$)")
 _CHAIN = ("During handling of the above exception", "The above exception was the direct cause")
 _IGNORED = ("Exception ignored in", "--- Logging error ---")
@@ -91,7 +93,7 @@ def mark_of(text: str) -> Mark | None:
     for mark, pattern in _MARKS.items():
         if pattern.search(text) and not (mark is Mark.OOM and _NOT_OOM_PATTERN.search(text)):
             return mark
-    return Mark.EXCEPTION if _EXCEPTION.match(text) and ": " in text else None
+    return Mark.MENTION if _MENTION.match(text) else None
 
 
 class Traceback:

@@ -21,7 +21,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from dlperf.logs.failure_text import Mark, Traceback, mark_of
-from dlperf.logs.wrappers import unwrapped
+from dlperf.logs.wrappers import unwrapped, without_colours
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -141,6 +141,7 @@ class FailureScan:
         self._first: dict[Mark, Evidence] = {}  # in the order in which the marks were first seen
         self._tracebacks: defaultdict[str, Traceback] = defaultdict(Traceback)
         self._exception_of: str | None = None  # the process whose exception is kept
+        self._mention: Evidence | None = None
         self._last: Evidence | None = None
 
     @property
@@ -158,22 +159,31 @@ class FailureScan:
 
         Lines that are not `is_suspicious` may be left out while nothing `wants_more`.
         """
+        shown = without_colours(text).strip()
         text, process = unwrapped(text)
         if not text.strip():
             return
-        evidence = Evidence(text=text.strip()[:_LONGEST_EVIDENCE], file=file, line=number)
+        evidence = Evidence(text=shown[:_LONGEST_EVIDENCE], file=file, line=number)
         self._last = evidence
         traceback = self._traceback_of(process)
+        is_frame = traceback.is_open and text[0] in " \t"
         raised = traceback.feed(text)
-        mark = mark_of(text)
-        if raised and mark in {None, Mark.ABORT, Mark.EXIT_CODE}:
+        mark = None if is_frame else mark_of(text)
+        if raised and mark in {None, Mark.ABORT, Mark.EXIT_CODE, Mark.MENTION}:
             mark = Mark.EXCEPTION
-        if mark is Mark.EXCEPTION and traceback.ignored:
+        if mark in {Mark.EXCEPTION, Mark.MENTION} and traceback.ignored:
             return
         if mark is Mark.EXCEPTION:
             self._keep_exception(process, evidence)
+        elif mark is Mark.MENTION:
+            self._mention = self._mention or evidence
         elif mark is not None:
             self._first.setdefault(mark, evidence)
+
+    def note_record(self, number: int) -> None:
+        """Say that a record was read from line `number`: errors only mentioned before it were survived."""
+        if self._mention is not None and (self._mention.line or 0) < number:
+            self._mention = None
 
     def _traceback_of(self, process: str) -> Traceback:
         known = process in self._tracebacks or len(self._tracebacks) < _MOST_PROCESSES
@@ -205,10 +215,9 @@ class FailureScan:
         return None
 
     def _by_exit_text(self) -> Failure | None:
-        for mark in (Mark.LAUNCHER, Mark.EXIT_CODE):
-            if mark in self._first:
-                return Failure(kind=FailureKind.CRASH, evidence=self._first[mark])
-        return None
+        found = (self._mention, self._first.get(Mark.LAUNCHER), self._first.get(Mark.EXIT_CODE))
+        evidence = next((each for each in found if each is not None), None)
+        return None if evidence is None else Failure(kind=FailureKind.CRASH, evidence=evidence)
 
     def _by_ending(self, outcome: Ending | None) -> Failure | None:
         if outcome is None:

@@ -126,6 +126,11 @@ class ChunkLines:
         ]
         return int(np.isin(self.codes, codes).argmax())
 
+    def last_record(self) -> int | None:
+        """The last line that holds something; None where none does."""
+        held = np.flatnonzero(self.codes >= FIRST_ENTRY)
+        return int(held[-1]) if len(held) else None
+
     @property
     def layouts(self) -> int:
         """How many layouts with records occur here."""

@@ -216,6 +216,8 @@ class LogReader:
             at += 1
         for run, _line in waiting:
             self._end_scan(run)
+        if (last_record := lines.last_record()) is not None:
+            self._scan.note_record(first_line + last_record)
         self._last_line = (first_line + len(lines) - 1, lines.text(len(lines) - 1))
 
     def _feed_scan(self, lines: ChunkLines, first_line: int, index: int) -> None:

@@ -33,6 +33,13 @@ def wrapper_rank(line: bytes, *, end: int) -> tuple[int, int] | None:
     return found
 
 
+def without_colours(text: str) -> str:
+    """The text as it looks on a terminal without colours."""
+    if "\x1b" not in text:
+        return text
+    return ANSI.sub(b"", text.encode("utf-8", errors="surrogateescape")).decode("utf-8", errors="replace")
+
+
 def unwrapped(text: str) -> tuple[str, str]:
     """The line without colours and wrappers, and the process that its wrapper names ("" where none does)."""
     line = text.encode("utf-8", errors="surrogateescape")

@@ -315,6 +315,23 @@ def test_a_traceback_among_records_of_other_ranks_is_found_whole() -> None:
     reader, records = parse(text.encode())
     assert [0, 1, 2] == [record.iteration for record in records]
     assert reader.failure is not None
-    assert ("crash", "ValueError: wrong", 6) == (
+    assert ("crash", "[1,1]<stderr>:ValueError: wrong", 6) == (
         str(reader.failure.kind), reader.failure.evidence.text, reader.failure.evidence.line,
     )  # fmt: skip
+
+
+def test_an_error_that_was_only_mentioned_and_survived_is_no_failure() -> None:
+    record = "train: iter {}, loss 44.1, throughput: 12.500\n"
+    mention = "ImportError: No module named mxboard, no charts\n"
+    reader, _records = parse((record.format(0) + mention + record.format(1)).encode())
+    assert reader.failure is None
+    reader, _records = parse((record.format(0) + record.format(1) + mention).encode())
+    assert reader.failure is not None
+    assert "crash" == str(reader.failure.kind)
+
+
+def test_fields_behind_the_speed_may_be_missing_but_not_all() -> None:
+    assert {"samples_per_sec": 12.0, "loss": 1.5} == only(
+        "Training: Speed 12.00 samples/sec   Loss 1.5   Required: 1 hours"
+    )
+    assert [] == parse(b"Training: Speed 12.00 samples/sec   Loss 1.5   Lea\n")[1]

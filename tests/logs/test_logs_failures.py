@@ -129,7 +129,7 @@ def test_interleaved_tracebacks_of_ranks_are_kept_apart() -> None:
         "[1,1]<stderr>:TypeError: rank one",
         "[1,0]<stderr>:ConnectionResetError: rank zero",
     ]
-    assert verdict(text) == ("crash", "TypeError: rank one")
+    assert verdict(text) == ("crash", "[1,1]<stderr>:TypeError: rank one")
 
 
 def test_what_a_launcher_says_does_not_hide_the_workers_exception() -> None:
@@ -176,6 +176,23 @@ def test_stall_limit_is_a_hang_unless_the_text_names_a_cause() -> None:
 
 def test_a_completed_run_has_no_failure_whatever_its_log_says() -> None:
     assert verdict(["CUDA out of memory", "Killed"], outcome("completed", exit_code=0)) is None
+
+
+def test_a_source_line_within_a_traceback_is_no_sign_of_anything() -> None:
+    text = [
+        "Traceback (most recent call last):",
+        '  File "train.py", line 10, in <module>',
+        "    raise MemoryError if is_full else RuntimeError('NCCL error')",
+        "ValueError: neither",
+    ]
+    assert verdict(text) == ("crash", "ValueError: neither")
+
+
+def test_the_evidence_is_the_line_as_it_came_but_for_its_colours() -> None:
+    assert verdict(["\x1b[31m[1,3]<stderr>:CUDA out of memory\x1b[0m"]) == (
+        "oom",
+        "[1,3]<stderr>:CUDA out of memory",
+    )
 
 
 def test_evidence_names_file_and_line() -> None:

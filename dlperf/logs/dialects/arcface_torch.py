@@ -1,8 +1,7 @@
 """`Training: <time>-Speed S samples/sec   Loss L   ...   Global Step: G   ...` of arcface_torch.
 
-arcface_oneflow prints the same.
-
-S is the whole job's rate. The fields between speed and step are optional, and so is the time (an old form).
+arcface_oneflow prints the same. S is the whole job's rate. The time is missing in an old form, and so may be
+any field behind the speed; a line that has neither its step nor its last field was cut.
 """
 
 from __future__ import annotations
@@ -32,9 +31,10 @@ DIALECT = Dialect(
             + _optional(rb"\bLoss", b"loss", rb"(?:" + NUMBER + rb")(?=[ \t\r\n])")
             + _optional(rb"\bLearningRate", b"lr", rb"(?:" + NUMBER + rb")(?=[ \t\r\n])")
             + _optional(rb"\bEpoch", b"epoch", rb"\d+")
+            + _optional(rb"\bGlobal[ ]Step", b"iteration", rb"\d+")
             + rb"(?="
             + _REST
-            + rb"\bGlobal[ ]Step:?[ \t]*(?P<iteration>\d+))"
+            + rb"\b(?:Global[ ]Step|Required):)"
         ),
     ),
     ending=re.compile(rb".*\bRequired:[ \t]*-?[\d.]+ hours\s*"),

@@ -1,6 +1,6 @@
 """NVIDIA's DLLogger: `DLL <time> - Epoch: E Iteration: I  train.ips : T ...`; JSON lines `DLLL {...}`.
 
-A step of one number is an epoch's summary, one of three is validation; neither is a record.
+A list of one number as step is an epoch's summary, one of three is validation; neither is a record.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _SPEED = rb"(?:train[._](?:total_)?(?:ips|throughput)|(?:total_)?(?:ips|throughp
 _LOSS = rb"(?:(?:train|step)[._])?loss"
 _LR = rb"(?:train[._])?(?:lr|learning_rate)"
 _TEXT_REST = rb"(?:(?!\bDLLL? )[^\r\n])*?"
-_JSON_STEP = rb'"step":[ ]?\[[ ]?(?P<epoch>\d+),[ ]?(?P<iteration>\d+)[ ]?\]'
+_JSON_STEP = rb'"step":[ ]?(?:\[[ ]?(?P<epoch>\d+),[ ]?(?P<iteration>\d+)[ ]?\]|(?P<iteration_>\d+))(?=[ ,}])'
 
 
 def _text(name: bytes, group: bytes) -> bytes:

@@ -6,6 +6,7 @@ import re
 
 from dlperf.logs.dialects.base import NUMBER, Dialect, Scope
 
+_SPEED = rb"(?:throughput|(?:samples|images)_per_sec(?:ond)?)"
 _REST = rb"(?:(?!:::MLL)[^\r\n])*?"
 
 
@@ -25,7 +26,7 @@ DIALECT = Dialect(
             rb"(?:(?="
             + _REST
             + rb'"key":[ ]?"tracked_stats")(?='
-            + _number(b"throughput", b"samples_per_sec")
+            + _number(_SPEED, b"samples_per_sec")
             + rb")"
             rb"|(?="
             + _REST
