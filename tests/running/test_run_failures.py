@@ -90,6 +90,7 @@ def test_a_rank_that_is_killed_is_told_as_killed(lab: SweepLab) -> None:
     assert lab.outcome()["ranks"][0]["signal"] == signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_meets_the_stall_limit(lab: SweepLab) -> None:
     lab.write(options={"fault": "hang", "fault_step": 2}, limits={"stall": 3, "time": 60})
     assert lab.run().returncode == 3
@@ -98,6 +99,7 @@ def test_a_rank_that_hangs_meets_the_stall_limit(lab: SweepLab) -> None:
     assert lab.outcome()["reason"] == "stall_limit"
 
 
+@pytest.mark.slow
 def test_a_run_that_takes_too_long_meets_the_time_limit(lab: SweepLab) -> None:
     lab.write(options={"step_seconds": 600}, limits={"time": 3, "stall": 60})
     assert lab.run().returncode == 3

@@ -43,6 +43,7 @@ def interrupted_run(lab: SweepLab) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_first_signal_stops_the_run_and_keeps_what_is_done(
     lab: SweepLab, number: signal.Signals, code: int
@@ -62,6 +63,7 @@ def test_the_first_signal_stops_the_run_and_keeps_what_is_done(
     assert sorted(result.case.batch_size_per_device for result in lab.stored()) == [2, 3]
 
 
+@pytest.mark.slow
 def test_the_second_signal_kills_at_once(lab: SweepLab) -> None:
     lab.write(options=ENDLESS, measure=LONG)
     process = lab.start()
@@ -78,6 +80,7 @@ def test_the_second_signal_kills_at_once(lab: SweepLab) -> None:
     assert lab.stored() == []
 
 
+@pytest.mark.slow
 def test_the_third_signal_leaves_and_says_what_may_be_left(lab: SweepLab) -> None:
     lab.write(options=ENDLESS, measure=LONG)
     process = lab.start()
@@ -131,6 +134,7 @@ def test_a_signal_while_an_environment_is_checked_ends_dlperf(lab: SweepLab) -> 
     assert lab.stored() == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_terminal(lab: SweepLab) -> None:
     """The terminal sends SIGINT to its whole foreground; only dlperf may act on it."""
     lab.write(options=ENDLESS, measure=LONG)

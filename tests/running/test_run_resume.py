@@ -48,6 +48,7 @@ def test_more_repeats_add_runs_and_keep_the_old_ones(lab: SweepLab) -> None:
     assert "[2/2]" in done.stderr
 
 
+@pytest.mark.slow
 def test_failed_runs_are_made_again_only_when_asked(lab: SweepLab) -> None:
     trouble = lab.folder / "trouble"
     trouble.touch()
@@ -83,6 +84,7 @@ def test_a_selection_runs_a_part_and_the_rest_comes_later(lab: SweepLab) -> None
     assert sorted(result.case.batch_size_per_device for result in lab.stored()) == [2, 3]
 
 
+@pytest.mark.slow
 def test_kill_9_of_dlperf_leaves_no_process_and_no_half_result(lab: SweepLab) -> None:
     """The promise: after five seconds nothing is left, a setsid grandchild that ignores SIGTERM included."""
     lab.write(options={**SLOW, "step_seconds": 1}, measure={**THREE, "measured_iterations": 600})
@@ -170,6 +172,7 @@ def test_two_dlperf_on_one_results_folder(lab: SweepLab) -> None:
     assert not (folder / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_two_dlperf_on_one_machine_take_turns(lab: SweepLab) -> None:
     lab.write(options={"step_seconds": 600})
     first = lab.start()
@@ -198,6 +201,7 @@ def test_a_dead_dlperf_holds_no_lock(lab: SweepLab) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 def test_dlperf_that_stood_still_says_so_and_records_nothing(lab: SweepLab) -> None:
     """Suspended (Ctrl-Z, a sleeping laptop), it cannot renew the lease."""
     lab.write(options={"step_seconds": 600})

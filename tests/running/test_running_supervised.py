@@ -81,6 +81,7 @@ def test_who_leaves_a_run_ends_it(tmp_path: Path) -> None:
     assert outcome(tmp_path)["reason"] == "lease_lost"
 
 
+@pytest.mark.slow
 def test_a_run_that_floods_is_left_without_a_hang(tmp_path: Path) -> None:
     """More events than the harness keeps, and nobody takes them any more."""
     launch(tmp_path, "while True: print('flood')")

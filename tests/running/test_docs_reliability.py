@@ -1,0 +1,23 @@
+"""docs/reliability.md says what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from dlperf.running.launch_file import GRACE_SECONDS, LEASE_SECONDS
+from dlperf.running.variables import INHERITED
+
+PAGE = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
+
+
+def test_the_page_names_every_inherited_variable_in_order() -> None:
+    section = PAGE.partition("## What a rank gets")[2].partition("The adapter's win")[0]
+    named = [name for name in re.findall(r"`([A-Z_*]+)`", section) if name != "DLPERF_HOST_LOCK"]
+    assert tuple(named) == INHERITED
+
+
+def test_the_page_gives_the_lease_and_the_grace_period() -> None:
+    assert f"silent for {LEASE_SECONDS:g} s" in PAGE
+    assert "3 s later SIGKILL" in PAGE
+    assert GRACE_SECONDS == 3
