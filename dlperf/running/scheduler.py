@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from dlperf.environments import ensure
-from dlperf.errors import EnvironmentUnavailable, UserError
+from dlperf.errors import EnvironmentUnavailable, InfrastructureError, UserError
 from dlperf.results.schema import FAILED, RunResult, Status
 from dlperf.running.preparation import specification
 from dlperf.running.run_folder import CASE_NAME, RESULT_NAME, run_folder
@@ -95,7 +95,14 @@ class Scheduler:
         with self._in_use:
             for run in runs:
                 runner.interrupts.check()
-                self.progress.ended(self._made(run, runner))
+                try:
+                    result = self._made(run, runner)
+                except OSError as error:
+                    raise InfrastructureError(
+                        f"{error.filename or self.results}: {error.strerror or error}; what is done is kept: "
+                        "put it right and start again"
+                    ) from error
+                self.progress.ended(result)
 
     def _made(self, run: PlannedRun, runner: Runner) -> RunResult:
         case = self._cases[run.case_id]

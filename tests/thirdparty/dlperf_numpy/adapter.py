@@ -23,7 +23,7 @@ class NumpyOptions(Model):
     With `fault_while` it happens only as long as that file exists.
     """
 
-    fault: Literal["none", "exit", "kill", "hang", "loose", "memory"] = "none"
+    fault: Literal["none", "exit", "kill", "hang", "loose", "memory", "flood"] = "none"
     fault_rank: Annotated[int, Field(ge=0)] = 0
     fault_step: Annotated[int, Field(ge=0)] = 0
     fault_while: str = ""

@@ -49,7 +49,15 @@ def go_wrong(options: dict, rank: Rank, iteration: int) -> None:
     here = options.get("fault_rank", 0) == rank.rank and options.get("fault_step", 0) == iteration
     if not here or (condition and not os.path.exists(condition)):  # noqa: PTH110
         return
-    faults = {"none": int, "exit": leave, "kill": kill, "hang": hang, "loose": loose, "memory": take_memory}
+    faults = {
+        "none": int,
+        "exit": leave,
+        "kill": kill,
+        "hang": hang,
+        "loose": loose,
+        "memory": take_memory,
+        "flood": flood,
+    }
     faults[options.get("fault", "none")]()
 
 
@@ -74,6 +82,12 @@ def take_memory() -> None:
     taken = []
     while True:
         taken.append(b"x" * (16 << 20))
+
+
+def flood() -> None:
+    """Print without end."""
+    while True:
+        sys.stdout.write("x" * 1000 + "\n")
 
 
 def loose() -> None:
