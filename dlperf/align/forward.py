@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _MOMENTUM: Final = 0.9
 _EXPLAINED: Final = 0.8
+# Where the passes part the difference is smaller than where it is judged, at their end.
+_SHARE_OF_TOLERANCE: Final = 0.1
 EMBEDDINGS: Final = "the embeddings"
 
 
@@ -31,17 +33,22 @@ class Moments:
 
 def explained(two: Two) -> str:
     """A sentence on where the forward passes part; they do."""
-    norms = two.inputs.norms
+    return parting(two) or (
+        f"the forward pass at or before the input of {two.inputs.norms[0]}: "
+        "the images' scaling or the first layer"
+    )
+
+
+def parting(two: Two) -> str | None:
+    """The same, where the first BatchNorm's input still agrees; None where it does not."""
     previous: str | None = None
-    for norm in (*norms, EMBEDDINGS):
+    for norm in (*two.inputs.norms, EMBEDDINGS):
         first, second = (_moments(norm, outputs, two.inputs) for outputs in (two.first, two.second))
-        if _differ(first, second, two.tolerance.first_step) or norm == EMBEDDINGS:
+        if _differ(first, second, _SHARE_OF_TOLERANCE * two.tolerance.first_step) or norm == EMBEDDINGS:
             break
         previous = norm
     if previous is None:
-        return (
-            f"the forward pass at or before the input of {norms[0]}: the images' scaling or the first layer"
-        )
+        return None
     before = _moments(previous, two.second, two.inputs)
     eps = _eps_difference(before.variance, first.variance, second.variance)
     if eps is not None:
