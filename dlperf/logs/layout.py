@@ -29,6 +29,7 @@ MASK = bytes(ord("0") if ord("0") <= byte <= ord("9") else byte for byte in rang
 # A whole number of this many digits is exact in a double, and so is a power of ten below 1e22: their quotient
 # is the double nearest to the decimal.
 _EXACT_DIGITS = 15
+_LONGEST_PREFIX = 512  # what wrappers put in front of a record
 _LONGEST_WHOLE = 20  # seconds since 1970 with decimals
 _WHOLE = frozenset({ITERATION, EPOCH, RANK, TIME})
 _PLAIN = re.compile(rb"([-+]?)(\d*)(?:\.(\d*))?")
@@ -58,7 +59,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """One match in a line. `tail` is the text from it to the end of the line, to know a cut line by."""
+    """One match in a line: bytes [start, end)."""
 
     dialect: Dialect
     cells: tuple[Cell, ...]
@@ -73,15 +74,17 @@ class Found:
 
 def find_records(line: bytes, dialects: Sequence[Dialect]) -> list[Found]:
     """Everything that the dialects find in one line, by position."""
-    found = [
-        Found(dialect=dialect, cells=_cells(match, line), start=match.start(), end=match.end())
-        for dialect in dialects
-        for match in dialect.find(line)
-    ]
-    return sorted(found, key=lambda item: item.start)
+    matches = [(match, dialect) for dialect in dialects for match in dialect.find(line)]
+    matches.sort(key=lambda item: item[0].start())
+    found: list[Found] = []
+    for match, dialect in matches:
+        cells = _cells(match, line, after=found[-1].end if found else 0)
+        found.append(Found(dialect=dialect, cells=cells, start=match.start(), end=match.end()))
+    return found
 
 
-def _cells(match: re.Match[bytes], line: bytes) -> tuple[Cell, ...]:
+def _cells(match: re.Match[bytes], line: bytes, *, after: int) -> tuple[Cell, ...]:
+    """The fields of a match; what stands between `after` and the match may give its time."""
     cells: dict[int, Cell] = {}
     for group in match.re.groupindex:
         start, end = match.span(group)
@@ -89,14 +92,19 @@ def _cells(match: re.Match[bytes], line: bytes) -> tuple[Cell, ...]:
         column = TIME if name.startswith("time") else FIELDS.index(name)
         if start >= 0 and (column not in _WHOLE or _is_sane(line, start, end, name)):
             cells[column] = Cell(column=column, group=name, start=start, end=end)
-    before = line.rfind(b"\r", 0, match.start()) + 1
     if RANK not in cells and (rank := wrapper_rank(line, end=match.start())):
         cells[RANK] = Cell(column=RANK, group="rank", start=rank[0], end=rank[1])
-    if TIME not in cells:
-        times = list(_TIMESTAMP.finditer(line, before, match.start()))
-        if times:
-            cells[TIME] = Cell(column=TIME, group="time", start=times[-1].start(), end=times[-1].end())
+    if TIME not in cells and (
+        time := _last_time(line, max(after, match.start() - _LONGEST_PREFIX), match.start())
+    ):
+        cells[TIME] = Cell(column=TIME, group="time", start=time[0], end=time[1])
     return tuple(cells[column] for column in sorted(cells))
+
+
+def _last_time(line: bytes, start: int, end: int) -> tuple[int, int] | None:
+    """Where the last time in line[start:end] stands, behind the last carriage return."""
+    times = list(_TIMESTAMP.finditer(line, max(start, line.rfind(b"\r", start, end) + 1), end))
+    return times[-1].span() if times else None
 
 
 def _is_sane(line: bytes, start: int, end: int, name: str) -> bool:

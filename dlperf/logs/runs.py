@@ -19,6 +19,8 @@ from dlperf.logs.dialects.base import Scope
 from dlperf.logs.records import EPOCH, ITERATION, LOSS, RANK, SAMPLES_PER_SEC, Batch, concatenate, empty
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 # Records that may still be joined with a later line; ranks that lag further behind are no longer told apart.
@@ -34,8 +36,8 @@ class _Held:
 
     line: int
     run: int
-    values: NDArray[np.float64]
-    given: NDArray[np.bool_]
+    values: list[float]
+    given: list[bool]
     step_before: float | None = None  # of the loss line last seen before it
 
 
@@ -72,17 +74,15 @@ class RunSplitter:
             return empty()
         if self._is_plain(values, given):
             return self._feed_plain(line, values, given)
-        rates, ranks = given[:, SAMPLES_PER_SEC].tolist(), given[:, RANK].tolist()
-        rows = zip(line.tolist(), values, given, values.tolist(), rates, ranks, strict=True)
-        for number, row_values, row_given, numbers, is_record, has_rank in rows:
-            rank = numbers[RANK] if has_rank else None
-            stream = self._streams.setdefault(rank, _Stream())
-            if is_record:
-                self._record(
-                    _Held(line=number, run=self.run, values=row_values, given=row_given), rank, stream
-                )
+        for number, row, row_given in zip(line.tolist(), values.tolist(), given.tolist(), strict=True):
+            rank = row[RANK] if row_given[RANK] else None
+            stream = self._streams.get(rank)
+            if stream is None:
+                stream = self._streams[rank] = _Stream()
+            if row_given[SAMPLES_PER_SEC]:
+                self._record(_Held(line=number, run=self.run, values=row, given=row_given), rank, stream)
             else:
-                self._loss(stream, rank, step=numbers[ITERATION], loss=numbers[LOSS])
+                self._loss(stream, rank, step=row[ITERATION], loss=row[LOSS])
         return self._taken()
 
     def finish(self) -> Batch:
@@ -94,7 +94,7 @@ class RunSplitter:
     # The plain case, which most logs are: one rank, every step above the one before.
 
     def _is_plain(self, values: NDArray[np.float64], given: NDArray[np.bool_]) -> bool:
-        if not given[:, SAMPLES_PER_SEC].all() or not given[:, ITERATION].all() or len(self._held) > 1:
+        if not given[:, SAMPLES_PER_SEC].all() or not given[:, ITERATION].all():
             return False
         has_rank = given[:, RANK]
         if has_rank[0] != has_rank.all() or has_rank[0] != has_rank.any():
@@ -121,10 +121,10 @@ class RunSplitter:
             line=line[:-1], run=np.full(len(line) - 1, self.run), values=values[:-1], given=given[:-1]
         )
         if len(line) > 1:
-            self._newest_released = _key(values[-2], given[-2])
+            self._newest_released = _key(values[-2].tolist(), given[-2].tolist())
         rank = float(values[-1, RANK]) if given[-1, RANK] else None
         stream = self._streams.setdefault(rank, _Stream())
-        last = _Held(line=int(line[-1]), run=self.run, values=values[-1].copy(), given=given[-1].copy())
+        last = _Held(line=int(line[-1]), run=self.run, values=values[-1].tolist(), given=given[-1].tolist())
         self._record(last, rank, stream)
         return concatenate([before, body]) if len(before) else body
 
@@ -132,7 +132,7 @@ class RunSplitter:
 
     def _record(self, new: _Held, rank: float | None, stream: _Stream) -> None:
         key = _key(new.values, new.given)
-        rate = float(new.values[SAMPLES_PER_SEC])
+        rate = new.values[SAMPLES_PER_SEC]
         if key is None:
             self._release_all()
             self._ready.append(new)
@@ -146,7 +146,6 @@ class RunSplitter:
         if held is not None:
             self._join(held, new)
         elif not (self._job and self._newest_released is not None and key <= self._newest_released):
-            new.values, new.given = new.values.copy(), new.given.copy()
             self._take_loss(new, stream)
             self._held[identity] = new
             self._release_oldest()
@@ -172,17 +171,17 @@ class RunSplitter:
         """The same record again: the lower rank's wins, and what one line does not say the other may."""
         if self._job and _rank(new) < _rank(held):
             held.line, new.line = new.line, held.line
-            held.values, held.given, new.values, new.given = (
-                new.values.copy(), new.given.copy(), held.values, held.given,
-            )  # fmt: skip
-        missing = new.given & ~held.given
-        held.values[missing] = new.values[missing]
-        held.given[missing] = True
+            held.values, new.values = new.values, held.values
+            held.given, new.given = new.given, held.given
+        if held.given != new.given:
+            for column, is_given in enumerate(new.given):
+                if is_given and not held.given[column]:
+                    held.values[column], held.given[column] = new.values[column], True
 
     def _take_loss(self, record: _Held, stream: _Stream) -> None:
         if record.given[LOSS] or not stream.losses:
             return
-        step = float(record.values[ITERATION])
+        step = record.values[ITERATION]
         if step in stream.losses:
             _set_loss(record, stream.losses.pop(step))
         else:
@@ -210,7 +209,7 @@ class RunSplitter:
 
     def _release(self, held: _Held) -> None:
         if held.step_before is not None and not held.given[LOSS]:
-            stream = self._streams.get(float(held.values[RANK]) if held.given[RANK] else None)
+            stream = self._streams.get(held.values[RANK] if held.given[RANK] else None)
             if stream is not None and held.step_before in stream.losses:
                 _set_loss(held, stream.losses.pop(held.step_before))
         key = _key(held.values, held.given)
@@ -225,19 +224,19 @@ class RunSplitter:
         return Batch(
             line=np.array([held.line for held in ready], np.int64),
             run=np.array([held.run for held in ready], np.int64),
-            values=np.stack([held.values for held in ready]),
-            given=np.stack([held.given for held in ready]),
+            values=np.array([held.values for held in ready]),
+            given=np.array([held.given for held in ready]),
         )
 
 
-def _key(values: NDArray[np.float64], given: NDArray[np.bool_]) -> Key | None:
+def _key(values: Sequence[float], given: Sequence[bool]) -> Key | None:
     if not given[ITERATION]:
         return None
-    return (float(values[EPOCH]) if given[EPOCH] else 0.0, float(values[ITERATION]))
+    return (values[EPOCH] if given[EPOCH] else 0.0, values[ITERATION])
 
 
 def _rank(held: _Held) -> float:
-    return float(held.values[RANK]) if held.given[RANK] else 0.0
+    return held.values[RANK] if held.given[RANK] else 0.0
 
 
 def _set_loss(record: _Held, loss: float) -> None:

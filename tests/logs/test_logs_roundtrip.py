@@ -15,7 +15,7 @@ from dlperf.logs.reader import LogReader
 from dlperf.logs.stream import Log
 
 EVERY_PROGRAM = pytest.mark.parametrize("name", PROGRAMS)
-FEW = settings(max_examples=30, deadline=None)
+FEW = settings(max_examples=20, deadline=None)
 
 
 def with_noise(lines: list[str], noise: list[tuple[int, str]]) -> list[str]:
