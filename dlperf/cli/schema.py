@@ -15,6 +15,8 @@ _MODELS = {
     "plan": ("dlperf.plan.plan", "Plan"),
     "result": ("dlperf.results.schema", "RunResult"),
     "environment": ("dlperf.results.environment", "RunEnvironment"),
+    "import": ("dlperf.results.schema", "Imported"),
+    "published": ("dlperf.results.published", "PublishedData"),
 }
 
 _EPILOG = """\b
@@ -23,7 +25,8 @@ Examples:
   dlperf schema
 
 NAME is `sweep` or `experiment` (YAML that people write), `case` (case.json), `plan` (plan.lock.json),
-`result` (result.json) or `environment` (environment.json)."""
+`result` (result.json), `environment` (environment.json), `import` (import.json) or `published` (the data.json of
+published results)."""
 
 
 @click.command(epilog=_EPILOG)

@@ -2,44 +2,58 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+import sys
+from collections import Counter
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from dlperf.errors import UserError
 from dlperf.logs.dialects.base import GROUPS, Dialect
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 GROUP = "dlperf.dialects"
 
 
-def load_dialects() -> dict[str, Dialect]:
-    """Every dialect by name, in alphabetical order.
+def _to_standard_error(message: str) -> None:
+    sys.stderr.write(f"dlperf: {message}\n")
+
+
+def load_dialects(*, report: Callable[[str], None] = _to_standard_error) -> dict[str, Dialect]:
+    """Every usable dialect by name, in alphabetical order.
+
+    One that cannot be used is reported and left out: a broken third-party package takes nothing else down.
 
     Raises:
-        UserError: a registered one cannot be used, or two packages register the same name.
+        UserError: two packages register the same name.
     """
-    found: dict[str, Dialect] = {}
+    # The same installation can be listed twice (a folder that is on sys.path twice): that is no conflict.
     points = {(point.name, point.value): point for point in entry_points(group=GROUP)}
-    for name, value in sorted(points):
+    for name, count in Counter(name for name, _value in points).items():
+        if count > 1:
+            raise UserError(f"dialect {name!r} is registered {count} times; uninstall all packages but one")
+    found: dict[str, Dialect] = {}
+    for (name, value), point in sorted(points.items()):
         try:
-            dialect = points[name, value].load()
-        except Exception as error:  # foreign code may raise anything at import
-            raise UserError(f"dialect {name!r} ({value}) cannot be loaded: {error}") from error
-        _check(name, value, dialect)
-        if name in found:
-            raise UserError(f"dialect {name!r} is registered twice; uninstall one of the packages")
-        found[name] = dialect
+            found[name] = _load(point)
+        except Exception as error:  # noqa: BLE001 - foreign code may raise anything at import
+            report(f"dialect {name!r} ({value}) cannot be used: {error}; update or uninstall its package")
     return found
 
 
-def _check(name: str, value: str, dialect: object) -> None:
+def _load(point: EntryPoint) -> Dialect:
+    dialect = point.load()
     if not isinstance(dialect, Dialect):
-        raise UserError(f"dialect {name!r}: {value} is no dlperf.logs.dialects.base.Dialect")
+        raise TypeError("it is no dlperf.logs.dialects.base.Dialect")
     groups = {group.rstrip("_") for pattern in dialect.patterns for group in pattern.groupindex}
     if unknown := sorted(groups - GROUPS):
-        raise UserError(
-            f"dialect {name!r}: unknown groups {', '.join(unknown)}; known: {', '.join(sorted(GROUPS))}"
-        )
+        raise ValueError(f"unknown groups {', '.join(unknown)}; known: {', '.join(sorted(GROUPS))}")
     if "samples_per_sec" not in groups:
-        raise UserError(f"dialect {name!r}: no pattern has a group samples_per_sec")
+        raise ValueError("no pattern has a group samples_per_sec")
+    if dialect.name != point.name:
+        raise ValueError(f"it calls itself {dialect.name!r}")
+    return dialect
 
 
 def choose_dialects(name: str) -> list[Dialect]:
