@@ -25,8 +25,8 @@ Examples:
   dlperf schema
 
 NAME is `sweep` or `experiment` (YAML that people write), `case` (case.json), `plan` (plan.lock.json),
-`result` (result.json), `environment` (environment.json), `import` (import.json) or `published` (the data.json of
-published results)."""
+`result` (result.json), `environment` (environment.json), `import` (import.json) or `published`
+(the data.json of published results)."""
 
 
 @click.command(epilog=_EPILOG)

@@ -72,8 +72,9 @@ class Engine(Model):
 
 
 class Imported(Model):
-    """Where a result comes from that dlperf did not run."""
+    """Where a result comes from that dlperf did not run; `import.json` of its run folder."""
 
+    schema_version: Literal[1] = 1
     source: str  # the file, as it was named when it was imported
     sha256: str
     dialect: str
