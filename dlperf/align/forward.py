@@ -20,15 +20,19 @@ _MOMENTUM: Final = 0.9
 _EXPLAINED: Final = 0.8
 # Where the passes part the difference is smaller than where it is judged, at their end.
 _SHARE_OF_TOLERANCE: Final = 0.1
+# Of a running statistic, in the engine's way of updating it.
+_ROUNDINGS: Final = 4
 EMBEDDINGS: Final = "the embeddings"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moments:
-    """Mean and variance over the first batch, one a channel."""
+    """Mean and variance over the first batch, one a channel, and how finely float32 lets tell them apart."""
 
     mean: Array
     variance: Array
+    mean_grain: float = 0.0
+    variance_grain: float = 0.0
 
 
 def explained(two: Two) -> str:
@@ -63,20 +67,24 @@ def _moments(norm: str, outputs: Outputs, inputs: Inputs) -> Moments:
         kept = outputs.embeddings.astype(np.float64)
         return Moments(mean=kept.mean(axis=0), variance=kept.var(axis=0))
 
-    def of_batch(part: str) -> Array:
+    def of_batch(part: str) -> tuple[Array, float]:
         name = f"{norm}.{part}"
         after = outputs.after_first_step(name).astype(np.float64)
         batch: Array = (after - _MOMENTUM * inputs.initial(name)) / (1 - _MOMENTUM)
-        return batch
+        return batch, float(_ROUNDINGS * np.finfo(np.float32).eps * np.abs(after).max() / (1 - _MOMENTUM))
 
-    return Moments(mean=of_batch("running_mean"), variance=of_batch("running_var"))
+    mean, mean_grain = of_batch("running_mean")
+    variance, variance_grain = of_batch("running_var")
+    return Moments(mean=mean, variance=variance, mean_grain=mean_grain, variance_grain=variance_grain)
 
 
 def _differ(first: Moments, second: Moments, tolerance: float) -> bool:
     size = second.variance.max()
-    variance = np.abs(first.variance - second.variance).max() / size
-    mean = np.abs(first.mean - second.mean).max() / max(np.sqrt(size), np.abs(second.mean).max())
-    return bool(max(variance, mean) > tolerance)
+    variance = np.abs(first.variance - second.variance).max() - second.variance_grain
+    mean = np.abs(first.mean - second.mean).max() - second.mean_grain
+    return bool(
+        variance > tolerance * size or mean > tolerance * max(np.sqrt(size), np.abs(second.mean).max())
+    )
 
 
 def _eps_difference(before: Array, first: Array, second: Array) -> float | None:

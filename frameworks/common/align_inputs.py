@@ -27,7 +27,8 @@ LAST_MAP_SCALE = 0.005
 SLOPES = (0.8, 1.2)
 GAMMAS = (0.5, 1.5)
 BETA_STD = 0.1
-VARIANCES = (0.5, 1.5)
+# Small beside the variance of a batch, which has to be had back from their sum.
+VARIANCES = (0.005, 0.015)
 
 
 def align_inputs(case: Case, steps: int) -> Dict[str, np.ndarray]:
