@@ -1,8 +1,8 @@
 """CASE_FILE, INPUTS.npz: the case's optimizer in a graph on mean((x weight + bias)^2), one row of `x` a step.
 
-`weight` decays and `bias` does not. Arrays: both after every step, of several trainings, because what the
-engine does in the wrong order it does only sometimes; the rate that the compiled schedule gave each step, found
-from a parameter whose gradient is 1.
+`weight` decays and `bias` does not. Arrays: both after every step, of many trainings, because what the engine
+does in the wrong order it does only sometimes; the rate that the compiled schedule gave each step, found from
+a parameter whose gradient is 1.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Graph(nn.Graph):
         return loss
 
 
-TRAININGS = 8
+TRAININGS = 16
 
 
 def trained(optimizer: Optimizer, schedule: Schedule, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
