@@ -58,9 +58,6 @@ def test_sgd_follows_the_formula(
         weight = weight + velocity - rate * decoupled * weight
         bias_velocity = momentum * bias_velocity - rate * output_gradient.sum(axis=0)
         bias = bias + bias_velocity
-        for training in range(len(found["weights"])):
-            where = f"step {step} of training {training}"
-            close = {"rtol": 1e-5, "atol": 2e-6, "err_msg": where}
-            np.testing.assert_allclose(found["weights"][training, step], weight, **close)
-            np.testing.assert_allclose(found["biases"][training, step], bias, **close)
+        np.testing.assert_allclose(found["weights"][step], weight, rtol=1e-5, atol=2e-6, err_msg=str(step))
+        np.testing.assert_allclose(found["biases"][step], bias, rtol=1e-5, atol=2e-6, err_msg=str(step))
     np.testing.assert_allclose(found["rates"], expected_rates(), rtol=1e-4)
