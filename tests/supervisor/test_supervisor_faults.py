@@ -57,8 +57,8 @@ def test_the_end_of_standard_input_ends_everything(lab: Lab) -> None:
 
 
 def test_a_lease_that_is_not_renewed_ends_everything(lab: Lab) -> None:
-    lab.launch(LOOSE_CHILD_AND_WORK, lease_seconds=1, grace_seconds=0.2)
-    process = started(lab)
+    lab.launch(LOOSE_CHILD_AND_WORK, lease_seconds=2, grace_seconds=0.2)
+    process = lab.start()
     assert process.wait(timeout=20) == 1
     assert lab.outcome["reason"] == "lease_lost"
     assert lab.outcome["detail"] == "standard input was silent"
@@ -66,7 +66,7 @@ def test_a_lease_that_is_not_renewed_ends_everything(lab: Lab) -> None:
 
 
 def test_a_lease_that_is_renewed_holds(lab: Lab) -> None:
-    lab.launch("import time\nprint('working')\ntime.sleep(3)", lease_seconds=1)
+    lab.launch("import time\nprint('working')\ntime.sleep(3)", lease_seconds=2)
     process = started(lab)
     assert process.stdin is not None
     while process.poll() is None:
@@ -83,7 +83,7 @@ def test_without_a_lease_standard_input_does_not_matter(lab: Lab) -> None:
 
 
 def test_silence_of_every_rank_is_a_stall(lab: Lab) -> None:
-    lab.launch(LOOSE_CHILD_AND_WORK, stall_limit_seconds=1, grace_seconds=0.2)
+    lab.launch(LOOSE_CHILD_AND_WORK, stall_limit_seconds=3, grace_seconds=0.2)
     process = lab.start()
     assert process.wait(timeout=20) == 1
     assert lab.outcome["reason"] == "stall_limit"
@@ -91,12 +91,13 @@ def test_silence_of_every_rank_is_a_stall(lab: Lab) -> None:
     assert lab.left() == set()
 
 
+@pytest.mark.slow
 def test_one_rank_that_speaks_keeps_the_others_from_stalling(lab: Lab) -> None:
-    speaks = "import time\nfor _ in range(12): print('.', end=''); time.sleep(0.25)"
-    lab.launch("import time; time.sleep(2.9)", speaks, stall_limit_seconds=1.5)
+    speaks = "import time\nfor _ in range(24): print('.', end=''); time.sleep(0.25)"
+    lab.launch("import time; time.sleep(5.5)", speaks, stall_limit_seconds=4)
     code, _ = lab.run()
     assert code == 0
-    assert lab.outcome["seconds"] > 2.5
+    assert lab.outcome["seconds"] > 5
 
 
 def test_the_time_limit_ends_a_rank_that_speaks(lab: Lab) -> None:
@@ -104,7 +105,7 @@ def test_the_time_limit_ends_a_rank_that_speaks(lab: Lab) -> None:
     code, _ = lab.run()
     assert code == 1
     assert lab.outcome["reason"] == "time_limit"
-    assert 1 <= lab.outcome["seconds"] < 4
+    assert 1 <= lab.outcome["seconds"] < 10
     assert lab.outcome["ranks"][0]["signal"] == signal.SIGTERM
 
 
@@ -113,7 +114,7 @@ def test_a_rank_that_prints_without_a_pause_is_ended_all_the_same(lab: Lab) -> N
     code, _ = lab.run()
     assert code == 1
     assert lab.outcome["reason"] == "time_limit"
-    assert lab.outcome["seconds"] < 4
+    assert lab.outcome["seconds"] < 10
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
