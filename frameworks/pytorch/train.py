@@ -144,12 +144,17 @@ def configure(case: Case) -> None:
 
 def make_trainer(case: Case, _rank: Rank) -> PyTorchTrainer:
     """A trainer with the initial weights of the case's seed."""
+    return PyTorchTrainer(case, initial_arrays(case))
+
+
+def initial_arrays(case: Case) -> Dict[str, np.ndarray]:
+    """Every parameter and buffer by the table's name, from the case's seed."""
     layers = build(case.network, case.head, case.embedding_size, case.dropout)
-    classifier = initial_classifier(
+    arrays = {**initial_parameters(layers, case.seed), **initial_buffers(layers)}
+    arrays[CLASSIFIER] = initial_classifier(
         0, case.num_classes, case.embedding_size, case.classifier_init_std, case.seed
     )
-    weights = {**initial_parameters(layers, case.seed), CLASSIFIER: classifier}
-    return PyTorchTrainer(case, {**weights, **initial_buffers(layers)})
+    return arrays
 
 
 def facts(case: Case) -> Dict[str, Any]:

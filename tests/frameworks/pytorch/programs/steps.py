@@ -1,0 +1,27 @@
+"""CASE_FILE: three steps of the trainer; every trained array before and after, and its gradient, a step."""
+
+import sys
+
+import numpy as np
+import torch
+
+from frameworks.common.case import read_case
+from frameworks.common.data import batches
+from frameworks.pytorch.train import PyTorchTrainer, initial_arrays
+
+
+def main() -> None:
+    case = read_case(sys.argv[1])
+    trainer = PyTorchTrainer(case, initial_arrays(case))
+    trained = {name: a for name, a in trainer.arrays.items() if isinstance(a, torch.nn.Parameter)}
+    results = {}
+    for iteration, batch in enumerate(batches(case, 0, 3)):
+        results.update({f"{iteration}/before/{n}": a.detach().numpy().copy() for n, a in trained.items()})
+        loss, _ = trainer.forward_backward(batch)
+        results.update({f"{iteration}/gradient/{n}": a.grad.numpy().copy() for n, a in trained.items()})
+        trainer.update(loss, iteration).wait()
+        results.update({f"{iteration}/after/{n}": a.detach().numpy().copy() for n, a in trained.items()})
+    np.savez(sys.argv[2], **results)
+
+
+main()

@@ -1,0 +1,22 @@
+"""CASE_FILE, STEPS: train that often on one batch; losses and arrays."""
+
+import sys
+
+import numpy as np
+
+from frameworks.common.case import read_case
+from frameworks.common.data import batches
+from frameworks.pytorch.train import PyTorchTrainer, configure, initial_arrays
+
+
+def main() -> None:
+    case, steps = read_case(sys.argv[1]), int(sys.argv[2])
+    configure(case)
+    (batch,) = batches(case, 0, 1)
+    trainer = PyTorchTrainer(case, initial_arrays(case))
+    losses = [trainer.step(batch, iteration).wait() for iteration in range(steps)]
+    arrays = {f"array/{name}": array.detach().numpy() for name, array in trainer.arrays.items()}
+    np.savez(sys.argv[3], losses=losses, **arrays)
+
+
+main()

@@ -1,0 +1,56 @@
+"""The margin head against the float64 definition."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from dlperf.plan.case import Loss
+from frameworks.common import case as program_case
+from frameworks.common.margin import margin_softmax
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+LOSSES = {
+    "arcface": Loss(kind="arcface", m2=0.5),
+    "cosface": Loss(kind="cosface", m3=0.4),
+    "combined": Loss(kind="combined", m1=1.1, m2=0.3, m3=0.2, scale=32.0),
+    "softmax": Loss(kind="softmax"),
+}
+
+
+def test_losses_and_gradients_are_the_definitions(
+    run_program: Callable[..., dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    """Of random rows, and of rows along their class's weight and against it, where the clamp holds."""
+    random = np.random.default_rng(2)
+    embeddings = random.standard_normal((6, 16)).astype(np.float32)
+    weight = (random.standard_normal((10, 16)) * 0.01).astype(np.float32)
+    labels = np.array([0, 9, 3, 3, 7, 8])
+    # Along an axis, so that the cosines are 1 and -1 exactly.
+    embeddings[4:], weight[7:9] = 0, 0
+    embeddings[4, 5] = embeddings[5, 2] = 2
+    weight[7, 5], weight[8, 2] = 0.5, -0.5
+    inputs = tmp_path / "inputs.npz"
+    as_json = json.dumps({name: loss.model_dump() for name, loss in LOSSES.items()})
+    np.savez(inputs, embeddings=embeddings, weight=weight, labels=labels, losses=as_json)
+
+    found = run_program("head", inputs)
+
+    for name, loss in LOSSES.items():
+        expected = margin_softmax(embeddings, weight, labels, program_case.Loss(**loss.model_dump()))
+        np.testing.assert_allclose(found[f"{name}/loss"], expected.loss, rtol=1e-5)
+        for part in ("embedding_gradient", "weight_gradient"):
+            gradient = getattr(expected, part)
+            # float32 logits up to 64 carry 4e-6, which the softmax makes a relative error of the gradient
+            tolerance = 2e-5 * np.abs(gradient).max()
+            np.testing.assert_allclose(
+                found[f"{name}/{part}"], gradient, rtol=1e-4, atol=tolerance, err_msg=f"{name} {part}"
+            )
