@@ -148,10 +148,12 @@ def cpu_seconds() -> float:
 
 
 def memory(path: Path) -> None:
+    # VmHWM belongs to the program; ru_maxrss would remember this process too.
     program = (
-        "import resource, sys, time; sys.path.insert(0, sys.argv[1]); import parse; from pathlib import Path\n"
+        "import re, sys, time; sys.path.insert(0, sys.argv[1]); import parse; from pathlib import Path\n"
         "start = time.perf_counter(); count = parse.ours(Path(sys.argv[2]), dialect='')\n"
-        "print(count, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+        "status = Path('/proc/self/status').read_text()\n"
+        "print(count, time.perf_counter() - start, int(re.search(r'VmHWM:\\s+(\\d+)', status)[1]) // 1024)"
     )
     here = str(Path(__file__).resolve().parent)
     made = subprocess.run(
