@@ -15,7 +15,7 @@ test: packages lint environments ## Check the style and run every test, training
 	@$(BIN)/pytest
 
 test-fast: .venv/.ready ## Run the tests that take no time (under a minute)
-	@$(BIN)/pytest -m "not slow and not engine" --hypothesis-profile quick
+	@$(BIN)/pytest -n auto -m "not slow and not engine" --hypothesis-profile quick
 
 lint: .venv/.ready ## Check style, types and the direction of imports
 	@$(BIN)/ruff check

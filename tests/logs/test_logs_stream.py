@@ -88,6 +88,7 @@ def test_nothing_of_an_archive_is_written_to_disk(tmp_path: Path) -> None:
         (b"\x28\xb5\x2f\xfd" + b"junk" * 20, "damaged compressed data"),
         (b"PK\x05\x06" + b"\0" * 18, None),
     ],
+    ids=["gzip", "zstd", "zip"],
 )
 def test_damaged_files_are_named(content: bytes, message: str | None, tmp_path: Path) -> None:
     path = tmp_path / "a.log"
