@@ -30,6 +30,9 @@ INHERITED: Final = (
     "ONEFLOW_*",
     "MXNET_*",
     "TORCH_*",
+    "TORCHINDUCTOR_*",
+    "CC",  # torch.compile builds with it
+    "CXX",
     "PYTORCH_*",
     "TRITON_*",
     "OMP_*",

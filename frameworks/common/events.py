@@ -1,7 +1,7 @@
 """Events in MLPerf's logging format, one line each on standard output.
 
 Keys that MLPerf defines carry its meaning (init_start, init_stop, run_start, run_stop, global_batch_size,
-tracked_stats); the rest are ours and listed in docs/events.md.
+tracked_stats); the rest are ours and listed in docs/architecture.md.
 """
 
 import json

@@ -188,7 +188,18 @@ def _onednn_version() -> Optional[str]:
 
 
 def matmul_flops_per_second(case: Case) -> float:
-    """The best of five products of two square float32 matrices."""
+    """The best of five products of two square float32 matrices, n = 2048 on CPU and 8192 on a GPU.
+
+    The matrices are gone from the device before training, so that its peak memory is the training's own.
+    """
+    rate = _best_product(case)
+    if case.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    return rate
+
+
+def _best_product(case: Case) -> float:
     size = {"cpu": 2048, "cuda": 8192}[case.device]
     left, right = (torch.rand(size, size, device=device(case)) for _ in range(2))
     best = float("inf")

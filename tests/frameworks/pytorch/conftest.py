@@ -1,97 +1,12 @@
-"""Run a program of `programs/` in PyTorch's own environment and read the arrays that it writes."""
+"""The tests of this folder run PyTorch."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 import pytest
-
-from dlperf.plan.case import Case, Loss, Measure, Optimizer, Schedule, Topology, Workload
-from dlperf.shipped import shipped_root
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-PROGRAMS = Path(__file__).parent / "programs"
-# One thread waits for no other: on a busy machine two take many times as long.
-THREADS = 1
+from engines import Engine
 
 
 @pytest.fixture
-def run_python(engine_python: Callable[[str], Path]) -> Callable[..., str]:
-    """Run `python ARGUMENTS` with PyTorch, its threads set and the training programs on the path."""
-
-    def run(*arguments: str | Path, threads: int = THREADS) -> str:
-        environment = {**os.environ, "PYTHONPATH": str(shipped_root()), "OMP_NUM_THREADS": str(threads)}
-        command = [str(engine_python("pytorch")), *map(str, arguments)]
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert 0 == done.returncode, done.stderr
-        return done.stdout
-
-    return run
-
-
-@pytest.fixture
-def run_program(run_python: Callable[..., str], tmp_path: Path) -> Callable[..., dict[str, np.ndarray]]:
-    """Run `programs/NAME.py ARGUMENTS OUTPUTS.npz` and give the arrays of OUTPUTS.npz."""
-
-    def run(name: str, *arguments: str | Path) -> dict[str, np.ndarray]:
-        outputs = tmp_path / f"{name}.npz"
-        run_python(PROGRAMS / f"{name}.py", *arguments, outputs)
-        with np.load(outputs) as arrays:
-            return dict(arrays)
-
-    return run
-
-
-@pytest.fixture
-def case_file(tmp_path: Path) -> Callable[..., Path]:
-    """Write a small case and give its path; what the tests change can be set."""
-
-    def write(
-        network: str = "mobilefacenet",
-        head: str = "GDC",
-        *,
-        optimizer: Optimizer | None = None,
-        schedule: Schedule | None = None,
-        dropout: float = 0.0,
-        batch_size: int = 4,
-        options: dict[str, bool] | None = None,
-    ) -> Path:
-        workload = Workload.model_validate(
-            {
-                "experiment": "small",
-                "network": network,
-                "head": head,
-                "embedding_size": 128,
-                "dropout": dropout,
-                "dataset": "emore",
-                "loss": Loss(kind="arcface", m2=0.5),
-                "optimizer": optimizer or Optimizer(),
-                "schedule": schedule or Schedule(learning_rate=0.01),
-            }
-        )
-        case = Case(
-            framework="pytorch",
-            version="2.13.0",
-            workload=workload,
-            parallelism="data",
-            topology=Topology(nodes=1, devices_per_node=1),
-            device="cpu",
-            batch_size_per_device=batch_size,
-            num_classes=50,
-            threads_per_device=THREADS,
-            measure=Measure(warmup_iterations=1, measured_iterations=3),
-            options=options or {},
-        )
-        path = tmp_path / "case.json"
-        path.write_text(case.model_dump_json(), encoding="utf-8")
-        return path
-
-    return write
+def engine() -> Engine:
+    # One thread waits for no other: on a busy machine two take many times as long.
+    return Engine(name="pytorch", version="2.13.0", threads=1)
