@@ -58,10 +58,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankCommand:
-    """The process of one rank: an argument list (never a shell line) and what it adds to the environment."""
+    """A process: an argument list (never a shell line) and what it adds to the environment.
+
+    It drives `devices` places, nearly always one: the next of `Launch.places`, all of one node.
+    """
 
     argv: tuple[str, ...]
     env: dict[str, str]
+    devices: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +102,14 @@ class Adapter(Protocol):
     def options(self) -> type[BaseModel]:
         """The framework's own options, validated; forbid extra keys."""
 
-    def environment(self, version: str, device: DeviceKind) -> EnvironmentSpec:
-        """What must be installed; ValueError with the known versions where `version` cannot run."""
+    def environment(self, version: str, device: DeviceKind, *, parallel: bool = False) -> EnvironmentSpec:
+        """What must be installed; ValueError with the known versions where `version` cannot run.
+
+        `parallel`: for cases of several devices, which may need a library more than one device does.
+        """
 
     def unsupported(self, case: Case) -> str | None:
         """The engine's reason why it cannot run this case at all, known before trying; None if it can."""
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
-        """One command a rank, in the order of `launch.places`."""
+        """The processes of the case, which together drive all of `launch.places`, in their order."""

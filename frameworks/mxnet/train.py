@@ -11,7 +11,7 @@ from frameworks.common import program
 from frameworks.common.case import Case, Rank, rank_from_environment
 from frameworks.common.data import Batch
 from frameworks.common.initial import CLASSIFIER, initial_buffers, initial_classifier, initial_parameters
-from frameworks.common.networks import build, parameters
+from frameworks.common.networks import layers_of, parameters
 from frameworks.common.schedule import learning_rate
 from frameworks.mxnet.head import MarginSoftmax
 from frameworks.mxnet.network import build_network, named_parameters
@@ -53,7 +53,7 @@ class MXNetTrainer:
         """Build the case's graph; `arrays` holds every parameter and buffer by the table's name."""
         mx.random.seed(case.seed)  # dropout
         self._schedule, self._context = case.schedule, context(case)
-        layers = build(case.network, case.head, case.embedding_size, case.dropout)
+        layers = layers_of(case)
         network = build_network(layers, prelu_form(case))
         self._graph = TrainingGraph(network, MarginSoftmax(case.loss, case.num_classes, case.embedding_size))
         self.arrays = named_parameters(self._graph)
@@ -116,7 +116,7 @@ def context(case: Case) -> mx.Context:
 
 def initial_arrays(case: Case) -> Dict[str, np.ndarray]:
     """Every parameter and buffer of a case before the first step."""
-    layers = build(case.network, case.head, case.embedding_size, case.dropout)
+    layers = layers_of(case)
     std, seed = case.classifier_init_std, case.seed
     classifier = initial_classifier(0, case.num_classes, case.embedding_size, std, seed)
     return {**initial_parameters(layers, seed), **initial_buffers(layers), CLASSIFIER: classifier}

@@ -12,7 +12,7 @@ from frameworks.common import program
 from frameworks.common.case import Case, Rank
 from frameworks.common.data import Batch
 from frameworks.common.initial import CLASSIFIER, initial_buffers, initial_classifier, initial_parameters
-from frameworks.common.networks import INPUT_SHAPE, build, parameters
+from frameworks.common.networks import INPUT_SHAPE, layers_of, parameters
 from frameworks.oneflow import blas
 from frameworks.oneflow.head import MarginSoftmax
 from frameworks.oneflow.network import build_network, named_arrays
@@ -115,7 +115,7 @@ class OneFlowTrainer:
 
 def make_module(case: Case, arrays: Dict[str, np.ndarray]) -> TrainingModule:
     """The case's module on its device, holding the values of `arrays`."""
-    layers = build(case.network, case.head, case.embedding_size, case.dropout)
+    layers = layers_of(case)
     head = MarginSoftmax(case.loss, case.num_classes, case.embedding_size)
     module = TrainingModule(build_network(layers), head).to(device(case))
     with flow.no_grad():
@@ -126,7 +126,7 @@ def make_module(case: Case, arrays: Dict[str, np.ndarray]) -> TrainingModule:
 
 def _spared(case: Case) -> List[str]:
     """Names of the parameters that do not decay."""
-    layers = build(case.network, case.head, case.embedding_size, case.dropout)
+    layers = layers_of(case)
     return [spec.name for spec in parameters(layers) if spec.kind in case.optimizer.no_decay]
 
 
@@ -142,7 +142,7 @@ def device(case: Case) -> flow.device:
 
 def initial_arrays(case: Case) -> Dict[str, np.ndarray]:
     """Every parameter and buffer of a case before the first step."""
-    layers = build(case.network, case.head, case.embedding_size, case.dropout)
+    layers = layers_of(case)
     std, seed = case.classifier_init_std, case.seed
     classifier = initial_classifier(0, case.num_classes, case.embedding_size, std, seed)
     return {**initial_parameters(layers, seed), **initial_buffers(layers), CLASSIFIER: classifier}

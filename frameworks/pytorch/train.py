@@ -12,7 +12,7 @@ from frameworks.common.case import Case, Rank, rank_from_environment
 from frameworks.common.data import Batch
 from frameworks.common.initial import CLASSIFIER, initial_buffers, initial_classifier, initial_parameters
 from frameworks.common.loop import FinishedStep
-from frameworks.common.networks import build, parameters
+from frameworks.common.networks import layers_of, parameters
 from frameworks.common.schedule import learning_rate
 from frameworks.pytorch.head import MarginSoftmax
 from frameworks.pytorch.network import build_network, named_arrays
@@ -61,7 +61,7 @@ class PyTorchTrainer:
         """Build the case's module; `arrays` holds every parameter and buffer by the table's name."""
         torch.manual_seed(case.seed)  # dropout
         self._case, self._device = case, device(case)
-        layers = build(case.network, case.head, case.embedding_size, case.dropout)
+        layers = layers_of(case)
         head = MarginSoftmax(case.loss, case.num_classes, case.embedding_size)
         memory_format = torch.channels_last if uses_channels_last(case) else torch.contiguous_format
         module = TrainingModule(build_network(layers), head, memory_format)
@@ -149,7 +149,7 @@ def make_trainer(case: Case, _rank: Rank) -> PyTorchTrainer:
 
 def initial_arrays(case: Case) -> Dict[str, np.ndarray]:
     """Every parameter and buffer by the table's name, from the case's seed."""
-    layers = build(case.network, case.head, case.embedding_size, case.dropout)
+    layers = layers_of(case)
     arrays = {**initial_parameters(layers, case.seed), **initial_buffers(layers)}
     arrays[CLASSIFIER] = initial_classifier(
         0, case.num_classes, case.embedding_size, case.classifier_init_std, case.seed

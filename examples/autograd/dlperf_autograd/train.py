@@ -18,7 +18,7 @@ from frameworks.common.initial import (
 )
 from frameworks.common.loop import FinishedStep
 from frameworks.common.margin import COSINE_LIMIT, has_angular_margin
-from frameworks.common.networks import build
+from frameworks.common.networks import layers_of
 from frameworks.common.schedule import learning_rate
 
 
@@ -27,7 +27,7 @@ class AutogradTrainer:
 
     def __init__(self, case, arrays, buffers):
         self.case, self.arrays, self.buffers = case, arrays, buffers
-        self.layers = build(case.network, case.head, case.embedding_size, case.dropout)
+        self.layers = layers_of(case)
         self.momentum = {name: numpy.zeros_like(array) for name, array in arrays.items()}
         self.loss_and_gradients = value_and_grad(self.loss)
 
@@ -69,7 +69,7 @@ def margin_softmax(embeddings, weight, labels, loss):
 
 def make_trainer(case, _rank):
     """A trainer with the initial weights of the case's seed, the same in every framework."""
-    layers = build(case.network, case.head, case.embedding_size, case.dropout)
+    layers = layers_of(case)
     arrays = initial_parameters(layers, case.seed)
     std = case.classifier_init_std
     arrays[CLASSIFIER] = initial_classifier(0, case.num_classes, case.embedding_size, std, case.seed)

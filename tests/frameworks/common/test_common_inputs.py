@@ -18,7 +18,7 @@ from frameworks.common.align_inputs import align_inputs
 from frameworks.common.case import Schedule, case_from_dict, rank_from_environment, read_case
 from frameworks.common.data import BATCHES, batches, endless_batches
 from frameworks.common.events import PREFIX, EventLog
-from frameworks.common.networks import buffers, build, parameters
+from frameworks.common.networks import buffers, layers_of, parameters
 from frameworks.common.schedule import learning_rate
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def test_an_event_is_one_line_of_json_with_the_rank() -> None:
 
 def test_alignment_inputs_hold_all_arrays_and_come_back(tmp_path: Path) -> None:
     case = case_from_dict(CASE)
-    layers = build(case.network, case.head, case.embedding_size, case.dropout)
+    layers = layers_of(case)
     path = tmp_path / "inputs.npz"
     np.savez(path, **align_inputs(case, 2))
 
