@@ -55,10 +55,10 @@ class FinishedStep:
 class Trainer(Protocol):
     """What `frameworks/<framework>/train.py` builds from a case.
 
-    `step` counts its parts with `phases`, which are off while steps are measured.
+    `step` counts its parts with `phases`, which are off while steps are measured; None: it cannot tell them.
     """
 
-    phases: Phases
+    phases: Optional[Phases]
 
     def start_window(self) -> None:
         """Drain the device; the next step starts a window."""
@@ -96,6 +96,8 @@ def _window(trainer: Trainer, batches: Iterator[Batch], iterations: range) -> "I
 
 def profile(trainer: Trainer, case: Case, batches: Iterator[Batch], log: EventLog) -> None:
     """Train some more iterations, behind the measured ones, and print where their time goes."""
+    if trainer.phases is None:
+        return
     first = case.warmup_iterations + case.measured_iterations
     count = min(PROFILED_ITERATIONS, case.measured_iterations)
     trainer.start_window()
