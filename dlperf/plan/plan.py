@@ -97,7 +97,9 @@ def make_plan(sweep: Sweep, *, adapters: Mapping[str, Adapter], machine: Machine
     for cell in cells(file, sweep.experiments, versions=versions):
         adapter = adapters[cell.framework.name]
         case = _case(cell, sweep, adapter=adapter, device=device, cores=machine.cores)
-        planned.append(_judged(case, cell, adapter=adapter, machine=machine))
+        planned.append(
+            _judged(case, cell, adapter=adapter, machine=machine, oversubscribe=file.oversubscribe)
+        )
         if cell.framework.python:
             interpreters[str(cell.framework)] = str(Path(cell.framework.python).expanduser().absolute())
     runnable = [item.case for item in planned if item.status is PlanStatus.RUNNABLE]
@@ -140,20 +142,25 @@ def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, cor
     )
 
 
-def _judged(case: Case, cell: Cell, *, adapter: Adapter, machine: Machine) -> PlannedCase:
+def _judged(
+    case: Case, cell: Cell, *, adapter: Adapter, machine: Machine, oversubscribe: bool
+) -> PlannedCase:
     if cell.why is not None:
         return PlannedCase(case=case, status=PlanStatus.EXCLUDED, reason=cell.why)
     reason = adapter.unsupported(case)
     if reason is not None:
         return PlannedCase(case=case, status=PlanStatus.UNSUPPORTED, reason=reason)
-    reason = lacking(case, machine) or _no_environment(cell, adapter=adapter, device=case.device)
+    reason = lacking(case, machine, oversubscribe=oversubscribe) or _no_environment(case, cell, adapter)
     if reason is not None:
         return PlannedCase(case=case, status=PlanStatus.UNAVAILABLE, reason=reason)
     return PlannedCase(case=case, status=PlanStatus.RUNNABLE)
 
 
-def lacking(case: Case, machine: Machine) -> str | None:
-    """What this one machine lacks to run the case; None where it lacks nothing."""
+def lacking(case: Case, machine: Machine, *, oversubscribe: bool = False) -> str | None:
+    """What this one machine lacks to run the case; None where it lacks nothing.
+
+    `oversubscribe` lets devices of a CPU share cores.
+    """
     topology = case.topology
     if topology.nodes > 1:
         return f"needs {topology.nodes} nodes; this is one machine"
@@ -161,17 +168,20 @@ def lacking(case: Case, machine: Machine) -> str | None:
         needed = f"{topology.devices_per_node} GPU{'s' if topology.devices_per_node > 1 else ''}"
         return f"needs {needed}; this machine has {len(machine.gpus) or 'none'}"
     threads = topology.devices_per_node * case.threads_per_device
-    if case.device == "cpu" and threads > machine.cores:
-        return f"needs {threads} CPU cores, one a thread; this machine has {machine.cores}"
+    if case.device == "cpu" and threads > machine.cores and not oversubscribe:
+        return (
+            f"needs {threads} CPU cores, one a thread; this machine has {machine.cores} "
+            "('oversubscribe: true' in the sweep lets devices share them)"
+        )
     return None
 
 
-def _no_environment(cell: Cell, *, adapter: Adapter, device: DeviceKind) -> str | None:
+def _no_environment(case: Case, cell: Cell, adapter: Adapter) -> str | None:
     """Why the version has no environment on this device; loading refused versions that have none at all."""
     if cell.framework.python:
         return None
     try:
-        adapter.environment(str(cell.framework.version), device)
+        adapter.environment(case.version, case.device, parallel=case.topology.world_size > 1)
     except ValueError as error:
         return str(error)
     return None

@@ -52,6 +52,7 @@ class Runner:
     limits: Limits
     interrupts: Interrupts
     progress: Progress
+    port: int | None = None  # where the ranks of a case meet; None: a free one for each run
 
     def run(
         self, case: Case, *, repeat: int, folder: Path, adapter: Adapter, environment: Environment
@@ -69,7 +70,7 @@ class Runner:
             python=environment.python,
             folder=folder,
             limits=self.limits,
-            port=free_port(),
+            port=self.port or free_port(),
         )
         _write(folder / CASE_NAME, case)
         _write(folder / ENVIRONMENT_NAME, run_environment(environment, launch))

@@ -123,7 +123,8 @@ class Scheduler:
         )
 
     def _environment(self, case: Case) -> Environment | EnvironmentUnavailable:
-        key = f"{case.framework}=={case.version} on {case.device}"
+        several = " with several devices" if case.topology.world_size > 1 else ""
+        key = f"{case.framework}=={case.version} on {case.device}{several}"
         if key not in self._environments:
             self._environments[key] = self._made_environment(case)
         return self._environments[key]

@@ -28,8 +28,9 @@ class AutogradAdapter:
     versions = ("1.8.0",)
     options = AutogradOptions
 
-    def environment(self, version: str, device: DeviceKind) -> EnvironmentSpec:
+    def environment(self, version: str, device: DeviceKind, *, parallel: bool = False) -> EnvironmentSpec:
         """What must be installed, to the last digit: another set of packages is another environment."""
+        del parallel  # it trains on one device alone
         if version not in self.versions or device != "cpu":
             raise ValueError(f"autograd runs on cpu, in version {', '.join(self.versions)}")
         return EnvironmentSpec(
