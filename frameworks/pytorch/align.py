@@ -67,7 +67,7 @@ class PyTorchAlign:
 def main() -> None:
     """Align in float32, or in the dtype that the fourth argument names."""
     dtype = getattr(torch, sys.argv[4]) if len(sys.argv) > 4 else torch.float32  # noqa: PLR2004
-    align.run(lambda case, inputs: PyTorchAlign(case, inputs, dtype))
+    align.run(lambda case, _rank, inputs: PyTorchAlign(case, inputs, dtype))
 
 
 if __name__ == "__main__":
