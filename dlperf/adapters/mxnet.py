@@ -85,7 +85,13 @@ class MXNetAdapter:
     versions = tuple(_PYTHONS)
     options = MXNetOptions
 
-    def environment(self, version: str, device: DeviceKind) -> EnvironmentSpec:
+    def environment(
+        self,
+        version: str,
+        device: DeviceKind,
+        *,
+        parallel: bool = False,  # noqa: ARG002 - not built yet
+    ) -> EnvironmentSpec:
         """What must be installed; ValueError with the known versions where `version` cannot run."""
         _refuse_unknown(version, device)
         distribution = "mxnet" if device == "cpu" else _CUDA_DISTRIBUTION
