@@ -6,7 +6,7 @@ import numpy as np
 
 from frameworks.common import align
 from frameworks.common.align import Arrays, Inputs
-from frameworks.common.case import Case
+from frameworks.common.case import Case, Rank
 from frameworks.common.data import Batch
 from frameworks.common.networks import BATCH_NORM_MOMENTUM, layers_of, map_sides
 from frameworks.oneflow.network import named_arrays
@@ -21,7 +21,7 @@ class OneFlowAlign:
     graph made of its own shows in the parameters after the step.
     """
 
-    def __init__(self, case: Case, inputs: Inputs) -> None:
+    def __init__(self, case: Case, _rank: Rank, inputs: Inputs) -> None:
         arrays = {**inputs.parameters, **inputs.buffers}
         self._gradients = eager_gradients(case, arrays, inputs.batches[0])
         self._trainer = OneFlowTrainer(case, arrays)
