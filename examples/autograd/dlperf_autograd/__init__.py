@@ -46,6 +46,8 @@ class AutogradAdapter:
         """What is known before trying; the report prints it where a number would stand."""
         if case.topology.world_size > 1:
             return "Autograd has no communication between processes"
+        if case.parallelism != "data" or case.workload.batch_norm != "batch":
+            return "this program trains all classes, and BatchNorm by the batch's statistics"
         if case.precision != "fp32":
             return f"this program trains in fp32, not {case.precision}"
         if case.workload.head == "E" and case.workload.dropout > 0:
