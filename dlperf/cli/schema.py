@@ -16,6 +16,8 @@ _MODELS = {
     "result": ("dlperf.results.schema", "RunResult"),
     "environment": ("dlperf.results.environment", "RunEnvironment"),
     "import": ("dlperf.results.schema", "Imported"),
+    "baseline": ("dlperf.compare.side", "Side"),
+    "qualification": ("dlperf.compare.qualification", "Qualification"),
     "published": ("dlperf.results.published", "PublishedData"),
 }
 
@@ -25,7 +27,8 @@ Examples:
   dlperf schema
 
 NAME is `sweep` or `experiment` (YAML that people write), `case` (case.json), `plan` (plan.lock.json),
-`result` (result.json), `environment` (environment.json), `import` (import.json) or `published`
+`result` (result.json), `environment` (environment.json), `import` (import.json),
+`baseline` (of `dlperf baseline save`), `qualification` (of `dlperf qualify`) or `published`
 (the data.json of published results)."""
 
 
