@@ -34,6 +34,8 @@ COMMANDS: dict[str, Entry] = {
     "plan": Entry("plan", "Show what a sweep would run, and run nothing."),
     "report": Entry("report", "Write the comparison as a Markdown document with charts."),
     "compare": Entry("compare", "Say what became slower, faster or stayed the same."),
+    "gate": Entry("gate", "Run a sweep and fail where something became slower."),
+    "qualify": Entry("qualify", "Measure the noise of this machine by A/A runs."),
     "baseline": Entry("baseline", "Save results as a named baseline; list and show baselines."),
     "results": Entry("results", "List results as a table, JSON or CSV."),
     "show": Entry("show", "Show one case: figures of every run, environment, status."),

@@ -23,6 +23,7 @@ from dlperf.running.locks import results_folder, whole_machine
 from dlperf.running.runner import Runner
 from dlperf.running.scheduler import Scheduler, must_fit, pending_runs, stored_results
 from dlperf.running.transports.local import LocalTransport
+from dlperf.running.watched import watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from dlperf.plan.plan import Plan
     from dlperf.running.progress import Progress
     from dlperf.running.scheduler import StoredResult
+    from dlperf.running.sentinel import BlockWatch
 
 EXIT_OK, EXIT_SOME_FAILED = 0, 3
 
@@ -54,6 +56,31 @@ def run_sweep(
         Interrupted: a signal; what is done is stored and nothing is left running.
         DlperfError: wrong input, or the infrastructure failed.
     """
+    plan, stored = make_runs(
+        whole, folder, selected=selected, retry_failed=retry_failed, wait=wait, port=port
+    )
+    if as_json:
+        click.echo(_as_json(plan, stored, folder), nl=False)
+    else:
+        click.echo(_summary(plan, stored, folder, again=again), nl=False)
+    good = all(item.result.status is Status.OK for item in stored)
+    return EXIT_OK if good and stored and len(stored) == len(plan.runs) else EXIT_SOME_FAILED
+
+
+def make_runs(
+    whole: Plan,
+    folder: Path,
+    *,
+    selected: Callable[[Plan], Plan],
+    retry_failed: bool,
+    wait: bool,
+    port: int | None,
+    watch: Callable[[Plan, Path], BlockWatch] | None = None,
+) -> tuple[Plan, tuple[StoredResult, ...]]:
+    """Freeze the plan in `folder` and make the selected runs that are missing; those and all their results.
+
+    `watch` makes what measures the machine itself around each block; raises as `run_sweep`.
+    """
     interrupts = Interrupts(say=_say)
     with interrupts.taken(), results_folder(folder):
         plan = selected(freeze(whole, folder))
@@ -69,17 +96,17 @@ def run_sweep(
             scheduler.prepare(runs)
             with whole_machine(wait=wait, say=progress.message):
                 progress.planned(total=len(plan.runs), done=len(plan.runs) - len(runs))
+                runner = _runner(plan, interrupts, progress, port=port)
+                block_watch = None if watch is None else watch(plan, folder)
+                if block_watch is not None:
+                    runner = watched(runner, block_watch)
                 try:
-                    scheduler.run(runs, runner=_runner(plan, interrupts, progress, port=port))
+                    scheduler.run(runs, runner=runner)
                 finally:
                     progress.finished()
-    stored = stored_results(plan, results=folder)
-    if as_json:
-        click.echo(_as_json(plan, stored, folder), nl=False)
-    else:
-        click.echo(_summary(plan, stored, folder, again=again), nl=False)
-    good = all(item.result.status is Status.OK for item in stored)
-    return EXIT_OK if good and stored and len(stored) == len(plan.runs) else EXIT_SOME_FAILED
+                if block_watch is not None:
+                    block_watch.finished()
+    return plan, stored_results(plan, results=folder)
 
 
 def _runner(plan: Plan, interrupts: Interrupts, progress: Progress, *, port: int | None) -> Runner:

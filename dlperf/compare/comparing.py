@@ -68,9 +68,18 @@ def compare(baseline: Side, candidate: Side, *, settings: Settings | None = None
         baseline=baseline.label,
         candidate=candidate.label,
         rows=tuple(rows),
-        new=matched.only_candidate,
+        new=(*matched.only_candidate, *_first_time(matched.pairs)),
         notes=tuple(_notes(baseline, candidate, rows, settings)),
     )
+
+
+def _first_time(pairs: Sequence[Pair]) -> list[SideCase]:
+    """Cases that only the candidate tried."""
+    return [
+        pair.candidate
+        for pair in pairs
+        if pair.baseline.status in _NEVER_TRIED and pair.candidate.status is Status.OK
+    ]
 
 
 def _of_metric(pairs: Sequence[Pair], metric: Metric, settings: Settings) -> list[Finding]:
@@ -101,7 +110,7 @@ def _untested(pair: Pair, metric: Metric, settings: Settings) -> Finding | Contr
     """What can be said without a test, else what is to be tested; None: neither side has the metric."""
     before, after = pair.baseline.figure(metric), pair.candidate.figure(metric)
     if before is None:
-        return None  # nothing to fall behind
+        return _without_baseline(pair) if metric is settings.metrics[0] else None
     if after is None:
         only_once = metric is settings.metrics[0] or pair.candidate.status is Status.OK
         return _missing(pair.baseline, pair.candidate, metric=metric) if only_once else None
@@ -126,6 +135,22 @@ def _untested(pair: Pair, metric: Metric, settings: Settings) -> Finding | Contr
         reason = f"{counts} good runs; a verdict takes {FEWEST_RUNS} on each side"
         return replace(finding, verdict=Verdict.INCONCLUSIVE, reason=reason)
     return contrast(*values)
+
+
+_NEVER_TRIED = frozenset({Status.UNSUPPORTED, Status.NOT_MEASURED})
+
+
+def _without_baseline(pair: Pair) -> Finding | None:
+    """A baseline that failed is missing; one that nobody tried has nothing to fall behind."""
+    before = pair.baseline
+    if before.status in _NEVER_TRIED:
+        return None
+    return replace(
+        _missing(before, pair.candidate),
+        reason=f"the baseline has no figure: {before.status.value}"
+        + (f": {before.reason}" if before.reason else ""),
+        figures=(None, pair.candidate.figure(MEASURED[0])),
+    )
 
 
 def _judged(pair: Pair, metric: Metric, judged: Judged, floor: float | None) -> Finding:

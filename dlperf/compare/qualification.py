@@ -89,11 +89,17 @@ def _key(one: SideCase) -> tuple[str, str, str]:
     return (cell_name(one), one.case.framework, one.hardware)
 
 
-def qualify(side: Side, *, splits: int = SPLITS, seed: int = 0) -> Qualification:
+def qualify(side: Side, *, runs: int = 5, splits: int = SPLITS, seed: int = 0) -> Qualification:
     """Measure the noise of a side, and how often the comparison calls it a regression.
 
     The runs of a case are taken two by two in their order; each two are a block of an A/A comparison, whose
     sides are drawn anew for each split. Splits share their runs: more of them make the rate finer, not surer.
+
+    Args:
+        side: at least 2 x `FEWEST_RUNS` good runs a case.
+        runs: that a side of a comparison will have; the noise floor is for so many.
+        splits: into two sides.
+        seed: of the draw.
 
     Raises:
         UserError: no case has runs for `FEWEST_RUNS` blocks.
@@ -106,7 +112,6 @@ def qualify(side: Side, *, splits: int = SPLITS, seed: int = 0) -> Qualification
         )
     draw = random.Random(seed)  # noqa: S311 - no secret
     alarms = sum(_raises_alarm(blocks, draw) for _ in range(splits))
-    runs = min(len(values) for _, values in usable)
     return Qualification(
         dlperf_version=__version__,
         created_at=side.created_at,

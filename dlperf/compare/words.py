@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dlperf.compare.finding import Finding, Findings
     from dlperf.compare.metrics import Metric
     from dlperf.compare.side import SideCase
+    from dlperf.plan.case import Case
 
 HEADINGS = (
     "case", "framework", "metric", "baseline", "candidate", "change", "95 % interval", "smallest that counts",
@@ -23,7 +24,11 @@ NUMBERS = frozenset({"baseline", "candidate", "change", "smallest that counts", 
 
 def cell_name(one: SideCase) -> str:
     """What a case is asked to do, without who does it: `y1_emore data 1n1g b128 c85742 fp32`."""
-    case = one.case
+    return cell_name_of(one.case)
+
+
+def cell_name_of(case: Case) -> str:
+    """As `cell_name`."""
     ratio = f"{case.sample_ratio:g}" if case.sample_ratio is not None else ""
     return (
         f"{case.workload.experiment} {case.parallelism}{ratio} {case.topology} "
