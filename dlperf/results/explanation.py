@@ -12,6 +12,7 @@ from dlperf.logs.dialects.registry import choose_dialects
 from dlperf.logs.events import TRAIN, WARMUP
 from dlperf.results import method_2021
 from dlperf.results.extract import extract
+from dlperf.results.steadiness import PAUSE, UNSTEADY
 from dlperf.results.imported import imported_log, measure, parse_imported
 
 if TYPE_CHECKING:
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
     from dlperf.results.store import StoredRun
 
 _OWN_RULE = "all steps behind the warm-up iterations of the case"
-_KINDS = {WARMUP: "warm-up", "other": "outside the method's window"}
+_KINDS = {
+    WARMUP: "warm-up",
+    "other": "outside the method's window",
+    UNSTEADY: "before the steady state",
+    PAUSE: "a pause",
+}
 # Twice made from the same log, a figure is the same to the last bit; another dlperf may round another way.
 _SAME = 1e-9
 

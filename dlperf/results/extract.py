@@ -21,6 +21,7 @@ from dlperf.results.imported import extract_imported, read_import
 from dlperf.results.logfiles import log_files, read_lines
 from dlperf.results.outcome import read_outcome
 from dlperf.results.schema import Engine, RunFigures, RunResult, Status
+from dlperf.results.steadiness import in_steady_state
 from dlperf.results.statistics import quantile, samples_per_second
 from dlperf.results.verdict import judge
 
@@ -60,6 +61,9 @@ def extract(folder: Path) -> Extracted:
     events = _events(folder)
     steps = read_steps(events.get(0, ()))
     verdict = judge(case, steps=steps, outcome=outcome, folder=folder)
+    steadiness = None
+    if verdict.status is Status.OK:
+        steps, steadiness, verdict = in_steady_state(steps, verdict)
     result = RunResult(
         dlperf_version=__version__,
         case=case,
@@ -72,6 +76,7 @@ def extract(folder: Path) -> Extracted:
         nodes=outcome.hosts if outcome else (),
         figures=_figures(steps, events) if verdict.status is Status.OK else None,
         engine=_engine(events.get(0, ())),
+        steadiness=steadiness,
     )
     return Extracted(result=result, steps=steps)
 
