@@ -37,6 +37,7 @@ COMMANDS: dict[str, Entry] = {
     "gate": Entry("gate", "Run a sweep and fail where something became slower."),
     "qualify": Entry("qualify", "Measure the noise of this machine by A/A runs."),
     "baseline": Entry("baseline", "Save results as a named baseline; list and show baselines."),
+    "history": Entry("history", "Show one case over versions or dates, and where it changed."),
     "results": Entry("results", "List results as a table, JSON or CSV."),
     "show": Entry("show", "Show one case: figures of every run, environment, status."),
     "explain": Entry("explain", "Show how a figure came about, or why there is none."),
