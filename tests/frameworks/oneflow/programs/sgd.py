@@ -13,7 +13,7 @@ import oneflow as flow
 from oneflow import nn
 
 from frameworks.common.case import Optimizer, Schedule, read_case
-from frameworks.oneflow.optimizer import Momentum, make_optimizer, make_schedule
+from frameworks.oneflow.optimizer import Momentum, Share, add_optimizers
 
 
 class Model(nn.Module):
@@ -41,10 +41,12 @@ class Graph(nn.Graph):
     (docs/engines/oneflow.md). With the product a step takes some milliseconds, as small as the model is.
     """
 
-    def __init__(self, model: nn.Module, optimizer: flow.optim.SGD, schedule: Schedule) -> None:
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer, schedule: Schedule, shares: list[Share]
+    ) -> None:
         super().__init__()
         self.model = model
-        self.add_optimizer(optimizer, lr_sch=make_schedule(optimizer, schedule))
+        add_optimizers(self, optimizer, schedule, shares)
 
     def build(self, x: flow.Tensor, ballast: flow.Tensor) -> tuple[flow.Tensor, flow.Tensor]:
         loss = self.model(x)
@@ -57,8 +59,8 @@ BALLAST = 1024
 
 def trained(optimizer: Optimizer, schedule: Schedule, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     model = Model(inputs["weight"], inputs["bias"])
-    made = make_optimizer(optimizer, schedule, decayed=[model.weight], others=[model.bias])
-    graph = Graph(model, made, schedule)
+    shares = [Share([model.weight], optimizer.weight_decay), Share([model.bias], 0.0)]
+    graph = Graph(model, optimizer, schedule, shares)
     rows = [flow.tensor(row) for row in inputs["x"]]
     ballast = flow.ones(BALLAST, BALLAST)
     graph._compile(rows[0], ballast)
@@ -75,7 +77,7 @@ def trained(optimizer: Optimizer, schedule: Schedule, inputs: dict[str, np.ndarr
 def rates(schedule: Schedule, steps: int) -> np.ndarray:
     model = Slope()
     plain = Optimizer("sgd", momentum=0.0, weight_decay=0.0, decay="coupled", no_decay=())
-    graph = Graph(model, make_optimizer(plain, schedule, decayed=[model.weight], others=[]), schedule)
+    graph = Graph(model, plain, schedule, [Share([model.weight], 0.0)])
     found, ballast = [], flow.ones(BALLAST, BALLAST)
     for _ in range(steps):
         before = float(model.weight.numpy()[0])
