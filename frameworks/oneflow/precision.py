@@ -15,10 +15,17 @@ def network_dtype(case: Case) -> flow.dtype:
     return {"fp32": flow.float32, "fp16": flow.float16, "bf16": flow.bfloat16}[case.precision]
 
 
-def scale_loss(graph: flow.nn.Graph, case: Case) -> None:
-    """Let OneFlow scale the loss of an fp16 case, and skip the steps whose gradients are no numbers.
+# Of Partial FC, in fp16: as far from the small end of float16 as from the large one for gradients near 1e-3.
+_FIXED_SCALE = 1024.0
 
-    float16 ends at 6e-8; bfloat16 reaches as far down as float32.
+
+def scale_loss(graph: flow.nn.Graph, case: Case) -> None:
+    """Let OneFlow scale the loss of an fp16 case; bfloat16 reaches as far down as float32.
+
+    It finds the scale itself, and skips the steps whose gradients are no numbers. With Partial FC the scale
+    is fixed: to look for such gradients OneFlow makes that of the classifier a whole one, without a word, and
+    its momentum then moves every row.
     """
     if case.precision == "fp16":
-        graph.set_grad_scaler(flow.amp.GradScaler())
+        fixed = case.parallelism == "partial_fc"
+        graph.set_grad_scaler(flow.amp.StaticGradScaler(_FIXED_SCALE) if fixed else flow.amp.GradScaler())

@@ -15,7 +15,6 @@ from dlperf.adapters.registry import load_adapters
 from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
 from frameworks.common.case import COLLECTIVE_SECONDS
 
-
 TWO = Topology(nodes=1, devices_per_node=2)
 SAMPLED_ON_CUDA = {"parallelism": "partial_fc", "sample_ratio": 0.1, "device": "cuda"}
 

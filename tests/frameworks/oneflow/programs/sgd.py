@@ -1,7 +1,7 @@
-"""CASE_FILE, INPUTS.npz: the case's optimizer in a graph on mean((x weight + bias)^2), one row of `x` a step.
+"""CASE_FILE, INPUTS.npz, LOSS (`plain` or `scaled`): the case's optimizer in a graph, one row of `x` a step.
 
-`weight` decays and `bias` does not. Arrays: both after every step; the rate that the compiled schedule gave
-each step, found from a parameter whose gradient is 1.
+The loss is mean((x weight + bias)^2); `weight` decays and `bias` does not. Arrays: both after every step; the
+rate that the compiled schedule gave each step, found from a parameter whose gradient is 1.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import numpy as np
 import oneflow as flow
 from oneflow import nn
 
-from frameworks.common.case import Optimizer, Schedule, read_case
+from frameworks.common.case import Case, Optimizer, Schedule, read_case
 from frameworks.oneflow.optimizer import Momentum, Share, add_optimizers
+from frameworks.oneflow.precision import scale_loss
 
 
 class Model(nn.Module):
@@ -57,10 +58,13 @@ class Graph(nn.Graph):
 BALLAST = 1024
 
 
-def trained(optimizer: Optimizer, schedule: Schedule, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def trained(case: Case, inputs: dict[str, np.ndarray], *, scaled: bool) -> dict[str, np.ndarray]:
+    optimizer, schedule = case.optimizer, case.schedule
     model = Model(inputs["weight"], inputs["bias"])
     shares = [Share([model.weight], optimizer.weight_decay), Share([model.bias], 0.0)]
     graph = Graph(model, optimizer, schedule, shares)
+    if scaled:
+        scale_loss(graph, case._replace(precision="fp16"))
     rows = [flow.tensor(row) for row in inputs["x"]]
     ballast = flow.ones(BALLAST, BALLAST)
     graph._compile(rows[0], ballast)
@@ -90,8 +94,8 @@ def main() -> None:
     case = read_case(sys.argv[1])
     with np.load(sys.argv[2]) as arrays:
         inputs = dict(arrays)
-    results = trained(case.optimizer, case.schedule, inputs)
-    np.savez(sys.argv[3], rates=rates(case.schedule, len(inputs["x"])), **results)
+    results = trained(case, inputs, scaled=sys.argv[3] == "scaled")
+    np.savez(sys.argv[-1], rates=rates(case.schedule, len(inputs["x"])), **results)
 
 
 main()
