@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dlperf.report.markdown import Column, Markdown, Table, code
-from dlperf.report.numbers import factor, giga, mebibytes, percent, plural, rate, span
+from dlperf.report.numbers import NOT_KNOWN, factor, giga, mebibytes, percent, plural, rate, span
 from dlperf.results.planned import NOT_YET
 from dlperf.results.schema import Status
 from dlperf.results.statistics import ratio_interval
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from dlperf.results.store import StoredRun
 
 ABSENT = "not in the sweep"
-NOT_KNOWN = "not known"
 # A ratio that may be ten times as large is not known at all.
 WIDEST_RATIO = 10.0
 _WORDS = {

@@ -179,6 +179,12 @@ def _import_run(
     repeat = (
         described.repeat if described.repeat is not None and imported.run == 0 else max(known, default=0) + 1
     )
+    for number, other in known.items():
+        if other.not_known != imported.not_known:
+            raise UserError(
+                f"{staged.name}: not known of it: {', '.join(imported.not_known)}; of repeat {number} of its case "
+                f"({other.source}): {', '.join(other.not_known)}; tell the same of both (--set, --map)"
+            )
     if repeat in known:
         raise UserError(
             f"{staged.name}: repeat {repeat} of this case was imported from {known[repeat].source}; "

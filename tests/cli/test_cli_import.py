@@ -50,6 +50,23 @@ def test_a_tree_of_2021_becomes_results(logs: Path) -> None:
     assert [("1n1g", 2), ("1n8g", 2)] == [(case["topology"], case["runs_ok"]) for case in cases]
 
 
+def test_what_nobody_knows_of_a_run_is_shown_as_not_known(logs: Path) -> None:
+    assert 0 == run("import", logs, *TOLD).exit_code
+    cases = json.loads(run("results", "--format", "json").stdout)
+    assert [(None, "data, measured_iterations, seed, threads_per_device")] * 2 == [
+        (case["threads_per_device"], case["not_known"]) for case in cases
+    ]
+    shown = run("show", cases[0]["case_id"]).stdout
+    assert "threads a device  not known" in " ".join(shown.split("\n")).replace("   ", "  ")
+    assert "face_emore (data not known)" in shown
+    assert "20 warm-up, measured: not known" in shown
+    report = run("report", "results/imported").stdout
+    assert "(synthetic)" not in report
+    assert "face_emore (data not known)" in report
+    assert "- threads a device: not known" in report
+    assert "| threads a device | not known " in report
+
+
 def test_both_methods_are_named_in_the_report_and_never_mixed(logs: Path) -> None:
     assert 0 == run("import", logs, *TOLD).exit_code
     assert 0 == run("import", logs, *TOLD, "--method", "dlperf-2021").exit_code

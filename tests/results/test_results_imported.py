@@ -183,7 +183,7 @@ def test_the_result_says_where_it_comes_from_and_the_folder_holds_the_log(tmp_pa
         done.result.imported.source, done.result.imported.sha256, done.result.imported.dialect,
         done.result.imported.method,
     )  # fmt: skip
-    assert ("threads_per_device",) == done.result.imported.not_known
+    assert ("data", "measured_iterations", "seed", "threads_per_device") == done.result.imported.not_known
     assert path.read_bytes() == (done.folder / "logs/imported.log").read_bytes()
     assert "r3" == done.folder.name
     assert ("1n8g", 64, "fp32", "cuda") == (
@@ -221,6 +221,13 @@ def test_another_log_with_the_same_repeat_is_refused(tmp_path: Path) -> None:
         UserError, match=r"repeat 1 of this case was imported from .*; give another with --set repeat=N"
     ):
         imported(other, instructions(tmp_path))
+
+
+def test_runs_of_which_more_is_known_do_not_stand_beside_a_placeholder(tmp_path: Path) -> None:
+    imported(oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(60)), instructions(tmp_path))
+    other = oneflow_log(tmp_path / "1n1g/r100_b64_fp32_2.log", rates(61))
+    with pytest.raises(UserError, match=r"not known of it: data, measured_iterations, seed; of repeat 1 of its case \("):
+        imported(other, instructions(tmp_path, threads_per_device="1"))
 
 
 def test_runs_appended_in_one_file_become_repeats(tmp_path: Path) -> None:
