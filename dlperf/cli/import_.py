@@ -90,6 +90,8 @@ def command(
             else:
                 good += 1
                 click.echo(_line(outcome))
+                for warning in outcome.warnings:
+                    click.echo(f"dlperf: {outcome.source}: {warning}", err=True)
     for question, names in questions.items():
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         click.echo(f"dlperf: {names[0]}{more}: {question}", err=True)

@@ -58,12 +58,13 @@ class Instructions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """One run of a log. `is_new` is False where it was there already."""
+    """One run of a log. `is_new` is False where it was there already; `warnings` are of the log."""
 
     source: str
     folder: Path
     result: RunResult
     is_new: bool
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +176,13 @@ def _import_run(
     for repeat, other in known.items():
         if (other.sha256, other.run, other.method) == (imported.sha256, imported.run, imported.method):
             result, _measured = _result(staged, parsed, described.case, repeat, other)
-            return Done(source=staged.name, folder=case_folder / f"r{repeat}", result=result, is_new=False)
+            return Done(
+                source=staged.name,
+                folder=case_folder / f"r{repeat}",
+                result=result,
+                is_new=False,
+                warnings=parsed.warnings,
+            )
     repeat = (
         described.repeat if described.repeat is not None and imported.run == 0 else max(known, default=0) + 1
     )
@@ -200,7 +207,9 @@ def _import_run(
     case_folder.mkdir(parents=True, exist_ok=True)
     target = case_folder / f"r{repeat}"
     folder.rename(target)
-    return Done(source=staged.name, folder=target, result=result, is_new=True)
+    return Done(
+        source=staged.name, folder=target, result=result, is_new=True, warnings=parsed.warnings
+    )
 
 
 def _result(

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,18 @@ def test_what_nobody_knows_of_a_run_is_shown_as_not_known(logs: Path) -> None:
     assert "face_emore (data not known)" in report
     assert "- threads a device: not known" in report
     assert "| threads a device | not known " in report
+
+
+def test_a_compressed_log_that_stops_in_its_middle_is_imported_with_a_warning(logs: Path) -> None:
+    path = logs / "1n1g/r100_b64_fp32_1.log"
+    packed = gzip.compress(path.read_bytes())
+    (logs / "1n1g/r100_b64_fp32_9.log.gz").write_bytes(packed[: len(packed) * 2 // 3])
+    result = run("import", logs / "1n1g/r100_b64_fp32_9.log.gz", *TOLD)
+    assert 0 == result.exit_code
+    assert (
+        f"dlperf: {logs}/1n1g/r100_b64_fp32_9.log.gz: the compressed data stops in its middle; read up to there\n"
+        == result.stderr
+    )
 
 
 def test_both_methods_are_named_in_the_report_and_never_mixed(logs: Path) -> None:

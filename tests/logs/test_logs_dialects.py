@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 from log_makers import DIALECTS, parse
@@ -271,6 +272,11 @@ def test_mixed_dialects_are_named_with_their_lines() -> None:
         (b"", "a.log: empty"),
         (b"\n \n", "a.log: 2 lines, all of them blank"),
         (bytes(range(256)) * 4, "a.log: binary data, not a log"),
+        (random.Random(1).randbytes(100_000), "a.log: binary data, not a log"),  # noqa: S311
+        (
+            b"\x07he\x9bllo\n" + b"world\n" * 20,
+            "a.log: no throughput record of a known program in 21 lines; the first line is 'he�llo'",
+        ),
         (
             b"hello\nworld\n",
             "a.log: no throughput record of a known program in 2 lines; the first line is 'hello'",
