@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from log_makers import DIALECTS, NOISE, PROGRAMS, WRAPPERS, Made, parse, runs, seen
 from plain_reader import read_alone
 
+from dlperf.logs.dialects.base import Scope
 from dlperf.logs.lines import LineReader
 from dlperf.logs.reader import LogReader
 from dlperf.logs.stream import Log
@@ -141,6 +142,28 @@ def test_many_lines_read_at_once_equal_each_read_alone(name: str, data: st.DataO
             for values, given_ in zip(rows.values.tolist(), rows.given.tolist(), strict=True)
         ]
         assert repr(expected) == repr(got)
+
+
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if name not in {"mllog", "partial fc"}])
+@FEW
+@given(data=st.data())
+def test_lines_of_several_ranks_in_any_order_are_told_apart(name: str, data: st.DataObject) -> None:
+    """The two programs left out name their rank themselves."""
+    program = PROGRAMS[name]
+    made = data.draw(runs(program))
+    ranks = data.draw(st.integers(2, 4))
+    turns = data.draw(st.permutations([rank for rank in range(ranks) for _ in made]))
+    waiting = {rank: iter(made) for rank in range(ranks)}
+    text = "".join(f"[1,{rank}]<stdout>:{program.line(next(waiting[rank]))}\n" for rank in turns)
+    reader, records = parse(text.encode())
+    assert 1 == reader.runs
+    expected = [one.expected(program.fields) for one in made]
+    if DIALECTS[program.dialect].scope is Scope.PROCESS:
+        for rank in range(ranks):
+            assert expected == seen([each for each in records if each.rank == rank], program.fields)
+    else:
+        assert expected == seen(records, program.fields)
+        assert {0} == {each.rank for each in records}
 
 
 def test_two_records_on_one_line_both_count() -> None:
