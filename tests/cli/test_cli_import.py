@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
 
 from dlperf.cli import main
+from dlperf.results.import_facts import KEYS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,3 +160,11 @@ def test_an_empty_folder_and_a_missing_file_are_named(
         result.exit_code,
         result.stderr,
     )
+
+
+def test_the_help_lists_every_key_that_can_be_told() -> None:
+    text = run("import", "--help").stdout
+    keys = re.search(r"mapping\s+file:\s+(framework,[\w\s,]+)\.", text)
+    assert keys is not None
+    assert list(KEYS) == re.split(r",\s+", keys[1])
+    assert "  dlperf import logs/ --map which.yaml --method dlperf-2021\n" in text
