@@ -128,6 +128,8 @@ class CellTable:
         """Each match: the line that it is in, and its number; by line, within a line by position."""
         index = np.flatnonzero(codes < len(matches))
         first, count = matches[codes[index]].T.astype(np.int64)
+        if (count == 1).all():
+            return index, first
         index = np.repeat(index, count)
         before = np.cumsum(count) - count
         return index, np.repeat(first - before, count) + np.arange(len(index))
