@@ -20,6 +20,7 @@ from dlperf.logs.events import TRAIN, WARMUP, Step
 from dlperf.logs.records import EPOCH, ITERATION, LOSS, RANK, SAMPLES_PER_SEC, Batch
 from dlperf.logs.spool import Spool
 from dlperf.results import method_2021
+from dlperf.results.joining import are_rates, joined, rated
 from dlperf.results.schema import RunFigures
 from dlperf.results.selection import quantiles
 
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 SAMPLES_PER_SECONDS = "samples/seconds"
 OTHER = "other"  # the kind of a step that the method neither counts as warm-up nor takes
-# Steps of which another process's line may still come.
-_OPEN_STEPS = 1 << 16
 # A record of the series: the whole job's rate; `step` is NaN where the line has none, `loss` where it has none.
 _ROW = np.dtype(
     [("line", "<i8"), ("step", "<f8"), ("rate", "<f8"), ("loss", "<f8"), ("has_loss", "?"), ("used", "?")]
@@ -139,8 +138,8 @@ def measure(
         return _measure_2021(batches, case=case, dialect=dialect, iterations=overview.iterations)
     rows = Spool(_ROW)
     processes = max(case.topology.nodes, len(overview.ranks))
-    joined = map(_rated, batches()) if dialect.scope is Scope.JOB else _joined(batches(), processes)
-    for batch in joined:
+    series = map(rated, batches()) if dialect.scope is Scope.JOB else joined(batches(), processes)
+    for batch in series:
         place = len(rows) + np.arange(len(batch))
         rows.append(_rows(batch, used=place * overview.iterations >= imported.warmup_iterations))
     steps = Series(rows=rows, samples=overview.iterations * case.global_batch_size, unused=WARMUP)
@@ -166,22 +165,13 @@ def _measure_2021(
     window = method_2021.WINDOWS[dialect.name](case.topology.nodes)
     rows = Spool(_ROW)
     for batch in batches():
-        used, are_rates = window.take(batch), _are_rates(batch)
-        rows.append(_rows(batch.take(are_rates), used=used[are_rates]))
+        used, good = window.take(batch), are_rates(batch)
+        rows.append(_rows(batch.take(good), used=used[good]))
     steps = Series(rows=rows, samples=iterations * case.global_batch_size, unused=OTHER)
     number = sum(len(seconds) for seconds in steps.used_seconds())
     lacking = window.lacking
     figures = None if lacking else _figures(window.figure, steps, number, iterations)
     return Measured(steps=steps, figures=figures, lacking=lacking, rule=window.rule)
-
-
-def _are_rates(batch: Batch) -> NDArray[np.bool_]:
-    rates = batch.values[:, SAMPLES_PER_SEC]
-    return np.isfinite(rates) & (rates > 0)
-
-
-def _rated(batch: Batch) -> Batch:
-    return batch.take(_are_rates(batch))
 
 
 def _rows(batch: Batch, *, used: NDArray[np.bool_]) -> NDArray[np.void]:
@@ -190,49 +180,6 @@ def _rows(batch: Batch, *, used: NDArray[np.bool_]) -> NDArray[np.void]:
     rows["step"] = np.where(batch.given[:, ITERATION], batch.values[:, ITERATION], math.nan)
     rows["loss"], rows["has_loss"] = batch.values[:, LOSS], batch.given[:, LOSS]
     return rows
-
-
-def _joined(batches: Iterator[Batch], processes: int) -> Iterator[Batch]:
-    """One record a step with the whole job's rate: the mean of its processes' rates times how many they are.
-
-    The other fields are the first line's.
-    """
-    steps: dict[tuple[float, ...], tuple[NDArray[np.void], list[float]]] = {}
-    newest: tuple[float, ...] = ()
-    for batch in map(_rated, batches):
-        for row in batch.rows():
-            key = _key(row)
-            if key in steps:
-                steps[key][1].append(float(row["values"][SAMPLES_PER_SEC]))
-                continue
-            if key <= newest:
-                raise UserError(
-                    f"line {row['line']}: the lines of this step lie more than {_OPEN_STEPS} steps apart; "
-                    "give each process's log by itself"
-                )
-            steps[key] = row, [float(row["values"][SAMPLES_PER_SEC])]
-        released = []
-        while len(steps) > _OPEN_STEPS:
-            newest = next(iter(steps))
-            released.append(_step(*steps.pop(newest), processes))
-        if released:
-            yield Batch.of_rows(np.array(released))
-    if steps:
-        yield Batch.of_rows(np.array([_step(*step, processes) for step in steps.values()]))
-
-
-def _key(row: NDArray[np.void]) -> tuple[float, ...]:
-    """Equal for the lines of one step, rising from step to step."""
-    values, given = row["values"], row["given"]
-    if not given[ITERATION]:
-        return (math.inf, float(row["line"]))
-    return (float(values[EPOCH]) if given[EPOCH] else 0.0, float(values[ITERATION]))
-
-
-def _step(row: NDArray[np.void], rates: list[float], processes: int) -> NDArray[np.void]:
-    joined = row.copy()
-    joined["values"][SAMPLES_PER_SEC] = math.fsum(rates) / len(rates) * processes
-    return joined
 
 
 def _each(chunks: Iterator[NDArray[np.float64]]) -> Iterator[float]:

@@ -17,7 +17,7 @@ import pytest
 
 from dlperf.errors import UserError
 from dlperf.logs import spool
-from dlperf.results import measure, method_2021
+from dlperf.results import joining, method_2021
 from dlperf.results.extract import extract
 from dlperf.results.import_facts import NotTold, facts_of_path, facts_of_settings
 from dlperf.results.importing import Done, Instructions, files_of, import_file
@@ -383,7 +383,7 @@ def test_processes_that_print_each_their_rate_are_joined_step_by_step(order: str
 def test_processes_whose_lines_lie_too_far_apart_to_be_joined_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "_OPEN_STEPS", 10)
+    monkeypatch.setattr(joining, "_OPEN_STEPS", 10)
     monkeypatch.setattr(spool, "_ROWS_AT_ONCE", 20)
     path = tmp_path / "1n2g/r100_b64_fp32_1.log"
     path.parent.mkdir()
