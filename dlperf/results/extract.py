@@ -21,7 +21,7 @@ from dlperf.results.imported import extract_imported, read_import
 from dlperf.results.logfiles import log_files, read_lines
 from dlperf.results.outcome import read_outcome
 from dlperf.results.schema import Engine, RunFigures, RunResult, Status
-from dlperf.results.steadiness import in_steady_state
+from dlperf.results.steadiness import OWN_RULE, in_steady_state, rule_of
 from dlperf.results.statistics import quantile, samples_per_second
 from dlperf.results.verdict import judge
 
@@ -34,10 +34,11 @@ _REPEAT = re.compile(r"r(\d+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extracted:
-    """A result and the whole step series behind it."""
+    """A result, the whole step series behind it (iterate as often as you like), and which steps count."""
 
     result: RunResult
-    steps: tuple[Step, ...]
+    steps: Iterable[Step]
+    rule: str = OWN_RULE
 
 
 def result_from_run_folder(folder: Path) -> RunResult:
@@ -54,8 +55,8 @@ def extract(folder: Path) -> Extracted:
     case = read_case(folder)
     imported = read_import(folder)
     if imported is not None:
-        result, series = extract_imported(folder, case=case, imported=imported)
-        return Extracted(result=result, steps=series)
+        result, measured = extract_imported(folder, case=case, imported=imported)
+        return Extracted(result=result, steps=measured.steps, rule=measured.rule)
     repeat = _repeat(folder)
     outcome = read_outcome(folder / "outcome.json")
     events = _events(folder)
@@ -78,7 +79,7 @@ def extract(folder: Path) -> Extracted:
         engine=_engine(events.get(0, ())),
         steadiness=steadiness,
     )
-    return Extracted(result=result, steps=steps)
+    return Extracted(result=result, steps=steps, rule=rule_of(steadiness))
 
 
 def read_case(folder: Path) -> Case:

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 UNSTEADY: Final = "unsteady"
 PAUSE: Final = "pause"
 
+OWN_RULE = "all steps behind the warm-up iterations of the case"
+_STEADY_RULE: Final = "the steady stretch behind the warm-up iterations of the case, without pauses"
+
+
+def rule_of(steadiness: Steadiness | None) -> str:
+    """In words, which steps a run's figures are made from."""
+    whole = steadiness is None or (steadiness.shape == "flat" and not steadiness.pauses)
+    return OWN_RULE if whole else _STEADY_RULE
+
 
 def in_steady_state(
     steps: Sequence[Step], verdict: Verdict
