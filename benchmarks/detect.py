@@ -16,17 +16,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from dlperf.compare.confirming import looks_worse
+from dlperf.compare.confirming import CONFIRMING_RULE, looks_worse
 from dlperf.compare.contrast import contrast
-from dlperf.compare.judging import Rule, fit_priors, judge
+from dlperf.compare.judging import fit_priors, judge
 from dlperf.compare.metrics import SAMPLES_PER_SECOND, Verdict
-from dlperf.compare.significance import benjamini_hochberg, holm
+from dlperf.compare.significance import benjamini_hochberg
 from dlperf.compare.sources import read_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+    from dlperf.compare.contrast import Contrast
+    from dlperf.compare.judging import Judged
 
     Array = NDArray[np.float64]
 
@@ -97,7 +100,7 @@ def asv(sweep: Sweep) -> set[int]:
     return found
 
 
-def contrasts(baseline: Array, candidate: Array) -> list:
+def contrasts(baseline: Array, candidate: Array) -> list[Contrast]:
     return [
         contrast(dict(enumerate(map(float, one))), dict(enumerate(map(float, other))))
         for one, other in zip(baseline, candidate, strict=True)
@@ -111,20 +114,36 @@ def compare_rule(sweep: Sweep) -> set[int]:
 
 
 def gate_rule(sweep: Sweep) -> set[int]:
-    """As dlperf.compare.confirming: suspects at 5 %, then Holm on fresh runs."""
+    """As dlperf.cli.gate_rounds: suspects at 5 %, then Holm on fresh runs, which are looked at twice."""
     made = contrasts(sweep.baseline, sweep.candidate)
     judged = judge(SAMPLES_PER_SECOND, made, margins=[MARGIN] * CASES)
     doubtful = [case for case, one in enumerate(judged) if looks_worse(SAMPLES_PER_SECOND, one)]
     if not doubtful:
         return set()
-    again = judge(
-        SAMPLES_PER_SECOND,
-        contrasts(*sweep.runs(doubtful)),
-        margins=[MARGIN] * len(doubtful),
-        rule=Rule(adjust=holm),
-        priors=fit_priors(made),
-    )
+    fresh = sweep.runs(doubtful)
+    again = confirmed(contrasts(*fresh), made)
+    unclear = [place for place, one in enumerate(again) if one.verdict is Verdict.INCONCLUSIVE]
+    if unclear:
+        more = sweep.runs([doubtful[place] for place in unclear])
+        pooled = contrasts(*fresh)
+        for place, one in zip(
+            unclear,
+            contrasts(*(np.hstack([old[unclear], new]) for old, new in zip(fresh, more, strict=True))),
+            strict=True,
+        ):
+            pooled[place] = one
+        again = confirmed(pooled, made)
     return {case for case, one in zip(doubtful, again, strict=True) if one.verdict is Verdict.SLOWER}
+
+
+def confirmed(fresh: list[Contrast], first: list[Contrast]) -> list[Judged]:
+    return judge(
+        SAMPLES_PER_SECOND,
+        fresh,
+        margins=[MARGIN] * len(fresh),
+        rule=CONFIRMING_RULE,
+        priors=fit_priors(first),
+    )
 
 
 RULES: dict[str, Callable[[Sweep], set[int]]] = {

@@ -12,7 +12,7 @@ from dlperf import __version__
 from dlperf.cli.run_sweep import make_runs
 from dlperf.compare.arms import split
 from dlperf.compare.comparing import compare
-from dlperf.compare.confirming import confirm, suspects
+from dlperf.compare.confirming import CONFIRMING_LOOKS, confirm, suspects, undecided
 from dlperf.compare.finding import Findings
 from dlperf.compare.judging import LEVEL, Rule
 from dlperf.compare.metrics import SAMPLES_PER_SECOND, Verdict
@@ -70,27 +70,33 @@ class Gate:
         self._run(FIRST, repeats=repeats)
         looks = self._findings(rounds, rule)
         while len(rounds) < most:
-            undecided = [row for look in looks for row in look.rows if _is_undecided(row)]
-            if not undecided:
+            unclear = [row for look in looks for row in look.rows if _is_unclear(row)]
+            if not unclear:
                 break
             rounds.append(f"{MORE}-{len(rounds)}")
-            _say(f"{plural(len(undecided), 'case')} undecided: look {len(rounds)} of at most {most}")
-            self._run(rounds[-1], repeats=repeats, only=undecided)
+            _say(f"{plural(len(unclear), 'case')} undecided: look {len(rounds)} of at most {most}")
+            self._run(rounds[-1], repeats=repeats, only=unclear)
             looks = self._findings(rounds, rule)
-        doubtful = [row for look in looks for row in suspects(look)]
-        if doubtful:
-            count = len({row.baseline.case.case_id for row in doubtful})
-            _say(f"{plural(count, 'case')} to look at again: worse at first sight")
-            self._run(AGAIN, repeats=repeats * len(rounds), only=doubtful)
-            looks = self._confirmed(looks)
-        return _together(looks)
+        return _together(self._confirmed(looks, repeats=repeats * len(rounds)))
 
-    def _confirmed(self, looks: Sequence[Findings]) -> list[Findings]:
-        fresh = {candidate.label: (baseline, candidate) for baseline, candidate in self._sides([AGAIN])}
-        return [
-            confirm(look, fresh=fresh[look.candidate], settings=self.settings) if suspects(look) else look
-            for look in looks
-        ]
+    def _confirmed(self, looks: Sequence[Findings], *, repeats: int) -> list[Findings]:
+        """The looks with their suspects run again; once more where these runs do not tell either."""
+        doubtful = [row for look in looks for row in suspects(look)]
+        confirmed, rounds = list(looks), list[str]()
+        while doubtful and len(rounds) < CONFIRMING_LOOKS:
+            rounds.append(AGAIN if not rounds else f"{AGAIN}-{len(rounds) + 1}")
+            count = len({row.baseline.case.case_id for row in doubtful})
+            _say(f"{plural(count, 'case')} worse at first sight: fresh runs, look {len(rounds)}")
+            self._run(rounds[-1], repeats=repeats, only=doubtful)
+            fresh = {candidate.label: (baseline, candidate) for baseline, candidate in self._sides(rounds)}
+            confirmed = [
+                confirm(look, fresh=fresh[look.candidate], settings=self.settings) if suspects(look) else look
+                for look in looks
+            ]
+            doubtful = [
+                row for one, look in zip(confirmed, looks, strict=True) for row in undecided(one, look)
+            ]
+        return confirmed
 
     def _run(self, name: str, *, repeats: int, only: Iterable[Finding] | None = None) -> None:
         plan = self.plan(repeats)
@@ -120,7 +126,7 @@ class Gate:
         return split(side, baselines=self.baselines)
 
 
-def _is_undecided(row: Finding) -> bool:
+def _is_unclear(row: Finding) -> bool:
     return row.metric is SAMPLES_PER_SECOND and row.verdict is Verdict.INCONCLUSIVE and row.judged is not None
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dlperf.compare.comparing import compare
 from dlperf.compare.judging import LEVEL, Priors, Rule, fit_priors
-from dlperf.compare.metrics import REGRESSIONS
+from dlperf.compare.metrics import REGRESSIONS, Verdict
 from dlperf.compare.significance import holm
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from dlperf.compare.metrics import Metric
     from dlperf.compare.side import Side
 
+# How often fresh runs may be looked at: a single disturbed run can hide a change from the first look.
+CONFIRMING_LOOKS = 2
+CONFIRMING_RULE = Rule(level=LEVEL / CONFIRMING_LOOKS, adjust=holm)
 # Part of the margin from which on a likely change is looked at again.
 _WORTH_A_LOOK = 0.5
 
@@ -61,8 +64,8 @@ def priors_of(findings: Findings) -> dict[str, Priors]:
 def confirm(first: Findings, *, fresh: tuple[Side, Side], settings: Settings) -> Findings:
     """The first findings with every suspect's replaced by the finding on the fresh runs alone.
 
-    Each metric's suspects are tested together by Holm's rule. The variances are moderated by what the first
-    round found out about them.
+    Each metric's suspects are tested together by Holm's rule, at a level that allows for `CONFIRMING_LOOKS`.
+    The variances are moderated by what the first round found out about them.
     """
     doubtful = suspects(first)
     priors = priors_of(first)
@@ -72,7 +75,7 @@ def confirm(first: Findings, *, fresh: tuple[Side, Side], settings: Settings) ->
         again = compare(
             *(_cases_of(side, rows) for side in fresh),
             settings=replace(
-                settings, metrics=(metric,), rule=Rule(adjust=holm), priors=priors, notes=(), expected=()
+                settings, metrics=(metric,), rule=CONFIRMING_RULE, priors=priors, notes=(), expected=()
             ),
         )
         by_case = {row.baseline.case.content_hash: row for row in again.rows if row.metric is metric}
@@ -86,6 +89,20 @@ def confirm(first: Findings, *, fresh: tuple[Side, Side], settings: Settings) ->
         rows=tuple(replaced.get(id(row), row) for row in first.rows),
         notes=(*first.notes, note) if replaced else first.notes,
     )
+
+
+def undecided(confirmed: Findings, first: Findings) -> tuple[Finding, ...]:
+    """The suspects of the first findings that their fresh runs could not tell."""
+    doubtful = {_key(row) for row in suspects(first)}
+    return tuple(
+        row
+        for row in confirmed.rows
+        if row.verdict is Verdict.INCONCLUSIVE and row.judged is not None and _key(row) in doubtful
+    )
+
+
+def _key(row: Finding) -> tuple[str, str]:
+    return (row.baseline.case.content_hash, row.metric.name)
 
 
 def _cases_of(side: Side, rows: Sequence[Finding]) -> Side:

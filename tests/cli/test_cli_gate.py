@@ -21,15 +21,17 @@ if TYPE_CHECKING:
     from pathlib import Path
     from subprocess import CompletedProcess
 
-VERSIONS = [np.__version__, f"{np.__version__}+same", f"{np.__version__}+slower"]
-WEIGHT = ["--margin", "4%", "--metric", "samples_per_sec"]  # a shared machine moves by some per cent itself
+VERSIONS = [np.__version__, f"{np.__version__}+slower"]
+JUDGING = ["--margin", "4%", "--metric", "samples_per_sec"]  # a shared machine moves by some per cent itself
+
+GATE = ["gate", "tiny.yaml", "--until-decided", "16", *JUDGING, "--format", "json"]
 
 
 def frameworks(*versions: str) -> list[dict[str, str]]:
     return [{"name": "numpy", "version": version, "python": sys.executable} for version in versions]
 
 
-def write(lab: SweepLab, *versions: str, repeats: int = 4, step_seconds: float = 0.1, **keys: Any) -> None:
+def write(lab: SweepLab, *versions: str, repeats: int = 4, step_seconds: float = 0.15, **keys: Any) -> None:
     lab.write(
         frameworks=frameworks(*versions),
         options={"step_seconds": step_seconds},
@@ -40,37 +42,31 @@ def write(lab: SweepLab, *versions: str, repeats: int = 4, step_seconds: float =
 
 @pytest.fixture(scope="module")
 def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SweepLab, CompletedProcess[str]]]:
-    """One version of a loop against an equal one and one that takes 10 % longer a step."""
+    """A loop against a version of it that takes 10 % longer a step; more blocks where others use the cores."""
     lab = SweepLab(tmp_path_factory.mktemp("gate"))
     with lab.stack:
         write(lab, *VERSIONS)
-        done = lab.dlperf("gate", "tiny.yaml", *WEIGHT, "--format", "json", "--write", "pr=comment.md")
-        yield lab, done
+        yield lab, lab.dlperf(*GATE, "--write", "pr=comment.md")
 
 
 @pytest.mark.slow
 class TestPlantedSlowdown:
-    def test_it_is_a_regression_of_its_version_alone(
-        self, gated: tuple[SweepLab, CompletedProcess[str]]
-    ) -> None:
+    def test_it_is_a_confirmed_regression(self, gated: tuple[SweepLab, CompletedProcess[str]]) -> None:
         lab, done = gated
         assert done.returncode == 1, done.stderr
-        findings = json.loads(done.stdout)["findings"]
-        by_version = {row["candidate_case"].split("_")[0].partition("+")[2]: row for row in findings}
-        assert by_version["slower"]["verdict"] == "slower"
-        assert by_version["same"]["verdict"] != "slower"
-        assert 0.87 < by_version["slower"]["ratio"] < 0.95
+        (row,) = json.loads(done.stdout)["findings"]
+        assert "+slower" in row["candidate_case"]
+        assert row["verdict"] == "slower"
+        assert 0.8 < row["ratio"] < 0.96
         assert "slower" in (lab.folder / "comment.md").read_text()
 
-    def test_the_suspect_alone_was_run_again_and_in_blocks(
-        self, gated: tuple[SweepLab, CompletedProcess[str]]
-    ) -> None:
+    def test_the_suspect_was_run_again_in_blocks(self, gated: tuple[SweepLab, CompletedProcess[str]]) -> None:
         lab, done = gated
         folder = lab.folder / "results" / "tiny-gate"
         again = Plan.model_validate_json((folder / "again" / "plan.lock.json").read_bytes())
-        assert VERSIONS[2] in {case.version for case in again.runnable}
+        assert VERSIONS == [case.version for case in again.runnable]
         assert {row["blocked"] for row in json.loads(done.stdout)["findings"]} == {True}
-        assert len(again.runs) == 4 * len(again.runnable)
+        assert len(again.runs) % (4 * len(again.runnable)) == 0
 
     def test_the_machine_was_read_around_every_block(
         self, gated: tuple[SweepLab, CompletedProcess[str]]
@@ -87,7 +83,7 @@ class TestPlantedSlowdown:
         self, gated: tuple[SweepLab, CompletedProcess[str]]
     ) -> None:
         lab, done = gated
-        again = lab.dlperf("gate", "tiny.yaml", *WEIGHT, "--format", "json")
+        again = lab.dlperf(*GATE)
         assert (again.returncode, again.stdout) == (done.returncode, done.stdout)
         assert "started" not in again.stderr
 
@@ -98,8 +94,8 @@ class TestPlantedSlowdown:
         first = "results/tiny-gate/first"
         base = f"framework=numpy=={VERSIONS[0]}"
         assert lab.dlperf("baseline", "save", "base", first, "--only", base).returncode == 0
-        slower = f"framework=numpy=={VERSIONS[2]}"
-        done = lab.dlperf("compare", "base", slower, "--in", first, *WEIGHT, "--format", "json")
+        slower = f"framework=numpy=={VERSIONS[1]}"
+        done = lab.dlperf("compare", "base", slower, "--in", first, *JUDGING, "--format", "json")
         (row,) = json.loads(done.stdout)["findings"]
         assert row["ratio"] < 0.95
 
@@ -118,8 +114,6 @@ def test_qualify_runs_every_case_against_itself_and_stores_the_noise(tmp_path: P
         plan = lab.dlperf("plan", "tiny.yaml", "--detect", "5%", "--results", "results/tiny-qualify").stdout
         assert "baselines/qualification.json" in plan
         assert "device hours" in plan
-        compared = lab.dlperf("compare", "results/tiny-qualify", "results/tiny-qualify").stdout
-        assert "note: qualified on 20" in compared
 
 
 @pytest.fixture
