@@ -42,7 +42,7 @@ def write(lab: SweepLab, *versions: str, repeats: int = 4, step_seconds: float =
 
 @pytest.fixture(scope="module")
 def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SweepLab, CompletedProcess[str]]]:
-    """A loop against a version of it that takes 10 % longer a step; more blocks where others use the cores."""
+    """A loop against one that takes 10 % longer a step; with more blocks where others use the cores."""
     lab = SweepLab(tmp_path_factory.mktemp("gate"))
     with lab.stack:
         write(lab, *VERSIONS)
