@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dlperf.cli.selection import plan_of, sweep_options
+from dlperf.cli.selection import cluster_of, plan_of, sweep_options
 
 if TYPE_CHECKING:
     from dlperf.plan.plan import Plan
@@ -42,6 +42,7 @@ def command(
     exclude: tuple[str, ...],
     settings: tuple[str, ...],
     axes: tuple[str, ...],
+    cluster: str | None,
     form: str,
     order: bool,
     commands: bool,
@@ -53,7 +54,10 @@ def command(
     if commands and (order or form != "text"):
         raise click.UsageError("--commands is a view of its own; leave out --order and --format")
     plan = select(
-        plan_of(sweep, settings=settings, axes=axes), expression=expression, only=only, exclude=exclude
+        plan_of(sweep, settings=settings, axes=axes, cluster=cluster_of(cluster)),
+        expression=expression,
+        only=only,
+        exclude=exclude,
     )
     folder = results or Path("results") / plan.sweep
     text = _commands(plan, folder) if commands else _listing(plan, form=form, order=order, folder=folder)

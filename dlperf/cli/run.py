@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dlperf.cli.selection import plan_of, sweep_options
+from dlperf.cli.selection import cluster_of, plan_of, sweep_options
 
 if TYPE_CHECKING:
     from dlperf.plan.plan import Plan
@@ -53,6 +53,7 @@ def command(
     exclude: tuple[str, ...],
     settings: tuple[str, ...],
     axes: tuple[str, ...],
+    cluster: str | None,
     results: Path | None,
     repeats: int | None,
     retry_failed: bool,
@@ -64,7 +65,8 @@ def command(
     from dlperf.plan.selection import select
 
     more = (f"measure.repeats={repeats}",) if repeats is not None else ()
-    whole = plan_of(sweep, settings=(*settings, *more), axes=axes)
+    nodes = cluster_of(cluster)
+    whole = plan_of(sweep, settings=(*settings, *more), axes=axes, cluster=nodes)
     folder = results or Path("results") / whole.sweep
 
     def selected(plan: Plan) -> Plan:
@@ -73,6 +75,8 @@ def command(
     if dry_run:
         _show(selected(whole), folder)
         return
+    if nodes is not None:
+        raise click.UsageError("--cluster goes with --dry-run alone")
     selected(whole)  # a selection that is wrong ends here, before anything is written
     _warn_of_misspelt_variables()
 
