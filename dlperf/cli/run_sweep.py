@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from collections import Counter
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,7 +23,7 @@ from dlperf.running.interrupts import Interrupts
 from dlperf.running.locks import results_folder, whole_machine
 from dlperf.running.runner import Runner
 from dlperf.running.scheduler import Scheduler, must_fit, pending_runs, stored_results
-from dlperf.running.transports.local import LocalTransport
+from dlperf.running.transports.local import LocalNode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,14 +64,18 @@ def run_sweep(
             )
             adapters = load_adapters()
             must_fit(plan, adapters)
-            scheduler = Scheduler(plan=plan, results=folder, adapters=adapters, progress=progress)
-            scheduler.prepare(runs)
-            with whole_machine(wait=wait, say=progress.message):
-                progress.planned(total=len(plan.runs), done=len(plan.runs) - len(runs))
-                try:
-                    scheduler.run(runs, runner=_runner(plan, interrupts, progress))
-                finally:
-                    progress.finished()
+            with ExitStack() as in_use:
+                node = LocalNode(report=progress.message, in_use=in_use)
+                scheduler = Scheduler(
+                    plan=plan, results=folder, adapters=adapters, progress=progress, nodes=[node]
+                )
+                scheduler.prepare(runs)
+                with whole_machine(wait=wait, say=progress.message):
+                    progress.planned(total=len(plan.runs), done=len(plan.runs) - len(runs))
+                    try:
+                        scheduler.run(runs, runner=_runner(plan, interrupts, progress))
+                    finally:
+                        progress.finished()
     stored = stored_results(plan, results=folder)
     if as_json:
         click.echo(_as_json(plan, stored, folder), nl=False)
@@ -81,7 +86,7 @@ def run_sweep(
 
 
 def _runner(plan: Plan, interrupts: Interrupts, progress: Progress) -> Runner:
-    return Runner(transport=LocalTransport(), limits=plan.limits, interrupts=interrupts, progress=progress)
+    return Runner(limits=plan.limits, interrupts=interrupts, progress=progress)
 
 
 def _say(text: str) -> None:

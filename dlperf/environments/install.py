@@ -32,22 +32,22 @@ def install(spec: EnvironmentSpec, folder: Path, *, base: Path | None, uv: Uv, l
     base = _working(base) if base else find_python(spec.pythons, uv=uv, hold=(lock,))
     uv.report(f"  Python {base}")
     python = folder / "bin" / "python"
-    create = ["venv", "--relocatable", "--no-project", "--python", str(base), str(folder)]
-    fill = [
-        "pip",
-        "install",
-        "--python",
-        str(python),
-        "--compile-bytecode",
-        *_source(spec),
-        *spec.requirements,
-    ]
+    create, fill = uv_steps(spec, base=str(base), folder=str(folder), interpreter=str(python))
     try:
         uv.run(create, env={}, hold=(lock,))
         uv.run(fill, env=spec.build_environment, hold=(lock,))
     except UvFailure as failure:
         raise EnvironmentUnavailable(str(failure)) from failure
     return python
+
+
+def uv_steps(
+    spec: EnvironmentSpec, *, base: str, folder: str, interpreter: str
+) -> tuple[list[str], list[str]]:
+    """What uv is told: make a virtual environment on `base` in `folder`, then fill it by its interpreter."""
+    create = ["venv", "--relocatable", "--no-project", "--python", base, folder]
+    fill = ["pip", "install", "--python", interpreter, "--compile-bytecode", *_source(spec)]
+    return create, [*fill, *spec.requirements]
 
 
 def _working(base: Path) -> Path:

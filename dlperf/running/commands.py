@@ -7,9 +7,11 @@ import shlex
 from typing import TYPE_CHECKING
 
 from dlperf.environments.environment import environment_key, environments_root
-from dlperf.running.preparation import local_launch, specification
-from dlperf.running.run_folder import run_folder
+from dlperf.running.places import Site, physical_cores
+from dlperf.running.preparation import Seat, launch_files, specification
+from dlperf.running.run_folder import CASE_NAME, run_folder
 from dlperf.running.variables import inherited, redacted
+from dlperf.shipped import shipped_root
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,15 +46,15 @@ def commands_text(plan: Plan, *, adapters: Mapping[str, Adapter], results: Path)
 
 def _commands(case: Case, plan: Plan, *, adapter: Adapter, results: Path) -> list[str]:
     spec, given = specification(case, adapter=adapter, plan=plan)
-    launch = local_launch(
-        case,
-        adapter=adapter,
+    folder = run_folder(results, case_id=case.case_id, repeat=1)
+    seat = Seat(
+        site=Site(cores=physical_cores(), address="127.0.0.1", interface=None),
         python=given or environments_root() / environment_key(spec) / "bin" / "python",
-        folder=run_folder(results, case_id=case.case_id, repeat=1),
-        limits=plan.limits,
-        port=_LATER,
+        case_file=(folder / CASE_NAME).absolute(),
+        code=shipped_root(),
     )
-    return [_command(rank) for rank in launch.ranks]
+    launches = launch_files(case, adapter=adapter, seats=[seat], limits=plan.limits, port=_LATER)
+    return [_command(rank) for launch in launches for rank in launch.ranks]
 
 
 def _command(rank: RankProcess) -> str:
