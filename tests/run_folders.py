@@ -90,6 +90,7 @@ def write_run(
     seconds: Sequence[float] = (2.0, 1.0, 1.0, 1.0, 1.0, 1.0),
     losses: Sequence[float] | None = None,
     log: str | None = None,
+    phases: dict[str, float] | None = None,
     outcome: dict[str, Any] | None = None,
     nodes: Sequence[Node] = (MACHINE,),
 ) -> Path:
@@ -100,6 +101,10 @@ def write_run(
     environment = RunEnvironment(dlperf_version="0.1.0", git_commit="0123456789ab", nodes=tuple(nodes))
     (folder / "environment.json").write_text(environment.model_dump_json())
     text = log_text(case, seconds=seconds, losses=losses) if log is None else log
+    if phases is not None:
+        stream = io.StringIO()
+        EventLog(0, stream).event("time_breakdown", phases, iterations=3)
+        text += stream.getvalue()
     (folder / "logs" / "rank0.log").write_text(text)
     for rank in range(1, case.topology.world_size):
         (folder / "logs" / f"rank{rank}.log").write_text(

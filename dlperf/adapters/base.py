@@ -19,6 +19,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceBuild:
+    """A package that has no wheel: compiled once beside the requirements, its wheel kept and used again.
+
+    Attributes:
+        requirement: exact, such as `horovod==0.28.1`.
+        tools: exact requirements that are there while it is built, and not in the environment.
+        settings: environment variables of the build; `{site_packages}` stands for the folder of that name.
+            No other variable of the user's that begins as the package's name does reaches the build.
+        programs: what must be on PATH -> how a person gets it, such as `apt install g++`.
+    """
+
+    requirement: str
+    tools: tuple[str, ...]
+    settings: dict[str, str] = field(default_factory=dict)
+    programs: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentSpec:
     """Everything that decides what is installed; its content hash names the environment.
 
@@ -28,8 +46,10 @@ class EnvironmentSpec:
         pythons: CPython versions that can run it, best first, such as ("3.10", "3.9").
         requirements: exact pip requirements, in install order.
         torch_backend: value of uv's --torch-backend where the requirements hold torch, else None.
-        build_environment: environment variables while installing (source builds only).
+        build_environment: environment variables while installing, where pip may compile the requirements.
+        builds: what is compiled against the requirements, and installed with them.
         import_check: Python source that proves the installation; it must print the framework's version.
+        parallel: whether it was asked for with `parallel`; tells a person how to make it.
         notes: what a person should know (size of the download, why a pin).
     """
 
@@ -40,6 +60,8 @@ class EnvironmentSpec:
     import_check: str
     torch_backend: str | None = None
     build_environment: dict[str, str] = field(default_factory=dict)
+    builds: tuple[SourceBuild, ...] = ()
+    parallel: bool = False
     notes: str = ""
 
 
@@ -58,10 +80,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankCommand:
-    """The process of one rank: an argument list (never a shell line) and what it adds to the environment."""
+    """A process: an argument list (never a shell line) and what it adds to the environment.
+
+    It drives `devices` places, nearly always one: the next of `Launch.places`, all of one node.
+    """
 
     argv: tuple[str, ...]
     env: dict[str, str]
+    devices: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +124,14 @@ class Adapter(Protocol):
     def options(self) -> type[BaseModel]:
         """The framework's own options, validated; forbid extra keys."""
 
-    def environment(self, version: str, device: DeviceKind) -> EnvironmentSpec:
-        """What must be installed; ValueError with the known versions where `version` cannot run."""
+    def environment(self, version: str, device: DeviceKind, *, parallel: bool = False) -> EnvironmentSpec:
+        """What must be installed; ValueError with the known versions where `version` cannot run.
+
+        `parallel`: for cases of several devices, which may need a library more than one device does.
+        """
 
     def unsupported(self, case: Case) -> str | None:
         """The engine's reason why it cannot run this case at all, known before trying; None if it can."""
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
-        """One command a rank, in the order of `launch.places`."""
+        """The processes of the case, which together drive all of `launch.places`, in their order."""

@@ -32,8 +32,11 @@ def rank_environment(launch: Launch, place: Place) -> dict[str, str]:
         "PYTHONNOUSERSITE": "1",  # packages of the user's home are no part of the framework's environment
         "DLPERF_RANK": str(place.rank),
         "DLPERF_LOCAL_RANK": str(place.local_rank),
+        "DLPERF_NODE_RANK": str(place.node_rank),
         "DLPERF_WORLD_SIZE": str(launch.case.topology.world_size),
+        "DLPERF_LOCAL_WORLD_SIZE": str(launch.case.topology.devices_per_node),
         "DLPERF_MASTER_ADDRESS": place.master_address,
         "DLPERF_MASTER_PORT": str(place.master_port),
+        **({"DLPERF_INTERFACE": place.interface} if place.interface else {}),
         **dict.fromkeys(_THREAD_VARIABLES, threads),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from dlperf.adapters.base import EnvironmentSpec, RankCommand
+from dlperf.adapters.base import EnvironmentSpec, RankCommand, SourceBuild
 from dlperf.adapters.common import rank_environment, train_argv
 from dlperf.model import Model
 
@@ -48,13 +48,39 @@ _CUDA_LIBRARIES = {
     "nvtx": "nvidia-nvtx-cu11==11.8.86",
 }
 
+# Horovod, which several processes need, is published as source alone. Gloo, which comes with it, brings them
+# together, so that no MPI is needed.
+_HOROVOD = "horovod==0.28.1"
+_HOROVOD_PINS = ("cloudpickle==3.1.0", "packaging==24.2", "psutil==6.1.0", "pyyaml==6.0.2")
+_HOROVOD_TOOLS = ("setuptools==69.5.1", "wheel==0.45.1", "cmake==3.31.10")
+_HOROVOD_SETTINGS = {
+    "HOROVOD_WITH_MXNET": "1",
+    "HOROVOD_WITHOUT_TENSORFLOW": "1",
+    "HOROVOD_WITHOUT_PYTORCH": "1",
+    "HOROVOD_WITH_GLOO": "1",
+    "HOROVOD_WITHOUT_MPI": "1",
+}
+_HOROVOD_CUDA_SETTINGS = {
+    "HOROVOD_GPU_OPERATIONS": "NCCL",
+    "HOROVOD_NCCL_LINK": "SHARED",  # the library that MXNet has loaded already
+    "LD_LIBRARY_PATH": ":".join(f"{{site_packages}}/nvidia/{name}/lib" for name in _CUDA_LIBRARIES),
+}
+_COMPILERS = dict.fromkeys(("g++", "make"), "Debian, Ubuntu: apt install g++ make")
+_CUDA_COMPILERS = {
+    "nvcc": "install NVIDIA's CUDA 11 toolkit and NCCL with its headers (cuda-toolkit-11-8, libnccl-dev)"
+}
+
 # 1.8.0.post0 calls itself 1.8.0; its metadata has the whole version.
 _IMPORT_CHECK = """\
 import importlib.metadata
 import mxnet
 mxnet.nd.zeros(1, ctx=mxnet.{context}()).wait_to_read()
 found = importlib.metadata.version("{distribution}")
-print(found if found.startswith(mxnet.__version__) else mxnet.__version__)
+{parallel}print(found if found.startswith(mxnet.__version__) else mxnet.__version__)
+"""
+_HOROVOD_CHECK = """\
+import horovod.mxnet
+assert horovod.mxnet.gloo_built(), "Horovod was built without Gloo"
 """
 
 # The loader reads LD_LIBRARY_PATH when a process starts, so the check starts another one.
@@ -85,19 +111,34 @@ class MXNetAdapter:
     versions = tuple(_PYTHONS)
     options = MXNetOptions
 
-    def environment(self, version: str, device: DeviceKind) -> EnvironmentSpec:
-        """What must be installed; ValueError with the known versions where `version` cannot run."""
+    def environment(self, version: str, device: DeviceKind, *, parallel: bool = False) -> EnvironmentSpec:
+        """What must be installed; ValueError with the known versions where `version` cannot run.
+
+        For several devices Horovod comes with it, compiled on this machine.
+        """
         _refuse_unknown(version, device)
         distribution = "mxnet" if device == "cpu" else _CUDA_DISTRIBUTION
-        check = _IMPORT_CHECK.format(context="cpu" if device == "cpu" else "gpu", distribution=distribution)
+        check = _IMPORT_CHECK.format(
+            context="cpu" if device == "cpu" else "gpu",
+            distribution=distribution,
+            parallel=_HOROVOD_CHECK if parallel else "",
+        )
         libraries = () if device == "cpu" else tuple(_CUDA_LIBRARIES.values())
+        size = "about 250 MB" if device == "cpu" else "about 3 GB with the CUDA libraries"
         return EnvironmentSpec(
             framework=self.name,
             version=version,
             pythons=_PYTHONS[version],
-            requirements=(f"{distribution}=={version}", *_PINS, *libraries),
+            requirements=(
+                f"{distribution}=={version}",
+                *_PINS,
+                *libraries,
+                *(_HOROVOD_PINS if parallel else ()),
+            ),
             import_check=check if device == "cpu" else _WITH_LIBRARIES.format(check=check),
-            notes="about 250 MB" if device == "cpu" else "about 3 GB with the CUDA libraries",
+            builds=(_horovod(device),) if parallel else (),
+            parallel=parallel,
+            notes=f"{size}; Horovod is compiled" if parallel else size,
         )
 
     def unsupported(self, case: Case) -> str | None:
@@ -116,6 +157,16 @@ class MXNetAdapter:
         """One command a rank, in the order of `launch.places`."""
         argv = train_argv(launch, self.name)
         return tuple(RankCommand(argv=argv, env=_environment(launch, place)) for place in launch.places)
+
+
+def _horovod(device: DeviceKind) -> SourceBuild:
+    cuda = device == "cuda"
+    return SourceBuild(
+        requirement=_HOROVOD,
+        tools=_HOROVOD_TOOLS,
+        settings={**_HOROVOD_SETTINGS, **(_HOROVOD_CUDA_SETTINGS if cuda else {})},
+        programs={**_COMPILERS, **(_CUDA_COMPILERS if cuda else {})},
+    )
 
 
 def _refuse_unknown(version: str, device: DeviceKind) -> None:

@@ -73,9 +73,9 @@ class OneFlowAdapter:
     versions = tuple(_PYTHONS)
     options = OneFlowOptions
 
-    def environment(self, version: str, device: DeviceKind) -> EnvironmentSpec:
-        """What must be installed, the same on CPU and CUDA; ValueError where `version` cannot run."""
-        del device
+    def environment(self, version: str, device: DeviceKind, *, parallel: bool = False) -> EnvironmentSpec:
+        """What must be installed, the same in every case; ValueError where `version` cannot run."""
+        del device, parallel
         if version in _STUBS:
             raise ValueError(
                 f"oneflow {version} on PyPI is a stub without the library; "

@@ -40,7 +40,13 @@ class PyTorchAdapter:
     versions = _VERSIONS
     options = PyTorchOptions
 
-    def environment(self, version: str, device: DeviceKind) -> EnvironmentSpec:
+    def environment(
+        self,
+        version: str,
+        device: DeviceKind,
+        *,
+        parallel: bool = False,  # noqa: ARG002 - torch.distributed is in the wheel
+    ) -> EnvironmentSpec:
         """PyTorch and numpy; ValueError with the known versions for another version."""
         if version not in _VERSIONS:
             raise ValueError(f"pytorch has no version {version!r} here; known: {', '.join(_VERSIONS)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -9,11 +10,15 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 Array = np.ndarray[Any, Any]
 
 CLASSIFIER = "classifier.weight"
+_CLASSIFIER_KEY = f"parameter/{CLASSIFIER}"
+# Copies of one array on several devices get the same update, up to the order of a sum.
+_SAME = 1e-5
 
 
 class Flaw(Exception):
@@ -57,51 +62,102 @@ class Inputs:
         return tuple(name for name, kind in self.kinds.items() if kind != "statistic")
 
 
+class RankFiles:
+    """The files of a contender's processes, by rank, as if one process had written them.
+
+    Statistics are a device's own: of several devices they come as [devices, channels]. A classifier that is
+    split comes whole; what is replicated is the first process's.
+    """
+
+    def __init__(self, paths: Sequence[Path], num_classes: int) -> None:
+        self.files = [np.load(path) for path in paths]
+        rows = [len(file[_CLASSIFIER_KEY]) for file in self.files if _CLASSIFIER_KEY in file.files]
+        self.split = len(rows) > 1 and sum(rows) == num_classes
+
+    def whole(self, key: str) -> Array:
+        """An array of all devices; `key` without `first_step/` starts with `buffer/` or `parameter/`."""
+        parts: list[Array] = [file[key] for file in self.files]
+        if "buffer/" in key:
+            stacked = np.concatenate([np.atleast_2d(part) for part in parts])
+            return stacked[0] if len(stacked) == 1 else stacked
+        if key.endswith(_CLASSIFIER_KEY) and self.split:
+            return np.concatenate(parts)
+        return parts[0]
+
+    def embeddings(self) -> Array:
+        """[B, E] of the global batch, rank after rank."""
+        return np.concatenate([file["embeddings"] for file in self.files])
+
+    def losses(self) -> tuple[float, ...]:
+        """One a step; Flaw where the ranks do not have the same, or one is no number."""
+        of_ranks = [file["losses"] for file in self.files]
+        for step, loss in enumerate(of_ranks[0], 1):
+            if not np.isfinite(loss):
+                raise Flaw(f"the loss of step {step} is {loss}")
+        for rank, losses in enumerate(of_ranks[1:], 1):
+            if not np.allclose(losses, of_ranks[0], rtol=_SAME, atol=0):
+                raise Flaw(f"process {rank} has the losses {list(losses)}, the first {list(of_ranks[0])}")
+        return tuple(float(loss) for loss in of_ranks[0])
+
+    def gradient_norm(self, name: str) -> float:
+        """Of the whole parameter; Flaw where the ranks' copies have different ones."""
+        norms = [float(file[f"gradient_norm/{name}"]) for file in self.files]
+        if name == CLASSIFIER and self.split:
+            return math.hypot(*norms)
+        return norms[0]
+
+    def check_replicas(self, key: str) -> None:
+        """Flaw where a process's copy of a parameter is another than the first's."""
+        first = self.files[0][key]
+        for rank, file in enumerate(self.files[1:], 1):
+            apart = np.abs(file[key].astype(np.float64) - first).max()
+            if apart > _SAME * np.abs(first).max():
+                raise Flaw(f"process {rank}'s copy of {key} is another than the first's: by {apart:.1e}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs:
-    """OUTPUTS.npz of one contender, complete and finite; see `read_outputs`."""
+    """What one contender computed, complete and finite; see `read_outputs`."""
 
     embeddings: Array
     losses: tuple[float, ...]
     gradient_norms: dict[str, float]
-    _arrays: Any
+    _files: RankFiles
     _kinds: dict[str, str]
 
     def after_first_step(self, name: str) -> Array:
         """A parameter or statistic after one step."""
-        kept: Array = self._arrays["first_step/" + _key(name, self._kinds)]
-        return kept
+        return self._files.whole("first_step/" + _key(name, self._kinds))
 
     def after_all_steps(self, name: str) -> Array:
         """A parameter or statistic after the last step."""
-        kept: Array = self._arrays[_key(name, self._kinds)]
-        return kept
+        return self._files.whole(_key(name, self._kinds))
 
 
 def _key(name: str, kinds: dict[str, str]) -> str:
     return f"buffer/{name}" if kinds[name] == "statistic" else f"parameter/{name}"
 
 
-def read_outputs(path: Path, inputs: Inputs, *, steps: int) -> Outputs:
-    """The outputs of a contender that was given `inputs`.
+def read_outputs(paths: Sequence[Path], inputs: Inputs, *, steps: int) -> Outputs:
+    """The outputs of a contender that was given `inputs`, from its processes' files by rank.
 
     Raises:
-        Flaw: a step's loss is no number, or an array is missing, superfluous, or of another shape.
+        Flaw: a step's loss is no number, an array is missing, superfluous, or of another shape, or the
+            processes' copies of what is replicated differ.
     """
-    arrays = np.load(path)
-    losses = tuple(float(loss) for loss in arrays["losses"])
-    for step, loss in enumerate(losses, 1):
-        if not np.isfinite(loss):
-            raise Flaw(f"the loss of step {step} is {loss}")
+    files = RankFiles(paths, len(inputs.initial(CLASSIFIER)))
+    for file in files.files:
+        _check_names(file, inputs)
+    losses = files.losses()
     if len(losses) != steps:
         raise Flaw(f"it gave {len(losses)} losses for {steps} steps")
-    _check_names(arrays, inputs)
-    _check_values(arrays, inputs)
+    for name in inputs.kinds:
+        _check_values(files, name, inputs)
     return Outputs(
-        embeddings=arrays["embeddings"],
+        embeddings=files.embeddings(),
         losses=losses,
-        gradient_norms={name: float(arrays[f"gradient_norm/{name}"]) for name in inputs.parameters},
-        _arrays=arrays,
+        gradient_norms={name: files.gradient_norm(name) for name in inputs.parameters},
+        _files=files,
         _kinds=inputs.kinds,
     )
 
@@ -119,17 +175,19 @@ def _check_names(arrays: Any, inputs: Inputs) -> None:
         raise Flaw(f"{_listed(unknown)} cannot be mapped: the network has no such array")
 
 
-def _check_values(arrays: Any, inputs: Inputs) -> None:
-    """Every array has its shape and holds numbers."""
-    for name in inputs.kinds:
-        key = _key(name, inputs.kinds)
-        expected = inputs.initial(name).shape
-        for found in (f"first_step/{key}", key):
-            array = arrays[found]
-            if array.shape != expected:
-                raise Flaw(f"{found} has shape {list(array.shape)} in place of {list(expected)}")
-            if not np.isfinite(array).all():
-                raise Flaw(f"{found} holds values that are no numbers")
+def _check_values(files: RankFiles, name: str, inputs: Inputs) -> None:
+    """An array has its shape, holds numbers, and is the same in every process that has a copy."""
+    key, expected = _key(name, inputs.kinds), inputs.initial(name).shape
+    statistic = inputs.kinds[name] == "statistic"
+    for found in (f"first_step/{key}", key):
+        array = files.whole(found)
+        shape = array.shape[1:] if statistic and array.ndim > len(expected) else array.shape
+        if shape != expected:
+            raise Flaw(f"{found} has shape {list(array.shape)} in place of {list(expected)}")
+        if not np.isfinite(array).all():
+            raise Flaw(f"{found} holds values that are no numbers")
+        if not statistic and not (name == CLASSIFIER and files.split):
+            files.check_replicas(found)
 
 
 def _listed(names: list[str]) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CERTIFICATE_NAME: Final = "align.json"
+CERTIFICATE_NAMES: Final = "align*.json"  # those of several devices too, see `modes.certificate_name`
 
 
 class Tolerance(Model):
@@ -58,11 +59,23 @@ class Pair(Model):
 class Contender(Model):
     """One that took part; `error` says why it has no outputs."""
 
-    name: str  # such as `mxnet==1.9.1`
+    name: str  # such as `mxnet==1.9.1`, or `mxnet==1.9.1 model 1n2g` of several devices
     version: str  # as the engine itself prints it
     seconds: float | None = None
     losses: tuple[float, ...] = ()
     error: str | None = None
+
+    @property
+    def framework(self) -> str:
+        """Framework and version, such as `mxnet==1.9.1`."""
+        return self.name.partition(" ")[0]
+
+    @property
+    def parallelism(self) -> str | None:
+        """How it was spread over several devices; None where it ran on one."""
+        _, _, mode = self.name.partition(" ")
+        parallelism, _, topology = mode.partition(" ")
+        return None if topology in {"", "1n1g"} else parallelism.partition("-")[0]
 
 
 class Certificate(Model):

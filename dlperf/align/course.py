@@ -13,7 +13,7 @@ from dlperf.align.certificate import Certificate, Contender, Pair, Tolerance, wo
 from dlperf.align.compare import figures, passes
 from dlperf.align.diagnosis import Two, culprit, first_to_differ
 from dlperf.align.probe import Settings, probe_case
-from dlperf.align.programs import OUTPUTS_NAME, Contestant, make_inputs, run_program
+from dlperf.align.programs import Contestant, make_inputs, run_program
 from dlperf.shipped import shipped_root
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Alignment:
             Interrupted: a signal.
             InfrastructureError: the inputs could not be made, or a supervisor failed.
         """
-        case = self._case(self.contestants[0])
+        case = self._case(self._largest())
         self.say("making weights and batches")
         path = make_inputs(case, self.folder, steps=self.settings.steps, code=shipped_root())
         with Inputs(path) as inputs:
@@ -82,17 +82,28 @@ class Alignment:
         )
 
     def _case(self, contestant: Contestant) -> Case:
-        name, _, version = contestant.name.partition("==")
-        return probe_case(self.workload, framework=name, version=version, settings=self.settings)
+        framework = contestant.adapter.name
+        version = contestant.name.partition(" ")[0].removeprefix(f"{framework}==")
+        return probe_case(
+            self.workload,
+            framework=framework,
+            version=version,
+            settings=self.settings,
+            mode=contestant.mode,
+        )
+
+    def _largest(self) -> Contestant:
+        """The contestant with the most devices, whose batches are the global ones."""
+        return max(self.contestants, key=lambda one: one.mode.topology.world_size)
 
     def _result(
         self, contestant: Contestant, inputs_file: Path, inputs: Inputs, *, case: Case | None = None
     ) -> _Result:
-        folder = self.folder / contestant.name
+        folder = self.folder / contestant.name.replace(" ", "_")
         contender = Contender(name=contestant.name, version=contestant.version)
         self.say(f"{contestant.name}: training {self.settings.steps} steps")
         try:
-            seconds = run_program(
+            finished = run_program(
                 contestant,
                 case or self._case(contestant),
                 folder,
@@ -100,12 +111,12 @@ class Alignment:
                 time_limit_seconds=self.time_limit_seconds,
                 interrupts=self.interrupts,
             )
-            outputs = read_outputs(folder / OUTPUTS_NAME, inputs, steps=self.settings.steps)
+            outputs = read_outputs(finished.outputs, inputs, steps=self.settings.steps)
         except Flaw as flaw:
             self.say(f"{contestant.name}: {flaw}")
             return _Result(contender=contender.model_copy(update={"error": str(flaw)}), outputs=None)
-        self.say(f"{contestant.name}: done in {seconds:.0f} s")
-        done = {"seconds": round(seconds, 1), "losses": outputs.losses}
+        self.say(f"{contestant.name}: done in {finished.seconds:.0f} s")
+        done = {"seconds": round(finished.seconds, 1), "losses": outputs.losses}
         return _Result(contender=contender.model_copy(update=done), outputs=outputs)
 
     def _pair(self, first: _Result, second: _Result, inputs: Inputs) -> Pair:
@@ -122,7 +133,7 @@ class Alignment:
             first=first.outputs,
             second=second.outputs,
             inputs=inputs,
-            case=self._case(self.contestants[0]),
+            case=self._case(self._largest()),
             tolerance=self.tolerance,
         )
         named = {"first_to_differ": first_to_differ(two), "culprit": culprit(two)}
@@ -141,9 +152,19 @@ class Alignment:
                 f"no reference in float64: it is computed by {_REFERENCE_FRAMEWORK}, which takes no part"
             )
             return ()
-        # Eager and in NCHW: the plainest way through the engine.
-        case = self._case(engine).model_copy(update={"options": {"channels_last": False, "compile": False}})
-        arbiter = replace(engine, name=REFERENCE, code=shipped_root(), arguments=("float64",))
+        # Eager, in NCHW and in one process: the plainest way through the engine.
+        mode = self._largest().mode
+        devices = mode.topology.world_size
+        arbiter = replace(
+            engine,
+            name=REFERENCE,
+            code=shipped_root(),
+            mode=mode,
+            arguments=("float64",),
+            one_process=devices > 1,
+        )
+        case = self._case(replace(engine, mode=mode))
+        case = case.model_copy(update={"options": {"channels_last": False, "compile": False}})
         result = self._result(arbiter, inputs_file, inputs, case=case)
         return tuple(self._pair(results[one.name], result, inputs) for one in self.contestants)
 

@@ -27,7 +27,10 @@ EMBEDDINGS: Final = "the embeddings"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moments:
-    """Mean and variance over the first batch, one a channel, and how finely float32 lets tell them apart."""
+    """Mean and variance over the first batch, one a channel, of several devices one behind the other.
+
+    The grains are how finely float32 lets tell them apart.
+    """
 
     mean: Array
     variance: Array
@@ -70,7 +73,7 @@ def _moments(norm: str, outputs: Outputs, inputs: Inputs) -> Moments:
     def of_batch(part: str) -> tuple[Array, float]:
         name = f"{norm}.{part}"
         after = outputs.after_first_step(name).astype(np.float64)
-        batch: Array = (after - _MOMENTUM * inputs.initial(name)) / (1 - _MOMENTUM)
+        batch: Array = ((after - _MOMENTUM * inputs.initial(name)) / (1 - _MOMENTUM)).ravel()
         return batch, float(_ROUNDINGS * np.finfo(np.float32).eps * np.abs(after).max() / (1 - _MOMENTUM))
 
     mean, mean_grain = of_batch("running_mean")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from dlperf.adapters.base import Launch
 from dlperf.align.arrays import Flaw
+from dlperf.align.modes import ON_ONE_DEVICE
 from dlperf.errors import InfrastructureError
 from dlperf.logs.failures import classify
 from dlperf.plan.sweep_file import Limits
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dlperf.adapters.base import Adapter, RankCommand
+    from dlperf.align.modes import Mode
     from dlperf.plan.case import Case
     from dlperf.results.outcome import Outcome
     from dlperf.running.interrupts import Interrupts
@@ -46,7 +48,9 @@ class Contestant:
         adapter: says how it is started.
         python: the interpreter of its environment.
         code: the folder that holds `frameworks/`.
+        mode: how it is spread over devices.
         arguments: more arguments for its program.
+        one_process: whether one process stands for all devices, whatever the adapter would start.
     """
 
     name: str
@@ -54,7 +58,17 @@ class Contestant:
     adapter: Adapter
     python: Path
     code: Path
+    mode: Mode = ON_ONE_DEVICE
     arguments: tuple[str, ...] = ()
+    one_process: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """What a contestant's program left: a file of each of its processes, by rank."""
+
+    outputs: tuple[Path, ...]
+    seconds: float
 
 
 def make_inputs(case: Case, folder: Path, *, steps: int, code: Path) -> Path:
@@ -88,8 +102,8 @@ def run_program(
     inputs: Path,
     time_limit_seconds: float,
     interrupts: Interrupts,
-) -> float:
-    """Run a contestant's program in `folder`, which then holds its outputs; the seconds it took.
+) -> Finished:
+    """Run a contestant's program in `folder`.
 
     Raises:
         Flaw: it cannot run the case, or failed; with the reason.
@@ -115,9 +129,17 @@ def run_program(
         raise InfrastructureError(f"the supervisor could not do its work: {complaint or f'exit code {code}'}")
     if outcome.reason != "completed":
         raise Flaw(_failure(outcome, folder))
-    if not (folder / OUTPUTS_NAME).is_file():
+    outputs = tuple(
+        folder / outputs_name(end.rank) for end in sorted(outcome.ranks, key=lambda end: end.rank)
+    )
+    if not all(path.is_file() for path in outputs):
         raise Flaw("its program ended well and wrote no outputs")
-    return outcome.seconds or 0.0
+    return Finished(outputs=outputs, seconds=outcome.seconds or 0.0)
+
+
+def outputs_name(rank: int) -> str:
+    """The file of the process that starts with `rank`, as frameworks/common/align.py names it."""
+    return OUTPUTS_NAME if rank == 0 else OUTPUTS_NAME.replace(".npz", f".rank{rank}.npz")
 
 
 def _write_launch(
@@ -133,6 +155,8 @@ def _write_launch(
     )
     files = (str(inputs.absolute()), str((folder / OUTPUTS_NAME).absolute()), *contestant.arguments)
     commands = [_aligning(command, files) for command in contestant.adapter.rank_commands(launch)]
+    if contestant.one_process:
+        commands = [_for_all_devices(commands[0], len(places))]
     limits = Limits(time=time_limit_seconds)
     told = launch_file(case, places=places, commands=commands, limits=limits, node_rank=0)
     # The program says nothing until it is done.
@@ -148,6 +172,12 @@ def _aligning(command: RankCommand, files: tuple[str, ...]) -> RankCommand:
         raise Flaw("its adapter starts no `python -m ....train`, beside which an alignment program could lie")
     renamed = module.removesuffix(_TRAINING) + _ALIGNMENT
     return replace(command, argv=(*command.argv[: at + 1], renamed, *command.argv[at + 2 :], *files))
+
+
+def _for_all_devices(command: RankCommand, devices: int) -> RankCommand:
+    """The first rank's process, told that it stands for every device."""
+    alone = {"DLPERF_DEVICES": str(devices)}
+    return replace(command, env={**command.env, **alone}, devices=devices)
 
 
 def _failure(outcome: Outcome, folder: Path) -> str:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from dlperf.align.certificate import Certificate, Figures, Pair
+    from dlperf.plan.case import Case
 
 _HEADINGS = (
     "embeddings",
@@ -45,19 +46,29 @@ def heading(certificate: Certificate) -> str:
     case, workload = certificate.case, certificate.case.workload
     return (
         f"{certificate.experiment}: {workload.network}, head {workload.head}, {workload.loss.kind}, "
-        f"{certificate.steps} steps of {case.batch_size_per_device} images, {case.num_classes} classes, "
+        f"{certificate.steps} steps of {case.global_batch_size} images, {case.num_classes} classes, "
         f"fp32 on {case.device}\n"
+        f"{_statistics(case)}"
         "dropout is off, weights and learning rate are those of the probe (docs/alignment.md); "
         f"relative differences up to {certificate.tolerance.first_step:g} (first step) and "
         f"{certificate.tolerance.after_steps:g} (gradients, later steps) pass\n"
     )
 
 
+def _statistics(case: Case) -> str:
+    """What BatchNorm normalises by, where that is not the whole batch."""
+    if case.workload.batch_norm == "frozen":
+        return "BatchNorm is frozen: it normalises by given statistics; "
+    if case.topology.world_size > 1:
+        return f"BatchNorm normalises each device's {case.batch_size_per_device} images by themselves; "
+    return ""
+
+
 def findings(certificate: Certificate) -> str:
     """The verdict, or a line for each thing that is wrong."""
     if certificate.passed:
         names = sum(1 for one in certificate.contenders if not one.error)
-        return f"aligned: {names} frameworks, {certificate.verdict}\n"
+        return f"aligned: {names} contenders, {certificate.verdict}\n"
     return "".join(f"not aligned: {part}\n" for part in certificate.verdict.split("; "))
 
 

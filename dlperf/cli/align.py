@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from dlperf.adapters.base import Adapter
     from dlperf.align.certificate import Certificate
+    from dlperf.align.modes import Mode
     from dlperf.align.programs import Contestant
     from dlperf.plan.case import DeviceKind
     from dlperf.plan.sweep_file import FrameworkEntry
@@ -28,12 +29,16 @@ Examples:
   dlperf align r100_emore --frameworks mxnet==1.9.1,pytorch
   dlperf align y1_emore --frameworks mxnet==1.9.1,mxnet==1.9.0 --out results/mxnet
   dlperf align r100_glint360k --reference always --json
+  dlperf align y1_emore --parallelism data,model,partial_fc --topology 1n2g
+  dlperf align y1_emore --parallelism model --topology 1n1g,1n2g --frozen-batch-norm
+  dlperf align y1_emore --parallelism partial_fc --topology 1n2g --sample-ratio 0.1
 
 EXPERIMENT is a path, or the name of a file in ./experiments or of an experiment that ships with dlperf.
 
 All frameworks get the same weights and batches, made by numpy, and train some steps; then embeddings, losses,
-gradients, parameters and BatchNorm statistics are compared. The finding is saved as align.json, which `dlperf
-report` shows. docs/alignment.md says what is compared and what the figures are relative to.
+gradients, parameters and BatchNorm statistics are compared, also between the ways to spread a case over
+devices that are asked for. The finding is saved as align.json (of several devices as align-WAYS.json), which
+`dlperf report` shows. docs/alignment.md says what is compared and what the figures are relative to.
 
 Exit codes: 0 aligned, 1 not aligned or not comparable, 2 wrong input, 5 infrastructure, 130 Ctrl-C."""
 
@@ -56,7 +61,35 @@ Exit codes: 0 aligned, 1 not aligned or not comparable, 2 wrong input, 5 infrast
 @click.option(
     "--batch-size",
     type=click.IntRange(min=2),
-    help="Images a step.  [default: 2, or 4 for mobilefacenet]",
+    help="Images a step and device.  [default: 2, or 4 for mobilefacenet]",
+)
+@click.option(
+    "--parallelism",
+    "parallelisms",
+    default="data",
+    show_default=True,
+    metavar="NAME,...",
+    help="data, model, partial_fc: all are compared with each other.",
+)
+@click.option(
+    "--topology",
+    "topologies",
+    default="1n1g",
+    show_default=True,
+    metavar="NnGg,...",
+    help="Of this machine; several of them with --frozen-batch-norm.",
+)
+@click.option(
+    "--sample-ratio",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Of partial_fc; below 1 it is compared with itself alone, across frameworks.",
+)
+@click.option(
+    "--frozen-batch-norm",
+    is_flag=True,
+    help="Normalise by given statistics, so that other numbers of devices compute the same.",
 )
 @click.option("--num-classes", type=click.IntRange(min=2), default=1000, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -94,7 +127,7 @@ def command(
     ctx: click.Context, /, *, experiment: str, out: Path | None, as_json: bool, **options: Any
 ) -> None:
     """Prove that the frameworks compute the same function on EXPERIMENT, or name what differs."""
-    from dlperf.align.certificate import CERTIFICATE_NAME
+    from dlperf.align.modes import certificate_name
     from dlperf.align.table import findings, heading, pairs_table
     from dlperf.cli.tables import rendered
     from dlperf.plan.load import load_experiment
@@ -104,12 +137,13 @@ def command(
     workload = load_experiment(experiment)[0].workload
     folder = out or Path("results") / workload.experiment
     folder.mkdir(parents=True, exist_ok=True)
+    chosen = _modes(options.pop("parallelisms"), options.pop("topologies"), options)
     try:
-        certificate = _align(workload, folder, **options)
+        certificate = _align(workload, folder, chosen=chosen, **options)
     except Interrupted as interrupted:
         click.echo("stopped; nothing was saved", err=True)
         ctx.exit(interrupted.exit_code)
-    path = folder / CERTIFICATE_NAME
+    path = folder / certificate_name(chosen, frozen_batch_norm=options["frozen_batch_norm"])
     text = certificate.model_dump_json(indent=1) + "\n"
     write_atomically(path, text.encode())
     if as_json:
@@ -120,7 +154,34 @@ def command(
     ctx.exit(EXIT_ALIGNED if certificate.passed else EXIT_BROKEN)
 
 
-def _align(workload: Any, folder: Path, *, device: str, keep: bool, **options: Any) -> Certificate:
+def _modes(parallelisms: str, topologies: str, options: dict[str, Any]) -> tuple[Mode, ...]:
+    from typing import get_args
+
+    from dlperf.align.modes import modes
+    from dlperf.errors import UserError
+    from dlperf.plan.case import Parallelism, Topology
+    from dlperf.plan.validation import unknown
+
+    known: tuple[Any, ...] = get_args(Parallelism)
+    names = list(dict.fromkeys(part.strip() for part in parallelisms.split(",")))
+    for name in names:
+        if name not in known:
+            raise UserError(f"--parallelism: {unknown('parallelism', name, known)}")
+    try:
+        places = [Topology.from_text(part.strip()) for part in topologies.split(",")]
+    except ValueError as error:
+        raise UserError(f"--topology: {error}") from error
+    return modes(
+        [known[known.index(name)] for name in names],
+        list(dict.fromkeys(places)),
+        sample_ratio=options.pop("sample_ratio"),
+        frozen_batch_norm=options["frozen_batch_norm"],
+    )
+
+
+def _align(
+    workload: Any, folder: Path, *, chosen: tuple[Mode, ...], device: str, keep: bool, **options: Any
+) -> Certificate:
     from dlperf.adapters.registry import load_adapters
     from dlperf.align.certificate import Tolerance
     from dlperf.align.course import Alignment
@@ -131,12 +192,14 @@ def _align(workload: Any, folder: Path, *, device: str, keep: bool, **options: A
 
     machine, adapters = detect_machine(), load_adapters()
     kind: DeviceKind = machine.device if device == "auto" else device  # type: ignore[assignment]
-    entries = _entries(options["frameworks"], options["pythons"], adapters)
+    entries = _entries(options["frameworks"], options["pythons"], adapters, ways=len(chosen))
     settings = Settings(
         steps=options["steps"],
         batch_size=options["batch_size"],
         num_classes=options["num_classes"],
-        threads=machine.cores,
+        cores=machine.cores,
+        global_devices=max(mode.topology.world_size for mode in chosen),
+        frozen_batch_norm=options["frozen_batch_norm"],
         device=kind,
         seed=options["seed"],
     )
@@ -144,7 +207,7 @@ def _align(workload: Any, folder: Path, *, device: str, keep: bool, **options: A
     interrupts = Interrupts(say=_say)
     with ExitStack() as held:
         held.enter_context(interrupts.taken())
-        contestants, absent = _contestants(entries, adapters, kind, held)
+        contestants, absent = _contestants(entries, adapters, kind, chosen, held)
         held.enter_context(whole_machine(wait=True, say=_say))
         alignment = Alignment(
             workload=workload,
@@ -162,9 +225,12 @@ def _align(workload: Any, folder: Path, *, device: str, keep: bool, **options: A
 
 
 def _entries(
-    frameworks: str | None, pythons: tuple[str, ...], adapters: Mapping[str, Adapter]
+    frameworks: str | None, pythons: tuple[str, ...], adapters: Mapping[str, Adapter], *, ways: int
 ) -> list[FrameworkEntry]:
-    """The frameworks that were asked for, each with its version and perhaps an interpreter."""
+    """The frameworks that were asked for, each with its version and perhaps an interpreter.
+
+    In several `ways` to spread it a single framework can be compared with itself.
+    """
     from pydantic import ValidationError
 
     from dlperf.errors import UserError
@@ -187,7 +253,9 @@ def _entries(
     stray = sorted(set(given) - {entry.name for entry in entries})
     if stray:
         raise UserError(f"--python: {stray[0]} is not among the frameworks to align")
-    if len({str(entry) for entry in entries}) < max(2, len(entries)):
+    if len({str(entry) for entry in entries}) < len(entries):
+        raise UserError("--frameworks: one of them stands twice")
+    if len(entries) * ways < 2:  # noqa: PLR2004
         raise UserError("--frameworks: give two or more different frameworks or versions to compare")
     return entries
 
@@ -202,23 +270,29 @@ def _python(text: str) -> tuple[str, str]:
 
 
 def _contestants(
-    entries: list[FrameworkEntry], adapters: Mapping[str, Adapter], device: DeviceKind, held: ExitStack
+    entries: list[FrameworkEntry],
+    adapters: Mapping[str, Adapter],
+    device: DeviceKind,
+    chosen: tuple[Mode, ...],
+    held: ExitStack,
 ) -> tuple[list[Contestant], dict[str, str]]:
-    """Those whose environment is ready, and the others with the reason.
+    """Each framework whose environment is ready in each mode, and the others with the reason.
 
     Raises:
         EnvironmentUnavailable: none is left.
     """
+    from dlperf.align.modes import ON_ONE_DEVICE
     from dlperf.align.programs import Contestant
     from dlperf.environments import ensure
     from dlperf.errors import EnvironmentUnavailable, UserError
     from dlperf.shipped import shipped_root
 
     contestants, absent = [], {}
+    parallel = any(mode.topology.world_size > 1 for mode in chosen)
     for entry in entries:
         adapter = adapters[entry.name]
         try:
-            spec = adapter.environment(str(entry.version), device)
+            spec = adapter.environment(str(entry.version), device, parallel=parallel)
         except ValueError as error:
             raise UserError(f"--frameworks: {error}") from error
         python = Path(entry.python).expanduser().absolute() if entry.python else None
@@ -229,15 +303,17 @@ def _contestants(
             _say(f"{entry}: {error}")
             absent[str(entry)] = str(error)
             continue
-        contestants.append(
+        contestants += [
             Contestant(
-                name=str(entry),
+                name=str(entry) if chosen == (ON_ONE_DEVICE,) else f"{entry} {mode}",
                 version=environment.manifest.version,
                 adapter=adapter,
                 python=environment.python,
                 code=shipped_root(),
+                mode=mode,
             )
-        )
+            for mode in chosen
+        ]
     if not contestants:
         raise EnvironmentUnavailable(
             f"no framework to align: {'; '.join(f'{name}: {why}' for name, why in absent.items())}"

@@ -24,6 +24,9 @@ _device_option = click.option(
     show_default=True,
     help="What the framework is built for; auto: cuda where an NVIDIA GPU is, else cpu.",
 )
+_parallel_option = click.option(
+    "--parallel", is_flag=True, help="With what cases of several devices need besides (MXNet: Horovod)."
+)
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -64,8 +67,9 @@ def list_environments(*, as_json: bool) -> None:
 @command.command()
 @click.argument("name", metavar="NAME[==VERSION]")
 @_device_option
+@_parallel_option
 @click.option("--python", type=click.Path(path_type=Path), help="The Python to build it on.")
-def create(*, name: str, device: str, python: Path | None) -> None:
+def create(*, name: str, device: str, parallel: bool, python: Path | None) -> None:
     """Make an environment now.
 
     Prints the path of its interpreter. Without a version, the one that the framework's adapter names first.
@@ -73,26 +77,29 @@ def create(*, name: str, device: str, python: Path | None) -> None:
     """
     from dlperf.environments.make import make
 
-    environment = make(_spec(name, device), base=python, report=lambda line: click.echo(line, err=True))
+    spec = _spec(name, device, parallel=parallel)
+    environment = make(spec, base=python, report=lambda line: click.echo(line, err=True))
     click.echo(environment.python)
 
 
 @command.command()
 @click.argument("name", metavar="NAME[==VERSION]")
 @_device_option
-def path(*, name: str, device: str) -> None:
+@_parallel_option
+def path(*, name: str, device: str, parallel: bool) -> None:
     """Print the path of an interpreter.
 
     Exit code 5 where its environment is not made yet.
     """
     from dlperf.environments.environment import environment_key, environments_root, read_environment
 
-    spec = _spec(name, device)
+    spec = _spec(name, device, parallel=parallel)
     environment = read_environment(environments_root() / environment_key(spec))
     if environment is None:
         wanted = f"{spec.framework}=={spec.version}"
+        option = " --parallel" if parallel else ""
         raise EnvironmentUnavailable(
-            f"{wanted} has no environment here yet; make it: dlperf env create {wanted}"
+            f"{wanted} has no environment here yet; make it: dlperf env create {wanted}{option}"
         )
     click.echo(environment.python)
 
@@ -136,7 +143,7 @@ def doctor(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None
     ctx.exit(EnvironmentUnavailable.exit_code if any(found.values()) else 0)
 
 
-def _spec(name: str, device: str) -> EnvironmentSpec:
+def _spec(name: str, device: str, *, parallel: bool) -> EnvironmentSpec:
     """What the adapter asks for; `name` is `mxnet` or `mxnet==1.9.1`."""
     from dlperf.adapters.registry import load_adapters
     from dlperf.machine import detect_machine
@@ -151,7 +158,7 @@ def _spec(name: str, device: str) -> EnvironmentSpec:
         raise UserError(f"{name!r} names no version; write for example {framework}=={adapter.versions[0]}")
     built_for = detect_machine().device if device == "auto" else cast("DeviceKind", device)
     try:
-        return adapter.environment(version or adapter.versions[0], built_for)
+        return adapter.environment(version or adapter.versions[0], built_for, parallel=parallel)
     except ValueError as error:
         raise UserError(str(error)) from error
 

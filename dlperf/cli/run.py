@@ -42,6 +42,11 @@ Exit codes: 0 every run is ok, 2 wrong input, 3 some cases failed or could not b
 @click.option("--retry-failed", is_flag=True, help="Make failed runs again.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and every process, and run nothing.")
 @click.option("--no-wait", is_flag=True, help="Fail at once where another dlperf measures on this machine.")
+@click.option(
+    "--port",
+    type=click.IntRange(1024, 65535),
+    help="Port where the ranks of a case meet.  [default: a free one, chosen for each run]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.pass_context
 def command(
@@ -59,6 +64,7 @@ def command(
     retry_failed: bool,
     dry_run: bool,
     no_wait: bool,
+    port: int | None,
     as_json: bool,
 ) -> None:
     """Train the cases of SWEEP, one after the other, and store every run under the results folder."""
@@ -79,6 +85,8 @@ def command(
         raise click.UsageError("--cluster goes with --dry-run alone")
     selected(whole)  # a selection that is wrong ends here, before anything is written
     _warn_of_misspelt_variables()
+    if port is not None:
+        _must_be_free(port)
 
     from dlperf.cli.run_sweep import run_sweep
     from dlperf.running.interrupts import Interrupted
@@ -90,6 +98,7 @@ def command(
             selected=selected,
             retry_failed=retry_failed,
             wait=not no_wait,
+            port=port,
             as_json=as_json,
             again=shlex.join(["dlperf", *(word for word in sys.argv[1:] if word != "--retry-failed")]),
         )
@@ -115,3 +124,11 @@ def _warn_of_misspelt_variables() -> None:
 
     for name, prefix in misspelt(os.environ).items():
         click.echo(f"warning: the variable {name} reaches no engine; did you mean {prefix}...?", err=True)
+
+
+def _must_be_free(port: int) -> None:
+    from dlperf.errors import UserError
+    from dlperf.running.places import is_free
+
+    if not is_free(port):
+        raise UserError(f"--port: {port} is taken on this machine; leave it out, and a free one is chosen")

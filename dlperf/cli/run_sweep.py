@@ -43,6 +43,7 @@ def run_sweep(
     selected: Callable[[Plan], Plan],
     retry_failed: bool,
     wait: bool,
+    port: int | None,
     as_json: bool,
     again: str,
 ) -> int:
@@ -57,6 +58,7 @@ def run_sweep(
     interrupts = Interrupts(say=_say)
     with interrupts.taken(), results_folder(folder):
         plan = selected(freeze(whole, folder))
+        _say_what_is_left_out(plan)
         runs = pending_runs(plan, results=folder, retry_failed=retry_failed)
         if runs:
             progress = progress_for_terminal(
@@ -73,7 +75,7 @@ def run_sweep(
                 with whole_machine(wait=wait, say=progress.message):
                     progress.planned(total=len(plan.runs), done=len(plan.runs) - len(runs))
                     try:
-                        scheduler.run(runs, runner=_runner(plan, interrupts, progress))
+                        scheduler.run(runs, runner=_runner(plan, interrupts, progress, port=port))
                     finally:
                         progress.finished()
     stored = stored_results(plan, results=folder)
@@ -85,8 +87,15 @@ def run_sweep(
     return EXIT_OK if good and stored and len(stored) == len(plan.runs) else EXIT_SOME_FAILED
 
 
-def _runner(plan: Plan, interrupts: Interrupts, progress: Progress) -> Runner:
-    return Runner(limits=plan.limits, interrupts=interrupts, progress=progress)
+def _runner(plan: Plan, interrupts: Interrupts, progress: Progress, *, port: int | None) -> Runner:
+    return Runner(limits=plan.limits, interrupts=interrupts, progress=progress, port=port)
+
+
+def _say_what_is_left_out(plan: Plan) -> None:
+    """One line for each reason why cases will not run, before any other does."""
+    reasons = Counter((item.status, item.reason) for item in plan.cases if item.reason is not None)
+    for (status, reason), count in reasons.items():
+        click.echo(f"{count} case{'s' if count > 1 else ''} {status}: {reason}", err=True)
 
 
 def _say(text: str) -> None:

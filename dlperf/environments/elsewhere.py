@@ -29,7 +29,9 @@ def making_request(spec: EnvironmentSpec, *, copied: str | None = None, python: 
         copied: the folder on the node that holds a copy of an environment made elsewhere.
         python: the version that the copy needs, such as `3.10`.
     """
-    create, fill = uv_steps(spec, base="{python}", folder="{folder}", interpreter="{interpreter}")
+    create, fill = uv_steps(
+        spec, spec.requirements, base="{python}", folder="{folder}", interpreter="{interpreter}"
+    )
     manifest = {
         "schema_version": 1,
         "key": environment_key(spec),

@@ -94,20 +94,30 @@ class Environment:
 def environment_key(spec: EnvironmentSpec) -> str:
     """The folder's name: readable first, then 12 hexadecimal digits of SHA-256 over what decides the content.
 
-    Notes do not count; the platform does, as a home folder may be shared between machines.
+    What is said to people does not count; the platform does, as a home folder may be shared between machines.
     """
     content = asdict(spec) | {"platform": sysconfig.get_platform()}
-    del content["notes"]
+    del content["notes"], content["parallel"]
+    if not spec.builds:
+        del content["builds"]  # environments that were made before there were any keep their names
+    return f"{spec.framework}-{spec.version}-{digest_of(content)}"
+
+
+def digest_of(content: object) -> str:
+    """12 hexadecimal digits of SHA-256 over what JSON can hold."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
-    return f"{spec.framework}-{spec.version}-{digest}"
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def cache_root() -> Path:
+    """The folder of all that dlperf keeps: DLPERF_CACHE where that is set, else the user's cache folder."""
+    given = os.environ.get("DLPERF_CACHE")
+    return Path(given).expanduser().absolute() if given else platformdirs.user_cache_path("dlperf")
 
 
 def environments_root() -> Path:
-    """The folder of all environments: under DLPERF_CACHE where that is set, else the user's cache folder."""
-    given = os.environ.get("DLPERF_CACHE")
-    cache = Path(given).expanduser().absolute() if given else platformdirs.user_cache_path("dlperf")
-    return cache / "environments"
+    """The folder of all environments."""
+    return cache_root() / "environments"
 
 
 def lock_of(key: str) -> Path:

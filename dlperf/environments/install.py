@@ -7,17 +7,20 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlperf.environments.builds import built_wheel
 from dlperf.environments.probe import inspect
 from dlperf.environments.pythons import find_python
 from dlperf.environments.uv import Uv, UvFailure, find_links, index_arguments
 from dlperf.errors import EnvironmentUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dlperf.adapters.base import EnvironmentSpec
 
 
 def install(spec: EnvironmentSpec, folder: Path, *, base: Path | None, uv: Uv, lock: int) -> Path:
-    """Make a virtual environment in `folder`, install the requirements, and give its interpreter.
+    """Make a virtual environment in `folder`, install what is asked for, and give its interpreter.
 
     Args:
         spec: what to install.
@@ -27,12 +30,27 @@ def install(spec: EnvironmentSpec, folder: Path, *, base: Path | None, uv: Uv, l
         lock: file descriptor of the environment's lock, held by uv too.
 
     Raises:
-        EnvironmentUnavailable: no Python, or what uv says.
+        EnvironmentUnavailable: no Python, no compiler where one is needed, or what uv says.
     """
     base = _working(base) if base else find_python(spec.pythons, uv=uv, hold=(lock,))
     uv.report(f"  Python {base}")
+
+    def make_scratch(scratch: Path, requirements: Sequence[str]) -> Path:
+        return _filled(scratch, spec, requirements, base=base, uv=uv, lock=lock)
+
+    wheels = [
+        str(built_wheel(build, spec, python=base, make_scratch=make_scratch, report=uv.report))
+        for build in spec.builds
+    ]
+    return _filled(folder, spec, (*spec.requirements, *wheels), base=base, uv=uv, lock=lock)
+
+
+def _filled(
+    folder: Path, spec: EnvironmentSpec, requirements: Sequence[str], *, base: Path, uv: Uv, lock: int
+) -> Path:
+    """A virtual environment with `requirements`; its interpreter."""
     python = folder / "bin" / "python"
-    create, fill = uv_steps(spec, base=str(base), folder=str(folder), interpreter=str(python))
+    create, fill = uv_steps(spec, requirements, base=str(base), folder=str(folder), interpreter=str(python))
     try:
         uv.run(create, env={}, hold=(lock,))
         uv.run(fill, env=spec.build_environment, hold=(lock,))
@@ -42,12 +60,12 @@ def install(spec: EnvironmentSpec, folder: Path, *, base: Path | None, uv: Uv, l
 
 
 def uv_steps(
-    spec: EnvironmentSpec, *, base: str, folder: str, interpreter: str
+    spec: EnvironmentSpec, requirements: Sequence[str], *, base: str, folder: str, interpreter: str
 ) -> tuple[list[str], list[str]]:
     """What uv is told: make a virtual environment on `base` in `folder`, then fill it by its interpreter."""
     create = ["venv", "--relocatable", "--no-project", "--python", base, folder]
     fill = ["pip", "install", "--python", interpreter, "--compile-bytecode", *_source(spec)]
-    return create, [*fill, *spec.requirements]
+    return create, [*fill, *requirements]
 
 
 def _working(base: Path) -> Path:

@@ -83,12 +83,13 @@ def make(spec: EnvironmentSpec, *, base: Path | None, report: Callable[[str], No
         report(f"{name}: making its environment in {root}{f' ({spec.notes})' if spec.notes else ''}")
         root.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".making-{key}-", dir=root.parent))
+        again = f"dlperf env create {name}{' --parallel' if spec.parallel else ''}"
         try:
             _fill(temporary / key, spec, base=base, report=report, lock=descriptor)
             (temporary / key).rename(root)
         except EnvironmentUnavailable as error:
             raise EnvironmentUnavailable(
-                f"{name} cannot be installed here: {error}; try again with `dlperf env create {name}`, "
+                f"{name} cannot be installed here: {error}; try again with `{again}`, "
                 "or use a Python that has it with `python: /path/to/python` in the sweep"
             ) from error
         finally:

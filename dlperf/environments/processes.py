@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import queue
+import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import threading
+import time
+from typing import IO, TYPE_CHECKING
 
 from dlperf.errors import EnvironmentUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+_HEARTBEAT_SECONDS = 30.0
 
 # prctl(PR_SET_PDEATHSIG = 1, SIGKILL) before exec. A small program of its own rather than preexec_fn, which
 # is unsafe in a process that has threads.
@@ -22,17 +28,29 @@ _DIE_WITH_PARENT = (
     "os.execv(sys.argv[2], sys.argv[2:])\n"
 )
 
+# The same for a command that starts processes of its own: it leads a process group, which ends as a whole.
+_DIE_WITH_PARENT_AS_GROUP = (
+    "import ctypes, os, signal, subprocess, sys\n"
+    "os.setsid()\n"
+    "signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))\n"
+    "ctypes.CDLL(None).prctl(1, 15)\n"
+    "if os.getppid() != int(sys.argv[1]): os._exit(1)\n"
+    "code = subprocess.Popen(sys.argv[2:], close_fds=False).wait()\n"
+    "os._exit(code if code >= 0 else 128 - code)\n"
+)
+
 # They would lead a child to another Python or to other packages than the ones it was given.
 _MISLEADING = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "VIRTUAL_ENV", "CONDA_PREFIX")
 
 
-def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
+def clean_environment(extra: Mapping[str, str | None]) -> dict[str, str]:
     """The process's environment without what would lead a Python astray, and with `extra`.
 
-    Packages of the user's home stay out, as they do in a run.
+    A variable of `extra` that is None stays out. Packages of the user's home do too, as they do in a run.
     """
     kept = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
-    return kept | {"PYTHONNOUSERSITE": "1"} | dict(extra)
+    changed = kept | {"PYTHONNOUSERSITE": "1"} | dict(extra)
+    return {name: value for name, value in changed.items() if value is not None}
 
 
 def tied(argv: Sequence[str]) -> list[str]:
@@ -69,3 +87,79 @@ def run_python(
         )
     except subprocess.TimeoutExpired:
         raise EnvironmentUnavailable(f"{python} gave no answer within {timeout_seconds:g} s") from None
+
+
+def follow(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str | None],
+    hold: Sequence[int],
+    on_line: Callable[[str], None],
+    on_silence: Callable[[Sequence[str], float], None],
+) -> tuple[int, list[str]]:
+    """Run a command, in no folder of a project, and give its exit code and its output by lines.
+
+    It and all that it starts end with this process, or when this call is interrupted.
+
+    Args:
+        argv: an absolute program first; paths in it are absolute.
+        env: the `extra` of `clean_environment`.
+        hold: file descriptors of locks that the command keeps until it is gone.
+        on_line: is given each line of its output and errors, as it comes.
+        on_silence: is given all lines so far and the seconds since the start, while none comes.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT_AS_GROUP, str(os.getpid()), *argv],
+        cwd="/",  # the settings of a project around the working directory would change what is made
+        env=clean_environment(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        pass_fds=tuple(hold),
+    )
+    assert process.stdout is not None  # noqa: S101 - PIPE was asked for
+    try:
+        lines = _lines(process.stdout, on_line, on_silence)
+        code = process.wait()
+    finally:
+        _end(process)
+        process.stdout.close()
+    return code, lines
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Kill the group that `process` leads; before it does, it has no children."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        process.kill()
+    process.wait()
+
+
+def _lines(
+    stream: IO[str], on_line: Callable[[str], None], on_silence: Callable[[Sequence[str], float], None]
+) -> list[str]:
+    arriving: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_pump, args=(stream, arriving), daemon=True).start()
+    lines: list[str] = []
+    started = time.monotonic()
+    while True:
+        try:
+            line = arriving.get(timeout=_HEARTBEAT_SECONDS)
+        except queue.Empty:
+            on_silence(lines, time.monotonic() - started)
+            continue
+        if line is None:
+            return lines
+        lines.append(line)
+        on_line(line)
+
+
+def _pump(stream: IO[str], arriving: queue.Queue[str | None]) -> None:
+    try:
+        for line in stream:
+            arriving.put(line.strip())
+    finally:
+        arriving.put(None)

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import os
-import queue
 import re
 import shutil
 import subprocess
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from dlperf.environments.processes import clean_environment, tied
+from dlperf.environments.processes import follow
 from dlperf.errors import EnvironmentUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-_HEARTBEAT_SECONDS = 30.0
 # Lines that say something to a person who waits; the rest of uv's output lists packages.
 _PROGRESS = re.compile(
     r"(Resolved|Prepared|Installed|Downloading|Building|Installing Python|Built|Updating) .*"
@@ -55,46 +51,22 @@ class Uv:
         Raises:
             UvFailure: uv ended with an error.
         """
-        command = tied([str(self.path), "--color", "never", "--no-progress", *arguments])
-        process = subprocess.Popen(
-            command,
-            cwd="/",  # the settings of a project around the working directory would change what is made
-            env=clean_environment(_certificates() | dict(env)),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            pass_fds=tuple(hold),
+        code, lines = follow(
+            [str(self.path), "--color", "never", "--no-progress", *arguments],
+            env=_certificates() | dict(env),
+            hold=hold,
+            on_line=self._on_line,
+            on_silence=self._on_silence,
         )
-        assert process.stdout is not None  # noqa: S101 - PIPE was asked for
-        try:
-            lines = self._follow(process.stdout)
-            code = process.wait()
-        finally:
-            process.kill()
-            process.wait()
-            process.stdout.close()
         if code != 0:
             raise UvFailure(reason_of(lines) or f"uv ended with exit code {code}")
 
-    def _follow(self, stream: IO[str]) -> list[str]:
-        """Every line of `stream`; what matters is reported, and a sign of life while nothing comes."""
-        arriving: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=_pump, args=(stream, arriving), daemon=True).start()
-        lines: list[str] = []
-        started = time.monotonic()
-        while True:
-            try:
-                line = arriving.get(timeout=_HEARTBEAT_SECONDS)
-            except queue.Empty:
-                self.report(_sign_of_life(lines, time.monotonic() - started))
-                continue
-            if line is None:
-                return lines
-            lines.append(line)
-            if _PROGRESS.fullmatch(line):
-                self.report(f"  {line}")
+    def _on_line(self, line: str) -> None:
+        if _PROGRESS.fullmatch(line):
+            self.report(f"  {line}")
+
+    def _on_silence(self, lines: Sequence[str], seconds: float) -> None:
+        self.report(_sign_of_life(lines, seconds))
 
 
 def find_uv(report: Callable[[str], None]) -> Uv:
@@ -154,14 +126,6 @@ def reason_of(lines: Sequence[str]) -> str:
 def _certificates() -> dict[str, str]:
     certificates = os.environ.get("PIP_CERT")
     return {"SSL_CERT_FILE": certificates} if certificates and "SSL_CERT_FILE" not in os.environ else {}
-
-
-def _pump(stream: IO[str], arriving: queue.Queue[str | None]) -> None:
-    try:
-        for line in stream:
-            arriving.put(line.strip())
-    finally:
-        arriving.put(None)
 
 
 def _sign_of_life(lines: Sequence[str], seconds: float) -> str:

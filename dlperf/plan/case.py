@@ -126,6 +126,11 @@ class Workload(Model):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     classifier_init_std: Annotated[float, Field(gt=0)] = 0.01
+    # `frozen`: normalise by the running statistics, which stay. Not written where it is the default, so that
+    # cases of older results keep their identity.
+    batch_norm: Annotated[Literal["batch", "frozen"], Field(exclude_if=lambda kind: kind == "batch")] = (
+        "batch"
+    )
 
 
 class Measure(Model):

@@ -49,8 +49,13 @@ def grid_problems(
     document: Document,
     adapters: Mapping[str, Adapter],
 ) -> list[Problem]:
-    """Exclusions and a sample ratio without effect, and a grid of which nothing is left."""
-    return _at_places([*_idle_ratio(file), *_exclude_effects(file, experiments, adapters)], document)
+    """What is without effect, a split that cannot be, and a grid of which nothing is left."""
+    found = [
+        *_idle_ratio(file),
+        *_exclude_effects(file, experiments, adapters),
+        *_too_few_classes(file, experiments, adapters),
+    ]
+    return _at_places(found, document)
 
 
 def _at_places(found: list[tuple[KeyPath, str]], document: Document) -> list[Problem]:
@@ -137,3 +142,18 @@ def _exclude_effects(
             yield ("exclude", index, "when"), "matches no cell of the grid"
     if all(cell.why for cell in cells(file, experiments, versions=versions)):
         yield ("exclude",), "takes out every cell; nothing is left to run"
+
+
+def _too_few_classes(
+    file: SweepFile, experiments: Mapping[str, ExperimentFile], adapters: Mapping[str, Adapter]
+) -> Found:
+    """Model parallel and Partial FC give every device classes of its own."""
+    versions = {name: adapter.versions[0] for name, adapter in adapters.items()}
+    for cell in cells(file, experiments, versions=versions):
+        devices = cell.topology.world_size
+        if cell.why is None and cell.parallelism != "data" and cell.num_classes < devices:
+            key = "num_classes" if file.num_classes else "topology"
+            split = f"parallelism {cell.parallelism}, {cell.topology}"
+            few = f"{cell.num_classes} classes cannot be split over {devices} devices ({split})"
+            yield (key,), f"{few}; take more classes or fewer devices"
+            return

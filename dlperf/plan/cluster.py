@@ -152,12 +152,15 @@ class Cluster:
             cores=min(node.cores for node in self.nodes), gpus=self.nodes[0].machine.gpus[:devices]
         )
 
-    def lacking(self, case: Case) -> str | None:
-        """What the cluster lacks to run the case; None where it lacks nothing."""
+    def lacking(self, case: Case, *, oversubscribe: bool = False) -> str | None:
+        """What the cluster lacks to run the case; None where it lacks nothing.
+
+        `oversubscribe` lets devices of a CPU share cores.
+        """
         wanted = case.topology.nodes
         if wanted > len(self.nodes):
             return f"needs {wanted} nodes; cluster {self.name} has {len(self.nodes)}"
-        fitting = [node for node in self.nodes if fits(node, case)]
+        fitting = [node for node in self.nodes if fits(node, case, oversubscribe=oversubscribe)]
         if len(fitting) < wanted:
             needed = f"{case.topology.devices_per_node} {case.device} devices"
             return (
@@ -167,11 +170,11 @@ class Cluster:
         return None
 
 
-def fits(node: ClusterNode, case: Case) -> bool:
+def fits(node: ClusterNode, case: Case, *, oversubscribe: bool = False) -> bool:
     """Whether a node has the devices that a case needs on each of its nodes, and the cores for CPU ranks."""
     devices = case.topology.devices_per_node
     enough_cores = case.device != "cpu" or devices * case.threads_per_device <= node.cores
-    return node.device == case.device and devices <= node.devices and enough_cores
+    return node.device == case.device and devices <= node.devices and (enough_cores or oversubscribe)
 
 
 def load_cluster(name: str, *, folder: Path | None = None) -> Cluster:

@@ -111,7 +111,10 @@ def make_plan(
         case = _case(cell, sweep, adapter=adapter, device=device, cores=machine.cores)
         if cluster is not None and cluster.simulation is not None:
             case = case.model_copy(update={"simulated": True})
-        missing = lacking(case, machine) if cluster is None else cluster.lacking(case)
+        if cluster is None:
+            missing = lacking(case, machine, oversubscribe=file.oversubscribe)
+        else:
+            missing = cluster.lacking(case, oversubscribe=file.oversubscribe)
         planned.append(_judged(case, cell, adapter=adapter, missing=missing))
         if cell.framework.python:
             interpreters[str(cell.framework)] = str(Path(cell.framework.python).expanduser().absolute())
@@ -170,14 +173,17 @@ def _judged(case: Case, cell: Cell, *, adapter: Adapter, missing: str | None) ->
     reason = adapter.unsupported(case)
     if reason is not None:
         return PlannedCase(case=case, status=PlanStatus.UNSUPPORTED, reason=reason)
-    reason = missing or _no_environment(cell, adapter=adapter, device=case.device)
+    reason = missing or _no_environment(case, cell, adapter)
     if reason is not None:
         return PlannedCase(case=case, status=PlanStatus.UNAVAILABLE, reason=reason)
     return PlannedCase(case=case, status=PlanStatus.RUNNABLE)
 
 
-def lacking(case: Case, machine: Machine) -> str | None:
-    """What this one machine lacks to run the case; None where it lacks nothing."""
+def lacking(case: Case, machine: Machine, *, oversubscribe: bool = False) -> str | None:
+    """What this one machine lacks to run the case; None where it lacks nothing.
+
+    `oversubscribe` lets devices of a CPU share cores.
+    """
     topology = case.topology
     if topology.nodes > 1:
         return f"needs {topology.nodes} nodes; this is one machine"
@@ -185,17 +191,20 @@ def lacking(case: Case, machine: Machine) -> str | None:
         needed = f"{topology.devices_per_node} GPU{'s' if topology.devices_per_node > 1 else ''}"
         return f"needs {needed}; this machine has {len(machine.gpus) or 'none'}"
     threads = topology.devices_per_node * case.threads_per_device
-    if case.device == "cpu" and threads > machine.cores:
-        return f"needs {threads} CPU cores, one a thread; this machine has {machine.cores}"
+    if case.device == "cpu" and threads > machine.cores and not oversubscribe:
+        return (
+            f"needs {threads} CPU cores, one a thread; this machine has {machine.cores} "
+            "('oversubscribe: true' in the sweep lets devices share them)"
+        )
     return None
 
 
-def _no_environment(cell: Cell, *, adapter: Adapter, device: DeviceKind) -> str | None:
+def _no_environment(case: Case, cell: Cell, adapter: Adapter) -> str | None:
     """Why the version has no environment on this device; loading refused versions that have none at all."""
     if cell.framework.python:
         return None
     try:
-        adapter.environment(str(cell.framework.version), device)
+        adapter.environment(case.version, case.device, parallel=case.topology.world_size > 1)
     except ValueError as error:
         return str(error)
     return None

@@ -172,6 +172,7 @@ class SweepFile(Axes):
     options: Options = Field(default_factory=dict)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads_per_device: Threads = "auto"
+    oversubscribe: bool = False  # devices of a CPU may share cores: shows programs at work, never scaling
     exclude: tuple[Exclude, ...] = ()
     include: tuple[Include, ...] = ()
     measure: SweepMeasure = SweepMeasure()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dlperf.align.certificate import CERTIFICATE_NAME, certificate_line, load_certificate
+from dlperf.align.certificate import CERTIFICATE_NAMES, certificate_line, load_certificate
 from dlperf.errors import UserError
 from dlperf.report.markdown import Column, Markdown, Table, fill
 from dlperf.results.store import Skipped
@@ -38,9 +38,7 @@ def read_certificates(
     if given:
         return tuple(load_certificate(path) for path in given), ()
     certificates, skipped = [], []
-    for path in (sweep / CERTIFICATE_NAME for sweep in sweeps):
-        if not path.exists():
-            continue
+    for path in (path for sweep in sweeps for path in sorted(sweep.glob(CERTIFICATE_NAMES))):
         try:
             certificates.append(load_certificate(path))
         except UserError as error:
@@ -51,11 +49,27 @@ def read_certificates(
 def alignment_line(comparison: Comparison, certificates: Sequence[Certificate]) -> Markdown:
     """One line on a table: aligned, not aligned or not proven, and whom of its frameworks nobody aligned."""
     workload = comparison.sample.workload
-    certificate = next((one for one in certificates if one.experiment == workload.experiment), None)
-    line = certificate_line(certificate, workload)
+    own = [one for one in certificates if one.experiment == workload.experiment]
+    on_one = next((one for one in own if not any(who.parallelism for who in one.contenders)), None)
+    line = _of_certificate(on_one, comparison)
+    if all(row.nodes * row.devices_per_node == 1 for row in comparison.rows):
+        return line
+    parallelism = comparison.sample.parallelism
+    spread = [one for one in own if any(who.parallelism == parallelism for who in one.contenders)]
+    over = Markdown("; ".join(_of_certificate(one, comparison) for one in spread)) or fill(
+        "**not proven (make a certificate: dlperf align {experiment} --parallelism {parallelism} "
+        "--topology 1n2g)**",
+        experiment=workload.experiment,
+        parallelism=parallelism,
+    )
+    return Markdown(f"on one device {line}; on several devices {over}")
+
+
+def _of_certificate(certificate: Certificate | None, comparison: Comparison) -> Markdown:
+    line = certificate_line(certificate, comparison.sample.workload)
     if not line.startswith("aligned"):
         return fill("**{line}**", line=line)
-    names = {contender.name for contender in certificate.contenders} if certificate else set()
+    names = {contender.framework for contender in certificate.contenders} if certificate else set()
     arms = dict.fromkeys(f"{arm.framework}=={arm.version}" for arm in comparison.arms)
     strangers = ", ".join(name for name in arms if name not in names)
     if strangers:

@@ -15,7 +15,14 @@ from dlperf.report.method import Method, method
 from dlperf.report.notes import comparison_notes, report_notes
 from dlperf.report.published import PublishedReport, published_report
 from dlperf.report.referee import Flag, flags_table, referee
-from dlperf.report.tables import ceilings, gaps_table, inside_table, repeats_table, throughput_table
+from dlperf.report.tables import (
+    breakdown_table,
+    ceilings,
+    gaps_table,
+    inside_table,
+    repeats_table,
+    throughput_table,
+)
 from dlperf.results.rows import speedups
 
 if TYPE_CHECKING:
@@ -46,6 +53,7 @@ class Section:
     flags: Table | None
     repeats: Table | None
     inside: Table | None
+    breakdown: Table | None
     comparison: Comparison
 
 
@@ -141,6 +149,7 @@ def _section(
         ),
         repeats=repeats_table(comparison) if measured else None,
         inside=inside_table(comparison, ceilings=best) if measured else None,
+        breakdown=breakdown_table(comparison),
         comparison=comparison,
     )
 

@@ -33,6 +33,16 @@ def _report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> Iterator
             "Devices here are CPU cores. Such topologies prove that programs and harness are correct, never "
             "how a framework scales; nothing here predicts a GPU."
         )
+    crowded = _most_crowded(loaded)
+    if crowded is not None:
+        devices, threads, cores = crowded
+        yield fill(
+            "Cores were shared: up to {devices} with {threads} each ran on {cores}. Such cases show that the "
+            "programs work; their speed, speedup and efficiency mean nothing else.",
+            devices=plural(devices, "device"),
+            threads=plural(threads, "thread"),
+            cores=plural(cores, "core"),
+        )
     busy = _busiest(loaded)
     if busy is not None:
         yield fill(
@@ -56,6 +66,18 @@ def _report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> Iterator
             failed=plural(failed, "run"),
             missing=plural(missing, "planned run"),
         )
+
+
+def _most_crowded(loaded: Loaded) -> tuple[int, int, int] | None:
+    """Devices and threads of the case that asked most of the cores of its node, where they were too few."""
+    asked = [
+        (case.topology.devices_per_node, case.threads_per_device, node.cores)
+        for run in loaded.results.runs
+        if run.environment and (case := run.result.case).device == "cpu"
+        for node in run.environment.nodes
+        if node.cores and case.topology.devices_per_node * case.threads_per_device > node.cores
+    ]
+    return max(asked, key=lambda one: one[0] * one[1] / one[2], default=None)
 
 
 def _busiest(loaded: Loaded) -> Node | None:

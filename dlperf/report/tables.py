@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dlperf.report.markdown import Column, Markdown, Table, code
 from dlperf.report.numbers import factor, giga, mebibytes, percent, plural, rate, span
+from dlperf.report.phases import in_order, phase_name
 from dlperf.results.planned import NOT_YET
 from dlperf.results.schema import Status
 from dlperf.results.statistics import ratio_interval
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 ABSENT = "not in the sweep"
 NOT_KNOWN = "not known"
+NOT_TOLD = "not told"
 # A ratio that may be ten times as large is not known at all.
 WIDEST_RATIO = 10.0
 _WORDS = {
@@ -111,6 +113,30 @@ def inside_table(comparison: Comparison, *, ceilings: Mapping[tuple[str, int], f
             mebibytes(figure.peak_memory_bytes) or NOT_KNOWN,
         )
         for row, arm, figure in _with_figures(comparison)
+    ]
+    return Table(columns=columns, rows=tuple(rows))
+
+
+def breakdown_table(comparison: Comparison) -> Table | None:
+    """Where the time of a profiled step goes; None where no engine told."""
+    told = [(row, arm, figure) for row, arm, figure in _with_figures(comparison) if figure.phase_seconds]
+    names = in_order({name: 0.0 for _, _, figure in told for name in figure.phase_seconds})
+    if not told:
+        return None
+    columns = (
+        *_case_columns(comparison),
+        *(Column(heading=f"{phase_name(name)} (s)", numbers=True) for name in names),
+        Column(heading="sum (s)", numbers=True),
+        Column(heading="median measured step (s)", numbers=True),
+    )
+    rows = [
+        (
+            *_case_cells(comparison, row, arm),
+            *(rate(figure.phase_seconds.get(name)) or NOT_TOLD for name in names),
+            rate(sum(figure.phase_seconds.values())),
+            rate(figure.step_seconds_median) or NOT_KNOWN,
+        )
+        for row, arm, figure in told
     ]
     return Table(columns=columns, rows=tuple(rows))
 

@@ -140,8 +140,16 @@ def _engine(events: Iterable[Event]) -> Engine:
     return Engine(
         facts=dict(sorted(_flat(facts).items())) if isinstance(facts, dict) else {},
         matmul_flops_per_second=_rate(rate),
+        phase_seconds=_phases(last.get("time_breakdown")),
         **{name: cost[name] for name in counts if _is_count(cost.get(name))},
     )
+
+
+def _phases(value: Any) -> dict[str, float]:
+    if not isinstance(value, dict):
+        return {}
+    rates = {_storable(name): _rate(seconds) for name, seconds in value.items()}
+    return {name: seconds for name, seconds in rates.items() if seconds is not None}
 
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:

@@ -72,6 +72,13 @@ class CaseFigures:
         )
 
     @property
+    def phase_seconds(self) -> dict[str, float]:
+        """Seconds of a profiled step by part, each the median over the good runs that tell it."""
+        told = [run.result.engine.phase_seconds for run in self.runs if run.result.figures is not None]
+        names = dict.fromkeys(name for seconds in told for name in seconds)
+        return {name: quantile([one[name] for one in told if name in one], 0.5) for name in names}
+
+    @property
     def model_flops_per_second(self) -> float | None:
         """Model FLOPs of a training sample x samples/s: what the model needs, not what was executed."""
         costs = [run.result.engine.training_flops_per_sample for run in self.runs if run.result.figures]

@@ -69,6 +69,8 @@ class Engine(Model):
     classifier_parameters: int | None = None
     training_flops_per_sample: int | None = None
     matmul_flops_per_second: float | None = None  # of a large float32 product in this engine on this device
+    # Seconds of a profiled step by part, of rank 0; behind the measured steps, its parts not overlapping.
+    phase_seconds: dict[str, float] = Field(default_factory=dict)
 
 
 class Imported(Model):

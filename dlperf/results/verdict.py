@@ -60,7 +60,7 @@ def judge(case: Case, *, steps: Sequence[Step], outcome: Outcome | None, folder:
     if outcome.reason == "completed":
         return _of_completed(case, steps, folder)
     if outcome.reason == "rank_failed":
-        return _of_failed_rank(outcome, folder)
+        return _of_failed_rank(case, outcome, folder)
     status, reason = _BY_REASON.get(outcome.reason, (Status.CRASH, f"ended with {outcome.reason!r}"))
     detail = outcome.detail or _progress(case, steps)
     return Verdict(status=status, reason=_one_line(f"{reason}: {detail}"), evidence=_last_line(folder))
@@ -84,7 +84,7 @@ def _of_completed(case: Case, steps: Sequence[Step], folder: Path) -> Verdict:
     )
 
 
-def _of_failed_rank(outcome: Outcome, folder: Path) -> Verdict:
+def _of_failed_rank(case: Case, outcome: Outcome, folder: Path) -> Verdict:
     rank = outcome.first_failed_rank
     if rank is None:
         rank = next((end.rank for end in outcome.ranks if end.failed), 0)
@@ -98,8 +98,12 @@ def _of_failed_rank(outcome: Outcome, folder: Path) -> Verdict:
     if failure is None:
         reason = f"{how}: {outcome.detail}" if outcome.detail else how
         return Verdict(status=Status.CRASH, reason=_one_line(reason), evidence=_last_line(folder, rank=rank))
+    status = _BY_KIND[failure.kind]
+    if status is Status.KILLED and case.topology.world_size > 1:
+        # Whoever ended one rank of several did not end the job: it broke.
+        status = Status.CRASH
     return Verdict(
-        status=_BY_KIND[failure.kind],
+        status=status,
         reason=_one_line(f"{how}: {failure.evidence.text}"),
         evidence=_place(failure) or _last_line(folder, rank=rank),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import Field
@@ -10,7 +11,7 @@ from dlperf.model import Model
 from dlperf.running.variables import INHERITED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from dlperf.adapters.base import Place, RankCommand
     from dlperf.plan.case import Case
@@ -54,20 +55,20 @@ def launch_file(
     node_rank: int,
     variables: tuple[str, ...] = (),
 ) -> LaunchFile:
-    """The launch file of one node; `commands` are in the order of `places`, those of the whole case.
+    """The launch file of one node; `commands` are those of the whole case, in the order of `places`.
 
     `variables` are names of more that the ranks inherit.
     """
     ranks = (
         RankProcess(
-            rank=place.rank,
+            rank=driven[0].rank,
             argv=command.argv,
             env=command.env,
-            cpus=place.cpus,
-            log=f"logs/rank{place.rank}.log",
+            cpus=tuple(sorted({cpu for place in driven for cpu in place.cpus})),
+            log=f"logs/rank{driven[0].rank}.log",
         )
-        for place, command in zip(places, commands, strict=True)
-        if place.node_rank == node_rank
+        for command, driven in _driven(places, commands)
+        if driven[0].node_rank == node_rank
     )
     return LaunchFile(
         case_id=case.case_id,
@@ -77,3 +78,17 @@ def launch_file(
         time_limit_seconds=limits.time,
         stall_limit_seconds=limits.stall,
     )
+
+
+def _driven(
+    places: Sequence[Place], commands: Sequence[RankCommand]
+) -> Iterator[tuple[RankCommand, tuple[Place, ...]]]:
+    """Each command with the places that its process drives; ValueError where some are left or missing."""
+    left = iter(places)
+    for command in commands:
+        driven = tuple(itertools.islice(left, command.devices))
+        if len(driven) < command.devices or len({place.node_rank for place in driven}) > 1:
+            raise ValueError(f"the adapter's processes do not fit {len(places)} places on their nodes")
+        yield command, driven
+    if next(left, None) is not None:
+        raise ValueError(f"the adapter's processes leave some of {len(places)} places without one")

@@ -56,10 +56,11 @@ def local_places(case: Case, *, port: int) -> tuple[Place, ...]:
 
 
 def bind(cores: Mapping[int, Core], *, ranks: int, threads: int) -> tuple[tuple[int, ...], ...]:
-    """Logical CPUs for each rank, `threads` each and none twice; () for all where there are too few.
+    """Logical CPUs for each rank, `threads` each and none twice while there are enough.
 
     Neighbours in one package go to one rank. Every thread gets a core of its own while these last; only when
-    there are more threads than cores do two share one, and then two of the same rank.
+    there are more threads than cores do two share one, and then two of the same rank. Where there are too few
+    CPUs, ranks share them, each CPU as many as the next one; () for all where that does not come out even.
 
     Args:
         cores: logical CPU -> its core, for the CPUs that may be used.
@@ -72,9 +73,10 @@ def bind(cores: Mapping[int, Core], *, ranks: int, threads: int) -> tuple[tuple[
         by_core.setdefault(cores[cpu], []).append(cpu)
     first = [siblings[0] for siblings in by_core.values()]
     line = first if wanted <= len(first) else [cpu for siblings in by_core.values() for cpu in siblings]
-    if wanted > len(line):
+    if wanted > len(line) and (wanted % len(line) or threads > len(line)):
         return ((),) * ranks
-    return tuple(tuple(sorted(line[rank * threads : (rank + 1) * threads])) for rank in range(ranks))
+    shared = line * -(-wanted // len(line))
+    return tuple(tuple(sorted(shared[rank * threads : (rank + 1) * threads])) for rank in range(ranks))
 
 
 def physical_cores() -> dict[int, Core]:
@@ -98,3 +100,13 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on a TCP port at the moment."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True

@@ -59,11 +59,13 @@ def specification(case: Case, *, adapter: Adapter, plan: Plan) -> tuple[Environm
         ValueError: the adapter knows no environment for the version, and the user names none.
     """
     given = plan.interpreters.get(f"{case.framework}=={case.version}")
-    if given is None:
-        return adapter.environment(case.version, case.device), None
+    parallel = case.topology.world_size > 1
     try:
-        spec = adapter.environment(case.version, case.device)
+        spec = adapter.environment(case.version, case.device, parallel=parallel)
     except ValueError:
+        if given is None:
+            raise
         # Another version than dlperf can install is welcome in an interpreter that has it already.
-        spec = replace(adapter.environment(adapter.versions[0], case.device), version=case.version)
-    return spec, Path(given)
+        known = adapter.environment(adapter.versions[0], case.device, parallel=parallel)
+        spec = replace(known, version=case.version)
+    return spec, None if given is None else Path(given)

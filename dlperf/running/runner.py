@@ -73,6 +73,7 @@ class Runner:
     limits: Limits
     interrupts: Interrupts
     progress: Progress
+    port: int | None = None  # where the ranks of a case meet; None: a free one for each run
 
     def run(
         self, case: Case, *, repeat: int, folder: Path, adapter: Adapter, nodes: Sequence[ReadyNode]
@@ -85,7 +86,7 @@ class Runner:
             InfrastructureError: this machine, not the case, failed.
         """
         empty_folder(folder)
-        _write_run_folder(folder, case, adapter=adapter, nodes=nodes, limits=self.limits)
+        _write_run_folder(folder, case, adapter=adapter, nodes=nodes, limits=self.limits, port=self.port)
         self.progress.started(case, repeat=repeat)
         machines = [ready.node for ready in nodes]
         with self.interrupts.held():
@@ -136,12 +137,18 @@ class Runner:
 
 
 def _write_run_folder(
-    folder: Path, case: Case, *, adapter: Adapter, nodes: Sequence[ReadyNode], limits: Limits
+    folder: Path,
+    case: Case,
+    *,
+    adapter: Adapter,
+    nodes: Sequence[ReadyNode],
+    limits: Limits,
+    port: int | None,
 ) -> None:
     machines = [ready.node for ready in nodes]
     try:
         facts = each(machines, lambda node: node.facts())
-        port = machines[0].free_port()
+        port = port or machines[0].free_port()
     except NodeLost as lost:
         raise NodeUnfit(lost.node, str(lost)) from lost
     seats = [

@@ -270,7 +270,8 @@ class Scheduler:
 
 
 def _environment_key(case: Case) -> str:
-    return f"{case.framework}=={case.version} on {case.device}"
+    several = " with several devices" if case.topology.world_size > 1 else ""
+    return f"{case.framework}=={case.version} on {case.device}{several}"
 
 
 def must_fit(plan: Plan, adapters: Mapping[str, Adapter]) -> None:

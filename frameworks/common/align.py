@@ -9,7 +9,7 @@ from typing import Callable, Dict, List, NamedTuple, Protocol
 
 import numpy as np
 
-from frameworks.common.case import Case, read_case
+from frameworks.common.case import Case, Rank, rank_from_environment, read_case
 from frameworks.common.data import Batch
 from frameworks.common.loop import Pending
 
@@ -17,7 +17,7 @@ Arrays = Dict[str, np.ndarray]
 
 
 class Inputs(NamedTuple):
-    """Names as in the network's table, the classifier among the parameters; one entry of `batches` a step."""
+    """Names as in the network's table, the whole classifier among the parameters; a batch a step."""
 
     parameters: Arrays
     buffers: Arrays
@@ -25,32 +25,46 @@ class Inputs(NamedTuple):
 
 
 class AlignTrainer(Protocol):
-    """A Trainer that shows what it computed; arrays are float32, or float64 in a float64 reference."""
+    """A Trainer that shows what it computed; arrays are float32, or float64 in a float64 reference.
+
+    A process shows what its own D devices hold (nearly always D = 1). What is replicated over devices is the
+    same on all of them and is shown once; of a classifier that is split, each shows its own rows.
+    """
 
     def step(self, batch: Batch, iteration: int) -> Pending:
         """Train one iteration."""
 
     def embeddings(self) -> np.ndarray:
-        """What the last step's forward pass computed, [B, E]."""
+        """What the last step's forward pass computed, [D B, E]."""
 
     def gradients(self) -> Arrays:
-        """Of the last step's loss, weight decay not added: name -> array of the parameter's shape.
+        """Of the last step's loss, the mean over the global batch, weight decay not added.
 
-        Called after the first step alone.
+        Name -> array of the parameter's shape, reduced over all ranks. Called after the first step alone.
         """
 
     def parameters(self) -> Arrays:
         """The network's parameters and the classifier, as they are now."""
 
     def buffers(self) -> Arrays:
-        """The running statistics; the variance in the biased convention, n in the denominator."""
+        """The running statistics [channels], or [D, channels] of several devices.
+
+        The variance in the biased convention, n in the denominator.
+        """
 
 
-def run(make_trainer: Callable[[Case, Inputs], AlignTrainer]) -> None:
-    """Do what the three arguments of the command line say."""
+def run(make_trainer: Callable[[Case, Rank, Inputs], AlignTrainer]) -> None:
+    """Do what the three arguments of the command line say; each process writes a file of its own."""
     case_file, inputs_file, outputs_file = sys.argv[1:4]
-    case, inputs = read_case(case_file), read_inputs(inputs_file)
-    np.savez(outputs_file, **computed(make_trainer(case, inputs), inputs.batches))
+    case, rank = read_case(case_file), rank_from_environment()
+    inputs = read_inputs(inputs_file, case, rank)
+    made = computed(make_trainer(case, rank, inputs), inputs.batches)
+    np.savez(outputs_name(outputs_file, rank.rank), **made)
+
+
+def outputs_name(outputs_file: str, rank: int) -> str:
+    """Where the process that starts with `rank` writes: OUTPUTS.npz, OUTPUTS.rank1.npz, ..."""
+    return outputs_file if rank == 0 else outputs_file[: -len(".npz")] + f".rank{rank}.npz"
 
 
 def computed(trainer: AlignTrainer, batches: List[Batch]) -> Arrays:
@@ -74,10 +88,12 @@ def _prefixed(prefix: str, trainer: AlignTrainer) -> Arrays:
     return now
 
 
-def read_inputs(path: str) -> Inputs:
-    """Read INPUTS.npz; KeyError where an array is missing."""
+def read_inputs(path: str, case: Case, rank: Rank) -> Inputs:
+    """Read INPUTS.npz, of the batches the process's own share; KeyError where an array is missing."""
+    size = case.batch_size_per_device
+    own = slice(rank.rank * size, (rank.rank + rank.devices) * size)
     with np.load(path) as arrays:
-        batches = list(zip(arrays["images"], arrays["labels"]))
+        batches = [(images[own], labels[own]) for images, labels in zip(arrays["images"], arrays["labels"])]
         return Inputs(_with_prefix(arrays, "parameter/"), _with_prefix(arrays, "buffer/"), batches)
 
 

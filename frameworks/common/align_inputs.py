@@ -11,10 +11,10 @@ from typing import Dict, List, Tuple
 
 import numpy as np
 
-from frameworks.common.case import Case, read_case
-from frameworks.common.data import batches
+from frameworks.common.case import Case, Rank, read_case
+from frameworks.common.data import process_batches
 from frameworks.common.initial import CLASSIFIER, initial_classifier
-from frameworks.common.networks import BatchNorm, Layers, ParameterSpec, buffers, build, parameters, walk
+from frameworks.common.networks import BatchNorm, Layers, ParameterSpec, buffers, layers_of, parameters, walk
 
 # Length of every convolution's weight, seen as one vector. Its outputs then have small variances, in which
 # the eps of the BatchNorm behind it shows, and one step of SGD turns it by a few percent of its length.
@@ -33,13 +33,14 @@ VARIANCES = (0.005, 0.015)
 
 def align_inputs(case: Case, steps: int) -> Dict[str, np.ndarray]:
     """The arrays of INPUTS.npz; `layout/names` and `layout/kinds` list all arrays in the network's order."""
-    layers = build(case.network, case.head, case.embedding_size, case.dropout)
+    layers = layers_of(case)
     weights = probe_parameters(layers, case.seed)
     weights[CLASSIFIER] = initial_classifier(
         0, case.num_classes, case.embedding_size, case.classifier_init_std, case.seed
     )
     layout = _layout(layers)
-    made = batches(case, 0, steps)
+    every = Rank(0, 0, 0, case.world_size, case.devices_per_node, case.world_size, "", 0, None)
+    made = process_batches(case, every, steps)
     return {
         "layout/names": np.array([name for name, _ in layout]),
         "layout/kinds": np.array([kind for _, kind in layout]),

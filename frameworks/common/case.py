@@ -35,7 +35,10 @@ class Schedule(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One case, flat. Sizes are in samples and classes; `sample_ratio` is None outside Partial FC."""
+    """One case, flat. Sizes are in samples and classes; `sample_ratio` is None outside Partial FC.
+
+    `batch_norm` is `batch`, or `frozen`: normalise by the running statistics and leave them alone.
+    """
 
     framework: str
     version: str
@@ -48,6 +51,7 @@ class Case(NamedTuple):
     optimizer: Optimizer
     schedule: Schedule
     classifier_init_std: float
+    batch_norm: str
     parallelism: str
     sample_ratio: Optional[float]
     precision: str
@@ -89,6 +93,7 @@ def case_from_dict(content: Dict[str, Any]) -> Case:
         optimizer=Optimizer(**{**optimizer, "no_decay": tuple(optimizer["no_decay"])}),
         schedule=Schedule(schedule["learning_rate"], tuple(schedule["steps"]), tuple(schedule["scales"])),
         classifier_init_std=workload["classifier_init_std"],
+        batch_norm=workload.get("batch_norm", "batch"),
         parallelism=content["parallelism"],
         sample_ratio=content["sample_ratio"],
         precision=content["precision"],
@@ -111,13 +116,22 @@ def read_case(path: str) -> Case:
 
 
 class Rank(NamedTuple):
-    """This process's place, from the environment that the adapter sets."""
+    """This process's place, from the environment that the adapter sets.
+
+    `rank`, `local_rank` and `world_size` count devices. A process drives `devices` of them, from `rank` and
+    `local_rank` on; nearly always one. `interface` is the network interface between the nodes, None where the
+    engine may choose.
+    """
 
     rank: int
     local_rank: int
+    node_rank: int
     world_size: int
+    local_world_size: int
+    devices: int
     master_address: str
     master_port: int
+    interface: Optional[str]
 
 
 def rank_from_environment() -> Rank:
@@ -126,7 +140,17 @@ def rank_from_environment() -> Rank:
     return Rank(
         rank=int(get("DLPERF_RANK", "0")),
         local_rank=int(get("DLPERF_LOCAL_RANK", "0")),
+        node_rank=int(get("DLPERF_NODE_RANK", "0")),
         world_size=int(get("DLPERF_WORLD_SIZE", "1")),
+        local_world_size=int(get("DLPERF_LOCAL_WORLD_SIZE", "1")),
+        devices=int(get("DLPERF_DEVICES", "1")),
         master_address=get("DLPERF_MASTER_ADDRESS", "127.0.0.1"),
         master_port=int(get("DLPERF_MASTER_PORT", "0")),
+        interface=get("DLPERF_INTERFACE") or None,
     )
+
+
+# How long an engine may wait for another rank before it gives up: far longer than ranks are apart while they
+# import and compile on a busy machine, far shorter than the engines' own half hours.
+RENDEZVOUS_SECONDS = 300
+COLLECTIVE_SECONDS = 120

@@ -8,7 +8,8 @@ the optimizer are not counted.
 from typing import NamedTuple
 
 from frameworks.common.case import Case
-from frameworks.common.networks import Conv, Layers, Linear, build, map_sides, parameters, walk
+from frameworks.common.networks import Conv, Layers, Linear, layers_of, map_sides, parameters, walk
+from frameworks.common.sampling import sample_size
 
 
 class ModelCost(NamedTuple):
@@ -34,18 +35,15 @@ def forward_macs(layers: Layers) -> int:
 
 
 def classes_touched(case: Case) -> int:
-    """Classes whose weights an iteration reads, over all devices.
-
-    With Partial FC each device reads int(ratio x ceil(num_classes / devices)) of its own.
-    """
-    if case.sample_ratio is None or case.sample_ratio == 1:
+    """Classes whose weights an iteration reads, over all devices; with Partial FC those that are sampled."""
+    if case.parallelism != "partial_fc":
         return case.num_classes
-    return int(case.sample_ratio * -(-case.num_classes // case.world_size)) * case.world_size
+    return sum(sample_size(case, rank) for rank in range(case.world_size))
 
 
 def model_cost(case: Case) -> ModelCost:
     """The cost of a case's network and classifier."""
-    layers = build(case.network, case.head, case.embedding_size, case.dropout)
+    layers = layers_of(case)
     counts = []
     for spec in parameters(layers):
         count = 1

@@ -5,7 +5,7 @@ from typing import Iterator, List, Tuple
 
 import numpy as np
 
-from frameworks.common.case import Case
+from frameworks.common.case import Case, Rank
 from frameworks.common.networks import INPUT_SHAPE
 
 Batch = Tuple[np.ndarray, np.ndarray]
@@ -25,9 +25,17 @@ def batches(case: Case, rank: int, count: int) -> List[Batch]:
     return made
 
 
-def endless_batches(case: Case, rank: int) -> Iterator[Batch]:
-    """The rank's batches, again and again.
+def process_batches(case: Case, rank: Rank, count: int) -> List[Batch]:
+    """`count` batches of a process: those of its devices one behind the other, images [D B, 3, 112, 112]."""
+    own = [batches(case, number, count) for number in range(rank.rank, rank.rank + rank.devices)]
+    if len(own) == 1:
+        return own[0]
+    return [tuple(np.concatenate(parts) for parts in zip(*of_devices)) for of_devices in zip(*own)]
+
+
+def endless_batches(case: Case, rank: Rank) -> Iterator[Batch]:
+    """The process's batches, again and again.
 
     They are made beforehand, so that the loop pays for the copy to the device and not for numpy.
     """
-    return itertools.cycle(batches(case, rank, BATCHES))
+    return itertools.cycle(process_batches(case, rank, BATCHES))

@@ -9,7 +9,8 @@ from typing import Dict
 
 import numpy as np
 
-from frameworks.common.networks import PRELU_INIT, Layers, ParameterSpec, buffers, parameters
+from frameworks.common.case import Case
+from frameworks.common.networks import PRELU_INIT, Layers, ParameterSpec, buffers, layers_of, parameters
 
 CLASSIFIER = "classifier.weight"
 _ROWS_A_BLOCK = 8192
@@ -52,3 +53,12 @@ def initial_classifier(first: int, last: int, embedding_size: int, std: float, s
         low, high = max(first, start), min(last, start + _ROWS_A_BLOCK)
         rows[low - first : high - first] = values[low - start : high - start]
     return rows * np.float32(std)
+
+
+def initial_arrays(case: Case, held: range) -> Dict[str, np.ndarray]:
+    """Every parameter and buffer by the table's name; of the classifier the rows `held` alone."""
+    layers = layers_of(case)
+    std, size = case.classifier_init_std, case.embedding_size
+    classifier = initial_classifier(held.start, held.stop, size, std, case.seed)
+    network = {**initial_parameters(layers, case.seed), **initial_buffers(layers)}
+    return {**network, CLASSIFIER: classifier}

@@ -17,6 +17,10 @@ from typing import Iterator, Optional, Protocol
 from frameworks.common.case import Case
 from frameworks.common.data import Batch
 from frameworks.common.events import END, START, EventLog
+from frameworks.common.phases import DATA, Phases
+
+# Of the breakdown: enough to even out a hiccup.
+PROFILED_ITERATIONS = 3
 
 
 class Pending(Protocol):
@@ -49,7 +53,12 @@ class FinishedStep:
 
 
 class Trainer(Protocol):
-    """What `frameworks/<framework>/train.py` builds from a case."""
+    """What `frameworks/<framework>/train.py` builds from a case.
+
+    `step` counts its parts with `phases`, which are off while steps are measured; None: it cannot tell them.
+    """
+
+    phases: Optional[Phases]
 
     def start_window(self) -> None:
         """Drain the device; the next step starts a window."""
@@ -83,3 +92,20 @@ def _window(trainer: Trainer, batches: Iterator[Batch], iterations: range) -> "I
         seconds = running.seconds_since(finished)
         yield (now - clock if seconds is None else seconds), loss
         clock, finished, running = now, running, started
+
+
+def profile(trainer: Trainer, case: Case, batches: Iterator[Batch], log: EventLog) -> None:
+    """Train some more iterations, behind the measured ones, and print where their time goes."""
+    if trainer.phases is None:
+        return
+    first = case.warmup_iterations + case.measured_iterations
+    count = min(PROFILED_ITERATIONS, case.measured_iterations)
+    trainer.start_window()
+    trainer.phases.on = True
+    for iteration in range(first, first + count):
+        with trainer.phases(DATA):
+            batch = next(batches)
+        trainer.step(batch, iteration).wait()
+    trainer.phases.on = False
+    seconds = {name: total / count for name, total in trainer.phases.seconds.items()}
+    log.event("time_breakdown", seconds, iterations=count)

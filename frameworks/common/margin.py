@@ -12,7 +12,7 @@ from typing import List, NamedTuple, Tuple
 
 import numpy as np
 
-from frameworks.common.case import Loss
+from frameworks.common.case import Case, Loss, Rank
 
 # The true class's cosine is clamped to this before arccos, whose slope at the ends is infinite.
 # In float32 it is two steps below 1.
@@ -36,18 +36,24 @@ def has_angular_margin(loss: Loss) -> bool:
 
 
 def class_range(num_classes: int, world_size: int, rank: int) -> Tuple[int, int]:
-    """First and past-the-last class of a rank: ceil(num_classes / world_size) each, the last has the rest.
+    """First and past-the-last class of a rank: shares as equal as can be, the first ranks have one more.
 
     Raises:
-        ValueError: the rank would have none.
+        ValueError: a rank would have none.
     """
-    share = -(-num_classes // world_size)
-    first, last = rank * share, min((rank + 1) * share, num_classes)
-    if first >= last:
-        raise ValueError(
-            f"{num_classes} classes over {world_size} ranks leave rank {rank} none; take fewer ranks"
-        )
-    return first, last
+    if num_classes < world_size:
+        raise ValueError(f"{num_classes} classes over {world_size} ranks leave some none; take fewer ranks")
+    share, rest = divmod(num_classes, world_size)
+    return rank * share + min(rank, rest), (rank + 1) * share + min(rank + 1, rest)
+
+
+def held_classes(case: Case, rank: Rank) -> range:
+    """The classes whose weights a process holds: all in data parallel, else those of its devices."""
+    if case.parallelism == "data":
+        return range(case.num_classes)
+    first, _ = class_range(case.num_classes, case.world_size, rank.rank)
+    _, last = class_range(case.num_classes, case.world_size, rank.rank + rank.devices - 1)
+    return range(first, last)
 
 
 def margin_softmax(

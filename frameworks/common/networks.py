@@ -10,6 +10,8 @@ MobileFaceNet is Chen et al. (arXiv:1804.07573), table 1, with InsightFace's Y1 
 
 from typing import Dict, Iterator, NamedTuple, Tuple, Union
 
+from frameworks.common.case import Case
+
 INPUT_SHAPE = (3, 112, 112)
 
 IRESNET_UNITS = {
@@ -41,12 +43,16 @@ class Conv(NamedTuple):
 
 
 class BatchNorm(NamedTuple):
-    """Batch normalisation over axis 1. With `fixed_gamma` gamma stays 1 and is no parameter."""
+    """Batch normalisation over axis 1. With `fixed_gamma` gamma stays 1 and is no parameter.
+
+    A `frozen` one normalises by the running statistics, which then never change; gamma and beta are trained.
+    """
 
     name: str
     channels: int
     eps: float
     fixed_gamma: bool = False
+    frozen: bool = False
 
 
 class PReLU(NamedTuple):
@@ -87,6 +93,23 @@ class Residual(NamedTuple):
 
 Layer = Union[Conv, BatchNorm, PReLU, Dropout, Flatten, Linear, Residual]
 Layers = Tuple[Layer, ...]
+
+
+def layers_of(case: Case) -> Layers:
+    """The layers of a case, from image to embedding."""
+    layers = build(case.network, case.head, case.embedding_size, case.dropout)
+    return _with_frozen_norms(layers) if case.batch_norm == "frozen" else layers
+
+
+def _with_frozen_norms(layers: Layers) -> Layers:
+    made = []
+    for layer in layers:
+        if isinstance(layer, Residual):
+            parts = {"body": _with_frozen_norms(layer.body), "shortcut": _with_frozen_norms(layer.shortcut)}
+            made.append(layer._replace(**parts))
+        else:
+            made.append(layer._replace(frozen=True) if isinstance(layer, BatchNorm) else layer)
+    return tuple(made)
 
 
 def build(network: str, head: str, embedding_size: int, dropout: float) -> Layers:

@@ -11,7 +11,7 @@ from frameworks.common.case import Case, Rank, rank_from_environment, read_case
 from frameworks.common.cost import model_cost
 from frameworks.common.data import endless_batches
 from frameworks.common.events import END, START, EventLog
-from frameworks.common.loop import Trainer, train
+from frameworks.common.loop import Trainer, profile, train
 
 
 def peak_resident_bytes() -> int:
@@ -44,9 +44,11 @@ def run(
     log.event("matmul_flops_per_second", matmul_flops_per_second(case))
     trainer = make_trainer(case, rank)
     log.event("init_stop", event_type=END)
-    train(trainer, case, endless_batches(case, rank.rank), log)
+    batches = endless_batches(case, rank)
+    train(trainer, case, batches, log)
     device_bytes = peak_device_bytes(case)
     if device_bytes is None:
         log.event("peak_memory_bytes", peak_resident_bytes(), source="resident set")
     else:
         log.event("peak_memory_bytes", device_bytes, source="device allocator")
+    profile(trainer, case, batches, log)

@@ -6,7 +6,7 @@ import numpy as np
 
 from frameworks.common import align
 from frameworks.common.align import Arrays, Inputs
-from frameworks.common.case import Case
+from frameworks.common.case import Case, Rank
 from frameworks.common.data import Batch
 from frameworks.mxnet.train import MXNetTrainer, PendingStep
 
@@ -14,7 +14,7 @@ from frameworks.mxnet.train import MXNetTrainer, PendingStep
 class MXNetAlign:
     """`AlignTrainer` of frameworks/common/align.py: the training program's trainer, looked into."""
 
-    def __init__(self, case: Case, inputs: Inputs) -> None:
+    def __init__(self, case: Case, _rank: Rank, inputs: Inputs) -> None:
         self._trainer = MXNetTrainer(case, {**inputs.parameters, **inputs.buffers})
         self._embeddings: Any = None  # an NDArray, from the first step on
 

@@ -10,8 +10,10 @@ from mxnet.gluon import HybridBlock, Parameter
 from frameworks.common import program
 from frameworks.common.case import Case, Rank, rank_from_environment
 from frameworks.common.data import Batch
-from frameworks.common.initial import CLASSIFIER, initial_buffers, initial_classifier, initial_parameters
-from frameworks.common.networks import build, parameters
+from frameworks.common.initial import CLASSIFIER, initial_arrays
+from frameworks.common.margin import held_classes
+from frameworks.common.networks import layers_of, parameters
+from frameworks.common.phases import DATA, FORWARD_BACKWARD, OPTIMIZER, Phases
 from frameworks.common.schedule import learning_rate
 from frameworks.mxnet.head import MarginSoftmax
 from frameworks.mxnet.network import build_network, named_parameters
@@ -53,7 +55,8 @@ class MXNetTrainer:
         """Build the case's graph; `arrays` holds every parameter and buffer by the table's name."""
         mx.random.seed(case.seed)  # dropout
         self._schedule, self._context = case.schedule, context(case)
-        layers = build(case.network, case.head, case.embedding_size, case.dropout)
+        self.phases = Phases(mx.nd.waitall)
+        layers = layers_of(case)
         network = build_network(layers, prelu_form(case))
         self._graph = TrainingGraph(network, MarginSoftmax(case.loss, case.num_classes, case.embedding_size))
         self.arrays = named_parameters(self._graph)
@@ -79,17 +82,20 @@ class MXNetTrainer:
 
     def forward_backward(self, batch: Batch) -> List[mx.nd.NDArray]:
         """Queue both passes; loss float32 [1], embeddings float32 [B, E]. The gradients are in `trained`."""
-        images = mx.nd.array(batch[0], ctx=self._context, dtype="uint8")
-        labels = mx.nd.array(batch[1], ctx=self._context, dtype="int32")
-        with mx.autograd.record():
-            loss, embeddings = self._graph(images, labels)
-        loss.backward()
+        with self.phases(DATA):
+            images = mx.nd.array(batch[0], ctx=self._context, dtype="uint8")
+            labels = mx.nd.array(batch[1], ctx=self._context, dtype="int32")
+        with self.phases(FORWARD_BACKWARD):
+            with mx.autograd.record():
+                loss, embeddings = self._graph(images, labels)
+            loss.backward()
         return [loss, embeddings]
 
     def update(self, loss: mx.nd.NDArray, iteration: int) -> PendingStep:
         """Queue the update by the last gradients."""
-        self._optimizer.set_learning_rate(learning_rate(self._schedule, iteration))
-        self._optimizer.step(1)  # the loss is the batch's mean already
+        with self.phases(OPTIMIZER):
+            self._optimizer.set_learning_rate(learning_rate(self._schedule, iteration))
+            self._optimizer.step(1)  # the loss is the batch's mean already
         # The engine runs what is queued in any order that respects who reads and writes which array. This
         # read of every trained array comes behind all updates of this step and before those of the next one,
         # which may be queued before anyone waits: waiting for the arrays themselves would wait for that one.
@@ -114,19 +120,11 @@ def context(case: Case) -> mx.Context:
     return mx.gpu(rank_from_environment().local_rank) if case.device == "cuda" else mx.cpu(0)
 
 
-def initial_arrays(case: Case) -> Dict[str, np.ndarray]:
-    """Every parameter and buffer of a case before the first step."""
-    layers = build(case.network, case.head, case.embedding_size, case.dropout)
-    std, seed = case.classifier_init_std, case.seed
-    classifier = initial_classifier(0, case.num_classes, case.embedding_size, std, seed)
-    return {**initial_parameters(layers, seed), **initial_buffers(layers), CLASSIFIER: classifier}
-
-
 def make_trainer(case: Case, rank: Rank) -> MXNetTrainer:
     """The trainer of a case; ValueError for what is not built yet."""
     if rank.world_size != 1 or case.parallelism != "data" or case.precision != "fp32":
         raise ValueError("the MXNet program trains on one device, data parallel, in fp32")
-    return MXNetTrainer(case, initial_arrays(case))
+    return MXNetTrainer(case, initial_arrays(case, held_classes(case, rank)))
 
 
 def facts(case: Case) -> Dict[str, Any]:

@@ -6,9 +6,9 @@ import numpy as np
 
 from frameworks.common import align
 from frameworks.common.align import Arrays, Inputs
-from frameworks.common.case import Case
+from frameworks.common.case import Case, Rank
 from frameworks.common.data import Batch
-from frameworks.common.networks import BATCH_NORM_MOMENTUM, build, map_sides
+from frameworks.common.networks import BATCH_NORM_MOMENTUM, layers_of, map_sides
 from frameworks.oneflow.network import named_arrays
 from frameworks.oneflow.train import OneFlowTrainer, PendingStep, device, make_module, to_device
 
@@ -21,11 +21,11 @@ class OneFlowAlign:
     graph made of its own shows in the parameters after the step.
     """
 
-    def __init__(self, case: Case, inputs: Inputs) -> None:
+    def __init__(self, case: Case, _rank: Rank, inputs: Inputs) -> None:
         arrays = {**inputs.parameters, **inputs.buffers}
         self._gradients = eager_gradients(case, arrays, inputs.batches[0])
         self._trainer = OneFlowTrainer(case, arrays)
-        layers = build(case.network, case.head, case.embedding_size, case.dropout)
+        layers = layers_of(case)
         self._values = {
             name: case.batch_size_per_device * side**2 for name, side in map_sides(layers).items()
         }

@@ -11,8 +11,10 @@ from oneflow import Tensor, nn
 from frameworks.common import program
 from frameworks.common.case import Case, Rank
 from frameworks.common.data import Batch
-from frameworks.common.initial import CLASSIFIER, initial_buffers, initial_classifier, initial_parameters
-from frameworks.common.networks import INPUT_SHAPE, build, parameters
+from frameworks.common.initial import initial_arrays
+from frameworks.common.margin import held_classes
+from frameworks.common.networks import INPUT_SHAPE, layers_of, parameters
+from frameworks.common.phases import DATA, GRAPH, Phases
 from frameworks.oneflow import blas
 from frameworks.oneflow.head import MarginSoftmax
 from frameworks.oneflow.network import build_network, named_arrays
@@ -84,6 +86,7 @@ class OneFlowTrainer:
         self._graph = TrainingGraph(module, optimizer, make_schedule(optimizer, case.schedule))
         self._compile(case)
         self._momentum = Momentum(self._graph, case.schedule)
+        self.phases = Phases(self.start_window)
 
     def _compile(self, case: Case) -> None:
         """Make the graph's plan now, without running it: the first step is a step like every other."""
@@ -104,8 +107,11 @@ class OneFlowTrainer:
         if iteration != self._iterations:  # the compiled schedule counts for itself
             raise ValueError(f"iteration {iteration} after {self._iterations} iterations")
         self._iterations += 1
-        self._momentum.follow(iteration)
-        loss, embeddings = self._graph(*to_device(batch, self._device))
+        with self.phases(DATA):
+            inputs = to_device(batch, self._device)
+        with self.phases(GRAPH):
+            self._momentum.follow(iteration)
+            loss, embeddings = self._graph(*inputs)
         # The loss is there when the forward pass is done. The parameters are the graph's until its last
         # update: this copy of a small one comes after it, and before the next step, which may be queued
         # before anyone waits.
@@ -115,7 +121,7 @@ class OneFlowTrainer:
 
 def make_module(case: Case, arrays: Dict[str, np.ndarray]) -> TrainingModule:
     """The case's module on its device, holding the values of `arrays`."""
-    layers = build(case.network, case.head, case.embedding_size, case.dropout)
+    layers = layers_of(case)
     head = MarginSoftmax(case.loss, case.num_classes, case.embedding_size)
     module = TrainingModule(build_network(layers), head).to(device(case))
     with flow.no_grad():
@@ -126,7 +132,7 @@ def make_module(case: Case, arrays: Dict[str, np.ndarray]) -> TrainingModule:
 
 def _spared(case: Case) -> List[str]:
     """Names of the parameters that do not decay."""
-    layers = build(case.network, case.head, case.embedding_size, case.dropout)
+    layers = layers_of(case)
     return [spec.name for spec in parameters(layers) if spec.kind in case.optimizer.no_decay]
 
 
@@ -140,19 +146,11 @@ def device(case: Case) -> flow.device:
     return flow.device(case.device)
 
 
-def initial_arrays(case: Case) -> Dict[str, np.ndarray]:
-    """Every parameter and buffer of a case before the first step."""
-    layers = build(case.network, case.head, case.embedding_size, case.dropout)
-    std, seed = case.classifier_init_std, case.seed
-    classifier = initial_classifier(0, case.num_classes, case.embedding_size, std, seed)
-    return {**initial_parameters(layers, seed), **initial_buffers(layers), CLASSIFIER: classifier}
-
-
 def make_trainer(case: Case, rank: Rank) -> OneFlowTrainer:
     """The trainer of a case; ValueError for what is not built yet."""
     if rank.world_size != 1 or case.parallelism != "data" or case.precision != "fp32":
         raise ValueError("the OneFlow program trains on one device, data parallel, in fp32")
-    return OneFlowTrainer(case, initial_arrays(case))
+    return OneFlowTrainer(case, initial_arrays(case, held_classes(case, rank)))
 
 
 def facts(case: Case) -> Dict[str, Any]:

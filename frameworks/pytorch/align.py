@@ -9,7 +9,7 @@ from frameworks.common import align
 from frameworks.common.case import Case
 from frameworks.common.data import Batch
 from frameworks.common.loop import Pending
-from frameworks.common.networks import BATCH_NORM_MOMENTUM, build, map_sides
+from frameworks.common.networks import BATCH_NORM_MOMENTUM, layers_of, map_sides
 from frameworks.pytorch.train import PyTorchTrainer, configure
 
 
@@ -19,7 +19,7 @@ class PyTorchAlign:
     def __init__(self, case: Case, inputs: align.Inputs, dtype: torch.dtype) -> None:
         configure(case)
         self._initial, self._dtype, self._steps = inputs.buffers, dtype, 0
-        layers = build(case.network, case.head, case.embedding_size, case.dropout)
+        layers = layers_of(case)
         self._values = {
             name: case.batch_size_per_device * side**2 for name, side in map_sides(layers).items()
         }
@@ -67,7 +67,7 @@ class PyTorchAlign:
 def main() -> None:
     """Align in float32, or in the dtype that the fourth argument names."""
     dtype = getattr(torch, sys.argv[4]) if len(sys.argv) > 4 else torch.float32  # noqa: PLR2004
-    align.run(lambda case, inputs: PyTorchAlign(case, inputs, dtype))
+    align.run(lambda case, _rank, inputs: PyTorchAlign(case, inputs, dtype))
 
 
 if __name__ == "__main__":

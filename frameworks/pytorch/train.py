@@ -10,9 +10,11 @@ from torch import nn
 from frameworks.common import program
 from frameworks.common.case import Case, Rank, rank_from_environment
 from frameworks.common.data import Batch
-from frameworks.common.initial import CLASSIFIER, initial_buffers, initial_classifier, initial_parameters
+from frameworks.common.initial import CLASSIFIER, initial_arrays
 from frameworks.common.loop import FinishedStep
-from frameworks.common.networks import build, parameters
+from frameworks.common.margin import held_classes
+from frameworks.common.networks import layers_of, parameters
+from frameworks.common.phases import DATA, FORWARD_BACKWARD, OPTIMIZER, Phases
 from frameworks.common.schedule import learning_rate
 from frameworks.pytorch.head import MarginSoftmax
 from frameworks.pytorch.network import build_network, named_arrays
@@ -61,7 +63,7 @@ class PyTorchTrainer:
         """Build the case's module; `arrays` holds every parameter and buffer by the table's name."""
         torch.manual_seed(case.seed)  # dropout
         self._case, self._device = case, device(case)
-        layers = build(case.network, case.head, case.embedding_size, case.dropout)
+        layers = layers_of(case)
         head = MarginSoftmax(case.loss, case.num_classes, case.embedding_size)
         memory_format = torch.channels_last if uses_channels_last(case) else torch.contiguous_format
         module = TrainingModule(build_network(layers), head, memory_format)
@@ -73,6 +75,7 @@ class PyTorchTrainer:
         kinds = {spec.name: spec.kind for spec in parameters(layers)}
         trained = {name: array for name, array in self.arrays.items() if isinstance(array, nn.Parameter)}
         self._optimizer = CaseSGD(trained, {**kinds, CLASSIFIER: "classifier"}, case.optimizer)
+        self.phases = Phases(self._synchronize)
         self.start_window()
 
     def _load(self, arrays: Dict[str, np.ndarray]) -> None:
@@ -80,10 +83,14 @@ class PyTorchTrainer:
             for name, array in self.arrays.items():
                 array.copy_(torch.from_numpy(arrays[name]))
 
-    def start_window(self) -> None:
-        """Wait for everything in the stream."""
+    def _synchronize(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
+
+    def start_window(self) -> None:
+        """Wait for everything in the stream."""
+        self._synchronize()
+        if self._device.type == "cuda":
             self._window_start: Any = torch.cuda.Event(enable_timing=True)
             self._window_start.record()
         else:
@@ -96,15 +103,18 @@ class PyTorchTrainer:
 
     def forward_backward(self, batch: Batch) -> Tuple[torch.Tensor, torch.Tensor]:
         """Both passes: loss, a scalar, and embeddings [B, E]; the gradients are in `arrays`."""
-        images, labels = (self._to_device(torch.from_numpy(array)) for array in batch)
-        self._optimizer.zero_grad()
-        loss, embeddings = self._module(images, labels)
-        loss.backward()
+        with self.phases(DATA):
+            images, labels = (self._to_device(torch.from_numpy(array)) for array in batch)
+        with self.phases(FORWARD_BACKWARD):
+            self._optimizer.zero_grad()
+            loss, embeddings = self._module(images, labels)
+            loss.backward()
         return loss.detach(), embeddings
 
     def update(self, loss: torch.Tensor, iteration: int) -> Union[PendingStep, FinishedStep]:
         """Update by the last gradients."""
-        self._optimizer.step(learning_rate(self._case.schedule, iteration))
+        with self.phases(OPTIMIZER):
+            self._optimizer.step(learning_rate(self._case.schedule, iteration))
         if self._device.type == "cuda":
             return PendingStep(loss, self._window_start)
         return FinishedStep(loss.item(), self._window_start)
@@ -142,19 +152,9 @@ def configure(case: Case) -> None:
         torch.cuda.set_device(device(case))
 
 
-def make_trainer(case: Case, _rank: Rank) -> PyTorchTrainer:
+def make_trainer(case: Case, rank: Rank) -> PyTorchTrainer:
     """A trainer with the initial weights of the case's seed."""
-    return PyTorchTrainer(case, initial_arrays(case))
-
-
-def initial_arrays(case: Case) -> Dict[str, np.ndarray]:
-    """Every parameter and buffer by the table's name, from the case's seed."""
-    layers = build(case.network, case.head, case.embedding_size, case.dropout)
-    arrays = {**initial_parameters(layers, case.seed), **initial_buffers(layers)}
-    arrays[CLASSIFIER] = initial_classifier(
-        0, case.num_classes, case.embedding_size, case.classifier_init_std, case.seed
-    )
-    return arrays
+    return PyTorchTrainer(case, initial_arrays(case, held_classes(case, rank)))
 
 
 def facts(case: Case) -> Dict[str, Any]:

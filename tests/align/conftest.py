@@ -94,7 +94,7 @@ def outputs(inputs: Inputs, tmp_path: Path) -> Callable[[Arrays], Outputs]:
     def write(made: Arrays) -> Outputs:
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.npz"
         np.savez(path, **made)
-        return read_outputs(path, inputs, steps=STEPS)
+        return read_outputs([path], inputs, steps=STEPS)
 
     return write
 

@@ -57,7 +57,7 @@ def align(engine_python: Callable[[str], Path], tmp_path: Path) -> Callable[...,
         return Alignment(
             workload=WORKLOAD,
             contestants=contestants,
-            settings=Settings(steps=3, num_classes=20, threads=2),
+            settings=Settings(steps=3, num_classes=20, cores=2),
             tolerance=Tolerance(),
             reference=reference,
             time_limit_seconds=500,

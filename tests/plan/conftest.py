@@ -38,7 +38,8 @@ class PaperAdapter:
     def options(self) -> type[BaseModel]:
         return PaperOptions
 
-    def environment(self, version: str, device: DeviceKind) -> EnvironmentSpec:
+    def environment(self, version: str, device: DeviceKind, *, parallel: bool = False) -> EnvironmentSpec:
+        del parallel
         if version not in self.versions:
             raise ValueError(f"{self.name} {version} is not known; known: {', '.join(self.versions)}")
         if version in self.cuda_only and device == "cpu":

@@ -236,6 +236,9 @@ def test_threads_are_the_cores_shared_out_alike(
     assert {threads} == {item.case.threads_per_device for item in plan.cases}
 
 
+SHARE = " ('oversubscribe: true' in the sweep lets devices share them)"
+
+
 @pytest.mark.parametrize(
     ("sweep", "machine", "status", "reason"),
     [
@@ -245,13 +248,19 @@ def test_threads_are_the_cores_shared_out_alike(
             {"topology": "1n8g"},
             Machine(cores=2),
             "unavailable",
-            "needs 8 CPU cores, one a thread; this machine has 2",
+            "needs 8 CPU cores, one a thread; this machine has 2" + SHARE,
         ),
         (
             {"threads_per_device": 4},
             Machine(cores=2),
             "unavailable",
-            "needs 4 CPU cores, one a thread; this machine has 2",
+            "needs 4 CPU cores, one a thread; this machine has 2" + SHARE,
+        ),
+        (
+            {"topology": "1n8g", "threads_per_device": 1, "oversubscribe": True},
+            Machine(cores=2),
+            "runnable",
+            None,
         ),
         ({"topology": "2n8g"}, CLUSTER, "unavailable", "needs 2 nodes; this is one machine"),
         ({"device": "cuda"}, Machine(cores=2), "unavailable", "needs 1 GPU; this machine has none"),

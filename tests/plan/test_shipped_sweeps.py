@@ -116,6 +116,30 @@ def test_the_quickstart_runs_three_frameworks_on_a_laptop(
     assert 4 == len({case.model_dump_json(exclude={"framework", "version"}) for case in plan.runnable}) + 3
 
 
+def test_the_number_of_classes_is_swept_as_in_insightfaces_own_table(
+    adapters: Any, cluster: Machine, tmp_path: Any
+) -> None:
+    plan = shipped("num_classes", adapters, cluster, tmp_path)
+
+    cells = Counter((case.parallelism, case.sample_ratio, case.num_classes) for case in plan.runnable)
+    grid = (("data", None), ("model", None), ("partial_fc", 0.1))
+    classes = (125_000, 1_400_000, 5_500_000, 8_000_000, 16_000_000, 29_000_000)
+    assert {(*cell, count): 3 for cell in grid for count in classes} == cells
+    assert {("iresnet50", "fp16", 1024)} == {
+        (case.workload.network, case.precision, case.global_batch_size) for case in plan.runnable
+    }
+
+
+def test_parallel_training_runs_on_two_cores_with_the_same_threads_everywhere(
+    adapters: Any, laptop: Machine, tmp_path: Any
+) -> None:
+    plan = shipped("parallel_cpu", adapters, laptop, tmp_path)
+
+    assert 27 == len(plan.runnable) == len(plan.cases)
+    assert {1} == {case.threads_per_device for case in plan.runnable}
+    assert {"1n1g", "1n2g", "1n4g"} == {str(case.topology) for case in plan.runnable}
+
+
 @pytest.mark.parametrize(
     ("name", "network", "head", "embedding", "loss", "classes", "steps"),
     [

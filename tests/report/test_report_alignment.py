@@ -18,6 +18,7 @@ from dlperf.align.certificate import (
     workload_hash,
 )
 from dlperf.errors import UserError
+from dlperf.plan.case import Topology
 from dlperf.report.building import build_report
 from dlperf.report.render import markdown
 
@@ -128,3 +129,41 @@ def test_a_damaged_certificate_beside_the_results_is_named(sweep: Path) -> None:
 def test_a_given_certificate_that_is_not_there_is_an_error(sweep: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.json"):
         report(sweep, tmp_path / "none.json")
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    """A sweep of model parallel training on two devices."""
+    folder = tmp_path / "several"
+    for framework, version in (("mxnet", "1.9.1"), ("oneflow", "0.9.0")):
+        two = Topology(nodes=1, devices_per_node=2)
+        case = make_case(framework=framework, version=version, parallelism="model", topology=two)
+        store_good_runs(folder, case, [10.0, 10.1])
+    return folder
+
+
+def spread(parallelism: str) -> Certificate:
+    names = [f"{name} {parallelism} 1n2g" for name in NAMES]
+    contenders = tuple(Contender(name=name, version="1") for name in names)
+    pair = certificate().pairs[0].model_copy(update={"first": names[0], "second": names[1]})
+    return certificate(contenders=contenders, pairs=(pair,))
+
+
+def test_a_proof_on_one_device_is_none_on_several(several: Path) -> None:
+    (several / CERTIFICATE_NAME).write_text(certificate().model_dump_json())
+    (several / "align-data-1n2g.json").write_text(spread("data").model_dump_json())
+
+    (line,) = [line for line in report(several).splitlines() if line.startswith("- alignment")]
+
+    assert line.startswith("- alignment: on one device aligned: max loss difference 3e-06")
+    command = "dlperf align y1 --parallelism model --topology 1n2g"
+    assert line.endswith(f"on several devices **not proven (make a certificate: {command})**")
+
+
+def test_a_proof_on_several_devices_is_that_of_the_tables_parallelism(several: Path) -> None:
+    (several / "align-model-1n2g.json").write_text(spread("model").model_dump_json())
+
+    (line,) = [line for line in report(several).splitlines() if line.startswith("- alignment")]
+
+    assert "on one device **not proven" in line
+    assert "on several devices aligned: max loss difference 3e-06 over 2 steps" in line

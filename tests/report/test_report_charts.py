@@ -55,8 +55,9 @@ def test_several_topologies_have_a_speedup_chart_with_the_ideal_line(tmp_path: P
     for devices in (1, 2, 4):
         case = make_case(topology=Topology(nodes=1, devices_per_node=devices))
         store_good_runs(tmp_path / "y1", case, [10.0 * devices**0.5])
-    throughput, speedup = drawn(tmp_path)
-    assert (throughput.name, speedup.name) == ("throughput", "speedup")
+    throughput, speedup, efficiency = drawn(tmp_path)
+    assert ("throughput", "speedup", "efficiency") == (throughput.name, speedup.name, efficiency.name)
+    assert {"ideal", "MXNet 1.9.1  50 %", "1n4g"} <= set(words(efficiency))
     assert {"ideal", "MXNet 1.9.1  2.00", "1n4g"} <= set(words(speedup))
     assert speedup.alt == "Line chart, speedup against one device, y1. MXNet 1.9.1  2.00."
 
@@ -120,3 +121,17 @@ def test_text_falls_back_to_a_font_without_serifs_where_ours_is_missing(tmp_path
     families = set(re.findall(rb"font(?:-family)?: [^;\"]*'DejaVu Sans'[^;\"]*", chart.svg))
     assert families
     assert all(family.endswith(b"'DejaVu Sans', sans-serif") for family in families)
+
+
+def test_the_parts_of_a_profiled_step_stand_on_a_bar_in_their_order(tmp_path: Path) -> None:
+    seconds = {"optimizer": 0.25, "forward_backward": 2.0, "communication": 0.5, "data": 0.01}
+    store_good_runs(tmp_path / "y1", make_case(), [10.0], phases=seconds)
+    store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [10.0], phases={"graph": 3.0})
+    _, breakdown = drawn(tmp_path)
+    assert "breakdown" == breakdown.name
+    assert {"forward and backward", "one graph of all", "2.000", "3.000", "0.2500"} <= set(words(breakdown))
+    assert "0.01000" not in words(breakdown)  # no room for it on the bar; it is in the table
+    assert breakdown.alt.endswith(
+        "MXNet 1.9.1, 1n1g: data 0.01000, forward and backward 2.000, communication 0.5000, optimizer "
+        "0.2500; OneFlow 0.9.0, 1n1g: one graph of all 3.000."
+    )

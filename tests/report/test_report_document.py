@@ -379,3 +379,21 @@ def test_a_figure_without_its_runs_is_shown_and_the_rest_is_not_known(tmp_path: 
     assert made[0][1][3] == "10.10"
     assert made[1][1][-2:] == ["2", "0"]
     assert made[2][1][3:] == ["not known"] * 6
+
+
+def test_where_the_time_goes_is_a_table_and_what_is_not_told_says_so(tmp_path: Path) -> None:
+    told = {"forward_backward": 0.5, "communication": 0.25}
+    store_good_runs(tmp_path / "y1", make_case(), [10.0], phases=told)
+    store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [10.0], phases={"graph": 0.8})
+    text = markdown(build_report([tmp_path], strict=False), charts={})
+    rows = [line for line in text.splitlines() if "not told" in line]
+    assert 2 == len(rows)
+    assert ["0.5000", "0.2500", "not told", "0.7500"] == [cell.strip() for cell in rows[0].split("|")[4:8]]
+    assert ["not told", "not told", "0.8000", "0.8000"] == [cell.strip() for cell in rows[1].split("|")[4:8]]
+
+
+def test_devices_that_share_cores_are_said_to_prove_nothing_about_speed(tmp_path: Path) -> None:
+    case = make_case(topology=Topology(nodes=1, devices_per_node=8))
+    store_good_runs(tmp_path / "y1", case, [10.0])
+    text = markdown(build_report([tmp_path], strict=False), charts={})
+    assert "Cores were shared: up to 8 devices with 2 threads each ran on 8 cores." in text

@@ -126,6 +126,17 @@ def test_the_first_rank_to_fail_is_the_one_that_is_asked(tmp_path: Path) -> None
     assert result.reason == "rank 1 ended with exit code 1: ValueError: label out of range"
 
 
+def test_one_killed_rank_of_several_is_a_crash_that_names_it(tmp_path: Path) -> None:
+    case = make_case(topology=Topology(nodes=1, devices_per_node=2))
+    folder = write_run(tmp_path, case, outcome=failed("rank_failed", rank=1, signal=9))
+    (folder / "logs" / "rank0.log").write_text("step 1\n")
+    (folder / "logs" / "rank1.log").write_text("step 1\n")
+
+    result = result_from_run_folder(folder)
+
+    assert (Status.CRASH, "rank 1 was ended by SIGKILL") == (result.status, (result.reason or "")[:27])
+
+
 def test_a_run_whose_supervisor_died_is_incomplete(tmp_path: Path) -> None:
     folder = write_run(tmp_path, make_case())
     (folder / "outcome.json").unlink()

@@ -22,7 +22,11 @@ def test_siblings_go_to_one_rank_when_there_are_more_threads_than_cores() -> Non
     assert bind(HYPERTHREADED, ranks=2, threads=4) == ((0, 1, 4, 5), (2, 3, 6, 7))
 
 
-def test_too_few_cpus_bind_nobody() -> None:
+def test_ranks_share_cpus_where_that_comes_out_even() -> None:
+    assert bind({0: (0, 0), 1: (0, 1)}, ranks=4, threads=1) == ((0,), (1,), (0,), (1,))
+
+
+def test_too_few_cpus_for_an_even_share_bind_nobody() -> None:
     assert bind(HYPERTHREADED, ranks=3, threads=3) == ((), (), ())
 
 
@@ -33,15 +37,19 @@ def test_too_few_cpus_bind_nobody() -> None:
     ranks=st.integers(1, 8),
     threads=st.integers(1, 16),
 )
-def test_ranks_never_share_a_cpu_and_all_have_the_same_number(
+def test_all_ranks_have_the_same_number_of_cpus_and_share_them_evenly(
     cores: dict[int, tuple[int, int]], ranks: int, threads: int
 ) -> None:
     bound = bind(cores, ranks=ranks, threads=threads)
     used = [cpu for cpus in bound for cpu in cpus]
     assert len(bound) == ranks
-    assert len(set(used)) == len(used)
     assert set(used) <= set(cores)
-    assert {len(cpus) for cpus in bound} == ({threads} if ranks * threads <= len(cores) else {0})
+    assert len({used.count(cpu) for cpu in used}) <= 1
+    assert all(len(set(cpus)) == len(cpus) for cpus in bound)
+    if ranks * threads <= len(cores):
+        assert len(set(used)) == len(used) == ranks * threads
+    else:
+        assert {len(cpus) for cpus in bound} <= {0, threads}
     if used and ranks * threads <= len(set(cores.values())):
         assert len({cores[cpu] for cpu in used}) == len(used)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 
-from dlperf.report.charts import speedup, throughput
+from dlperf.report.charts import breakdown, efficiency, speedup, throughput
 from dlperf.report.charts.canvas import STYLE, Chart, Palette
 
 if TYPE_CHECKING:
@@ -24,5 +24,6 @@ def charts(comparison: Comparison, *, title: str, arms: Sequence[Arm]) -> tuple[
     """
     palette = Palette(arms)
     with mpl.rc_context(STYLE):
-        made = (module.chart(comparison, title=title, palette=palette) for module in (throughput, speedup))
+        modules = (throughput, speedup, efficiency, breakdown)
+        made = (module.chart(comparison, title=title, palette=palette) for module in modules)
         return tuple(chart for chart in made if chart is not None)

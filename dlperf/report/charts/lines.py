@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -31,17 +31,18 @@ class Line:
     variant: int
     points: tuple[tuple[int, float], ...]  # devices, value; from few to many devices
 
+    def scaled(self, change: Callable[[int, float], float]) -> Line:
+        """The line with other values."""
+        return replace(self, points=tuple((size, change(size, value)) for size, value in self.points))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """What the lines' values are: their name, how they are written, and the ideal line.
-
-    That line is at `ideal` for one device and at n times as much for n.
-    """
+    """What the lines' values are: their name, how they are written, and the ideal of n devices."""
 
     name: str
     written: Callable[[float], str]
-    ideal: float
+    ideal: Callable[[int], float]
     ideal_name: str = "ideal"
 
 
@@ -63,7 +64,7 @@ def line_chart(
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     axes = figure.add_subplot()
     sizes = sorted(ticks)
-    ideal = [size * axis.ideal for size in sizes]
+    ideal = [axis.ideal(size) for size in sizes]
     axes.plot(sizes, ideal, color=FAINT, linewidth=1, zorder=1)
     for line in lines:
         axes.plot(
@@ -73,7 +74,8 @@ def line_chart(
             linestyle=_DASHES[line.variant % len(_DASHES)],
             markersize=5,
         )
-    axes.set_ylim(0, max(ideal[-1], *(line.points[-1][1] for line in lines)) * 1.08)
+    highest = max(value for line in lines for _, value in line.points)
+    axes.set_ylim(0, max(ideal[-1], highest) * 1.08)
     axes.set_xticks(sizes, [ticks[size] for size in sizes])
     axes.set_ylabel(axis.name)
     axes.set_xlabel("devices")

@@ -25,7 +25,8 @@ def charts(section: PublishedSection) -> tuple[Chart, ...]:
     cases = [case for table in section.tables for case in table.grid.cases]
     ticks = {topology_key(case)[0]: f"{topology_key(case)[0]}\n{topology_name(case)}" for case in cases}
     throughput = _lines(section, lambda case: case.samples_per_sec)
-    single = [value for line in throughput for devices, value in line.points if devices == 1]
+    singles = [value for line in throughput for devices, value in line.points if devices == 1]
+    single = max(singles, default=0.0)
     with mpl.rc_context(STYLE):
         made = (
             line_chart(
@@ -33,7 +34,7 @@ def charts(section: PublishedSection) -> tuple[Chart, ...]:
                 axis=Axis(
                     name="samples/s over all devices",
                     written=rate,
-                    ideal=max(single, default=0.0),
+                    ideal=lambda devices: single * devices,
                     ideal_name="the fastest device x devices",
                 ),
                 ticks=ticks,

@@ -11,24 +11,23 @@ from dlperf.report.numbers import factor
 if TYPE_CHECKING:
     from dlperf.report.comparison import Arm, Comparison
 
-SPEEDUP = Axis(name="times the samples/s of one device", written=factor, ideal=1.0)
+SPEEDUP = Axis(name="times the samples/s of one device", written=factor, ideal=float)
 
 
 def chart(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
     """The chart; None where no framework was measured on several numbers of devices, or too many were."""
-    sizes = sorted({row.nodes * row.devices_per_node for row in comparison.rows})
     return line_chart(
-        _lines(comparison, palette),
+        speedup_lines(comparison, palette),
         axis=SPEEDUP,
-        ticks={size: _tick(comparison, size) for size in sizes},
+        ticks=device_ticks(comparison),
         name="speedup",
         title=f"Speedup: {title}",
         alt=f"Line chart, speedup against one device, {title}.",
     )
 
 
-def _lines(comparison: Comparison, palette: Palette) -> list[Line]:
-    """A line takes two points."""
+def speedup_lines(comparison: Comparison, palette: Palette) -> list[Line]:
+    """Speedup over devices of each framework, and of whatever else varies; a line takes two points."""
     variants: dict[tuple[str, ...], int] = {}
     points: dict[tuple[Arm, tuple[str, ...]], list[tuple[int, float]]] = {}
     for row, arm in sorted(comparison.cases):
@@ -47,6 +46,12 @@ def _lines(comparison: Comparison, palette: Palette) -> list[Line]:
         for (arm, variant), found in sorted(points.items())
         if len(found) > 1
     ]
+
+
+def device_ticks(comparison: Comparison) -> dict[int, str]:
+    """Labels by number of devices: the number, and the topologies that have it."""
+    sizes = sorted({row.nodes * row.devices_per_node for row in comparison.rows})
+    return {size: _tick(comparison, size) for size in sizes}
 
 
 def _tick(comparison: Comparison, size: int) -> str:

@@ -28,8 +28,9 @@ class AutogradAdapter:
     versions = ("1.8.0",)
     options = AutogradOptions
 
-    def environment(self, version: str, device: DeviceKind) -> EnvironmentSpec:
+    def environment(self, version: str, device: DeviceKind, *, parallel: bool = False) -> EnvironmentSpec:
         """What must be installed, to the last digit: another set of packages is another environment."""
+        del parallel  # it trains on one device alone
         if version not in self.versions or device != "cpu":
             raise ValueError(f"autograd runs on cpu, in version {', '.join(self.versions)}")
         return EnvironmentSpec(
@@ -45,6 +46,8 @@ class AutogradAdapter:
         """What is known before trying; the report prints it where a number would stand."""
         if case.topology.world_size > 1:
             return "Autograd has no communication between processes"
+        if case.parallelism != "data" or case.workload.batch_norm != "batch":
+            return "this program trains all classes, and BatchNorm by the batch's statistics"
         if case.precision != "fp32":
             return f"this program trains in fp32, not {case.precision}"
         if case.workload.head == "E" and case.workload.dropout > 0:

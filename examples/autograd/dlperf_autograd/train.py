@@ -10,24 +10,21 @@ from autograd.tracer import getval
 from network import forward
 
 from frameworks.common import program
-from frameworks.common.initial import (
-    CLASSIFIER,
-    initial_buffers,
-    initial_classifier,
-    initial_parameters,
-)
+from frameworks.common.initial import CLASSIFIER, initial_arrays
 from frameworks.common.loop import FinishedStep
 from frameworks.common.margin import COSINE_LIMIT, has_angular_margin
-from frameworks.common.networks import build
+from frameworks.common.networks import layers_of
 from frameworks.common.schedule import learning_rate
 
 
 class AutogradTrainer:
     """`Trainer` of frameworks/common/loop.py."""
 
+    phases = None  # where a step's time goes is not told
+
     def __init__(self, case, arrays, buffers):
         self.case, self.arrays, self.buffers = case, arrays, buffers
-        self.layers = build(case.network, case.head, case.embedding_size, case.dropout)
+        self.layers = layers_of(case)
         self.momentum = {name: numpy.zeros_like(array) for name, array in arrays.items()}
         self.loss_and_gradients = value_and_grad(self.loss)
 
@@ -69,11 +66,9 @@ def margin_softmax(embeddings, weight, labels, loss):
 
 def make_trainer(case, _rank):
     """A trainer with the initial weights of the case's seed, the same in every framework."""
-    layers = build(case.network, case.head, case.embedding_size, case.dropout)
-    arrays = initial_parameters(layers, case.seed)
-    std = case.classifier_init_std
-    arrays[CLASSIFIER] = initial_classifier(0, case.num_classes, case.embedding_size, std, case.seed)
-    return AutogradTrainer(case, arrays, initial_buffers(layers))
+    arrays = initial_arrays(case, range(case.num_classes))
+    buffers = {name: arrays.pop(name) for name in list(arrays) if ".running_" in name}
+    return AutogradTrainer(case, arrays, buffers)
 
 
 def facts(case):

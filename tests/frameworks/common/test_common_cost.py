@@ -77,14 +77,22 @@ def test_the_published_figure_of_mobilefacenet_is_that_of_another_network() -> N
 
 @pytest.mark.parametrize(
     ("ratio", "topology", "expected"),
-    [(None, (1, 1), 100), (1.0, (1, 4), 100), (0.1, (1, 1), 10), (0.1, (2, 4), 8), (0.5, (1, 3), 51)],
+    [
+        (None, (1, 1), 10_000),
+        (1.0, (1, 4), 10_000),
+        (0.1, (1, 1), 1000),
+        (0.1, (2, 4), 1000),
+        (0.5, (1, 3), 1667 + 1666 + 1666),
+        (0.001, (1, 1), 10),
+        (0.0001, (1, 2), 2 * 8),  # 8 images may name 8 classes, and a rank keeps them all
+    ],
 )
 def test_classes_that_an_iteration_touches(
     case_content: dict, ratio: float | None, topology: tuple[int, int], expected: int
 ) -> None:
     nodes, devices = topology
     parallelism = "data" if ratio is None else "partial_fc"
-    changed = {"parallelism": parallelism, "sample_ratio": ratio}
+    changed = {"parallelism": parallelism, "sample_ratio": ratio, "num_classes": 10_000}
     where = {"topology": {"nodes": nodes, "devices_per_node": devices}}
 
     assert expected == classes_touched(case_from_dict({**case_content, **changed, **where}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,16 +14,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlperf.plan.case import Case as PlannedCase
-from frameworks.common.align import computed, read_inputs
+from frameworks.common.align import computed, outputs_name, read_inputs
 from frameworks.common.align_inputs import align_inputs
-from frameworks.common.case import Schedule, case_from_dict, rank_from_environment, read_case
-from frameworks.common.data import BATCHES, batches, endless_batches
+from frameworks.common.case import Rank, Schedule, case_from_dict, rank_from_environment, read_case
+from frameworks.common.data import BATCHES, batches, endless_batches, process_batches
 from frameworks.common.events import PREFIX, EventLog
-from frameworks.common.networks import buffers, build, parameters
+from frameworks.common.networks import buffers, layers_of, parameters
 from frameworks.common.schedule import learning_rate
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def rank_of(**given: object) -> Rank:
+    alone = Rank(0, 0, 0, 1, 1, 1, "127.0.0.1", 0, None)
+    return alone._replace(**given)
 
 
 def test_the_program_reads_every_field_that_dlperf_writes(case_content: dict, tmp_path: Path) -> None:
@@ -35,7 +41,7 @@ def test_the_program_reads_every_field_that_dlperf_writes(case_content: dict, tm
         assert getattr(planned, name) == getattr(case, name), name
     for name in ("batch_size_per_device", "num_classes", "threads_per_device", "seed", "global_batch_size"):
         assert getattr(planned, name) == getattr(case, name), name
-    for name in ("experiment", "network", "head", "embedding_size", "dropout", "classifier_init_std"):
+    for name in ("experiment", "network", "head", "embedding_size", "dropout", "batch_norm"):
         assert getattr(workload, name) == getattr(case, name), name
     assert workload.loss.model_dump() == case.loss._asdict()
     assert workload.optimizer.model_dump() == case.optimizer._asdict()
@@ -55,18 +61,28 @@ def test_a_missing_field_is_named(case_content: dict) -> None:
 
 
 def test_a_program_started_by_hand_is_rank_0_of_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDRESS", "MASTER_PORT"):
-        monkeypatch.delenv(f"DLPERF_{name}", raising=False)
+    for name in [name for name in os.environ if name.startswith("DLPERF_")]:
+        monkeypatch.delenv(name)
 
-    assert (0, 0, 1, "127.0.0.1", 0) == rank_from_environment()
+    assert rank_of() == rank_from_environment()
 
 
 def test_a_started_rank_knows_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"RANK": 5, "LOCAL_RANK": 1, "WORLD_SIZE": 8, "MASTER_ADDRESS": "n0"}.items():
-        monkeypatch.setenv(f"DLPERF_{name}", str(value))
-    monkeypatch.setenv("DLPERF_MASTER_PORT", "29500")
+    place = rank_of(
+        rank=5,
+        local_rank=1,
+        node_rank=1,
+        world_size=8,
+        local_world_size=4,
+        devices=2,
+        master_address="n0",
+        master_port=29500,
+        interface="ib0",
+    )
+    for name, value in place._asdict().items():
+        monkeypatch.setenv(f"DLPERF_{name.upper()}", str(value))
 
-    assert (5, 1, 8, "n0", 29500) == rank_from_environment()
+    assert place == rank_from_environment()
 
 
 @pytest.mark.parametrize(
@@ -99,10 +115,20 @@ def test_batches_are_the_same_for_the_same_seed_and_rank_alone(seed: int, rank: 
 
 
 def test_the_endless_stream_repeats_after_its_batches() -> None:
-    stream = list(itertools.islice(endless_batches(case_from_dict(CASE), 0), BATCHES + 1))
+    stream = list(itertools.islice(endless_batches(case_from_dict(CASE), rank_of()), BATCHES + 1))
 
     assert stream[0] is stream[BATCHES]
     assert not np.array_equal(stream[0][0], stream[1][0])
+
+
+def test_a_process_of_several_devices_gets_the_batches_of_all() -> None:
+    case = case_from_dict({**CASE, "topology": {"nodes": 1, "devices_per_node": 3}})
+    second, third = (batches(case, rank, 1)[0] for rank in (1, 2))
+
+    images, labels = process_batches(case, rank_of(rank=1, world_size=3, devices=2), 1)[0]
+
+    np.testing.assert_array_equal(np.concatenate([second[0], third[0]]), images)
+    np.testing.assert_array_equal(np.concatenate([second[1], third[1]]), labels)
 
 
 def test_an_event_is_one_line_of_json_with_the_rank() -> None:
@@ -123,17 +149,33 @@ def test_an_event_is_one_line_of_json_with_the_rank() -> None:
 
 def test_alignment_inputs_hold_all_arrays_and_come_back(tmp_path: Path) -> None:
     case = case_from_dict(CASE)
-    layers = build(case.network, case.head, case.embedding_size, case.dropout)
+    layers = layers_of(case)
     path = tmp_path / "inputs.npz"
     np.savez(path, **align_inputs(case, 2))
 
-    inputs = read_inputs(str(path))
+    inputs = read_inputs(str(path), case, rank_of())
 
     shapes = {spec.name: spec.shape for spec in parameters(layers)} | {"classifier.weight": (7, 128)}
     assert shapes == {name: array.shape for name, array in inputs.parameters.items()}
     assert buffers(layers) == {name: array.shape for name, array in inputs.buffers.items()}
     assert 2 == len(inputs.batches)
     np.testing.assert_array_equal(batches(case, 0, 2)[1][0], inputs.batches[1][0])
+
+
+def test_each_rank_of_an_alignment_gets_its_share_of_the_batch(tmp_path: Path) -> None:
+    case = case_from_dict({**CASE, "topology": {"nodes": 1, "devices_per_node": 2}})
+    path = tmp_path / "inputs.npz"
+    np.savez(path, **align_inputs(case, 1))
+
+    for rank in range(2):
+        (images, labels) = read_inputs(str(path), case, rank_of(rank=rank, world_size=2)).batches[0]
+        expected = batches(case, rank, 1)[0]
+        np.testing.assert_array_equal(expected[0], images)
+        np.testing.assert_array_equal(expected[1], labels)
+
+
+def test_each_process_of_an_alignment_has_a_file_of_its_own() -> None:
+    assert ["a/out.npz", "a/out.rank3.npz"] == [outputs_name("a/out.npz", rank) for rank in (0, 3)]
 
 
 class Counting:

@@ -10,7 +10,8 @@ import pytest
 from frameworks.common import loop
 from frameworks.common.case import Case, case_from_dict
 from frameworks.common.events import PREFIX, EventLog
-from frameworks.common.loop import FinishedStep, train
+from frameworks.common.loop import FinishedStep, profile, train
+from frameworks.common.phases import Phases
 
 
 def small_case(case_content: dict, *, warmup: int, measured: int) -> Case:
@@ -159,3 +160,43 @@ def test_without_device_events_the_return_of_wait_ends_a_step(case_content: dict
     events = run(HostTimed(clock, seconds), small_case(case_content, warmup=0, measured=3))
 
     assert seconds == [event["value"]["seconds"] for event in events if event["key"] == "tracked_stats"]
+
+
+class WithPhases(Synchronous):
+    """A trainer that counts half a second of every step as data, while it is asked to."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock, [0.0] * 10)
+        self.phases = Phases(lambda: None)
+
+    def step(self, batch: object, iteration: int) -> FinishedStep:
+        if self.phases.on:
+            self.phases.seconds["data"] = self.phases.seconds.get("data", 0.0) + 0.5
+        return super().step(batch, iteration)
+
+
+def profiled(trainer: Synchronous, case: Case) -> list[dict]:
+    stream = io.StringIO()
+    profile(trainer, case, itertools.repeat(((), ())), EventLog(0, stream))
+    return [json.loads(line[len(PREFIX) :]) for line in stream.getvalue().splitlines()]
+
+
+def test_the_breakdown_comes_behind_the_measured_steps_and_is_a_mean(
+    case_content: dict, clock: Clock
+) -> None:
+    trainer = WithPhases(clock)
+
+    (event,) = profiled(trainer, small_case(case_content, warmup=2, measured=5))
+
+    assert [7, 8, 9] == trainer.started
+    assert ("time_breakdown", 3) == (event["key"], event["metadata"]["iterations"])
+    assert 0.5 == pytest.approx(event["value"]["data"], abs=0.01)  # `next` of the batch is data too
+    assert not trainer.phases.on
+
+
+def test_an_engine_that_cannot_tell_prints_no_breakdown(case_content: dict, clock: Clock) -> None:
+    trainer = Synchronous(clock, [])
+    trainer.phases = None
+
+    assert [] == profiled(trainer, small_case(case_content, warmup=2, measured=5))
+    assert [] == trainer.started

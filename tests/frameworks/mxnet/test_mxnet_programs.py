@@ -36,6 +36,7 @@ def test_the_training_program_prints_every_event(
         *["tracked_stats"] * 4,
         "run_stop",
         "peak_memory_bytes",
+        "time_breakdown",
     ] == [event["key"] for event in events]
     steps = [event for event in events if event["key"] == "tracked_stats"]
     assert [(0, "warmup"), (1, "train"), (2, "train"), (3, "train")] == [
@@ -49,6 +50,7 @@ def test_the_training_program_prints_every_event(
     assert "MKLDNN" in values["framework"]["features"]
     assert 1e8 < values["matmul_flops_per_second"] < 1e14
     assert 1e8 < values["peak_memory_bytes"] < 1e11
+    assert {"data", "forward_backward", "optimizer"} == set(values["time_breakdown"])
 
 
 def test_the_alignment_program_writes_every_array(

@@ -39,6 +39,7 @@ def test_the_training_program_prints_every_event(
         *["tracked_stats"] * (warmup + 3),
         "run_stop",
         "peak_memory_bytes",
+        "time_breakdown",
     ] == [event["key"] for event in events]
     steps = [event for event in events if event["key"] == "tracked_stats"]
     kinds = ["warmup"] * warmup + ["train"] * 3
@@ -53,6 +54,7 @@ def test_the_training_program_prints_every_event(
     )
     assert 1e8 < values["matmul_flops_per_second"] < 1e14
     assert 1e8 < values["peak_memory_bytes"] < 1e11
+    assert {"data", "graph"} == set(values["time_breakdown"])
 
 
 def aligned(

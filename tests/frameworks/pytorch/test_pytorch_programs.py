@@ -36,6 +36,7 @@ def test_the_training_program_prints_every_event(
         *["tracked_stats"] * 4,
         "run_stop",
         "peak_memory_bytes",
+        "time_breakdown",
     ] == [event["key"] for event in events]
     steps = [event for event in events if event["key"] == "tracked_stats"]
     assert [(0, "warmup"), (1, "train"), (2, "train"), (3, "train")] == [

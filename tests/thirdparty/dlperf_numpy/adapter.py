@@ -38,7 +38,8 @@ class NumpyAdapter:
     versions = (np.__version__,)
     options = NumpyOptions
 
-    def environment(self, version: str, device: DeviceKind) -> EnvironmentSpec:
+    def environment(self, version: str, device: DeviceKind, *, parallel: bool = False) -> EnvironmentSpec:
+        del parallel
         if version not in self.versions or device != "cpu":
             raise ValueError(f"numpy here is {self.versions[0]} on cpu, not {version} on {device}")
         return EnvironmentSpec(

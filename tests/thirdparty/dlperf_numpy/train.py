@@ -19,6 +19,8 @@ PIXELS = 3 * 112 * 112
 class Trainer:
     """One weight matrix [PIXELS, C]; the loss is the cross-entropy of a batch."""
 
+    phases = None
+
     def __init__(self, case: Case, rank: Rank) -> None:
         self.case, self.rank = case, rank
         self.weight = np.zeros((PIXELS, case.num_classes), np.float32)

@@ -6,12 +6,13 @@ import numpy as np
 
 from frameworks.common.case import read_case
 from frameworks.common.data import batches
-from frameworks.mxnet.train import MXNetTrainer, initial_arrays
+from frameworks.common.initial import initial_arrays
+from frameworks.mxnet.train import MXNetTrainer
 
 
 def main() -> None:
     case = read_case(sys.argv[1])
-    trainer = MXNetTrainer(case, initial_arrays(case))
+    trainer = MXNetTrainer(case, initial_arrays(case, range(case.num_classes)))
     results = {}
     for iteration, batch in enumerate(batches(case, 0, 3)):
         results.update({f"{iteration}/before/{n}": p.data().asnumpy() for n, p in trainer.trained.items()})

@@ -8,7 +8,8 @@ import numpy as np
 
 from frameworks.common.case import read_case
 from frameworks.common.data import Batch, batches
-from frameworks.mxnet.train import MXNetTrainer, initial_arrays
+from frameworks.common.initial import initial_arrays
+from frameworks.mxnet.train import MXNetTrainer
 
 
 def losses_behind(trainer: MXNetTrainer, batch: Batch, steps: int) -> list[float]:
@@ -25,10 +26,10 @@ def losses_behind(trainer: MXNetTrainer, batch: Batch, steps: int) -> list[float
 def main() -> None:
     case, steps = read_case(sys.argv[1]), int(sys.argv[2])
     (batch,) = batches(case, 0, 1)
-    trainer = MXNetTrainer(case, initial_arrays(case))
+    trainer = MXNetTrainer(case, initial_arrays(case, range(case.num_classes)))
     at_once = [trainer.step(batch, iteration).wait() for iteration in range(steps)]
     results = {f"array/{name}": array.data().asnumpy() for name, array in trainer.arrays.items()}
-    again = MXNetTrainer(case, initial_arrays(case))
+    again = MXNetTrainer(case, initial_arrays(case, range(case.num_classes)))
     behind = losses_behind(again, batch, steps)
     np.savez(sys.argv[3], at_once=at_once, behind=behind, **results)
 

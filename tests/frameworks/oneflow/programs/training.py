@@ -13,7 +13,8 @@ import numpy as np
 
 from frameworks.common.case import read_case
 from frameworks.common.data import Batch, batches
-from frameworks.oneflow.train import OneFlowTrainer, initial_arrays
+from frameworks.common.initial import initial_arrays
+from frameworks.oneflow.train import OneFlowTrainer
 
 
 def losses_at_once(trainer: OneFlowTrainer, batch: Batch, steps: int) -> tuple[list[float], list[float]]:
@@ -40,7 +41,7 @@ def losses_behind(trainer: OneFlowTrainer, batch: Batch, steps: int) -> list[flo
 def main() -> None:
     case, steps = read_case(sys.argv[1]), int(sys.argv[2])
     (batch,) = batches(case, 0, 1)
-    trainer = OneFlowTrainer(case, initial_arrays(case))
+    trainer = OneFlowTrainer(case, initial_arrays(case, range(case.num_classes)))
     before = {f"before/{name}": array.numpy().copy() for name, array in trainer.arrays.items()}
     if sys.argv[3] == "at_once":
         losses, rest = losses_at_once(trainer, batch, steps)

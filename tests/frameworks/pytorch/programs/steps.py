@@ -5,14 +5,14 @@ import sys
 import numpy as np
 import torch
 
-from frameworks.common.case import read_case
+from frameworks.common.case import rank_from_environment, read_case
 from frameworks.common.data import batches
-from frameworks.pytorch.train import PyTorchTrainer, initial_arrays
+from frameworks.pytorch.train import make_trainer
 
 
 def main() -> None:
     case = read_case(sys.argv[1])
-    trainer = PyTorchTrainer(case, initial_arrays(case))
+    trainer = make_trainer(case, rank_from_environment())
     trained = {name: a for name, a in trainer.arrays.items() if isinstance(a, torch.nn.Parameter)}
     results = {}
     for iteration, batch in enumerate(batches(case, 0, 3)):

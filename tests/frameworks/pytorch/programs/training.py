@@ -4,16 +4,16 @@ import sys
 
 import numpy as np
 
-from frameworks.common.case import read_case
+from frameworks.common.case import rank_from_environment, read_case
 from frameworks.common.data import batches
-from frameworks.pytorch.train import PyTorchTrainer, configure, initial_arrays
+from frameworks.pytorch.train import configure, make_trainer
 
 
 def main() -> None:
     case, steps = read_case(sys.argv[1]), int(sys.argv[2])
     configure(case)
     (batch,) = batches(case, 0, 1)
-    trainer = PyTorchTrainer(case, initial_arrays(case))
+    trainer = make_trainer(case, rank_from_environment())
     losses = [trainer.step(batch, iteration).wait() for iteration in range(steps)]
     arrays = {f"array/{name}": array.detach().numpy() for name, array in trainer.arrays.items()}
     np.savez(sys.argv[3], losses=losses, **arrays)

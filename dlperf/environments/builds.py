@@ -1,0 +1,194 @@
+"""Packages that have no wheel: compiled once, against what an environment holds, and kept.
+
+A wheel lies in a folder whose name holds the hash of all that decides it. It stays when the environments that
+use it are removed, as compiling is what takes the time.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sysconfig
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlperf.environments.environment import cache_root, digest_of
+from dlperf.environments.locks import exclusive
+from dlperf.environments.probe import inspect
+from dlperf.environments.processes import follow
+from dlperf.errors import EnvironmentUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dlperf.adapters.base import EnvironmentSpec, SourceBuild
+
+# Fetches a source distribution, which uv can install and not build; the last one for Python 3.8.
+_PIP = "pip==24.3.1"
+
+# What pip calls uv's own settings of where packages come from.
+_INDEXES = {"UV_DEFAULT_INDEX": "PIP_INDEX_URL", "UV_INDEX_URL": "PIP_INDEX_URL"}
+
+
+def wheels_root() -> Path:
+    """The folder of all wheels that were compiled here."""
+    return cache_root() / "wheels"
+
+
+def wheel_key(build: SourceBuild, spec: EnvironmentSpec, python_version: str) -> str:
+    """The name of a wheel's folder: readable first, then a hash over what decides the content.
+
+    Args:
+        build: what is compiled.
+        spec: what it is compiled against: its requirements count.
+        python_version: such as `3.10.13`, of which the patch does not count.
+    """
+    minor = python_version.rpartition(".")[0]
+    content = {
+        **asdict(build),
+        "requirements": spec.requirements,
+        "python": minor,
+        "platform": sysconfig.get_platform(),
+    }
+    del content["programs"]  # how a person gets a compiler
+    name = build.requirement.replace("==", "-")
+    return f"{name}-cp{minor.replace('.', '')}-{digest_of(content)}"
+
+
+def built_wheel(
+    build: SourceBuild,
+    spec: EnvironmentSpec,
+    *,
+    python: Path,
+    make_scratch: Callable[[Path, Sequence[str]], Path],
+    report: Callable[[str], None],
+) -> Path:
+    """The wheel of `build`, compiled if there is none yet that fits.
+
+    Two builders at once: the second waits and takes what the first has made. What an interrupted builder left
+    is removed; a wheel appears under its name whole, or not at all.
+
+    Args:
+        build: what to compile.
+        spec: the environment that it is for.
+        python: the interpreter that the environment is built on.
+        make_scratch: makes an environment in a folder, with the requirements; gives its interpreter.
+        report: is given one line of progress at a time.
+
+    Raises:
+        EnvironmentUnavailable: a program that it needs is missing, or it cannot be compiled; with the reason.
+    """
+    key = wheel_key(build, spec, inspect(python).python_version)
+    folder = wheels_root() / key
+    if not _wheel_in(folder):
+        _build_once(build, spec, folder, make_scratch=make_scratch, report=report)
+    wheel = _wheel_in(folder)
+    if wheel is None:
+        raise EnvironmentUnavailable(f"no wheel lies in {folder}; remove that folder and try again")
+    return wheel
+
+
+def _wheel_in(folder: Path) -> Path | None:
+    return next(folder.glob("*.whl"), None)
+
+
+def _build_once(
+    build: SourceBuild,
+    spec: EnvironmentSpec,
+    folder: Path,
+    *,
+    make_scratch: Callable[[Path, Sequence[str]], Path],
+    report: Callable[[str], None],
+) -> None:
+    root, key = folder.parent, folder.name
+
+    def say_that_it_waits() -> None:
+        report(f"  another dlperf compiles {build.requirement}; waiting for it")
+
+    with exclusive(root / ".locks" / f"{key}.lock", on_wait=say_that_it_waits) as lock:
+        for leftover in root.glob(f".making-{key}-*"):
+            shutil.rmtree(leftover)
+        if _wheel_in(folder):
+            return
+        _require_programs(build)
+        report(f"  compiling {build.requirement}, once; this takes some minutes")
+        temporary = Path(tempfile.mkdtemp(prefix=f".making-{key}-", dir=root))
+        try:
+            python = make_scratch(temporary / "scratch", (*spec.requirements, *build.tools, _PIP))
+            _compile(build, temporary, python=python, lock=lock, report=report)
+            (temporary / "wheel").rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _require_programs(build: SourceBuild) -> None:
+    missing = [program for program in build.programs if shutil.which(program) is None]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        steps = "; ".join(dict.fromkeys(build.programs[program] for program in missing))
+        raise EnvironmentUnavailable(
+            f"{build.requirement} must be compiled and {' and '.join(missing)} {verb} not here: {steps}"
+        )
+
+
+def _compile(
+    build: SourceBuild, folder: Path, *, python: Path, lock: int, report: Callable[[str], None]
+) -> None:
+    def say_that_it_lives(_lines: Sequence[str], seconds: float) -> None:
+        report(f"  still compiling {build.requirement} ({seconds:.0f} s)")
+
+    (folder / "tmp").mkdir()
+    arguments = ["--no-deps", "--no-build-isolation", "--no-binary", ":all:", "--no-cache-dir"]
+    code, lines = follow(
+        [
+            str(python),
+            "-m",
+            "pip",
+            "wheel",
+            *arguments,
+            "--wheel-dir",
+            str(folder / "wheel"),
+            build.requirement,
+        ],
+        env=_environment(build, folder, python),
+        hold=(lock,),
+        on_line=lambda _line: None,
+        on_silence=say_that_it_lives,
+    )
+    if code != 0:
+        log = wheels_root() / f"{build.requirement.replace('==', '-')}.log"
+        log.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        raise EnvironmentUnavailable(
+            f"{build.requirement} cannot be compiled: {_reason(lines)}; its whole output is in {log}"
+        )
+
+
+def _environment(build: SourceBuild, folder: Path, python: Path) -> dict[str, str | None]:
+    """How the build's environment differs from the user's."""
+    prefix = re.split(r"[^A-Za-z0-9]", build.requirement, maxsplit=1)[0].upper() + "_"
+    others = dict.fromkeys(name for name in os.environ if name.startswith(prefix))
+    site_packages = str(inspect(python).site_packages)
+    settings = {
+        name: value.replace("{site_packages}", site_packages) for name, value in build.settings.items()
+    }
+    indexes = {
+        pip: os.environ[uv] for uv, pip in _INDEXES.items() if uv in os.environ and pip not in os.environ
+    }
+    return {
+        **others,
+        "MAKEFLAGS": f"-j{os.cpu_count() or 1}",
+        "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "TMPDIR": str(folder / "tmp"),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        **indexes,
+        **settings,
+    }
+
+
+def _reason(lines: Sequence[str]) -> str:
+    """The first line that a compiler or the build calls an error, else the last one."""
+    errors = [line for line in lines if re.search(r"\b(fatal error|error|Error)\b\s*:", line)]
+    return (errors or [line for line in lines if line] or ["no output"])[0 if errors else -1]

@@ -1,0 +1,67 @@
+"""Bars: where the time of a profiled step goes, one bar a case, its parts in the order of a step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from dlperf.report.charts.canvas import COLOURS, INK, WIDTH, Chart, Palette, drawn, varying
+from dlperf.report.numbers import rate
+from dlperf.report.phases import PHASES, in_order, phase_name
+
+if TYPE_CHECKING:
+    from dlperf.report.comparison import Comparison
+
+# More than this is a wall; the table is there for it.
+MOST_BARS = 36
+_BAR = 0.3  # inches
+# A part below this share of the longest bar has no room for its number.
+_LEAST_SHARE = 0.07
+
+
+def chart(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
+    """The chart; None where no engine told its phases, or too many cases did."""
+    del palette  # colours stand for phases here
+    bars = {
+        ", ".join([comparison.label(arm), row.topology, *varying(comparison, row)]): in_order(
+            figure.phase_seconds
+        )
+        for (row, arm), figure in sorted(comparison.cases.items())
+        if figure.phase_seconds
+    }
+    if not 0 < len(bars) <= MOST_BARS:
+        return None
+    figure = Figure(figsize=(WIDTH, len(bars) * _BAR + 1.5), layout="constrained")
+    axes = figure.add_subplot()
+    longest = max(sum(seconds.values()) for seconds in bars.values())
+    for place, seconds in enumerate(bars.values()):
+        start = 0.0
+        for phase, value in seconds.items():
+            axes.barh(place, value, left=start, height=0.8, color=_colour(phase))
+            if value >= _LEAST_SHARE * longest:
+                middle = start + value / 2
+                axes.text(middle, place, rate(value), ha="center", va="center", fontsize=8, color=INK)
+            start += value
+    axes.set_yticks(range(len(bars)), list(bars))
+    axes.set_ylim(len(bars) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("seconds of a profiled step, its parts one after the other")
+    axes.set_title(f"Where the time goes: {title}", loc="left", pad=28)
+    named = [phase for phase in PHASES if any(phase in seconds for seconds in bars.values())]
+    handles = [Patch(color=_colour(phase), label=phase_name(phase)) for phase in named]
+    axes.legend(handles=handles, ncols=len(handles), loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
+    parts = "; ".join(
+        f"{bar}: {', '.join(f'{phase_name(phase)} {rate(value)}' for phase, value in seconds.items())}"
+        for bar, seconds in bars.items()
+    )
+    return drawn(figure, name="breakdown", alt=f"Bar chart, seconds of a step by part, {title}. {parts}.")
+
+
+# Light enough for dark numbers on them.
+_COLOURS = dict(zip(PHASES, (COLOURS[4], COLOURS[1], "#F0E442", COLOURS[3], "#BBBBBB"), strict=True))
+
+
+def _colour(phase: str) -> str:
+    return _COLOURS.get(phase, "#DDDDDD")

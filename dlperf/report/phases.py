@@ -1,0 +1,25 @@
+"""Parts of a training step as people read them, in their order; the programs' keys are the log's."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# As frameworks/common/phases.py names them.
+PHASES: Final = {
+    "data": "data",
+    "forward_backward": "forward and backward",
+    "communication": "communication",
+    "optimizer": "optimizer",
+    "graph": "one graph of all",
+}
+
+
+def phase_name(phase: str) -> str:
+    """The words for a phase; another adapter's own phase as it is called."""
+    return PHASES.get(phase, phase)
+
+
+def in_order(seconds: dict[str, float]) -> dict[str, float]:
+    """The phases in the order of a step, unknown ones last."""
+    known = {phase: seconds[phase] for phase in PHASES if phase in seconds}
+    return known | {phase: value for phase, value in sorted(seconds.items()) if phase not in known}

@@ -1,0 +1,83 @@
+"""The files of several processes read as one: what is split comes whole, what is copied must be the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from dlperf.align.arrays import CLASSIFIER, Flaw, Inputs, Outputs, read_outputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+Arrays = dict[str, np.ndarray]
+STEPS = 5
+
+
+@pytest.fixture
+def two_ranks(inputs: Inputs, arrays: Callable[..., Arrays], tmp_path: Path) -> Callable[..., Outputs]:
+    """Two processes' files; `bend` changes the second's. With `split` each has half of the classifier."""
+
+    def read(bend: Callable[[Arrays], None] = lambda _: None, *, split: bool = False) -> Outputs:
+        paths = []
+        for rank in range(2):
+            made = arrays()
+            for prefix in ("", "first_step/"):
+                key = f"{prefix}parameter/{CLASSIFIER}"
+                made[key] = np.array_split(made[key], 2)[rank] if split else made[key]
+            made[f"gradient_norm/{CLASSIFIER}"] = np.array(3.0 + rank)
+            for key in [key for key in made if "buffer/" in key]:
+                made[key] = made[key] + rank
+            if rank == 1:
+                bend(made)
+            paths.append(tmp_path / f"{rank}.npz")
+            np.savez(paths[-1], **made)
+        return read_outputs(paths, inputs, steps=STEPS)
+
+    return read
+
+
+def test_embeddings_stand_rank_after_rank_and_statistics_are_each_devices_own(
+    two_ranks: Callable[..., Outputs], arrays: Callable[..., Arrays]
+) -> None:
+    one, outputs = arrays(), two_ranks()
+    norm = "conv1.bn.running_mean"
+
+    np.testing.assert_array_equal(np.concatenate([one["embeddings"]] * 2), outputs.embeddings)
+    np.testing.assert_array_equal(
+        np.stack([one[f"buffer/{norm}"], one[f"buffer/{norm}"] + 1]), outputs.after_all_steps(norm)
+    )
+
+
+def test_a_split_classifier_comes_whole_with_the_norm_of_all_its_rows(
+    two_ranks: Callable[..., Outputs], arrays: Callable[..., Arrays]
+) -> None:
+    outputs = two_ranks(split=True)
+
+    np.testing.assert_array_equal(
+        arrays()[f"first_step/parameter/{CLASSIFIER}"], outputs.after_first_step(CLASSIFIER)
+    )
+    assert 5.0 == outputs.gradient_norms[CLASSIFIER]
+
+
+def test_a_copied_classifier_is_the_first_ranks(two_ranks: Callable[..., Outputs]) -> None:
+    assert 3.0 == two_ranks().gradient_norms[CLASSIFIER]
+
+
+def test_copies_that_drift_apart_are_a_flaw(two_ranks: Callable[..., Outputs]) -> None:
+    def bend(made: Arrays) -> None:
+        made["parameter/conv1.conv.weight"] *= 1.001
+
+    with pytest.raises(Flaw, match=r"process 1's copy of parameter/conv1.conv.weight is another"):
+        two_ranks(bend)
+
+
+def test_ranks_that_print_different_losses_are_a_flaw(two_ranks: Callable[..., Outputs]) -> None:
+    def bend(made: Arrays) -> None:
+        made["losses"] = made["losses"] * 1.001
+
+    with pytest.raises(Flaw, match="process 1 has the losses"):
+        two_ranks(bend)
