@@ -23,20 +23,24 @@ _LONGEST_LINE = 1 << 20
 
 # Which node (by node rank) says what; None is the end of what it says.
 Heard = tuple[int, dict[str, Any] | None]
+# What all supervisors are told, but for the one of the node that stands second.
+Order = tuple[bytes, int | None]
 
 
 class SupervisedRun:
     """What the supervisors at the other ends of the connections do, until all have ended.
 
-    One thread renews the leases, one a connection reads. Closing ends a run that still goes on.
+    One thread writes to all, one a connection reads. Closing ends a run that still goes on.
     """
 
     def __init__(self, connections: Sequence[Connection], *, lease_seconds: float) -> None:
         self._connections = tuple(connections)
         self._interval = lease_seconds / _BEATS_A_LEASE
+        # Only one thread writes, so that a signal handler never waits for a lock that its own thread holds.
+        self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._arrived: queue.Queue[Heard] = queue.Queue(_MOST_WAITING)
         self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._keep_leases, daemon=True)] + [
+        self._threads = [threading.Thread(target=self._write, daemon=True)] + [
             threading.Thread(target=self._read, args=(node,), daemon=True) for node in range(len(connections))
         ]
 
@@ -49,6 +53,7 @@ class SupervisedRun:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
+        self._orders.put(None)
         for connection in self._connections:
             connection.hang_up()
         for thread in self._threads:
@@ -58,11 +63,11 @@ class SupervisedRun:
 
     def stop(self) -> None:
         """Ask the ranks to end, and kill them after the grace period. Safe in a signal handler."""
-        self._tell(_STOP)
+        self._orders.put((_STOP, None))
 
     def kill(self, *, spare: int | None = None) -> None:
         """Kill every process of the run at once, but for the node `spare`. Safe in a signal handler."""
-        self._tell(_KILL, spare=spare)
+        self._orders.put((_KILL, spare))
 
     @property
     def removal_command(self) -> str:
@@ -81,16 +86,19 @@ class SupervisedRun:
             talking -= heard[1] is None
             yield heard
 
-    def _tell(self, what: bytes, *, spare: int | None = None) -> None:
-        for node, connection in enumerate(self._connections):
-            if node != spare:
-                with contextlib.suppress(OSError, ValueError):  # it has ended already, which was the wish
-                    connection.send(what)
-
-    def _keep_leases(self) -> None:
-        self._tell(_BEAT)
-        while not self._over.wait(self._interval):
-            self._tell(_BEAT)
+    def _write(self) -> None:
+        """Carry out orders, and renew the leases while none comes."""
+        order: Order | None = (_BEAT, None)
+        while order is not None:
+            what, spare = order
+            for node, connection in enumerate(self._connections):
+                if node != spare:
+                    with contextlib.suppress(OSError, ValueError):  # it has ended; its reader sees the same
+                        connection.send(what)
+            try:
+                order = self._orders.get(timeout=self._interval)
+            except queue.Empty:
+                order = (_BEAT, None)
 
     def _read(self, node: int) -> None:
         unfinished = b""

@@ -11,7 +11,6 @@ import os
 import platform
 import queue
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from typing import Any, Callable, Dict, List, Optional
 from frameworks.node import Refused
 from frameworks.node.environments import MANIFEST, checked, environment, find_uv
 from frameworks.node.facts import address_of, facts, gpu_rows, meminfo, physical_cores
-from frameworks.node.locks import HostLock, run_processes, until_deserted
+from frameworks.node.locks import HostLock, end_processes, run_processes, until_deserted
 
 LEASE_SECONDS = 10.0
 
@@ -84,6 +83,7 @@ class Attendant:
             "lock": self._take_lock,
             "facts": lambda: {"facts": facts()},
             "port": lambda: {"port": free_port()},
+            "time": lambda: {"time": time.time()},
             "condition": self._condition,
             "environment": self._environment,
             "adopt": lambda **request: {"environment": checked(**request)},
@@ -92,7 +92,8 @@ class Attendant:
         arguments = dict(request)
         return operations[arguments.pop("op")](**arguments)
 
-    def _hello(self, interface: Optional[str]) -> Answer:
+    def _hello(self, interface: Optional[str], variables: Dict[str, str]) -> Answer:
+        os.environ.update(variables)
         return {
             "python": platform.python_version(),
             "executable": sys.executable,
@@ -109,6 +110,7 @@ class Attendant:
             raise Refused("another dlperf measures on this node")
         for folder in self._run_folders():
             until_deserted(folder)  # its harness was killed a moment ago
+            shutil.rmtree(folder)
         return {"locked": True}
 
     def _run_folders(self) -> List[Path]:
@@ -122,9 +124,10 @@ class Attendant:
         probe.write_bytes(b"x")
         probe.unlink()
         environments = sorted(path.parent.name for path in self._work.glob(f"environments/*/{MANIFEST}"))
-        busy = not HostLock().take()
+        lock = HostLock()
+        busy = not lock.take()
+        lock.release()
         return {
-            "time": time.time(),
             "facts": facts(),
             "python": platform.python_version(),
             "free_bytes": free.free,
@@ -147,10 +150,7 @@ class Attendant:
         """End what runs of dlperf have left and remove their folders; refused while one measures."""
         if not self._lock.take():
             raise Refused("another dlperf measures on this node; nothing was touched")
-        killed = run_processes()
-        for pid in killed:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+        killed = end_processes()
         removed = self._run_folders()
         for folder in removed:
             until_deserted(folder)
@@ -160,7 +160,7 @@ class Attendant:
                 if (self._work / name).is_dir():
                     removed.append(self._work / name)
                     shutil.rmtree(self._work / name)
-        return {"killed": killed, "removed": [str(folder) for folder in removed]}
+        return {"killed": sorted(killed), "removed": [str(folder) for folder in removed]}
 
 
 def leave() -> None:

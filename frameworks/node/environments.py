@@ -89,13 +89,16 @@ def environment(
     variables: Dict[str, str],
     manifest: Answer,
     copied: Optional[str],
-) -> Answer:
+    found_only: bool,
+) -> Optional[Answer]:
     """The environment `key`: found, or made by the uv commands `steps`, or out of a folder copied here.
 
     In `steps`, {python}, {folder} and {interpreter} stand for the base Python, the new environment and its
-    interpreter. Appears under its name whole and proved, or not at all.
+    interpreter. Appears under its name whole and proved, or not at all. `found_only` makes none; None then.
     """
     root = work / "environments" / key
+    if found_only and not (root / MANIFEST).exists():
+        return None
     root.parent.mkdir(parents=True, exist_ok=True)
     with _held(root.parent / f".{key}.lock", say):
         if not (root / MANIFEST).exists():

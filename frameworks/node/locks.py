@@ -3,9 +3,10 @@
 import contextlib
 import fcntl
 import os
+import signal
 import time
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Optional, Set
 
 from frameworks.node import Refused
 
@@ -39,6 +40,12 @@ class HostLock:
                     break
             os.close(descriptor)  # its former holder has removed the file meanwhile
         return True
+
+    def release(self) -> None:
+        """Let others take it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def is_deserted(folder: Path) -> bool:
@@ -74,3 +81,19 @@ def run_processes() -> List[int]:
                 if f"{RUN_VARIABLE}=".encode() in (folder / "environ").read_bytes():
                     found.append(int(folder.name))
     return found
+
+
+def end_processes() -> Set[int]:
+    """Kill every process that a run of dlperf has started, until none is left; which they were."""
+    killed: Set[int] = set()
+    deadline = time.monotonic() + DESERTED_SECONDS
+    while time.monotonic() < deadline:
+        found = run_processes()
+        if not found:
+            break
+        for pid in found:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+        time.sleep(0.02)
+    return killed

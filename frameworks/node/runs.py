@@ -32,7 +32,8 @@ def fetch(work: Path, name: str) -> int:
     folder = work / "runs" / name
     until_deserted(folder)
     with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as archive:
-        for path in (folder / "outcome.json", *sorted(folder.glob("logs/rank*.log"))):
+        # The outcome last: where it has arrived everything has.
+        for path in (*sorted(folder.glob("logs/rank*.log")), folder / "outcome.json"):
             if path.is_file():
                 archive.add(str(path), str(path.relative_to(folder)))
     sys.stdout.flush()
