@@ -32,7 +32,13 @@ A node on which a dlperf measures is left alone.
 Exit codes: 0 all nodes are clean, 2 wrong input, 5 a node could not be reached or is in use."""
 
 
-@click.group()
+_EPILOG = """\b
+Examples:
+  dlperf cluster check gpus
+  dlperf cluster clean gpus"""
+
+
+@click.group(epilog=_EPILOG)
 def command() -> None:
     """Look at the nodes of a cluster, and remove what dlperf left on them."""
 
