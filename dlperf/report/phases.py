@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+# Of an engine that runs a step as one graph.
+GRAPH: Final = "graph"
 # As frameworks/common/phases.py names them.
 PHASES: Final = {
     "data": "data",
     "forward_backward": "forward and backward",
     "communication": "communication",
     "optimizer": "optimizer",
-    "graph": "one graph of all",
+    GRAPH: "one graph of all",
 }
 
 

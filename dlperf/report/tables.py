@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dlperf.report.markdown import Column, Markdown, Table, code
 from dlperf.report.numbers import factor, giga, mebibytes, percent, plural, rate, span
-from dlperf.report.phases import in_order, phase_name
+from dlperf.report.phases import GRAPH, in_order, phase_name
 from dlperf.results.planned import NOT_YET
 from dlperf.results.schema import Status
 from dlperf.results.statistics import ratio_interval
@@ -132,13 +132,18 @@ def breakdown_table(comparison: Comparison) -> Table | None:
     rows = [
         (
             *_case_cells(comparison, row, arm),
-            *(rate(figure.phase_seconds.get(name)) or NOT_TOLD for name in names),
+            *(_phase_cell(figure.phase_seconds, name) for name in names),
             rate(sum(figure.phase_seconds.values())),
             rate(figure.step_seconds_median) or NOT_KNOWN,
         )
         for row, arm, figure in told
     ]
     return Table(columns=columns, rows=tuple(rows))
+
+
+def _phase_cell(seconds: dict[str, float], name: str) -> str:
+    """An engine that runs a step as one graph tells no parts; one that tells them had none of this one."""
+    return rate(seconds.get(name)) or (NOT_TOLD if GRAPH in seconds else "none")
 
 
 def share_of_ceiling(figure: CaseFigures, ceilings: Mapping[tuple[str, int], float]) -> float | None:

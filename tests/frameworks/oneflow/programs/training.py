@@ -11,10 +11,10 @@ import time
 
 import numpy as np
 
-from frameworks.common.case import read_case
+from frameworks.common.case import rank_from_environment, read_case
 from frameworks.common.data import Batch, batches
-from frameworks.common.initial import initial_arrays
-from frameworks.oneflow.train import OneFlowTrainer
+from frameworks.oneflow.parallel import own_part
+from frameworks.oneflow.train import OneFlowTrainer, make_trainer
 
 
 def losses_at_once(trainer: OneFlowTrainer, batch: Batch, steps: int) -> tuple[list[float], list[float]]:
@@ -41,13 +41,13 @@ def losses_behind(trainer: OneFlowTrainer, batch: Batch, steps: int) -> list[flo
 def main() -> None:
     case, steps = read_case(sys.argv[1]), int(sys.argv[2])
     (batch,) = batches(case, 0, 1)
-    trainer = OneFlowTrainer(case, initial_arrays(case, range(case.num_classes)))
-    before = {f"before/{name}": array.numpy().copy() for name, array in trainer.arrays.items()}
+    trainer = make_trainer(case, rank_from_environment())
+    before = {f"before/{name}": own_part(array).numpy().copy() for name, array in trainer.arrays.items()}
     if sys.argv[3] == "at_once":
         losses, rest = losses_at_once(trainer, batch, steps)
     else:
         losses, rest = losses_behind(trainer, batch, steps), []
-    after = {f"after/{name}": array.numpy() for name, array in trainer.arrays.items()}
+    after = {f"after/{name}": own_part(array).numpy() for name, array in trainer.arrays.items()}
     np.savez(sys.argv[4], losses=losses, rest=rest, **before, **after)
 
 
