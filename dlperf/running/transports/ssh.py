@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import tarfile
@@ -194,16 +195,18 @@ class SshNode:
         """
         channel = self.start(self._program([how, place]))
         try:
-            while data := content.read(1 << 20):
-                channel.sendall(data)
-            channel.shutdown_write()
+            with contextlib.suppress(OSError, EOFError):  # its end, or the connection's: told apart below
+                while data := content.read(1 << 20):
+                    channel.sendall(data)
+                channel.shutdown_write()
             code = channel.recv_exit_status()
-        except (OSError, EOFError) as error:
-            raise NodeLost(self, self.trouble or errors_of(channel) or "the connection broke") from error
+            errors = errors_of(channel)
         finally:
             channel.close()
+        if not self._is_up():
+            raise NodeLost(self, self.trouble or "the connection broke")
         if code != 0:
-            raise Refusal(errors_of(channel) or "the copy did not arrive")
+            raise Refusal(errors or "the copy did not arrive")
 
     def open(self, folder: Path, *, launch: str) -> SshConnection:
         """See Node; one command takes the files and becomes the supervisor."""

@@ -8,6 +8,8 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Any
 
+from dlperf.running.transports.ssh_connection import errors_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -103,7 +105,7 @@ class Attendant:
             unfinished += data
         self._answers.put(None)
         if not self._over.is_set():
-            self._lost("the connection broke")
+            self._lost(errors_of(self._channel) or "the connection broke")
 
     def _take(self, line: bytes) -> None:
         with contextlib.suppress(ValueError):

@@ -27,9 +27,12 @@ if sys.version_info < (3, 8):
 codes = os.path.join(os.path.abspath(work), "code")
 code = os.path.join(codes, name)
 there = os.path.isdir(code)
+try:
+    os.makedirs(codes, exist_ok=True)
+except OSError as error:
+    sys.exit("the working folder cannot be made: %s" % error)
 os.write(1, b"there\\n" if there else b"missing\\n")
 if not there:
-    os.makedirs(codes, exist_ok=True)
     parts = []
     while size:
         part = os.read(0, size)

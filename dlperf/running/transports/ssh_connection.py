@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -71,10 +72,11 @@ def first_line(channel: Channel) -> tuple[bytes, bytes]:
 
 
 def errors_of(channel: Channel) -> str:
-    """What a program that has ended wrote to standard error, on one line."""
+    """What a program that has ended wrote to standard error, on one line, its end where it is long."""
     text = b""
-    while len(text) < _LONGEST_COMPLAINT and (data := channel.recv_stderr(_LONGEST_COMPLAINT)):
-        text += data
+    with contextlib.suppress(OSError, EOFError):
+        while data := channel.recv_stderr(CHUNK_BYTES):
+            text = (text + data)[-_LONGEST_COMPLAINT:]
     return " ".join(text.decode(errors="replace").split())
 
 
