@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dlperf.cli.selection import cluster_of, plan_of, sweep_options
+from dlperf.cli.selection import cluster_of, default_folder, plan_of, sweep_options
 
 if TYPE_CHECKING:
     from dlperf.plan.cluster import Cluster
@@ -61,7 +61,7 @@ def command(
         only=only,
         exclude=exclude,
     )
-    folder = results or Path("results") / plan.sweep
+    folder = results or default_folder(plan)
     text = (
         _commands(plan, folder, nodes) if commands else _listing(plan, form=form, order=order, folder=folder)
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dlperf.cli.selection import cluster_of, plan_of, sweep_options
+from dlperf.cli.selection import cluster_of, default_folder, plan_of, sweep_options
 
 if TYPE_CHECKING:
     from dlperf.plan.cluster import Cluster
@@ -94,7 +94,7 @@ def command(
     more = (f"measure.repeats={repeats}",) if repeats is not None else ()
     nodes = cluster_of(cluster)
     whole = plan_of(sweep, settings=(*settings, *more), axes=axes, cluster=nodes)
-    folder = results or Path("results") / whole.sweep
+    folder = results or default_folder(whole)
 
     def selected(plan: Plan) -> Plan:
         return select(plan, expression=expression, only=only, exclude=exclude)

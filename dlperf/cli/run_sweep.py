@@ -130,6 +130,10 @@ def _nodes(cluster: Cluster | None, *, wait: bool, say: Callable[[str], None]) -
     if cluster is None:
         with ExitStack() as in_use:
             yield [LocalNode(report=say, in_use=in_use)]
+    elif cluster.simulation is not None:
+        from dlperf.running.transports.sim import SimNode
+
+        yield [SimNode(spec, cluster.simulation) for spec in cluster.nodes]
     else:
         from dlperf.running.cluster import held  # paramiko takes its time
 
@@ -160,7 +164,8 @@ def _bad(stored: Sequence[StoredResult]) -> list[StoredResult]:
 def _summary(plan: Plan, stored: Sequence[StoredResult], folder: Path, *, again: str) -> str:
     counts = Counter(item.result.status for item in stored)
     parts = [f"{counts[status]} {status}" for status in Status if counts[status]]
-    lines = [f"{plan.sweep}: {len(stored)} of {len(plan.runs)} runs: {', '.join(parts) or 'none'}"]
+    simulated = "SIMULATED: " if plan.cluster is not None and plan.cluster.simulated else ""
+    lines = [f"{simulated}{plan.sweep}: {len(stored)} of {len(plan.runs)} runs: {', '.join(parts) or 'none'}"]
     left_out = Counter(item.status for item in plan.cases if item.reason is not None)
     if left_out:
         known_before = ", ".join(f"{count} {status}" for status, count in left_out.items())
@@ -210,6 +215,7 @@ def _as_json(plan: Plan, stored: Sequence[StoredResult], folder: Path) -> str:
     ]
     content = {
         "sweep": plan.sweep,
+        "simulated": plan.cluster is not None and plan.cluster.simulated,
         "results": str(folder),
         "planned_runs": len(plan.runs),
         "counts": Counter(item.result.status for item in stored),

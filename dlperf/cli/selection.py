@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -57,6 +58,12 @@ def cluster_of(name: str | None) -> Cluster | None:
     from dlperf.plan.cluster import load_cluster
 
     return None if name is None else load_cluster(name)
+
+
+def default_folder(plan: Plan) -> Path:
+    """Where the results of a plan go; simulated ones never where measured ones do."""
+    simulated = plan.cluster is not None and plan.cluster.simulated
+    return Path("results") / (f"simulated_{plan.sweep}" if simulated else plan.sweep)
 
 
 def plan_of(

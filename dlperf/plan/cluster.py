@@ -93,7 +93,7 @@ class Simulation(Model):
     drift: Annotated[float, Field(gt=-1, lt=1)] = 0.0  # of the speed from the first step of a run to the last
     slow_nodes: Share = 0.0  # share of the nodes
     slow_factor: Annotated[float, Field(gt=0, le=1)] = 0.8  # their speed over the others'
-    scaling: Annotated[float, Field(gt=0, le=1)] = 0.95  # speed of a device each time the nodes double
+    scaling: Annotated[float, Field(gt=0, le=1)] = 0.95  # speed of a device each time the devices double
     oom: Share = 0.0
     hang: Share = 0.0
     cut_log: Share = 0.0

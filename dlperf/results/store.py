@@ -80,17 +80,28 @@ def write_result(folder: Path, result: RunResult, *, steps: Sequence[Step] | Non
         steps: the series; None reads it from the folder's logs.
     """
     series = extract(folder).steps if steps is None else steps
-    write_atomically(folder / "steps.csv", steps_as_csv(series).encode())
+    write_atomically(folder / "steps.csv", steps_as_csv(series, simulated=result.case.simulated).encode())
     write_atomically(folder / "result.json", (result.model_dump_json(indent=2) + "\n").encode())
 
 
-def steps_as_csv(steps: Iterable[Step]) -> str:
-    """The series with a header; a loss that was not printed is an empty field, a NaN is `nan`."""
+def steps_as_csv(steps: Iterable[Step], *, simulated: bool = False) -> str:
+    """The series with a header; a loss that was not printed is an empty field, a NaN is `nan`.
+
+    A simulated series has one column more, `simulated`.
+    """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(STEP_COLUMNS)
+    mark = ("simulated",) if simulated else ()
+    table.writerow((*STEP_COLUMNS, *mark))
     table.writerows(
-        (step.step, step.samples, repr(step.seconds), step.kind, "" if step.loss is None else repr(step.loss))
+        (
+            step.step,
+            step.samples,
+            repr(step.seconds),
+            step.kind,
+            "" if step.loss is None else repr(step.loss),
+            *mark,
+        )
         for step in steps
     )
     return text.getvalue()

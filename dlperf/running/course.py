@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Content = dict[str, Any]
+_NO_CAUSE = frozenset({"completed", "stopped"})
 
 
 @dataclass(kw_only=True)
@@ -51,6 +52,8 @@ def combined(
     """
     told = [outcome for outcome in outcomes if outcome is not None]
     cause = outcomes[course.broken] if course.broken is not None else (told[0] if told else None)
+    if cause is not None and cause["reason"] == "stopped":  # by us, for what went wrong elsewhere
+        cause = next((other for other in told if other["reason"] not in _NO_CAUSE), cause)
     if lost:
         reason, detail = "lost_node", "; ".join(lost[node] for node in sorted(lost))
     elif cause is None:
@@ -73,4 +76,5 @@ def combined(
         "first_failed_rank": first,
         "oom_kills": cause["oom_kills"] if cause else 0,
         "processes_left": [pid for outcome in told for pid in outcome["processes_left"]],
+        **({"simulated": True} if any(outcome.get("simulated") for outcome in told) else {}),
     }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from dlperf.plan.case import Case
     from dlperf.running.transports.base import Node
@@ -29,10 +30,10 @@ class Pool:
     def take(self, case: Case) -> tuple[Node, ...] | None:
         """Nodes for the case, at work until they are given back; None where too few are free."""
         with self._lock:
-            free = [node for node in self._fitting(case) if node.name not in self._busy]
-            if len(free) < case.topology.nodes:
+            free = (node for node in self._fitting(case) if node.name not in self._busy)
+            taken = tuple(itertools.islice(free, case.topology.nodes))
+            if len(taken) < case.topology.nodes:
                 return None
-            taken = tuple(free[: case.topology.nodes])
             self._busy |= {node.name for node in taken}
             return taken
 
@@ -43,7 +44,8 @@ class Pool:
 
     def could_take(self, case: Case) -> bool:
         """Whether there are nodes for the case once all are free."""
-        return len(self._fitting(case)) >= case.topology.nodes
+        enough = tuple(itertools.islice(self._fitting(case), case.topology.nodes))
+        return len(enough) == case.topology.nodes
 
     def lacks_environment(self, case: Case) -> bool:
         """Whether nodes enough are there, and too few of them have the case's environment."""
@@ -63,9 +65,9 @@ class Pool:
         """Names of the nodes that were set aside, and why."""
         return dict(self._aside)
 
-    def _fitting(self, case: Case) -> list[Node]:
-        return [
+    def _fitting(self, case: Case) -> Iterator[Node]:
+        return (
             node
             for node in self.nodes
             if node.name not in self._aside and node.fits(case) and self.usable(node, case)
-        ]
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from dlperf.running.places import Site, places
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dlperf.adapters.base import Adapter, EnvironmentSpec
+    from dlperf.adapters.base import Adapter, EnvironmentSpec, RankCommand
     from dlperf.plan.case import Case
     from dlperf.plan.plan import Plan
     from dlperf.plan.sweep_file import Limits
@@ -35,21 +36,23 @@ def launch_files(
 ) -> tuple[LaunchFile, ...]:
     """What the supervisors are told, by node rank; `port` is one of the first node."""
     everywhere = places(case, sites=[seat.site for seat in seats], port=port)
-    files = []
-    for node_rank, seat in enumerate(seats):
-        launch = Launch(
-            case=case, case_file=seat.case_file, code=seat.code, python=seat.python, places=everywhere
-        )
-        file = launch_file(
+
+    @cache  # nodes whose things lie in the same places, as they mostly do, are told the same
+    def commands(case_file: Path, code: Path, python: Path) -> tuple[RankCommand, ...]:
+        launch = Launch(case=case, case_file=case_file, code=code, python=python, places=everywhere)
+        return adapter.rank_commands(launch)
+
+    return tuple(
+        launch_file(
             case,
             places=everywhere,
-            commands=adapter.rank_commands(launch),
+            commands=commands(seat.case_file, seat.code, seat.python),
             limits=limits,
             node_rank=node_rank,
             variables=seat.variables,
         )
-        files.append(file)
-    return tuple(files)
+        for node_rank, seat in enumerate(seats)
+    )
 
 
 def specification(case: Case, *, adapter: Adapter, plan: Plan) -> tuple[EnvironmentSpec, Path | None]:
