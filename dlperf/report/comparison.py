@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from dlperf.report.numbers import iterations, or_not_known
 from dlperf.results.rows import canonical
 
 if TYPE_CHECKING:
@@ -197,7 +198,8 @@ class _Group:
 
 
 def _group_key(figure: CaseFigures) -> tuple[str, ...]:
-    return (figure.hardware, canonical(figure.case, leaving_out=(*ROW_FIELDS, *ARM_FIELDS)))
+    case = canonical(figure.case, leaving_out=(*ROW_FIELDS, *ARM_FIELDS))
+    return (figure.hardware, " ".join(sorted(figure.not_known)), case)
 
 
 def _apart(group: _Group, family: Iterable[_Group]) -> tuple[str, ...]:
@@ -215,24 +217,23 @@ def _apart(group: _Group, family: Iterable[_Group]) -> tuple[str, ...]:
 def _distinctions(figure: CaseFigures) -> dict[str, str]:
     """What can keep two cases out of one table, in words."""
     case = figure.case
-    measure = case.measure
     return {
-        "threads a device": str(case.threads_per_device),
+        "threads a device": or_not_known(figure.threads_per_device),
         "hardware": figure.hardware,
         "device": case.device,
-        "iterations": f"{measure.warmup_iterations} warm-up, {measure.measured_iterations} measured",
-        "seed": str(case.seed),
-        "workload": canonical_workload(case),
+        "iterations": iterations(case.measure.warmup_iterations, figure.measured_iterations),
+        "seed": or_not_known(figure.seed),
+        "workload": canonical_workload(figure),
         "sweep": figure.sweep.name,
     }
 
 
-def canonical_workload(case: Case) -> str:
+def canonical_workload(figure: CaseFigures) -> str:
     """The workload's own content, short: two experiment files of one name can differ."""
-    work = case.workload
+    work = figure.case.workload
     margins = f"s={work.loss.scale:g} m1={work.loss.m1:g} m2={work.loss.m2:g} m3={work.loss.m3:g}"
     return (
         f"{work.network}, head {work.head}, embedding {work.embedding_size}, {work.loss.kind} {margins}, "
         f"learning rate {work.schedule.learning_rate:g}, weight decay {work.optimizer.weight_decay:g} "
-        f"({work.optimizer.decay}), {work.dataset} ({work.data})"
+        f"({work.optimizer.decay}), {work.dataset} ({figure.data or 'data not known'})"
     )

@@ -13,6 +13,7 @@ from dlperf.report.environment import EnvironmentTable, environment_tables
 from dlperf.report.findings import findings
 from dlperf.report.method import Method, method
 from dlperf.report.notes import comparison_notes, report_notes
+from dlperf.report.numbers import or_not_known
 from dlperf.report.published import PublishedReport, published_report
 from dlperf.report.referee import Flag, flags_table, referee
 from dlperf.report.tables import (
@@ -179,7 +180,7 @@ def _heading(comparison: Comparison) -> str:
 def _settings(comparison: Comparison) -> Iterator[tuple[str, str]]:
     """What every case of a table has in common."""
     case, row = comparison.sample, comparison.rows[0]
-    yield "workload", canonical_workload(case)
+    yield "workload", canonical_workload(comparison.figures[0])
     if not comparison.varying("num_classes"):
         yield "classes", str(row.num_classes)
     if not comparison.varying("precision"):
@@ -187,7 +188,7 @@ def _settings(comparison: Comparison) -> Iterator[tuple[str, str]]:
     if row.sample_ratio and not comparison.varying("sample_ratio"):
         yield "sample ratio", f"{row.sample_ratio:g}"
     yield "device", case.device
-    yield "threads a device", str(case.threads_per_device)
+    yield "threads a device", or_not_known(comparison.figures[0].threads_per_device)
     yield "hardware", comparison.hardware
 
 

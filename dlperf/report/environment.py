@@ -69,11 +69,18 @@ def _machine(runs: Sequence[StoredRun]) -> Iterator[tuple[str, str]]:
         " to ".join(dict.fromkeys(f"{one:.1f}" for one in (loads[0], loads[-1]))) if loads else "",
     )
     yield "driver", _each(node.driver or "" for node in nodes)
-    yield "threads a device", _each(map(str, sorted(run.result.case.threads_per_device for run in runs)))
+    yield "threads a device", _each(sorted(map(_threads, runs)))
     yield "cores of a rank", _each(_affinity(environment) for environment in environments)
     yield "dlperf", _each(_harness(environment) for environment in environments)
     started = sorted(run.result.started_at for run in runs if run.result.started_at)
     yield "first and last start", " to ".join(dict.fromkeys((started[0], started[-1]))) if started else ""
+
+
+def _threads(run: StoredRun) -> str:
+    imported = run.result.imported
+    if imported is not None and "threads_per_device" in imported.not_known:
+        return "not known"
+    return str(run.result.case.threads_per_device)
 
 
 def _affinity(environment: RunEnvironment) -> str:

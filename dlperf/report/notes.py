@@ -153,7 +153,7 @@ def _engine_notes(comparison: Comparison) -> Iterator[Markdown]:
             if result.figures is not None and result.reason:
                 odd[f"{label}, {figure.case.topology}: {result.reason}"] = None
             had = result.engine.facts.get("threads")
-            if isinstance(had, int) and had != figure.case.threads_per_device:
+            if isinstance(had, int) and had != figure.threads_per_device:
                 threads[f"{label} ran with {had}"] = None
             if result.imported is not None:
                 imported[f"{label} ({result.imported.dialect}, method {result.imported.method})"] = None

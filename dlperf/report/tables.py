@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dlperf.report.markdown import Column, Markdown, Table, code
-from dlperf.report.numbers import factor, giga, mebibytes, percent, plural, rate, span
+from dlperf.report.numbers import NOT_KNOWN, factor, giga, mebibytes, percent, plural, rate, span
 from dlperf.report.phases import GRAPH, in_order, phase_name
 from dlperf.results.planned import NOT_YET
 from dlperf.results.schema import Status
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from dlperf.results.store import StoredRun
 
 ABSENT = "not in the sweep"
-NOT_KNOWN = "not known"
 NOT_TOLD = "not told"
 # A ratio that may be ten times as large is not known at all.
 WIDEST_RATIO = 10.0

@@ -28,15 +28,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+OWN_RULE = "all steps behind the warm-up iterations of the case"
 _REPEAT = re.compile(r"r(\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extracted:
-    """A result and the whole step series behind it."""
+    """A result, the whole step series behind it (iterate as often as you like), and which steps count."""
 
     result: RunResult
-    steps: tuple[Step, ...]
+    steps: Iterable[Step]
+    rule: str = OWN_RULE
 
 
 def result_from_run_folder(folder: Path) -> RunResult:
@@ -53,8 +55,8 @@ def extract(folder: Path) -> Extracted:
     case = read_case(folder)
     imported = read_import(folder)
     if imported is not None:
-        result, series = extract_imported(folder, case=case, imported=imported)
-        return Extracted(result=result, steps=series)
+        result, measured = extract_imported(folder, case=case, imported=imported)
+        return Extracted(result=result, steps=measured.steps, rule=measured.rule)
     repeat = _repeat(folder)
     outcome = read_outcome(folder / "outcome.json")
     events = _events(folder)

@@ -83,7 +83,7 @@ class Imported(Model):
     method: str  # how the figure was made from the records, such as `samples/seconds` or `dlperf-2021`
     run: int = 0  # which of the runs appended in the file, from 0
     warmup_iterations: int = 0  # left out at the beginning by the method `samples/seconds`
-    not_known: tuple[str, ...] = ()  # fields of the case that hold a placeholder: nobody could tell
+    not_known: tuple[str, ...] = ()  # what holds a placeholder in the case: nobody could tell
 
 
 class RunResult(Model):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import tempfile
@@ -19,7 +17,7 @@ from dlperf.results.extract import extract
 from dlperf.results.schema import RESULT_SCHEMA_VERSION, RunResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from dlperf.logs.events import Step
@@ -71,7 +69,7 @@ def store_run(folder: Path) -> RunResult:
     return extracted.result
 
 
-def write_result(folder: Path, result: RunResult, *, steps: Sequence[Step] | None = None) -> None:
+def write_result(folder: Path, result: RunResult, *, steps: Iterable[Step] | None = None) -> None:
     """Write steps.csv, then result.json, each whole or not at all.
 
     Args:
@@ -80,39 +78,28 @@ def write_result(folder: Path, result: RunResult, *, steps: Sequence[Step] | Non
         steps: the series; None reads it from the folder's logs.
     """
     series = extract(folder).steps if steps is None else steps
-    write_atomically(folder / "steps.csv", steps_as_csv(series, simulated=result.case.simulated).encode())
+    write_atomically(folder / "steps.csv", steps_as_csv(series, simulated=result.case.simulated))
     write_atomically(folder / "result.json", (result.model_dump_json(indent=2) + "\n").encode())
 
 
-def steps_as_csv(steps: Iterable[Step], *, simulated: bool = False) -> str:
-    """The series with a header; a loss that was not printed is an empty field, a NaN is `nan`.
+def steps_as_csv(steps: Iterable[Step], *, simulated: bool) -> Iterator[bytes]:
+    """The series with a header, line by line; a loss that was not printed is an empty field, a NaN is `nan`.
 
     A simulated series has one column more, `simulated`.
     """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    mark = ("simulated",) if simulated else ()
-    table.writerow((*STEP_COLUMNS, *mark))
-    table.writerows(
-        (
-            step.step,
-            step.samples,
-            repr(step.seconds),
-            step.kind,
-            "" if step.loss is None else repr(step.loss),
-            *mark,
-        )
-        for step in steps
-    )
-    return text.getvalue()
+    mark = ",simulated" if simulated else ""
+    yield (",".join(STEP_COLUMNS) + f"{mark}\n").encode()
+    for step in steps:
+        loss = "" if step.loss is None else repr(step.loss)
+        yield f"{step.step},{step.samples},{step.seconds!r},{step.kind},{loss}{mark}\n".encode()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Put `content` at `path`: a crash at any point leaves the old file or the new one, whole."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            stream.writelines([content] if isinstance(content, bytes) else content)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(name, 0o644)  # noqa: PTH101  mkstemp gives 0600, which another user's report could not read

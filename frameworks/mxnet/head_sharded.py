@@ -16,7 +16,6 @@ from mxnet.gluon import HybridBlock
 
 from frameworks.common.case import Case, Loss, Rank
 from frameworks.common.margin import class_range
-from frameworks.common.phases import COMMUNICATION, Phases
 from frameworks.common.sampling import sample_size, sampled_classes, sampling_stream
 from frameworks.mxnet.head import margin_logits
 from frameworks.mxnet.optimizer import make_optimizer
@@ -48,9 +47,9 @@ class Gradients(NamedTuple):
 class ShardedHead:
     """The shards of the process's own devices."""
 
-    def __init__(self, case: Case, rank: Rank, group: Devices, weight: np.ndarray, phases: Phases) -> None:
+    def __init__(self, case: Case, rank: Rank, group: Devices, weight: np.ndarray) -> None:
         """Take the weights of the classes that the process holds, float32 [held, E]."""
-        self._group, self._phases = group, phases
+        self._group = group
         self._first_row = rank.rank * case.batch_size_per_device
         self._batch = case.batch_size_per_device
         ranks = range(rank.rank, rank.rank + rank.devices)
@@ -71,17 +70,15 @@ class ShardedHead:
         Raises:
             ValueError: with Partial FC, the labels name more classes of a device than it samples.
         """
-        with self._phases(COMMUNICATION):
-            all_labels = self._group.gather_labels(labels)
-            features = [shard.features for shard in self.shards]
-            self._group.gather(embeddings, features, "embeddings")
+        all_labels = self._group.gather_labels(labels)
+        features = [shard.features for shard in self.shards]
+        self._group.gather(embeddings, features, "embeddings")
         own_labels = [shard.own_labels(all_labels) for shard in self.shards]
         with mx.autograd.record():
             logits = [shard.logits(labels) for shard, labels in zip(self.shards, own_labels)]
         loss, by_logits = self._softmax(logits, own_labels)
         mx.autograd.backward(logits, by_logits)
-        with self._phases(COMMUNICATION):
-            by_features = self._group.total([features.grad for features in features], "by_embeddings")
+        by_features = self._group.total([array.grad for array in features], "by_embeddings")
         starts = range(self._first_row, self._first_row + len(self.shards) * self._batch, self._batch)
         own = [whole[start : start + self._batch] for whole, start in zip(by_features, starts)]
         return Gradients(loss, own)
@@ -89,16 +86,13 @@ class ShardedHead:
     def _softmax(
         self, logits: List[mx.nd.NDArray], labels: List[mx.nd.NDArray]
     ) -> Tuple[mx.nd.NDArray, List[mx.nd.NDArray]]:
-        maxima = [mx.nd.max(z, axis=1) for z in logits]
-        with self._phases(COMMUNICATION):
-            maxima = self._group.maximum(maxima, "maximum")
+        maxima = self._group.maximum([mx.nd.max(z, axis=1) for z in logits], "maximum")
         exponentials = [mx.nd.exp(mx.nd.broadcast_sub(z, m.reshape((-1, 1)))) for z, m in zip(logits, maxima)]
         parts = [
             mx.nd.stack(mx.nd.sum(e, axis=1), mx.nd.pick(z, own, axis=1) * (own >= 0).astype("float32"))
             for e, z, own in zip(exponentials, logits, labels)
         ]
-        with self._phases(COMMUNICATION):
-            parts = self._group.total(parts, "sums")  # S and z_true, [2, R B]
+        parts = self._group.total(parts, "sums")  # S and z_true, [2, R B]
         loss = mx.nd.mean(mx.nd.log(parts[0][0]) + maxima[0] - parts[0][1])
         by_logits = []
         for e, part, own in zip(exponentials, parts, labels):

@@ -4,13 +4,15 @@ Nothing here waits: all is queued in MXNet's engine, which runs it when the arra
 array of each of the process's own devices, in their order.
 """
 
-from typing import Any, Dict, List
+from contextlib import nullcontext
+from typing import Any, ContextManager, Dict, List
 
 import mxnet as mx
 import numpy as np
 from mxnet.gluon import Parameter
 
 from frameworks.common.case import Case, Rank
+from frameworks.common.phases import COMMUNICATION, Phases
 
 # Gradients go in all-reduces of so many bytes at least: in a few, so that the first ones travel while the
 # backward pass makes the others.
@@ -33,11 +35,12 @@ def make_group(case: Case, rank: Rank) -> "Devices":
         RendezvousError: the processes did not find each other.
     """
     devices = contexts(case, rank)
+    phases = Phases(mx.nd.waitall)
     if rank.world_size == rank.devices:
-        return Devices(devices)
+        return Devices(devices, phases, rank.world_size)
     from frameworks.mxnet.rendezvous import join  # noqa: PLC0415 - Horovod is there with several processes alone
 
-    return Processes(devices, join(rank), rank.world_size)
+    return Processes(devices, phases, rank.world_size, join(rank))
 
 
 class Devices:
@@ -46,8 +49,12 @@ class Devices:
     # What gluon.Trainer adds the gradients of several devices with.
     kvstore = "device"
 
-    def __init__(self, devices: List[mx.Context]) -> None:
-        self.devices = devices
+    def __init__(self, devices: List[mx.Context], phases: Phases, world_size: int) -> None:
+        self.devices, self.phases, self._world_size = devices, phases, world_size
+
+    def _exchange(self) -> ContextManager[None]:
+        """Counts as communication, where there are others to talk to."""
+        return self.phases(COMMUNICATION) if self._world_size > 1 else nullcontext()
 
     def gather_labels(self, labels: np.ndarray) -> mx.nd.NDArray:
         """Labels of the process's devices, int [D B] -> of the global batch, int32 [R B], in host memory."""
@@ -55,29 +62,33 @@ class Devices:
 
     def gather(self, arrays: NDArrays, out: NDArrays, name: str) -> None:  # noqa: ARG002 - Horovod's
         """Write the rows of all devices in their order, [R B, E], into each of `out`; `arrays` are [B, E]."""
-        whole = mx.nd.concat(*(array.as_in_context(self.devices[0]) for array in arrays), dim=0)
-        for array in out:
-            whole.copyto(array)
+        with self._exchange():
+            whole = mx.nd.concat(*(array.as_in_context(self.devices[0]) for array in arrays), dim=0)
+            for array in out:
+                whole.copyto(array)
 
     def total(self, arrays: NDArrays, name: str) -> NDArrays:  # noqa: ARG002 - Horovod's
         """The sum over all devices on each; what was given may have changed."""
         if len(arrays) == 1:
             return arrays
-        return self._everywhere(mx.nd.add_n(*(array.as_in_context(self.devices[0]) for array in arrays)))
+        with self._exchange():
+            return self._everywhere(mx.nd.add_n(*(array.as_in_context(self.devices[0]) for array in arrays)))
 
     def maximum(self, arrays: NDArrays, name: str) -> NDArrays:  # noqa: ARG002 - Horovod's
         """The largest over all devices on each; what was given may have changed."""
         if len(arrays) == 1:
             return arrays
-        stacked = mx.nd.stack(*(array.as_in_context(self.devices[0]) for array in arrays))
-        return self._everywhere(mx.nd.max(stacked, axis=0))
+        with self._exchange():
+            stacked = mx.nd.stack(*(array.as_in_context(self.devices[0]) for array in arrays))
+            return self._everywhere(mx.nd.max(stacked, axis=0))
 
     def _everywhere(self, array: mx.nd.NDArray) -> NDArrays:
         return [array.as_in_context(device) for device in self.devices]
 
     def total_gradients(self, optimizer: mx.gluon.Trainer, parameters: List[Parameter]) -> None:  # noqa: ARG002
         """Add the gradients of what every device holds, in place."""
-        optimizer.allreduce_grads()
+        with self._exchange():
+            optimizer.allreduce_grads()
 
 
 class Processes(Devices):
@@ -85,9 +96,9 @@ class Processes(Devices):
 
     kvstore = None
 
-    def __init__(self, devices: List[mx.Context], horovod: Any, world_size: int) -> None:
-        super().__init__(devices)
-        self._hvd, self._world_size = horovod, world_size
+    def __init__(self, devices: List[mx.Context], phases: Phases, world_size: int, horovod: Any) -> None:
+        super().__init__(devices, phases, world_size)
+        self._hvd = horovod
         # A step's exchange goes through the same array as the last one's, so that the engine keeps them in
         # order and Horovod never has two of one name.
         self._kept: Dict[str, mx.nd.NDArray] = {}
@@ -106,9 +117,10 @@ class Processes(Devices):
     def _gather(self, own: mx.nd.NDArray, whole: mx.nd.NDArray, name: str) -> None:
         # Horovod's own all-gather waits on the host for the result, to learn its size.
         size, rank = len(own), self._hvd.rank()
-        whole[:] = 0
-        whole[rank * size : (rank + 1) * size] = own
-        self._hvd.allreduce_(whole, op=self._hvd.Sum, name=name)
+        with self._exchange():
+            whole[:] = 0
+            whole[rank * size : (rank + 1) * size] = own
+            self._hvd.allreduce_(whole, op=self._hvd.Sum, name=name)
 
     def total(self, arrays: NDArrays, name: str) -> NDArrays:
         """See `Devices`."""
@@ -120,8 +132,9 @@ class Processes(Devices):
 
     def _reduce(self, array: mx.nd.NDArray, name: str, operation: int) -> NDArrays:
         kept = self._kept_array(name, array.shape, array)
-        array.copyto(kept)
-        self._hvd.allreduce_(kept, op=operation, name=name)
+        with self._exchange():
+            array.copyto(kept)
+            self._hvd.allreduce_(kept, op=operation, name=name)
         return [kept]
 
     def _kept_array(self, name: str, shape: Any, like: mx.nd.NDArray) -> mx.nd.NDArray:
@@ -131,8 +144,10 @@ class Processes(Devices):
 
     def total_gradients(self, optimizer: mx.gluon.Trainer, parameters: List[Parameter]) -> None:  # noqa: ARG002
         """See `Devices`; in a few groups, those of the last layers, which are ready first, at the front."""
-        for number, group in enumerate(gradient_groups([parameter.grad() for parameter in parameters])):
-            self._hvd.grouped_allreduce_(group, op=self._hvd.Sum, name=f"gradients{number}")
+        groups = gradient_groups([parameter.grad() for parameter in parameters])
+        with self._exchange():
+            for number, group in enumerate(groups):
+                self._hvd.grouped_allreduce_(group, op=self._hvd.Sum, name=f"gradients{number}")
 
 
 def gradient_groups(gradients: NDArrays) -> List[NDArrays]:

@@ -12,7 +12,7 @@ from frameworks.common.data import Batch
 from frameworks.common.initial import CLASSIFIER, initial_arrays
 from frameworks.common.margin import held_classes
 from frameworks.common.networks import layers_of, parameters
-from frameworks.common.phases import COMMUNICATION, DATA, FORWARD_BACKWARD, OPTIMIZER, Phases
+from frameworks.common.phases import DATA, FORWARD_BACKWARD, OPTIMIZER
 from frameworks.common.schedule import learning_rate
 from frameworks.mxnet.engine import facts, matmul_flops_per_second, peak_device_bytes, prelu_form
 from frameworks.mxnet.head import MarginSoftmax
@@ -83,7 +83,7 @@ class MXNetTrainer:
         Of the classifier it holds the rows of the process's own classes.
         """
         mx.random.seed(case.seed + rank.rank)  # dropout, of each device its own
-        self.phases = Phases(mx.nd.waitall)
+        self.phases = group.phases
         self._schedule, self._group, self._world_size = case.schedule, group, case.world_size
         self._scale = loss_scale(case)
         layers = layers_of(case)
@@ -96,7 +96,7 @@ class MXNetTrainer:
             head = MarginSoftmax(case.loss, case.num_classes, case.embedding_size)
             self._graph = LossGraph(self._graph, head)
         else:
-            self.head = ShardedHead(case, rank, group, arrays[CLASSIFIER], self.phases)
+            self.head = ShardedHead(case, rank, group, arrays[CLASSIFIER])
         self.arrays = named_parameters(self._graph)
         _load(self.arrays, arrays, group.devices)
         if case.precision == "fp16":
@@ -138,8 +138,7 @@ class MXNetTrainer:
                 passes = self._whole_head(images, batch[1])
             else:
                 passes = self._split_head(self.head, images, batch[1])
-        with self.phases(COMMUNICATION):
-            self._group.total_gradients(self._optimizer, self._trained)
+        self._group.total_gradients(self._optimizer, self._trained)
         return passes
 
     def _whole_head(self, images: NDArrays, labels: np.ndarray) -> Passes:
@@ -151,8 +150,7 @@ class MXNetTrainer:
         # The gradient of the mean over all devices, once they are added.
         seed = self._scale.factor / self._world_size
         mx.autograd.backward(losses, [mx.nd.full(1, seed, ctx=loss.context) for loss in losses])
-        with self.phases(COMMUNICATION):
-            totals = self._group.total([loss / self._world_size for loss in losses], "loss")
+        totals = self._group.total([loss / self._world_size for loss in losses], "loss")
         return Passes(totals[0], [embeddings for _, embeddings in made])
 
     def _split_head(self, head: ShardedHead, images: NDArrays, labels: np.ndarray) -> Passes:

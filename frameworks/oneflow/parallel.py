@@ -42,7 +42,8 @@ class Ranks:
     def spread(self, own: np.ndarray, sbp: flow.sbp.sbp) -> Tensor:
         """The global tensor on the case's devices of which this rank holds `own`.
 
-        With BY_ROWS the first ranks must have the longer parts, as `class_range` cuts them.
+        With BY_ROWS the first ranks must have the longer parts, as `class_range` cuts them. On a CPU it lives
+        in the memory of `own`.
         """
         return flow.from_numpy(own).to(self.device).to_global(placement=self.placement, sbp=sbp)
 

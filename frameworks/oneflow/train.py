@@ -140,7 +140,9 @@ def make_module(case: Case, ranks: Ranks, arrays: Dict[str, np.ndarray]) -> Trai
         for name, tensor in named_arrays(network).items():
             tensor.copy_(flow.tensor(arrays[name]))
     network = network.to(ranks.device).to_global(placement=ranks.placement, sbp=REPLICATED)
-    weight = ranks.spread(arrays[CLASSIFIER], REPLICATED if case.parallelism == "data" else BY_ROWS)
+    # A copy: on a CPU a tensor lives in the memory of its array, and training would write into the caller's.
+    own = arrays[CLASSIFIER].copy()
+    weight = ranks.spread(own, REPLICATED if case.parallelism == "data" else BY_ROWS)
     return TrainingModule(network, make_head(case, weight, sample_sizes(case)), network_dtype(case))
 
 

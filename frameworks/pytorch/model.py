@@ -1,6 +1,7 @@
 """A case's module: from uint8 images to the loss, its gradients reduced over the ranks, compiled if asked."""
 
-from typing import Dict, Optional, Tuple, TypeVar
+from contextlib import nullcontext
+from typing import ContextManager, Dict, Optional, Tuple, TypeVar
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from frameworks.common.case import Case, Rank
 from frameworks.common.margin import held_classes
-from frameworks.common.networks import layers_of
+from frameworks.common.networks import INPUT_SHAPE, layers_of
 from frameworks.pytorch.head import MarginSoftmax
 from frameworks.pytorch.head_sharded import SampledMarginSoftmax, ShardedMarginSoftmax
 from frameworks.pytorch.network import build_network, named_arrays
@@ -100,3 +101,33 @@ def _compiled(case: Case, module: AnyModule) -> AnyModule:
     if not uses_compile(case):
         return module
     return torch.compile(module, dynamic=False, mode="reduce-overhead" if uses_cuda_graphs(case) else None)
+
+
+def compile_now(case: Case, module: TrainingModule, ranks: Ranks) -> None:
+    """Compile what `ready` gave, as torch does at the first call, by a call that leaves no trace.
+
+    So the first step is a step like every other, and no rank waits in a message for another that compiles.
+    """
+    if not uses_compile(case):
+        return
+    target, size = device(case), case.batch_size_per_device
+    images = torch.zeros(size, *INPUT_SHAPE, dtype=torch.uint8, device=target)
+    labels = torch.zeros(size, dtype=torch.int64, device=target)
+    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    generators = [target] if target.type == "cuda" else []
+    with torch.random.fork_rng(generators):
+        if case.parallelism == "data":
+            with _unsent(module, ranks):
+                module(images, labels)[0].backward()
+        else:
+            with _unsent(module.backbone, ranks):
+                module.backbone(images).sum().backward()
+    for parameter in module.parameters():
+        parameter.grad = None
+    for buffer, before in buffers:
+        buffer.copy_(before)
+    ranks.meet("compiled")
+
+
+def _unsent(module: nn.Module, ranks: Ranks) -> ContextManager[None]:
+    return nullcontext() if ranks.size == 1 else module.no_sync()

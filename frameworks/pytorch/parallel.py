@@ -2,7 +2,7 @@
 
 import socket
 from datetime import timedelta
-from typing import Any
+from typing import Any, Optional
 
 import torch
 import torch.distributed as dist
@@ -18,7 +18,7 @@ def processes(rank: Rank) -> int:
     return 1 if rank.devices == rank.world_size else rank.world_size
 
 
-def join(rank: Rank, device: torch.device) -> None:
+def join(rank: Rank, device: torch.device, phases: Phases) -> "Ranks":
     """Meet the other ranks; a process alone has none to meet.
 
     Raises:
@@ -26,18 +26,20 @@ def join(rank: Rank, device: torch.device) -> None:
         RuntimeError: the others did not come within RENDEZVOUS_SECONDS.
     """
     if processes(rank) == 1:
-        return
+        return Ranks(1, phases)
+    store = _meeting_place(rank)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
-        store=_meeting(rank),
+        store=store,
         rank=rank.rank,
         world_size=rank.world_size,
         timeout=timedelta(seconds=COLLECTIVE_SECONDS),
         device_id=device if device.type == "cuda" else None,
     )
+    return Ranks(rank.world_size, phases, store)
 
 
-def _meeting(rank: Rank) -> dist.TCPStore:
+def _meeting_place(rank: Rank) -> dist.TCPStore:
     """The store where the ranks find each other. Within one node it hears nobody outside."""
     listener = None
     if rank.rank == 0 and rank.world_size == rank.local_world_size:
@@ -66,8 +68,16 @@ class Ranks:
     A rank alone gets back what it gave, and sends nothing.
     """
 
-    def __init__(self, size: int, phases: Phases) -> None:
-        self.size, self._phases = size, phases
+    def __init__(self, size: int, phases: Phases, store: Optional[dist.Store] = None) -> None:
+        self.size, self._phases, self._store = size, phases, store
+
+    def meet(self, where: str) -> None:
+        """Wait for all ranks, up to RENDEZVOUS_SECONDS: they may be far apart where each has compiled."""
+        if self._store is None:
+            return
+        self._store.set(f"{where}/{dist.get_rank()}", "here")
+        everyone = [f"{where}/{rank}" for rank in range(self.size)]
+        self._store.wait(everyone, timedelta(seconds=RENDEZVOUS_SECONDS))
 
     def gathered(self, own: torch.Tensor) -> torch.Tensor:
         """What all ranks gave, [R N, ...], in the order of the ranks; every rank gives [N, ...]."""
@@ -113,7 +123,7 @@ class Ranks:
         """
         if self.size == 1:
             return module
-        wrapped = DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+        wrapped = DistributedDataParallel(module, forward_sync_buffers=False, gradient_as_bucket_view=True)
         wrapped.register_comm_hook(dist.ReduceOp.AVG if mean else dist.ReduceOp.SUM, self._reduce_bucket)
         return wrapped
 

@@ -18,10 +18,10 @@ from frameworks.common.sampling import too_many_positives
 from frameworks.common.schedule import learning_rate
 from frameworks.pytorch.head_sharded import SampledMarginSoftmax
 from frameworks.pytorch.inputs import Feeder
-from frameworks.pytorch.model import build_module, ready
+from frameworks.pytorch.model import build_module, compile_now, ready
 from frameworks.pytorch.network import named_arrays
 from frameworks.pytorch.optimizer import CaseSGD
-from frameworks.pytorch.parallel import Ranks, join, leave, processes
+from frameworks.pytorch.parallel import join, leave
 from frameworks.pytorch.precision import make_scaler
 from frameworks.pytorch.sampling import Sample, SampledRows
 from frameworks.pytorch.settings import (
@@ -76,23 +76,23 @@ class PyTorchTrainer:
         torch.manual_seed(case.seed + rank.rank)  # dropout
         self._case, self._device = case, device(case)
         self.phases = Phases(self._synchronize)
-        join(rank, self._device)
-        self._ranks = Ranks(processes(rank), self.phases)
+        self._ranks = join(rank, self._device, self.phases)
         module = build_module(case, rank, self._ranks, arrays, dtype)
         self.arrays, self._head, self._feed = named_arrays(module), module.head, Feeder(self._device)
         self._module = ready(case, module, self._ranks)
+        compile_now(case, self._module, self._ranks)
         self.trained = {name: array for name, array in self.arrays.items() if array.requires_grad}
         kinds = {spec.name: spec.kind for spec in parameters(layers_of(case))}
         self._scaler = make_scaler(case, self._device, self._ranks)
-        self._rows: Optional[SampledRows] = None
+        self.rows: Optional[SampledRows] = None
         if isinstance(self._head, SampledMarginSoftmax):
             self.trained[CLASSIFIER] = self._head.rows
         self._optimizer = CaseSGD(
             self.trained, {**kinds, CLASSIFIER: "classifier"}, case.optimizer, self._scaler
         )
         if isinstance(self._head, SampledMarginSoftmax):
-            self._rows = SampledRows(self._head.weight, self._head.rows, self._optimizer)
-            self._head.connect(self._rows)
+            self.rows = SampledRows(self._head.weight, self._head.rows, self._optimizer)
+            self._head.connect(self.rows)
         self.start_window()
 
     def _synchronize(self) -> None:
@@ -133,16 +133,16 @@ class PyTorchTrainer:
 
     def sampled_index(self) -> Optional[np.ndarray]:
         """Of the rank's rows those that the last step trained, int64 [size]; None where all are trained."""
-        return None if self._rows is None else self._head.last_sample.index.cpu().numpy()
+        return None if self.rows is None else self._head.last_sample.index.cpu().numpy()
 
     def update(self, loss: torch.Tensor, iteration: int) -> Union[PendingStep, FinishedStep]:
         """Update by the last gradients."""
         with self.phases(OPTIMIZER):
             self._optimizer.step(learning_rate(self._case.schedule, iteration))
-            if self._rows is not None:
-                self._rows.put_back()
+            if self.rows is not None:
+                self.rows.put_back()
         if self._device.type == "cuda":
-            sample = None if self._rows is None else self._head.last_sample
+            sample = None if self.rows is None else self._head.last_sample
             return PendingStep(loss, sample, self._window_start)
         return FinishedStep(loss.item(), self._window_start)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-HOSTS = 3
+HOSTS = 4
 
 
 @pytest.fixture(scope="session")

@@ -24,11 +24,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from dlperf.environments.environment import environments_root
+
 SSHD = Path("/usr/sbin/sshd")
 REPOSITORY = Path(__file__).resolve().parents[2]
 DISK_MEGABYTES = 64
 _UP_SECONDS = 20.0
 _POLL_SECONDS = 0.01
+# What hosts see of this machine although it may lie in a folder that each has its own of: this checkout, the
+# Pythons and the frameworks' environments.
+_SHARED = (
+    sys.prefix,
+    sys.base_prefix,
+    REPOSITORY,
+    environments_root(),
+    Path.home() / ".pyenv" / "versions",
+    Path.home() / ".local" / "share" / "uv",
+)
 _OWN_FOLDERS = ("/root", "/tmp", "/var/tmp")  # noqa: S108  each host has its own
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -223,6 +235,7 @@ class NetLab:
 
     def _up(self) -> None:
         remove_orphaned_labs()
+        environments_root().mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o755)  # sshd wants nobody else to write above its keys
         (self.folder / "owner").write_text(f"{os.getpid()} {_start_time(os.getpid())} {self.id}")
         (self.home / ".ssh").mkdir(parents=True, mode=0o700)
@@ -246,7 +259,7 @@ class NetLab:
         (folder / "root").chmod(0o700)
         shutil.copy(f"{self.key}.pub", folder / "root/.ssh/authorized_keys")
         tool("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "hostkey", "-C", name)
-        kept = {Path(os.path.realpath(path)) for path in (sys.prefix, sys.base_prefix, REPOSITORY)}
+        kept = {Path(os.path.realpath(path)) for path in _SHARED if Path(path).exists()}
         host = Host(
             name=name,
             ip=f"{self.subnet}.{11 + number}",

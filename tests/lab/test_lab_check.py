@@ -20,7 +20,7 @@ def test_good_nodes_are_measured(lab: ClusterLab) -> None:
     done = lab.dlperf("cluster", "check", "lab", "--json")
     assert done.returncode == 0, done.stderr
     nodes = json.loads(done.stdout)
-    assert [node["node"] for node in nodes] == ["node0", "node1", "node2"]
+    assert [node["node"] for node in nodes] == ["node0", "node1", "node2", "node3"]
     for node in nodes:
         assert node["place"].startswith("root@10.77.")
         assert 0 < node["round_trip_ms"] < 5000
@@ -29,7 +29,7 @@ def test_good_nodes_are_measured(lab: ClusterLab) -> None:
         assert node["free_bytes"] > 100 << 20
         assert node["gpus"] == []
     if shutil.which("iperf3"):
-        assert [node["link_gbit"] is not None for node in nodes] == [False, True, True]
+        assert [node["link_gbit"] is not None for node in nodes] == [False, True, True, True]
         assert all(node["link_gbit"] > 0.01 for node in nodes[1:])
 
 

@@ -117,3 +117,10 @@ def run_ranks(start_ranks: Callable[..., list[subprocess.Popen[str]]]) -> Callab
         return outputs
 
     return run
+
+
+@pytest.fixture
+def taken_port(free_port: int) -> Iterator[int]:
+    """The port that the ranks are told to meet at, with somebody else on it."""
+    with socket.create_server(("127.0.0.1", free_port)):
+        yield free_port

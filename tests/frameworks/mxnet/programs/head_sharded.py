@@ -14,7 +14,6 @@ import mxnet as mx
 import numpy as np
 
 from frameworks.common.case import Case, Loss, rank_from_environment, read_case
-from frameworks.common.phases import Phases
 from frameworks.mxnet.head_sharded import ShardedHead
 from frameworks.mxnet.parallel import make_group
 
@@ -22,7 +21,7 @@ from frameworks.mxnet.parallel import make_group
 def stepped(case: Case, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     rank = rank_from_environment()
     group = make_group(case, rank)
-    head = ShardedHead(case, rank, group, arrays["weight"], Phases(mx.nd.waitall))
+    head = ShardedHead(case, rank, group, arrays["weight"])
     size = case.batch_size_per_device
     embeddings = [
         mx.nd.array(arrays["embeddings"][number * size :][:size], ctx=device)
