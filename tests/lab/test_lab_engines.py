@@ -31,7 +31,12 @@ def write(lab: ClusterLab, framework: str, python: Path, **keys: object) -> None
 
 @pytest.mark.parametrize(
     ("framework", "topology", "parallelism"),
-    [("pytorch", "2n1g", "data"), ("pytorch", "4n1g", "model")],
+    [
+        ("pytorch", "2n1g", "data"),
+        ("oneflow", "2n1g", "data"),
+        ("mxnet", "2n1g", "data"),
+        ("pytorch", "4n1g", "model"),
+    ],
 )
 def test_an_engine_trains_on_several_hosts(
     lab: ClusterLab,
