@@ -50,14 +50,22 @@ def _filled(
 ) -> Path:
     """A virtual environment with `requirements`; its interpreter."""
     python = folder / "bin" / "python"
-    create = ["venv", "--relocatable", "--no-project", "--python", str(base), str(folder)]
-    fill = ["pip", "install", "--python", str(python), "--compile-bytecode", *_source(spec), *requirements]
+    create, fill = uv_steps(spec, requirements, base=str(base), folder=str(folder), interpreter=str(python))
     try:
         uv.run(create, env={}, hold=(lock,))
         uv.run(fill, env=spec.build_environment, hold=(lock,))
     except UvFailure as failure:
         raise EnvironmentUnavailable(str(failure)) from failure
     return python
+
+
+def uv_steps(
+    spec: EnvironmentSpec, requirements: Sequence[str], *, base: str, folder: str, interpreter: str
+) -> tuple[list[str], list[str]]:
+    """What uv is told: make a virtual environment on `base` in `folder`, then fill it by its interpreter."""
+    create = ["venv", "--relocatable", "--no-project", "--python", base, folder]
+    fill = ["pip", "install", "--python", interpreter, "--compile-bytecode", *_source(spec)]
+    return create, [*fill, *requirements]
 
 
 def _working(base: Path) -> Path:
