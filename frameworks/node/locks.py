@@ -28,7 +28,7 @@ class HostLock:
         """Whether it is ours now."""
         path = os.environ.get("DLPERF_HOST_LOCK") or HOST_LOCK
         while self._descriptor is None:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = _opened_for_all(path)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -46,6 +46,17 @@ class HostLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _opened_for_all(path: str) -> int:
+    """Open a file that other users may have made, which in /tmp goes without O_CREAT alone; else make it."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with contextlib.suppress(OSError):  # made by another meanwhile
+            os.fchmod(descriptor, 0o666)
+        return descriptor
 
 
 def is_deserted(folder: Path) -> bool:

@@ -129,6 +129,13 @@ class SshNode:
             self._lose(str(error))
             raise NodeLost(self, self.trouble or str(error)) from error
 
+    def _must_tell(self, op: str) -> Any:
+        """The answer to a question that every sound node can answer."""
+        try:
+            return self.ask(op)[op]
+        except Refusal as error:
+            raise NodeLost(self, str(error)) from error
+
     def fits(self, case: Case) -> bool:
         """See Node; whether cores may be shared was decided when the plan was made."""
         return fits(self._spec, case, oversubscribe=True)
@@ -160,7 +167,7 @@ class SshNode:
 
     def facts(self) -> NodeFacts:
         """See Node."""
-        return node_from_facts(self.ask("facts")["facts"])
+        return node_from_facts(self._must_tell("facts"))
 
     def inherited(self) -> dict[str, str]:
         """See Node; the node's own variables are not known here."""
@@ -168,7 +175,7 @@ class SshNode:
 
     def free_port(self) -> int:
         """See Node."""
-        return int(self.ask("port")["port"])
+        return int(self._must_tell("port"))
 
     def environment(self, spec: EnvironmentSpec, *, python: Path | None) -> Environment:
         """See Node."""
