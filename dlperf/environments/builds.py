@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 # Fetches a source distribution, which uv can install and not build; the last one for Python 3.8.
 _PIP = "pip==24.3.1"
 
+# Where pip says that a build failed; the reason stands below.
+_OF_PIP = "subprocess-exited-with-error"
+
 # What pip calls uv's own settings of where packages come from.
 _INDEXES = {"UV_DEFAULT_INDEX": "PIP_INDEX_URL", "UV_INDEX_URL": "PIP_INDEX_URL"}
 
@@ -189,6 +192,6 @@ def _environment(build: SourceBuild, folder: Path, python: Path) -> dict[str, st
 
 
 def _reason(lines: Sequence[str]) -> str:
-    """The first line that a compiler or the build calls an error, else the last one."""
-    errors = [line for line in lines if re.search(r"\b(fatal error|error|Error)\b\s*:", line)]
-    return (errors or [line for line in lines if line] or ["no output"])[0 if errors else -1]
+    """The first line that a compiler, CMake or the build calls an error, else the last one."""
+    errors = [line for line in lines if re.search(r"\b[Ee]rror\b(:| at )", line) and _OF_PIP not in line]
+    return (errors or [line for line in lines if line][-1:] or ["it says nothing"])[0]
