@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 # Of every process that a run starts on a node: `dlperf cluster clean` knows them by it.
 _RUN_VARIABLE = "DLPERF_RUN"
-_TRANSFER_SECONDS = 600.0
+_BEGIN_SECONDS = 60.0
 
 
 class SshNode:
@@ -69,9 +69,9 @@ class SshNode:
             self._hello = self.ask("hello", interface=self.interface, variables=self._spec.environment)
             if self._held:
                 self.ask("lock")
-        except (LinkError, Refusal) as error:
+        except (LinkError, Refusal, OSError, EOFError) as error:
             self.close()
-            self.trouble = str(error)
+            self.trouble = str(error) or "the connection broke"
             raise NodeLost(self, self.trouble) from error
 
     def hold(self) -> bool:
@@ -89,8 +89,8 @@ class SshNode:
 
     def _attend(self, link: Link) -> Attendant:
         code = shipped_code()
-        channel = link.start(self._command(attending(self._spec.python, work=self._spec.folder, code=code)))
-        channel.settimeout(_TRANSFER_SECONDS)
+        channel = link.start(self._command(attending(self._spec.python, work=self._spec.work, code=code)))
+        channel.settimeout(_BEGIN_SECONDS)
         said, unread = first_line(channel)
         if said == b"missing":
             channel.sendall(code.content)
@@ -240,8 +240,9 @@ class SshNode:
         try:
             with channel.makefile("rb") as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
                 unpack(archive, folder, outcome=outcome)
-            channel.sendall(b"d")
-            channel.recv_exit_status()
+            with contextlib.suppress(OSError, EOFError):  # everything is here; the node forgets it later
+                channel.sendall(b"d")
+                channel.recv_exit_status()
         except (tarfile.TarError, EOFError) as error:
             reason = self.trouble or errors_of(channel) or "its logs came only in part"
             raise NodeLost(self, reason) from error
@@ -262,7 +263,7 @@ class SshNode:
         return [*self._spec.prefix, *argv]
 
     def _program(self, words: Sequence[str]) -> list[str]:
-        return program(self._spec.python, code=self.code, work=self._spec.folder, words=words)
+        return program(self._spec.python, code=self.code, work=self._spec.work, words=words)
 
     def _is_up(self) -> bool:
         return self.trouble is None and self._link is not None and self._link.is_up
