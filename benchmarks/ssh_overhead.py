@@ -30,7 +30,8 @@ from dlperf.plan.sweep_file import Limits  # noqa: E402
 from dlperf.running.cluster import held  # noqa: E402
 from dlperf.running.interrupts import Interrupts  # noqa: E402
 from dlperf.running.launch_file import LaunchFile, RankProcess  # noqa: E402
-from dlperf.running.runner import ReadyNode, Runner  # noqa: E402
+from dlperf.running.run_nodes import ReadyNode  # noqa: E402
+from dlperf.running.runner import Runner  # noqa: E402
 
 if TYPE_CHECKING:
     from netlab import Host

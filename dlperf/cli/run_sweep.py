@@ -23,7 +23,8 @@ from dlperf.results.schema import Status
 from dlperf.running.interrupts import Interrupts
 from dlperf.running.locks import results_folder, whole_machine
 from dlperf.running.runner import Runner
-from dlperf.running.scheduler import Scheduler, must_fit, pending_runs, stored_results
+from dlperf.running.scheduler import Scheduler, must_fit
+from dlperf.running.stored import pending_runs, stored_results
 from dlperf.running.transports.local import LocalNode
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from dlperf.plan.order import PlannedRun
     from dlperf.plan.plan import Plan
     from dlperf.running.progress import Progress
-    from dlperf.running.scheduler import StoredResult
+    from dlperf.running.stored import StoredResult
     from dlperf.running.transports.base import Node
 
 EXIT_OK, EXIT_SOME_FAILED = 0, 3

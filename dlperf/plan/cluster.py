@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from dlperf.plan.case import Case, DeviceKind
     from dlperf.plan.document import Document, KeyPath
 
-DEFAULT_FOLDER = "~/.cache/dlperf-node"
+DEFAULT_FOLDER = "~/.cache"
+# Everything of dlperf on a node lies in one folder of this name, which nobody else uses, and can be removed.
+_OWN_FOLDER = "dlperf-node"
 # A key with one of these words is somebody's try to put a secret into a file that others can read.
 _SECRET_KEYS = re.compile(r"pass(word|wd|phrase)?|secret|token", re.IGNORECASE)
 _HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
@@ -63,7 +65,7 @@ class NodeSettings(Model):
     devices: PositiveInt | None = None  # a node, ranks at most
     cores: PositiveInt | None = None  # CPU cores a node that ranks may use
     interface: Text | None = None  # network interface between the nodes, such as ib0
-    folder: Text | None = None  # on the node: code, environments, runs
+    folder: Text | None = None  # on the node, for dlperf-node/ with code, environments, runs
     environment: Variables | None = None  # variables of everything that dlperf starts there
     python: Text | None = None  # Python 3.8 or newer that runs dlperf's own programs there
     prefix: tuple[Text, ...] | None = None  # words before every command, such as [docker, exec, -i, NAME]
@@ -127,6 +129,11 @@ class ClusterNode:
     python: str
     prefix: tuple[str, ...]
     environments: Literal["make", "copy"]
+
+    @property
+    def work(self) -> str:
+        """The folder that is dlperf's own."""
+        return f"{self.folder.rstrip('/')}/{_OWN_FOLDER}"
 
     @property
     def machine(self) -> Machine:

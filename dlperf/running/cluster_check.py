@@ -94,7 +94,7 @@ def _checkup(node: SshNode, spec: ClusterNode) -> Checkup:
     except NodeLost as lost:
         checkup.note("connection", str(lost), level=Level.BAD)
     except Refusal as refusal:
-        checkup.note("working folder", f"{spec.folder}: {refusal}", level=Level.BAD)
+        checkup.note("working folder", f"{spec.work}: {refusal}", level=Level.BAD)
     else:
         _read_condition(checkup, condition, spec)
     return checkup
@@ -131,7 +131,7 @@ def _read_condition(checkup: Checkup, condition: dict[str, Any], spec: ClusterNo
         checkup.note("cores", text, level=Level.BAD)
     if checkup.free_bytes < _LITTLE_DISK_BYTES:
         level = Level.BAD if checkup.free_bytes < _NO_DISK_BYTES else Level.WARNING
-        text = f"{checkup.free_bytes / 2**30:.1f} GiB free in {spec.folder}; an environment may take 10 GiB"
+        text = f"{checkup.free_bytes / 2**30:.1f} GiB free in {spec.work}; an environment may take 10 GiB"
         checkup.note("disk", text, level=level)
     if facts["load"] > facts["cores"] / 4:
         text = f"{facts['load']} processes wanted to run in the last minute: something else runs there"

@@ -77,7 +77,7 @@ def _commands(
 
 def _seat_there(node: ClusterNode, folder: Path, *, given: Path | None, key: str) -> Seat:
     """Where things will lie on a node of a cluster, as far as that is known without a connection."""
-    work = Path(node.folder)
+    work = Path(node.work)
     cores = {cpu: (0, cpu) for cpu in range(node.cores)}
     address = node.engine_address or node.address
     return Seat(

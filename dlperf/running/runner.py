@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,32 +10,26 @@ from dlperf.errors import InfrastructureError
 from dlperf.logs.events import read_events, step_of
 from dlperf.results.outcome import read_outcome
 from dlperf.results.schema import RunResult, Status
-from dlperf.results.store import store_run, write_atomically, write_result
-from dlperf.running.concurrently import each
-from dlperf.running.course import Course, combined
+from dlperf.results.store import store_run, write_result
+from dlperf.running.course import Course
 from dlperf.running.launch_file import LEASE_SECONDS
-from dlperf.running.places import Site
-from dlperf.running.preparation import Seat, launch_files
-from dlperf.running.provenance import run_environment
-from dlperf.running.run_folder import (
-    CASE_NAME,
-    ENVIRONMENT_NAME,
-    LAUNCH_NAME,
-    OUTCOME_NAME,
-    empty_folder,
-    node_file,
-    wait_until_deserted,
+from dlperf.running.run_folder import CASE_NAME, OUTCOME_NAME, empty_folder, wait_until_deserted
+from dlperf.running.run_nodes import (
+    NodeUnfit,
+    ReadyNode,
+    brought_back,
+    opened,
+    write_combined,
+    write_model,
+    write_run_folder,
 )
 from dlperf.running.supervised import SupervisedRun
-from dlperf.running.transports.base import NodeLost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from dlperf.adapters.base import Adapter
-    from dlperf.environments import Environment
-    from dlperf.model import Model
     from dlperf.plan.case import Case
     from dlperf.plan.sweep_file import Limits
     from dlperf.results.outcome import Outcome
@@ -48,22 +41,6 @@ if TYPE_CHECKING:
 _SUPERVISOR_BROKEN = frozenset({2, 5})
 # Ends that say nothing about the case.
 _ENDED_FROM_OUTSIDE = frozenset({"lease_lost", "stopped"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadyNode:
-    """A node and the framework's environment on it."""
-
-    node: Node
-    environment: Environment
-
-
-class NodeUnfit(InfrastructureError):
-    """A run could not be started on a node, for a reason that says nothing about its case."""
-
-    def __init__(self, node: Node, reason: str) -> None:
-        self.node = node
-        super().__init__(f"{node.name}: {reason}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,18 +63,18 @@ class Runner:
             InfrastructureError: this machine, not the case, failed.
         """
         empty_folder(folder)
-        _write_run_folder(folder, case, adapter=adapter, nodes=nodes, limits=self.limits, port=self.port)
+        write_run_folder(folder, case, adapter=adapter, nodes=nodes, limits=self.limits, port=self.port)
         self.progress.started(case, repeat=repeat)
         machines = [ready.node for ready in nodes]
         with self.interrupts.held():
-            connections = _opened(folder, machines)
+            connections = opened(folder, machines)
             with SupervisedRun(connections, lease_seconds=LEASE_SECONDS) as run:
                 self.interrupts.attach(run)
                 course = self._watch(run, connections)
                 ends = [(connection.exit_code(), connection.complaint()) for connection in connections]
-            lost = _brought_back(folder, machines, codes=[code for code, _ in ends])
+            lost = brought_back(folder, machines, codes=[code for code, _ in ends])
         if lost or len(nodes) > 1:
-            _write_combined(folder, machines, course=course, lost=lost)
+            write_combined(folder, machines, course=course, lost=lost)
         outcome = read_outcome(folder / OUTCOME_NAME)
         if outcome is None or outcome.reason != "completed":
             self.interrupts.check()
@@ -136,106 +113,6 @@ class Runner:
             )
 
 
-def _write_run_folder(
-    folder: Path,
-    case: Case,
-    *,
-    adapter: Adapter,
-    nodes: Sequence[ReadyNode],
-    limits: Limits,
-    port: int | None,
-) -> None:
-    machines = [ready.node for ready in nodes]
-    try:
-        facts = each(machines, lambda node: node.facts())
-        port = port or machines[0].free_port()
-    except NodeLost as lost:
-        raise NodeUnfit(lost.node, str(lost)) from lost
-    seats = [
-        Seat(
-            site=Site(cores=node.cores, address=node.address, interface=node.interface),
-            python=ready.environment.python,
-            case_file=node.case_file(folder),
-            code=node.code,
-            variables=node.variables,
-        )
-        for node, ready in zip(machines, nodes, strict=True)
-    ]
-    launches = launch_files(case, adapter=adapter, seats=seats, limits=limits, port=port)
-    environment = run_environment(
-        case,
-        nodes=facts,
-        environment=nodes[0].environment,
-        launches=launches,
-        variables=machines[0].inherited(),
-    )
-    _write(folder / CASE_NAME, case)
-    _write(folder / ENVIRONMENT_NAME, environment)
-    for node_rank, launch in enumerate(launches):
-        _write(folder / node_file(LAUNCH_NAME, node_rank=node_rank, nodes=len(nodes)), launch)
-
-
-def _opened(folder: Path, nodes: Sequence[Node]) -> list[Connection]:
-    """A supervisor at work on each node, or on none of them."""
-    opened: dict[int, Connection] = {}
-
-    def open_one(place: tuple[int, Node]) -> None:
-        node_rank, node = place
-        launch = node_file(LAUNCH_NAME, node_rank=node_rank, nodes=len(nodes))
-        opened[node_rank] = node.open(folder, launch=launch)
-
-    try:
-        each(list(enumerate(nodes)), open_one)
-    except BaseException as error:
-        for connection in opened.values():
-            connection.close()
-        if isinstance(error, NodeLost):
-            raise NodeUnfit(error.node, str(error)) from error
-        raise
-    return [opened[node_rank] for node_rank in range(len(nodes))]
-
-
-def _brought_back(folder: Path, nodes: Sequence[Node], *, codes: Sequence[int | None]) -> dict[int, str]:
-    """Fetch what each node has; those that were lost, by node rank, and how."""
-    lost: dict[int, str] = {}
-
-    def bring_one(place: tuple[int, Node]) -> None:
-        node_rank, node = place
-        outcome = node_file(OUTCOME_NAME, node_rank=node_rank, nodes=len(nodes))
-        if codes[node_rank] is None:
-            lost[node_rank] = f"{node.name}: the connection broke while the run went on"
-            return
-        try:
-            node.bring_back(folder, outcome=outcome)
-        except NodeLost as error:
-            lost[node_rank] = f"{node.name}: {error}"
-            return
-        found = read_outcome(folder / outcome)
-        if node.remote and found is not None and found.reason == "lease_lost":
-            lost[node_rank] = f"{node.name}: heard nothing of dlperf for {LEASE_SECONDS:g} s"
-
-    each(list(enumerate(nodes)), bring_one)
-    return lost
-
-
-def _write_combined(folder: Path, nodes: Sequence[Node], *, course: Course, lost: dict[int, str]) -> None:
-    names = [
-        node_file(OUTCOME_NAME, node_rank=node_rank, nodes=len(nodes)) for node_rank in range(len(nodes))
-    ]
-    outcomes = [_json_of(folder / name) for name in names]
-    content = combined(outcomes, course=course, lost=lost, hosts=[node.name for node in nodes])
-    if content is not None:
-        write_atomically(folder / OUTCOME_NAME, (json.dumps(content, indent=1) + "\n").encode())
-
-
-def _json_of(path: Path) -> dict[str, Any] | None:
-    """An outcome as it was written; None where there is none, or a damaged one."""
-    if read_outcome(path) is None:
-        return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
-
-
 def _must_be_told(node: Node, outcome: Outcome | None, *, code: int | None, complaint: str) -> None:
     """Raise InfrastructureError where how the run ended says nothing about its case."""
     if outcome is None and code in _SUPERVISOR_BROKEN:
@@ -251,7 +128,7 @@ def _must_be_told(node: Node, outcome: Outcome | None, *, code: int | None, comp
 def store_unmeasured(case: Case, *, repeat: int, folder: Path, reason: str) -> RunResult:
     """Store that a run could not even be started, and why."""
     empty_folder(folder)
-    _write(folder / CASE_NAME, case)
+    write_model(folder / CASE_NAME, case)
     result = RunResult(
         dlperf_version=__version__, case=case, repeat=repeat, status=Status.NOT_MEASURED, reason=reason
     )
@@ -266,7 +143,3 @@ def salvaged(folder: Path) -> RunResult | None:
     if outcome is None or outcome.reason in _ENDED_FROM_OUTSIDE:
         return None
     return store_run(folder)
-
-
-def _write(path: Path, content: Model) -> None:
-    write_atomically(path, (content.model_dump_json(indent=1) + "\n").encode())

@@ -9,15 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from dlperf.errors import EnvironmentUnavailable, InfrastructureError, UserError
-from dlperf.results.schema import FAILED, RunResult, Status
+from dlperf.results.schema import Status
 from dlperf.running.concurrently import each
 from dlperf.running.pool import Pool
 from dlperf.running.preparation import specification
 from dlperf.running.run_folder import CASE_NAME, RESULT_NAME, run_folder
-from dlperf.running.runner import NodeUnfit, ReadyNode, salvaged, store_unmeasured
+from dlperf.running.run_nodes import NodeUnfit, ReadyNode
+from dlperf.running.runner import salvaged, store_unmeasured
 from dlperf.running.transports.base import NodeLost
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from dlperf.plan.case import Case
     from dlperf.plan.order import PlannedRun
     from dlperf.plan.plan import Plan
+    from dlperf.results.schema import RunResult
     from dlperf.running.progress import Progress
     from dlperf.running.runner import Runner
     from dlperf.running.transports.base import Node
@@ -36,44 +36,6 @@ if TYPE_CHECKING:
 # A case whose nodes are lost again and again may be what takes them down.
 _MOST_LOSSES = 2
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredResult:
-    """A result and the folder that it lies in."""
-
-    folder: Path
-    result: RunResult
-
-
-def pending_runs(plan: Plan, *, results: Path, retry_failed: bool) -> tuple[PlannedRun, ...]:
-    """The runs of the plan that are to be made, in its order.
-
-    A run with a whole result is done; one that failed is made again if `retry_failed`; one that could not be
-    started, or lost its node, is always tried again: that says nothing about its case.
-    """
-    again = {Status.NOT_MEASURED, Status.LOST_NODE, *(FAILED if retry_failed else ())}
-
-    def is_missing(run: PlannedRun) -> bool:
-        stored = read_result(run_folder(results, case_id=run.case_id, repeat=run.repeat))
-        return stored is None or stored.status in again
-
-    return tuple(run for run in plan.runs if is_missing(run))
-
-
-def stored_results(plan: Plan, *, results: Path) -> tuple[StoredResult, ...]:
-    """The results of the plan's runs that are there, in its order."""
-    folders = (run_folder(results, case_id=run.case_id, repeat=run.repeat) for run in plan.runs)
-    found = ((folder, read_result(folder)) for folder in folders)
-    return tuple(StoredResult(folder=folder, result=result) for folder, result in found if result is not None)
-
-
-def read_result(folder: Path) -> RunResult | None:
-    """The result of a run folder; None where there is none, or none that this dlperf can read."""
-    try:
-        return RunResult.model_validate_json((folder / RESULT_NAME).read_bytes())
-    except (OSError, ValidationError):
-        return None
 
 
 @dataclass(kw_only=True)
@@ -256,7 +218,11 @@ class Scheduler:
     def _environment(self, node: Node, case: Case) -> Environment | EnvironmentUnavailable:
         key = (node.name, _environment_key(case))
         if key not in self._environments:
-            self._environments[key] = self._made_environment(node, case)
+            try:
+                self._environments[key] = self._made_environment(node, case)
+            except NodeLost as lost:
+                self._set_aside(node, str(lost))
+                return EnvironmentUnavailable(str(lost))  # not for good: it may come back
         return self._environments[key]
 
     def _made_environment(self, node: Node, case: Case) -> Environment | EnvironmentUnavailable:

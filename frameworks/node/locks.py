@@ -28,7 +28,7 @@ class HostLock:
         """Whether it is ours now."""
         path = os.environ.get("DLPERF_HOST_LOCK") or HOST_LOCK
         while self._descriptor is None:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = _opened_for_all(path)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -46,6 +46,17 @@ class HostLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _opened_for_all(path: str) -> int:
+    """Open a file that other users may have made, which in /tmp goes without O_CREAT alone; else make it."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with contextlib.suppress(OSError):  # made by another meanwhile
+            os.fchmod(descriptor, 0o666)
+        return descriptor
 
 
 def is_deserted(folder: Path) -> bool:
@@ -78,7 +89,11 @@ def run_processes() -> List[int]:
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
             with contextlib.suppress(OSError):
-                if f"{RUN_VARIABLE}=".encode() in (folder / "environ").read_bytes():
+                ours = folder.stat().st_uid == os.getuid()  # root could read, and kill, everybody's
+                variables = (folder / "environ").read_bytes() if ours else b""
+                if any(
+                    variable.startswith(f"{RUN_VARIABLE}=".encode()) for variable in variables.split(b"\0")
+                ):
                     found.append(int(folder.name))
     return found
 

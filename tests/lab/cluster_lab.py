@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from netlab import Host, NetLab
 
-WORK = "/root/disk/dlperf"
+FOLDER = "/root/disk"
+WORK = f"{FOLDER}/dlperf-node"
 # Longer than any test lasts.
 LONG = {"warmup_iterations": 1, "measured_iterations": 6000, "repeats": 1}
 
@@ -42,7 +43,7 @@ class ClusterLab(SweepLab):
             "device": "cpu",
             "devices": 2,
             "cores": 2,
-            "folder": WORK,
+            "folder": FOLDER,
             "python": sys.executable,
             "environment": {"NCCL_TEST_MARK": self.mark},
             "nodes": [host.name for host in self.net.hosts[:hosts]],

@@ -180,7 +180,8 @@ class Host:
     def start_sshd(self) -> None:
         """Start the daemon again, on its console."""
         command = self._sshd_command().split()
-        self.more.append(_started_with_us(f"nsenter -t {self.init} -n -m -u -i -p", *command))
+        with (self.folder / "sshd.log").open("ab") as log:
+            self.more.append(_started_with_us(f"nsenter -t {self.init} -n -m -u -i -p", *command, errors=log))
         self.until_up()
 
     def shape(self, rate: str | None) -> None:

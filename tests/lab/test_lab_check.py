@@ -37,7 +37,7 @@ def test_what_would_break_a_sweep_is_told_with_exit_code_5(lab: ClusterLab) -> N
     nodes = [
         {"name": "node0", "cores": 1000},
         {"name": "node1", "device": "cuda", "devices": 8},
-        {"name": "node2", "folder": "/proc/dlperf"},
+        {"name": "node2", "folder": "/proc"},
         {"name": "nowhere", "address": lab.net.hosts[0].ip, "port": 2222},
     ]
     lab.write_cluster(nodes=nodes)
@@ -46,7 +46,9 @@ def test_what_would_break_a_sweep_is_told_with_exit_code_5(lab: ClusterLab) -> N
     lines = done.stdout.splitlines()
     assert any("bad      node0: cores: the cluster file says 1000, the node has" in line for line in lines)
     assert "bad      node1: GPUs: the cluster file says 8, nvidia-smi lists none" in lines
-    assert any(line.startswith("bad      node2: connection: ") and "/proc/dlperf" in line for line in lines)
+    assert any(
+        line.startswith("bad      node2: connection: ") and "/proc/dlperf-node" in line for line in lines
+    )
     assert any(line.startswith("bad      nowhere: connection: ") for line in lines)
     assert lines[0].split()[:2] == ["node", "ssh"]
 

@@ -95,6 +95,9 @@ def test_cases_of_one_node_run_side_by_side_where_that_is_asked_for(lab: Cluster
     assert sorted(result.nodes for result in results) == [("node0",), ("node1",), ("node2",)]
     lines = [line for line in done.stderr.splitlines() if " r1: " in line]
     assert [line.endswith("started") for line in lines[:3]] == [True, True, True]
+    report = lab.dlperf("report", "results/tiny").stdout
+    assert "Which nodes ran what:" in report
+    assert any(line.startswith("| node1 ") and "1n1g batch " in line for line in report.splitlines())
 
 
 def test_a_topology_larger_than_the_cluster_is_told_before_anything_runs(lab: ClusterLab) -> None:

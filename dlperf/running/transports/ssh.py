@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 # Of every process that a run starts on a node: `dlperf cluster clean` knows them by it.
 _RUN_VARIABLE = "DLPERF_RUN"
-_TRANSFER_SECONDS = 600.0
+_BEGIN_SECONDS = 60.0
 
 
 class SshNode:
@@ -69,9 +69,9 @@ class SshNode:
             self._hello = self.ask("hello", interface=self.interface, variables=self._spec.environment)
             if self._held:
                 self.ask("lock")
-        except (LinkError, Refusal) as error:
+        except (LinkError, Refusal, OSError, EOFError) as error:
             self.close()
-            self.trouble = str(error)
+            self.trouble = str(error) or "the connection broke"
             raise NodeLost(self, self.trouble) from error
 
     def hold(self) -> bool:
@@ -89,8 +89,8 @@ class SshNode:
 
     def _attend(self, link: Link) -> Attendant:
         code = shipped_code()
-        channel = link.start(self._command(attending(self._spec.python, work=self._spec.folder, code=code)))
-        channel.settimeout(_TRANSFER_SECONDS)
+        channel = link.start(self._command(attending(self._spec.python, work=self._spec.work, code=code)))
+        channel.settimeout(_BEGIN_SECONDS)
         said, unread = first_line(channel)
         if said == b"missing":
             channel.sendall(code.content)
@@ -129,6 +129,13 @@ class SshNode:
             self._lose(str(error))
             raise NodeLost(self, self.trouble or str(error)) from error
 
+    def _must_tell(self, op: str) -> Any:
+        """The answer to a question that every sound node can answer."""
+        try:
+            return self.ask(op)[op]
+        except Refusal as error:
+            raise NodeLost(self, str(error)) from error
+
     def fits(self, case: Case) -> bool:
         """See Node; whether cores may be shared was decided when the plan was made."""
         return fits(self._spec, case, oversubscribe=True)
@@ -160,7 +167,7 @@ class SshNode:
 
     def facts(self) -> NodeFacts:
         """See Node."""
-        return node_from_facts(self.ask("facts")["facts"])
+        return node_from_facts(self._must_tell("facts"))
 
     def inherited(self) -> dict[str, str]:
         """See Node; the node's own variables are not known here."""
@@ -168,7 +175,7 @@ class SshNode:
 
     def free_port(self) -> int:
         """See Node."""
-        return int(self.ask("port")["port"])
+        return int(self._must_tell("port"))
 
     def environment(self, spec: EnvironmentSpec, *, python: Path | None) -> Environment:
         """See Node."""
@@ -233,8 +240,9 @@ class SshNode:
         try:
             with channel.makefile("rb") as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
                 unpack(archive, folder, outcome=outcome)
-            channel.sendall(b"d")
-            channel.recv_exit_status()
+            with contextlib.suppress(OSError, EOFError):  # everything is here; the node forgets it later
+                channel.sendall(b"d")
+                channel.recv_exit_status()
         except (tarfile.TarError, EOFError) as error:
             reason = self.trouble or errors_of(channel) or "its logs came only in part"
             raise NodeLost(self, reason) from error
@@ -255,7 +263,7 @@ class SshNode:
         return [*self._spec.prefix, *argv]
 
     def _program(self, words: Sequence[str]) -> list[str]:
-        return program(self._spec.python, code=self.code, work=self._spec.folder, words=words)
+        return program(self._spec.python, code=self.code, work=self._spec.work, words=words)
 
     def _is_up(self) -> bool:
         return self.trouble is None and self._link is not None and self._link.is_up

@@ -190,7 +190,8 @@ def _link_error(target: Target, error: Exception) -> LinkError:
             f"try `ssh {shlex.quote(str(target).partition(':')[0])}`, or add one with ssh-copy-id",
             hopeless=True,
         )
-    return LinkError(f"{target} cannot be reached: {_words(error)}")
+    # Who waited for so long once need not do so again.
+    return LinkError(f"{target} cannot be reached: {_words(error)}", hopeless=isinstance(error, TimeoutError))
 
 
 def _words(error: Exception) -> str:
