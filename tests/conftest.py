@@ -20,7 +20,7 @@ settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("full")
 
 # Their tests start many processes each.
-SLOW_FOLDERS = ("environments", "running", "supervisor")
+SLOW_FOLDERS = ("environments", "lab", "running", "supervisor")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

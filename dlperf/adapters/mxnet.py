@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from dlperf.adapters.base import EnvironmentSpec, RankCommand, SourceBuild
+from dlperf.adapters.base import EnvironmentSpec, RankCommand, SourceBuild, SourceEdit
 from dlperf.adapters.common import rank_environment, train_argv
 from dlperf.model import Model
 
@@ -62,6 +62,14 @@ _HOROVOD_SETTINGS = {
     "HOROVOD_WITH_GLOO": "1",
     "HOROVOD_WITHOUT_MPI": "1",
 }
+# Horovod opens Gloo's connections of a set of processes at the address that the host's name stands for, often
+# 127.0.0.1, and forgets the interface that it was told (HOROVOD_GLOO_IFACE).
+_HOROVOD_EDIT = SourceEdit(
+    file="horovod/common/gloo/gloo_context.cc",
+    before="                                          const std::vector<int>& registered_ranks) {\n",
+    after="                                          const std::vector<int>& registered_ranks) {\n"
+    "  gloo_iface_ = global_context.gloo_iface_;\n",
+)
 _HOROVOD_CUDA_SETTINGS = {
     "HOROVOD_GPU_OPERATIONS": "NCCL",
     "HOROVOD_NCCL_LINK": "SHARED",  # the library that MXNet has loaded already
@@ -183,6 +191,7 @@ def _horovod(device: DeviceKind) -> SourceBuild:
     return SourceBuild(
         requirement=_HOROVOD,
         tools=_HOROVOD_TOOLS,
+        edits=(_HOROVOD_EDIT,),
         settings={**_HOROVOD_SETTINGS, **(_HOROVOD_CUDA_SETTINGS if cuda else {})},
         programs={**_COMPILERS, **(_CUDA_COMPILERS if cuda else {})},
     )

@@ -46,6 +46,7 @@ COMMANDS: dict[str, Entry] = {
     "import": Entry("import_", "Turn logs of other programs into results."),
     "align": Entry("align", "Prove that all frameworks compute the same function."),
     "env": Entry("env", "List, create and remove framework environments."),
+    "cluster": Entry("cluster", "Check the nodes of a cluster, or remove what was left there."),
     "doctor": Entry("doctor", "Say what is wrong with this machine before a sweep finds out."),
     "schema": Entry("schema", "Print the JSON Schema of a file that dlperf reads or writes."),
     "completion": Entry("completion", "Print the completion script of a shell."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dlperf.cli.compare_options import judging_options, settings_from, tell, wanted_files
-from dlperf.cli.selection import plan_of, sweep_options
+from dlperf.cli.selection import cluster_of, default_folder, plan_of, sweep_options
 from dlperf.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def command(
     exclude: tuple[str, ...],
     settings: tuple[str, ...],
     axes: tuple[str, ...],
+    cluster: str | None,
     results: Path | None,
     repeats: int | None,
     against: str | None,
@@ -84,9 +85,11 @@ def command(
     from dlperf.compare.sources import read_side
     from dlperf.plan.selection import select
 
+    nodes = cluster_of(cluster)
+
     def plan(count: int | None) -> Plan:
         counted = () if count is None else (f"measure.repeats={count}",)
-        whole = plan_of(sweep, settings=(*settings, *counted, "order=interleaved"), axes=axes)
+        whole = plan_of(sweep, settings=(*settings, *counted, "order=interleaved"), axes=axes, cluster=nodes)
         return select(whole, expression=expression, only=only, exclude=exclude)
 
     wanted = wanted_files(files)
@@ -100,10 +103,11 @@ def command(
         )
     if not first.runnable:
         raise UserError(f"{sweep}: nothing can run here; `dlperf plan {sweep}` says why")
-    folder = results or Path("results") / f"{first.sweep}-gate"
+    folder = results or default_folder(first, suffix="-gate")
     baseline = read_side(against, inside=folder) if against is not None else None
 
     from dlperf.cli.gate_rounds import Gate
+    from dlperf.cli.run_sweep import quiet_manner
     from dlperf.running.interrupts import Interrupted
 
     gate = Gate(
@@ -112,7 +116,7 @@ def command(
         settings=judging,
         against=baseline,
         baselines=baselines,
-        wait=not no_wait,
+        manner=quiet_manner(nodes, wait=not no_wait),
     )
     gate.must_have_two_sides(first)
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dlperf import __version__
-from dlperf.cli.run_sweep import make_runs
+from dlperf.cli.run_sweep import Manner, make_runs, watch_of
 from dlperf.compare.arms import split
 from dlperf.compare.comparing import compare
 from dlperf.compare.confirming import CONFIRMING_LOOKS, confirm, suspects, undecided
@@ -21,7 +21,6 @@ from dlperf.compare.sources import side_of
 from dlperf.report.numbers import plural
 from dlperf.results.query import load
 from dlperf.results.schema import Status
-from dlperf.running.sentinel import BlockWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -47,7 +46,7 @@ class Gate:
     settings: Settings
     against: Side | None
     baselines: Sequence[str]
-    wait: bool
+    manner: Manner
 
     def must_have_two_sides(self, plan: Plan) -> None:
         """Raise UserError before anything runs where there would be nothing to compare."""
@@ -106,10 +105,8 @@ class Gate:
             plan,
             self.folder / name,
             selected=lambda frozen: frozen,
-            retry_failed=False,
-            wait=self.wait,
-            port=None,
-            watch=lambda frozen, folder: BlockWatch(frozen.runnable, folder),
+            manner=self.manner,
+            watch=watch_of(plan, self.folder / name, self.manner),
         )
 
     def _findings(self, rounds: Sequence[str], rule: Rule) -> list[Findings]:

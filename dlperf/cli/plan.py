@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dlperf.cli.selection import plan_of, sweep_options
+from dlperf.cli.selection import cluster_of, default_folder, plan_of, sweep_options
 
 if TYPE_CHECKING:
+    from dlperf.plan.cluster import Cluster
     from dlperf.plan.plan import Plan
 
 _EPILOG = """\b
@@ -44,6 +45,7 @@ def command(
     exclude: tuple[str, ...],
     settings: tuple[str, ...],
     axes: tuple[str, ...],
+    cluster: str | None,
     form: str,
     order: bool,
     commands: bool,
@@ -57,24 +59,30 @@ def command(
         raise click.UsageError("--detect is a view of its own; leave out --commands, --order and --format")
     if commands and (order or form != "text"):
         raise click.UsageError("--commands is a view of its own; leave out --order and --format")
+    nodes = cluster_of(cluster)
     plan = select(
-        plan_of(sweep, settings=settings, axes=axes), expression=expression, only=only, exclude=exclude
+        plan_of(sweep, settings=settings, axes=axes, cluster=nodes),
+        expression=expression,
+        only=only,
+        exclude=exclude,
     )
-    folder = results or Path("results") / plan.sweep
+    folder = results or default_folder(plan)
     if detect:
         from dlperf.cli.plan_detect import detect_text
 
         click.echo(detect_text(plan, detect, folder=folder), nl=False)
         return
-    text = _commands(plan, folder) if commands else _listing(plan, form=form, order=order, folder=folder)
+    text = (
+        _commands(plan, folder, nodes) if commands else _listing(plan, form=form, order=order, folder=folder)
+    )
     click.echo(text, nl=False)
 
 
-def _commands(plan: Plan, folder: Path) -> str:
+def _commands(plan: Plan, folder: Path, cluster: Cluster | None) -> str:
     from dlperf.adapters.registry import load_adapters
     from dlperf.running.commands import commands_text
 
-    return commands_text(plan, adapters=load_adapters(), results=folder)
+    return commands_text(plan, adapters=load_adapters(), results=folder, cluster=cluster)
 
 
 def _listing(plan: Plan, *, form: str, order: bool, folder: Path) -> str:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dlperf.cli.selection import plan_of, sweep_options
+from dlperf.cli.selection import cluster_of, default_folder, plan_of, sweep_options
 from dlperf.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dlperf.compare.qualification import Qualification
+    from dlperf.plan.cluster import Cluster
     from dlperf.plan.plan import Plan
 
 _EPILOG = """\b
@@ -58,6 +59,7 @@ def command(
     exclude: tuple[str, ...],
     settings: tuple[str, ...],
     axes: tuple[str, ...],
+    cluster: str | None,
     results: Path | None,
     repeats: int,
     out: Path,
@@ -70,16 +72,17 @@ def command(
     from dlperf.results.query import load
     from dlperf.results.store import write_atomically
 
+    nodes = cluster_of(cluster)
     folder = Path(sweep)
     if not folder.is_dir():
         counted = (f"measure.repeats={2 * repeats}", "order=interleaved")
-        whole = plan_of(sweep, settings=(*settings, *counted), axes=axes)
+        whole = plan_of(sweep, settings=(*settings, *counted), axes=axes, cluster=nodes)
         plan = select(whole, expression=expression, only=only, exclude=exclude)
-        folder = results or Path("results") / f"{plan.sweep}-qualify"
-        code = _run(plan, folder, wait=not no_wait)
+        folder = results or default_folder(plan, suffix="-qualify")
+        code = _run(plan, folder, nodes, wait=not no_wait)
         if code:
             ctx.exit(code)
-    elif expression or only or exclude or settings or axes:
+    elif expression or only or exclude or settings or axes or cluster:
         raise UserError(f"{sweep}: a results folder is taken whole; leave out the options of a sweep")
     found = qualify(side_of(load([folder], strict=False), label=str(folder)), runs=repeats)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -89,21 +92,19 @@ def command(
     click.echo(str(out))
 
 
-def _run(plan: Plan, folder: Path, *, wait: bool) -> int:
+def _run(plan: Plan, folder: Path, cluster: Cluster | None, *, wait: bool) -> int:
     """Make the runs; another exit code than 0 where a signal ended them."""
-    from dlperf.cli.run_sweep import make_runs
+    from dlperf.cli.run_sweep import make_runs, quiet_manner, watch_of
     from dlperf.running.interrupts import Interrupted
-    from dlperf.running.sentinel import BlockWatch
 
+    manner = quiet_manner(cluster, wait=wait)
     try:
         make_runs(
             plan,
             folder,
             selected=lambda frozen: frozen,
-            retry_failed=False,
-            wait=wait,
-            port=None,
-            watch=lambda frozen, where: BlockWatch(frozen.runnable, where),
+            manner=manner,
+            watch=watch_of(plan, folder, manner),
         )
     except Interrupted as interrupted:
         click.echo(f"stopped; what is done is kept in {folder}", err=True)

@@ -143,30 +143,46 @@ def _compile(
     def say_that_it_lives(_lines: Sequence[str], seconds: float) -> None:
         report(f"  still compiling {build.requirement} ({seconds:.0f} s)")
 
-    (folder / "tmp").mkdir()
-    arguments = ["--no-deps", "--no-build-isolation", "--no-binary", ":all:", "--no-cache-dir"]
-    code, lines = follow(
-        [
-            str(python),
-            "-m",
-            "pip",
-            "wheel",
-            *arguments,
-            "--wheel-dir",
-            str(folder / "wheel"),
-            build.requirement,
-        ],
-        env=_environment(build, folder, python),
-        hold=(lock,),
-        on_line=lambda _line: None,
-        on_silence=say_that_it_lives,
-    )
-    if code != 0:
-        log = wheels_root() / f"{build.requirement.replace('==', '-')}.log"
-        log.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        raise EnvironmentUnavailable(
-            f"{build.requirement} cannot be compiled: {_reason(lines)}; its whole output is in {log}"
+    def pip(*arguments: str | Path) -> None:
+        code, lines = follow(
+            [str(python), "-m", "pip", *map(str, arguments)],
+            env=_environment(build, folder, python),
+            hold=(lock,),
+            on_line=lambda _line: None,
+            on_silence=say_that_it_lives,
         )
+        if code != 0:
+            raise _failure(build, lines)
+
+    for name in ("tmp", "archive", "source"):
+        (folder / name).mkdir()
+    alone = ("--no-deps", "--no-build-isolation", "--no-cache-dir")
+    pip("download", *alone, "--no-binary=:all:", "--dest", folder / "archive", build.requirement)
+    (archive,) = (folder / "archive").iterdir()
+    shutil.unpack_archive(archive, folder / "source", filter="data")
+    (source,) = (folder / "source").iterdir()
+    _edit(build, source)
+    pip("wheel", *alone, "--wheel-dir", folder / "wheel", source)
+
+
+def _edit(build: SourceBuild, source: Path) -> None:
+    for edit in build.edits:
+        path = source / edit.file
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if text.count(edit.before) != 1:
+            raise EnvironmentUnavailable(
+                f"the source of {build.requirement} is not what is known of it: a correction does not fit "
+                f"{edit.file}"
+            )
+        path.write_text(text.replace(edit.before, edit.after), encoding="utf-8")
+
+
+def _failure(build: SourceBuild, lines: Sequence[str]) -> EnvironmentUnavailable:
+    log = wheels_root() / f"{build.requirement.replace('==', '-')}.log"
+    log.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return EnvironmentUnavailable(
+        f"{build.requirement} cannot be compiled: {_reason(lines)}; its whole output is in {log}"
+    )
 
 
 def _environment(build: SourceBuild, folder: Path, python: Path) -> dict[str, str | None]:

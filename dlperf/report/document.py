@@ -99,9 +99,10 @@ def document(
     slugs = _unique(_slug(comparison) for comparison in made)
     flags = _by_case(referee(figures))
     published = tuple(published_report(one, titles=titles) for one in loaded.published)
+    simulated = any(figure.case.simulated for figure in figures)
     names = (*(sweep.resolve().name for sweep in results.sweeps), *(one.title for one in published))
     return Document(
-        title=" and ".join(names),
+        title=f"{'SIMULATED: ' if simulated else ''}{' and '.join(names)}",
         dlperf_version=__version__,
         cases=len(figures),
         runs=len(results.runs),
@@ -171,8 +172,9 @@ def _heading(comparison: Comparison) -> str:
     """Experiment and parallelism, and what tells the table from others of both where that is short."""
     case = comparison.sample
     words = {"data": "data parallel", "model": "model parallel", "partial_fc": "Partial FC"}[case.parallelism]
+    mark = ["SIMULATED"] if case.simulated else []
     apart = [text for text in comparison.apart if len(text) <= _LONGEST_IN_HEADING]
-    return ", ".join([case.workload.experiment, words, *apart])
+    return ", ".join([case.workload.experiment, words, *mark, *apart])
 
 
 def _settings(comparison: Comparison) -> Iterator[tuple[str, str]]:

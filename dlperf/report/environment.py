@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dlperf.results.store import StoredRun
 
 _LONGEST_VALUE = 160
+_MOST_PLACES = 40
 # Stated in the first columns already.
 _NOT_AGAIN = {"name", "version", "python"}
 
@@ -26,6 +27,7 @@ class EnvironmentTable:
 
     hardware: str
     machine: Table
+    placing: Table | None  # which nodes ran what; None where all runs had the same
     software: Table
 
 
@@ -38,6 +40,7 @@ def environment_tables(loaded: Loaded, *, titles: Mapping[str, str]) -> tuple[En
         EnvironmentTable(
             hardware=hardware,
             machine=_two_columns("machine", _machine(runs)),
+            placing=_placing(runs, titles),
             software=_software(runs, titles),
         )
         for hardware, runs in sorted(by_hardware.items())
@@ -57,7 +60,7 @@ def _machine(runs: Sequence[StoredRun]) -> Iterator[tuple[str, str]]:
         yield "environment", f"{UNKNOWN_HARDWARE}: the run folders hold no environment.json that can be read"
     yield (
         "hosts",
-        _each(host for run in runs for host in run.result.nodes) or _each(node.host for node in nodes),
+        _cut(_each(host for run in runs for host in run.result.nodes) or _each(node.host for node in nodes)),
     )
     yield "operating system", _each(node.system or "" for node in nodes)
     yield "kernel", _each(node.kernel or "" for node in nodes)
@@ -99,6 +102,33 @@ def _each(values: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(value for value in values if value))
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "..."
+
+
+def _placing(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table | None:
+    """Which nodes ran which cases, for machines that are not known to be alike."""
+    placed: dict[tuple[str, ...], list[StoredRun]] = {}
+    for run in runs:
+        if run.result.nodes:
+            placed.setdefault(run.result.nodes, []).append(run)
+    if len(placed) <= 1:
+        return None
+    rows = []
+    for nodes, there in sorted(placed.items())[:_MOST_PLACES]:
+        cases = (run.result.case for run in there)
+        named = _each(
+            f"{titles.get(case.framework, case.framework)} {case.version} {case.topology} "
+            f"batch {case.batch_size_per_device}"
+            for case in cases
+        )
+        rows.append((_cut(", ".join(nodes)), str(len(there)), _cut(named)))
+    if len(placed) > _MOST_PLACES:
+        rows.append((f"and {len(placed) - _MOST_PLACES} more", "", ""))
+    headings = ("nodes", "runs", "cases")
+    return Table(columns=tuple(Column(heading=heading) for heading in headings), rows=tuple(rows))
+
+
 def _software(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table:
     """What each framework's version said about itself; a fact that changed has several values."""
     facts: dict[tuple[str, str], dict[str, dict[str, None]]] = {}
@@ -121,5 +151,4 @@ def _software(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table:
 
 def _facts(run: StoredRun) -> Iterator[tuple[str, str]]:
     for name, value in run.result.engine.facts.items():
-        text = str(value)
-        yield name, text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "..."
+        yield name, _cut(str(value))

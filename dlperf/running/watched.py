@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from dlperf.running.runner import Runner
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from dlperf.adapters.base import Adapter
-    from dlperf.environments import Environment
     from dlperf.plan.case import Case
     from dlperf.results.schema import RunResult
     from dlperf.running.sentinel import BlockWatch
@@ -24,11 +24,11 @@ class WatchedRunner(Runner):
     watch: BlockWatch
 
     def run(
-        self, case: Case, *, repeat: int, folder: Path, adapter: Adapter, environment: Environment
+        self, case: Case, *, repeat: int, folder: Path, adapter: Adapter, nodes: Sequence[ReadyNode]
     ) -> RunResult:
         """As `Runner.run`."""
         self.watch.entering(case, repeat)
-        return Runner.run(self, case, repeat=repeat, folder=folder, adapter=adapter, environment=environment)
+        return Runner.run(self, case, repeat=repeat, folder=folder, adapter=adapter, nodes=nodes)
 
 
 def watched(runner: Runner, watch: BlockWatch) -> WatchedRunner:

@@ -13,17 +13,20 @@ from frameworks.oneflow.sampling import samples_on_host
 
 
 class TrainingModule(nn.Module):
-    """Images uint8 [B, 3, 112, 112] and what the head takes of labels -> loss, and embeddings [B, E]."""
+    """Images uint8 [B, 3, 112, 112] and what the head takes of labels -> what a step is made of.
+
+    That is the loss, what the gradients are those of, and the embeddings float32 [B, E].
+    """
 
     def __init__(self, network: nn.Module, head: nn.Module, dtype: flow.dtype) -> None:
         super().__init__()
         self.network, self.head, self._dtype = network, head, dtype
 
-    def forward(self, images: Tensor, *of_labels: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, *of_labels: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         """Scale the images on the device; the network computes in `dtype`, the head in float32."""
         scaled = (images.to(flow.float32) - 127.5) / 128
         embeddings = self.network(scaled.to(self._dtype)).to(flow.float32)
-        return self.head(embeddings, *of_labels), embeddings.detach()
+        return (*self.head(embeddings, *of_labels), embeddings.detach())
 
 
 class TrainingGraph(nn.Graph):
@@ -40,8 +43,8 @@ class TrainingGraph(nn.Graph):
 
     def build(self, images: Tensor, *of_labels: Tensor) -> Tuple[Tensor, ...]:
         """What OneFlow compiles: the loss and the count on every rank, the embeddings each rank's own."""
-        loss, embeddings = self.module(images, *of_labels)
-        loss.backward()
+        loss, whole, embeddings = self.module(images, *of_labels)
+        whole.backward()
         outputs = (loss.to_global(sbp=REPLICATED), embeddings)
         if self._positives is None:
             return outputs

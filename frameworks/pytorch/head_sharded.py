@@ -187,8 +187,8 @@ def _product_gradient(
 
 def _weight_gradient(of_unit: Tensor, weight: Tensor, shrink: Tensor) -> Tensor:
     """Through the division by the length, [C, E]: only what is tangential passes."""
-    unit = weight * shrink.unsqueeze(1)
-    return of_unit - (of_unit * unit).sum(1, keepdim=True) * unit
+    along = (of_unit * weight).sum(1, keepdim=True) * shrink.square().unsqueeze(1)
+    return of_unit.addcmul_(weight, along, value=-1)
 
 
 class _Kernels(NamedTuple):

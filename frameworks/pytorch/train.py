@@ -71,8 +71,13 @@ class PyTorchTrainer:
     ) -> None:
         """Build the case's module; `arrays` holds every parameter and buffer by the table's name.
 
-        A process that stands for all devices, `rank.devices` of them, takes the batches of all.
+        A process that stands for all devices, `rank.devices` of them, takes the batches of all. ValueError
+        where the process's place is not one of the case's.
         """
+        if rank.world_size != case.world_size or rank.devices not in (1, case.world_size):
+            raise ValueError(
+                f"the case has {case.world_size} devices; started as {rank.devices} of {rank.world_size}"
+            )
         torch.manual_seed(case.seed + rank.rank)  # dropout
         self._case, self._device = case, device(case)
         self.phases = Phases(self._synchronize)

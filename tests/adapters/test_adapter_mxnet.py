@@ -74,6 +74,7 @@ def test_several_devices_get_horovod_compiled_against_mxnet() -> None:
     (build,) = spec.builds
     assert "horovod==0.28.1" == build.requirement
     assert {"HOROVOD_WITH_MXNET": "1", "HOROVOD_WITH_GLOO": "1"}.items() <= build.settings.items()
+    assert ["horovod/common/gloo/gloo_context.cc"] == [edit.file for edit in build.edits]
     assert {"g++", "make"} == set(build.programs)
     assert "import horovod.mxnet" in spec.import_check
     assert all("==" in requirement for requirement in (*spec.requirements, *build.tools))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from environment_lab import WAIT_SECONDS, maker, write_source, write_wheel
 
-from dlperf.adapters.base import EnvironmentSpec, SourceBuild
+from dlperf.adapters.base import EnvironmentSpec, SourceBuild, SourceEdit
 from dlperf.environments import ensure
 from dlperf.environments.builds import wheel_key, wheels_root
 from dlperf.environments.environment import environment_key
@@ -35,6 +35,14 @@ import demo_engine, demo_tool
 def get_requires_for_build_wheel(config_settings=None):
     return []
 
+METADATA = "Metadata-Version: 2.1\\nName: demo-native\\nVersion: 1.0\\n"
+
+def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
+    folder = pathlib.Path(metadata_directory) / "demo_native-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(METADATA)
+    return folder.name
+
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     with open(os.environ["BUILDS_FILE"], "a") as builds:
         builds.write("built\\n")
@@ -48,7 +56,7 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     with zipfile.ZipFile(pathlib.Path(wheel_directory) / name, "w") as wheel:
         wheel.writestr("demo_native.py", f"engine = {demo_engine.__version__!r}\\nseen = {seen!r}\\n")
         wheel.write("native.so", "demo_answer.so")
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: demo-native\\nVersion: 1.0\\n")
+        wheel.writestr(f"{info}/METADATA", METADATA)
         tags = "Wheel-Version: 1.0\\nGenerator: t\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
         wheel.writestr(f"{info}/WHEEL", tags)
         wheel.writestr(f"{info}/RECORD", "")
@@ -155,6 +163,16 @@ def test_is_compiled_once_for_all_environments_that_it_fits(
     assert 1 == len(builds_file.read_text().splitlines())
 
 
+def test_the_source_is_corrected(native: EnvironmentSpec, report: Callable[[str], None]) -> None:
+    edit = SourceEdit(file="native.cc", before="return 40", after="return 42")
+    corrected = replace(native.builds[0], edits=(edit,))
+    with pytest.raises(EnvironmentUnavailable, match=r"a correction does not fit native\.cc"):
+        ensure(replace(native, builds=(corrected,)), report=report)
+    assert [] == kept()
+    edit = replace(edit, before="return 42", after="return 40 + 2")
+    ensure(replace(native, builds=(replace(corrected, edits=(edit,)),)), report=report)
+
+
 def test_another_engine_gets_a_wheel_of_its_own(
     native: EnvironmentSpec, report: Callable[[str], None], builds_file: Path
 ) -> None:
@@ -176,8 +194,9 @@ def test_the_name_says_what_decides_the_content(native: EnvironmentSpec) -> None
         wheel_key(build, replace(native, requirements=("demo-engine==1.1",)), "3.10.13"),
         wheel_key(replace(build, settings={}), native, "3.10.13"),
         wheel_key(replace(build, tools=()), native, "3.10.13"),
+        wheel_key(replace(build, edits=(SourceEdit(file="a", before="b", after="c"),)), native, "3.10.13"),
     }
-    assert 4 == len(others - {name})
+    assert 5 == len(others - {name})
 
 
 def test_environments_without_a_build_keep_their_names(

@@ -83,7 +83,7 @@ def test_with_frozen_statistics_two_ranks_are_one_with_the_whole_batch(
 ) -> None:
     frozen = {"batch_norm": "frozen"}
     of_ranks = align(parallel_case("two", workload=frozen, parallelism="model"), ranks=2)
-    one = parallel_case("one", devices=1, workload=frozen, batch_size=8)
+    one = parallel_case("one", devices=1, workload=frozen, batch_size=8, parallelism="model")
     inputs = one.parent / "two.inputs.npz"
     (single,) = align(one, ranks=1, inputs=inputs)
 

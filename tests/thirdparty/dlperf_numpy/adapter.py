@@ -27,11 +27,12 @@ class NumpyOptions(Model):
     fault_rank: Annotated[int, Field(ge=0)] = 0
     fault_step: Annotated[int, Field(ge=0)] = 0
     fault_while: str = ""
+    print_variables: str = ""  # names; their lengths are printed, and the values of those that are no token
     step_seconds: Annotated[float, Field(ge=0)] = 0.0  # every iteration takes so much longer
 
 
 class NumpyAdapter:
-    """Ranks do not talk to each other."""
+    """Ranks talk to each other where a case has several nodes."""
 
     name = "numpy"
     title = "NumPy"
