@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dlperf.adapters.base import Adapter
     from dlperf.plan.case import Case
     from dlperf.results.schema import RunResult
+    from dlperf.running.run_nodes import ReadyNode
     from dlperf.running.sentinel import BlockWatch
 
 
