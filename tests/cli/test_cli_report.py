@@ -33,6 +33,8 @@ def test_out_gets_the_document_and_a_folder_of_charts(sweep: Path, tmp_path: Pat
     assert text.startswith("# Training throughput: y1\n")
     assert "](my%20report_files/y1-data-throughput.png)" in text
     assert sorted(path.name for path in (out.parent / "my report_files").iterdir()) == [
+        "y1-data-iterations.png",
+        "y1-data-iterations.svg",
         "y1-data-throughput.png",
         "y1-data-throughput.svg",
     ]
@@ -58,7 +60,7 @@ def test_the_same_input_gives_the_same_bytes(sweep: Path, tmp_path: Path) -> Non
         files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
         made.append([(path.name, path.read_bytes()) for path in files])
     assert made[0] == made[1]
-    assert len(made[0]) == 3
+    assert len(made[0]) == 5
 
 
 def test_what_cannot_be_read_ends_with_3_and_the_report_is_written(sweep: Path, tmp_path: Path) -> None:

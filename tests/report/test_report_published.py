@@ -17,7 +17,7 @@ from matplotlib.image import imread
 from run_folders import make_case, store_good_runs
 
 from dlperf.report.building import build_report
-from dlperf.report.render import markdown
+from dlperf.report.request import Request, without_charts
 from dlperf.report.writing import write_report
 from dlperf.shipped import shipped_folder
 
@@ -169,7 +169,8 @@ def test_one_changed_digit_is_noticed(committed: str, was: str, becomes: str) ->
 
 def test_the_committed_page_and_its_charts_are_what_the_data_give_today(tmp_path: Path) -> None:
     """`dlperf report published:insightface_v100_2021 --out reports/insightface_v100_2021/report.md`."""
-    write_report(build_report([published()], strict=False), tmp_path / "report.md")
+    request = Request(paths=(published(),))
+    write_report(build_report(request), request, tmp_path / "report.md")
     names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     kept = [FOLDER / "report.md", *(FOLDER / "report_files").iterdir()]
     assert sorted(str(path.relative_to(FOLDER)) for path in kept) == names
@@ -269,8 +270,9 @@ def test_nothing_is_said_of_a_measurement_that_was_not_ours(committed: str) -> N
 
 def test_own_results_and_published_ones_stand_in_one_report_and_never_in_one_table(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "mine", make_case(), [10.0, 11.0])
-    text = markdown(build_report([tmp_path / "mine", published()], strict=True), charts={})
-    assert text.startswith("# Training throughput: mine and InsightFace throughput")
+    request = Request(paths=(tmp_path / "mine", published()))
+    text = without_charts(build_report(request, strict=True), request)
+    assert text.startswith("# Training throughput: mine + InsightFace throughput")
     assert "1 case, 2 runs" in text
     assert "## How it was measured" in text
     assert differences(text) == []

@@ -1,0 +1,27 @@
+"""Translations of the report's own sentences: `templates/<language>.json`, the English message as key.
+
+What stands in a YAML file or a log is data and is never translated.
+"""
+
+from __future__ import annotations
+
+import json
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from dlperf.shipped import shipped_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ENGLISH: Final = "en"
+LANGUAGES: Final = {ENGLISH: "en", "zh": "zh-Hans"}  # name -> BCP 47 tag for HTML
+
+
+def messages(language: str) -> Mapping[str, str]:
+    """Translation by English message; empty for English. `language` is one of `LANGUAGES`."""
+    if language == ENGLISH:
+        return MappingProxyType({})
+    path = shipped_folder("templates") / f"{language}.json"
+    found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    return MappingProxyType(found)
