@@ -122,26 +122,28 @@
     },
   };
 
-  // The last value of each line beside its end, moved upwards where two would lie on each other.
+  // The last value of each line beside its end, moved upwards where it would lie on another one.
   const ends = {
     id: "ends",
     afterDatasetsDraw(chart) {
-      const { ctx, scales, chartArea } = chart;
+      const { ctx, scales } = chart;
       const labels = chart.data.datasets
         .filter((dataset, index) => chart.isDatasetVisible(index) && !dataset.ideal && dataset.data.length)
         .map((dataset) => {
-          const { y } = dataset.data.at(-1);
-          return { text: written(y), height: scales.y.getPixelForValue(y), colour: dataset.borderColor };
+          const { x, y } = dataset.data.at(-1);
+          const [left, height] = [scales.x.getPixelForValue(x) + 7, scales.y.getPixelForValue(y)];
+          return { text: written(y), left, height, colour: dataset.borderColor };
         })
         .sort((a, b) => b.height - a.height);
       ctx.save();
       ctx.font = "12px sans-serif";
       ctx.textBaseline = "middle";
-      let below = Infinity;
-      for (const { text, height, colour } of labels) {
-        below = Math.min(height, below - 14);
+      const highest = new Map();
+      for (const { text, left, height, colour } of labels) {
+        const place = Math.min(height, (highest.get(left) ?? Infinity) - 14);
+        highest.set(left, place);
         ctx.fillStyle = colour;
-        ctx.fillText(text, chartArea.right + 6, below);
+        ctx.fillText(text, left, place);
       }
       ctx.restore();
     },
@@ -201,9 +203,11 @@
       ticks: { color: ink },
       grid: { color: grid },
     });
+    const top = Math.max(...plot.series.flatMap(({ points }) => points.map(({ y, high }) => Math.max(y ?? 0, high ?? 0))));
     const scales = { x: axis(plot.x_name), y: axis(plot.y_name) };
     if (bars) {
       scales.x.beginAtZero = true;
+      scales.x.suggestedMax = plot.kind === "bars" ? 1.02 * top : top;
       scales.y.grid.display = false;
       scales.y.ticks.autoSkip = false;
       scales.x.stacked = scales.y.stacked = plot.kind === "stack";
@@ -215,6 +219,7 @@
       scales.x.ticks.callback = (value) => (labels.get(value) ?? "").split("\n");
       scales.x.ticks.autoSkip = false;
       scales.y.beginAtZero = true;
+      scales.y.suggestedMax = 1.05 * top;
     }
     return {
       type: bars ? "bar" : "line",

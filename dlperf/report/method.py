@@ -26,7 +26,7 @@ _ALWAYS = (
         "efficiency = speedup / number of devices."
     ),
     say(
-        "Ratio = figure / figure of the framework under the line. In parentheses stands the 95 % interval "
+        "Ratio = figure / figure of the framework behind the slash. In parentheses stands the 95 % interval "
         "for the ratio of the geometric means (Welch, on logarithms): when it holds 1.00, these runs do not "
         "tell the two apart."
     ),

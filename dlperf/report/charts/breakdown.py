@@ -52,7 +52,7 @@ def chart(comparison: Comparison, *, title: str, palette: Palette) -> Chart | No
     axes.set_yticks(range(len(bars)), list(bars))
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(_SECONDS)
+    axes.set_xlabel(_SECONDS, loc="right")
     axes.set_title(f"Where the time goes: {title}", loc="left", pad=28)
     named = list(in_order({phase: 0.0 for seconds in bars.values() for phase in seconds}))
     handles = [Patch(color=_colour(phase), label=_words(phase)) for phase in named]

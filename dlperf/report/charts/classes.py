@@ -21,7 +21,7 @@ def throughput(comparison: Comparison, *, title: str, palette: Palette) -> Chart
     """Samples/s; None where the number of classes does not vary."""
     return line_chart(
         _lines(comparison, palette, _rate),
-        axis=Axis(name="samples/s over all devices, whiskers from smallest to largest run", written=rate),
+        axis=Axis(name="samples/s (whiskers: smallest, largest run)", written=rate),
         across=_across(comparison),
         name="classes-throughput",
         title=f"Throughput against classes: {title}",

@@ -45,7 +45,7 @@ def chart(comparison: Comparison, *, title: str, palette: Palette) -> Chart | No
     axes.set_yticks(middles, labels)
     axes.set_ylim(middles[-1] + height / 2, middles[0] - height / 2)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(_RATE)
+    axes.set_xlabel(_RATE, loc="right")
     axes.set_title(f"Throughput: {title}", loc="left", pad=28)
     handles = [Patch(color=palette.colour(arm), label=comparison.label(arm)) for arm in arms]
     columns = min(len(arms), 3)
