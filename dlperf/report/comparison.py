@@ -131,6 +131,13 @@ class Comparison:
 
     def label(self, arm: Arm) -> str:
         """The heading of a column: as short as tells it from the others."""
+        return self._labels[arm]
+
+    @cached_property
+    def _labels(self) -> dict[Arm, str]:
+        return {arm: self._label(arm) for arm in self.arms}
+
+    def _label(self, arm: Arm) -> str:
         title = f"{self.titles.get(arm.framework, arm.framework)} {arm.version}"
         twins = [
             other for other in self.arms if (other.framework, other.version) == (arm.framework, arm.version)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dlperf.report.columns import COLUMNS, NOT_KNOWN, Place
@@ -54,7 +55,7 @@ class Scene:
     view: View = field(default_factory=View)
     ceilings: Mapping[tuple[str, int], float] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def base(self) -> Arm:
         """The arm under every ratio."""
         return self.view.base_of(self.comparison)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlperf.report.charts import Chart, charts, published
 from dlperf.report.record import record_of
 from dlperf.report.render import ChartLink, html, markdown
 from dlperf.report.text import plain_text
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from dlperf.report.charts import Chart
     from dlperf.report.document import Document
     from dlperf.report.request import Request
 
@@ -53,9 +53,18 @@ def _markdown(document: Document, request: Request, path: Path) -> str:
     return markdown(document, charts=links, template=request.template, language=request.language)
 
 
+# More than any chart can show; without one the report need not wait for matplotlib.
+MOST_CASES = 240
+
+
 def _charts(document: Document) -> Iterator[tuple[str, Chart]]:
     """Every chart, with the slug of its section."""
-    for section in document.sections:
+    sections = [section for section in document.sections if len(section.comparison.cases) <= MOST_CASES]
+    if not sections and not document.published:
+        return
+    from dlperf.report.charts import charts, published  # noqa: PLC0415  half a second
+
+    for section in sections:
         for chart in charts(section.comparison, title=plain_text(section.title), arms=document.arms):
             yield section.slug, chart
     for report in document.published:
