@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from dlperf.report.method import method
 from dlperf.report.notes import comparison_notes, report_notes
 from dlperf.report.published import PublishedReport, published_report
 from dlperf.report.published_tables import PARALLELISMS
-from dlperf.report.referee import Flag, flags_table, referee
+from dlperf.report.referee import Flag, case_words, flags_table, referee
 from dlperf.report.tables import Scene, breakdown_table, inside_table, repeats_table, throughput_table
 from dlperf.report.text import joined, plain_text, say
 from dlperf.report.view import View, check_baseline
@@ -165,7 +166,7 @@ def _section(
         throughput=throughput_table(scene),
         flags=flags_table(
             (flag for figure in comparison.figures for flag in flags.get(case_key(figure), ())),
-            titles=comparison.titles,
+            name=partial(case_words, titles=comparison.titles),
         ),
         repeats=repeats_table(scene) if measured else None,
         inside=inside_table(scene) if measured else None,

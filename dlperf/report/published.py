@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
@@ -160,13 +161,26 @@ def _section(
                 caption=grid.caption,
                 throughput=throughput_table(grid),
                 dashes=dashes(grid, units=data.units),
-                flags=flags_table(_flags(grid.cases, flags), titles=titles),
+                flags=flags_table(_flags(grid.cases, flags), name=partial(_words, titles=titles)),
                 grid=grid,
             )
             for grid in sorted(group, key=_order)
         ),
         sources=tuple(source_link(data, path) for path in sources),
     )
+
+
+def _words(figure: CaseFigures, *, titles: Mapping[str, str]) -> Inline:
+    """Without the number of classes, which the source does not give for each framework's cases."""
+    case = figure.case
+    parts: list[Inline] = [
+        f"{titles.get(case.framework, case.framework)} {case.version}",
+        str(case.topology),
+        say("batch {batch}", batch=case.batch_size_per_device),
+    ]
+    if case.sample_ratio is not None:
+        parts.append(say("sample ratio {ratio}", ratio=f"{case.sample_ratio:g}"))
+    return joined(parts)
 
 
 def _order(grid: Grid) -> tuple[float, bool]:

@@ -85,9 +85,9 @@ def referee(figures: Iterable[CaseFigures]) -> tuple[Flag, ...]:
     )
 
 
-def flags_table(flags: Iterable[Flag], *, titles: Mapping[str, str]) -> Table | None:
-    """The flags of a table, for under it; None where there is none."""
-    rows = tuple((flag.law, _words(flag.subject, titles), flag.expected, flag.actual) for flag in flags)
+def flags_table(flags: Iterable[Flag], *, name: Callable[[CaseFigures], Inline]) -> Table | None:
+    """The flags of a table, for under it, each case under its name; None where there is none."""
+    rows = tuple((flag.law, name(flag.subject), flag.expected, flag.actual) for flag in flags)
     columns = (
         Column(heading=say("law")),
         Column(heading=say("case")),
@@ -98,7 +98,8 @@ def flags_table(flags: Iterable[Flag], *, titles: Mapping[str, str]) -> Table | 
     return Table(caption=caption, columns=columns, rows=rows) if rows else None
 
 
-def _words(figure: CaseFigures, titles: Mapping[str, str]) -> Inline:
+def case_words(figure: CaseFigures, *, titles: Mapping[str, str]) -> Inline:
+    """A case as people name it, in the order of a table's columns."""
     case = figure.case
     parts: list[Inline] = [
         f"{titles.get(case.framework, case.framework)} {case.version}",

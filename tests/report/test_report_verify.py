@@ -13,6 +13,7 @@ from run_folders import make_case, store_good_runs
 from dlperf.cli import main
 from dlperf.errors import UserError
 from dlperf.report.verify import verify
+from dlperf.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,14 +25,22 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["report", *map(str, arguments)])
 
 
-@pytest.fixture(params=["md", "html"])
-def report(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    sweep = tmp_path / "results" / "y1"
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("original")
+    sweep = folder / "results" / "y1"
     store_good_runs(sweep, make_case(), [10.0, 10.4, 10.2])
     store_good_runs(sweep, make_case(**ONEFLOW), [5.0, 5.2])
-    out = tmp_path / "out" / f"report.{request.param}"
-    assert 0 == run(sweep, "--out", out, "--columns", "samples_per_sec,ratio,memory").exit_code
-    return out
+    for form in ("md", "html"):
+        out = folder / "out" / f"report.{form}"
+        assert 0 == run(sweep, "--out", out, "--columns", "samples_per_sec,ratio,memory").exit_code
+    return folder
+
+
+@pytest.fixture(params=["md", "html"])
+def report(request: pytest.FixtureRequest, original: Path, tmp_path: Path) -> Path:
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "out" / f"report.{request.param}"
 
 
 def log_of(report: Path, run: str = "r1") -> Path:
@@ -131,10 +140,12 @@ def test_a_file_that_says_nothing_of_its_source_cannot_be_verified(tmp_path: Pat
         verify(tmp_path / "none.md")
 
 
-def test_published_figures_are_verified_against_their_data(tmp_path: Path) -> None:
-    run("published:insightface_v100_2021", "--out", tmp_path / "report.md")
-    page = tmp_path / "report.md"
+@pytest.mark.parametrize("name", ["report.md", "report.html"])
+def test_the_committed_report_of_published_figures_is_what_its_data_say(tmp_path: Path, name: str) -> None:
+    page = tmp_path / name
+    shutil.copy(shipped_folder("reports") / "insightface_v100_2021" / name, page)
     assert () == verify(page).differences
-    page.write_text(page.read_text().replace(" 650.80 |", " 650.81 |", 1))
+    page.write_text(page.read_text().replace("650.80", "650.81", 1))
     (found,) = verify(page).differences
-    assert ("'650.81'", "'650.80'") == (found.report, found.logs)
+    assert "650.81" in found.report
+    assert "650.80" in found.logs
