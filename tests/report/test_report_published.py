@@ -172,7 +172,7 @@ def test_one_changed_digit_is_noticed(committed: str, was: str, becomes: str) ->
 def test_the_committed_pages_and_their_charts_are_what_the_data_give_today(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`dlperf report published:insightface_v100_2021 --out reports/insightface_v100_2021/report.md`, .html."""
+    """`dlperf report published:NAME --out reports/NAME/report.md` makes them, and .html in place of .md."""
     document = build_report(Request(paths=(published(),)))
     drawn = list(writing._charts(document))
     monkeypatch.setattr(writing, "_charts", lambda _: iter(drawn))  # once for both forms
