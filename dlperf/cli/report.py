@@ -11,6 +11,7 @@ from dlperf.errors import UserError
 
 if TYPE_CHECKING:
     from dlperf.report.document import Document
+    from dlperf.report.language import Language
     from dlperf.report.request import Request
 
 EXIT_DIFFERENT = 1
@@ -108,13 +109,15 @@ def command(ctx: click.Context, /, *, verified: Path | None, **arguments: Any) -
 
 
 def _verify(path: Path) -> int:
+    from dlperf.report.text import plain_text, plural
     from dlperf.report.verify import verify
 
     found = verify(path)
     for difference in found.differences:
         click.echo(f"{path}: {difference}")
-    compared = f"{found.tables} tables with {found.cells} cells made again from {found.runs} runs"
-    click.echo(f"{path}: {compared}: {len(found.differences) or 'no'} differences")
+    made = f"{found.tables} tables with {found.cells} cells made again from"
+    runs, differences = plural(found.runs, "run"), plural(len(found.differences), "difference")
+    click.echo(f"{path}: {made} {plain_text(runs)}: {plain_text(differences)}")
     return EXIT_DIFFERENT if found.differences else 0
 
 
@@ -129,7 +132,7 @@ def _report(
     group_by: tuple[str, ...],
     price: float | None,
     template: Path | None,
-    language: str,
+    language: Language,
     certificates: tuple[Path, ...],
     strict: bool,
 ) -> int:
@@ -156,6 +159,9 @@ def _report(
         _write_data(report, request, out, form)
     else:
         _write_text(report, request, out)
+    for path in (data, out):
+        if path is not None:
+            click.echo(str(path), err=out is None)  # standard output holds the report then
     return EXIT_SOME_MISSING if report.skipped else 0
 
 
@@ -180,7 +186,6 @@ def _write_data(report: Document, request: Request, out: Path | None, form: str)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, content)
-    click.echo(str(out))
 
 
 def _write_text(report: Document, request: Request, out: Path | None) -> None:
@@ -189,7 +194,6 @@ def _write_text(report: Document, request: Request, out: Path | None) -> None:
 
     if out is not None:
         write_report(report, request, out)
-        click.echo(str(out))
     elif request.form == "html":
         click.echo(with_charts(report, request), nl=False)
     else:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from dlperf.report.distinctions import distinctions
 from dlperf.report.text import say
 from dlperf.results.rows import canonical
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dlperf.plan.case import Case
-    from dlperf.report.text import Inline, Text
+    from dlperf.report.text import Text
     from dlperf.results.figures import CaseFigures
 
 # What a row of a table is made of, in the order of its columns.
@@ -222,47 +223,10 @@ def _group_key(figure: CaseFigures) -> tuple[str, ...]:
 def _apart(group: _Group, family: Iterable[_Group]) -> tuple[Text, ...]:
     """What sets a group apart from the others of its experiment and parallelism, its own value of it."""
     others = [other for other in family if other is not group]
-    mine = _distinctions(group.first)
+    mine = distinctions(group.first)
     differing = {
         name: value
         for name, value in mine.items()
-        if any(_distinctions(other.first)[name] != value for other in others)
+        if any(distinctions(other.first)[name] != value for other in others)
     }
     return tuple(say("{what}: {value}", what=name, value=value) for name, value in differing.items())
-
-
-def _distinctions(figure: CaseFigures) -> dict[Text, Inline]:
-    """What can keep two cases out of one table, in words."""
-    case = figure.case
-    return {
-        say("threads a device"): str(case.threads_per_device),
-        say("hardware"): figure.hardware,
-        say("device"): case.device,
-        say("iterations"): say(
-            "{warmup} warm-up, {measured} measured",
-            warmup=case.measure.warmup_iterations,
-            measured=case.measure.measured_iterations,
-        ),
-        say("seed"): str(case.seed),
-        say("workload"): canonical_workload(case),
-        say("sweep"): figure.sweep.name,
-    }
-
-
-def canonical_workload(case: Case) -> Text:
-    """The workload's own content, short: two experiment files of one name can differ."""
-    work = case.workload
-    loss = work.loss
-    return say(
-        "{network}, head {head}, embedding {embedding}, {loss}, learning rate {rate}, weight decay {decay} "
-        "({kind}), {dataset} ({data})",
-        network=work.network,
-        head=work.head,
-        embedding=work.embedding_size,
-        loss=f"{loss.kind} s={loss.scale:g} m1={loss.m1:g} m2={loss.m2:g} m3={loss.m3:g}",
-        rate=f"{work.schedule.learning_rate:g}",
-        decay=f"{work.optimizer.weight_decay:g}",
-        kind=work.optimizer.decay,
-        dataset=work.dataset,
-        data=work.data,
-    )

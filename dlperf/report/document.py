@@ -13,16 +13,18 @@ from dlperf import __version__
 from dlperf.report.alignment import Proof, alignment_line, proofs
 from dlperf.report.beside import beside_table
 from dlperf.report.columns import ceilings
-from dlperf.report.comparison import Arm, Comparison, canonical_workload, comparisons
+from dlperf.report.comparison import Arm, Comparison, comparisons
+from dlperf.report.distinctions import canonical_workload
 from dlperf.report.environment import EnvironmentTable, environment_tables
 from dlperf.report.evidence import CaseKey, Evidence, case_key
 from dlperf.report.findings import findings
+from dlperf.report.flags import case_words, flags_table
 from dlperf.report.gaps import gaps_table
 from dlperf.report.method import method
 from dlperf.report.notes import comparison_notes, report_notes
 from dlperf.report.published import PublishedReport, published_report
 from dlperf.report.published_tables import PARALLELISMS
-from dlperf.report.referee import Flag, case_words, flags_table, referee
+from dlperf.report.referee import Flag, referee
 from dlperf.report.tables import Scene, breakdown_table, inside_table, repeats_table, throughput_table
 from dlperf.report.text import joined, plain_text, say
 from dlperf.report.view import View, check_baseline

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import json
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from dlperf.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+Language = Literal["en", "zh"]
+
 ENGLISH: Final = "en"
-LANGUAGES: Final = {ENGLISH: "en", "zh": "zh-Hans"}  # name -> BCP 47 tag for HTML
+LANGUAGES: Final[Mapping[Language, str]] = {ENGLISH: "en", "zh": "zh-Hans"}  # BCP 47 tags for HTML
 
 
-def messages(language: str) -> Mapping[str, str]:
-    """Translation by English message; empty for English. `language` is one of `LANGUAGES`."""
+def messages(language: Language) -> Mapping[str, str]:
+    """Translation by English message; empty for English."""
     if language == ENGLISH:
         return MappingProxyType({})
     path = shipped_folder("templates") / f"{language}.json"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 
 from dlperf.model import Model
+from dlperf.report.flags import flags_table
 from dlperf.report.published_annex import (
     facts_table,
     limits_table,
@@ -26,7 +27,7 @@ from dlperf.report.published_tables import (
     grids,
     throughput_table,
 )
-from dlperf.report.referee import flags_table, referee
+from dlperf.report.referee import referee
 from dlperf.report.text import Column, Link, Table, joined, say
 from dlperf.shipped import shipped_folder
 

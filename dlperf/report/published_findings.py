@@ -13,6 +13,7 @@ from dlperf.report.published_tables import (
     PARALLELISMS,
     Grid,
     ratio,
+    sampled_parallelism,
     topology_key,
     topology_name,
 )
@@ -202,12 +203,6 @@ def ratios_table(grids: Sequence[Grid], labels: Mapping[str, str]) -> Table | No
         "each framework's own)"
     )
     return Table(caption=caption, columns=columns, rows=body) if body else None
-
-
-def sampled_parallelism(parallelism: str, sample_ratio: float | None) -> Inline:
-    """Such as `Partial FC 0.1`."""
-    words = PARALLELISMS[parallelism]
-    return words if sample_ratio is None else joined((words, f"{sample_ratio:g}"), " ")
 
 
 def _limits(data: PublishedData, labels: Mapping[str, str]) -> Iterator[Text]:

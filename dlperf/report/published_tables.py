@@ -71,6 +71,12 @@ class Grid:
         return f"batch_size_per_device = {size}{ratio}"
 
 
+def sampled_parallelism(parallelism: str, sample_ratio: float | None) -> Inline:
+    """Such as `Partial FC 0.1`."""
+    words = PARALLELISMS[parallelism]
+    return words if sample_ratio is None else joined((words, f"{sample_ratio:g}"), " ")
+
+
 def topology_key(case: PublishedCase) -> tuple[int, int, int]:
     """By the number of devices."""
     return (case.nodes * case.gpus_per_node, case.nodes, case.gpus_per_node)

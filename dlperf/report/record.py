@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from dlperf.errors import UserError
 from dlperf.model import Model
+from dlperf.report.language import Language
 from dlperf.report.request import Form, Request
 from dlperf.report.view import View
 from dlperf.results.published import PREFIX
@@ -28,7 +29,7 @@ class Record(Model):
 
     schema_version: Literal[1] = 1
     form: Form
-    language: str
+    language: Language
     results: tuple[str, ...]
     certificates: tuple[str, ...] = ()
     template: str | None = None

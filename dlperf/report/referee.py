@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dlperf.report.columns import ceilings
 from dlperf.report.numbers import factor, giga, mebibytes, rate
-from dlperf.report.text import Column, Table, Text, joined, say
+from dlperf.report.text import Text, say
 from dlperf.results.statistics import ratio_interval
 
 if TYPE_CHECKING:
@@ -83,34 +83,6 @@ def referee(figures: Iterable[CaseFigures]) -> tuple[Flag, ...]:
         for law in LAWS
         for subject, expected, actual in law.breaches(measured)
     )
-
-
-def flags_table(flags: Iterable[Flag], *, name: Callable[[CaseFigures], Inline]) -> Table | None:
-    """The flags of a table, for under it, each case under its name; None where there is none."""
-    rows = tuple((flag.law, name(flag.subject), flag.expected, flag.actual) for flag in flags)
-    columns = (
-        Column(heading=say("law")),
-        Column(heading=say("case")),
-        Column(heading=say("expected")),
-        Column(heading=say("actual"), numbers=True),
-    )
-    caption = say("The referee, which changes no figure")
-    return Table(caption=caption, columns=columns, rows=rows) if rows else None
-
-
-def case_words(figure: CaseFigures, *, titles: Mapping[str, str]) -> Inline:
-    """A case as people name it, in the order of a table's columns."""
-    case = figure.case
-    parts: list[Inline] = [
-        f"{titles.get(case.framework, case.framework)} {case.version}",
-        str(case.topology),
-        say("batch {batch}", batch=case.batch_size_per_device),
-        say("{count} classes", count=case.num_classes),
-        case.precision,
-    ]
-    if case.sample_ratio is not None:
-        parts.append(say("sample ratio {ratio}", ratio=f"{case.sample_ratio:g}"))
-    return joined(parts)
 
 
 def _groups(measured: Iterable[Measured], *names: str) -> Iterator[list[Measured]]:

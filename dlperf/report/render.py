@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from dlperf.report.charts import Chart
     from dlperf.report.document import Document
+    from dlperf.report.language import Language
     from dlperf.report.text import Writer
 
 TEMPLATES: Final = {"md": "report.md.j2", "html": "report.html.j2"}
@@ -47,7 +48,7 @@ def markdown(
     *,
     charts: Mapping[str, Sequence[ChartLink]],
     template: Path | None = None,
-    language: str = ENGLISH,
+    language: Language = ENGLISH,
 ) -> str:
     """The report as GitHub's Markdown.
 
@@ -55,7 +56,7 @@ def markdown(
         document: what it says.
         charts: by the slug of a section.
         template: a jinja2 file in place of the shipped one; it is trusted, the results are not.
-        language: one of `LANGUAGES`.
+        language: of the sentences that are ours.
 
     Raises:
         UserError: the template cannot be read or does not work.
@@ -80,7 +81,7 @@ def html(
     *,
     charts: Mapping[str, Sequence[Chart]],
     template: Path | None = None,
-    language: str = ENGLISH,
+    language: Language = ENGLISH,
 ) -> str:
     """The report as one HTML file that asks the network for nothing; arguments and errors as `markdown`."""
     write = html_form.html_writer(messages(language))

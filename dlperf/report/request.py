@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dlperf.report.document import Document
+    from dlperf.report.language import Language
 
 Form = Literal["md", "html"]
 
@@ -24,7 +25,7 @@ class Request:
     Args:
         paths: results folders, folders of sweeps, or `published:NAME`.
         form: Markdown or HTML.
-        language: one of `dlperf.report.language.LANGUAGES`.
+        language: of the sentences that are ours.
         certificates: of `dlperf align`; without any, align*.json in the results' folders.
         template: a jinja2 file in place of the shipped one; it is trusted, the results are not.
         view: columns, baseline, groups and price.
@@ -32,7 +33,7 @@ class Request:
 
     paths: tuple[Path, ...]
     form: Form = "md"
-    language: str = ENGLISH
+    language: Language = ENGLISH
     certificates: tuple[Path, ...] = ()
     template: Path | None = None
     view: View = field(default_factory=View)

@@ -94,7 +94,7 @@ def _columns(table: PageTable | None) -> str:
 def _rows(said: PageTable, found: PageTable) -> Iterator[Difference]:
     columns = said.rows[0]
     for mine, other in _matched(said.rows[1:], found.rows[1:]):
-        if mine is None or other is None:
+        if mine is None or other is None or not len(columns) == len(mine) == len(other):
             place = f"{said.heading}, a row"
             yield Difference(place=place, report=_row(mine), logs=_row(other))
             continue

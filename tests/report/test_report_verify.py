@@ -53,7 +53,7 @@ def test_what_did_not_change_is_the_same(report: Path) -> None:
     assert found.tables > 4
     done = run("--verify", report)
     assert 0 == done.exit_code
-    assert done.stdout.endswith("made again from 5 runs: no differences\n")
+    assert done.stdout.endswith("made again from 5 runs: 0 differences\n")
 
 
 def test_a_changed_time_in_a_log_changes_the_cells_made_from_it(report: Path) -> None:
@@ -85,6 +85,15 @@ def test_a_changed_cell_of_the_report_is_named_with_both_values(report: Path) ->
     done = run("--verify", report)
     assert 1 == done.exit_code
     assert "column MXNet 1.9.1 samples/s: the report says '19.20', the logs give '10.20'" in done.stdout
+
+
+def test_a_row_with_a_cell_too_many_is_named_and_ends_nothing(tmp_path: Path, original: Path) -> None:
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
+    page = tmp_path / "out" / "report.md"
+    page.write_text(re.sub(r"(\| *1 \| *1 \| *8 \|)", r"\1 9 |", page.read_text(), count=1))
+    (found,) = verify(page).differences
+    assert "a row 1 | 1 | 8 | 9 | " in found.report
+    assert "a row 1 | 1 | 8 | 10.20 | " in found.logs
 
 
 def test_a_changed_sentence_is_named(report: Path) -> None:
