@@ -8,7 +8,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def shipped_root() -> Path:
-    """The folder that holds `frameworks/`, `experiments/`, `sweeps/` and `templates/`."""
+    """The folder that holds `frameworks/`, `experiments/`, `sweeps/`, `clusters/` and `templates/`."""
     installed = _PACKAGE / "_shipped"
     return installed if installed.is_dir() else _PACKAGE.parent
 

@@ -20,7 +20,7 @@ settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("full")
 
 # Their tests start many processes each.
-SLOW_FOLDERS = ("environments", "running", "supervisor")
+SLOW_FOLDERS = ("environments", "lab", "running", "supervisor")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,8 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def engine_python() -> Callable[[str], Path]:
     """The interpreter of a framework's environment by name, such as `engine_python("mxnet")`.
 
-    The default version for the CPU, made with uv on first use. DLPERF_TEST_PYTHON_MXNET (_ONEFLOW, _PYTORCH)
-    names a ready interpreter instead, for work on the programs themselves.
+    The default version, for one and several devices of the CPU, made with uv on first use.
+    DLPERF_TEST_PYTHON_MXNET (_ONEFLOW, _PYTORCH) names a ready interpreter instead, for work on the programs.
     """
 
     @cache
@@ -48,6 +48,6 @@ def engine_python() -> Callable[[str], Path]:
         from dlperf.environments import ensure  # noqa: PLC0415
 
         adapter = load_adapters()[name]
-        return ensure(adapter.environment(adapter.versions[0], "cpu")).python
+        return ensure(adapter.environment(adapter.versions[0], "cpu", parallel=True)).python
 
     return python_of

@@ -12,7 +12,8 @@ from dlperf.environments import ensure
 from dlperf.errors import EnvironmentUnavailable
 
 for adapter in load_adapters().values():
-    try:
-        ensure(adapter.environment(adapter.versions[0], "cpu"))
-    except EnvironmentUnavailable as error:
-        sys.stderr.write(f"{error}\n")
+    for parallel in (False, True):  # for most frameworks they are the same
+        try:
+            ensure(adapter.environment(adapter.versions[0], "cpu", parallel=parallel))
+        except EnvironmentUnavailable as error:
+            sys.stderr.write(f"{error}\n")

@@ -19,12 +19,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceEdit:
+    """A correction of a source: in `file`, `after` in place of `before`, which stands there once."""
+
+    file: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceBuild:
     """A package that has no wheel: compiled once beside the requirements, its wheel kept and used again.
 
     Attributes:
         requirement: exact, such as `horovod==0.28.1`.
         tools: exact requirements that are there while it is built, and not in the environment.
+        edits: corrections of the source.
         settings: environment variables of the build; `{site_packages}` stands for the folder of that name.
             No other variable of the user's that begins as the package's name does reaches the build.
         programs: what must be on PATH -> how a person gets it, such as `apt install g++`.
@@ -32,6 +42,7 @@ class SourceBuild:
 
     requirement: str
     tools: tuple[str, ...]
+    edits: tuple[SourceEdit, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
     programs: dict[str, str] = field(default_factory=dict)
 

@@ -1,10 +1,12 @@
-"""MXNet: hybridized Gluon on one device, in fp32. docs/engines/mxnet.md says what a user should know."""
+"""MXNet: hybridized Gluon, Horovod between processes. docs/engines/mxnet.md has what a user should know."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from dlperf.adapters.base import EnvironmentSpec, RankCommand, SourceBuild
+from pydantic import Field
+
+from dlperf.adapters.base import EnvironmentSpec, RankCommand, SourceBuild, SourceEdit
 from dlperf.adapters.common import rank_environment, train_argv
 from dlperf.model import Model
 
@@ -60,6 +62,14 @@ _HOROVOD_SETTINGS = {
     "HOROVOD_WITH_GLOO": "1",
     "HOROVOD_WITHOUT_MPI": "1",
 }
+# Horovod opens Gloo's connections of a set of processes at the address that the host's name stands for, often
+# 127.0.0.1, and forgets the interface that it was told (HOROVOD_GLOO_IFACE).
+_HOROVOD_EDIT = SourceEdit(
+    file="horovod/common/gloo/gloo_context.cc",
+    before="                                          const std::vector<int>& registered_ranks) {\n",
+    after="                                          const std::vector<int>& registered_ranks) {\n"
+    "  gloo_iface_ = global_context.gloo_iface_;\n",
+)
 _HOROVOD_CUDA_SETTINGS = {
     "HOROVOD_GPU_OPERATIONS": "NCCL",
     "HOROVOD_NCCL_LINK": "SHARED",  # the library that MXNet has loaded already
@@ -98,9 +108,20 @@ _CPU_REFUSALS = {
 
 
 class MXNetOptions(Model):
-    """How PReLU multiplies by the slope; left out, by a convolution on CPU and by a product on CUDA."""
+    """What a sweep may set under `options: {mxnet: ...}`."""
 
-    prelu: Literal["convolution", "broadcast"] | None = None
+    prelu: Literal["convolution", "broadcast"] | None = Field(
+        default=None,
+        description="How PReLU multiplies by the slope; left out, a convolution on cpu, a product on cuda.",
+    )
+    processes: Literal["per_device", "one"] | None = Field(
+        default=None,
+        description="One process a device, joined by Horovod, or one for all devices of the node, as in "
+        "InsightFace's train.py and train_parall.py; left out, per_device.",
+    )
+    loss_scale: Annotated[float, Field(gt=0)] | Literal["dynamic"] | None = Field(
+        default=None, description="With fp16: MXNet's dynamic loss scale, or one number; left out, dynamic."
+    )
 
 
 class MXNetAdapter:
@@ -145,18 +166,24 @@ class MXNetAdapter:
         """The reason why this case cannot run; None if it can."""
         if case.device == "cpu" and case.precision in _CPU_REFUSALS:
             return f"MXNet trains fp32 alone on CPU: {_CPU_REFUSALS[case.precision]}"
-        if case.precision != "fp32":
-            return f"{case.precision} training in MXNet is not built yet"
-        if case.parallelism != "data":
-            return f"parallelism {case.parallelism} in MXNet is not built yet"
-        if case.topology.world_size > 1:
-            return "more than one device in MXNet is not built yet"
+        if case.precision == "bf16":
+            return "MXNet 1.x has no bfloat16 kernels for CUDA, only oneDNN's for the CPU"
+        if _one_process(case) and case.topology.nodes > 1:
+            return "one process drives the devices of one node alone; leave out the option processes: one"
         return None
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
-        """One command a rank, in the order of `launch.places`."""
+        """One command a rank, in the order of `launch.places`, or one that drives them all."""
         argv = train_argv(launch, self.name)
+        if _one_process(launch.case):
+            devices = len(launch.places)
+            environment = {**_environment(launch, launch.places[0]), "DLPERF_DEVICES": str(devices)}
+            return (RankCommand(argv=argv, env=environment, devices=devices),)
         return tuple(RankCommand(argv=argv, env=_environment(launch, place)) for place in launch.places)
+
+
+def _one_process(case: Case) -> bool:
+    return case.options.get("processes") == "one"
 
 
 def _horovod(device: DeviceKind) -> SourceBuild:
@@ -164,6 +191,7 @@ def _horovod(device: DeviceKind) -> SourceBuild:
     return SourceBuild(
         requirement=_HOROVOD,
         tools=_HOROVOD_TOOLS,
+        edits=(_HOROVOD_EDIT,),
         settings={**_HOROVOD_SETTINGS, **(_HOROVOD_CUDA_SETTINGS if cuda else {})},
         programs={**_COMPILERS, **(_CUDA_COMPILERS if cuda else {})},
     )

@@ -1,4 +1,4 @@
-"""OneFlow: one nn.Graph on one device, in fp32. docs/engines/oneflow.md says what a user should know."""
+"""OneFlow: one nn.Graph over all devices. docs/engines/oneflow.md says what a user should know."""
 
 from __future__ import annotations
 
@@ -50,6 +50,10 @@ _CPU_REFUSALS = {
 }
 
 
+# As frameworks/common/case.py has it; OneFlow's own is two hours.
+_COLLECTIVE_SECONDS = 120
+
+
 class OneFlowOptions(Model):
     """What a sweep may set under `options: {oneflow: ...}`."""
 
@@ -96,12 +100,14 @@ class OneFlowAdapter:
         """The reason why this case cannot run; None if it can."""
         if case.device == "cpu" and case.precision in _CPU_REFUSALS:
             return f"OneFlow trains fp32 alone on CPU: {_CPU_REFUSALS[case.precision]}"
-        if case.precision != "fp32":
-            return f"{case.precision} training in OneFlow is not built yet"
-        if case.parallelism != "data":
-            return f"parallelism {case.parallelism} in OneFlow is not built yet"
-        if case.topology.world_size > 1:
-            return "more than one device in OneFlow is not built yet"
+        if case.version == "0.8.0" and case.precision == "bf16":
+            return "OneFlow 0.8.0 has mixed precision in fp16 alone; bf16 came with 0.9.0"
+        uneven = case.num_classes % case.topology.world_size != 0
+        if case.device == "cuda" and case.parallelism == "partial_fc" and uneven:
+            return (
+                "OneFlow's sampler of Partial FC maps labels wrongly where devices hold different numbers of "
+                f"classes; take a num_classes that {case.topology.world_size} divides"
+            )
         return None
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
@@ -114,10 +120,24 @@ def _environment(launch: Launch, place: Place) -> dict[str, str]:
     options = OneFlowOptions.model_validate(launch.case.options)
     return {
         **rank_environment(launch, place),
+        **(_meeting(launch, place) if launch.case.topology.world_size > 1 else {}),
         "DLPERF_ONEFLOW_OPENBLAS_CORE": options.openblas_core,  # frameworks/oneflow/blas.py
         "ONEFLOW_EP_CUDA_ENABLE_TF32_EXECUTION": "1" if options.tf32 else "0",
         "GLOG_logtostderr": "1",  # else OneFlow makes a folder `log` where it runs
         "GLOG_minloglevel": "2",  # errors
+    }
+
+
+def _meeting(launch: Launch, place: Place) -> dict[str, str]:
+    """How OneFlow finds the other ranks, when it is imported, and how long it waits for one."""
+    return {
+        "MASTER_ADDR": place.master_address,
+        "MASTER_PORT": str(place.master_port),
+        "WORLD_SIZE": str(launch.case.topology.world_size),
+        "RANK": str(place.rank),
+        "LOCAL_RANK": str(place.local_rank),
+        "ONEFLOW_TIMEOUT_SECONDS": str(_COLLECTIVE_SECONDS),
+        **({"NCCL_SOCKET_IFNAME": place.interface} if place.interface else {}),
     }
 
 

@@ -11,7 +11,7 @@ from dlperf.adapters.common import rank_environment, train_argv
 from dlperf.model import Model
 
 if TYPE_CHECKING:
-    from dlperf.adapters.base import Launch
+    from dlperf.adapters.base import Launch, Place
     from dlperf.plan.case import Case, DeviceKind
 
 _VERSIONS = ("2.13.0",)
@@ -22,10 +22,15 @@ class PyTorchOptions(Model):
     """What a sweep may set under `options: {pytorch: ...}`; what is left out follows the device."""
 
     channels_last: bool | None = Field(
-        default=None, description="Keep images and maps in NHWC order. On for cpu, off for cuda, if left out."
+        default=None,
+        description="Keep images and maps in NHWC order. If left out, off for cuda in fp32, else on.",
     )
     compile: bool | None = Field(
         default=None, description="Run under torch.compile. Off for cpu, on for cuda, if left out."
+    )
+    cuda_graphs: bool | None = Field(
+        default=None,
+        description="With compile on cuda: replay a step's kernels as CUDA graphs. Off if left out.",
     )
     tf32: bool = Field(
         default=False, description="Let CUDA compute float32 products in TF32; off, fp32 means fp32."
@@ -65,14 +70,8 @@ class PyTorchAdapter:
         )
 
     def unsupported(self, case: Case) -> str | None:
-        """What the program in frameworks/pytorch does not do, or the engine refuses."""
-        if case.topology.world_size > 1:
-            return "more than one device is not built yet for pytorch"
-        if case.precision != "fp32":
-            return f"precision {case.precision} is not built yet for pytorch"
-        if case.parallelism != "data":
-            return f"parallelism {case.parallelism} is not built yet for pytorch"
-        if case.batch_size_per_device == 1:
+        """What the engine refuses."""
+        if case.batch_size_per_device == 1 and case.workload.batch_norm == "batch":
             return (
                 "PyTorch's BatchNorm refuses to train on one value a channel: the embedding of a batch of 1"
             )
@@ -81,7 +80,24 @@ class PyTorchAdapter:
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
         """One process a place."""
         argv = train_argv(launch, self.name)
-        return tuple(RankCommand(argv=argv, env=rank_environment(launch, place)) for place in launch.places)
+        return tuple(
+            RankCommand(argv=argv, env={**rank_environment(launch, place), **_communication(launch, place)})
+            for place in launch.places
+        )
+
+
+def _communication(launch: Launch, place: Place) -> dict[str, str]:
+    """The interface that the ranks speak over; the time limits stand in the program.
+
+    Left alone gloo takes the one that the host's name resolves to, which may be none.
+    """
+    topology = launch.case.topology
+    if topology.world_size == 1:
+        return {}
+    interface = place.interface or ("lo" if topology.nodes == 1 else None)
+    if launch.case.device == "cpu":
+        return {"GLOO_SOCKET_IFNAME": interface} if interface else {}
+    return {"NCCL_SOCKET_IFNAME": place.interface} if place.interface else {}
 
 
 ADAPTER = PyTorchAdapter()

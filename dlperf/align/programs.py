@@ -20,7 +20,7 @@ from dlperf.running.launch_file import LEASE_SECONDS, launch_file
 from dlperf.running.places import free_port, local_places
 from dlperf.running.run_folder import CASE_NAME, LAUNCH_NAME, OUTCOME_NAME, empty_folder
 from dlperf.running.supervised import SupervisedRun
-from dlperf.running.transports.local import LocalTransport
+from dlperf.running.transports.local import supervised_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,8 +117,8 @@ def run_program(
     write_atomically(folder / CASE_NAME, (case.model_dump_json(indent=1) + "\n").encode())
     _write_launch(contestant, case, folder, inputs=inputs, time_limit_seconds=time_limit_seconds)
     with interrupts.held():
-        connection = LocalTransport().open(folder, node_rank=0)
-        with SupervisedRun(connection, lease_seconds=LEASE_SECONDS) as run:
+        connection = supervised_here(folder, launch=LAUNCH_NAME)
+        with SupervisedRun([connection], lease_seconds=LEASE_SECONDS) as run:
             interrupts.attach(run)
             for _ in run.events():
                 pass

@@ -18,12 +18,14 @@ METHODS = ("dlperf", "dlperf-2021")
 
 _EPILOG = """\b
 Examples:
-  dlperf import logs/1n8g/r100_b64_fp32_1.log --set version=0.3.4 --set experiment=r100_emore --set
-  parallelism=data dlperf import logs/ runs.tar.gz --map which.yaml dlperf import logs/ --map which.yaml
-  --method dlperf-2021
+  dlperf import logs/ --set version=0.3.4 --set experiment=r100_emore --set parallelism=data
+  dlperf import logs/ runs.tar.gz --map which.yaml
+  dlperf import logs/ --map which.yaml --method dlperf-2021
 
 The folders <N>n<G>g/<network>_b<batch>_<precision>_<run>.log of 2021 tell topology, batch size, precision and
-repeat; a log's own text may tell more. What nobody tells is asked for. A mapping file holds patterns of
+repeat; a log's own text may tell more. What nobody tells is asked for. Keys of --set and of a mapping file:
+framework, version, experiment, parallelism, sample_ratio, topology, device, batch_size_per_device, precision,
+num_classes, threads_per_device, repeat, warmup_iterations, network, dataset. A mapping file holds patterns of
 names:
 
 \b
@@ -34,8 +36,7 @@ Methods: dlperf divides samples by seconds over all records behind the warm-up; 
 of the 2021 comparison. Each has its own folder, so that no case mixes them.
 
 Importing the same file again changes nothing. Exit code 2: nothing could be imported; 3: some files could
-not, and
-are named on standard error."""
+not, and are named on standard error."""
 
 
 @click.command(epilog=_EPILOG)
@@ -90,6 +91,8 @@ def command(
             else:
                 good += 1
                 click.echo(_line(outcome))
+                for warning in outcome.warnings:
+                    click.echo(f"dlperf: {outcome.source}: {warning}", err=True)
     for question, names in questions.items():
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         click.echo(f"dlperf: {names[0]}{more}: {question}", err=True)

@@ -23,7 +23,7 @@ EXIT_SOME_UNUSABLE = 3
 _EPILOG = """\b
 Examples:
   dlperf parse train.log
-  dlperf parse train.log.gz --format json
+  dlperf parse train.log.gz --json
   dlperf parse 1n8g/*.log --format csv -o records.csv
   dlperf parse runs.tar.zst --dialect oneflow_face --unrecognised
   kubectl logs trainer-0 | dlperf parse -
@@ -43,6 +43,7 @@ Exit code 2: nothing usable; 3: some files were no logs and are named on standar
 @click.option(
     "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
 )
+@click.option("--json", "form", flag_value="json", help="The same as --format json.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write here, not to stdout."
 )
@@ -124,8 +125,7 @@ def _parse_one(
             reader.require_records()
     except UserError as error:
         problem = error
-    if problem is None or reader.records or unrecognised:
-        writer.end(failure=reader.failure)
+    writer.end(failure=reader.failure)
     for warning in log.warnings:
         click.echo(f"dlperf: {log.name}: {warning}", err=True)
     if problem is not None:

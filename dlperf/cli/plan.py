@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dlperf.cli.selection import plan_of, sweep_options
+from dlperf.cli.selection import cluster_of, default_folder, plan_of, sweep_options
 
 if TYPE_CHECKING:
+    from dlperf.plan.cluster import Cluster
     from dlperf.plan.plan import Plan
 
 _EPILOG = """\b
@@ -18,6 +19,7 @@ Examples:
   dlperf plan r100_emore --only framework=mxnet -k 'parallelism==partial_fc and nodes==1'
   dlperf plan quickstart -P batch_size_per_device=4,8 -S measure.repeats=5 --order
   dlperf plan quickstart --commands
+  dlperf plan quickstart --detect 2%
 
 SWEEP is a path, or the name of a file in ./sweeps or of a sweep that ships with dlperf."""
 
@@ -29,6 +31,7 @@ SWEEP is a path, or the name of a file in ./sweeps or of a sweep that ships with
 )
 @click.option("--order", is_flag=True, help="List the runs in the order in which they are made.")
 @click.option("--commands", is_flag=True, help="Print the command line and environment of every process.")
+@click.option("--detect", metavar="PERCENT", help="Say how many runs it takes to find a change of this size.")
 @click.option(
     "--results",
     type=click.Path(path_type=Path),
@@ -42,29 +45,44 @@ def command(
     exclude: tuple[str, ...],
     settings: tuple[str, ...],
     axes: tuple[str, ...],
+    cluster: str | None,
     form: str,
     order: bool,
     commands: bool,
+    detect: str | None,
     results: Path | None,
 ) -> None:
     """Show the cases of SWEEP, what would run and what would not and why. Nothing is run."""
     from dlperf.plan.selection import select
 
+    if detect and (commands or order or form != "text"):
+        raise click.UsageError("--detect is a view of its own; leave out --commands, --order and --format")
     if commands and (order or form != "text"):
         raise click.UsageError("--commands is a view of its own; leave out --order and --format")
+    nodes = cluster_of(cluster)
     plan = select(
-        plan_of(sweep, settings=settings, axes=axes), expression=expression, only=only, exclude=exclude
+        plan_of(sweep, settings=settings, axes=axes, cluster=nodes),
+        expression=expression,
+        only=only,
+        exclude=exclude,
     )
-    folder = results or Path("results") / plan.sweep
-    text = _commands(plan, folder) if commands else _listing(plan, form=form, order=order, folder=folder)
+    folder = results or default_folder(plan)
+    if detect:
+        from dlperf.cli.plan_detect import detect_text
+
+        click.echo(detect_text(plan, detect, folder=folder), nl=False)
+        return
+    text = (
+        _commands(plan, folder, nodes) if commands else _listing(plan, form=form, order=order, folder=folder)
+    )
     click.echo(text, nl=False)
 
 
-def _commands(plan: Plan, folder: Path) -> str:
+def _commands(plan: Plan, folder: Path, cluster: Cluster | None) -> str:
     from dlperf.adapters.registry import load_adapters
     from dlperf.running.commands import commands_text
 
-    return commands_text(plan, adapters=load_adapters(), results=folder)
+    return commands_text(plan, adapters=load_adapters(), results=folder, cluster=cluster)
 
 
 def _listing(plan: Plan, *, form: str, order: bool, folder: Path) -> str:

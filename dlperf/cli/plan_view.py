@@ -68,7 +68,7 @@ def plan_text(plan: Plan, *, seconds: Mapping[str, float]) -> str:
     same = {key: rows[0][key] for key in _FOLDABLE if len({row[key] for row in rows}) == 1}
     counts = f"{_counted(len(rows), 'case')}, {_counted(len(plan.runs), 'run')}"
     lines = [
-        f"{plan.sweep}: {counts} ({plan.repeats} of each runnable case, {plan.order}) on {plan.machine}",
+        f"{plan.sweep}: {counts} ({plan.repeats} of each runnable case, {plan.order}) on {where(plan)}",
         "every case: " + ", ".join(f"{_HEADINGS.get(key, key)} {value}" for key, value in same.items()),
     ]
     options = {row["framework"]: _cell(row, "options") for row in rows}
@@ -81,6 +81,15 @@ def plan_text(plan: Plan, *, seconds: Mapping[str, float]) -> str:
         *_summary(plan, rows),
     ]
     return "\n".join(lines) + "\n"
+
+
+def where(plan: Plan) -> str:
+    """The machine, or the cluster, of a plan."""
+    if plan.cluster is None:
+        return str(plan.machine)
+    count = len(plan.cluster.nodes)
+    kind = "SIMULATED " if plan.cluster.simulated else ""
+    return f"{kind}cluster {plan.cluster.name}: {_counted(count, 'node')} with {plan.machine}"
 
 
 def _table(rows: list[Row], *, folded: frozenset[str]) -> Table:

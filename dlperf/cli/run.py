@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dlperf.cli.selection import plan_of, sweep_options
+from dlperf.cli.selection import cluster_of, default_folder, plan_of, sweep_options
 
 if TYPE_CHECKING:
+    from dlperf.plan.cluster import Cluster
     from dlperf.plan.plan import Plan
 
 _EPILOG = """\b
@@ -21,11 +22,14 @@ Examples:
   dlperf run sweeps/r100_emore.yaml --dry-run
   dlperf run r100_emore --only framework=mxnet,pytorch -k 'nodes==1' --repeats 3
   dlperf run quickstart --retry-failed
+  dlperf run r100_emore --cluster gpus --only nodes=1 --parallel-nodes 4
 
 SWEEP is a path, or the name of a file in ./sweeps or of a sweep that ships with dlperf.
 
 Starting again goes on where it ended: runs with a result are not made again, failed ones only with
 --retry-failed. Ctrl-C stops the current run and all its processes and keeps what is done.
+
+On a cluster (docs/clusters.md) a case takes whole nodes, and runs that lost one go to others, or wait.
 
 Exit codes: 0 every run is ok, 2 wrong input, 3 some cases failed or could not be started,
 5 infrastructure, 130 Ctrl-C, 143 SIGTERM."""
@@ -41,11 +45,26 @@ Exit codes: 0 every run is ok, 2 wrong input, 3 some cases failed or could not b
 )
 @click.option("--retry-failed", is_flag=True, help="Make failed runs again.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and every process, and run nothing.")
-@click.option("--no-wait", is_flag=True, help="Fail at once where another dlperf measures on this machine.")
+@click.option("--no-wait", is_flag=True, help="Fail at once where another dlperf measures there.")
 @click.option(
     "--port",
     type=click.IntRange(1024, 65535),
     help="Port where the ranks of a case meet.  [default: a free one, chosen for each run]",
+)
+@click.option(
+    "--parallel-nodes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many cases of one node each run at once, each on a node of the cluster.",
+)
+@click.option(
+    "--wait-for-nodes",
+    metavar="DURATION",
+    default="10m",
+    show_default=True,
+    callback=lambda _ctx, _option, value: _seconds(value),
+    help="How long runs wait for nodes of the cluster that were lost.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.pass_context
@@ -58,33 +77,39 @@ def command(
     exclude: tuple[str, ...],
     settings: tuple[str, ...],
     axes: tuple[str, ...],
+    cluster: str | None,
     results: Path | None,
     repeats: int | None,
     retry_failed: bool,
     dry_run: bool,
     no_wait: bool,
     port: int | None,
+    parallel_nodes: int,
+    wait_for_nodes: float,
     as_json: bool,
 ) -> None:
     """Train the cases of SWEEP, one after the other, and store every run under the results folder."""
     from dlperf.plan.selection import select
 
     more = (f"measure.repeats={repeats}",) if repeats is not None else ()
-    whole = plan_of(sweep, settings=(*settings, *more), axes=axes)
-    folder = results or Path("results") / whole.sweep
+    nodes = cluster_of(cluster)
+    whole = plan_of(sweep, settings=(*settings, *more), axes=axes, cluster=nodes)
+    folder = results or default_folder(whole)
 
     def selected(plan: Plan) -> Plan:
         return select(plan, expression=expression, only=only, exclude=exclude)
 
     if dry_run:
-        _show(selected(whole), folder)
+        _show(selected(whole), folder, nodes)
         return
     selected(whole)  # a selection that is wrong ends here, before anything is written
     _warn_of_misspelt_variables()
-    if port is not None:
+    if port is not None and nodes is None:
         _must_be_free(port)
+    if nodes is None and parallel_nodes > 1:
+        raise click.UsageError("--parallel-nodes goes with --cluster")
 
-    from dlperf.cli.run_sweep import run_sweep
+    from dlperf.cli.run_sweep import Manner, run_sweep
     from dlperf.running.interrupts import Interrupted
 
     try:
@@ -92,9 +117,14 @@ def command(
             whole,
             folder,
             selected=selected,
-            retry_failed=retry_failed,
-            wait=not no_wait,
-            port=port,
+            manner=Manner(
+                cluster=nodes,
+                retry_failed=retry_failed,
+                wait=not no_wait,
+                port=port,
+                patience_seconds=wait_for_nodes,
+                side_by_side=parallel_nodes,
+            ),
             as_json=as_json,
             again=shlex.join(["dlperf", *(word for word in sys.argv[1:] if word != "--retry-failed")]),
         )
@@ -106,13 +136,22 @@ def command(
     ctx.exit(code)
 
 
-def _show(plan: Plan, folder: Path) -> None:
+def _seconds(value: str) -> float:
+    from dlperf.plan.fields import seconds_of
+
+    try:
+        return float(seconds_of(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _show(plan: Plan, folder: Path, cluster: Cluster | None) -> None:
     from dlperf.adapters.registry import load_adapters
     from dlperf.cli.plan_view import known_seconds, plan_text
     from dlperf.running.commands import commands_text
 
     click.echo(plan_text(plan, seconds=known_seconds(folder)))
-    click.echo(commands_text(plan, adapters=load_adapters(), results=folder), nl=False)
+    click.echo(commands_text(plan, adapters=load_adapters(), results=folder, cluster=cluster), nl=False)
 
 
 def _warn_of_misspelt_variables() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -29,9 +30,16 @@ _STEPS_OF_LIVE_RATE = 20
 _BAR_WIDTH = 24
 
 
-def progress_for_terminal(*, known_seconds: Mapping[str, float], cases: Iterable[str]) -> Progress:
-    """The progress that suits standard error; `known_seconds` are by case id, `cases` holds one id a run."""
+def progress_for_terminal(
+    *, known_seconds: Mapping[str, float], cases: Iterable[str], several: bool = False
+) -> Progress:
+    """The progress that suits standard error.
+
+    `known_seconds` are by case id, `cases` holds one id a run; `several`: more than one goes on at once.
+    """
     state = SweepState(known_seconds=known_seconds, cases=cases)
+    if several:
+        return SeveralProgress(state)
     console = Console(stderr=True)
     if console.is_terminal and not console.is_dumb_terminal:
         return LiveProgress(state, console)
@@ -156,6 +164,29 @@ class PlainProgress:
 
     def finished(self) -> None:
         """See Progress."""
+
+
+class SeveralProgress(PlainProgress):
+    """Lines without what one run is doing, as several go on at once in threads of their own."""
+
+    def __init__(self, state: SweepState) -> None:
+        super().__init__(state)
+        self._lock = threading.RLock()
+
+    def started(self, case: Case, *, repeat: int) -> None:
+        """See Progress."""
+        self.message(f"{case.case_id} r{repeat}: started")
+
+    def stepped(self, step: Step) -> None:
+        """See Progress."""
+
+    def ticked(self) -> None:
+        """See Progress."""
+
+    def ended(self, result: RunResult) -> None:
+        """See Progress."""
+        with self._lock:
+            super().ended(result)
 
 
 class LiveProgress:

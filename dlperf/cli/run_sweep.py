@@ -6,6 +6,8 @@ import json
 import os
 import shlex
 from collections import Counter
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,18 +23,59 @@ from dlperf.results.schema import Status
 from dlperf.running.interrupts import Interrupts
 from dlperf.running.locks import results_folder, whole_machine
 from dlperf.running.runner import Runner
-from dlperf.running.scheduler import Scheduler, must_fit, pending_runs, stored_results
-from dlperf.running.transports.local import LocalTransport
+from dlperf.running.scheduler import Scheduler, must_fit
+from dlperf.running.stored import pending_runs, stored_results
+from dlperf.running.transports.local import LocalNode
+from dlperf.running.watched import watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from dlperf.plan.cluster import Cluster
+    from dlperf.plan.order import PlannedRun
     from dlperf.plan.plan import Plan
     from dlperf.running.progress import Progress
-    from dlperf.running.scheduler import StoredResult
+    from dlperf.running.sentinel import BlockWatch
+    from dlperf.running.stored import StoredResult
+    from dlperf.running.transports.base import Node
 
 EXIT_OK, EXIT_SOME_FAILED = 0, 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """Where and how the runs are made.
+
+    Attributes:
+        cluster: its nodes; None for this machine.
+        retry_failed: make failed runs again.
+        wait: wait for another dlperf that measures there.
+        port: where the ranks of a case meet; None for a free one each run.
+        patience_seconds: how long runs wait for nodes that were lost.
+        side_by_side: how many runs of one node each go on at once.
+    """
+
+    cluster: Cluster | None
+    retry_failed: bool
+    wait: bool
+    port: int | None
+    patience_seconds: float
+    side_by_side: int
+
+
+def quiet_manner(cluster: Cluster | None, *, wait: bool) -> Manner:
+    """One run at a time, and none made again: for runs that are to be compared."""
+    return Manner(
+        cluster=cluster, retry_failed=False, wait=wait, port=None, patience_seconds=0.0, side_by_side=1
+    )
+
+
+def watch_of(plan: Plan, folder: Path, manner: Manner) -> BlockWatch | None:
+    """What reads this machine around each block; None on a cluster, whose nodes it could not read."""
+    from dlperf.running.sentinel import BlockWatch
+
+    return None if manner.cluster is not None else BlockWatch(plan.runnable, folder)
 
 
 def run_sweep(
@@ -40,9 +83,7 @@ def run_sweep(
     folder: Path,
     *,
     selected: Callable[[Plan], Plan],
-    retry_failed: bool,
-    wait: bool,
-    port: int | None,
+    manner: Manner,
     as_json: bool,
     again: str,
 ) -> int:
@@ -54,26 +95,7 @@ def run_sweep(
         Interrupted: a signal; what is done is stored and nothing is left running.
         DlperfError: wrong input, or the infrastructure failed.
     """
-    interrupts = Interrupts(say=_say)
-    with interrupts.taken(), results_folder(folder):
-        plan = selected(freeze(whole, folder))
-        _say_what_is_left_out(plan)
-        runs = pending_runs(plan, results=folder, retry_failed=retry_failed)
-        if runs:
-            progress = progress_for_terminal(
-                known_seconds=known_seconds(folder), cases=[run.case_id for run in runs]
-            )
-            adapters = load_adapters()
-            must_fit(plan, adapters)
-            scheduler = Scheduler(plan=plan, results=folder, adapters=adapters, progress=progress)
-            scheduler.prepare(runs)
-            with whole_machine(wait=wait, say=progress.message):
-                progress.planned(total=len(plan.runs), done=len(plan.runs) - len(runs))
-                try:
-                    scheduler.run(runs, runner=_runner(plan, interrupts, progress, port=port))
-                finally:
-                    progress.finished()
-    stored = stored_results(plan, results=folder)
+    plan, stored = make_runs(whole, folder, selected=selected, manner=manner)
     if as_json:
         click.echo(_as_json(plan, stored, folder), nl=False)
     else:
@@ -82,14 +104,86 @@ def run_sweep(
     return EXIT_OK if good and stored and len(stored) == len(plan.runs) else EXIT_SOME_FAILED
 
 
-def _runner(plan: Plan, interrupts: Interrupts, progress: Progress, *, port: int | None) -> Runner:
-    return Runner(
-        transport=LocalTransport(),
-        limits=plan.limits,
-        interrupts=interrupts,
-        progress=progress,
-        port=port,
+def make_runs(
+    whole: Plan,
+    folder: Path,
+    *,
+    selected: Callable[[Plan], Plan],
+    manner: Manner,
+    watch: BlockWatch | None = None,
+) -> tuple[Plan, tuple[StoredResult, ...]]:
+    """Freeze the plan in `folder` and make the selected runs that are missing; those and all their results.
+
+    `watch` takes readings of this machine around the blocks; raises as `run_sweep`.
+    """
+    interrupts = Interrupts(say=_say)
+    with interrupts.taken(), results_folder(folder):
+        plan = selected(freeze(whole, folder))
+        _say_what_is_left_out(plan)
+        runs = pending_runs(plan, results=folder, retry_failed=manner.retry_failed)
+        if runs:
+            _make(plan, runs, folder, manner=manner, interrupts=interrupts, watch=watch)
+    return plan, stored_results(plan, results=folder)
+
+
+def _make(
+    plan: Plan,
+    runs: Sequence[PlannedRun],
+    folder: Path,
+    *,
+    manner: Manner,
+    interrupts: Interrupts,
+    watch: BlockWatch | None,
+) -> None:
+    """Make the runs where and how they are to be made."""
+    adapters = load_adapters()
+    must_fit(plan, adapters)
+    progress = progress_for_terminal(
+        known_seconds=known_seconds(folder),
+        cases=[run.case_id for run in runs],
+        several=manner.side_by_side > 1,
     )
+    with _nodes(manner.cluster, wait=manner.wait, say=progress.message) as nodes:
+        scheduler = Scheduler(
+            plan=plan,
+            results=folder,
+            adapters=adapters,
+            progress=progress,
+            nodes=nodes,
+            patience_seconds=manner.patience_seconds,
+            side_by_side=manner.side_by_side,
+        )
+        scheduler.prepare(runs)
+        with nullcontext() if manner.cluster else whole_machine(wait=manner.wait, say=progress.message):
+            progress.planned(total=len(plan.runs), done=len(plan.runs) - len(runs))
+            runner = _runner(plan, interrupts, progress, port=manner.port)
+            try:
+                scheduler.run(runs, runner=runner if watch is None else watched(runner, watch))
+            finally:
+                progress.finished()
+            if watch is not None:
+                watch.finished()
+
+
+@contextmanager
+def _nodes(cluster: Cluster | None, *, wait: bool, say: Callable[[str], None]) -> Iterator[Sequence[Node]]:
+    """The nodes of the cluster, held for this sweep; or this machine."""
+    if cluster is None:
+        with ExitStack() as in_use:
+            yield [LocalNode(report=say, in_use=in_use)]
+    elif cluster.simulation is not None:
+        from dlperf.running.transports.sim import SimNode
+
+        yield [SimNode(spec, cluster.simulation) for spec in cluster.nodes]
+    else:
+        from dlperf.running.cluster import held  # paramiko takes its time
+
+        with held(cluster, wait=wait, say=say) as nodes:
+            yield nodes
+
+
+def _runner(plan: Plan, interrupts: Interrupts, progress: Progress, *, port: int | None) -> Runner:
+    return Runner(limits=plan.limits, interrupts=interrupts, progress=progress, port=port)
 
 
 def _say_what_is_left_out(plan: Plan) -> None:
@@ -111,7 +205,8 @@ def _bad(stored: Sequence[StoredResult]) -> list[StoredResult]:
 def _summary(plan: Plan, stored: Sequence[StoredResult], folder: Path, *, again: str) -> str:
     counts = Counter(item.result.status for item in stored)
     parts = [f"{counts[status]} {status}" for status in Status if counts[status]]
-    lines = [f"{plan.sweep}: {len(stored)} of {len(plan.runs)} runs: {', '.join(parts) or 'none'}"]
+    simulated = "SIMULATED: " if plan.cluster is not None and plan.cluster.simulated else ""
+    lines = [f"{simulated}{plan.sweep}: {len(stored)} of {len(plan.runs)} runs: {', '.join(parts) or 'none'}"]
     left_out = Counter(item.status for item in plan.cases if item.reason is not None)
     if left_out:
         known_before = ", ".join(f"{count} {status}" for status, count in left_out.items())
@@ -161,6 +256,7 @@ def _as_json(plan: Plan, stored: Sequence[StoredResult], folder: Path) -> str:
     ]
     content = {
         "sweep": plan.sweep,
+        "simulated": plan.cluster is not None and plan.cluster.simulated,
         "results": str(folder),
         "planned_runs": len(plan.runs),
         "counts": Counter(item.result.status for item in stored),

@@ -11,11 +11,14 @@ import click
 _MODELS = {
     "sweep": ("dlperf.plan.sweep_file", "SweepFile"),
     "experiment": ("dlperf.plan.experiment_file", "ExperimentFile"),
+    "cluster": ("dlperf.plan.cluster", "ClusterFile"),
     "case": ("dlperf.plan.case", "Case"),
     "plan": ("dlperf.plan.plan", "Plan"),
     "result": ("dlperf.results.schema", "RunResult"),
     "environment": ("dlperf.results.environment", "RunEnvironment"),
     "import": ("dlperf.results.schema", "Imported"),
+    "baseline": ("dlperf.compare.side", "Side"),
+    "qualification": ("dlperf.compare.qualification", "Qualification"),
     "published": ("dlperf.results.published", "PublishedData"),
 }
 
@@ -24,8 +27,9 @@ Examples:
   dlperf schema sweep > sweep.schema.json
   dlperf schema
 
-NAME is `sweep` or `experiment` (YAML that people write), `case` (case.json), `plan` (plan.lock.json),
-`result` (result.json), `environment` (environment.json), `import` (import.json) or `published`
+NAME is `sweep`, `experiment` or `cluster` (YAML that people write), `case` (case.json),
+`plan` (plan.lock.json), `result` (result.json), `environment` (environment.json), `import` (import.json),
+`baseline` (of `dlperf baseline save`), `qualification` (of `dlperf qualify`) or `published`
 (the data.json of published results)."""
 
 

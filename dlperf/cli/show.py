@@ -65,23 +65,22 @@ def _section(title: str, facts: Iterable[tuple[str, object]]) -> Iterator[str]:
 
 
 def _facts(figure: CaseFigures) -> Iterator[tuple[str, object]]:
+    from dlperf.report.numbers import iterations, or_not_known
+
     case = figure.case
     work = case.workload
     yield "framework", f"{case.framework} {case.version}"
-    yield (
-        "experiment",
-        f"{work.experiment}: {work.network}, head {work.head}, {work.loss.kind}, {work.dataset}",
-    )
+    data = f"{work.dataset} ({figure.data or 'data not known'})"
+    yield "experiment", f"{work.experiment}: {work.network}, head {work.head}, {work.loss.kind}, {data}"
     yield "parallelism", case.parallelism
     yield "sample ratio", case.sample_ratio
     yield "topology", f"{case.topology} (world size {case.topology.world_size}, {case.device})"
     yield "batch size", f"{case.batch_size_per_device} a device, {case.global_batch_size} in all"
     yield "classes", case.num_classes
     yield "precision", case.precision
-    yield "threads", f"{case.threads_per_device} a device"
-    measure = case.measure
-    yield "iterations", f"{measure.warmup_iterations} warm-up, {measure.measured_iterations} measured"
-    yield "seed", case.seed
+    yield "threads a device", or_not_known(figure.threads_per_device)
+    yield "iterations", iterations(case.measure.warmup_iterations, figure.measured_iterations)
+    yield "seed", or_not_known(figure.seed)
     yield "options", ", ".join(f"{name}={value}" for name, value in sorted(case.options.items()))
     yield "hardware", figure.hardware
     yield "results", figure.sweep
@@ -118,16 +117,19 @@ def _figures(figure: CaseFigures) -> Iterator[tuple[str, object]]:
 
 def _run(run: StoredRun) -> Iterator[tuple[str, object]]:
     from dlperf.report.numbers import mebibytes, rate
+    from dlperf.results.steadiness import steadiness_line
 
     result = run.result
     yield "status", result.status.value
     if result.figures is not None:
         figures = result.figures
         yield "samples/s", rate(figures.samples_per_sec)
-        yield "steps", f"{figures.accepted_steps} accepted, {figures.dropped_steps} warm-up"
+        yield "steps", f"{figures.accepted_steps} accepted, {figures.dropped_steps} left out"
         yield "loss", f"{rate(figures.loss_first)} -> {rate(figures.loss_last) or 'not finite'}"
         if figures.peak_memory_bytes is not None:
             yield "peak memory", f"{mebibytes(figures.peak_memory_bytes)} MiB (the largest rank)"
+    if result.steadiness is not None:
+        yield "course", steadiness_line(result.steadiness)
     yield "reason", result.reason
     yield "evidence", result.evidence
     yield "started", result.started_at

@@ -43,7 +43,7 @@ def case_table(rows: list[Row]) -> Table:
             str(row["batch_size_per_device"]),
             str(row["num_classes"]),
             str(row["precision"]),
-            str(row["threads_per_device"]),
+            "?" if row["threads_per_device"] is None else str(row["threads_per_device"]),
             str(row["status"]),
             rate(_number(row, "samples_per_sec")),
             span(_number(row, "samples_per_sec_min"), _number(row, "samples_per_sec_max")),

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 # Fetches a source distribution, which uv can install and not build; the last one for Python 3.8.
 _PIP = "pip==24.3.1"
 
+# Where pip says that a build failed; the reason stands below.
+_OF_PIP = "subprocess-exited-with-error"
+
 # What pip calls uv's own settings of where packages come from.
 _INDEXES = {"UV_DEFAULT_INDEX": "PIP_INDEX_URL", "UV_INDEX_URL": "PIP_INDEX_URL"}
 
@@ -140,30 +143,46 @@ def _compile(
     def say_that_it_lives(_lines: Sequence[str], seconds: float) -> None:
         report(f"  still compiling {build.requirement} ({seconds:.0f} s)")
 
-    (folder / "tmp").mkdir()
-    arguments = ["--no-deps", "--no-build-isolation", "--no-binary", ":all:", "--no-cache-dir"]
-    code, lines = follow(
-        [
-            str(python),
-            "-m",
-            "pip",
-            "wheel",
-            *arguments,
-            "--wheel-dir",
-            str(folder / "wheel"),
-            build.requirement,
-        ],
-        env=_environment(build, folder, python),
-        hold=(lock,),
-        on_line=lambda _line: None,
-        on_silence=say_that_it_lives,
-    )
-    if code != 0:
-        log = wheels_root() / f"{build.requirement.replace('==', '-')}.log"
-        log.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        raise EnvironmentUnavailable(
-            f"{build.requirement} cannot be compiled: {_reason(lines)}; its whole output is in {log}"
+    def pip(*arguments: str | Path) -> None:
+        code, lines = follow(
+            [str(python), "-m", "pip", *map(str, arguments)],
+            env=_environment(build, folder, python),
+            hold=(lock,),
+            on_line=lambda _line: None,
+            on_silence=say_that_it_lives,
         )
+        if code != 0:
+            raise _failure(build, lines)
+
+    for name in ("tmp", "archive", "source"):
+        (folder / name).mkdir()
+    alone = ("--no-deps", "--no-build-isolation", "--no-cache-dir")
+    pip("download", *alone, "--no-binary=:all:", "--dest", folder / "archive", build.requirement)
+    (archive,) = (folder / "archive").iterdir()
+    shutil.unpack_archive(archive, folder / "source", filter="data")
+    (source,) = (folder / "source").iterdir()
+    _edit(build, source)
+    pip("wheel", *alone, "--wheel-dir", folder / "wheel", source)
+
+
+def _edit(build: SourceBuild, source: Path) -> None:
+    for edit in build.edits:
+        path = source / edit.file
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if text.count(edit.before) != 1:
+            raise EnvironmentUnavailable(
+                f"the source of {build.requirement} is not what is known of it: a correction does not fit "
+                f"{edit.file}"
+            )
+        path.write_text(text.replace(edit.before, edit.after), encoding="utf-8")
+
+
+def _failure(build: SourceBuild, lines: Sequence[str]) -> EnvironmentUnavailable:
+    log = wheels_root() / f"{build.requirement.replace('==', '-')}.log"
+    log.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return EnvironmentUnavailable(
+        f"{build.requirement} cannot be compiled: {_reason(lines)}; its whole output is in {log}"
+    )
 
 
 def _environment(build: SourceBuild, folder: Path, python: Path) -> dict[str, str | None]:
@@ -189,6 +208,6 @@ def _environment(build: SourceBuild, folder: Path, python: Path) -> dict[str, st
 
 
 def _reason(lines: Sequence[str]) -> str:
-    """The first line that a compiler or the build calls an error, else the last one."""
-    errors = [line for line in lines if re.search(r"\b(fatal error|error|Error)\b\s*:", line)]
-    return (errors or [line for line in lines if line] or ["no output"])[0 if errors else -1]
+    """The first line that a compiler, CMake or the build calls an error, else the last one."""
+    errors = [line for line in lines if re.search(r"\b[Ee]rror\b(:| at )", line) and _OF_PIP not in line]
+    return (errors or [line for line in lines if line][-1:] or ["it says nothing"])[0]

@@ -98,6 +98,8 @@ def environment_key(spec: EnvironmentSpec) -> str:
     """
     content = asdict(spec) | {"platform": sysconfig.get_platform()}
     del content["notes"], content["parallel"]
+    for build in content["builds"]:
+        del build["programs"]
     if not spec.builds:
         del content["builds"]  # environments that were made before there were any keep their names
     return f"{spec.framework}-{spec.version}-{digest_of(content)}"

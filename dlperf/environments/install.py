@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from dlperf.adapters.base import EnvironmentSpec
 
 
+# Of an environment that is used more than once.
+KEPT = ("--compile-bytecode",)
+
+
 def install(spec: EnvironmentSpec, folder: Path, *, base: Path | None, uv: Uv, lock: int) -> Path:
     """Make a virtual environment in `folder`, install what is asked for, and give its interpreter.
 
@@ -36,7 +40,7 @@ def install(spec: EnvironmentSpec, folder: Path, *, base: Path | None, uv: Uv, l
     uv.report(f"  Python {base}")
 
     def make_scratch(scratch: Path, requirements: Sequence[str]) -> Path:
-        return _filled(scratch, spec, requirements, base=base, uv=uv, lock=lock)
+        return _filled(scratch, spec, requirements, base=base, uv=uv, lock=lock, options=())
 
     wheels = [
         str(built_wheel(build, spec, python=base, make_scratch=make_scratch, report=uv.report))
@@ -46,18 +50,40 @@ def install(spec: EnvironmentSpec, folder: Path, *, base: Path | None, uv: Uv, l
 
 
 def _filled(
-    folder: Path, spec: EnvironmentSpec, requirements: Sequence[str], *, base: Path, uv: Uv, lock: int
+    folder: Path,
+    spec: EnvironmentSpec,
+    requirements: Sequence[str],
+    *,
+    base: Path,
+    uv: Uv,
+    lock: int,
+    options: Sequence[str] = KEPT,
 ) -> Path:
     """A virtual environment with `requirements`; its interpreter."""
     python = folder / "bin" / "python"
-    create = ["venv", "--relocatable", "--no-project", "--python", str(base), str(folder)]
-    fill = ["pip", "install", "--python", str(python), "--compile-bytecode", *_source(spec), *requirements]
+    places = {"base": str(base), "folder": str(folder), "interpreter": str(python)}
+    create, fill = uv_steps(spec, requirements, **places, options=options)
     try:
         uv.run(create, env={}, hold=(lock,))
         uv.run(fill, env=spec.build_environment, hold=(lock,))
     except UvFailure as failure:
         raise EnvironmentUnavailable(str(failure)) from failure
     return python
+
+
+def uv_steps(
+    spec: EnvironmentSpec,
+    requirements: Sequence[str],
+    *,
+    base: str,
+    folder: str,
+    interpreter: str,
+    options: Sequence[str] = KEPT,
+) -> tuple[list[str], list[str]]:
+    """What uv is told: make a virtual environment on `base` in `folder`, then fill it by its interpreter."""
+    create = ["venv", "--relocatable", "--no-project", "--python", base, folder]
+    fill = ["pip", "install", "--python", interpreter, *options, *_source(spec)]
+    return create, [*fill, *requirements]
 
 
 def _working(base: Path) -> Path:

@@ -21,7 +21,7 @@ _PROBE_SECONDS = 120
 _IMPORT_SECONDS = 900
 
 # For Python 3.8 and newer.
-_PROBE = """
+PROBE = """
 import json, platform, re, sys, sysconfig
 from importlib.metadata import distributions
 packages = {}
@@ -53,7 +53,7 @@ def inspect(python: Path, *, hold: Sequence[int] = ()) -> Interpreter:
         EnvironmentUnavailable: it does not start, or is older than Python 3.8.
     """
     try:
-        done = run_python(python, _PROBE, timeout_seconds=_PROBE_SECONDS, hold=hold)
+        done = run_python(python, PROBE, timeout_seconds=_PROBE_SECONDS, hold=hold)
         answer = json.loads(done.stdout)
     except json.JSONDecodeError:
         reason = _last_line(done.stderr) or f"it ended with {_ending(done.returncode)}"

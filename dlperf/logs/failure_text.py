@@ -12,6 +12,7 @@ class Mark(StrEnum):
     OOM = "oom"
     NCCL = "nccl"
     KILLED = "killed"
+    TERMINATED = "terminated"  # asked to end, by a person, a scheduler, or a launcher after a failure
     ABORT = "abort"  # an engine's or the C++ runtime's own last words
     EXCEPTION = "exception"  # the last line of a Python traceback
     MENTION = "mention"  # a line that looks like one, without a traceback above it
@@ -20,13 +21,18 @@ class Mark(StrEnum):
 
 
 _OOM = r"""
-    out[ _]of[ _]memory | OutOfMemory | OOMKilled | oom-kill | \boom_reaper\b
-  | bad_alloc | cannot\ allocate\ memory | can't\ allocate\ memory | failed\ to\ allocate | allocate\ failed
-  | \bMemoryError\b | CUBLAS_STATUS_ALLOC_FAILED | \bUnable\ to\ allocate\b.*\bfor\ an\ array
+    out\ of\ memory | (?<![\w-])out_of_memory(?:_error)?(?!\w) | OutOfMemory
+  | OOMKilled | oom-kill | \boom_reaper\b | \bbad_alloc\b
+  | cannot\ allocate\ memory | can't\ allocate\ memory | failed\ to\ allocate | allocate\ failed
+  | \bMemoryError\b | CU(?:BLAS|DNN)_STATUS_ALLOC_FAILED | \bUnable\ to\ allocate\b.*\bfor\ an\ array
 """
+# Settings, comments, advice: they speak of a lack of memory, and there is none.
 _NOT_OOM = r"""
-    out[ _]of[ _]memory[ _](?:behaviou?r|handling|handler|score|killer\ (?:is\ )?disabled)
+    out[ _]of[ _]memory[ _](?:behaviou?r|handling|handler|score|errors\b|killer\ (?:is\ )?disabled)
+  | (?:out[ _]of[ _]memory|bad_alloc)['"]?\s*[=:]\s*['"]?(?:\d|true|false|none|null|on|off|yes|no)\b
   | \b(?:avoid|prevent)\w*\ .*out\ of\ memory
+  | \b(?:if|when|in\ case\ of)\b[^:.]*\bout\ of\ memory | \bon\ (?:CUDA\ )?out\ of\ memory
+  | \b(?:may|might|could|can)\ (?:run|go|be)\ out\ of\ memory | ^\s*\#
 """
 _NCCL = r"""
     \bNCCL\ (?:error|failure) | \bNCCL\ communicator\ was\ aborted
@@ -35,16 +41,22 @@ _NCCL = r"""
   | ncclInvalid(?:Usage|Argument) | Watchdog\ caught\ collective\ operation\ timeout
 """
 _KILLED = r"""
-    ^\W*Killed\W*$ | :\s+(?:line\s+\d+:\s+)?\d+\s+Killed\b | \bexited\ on\ signal\ (?:9|15|1|2|3)\b
-  | \bSignal\ (?:9|15)\ \(SIG(?:KILL|TERM)\)\ received | \bexit\ ?code\s*:\s*-(?:9|15)\b
-  | \btask\s\d[\d,-]*:\s(?:Killed|Terminated)\b | \bCANCELLED\ AT\b | ^\W*Terminated\W*$
+    ^\W*Killed\W*$ | :\s+(?:line\s+\d+:\s+)?\d+\s+Killed\b | \bexited\ on\ signal\ 9\b
+  | \bSignal\ 9\ \(SIGKILL\)\ received | \bexit\ ?code\s*:\s*-9\b | \bkilled\ by\ signal:\ Killed\b
+  | \b(?:exit|status|returned)\ (?:code|status)?\ ?:?\ ?137\b
+"""
+_TERMINATED = r"""
+    ^\W*Terminated\W*$ | :\s+(?:line\s+\d+:\s+)?\d+\s+Terminated\b | \bexited\ on\ signal\ (?:15|1|2|3)\b
+  | \bSignal\ 15\ \(SIGTERM\)\ received | \bexit\ ?code\s*:\s*-15\b | \bkilled\ by\ signal:\ Terminated\b
+  | \btask\s\d[\d,-]*:\s(?:Killed|Terminated)\b | \bCANCELLED\ AT\b
   | \bSignalException:\ Process\ \d+\ got\ signal | ^KeyboardInterrupt\b
-  | \b(?:exit|status|returned)\ (?:code|status)?\ ?:?\ ?(?:137|143)\b
+  | \b(?:exit|status|returned)\ (?:code|status)?\ ?:?\ ?143\b
 """
 _ABORT = r"""
     \bterminate\ called\b | \bSegmentation\ fault\b | \bBus\ error\b
   | \bAborted\b.*\bcore\ dumped | ^\W*Aborted\W*$
   | ^Fatal\ Python\ error | \bdouble\ free\ or\ corruption\b | \bIllegal\ instruction\b
+  | \bFloating\ point\ exception\b
   | ^F\d{4,8}\ .*\] | \bCheck\ failed: | \*\*\*\ Aborted\ at\ \d | \bexited\ on\ signal\ \d
 """
 _LAUNCHER = r"\b(?:ChildFailedError|CalledProcessError|ProcessExitedException|ProcessRaisedException)\b"
@@ -63,13 +75,15 @@ _MARKS = {
     Mark.OOM: re.compile(_OOM, re.VERBOSE | re.IGNORECASE),
     Mark.NCCL: re.compile(_NCCL, re.VERBOSE | re.IGNORECASE),
     Mark.KILLED: re.compile(_KILLED, re.VERBOSE),
+    Mark.TERMINATED: re.compile(_TERMINATED, re.VERBOSE),
     Mark.LAUNCHER: re.compile(_LAUNCHER),
     Mark.ABORT: re.compile(_ABORT, re.VERBOSE),
     Mark.EXIT_CODE: re.compile(_EXIT_CODE, re.VERBOSE | re.IGNORECASE),
 }
 _NOT_OOM_PATTERN = re.compile(_NOT_OOM, re.VERBOSE | re.IGNORECASE)
-# NCCL_DEBUG=INFO prints every call; warnings of Python and source lines of a traceback quote what went well.
-_QUIET = re.compile(r"NCCL INFO|\b(?:User|Future|Runtime|Deprecation)Warning\b|^\s+File \"")
+# NCCL_DEBUG=INFO and glog's INFO print every call; warnings of Python and source lines of a traceback quote
+# what went well.
+_QUIET = re.compile(r"NCCL INFO|\b(?:User|Future|Runtime|Deprecation)Warning\b|^\s+File \"|^I\d{4,8} ")
 _EXCEPTION = re.compile(
     r"(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Interrupt|Exit|Iteration|Timeout|Failure|Fault|Abort|Warning)\b(?=:|\s*$)"
     r"|(?:[A-Za-z_]\w*\.)+[A-Z]\w*(?=:|\s*$)"

@@ -9,7 +9,8 @@
 | crash | any other traceback, abort or exit code |
 
 A lack of memory in one process makes the others report broken connections, so it outranks every other cause;
-so does a kill over a traceback. Between an NCCL error and a traceback or a kill the earlier one is the cause.
+so does a kill over a traceback, but not a mere request to end: launchers send one to all other processes when
+one has failed. Of what is left the earliest is the cause.
 """
 
 from __future__ import annotations
@@ -244,6 +245,7 @@ class FailureScan:
 _KIND_OF = {
     Mark.NCCL: FailureKind.NCCL,
     Mark.KILLED: FailureKind.KILLED,
+    Mark.TERMINATED: FailureKind.KILLED,
     Mark.EXCEPTION: FailureKind.CRASH,
     Mark.ABORT: FailureKind.CRASH,
 }

@@ -7,6 +7,7 @@ time is searched with the dialects' patterns.
 from __future__ import annotations
 
 import re
+from collections import deque
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
@@ -16,9 +17,9 @@ import numpy as np
 
 from dlperf.logs.dialects.base import NUMBER
 from dlperf.logs.failure_text import is_suspicious
-from dlperf.logs.layout import MASK, Found, Layout, find_records, layout_of, read_one
-from dlperf.logs.records import FIELDS
-from dlperf.logs.templates import Templates
+from dlperf.logs.layout import MASK, Found, find_records
+from dlperf.logs.table import CellTable
+from dlperf.logs.templates import UNKNOWN, Templates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,63 +27,44 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dlperf.logs.dialects.base import Dialect
+    from dlperf.logs.table import Rows
 
+_WORD = 8
 NOISE, WATCH, FIRST_ENTRY = 0, 1, 2
-_UNKNOWN = -1
 # The table is emptied when it grows beyond this: text without end, in which no layout comes twice.
 _MOST_LAYOUTS = 20_000
 _MOST_LAYOUT_BYTES = 16 << 20
+_MOST_MATCHES = 200_000  # of lines that hold thousands of records, as carriage returns make them
 _LONGEST_KEPT_LINE = 4096
-# With fewer lines of a layout in a chunk, reading them one by one is faster.
-_FEWEST_AT_ONCE = 4
+_MOST_TEXTS = 2000
 # A template pays where at least this share of a chunk's lines has its layout.
-_SHARE_FOR_TEMPLATE = 1 / 20
+_SHARE_FOR_TEMPLATE = 1 / 200
 _NUMBERS = re.compile(rb"(?:" + NUMBER + rb")")
 
 
-class _Entry:
-    """What a layout holds, by position."""
-
-    def __init__(self, found: Sequence[Found], line: bytes, *, watch: bool) -> None:
-        self.found = tuple(found)
-        self.watch = watch
-        self._line = line
-
-    @cached_property
-    def layouts(self) -> tuple[Layout, ...]:
-        """How to read many lines at once, one layout a match."""
-        return tuple(layout_of(found, self._line) for found in self.found)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
-    """Raw rows: records, and losses on lines of their own, in the order of the log.
+class _Entry:
+    """A layout that holds something: the dialects of its records; whether its rest may tell of a failure."""
 
-    Attributes:
-        index: int64 [n], which line of the chunk, from 0.
-        values: float64 [n, 7], as in `Batch`.
-        given: bool [n, 7], as in `Batch`.
-    """
-
-    index: NDArray[np.int64]
-    values: NDArray[np.float64]
-    given: NDArray[np.bool_]
+    recorded: tuple[Dialect, ...]
+    watch: bool
 
 
 class ChunkLines:
     """The lines of one chunk. `codes` int32 [n]: NOISE, WATCH (may speak of a failure), or an entry."""
 
-    def __init__(self, data: bytes, entries: Sequence[_Entry]) -> None:
+    def __init__(self, data: bytes, entries: Sequence[_Entry], table: CellTable) -> None:
         self._data = data
         self._entries = entries
+        self._table = table
         self.buffer = np.frombuffer(data, np.uint8)
-        feeds = np.flatnonzero(self.buffer == ord("\n"))
+        feeds = _places_of(self.buffer, ord("\n"))
         ends = feeds if data.endswith(b"\n") else np.append(feeds, len(data))
         self.starts = np.empty_like(ends)
         self.starts[:1] = 0
         self.starts[1:] = ends[:-1] + 1
         self.lengths = ends - self.starts
-        self.codes = np.full(len(ends), _UNKNOWN, np.int32)
+        self.codes = np.full(len(ends), UNKNOWN, np.int32)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -108,22 +90,15 @@ class ChunkLines:
     def dialects(self) -> list[Dialect]:
         """The dialects that have records here."""
         dialects = {
-            found.dialect.name: found.dialect
+            dialect.name: dialect
             for code in self._entry_codes
-            for found in self._entries[code - FIRST_ENTRY].found
-            if found.is_record
+            for dialect in self._entries[code - FIRST_ENTRY].recorded
         }
         return list(dialects.values())
 
     def first_record(self, dialect: Dialect) -> int:
         """The first line with a record of a dialect that has one."""
-        codes = [
-            code
-            for code in self._entry_codes
-            if any(
-                item.is_record and item.dialect is dialect for item in self._entries[code - FIRST_ENTRY].found
-            )
-        ]
+        codes = [code for code in self._entry_codes if dialect in self._entries[code - FIRST_ENTRY].recorded]
         return int(np.isin(self.codes, codes).argmax())
 
     def last_record(self) -> int | None:
@@ -143,48 +118,18 @@ class ChunkLines:
         return (np.flatnonzero(counts[FIRST_ENTRY:]) + FIRST_ENTRY).tolist()
 
     def rows(self, dialect: Dialect) -> Rows:
-        """Everything of one dialect."""
-        recorded = np.flatnonzero(self.codes >= FIRST_ENTRY)
-        order = recorded[np.argsort(self.codes[recorded], kind="stable")]
-        borders = np.flatnonzero(np.diff(self.codes[order])) + 1
-        groups = np.split(order, borders) if len(order) else []
-        pieces = [piece for group in groups for piece in self._group_rows(group, dialect)]
-        return _in_order(pieces, lines=len(self))
-
-    def _group_rows(self, group: NDArray[np.int64], dialect: Dialect) -> Iterator[Rows]:
-        """The rows of the lines of one layout, a piece a match."""
-        entry = self._entries[self.codes[group[0]] - FIRST_ENTRY]
-        mine = [number for number, found in enumerate(entry.found) if found.dialect is dialect]
-        if len(group) < _FEWEST_AT_ONCE:
-            for number in mine:
-                read = [read_one(entry.found[number], self.text(index)) for index in group.tolist()]
-                values, given = zip(*read, strict=True)
-                yield Rows(index=group, values=np.array(values), given=np.array(given))
-            return
-        windows = np.lib.stride_tricks.sliding_window_view(self.buffer, int(self.lengths[group[0]]))
-        lines = windows[self.starts[group]]
-        for number in mine:
-            values_, given_ = entry.layouts[number].read(lines)
-            yield Rows(index=group, values=values_, given=given_)
+        """Everything of one dialect, by line, within a line by position."""
+        return self._table.read(self.buffer, self.starts, self.codes, dialect)
 
 
-def _in_order(pieces: list[Rows], *, lines: int) -> Rows:
-    """By line; within a line by position, which is the order of a line's pieces."""
-    columns = len(FIELDS)
-    rows = sum(len(piece.index) for piece in pieces)
-    at = np.zeros(lines, np.int64)
-    for piece in pieces:
-        at[piece.index] += 1
-    index = np.repeat(np.arange(lines), at)
-    first = np.cumsum(at) - at  # the row of each line's first piece
-    values = np.empty((rows, columns))
-    given = np.empty((rows, columns), np.bool_)
-    for piece in pieces:
-        place = first[piece.index]
-        values[place] = piece.values
-        given[place] = piece.given
-        first[piece.index] += 1
-    return Rows(index=index, values=values, given=given)
+def _places_of(buffer: NDArray[np.uint8], byte: int) -> NDArray[np.int64]:
+    """Where a rare byte stands: eight bytes are passed over at a time."""
+    equal = buffer == byte
+    whole = len(equal) // _WORD * _WORD
+    words = np.flatnonzero(equal[:whole].view(np.uint64) != 0)
+    cells = np.flatnonzero(equal[:whole].reshape(-1, _WORD)[words])
+    places = words[cells // _WORD] * _WORD + cells % _WORD
+    return np.concatenate([places, whole + np.flatnonzero(equal[whole:])])
 
 
 class LineReader:
@@ -195,7 +140,8 @@ class LineReader:
         self._codes: dict[bytes, int] = {}
         self._entries: list[_Entry] = []
         self._bytes = 0
-        self._shapes: set[tuple[bytes, bytes]] = set()
+        self._texts: deque[bytes] = deque(maxlen=_MOST_TEXTS)  # one record of each layout
+        self._table = CellTable()
         self._templates = Templates()
 
     def read(self, data: bytes, *, is_cut: bool) -> ChunkLines:
@@ -206,12 +152,17 @@ class LineReader:
             is_cut: whether that is because the log ends there: a record whose like was never seen whole is
                 then taken for cut in its middle.
         """
-        if len(self._entries) + len(self._codes) > _MOST_LAYOUTS or self._bytes > _MOST_LAYOUT_BYTES:
-            self._codes, self._entries, self._bytes, self._templates = {}, [], 0, Templates()
-        lines = ChunkLines(data, self._entries)
+        if (
+            len(self._entries) + len(self._codes) > _MOST_LAYOUTS
+            or len(self._table) > _MOST_MATCHES
+            or self._bytes > _MOST_LAYOUT_BYTES
+        ):
+            self._codes, self._entries, self._bytes = {}, [], 0
+            self._table, self._templates = CellTable(), Templates()
+        lines = ChunkLines(data, self._entries, self._table)
         last = len(lines) - 1 if is_cut else None
         self._templates.find(lines.buffer, lines.starts, lines.lengths, lines.codes)
-        unknown = np.flatnonzero(lines.codes == _UNKNOWN)
+        unknown = np.flatnonzero(lines.codes == UNKNOWN)
         if len(unknown):
             lines.codes[unknown] = self._look_up(lines, unknown, data, last=last)
             self._make_templates(lines, unknown)
@@ -227,10 +178,10 @@ class LineReader:
         else:
             layouts = data.translate(MASK).split(b"\n")
             layouts = [layouts[index] for index in indices]
-        codes = list(map(self._codes.get, layouts, repeat(_UNKNOWN)))
-        if _UNKNOWN in codes:
+        codes = list(map(self._codes.get, layouts, repeat(UNKNOWN)))
+        if UNKNOWN in codes:
             for place, (index, layout) in enumerate(zip(indices, layouts, strict=True)):
-                if codes[place] == _UNKNOWN:
+                if codes[place] == UNKNOWN:
                     code = self._codes.get(layout)
                     if code is None:
                         code = self._learn(lines.text(index), layout, may_be_cut=index == last)
@@ -249,15 +200,15 @@ class LineReader:
     def _learn(self, line: bytes, layout: bytes, *, may_be_cut: bool) -> int:
         found = find_records(line, self._dialects)
         ends = [item.start for item in found[1:]] + [len(line)]
-        shapes = [
-            _shape(line[item.start : end].partition(b"\r")[0]) for item, end in zip(found, ends, strict=False)
-        ]
-        if may_be_cut and found and not self._is_whole(found[-1], line, shapes[-1]):
+        texts = [line[item.start : end].partition(b"\r")[0] for item, end in zip(found, ends, strict=False)]
+        if may_be_cut and found and not self._is_whole(found[-1], line, texts[-1]):
             found.pop()
-        self._shapes.update(shapes)
+        self._texts.extend(text for text in texts if len(text) <= _LONGEST_KEPT_LINE)
         if found:
             rest = line[: found[0].start] + b"\n" + line[found[-1].end :]
-            self._entries.append(_Entry(found, line, watch=is_suspicious(rest)))
+            recorded = {item.dialect.name: item.dialect for item in found if item.is_record}
+            self._entries.append(_Entry(recorded=tuple(recorded.values()), watch=is_suspicious(rest)))
+            self._table.add(FIRST_ENTRY + len(self._entries) - 1, found, line)
             code = FIRST_ENTRY + len(self._entries) - 1
         else:
             code = WATCH if is_suspicious(line) else NOISE
@@ -266,15 +217,16 @@ class LineReader:
             self._bytes += len(layout)
         return code
 
-    def _is_whole(self, found: Found, line: bytes, shape: tuple[bytes, bytes]) -> bool:
+    def _is_whole(self, found: Found, line: bytes, text: bytes) -> bool:
         """Whether a record at the end of a log that stops without a line feed is all there."""
-        if shape in self._shapes:
+        shape, shapes = _shape(text), set(map(_shape, self._texts))
+        if shape in shapes:
             return True
         outline = shape[0]
-        if any(known.startswith(outline) and known != outline for known, _last in self._shapes):
+        if any(known.startswith(outline) and known != outline for known, _last in shapes):
             return False
         ending = found.dialect.ending
-        return not self._shapes if ending is None else ending.fullmatch(line, found.start) is not None
+        return not shapes if ending is None else ending.fullmatch(line, found.start) is not None
 
 
 def _shape(text: bytes) -> tuple[bytes, bytes]:

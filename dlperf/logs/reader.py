@@ -29,7 +29,7 @@ _MOST_FAILURES = 1000
 # Lines of a layout are read at once; where there are few of each in a chunk, a larger chunk holds more.
 _FEW_LINES_A_LAYOUT = 100
 _LARGEST_CHUNK = 8 << 20
-_BINARY_SHARE = 0.1
+_BINARY_SHARE = 0.02  # of random bytes a tenth are control characters
 _TEXT_CONTROLS = b"\t\n\r\x0b\x0c\x1b\x08"
 _PRINTABLE = bytes(byte for byte in range(256) if byte >= 32 or byte in _TEXT_CONTROLS)  # noqa: PLR2004
 
@@ -66,7 +66,9 @@ class _Seen:
             return f"{lines} lines, all of them blank"
         if self._controls > _BINARY_SHARE * self._bytes:
             return "binary data, not a log"
-        quote = " ".join(self._first.decode("utf-8", errors="replace").split())[:_LONGEST_QUOTE]
+        text = self._first[:_LONGEST_WATCHED].decode("utf-8", errors="replace")
+        printable = (letter if letter.isprintable() else " " for letter in text)
+        quote = " ".join("".join(printable).split())[:_LONGEST_QUOTE]
         return f"no throughput record of a known program in {lines} lines; the first line is {quote!r}"
 
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 # read as UTC, so differences hold and the hour may not.
 FIELDS = ("iteration", "epoch", "rank", "samples_per_sec", "loss", "lr", "time")
 ITERATION, EPOCH, RANK, SAMPLES_PER_SEC, LOSS, LR, TIME = range(len(FIELDS))
+# A row of a spool: the columns of a batch side by side.
+ROW = np.dtype(
+    [("line", "<i8"), ("run", "<i8"), ("values", "<f8", (len(FIELDS),)), ("given", "?", (len(FIELDS),))]
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +69,22 @@ class Batch:
     def column(self, field: str) -> NDArray[np.float64]:
         """One field, float64 [n], NaN where not given."""
         return self.values[:, FIELDS.index(field)]
+
+    def rows(self) -> NDArray[np.void]:
+        """The records as rows of a spool, ROW [n]."""
+        rows = np.empty(len(self), ROW)
+        rows["line"], rows["run"], rows["values"], rows["given"] = (
+            self.line,
+            self.run,
+            self.values,
+            self.given,
+        )
+        return rows
+
+    @classmethod
+    def of_rows(cls, rows: NDArray[np.void]) -> Batch:
+        """The batch that the rows were made of."""
+        return cls(line=rows["line"], run=rows["run"], values=rows["values"], given=rows["given"])
 
     def records(self) -> Iterator[Record]:
         """One at a time."""

@@ -11,7 +11,7 @@ _WRAPPERS = rb"""(?:
     \[(?:[\w.-]+@)?\d+,(?P<mpirun>\d+)\](?:<\w+>)?:?            # mpirun and horovodrun --tag-output
   | \[(?P<gloo>\d+)\]<\w+>:                                     # horovodrun over gloo
   | \[(?:rank|default)(?P<torchrun>\d+)\]:                      # torchrun
-  | (?P<srun>\d{1,6}):(?=[ ])                                   # srun --label
+  | [ ]{0,5}(?P<srun>\d{1,6}):(?=[ ])                           # srun --label, which aligns its numbers
   | \d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?(?=[ ])     # kubectl, docker
   | \w{3}[ ]\w{3}[ ]{1,2}\d{1,2}[ ]\d\d:\d\d:\d\d[ ]\d{4}(?=[\[<])                # mpirun --timestamp-output
   | std(?:out|err)[ ][FP](?=[ ])                                # containerd

@@ -158,6 +158,7 @@ class Case(Model):
     measure: Measure
     seed: Annotated[int, Field(ge=0)] = 0
     options: dict[str, OptionValue] = Field(default_factory=dict)
+    simulated: bool = False  # made up by `transport: sim`; another case than the one that is measured
 
     @model_validator(mode="after")
     def _sample_ratio_belongs_to_partial_fc(self) -> Self:
@@ -172,8 +173,12 @@ class Case(Model):
 
     @cached_property
     def content_hash(self) -> str:
-        """First 12 hexadecimal digits of SHA-256 over the canonical JSON of the whole case."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """First 12 hexadecimal digits of SHA-256 over the canonical JSON of the whole case.
+
+        `simulated` counts where it is true alone, so that measured cases keep the names they have.
+        """
+        content = self.model_dump(mode="json", exclude=None if self.simulated else {"simulated"})
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     @cached_property
@@ -184,4 +189,6 @@ class Case(Model):
             f"{self.framework}-{self.version}_{self.workload.experiment}_{self.parallelism}{ratio}"
             f"_{self.topology}_b{self.batch_size_per_device}_c{self.num_classes}_{self.precision}"
         )
+        if self.simulated:
+            readable = f"simulated_{readable}"
         return re.sub(r"[^A-Za-z0-9._+-]", "-", readable) + f"-{self.content_hash}"

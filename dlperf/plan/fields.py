@@ -65,7 +65,8 @@ def _countable(value: Any) -> Any:
 Count = Annotated[PositiveInt, BeforeValidator(_countable), WithJsonSchema({"type": "integer", "minimum": 1})]
 
 
-def _seconds(value: Any) -> Any:
+def seconds_of(value: Any) -> Any:
+    """Seconds where the value is a duration such as `30m`; any other value as it is."""
     if not isinstance(value, str):
         return value
     match = _DURATION.fullmatch(value)
@@ -77,7 +78,7 @@ def _seconds(value: Any) -> Any:
 Seconds = Annotated[
     float,
     Field(gt=0),
-    BeforeValidator(_seconds),
+    BeforeValidator(seconds_of),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}], "examples": [90, "30m"]}),
 ]
 

@@ -9,7 +9,7 @@ from dlperf.errors import UserError
 from dlperf.plan.validation import unknown
 from dlperf.shipped import shipped_folder
 
-Kind = Literal["sweep", "experiment"]
+Kind = Literal["sweep", "experiment", "cluster"]
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -18,7 +18,7 @@ def find_file(kind: Kind, name: str, *, folders: tuple[Path, ...]) -> Path:
     """The file that `name` means: a path as it stands, or `NAME`, `sweeps/NAME`, `sweeps/NAME.yaml`.
 
     A path is taken from the first of `folders`; a name is looked up in `<folder>/sweeps` (or `experiments`)
-    of each of `folders`, then among the shipped files.
+    of each of `folders`, then among the shipped files. Clusters lie in `clusters/`.
 
     Raises:
         UserError: there is no such file.

@@ -82,7 +82,7 @@ def compare_plans(old: Plan, new: Plan) -> Iterator[str]:
     """
     if _essence(old) == _essence(new):
         return
-    for what in ("machine", "settings"):
+    for what in ("machine", "cluster", "settings"):
         then, now = _words(getattr(old, what)), _words(getattr(new, what))
         if then != now:
             yield from (f"-{what}: {then}", f"+{what}: {now}")

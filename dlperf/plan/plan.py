@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dlperf.adapters.base import Adapter
+    from dlperf.plan.cluster import Cluster
     from dlperf.plan.grid import Cell
     from dlperf.plan.load import Sweep
 
@@ -54,6 +55,14 @@ class SourceText(Model):
     text: str
 
 
+class PlannedCluster(Model):
+    """The cluster that a plan was made for."""
+
+    name: str
+    nodes: tuple[str, ...]
+    simulated: bool = False  # its nodes are virtual, and so is every number that they give
+
+
 class Plan(Model):
     """`plan.lock.json`: everything that decides what runs."""
 
@@ -65,7 +74,8 @@ class Plan(Model):
     order: Order
     limits: Limits
     interpreters: dict[str, str]  # the user's own Pythons, by `name==version`
-    machine: Machine
+    machine: Machine  # of a cluster, what each of its nodes has
+    cluster: PlannedCluster | None = None  # None: this machine
     settings: tuple[str, ...] = ()  # given on the command line over the files
     sources: tuple[SourceText, ...]
 
@@ -84,11 +94,13 @@ class Plan(Model):
         )
 
 
-def make_plan(sweep: Sweep, *, adapters: Mapping[str, Adapter], machine: Machine) -> Plan:
-    """The plan of a loaded sweep on a machine. Pure: nothing is started, nothing is looked up.
+def make_plan(
+    sweep: Sweep, *, adapters: Mapping[str, Adapter], machine: Machine, cluster: Cluster | None = None
+) -> Plan:
+    """The plan of a loaded sweep on a machine, or on a cluster whose nodes have at least what `machine` has.
 
-    A case that this machine cannot run (too few devices, no GPU) is planned as unavailable, so that a laptop
-    can show the plan of a cluster.
+    Pure: nothing is started, nothing is looked up. A case that cannot run there (too few devices, no GPU) is
+    planned as unavailable, so that a laptop can show the plan of a cluster.
     """
     file = sweep.file
     versions = {name: adapter.versions[0] for name, adapter in adapters.items()}
@@ -97,9 +109,13 @@ def make_plan(sweep: Sweep, *, adapters: Mapping[str, Adapter], machine: Machine
     for cell in cells(file, sweep.experiments, versions=versions):
         adapter = adapters[cell.framework.name]
         case = _case(cell, sweep, adapter=adapter, device=device, cores=machine.cores)
-        planned.append(
-            _judged(case, cell, adapter=adapter, machine=machine, oversubscribe=file.oversubscribe)
-        )
+        if cluster is not None and cluster.simulation is not None:
+            case = case.model_copy(update={"simulated": True})
+        if cluster is None:
+            missing = lacking(case, machine, oversubscribe=file.oversubscribe)
+        else:
+            missing = cluster.lacking(case, oversubscribe=file.oversubscribe)
+        planned.append(_judged(case, cell, adapter=adapter, missing=missing))
         if cell.framework.python:
             interpreters[str(cell.framework)] = str(Path(cell.framework.python).expanduser().absolute())
     runnable = [item.case for item in planned if item.status is PlanStatus.RUNNABLE]
@@ -113,8 +129,17 @@ def make_plan(sweep: Sweep, *, adapters: Mapping[str, Adapter], machine: Machine
         limits=file.limits,
         interpreters=interpreters,
         machine=machine,
+        cluster=None if cluster is None else _planned_cluster(cluster),
         settings=tuple(setting.label for setting in sweep.settings),
         sources=tuple(SourceText(path=document.path, text=document.text) for document in sweep.documents),
+    )
+
+
+def _planned_cluster(cluster: Cluster) -> PlannedCluster:
+    return PlannedCluster(
+        name=cluster.name,
+        nodes=tuple(node.name for node in cluster.nodes),
+        simulated=cluster.simulation is not None,
     )
 
 
@@ -142,15 +167,13 @@ def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, cor
     )
 
 
-def _judged(
-    case: Case, cell: Cell, *, adapter: Adapter, machine: Machine, oversubscribe: bool
-) -> PlannedCase:
+def _judged(case: Case, cell: Cell, *, adapter: Adapter, missing: str | None) -> PlannedCase:
     if cell.why is not None:
         return PlannedCase(case=case, status=PlanStatus.EXCLUDED, reason=cell.why)
     reason = adapter.unsupported(case)
     if reason is not None:
         return PlannedCase(case=case, status=PlanStatus.UNSUPPORTED, reason=reason)
-    reason = lacking(case, machine, oversubscribe=oversubscribe) or _no_environment(case, cell, adapter)
+    reason = missing or _no_environment(case, cell, adapter)
     if reason is not None:
         return PlannedCase(case=case, status=PlanStatus.UNAVAILABLE, reason=reason)
     return PlannedCase(case=case, status=PlanStatus.RUNNABLE)

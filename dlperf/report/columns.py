@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dlperf.report.distinctions import NOT_KNOWN
 from dlperf.report.numbers import factor, giga, mebibytes, percent, rate
 from dlperf.report.text import Text, say
 from dlperf.results.statistics import ratio_interval
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from dlperf.results.figures import CaseFigures
     from dlperf.results.statistics import Summary
 
-NOT_KNOWN = say("not known")
 ONE_RUN = say("one run")
 # A ratio that may be ten times as large is not known at all.
 WIDEST_RATIO = 10.0

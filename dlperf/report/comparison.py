@@ -217,7 +217,8 @@ class _Group:
 
 
 def _group_key(figure: CaseFigures) -> tuple[str, ...]:
-    return (figure.hardware, canonical(figure.case, leaving_out=(*ROW_FIELDS, *ARM_FIELDS)))
+    case = canonical(figure.case, leaving_out=(*ROW_FIELDS, *ARM_FIELDS))
+    return (figure.hardware, " ".join(sorted(figure.not_known)), case)
 
 
 def _apart(group: _Group, family: Iterable[_Group]) -> tuple[Text, ...]:

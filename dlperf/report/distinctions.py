@@ -7,32 +7,40 @@ from typing import TYPE_CHECKING
 from dlperf.report.text import say
 
 if TYPE_CHECKING:
-    from dlperf.plan.case import Case
     from dlperf.report.text import Inline, Text
     from dlperf.results.figures import CaseFigures
+
+NOT_KNOWN = say("not known")
 
 
 def distinctions(figure: CaseFigures) -> dict[Text, Inline]:
     """Every such thing with its value."""
     case = figure.case
     return {
-        say("threads a device"): str(case.threads_per_device),
+        say("threads a device"): or_not_known(figure.threads_per_device),
         say("hardware"): figure.hardware,
         say("device"): case.device,
-        say("iterations"): say(
-            "{warmup} warm-up, {measured} measured",
-            warmup=case.measure.warmup_iterations,
-            measured=case.measure.measured_iterations,
-        ),
-        say("seed"): str(case.seed),
-        say("workload"): canonical_workload(case),
+        say("iterations"): _iterations(case.measure.warmup_iterations, figure.measured_iterations),
+        say("seed"): or_not_known(figure.seed),
+        say("workload"): canonical_workload(figure),
         say("sweep"): figure.sweep.name,
     }
 
 
-def canonical_workload(case: Case) -> Text:
+def or_not_known(value: int | None) -> Inline:
+    """A whole number, or that nobody knows it."""
+    return NOT_KNOWN if value is None else str(value)
+
+
+def _iterations(warmup: int, measured: int | None) -> Text:
+    if measured is None:
+        return say("{warmup} warm-up, measured: {measured}", warmup=warmup, measured=NOT_KNOWN)
+    return say("{warmup} warm-up, {measured} measured", warmup=warmup, measured=measured)
+
+
+def canonical_workload(figure: CaseFigures) -> Text:
     """The workload's own content, short: two experiment files of one name can differ."""
-    work = case.workload
+    work = figure.case.workload
     loss = work.loss
     return say(
         "{network}, head {head}, embedding {embedding}, {loss}, learning rate {rate}, weight decay {decay} "
@@ -45,5 +53,5 @@ def canonical_workload(case: Case) -> Text:
         decay=f"{work.optimizer.weight_decay:g}",
         kind=work.optimizer.decay,
         dataset=work.dataset,
-        data=work.data,
+        data=figure.data or say("data not known"),
     )

@@ -14,7 +14,7 @@ from dlperf.report.alignment import Proof, alignment_line, proofs
 from dlperf.report.beside import beside_table
 from dlperf.report.columns import ceilings
 from dlperf.report.comparison import Arm, Comparison, comparisons
-from dlperf.report.distinctions import canonical_workload
+from dlperf.report.distinctions import canonical_workload, or_not_known
 from dlperf.report.environment import EnvironmentTable, environment_tables
 from dlperf.report.evidence import CaseKey, Evidence, case_key
 from dlperf.report.findings import findings
@@ -118,9 +118,10 @@ def document(
     slugs = _unique(_slug(comparison) for comparison in made)
     flags = _by_case(referee(figures))
     published = tuple(published_report(one, titles=titles) for one in loaded.published)
+    simulated = any(figure.case.simulated for figure in figures)
     names = (*(sweep.resolve().name for sweep in results.sweeps), *(one.title for one in published))
     return Document(
-        title=joined(names, " + "),
+        title=say("SIMULATED: {names}", names=joined(names, " + ")) if simulated else joined(names, " + "),
         dlperf_version=__version__,
         cases=len(figures),
         runs=len(results.runs),
@@ -187,15 +188,16 @@ def _by_case(flags: Iterable[Flag]) -> dict[CaseKey, list[Flag]]:
 def _heading(comparison: Comparison) -> Inline:
     """Experiment and parallelism, and what tells the table from others of both where that is short."""
     case = comparison.sample
+    mark = (say("SIMULATED"),) if case.simulated else ()
     group = (say("{what}: {value}", what=name, value=value) for name, value in comparison.group)
     apart = (text for text in comparison.apart if len(plain_text(text)) <= _LONGEST_IN_HEADING)
-    return joined((case.workload.experiment, PARALLELISMS[case.parallelism], *group, *apart))
+    return joined((case.workload.experiment, PARALLELISMS[case.parallelism], *mark, *group, *apart))
 
 
 def _settings(comparison: Comparison) -> Iterator[tuple[Text, Inline]]:
     """What every case of a table has in common."""
     case, row = comparison.sample, comparison.rows[0]
-    yield say("workload"), canonical_workload(case)
+    yield say("workload"), canonical_workload(comparison.figures[0])
     if not comparison.varying("num_classes"):
         yield say("classes"), str(row.num_classes)
     if not comparison.varying("precision"):
@@ -203,7 +205,7 @@ def _settings(comparison: Comparison) -> Iterator[tuple[Text, Inline]]:
     if row.sample_ratio and not comparison.varying("sample_ratio"):
         yield say("sample ratio"), f"{row.sample_ratio:g}"
     yield say("device"), case.device
-    yield say("threads a device"), str(case.threads_per_device)
+    yield say("threads a device"), or_not_known(comparison.figures[0].threads_per_device)
     yield say("hardware"), comparison.hardware
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dlperf.report.distinctions import NOT_KNOWN
 from dlperf.report.text import Column, Joined, Table, joined, say
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from dlperf.results.store import StoredRun
 
 _LONGEST_VALUE = 160
+_MOST_PLACES = 40
 NOT_SAID = say("not said")
 # Stated in the first columns already.
 _NOT_AGAIN = {"name", "version", "python"}
@@ -27,6 +29,7 @@ class EnvironmentTable:
 
     hardware: str
     machine: Table
+    placing: Table | None  # which nodes ran what; None where all runs had the same
     software: Table
 
 
@@ -39,6 +42,7 @@ def environment_tables(loaded: Loaded, *, titles: Mapping[str, str]) -> tuple[En
         EnvironmentTable(
             hardware=hardware,
             machine=_two_columns(say("machine"), _machine(runs)),
+            placing=_placing(runs, titles),
             software=_software(runs, titles),
         )
         for hardware, runs in sorted(by_hardware.items())
@@ -62,7 +66,7 @@ def _machine(runs: Sequence[StoredRun]) -> Iterator[tuple[Text, Inline]]:
         )
     yield (
         say("hosts"),
-        _each(host for run in runs for host in run.result.nodes) or _each(node.host for node in nodes),
+        _cut(_each(host for run in runs for host in run.result.nodes) or _each(node.host for node in nodes)),
     )
     yield say("operating system"), _each(node.system or "" for node in nodes)
     yield say("kernel"), _each(node.kernel or "" for node in nodes)
@@ -74,7 +78,7 @@ def _machine(runs: Sequence[StoredRun]) -> Iterator[tuple[Text, Inline]]:
         _span([f"{loads[0]:.1f}", f"{loads[-1]:.1f}"]) if loads else "",
     )
     yield say("driver"), _each(node.driver or "" for node in nodes)
-    yield say("threads a device"), _each(map(str, sorted(run.result.case.threads_per_device for run in runs)))
+    yield say("threads a device"), joined(dict.fromkeys(sorted(map(_threads, runs), key=str)))
     yield (
         say("cores of a rank"),
         joined(dict.fromkeys(_affinity(environment) for environment in environments)),
@@ -87,6 +91,13 @@ def _machine(runs: Sequence[StoredRun]) -> Iterator[tuple[Text, Inline]]:
 def _span(ends: Sequence[str]) -> Inline:
     low, high = ends
     return low if low == high else say("{low} to {high}", low=low, high=high)
+
+
+def _threads(run: StoredRun) -> Inline:
+    imported = run.result.imported
+    if imported is not None and "threads_per_device" in imported.not_known:
+        return NOT_KNOWN
+    return str(run.result.case.threads_per_device)
 
 
 def _affinity(environment: RunEnvironment) -> Inline:
@@ -108,6 +119,33 @@ def _harness(environment: RunEnvironment) -> Inline:
 def _each(values: Iterable[str]) -> str:
     """The different values, in the order in which they first appear."""
     return ", ".join(dict.fromkeys(value for value in values if value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "..."
+
+
+def _placing(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table | None:
+    """Which nodes ran which cases, for machines that are not known to be alike."""
+    placed: dict[tuple[str, ...], list[StoredRun]] = {}
+    for run in runs:
+        if run.result.nodes:
+            placed.setdefault(run.result.nodes, []).append(run)
+    if len(placed) <= 1:
+        return None
+    rows: list[tuple[Inline, ...]] = []
+    for nodes, there in sorted(placed.items())[:_MOST_PLACES]:
+        cases = (run.result.case for run in there)
+        named = _each(
+            f"{titles.get(case.framework, case.framework)} {case.version} {case.topology} "
+            f"batch {case.batch_size_per_device}"
+            for case in cases
+        )
+        rows.append((_cut(", ".join(nodes)), str(len(there)), _cut(named)))
+    if len(placed) > _MOST_PLACES:
+        rows.append((say("and {count} more", count=len(placed) - _MOST_PLACES), "", ""))
+    columns = tuple(Column(heading=heading) for heading in (say("nodes"), say("runs"), say("cases")))
+    return Table(caption=say("Which nodes ran what"), columns=columns, rows=tuple(rows))
 
 
 def _software(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table:
@@ -139,5 +177,4 @@ def _software(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table:
 
 def _facts(run: StoredRun) -> Iterator[tuple[str, str]]:
     for name, value in run.result.engine.facts.items():
-        text = str(value)
-        yield name, text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "..."
+        yield name, _cut(str(value))

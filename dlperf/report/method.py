@@ -38,7 +38,8 @@ _ALWAYS = (
     ),
     say(
         "Loss is that of the first and the last iteration of the first good run: a check that something was "
-        "trained, no measure of quality. The training data is synthetic."
+        "trained, no measure of quality. The training data is synthetic unless a table says that it is not "
+        "known."
     ),
     say("Energy was not measured: no run records it."),
 )

@@ -29,6 +29,11 @@ def report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> tuple[Tex
 
 
 def _report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> Iterator[Text]:
+    if any(figure.case.simulated for figure in loaded.figures):
+        yield say(
+            "**SIMULATED.** Every number here was made up by `transport: sim` to try the harness and its "
+            "statistics. Nothing was measured, and nothing follows for any framework or machine."
+        )
     if any(figure.case.device == "cpu" for figure in loaded.figures):
         yield say(
             "Devices here are CPU cores. Such topologies prove that programs and harness are correct, never "
@@ -150,7 +155,7 @@ def _engine_notes(comparison: Comparison) -> Iterator[Text]:
             if result.figures is not None and result.reason:
                 odd[f"{label}, {figure.case.topology}: {result.reason}"] = None
             had = result.engine.facts.get("threads")
-            if isinstance(had, int) and had != figure.case.threads_per_device:
+            if isinstance(had, int) and had != figure.threads_per_device:
                 threads[say("{framework} ran with {had}", framework=label, had=had)] = None
             if result.imported is not None:
                 source = result.imported

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _FOUR_DIGITS_ARE_TWO_DECIMALS = 10.0
+NOT_KNOWN = "not known"
 
 
 def rate(value: float | None) -> str:
@@ -10,6 +11,16 @@ def rate(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.2f}" if abs(value) >= _FOUR_DIGITS_ARE_TWO_DECIMALS else f"{value:#.4g}"
+
+
+def or_not_known(value: int | None) -> str:
+    """A whole number, or that nobody knows it."""
+    return NOT_KNOWN if value is None else str(value)
+
+
+def iterations(warmup: int, measured: int | None) -> str:
+    """`20 warm-up, 100 measured`."""
+    return f"{warmup} warm-up, {f'measured: {NOT_KNOWN}' if measured is None else f'{measured} measured'}"
 
 
 def percent(fraction: float | None, *, decimals: int = 2) -> str:
@@ -35,3 +46,8 @@ def giga(value: float | None) -> str:
 def mebibytes(value: float | None) -> str:
     """Bytes in MiB."""
     return "" if value is None else f"{value / 2**20:.0f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 run`, `2 runs`: for messages to a terminal; a report's are `dlperf.report.text.plural`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

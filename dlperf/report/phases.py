@@ -9,13 +9,15 @@ from dlperf.report.text import say
 if TYPE_CHECKING:
     from dlperf.report.text import Inline
 
+# Of an engine that runs a step as one graph.
+GRAPH: Final = "graph"
 # As frameworks/common/phases.py names them.
 PHASES: Final = {
     "data": say("data"),
     "forward_backward": say("forward and backward"),
     "communication": say("communication"),
     "optimizer": say("optimizer"),
-    "graph": say("one graph of all"),
+    GRAPH: say("one graph of all"),
 }
 
 

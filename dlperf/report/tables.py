@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from dlperf.report.columns import COLUMNS, NOT_KNOWN, Place
+from dlperf.report.columns import COLUMNS, Place
+from dlperf.report.distinctions import NOT_KNOWN
 from dlperf.report.numbers import rate
-from dlperf.report.phases import in_order, phase_name
+from dlperf.report.phases import GRAPH, in_order, phase_name
 from dlperf.report.text import Column, Table, Text, say
 from dlperf.report.view import View
 from dlperf.results.schema import Status
@@ -170,7 +171,7 @@ def breakdown_table(scene: Scene) -> Table | None:
     rows = [
         (
             *_case_cells(scene, place),
-            *(rate(place.figure.phase_seconds.get(name)) or NOT_TOLD for name in names),
+            *(_phase_cell(place.figure.phase_seconds, name) for name in names),
             rate(sum(place.figure.phase_seconds.values())),
             rate(place.figure.step_seconds_median) or NOT_KNOWN,
         )
@@ -180,6 +181,11 @@ def breakdown_table(scene: Scene) -> Table | None:
         "Where the time goes (steps profiled behind the measured ones, rank 0, nothing overlapping)"
     )
     return Table(caption=caption, columns=columns, rows=tuple(rows))
+
+
+def _phase_cell(seconds: dict[str, float], name: str) -> Inline:
+    """An engine that runs a step as one graph tells no parts; one that tells them had none of this one."""
+    return rate(seconds.get(name)) or (NOT_TOLD if GRAPH in seconds else say("none"))
 
 
 _ROW_HEADINGS = (

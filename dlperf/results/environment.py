@@ -60,6 +60,7 @@ class RunEnvironment(Model):
     packages: dict[str, str] = Field(default_factory=dict)  # name -> version in the framework's environment
     variables: dict[str, str] = Field(default_factory=dict)  # set for the ranks, secrets redacted
     cpus: dict[str, tuple[int, ...]] = Field(default_factory=dict)  # rank -> the cores that it is bound to
+    simulated: bool = False  # the nodes are virtual, and so is what they gave
 
     @cached_property
     def hardware_key(self) -> str:

@@ -8,22 +8,26 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from dlperf.errors import UserError
-from dlperf.logs.dialects.registry import choose_dialects
 from dlperf.logs.events import TRAIN, WARMUP
 from dlperf.results import method_2021
-from dlperf.results.extract import extract
-from dlperf.results.imported import imported_log, measure, parse_imported
+from dlperf.results.extract import Extracted, extract
+from dlperf.results.imported import imported_log
+from dlperf.results.steadiness import PAUSE, UNSTEADY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from dlperf.logs.events import Step
     from dlperf.results.figures import CaseFigures
     from dlperf.results.schema import Imported, RunResult
     from dlperf.results.store import StoredRun
 
-_OWN_RULE = "all steps behind the warm-up iterations of the case"
-_KINDS = {WARMUP: "warm-up", "other": "outside the method's window"}
+_KINDS = {
+    WARMUP: "warm-up",
+    "other": "outside the method's window",
+    UNSTEADY: "before the steady state",
+    PAUSE: "a pause",
+}
 # Twice made from the same log, a figure is the same to the last bit; another dlperf may round another way.
 _SAME = 1e-9
 
@@ -94,50 +98,70 @@ def _source(imported: Imported) -> Iterator[tuple[str, str]]:
 
 def _window(run: StoredRun) -> Iterator[tuple[str, str]]:
     """The steps and the arithmetic, made again from the log."""
-    result = run.result
     extracted = extract(run.folder)
-    steps, again = extracted.steps, extracted.result
-    log, rule = "logs/rank0.log", _OWN_RULE
-    if result.imported is not None:
-        log = f"logs/{imported_log(run.folder).name}"
-        rule = _rule_of(run, result.imported)
-    yield "log", log
-    used = [step for step in steps if step.kind == TRAIN]
-    yield "rule", rule
-    yield "used", _described(used)
-    for kind, stretch in groupby(steps, key=lambda step: step.kind):
-        if kind != TRAIN:
-            yield "left out", f"{_described(list(stretch))}: {_KINDS.get(kind, kind)}"
-    if again.figures is not None:
-        yield "formula", _formula(again, used)
-    yield from _difference(result, again)
+    log = "rank0.log" if run.result.imported is None else imported_log(run.folder).name
+    yield "log", f"logs/{log}"
+    stretches = [_Stretch.of(kind, steps) for kind, steps in groupby(extracted.steps, lambda step: step.kind)]
+    used = [stretch for stretch in stretches if stretch.kind == TRAIN]
+    yield "rule", extracted.rule
+    yield "used", str(sum(used[1:], used[0])) if used else "no record"
+    for stretch in stretches:
+        if stretch.kind != TRAIN:
+            yield "left out", f"{stretch}: {_KINDS.get(stretch.kind, stretch.kind)}"
+    if extracted.result.figures is not None:
+        yield "formula", _formula(extracted)
+    yield from _difference(run.result, extracted.result)
 
 
-def _rule_of(run: StoredRun, imported: Imported) -> str:
-    parsed = parse_imported(run.folder, imported)
-    (dialect,) = choose_dialects(imported.dialect)
-    records = parsed.runs[imported.run]
-    return measure(records, case=run.result.case, dialect=dialect, imported=imported).rule
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stretch:
+    """Steps of one kind that follow each other."""
+
+    kind: str
+    count: int
+    first: Step
+    last: Step
+
+    @classmethod
+    def of(cls, kind: str, steps: Iterator[Step]) -> _Stretch:
+        """Of at least one step."""
+        first = last = next(steps)
+        count = 1
+        for last in steps:
+            count += 1
+        return cls(kind=kind, count=count, first=first, last=last)
+
+    def __add__(self, later: _Stretch) -> _Stretch:
+        return _Stretch(
+            kind=self.kind, count=self.count + later.count, first=self.first, last=later.last
+        )
+
+    def __str__(self) -> str:
+        """`100 records: steps 20 to 119, lines 35 to 134`."""
+        first, last = self.first, self.last
+        if self.count == 1:
+            return f"1 record: step {first.step}, line {first.line}"
+        return f"{self.count} records: steps {first.step} to {last.step}, lines {first.line} to {last.line}"
 
 
-def _described(steps: Sequence[Step]) -> str:
-    """`100 records: steps 20 to 119, lines 35 to 134`."""
-    if not steps:
-        return "no record"
-    first, last = steps[0], steps[-1]
-    if len(steps) == 1:
-        return f"1 record: step {first.step}, line {first.line}"
-    return f"{len(steps)} records: steps {first.step} to {last.step}, lines {first.line} to {last.line}"
-
-
-def _formula(result: RunResult, used: Sequence[Step]) -> str:
-    figures = result.figures
-    if figures is None:
+def _formula(extracted: Extracted) -> str:
+    result = extracted.result
+    if result.figures is None:
         raise ValueError("no figure to explain")
+    rate = result.figures.samples_per_sec
+    used = (step for step in extracted.steps if step.kind == TRAIN)
     if result.imported is not None and result.imported.method == method_2021.NAME:
-        return f"{method_2021.FORMULA}, of {len(used)} rates = {figures.samples_per_sec:.2f} samples/s"
-    samples, seconds = sum(step.samples for step in used), math.fsum(step.seconds for step in used)
-    return f"samples / seconds = {samples} / {seconds:.6f} = {figures.samples_per_sec:.4f} samples/s"
+        return f"{method_2021.FORMULA}, of {sum(1 for _ in used)} rates = {rate:.2f} samples/s"
+    samples = 0
+
+    def seconds() -> Iterator[float]:
+        nonlocal samples
+        for step in used:
+            samples += step.samples
+            yield step.seconds
+
+    total = math.fsum(seconds())
+    return f"samples / seconds = {samples} / {total:.6f} = {rate:.4f} samples/s"
 
 
 def _difference(stored: RunResult, again: RunResult) -> Iterator[tuple[str, str]]:

@@ -21,6 +21,7 @@ from dlperf.results.imported import extract_imported, read_import
 from dlperf.results.logfiles import log_files, read_lines
 from dlperf.results.outcome import read_outcome
 from dlperf.results.schema import Engine, RunFigures, RunResult, Status
+from dlperf.results.steadiness import OWN_RULE, in_steady_state, rule_of
 from dlperf.results.statistics import quantile, samples_per_second
 from dlperf.results.verdict import judge
 
@@ -33,10 +34,11 @@ _REPEAT = re.compile(r"r(\d+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extracted:
-    """A result and the whole step series behind it."""
+    """A result, the whole step series behind it (iterate as often as you like), and which steps count."""
 
     result: RunResult
-    steps: tuple[Step, ...]
+    steps: Iterable[Step]
+    rule: str = OWN_RULE
 
 
 def result_from_run_folder(folder: Path) -> RunResult:
@@ -53,13 +55,16 @@ def extract(folder: Path) -> Extracted:
     case = read_case(folder)
     imported = read_import(folder)
     if imported is not None:
-        result, series = extract_imported(folder, case=case, imported=imported)
-        return Extracted(result=result, steps=series)
+        result, measured = extract_imported(folder, case=case, imported=imported)
+        return Extracted(result=result, steps=measured.steps, rule=measured.rule)
     repeat = _repeat(folder)
     outcome = read_outcome(folder / "outcome.json")
     events = _events(folder)
     steps = read_steps(events.get(0, ()))
     verdict = judge(case, steps=steps, outcome=outcome, folder=folder)
+    steadiness = None
+    if verdict.status is Status.OK:
+        steps, steadiness, verdict = in_steady_state(steps, verdict)
     result = RunResult(
         dlperf_version=__version__,
         case=case,
@@ -72,8 +77,9 @@ def extract(folder: Path) -> Extracted:
         nodes=outcome.hosts if outcome else (),
         figures=_figures(steps, events) if verdict.status is Status.OK else None,
         engine=_engine(events.get(0, ())),
+        steadiness=steadiness,
     )
-    return Extracted(result=result, steps=steps)
+    return Extracted(result=result, steps=steps, rule=rule_of(steadiness))
 
 
 def read_case(folder: Path) -> Case:

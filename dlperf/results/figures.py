@@ -38,11 +38,32 @@ class CaseFigures:
     reason: str | None
     evidence: str | None
     planned_runs: int | None = None  # None where no plan says
+    not_known: frozenset[str] = frozenset()  # what holds a placeholder in the case: nobody could tell
 
     @property
     def missing_runs(self) -> int:
         """Planned and not made, or without a whole result."""
         return max(0, (self.planned_runs or 0) - len(self.runs))
+
+    @property
+    def threads_per_device(self) -> int | None:
+        """None where nobody knows."""
+        return None if "threads_per_device" in self.not_known else self.case.threads_per_device
+
+    @property
+    def data(self) -> str | None:
+        """What the network was trained on, such as `synthetic`; None where nobody knows."""
+        return None if "data" in self.not_known else self.case.workload.data
+
+    @property
+    def seed(self) -> int | None:
+        """None where nobody knows."""
+        return None if "seed" in self.not_known else self.case.seed
+
+    @property
+    def measured_iterations(self) -> int | None:
+        """None where nobody planned their number."""
+        return None if "measured_iterations" in self.not_known else self.case.measure.measured_iterations
 
     @cached_property
     def good(self) -> tuple[RunFigures, ...]:
@@ -161,6 +182,9 @@ def _from_runs(runs: Sequence[StoredRun], *, hardware: str, planned_runs: int | 
         reason=telling.reason,
         evidence=telling.evidence,
         planned_runs=planned_runs,
+        not_known=frozenset(
+            name for run in ordered if run.result.imported for name in run.result.imported.not_known
+        ),
     )
 
 

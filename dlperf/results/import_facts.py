@@ -87,7 +87,7 @@ Facts = dict[str, Fact]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
-    """A log's case, the number of its repeat if told, and the case's fields that nobody could tell."""
+    """A log's case, the number of its repeat if told, and what is a placeholder in the case: nobody can tell."""
 
     case: Case
     repeat: int | None
@@ -274,7 +274,7 @@ def _described(facts: Facts, experiment: str, folder: Path) -> Described:
     file, _document = load_experiment(experiment, folder=folder)
     warmup = _whole(facts, "warmup_iterations", DEFAULT_WARMUP_ITERATIONS)
     partial = facts["parallelism"].value == "partial_fc"
-    not_known = () if "threads_per_device" in facts else ("threads_per_device",)
+    not_known = ["data", "measured_iterations", "seed"] + ["threads_per_device"] * ("threads_per_device" not in facts)
     content = {
         "framework": facts["framework"].value,
         "version": facts["version"].value,
@@ -293,7 +293,7 @@ def _described(facts: Facts, experiment: str, folder: Path) -> Described:
         case=Case.model_validate(content),
         repeat=_whole(facts, "repeat", 0) or None,
         warmup_iterations=warmup,
-        not_known=not_known,
+        not_known=tuple(not_known),
     )
 
 

@@ -24,11 +24,11 @@ from dlperf.results.store import write_result
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from dlperf.logs.events import Step
     from dlperf.logs.stream import Log
     from dlperf.plan.case import Case
     from dlperf.results.import_facts import Described
     from dlperf.results.imported import ParsedLog
+    from dlperf.results.measure import Measured
     from dlperf.results.schema import RunResult
 
 _BLOCK = 1 << 20
@@ -58,12 +58,13 @@ class Instructions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """One run of a log. `is_new` is False where it was there already."""
+    """One run of a log. `is_new` is False where it was there already; `warnings` are of the log."""
 
     source: str
     folder: Path
     result: RunResult
     is_new: bool
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,13 +160,12 @@ def _parse(staged: _Staged, dialect: str) -> ParsedLog:
 
 
 def _check_ranks(parsed: ParsedLog, case: Case) -> None:
-    for run in parsed.runs:
-        for record in run:
-            if record.rank is not None and record.rank >= case.topology.world_size:
-                raise UserError(
-                    f"{parsed.name}: contradictory topology: line {record.line} is of rank {record.rank}, "
-                    f"and {case.topology} has {case.topology.world_size} ranks"
-                )
+    if parsed.highest_rank is not None and parsed.highest_rank[0] >= case.topology.world_size:
+        rank, line = parsed.highest_rank
+        raise UserError(
+            f"{parsed.name}: contradictory topology: line {line} is of rank {rank}, "
+            f"and {case.topology} has {case.topology.world_size} ranks"
+        )
 
 
 def _import_run(
@@ -175,32 +175,46 @@ def _import_run(
     known = _known_runs(case_folder)
     for repeat, other in known.items():
         if (other.sha256, other.run, other.method) == (imported.sha256, imported.run, imported.method):
-            result, _steps = _result(staged, parsed, described.case, repeat, other)
-            return Done(source=staged.name, folder=case_folder / f"r{repeat}", result=result, is_new=False)
+            result, _measured = _result(staged, parsed, described.case, repeat, other)
+            return Done(
+                source=staged.name,
+                folder=case_folder / f"r{repeat}",
+                result=result,
+                is_new=False,
+                warnings=parsed.warnings,
+            )
     repeat = (
         described.repeat if described.repeat is not None and imported.run == 0 else max(known, default=0) + 1
     )
+    for number, other in known.items():
+        if other.not_known != imported.not_known:
+            raise UserError(
+                f"{staged.name}: not known of it: {', '.join(imported.not_known)}; of repeat {number} of its case "
+                f"({other.source}): {', '.join(other.not_known)}; tell the same of both (--set, --map)"
+            )
     if repeat in known:
         raise UserError(
             f"{staged.name}: repeat {repeat} of this case was imported from {known[repeat].source}; "
             "give another with --set repeat=N"
         )
-    result, steps = _result(staged, parsed, described.case, repeat, imported)
+    result, measured = _result(staged, parsed, described.case, repeat, imported)
     folder = staged.path.parent / f"r{repeat}"
     (folder / "logs").mkdir(parents=True)
     os.link(staged.path, folder / "logs" / staged.path.name)
     (folder / "case.json").write_text(described.case.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (folder / IMPORT_FILE).write_text(imported.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    write_result(folder, result, steps=steps)
+    write_result(folder, result, steps=measured.steps)
     case_folder.mkdir(parents=True, exist_ok=True)
     target = case_folder / f"r{repeat}"
     folder.rename(target)
-    return Done(source=staged.name, folder=target, result=result, is_new=True)
+    return Done(
+        source=staged.name, folder=target, result=result, is_new=True, warnings=parsed.warnings
+    )
 
 
 def _result(
     staged: _Staged, parsed: ParsedLog, case: Case, repeat: int, imported: Imported
-) -> tuple[RunResult, tuple[Step, ...]]:
+) -> tuple[RunResult, Measured]:
     return imported_result(
         parsed, case=case, repeat=repeat, imported=imported, log_path=f"logs/{staged.path.name}"
     )

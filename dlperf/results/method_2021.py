@@ -6,7 +6,9 @@ figures can be made again; the method of dlperf itself divides samples by second
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from array import array
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,39 +16,80 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dlperf.logs.records import Record
+    from numpy.typing import NDArray
+
+    from dlperf.logs.records import Batch
 
 NAME = "dlperf-2021"
 FORMULA = "mean of rates, rounded to 2 decimals"
 
 _ONEFLOW_SKIPPED_ITERATIONS = 5
 _ONEFLOW_FIRST, _ONEFLOW_LAST = 20, 120  # of the lines left, counted from 1
-_ARCFACE_WINDOWS = slice(1, 6)  # of 20 batches each
-_PARTIAL_FC_SKIPPED = 19
+_ARCFACE_FIRST, _ARCFACE_LAST = 2, 6  # windows of 20 batches each
+_PARTIAL_FC_FIRST = 20
+# Averaged as the scripts did, in one go; no log of 2021 came near. Of more, the mean is made of parts.
+_MOST_RATES_AT_ONCE = 1 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Window:
-    """The records that a script averaged.
+    """The records that a script averaged; feed it a run's records in order.
 
     Attributes:
-        used: their places in the log's records.
-        rates: samples/s of the whole job, as averaged.
-        rule: how they were chosen, for people.
-        lacking: why the script has no figure here; None where it has one.
+        rule: how they are chosen, for people.
+        counts: which records of a batch the script looked at, bool [n].
+        first, last: which of those it averaged, counted from 1.
+        rate: what it made of a printed rate: samples/s of the whole job.
+        fewest: how many it had to look at to give a figure.
+        complaint: what it lacks below that, for people.
+        counted: how many it looked at so far.
     """
 
-    used: tuple[int, ...]
-    rates: tuple[float, ...]
     rule: str
-    lacking: str | None = None
+    counts: Callable[[Batch], NDArray[np.bool_]]
+    first: int
+    last: float
+    rate: Callable[[float], float]
+    fewest: int
+    complaint: str
+    counted: int = 0
+    _rates: array[float] = field(default_factory=lambda: array("d"))
+    _parts: list[tuple[float, int]] = field(default_factory=list)  # mean and number of rates
+
+    def take(self, batch: Batch) -> NDArray[np.bool_]:
+        """Which of these records are averaged, bool [n]."""
+        counts = self.counts(batch)
+        number = self.counted + np.cumsum(counts)
+        self.counted += int(counts.sum())
+        used: NDArray[np.bool_] = counts & (number >= self.first) & (number <= self.last)
+        self._rates.extend(map(self.rate, batch.column("samples_per_sec")[used].tolist()))
+        if len(self._rates) > _MOST_RATES_AT_ONCE:
+            self._parts.append((float(np.mean(self._rates)), len(self._rates)))
+            del self._rates[:]
+        return used
+
+    @property
+    def lacking(self) -> str | None:
+        """Why the script has no figure here; None where it has one."""
+        if self.counted < self.fewest:
+            return f"{self.counted} {self.complaint}"
+        means = [mean for mean, _number in self._parts]
+        return None if _are_rates(self._rates) and _are_rates(means) else "a rate among them is no number"
 
     @property
     def figure(self) -> float:
         """Samples/s of the run; ValueError where there is none."""
         if self.lacking is not None:
             raise ValueError(self.lacking)
-        return run_figure(self.rates)
+        if not self._parts:
+            return run_figure(self._rates)
+        parts = [*self._parts, (math.fsum(self._rates) / max(1, len(self._rates)), len(self._rates))]
+        number = sum(number for _mean, number in parts)
+        return round(math.fsum(mean * number for mean, number in parts) / number, 2)
+
+
+def _are_rates(values: Sequence[float]) -> bool:
+    return all(math.isfinite(value) and value > 0 for value in values)
 
 
 def run_figure(rates: Sequence[float]) -> float:
@@ -64,55 +107,45 @@ def speedup(figure: float, single: float) -> float:
     return round(figure / single, 2)
 
 
-def _oneflow(records: Sequence[Record], nodes: int) -> Window:
+def _oneflow(nodes: int) -> Window:
     del nodes  # the rate is the whole job's
-    kept = [
-        place
-        for place, record in enumerate(records)
-        if record.iteration is not None and record.iteration > _ONEFLOW_SKIPPED_ITERATIONS
-    ]
-    rule = "of the lines with iter > 5, the 20th to the 120th"
-    used = kept[_ONEFLOW_FIRST - 1 : _ONEFLOW_LAST]
-    lacking = None
-    if len(kept) < _ONEFLOW_LAST:
-        lacking = f"{len(kept)} lines with iter > 5, and the 2021 script gave 0 below {_ONEFLOW_LAST}"
-    return _window(records, used, rule, lacking, lambda rate: rate)
-
-
-def _arcface(records: Sequence[Record], nodes: int) -> Window:
-    epoch = [place for place, record in enumerate(records) if record.epoch == 0]
-    used = epoch[_ARCFACE_WINDOWS]
-    rule = "of the lines of epoch 0, the 2nd to the 6th, each rate rounded to 0.1 and times the nodes"
-    lacking = None if used else f"{len(epoch)} lines of epoch 0, and the 2021 script skipped the first"
-    return _window(records, used, rule, lacking, lambda rate: round(rate, 1) * nodes)
-
-
-def _partial_fc(records: Sequence[Record], nodes: int) -> Window:
-    del nodes  # the rate is the whole job's
-    used = range(len(records))[_PARTIAL_FC_SKIPPED:]
-    rule = "the 20th line and all behind it, each total rounded to 0.1"
-    lacking = (
-        None if used else f"{len(records)} lines, and the 2021 script skipped the first {_PARTIAL_FC_SKIPPED}"
-    )
-    return _window(records, used, rule, lacking, lambda rate: round(rate, 1))
-
-
-def _window(
-    records: Sequence[Record],
-    used: Sequence[int],
-    rule: str,
-    lacking: str | None,
-    rate: Callable[[float], float],
-) -> Window:
     return Window(
-        used=tuple(used),
-        rates=tuple(rate(records[place].samples_per_sec) for place in used),
-        rule=rule,
-        lacking=lacking,
+        rule="of the lines with iter > 5, the 20th to the 120th",
+        counts=lambda batch: batch.column("iteration") > _ONEFLOW_SKIPPED_ITERATIONS,
+        first=_ONEFLOW_FIRST,
+        last=_ONEFLOW_LAST,
+        rate=lambda rate: rate,
+        fewest=_ONEFLOW_LAST,
+        complaint=f"lines with iter > 5, and the 2021 script gave 0 below {_ONEFLOW_LAST}",
     )
 
 
-WINDOWS: dict[str, Callable[[Sequence[Record], int], Window]] = {
+def _arcface(nodes: int) -> Window:
+    return Window(
+        rule="of the lines of epoch 0, the 2nd to the 6th, each rate rounded to 0.1 and times the nodes",
+        counts=lambda batch: batch.column("epoch") == 0,
+        first=_ARCFACE_FIRST,
+        last=_ARCFACE_LAST,
+        rate=lambda rate: round(rate, 1) * nodes,
+        fewest=_ARCFACE_FIRST,
+        complaint="lines of epoch 0, and the 2021 script skipped the first",
+    )
+
+
+def _partial_fc(nodes: int) -> Window:
+    del nodes  # the rate is the whole job's
+    return Window(
+        rule="the 20th line and all behind it, each total rounded to 0.1",
+        counts=lambda batch: np.ones(len(batch), np.bool_),
+        first=_PARTIAL_FC_FIRST,
+        last=math.inf,
+        rate=lambda rate: round(rate, 1),
+        fewest=_PARTIAL_FC_FIRST,
+        complaint=f"lines, and the 2021 script skipped the first {_PARTIAL_FC_FIRST - 1}",
+    )
+
+
+WINDOWS: dict[str, Callable[[int], Window]] = {
     "oneflow_face": _oneflow,
     "insightface_mxnet": _arcface,
     "partial_fc_mxnet": _partial_fc,

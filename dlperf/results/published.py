@@ -26,6 +26,7 @@ PREFIX = "published:"
 DATA_FILE = "data.json"
 NO_REPEATS = "published as a median alone; the runs behind it were not printed"
 _MEASURE = Measure(warmup_iterations=20, measured_iterations=100)
+_NOT_KNOWN = frozenset({"data", "seed", "threads_per_device"})  # no table says
 
 Rate = Annotated[float, Field(gt=0)]
 
@@ -192,6 +193,7 @@ class Published:
             summary=summary,
             reason=reason,
             evidence=None,
+            not_known=_NOT_KNOWN,
         )
 
     def _summary(self, case: PublishedCase) -> Summary | None:

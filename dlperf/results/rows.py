@@ -40,7 +40,7 @@ def _row(figure: CaseFigures, speedup: float | None) -> Row:
         "batch_size_per_device": case.batch_size_per_device,
         "num_classes": case.num_classes,
         "precision": case.precision,
-        "threads_per_device": case.threads_per_device,
+        "threads_per_device": figure.threads_per_device,
         "options": json.dumps(case.options, sort_keys=True) if case.options else None,
         "status": figure.status.value,
         "samples_per_sec": summary.median if summary else None,
@@ -63,6 +63,7 @@ def _row(figure: CaseFigures, speedup: float | None) -> Row:
         "reason": figure.reason,
         "evidence": figure.evidence,
         "hardware": figure.hardware,
+        "not_known": ", ".join(sorted(figure.not_known)) or None,
         "results": str(figure.sweep),
     }
 
@@ -81,8 +82,9 @@ def speedups(figures: Sequence[CaseFigures]) -> tuple[float | None, ...]:
     )
 
 
-def _key_without_topology(figure: CaseFigures) -> tuple[str, str, str]:
-    return (str(figure.sweep), figure.hardware, canonical(figure.case, leaving_out=("topology",)))
+def _key_without_topology(figure: CaseFigures) -> tuple[object, ...]:
+    case = canonical(figure.case, leaving_out=("topology",))
+    return (str(figure.sweep), figure.hardware, figure.not_known, case)
 
 
 def canonical(case: Case, *, leaving_out: Iterable[str]) -> str:

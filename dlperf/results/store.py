@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import tempfile
@@ -20,7 +19,7 @@ from dlperf.results.extract import extract
 from dlperf.results.schema import RESULT_SCHEMA_VERSION, RunResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from dlperf.logs.events import Step
@@ -72,7 +71,7 @@ def store_run(folder: Path) -> RunResult:
     return extracted.result
 
 
-def write_result(folder: Path, result: RunResult, *, steps: Sequence[Step] | None = None) -> None:
+def write_result(folder: Path, result: RunResult, *, steps: Iterable[Step] | None = None) -> None:
     """Write steps.csv, then result.json, each whole or not at all.
 
     Args:
@@ -81,20 +80,20 @@ def write_result(folder: Path, result: RunResult, *, steps: Sequence[Step] | Non
         steps: the series; None reads it from the folder's logs.
     """
     series = extract(folder).steps if steps is None else steps
-    write_atomically(folder / "steps.csv", steps_as_csv(series).encode())
+    write_atomically(folder / "steps.csv", steps_as_csv(series, simulated=result.case.simulated))
     write_atomically(folder / "result.json", (result.model_dump_json(indent=2) + "\n").encode())
 
 
-def steps_as_csv(steps: Iterable[Step]) -> str:
-    """The series with a header; a loss that was not printed is an empty field, a NaN is `nan`."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(STEP_COLUMNS)
-    table.writerows(
-        (step.step, step.samples, repr(step.seconds), step.kind, "" if step.loss is None else repr(step.loss))
-        for step in steps
-    )
-    return text.getvalue()
+def steps_as_csv(steps: Iterable[Step], *, simulated: bool) -> Iterator[bytes]:
+    """The series with a header, line by line; a loss that was not printed is an empty field, a NaN is `nan`.
+
+    A simulated series has one column more, `simulated`.
+    """
+    mark = ",simulated" if simulated else ""
+    yield (",".join(STEP_COLUMNS) + f"{mark}\n").encode()
+    for step in steps:
+        loss = "" if step.loss is None else repr(step.loss)
+        yield f"{step.step},{step.samples},{step.seconds!r},{step.kind},{loss}{mark}\n".encode()
 
 
 def read_steps_csv(folder: Path) -> list[float]:
@@ -107,12 +106,12 @@ def read_steps_csv(folder: Path) -> list[float]:
         return []
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Put `content` at `path`: a crash at any point leaves the old file or the new one, whole."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            stream.writelines([content] if isinstance(content, bytes) else content)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(name, 0o644)  # noqa: PTH101  mkstemp gives 0600, which another user's report could not read

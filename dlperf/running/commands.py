@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlperf.environments.environment import environment_key, environments_root
-from dlperf.running.preparation import local_launch, specification
-from dlperf.running.run_folder import run_folder
-from dlperf.running.variables import inherited, redacted
+from dlperf.plan.cluster import fits
+from dlperf.running.places import Site, physical_cores
+from dlperf.running.preparation import Seat, launch_files, specification
+from dlperf.running.run_folder import CASE_NAME, run_folder
+from dlperf.running.variables import INHERITED, inherited, redacted
+from dlperf.shipped import shipped_root
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
     from dlperf.adapters.base import Adapter
     from dlperf.plan.case import Case
+    from dlperf.plan.cluster import Cluster, ClusterNode
     from dlperf.plan.plan import Plan
     from dlperf.running.launch_file import RankProcess
 
@@ -24,35 +28,65 @@ if TYPE_CHECKING:
 _LATER = 0
 
 
-def commands_text(plan: Plan, *, adapters: Mapping[str, Adapter], results: Path) -> str:
+def commands_text(
+    plan: Plan, *, adapters: Mapping[str, Adapter], results: Path, cluster: Cluster | None = None
+) -> str:
     """The processes of the first run of every case that can run, one command a rank.
 
     The processes come from the function that makes the launch file of a run; what is chosen at the start of a
-    run alone is the port of rank 0.
+    run alone is the port of rank 0, and on a cluster the nodes, where some are not there.
     """
-    variables = redacted(inherited(os.environ))
+    variables = redacted(inherited({} if cluster else os.environ))
     lines = [
         "# Port 0 stands for a free one, chosen at the start of each run.",
         "# Beside the variables below a process gets these of the environment, and no others:",
         *(f"#   {name}={shlex.quote(value)}" for name, value in variables.items()),
+        *([f"#   of the node: {', '.join(INHERITED)}"] if cluster else []),
     ]
     for case in plan.runnable:
         lines += ["", f"# {case.case_id}"]
-        lines += _commands(case, plan, adapter=adapters[case.framework], results=results)
+        lines += _commands(case, plan, adapter=adapters[case.framework], results=results, cluster=cluster)
     return "\n".join(lines) + "\n"
 
 
-def _commands(case: Case, plan: Plan, *, adapter: Adapter, results: Path) -> list[str]:
+def _commands(
+    case: Case, plan: Plan, *, adapter: Adapter, results: Path, cluster: Cluster | None
+) -> Iterator[str]:
     spec, given = specification(case, adapter=adapter, plan=plan)
-    launch = local_launch(
-        case,
-        adapter=adapter,
-        python=given or environments_root() / environment_key(spec) / "bin" / "python",
-        folder=run_folder(results, case_id=case.case_id, repeat=1),
-        limits=plan.limits,
-        port=_LATER,
+    key = environment_key(spec)
+    folder = run_folder(results, case_id=case.case_id, repeat=1)
+    if cluster is None:
+        here = Seat(
+            site=Site(cores=physical_cores(), address="127.0.0.1", interface=None),
+            python=given or environments_root() / key / "bin" / "python",
+            case_file=(folder / CASE_NAME).absolute(),
+            code=shipped_root(),
+        )
+        nodes, seats = [""], [here]
+    else:
+        chosen = [node for node in cluster.nodes if fits(node, case, oversubscribe=True)]
+        chosen = chosen[: case.topology.nodes]
+        nodes = [f"# on {node.name}" for node in chosen]
+        seats = [_seat_there(node, folder, given=given, key=key) for node in chosen]
+    launches = launch_files(case, adapter=adapter, seats=seats, limits=plan.limits, port=_LATER)
+    for node, launch in zip(nodes, launches, strict=True):
+        if node:
+            yield node
+        yield from (_command(rank) for rank in launch.ranks)
+
+
+def _seat_there(node: ClusterNode, folder: Path, *, given: Path | None, key: str) -> Seat:
+    """Where things will lie on a node of a cluster, as far as that is known without a connection."""
+    work = Path(node.work)
+    cores = {cpu: (0, cpu) for cpu in range(node.cores)}
+    address = node.engine_address or node.address
+    return Seat(
+        site=Site(cores=cores, address=address, interface=node.interface),
+        python=given or work / "environments" / key / "bin" / "python",
+        case_file=work / "runs" / f"{folder.parent.name}-{folder.name}" / CASE_NAME,
+        code=work / "code",
+        variables=tuple(node.environment),
     )
-    return [_command(rank) for rank in launch.ranks]
 
 
 def _command(rank: RankProcess) -> str:

@@ -17,11 +17,13 @@ from dlperf.errors import EnvironmentUnavailable, InfrastructureError
 from dlperf.running.cgroups import CgroupLimits, cgroup_limits
 from dlperf.running.locks import whole_machine
 from dlperf.running.places import physical_cores
-from dlperf.running.provenance import governor, this_node, turbo
+from dlperf.running.provenance import this_node
 from dlperf.running.variables import misspelt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from dlperf.results.environment import Node
 
 # Of a core: less is a desktop's background, more is somebody's work.
 _QUIET_LOAD = 0.25
@@ -59,13 +61,14 @@ def findings(results: Path) -> Iterator[Finding]:
     yield check_cores(cores, on_machine=os.cpu_count() or cores, physical=len(set(physical_cores().values())))
     yield check_cpu_quota(cores, limits)
     yield check_load(os.getloadavg()[0], cores=cores)
-    yield check_frequency(governor=governor(), turbo=turbo())
+    node = this_node()
+    yield check_frequency(governor=node.governor, turbo=node.turbo)
     yield check_memory(_available_memory(), limits)
     yield check_disk("disk for results", results, needed=_RESULTS_BYTES)
     yield check_disk("disk for environments", environments_root(), needed=_ENVIRONMENTS_BYTES)
     yield check_clock(_CLOCK.read_text().strip() if _CLOCK.exists() else None)
     yield check_uv()
-    yield from check_gpus()
+    yield from check_gpus(node)
     yield check_variables(os.environ)
     yield check_other_dlperf()
 
@@ -150,9 +153,8 @@ def check_uv() -> Finding:
     return _finding("uv", f"{uv.version} ({uv.path})")
 
 
-def check_gpus() -> Iterator[Finding]:
-    """The NVIDIA GPUs, and who else uses them."""
-    node = this_node()
+def check_gpus(node: Node) -> Iterator[Finding]:
+    """The NVIDIA GPUs of this machine, and who else uses them."""
     if not node.accelerators:
         silent = shutil.which("nvidia-smi") is not None
         text = "nvidia-smi is here and lists no GPU: is the driver loaded?" if silent else "no NVIDIA GPU"

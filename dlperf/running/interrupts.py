@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
@@ -31,14 +32,16 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """Takes SIGINT and SIGTERM, in the main thread, while the block `taken` runs."""
+    """Takes SIGINT and SIGTERM, in the main thread, while the block `taken` runs.
+
+    Runs are held and attached in any thread; several may go on at once.
+    """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._run: SupervisedRun | None = None
+        self._runs: dict[int, SupervisedRun | None] = {}  # by thread; None while a run is being started
         self._number: int | None = None
         self._count = 0
-        self._holding = False
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -53,15 +56,20 @@ class Interrupts:
     @contextmanager
     def held(self) -> Iterator[None]:
         """From here on a signal does not break off what the block does: it stops the run that is attached."""
-        self._holding = True
+        thread = threading.get_ident()
+        former = thread in self._runs
+        self._runs.setdefault(thread, None)
         try:
             yield
         finally:
-            self._holding, self._run = False, None
+            if former:
+                self._runs[thread] = None
+            else:
+                del self._runs[thread]
 
     def attach(self, run: SupervisedRun) -> None:
         """Let signals stop `run`, one that has come already too; inside `held`."""
-        self._run = run
+        self._runs[threading.get_ident()] = run
         if self._number is not None:
             run.stop()
 
@@ -78,20 +86,19 @@ class Interrupts:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._count += 1
         self._number = number
-        if not self._holding or (self._run is None and self._count > 1):
+        runs = [run for run in self._runs.values() if run is not None]
+        if not self._runs or (not runs and self._count > 1):
             raise Interrupted(number)
         if self._count == 1:
             self._say("stopping this run and its processes; once more kills them at once")
         elif self._count < _GIVE_UP:
             self._say("killing the processes of this run; once more leaves without waiting for their end")
-        if self._run is None:
-            return  # it is being started, and stopped then
-        if self._count >= _GIVE_UP:
-            self._give_up(self._run, number)
-        (self._run.stop if self._count == 1 else self._run.kill)()
+        if runs and self._count >= _GIVE_UP:
+            self._give_up(runs, number)
+        for run in runs:  # one that is being started is stopped then
+            (run.stop if self._count == 1 else run.kill)()
 
-    def _give_up(self, run: SupervisedRun, number: int) -> NoReturn:
-        self._say(
-            f"left without waiting; if something of the run is left, end it with: {run.removal_command}"
-        )
+    def _give_up(self, runs: list[SupervisedRun], number: int) -> NoReturn:
+        commands = "; ".join(run.removal_command for run in runs)
+        self._say(f"left without waiting; if something of the run is left, end it with: {commands}")
         os._exit(128 + number)

@@ -47,9 +47,18 @@ class LaunchFile(Model):
 
 
 def launch_file(
-    case: Case, *, places: Sequence[Place], commands: Sequence[RankCommand], limits: Limits, node_rank: int
+    case: Case,
+    *,
+    places: Sequence[Place],
+    commands: Sequence[RankCommand],
+    limits: Limits,
+    node_rank: int,
+    variables: tuple[str, ...] = (),
 ) -> LaunchFile:
-    """The launch file of one node; `commands` are those of the whole case, in the order of `places`."""
+    """The launch file of one node; `commands` are those of the whole case, in the order of `places`.
+
+    `variables` are names of more that the ranks inherit.
+    """
     ranks = (
         RankProcess(
             rank=driven[0].rank,
@@ -65,6 +74,7 @@ def launch_file(
         case_id=case.case_id,
         node_rank=node_rank,
         ranks=tuple(ranks),
+        inherit=(*INHERITED, *variables),
         time_limit_seconds=limits.time,
         stall_limit_seconds=limits.stall,
     )

@@ -1,17 +1,18 @@
-"""Where the ranks of a case run: which cores, which port."""
+"""Where the ranks of a case run: on which node, which cores, which port."""
 
 from __future__ import annotations
 
 import os
 import socket
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlperf.adapters.base import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from dlperf.plan.case import Case
 
@@ -21,21 +22,37 @@ _TOPOLOGY = "/sys/devices/system/cpu/cpu{cpu}/topology/{item}"
 Core = tuple[int, int]
 
 
-def local_places(case: Case, *, port: int) -> tuple[Place, ...]:
-    """The places of a case that runs on this machine alone."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What a node of a run offers its ranks; see `Node` in transports/base.py."""
+
+    cores: Mapping[int, Core]
+    address: str
+    interface: str | None
+
+
+def places(case: Case, *, sites: Sequence[Site], port: int) -> tuple[Place, ...]:
+    """The places of a case on its nodes, by rank; `port` is one of the first node."""
     devices = case.topology.devices_per_node
-    bindings = bind(physical_cores(), ranks=devices, threads=case.threads_per_device)
     return tuple(
         Place(
-            rank=rank,
-            local_rank=rank,
-            node_rank=0,
+            rank=node_rank * devices + local_rank,
+            local_rank=local_rank,
+            node_rank=node_rank,
             cpus=cpus,
-            master_address="127.0.0.1",
+            master_address=sites[0].address if len(sites) > 1 else "127.0.0.1",
             master_port=port,
+            interface=site.interface if len(sites) > 1 else None,
         )
-        for rank, cpus in enumerate(bindings)
+        for node_rank, site in enumerate(sites)
+        for local_rank, cpus in enumerate(bind(site.cores, ranks=devices, threads=case.threads_per_device))
     )
+
+
+def local_places(case: Case, *, port: int) -> tuple[Place, ...]:
+    """The places of a case that runs on this machine alone."""
+    here = Site(cores=physical_cores(), address="127.0.0.1", interface=None)
+    return places(case, sites=[here], port=port)
 
 
 def bind(cores: Mapping[int, Core], *, ranks: int, threads: int) -> tuple[tuple[int, ...], ...]:

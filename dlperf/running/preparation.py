@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlperf.adapters.base import Launch
 from dlperf.running.launch_file import LaunchFile, launch_file
-from dlperf.running.places import local_places
-from dlperf.running.run_folder import CASE_NAME
-from dlperf.shipped import shipped_root
+from dlperf.running.places import Site, places
 
 if TYPE_CHECKING:
-    from dlperf.adapters.base import Adapter, EnvironmentSpec
+    from collections.abc import Sequence
+
+    from dlperf.adapters.base import Adapter, EnvironmentSpec, RankCommand
     from dlperf.plan.case import Case
     from dlperf.plan.plan import Plan
     from dlperf.plan.sweep_file import Limits
 
 
-def local_launch(
-    case: Case, *, adapter: Adapter, python: Path, folder: Path, limits: Limits, port: int
-) -> LaunchFile:
-    """What the supervisor on this machine is told to run `case` in the run folder `folder`."""
-    places = local_places(case, port=port)
-    launch = Launch(
-        case=case,
-        case_file=(folder / CASE_NAME).absolute(),
-        code=shipped_root(),
-        python=python,
-        places=places,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """One node of a run: what it offers, and where the run's things lie on it."""
+
+    site: Site
+    python: Path
+    case_file: Path
+    code: Path
+    variables: tuple[str, ...] = ()  # set by the user for this node
+
+
+def launch_files(
+    case: Case, *, adapter: Adapter, seats: Sequence[Seat], limits: Limits, port: int
+) -> tuple[LaunchFile, ...]:
+    """What the supervisors are told, by node rank; `port` is one of the first node."""
+    everywhere = places(case, sites=[seat.site for seat in seats], port=port)
+
+    @cache  # nodes whose things lie in the same places, as they mostly do, are told the same
+    def commands(case_file: Path, code: Path, python: Path) -> tuple[RankCommand, ...]:
+        launch = Launch(case=case, case_file=case_file, code=code, python=python, places=everywhere)
+        return adapter.rank_commands(launch)
+
+    return tuple(
+        launch_file(
+            case,
+            places=everywhere,
+            commands=commands(seat.case_file, seat.code, seat.python),
+            limits=limits,
+            node_rank=node_rank,
+            variables=seat.variables,
+        )
+        for node_rank, seat in enumerate(seats)
     )
-    commands = adapter.rank_commands(launch)
-    return launch_file(case, places=places, commands=commands, limits=limits, node_rank=0)
 
 
 def specification(case: Case, *, adapter: Adapter, plan: Plan) -> tuple[EnvironmentSpec, Path | None]:

@@ -2,40 +2,57 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import socket
+import json
 import subprocess
-from contextlib import suppress
+import sys
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dlperf import __version__
+from dlperf.errors import InfrastructureError
 from dlperf.results.environment import Node, RunEnvironment
-from dlperf.running.variables import inherited, redacted
-from dlperf.shipped import shipped_root
+from dlperf.running.variables import redacted
+from dlperf.shipped import shipped_folder, shipped_root
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from dlperf.environments import Environment
+    from dlperf.plan.case import Case
     from dlperf.running.launch_file import LaunchFile
 
 _TOOL_SECONDS = 20
 
 
-def run_environment(environment: Environment, launch: LaunchFile) -> RunEnvironment:
-    """What a run on this machine uses, as it is now."""
-    variables = inherited(os.environ)
-    for rank in reversed(launch.ranks):
-        variables |= rank.env  # rank 0's last: it stands for all
+def run_environment(
+    case: Case,
+    *,
+    nodes: Sequence[Node],
+    environment: Environment,
+    launches: Sequence[LaunchFile],
+    variables: Mapping[str, str],
+) -> RunEnvironment:
+    """What a run uses, as it is now.
+
+    Args:
+        case: what is run.
+        nodes: what they are, by node rank.
+        environment: the framework's on node 0; the others were made from the same specification.
+        launches: by node rank.
+        variables: what the ranks of node 0 inherit.
+    """
+    set_for_ranks = dict(variables)
+    for rank in reversed(launches[0].ranks):
+        set_for_ranks |= rank.env  # rank 0's last: it stands for all
     return RunEnvironment(
         dlperf_version=__version__,
         git_commit=git_commit(),
-        nodes=(this_node(),),
+        nodes=tuple(nodes),
         python=environment.manifest.python_version,
         packages=environment.manifest.packages,
-        variables=redacted(dict(sorted(variables.items()))),
-        cpus={str(rank.rank): rank.cpus for rank in launch.ranks},
+        variables=redacted(dict(sorted(set_for_ranks.items()))),
+        cpus={str(rank.rank): rank.cpus for launch in launches for rank in launch.ranks},
+        simulated=case.simulated,
     )
 
 
@@ -53,76 +70,25 @@ def git_commit() -> str | None:
 
 
 def this_node() -> Node:
-    """This machine as it is now."""
-    gpus = _gpus()
-    return Node(
-        host=socket.gethostname(),
-        cpu=_cpu_model(),
-        cores=len(os.sched_getaffinity(0)),
-        memory_bytes=_memory_bytes(),
-        accelerators=tuple(name for name, _ in gpus),
-        driver=gpus[0][1] if gpus else None,
-        system=_system_name(),
-        kernel=platform.release(),
-        governor=governor(),
-        turbo=turbo(),
-        load=round(os.getloadavg()[0], 2),
+    """This machine as it is now, told by the program that tells it on the nodes of a cluster too.
+
+    Raises:
+        InfrastructureError: it ends with an error.
+    """
+    program = shipped_folder("frameworks") / "node" / "facts.py"
+    done = subprocess.run(
+        [sys.executable, "-I", "-B", str(program)], capture_output=True, text=True, check=False
     )
+    try:
+        return node_from_facts(json.loads(done.stdout))
+    except ValueError:
+        reason = " ".join(done.stderr.split()[-20:])
+        raise InfrastructureError(f"{program} cannot tell what this machine is: {reason}") from None
 
 
-@cache
-def _gpus() -> tuple[tuple[str, str], ...]:
-    """Product name and driver version of each GPU."""
-    listing = _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
-    rows = (line.split(", ") for line in (listing or "").splitlines())
-    return tuple((row[0], row[1]) for row in rows if len(row) == 2)  # noqa: PLR2004
-
-
-@cache
-def _cpu_model() -> str | None:
-    for line in _lines("/proc/cpuinfo"):
-        key, _, value = line.partition(":")
-        if key.strip() in {"model name", "Model", "cpu model"}:
-            return " ".join(value.split())
-    return platform.processor() or platform.machine() or None
-
-
-def _memory_bytes() -> int | None:
-    for line in _lines("/proc/meminfo"):
-        if line.startswith("MemTotal:"):
-            return int(line.split()[1]) * 1024
-    return None
-
-
-@cache
-def _system_name() -> str | None:
-    with suppress(OSError):
-        return platform.freedesktop_os_release().get("PRETTY_NAME")
-    return None
-
-
-def governor() -> str | None:
-    """The frequency governors of the CPUs that may be used, such as `performance`; None where hidden."""
-    paths = (f"/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor" for cpu in os.sched_getaffinity(0))
-    found = {line for path in paths for line in _lines(path)}
-    return ", ".join(sorted(found)) or None
-
-
-def turbo() -> bool | None:
-    """Whether the CPU may exceed its nominal frequency; None where it does not say."""
-    for path, on in (
-        ("/sys/devices/system/cpu/intel_pstate/no_turbo", "0"),
-        ("/sys/devices/system/cpu/cpufreq/boost", "1"),
-    ):
-        for line in _lines(path):
-            return line == on
-    return None
-
-
-def _lines(path: str) -> list[str]:
-    with suppress(OSError):
-        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    return []
+def node_from_facts(facts: Any) -> Node:
+    """What `frameworks/node/facts.py` has printed; ValueError where it is something else."""
+    return Node.model_validate_json(json.dumps(facts))
 
 
 def _output(*command: str) -> str | None:

@@ -29,6 +29,12 @@ def run_folder(results: Path, *, case_id: str, repeat: int) -> Path:
     return results / "runs" / case_id / f"r{repeat}"
 
 
+def node_file(name: str, *, node_rank: int, nodes: int) -> str:
+    """A node's own file: `outcome.json`, or `outcome.node1.json` where a run has several nodes."""
+    stem, dot, suffix = name.rpartition(".")
+    return name if nodes == 1 else f"{stem}.node{node_rank}{dot}{suffix}"
+
+
 def wait_until_deserted(folder: Path, *, limit_seconds: float = DESERTED_LIMIT_SECONDS) -> None:
     """Return when no supervisor, and so no rank, is at work in the folder.
 

@@ -1,22 +1,26 @@
-"""A frozen plan, run by run: what is done stays, what is missing is made, one failure stops nothing."""
+"""A frozen plan, run by run: what is done stays, what is missing is made, one failure stops nothing else."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import threading
+import time
+from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from dlperf.environments import ensure
 from dlperf.errors import EnvironmentUnavailable, InfrastructureError, UserError
-from dlperf.results.schema import FAILED, RunResult, Status
+from dlperf.results.schema import Status
+from dlperf.running.concurrently import each
+from dlperf.running.pool import Pool
 from dlperf.running.preparation import specification
 from dlperf.running.run_folder import CASE_NAME, RESULT_NAME, run_folder
+from dlperf.running.run_nodes import NodeUnfit, ReadyNode
 from dlperf.running.runner import salvaged, store_unmeasured
+from dlperf.running.transports.base import NodeLost
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from dlperf.adapters.base import Adapter
@@ -24,120 +28,216 @@ if TYPE_CHECKING:
     from dlperf.plan.case import Case
     from dlperf.plan.order import PlannedRun
     from dlperf.plan.plan import Plan
+    from dlperf.results.schema import RunResult
     from dlperf.running.progress import Progress
     from dlperf.running.runner import Runner
+    from dlperf.running.transports.base import Node
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredResult:
-    """A result and the folder that it lies in."""
-
-    folder: Path
-    result: RunResult
-
-
-def pending_runs(plan: Plan, *, results: Path, retry_failed: bool) -> tuple[PlannedRun, ...]:
-    """The runs of the plan that are to be made, in its order.
-
-    A run with a whole result is done; one that failed is made again if `retry_failed`; one that could not be
-    started is always tried again, as the environment may exist by now.
-    """
-    again = {Status.NOT_MEASURED, *(FAILED if retry_failed else ())}
-
-    def is_missing(run: PlannedRun) -> bool:
-        stored = read_result(run_folder(results, case_id=run.case_id, repeat=run.repeat))
-        return stored is None or stored.status in again
-
-    return tuple(run for run in plan.runs if is_missing(run))
-
-
-def stored_results(plan: Plan, *, results: Path) -> tuple[StoredResult, ...]:
-    """The results of the plan's runs that are there, in its order."""
-    folders = (run_folder(results, case_id=run.case_id, repeat=run.repeat) for run in plan.runs)
-    found = ((folder, read_result(folder)) for folder in folders)
-    return tuple(StoredResult(folder=folder, result=result) for folder, result in found if result is not None)
-
-
-def read_result(folder: Path) -> RunResult | None:
-    """The result of a run folder; None where there is none, or none that this dlperf can read."""
-    try:
-        return RunResult.model_validate_json((folder / RESULT_NAME).read_bytes())
-    except (OSError, ValidationError):
-        return None
+# A case whose nodes are lost again and again may be what takes them down.
+_MOST_LOSSES = 2
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
 
 
 @dataclass(kw_only=True)
 class Scheduler:
-    """Makes the pending runs of a plan in a results folder that the caller holds alone."""
+    """Makes the pending runs of a plan in a results folder that the caller holds alone.
+
+    Attributes:
+        plan: what is run.
+        results: where.
+        adapters: by name.
+        progress: is told.
+        nodes: this machine alone, or those of a cluster, which the caller holds alone.
+        patience_seconds: how long runs wait for nodes that were set aside.
+        side_by_side: how many runs of one node each may go on at once, each on a node of its own.
+    """
 
     plan: Plan
     results: Path
     adapters: Mapping[str, Adapter]
     progress: Progress
-    _environments: dict[str, Environment | EnvironmentUnavailable] = field(default_factory=dict)
-    _in_use: ExitStack = field(default_factory=ExitStack)
+    nodes: Sequence[Node]
+    patience_seconds: float = 0.0
+    side_by_side: int = 1
+    _environments: dict[tuple[str, str], Environment | EnvironmentUnavailable] = field(default_factory=dict)
+    _losses: Counter[PlannedRun] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._cases = {case.case_id: case for case in self.plan.runnable}
+        self._pool = Pool(nodes=self.nodes, usable=self._has_environment)
+        for node in self.nodes:
+            if node.trouble is not None:
+                self._set_aside(node, node.trouble)
 
-    def prepare(self, runs: tuple[PlannedRun, ...]) -> None:
+    def prepare(self, runs: Sequence[PlannedRun]) -> None:
         """Make all environments before anything is measured; one that fails takes its own cases out alone."""
-        for case in dict.fromkeys(self._cases[run.case_id].case_id for run in runs):
-            self._environment(self._cases[case])
+        cases = {_environment_key(case): case for case in (self._cases[run.case_id] for run in runs)}
+        wanted = [(node, case) for case in cases.values() for node in self.nodes if node.trouble is None]
+        each(wanted, lambda pair: self._environment(*pair))
 
-    def run(self, runs: tuple[PlannedRun, ...], *, runner: Runner) -> None:
-        """Make the runs in their order.
+    def run(self, runs: Sequence[PlannedRun], *, runner: Runner) -> None:
+        """Make the runs, in their order as far as there are nodes for them.
 
         Raises:
             Interrupted: a signal; what is done is stored.
-            InfrastructureError: a node or a disk failed, not a case.
+            InfrastructureError: this machine failed, or no node is left for some runs.
         """
-        with self._in_use:
-            for run in runs:
-                runner.interrupts.check()
-                try:
-                    result = self._made(run, runner)
-                except OSError as error:
-                    raise InfrastructureError(
-                        f"{error.filename or self.results}: {error.strerror or error}; what is done is kept: "
-                        "put it right and start again"
-                    ) from error
-                self.progress.ended(result)
+        left = list(runs)
+        while left:
+            single = [run for run in left if self._cases[run.case_id].topology.nodes == 1]
+            beside = single if self.side_by_side > 1 else []
+            alone = [run for run in left if run not in beside]
+            left = self._made_beside(beside, runner) if beside else []
+            left += self._made_alone(alone, runner)
+            if left and not self._node_comes_back(left, runner):
+                aside = "; ".join(f"{name}: {reason}" for name, reason in self._pool.aside.items())
+                raise InfrastructureError(
+                    f"{len(left)} runs wait for nodes ({aside}); what is done is kept: start again to go on"
+                )
 
-    def _made(self, run: PlannedRun, runner: Runner) -> RunResult:
+    def _made_alone(self, runs: Sequence[PlannedRun], runner: Runner) -> list[PlannedRun]:
+        """Make runs one after the other; those that no node is left for."""
+        queue, left = deque(runs), []
+        while queue:
+            runner.interrupts.check()
+            run = queue.popleft()
+            nodes = self._pool.take(self._cases[run.case_id])
+            if nodes is None and not self._is_settled_without_nodes(run):
+                left.append(run)
+            elif nodes is not None and not self._is_done(run, nodes, runner):
+                queue.append(run)
+        return left
+
+    def _made_beside(self, runs: Sequence[PlannedRun], runner: Runner) -> list[PlannedRun]:
+        """Make runs of one node each on several nodes at once; those that no node is left for."""
+        queue, left = deque(runs), []
+        halt = threading.Event()
+
+        def work() -> None:
+            while not halt.is_set() and not runner.interrupts.pending:
+                try:
+                    run = queue.popleft()
+                except IndexError:
+                    return
+                nodes = self._pool.take(self._cases[run.case_id])
+                if nodes is None and not self._is_settled_without_nodes(run):
+                    left.append(run)
+                elif nodes is not None and not self._is_done(run, nodes, runner):
+                    queue.append(run)
+
+        with runner.interrupts.held(), ThreadPoolExecutor(self.side_by_side) as workers:
+            going = [workers.submit(work) for _ in range(self.side_by_side)]
+            try:
+                for future in going:
+                    future.result()
+            finally:
+                halt.set()
+        runner.interrupts.check()
+        return left
+
+    def _node_comes_back(self, left: Sequence[PlannedRun], runner: Runner) -> bool:
+        """Wait, within the sweep's patience, until a node that was set aside can take one of the runs."""
+        deadline, pause = time.monotonic() + self.patience_seconds, _FIRST_PAUSE_SECONDS
+        while time.monotonic() < deadline:
+            runner.interrupts.check()
+            for node in self.nodes:
+                if node.name in self._pool.aside:
+                    self._try_again(node)
+            if any(self._pool.could_take(self._cases[run.case_id]) for run in left):
+                return True
+            time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        return False
+
+    def _try_again(self, node: Node) -> None:
+        try:
+            node.connect()
+        except NodeLost as lost:
+            self._pool.set_aside(node, str(lost))
+        else:
+            self._pool.take_in(node)
+            self.progress.message(f"{node.name} is back")
+
+    def _set_aside(self, node: Node, reason: str) -> None:
+        self._pool.set_aside(node, reason)
+        self.progress.message(f"{node.name} is set aside: {reason}")
+
+    def _is_settled_without_nodes(self, run: PlannedRun) -> bool:
+        """Whether a run that got no nodes has its result all the same: its environment cannot be had."""
+        case = self._cases[run.case_id]
+        if not self._pool.lacks_environment(case):
+            return False
+        found = (self._environments.get((node.name, _environment_key(case))) for node in self.nodes)
+        reason = next(str(error) for error in found if isinstance(error, EnvironmentUnavailable))
+        folder = run_folder(self.results, case_id=run.case_id, repeat=run.repeat)
+        self.progress.ended(store_unmeasured(case, repeat=run.repeat, folder=folder, reason=reason))
+        return True
+
+    def _is_done(self, run: PlannedRun, nodes: Sequence[Node], runner: Runner) -> bool:
+        """Make a run on nodes that were taken for it; False where it is to be made again, on others."""
+        try:
+            result = self._made(run, nodes, runner)
+        except NodeUnfit as error:
+            self._set_aside(error.node, str(error))
+            return False
+        except OSError as error:
+            raise InfrastructureError(
+                f"{error.filename or self.results}: {error.strerror or error}; what is done is kept: "
+                "put it right and start again"
+            ) from error
+        finally:
+            self._pool.give_back(nodes)
+        for node in nodes:
+            if node.trouble is not None:
+                self._set_aside(node, node.trouble)
+        self.progress.ended(result)
+        self._losses[run] += result.status is Status.LOST_NODE
+        return result.status is not Status.LOST_NODE or self._losses[run] >= _MOST_LOSSES
+
+    def _made(self, run: PlannedRun, nodes: Sequence[Node], runner: Runner) -> RunResult:
         case = self._cases[run.case_id]
         folder = run_folder(self.results, case_id=run.case_id, repeat=run.repeat)
         if (folder / CASE_NAME).exists() and not (folder / RESULT_NAME).exists():
             result = salvaged(folder)
             if result is not None:
                 return result
-        environment = self._environment(case)
-        if isinstance(environment, EnvironmentUnavailable):
-            return store_unmeasured(case, repeat=run.repeat, folder=folder, reason=str(environment))
+        ready = [ReadyNode(node=node, environment=self._ready_environment(node, case)) for node in nodes]
         return runner.run(
-            case,
-            repeat=run.repeat,
-            folder=folder,
-            adapter=self.adapters[case.framework],
-            environment=environment,
+            case, repeat=run.repeat, folder=folder, adapter=self.adapters[case.framework], nodes=ready
         )
 
-    def _environment(self, case: Case) -> Environment | EnvironmentUnavailable:
-        several = " with several devices" if case.topology.world_size > 1 else ""
-        key = f"{case.framework}=={case.version} on {case.device}{several}"
+    def _has_environment(self, node: Node, case: Case) -> bool:
+        return not isinstance(self._environment(node, case), EnvironmentUnavailable)
+
+    def _ready_environment(self, node: Node, case: Case) -> Environment:
+        environment = self._environment(node, case)
+        if isinstance(environment, EnvironmentUnavailable):
+            raise environment
+        return environment
+
+    def _environment(self, node: Node, case: Case) -> Environment | EnvironmentUnavailable:
+        key = (node.name, _environment_key(case))
         if key not in self._environments:
-            self._environments[key] = self._made_environment(case)
+            try:
+                self._environments[key] = self._made_environment(node, case)
+            except NodeLost as lost:
+                self._set_aside(node, str(lost))
+                return EnvironmentUnavailable(str(lost))  # not for good: it may come back
         return self._environments[key]
 
-    def _made_environment(self, case: Case) -> Environment | EnvironmentUnavailable:
+    def _made_environment(self, node: Node, case: Case) -> Environment | EnvironmentUnavailable:
         spec, python = specification(case, adapter=self.adapters[case.framework], plan=self.plan)
         try:
-            environment = ensure(spec, python=python, report=self.progress.message)
-            self._in_use.enter_context(environment.in_use())
+            return node.environment(spec, python=python)
         except EnvironmentUnavailable as error:
-            self.progress.message(f"{case.framework} {case.version} is left out: {error}")
+            where = f" on {node.name}" if node.remote else ""
+            self.progress.message(f"{case.framework} {case.version} is left out{where}: {error}")
             return error
-        return environment
+
+
+def _environment_key(case: Case) -> str:
+    several = " with several devices" if case.topology.world_size > 1 else ""
+    return f"{case.framework}=={case.version} on {case.device}{several}"
 
 
 def must_fit(plan: Plan, adapters: Mapping[str, Adapter]) -> None:

@@ -1,4 +1,4 @@
-"""A run under its supervisor: keep the lease, watch what it says, stop it."""
+"""A run under its supervisors, one a node: keep their leases, watch what they say, stop them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from dlperf.running.transports.base import Connection
@@ -21,20 +21,27 @@ _MOST_WAITING = 10_000
 # A line longer than any that the supervisor sends: noise of another program on the same stream.
 _LONGEST_LINE = 1 << 20
 
+# Which node (by node rank) says what; None is the end of what it says.
+Heard = tuple[int, dict[str, Any] | None]
+# What all supervisors are told, but for the one of the node that stands second.
+Order = tuple[bytes, int | None]
+
 
 class SupervisedRun:
-    """What the supervisor at the other end of a connection does, until it has ended.
+    """What the supervisors at the other ends of the connections do, until all have ended.
 
-    Two threads serve the connection: one renews the lease, one reads. Closing ends a run that still goes on.
+    One thread writes to all, one a connection reads. Closing ends a run that still goes on.
     """
 
-    def __init__(self, connection: Connection, *, lease_seconds: float) -> None:
-        self._connection = connection
+    def __init__(self, connections: Sequence[Connection], *, lease_seconds: float) -> None:
+        self._connections = tuple(connections)
         self._interval = lease_seconds / _BEATS_A_LEASE
-        self._arrived: queue.Queue[dict[str, Any] | None] = queue.Queue(_MOST_WAITING)
+        # Only one thread writes, so that a signal handler never waits for a lock that its own thread holds.
+        self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
+        self._arrived: queue.Queue[Heard] = queue.Queue(_MOST_WAITING)
         self._over = threading.Event()
-        self._threads = [
-            threading.Thread(target=target, daemon=True) for target in (self._keep_lease, self._read)
+        self._threads = [threading.Thread(target=self._write, daemon=True)] + [
+            threading.Thread(target=self._read, args=(node,), daemon=True) for node in range(len(connections))
         ]
 
     def __enter__(self) -> Self:
@@ -46,69 +53,74 @@ class SupervisedRun:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        self._connection.hang_up()
+        self._orders.put(None)
+        for connection in self._connections:
+            connection.hang_up()
         for thread in self._threads:
             thread.join()
-        self._connection.close()
+        for connection in self._connections:
+            connection.close()
 
     def stop(self) -> None:
         """Ask the ranks to end, and kill them after the grace period. Safe in a signal handler."""
-        self._tell(_STOP)
+        self._orders.put((_STOP, None))
 
-    def kill(self) -> None:
-        """Kill every process of the run at once. Safe in a signal handler."""
-        self._tell(_KILL)
+    def kill(self, *, spare: int | None = None) -> None:
+        """Kill every process of the run at once, but for the node `spare`. Safe in a signal handler."""
+        self._orders.put((_KILL, spare))
 
     @property
     def removal_command(self) -> str:
-        """See Connection."""
-        return self._connection.removal_command
+        """See Connection; all of them."""
+        return "; ".join(connection.removal_command for connection in self._connections)
 
-    def events(self) -> Iterator[dict[str, Any] | None]:
-        """What the supervisor says until its end; None when it says nothing for half a second."""
-        while True:
+    def events(self) -> Iterator[Heard | None]:
+        """What the supervisors say until the last one's end; None when nothing comes for half a second."""
+        talking = len(self._connections)
+        while talking:
             try:
-                event = self._arrived.get(timeout=_TICK_SECONDS)
+                heard = self._arrived.get(timeout=_TICK_SECONDS)
             except queue.Empty:
                 yield None
                 continue
-            if event is None:
-                return
-            yield event
+            talking -= heard[1] is None
+            yield heard
 
-    def _tell(self, what: bytes) -> None:
-        with contextlib.suppress(OSError, ValueError):  # it has ended already, which was the wish
-            self._connection.send(what)
+    def _write(self) -> None:
+        """Carry out orders, and renew the leases while none comes."""
+        order: Order | None = (_BEAT, None)
+        while order is not None:
+            what, spare = order
+            for node, connection in enumerate(self._connections):
+                if node != spare:
+                    with contextlib.suppress(OSError, ValueError):  # it has ended; its reader sees the same
+                        connection.send(what)
+            try:
+                order = self._orders.get(timeout=self._interval)
+            except queue.Empty:
+                order = (_BEAT, None)
 
-    def _keep_lease(self) -> None:
-        try:
-            self._connection.send(_BEAT)
-            while not self._over.wait(self._interval):
-                self._connection.send(_BEAT)
-        except (OSError, ValueError):
-            return  # it has ended; the reading thread sees the same
-
-    def _read(self) -> None:
+    def _read(self, node: int) -> None:
         unfinished = b""
-        while data := self._receive():
+        while data := self._receive(node):
             *lines, unfinished = (unfinished + data).split(b"\n")
             unfinished = unfinished[-_LONGEST_LINE:]
             for line in lines:
                 with contextlib.suppress(ValueError, RecursionError):
                     event = json.loads(line)
                     if isinstance(event, dict):
-                        self._put(event)
-        self._put(None)
+                        self._put((node, event))
+        self._put((node, None))
 
-    def _receive(self) -> bytes:
+    def _receive(self, node: int) -> bytes:
         try:
-            return self._connection.receive()
+            return self._connections[node].receive()
         except (OSError, ValueError):
             return b""
 
-    def _put(self, event: dict[str, Any] | None) -> None:
+    def _put(self, heard: Heard) -> None:
         """Wait for room, unless nobody takes events any more."""
         while not self._over.is_set():
             with contextlib.suppress(queue.Full):
-                self._arrived.put(event, timeout=_TICK_SECONDS)
+                self._arrived.put(heard, timeout=_TICK_SECONDS)
                 return

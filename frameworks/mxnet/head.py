@@ -1,4 +1,4 @@
-"""The margin softmax classifier on one device."""
+"""The margin softmax classifier whose weights every device holds."""
 
 from typing import Any
 
@@ -10,10 +10,7 @@ from frameworks.common.margin import COSINE_LIMIT, has_angular_margin
 
 
 class MarginSoftmax(HybridBlock):
-    """Loss of embeddings [B, E] and labels int32 [B]: float32 [1], the mean over the batch.
-
-    The true class's cosine becomes cos(m1 theta + m2) - m3; logits are `scale` times the cosines.
-    """
+    """Loss of embeddings [B, E] and labels int32 [B]: float32 [1], the mean over the batch."""
 
     def __init__(self, loss: Loss, num_classes: int, embedding_size: int) -> None:
         layer, _, part = CLASSIFIER.rpartition(".")
@@ -23,19 +20,28 @@ class MarginSoftmax(HybridBlock):
 
     def hybrid_forward(self, F: Any, embeddings: Any, labels: Any, weight: Any) -> Any:
         """Gluon calls this with F = mx.nd or mx.sym, and with the parameters by keyword."""
-        cosine = F.FullyConnected(
-            F.L2Normalization(embeddings), F.L2Normalization(weight), num_hidden=self._classes, no_bias=True
-        )
-        logits = cosine
-        if self._loss.kind != "softmax":
-            target = F.pick(cosine, labels, axis=1, keepdims=True)
-            difference = self._with_margin(F, target) - target
-            logits = cosine + F.broadcast_mul(F.one_hot(labels, self._classes), difference)
-        probabilities = F.log_softmax(logits * self._loss.scale, axis=1)
+        logits = margin_logits(F, embeddings, labels, weight, loss=self._loss, classes=self._classes)
+        probabilities = F.log_softmax(logits, axis=1)
         return -F.mean(F.pick(probabilities, labels, axis=1))
 
-    def _with_margin(self, F: Any, target: Any) -> Any:
-        if not has_angular_margin(self._loss):
-            return target - self._loss.m3
-        theta = F.arccos(F.clip(target, -COSINE_LIMIT, COSINE_LIMIT))
-        return F.cos(theta * self._loss.m1 + self._loss.m2) - self._loss.m3
+
+def margin_logits(F: Any, embeddings: Any, labels: Any, weight: Any, *, loss: Loss, classes: int) -> Any:
+    """Logits [B, C] of embeddings [B, E] and class weights [C, E]: `scale` times the cosines.
+
+    That of the true class becomes cos(m1 theta + m2) - m3. A label that is -1 names no class.
+    """
+    cosine = F.FullyConnected(
+        F.L2Normalization(embeddings), F.L2Normalization(weight), num_hidden=classes, no_bias=True
+    )
+    if loss.kind == "softmax":
+        return cosine * loss.scale
+    target = F.pick(cosine, labels, axis=1, keepdims=True)
+    difference = _with_margin(F, target, loss) - target
+    return (cosine + F.broadcast_mul(F.one_hot(labels, classes), difference)) * loss.scale
+
+
+def _with_margin(F: Any, target: Any, loss: Loss) -> Any:
+    if not has_angular_margin(loss):
+        return target - loss.m3
+    theta = F.arccos(F.clip(target, -COSINE_LIMIT, COSINE_LIMIT))
+    return F.cos(theta * loss.m1 + loss.m2) - loss.m3

@@ -109,6 +109,7 @@ def _batch_norm(layer: BatchNorm) -> HybridBlock:
         momentum=BATCH_NORM_MOMENTUM,
         epsilon=layer.eps,
         scale=not layer.fixed_gamma,  # the operator's fix_gamma: gamma counts as 1 and has no gradient
+        use_global_stats=layer.frozen,
         in_channels=layer.channels,
         prefix=layer.name + ".",
     )

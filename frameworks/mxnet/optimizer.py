@@ -3,15 +3,20 @@
 from typing import Any
 
 import mxnet as mx
+import numpy as np
 
 from frameworks.common.case import Optimizer
 
 
 def make_optimizer(optimizer: Optimizer) -> mx.optimizer.Optimizer:
-    """The case's optimizer; its learning rate is set at each step."""
+    """The case's optimizer; its learning rate is set at each step.
+
+    Of a float16 weight it keeps a float32 one, which it updates and copies back.
+    """
+    common = {"momentum": optimizer.momentum, "multi_precision": True}
     if optimizer.decay == "decoupled":
-        return DecoupledSGD(optimizer.weight_decay, momentum=optimizer.momentum)
-    return mx.optimizer.SGD(momentum=optimizer.momentum, wd=optimizer.weight_decay)
+        return DecoupledSGD(optimizer.weight_decay, **common)
+    return mx.optimizer.SGD(wd=optimizer.weight_decay, **common)
 
 
 class DecoupledSGD(mx.optimizer.SGD):
@@ -24,7 +29,8 @@ class DecoupledSGD(mx.optimizer.SGD):
     def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
         """Update the arrays of a group; all arguments are sequences of the same length."""
         # Shrinking w first gives the same sum: without weight decay the momentum step does not read w.
-        for position, array in zip(index, weight):
-            decay = self._decay * self.param_dict[position].wd_mult
-            array *= 1 - self.learning_rate * decay  # noqa: PLW2901 - in place
+        for position, array, kept in zip(index, weight, state):
+            decay = self._decay * getattr(self.param_dict.get(position), "wd_mult", 1.0)
+            master = kept[1] if array.dtype == np.float16 else array
+            master *= 1 - self.learning_rate * decay
         super().update_multi_precision(index, weight, grad, state)

@@ -2,7 +2,9 @@
 
 from typing import Any, Callable, Dict
 
+import oneflow as flow
 from oneflow import Tensor, nn
+from oneflow.nn import functional
 
 from frameworks.common.networks import (
     BATCH_NORM_MOMENTUM,
@@ -19,7 +21,7 @@ from frameworks.common.networks import (
 
 
 def build_network(layers: Layers) -> nn.Module:
-    """The network: float32 [B, 3, 112, 112], scaled -> embeddings float32 [B, embedding_size]."""
+    """The network: [B, 3, 112, 112], scaled -> embeddings [B, embedding_size], in the dtype of the input."""
     return _sequence(layers)
 
 
@@ -60,8 +62,24 @@ def _module(layer: Layer) -> nn.Module:
     return module
 
 
+class _Conv2d(nn.Conv2d):
+    """Computes in the dtype of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return flow._C.conv2d(  # noqa: SLF001 - nn.functional has none in 0.8
+            x,
+            self.weight.to(x.dtype),
+            None,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            channel_pos="channels_first",
+        )
+
+
 def _convolution(layer: Conv) -> nn.Module:
-    return nn.Conv2d(
+    return _Conv2d(
         layer.in_channels,
         layer.out_channels,
         layer.kernel,
@@ -83,28 +101,65 @@ class _BatchNorm(nn.BatchNorm2d):
         """Accept both."""
 
 
+class _FrozenBatchNorm(_BatchNorm):
+    """Normalises by the running statistics, and is never told to train."""
+
+    def train(self, mode: bool = True) -> "_FrozenBatchNorm":  # noqa: FBT001, FBT002 - torch's signature
+        """Stay as it is."""
+        del mode
+        return super().train(False)  # noqa: FBT003
+
+
 def _batch_norm(layer: BatchNorm) -> nn.Module:
     # Momentum here is the weight of the batch, the table's is that of the past.
-    norm = _BatchNorm(layer.channels, eps=layer.eps, momentum=1 - BATCH_NORM_MOMENTUM)
+    kind = _FrozenBatchNorm if layer.frozen else _BatchNorm
+    norm = kind(layer.channels, eps=layer.eps, momentum=1 - BATCH_NORM_MOMENTUM).train()
     if layer.fixed_gamma:
         norm.weight.requires_grad_(False)  # noqa: FBT003 - torch's signature
     return norm
 
 
+class _PReLU(nn.PReLU):
+    """Computes in the dtype of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return flow._C.prelu(x, self.weight.to(x.dtype))  # noqa: SLF001
+
+
 def _prelu(layer: PReLU) -> nn.Module:
-    return nn.PReLU(layer.channels)
+    return _PReLU(layer.channels)
+
+
+class _Dropout(nn.Module):
+    """In a graph of several ranks OneFlow's own gives all of them the same mask, whatever the seed."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self._probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        where = {"placement": x.placement, "sbp": x.sbp} if x.is_global else {"device": x.device}
+        kept = flow.rand(*x.shape, **where) >= self._probability
+        return x * (kept.to(x.dtype) / (1 - self._probability))
 
 
 def _dropout(layer: Dropout) -> nn.Module:
-    return nn.Dropout(layer.probability)
+    return _Dropout(layer.probability)
 
 
 def _flatten(_layer: Flatten) -> nn.Module:
     return nn.Flatten()
 
 
+class _Linear(nn.Linear):
+    """Computes in the dtype of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+
+
 def _linear(layer: Linear) -> nn.Module:
-    return nn.Linear(layer.in_features, layer.out_features)
+    return _Linear(layer.in_features, layer.out_features)
 
 
 _MAKERS: "Dict[type, Callable[[Any], nn.Module]]" = {

@@ -8,7 +8,7 @@ u = momentum u + gradient; w = w - rate u. The two agree as long as the rate sta
 b, u must be multiplied by a / b (`Momentum.follow`).
 """
 
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, NamedTuple, Sequence
 
 import oneflow as flow
 from oneflow import Tensor
@@ -36,17 +36,38 @@ class DecoupledSGD(flow.optim.SGD):
         return made
 
 
-def make_optimizer(
-    optimizer: Optimizer, schedule: Schedule, decayed: Sequence[Parameter], others: Sequence[Parameter]
-) -> flow.optim.SGD:
-    """The case's optimizer; weight decay acts on `decayed` alone. Its rate is the schedule's highest."""
-    common = {"lr": max(rates(schedule)), "momentum": optimizer.momentum}
-    groups = [
-        {**common, "params": list(parameters), "weight_decay": decay}
-        for parameters, decay in ((decayed, optimizer.weight_decay), (others, 0.0))
-        if parameters
-    ]
-    return DecoupledSGD(groups) if optimizer.decay == "decoupled" else flow.optim.SGD(groups)
+class Share(NamedTuple):
+    """Some of the parameters: `weight_decay` is theirs; of `sparse` ones only rows with a gradient change."""
+
+    parameters: List[Parameter]
+    weight_decay: float
+    sparse: bool = False
+
+
+def add_optimizers(
+    graph: flow.nn.Graph, optimizer: Optimizer, schedule: Schedule, shares: Sequence[Share]
+) -> None:
+    """Give a graph the case's optimizer and schedule, for every share that has parameters."""
+    for share in shares:
+        if share.parameters:
+            made = make_optimizer(optimizer, schedule, share)
+            graph.add_optimizer(made, lr_sch=make_schedule(made, schedule), is_sparse=share.sparse)
+
+
+def make_optimizer(optimizer: Optimizer, schedule: Schedule, share: Share) -> flow.optim.SGD:
+    """The case's optimizer for a share. Its rate is the schedule's highest.
+
+    The weight decay of a sparse share must stand beside the momentum, or in the loss: OneFlow adds that which
+    goes through the momentum to the whole gradient, which then is no longer one of rows.
+    """
+    decoupled = optimizer.decay == "decoupled"
+    group = {
+        "params": share.parameters,
+        "lr": max(rates(schedule)),
+        "momentum": optimizer.momentum,
+        "weight_decay": 0.0 if share.sparse and not decoupled else share.weight_decay,
+    }
+    return DecoupledSGD([group]) if decoupled else flow.optim.SGD([group])
 
 
 def rates(schedule: Schedule) -> List[float]:

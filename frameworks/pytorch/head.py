@@ -1,4 +1,4 @@
-"""The margin softmax classifier on one device; `frameworks/common/margin.py` is its definition."""
+"""The margin softmax classifier with all classes on a device; `frameworks/common/margin.py` defines it."""
 
 import torch
 from torch import nn

@@ -18,6 +18,9 @@ from frameworks.common.networks import (
     Residual,
 )
 
+# What a module holds beside the table's arrays: a gamma of 1, and the rows of a step of Partial FC.
+_UNNAMED = ("fixed_gamma", "rows")
+
 
 def build_network(layers: Layers) -> nn.Sequential:
     """The network: float32 [B, 3, 112, 112], scaled -> embeddings float32 [B, embedding_size]."""
@@ -31,19 +34,19 @@ def named_arrays(network: nn.Module) -> Dict[str, torch.Tensor]:
         layer = getattr(module, "table_name", None)
         if layer is not None:
             parts = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-            named.update({f"{layer}.{part}": array for part, array in parts if part != "fixed_gamma"})
+            named.update({f"{layer}.{part}": array for part, array in parts if part not in _UNNAMED})
     return named
 
 
 class BatchNormModule(nn.Module):
-    """Batch normalisation over axis 1 of [B, C] or [B, C, H, W], always by the batch's statistics.
+    """Batch normalisation over axis 1 of [B, C] or [B, C, H, W] by the batch's statistics, or frozen ones.
 
     The running variance is PyTorch's: unbiased, n - 1 in the denominator.
     """
 
     def __init__(self, layer: BatchNorm) -> None:
         super().__init__()
-        self._eps = layer.eps
+        self._eps, self._frozen = layer.eps, layer.frozen
         gamma = torch.ones(layer.channels)
         if layer.fixed_gamma:
             self.register_buffer("fixed_gamma", gamma)
@@ -55,14 +58,14 @@ class BatchNormModule(nn.Module):
         self.register_buffer("running_var", torch.ones(layer.channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalise `x` and move the running statistics."""
+        """Normalise `x` and, unless frozen, move the running statistics."""
         return nn.functional.batch_norm(
             x,
             self.running_mean,
             self.running_var,
             weight=getattr(self, self._gamma),
             bias=self.bias,
-            training=True,
+            training=not self._frozen,
             momentum=1 - BATCH_NORM_MOMENTUM,  # PyTorch counts the share of the batch
             eps=self._eps,
         )

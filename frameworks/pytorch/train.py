@@ -1,54 +1,61 @@
-"""Train a case with PyTorch: eager or compiled, one module from the uint8 images to the loss."""
+"""Train a case with PyTorch: eager or compiled, on one device or, with torch.distributed, on several."""
 
 import time
 from typing import Any, Dict, Optional, Tuple, Union
 
 import numpy as np
 import torch
-from torch import nn
 
 from frameworks.common import program
-from frameworks.common.case import Case, Rank, rank_from_environment
+from frameworks.common.case import Case, Rank
 from frameworks.common.data import Batch
 from frameworks.common.initial import CLASSIFIER, initial_arrays
 from frameworks.common.loop import FinishedStep
 from frameworks.common.margin import held_classes
 from frameworks.common.networks import layers_of, parameters
 from frameworks.common.phases import DATA, FORWARD_BACKWARD, OPTIMIZER, Phases
+from frameworks.common.sampling import too_many_positives
 from frameworks.common.schedule import learning_rate
-from frameworks.pytorch.head import MarginSoftmax
-from frameworks.pytorch.network import build_network, named_arrays
+from frameworks.pytorch.head_sharded import SampledMarginSoftmax
+from frameworks.pytorch.inputs import Feeder
+from frameworks.pytorch.model import build_module, compile_now, ready
+from frameworks.pytorch.network import named_arrays
 from frameworks.pytorch.optimizer import CaseSGD
-
-
-class TrainingModule(nn.Module):
-    """Images uint8 [B, 3, 112, 112] and labels int64 [B] -> loss, a scalar, and embeddings [B, E]."""
-
-    def __init__(self, network: nn.Module, head: nn.Module, memory_format: torch.memory_format) -> None:
-        super().__init__()
-        self.network, self.head, self._memory_format = network, head, memory_format
-
-    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Compute in the dtype of the weights."""
-        scaled = (images.to(self.head.weight.dtype, memory_format=self._memory_format) - 127.5) / 128
-        embeddings = self.network(scaled)
-        return self.head(embeddings, labels), embeddings.detach()
+from frameworks.pytorch.parallel import join, leave
+from frameworks.pytorch.precision import make_scaler
+from frameworks.pytorch.sampling import Sample, SampledRows
+from frameworks.pytorch.settings import (
+    configure,
+    device,
+    uses_channels_last,
+    uses_compile,
+    uses_cuda_graphs,
+    uses_tf32,
+)
 
 
 class PendingStep:
     """A step in the CUDA stream; its loss is copied behind it."""
 
-    def __init__(self, loss: torch.Tensor, window_start: torch.cuda.Event) -> None:
-        self._window_start = window_start
-        self._loss = torch.empty_like(loss, device="cpu", pin_memory=True)
-        self._loss.copy_(loss, non_blocking=True)
+    def __init__(self, loss: torch.Tensor, sample: Optional[Sample], window_start: torch.cuda.Event) -> None:
+        self._sample, self._window_start = sample, window_start
+        told = loss.reshape(1) if sample is None else torch.stack([loss, sample.positives.to(loss.dtype)])
+        self._told = torch.empty_like(told, device="cpu", pin_memory=True)
+        self._told.copy_(told, non_blocking=True)
         self._ended = torch.cuda.Event(enable_timing=True)
         self._ended.record()
 
     def wait(self) -> float:
-        """Block until the step and the copy of its loss are done; return the loss."""
+        """Block until the step and the copy of its loss are done; return the loss.
+
+        Raises:
+            ValueError: the sample of Partial FC had no place for all positives.
+        """
         self._ended.synchronize()
-        return self._loss.item()
+        loss, *positives = self._told.tolist()
+        if positives and positives[0] > len(self._sample.index):
+            raise ValueError(too_many_positives(int(positives[0]), len(self._sample.index)))
+        return loss
 
     def seconds_since(self, previous: "Optional[PendingStep]") -> float:
         """Device time between the ends of two steps."""
@@ -57,31 +64,41 @@ class PendingStep:
 
 
 class PyTorchTrainer:
-    """`Trainer` of frameworks/common/loop.py on one device."""
+    """`Trainer` of frameworks/common/loop.py on one device of one or several."""
 
-    def __init__(self, case: Case, arrays: Dict[str, np.ndarray], dtype: torch.dtype = torch.float32) -> None:
-        """Build the case's module; `arrays` holds every parameter and buffer by the table's name."""
-        torch.manual_seed(case.seed)  # dropout
+    def __init__(
+        self, case: Case, rank: Rank, arrays: Dict[str, np.ndarray], dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Build the case's module; `arrays` holds every parameter and buffer by the table's name.
+
+        A process that stands for all devices, `rank.devices` of them, takes the batches of all. ValueError
+        where the process's place is not one of the case's.
+        """
+        if rank.world_size != case.world_size or rank.devices not in (1, case.world_size):
+            raise ValueError(
+                f"the case has {case.world_size} devices; started as {rank.devices} of {rank.world_size}"
+            )
+        torch.manual_seed(case.seed + rank.rank)  # dropout
         self._case, self._device = case, device(case)
-        layers = layers_of(case)
-        head = MarginSoftmax(case.loss, case.num_classes, case.embedding_size)
-        memory_format = torch.channels_last if uses_channels_last(case) else torch.contiguous_format
-        module = TrainingModule(build_network(layers), head, memory_format)
-        self.arrays = named_arrays(module)
-        self._load(arrays)
-        module.to(self._device, dtype=dtype, memory_format=memory_format)
-        self.arrays = named_arrays(module)  # the buffers are new objects
-        self._module = torch.compile(module) if uses_compile(case) else module
-        kinds = {spec.name: spec.kind for spec in parameters(layers)}
-        trained = {name: array for name, array in self.arrays.items() if isinstance(array, nn.Parameter)}
-        self._optimizer = CaseSGD(trained, {**kinds, CLASSIFIER: "classifier"}, case.optimizer)
         self.phases = Phases(self._synchronize)
+        self._ranks = join(rank, self._device, self.phases)
+        module = build_module(case, rank, self._ranks, arrays, dtype)
+        self.arrays, self._head, self._feed = named_arrays(module), module.head, Feeder(self._device)
+        self._module = ready(case, module, self._ranks)
+        compile_now(case, self._module, self._ranks)
+        self.trained = {name: array for name, array in self.arrays.items() if array.requires_grad}
+        kinds = {spec.name: spec.kind for spec in parameters(layers_of(case))}
+        self._scaler = make_scaler(case, self._device, self._ranks)
+        self.rows: Optional[SampledRows] = None
+        if isinstance(self._head, SampledMarginSoftmax):
+            self.trained[CLASSIFIER] = self._head.rows
+        self._optimizer = CaseSGD(
+            self.trained, {**kinds, CLASSIFIER: "classifier"}, case.optimizer, self._scaler
+        )
+        if isinstance(self._head, SampledMarginSoftmax):
+            self.rows = SampledRows(self._head.weight, self._head.rows, self._optimizer)
+            self._head.connect(self.rows)
         self.start_window()
-
-    def _load(self, arrays: Dict[str, np.ndarray]) -> None:
-        with torch.no_grad():
-            for name, array in self.arrays.items():
-                array.copy_(torch.from_numpy(arrays[name]))
 
     def _synchronize(self) -> None:
         if self._device.type == "cuda":
@@ -102,59 +119,44 @@ class PyTorchTrainer:
         return self.update(loss, iteration)
 
     def forward_backward(self, batch: Batch) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Both passes: loss, a scalar, and embeddings [B, E]; the gradients are in `arrays`."""
+        """Both passes: the global batch's loss, a scalar, and the rank's embeddings [B, E].
+
+        The gradients are in `trained`, with loss scaling still scaled.
+        """
         with self.phases(DATA):
-            images, labels = (self._to_device(torch.from_numpy(array)) for array in batch)
+            images, labels = self._feed(batch)
         with self.phases(FORWARD_BACKWARD):
             self._optimizer.zero_grad()
+            if uses_cuda_graphs(self._case):
+                torch.compiler.cudagraph_mark_step_begin()
             loss, embeddings = self._module(images, labels)
-            loss.backward()
-        return loss.detach(), embeddings
+            self._scaler.scale(loss).backward()
+            loss = loss.detach()
+        if self._case.parallelism == "data":
+            self._ranks.mean_(loss)
+        return loss, embeddings
+
+    def sampled_index(self) -> Optional[np.ndarray]:
+        """Of the rank's rows those that the last step trained, int64 [size]; None where all are trained."""
+        return None if self.rows is None else self._head.last_sample.index.cpu().numpy()
 
     def update(self, loss: torch.Tensor, iteration: int) -> Union[PendingStep, FinishedStep]:
         """Update by the last gradients."""
         with self.phases(OPTIMIZER):
             self._optimizer.step(learning_rate(self._case.schedule, iteration))
+            if self.rows is not None:
+                self.rows.put_back()
         if self._device.type == "cuda":
-            return PendingStep(loss, self._window_start)
+            sample = None if self.rows is None else self._head.last_sample
+            return PendingStep(loss, sample, self._window_start)
         return FinishedStep(loss.item(), self._window_start)
-
-    def _to_device(self, array: torch.Tensor) -> torch.Tensor:
-        if self._device.type == "cpu":
-            return array
-        # Only from pinned memory is the copy queued without the host waiting for the stream.
-        return array.pin_memory().to(self._device, non_blocking=True)
-
-
-def device(case: Case) -> torch.device:
-    """The device that this rank drives."""
-    if case.device == "cpu":
-        return torch.device("cpu")
-    return torch.device("cuda", rank_from_environment().local_rank)
-
-
-def uses_channels_last(case: Case) -> bool:
-    """The option `channels_last`; else what is fast on the case's device in float32."""
-    return case.options.get("channels_last", case.device == "cpu")
-
-
-def uses_compile(case: Case) -> bool:
-    """The option `compile`; else on CUDA alone, where compiled kernels save memory traffic."""
-    return case.options.get("compile", case.device == "cuda")
-
-
-def configure(case: Case) -> None:
-    """Set what is global to the process: threads, device, and what fp32 means."""
-    torch.set_num_threads(case.threads_per_device)
-    torch.backends.fp32_precision = "tf32" if case.options.get("tf32", False) else "ieee"
-    torch.backends.cudnn.benchmark = True  # shapes never change, so the search for algorithms pays
-    if case.device == "cuda":
-        torch.cuda.set_device(device(case))
 
 
 def make_trainer(case: Case, rank: Rank) -> PyTorchTrainer:
-    """A trainer with the initial weights of the case's seed."""
-    return PyTorchTrainer(case, initial_arrays(case, held_classes(case, rank)))
+    """A trainer with the initial weights of the case's seed; ValueError for several devices in a process."""
+    if rank.devices != 1:
+        raise ValueError(f"a process of the PyTorch program drives one device, not {rank.devices}")
+    return PyTorchTrainer(case, rank, initial_arrays(case, held_classes(case, rank)))
 
 
 def facts(case: Case) -> Dict[str, Any]:
@@ -166,7 +168,8 @@ def facts(case: Case) -> Dict[str, Any]:
         "threads": torch.get_num_threads(),
         "memory_format": "channels_last" if uses_channels_last(case) else "contiguous",
         "compiled": uses_compile(case),
-        "fp32_precision": torch.backends.fp32_precision,
+        "cuda_graphs": uses_cuda_graphs(case),
+        "fp32_precision": "tf32" if uses_tf32(case) else "ieee",
     }
     if case.device == "cpu":
         capability = torch.backends.cpu.get_cpu_capability()
@@ -218,3 +221,4 @@ def peak_device_bytes(case: Case) -> Optional[int]:
 
 if __name__ == "__main__":
     program.run(make_trainer, facts, matmul_flops_per_second, peak_device_bytes)
+    leave()

@@ -38,15 +38,24 @@ def _case(**changes: object) -> Case:
 
 
 def _launch(case: Case) -> Launch:
-    place = Place(
-        rank=0, local_rank=0, node_rank=0, cpus=(0, 1), master_address="127.0.0.1", master_port=1234
+    per_node = case.topology.devices_per_node
+    places = tuple(
+        Place(
+            rank=rank,
+            local_rank=rank % per_node,
+            node_rank=rank // per_node,
+            cpus=(rank,),
+            master_address="127.0.0.1",
+            master_port=1234,
+        )
+        for rank in range(case.topology.world_size)
     )
     return Launch(
         case=case,
         case_file=Path("/run/case.json"),
         code=Path("/code"),
         python=Path("/environment/bin/python"),
-        places=(place,),
+        places=places,
     )
 
 
@@ -60,6 +69,27 @@ def test_every_version_has_an_environment_of_exact_pins() -> None:
         assert "3.12" not in spec.pythons
 
 
+def test_several_devices_get_horovod_compiled_against_mxnet() -> None:
+    spec = ADAPTER.environment("1.9.1", "cpu", parallel=True)
+    (build,) = spec.builds
+    assert "horovod==0.28.1" == build.requirement
+    assert {"HOROVOD_WITH_MXNET": "1", "HOROVOD_WITH_GLOO": "1"}.items() <= build.settings.items()
+    assert ["horovod/common/gloo/gloo_context.cc"] == [edit.file for edit in build.edits]
+    assert {"g++", "make"} == set(build.programs)
+    assert "import horovod.mxnet" in spec.import_check
+    assert all("==" in requirement for requirement in (*spec.requirements, *build.tools))
+    alone = ADAPTER.environment("1.9.1", "cpu")
+    assert () == alone.builds
+    assert set(alone.requirements) < set(spec.requirements)
+
+
+def test_on_cuda_horovod_is_compiled_with_nccl() -> None:
+    (build,) = ADAPTER.environment("1.9.1", "cuda", parallel=True).builds
+    assert "NCCL" == build.settings["HOROVOD_GPU_OPERATIONS"]
+    assert "{site_packages}/nvidia/cudnn/lib" in build.settings["LD_LIBRARY_PATH"].split(":")
+    assert {"g++", "make", "nvcc"} == set(build.programs)
+
+
 def test_cuda_takes_the_cuda_wheel_and_the_libraries_that_it_links() -> None:
     spec = ADAPTER.environment("1.9.1", "cuda")
     assert "mxnet-cu112==1.9.1" == spec.requirements[0]
@@ -67,9 +97,10 @@ def test_cuda_takes_the_cuda_wheel_and_the_libraries_that_it_links() -> None:
     assert {"nvidia-cudnn-cu11", "nvidia-nccl-cu11", "nvidia-cublas-cu11", "nvidia-cuda-nvrtc-cu11"} < names
 
 
+@pytest.mark.parametrize("parallel", [False, True], ids=["one device", "several"])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_the_import_check_is_python_that_tells_a_missing_framework(device: str) -> None:
-    check = ADAPTER.environment("1.9.1", device).import_check
+def test_the_import_check_is_python_that_tells_a_missing_framework(device: str, *, parallel: bool) -> None:
+    check = ADAPTER.environment("1.9.1", device, parallel=parallel).import_check
     command = [sys.executable, "-c", check]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert 0 != done.returncode
@@ -109,11 +140,17 @@ def test_a_version_that_cannot_run_is_refused_with_the_known_ones(
             {"precision": "bf16"},
             "MXNet trains fp32 alone on CPU: could not create a primitive descriptor iterator",
         ),
-        ({"precision": "fp16", "device": "cuda"}, "fp16 training in MXNet is not built yet"),
-        ({"parallelism": "model"}, "parallelism model in MXNet is not built yet"),
+        ({"precision": "fp16", "device": "cuda"}, None),
         (
-            {"topology": Topology(nodes=1, devices_per_node=2)},
-            "more than one device in MXNet is not built yet",
+            {"precision": "bf16", "device": "cuda"},
+            "MXNet 1.x has no bfloat16 kernels for CUDA, only oneDNN's for the CPU",
+        ),
+        ({"parallelism": "model", "topology": Topology(nodes=2, devices_per_node=2)}, None),
+        ({"parallelism": "partial_fc", "sample_ratio": 0.1}, None),
+        ({"options": {"processes": "one"}, "topology": Topology(nodes=1, devices_per_node=2)}, None),
+        (
+            {"options": {"processes": "one"}, "topology": Topology(nodes=2, devices_per_node=2)},
+            "one process drives the devices of one node alone; leave out the option processes: one",
         ),
     ],
 )
@@ -130,6 +167,15 @@ def test_a_rank_is_the_training_program_with_its_threads() -> None:
     assert "LD_LIBRARY_PATH" not in command.env
 
 
+def test_a_process_drives_one_device_or_all_of_them() -> None:
+    topology = Topology(nodes=1, devices_per_node=2)
+    commands = ADAPTER.rank_commands(_launch(_case(topology=topology)))
+    assert [1, 1] == [command.devices for command in commands]
+    assert ["0", "1"] == [command.env["DLPERF_RANK"] for command in commands]
+    (one,) = ADAPTER.rank_commands(_launch(_case(topology=topology, options={"processes": "one"})))
+    assert (2, "2", "0") == (one.devices, one.env["DLPERF_DEVICES"], one.env["DLPERF_RANK"])
+
+
 def test_a_cuda_rank_finds_the_libraries_of_its_environment() -> None:
     (command,) = ADAPTER.rank_commands(_launch(_case(device="cuda")))
     folders = command.env["LD_LIBRARY_PATH"].split(":")
@@ -142,3 +188,8 @@ def test_options_are_closed() -> None:
         ADAPTER.options.model_validate({"prelu": "operator"})
     with pytest.raises(ValidationError):
         ADAPTER.options.model_validate({"prelue": "broadcast"})
+    assert {"loss_scale": 128.0} == ADAPTER.options.model_validate({"loss_scale": 128}).model_dump(
+        exclude_none=True
+    )
+    with pytest.raises(ValidationError):
+        ADAPTER.options.model_validate({"loss_scale": 0})

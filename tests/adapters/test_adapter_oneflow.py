@@ -13,6 +13,10 @@ from dlperf.adapters.base import Launch, Place
 from dlperf.adapters.oneflow import ADAPTER
 from dlperf.adapters.registry import load_adapters
 from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
+from frameworks.common.case import COLLECTIVE_SECONDS
+
+TWO = Topology(nodes=1, devices_per_node=2)
+SAMPLED_ON_CUDA = {"parallelism": "partial_fc", "sample_ratio": 0.1, "device": "cuda"}
 
 
 def _case(**changes: object) -> Case:
@@ -38,16 +42,25 @@ def _case(**changes: object) -> Case:
     return Case.model_validate({**content, **changes})
 
 
-def _launch(case: Case) -> Launch:
-    place = Place(
-        rank=0, local_rank=0, node_rank=0, cpus=(0, 1), master_address="127.0.0.1", master_port=1234
+def _launch(case: Case, *, interface: str | None = None) -> Launch:
+    places = tuple(
+        Place(
+            rank=rank,
+            local_rank=rank % case.topology.devices_per_node,
+            node_rank=rank // case.topology.devices_per_node,
+            cpus=(0, 1),
+            master_address="10.0.0.1",
+            master_port=1234,
+            interface=interface,
+        )
+        for rank in range(case.topology.world_size)
     )
     return Launch(
         case=case,
         case_file=Path("/run/case.json"),
         code=Path("/code"),
         python=Path("/environment/bin/python"),
-        places=(place,),
+        places=places,
     )
 
 
@@ -113,16 +126,23 @@ def test_a_version_that_cannot_run_is_refused_with_the_known_ones(version: str, 
                 "and enable_amp silently trains in fp32"
             ),
         ),
-        ({"precision": "fp16", "device": "cuda"}, "fp16 training in OneFlow is not built yet"),
-        ({"parallelism": "model"}, "parallelism model in OneFlow is not built yet"),
+        ({"precision": "fp16", "device": "cuda"}, None),
+        ({"precision": "bf16", "device": "cuda"}, None),
         (
-            {"parallelism": "partial_fc", "sample_ratio": 0.1},
-            "parallelism partial_fc in OneFlow is not built yet",
+            {"precision": "bf16", "device": "cuda", "version": "0.8.0"},
+            "OneFlow 0.8.0 has mixed precision in fp16 alone; bf16 came with 0.9.0",
         ),
+        ({"parallelism": "model", "topology": TWO}, None),
+        ({"parallelism": "partial_fc", "sample_ratio": 0.1, "topology": TWO, "num_classes": 51}, None),
         (
-            {"topology": Topology(nodes=1, devices_per_node=2)},
-            "more than one device in OneFlow is not built yet",
+            {**SAMPLED_ON_CUDA, "topology": TWO, "num_classes": 51},
+            (
+                "OneFlow's sampler of Partial FC maps labels wrongly where devices hold different numbers of "
+                "classes; take a num_classes that 2 divides"
+            ),
         ),
+        ({**SAMPLED_ON_CUDA, "topology": TWO}, None),
+        ({**SAMPLED_ON_CUDA, "num_classes": 51}, None),
     ],
 )
 def test_what_cannot_run_is_known_before(changes: dict[str, object], reason: str | None) -> None:
@@ -141,6 +161,28 @@ def test_a_rank_is_the_training_program_with_its_threads() -> None:
         "GLOG_minloglevel": "2",
     }
     assert own == {name: command.env[name] for name in own}
+
+
+def test_a_rank_alone_is_told_of_no_others() -> None:
+    (command,) = ADAPTER.rank_commands(_launch(_case()))
+    assert not {"MASTER_ADDR", "WORLD_SIZE", "RANK"} & set(command.env)
+
+
+def test_ranks_find_each_other_by_the_variables_that_oneflow_reads() -> None:
+    case = _case(topology=Topology(nodes=2, devices_per_node=2), num_classes=100)
+    commands = ADAPTER.rank_commands(_launch(case, interface="eth1"))
+    for rank, command in enumerate(commands):
+        expected = {
+            "MASTER_ADDR": "10.0.0.1",
+            "MASTER_PORT": "1234",
+            "WORLD_SIZE": "4",
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank % 2),
+            "NCCL_SOCKET_IFNAME": "eth1",
+            "ONEFLOW_TIMEOUT_SECONDS": str(COLLECTIVE_SECONDS),
+        }
+        assert expected == {name: command.env[name] for name in expected}
+    assert 4 == len(commands)
 
 
 def test_options_reach_the_engine() -> None:

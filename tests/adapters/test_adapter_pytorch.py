@@ -39,28 +39,23 @@ def test_it_is_registered_under_its_name() -> None:
     assert ADAPTER is load_adapters()["pytorch"]
 
 
-def test_one_device_in_fp32_is_supported() -> None:
-    assert ADAPTER.unsupported(case()) is None
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_parallelism_and_precision_is_supported(precision: str, device: str) -> None:
+    for parallelism, ratio in (("data", None), ("model", None), ("partial_fc", 0.1)):
+        for topology in ("1n1g", "1n4g", "2n8g"):
+            changes = {"parallelism": parallelism, "sample_ratio": ratio, "device": device}
+            whole = case(**changes, precision=precision, topology=Topology.from_text(topology))
+            assert ADAPTER.unsupported(whole) is None
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"topology": Topology.from_text("1n2g")}, "more than one device is not built yet for pytorch"),
-        ({"precision": "fp16"}, "precision fp16 is not built yet for pytorch"),
-        ({"parallelism": "model"}, "parallelism model is not built yet for pytorch"),
-        (
-            {"parallelism": "partial_fc", "sample_ratio": 0.1},
-            "parallelism partial_fc is not built yet for pytorch",
-        ),
-        (
-            {"batch_size_per_device": 1},
-            "PyTorch's BatchNorm refuses to train on one value a channel: the embedding of a batch of 1",
-        ),
-    ],
-)
-def test_what_it_cannot_run_has_a_reason(changes: dict, reason: str) -> None:
-    assert reason == ADAPTER.unsupported(case(**changes))
+def test_a_batch_of_one_has_no_statistics_unless_they_are_frozen() -> None:
+    one = case(batch_size_per_device=1)
+    frozen = one.workload.model_copy(update={"batch_norm": "frozen"})
+
+    reason = "PyTorch's BatchNorm refuses to train on one value a channel: the embedding of a batch of 1"
+    assert reason == ADAPTER.unsupported(one)
+    assert ADAPTER.unsupported(one.model_copy(update={"workload": frozen})) is None
 
 
 def test_the_environment_of_the_cpu_takes_the_small_wheel() -> None:
@@ -76,17 +71,32 @@ def test_an_unknown_version_is_refused_with_the_known_ones() -> None:
         ADAPTER.environment("1.0", "cpu")
 
 
-def test_a_rank_is_one_process_of_the_training_program() -> None:
-    place = Place(rank=0, local_rank=0, node_rank=0, cpus=(), master_address="127.0.0.1", master_port=29500)
-    launch = Launch(
-        case=case(),
+def launch_of(topology: str, *, device: str = "cpu", interface: str | None = None) -> Launch:
+    asked = case(topology=Topology.from_text(topology), device=device)
+    places = tuple(
+        Place(
+            rank=node * asked.topology.devices_per_node + local,
+            local_rank=local,
+            node_rank=node,
+            cpus=(),
+            master_address="10.0.0.1",
+            master_port=29500,
+            interface=interface,
+        )
+        for node in range(asked.topology.nodes)
+        for local in range(asked.topology.devices_per_node)
+    )
+    return Launch(
+        case=asked,
         case_file=Path("/run/case.json"),
         code=Path("/code"),
         python=Path("/env/bin/python"),
-        places=(place,),
+        places=places,
     )
 
-    (command,) = ADAPTER.rank_commands(launch)
+
+def test_a_rank_is_one_process_of_the_training_program() -> None:
+    (command,) = ADAPTER.rank_commands(launch_of("1n1g"))
 
     assert ("/env/bin/python", "-m", "frameworks.pytorch.train", "/run/case.json") == command.argv
     expected = {
@@ -98,11 +108,39 @@ def test_a_rank_is_one_process_of_the_training_program() -> None:
         "OPENBLAS_NUM_THREADS": "3",
         "DLPERF_RANK": "0",
         "DLPERF_LOCAL_RANK": "0",
+        "DLPERF_NODE_RANK": "0",
         "DLPERF_WORLD_SIZE": "1",
-        "DLPERF_MASTER_ADDRESS": "127.0.0.1",
+        "DLPERF_LOCAL_WORLD_SIZE": "1",
+        "DLPERF_MASTER_ADDRESS": "10.0.0.1",
         "DLPERF_MASTER_PORT": "29500",
     }
     assert expected == command.env
+
+
+def test_several_ranks_are_a_process_each() -> None:
+    commands = ADAPTER.rank_commands(launch_of("2n2g"))
+
+    assert [("0", "0"), ("1", "1"), ("2", "0"), ("3", "1")] == [
+        (command.env["DLPERF_RANK"], command.env["DLPERF_LOCAL_RANK"]) for command in commands
+    ]
+    assert {1} == {command.devices for command in commands}
+
+
+@pytest.mark.parametrize(
+    ("topology", "device", "interface", "expected"),
+    [
+        ("1n2g", "cpu", None, {"GLOO_SOCKET_IFNAME": "lo"}),
+        ("2n2g", "cpu", "eth1", {"GLOO_SOCKET_IFNAME": "eth1"}),
+        ("2n2g", "cpu", None, {}),
+        ("1n2g", "cuda", None, {}),
+        ("2n2g", "cuda", "ib0", {"NCCL_SOCKET_IFNAME": "ib0"}),
+    ],
+)
+def test_ranks_speak_over_the_interface_that_is_given(
+    topology: str, device: str, interface: str | None, expected: dict[str, str]
+) -> None:
+    for command in ADAPTER.rank_commands(launch_of(topology, device=device, interface=interface)):
+        assert expected == {name: text for name, text in command.env.items() if "SOCKET_IFNAME" in name}
 
 
 def test_options_left_out_follow_the_device_and_are_not_written_into_the_case() -> None:

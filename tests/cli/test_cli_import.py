@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
 
 from dlperf.cli import main
+from dlperf.results.import_facts import KEYS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +51,35 @@ def test_a_tree_of_2021_becomes_results(logs: Path) -> None:
     assert all(line.startswith("imported  ") for line in result.stdout.splitlines())
     cases = json.loads(run("results", "--format", "json").stdout)
     assert [("1n1g", 2), ("1n8g", 2)] == [(case["topology"], case["runs_ok"]) for case in cases]
+
+
+def test_what_nobody_knows_of_a_run_is_shown_as_not_known(logs: Path) -> None:
+    assert 0 == run("import", logs, *TOLD).exit_code
+    cases = json.loads(run("results", "--format", "json").stdout)
+    assert [(None, "data, measured_iterations, seed, threads_per_device")] * 2 == [
+        (case["threads_per_device"], case["not_known"]) for case in cases
+    ]
+    shown = run("show", cases[0]["case_id"]).stdout
+    assert "threads a device  not known" in " ".join(shown.split("\n")).replace("   ", "  ")
+    assert "face_emore (data not known)" in shown
+    assert "20 warm-up, measured: not known" in shown
+    report = run("report", "results/imported").stdout
+    assert "(synthetic)" not in report
+    assert "face_emore (data not known)" in report
+    assert "- threads a device: not known" in report
+    assert "| threads a device | not known " in report
+
+
+def test_a_compressed_log_that_stops_in_its_middle_is_imported_with_a_warning(logs: Path) -> None:
+    path = logs / "1n1g/r100_b64_fp32_1.log"
+    packed = gzip.compress(path.read_bytes())
+    (logs / "1n1g/r100_b64_fp32_9.log.gz").write_bytes(packed[: len(packed) * 2 // 3])
+    result = run("import", logs / "1n1g/r100_b64_fp32_9.log.gz", *TOLD)
+    assert 0 == result.exit_code
+    assert (
+        f"dlperf: {logs}/1n1g/r100_b64_fp32_9.log.gz: the compressed data stops in its middle; read up to there\n"
+        == result.stderr
+    )
 
 
 def test_both_methods_are_named_in_the_report_and_never_mixed(logs: Path) -> None:
@@ -128,3 +160,11 @@ def test_an_empty_folder_and_a_missing_file_are_named(
         result.exit_code,
         result.stderr,
     )
+
+
+def test_the_help_lists_every_key_that_can_be_told() -> None:
+    text = run("import", "--help").stdout
+    keys = re.search(r"mapping\s+file:\s+(framework,[\w\s,]+)\.", text)
+    assert keys is not None
+    assert list(KEYS) == re.split(r",\s+", keys[1])
+    assert "  dlperf import logs/ --map which.yaml --method dlperf-2021\n" in text

@@ -50,6 +50,20 @@ def test_json_holds_dialect_records_and_failure(tmp_path: Path) -> None:
     } == json.loads(result.stdout)
 
 
+def test_json_for_short_is_the_same(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text(ONEFLOW)
+    assert parse(log, "--format", "json").stdout == parse(log, "--json").stdout
+
+
+def test_json_of_what_is_no_log_is_an_object_without_records(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("hello\n")
+    result = parse(log, "--json")
+    assert 2 == result.exit_code
+    assert {"file": str(log), "dialect": None, "records": [], "failure": None} == json.loads(result.stdout)
+
+
 def test_json_of_several_logs_is_one_object_a_line(tmp_path: Path) -> None:
     paths = [tmp_path / "a.log", tmp_path / "b.log"]
     for path in paths:
@@ -109,7 +123,7 @@ def test_files_that_are_no_logs_are_named_and_the_others_parsed(tmp_path: Path) 
     bad.write_text("")
     result = parse(bad, good, tmp_path / "none.log", "--format", "json")
     assert 3 == result.exit_code
-    assert 2 == len(json.loads(result.stdout)["records"])
+    assert [0, 2] == [len(json.loads(line)["records"]) for line in result.stdout.splitlines()]
     assert [
         f"dlperf: {bad}: empty",
         f"dlperf: {tmp_path / 'none.log'}: cannot be read: No such file or directory",
@@ -119,8 +133,8 @@ def test_files_that_are_no_logs_are_named_and_the_others_parsed(tmp_path: Path) 
 def test_nothing_usable_is_exit_code_2(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_text("hello\n")
-    result = parse(log, "--format", "json")
-    assert (2, "") == (result.exit_code, result.stdout)
+    for form in ("table", "json", "csv"):
+        assert 2 == parse(log, "--format", form).exit_code
     assert 2 == parse(log, "--dialect", "nonsense").exit_code
 
 

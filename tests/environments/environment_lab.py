@@ -4,15 +4,51 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
+import subprocess
+import sys
+import tarfile
 import threading
 import zipfile
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Self
 
+from pydantic import TypeAdapter
+
+from dlperf.adapters.base import EnvironmentSpec
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 WAIT_SECONDS = 60
+
+_MAKER = """
+import sys
+from pydantic import TypeAdapter
+from dlperf.adapters.base import EnvironmentSpec
+from dlperf.environments import ensure
+print(ensure(TypeAdapter(EnvironmentSpec).validate_json(sys.argv[1])).python)
+"""
+
+
+@contextmanager
+def maker(spec: EnvironmentSpec) -> Iterator[subprocess.Popen[str]]:
+    """Another process that wants the environment."""
+    told = TypeAdapter(EnvironmentSpec).dump_json(spec).decode()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _MAKER, told],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def write_wheel(folder: Path, name: str, version: str) -> Path:
@@ -31,6 +67,19 @@ def write_wheel(folder: Path, name: str, version: str) -> Path:
         for path, text in files.items():
             archive.writestr(path, text)
     return wheel
+
+
+def write_source(folder: Path, name: str, version: str, files: dict[str, str]) -> Path:
+    """A source distribution of `files`."""
+    root = f"{name.replace('-', '_')}-{version}"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    archive = folder / f"{root}.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for path, text in {"PKG-INFO": metadata, **files}.items():
+            entry = tarfile.TarInfo(f"{root}/{path}")
+            entry.size = len(text.encode())
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    return archive
 
 
 def _digest(text: str) -> str:

@@ -34,6 +34,7 @@ class Adapter:
             pythons=("%d.%d" % sys.version_info[:2],),
             requirements=(f"demo-engine=={version}",),
             import_check="import demo_engine; print(demo_engine.__version__)",
+            parallel=parallel,
             notes=device,
         )
 
@@ -71,6 +72,8 @@ def test_create_prints_the_interpreter_and_path_finds_it_again() -> None:
     assert missing.stderr.endswith(
         "demo==1.1 has no environment here yet; make it: dlperf env create demo==1.1\n"
     )
+    missing = env("path", "demo", "--parallel")
+    assert missing.stderr.endswith("make it: dlperf env create demo==1.1 --parallel\n")
     created = env("create", "demo")
     assert 0 == created.returncode, created.stderr
     python = created.stdout.strip()

@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from environment_lab import WAIT_SECONDS, HoldingIndex, write_wheel
+from environment_lab import WAIT_SECONDS, HoldingIndex, maker, write_wheel
 
 from dlperf.environments import ensure
 from dlperf.environments.environment import environment_key, lock_of
@@ -21,33 +20,9 @@ from dlperf.environments.make import make
 from dlperf.errors import EnvironmentUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from dlperf.adapters.base import EnvironmentSpec
-
-MAKER = """
-import sys
-from dlperf.adapters.base import EnvironmentSpec
-from dlperf.environments import ensure
-print(ensure(EnvironmentSpec(**{spec!r})).python)
-"""
-
-
-@contextmanager
-def maker(spec: EnvironmentSpec) -> Iterator[subprocess.Popen[str]]:
-    """Another process that wants the environment."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", MAKER.format(spec=asdict(spec))],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def output_of(python: Path, source: str) -> str:

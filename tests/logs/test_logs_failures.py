@@ -44,6 +44,9 @@ def outcome(reason: str, *, exit_code: int | None = None, signal: int | None = N
         "MXNetError: Failed to allocate CPU Memory",
         "[ 12.3] Out of memory: Killed process 4711 (python3) total-vm:1kB",
         "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=12.0",
+        "RuntimeError: cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "what():  std::bad_alloc",
+        "[1,0]<stderr>:out_of_memory_error",
     ],
 )
 def test_each_wording_of_a_lack_of_memory_is_oom(line: str) -> None:
@@ -64,12 +67,40 @@ def test_each_wording_of_an_nccl_error_is_nccl(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["Killed", "[1,0]<stderr>:Killed", "./run.sh: line 3: 4711 Killed   python train.py"]
+    "line",
+    [
+        "Killed",
+        "[1,0]<stderr>:Killed",
+        "./run.sh: line 3: 4711 Killed   python train.py",
+        "RuntimeError: DataLoader worker (pid 12) is killed by signal: Killed.",
+        "Terminated",
+        "slurmstepd: error: *** STEP 12.0 ON node1 CANCELLED AT 2021-03-01T10:00:00 ***",
+    ],
 )
 def test_a_killed_line_is_killed(line: str) -> None:
     found = verdict([*CLEAN, line])
     assert found is not None
     assert found[0] == "killed"
+
+
+@pytest.mark.parametrize(
+    "consequence",
+    [
+        "[1] Signal 15 (SIGTERM) received by PID 4711",
+        "srun: error: node1: task 1: Killed",
+        "./run.sh: line 3: 4711 Terminated   python train.py",
+    ],
+)
+def test_what_a_launcher_ends_after_a_crash_does_not_make_it_a_kill(consequence: str) -> None:
+    crash = ["Traceback (most recent call last):", '  File "a.py", line 1, in f', "KeyError: 'x'"]
+    assert verdict([*CLEAN, *crash, consequence]) == ("crash", "KeyError: 'x'")
+    assert verdict([*CLEAN, consequence, *crash]) == ("killed", consequence)
+    assert verdict([*CLEAN, *crash, "Killed"]) == ("killed", "Killed")
+
+
+def test_a_floating_point_exception_is_a_crash() -> None:
+    line = "run.sh: line 3: 4711 Floating point exception (core dumped) python train.py"
+    assert verdict([*CLEAN, line]) == ("crash", line)
 
 
 def test_the_kernels_killer_makes_a_killed_process_an_oom() -> None:
@@ -149,6 +180,18 @@ def test_what_a_launcher_says_does_not_hide_the_workers_exception() -> None:
         "host:12:34 [0] NCCL INFO ncclCommInitRank comm 0x7f rank 0 nranks 8 cudaDev 0 - Init COMPLETE",
         "torch/serialization.py:1: UserWarning: may run out of memory",
         "NCCL_ASYNC_ERROR_HANDLING=1",
+        "I0301 10:00:00.1 12 nccl_util.h:30] ncclCommInitRank done",
+        "Namespace(oom_retry=False, handle_out_of_memory=True)",
+        "retry on out of memory: true",
+        "'out_of_memory': False,",
+        "out of memory: 0",
+        "# skips the batch if CUDA out of memory happens",
+        "WARNING: out of memory errors are retried",
+        "Warning: low memory; may run out of memory",
+        "max_memory: out_of_memory_fraction=0.1",
+        "bad_alloc_retry=0",
+        "the process was Killed",
+        "Killed 0 stale workers",
         "exit code 0",
     ],
 )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_makers import DIALECTS, PROGRAMS, Made
+from plain_reader import read_alone
 
-from dlperf.logs.layout import find_records, read_one
 from dlperf.logs.reader import LogReader
 from dlperf.logs.runs import RunSplitter
 from dlperf.logs.stream import Log
@@ -27,9 +28,10 @@ def one_by_one(data: bytes, dialect: Dialect) -> list[str]:
     splitter = RunSplitter(dialect.scope)
     batches = []
     for number, line in enumerate(data.split(b"\n"), 1):
-        for found in find_records(line, [dialect]):
-            values, given_ = read_one(found, line)
-            batches.append(splitter.feed(np.array([number]), values[None], given_[None]))
+        for row in read_alone(line, dialect):
+            given_ = np.array([[value is not None for value in row]])
+            values = np.array([[math.nan if value is None else value for value in row]])
+            batches.append(splitter.feed(np.array([number]), values, given_))
     batches.append(splitter.finish())
     return sorted(repr(record) for batch in batches for record in batch.records())
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import click
@@ -30,6 +35,36 @@ def test_the_dialect_of_the_page_reads_its_line() -> None:
     records = [record for batch in reader for record in batch.records()]
     assert [(7, 3, 12.5), (8, None, 13.0)] == [
         (record.iteration, record.rank, record.samples_per_sec) for record in records
+    ]
+
+
+def test_a_package_with_the_dialect_of_the_page_is_used_by_the_command(tmp_path: Path) -> None:
+    """The package is there as an installer would leave it: a module, and a dist-info with the entry point."""
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (toml,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    points = tomllib.loads(toml)["project"]["entry-points"]
+    package, info = tmp_path / "my_package", tmp_path / "my_package-1.0.dist-info"
+    package.mkdir()
+    info.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "dialect.py").write_text(code)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "".join(
+            f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in named.items())
+            for group, named in points.items()
+        )
+    )
+    log = tmp_path / "train.log"
+    log.write_text("step 7 loss 1.5 at 12.5 img/s\nstep 8 loss 1.25 at 13 img/s\n")
+    command = [sys.executable, "-c", "from dlperf.cli import main; main()", "parse", str(log), "--json"]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=True
+    )
+    content = json.loads(done.stdout)
+    assert "my_trainer" == content["dialect"]
+    assert [(7, 12.5), (8, 13.0)] == [
+        (record["iteration"], record["samples_per_sec"]) for record in content["records"]
     ]
 
 

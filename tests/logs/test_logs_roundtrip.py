@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_makers import DIALECTS, NOISE, PROGRAMS, WRAPPERS, Made, parse, runs, seen
+from plain_reader import read_alone
 
-from dlperf.logs.layout import find_records, layout_of, read_one
+from dlperf.logs.dialects.base import Scope
+from dlperf.logs.lines import LineReader
 from dlperf.logs.reader import LogReader
 from dlperf.logs.stream import Log
 
@@ -116,31 +119,51 @@ def test_chunks_of_any_size_give_the_same(name: str, data: st.DataObject, size: 
 @EVERY_PROGRAM
 @FEW
 @given(data=st.data())
-def test_many_lines_of_a_layout_read_at_once_equal_each_read_alone(name: str, data: st.DataObject) -> None:
-    import numpy as np  # noqa: PLC0415
-
+def test_many_lines_read_at_once_equal_each_read_alone(name: str, data: st.DataObject) -> None:
+    """Any digits, as many digits as there may be, lines of several layouts, enough of them for templates."""
     program = PROGRAMS[name]
     wrap = data.draw(WRAPPERS)
-    line = wrap(program.line(data.draw(runs(program, largest=1))[0])).encode()
-    found = [item for item in find_records(line, [DIALECTS[program.dialect]]) if item.is_record]
-    digits = [place for place, byte in enumerate(line) if chr(byte).isdigit()]
-    others = data.draw(
-        st.lists(st.lists(st.integers(0, 9), min_size=len(digits), max_size=len(digits)), max_size=5)
-    )
-    lines = [line]
-    for other in others:
-        changed = bytearray(line)
-        for place, digit in zip(digits, other, strict=True):
-            changed[place] = ord("0") + digit
-        lines.append(bytes(changed))
-    for item in found:
-        values, given_ = layout_of(item, line).read(
-            np.frombuffer(b"".join(lines), np.uint8).reshape(len(lines), -1)
-        )
-        for row, text in enumerate(lines):
-            alone, alone_given = read_one(item, text)
-            assert alone.tobytes() == values[row].tobytes()
-            assert alone_given.tolist() == given_[row].tolist()
+    lines = []
+    for made in data.draw(runs(program, largest=4)):
+        line = wrap(program.line(made)).encode()
+        places = [place for place, byte in enumerate(line) if chr(byte).isdigit()]
+        generator = random.Random(data.draw(st.integers(0, 1 << 32)))  # noqa: S311
+        for _ in range(data.draw(st.integers(1, 12))):
+            lines.append(bytearray(line))
+            for place in places:
+                lines[-1][place] = ord("0") + generator.randrange(10)
+    block = b"".join(bytes(line) + b"\n" for line in lines)
+    reader = LineReader([DIALECTS[program.dialect]])
+    expected = [row for line in lines for row in read_alone(bytes(line), DIALECTS[program.dialect])]
+    for _again in range(2):  # the second time with templates of the first
+        rows = reader.read(block, is_cut=False).rows(DIALECTS[program.dialect])
+        got = [
+            [value if is_given else None for value, is_given in zip(values, given_, strict=True)]
+            for values, given_ in zip(rows.values.tolist(), rows.given.tolist(), strict=True)
+        ]
+        assert repr(expected) == repr(got)
+
+
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if name not in {"mllog", "partial fc"}])
+@FEW
+@given(data=st.data())
+def test_lines_of_several_ranks_in_any_order_are_told_apart(name: str, data: st.DataObject) -> None:
+    """The two programs left out name their rank themselves."""
+    program = PROGRAMS[name]
+    made = data.draw(runs(program))
+    ranks = data.draw(st.integers(2, 4))
+    turns = data.draw(st.permutations([rank for rank in range(ranks) for _ in made]))
+    waiting = {rank: iter(made) for rank in range(ranks)}
+    text = "".join(f"[1,{rank}]<stdout>:{program.line(next(waiting[rank]))}\n" for rank in turns)
+    reader, records = parse(text.encode())
+    assert 1 == reader.runs
+    expected = [one.expected(program.fields) for one in made]
+    if DIALECTS[program.dialect].scope is Scope.PROCESS:
+        for rank in range(ranks):
+            assert expected == seen([each for each in records if each.rank == rank], program.fields)
+    else:
+        assert expected == seen(records, program.fields)
+        assert {0} == {each.rank for each in records}
 
 
 def test_two_records_on_one_line_both_count() -> None:

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from dlperf.errors import UserError
+from dlperf.logs import spool
+from dlperf.results import joining, method_2021
 from dlperf.results.extract import extract
 from dlperf.results.import_facts import NotTold, facts_of_path, facts_of_settings
 from dlperf.results.importing import Done, Instructions, files_of, import_file
@@ -181,7 +183,7 @@ def test_the_result_says_where_it_comes_from_and_the_folder_holds_the_log(tmp_pa
         done.result.imported.source, done.result.imported.sha256, done.result.imported.dialect,
         done.result.imported.method,
     )  # fmt: skip
-    assert ("threads_per_device",) == done.result.imported.not_known
+    assert ("data", "measured_iterations", "seed", "threads_per_device") == done.result.imported.not_known
     assert path.read_bytes() == (done.folder / "logs/imported.log").read_bytes()
     assert "r3" == done.folder.name
     assert ("1n8g", 64, "fp32", "cuda") == (
@@ -219,6 +221,13 @@ def test_another_log_with_the_same_repeat_is_refused(tmp_path: Path) -> None:
         UserError, match=r"repeat 1 of this case was imported from .*; give another with --set repeat=N"
     ):
         imported(other, instructions(tmp_path))
+
+
+def test_runs_of_which_more_is_known_do_not_stand_beside_a_placeholder(tmp_path: Path) -> None:
+    imported(oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(60)), instructions(tmp_path))
+    other = oneflow_log(tmp_path / "1n1g/r100_b64_fp32_2.log", rates(61))
+    with pytest.raises(UserError, match=r"not known of it: data, measured_iterations, seed; of repeat 1 of its case \("):
+        imported(other, instructions(tmp_path, threads_per_device="1"))
 
 
 def test_runs_appended_in_one_file_become_repeats(tmp_path: Path) -> None:
@@ -349,6 +358,72 @@ def test_a_rank_that_the_topology_does_not_have_is_a_contradiction(tmp_path: Pat
 def test_an_unknown_key_is_answered_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"--set: unknown key 'toplogy' \(did you mean 'topology'\?\)"):
         facts_of_settings({"toplogy": "1n1g"}, "--set")
+
+
+def ranked(step: int, rank: int, rate: float) -> str:
+    return (
+        f"[1,{rank}]<stdout>:INFO:root:Epoch[0] Batch [{step}]\tSpeed: {rate:.2f} samples/sec\tacc=0.000000\n"
+    )
+
+
+@pytest.mark.parametrize("order", ["interleaved", "one behind the other"])
+def test_processes_that_print_each_their_rate_are_joined_step_by_step(order: str, tmp_path: Path) -> None:
+    path = tmp_path / "1n2g/r100_b64_fp32_1.log"
+    path.parent.mkdir()
+    made = {(20 * step, rank): 200.0 + 10 * rank + step for step in range(1, 31) for rank in (0, 1)}
+    keys = sorted(made, key=lambda key: key if order == "interleaved" else key[::-1])
+    path.write_text("".join(ranked(step, rank, made[step, rank]) for step, rank in keys))
+    (done,) = imported(path, instructions(tmp_path, version="1.6.0"))
+    joined = [made[step, 0] + made[step, 1] for step in range(40, 620, 20)]
+    assert done.result.figures is not None
+    assert pytest.approx(statistics.harmonic_mean(joined)) == done.result.figures.samples_per_sec
+    assert (29 * 20, 20) == (done.result.figures.accepted_steps, done.result.figures.dropped_steps)
+
+
+def test_processes_whose_lines_lie_too_far_apart_to_be_joined_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "_OPEN_STEPS", 10)
+    monkeypatch.setattr(spool, "_ROWS_AT_ONCE", 20)
+    path = tmp_path / "1n2g/r100_b64_fp32_1.log"
+    path.parent.mkdir()
+    path.write_text("".join(ranked(20 * step, rank, 200.0) for rank in (0, 1) for step in range(1, 31)))
+    with pytest.raises(
+        UserError, match=r"r100_b64_fp32_1\.log: line 31: the lines of this step lie more than 10 "
+    ):
+        imported(path, instructions(tmp_path, version="1.6.0"))
+
+
+@pytest.mark.parametrize("method", ["samples/seconds", "dlperf-2021"])
+def test_a_log_that_does_not_fit_into_memory_gives_the_same(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "1n8g/r100_b64_fp32_1.log"
+    path.parent.mkdir()
+    path.write_text(
+        "".join(
+            f"rank-id:0:2020-12-25 10:00:00,123-Iter:{20 * step} Rank:100.00 it/sec Total:{rate:.2f} it/sec "
+            "[0][loss]:43.21 \n"
+            for step, rate in enumerate(rates(400, around=800), 1)
+        )
+    )
+    told = {"method": method, "version": "1.6.0", "parallelism": "partial_fc", "sample_ratio": "0.1"}
+    (small,) = imported(path, instructions(tmp_path / "small", **told))
+    monkeypatch.setattr(spool, "_MOST_BYTES_IN_MEMORY", 100)
+    monkeypatch.setattr(spool, "_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(method_2021, "_MOST_RATES_AT_ONCE", 10)
+    (large,) = imported(path, instructions(tmp_path / "large", **told))
+    assert small.result.figures == large.result.figures
+    assert (small.folder / "steps.csv").read_bytes() == (large.folder / "steps.csv").read_bytes()
+
+
+def test_steps_that_start_again_all_the_time_are_no_appended_runs(tmp_path: Path) -> None:
+    path = oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(2))
+    path.write_text(path.read_text() * 1001)
+    with pytest.raises(
+        UserError, match="steps start again more than 1000 times by line 2002: these are no runs"
+    ):
+        imported(path, instructions(tmp_path))
 
 
 def test_a_run_that_failed_early_is_a_failed_result(tmp_path: Path) -> None:

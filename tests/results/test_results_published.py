@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import pytest
 
 from dlperf.errors import UserError
 from dlperf.plan.case import Topology
 from dlperf.results import published
+from dlperf.results.figures import case_figures
+from dlperf.results.import_facts import facts_of_settings
+from dlperf.results.importing import Done, Instructions, import_file
 from dlperf.results.method_2021 import case_figure, run_figure, speedup
-from dlperf.results.published import Published, PublishedData, load_published, published_names
+from dlperf.results.published import (
+    Published,
+    PublishedData,
+    PublishedRepeats,
+    load_published,
+    published_names,
+)
 from dlperf.results.schema import Status
+from dlperf.results.store import read_results
 from dlperf.shipped import shipped_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAME = "insightface_v100_2021"
 FOLDER = shipped_folder("reports") / NAME
@@ -129,3 +143,65 @@ def test_damaged_data_is_named_with_its_place(tmp_path: object, monkeypatch: pyt
     monkeypatch.setattr(published, "shipped_folder", lambda _name: folder.parent)
     with pytest.raises(UserError, match=r"data\.json: damaged: title: "):
         load_published(NAME)
+
+
+def log_of(repeats: PublishedRepeats, figure: float) -> str:
+    """A log of which the scripts of 2021 would have made this figure, with as many decimals as they kept."""
+    if repeats.framework == "oneflow":
+        return "".join(f"train: iter {step}, loss 40.0000, throughput: {figure:.3f}\n" for step in range(130))
+    if repeats.parallelism == "model":
+        return "".join(
+            f"INFO:root:Epoch[0] Batch [{20 * step}]\tSpeed: {rate:.2f} samples/sec\tacc=0.000000\n"
+            for step, rate in enumerate([1.0, *tenths(figure, 5)], 1)
+        )
+    return "".join(
+        f"rank-id:0:2020-12-25 10:00:00,123-Iter:{20 * step} Rank:1.00 it/sec Total:{rate:.2f} it/sec "
+        "[0][loss]:43.21\n"
+        for step, rate in enumerate([1.0] * 19 + tenths(figure, 10), 1)
+    )
+
+
+def tenths(mean: float, count: int) -> list[float]:
+    """Numbers of one decimal with this mean."""
+    whole, rest = divmod(round(mean * 10 * count), count)
+    return [(whole + (number < rest)) / 10 for number in range(count)]
+
+
+@pytest.mark.slow
+def test_the_published_repeats_come_out_of_logs_as_the_published_medians_and_speedups(
+    data_set: Published, tmp_path: Path
+) -> None:
+    medians, singles, checked = {}, {}, 0
+    for repeats in data_set.data.repeats:
+        told = {
+            "framework": repeats.framework,
+            "version": "1",
+            "experiment": f"{repeats.network}_{repeats.dataset}",
+            "parallelism": repeats.parallelism,
+        }
+        if repeats.sample_ratio is not None:
+            told["sample_ratio"] = str(repeats.sample_ratio)
+        given = Instructions(
+            sweep=tmp_path / f"results/{checked}", method="dlperf-2021", dialect="auto",
+            told=facts_of_settings(told, "--set"), rules=(), here=tmp_path,
+        )  # fmt: skip
+        folder = tmp_path / f"{repeats.nodes}n{repeats.gpus_per_node}g"
+        folder.mkdir(exist_ok=True)
+        for number, figure in repeats.repeats.items():
+            name = f"{repeats.network}_b{repeats.batch_size_per_device}_{repeats.precision}_{number}.log"
+            (folder / name).write_text(log_of(repeats, figure))
+            (done,) = import_file(folder / name, given)
+            assert isinstance(done, Done), done
+            assert done.result.figures is not None
+            assert figure == done.result.figures.samples_per_sec
+        (case,) = case_figures(read_results(given.sweep))
+        assert case.summary is not None
+        medians[repeats.key] = round(case.summary.median, 2)
+        assert repeats.median == medians[repeats.key]
+        if (repeats.nodes, repeats.gpus_per_node) == (1, 1):
+            singles[repeats.key[:-2]] = medians[repeats.key]
+        checked += 1
+    assert 12 == checked
+    for repeats in data_set.data.repeats:
+        if repeats.printed_speedup is not None and repeats.printed_median == repeats.median:
+            assert repeats.printed_speedup == speedup(medians[repeats.key], singles[repeats.key[:-2]])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +15,6 @@ from dlperf.adapters.registry import load_adapters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from sweep_lab import SweepLab
 
@@ -43,3 +46,45 @@ def test_pytorch_is_killed_with_dlperf_and_measured_when_it_is_started_again(
     assert result.figures is not None
     assert result.figures.samples_per_sec > 0
     assert result.engine.facts["threads"] == 1
+
+
+# From the death of a rank to the end of its case, whatever the engine's own patience is.
+PROMISED_END_SECONDS = 15.0
+
+
+def rank_process(lab: SweepLab, rank: int) -> int:
+    """The process that trains as `rank`."""
+    wanted = f"DLPERF_RANK={rank}".encode()
+    found = [
+        process
+        for process in lab.left()
+        if wanted in Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+        and b".train" in Path(f"/proc/{process}/cmdline").read_bytes()
+    ]
+    return min(found)
+
+
+@pytest.mark.parametrize("name", ["mxnet", "oneflow", "pytorch"])
+def test_a_killed_rank_ends_the_case_as_a_crash_and_the_sweep_goes_on(
+    lab: SweepLab, engine_python: Callable[[str], Path], name: str
+) -> None:
+    version = load_adapters()[name].versions[0]
+    lab.write(
+        frameworks=[{"name": name, "version": version, "python": str(engine_python(name))}],
+        topology="1n2g",
+        oversubscribe=True,
+        options={},
+        measure={"warmup_iterations": 1, "measured_iterations": 1000, "repeats": 1},
+        include=[{"frameworks": [{"name": "numpy", "python": sys.executable}], "topology": "1n1g"}],
+    )
+    process = lab.start()
+    until(lambda: lab.logged('"step": 3,'), limit=300)
+
+    os.kill(rank_process(lab, 1), signal.SIGKILL)
+    until(lambda: len(lab.stored()) == 1, limit=PROMISED_END_SECONDS)
+
+    process.communicate()
+    ends = {result.case.framework: result for result in lab.stored()}
+    assert ("crash", "ok") == (ends[name].status, ends["numpy"].status)
+    assert (ends[name].reason or "").startswith("rank 1 was ended by SIGKILL")
+    assert set() == lab.left()

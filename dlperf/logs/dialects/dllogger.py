@@ -1,6 +1,7 @@
 """NVIDIA's DLLogger: `DLL <time> - Epoch: E Iteration: I  train.ips : T ...`; JSON lines `DLLL {...}`.
 
-A list of one number as step is an epoch's summary, one of three is validation; neither is a record.
+A step may be a number alone. A list of one number as step is an epoch's summary, one of three is validation;
+neither is a record.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ DIALECT = Dialect(
         re.compile(
             rb"\bDLL (?P<time>" + TIMESTAMP + rb") - "
             rb"(?:(?:Training )?Epoch: ?(?P<epoch>\d+) +(?:Training )?Iteration: ?(?P<iteration>\d+) "
-            rb"(?! *Validation)|[(\[](?P<epoch_>\d+), (?P<iteration_>\d+)[)\]] )"
+            rb"(?! *Validation)|[(\[](?P<epoch_>\d+), (?P<iteration_>\d+)[)\]] "
+            rb"|(?:(?:Training )?Iteration: ?)?(?P<iteration__>\d+) )"
             rb"(?=" + _text(_SPEED, b"samples_per_sec") + rb")"
             rb"(?=(?:" + _text(_LOSS, b"loss") + rb")?)(?=(?:" + _text(_LR, b"lr") + rb")?)"
         ),

@@ -55,7 +55,7 @@ class Chart:
     alt: str
     png: bytes
     svg: bytes
-    plot: Plot
+    plot: Plot | None = None  # None where no page draws it
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Palette:
         return COLOURS[self.arms.index(arm) % len(COLOURS)]
 
 
-def drawn(figure: Figure, *, name: str, alt: str, plot: Plot) -> Chart:
+def drawn(figure: Figure, *, name: str, alt: str, plot: Plot | None = None) -> Chart:
     """Both pictures, without the date and the name of the program that would make equal charts differ."""
     png, svg = io.BytesIO(), io.BytesIO()
     figure.set_dpi(_DOTS_PER_INCH)

@@ -1,11 +1,28 @@
-"""What every way to a node provides: this machine, ssh, a batch system, a simulation."""
+"""What every kind of node provides: this machine, one behind ssh, a simulated one."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from dlperf.errors import InfrastructureError
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from dlperf.adapters.base import EnvironmentSpec
+    from dlperf.environments import Environment
+    from dlperf.plan.case import Case
+    from dlperf.results.environment import Node as NodeFacts
+    from dlperf.running.places import Core
+
+
+class NodeLost(InfrastructureError):
+    """A node does not answer any more, or has never done so."""
+
+    def __init__(self, node: Node, reason: str) -> None:
+        self.node = node
+        super().__init__(reason)
 
 
 class Connection(Protocol):
@@ -44,23 +61,86 @@ class Connection(Protocol):
         """What a person can type to end whatever is left of the run if this process goes away now."""
 
 
-class Transport(Protocol):
-    """The way to the nodes of a run."""
+class Node(Protocol):
+    """One machine that ranks can run on, this one or another."""
 
     @property
     def name(self) -> str:
-        """Such as `local`."""
+        """As people call it: the host's name, or the name in the cluster file."""
 
-    def open(self, folder: Path, *, node_rank: int) -> Connection:
-        """Bring the run folder, with its launch file, to a node and start the supervisor in it.
+    @property
+    def remote(self) -> bool:
+        """Whether it can be lost: it is not this machine."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can run on it now; None where it answered a moment ago."""
+
+    @property
+    def cores(self) -> Mapping[int, Core]:
+        """The CPUs that ranks may be bound to, each with its core."""
+
+    @property
+    def address(self) -> str:
+        """Where the ranks of the other nodes reach this one."""
+
+    @property
+    def interface(self) -> str | None:
+        """The network interface between the nodes; None leaves it to the engine."""
+
+    @property
+    def code(self) -> Path:
+        """The folder on the node that holds `frameworks/`."""
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of variables that the user has set for this node."""
+
+    def connect(self) -> None:
+        """Reach it, again if it was lost.
 
         Raises:
-            InfrastructureError: the node cannot be reached, or the supervisor cannot be started there.
+            NodeLost: it cannot be reached, or is not fit to run anything; with the reason.
         """
 
-    def bring_back(self, folder: Path, *, node_rank: int) -> None:
-        """Bring the node's logs and outcome back into `folder`, after the supervisor's end.
+    def fits(self, case: Case) -> bool:
+        """Whether it has what the case needs on each of its nodes."""
+
+    def case_file(self, folder: Path) -> Path:
+        """Where the case file of the run folder `folder` lies on the node."""
+
+    def facts(self) -> NodeFacts:
+        """What it is, as it is now. Raises as `open`."""
+
+    def inherited(self) -> dict[str, str]:
+        """The variables that its ranks inherit, as far as they are known here."""
+
+    def free_port(self) -> int:
+        """A TCP port that nobody listens on there at the moment. Raises as `open`."""
+
+    def environment(self, spec: EnvironmentSpec, *, python: Path | None) -> Environment:
+        """The environment of `spec` on the node, made there if it has none; or the user's own `python`.
 
         Raises:
-            InfrastructureError: the node was lost, or processes of the run are still there.
+            EnvironmentUnavailable: it cannot be made or does not work; with the reason.
+        """
+
+    def open(self, folder: Path, *, launch: str) -> Connection:
+        """Bring case file and launch file of a run folder to the node and start the supervisor there.
+
+        Args:
+            folder: the run folder on this machine.
+            launch: name of the node's launch file in it.
+
+        Raises:
+            NodeLost: the node cannot be reached.
+            InfrastructureError: the supervisor cannot be started.
+        """
+
+    def bring_back(self, folder: Path, *, outcome: str) -> None:
+        """Bring logs and outcome into `folder`, the outcome under the name `outcome`, after the end.
+
+        Raises:
+            NodeLost: the node was lost.
+            InfrastructureError: processes of the run are still there.
         """

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+from functools import cached_property
 from typing import IO, TYPE_CHECKING
 
+from dlperf.environments import ensure
 from dlperf.errors import InfrastructureError
-from dlperf.running.run_folder import LAUNCH_NAME, wait_until_deserted
-from dlperf.shipped import shipped_folder
+from dlperf.running.places import free_port, physical_cores
+from dlperf.running.provenance import this_node
+from dlperf.running.run_folder import CASE_NAME, wait_until_deserted
+from dlperf.running.variables import inherited
+from dlperf.shipped import shipped_folder, shipped_root
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextlib import ExitStack
     from pathlib import Path
+
+    from dlperf.adapters.base import EnvironmentSpec
+    from dlperf.environments import Environment
+    from dlperf.plan.case import Case
+    from dlperf.results.environment import Node as NodeFacts
+    from dlperf.running.places import Core
 
 _CHUNK_BYTES = 1 << 16
 _LONGEST_COMPLAINT = 2000
@@ -63,32 +77,85 @@ class LocalConnection:
         return f"kill -9 {self._process.pid}"
 
 
-class LocalTransport:
-    """Runs on this machine; the run folder is where it was written."""
+def supervised_here(folder: Path, *, launch: str) -> LocalConnection:
+    """Start the supervisor on this machine in a run folder with a launch file of that name.
 
-    name = "local"
+    Raises:
+        InfrastructureError: it cannot be started.
+    """
+    errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by the connection
+    command = [sys.executable, "-I", str(shipped_folder("frameworks") / "supervisor.py"), launch]
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            bufsize=0,
+            start_new_session=True,  # Ctrl-C in the terminal reaches dlperf, which then decides
+        )
+    except OSError as error:
+        errors.close()
+        raise InfrastructureError(f"the supervisor cannot be started: {error}") from error
+    return LocalConnection(process, errors)
 
-    def open(self, folder: Path, *, node_rank: int) -> LocalConnection:
-        """See Transport."""
-        del node_rank
-        errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by the connection
-        command = [sys.executable, "-I", str(shipped_folder("frameworks") / "supervisor.py"), LAUNCH_NAME]
-        try:
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                bufsize=0,
-                start_new_session=True,  # Ctrl-C in the terminal reaches dlperf, which then decides
-            )
-        except OSError as error:
-            errors.close()
-            raise InfrastructureError(f"the supervisor cannot be started: {error}") from error
-        return LocalConnection(process, errors)
 
-    def bring_back(self, folder: Path, *, node_rank: int) -> None:
-        """See Transport."""
-        del node_rank
+class LocalNode:
+    """This machine; the run folder is where it was written."""
+
+    remote = False
+    trouble = None
+    address = "127.0.0.1"
+    interface = None
+    variables = ()
+
+    def __init__(self, *, report: Callable[[str], None], in_use: ExitStack) -> None:
+        """Take what is told about environments, and the stack that keeps them from being removed."""
+        self._report, self._in_use = report, in_use
+        self.name = socket.gethostname()
+        self.code = shipped_root()
+
+    def connect(self) -> None:
+        """See Node; we are there."""
+
+    @cached_property
+    def cores(self) -> Mapping[int, Core]:
+        """See Node."""
+        return physical_cores()
+
+    def fits(self, case: Case) -> bool:
+        """See Node; the plan was made for this machine."""
+        del case
+        return True
+
+    def case_file(self, folder: Path) -> Path:
+        """See Node."""
+        return (folder / CASE_NAME).absolute()
+
+    def facts(self) -> NodeFacts:
+        """See Node."""
+        return this_node()
+
+    def inherited(self) -> dict[str, str]:
+        """See Node."""
+        return inherited(os.environ)
+
+    def free_port(self) -> int:
+        """See Node."""
+        return free_port()
+
+    def environment(self, spec: EnvironmentSpec, *, python: Path | None) -> Environment:
+        """See Node."""
+        environment = ensure(spec, python=python, report=self._report)
+        self._in_use.enter_context(environment.in_use())
+        return environment
+
+    def open(self, folder: Path, *, launch: str) -> LocalConnection:
+        """See Node."""
+        return supervised_here(folder, launch=launch)
+
+    def bring_back(self, folder: Path, *, outcome: str) -> None:
+        """See Node; it is there already."""
+        del outcome
         wait_until_deserted(folder)

@@ -27,16 +27,28 @@ def expected_rates() -> list[float]:
     return [learning_rate(schedule, iteration) for iteration in range(STEPS)]
 
 
-@pytest.mark.parametrize("decay", ["coupled", "decoupled"])
-@pytest.mark.parametrize("momentum", [0.9, 0.0])
+@pytest.mark.parametrize(
+    ("decay", "momentum", "loss"),
+    [
+        ("coupled", 0.9, "plain"),
+        ("coupled", 0.0, "plain"),
+        ("decoupled", 0.9, "plain"),
+        ("decoupled", 0.0, "plain"),
+        ("coupled", 0.9, "scaled"),
+    ],
+)
 def test_sgd_follows_the_formula(
     decay: str,
     momentum: float,
+    loss: str,
     case_file: Callable[..., Path],
     run_program: Callable[..., dict[str, np.ndarray]],
     tmp_path: Path,
 ) -> None:
-    """The rate stands inside the momentum; weight decay acts on the weight and not on the bias."""
+    """The rate stands inside the momentum; weight decay acts on the weight and not on the bias.
+
+    The dynamic scale of the loss, as for fp16, is taken out again before.
+    """
     random = np.random.default_rng(4)
     inputs = {
         "weight": random.standard_normal((3, 4)).astype(np.float32),
@@ -47,7 +59,7 @@ def test_sgd_follows_the_formula(
     np.savez(inputs_file, **inputs)
     optimizer = Optimizer.model_validate({"momentum": momentum, "weight_decay": 0.2, "decay": decay})
 
-    found = run_program("sgd", case_file(optimizer=optimizer, schedule=SCHEDULE), inputs_file)
+    found = run_program("sgd", case_file(optimizer=optimizer, schedule=SCHEDULE), inputs_file, loss)
 
     weight, bias = inputs["weight"].astype(np.float64), inputs["bias"].astype(np.float64)
     velocity, bias_velocity = np.zeros_like(weight), np.zeros_like(bias)

@@ -1,7 +1,8 @@
-"""The margin head against the float64 definition."""
+"""The margin heads against the float64 definition."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import TYPE_CHECKING
 
@@ -44,13 +45,14 @@ def test_losses_and_gradients_are_the_definitions(
 
     found = run_program("head", inputs)
 
-    for name, loss in LOSSES.items():
-        expected = margin_softmax(embeddings, weight, labels, program_case.Loss(**loss.model_dump()))
-        np.testing.assert_allclose(found[f"{name}/loss"], expected.loss, rtol=1e-5)
+    for name, form in itertools.product(LOSSES, ("whole", "sharded")):
+        loss = program_case.Loss(**LOSSES[name].model_dump())
+        expected = margin_softmax(embeddings, weight, labels, loss)
+        np.testing.assert_allclose(found[f"{name}/{form}/loss"], expected.loss, rtol=1e-5)
         for part in ("embedding_gradient", "weight_gradient"):
             gradient = getattr(expected, part)
             # float32 logits up to 64 carry 4e-6, which the softmax makes a relative error of the gradient
             tolerance = 2e-5 * np.abs(gradient).max()
             np.testing.assert_allclose(
-                found[f"{name}/{part}"], gradient, rtol=1e-4, atol=tolerance, err_msg=f"{name} {part}"
+                found[f"{name}/{form}/{part}"], gradient, rtol=1e-4, atol=tolerance, err_msg=f"{name} {part}"
             )

@@ -27,15 +27,17 @@ class NumpyOptions(Model):
     fault_rank: Annotated[int, Field(ge=0)] = 0
     fault_step: Annotated[int, Field(ge=0)] = 0
     fault_while: str = ""
+    print_variables: str = ""  # names; their lengths are printed, and the values of those that are no token
     step_seconds: Annotated[float, Field(ge=0)] = 0.0  # every iteration takes so much longer
 
 
 class NumpyAdapter:
-    """Ranks do not talk to each other."""
+    """Ranks talk to each other where a case has several nodes."""
 
     name = "numpy"
     title = "NumPy"
-    versions = (np.__version__,)
+    # Other "versions" of the same numpy: one that is as fast, and one whose loop became 10 % slower.
+    versions = (np.__version__, f"{np.__version__}+same", f"{np.__version__}+slower")
     options = NumpyOptions
 
     def environment(self, version: str, device: DeviceKind, *, parallel: bool = False) -> EnvironmentSpec:
@@ -46,8 +48,8 @@ class NumpyAdapter:
             framework=self.name,
             version=version,
             pythons=("3.11",),
-            requirements=(f"numpy=={version}",),
-            import_check="import numpy; print(numpy.__version__)",
+            requirements=(f"numpy=={np.__version__}",),
+            import_check=f"import numpy; print(numpy.__version__ + {version.removeprefix(np.__version__)!r})",
         )
 
     def unsupported(self, case: Case) -> str | None:

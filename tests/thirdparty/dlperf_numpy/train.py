@@ -2,13 +2,14 @@
 
 import os
 import signal
+import socket
 import sys
 import time
 
 import numpy as np
 
 from frameworks.common import program
-from frameworks.common.case import Case, Rank
+from frameworks.common.case import COLLECTIVE_SECONDS, RENDEZVOUS_SECONDS, Case, Rank
 from frameworks.common.data import Batch
 from frameworks.common.loop import FinishedStep
 from frameworks.common.schedule import learning_rate
@@ -24,6 +25,11 @@ class Trainer:
     def __init__(self, case: Case, rank: Rank) -> None:
         self.case, self.rank = case, rank
         self.weight = np.zeros((PIXELS, case.num_classes), np.float32)
+        for name in case.options.get("print_variables", "").split():
+            value = os.environ[name]
+            shown = "" if "TOKEN" in name else f"{value}, "
+            sys.stdout.write(f"{name} is {shown}of {len(value)} characters\n")
+        self.mean = Mean(rank) if case.nodes > 1 else None
         self.window_start = 0.0
 
     def start_window(self) -> None:
@@ -31,7 +37,8 @@ class Trainer:
 
     def step(self, batch: Batch, iteration: int) -> FinishedStep:
         go_wrong(self.case.options, self.rank, iteration)
-        time.sleep(self.case.options.get("step_seconds", 0.0))
+        slower = 1.1 if self.case.version.endswith("+slower") else 1.0
+        time.sleep(slower * self.case.options.get("step_seconds", 0.0))
         images, labels = batch
         pixels = images.reshape(len(labels), -1).astype(np.float32) / 127.5 - 1
         scores = pixels @ self.weight
@@ -41,8 +48,60 @@ class Trainer:
         loss = -np.log(likely[rows, labels] + 1e-30).mean()
         likely[rows, labels] -= 1
         rate = 1e-3 * learning_rate(self.case.schedule, iteration)
-        self.weight -= rate * (pixels.T @ likely) / len(labels)
+        gradient = (pixels.T @ likely) / len(labels)
+        if self.mean is not None:
+            gradient = self.mean.of(gradient)
+        self.weight -= rate * gradient
         return FinishedStep(float(loss), self.window_start)
+
+
+class Mean:
+    """The mean of an array over all ranks, through rank 0, over TCP; for cases of several nodes."""
+
+    def __init__(self, rank: Rank) -> None:
+        self.rank = rank
+        address = (rank.master_address, rank.master_port)
+        if rank.rank == 0:
+            with socket.create_server(address) as server:
+                server.settimeout(RENDEZVOUS_SECONDS)
+                self.others = [server.accept()[0] for _ in range(rank.world_size - 1)]
+        else:
+            self.others = [connected(address)]
+
+    def of(self, mine: np.ndarray) -> np.ndarray:
+        if self.rank.rank == 0:
+            mean = sum((receive(other, mine) for other in self.others), mine) / self.rank.world_size
+            for other in self.others:
+                other.sendall(mean.tobytes())
+            return mean
+        self.others[0].sendall(mine.tobytes())
+        return receive(self.others[0], mine)
+
+
+def connected(address: "tuple[str, int]") -> socket.socket:
+    """Rank 0 may not listen yet."""
+    deadline = time.monotonic() + RENDEZVOUS_SECONDS
+    while True:
+        try:
+            made = socket.create_connection(address, timeout=5)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            made.settimeout(COLLECTIVE_SECONDS)
+            return made
+
+
+def receive(other: socket.socket, like: np.ndarray) -> np.ndarray:
+    parts, missing = [], like.nbytes
+    while missing:
+        part = other.recv(missing)
+        if not part:
+            raise ConnectionResetError("another rank has closed the connection")
+        parts.append(part)
+        missing -= len(part)
+    return np.frombuffer(b"".join(parts), like.dtype).reshape(like.shape)
 
 
 def go_wrong(options: dict, rank: Rank, iteration: int) -> None:

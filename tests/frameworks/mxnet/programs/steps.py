@@ -4,15 +4,14 @@ import sys
 
 import numpy as np
 
-from frameworks.common.case import read_case
+from frameworks.common.case import rank_from_environment, read_case
 from frameworks.common.data import batches
-from frameworks.common.initial import initial_arrays
-from frameworks.mxnet.train import MXNetTrainer
+from frameworks.mxnet.train import make_trainer
 
 
 def main() -> None:
     case = read_case(sys.argv[1])
-    trainer = MXNetTrainer(case, initial_arrays(case, range(case.num_classes)))
+    trainer = make_trainer(case, rank_from_environment())
     results = {}
     for iteration, batch in enumerate(batches(case, 0, 3)):
         results.update({f"{iteration}/before/{n}": p.data().asnumpy() for n, p in trainer.trained.items()})

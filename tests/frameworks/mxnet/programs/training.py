@@ -6,10 +6,9 @@ import sys
 
 import numpy as np
 
-from frameworks.common.case import read_case
+from frameworks.common.case import rank_from_environment, read_case
 from frameworks.common.data import Batch, batches
-from frameworks.common.initial import initial_arrays
-from frameworks.mxnet.train import MXNetTrainer
+from frameworks.mxnet.train import MXNetTrainer, make_trainer
 
 
 def losses_behind(trainer: MXNetTrainer, batch: Batch, steps: int) -> list[float]:
@@ -26,10 +25,10 @@ def losses_behind(trainer: MXNetTrainer, batch: Batch, steps: int) -> list[float
 def main() -> None:
     case, steps = read_case(sys.argv[1]), int(sys.argv[2])
     (batch,) = batches(case, 0, 1)
-    trainer = MXNetTrainer(case, initial_arrays(case, range(case.num_classes)))
+    trainer = make_trainer(case, rank_from_environment())
     at_once = [trainer.step(batch, iteration).wait() for iteration in range(steps)]
     results = {f"array/{name}": array.data().asnumpy() for name, array in trainer.arrays.items()}
-    again = MXNetTrainer(case, initial_arrays(case, range(case.num_classes)))
+    again = make_trainer(case, rank_from_environment())
     behind = losses_behind(again, batch, steps)
     np.savez(sys.argv[3], at_once=at_once, behind=behind, **results)
 

@@ -16,12 +16,10 @@ def main() -> None:
         losses = json.loads(str(arrays["losses"]))
     results = {}
     for name, loss in losses.items():
-        head = MarginSoftmax(Loss(**loss), *weight.shape)
-        with flow.no_grad():
-            head.weight.copy_(flow.tensor(weight))
+        head = MarginSoftmax(Loss(**loss), flow.tensor(weight))
         data = flow.tensor(embeddings, requires_grad=True)
-        value = head(data, flow.tensor(labels))
-        value.backward()
+        value, whole = head(data, flow.tensor(labels))
+        whole.backward()
         results[name + "/loss"] = value.numpy()
         results[name + "/embedding_gradient"] = data.grad.numpy()
         results[name + "/weight_gradient"] = head.weight.grad.numpy()

@@ -1,7 +1,7 @@
-"""CASE_FILE, INPUTS.npz: the case's optimizer in a graph on mean((x weight + bias)^2), one row of `x` a step.
+"""CASE_FILE, INPUTS.npz, LOSS (`plain` or `scaled`): the case's optimizer in a graph, one row of `x` a step.
 
-`weight` decays and `bias` does not. Arrays: both after every step; the rate that the compiled schedule gave
-each step, found from a parameter whose gradient is 1.
+The loss is mean((x weight + bias)^2); `weight` decays and `bias` does not. Arrays: both after every step; the
+rate that the compiled schedule gave each step, found from a parameter whose gradient is 1.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import numpy as np
 import oneflow as flow
 from oneflow import nn
 
-from frameworks.common.case import Optimizer, Schedule, read_case
-from frameworks.oneflow.optimizer import Momentum, make_optimizer, make_schedule
+from frameworks.common.case import Case, Optimizer, Schedule, read_case
+from frameworks.oneflow.optimizer import Momentum, Share, add_optimizers
+from frameworks.oneflow.precision import scale_loss
 
 
 class Model(nn.Module):
@@ -41,10 +42,12 @@ class Graph(nn.Graph):
     (docs/engines/oneflow.md). With the product a step takes some milliseconds, as small as the model is.
     """
 
-    def __init__(self, model: nn.Module, optimizer: flow.optim.SGD, schedule: Schedule) -> None:
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer, schedule: Schedule, shares: list[Share]
+    ) -> None:
         super().__init__()
         self.model = model
-        self.add_optimizer(optimizer, lr_sch=make_schedule(optimizer, schedule))
+        add_optimizers(self, optimizer, schedule, shares)
 
     def build(self, x: flow.Tensor, ballast: flow.Tensor) -> tuple[flow.Tensor, flow.Tensor]:
         loss = self.model(x)
@@ -55,10 +58,13 @@ class Graph(nn.Graph):
 BALLAST = 1024
 
 
-def trained(optimizer: Optimizer, schedule: Schedule, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def trained(case: Case, inputs: dict[str, np.ndarray], *, scaled: bool) -> dict[str, np.ndarray]:
+    optimizer, schedule = case.optimizer, case.schedule
     model = Model(inputs["weight"], inputs["bias"])
-    made = make_optimizer(optimizer, schedule, decayed=[model.weight], others=[model.bias])
-    graph = Graph(model, made, schedule)
+    shares = [Share([model.weight], optimizer.weight_decay), Share([model.bias], 0.0)]
+    graph = Graph(model, optimizer, schedule, shares)
+    if scaled:
+        scale_loss(graph, case._replace(precision="fp16"))
     rows = [flow.tensor(row) for row in inputs["x"]]
     ballast = flow.ones(BALLAST, BALLAST)
     graph._compile(rows[0], ballast)
@@ -75,7 +81,7 @@ def trained(optimizer: Optimizer, schedule: Schedule, inputs: dict[str, np.ndarr
 def rates(schedule: Schedule, steps: int) -> np.ndarray:
     model = Slope()
     plain = Optimizer("sgd", momentum=0.0, weight_decay=0.0, decay="coupled", no_decay=())
-    graph = Graph(model, make_optimizer(plain, schedule, decayed=[model.weight], others=[]), schedule)
+    graph = Graph(model, plain, schedule, [Share([model.weight], 0.0)])
     found, ballast = [], flow.ones(BALLAST, BALLAST)
     for _ in range(steps):
         before = float(model.weight.numpy()[0])
@@ -88,8 +94,8 @@ def main() -> None:
     case = read_case(sys.argv[1])
     with np.load(sys.argv[2]) as arrays:
         inputs = dict(arrays)
-    results = trained(case.optimizer, case.schedule, inputs)
-    np.savez(sys.argv[3], rates=rates(case.schedule, len(inputs["x"])), **results)
+    results = trained(case, inputs, scaled=sys.argv[3] == "scaled")
+    np.savez(sys.argv[-1], rates=rates(case.schedule, len(inputs["x"])), **results)
 
 
 main()

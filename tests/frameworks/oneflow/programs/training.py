@@ -1,4 +1,4 @@
-"""CASE_FILE, STEPS, WAIT: train that often on one batch; losses and arrays.
+"""CASE_FILE, STEPS, WAIT, OUTPUTS.npz: train that often on one batch; losses and arrays, a file a rank.
 
 WAIT `at_once` reads each loss before the next step and also notes `rest`: which share of the step's time was
 still to come when `wait` returned. `behind` queues the next step first, as the measured loop does.
@@ -11,10 +11,11 @@ import time
 
 import numpy as np
 
-from frameworks.common.case import read_case
+from frameworks.common.align import outputs_name
+from frameworks.common.case import rank_from_environment, read_case
 from frameworks.common.data import Batch, batches
-from frameworks.common.initial import initial_arrays
-from frameworks.oneflow.train import OneFlowTrainer
+from frameworks.oneflow.parallel import end_at_once, own_part
+from frameworks.oneflow.train import OneFlowTrainer, make_trainer
 
 
 def losses_at_once(trainer: OneFlowTrainer, batch: Batch, steps: int) -> tuple[list[float], list[float]]:
@@ -40,15 +41,16 @@ def losses_behind(trainer: OneFlowTrainer, batch: Batch, steps: int) -> list[flo
 
 def main() -> None:
     case, steps = read_case(sys.argv[1]), int(sys.argv[2])
-    (batch,) = batches(case, 0, 1)
-    trainer = OneFlowTrainer(case, initial_arrays(case, range(case.num_classes)))
-    before = {f"before/{name}": array.numpy().copy() for name, array in trainer.arrays.items()}
+    rank = rank_from_environment()
+    (batch,) = batches(case, rank.rank, 1)
+    trainer = make_trainer(case, rank)
+    before = {f"before/{name}": own_part(array).numpy().copy() for name, array in trainer.arrays.items()}
     if sys.argv[3] == "at_once":
         losses, rest = losses_at_once(trainer, batch, steps)
     else:
         losses, rest = losses_behind(trainer, batch, steps), []
-    after = {f"after/{name}": array.numpy() for name, array in trainer.arrays.items()}
-    np.savez(sys.argv[4], losses=losses, rest=rest, **before, **after)
+    after = {f"after/{name}": own_part(array).numpy() for name, array in trainer.arrays.items()}
+    np.savez(outputs_name(sys.argv[4], rank.rank), losses=losses, rest=rest, **before, **after)
 
 
-main()
+end_at_once(main)

@@ -1,0 +1,151 @@
+"""`dlperf cluster`: look at the nodes of a cluster, and remove what dlperf left on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from dlperf.plan.cluster import Cluster
+    from dlperf.running.cluster_check import Checkup
+
+EXIT_BAD = 5
+
+_CHECK_EPILOG = """\b
+Examples:
+  dlperf cluster check gpus
+  dlperf cluster check clusters/gpus.yaml --json
+
+CLUSTER is a path, or the name of a file in ./clusters.
+
+Exit codes: 0 also with warnings, 2 wrong input, 5 where something would break a sweep."""
+
+_CLEAN_EPILOG = """\b
+Examples:
+  dlperf cluster clean gpus
+  dlperf cluster clean gpus --node gpu3 --everything
+
+Ends only processes that carry the mark of a run of dlperf, and removes only what lies in the working folder.
+A node on which a dlperf measures is left alone.
+
+Exit codes: 0 all nodes are clean, 2 wrong input, 5 a node could not be reached or is in use."""
+
+
+_EPILOG = """\b
+Examples:
+  dlperf cluster check gpus
+  dlperf cluster clean gpus"""
+
+
+@click.group(epilog=_EPILOG)
+def command() -> None:
+    """Look at the nodes of a cluster, and remove what dlperf left on them."""
+
+
+@command.command("check", epilog=_CHECK_EPILOG)
+@click.argument("cluster")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.pass_context
+def check(ctx: click.Context, *, cluster: str, as_json: bool) -> None:
+    """Check connection, clock, disk, cores, GPUs, environments and links of every node of CLUSTER."""
+    import json
+
+    from dlperf.running.cluster import reached
+    from dlperf.running.cluster_check import check_nodes
+
+    loaded = _real(cluster)
+    with reached(loaded, say=lambda text: click.echo(text, err=True)) as nodes:
+        found = check_nodes(nodes, loaded.nodes)
+    if as_json:
+        click.echo(json.dumps([checkup.as_json() for checkup in found], indent=2))
+    else:
+        click.echo(_text(found), nl=False)
+    ctx.exit(EXIT_BAD if any(checkup.is_bad for checkup in found) else 0)
+
+
+@command.command("clean", epilog=_CLEAN_EPILOG)
+@click.argument("cluster")
+@click.option("--node", "names", multiple=True, metavar="NAME", help="Only this node. Repeatable.")
+@click.option(
+    "--everything", is_flag=True, help="Environments and code too, which the next sweep makes anew."
+)
+@click.pass_context
+def clean(ctx: click.Context, *, cluster: str, names: tuple[str, ...], everything: bool) -> None:
+    """End what runs of dlperf left on the nodes of CLUSTER and remove their folders."""
+    from dataclasses import replace
+
+    from dlperf.errors import UserError
+    from dlperf.plan.validation import unknown
+    from dlperf.running.cluster import reached
+    from dlperf.running.transports.base import NodeLost
+    from dlperf.running.transports.ssh_attend import Refusal
+
+    loaded = _real(cluster)
+    known = [node.name for node in loaded.nodes]
+    for name in names:
+        if name not in known:
+            raise UserError(f"--node: {unknown('node', name, known)}")
+    chosen = tuple(node for node in loaded.nodes if not names or node.name in names)
+    failed = False
+    with reached(replace(loaded, nodes=chosen), say=lambda text: click.echo(text, err=True)) as nodes:
+        for node in nodes:
+            try:
+                done = node.ask("clean", everything=everything)
+            except (NodeLost, Refusal) as error:
+                failed = True
+                click.echo(f"{node.name}: {error}", err=True)
+            else:
+                pids = f" ({' '.join(map(str, done['killed']))})" if done["killed"] else ""
+                ended = f"{len(done['killed'])} processes ended{pids}"
+                click.echo(f"{node.name}: {ended}, {len(done['removed'])} folders removed")
+    ctx.exit(EXIT_BAD if failed else 0)
+
+
+def _real(name: str) -> Cluster:
+    from dlperf.errors import UserError
+    from dlperf.plan.cluster import load_cluster
+
+    loaded = load_cluster(name)
+    if loaded.simulation is not None:
+        raise UserError(f"{loaded.path}: its nodes are simulated; there is nothing to look at")
+    return loaded
+
+
+def _text(found: list[Checkup]) -> str:
+    from rich.table import Table
+    from rich.text import Text
+
+    from dlperf.cli.tables import rendered
+    from dlperf.running.health import Level
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("node", "ssh", "round trip", "clock", "Python", "cores", "disk free", "link", "GPUs", ""):
+        table.add_column(heading)
+    for checkup in found:
+        warned = any(finding.level is Level.WARNING for finding in checkup.findings)
+        verdict = "bad" if checkup.is_bad else ("warning" if warned else "ok")
+        cells = (
+            checkup.node,
+            checkup.place,
+            _with_unit(checkup.round_trip_ms, "ms"),
+            _with_unit(checkup.clock_seconds, "s"),
+            checkup.python or "",
+            str(checkup.cores or ""),
+            "" if checkup.free_bytes is None else f"{checkup.free_bytes / 2**30:.1f} GiB",
+            _with_unit(checkup.link_gbit, "Gbit/s"),
+            ", ".join(checkup.gpus) or "none",
+            verdict,
+        )
+        table.add_row(*map(Text, cells))
+    lines = [
+        f"{finding.level:<8} {checkup.node}: {finding.check}: {finding.text}"
+        for checkup in found
+        for finding in checkup.findings
+        if finding.level is not Level.OK
+    ]
+    return rendered(table) + "".join(f"{line}\n" for line in ["", *lines] if lines)
+
+
+def _with_unit(value: float | None, unit: str) -> str:
+    return "" if value is None else f"{value:g} {unit}"

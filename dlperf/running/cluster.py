@@ -1,0 +1,86 @@
+"""The nodes of a cluster for as long as a sweep, or a look at them, takes."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from dlperf.errors import InfrastructureError, UserError
+from dlperf.running.concurrently import each
+from dlperf.running.transports.base import NodeLost
+from dlperf.running.transports.ssh import SshNode
+from dlperf.running.transports.ssh_config import read_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from dlperf.plan.cluster import Cluster
+
+_POLL_SECONDS = 1.0
+
+
+@contextmanager
+def reached(cluster: Cluster, *, say: Callable[[str], None]) -> Iterator[tuple[SshNode, ...]]:
+    """The nodes, connected where that is possible; `trouble` of the others says why not.
+
+    Raises:
+        UserError: two of them are the same machine by the user's ssh configuration.
+    """
+    config = read_config()
+    nodes = tuple(SshNode(spec, cluster=cluster.path, config=config, say=say) for spec in cluster.nodes)
+    _must_differ(nodes, cluster)
+    try:
+        each(nodes, _connect)
+        yield nodes
+    finally:
+        each(nodes, SshNode.close)
+
+
+@contextmanager
+def held(cluster: Cluster, *, wait: bool, say: Callable[[str], None]) -> Iterator[tuple[SshNode, ...]]:
+    """The nodes as `reached`, and no other dlperf measures on them meanwhile.
+
+    Raises:
+        UserError: as `reached`.
+        InfrastructureError: no node can be reached, or `wait` is False and another dlperf measures on one.
+    """
+    with reached(cluster, say=say) as nodes:
+        if all(node.trouble is not None for node in nodes):
+            lines = "; ".join(f"{node.name}: {node.trouble}" for node in nodes)
+            raise InfrastructureError(f"no node of {cluster.path} can be reached ({lines})")
+        # All sweeps take the nodes in one order, so that no two wait for each other.
+        for node in sorted(nodes, key=lambda node: (node.target.host, node.target.port)):
+            if node.trouble is None:
+                with suppress(NodeLost):  # its trouble says so
+                    _hold(node, wait=wait, say=say)
+        yield nodes
+
+
+def _connect(node: SshNode) -> None:
+    with suppress(NodeLost):  # its trouble says so
+        node.connect()
+
+
+def _hold(node: SshNode, *, wait: bool, say: Callable[[str], None]) -> None:
+    if node.hold():
+        return
+    if not wait:
+        raise InfrastructureError(
+            f"another dlperf measures on {node.name}; try again later, or leave --no-wait out to wait"
+        )
+    say(f"another dlperf measures on {node.name}; waiting for its end")
+    while not node.hold():
+        time.sleep(_POLL_SECONDS)
+
+
+def _must_differ(nodes: tuple[SshNode, ...], cluster: Cluster) -> None:
+    seen: dict[object, str] = {}
+    for node, spec in zip(nodes, cluster.nodes, strict=True):
+        place = (node.target.host, node.target.port, spec.prefix)
+        if place in seen:
+            raise UserError(
+                f"{cluster.path}: {seen[place]!r} and {node.name!r} are the same machine, {node.target}; "
+                "remove one"
+            )
+        seen[place] = node.name

@@ -1,0 +1,176 @@
+"""Answers what dlperf asks of a node, as long as its lease is renewed.
+
+Requests are JSON lines on standard input, answered in their order by JSON lines on standard output;
+`{"beat": n}` is answered at once, whatever else goes on. When standard input ends, or is silent for
+LEASE_SECONDS, this process ends, and with it what it started and the lock that it holds.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import queue
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional
+
+from frameworks.node import Refused
+from frameworks.node.environments import MANIFEST, checked, environment, find_uv
+from frameworks.node.facts import address_of, facts, gpu_rows, meminfo, physical_cores
+from frameworks.node.locks import HostLock, end_processes, run_processes, until_deserted
+
+LEASE_SECONDS = 10.0
+
+Answer = Dict[str, Any]
+
+
+class Attendant:
+    """Answers requests; everything that it keeps lies under `work`."""
+
+    def __init__(self, work: Path) -> None:
+        self._work = work
+        self._lock = HostLock()
+        self._heard = time.monotonic()
+        self._writing = threading.Lock()
+        self._requests: queue.Queue[Answer] = queue.Queue()
+
+    def serve(self) -> None:
+        """Answer until standard input ends."""
+        threading.Thread(target=self._read, daemon=True).start()
+        threading.Thread(target=self._keep_lease, daemon=True).start()
+        while True:
+            request = self._requests.get()
+            try:
+                self.say(self._answer(request))
+            except Refused as refusal:
+                self.say({"refused": str(refusal)})
+            except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError) as error:
+                self.say({"refused": f"{type(error).__name__}: {error}"})
+
+    def say(self, answer: Answer) -> None:
+        """One line; this process ends when nobody reads it."""
+        try:
+            with self._writing:
+                sys.stdout.write(json.dumps(answer) + "\n")
+                sys.stdout.flush()
+        except OSError:
+            leave()
+
+    def _read(self) -> None:
+        for line in sys.stdin:
+            self._heard = time.monotonic()
+            with contextlib.suppress(ValueError):
+                request = json.loads(line)
+                if "beat" in request:
+                    self.say(request)
+                else:
+                    self._requests.put(request)
+        leave()
+
+    def _keep_lease(self) -> None:
+        while time.monotonic() - self._heard < LEASE_SECONDS:
+            time.sleep(0.5)
+        leave()
+
+    def _answer(self, request: Answer) -> Answer:
+        operations: Dict[str, Callable[..., Answer]] = {
+            "hello": self._hello,
+            "lock": self._take_lock,
+            "facts": lambda: {"facts": facts()},
+            "port": lambda: {"port": free_port()},
+            "time": lambda: {"time": time.time()},
+            "condition": self._condition,
+            "environment": self._environment,
+            "adopt": lambda **request: {"environment": checked(**request)},
+            "clean": self._clean,
+        }
+        arguments = dict(request)
+        return operations[arguments.pop("op")](**arguments)
+
+    def _hello(self, interface: Optional[str], variables: Dict[str, str]) -> Answer:
+        os.environ.update(variables)
+        return {
+            "python": platform.python_version(),
+            "executable": sys.executable,
+            "architecture": platform.machine(),
+            "work": str(self._work),
+            "address": address_of(interface) if interface else None,
+            "cpus": physical_cores(),
+            "host": socket.gethostname(),
+            "uv": find_uv(self._work),
+        }
+
+    def _take_lock(self) -> Answer:
+        if not self._lock.take():
+            raise Refused("another dlperf measures on this node")
+        for folder in self._run_folders():
+            until_deserted(folder)  # its harness was killed a moment ago
+            shutil.rmtree(folder)
+        return {"locked": True}
+
+    def _run_folders(self) -> List[Path]:
+        runs = self._work / "runs"
+        return sorted(runs.iterdir()) if runs.is_dir() else []
+
+    def _condition(self) -> Answer:
+        """What `dlperf cluster check` shows, except for what it measures from outside."""
+        free = shutil.disk_usage(self._work)
+        probe = self._work / f".writable-{os.getpid()}"
+        probe.write_bytes(b"x")
+        probe.unlink()
+        environments = sorted(path.parent.name for path in self._work.glob(f"environments/*/{MANIFEST}"))
+        lock = HostLock()
+        busy = not lock.take()
+        lock.release()
+        return {
+            "facts": facts(),
+            "python": platform.python_version(),
+            "free_bytes": free.free,
+            "memory_available_bytes": meminfo("MemAvailable"),
+            "environments": environments,
+            "measured_by_another": busy,
+            "left_processes": [] if busy else run_processes(),
+            "gpus": [
+                {"name": name, "free_mib": free_mib} for name, free_mib in gpu_rows("name", "memory.free")
+            ],
+            "gpu_processes": [" ".join(row) for row in gpu_rows("pid", "process_name", query="compute-apps")],
+            "iperf3": shutil.which("iperf3"),
+            "uv": find_uv(self._work),
+        }
+
+    def _environment(self, **request: Any) -> Answer:
+        return {"environment": environment(self._work, self.say, **request)}
+
+    def _clean(self, *, everything: bool) -> Answer:
+        """End what runs of dlperf have left and remove their folders; refused while one measures."""
+        if not self._lock.take():
+            raise Refused("another dlperf measures on this node; nothing was touched")
+        killed = end_processes()
+        removed = self._run_folders()
+        for folder in removed:
+            until_deserted(folder)
+            shutil.rmtree(folder)
+        if everything:
+            for name in ("code", "environments", "tools", "runs"):
+                if (self._work / name).is_dir():
+                    removed.append(self._work / name)
+                    shutil.rmtree(self._work / name)
+        return {"killed": sorted(killed), "removed": [str(folder) for folder in removed]}
+
+
+def leave() -> None:
+    """End this process at once; the kernel ends what it has started."""
+    os._exit(0)
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port: int = probe.getsockname()[1]
+        return port

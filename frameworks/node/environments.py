@@ -1,0 +1,201 @@
+"""Framework environments on a node: made with uv, or put together from a copy that was made elsewhere.
+
+What is installed and how it is proved comes from dlperf/environments; here is what must happen on the node.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional
+
+from frameworks.node import Refused
+from frameworks.node.facts import output
+
+Answer = Dict[str, Any]
+Say = Callable[[Answer], None]
+MANIFEST = "dlperf-environment.json"
+# Says prctl(PR_SET_PDEATHSIG, SIGKILL) and becomes the program: preexec_fn does not go with threads.
+_TIED = (
+    "import ctypes, os, sys\n"
+    "ctypes.CDLL(None).prctl(1, 9)\n"
+    "if os.getppid() != int(sys.argv[1]): os._exit(1)\n"
+    "os.execv(sys.argv[2], sys.argv[2:])\n"
+)
+_PYTHON_PROBE = (
+    "import ctypes, platform, ssl, sys; "
+    "print(platform.python_implementation(), '%d.%d' % sys.version_info[:2])"
+)
+
+
+def find_uv(work: Path) -> Optional[str]:
+    """The uv of this node: on PATH, where its installer puts it, or the one that dlperf has brought."""
+    brought = sorted((work / "tools").glob("uv-*"))
+    candidates = [shutil.which("uv"), str(Path.home() / ".local/bin/uv"), *map(str, brought)]
+    return next((path for path in candidates if path and os.access(path, os.X_OK)), None)
+
+
+def run_tied(argv: List[str], variables: Dict[str, str], **options: Any) -> "subprocess.Popen[str]":
+    """Start a program that ends with this process."""
+    command = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *argv]
+    misleading = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
+    kept = {name: value for name, value in os.environ.items() if name not in misleading}
+    return subprocess.Popen(
+        command,
+        cwd="/",
+        env={**kept, "PYTHONNOUSERSITE": "1", **variables},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        **options,
+    )
+
+
+def checked(python: str, probe: str, import_check: str) -> Answer:
+    """What an interpreter says of itself and of its framework; Refused where it does not work.
+
+    `python` may be a name on PATH.
+    """
+    found = shutil.which(os.path.expanduser(python))  # noqa: PTH111  which takes text
+    if found is None:
+        raise Refused(f"{python} is no program on this node; give the path of a Python with the framework")
+    answers = []
+    for source in (probe, import_check):
+        process = run_tied([found, "-c", source], {}, stderr=subprocess.PIPE)
+        out, err = process.communicate()
+        if process.returncode:
+            last = (err.strip().splitlines() or [f"it ended with {process.returncode}"])[-1]
+            raise Refused(f"{python} does not work: {last}")
+        answers.append(out.strip().splitlines()[-1] if out.strip() else "")
+    return {"python": found, "probe": json.loads(answers[0]), "version": answers[1]}
+
+
+def environment(
+    work: Path,
+    say: Say,
+    *,
+    key: str,
+    pythons: List[str],
+    version: str,
+    probe: str,
+    import_check: str,
+    steps: List[List[str]],
+    variables: Dict[str, str],
+    manifest: Answer,
+    copied: Optional[str],
+    found_only: bool,
+) -> Optional[Answer]:
+    """The environment `key`: found, or made by the uv commands `steps`, or out of a folder copied here.
+
+    In `steps`, {python}, {folder} and {interpreter} stand for the base Python, the new environment and its
+    interpreter. Appears under its name whole and proved, or not at all. `found_only` makes none; None then.
+    """
+    root = work / "environments" / key
+    if found_only and not (root / MANIFEST).exists():
+        return None
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with _held(root.parent / f".{key}.lock", say):
+        if not (root / MANIFEST).exists():
+            base = find_python(work, pythons, say)
+            temporary = root.parent / f".making-{key}"
+            shutil.rmtree(temporary, ignore_errors=True)
+            if copied is None:
+                uv = find_uv(work)
+                if uv is None:
+                    raise Refused("there is no uv on this node")
+                words = {
+                    "{python}": base,
+                    "{folder}": str(temporary),
+                    "{interpreter}": str(temporary / "bin" / "python"),
+                }
+                for arguments in steps:
+                    step(uv, [words.get(word, word) for word in arguments], variables, say)
+            else:
+                rebase(Path(copied), base)
+                Path(copied).replace(temporary)
+            say({"progress": "checking that it works"})
+            found = checked(str(temporary / "bin" / "python"), probe, import_check)
+            if version not in (found["version"], found["version"].partition("+")[0]):
+                raise Refused(f"the environment holds version {found['version']}, not {version}")
+            content = {
+                **manifest,
+                "version": found["version"],
+                "python_version": found["probe"]["python_version"],
+                "packages": found["probe"]["packages"],
+            }
+            (temporary / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            shutil.rmtree(root, ignore_errors=True)
+            temporary.rename(root)
+    manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+    return {"python": str(root / "bin" / "python"), "manifest": manifest}
+
+
+@contextlib.contextmanager
+def _held(path: Path, say: Say) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say({"progress": "another dlperf makes this environment; waiting for it"})
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def find_python(work: Path, versions: List[str], say: Say) -> str:
+    """The first CPython of `versions` that works here: pyenv's, on PATH, uv's; else uv downloads one."""
+    uv = find_uv(work)
+    for version in versions:
+        pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+        candidates = [str(path) for path in sorted(pyenv.glob(f"versions/{version}.*/bin/python{version}"))]
+        candidates += [os.path.join(folder, f"python{version}") for folder in os.get_exec_path()]  # noqa: PTH118
+        candidates += [(uv and output(uv, "python", "find", "--managed-python", f"cpython@{version}")) or ""]
+        for candidate in candidates:
+            if candidate and output(candidate, "-I", "-c", _PYTHON_PROBE) == f"CPython {version}":
+                return candidate
+    if uv is None:
+        raise Refused(
+            f"there is no Python {' or '.join(versions)} on this node, and no uv that could fetch one"
+        )
+    say({"progress": f"no Python {versions[0]} here; downloading it"})
+    step(uv, ["python", "install", versions[0]], {}, say)
+    found = output(uv, "python", "find", "--managed-python", f"cpython@{versions[0]}")
+    if found is None:
+        raise Refused(f"uv downloaded Python {versions[0]} and does not find it")
+    return found
+
+
+def step(uv: str, arguments: List[str], variables: Dict[str, str], say: Say) -> None:
+    """Run uv once; what it prints is progress, and its last words the reason of a failure."""
+    places = "--find-links=/"  # folders of wheels on the machine that asks, maybe on a disk that both share
+    arguments = [word for word in arguments if not word.startswith(places) or Path(word[13:]).is_dir()]
+    process = run_tied(
+        [uv, "--color", "never", "--no-progress", *arguments], variables, stderr=subprocess.STDOUT
+    )
+    last: List[str] = []
+    for line in process.stdout or ():
+        say({"progress": line.rstrip()})
+        last = [*last[-4:], line.strip()]
+    if process.wait():
+        raise Refused(" ".join(word for word in last if word) or f"uv ended with {process.returncode}")
+
+
+def rebase(folder: Path, base: str) -> None:
+    """Let a virtual environment that was made on another machine stand on this one's Python."""
+    home = Path(base).parent
+    config = folder / "pyvenv.cfg"
+    lines = config.read_text(encoding="utf-8").splitlines()
+    kept = [f"home = {home}" if line.split("=")[0].strip() == "home" else line for line in lines]
+    config.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    for name in ("python", "python3", f"python{'.'.join(platform.python_version_tuple()[:2])}"):
+        (folder / "bin" / name).unlink(missing_ok=True)
+    (folder / "bin" / "python").symlink_to(base)
+    (folder / "bin" / "python3").symlink_to("python")

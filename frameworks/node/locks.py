@@ -1,0 +1,114 @@
+"""Who is at work on a node: one measuring dlperf, supervisors in their folders, processes that were left."""
+
+import contextlib
+import fcntl
+import os
+import signal
+import time
+from pathlib import Path
+from typing import List, Optional, Set
+
+from frameworks.node import Refused
+
+# A run that has ended is gone within seconds; one whose process the kernel does not let go is not waited for.
+DESERTED_SECONDS = 30.0
+# The same file as on a machine that measures itself (dlperf/running/locks.py).
+HOST_LOCK = "/tmp/dlperf-measuring.lock"  # noqa: S108  a lock, never read
+# In the environment of every rank, and so of whatever it starts.
+RUN_VARIABLE = "DLPERF_RUN"
+
+
+class HostLock:
+    """One measuring dlperf a machine; the kernel drops the lock of a dead owner."""
+
+    def __init__(self) -> None:
+        self._descriptor: Optional[int] = None
+
+    def take(self) -> bool:
+        """Whether it is ours now."""
+        path = os.environ.get("DLPERF_HOST_LOCK") or HOST_LOCK
+        while self._descriptor is None:
+            descriptor = _opened_for_all(path)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return False
+            with contextlib.suppress(OSError):
+                if os.stat(path).st_ino == os.fstat(descriptor).st_ino:  # noqa: PTH116  beside fstat
+                    self._descriptor = descriptor
+                    break
+            os.close(descriptor)  # its former holder has removed the file meanwhile
+        return True
+
+    def release(self) -> None:
+        """Let others take it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _opened_for_all(path: str) -> int:
+    """Open a file that other users may have made, which in /tmp goes without O_CREAT alone; else make it."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with contextlib.suppress(OSError):  # made by another meanwhile
+            os.fchmod(descriptor, 0o666)
+        return descriptor
+
+
+def is_deserted(folder: Path) -> bool:
+    """Whether no supervisor, and so no rank, is at work in a run folder."""
+    try:
+        descriptor = os.open(folder / "launch.json", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def until_deserted(folder: Path) -> None:
+    """Wait for the end of a supervisor; Refused where it does not come."""
+    deadline = time.monotonic() + DESERTED_SECONDS
+    while not is_deserted(folder):
+        if time.monotonic() > deadline:
+            raise Refused(f"{folder}: a supervisor is still at work after {DESERTED_SECONDS:g} s")
+        time.sleep(0.05)
+
+
+def run_processes() -> List[int]:
+    """Processes of this user that a run of dlperf has started: its variable stands in their environment."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                ours = folder.stat().st_uid == os.getuid()  # root could read, and kill, everybody's
+                variables = (folder / "environ").read_bytes() if ours else b""
+                if any(
+                    variable.startswith(f"{RUN_VARIABLE}=".encode()) for variable in variables.split(b"\0")
+                ):
+                    found.append(int(folder.name))
+    return found
+
+
+def end_processes() -> Set[int]:
+    """Kill every process that a run of dlperf has started, until none is left; which they were."""
+    killed: Set[int] = set()
+    deadline = time.monotonic() + DESERTED_SECONDS
+    while time.monotonic() < deadline:
+        found = run_processes()
+        if not found:
+            break
+        for pid in found:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+        time.sleep(0.02)
+    return killed

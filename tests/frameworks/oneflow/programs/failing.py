@@ -1,0 +1,17 @@
+"""A rank of several that fails where the others wait for it."""
+
+import oneflow as flow
+
+from frameworks.common.case import rank_from_environment
+from frameworks.oneflow.parallel import BY_ROWS, REPLICATED, end_at_once
+
+
+def main() -> None:
+    everyone = flow.placement("cpu", [0, 1])
+    for attempt in range(2):
+        if attempt and rank_from_environment().rank == 1:
+            raise ValueError("planted")
+        flow.ones(1).to_global(placement=everyone, sbp=BY_ROWS).to_global(sbp=REPLICATED).numpy()
+
+
+end_at_once(main)

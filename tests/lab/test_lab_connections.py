@@ -1,0 +1,168 @@
+"""How nodes are reached: keys, host keys, jump hosts, the user's own configuration; what is refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dlperf.plan.cluster import load_cluster
+from dlperf.running.transports.base import NodeLost
+from dlperf.running.transports.ssh import SshNode
+from dlperf.running.transports.ssh_config import read_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from cluster_lab import ClusterLab
+    from netlab import NetLab
+
+
+@pytest.fixture
+def home(netlab: NetLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder of the test's own, with the lab's key and known hosts."""
+    shutil.copytree(netlab.home / ".ssh", tmp_path / "home" / ".ssh")
+    config = tmp_path / "home" / ".ssh" / "config"
+    config.write_text(config.read_text().replace(str(netlab.home), str(tmp_path / "home")))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def node_of(lab: ClusterLab) -> Iterator[Callable[..., SshNode]]:
+    """A node by what a cluster file says of it."""
+    made: list[SshNode] = []
+
+    def node(**keys: Any) -> SshNode:
+        lab.write_cluster(nodes=[{"name": "node1"} | keys])
+        cluster = load_cluster("lab", folder=lab.folder)
+        made.append(SshNode(cluster.nodes[0], cluster="lab", config=read_config(), say=lambda _text: None))
+        return made[-1]
+
+    yield node
+    for each in made:
+        each.close()
+
+
+def refusal(node: SshNode) -> str:
+    with pytest.raises(NodeLost) as caught:
+        node.connect()
+    assert node.trouble == str(caught.value)
+    return str(caught.value)
+
+
+def known_hosts(home: Path) -> Path:
+    return home / ".ssh" / "known_hosts"
+
+
+@pytest.mark.usefixtures("home")
+def test_a_host_is_found_by_its_alias(node_of: Callable[..., SshNode]) -> None:
+    node = node_of()
+    node.connect()
+    assert node.facts().host == "node1"
+    assert 1024 <= node.free_port() < 65536
+
+
+def test_an_unknown_host_is_refused_with_the_line_that_adds_it(
+    node_of: Callable[..., SshNode], home: Path, netlab: NetLab
+) -> None:
+    known_hosts(home).write_text("")
+    text = refusal(node_of())
+    fingerprint = subprocess.run(
+        ["ssh-keygen", "-lf", str(netlab.hosts[1].folder / "hostkey.pub")],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()[1]
+    assert f"the host key of {netlab.hosts[1].ip} is not known: {fingerprint}" in text
+    command = text.partition("add it with: ")[2]
+    subprocess.run(["/bin/sh", "-c", command], check=True)  # what the user would type
+    node_of().connect()
+
+
+def test_a_changed_host_key_is_refused(node_of: Callable[..., SshNode], home: Path, netlab: NetLab) -> None:
+    other, ip = netlab.hosts[2], netlab.hosts[1].ip
+    key = " ".join((other.folder / "hostkey.pub").read_text().split()[:2])
+    known_hosts(home).write_text(f"{ip} {key}\n")
+    text = refusal(node_of())
+    assert text.startswith(f"the host key of {ip} has CHANGED: known is SHA256:")
+    assert f"ssh-keygen -f {known_hosts(home)} -R {ip}" in text
+
+
+def test_a_key_that_the_node_does_not_know_is_told(node_of: Callable[..., SshNode], home: Path) -> None:
+    key = home / ".ssh" / "id_ed25519"
+    key.unlink()
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    text = refusal(node_of())
+    assert f"accepts none of our keys (tried: {key}); try `ssh root@" in text
+
+
+def test_an_encrypted_key_is_used_through_the_agent_alone(
+    node_of: Callable[..., SshNode], home: Path
+) -> None:
+    key = home / ".ssh" / "id_ed25519"
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(home / "agent")], stdout=subprocess.DEVNULL)
+    try:
+        while not (home / "agent").exists():
+            time.sleep(0.01)
+        with_agent = os.environ | {"SSH_AUTH_SOCK": str(home / "agent")}
+        subprocess.run(["ssh-add", "-q", str(key)], env=with_agent, check=True)
+        subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", str(key)], check=True)
+        assert "our key is encrypted, and dlperf asks for no passphrase" in refusal(node_of())
+        config = home / ".ssh" / "config"
+        config.write_text(config.read_text().replace("  IdentitiesOnly yes\n", ""))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SSH_AUTH_SOCK", str(home / "agent"))
+            node_of().connect()
+    finally:
+        agent.terminate()
+        agent.wait()
+
+
+def test_a_node_behind_a_jump_host(node_of: Callable[..., SshNode], home: Path, netlab: NetLab) -> None:
+    config = home / ".ssh" / "config"
+    behind = f"Host behind\n  HostName {netlab.hosts[1].ip}\n  ProxyJump node0\n"
+    config.write_text(behind + config.read_text())
+    node = node_of(name="behind")
+    log = netlab.hosts[0].folder / "sshd.log"
+    before = log.read_text().count("Accepted publickey")
+    node.connect()
+    assert node.facts().host == "node1"
+    assert log.read_text().count("Accepted publickey") == before + 1
+
+
+@pytest.mark.usefixtures("home")
+def test_nothing_listens_there(node_of: Callable[..., SshNode], netlab: NetLab) -> None:
+    text = refusal(node_of(name="closed", address=netlab.hosts[1].ip, port=2222))
+    assert f"@{netlab.hosts[1].ip}:2222 cannot be reached: Connection refused" in text
+
+
+@pytest.mark.usefixtures("home")
+def test_a_python_that_is_not_there_is_told(node_of: Callable[..., SshNode]) -> None:
+    assert "no/such/python does not start dlperf there: " in refusal(node_of(python="/no/such/python"))
+
+
+@pytest.mark.usefixtures("home")
+def test_a_prefix_stands_before_every_command(node_of: Callable[..., SshNode]) -> None:
+    node = node_of(prefix=["env", "--", "NCCL_PREFIXED=it's $HOME"])
+    node.connect()
+    channel = node.start(["sh", "-c", 'printf %s "$NCCL_PREFIXED"'])
+    assert channel.recv(100) == b"it's $HOME"
+
+
+def test_one_machine_under_two_names_is_refused(lab: ClusterLab, netlab: NetLab) -> None:
+    lab.write_cluster(nodes=["node1", {"name": "other", "address": netlab.hosts[1].ip}])
+    lab.write()
+    done = lab.run()
+    assert done.returncode == 2
+    place = f"root@{netlab.hosts[1].ip}"
+    assert (
+        f"dlperf: clusters/lab.yaml: 'node1' and 'other' are the same machine, {place}; remove one\n"
+        == done.stderr
+    )

@@ -1,0 +1,124 @@
+"""Cluster files: what they say of each node, every mistake at its place, what a plan makes of them."""
+
+# ruff: noqa: E501 - a message is one line, as it is printed
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dlperf.errors import SourceErrors, UserError
+from dlperf.plan.cluster import load_cluster
+from dlperf.plan.load import load_sweep
+from dlperf.plan.plan import make_plan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dlperf.plan.cluster import Cluster
+    from dlperf.plan.plan import Plan
+
+TWO = """\
+devices: 2
+cores: 16
+device: cpu
+nodes: [a, {name: b, address: 10.0.0.2, port: 2222, devices: 4}]
+"""
+
+SWEEP = """\
+experiment: quickstart
+frameworks: mxnet==1.9.1
+topology: [1n1g, 2n2g, 2n4g, 4n1g]
+batch_size_per_device: 8
+threads_per_device: 2
+"""
+
+
+def cluster(text: str, folder: Path) -> Cluster:
+    (folder / "c.yaml").write_text(text)
+    return load_cluster("c.yaml", folder=folder)
+
+
+def problems(text: str, folder: Path) -> list[str]:
+    with pytest.raises(SourceErrors) as caught:
+        cluster(text, folder)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_what_stands_beside_the_nodes_holds_for_each_that_says_nothing_else(tmp_path: Path) -> None:
+    text = TWO + "user: bench\nenvironment: {A: '1', B: '2'}\n"
+    text = text.replace("devices: 4", "devices: 4, environment: {B: '3'}, user: root")
+    a, b = cluster(text, tmp_path).nodes
+    assert ("a", "a", None, "bench", 2) == (a.name, a.address, a.port, a.user, a.devices)
+    assert ("b", "10.0.0.2", 2222, "root", 4) == (b.name, b.address, b.port, b.user, b.devices)
+    assert {"A": "1", "B": "2"} == a.environment
+    assert {"A": "1", "B": "3"} == b.environment
+    assert ("python3", "make", ()) == (a.python, a.environments, a.prefix)
+
+
+def test_the_shipped_example_is_valid(tmp_path: Path) -> None:
+    assert ["gpu1", "gpu2"] == [node.name for node in load_cluster("example", folder=tmp_path).nodes]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (TWO + "adress: x\n", "c.yaml:5:1: unknown key 'adress'; known: port, user, device, devices, cores, interface, folder, environment, python, prefix, environments, transport, nodes, simulation, notes"),
+        (TWO.replace("port:", "prot:"), "c.yaml:4:41: unknown key 'prot' (did you mean 'port'?)"),
+        (TWO.replace("port: 2222", "port: 70000"), "c.yaml:4:47: nodes[1].port: must be less than or equal to 65535, not 70000"),
+        (TWO.replace("name: b", "name: a"), "c.yaml:4:12: nodes[1]: node 'a' is listed twice; remove one"),
+        (TWO.replace("10.0.0.2, port: 2222", "a"), "c.yaml:4:12: nodes[1]: 'b' is the same machine as 'a'; remove one"),
+        (TWO.replace("cores: 16\n", ""), "c.yaml:3:9: nodes[0]: key 'cores' is missing, here or for all nodes: how many cores 'a' has"),
+        (TWO.replace("nodes: [a", "nodes: ['-oProxyCommand=x'"), "c.yaml:4:9: nodes[0]: '-oProxyCommand=x' is no host name, alias or address"),
+        ("devices: 1\ncores: 2\n", "c.yaml:1:1: key 'nodes' is missing: a list of host names, or of mappings with 'name'"),
+        ("devices: 1\ncores: 2\ntransport: sim\n", "c.yaml:1:1: transport sim needs the key 'simulation', such as 'simulation: {nodes: 4}'"),
+        (TWO + "simulation: {nodes: 3}\n", "c.yaml:5:1: simulation: goes with 'transport: sim' alone"),
+        (TWO + "environment: {'A B': x}\n", "c.yaml:5:1: environment: 'A B' is no name of a variable"),
+    ],
+)  # fmt: skip
+def test_a_mistake_shows_with_its_place(text: str, problem: str, tmp_path: Path) -> None:
+    assert problem in problems(text, tmp_path)
+
+
+@pytest.mark.parametrize("key", ["password", "passphrase", "Password", "secret"])
+def test_a_password_is_refused_without_being_shown(key: str, tmp_path: Path) -> None:
+    (problem,) = problems(TWO.replace("port: 2222", f"{key}: hunter2"), tmp_path)
+    assert problem == (
+        f"c.yaml:4:41: nodes[1].{key}: no secret belongs into a file; use a key with ssh-agent, "
+        "or IdentityFile in ~/.ssh/config"
+    )
+
+
+def test_a_cluster_that_does_not_exist_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown cluster 'exampel' \\(did you mean 'example'\\?\\)"):
+        load_cluster("exampel", folder=tmp_path)
+
+
+def planned(text: str, folder: Path, adapters: Any) -> Plan:
+    (folder / "s.yaml").write_text(SWEEP)
+    found = cluster(text, folder)
+    sweep = load_sweep("s.yaml", adapters=adapters, folder=folder)
+    return make_plan(sweep, adapters=adapters, machine=found.weakest, cluster=found)
+
+
+def test_a_plan_for_a_cluster_says_what_the_cluster_lacks(tmp_path: Path, adapters: Any) -> None:
+    plan = planned(TWO, tmp_path, adapters)
+    reasons = {str(item.case.topology): item.reason for item in plan.cases}
+    assert reasons == {
+        "1n1g": None,
+        "2n2g": None,
+        "2n4g": "needs 4 cpu devices and 8 cores on 2 of the nodes of cluster c, which 1 has",
+        "4n1g": "needs 4 nodes; cluster c has 2",
+    }
+    assert plan.cluster is not None
+    assert (("a", "b"), False) == (plan.cluster.nodes, plan.cluster.simulated)
+
+
+def test_a_simulated_case_is_another_case_than_the_measured_one(tmp_path: Path, adapters: Any) -> None:
+    virtual = "transport: sim\ndevice: cpu\ndevices: 4\ncores: 16\nsimulation: {nodes: 4}\n"
+    measured, simulated = (planned(text, tmp_path, adapters).runnable[0] for text in (TWO, virtual))
+    assert simulated.simulated
+    assert simulated.case_id.startswith("simulated_mxnet-1.9.1_")
+    assert not measured.case_id.startswith("simulated_")
+    assert simulated.content_hash != measured.content_hash

@@ -1,0 +1,102 @@
+"""Several supervisors' outcomes become one: who failed first, whatever their clocks say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dlperf.running.course import Course, combined
+
+
+def outcome(reason: str, *ranks: tuple[int, int | None], first: int | None = None) -> dict[str, Any]:
+    ends = [
+        {"rank": rank, "exit_code": code, "signal": None if code is not None else 9, "seconds": 1.0}
+        for rank, code in ranks
+    ]
+    return {
+        "reason": reason,
+        "detail": None,
+        "host": f"host{ranks[0][0]}",
+        "started_at": f"2026-01-0{1 + ranks[0][0]}",
+        "seconds": 10.0 + ranks[0][0],
+        "ranks": ends,
+        "first_failed_rank": first,
+        "oom_kills": ranks[0][0],
+        "processes_left": [100 + ranks[0][0]],
+    }
+
+
+def exits(rank: int, code: int | None, signal: int | None = None) -> dict[str, Any]:
+    return {"event": "rank_exit", "rank": rank, "exit_code": code, "signal": signal}
+
+
+def together(course: Course, *outcomes: dict[str, Any] | None, lost: dict[int, str] | None = None) -> Any:
+    return combined(list(outcomes), course=course, lost=lost or {}, hosts=["a", "b"])
+
+
+def test_all_well() -> None:
+    course = Course()
+    course.hear(0, exits(0, 0))
+    course.ended(0, code=0)
+    course.ended(1, code=0)
+    made = together(course, outcome("completed", (0, 0)), outcome("completed", (1, 0)))
+    assert ("completed", None, ["host0", "host1"]) == (
+        made["reason"],
+        made["first_failed_rank"],
+        made["hosts"],
+    )
+    assert ("2026-01-01", 11.0, [0, 1]) == (
+        made["started_at"],
+        made["seconds"],
+        [end["rank"] for end in made["ranks"]],
+    )
+    assert [100, 101] == made["processes_left"]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_failure_that_was_heard_of_first_is_the_cause(order: tuple[int, int]) -> None:
+    course = Course()
+    for node in order:
+        course.hear(node, exits(node, 3))
+    made = together(course, outcome("rank_failed", (0, 3), first=0), outcome("rank_failed", (1, 3), first=1))
+    assert (order[0], order[0], order[0]) == (course.broken, made["first_failed_rank"], made["oom_kills"])
+
+
+def test_nodes_that_were_stopped_for_another_are_not_the_cause() -> None:
+    course = Course()
+    course.ended(0, code=1)
+    made = together(course, outcome("stopped", (0, None)), outcome("stall_limit", (1, None)))
+    assert made["reason"] == "stall_limit"
+
+
+def test_a_lost_node_is_the_cause_whatever_failed_before() -> None:
+    course = Course()
+    course.hear(0, exits(0, 1))
+    course.ended(1, code=None)
+    made = together(
+        course, outcome("rank_failed", (0, 1), first=0), None, lost={1: "b: the connection broke"}
+    )
+    assert ("lost_node", "b: the connection broke", ["host0", "b"]) == (
+        made["reason"],
+        made["detail"],
+        made["hosts"],
+    )
+
+
+def test_a_supervisor_that_left_nothing_leaves_no_outcome() -> None:
+    course = Course()
+    course.ended(1, code=4)
+    assert together(course, outcome("stopped", (0, None)), None) is None
+
+
+def test_every_node_lost() -> None:
+    course = Course()
+    course.ended(0, code=None)
+    made = together(course, None, None, lost={0: "a: gone", 1: "b: gone"})
+    assert ("lost_node", "a: gone; b: gone", [], None) == (
+        made["reason"],
+        made["detail"],
+        made["ranks"],
+        made["seconds"],
+    )

@@ -1,0 +1,70 @@
+"""Which nodes a case gets, and what becomes of nodes that were set aside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from run_folders import make_case
+
+from dlperf.plan.case import Topology
+from dlperf.plan.cluster import Simulation, load_cluster
+from dlperf.running.pool import Pool
+from dlperf.running.transports.sim import SimNode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dlperf.plan.case import Case
+
+
+def pool(folder: Path, *, usable: Any = lambda _node, _case: True) -> Pool:
+    (folder / "c.yaml").write_text(
+        "transport: sim\ndevice: cpu\ndevices: 2\ncores: 8\nsimulation: {nodes: 3}\n"
+    )
+    cluster = load_cluster("c.yaml", folder=folder)
+    return Pool(nodes=[SimNode(node, Simulation(nodes=3)) for node in cluster.nodes], usable=usable)
+
+
+def case(topology: str) -> Case:
+    return make_case(topology=Topology.from_text(topology))
+
+
+def names(nodes: Any) -> list[str]:
+    return [node.name for node in nodes]
+
+
+def test_the_first_free_nodes_are_taken_whole(tmp_path: Path) -> None:
+    nodes = pool(tmp_path)
+    first = nodes.take(case("2n1g"))
+    assert names(first) == ["sim1", "sim2"]
+    assert nodes.take(case("2n1g")) is None
+    assert names(nodes.take(case("1n1g"))) == ["sim3"]
+    nodes.give_back(first)
+    assert names(nodes.take(case("1n2g"))) == ["sim1"]
+
+
+def test_a_case_that_no_node_fits_gets_none(tmp_path: Path) -> None:
+    nodes = pool(tmp_path)
+    assert not nodes.could_take(case("1n4g"))
+    assert not nodes.lacks_environment(case("1n4g"))
+    assert not nodes.could_take(case("4n1g"))
+
+
+def test_a_node_set_aside_gets_nothing_until_it_is_back(tmp_path: Path) -> None:
+    nodes = pool(tmp_path)
+    lost = nodes.nodes[0]
+    nodes.set_aside(lost, "lost: no sign of life")
+    assert nodes.aside == {"sim1": "lost: no sign of life"}
+    assert names(nodes.take(case("1n1g"))) == ["sim2"]
+    assert not nodes.could_take(case("3n1g"))
+    nodes.take_in(lost)
+    assert nodes.could_take(case("3n1g"))
+
+
+def test_nodes_without_the_environment_are_told_from_nodes_that_are_not_there(tmp_path: Path) -> None:
+    nodes = pool(tmp_path, usable=lambda node, _case: node.name == "sim2")
+    assert names(nodes.take(case("1n1g"))) == ["sim2"]
+    assert nodes.lacks_environment(case("2n1g"))
+    nodes.set_aside(nodes.nodes[0], "lost")
+    nodes.set_aside(nodes.nodes[2], "lost")
+    assert not nodes.lacks_environment(case("2n1g"))
