@@ -54,6 +54,7 @@ _TEXT: Final = frozenset(
         "precision",
         "options",
         "status",
+        "not_known",
         "reason",
         "evidence",
         "hardware",
