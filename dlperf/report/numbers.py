@@ -49,5 +49,5 @@ def mebibytes(value: float | None) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 run`, `2 runs`."""
+    """`1 run`, `2 runs`: for messages to a terminal; a report's are `dlperf.report.text.plural`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
