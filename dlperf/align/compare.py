@@ -30,7 +30,12 @@ GRADIENT_FLOOR: Final = 1e-3
 
 
 def difference(first: Array, second: Array) -> float:
-    """Largest difference of two elements, relative to the largest magnitude in `second`."""
+    """Largest difference of two elements, relative to the largest magnitude in `second`.
+
+    Statistics of other numbers of devices, [devices, channels], are held against each other, all with all.
+    """
+    if first.ndim == second.ndim and first.shape != second.shape:
+        first, second = first[:, None], second[None]
     apart = np.abs(first.astype(np.float64) - second).max()
     if apart == 0:
         return 0.0

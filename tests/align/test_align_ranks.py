@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dlperf.align.arrays import CLASSIFIER, Flaw, Inputs, Outputs, read_outputs
+from dlperf.align.compare import difference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,3 +82,12 @@ def test_ranks_that_print_different_losses_are_a_flaw(two_ranks: Callable[..., O
 
     with pytest.raises(Flaw, match="process 1 has the losses"):
         two_ranks(bend)
+
+
+def test_statistics_of_other_numbers_of_devices_are_compared_all_with_all() -> None:
+    two, four = np.ones((2, 3)), np.ones((4, 3))
+
+    assert 0 == difference(two, four)
+    four[3, 2] = 1.5
+    assert 0.5 / 1.5 == pytest.approx(difference(two, four))
+    assert 0.5 == pytest.approx(difference(four, np.ones(3)))
