@@ -6,6 +6,7 @@ does. The figures in the files are invented; nothing but time and memory of dlpe
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import resource
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
 from dlperf.results.environment import Node, RunEnvironment
 from dlperf.results.schema import Engine, RunFigures, RunResult, Status
+from frameworks.common.events import EventLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +85,17 @@ def result(case: Case, repeat: int) -> RunResult:
     )
 
 
+def log() -> bytes:
+    """A log of 120 iterations: 25 kB, which every report reads for its fingerprint."""
+    stream = io.StringIO()
+    events = EventLog(0, stream)
+    for step in range(120):
+        events.step(step, 512, 2.1333333333333333, 40.0 - step / 100, "train")
+    return stream.getvalue().encode()
+
+
 def make(folder: Path, count: int) -> None:
+    text = log()
     environment = RunEnvironment(dlperf_version="0.1.0", nodes=(NODE,)).model_dump_json()
     made = 0
     for case in cases():
@@ -91,7 +103,9 @@ def make(folder: Path, count: int) -> None:
             if made == count:
                 return
             run = folder / "runs" / case.case_id / f"r{repeat}"
-            run.mkdir(parents=True)
+            (run / "logs").mkdir(parents=True)
+            (run / "logs" / "rank0.log").write_bytes(text)
+            (run / "case.json").write_text(case.model_dump_json(indent=2))
             (run / "environment.json").write_text(environment)
             (run / "result.json").write_text(result(case, repeat).model_dump_json(indent=2))
             made += 1
@@ -99,14 +113,14 @@ def make(folder: Path, count: int) -> None:
 
 def measured(arguments: list[str], *, out: Path) -> None:
     start = time.perf_counter()
-    with out.open("wb") as stream:
+    with (out.parent / "stdout").open("wb") as stream:
         process = subprocess.Popen([sys.executable, "-m", "dlperf", *arguments], stdout=stream)
         _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - start
     if status:
         raise SystemExit(f"dlperf {' '.join(arguments)} ended with status {status}")
     print(
-        f"{arguments[0]:8} {' '.join(arguments[2:])[:24]:24} {wall:6.2f} s wall, "
+        f"{arguments[0]:8} {out.name:16} {wall:6.2f} s wall, "
         f"{usage.ru_utime + usage.ru_stime:6.2f} s CPU, {usage.ru_maxrss / 1024:5.0f} MiB, "
         f"{out.stat().st_size / 2**20:.1f} MiB written"
     )
@@ -118,10 +132,10 @@ def main() -> None:
         folder = Path(name) / "many"
         make(folder, count)
         print(f"{count} results, {count // REPEATS} cases, load {os.getloadavg()[0]:.1f}")
-        measured(["results", str(folder), "--format", "json"], out=Path(name) / "results.json")
-        measured(["report", str(folder)], out=Path(name) / "report.md")
-        target = Path(name) / "charts" / "report.md"
-        measured(["report", str(folder), "--out", str(target)], out=Path(name) / "path.txt")
+        measured(["results", str(folder), "--format", "json"], out=Path(name) / "stdout")
+        for form in ("md", "html", "csv", "json", "parquet"):
+            target = Path(name) / f"report.{form}"
+            measured(["report", str(folder), "--out", str(target)], out=target)
     print(f"peak of this script itself: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
 

@@ -1,22 +1,49 @@
-"""`dlperf report`: the comparison as a document that people read."""
+"""`dlperf report`: the comparison as a document that people read, and the data behind it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from dlperf.errors import UserError
+
+if TYPE_CHECKING:
+    from dlperf.report.document import Document
+    from dlperf.report.language import Language
+    from dlperf.report.request import Request
+
+EXIT_DIFFERENT = 1
 EXIT_SOME_MISSING = 3
+_FORMS = {".md": "md", ".html": "html", ".csv": "csv", ".json": "json", ".parquet": "parquet"}
+_DATA = ("csv", "json", "parquet")
 
 _EPILOG = """\b
 Examples:
   dlperf report results/quickstart --out report.md
+  dlperf report results/quickstart --out report.html
   dlperf report results/monday results/friday --out both.md
-  dlperf report results/quickstart | less
-  dlperf report published:insightface_v100_2021 --out report.md
+  dlperf report results/quickstart published:insightface_v100_2021 --out beside.html
+  dlperf report results --columns samples_per_sec,efficiency,memory --group-by batch_size_per_device
+  dlperf report results --baseline pytorch --price-per-device-hour 2.5 --data figures.csv --out report.md
+  dlperf report --verify report.md
+  dlperf report published:insightface_v100_2021 --lang zh --out report.zh.md
 
-Exit code 2: no result at all, or with --strict something skipped or not comparable; 3: the report is written,
-but some result files could not be read. A case that failed is part of the report and no error here."""
+\b
+Columns: samples_per_sec speedup efficiency ratio spread cv interval runs failed step step_p95 gflops share
+loss memory cost.
+Fields to group by: topology batch_size_per_device num_classes precision sample_ratio.
+
+Exit code 1: --verify found a difference; 2: no result at all, or with --strict something skipped or not
+comparable; 3: the report is written, but some result files could not be read. A case that failed is part of
+the report and no error here."""
+
+
+def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """`a,b` as a tuple."""
+    del ctx, parameter
+    return tuple(name for part in (value or "").split(",") if (name := part.strip()))
 
 
 @click.command(epilog=_EPILOG)
@@ -25,13 +52,35 @@ but some result files could not be read. A case that failed is part of the repor
     "-o",
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the report here, and its charts into <name>_files/ beside it. Without it the text goes to "
-    "standard output, without charts.",
+    help="Write the report here: Markdown with its charts in <name>_files/ beside it, or one HTML file. "
+    "Without it the report goes to standard output.",
 )
-@click.option("--format", "form", type=click.Choice(["md"]), default="md", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice([*_FORMS.values()]),
+    help="Of the report.  [default: as the name of --out ends, else md]",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the data behind the report here too: .csv, .json or .parquet, a row a case and a row a run.",
+)
+@click.option("--columns", callback=_names, metavar="A,B", help="Columns of the main table; see below.")
+@click.option(
+    "--baseline", metavar="NAME", help="Framework (or framework==version) that ratios are taken to."
+)
+@click.option("--group-by", callback=_names, metavar="A,B", help="A table for each value of these fields.")
+@click.option(
+    "--price-per-device-hour",
+    "price",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Adds the cost of a million samples.",
+)
 @click.option(
     "--template", type=click.Path(path_type=Path, dir_okay=False), help="A jinja2 file of your own."
 )
+@click.option("--lang", "language", type=click.Choice(["en", "zh"]), default="en", show_default=True)
 @click.option(
     "--align",
     "certificates",
@@ -40,35 +89,112 @@ but some result files could not be read. A case that failed is part of the repor
     help="A certificate of `dlperf align`. Repeatable.  [default: align.json in the results' folders]",
 )
 @click.option("--strict", is_flag=True, help="Unreadable results and mixed hardware are errors.")
+@click.option(
+    "--verify",
+    "verified",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Make this report again from the raw logs and name each cell that differs.",
+)
 @click.pass_context
-def command(
-    ctx: click.Context,
-    *,
-    folders: tuple[Path, ...],
-    out: Path | None,
-    form: str,
-    template: Path | None,
-    certificates: tuple[Path, ...],
-    strict: bool,
-) -> None:
+def command(ctx: click.Context, /, *, verified: Path | None, **arguments: Any) -> None:
     """Write the comparison of the frameworks in RESULTS (default: results).
 
     RESULTS are results folders, the folders of single sweeps, or published figures (published:NAME). Cases
     are compared only where everything but the framework is the same; the others stand in tables of their
     own.
     """
-    from dlperf.report.building import build_report
-    from dlperf.report.render import markdown
+    if verified is not None:
+        ctx.exit(_verify(verified))
+    ctx.exit(_report(**arguments))
 
-    del form  # there is one
-    report = build_report(folders or (Path("results"),), certificates=certificates, strict=strict)
+
+def _verify(path: Path) -> int:
+    from dlperf.report.text import plain_text, plural
+    from dlperf.report.verify import verify
+
+    found = verify(path)
+    for difference in found.differences:
+        click.echo(f"{path}: {difference}")
+    made = f"{found.tables} tables with {found.cells} cells made again from"
+    runs, differences = plural(found.runs, "run"), plural(len(found.differences), "difference")
+    click.echo(f"{path}: {made} {plain_text(runs)}: {plain_text(differences)}")
+    return EXIT_DIFFERENT if found.differences else 0
+
+
+def _report(
+    *,
+    folders: tuple[Path, ...],
+    out: Path | None,
+    form: str | None,
+    data: Path | None,
+    columns: tuple[str, ...],
+    baseline: str | None,
+    group_by: tuple[str, ...],
+    price: float | None,
+    template: Path | None,
+    language: Language,
+    certificates: tuple[Path, ...],
+    strict: bool,
+) -> int:
+    from dlperf.report.building import build_report
+    from dlperf.report.request import Request
+    from dlperf.report.view import View
+
+    form = form or _form_of(out, "--out") or "md"
+    data_form = _form_of(data, "--data")
+    request = Request(
+        paths=folders or (Path("results"),),
+        form="html" if form == "html" else "md",
+        language=language,
+        certificates=certificates,
+        template=template,
+        view=View(columns=columns, baseline=baseline, group_by=group_by, price_per_device_hour=price),
+    )
+    report = build_report(request, beside=out.parent if out else None, strict=strict)
     for skipped in report.skipped:
         click.echo(f"dlperf: skipped {skipped}", err=True)
-    if out is None:
-        click.echo(markdown(report, charts={}, template=template), nl=False)
+    if data is not None:
+        _write_data(report, request, data, data_form or "")
+    if form not in {"md", "html"}:
+        _write_data(report, request, out, form)
     else:
-        from dlperf.report.writing import write_report
+        _write_text(report, request, out)
+    for path in (data, out):
+        if path is not None:
+            click.echo(str(path), err=out is None)  # standard output holds the report then
+    return EXIT_SOME_MISSING if report.skipped else 0
 
-        write_report(report, out, template=template)
-        click.echo(str(out))
-    ctx.exit(EXIT_SOME_MISSING if report.skipped else 0)
+
+def _form_of(path: Path | None, option: str) -> str | None:
+    """What the end of a file's name says."""
+    if path is None:
+        return None
+    known = _FORMS if option == "--out" else {name: form for name, form in _FORMS.items() if form in _DATA}
+    form = known.get(path.suffix.lower())
+    if form is None:
+        raise UserError(f"{option} {path}: the name must end in {', '.join(known)}, or give --format")
+    return form
+
+
+def _write_data(report: Document, request: Request, out: Path | None, form: str) -> None:
+    from dlperf.report.data import data_rows, written
+    from dlperf.results.store import write_atomically
+
+    content = written(data_rows(report.figures, request.view), form)
+    if out is None:
+        click.echo(content, nl=False)
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, content)
+
+
+def _write_text(report: Document, request: Request, out: Path | None) -> None:
+    from dlperf.report.request import without_charts
+    from dlperf.report.writing import with_charts, write_report
+
+    if out is not None:
+        write_report(report, request, out)
+    elif request.form == "html":
+        click.echo(with_charts(report, request), nl=False)
+    else:
+        click.echo(without_charts(report, request), nl=False)

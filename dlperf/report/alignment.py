@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dlperf.align.certificate import CERTIFICATE_NAMES, certificate_line, load_certificate
+from dlperf.align.certificate import CERTIFICATE_NAMES, load_certificate, workload_hash
 from dlperf.errors import UserError
-from dlperf.report.markdown import Column, Markdown, Table, fill
+from dlperf.report.text import Column, Table, joined, say
 from dlperf.results.store import Skipped
 
 if TYPE_CHECKING:
@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dlperf.align.certificate import Certificate, Pair
+    from dlperf.plan.case import Workload
     from dlperf.report.comparison import Comparison
+    from dlperf.report.text import Inline, Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
     """One certificate as a report shows it: its verdict and the largest relative differences of each pair."""
 
-    title: str
+    title: Text
     verdict: str
     table: Table
 
@@ -46,7 +48,7 @@ def read_certificates(
     return tuple(certificates), tuple(skipped)
 
 
-def alignment_line(comparison: Comparison, certificates: Sequence[Certificate]) -> Markdown:
+def alignment_line(comparison: Comparison, certificates: Sequence[Certificate]) -> Text:
     """One line on a table: aligned, not aligned or not proven, and whom of its frameworks nobody aligned."""
     workload = comparison.sample.workload
     own = [one for one in certificates if one.experiment == workload.experiment]
@@ -56,32 +58,62 @@ def alignment_line(comparison: Comparison, certificates: Sequence[Certificate]) 
         return line
     parallelism = comparison.sample.parallelism
     spread = [one for one in own if any(who.parallelism == parallelism for who in one.contenders)]
-    over = Markdown("; ".join(_of_certificate(one, comparison) for one in spread)) or fill(
-        "**not proven (make a certificate: dlperf align {experiment} --parallelism {parallelism} "
-        "--topology 1n2g)**",
-        experiment=workload.experiment,
-        parallelism=parallelism,
-    )
-    return Markdown(f"on one device {line}; on several devices {over}")
+    over: Inline = joined((_of_certificate(one, comparison) for one in spread), "; ")
+    if not spread:
+        over = say(
+            "**not proven (make a certificate: dlperf align {experiment} --parallelism {parallelism} "
+            "--topology 1n2g)**",
+            experiment=workload.experiment,
+            parallelism=parallelism,
+        )
+    return say("on one device {line}; on several devices {over}", line=line, over=over)
 
 
-def _of_certificate(certificate: Certificate | None, comparison: Comparison) -> Markdown:
-    line = certificate_line(certificate, comparison.sample.workload)
-    if not line.startswith("aligned"):
-        return fill("**{line}**", line=line)
-    names = {contender.framework for contender in certificate.contenders} if certificate else set()
+def _of_certificate(certificate: Certificate | None, comparison: Comparison) -> Text:
+    workload = comparison.sample.workload
+    if certificate is None:
+        return say(
+            "**not proven (make a certificate: dlperf align {experiment})**", experiment=workload.experiment
+        )
+    broken = _not_proven(certificate, workload)
+    if broken is not None:
+        return broken
+    names = {contender.framework for contender in certificate.contenders}
     arms = dict.fromkeys(f"{arm.framework}=={arm.version}" for arm in comparison.arms)
+    line = say(
+        "aligned: {verdict} ({names}; {day})",
+        verdict=certificate.verdict,
+        names=", ".join(contender.name for contender in certificate.contenders),
+        day=certificate.created_at[:10],
+    )
     strangers = ", ".join(name for name in arms if name not in names)
     if strangers:
-        return fill("{line}; **not proven for {strangers}**", line=line, strangers=strangers)
-    return fill("{line}", line=line)
+        return say("{line}; **not proven for {strangers}**", line=line, strangers=strangers)
+    return line
+
+
+def _not_proven(certificate: Certificate, workload: Workload) -> Text | None:
+    """Why a certificate proves nothing about a workload; None where it does."""
+    if certificate.experiment_hash != workload_hash(workload):
+        return say(
+            "**not proven: the experiment changed since it was aligned on {day} (again: dlperf align "
+            "{experiment})**",
+            day=certificate.created_at[:10],
+            experiment=workload.experiment,
+        )
+    return None if certificate.passed else say("**not aligned: {verdict}**", verdict=certificate.verdict)
 
 
 def proofs(certificates: Iterable[Certificate]) -> tuple[Proof, ...]:
     """The tables behind the lines."""
     return tuple(
         Proof(
-            title=f"{certificate.experiment}, {certificate.steps} steps, {certificate.created_at[:10]}",
+            title=say(
+                "{experiment}, {steps} steps, {day}",
+                experiment=certificate.experiment,
+                steps=certificate.steps,
+                day=certificate.created_at[:10],
+            ),
             verdict=certificate.verdict,
             table=_pairs(certificate),
         )
@@ -90,18 +122,25 @@ def proofs(certificates: Iterable[Certificate]) -> tuple[Proof, ...]:
 
 
 def _pairs(certificate: Certificate) -> Table:
-    headings = ("embeddings", "loss, step 1", "loss, all steps", "gradient norms", "parameters", "statistics")
+    headings = (
+        say("embeddings"),
+        say("loss, step 1"),
+        say("loss, all steps"),
+        say("gradient norms"),
+        say("parameters"),
+        say("statistics"),
+    )
     columns = (
-        Column(heading="pair"),
-        Column(heading="passed"),
+        Column(heading=say("pair")),
+        Column(heading=say("passed")),
         *(Column(heading=heading, numbers=True) for heading in headings),
-        Column(heading="what differs"),
+        Column(heading=say("what differs")),
     )
     rows = [_pair(pair) for pair in (*certificate.pairs, *certificate.reference)]
-    return Table(columns=columns, rows=tuple(rows))
+    return Table(caption=say("Largest relative differences"), columns=columns, rows=tuple(rows))
 
 
-def _pair(pair: Pair) -> tuple[str, ...]:
+def _pair(pair: Pair) -> tuple[Inline, ...]:
     figures = pair.figures
     differences = (
         (
@@ -117,7 +156,7 @@ def _pair(pair: Pair) -> tuple[str, ...]:
     )
     return (
         f"{pair.first}, {pair.second}",
-        "yes" if pair.passed else "no",
-        *([f"{value:.1e}" for value in differences] or ["not compared"] * 6),
+        say("yes") if pair.passed else say("no"),
+        *([f"{value:.1e}" for value in differences] or (say("not compared"),) * 6),
         pair.culprit or pair.error or pair.first_to_differ or "",
     )

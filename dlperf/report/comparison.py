@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from dlperf.report.numbers import iterations, or_not_known
+from dlperf.report.distinctions import distinctions
+from dlperf.report.text import say
 from dlperf.results.rows import canonical
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dlperf.plan.case import Case
+    from dlperf.report.text import Text
     from dlperf.results.figures import CaseFigures
 
 # What a row of a table is made of, in the order of its columns.
@@ -74,13 +76,15 @@ class Arm:
 class Comparison:
     """One table: an experiment under one parallelism, all else equal but framework and row.
 
-    `apart` says in words why it is not one table with another of the same experiment and parallelism.
+    `apart` says in words why it is not one table with another of the same experiment and parallelism; `group`
+    holds the values of the fields that the reader grouped by.
     """
 
     cases: Mapping[tuple[Row, Arm], CaseFigures]
     speedups: Mapping[tuple[Row, Arm], float | None]
     titles: Mapping[str, str]  # of frameworks
-    apart: tuple[str, ...] = ()
+    apart: tuple[Text, ...] = ()
+    group: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
@@ -128,6 +132,13 @@ class Comparison:
 
     def label(self, arm: Arm) -> str:
         """The heading of a column: as short as tells it from the others."""
+        return self._labels[arm]
+
+    @cached_property
+    def _labels(self) -> dict[Arm, str]:
+        return {arm: self._label(arm) for arm in self.arms}
+
+    def _label(self, arm: Arm) -> str:
         title = f"{self.titles.get(arm.framework, arm.framework)} {arm.version}"
         twins = [
             other for other in self.arms if (other.framework, other.version) == (arm.framework, arm.version)
@@ -140,7 +151,11 @@ class Comparison:
 
 
 def comparisons(
-    figures: Sequence[CaseFigures], speedups: Sequence[float | None], *, titles: Mapping[str, str]
+    figures: Sequence[CaseFigures],
+    speedups: Sequence[float | None],
+    *,
+    titles: Mapping[str, str],
+    group_by: Sequence[str] = (),
 ) -> tuple[Comparison, ...]:
     """Every case in exactly one table, the tables in the order of the cases.
 
@@ -148,12 +163,14 @@ def comparisons(
         figures: the cases, in their order.
         speedups: of each against its 1n1g; `dlperf.results.rows.speedups`.
         titles: frameworks as their makers write them, by name.
+        group_by: fields of `ROW_FIELDS`; cases with different values stand in different tables.
     """
-    families: dict[tuple[str, str], dict[tuple[str, ...], _Group]] = {}
+    families: dict[tuple[object, ...], dict[tuple[str, ...], _Group]] = {}
     for figure, speedup in zip(figures, speedups, strict=True):
         case = figure.case
-        family = families.setdefault((case.workload.experiment, case.parallelism), {})
-        family.setdefault(_group_key(figure), _Group()).add(figure, speedup)
+        values = tuple((name, str(getattr(case, name))) for name in group_by)
+        family = families.setdefault((case.workload.experiment, case.parallelism, *values), {})
+        family.setdefault(_group_key(figure), _Group(values)).add(figure, speedup)
     made = []
     for family in families.values():
         groups = [part for group in family.values() for part in group.parts()]
@@ -165,6 +182,7 @@ def comparisons(
 class _Group:
     """Cases that may stand in one table, as they come in."""
 
+    values: tuple[tuple[str, str], ...]  # of the fields that the reader grouped by
     members: list[tuple[CaseFigures, float | None]] = field(default_factory=list)
 
     def add(self, figure: CaseFigures, speedup: float | None) -> None:
@@ -181,10 +199,10 @@ class _Group:
             return [self]
         by_sweep: dict[Path, _Group] = {}
         for figure, speedup in self.members:
-            by_sweep.setdefault(figure.sweep, _Group()).add(figure, speedup)
+            by_sweep.setdefault(figure.sweep, _Group(self.values)).add(figure, speedup)
         return list(by_sweep.values())
 
-    def comparison(self, titles: Mapping[str, str], *, apart: tuple[str, ...]) -> Comparison:
+    def comparison(self, titles: Mapping[str, str], *, apart: tuple[Text, ...]) -> Comparison:
         places = {
             (Row.of(figure.case), Arm.of(figure.case)): index
             for index, (figure, _) in enumerate(self.members)
@@ -194,6 +212,7 @@ class _Group:
             speedups={place: self.members[index][1] for place, index in places.items()},
             titles=titles,
             apart=apart,
+            group=self.values,
         )
 
 
@@ -202,38 +221,13 @@ def _group_key(figure: CaseFigures) -> tuple[str, ...]:
     return (figure.hardware, " ".join(sorted(figure.not_known)), case)
 
 
-def _apart(group: _Group, family: Iterable[_Group]) -> tuple[str, ...]:
+def _apart(group: _Group, family: Iterable[_Group]) -> tuple[Text, ...]:
     """What sets a group apart from the others of its experiment and parallelism, its own value of it."""
     others = [other for other in family if other is not group]
-    mine = _distinctions(group.first)
+    mine = distinctions(group.first)
     differing = {
         name: value
         for name, value in mine.items()
-        if any(_distinctions(other.first)[name] != value for other in others)
+        if any(distinctions(other.first)[name] != value for other in others)
     }
-    return tuple(f"{name}: {value}" for name, value in differing.items())
-
-
-def _distinctions(figure: CaseFigures) -> dict[str, str]:
-    """What can keep two cases out of one table, in words."""
-    case = figure.case
-    return {
-        "threads a device": or_not_known(figure.threads_per_device),
-        "hardware": figure.hardware,
-        "device": case.device,
-        "iterations": iterations(case.measure.warmup_iterations, figure.measured_iterations),
-        "seed": or_not_known(figure.seed),
-        "workload": canonical_workload(figure),
-        "sweep": figure.sweep.name,
-    }
-
-
-def canonical_workload(figure: CaseFigures) -> str:
-    """The workload's own content, short: two experiment files of one name can differ."""
-    work = figure.case.workload
-    margins = f"s={work.loss.scale:g} m1={work.loss.m1:g} m2={work.loss.m2:g} m3={work.loss.m3:g}"
-    return (
-        f"{work.network}, head {work.head}, embedding {work.embedding_size}, {work.loss.kind} {margins}, "
-        f"learning rate {work.schedule.learning_rate:g}, weight decay {work.optimizer.weight_decay:g} "
-        f"({work.optimizer.decay}), {work.dataset} ({figure.data or 'data not known'})"
-    )
+    return tuple(say("{what}: {value}", what=name, value=value) for name, value in differing.items())

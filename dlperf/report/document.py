@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from dlperf import __version__
 from dlperf.report.alignment import Proof, alignment_line, proofs
-from dlperf.report.comparison import Arm, Comparison, canonical_workload, comparisons
+from dlperf.report.beside import beside_table
+from dlperf.report.columns import ceilings
+from dlperf.report.comparison import Arm, Comparison, comparisons
+from dlperf.report.distinctions import canonical_workload
 from dlperf.report.environment import EnvironmentTable, environment_tables
+from dlperf.report.evidence import CaseKey, Evidence, case_key
 from dlperf.report.findings import findings
-from dlperf.report.method import Method, method
+from dlperf.report.flags import case_words, flags_table
+from dlperf.report.gaps import gaps_table
+from dlperf.report.method import method
 from dlperf.report.notes import comparison_notes, report_notes
 from dlperf.report.numbers import or_not_known
 from dlperf.report.published import PublishedReport, published_report
-from dlperf.report.referee import Flag, flags_table, referee
-from dlperf.report.tables import (
-    breakdown_table,
-    ceilings,
-    gaps_table,
-    inside_table,
-    repeats_table,
-    throughput_table,
-)
+from dlperf.report.published_tables import PARALLELISMS
+from dlperf.report.referee import Flag, referee
+from dlperf.report.tables import Scene, breakdown_table, inside_table, repeats_table, throughput_table
+from dlperf.report.text import joined, plain_text, say
+from dlperf.report.view import View, check_baseline
 from dlperf.results.rows import speedups
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from dlperf.align.certificate import Certificate
-    from dlperf.report.markdown import Markdown, Table
+    from dlperf.report.text import Inline, Table, Text
     from dlperf.results.figures import CaseFigures
     from dlperf.results.query import Loaded
     from dlperf.results.store import Skipped
@@ -45,11 +49,11 @@ class Section:
     """One comparison as a report shows it; `slug` is of [a-z0-9-] only and unique in the report."""
 
     slug: str
-    title: str
-    settings: tuple[tuple[str, str], ...]
-    alignment: Markdown
-    findings: tuple[str, ...]
-    notes: tuple[Markdown, ...]
+    title: Inline
+    settings: tuple[tuple[Text, Inline], ...]
+    alignment: Text
+    findings: tuple[Text, ...]
+    notes: tuple[Text, ...]
     throughput: Table
     flags: Table | None
     repeats: Table | None
@@ -62,20 +66,23 @@ class Section:
 class Document:
     """A whole report."""
 
-    title: str
+    title: Inline
     dlperf_version: str
     cases: int
     runs: int
     failed_runs: int
-    notes: tuple[Markdown, ...]
+    notes: tuple[Text, ...]
     sections: tuple[Section, ...]
     published: tuple[PublishedReport, ...]
     arms: tuple[Arm, ...]  # of all sections
+    beside: Table | None
     gaps: Table | None
     proofs: tuple[Proof, ...]
-    method: Method
+    method: tuple[Text, ...]
     environments: tuple[EnvironmentTable, ...]
+    evidence: Table | None
     skipped: tuple[str, ...]
+    figures: tuple[CaseFigures, ...]  # all of them, published ones too
 
 
 def document(
@@ -84,6 +91,9 @@ def document(
     titles: Mapping[str, str],
     certificates: Sequence[Certificate] = (),
     skipped: Sequence[Skipped] = (),
+    view: View | None = None,
+    beside: Path = Path(),
+    digests: Mapping[Path, str] = MappingProxyType({}),
 ) -> Document:
     """The report of some results.
 
@@ -92,33 +102,48 @@ def document(
         titles: frameworks as their makers write them, by name.
         certificates: what is proven about the frameworks computing the same function.
         skipped: files that could not be read.
+        view: what the reader asked for.
+        beside: the folder that the report will lie in; links to run folders start there.
+        digests: of the run folders, `dlperf.results.digest.run_digest`.
+
+    Raises:
+        UserError: the view asks for a framework that is not there.
     """
+    view = view or View()
     results, figures = loaded.results, loaded.figures
-    made = comparisons(figures, speedups(figures), titles=titles)
-    best = ceilings(figures)
+    made = comparisons(figures, speedups(figures), titles=titles, group_by=view.group_by)
+    arms = tuple(sorted({arm for comparison in made for arm in comparison.arms}))
+    check_baseline(view, arms)
+    best, evidence = ceilings(figures), Evidence.of(figures)
+    scenes = [Scene(comparison=one, evidence=evidence, view=view, ceilings=best) for one in made]
     slugs = _unique(_slug(comparison) for comparison in made)
     flags = _by_case(referee(figures))
     published = tuple(published_report(one, titles=titles) for one in loaded.published)
     simulated = any(figure.case.simulated for figure in figures)
-    names = (*(sweep.resolve().name for sweep in results.sweeps), *(one.title for one in published))
+    title = joined(
+        (*(sweep.resolve().name for sweep in results.sweeps), *(one.title for one in published)), " + "
+    )
     return Document(
-        title=f"{'SIMULATED: ' if simulated else ''}{' and '.join(names)}",
+        title=say("SIMULATED: {names}", names=title) if simulated else title,
         dlperf_version=__version__,
         cases=len(figures),
         runs=len(results.runs),
         failed_runs=sum(run.result.figures is None for run in results.runs),
         notes=report_notes(loaded, made),
         sections=tuple(
-            _section(comparison, slug=slug, best=best, certificates=certificates, flags=flags)
-            for comparison, slug in zip(made, slugs, strict=True)
+            _section(scene, slug=slug, certificates=certificates, flags=flags)
+            for scene, slug in zip(scenes, slugs, strict=True)
         ),
         published=published,
-        arms=tuple(sorted({arm for comparison in made for arm in comparison.arms})),
+        arms=arms,
+        beside=beside_table(loaded, titles=titles),
         gaps=gaps_table(made),
         proofs=proofs(certificates),
-        method=method(loaded),
+        method=method(loaded, view),
         environments=environment_tables(loaded, titles=titles),
+        evidence=evidence.table(figures, beside=beside, digests=digests),
         skipped=tuple(_skipped(one, results.sweeps) for one in skipped),
+        figures=loaded.all_figures,
     )
 
 
@@ -129,13 +154,13 @@ def _skipped(skipped: Skipped, sweeps: Sequence[Path]) -> str:
 
 
 def _section(
-    comparison: Comparison,
+    scene: Scene,
     *,
     slug: str,
-    best: Mapping[tuple[str, int], float],
     certificates: Sequence[Certificate],
-    flags: Mapping[tuple[Path, str, str], Sequence[Flag]],
+    flags: Mapping[CaseKey, Sequence[Flag]],
 ) -> Section:
+    comparison = scene.comparison
     measured = any(figure.summary is not None for figure in comparison.figures)
     return Section(
         slug=slug,
@@ -143,53 +168,48 @@ def _section(
         settings=tuple(_settings(comparison)),
         alignment=alignment_line(comparison, certificates),
         findings=findings(comparison),
-        notes=comparison_notes(comparison, ceilings=best),
-        throughput=throughput_table(comparison),
+        notes=comparison_notes(comparison, ceilings=scene.ceilings),
+        throughput=throughput_table(scene),
         flags=flags_table(
-            (flag for figure in comparison.figures for flag in flags.get(_place(figure), ())),
-            titles=comparison.titles,
+            (flag for figure in comparison.figures for flag in flags.get(case_key(figure), ())),
+            name=partial(case_words, titles=comparison.titles),
         ),
-        repeats=repeats_table(comparison) if measured else None,
-        inside=inside_table(comparison, ceilings=best) if measured else None,
-        breakdown=breakdown_table(comparison),
+        repeats=repeats_table(scene) if measured else None,
+        inside=inside_table(scene) if measured else None,
+        breakdown=breakdown_table(scene),
         comparison=comparison,
     )
 
 
-def _by_case(flags: Iterable[Flag]) -> dict[tuple[Path, str, str], list[Flag]]:
-    found: dict[tuple[Path, str, str], list[Flag]] = {}
+def _by_case(flags: Iterable[Flag]) -> dict[CaseKey, list[Flag]]:
+    found: dict[CaseKey, list[Flag]] = {}
     for flag in flags:
-        found.setdefault(_place(flag.subject), []).append(flag)
+        found.setdefault(case_key(flag.subject), []).append(flag)
     return found
 
 
-def _place(figure: CaseFigures) -> tuple[Path, str, str]:
-    """What no two cases of a report share."""
-    return (figure.sweep, figure.hardware, figure.case.content_hash)
-
-
-def _heading(comparison: Comparison) -> str:
+def _heading(comparison: Comparison) -> Inline:
     """Experiment and parallelism, and what tells the table from others of both where that is short."""
     case = comparison.sample
-    words = {"data": "data parallel", "model": "model parallel", "partial_fc": "Partial FC"}[case.parallelism]
-    mark = ["SIMULATED"] if case.simulated else []
-    apart = [text for text in comparison.apart if len(text) <= _LONGEST_IN_HEADING]
-    return ", ".join([case.workload.experiment, words, *mark, *apart])
+    mark = (say("SIMULATED"),) if case.simulated else ()
+    group = (say("{what}: {value}", what=name, value=value) for name, value in comparison.group)
+    apart = (text for text in comparison.apart if len(plain_text(text)) <= _LONGEST_IN_HEADING)
+    return joined((case.workload.experiment, PARALLELISMS[case.parallelism], *mark, *group, *apart))
 
 
-def _settings(comparison: Comparison) -> Iterator[tuple[str, str]]:
+def _settings(comparison: Comparison) -> Iterator[tuple[Text, Inline]]:
     """What every case of a table has in common."""
-    case, row = comparison.sample, comparison.rows[0]
-    yield "workload", canonical_workload(comparison.figures[0])
+    figure, row = comparison.figures[0], comparison.rows[0]
+    yield say("workload"), canonical_workload(figure)
     if not comparison.varying("num_classes"):
-        yield "classes", str(row.num_classes)
+        yield say("classes"), str(row.num_classes)
     if not comparison.varying("precision"):
-        yield "precision", row.precision
+        yield say("precision"), row.precision
     if row.sample_ratio and not comparison.varying("sample_ratio"):
-        yield "sample ratio", f"{row.sample_ratio:g}"
-    yield "device", case.device
-    yield "threads a device", or_not_known(comparison.figures[0].threads_per_device)
-    yield "hardware", comparison.hardware
+        yield say("sample ratio"), f"{row.sample_ratio:g}"
+    yield say("device"), figure.case.device
+    yield say("threads a device"), or_not_known(figure.threads_per_device)
+    yield say("hardware"), comparison.hardware
 
 
 def _slug(comparison: Comparison) -> str:

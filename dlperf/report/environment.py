@@ -5,18 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dlperf.report.markdown import Column, Table
-from dlperf.results.environment import UNKNOWN_HARDWARE
+from dlperf.report.numbers import NOT_KNOWN
+from dlperf.report.text import Column, Joined, Table, joined, plain_text, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from dlperf.plan.case import Case
+    from dlperf.report.text import Inline, Text
     from dlperf.results.environment import RunEnvironment
     from dlperf.results.query import Loaded
     from dlperf.results.store import StoredRun
 
 _LONGEST_VALUE = 160
 _MOST_PLACES = 40
+NOT_SAID = say("not said")
 # Stated in the first columns already.
 _NOT_AGAIN = {"name", "version", "python"}
 
@@ -39,7 +42,7 @@ def environment_tables(loaded: Loaded, *, titles: Mapping[str, str]) -> tuple[En
     return tuple(
         EnvironmentTable(
             hardware=hardware,
-            machine=_two_columns("machine", _machine(runs)),
+            machine=_two_columns(say("machine"), _machine(runs)),
             placing=_placing(runs, titles),
             software=_software(runs, titles),
         )
@@ -47,54 +50,76 @@ def environment_tables(loaded: Loaded, *, titles: Mapping[str, str]) -> tuple[En
     )
 
 
-def _two_columns(heading: str, facts: Iterable[tuple[str, str]]) -> Table:
-    columns = (Column(heading=heading), Column(heading=""))
-    return Table(columns=columns, rows=tuple((name, value) for name, value in facts if value))
+def _two_columns(heading: Text, facts: Iterable[tuple[Text, Inline]]) -> Table:
+    columns = (Column(heading=heading), Column(heading=say("as found")))
+    rows = tuple((name, value) for name, value in facts if value not in {"", Joined((), ", ")})
+    return Table(caption=heading, columns=columns, rows=rows)
 
 
-def _machine(runs: Sequence[StoredRun]) -> Iterator[tuple[str, str]]:
+def _machine(runs: Sequence[StoredRun]) -> Iterator[tuple[Text, Inline]]:
     environments = [run.environment for run in runs if run.environment is not None]
     nodes = [node for environment in environments for node in environment.nodes]
-    yield "hardware", runs[0].hardware
+    yield say("hardware"), runs[0].hardware
     if not environments:
-        yield "environment", f"{UNKNOWN_HARDWARE}: the run folders hold no environment.json that can be read"
+        yield (
+            say("environment"),
+            say("unknown hardware: the run folders hold no environment.json that can be read"),
+        )
     yield (
-        "hosts",
+        say("hosts"),
         _cut(_each(host for run in runs for host in run.result.nodes) or _each(node.host for node in nodes)),
     )
-    yield "operating system", _each(node.system or "" for node in nodes)
-    yield "kernel", _each(node.kernel or "" for node in nodes)
-    yield "frequency governor", _each(node.governor or "" for node in nodes)
-    yield "turbo", _each("on" if node.turbo else "off" for node in nodes if node.turbo is not None)
+    yield say("operating system"), _each(node.system or "" for node in nodes)
+    yield say("kernel"), _each(node.kernel or "" for node in nodes)
+    yield say("frequency governor"), _each(node.governor or "" for node in nodes)
+    yield say("turbo"), _each("on" if node.turbo else "off" for node in nodes if node.turbo is not None)
     loads = sorted(node.load for node in nodes if node.load is not None)
     yield (
-        "load before a run",
-        " to ".join(dict.fromkeys(f"{one:.1f}" for one in (loads[0], loads[-1]))) if loads else "",
+        say("load before a run"),
+        _span([f"{loads[0]:.1f}", f"{loads[-1]:.1f}"]) if loads else "",
     )
-    yield "driver", _each(node.driver or "" for node in nodes)
-    yield "threads a device", _each(sorted(map(_threads, runs)))
-    yield "cores of a rank", _each(_affinity(environment) for environment in environments)
-    yield "dlperf", _each(_harness(environment) for environment in environments)
+    yield say("driver"), _each(node.driver or "" for node in nodes)
+    yield say("threads a device"), _threads(runs)
+    yield (
+        say("cores of a rank"),
+        joined(dict.fromkeys(_affinity(environment) for environment in environments)),
+    )
+    yield say("dlperf"), joined(dict.fromkeys(_harness(environment) for environment in environments))
     started = sorted(run.result.started_at for run in runs if run.result.started_at)
-    yield "first and last start", " to ".join(dict.fromkeys((started[0], started[-1]))) if started else ""
+    yield say("first and last start"), _span([started[0], started[-1]]) if started else ""
 
 
-def _threads(run: StoredRun) -> str:
-    imported = run.result.imported
-    if imported is not None and "threads_per_device" in imported.not_known:
-        return "not known"
-    return str(run.result.case.threads_per_device)
+def _threads(runs: Sequence[StoredRun]) -> Inline:
+    """Every number of them, then that some run's is not known."""
+    imported = [run.result.imported for run in runs]
+    unknown = [one is not None and "threads_per_device" in one.not_known for one in imported]
+    numbers = {
+        run.result.case.threads_per_device
+        for run, not_known in zip(runs, unknown, strict=True)
+        if not not_known
+    }
+    return joined((*map(str, sorted(numbers)), *([NOT_KNOWN] if any(unknown) else [])))
 
 
-def _affinity(environment: RunEnvironment) -> str:
+def _span(ends: Sequence[str]) -> Inline:
+    low, high = ends
+    return low if low == high else say("{low} to {high}", low=low, high=high)
+
+
+def _affinity(environment: RunEnvironment) -> Inline:
     if not environment.cpus:
-        return "not bound"
-    return "; ".join(f"rank {rank}: {','.join(map(str, cpus))}" for rank, cpus in environment.cpus.items())
+        return say("not bound")
+    ranks = (
+        say("rank {rank}: {cores}", rank=rank, cores=",".join(map(str, cpus)))
+        for rank, cpus in environment.cpus.items()
+    )
+    return joined(ranks, "; ")
 
 
-def _harness(environment: RunEnvironment) -> str:
-    commit = f" at {environment.git_commit}" if environment.git_commit else ""
-    return f"{environment.dlperf_version}{commit}"
+def _harness(environment: RunEnvironment) -> Inline:
+    if environment.git_commit is None:
+        return environment.dlperf_version
+    return say("{version} at {commit}", version=environment.dlperf_version, commit=environment.git_commit)
 
 
 def _each(values: Iterable[str]) -> str:
@@ -114,19 +139,32 @@ def _placing(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table | No
             placed.setdefault(run.result.nodes, []).append(run)
     if len(placed) <= 1:
         return None
-    rows = []
+    rows: list[tuple[Inline, ...]] = []
     for nodes, there in sorted(placed.items())[:_MOST_PLACES]:
-        cases = (run.result.case for run in there)
-        named = _each(
-            f"{titles.get(case.framework, case.framework)} {case.version} {case.topology} "
-            f"batch {case.batch_size_per_device}"
-            for case in cases
-        )
-        rows.append((_cut(", ".join(nodes)), str(len(there)), _cut(named)))
+        named = _first_of(_case_words(run.result.case, titles) for run in there)
+        rows.append((_cut(", ".join(nodes)), str(len(there)), named))
     if len(placed) > _MOST_PLACES:
-        rows.append((f"and {len(placed) - _MOST_PLACES} more", "", ""))
-    headings = ("nodes", "runs", "cases")
-    return Table(columns=tuple(Column(heading=heading) for heading in headings), rows=tuple(rows))
+        rows.append((say("and {count} more", count=len(placed) - _MOST_PLACES), "", ""))
+    columns = (Column(heading=say("nodes")), Column(heading=say("runs")), Column(heading=say("cases")))
+    return Table(caption=say("Which nodes ran what"), columns=columns, rows=tuple(rows))
+
+
+def _case_words(case: Case, titles: Mapping[str, str]) -> Inline:
+    """`PyTorch 1.9.0 2n1g batch 32`."""
+    name = f"{titles.get(case.framework, case.framework)} {case.version}"
+    return joined((name, str(case.topology), say("batch {batch}", batch=case.batch_size_per_device)), " ")
+
+
+def _first_of(parts: Iterable[Inline]) -> Inline:
+    """The different parts, as many of them as one cell can hold."""
+    kept: list[Inline] = []
+    length = 0
+    for part in dict.fromkeys(parts):
+        length += len(plain_text(part)) + len(", ")
+        if kept and length > _LONGEST_VALUE:
+            return joined((*kept, "..."))
+        kept.append(part)
+    return joined(kept)
 
 
 def _software(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table:
@@ -139,14 +177,21 @@ def _software(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table:
             said.setdefault(name, {})[value] = None
     rows = []
     for (framework, version), said in sorted(facts.items()):
-        installed = " / ".join(said.get("version", {})) or "not said"
-        python = " / ".join(said.get("python", {})) or "not said"
+        installed = " / ".join(said.get("version", {})) or NOT_SAID
+        python = " / ".join(said.get("python", {})) or NOT_SAID
         other = "; ".join(
             f"{name} {' / '.join(values)}" for name, values in said.items() if name not in _NOT_AGAIN
         )
         rows.append((titles.get(framework, framework), version, installed, python, other))
-    headings = ("framework", "asked for", "version that ran", "Python", "what else it said about itself")
-    return Table(columns=tuple(Column(heading=heading) for heading in headings), rows=tuple(rows))
+    headings = (
+        say("framework"),
+        say("asked for"),
+        say("version that ran"),
+        say("Python"),
+        say("what else it said about itself"),
+    )
+    columns = tuple(Column(heading=heading) for heading in headings)
+    return Table(caption=say("software"), columns=columns, rows=tuple(rows))
 
 
 def _facts(run: StoredRun) -> Iterator[tuple[str, str]]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dlperf.report.numbers import factor, plural
+from dlperf.report.numbers import factor
+from dlperf.report.text import plural, say
 from dlperf.results.statistics import ratio_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dlperf.report.comparison import Arm, Comparison, Row
+    from dlperf.report.text import Inline, Text
     from dlperf.results.figures import CaseFigures
 
 
@@ -24,7 +26,7 @@ class Contest:
     clear: bool
 
 
-def findings(comparison: Comparison) -> tuple[str, ...]:
+def findings(comparison: Comparison) -> tuple[Text, ...]:
     """Who is fastest in how many of the rows with several figures, and in how many that cannot be told."""
     contests = [contest for row in comparison.rows if (contest := _contest(comparison, row))]
     return tuple(_sentences(comparison, contests))
@@ -50,14 +52,25 @@ def _told_apart(winner: CaseFigures, second: CaseFigures) -> bool:
     return interval is not None and interval.low > 1
 
 
-def _sentences(comparison: Comparison, contests: list[Contest]) -> Iterator[str]:
+def _sentences(comparison: Comparison, contests: list[Contest]) -> Iterator[Text]:
     rows = plural(len(contests), "row")
     clear = [contest for contest in contests if contest.clear]
     winners = [contest.first for contest in clear]
     for arm in sorted(set(winners), key=lambda arm: (-winners.count(arm), arm)):
         margins = sorted(contest.margin for contest in clear if contest.first == arm)
-        ahead = " to ".join(dict.fromkeys(map(factor, (margins[0], margins[-1]))))
-        won = winners.count(arm)
-        yield f"{comparison.label(arm)} is the fastest in {won} of {rows}, {ahead} times the next"
+        ahead: Inline = factor(margins[0])
+        if factor(margins[-1]) != ahead:
+            ahead = say("{low} to {high}", low=ahead, high=factor(margins[-1]))
+        yield say(
+            "{framework} is the fastest in {won} of {rows}, {ahead} times the next",
+            framework=comparison.label(arm),
+            won=winners.count(arm),
+            rows=rows,
+            ahead=ahead,
+        )
     if len(clear) < len(contests):
-        yield f"In {len(contests) - len(clear)} of {rows} the runs do not tell the fastest two apart"
+        yield say(
+            "In {count} of {rows} the runs do not tell the fastest two apart",
+            count=len(contests) - len(clear),
+            rows=rows,
+        )

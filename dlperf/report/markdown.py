@@ -1,18 +1,21 @@
 """Text for GitHub's Markdown. Nothing that comes from a YAML file, a log or a machine can mark anything up.
 
-`Markdown` is text that is markup already; every other string is escaped on its way into a template.
+`Markdown` is markup already; every other string is escaped on its way into a template.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from dlperf.report.text import Writer
 from dlperf.results.logfiles import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from dlperf.report.text import Column, Table
 
 
 class Markdown(str):
@@ -41,36 +44,38 @@ def _escape_line_start(match: re.Match[str]) -> str:
     return f"&#{ord(mark[0])};{mark[1:]}"
 
 
-def fill(text: str, **values: object) -> Markdown:
-    """Our own markup with values in its {places}, each escaped."""
-    return Markdown(text.format(**{name: escape(str(value)) for name, value in values.items()}))
-
-
 def code(text: str) -> Markdown:
     """The text in a fixed-width face: for words of logs, in which GitHub would take :100: for an emoji."""
     return Markdown(f"<code>{escape(text)}</code>") if text else Markdown()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """A heading, and whether the column holds numbers."""
-
-    heading: str
-    numbers: bool = False
+def link(content: str, target: str) -> Markdown:
+    """Content that is markup already, leading to a quoted target."""
+    return Markdown(f"[{content}]({target})")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """Columns and rows of cells; a cell that is no Markdown is escaped."""
-
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[str, ...], ...]
+def anchor(content: str, name: str) -> Markdown:
+    """Content that is markup already, behind an anchor; GitHub keeps it."""
+    return Markdown(f'<a id="{name}"></a>{content}')
 
 
-def table(content: Table) -> Markdown:
-    """A table of GitHub's kind, its columns padded so that the source can be read too."""
-    heading = tuple(str(_cell(column.heading)) for column in content.columns)
-    body = [tuple(str(_cell(cell)) for cell in row) for row in content.rows]
+def markdown_writer(messages: Mapping[str, str] = MappingProxyType({})) -> Writer:
+    """Content as GitHub's Markdown, in the language of the messages."""
+    return Writer(escape=escape, code=code, link=link, anchor=anchor, markup=_markup, messages=messages)
+
+
+_COMPARISONS = str.maketrans({"<": "&lt;", ">": "&gt;"})
+
+
+def _markup(message: str) -> str:
+    """A message of ours is Markdown but for what would be HTML."""
+    return message.translate(_COMPARISONS)
+
+
+def table(content: Table, write: Writer) -> Markdown:
+    """A table of GitHub's kind without its caption, padded so that the source can be read too."""
+    heading = tuple(write(column.heading) for column in content.columns)
+    body = [tuple(map(write, row)) for row in content.rows]
     widths = [max(len(row[place]) for row in (heading, *body)) for place in range(len(heading))]
     lines = [
         _line(heading, widths, content.columns),
@@ -80,10 +85,6 @@ def table(content: Table) -> Markdown:
         *(_line(row, widths, content.columns) for row in body),
     ]
     return Markdown("\n".join(lines))
-
-
-def _cell(text: str) -> Markdown:
-    return text if isinstance(text, Markdown) else escape(text)
 
 
 def _rule(width: int, column: Column) -> str:

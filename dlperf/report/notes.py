@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlperf.report.markdown import Markdown, fill
-from dlperf.report.numbers import percent, plural
-from dlperf.report.tables import share_of_ceiling
+from dlperf.report.columns import share_of_ceiling
+from dlperf.report.numbers import percent
+from dlperf.report.text import Link, joined, plural, say
 from dlperf.results.statistics import FEWEST_RUNS_FOR_SPREAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dlperf.report.comparison import Comparison
+    from dlperf.report.text import Text
     from dlperf.results.environment import Node
     from dlperf.results.query import Loaded
 
@@ -22,26 +23,26 @@ FEWEST_RUNS_FOR_A_VERDICT = 4
 LARGEST_USUAL_CV = 0.074
 
 
-def report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> tuple[Markdown, ...]:
+def report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> tuple[Text, ...]:
     """Notes on the report as a whole."""
     return tuple(_report_notes(loaded, comparisons))
 
 
-def _report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> Iterator[Markdown]:
+def _report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> Iterator[Text]:
     if any(figure.case.simulated for figure in loaded.figures):
-        yield Markdown(
+        yield say(
             "**SIMULATED.** Every number here was made up by `transport: sim` to try the harness and its "
             "statistics. Nothing was measured, and nothing follows for any framework or machine."
         )
     if any(figure.case.device == "cpu" for figure in loaded.figures):
-        yield Markdown(
+        yield say(
             "Devices here are CPU cores. Such topologies prove that programs and harness are correct, never "
             "how a framework scales; nothing here predicts a GPU."
         )
     crowded = _most_crowded(loaded)
     if crowded is not None:
         devices, threads, cores = crowded
-        yield fill(
+        yield say(
             "Cores were shared: up to {devices} with {threads} each ran on {cores}. Such cases show that the "
             "programs work; their speed, speedup and efficiency mean nothing else.",
             devices=plural(devices, "device"),
@@ -50,7 +51,7 @@ def _report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> Iterator
         )
     busy = _busiest(loaded)
     if busy is not None:
-        yield fill(
+        yield say(
             "The machine was not quiet: before a run its load was up to {load} on {cores}. Other processes "
             "took a part of what was measured.",
             load=f"{busy.load:.1f}",
@@ -58,7 +59,7 @@ def _report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> Iterator
         )
     hardware = {comparison.hardware for comparison in comparisons}
     if len(hardware) > 1:
-        yield fill(
+        yield say(
             "The results come from {count} kinds of hardware. Each has tables of its own; no ratio is taken "
             "between them.",
             count=len(hardware),
@@ -66,10 +67,11 @@ def _report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> Iterator
     failed = sum(len(figure.failed) for figure in loaded.figures)
     missing = sum(figure.missing_runs for figure in loaded.figures)
     if failed or missing:
-        yield fill(
-            "{failed} failed, {missing} missing: see [Cells without a number](#cells-without-a-number).",
+        yield say(
+            "{failed} failed, {missing} missing: see {gaps}.",
             failed=plural(failed, "run"),
             missing=plural(missing, "planned run"),
+            gaps=Link(say("Cells without a number"), "#gaps"),
         )
 
 
@@ -94,7 +96,7 @@ def _busiest(loaded: Loaded) -> Node | None:
 
 def comparison_notes(
     comparison: Comparison, *, ceilings: Mapping[tuple[str, int], float]
-) -> tuple[Markdown, ...]:
+) -> tuple[Text, ...]:
     """Notes on one table."""
     return (
         *_place_notes(comparison),
@@ -104,15 +106,15 @@ def comparison_notes(
     )
 
 
-def _place_notes(comparison: Comparison) -> Iterator[Markdown]:
+def _place_notes(comparison: Comparison) -> Iterator[Text]:
     if comparison.apart:
-        yield fill(
+        yield say(
             "Not comparable with the other tables of this experiment and parallelism, and in no ratio with "
             "them. What is different here: {what}.",
-            what="; ".join(comparison.apart),
+            what=joined(comparison.apart, "; "),
         )
     if len(comparison.sweeps) > 1:
-        yield fill(
+        yield say(
             "The cases come from {count} sweeps that did not run interleaved ({names}): a ratio between "
             "frameworks may also hold what changed on the machine in between.",
             count=len(comparison.sweeps),
@@ -120,10 +122,10 @@ def _place_notes(comparison: Comparison) -> Iterator[Markdown]:
         )
 
 
-def _runs_notes(comparison: Comparison) -> Iterator[Markdown]:
+def _runs_notes(comparison: Comparison) -> Iterator[Text]:
     widest = max((figure.summary.cv or 0 for figure in comparison.figures if figure.summary), default=0)
     if widest > LARGEST_USUAL_CV:
-        yield fill(
+        yield say(
             "Runs of one case lie far apart: CV up to {widest}, where public runs have up to 7 %. Something "
             "else may have used the machine; `dlperf doctor` looks for it.",
             widest=percent(widest, decimals=0),
@@ -132,48 +134,55 @@ def _runs_notes(comparison: Comparison) -> Iterator[Markdown]:
     if fewest is None or fewest >= FEWEST_RUNS_FOR_A_VERDICT:
         return
     if fewest < FEWEST_RUNS_FOR_SPREAD:
-        yield Markdown(
+        yield say(
             "A case with one good run has no spread and no interval; a difference from it may be noise. "
             "`dlperf run SWEEP --repeats 5` adds runs."
         )
     else:
-        yield fill(
+        yield say(
             "With {fewest} good runs a case's interval is wide; `dlperf run SWEEP --repeats 5` adds runs.",
             fewest=fewest,
         )
 
 
-def _engine_notes(comparison: Comparison) -> Iterator[Markdown]:
+def _engine_notes(comparison: Comparison) -> Iterator[Text]:
     odd: dict[str, None] = {}
-    threads: dict[str, None] = {}
-    imported: dict[str, None] = {}
+    threads: dict[Text, None] = {}
+    imported: dict[Text, None] = {}
     for (_, arm), figure in sorted(comparison.cases.items()):
         label = comparison.label(arm)
         for result in (run.result for run in figure.runs):
             if result.figures is not None and result.reason:
                 odd[f"{label}, {figure.case.topology}: {result.reason}"] = None
-            had = result.engine.facts.get("threads")
-            if isinstance(had, int) and had != figure.threads_per_device:
-                threads[f"{label} ran with {had}"] = None
+            had, asked = result.engine.facts.get("threads"), figure.threads_per_device
+            if isinstance(had, int) and asked is not None and had != asked:
+                threads[say("{framework} ran with {had}", framework=label, had=had)] = None
             if result.imported is not None:
-                imported[f"{label} ({result.imported.dialect}, method {result.imported.method})"] = None
+                source = result.imported
+                way = say(
+                    "{framework} ({dialect}, method {method})",
+                    framework=label,
+                    dialect=source.dialect,
+                    method=source.method,
+                )
+                imported[way] = None
     if odd:
-        yield fill("Odd runs, counted all the same: {runs}.", runs="; ".join(odd))
+        yield say("Odd runs, counted all the same: {runs}.", runs="; ".join(odd))
     if threads:
-        yield fill(
+        yield say(
             "Every engine was to use {asked} a device, but {which}. Do not trust a ratio to it.",
             asked=plural(comparison.sample.threads_per_device, "thread"),
-            which="; ".join(threads),
+            which=joined(threads, "; "),
         )
     if imported:
-        yield fill("Imported from logs of other programs: {which}.", which="; ".join(imported))
+        yield say("Imported from logs of other programs: {which}.", which=joined(imported, "; "))
 
 
-def _ceiling_notes(comparison: Comparison, ceilings: Mapping[tuple[str, int], float]) -> Iterator[Markdown]:
+def _ceiling_notes(comparison: Comparison, ceilings: Mapping[tuple[str, int], float]) -> Iterator[Text]:
     shares = (share_of_ceiling(figure, ceilings) for figure in comparison.figures)
     above = sum(share is not None and share > 1 for share in shares)
     if above:
-        yield fill(
+        yield say(
             "More model FLOP/s than the best measured matrix product in {cases}: model FLOPs count the "
             "textbook convolution, and an algorithm such as Winograd needs fewer.",
             cases=plural(above, "case"),

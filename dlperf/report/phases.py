@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from dlperf.report.text import say
+
+if TYPE_CHECKING:
+    from dlperf.report.text import Inline
 
 # Of an engine that runs a step as one graph.
 GRAPH: Final = "graph"
 # As frameworks/common/phases.py names them.
 PHASES: Final = {
-    "data": "data",
-    "forward_backward": "forward and backward",
-    "communication": "communication",
-    "optimizer": "optimizer",
-    GRAPH: "one graph of all",
+    "data": say("data"),
+    "forward_backward": say("forward and backward"),
+    "communication": say("communication"),
+    "optimizer": say("optimizer"),
+    GRAPH: say("one graph of all"),
 }
 
 
-def phase_name(phase: str) -> str:
+def phase_name(phase: str) -> Inline:
     """The words for a phase; another adapter's own phase as it is called."""
     return PHASES.get(phase, phase)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
 from dlperf.model import Model
-from dlperf.report.markdown import Column, Markdown, Table
+from dlperf.report.flags import flags_table
 from dlperf.report.published_annex import (
     facts_table,
     limits_table,
@@ -26,13 +27,15 @@ from dlperf.report.published_tables import (
     grids,
     throughput_table,
 )
-from dlperf.report.referee import flags_table, referee
+from dlperf.report.referee import referee
+from dlperf.report.text import Column, Link, Table, joined, say
 from dlperf.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from dlperf.report.referee import Flag
+    from dlperf.report.text import Inline, Text
     from dlperf.results.figures import CaseFigures
     from dlperf.results.published import Published, PublishedCase
 
@@ -52,7 +55,7 @@ class PublishedTable:
 
     caption: str
     throughput: Table
-    dashes: Markdown | None
+    dashes: Text | None
     flags: Table | None
     grid: Grid
 
@@ -62,9 +65,9 @@ class PublishedSection:
     """The tables of one workload under one parallelism; `slug` as that of a report's section."""
 
     slug: str
-    title: str
+    title: Inline
     tables: tuple[PublishedTable, ...]
-    sources: tuple[Markdown, ...]
+    sources: tuple[Link, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,18 +76,16 @@ class PublishedReport:
 
     name: str
     title: str
-    source: Markdown
+    source: Link
     cells: int
     measured: int
     facts: Table
-    conclusions: tuple[str, ...]
+    conclusions: tuple[Text, ...]
     ratios: Table | None
     breaks: Table | None
     sections: tuple[PublishedSection, ...]
-    limits: Table
     differences: Table | None
-    repeats: Table
-    superseded: Table
+    annexes: tuple[tuple[Table, Text | None], ...]  # each with a sentence above it
     notes: tuple[str, ...]
 
 
@@ -110,18 +111,26 @@ def published_report(published: Published, *, titles: Mapping[str, str]) -> Publ
         ratios=ratios_table(made, labels),
         breaks=breaks_table(made, labels),
         sections=_sections(published, made, titles=titles),
-        limits=limits_table(data, labels=labels),
         differences=_differences(published.name, labels=labels),
-        repeats=repeats_table(data, labels=labels),
-        superseded=superseded_table(data, labels=labels),
+        annexes=(
+            (limits_table(data, labels=labels), None),
+            (
+                repeats_table(data, labels=labels),
+                say(
+                    "What the source prints of the runs behind its figures. Where a median here and a figure "
+                    "above differ, the source holds two measurements; its notes say which."
+                ),
+            ),
+            (superseded_table(data, labels=labels), say("What stood at these places earlier.")),
+        ),
         notes=data.notes,
     )
 
 
-def _source(published: Published) -> Markdown:
+def _source(published: Published) -> Link:
     data = published.data
     url = f"https://github.com/{data.repository}/tree/{data.commit}"
-    return Markdown(f"[{data.repository} at {data.commit[:7]}]({url})")
+    return Link(say("{repository} at {commit}", repository=data.repository, commit=data.commit[:7]), url)
 
 
 def _sections(
@@ -147,19 +156,32 @@ def _section(
     sources = dict.fromkeys(path for grid in group for case in grid.cases for path in case.sources)
     return PublishedSection(
         slug=re.sub(r"[^a-z0-9]+", "-", f"{published.name}-{first.experiment}-{first.parallelism}".lower()),
-        title=f"{first.experiment}, {PARALLELISMS[first.parallelism]}",
+        title=joined((first.experiment, PARALLELISMS[first.parallelism])),
         tables=tuple(
             PublishedTable(
                 caption=grid.caption,
                 throughput=throughput_table(grid),
                 dashes=dashes(grid, units=data.units),
-                flags=flags_table(_flags(grid.cases, flags), titles=titles),
+                flags=flags_table(_flags(grid.cases, flags), name=partial(_words, titles=titles)),
                 grid=grid,
             )
             for grid in sorted(group, key=_order)
         ),
         sources=tuple(source_link(data, path) for path in sources),
     )
+
+
+def _words(figure: CaseFigures, *, titles: Mapping[str, str]) -> Inline:
+    """Without the number of classes, which the source does not give for each framework's cases."""
+    case = figure.case
+    parts: list[Inline] = [
+        f"{titles.get(case.framework, case.framework)} {case.version}",
+        str(case.topology),
+        say("batch {batch}", batch=case.batch_size_per_device),
+    ]
+    if case.sample_ratio is not None:
+        parts.append(say("sample ratio {ratio}", ratio=f"{case.sample_ratio:g}"))
+    return joined(parts)
 
 
 def _order(grid: Grid) -> tuple[float, bool]:
@@ -202,6 +224,7 @@ def _differences(name: str, *, labels: Mapping[str, str]) -> Table | None:
     if not path.is_file():
         return None
     found = TypeAdapter(tuple[Difference, ...]).validate_json(path.read_bytes())
-    columns = (Column(heading="what differs"), *(Column(heading=label) for label in labels.values()))
+    columns = (Column(heading=say("what differs")), *(Column(heading=label) for label in labels.values()))
     rows = tuple((one.what, *(one.frameworks.get(name, DASH) for name in labels)) for one in found)
-    return Table(columns=columns, rows=rows)
+    caption = say("What is known to differ between them")
+    return Table(caption=caption, columns=columns, rows=rows)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from dlperf.report.markdown import Column, Markdown, Table, fill
 from dlperf.report.numbers import factor, percent, rate
 from dlperf.report.published_tables import DASH, count, numbers
+from dlperf.report.text import Column, Link, Table, joined, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from dlperf.report.text import Inline
     from dlperf.results.published import Published, PublishedData, Superseded
 
 _CHANGE = 2  # a change takes two values
@@ -19,10 +21,16 @@ _CHANGE = 2  # a change takes two values
 def limits_table(data: PublishedData, *, labels: Mapping[str, str]) -> Table:
     """The most classes that trained: a row a topology, and the ratio of the frameworks."""
     names = [name for name in labels if any(one.framework == name for one in data.max_num_classes)]
-    headings = ["node_num", "gpu_num_per_node", "batch_size_per_device", "precision", "parallelism"]
+    headings: list[Inline] = [
+        "node_num",
+        "gpu_num_per_node",
+        "batch_size_per_device",
+        "precision",
+        say("parallelism"),
+    ]
     headings += [f"{labels[name]} {what}" for name in names for what in ("sample_ratio", "num_classes")]
     headings += [f"{labels[names[0]]} / {labels[other]}" for other in names[1:]]
-    rows: dict[tuple[str, ...], dict[str, tuple[str, int]]] = {}
+    rows: dict[tuple[str, ...], dict[str, tuple[Inline, int]]] = {}
     for one in data.max_num_classes:
         ways = [word for word, so in (("model", one.model_parallel), ("partial_fc", one.partial_fc)) if so]
         key: tuple[str, ...] = (
@@ -36,15 +44,16 @@ def limits_table(data: PublishedData, *, labels: Mapping[str, str]) -> Table:
         rows.setdefault(key, {})[one.framework] = (sampled, one.num_classes)
     body = []
     for key, row in rows.items():
-        cells = [*key]
+        cells: list[Inline] = [*key]
         for name in names:
-            sampled, classes = row.get(name, (DASH, None))
-            cells += [sampled, count(classes)]
+            has = row.get(name)
+            cells += [has[0] if has else DASH, count(has[1] if has else None)]
         for other in names[1:]:
             both = names[0] in row and other in row
             cells.append(classes_ratio(row[names[0]][1], row[other][1]) if both else DASH)
         body.append(tuple(cells))
-    return Table(columns=numbers(headings), rows=tuple(body))
+    caption = say("The most classes that train")
+    return Table(caption=caption, columns=numbers(headings), rows=tuple(body))
 
 
 def classes_ratio(over: int, under: int) -> str:
@@ -55,12 +64,19 @@ def classes_ratio(over: int, under: int) -> str:
 def repeats_table(data: PublishedData, *, labels: Mapping[str, str]) -> Table:
     """The single runs that the source printed, and what it printed below them."""
     runs = sorted({number for one in data.repeats for number in one.repeats}, key=int)
-    headings = ["median", "mean", "printed median", "printed average", "printed speedup", "whole"]
+    headings = (
+        say("median"),
+        say("mean"),
+        say("printed median"),
+        say("printed average"),
+        say("printed speedup"),
+        say("whole"),
+    )
     columns = (
         *_place_columns(),
-        *numbers([f"run {number}" for number in runs]),
+        *numbers(say("run {number}", number=number) for number in runs),
         *numbers(headings),
-        Column(heading="source"),
+        Column(heading=say("source")),
     )
     rows = [
         (
@@ -74,32 +90,38 @@ def repeats_table(data: PublishedData, *, labels: Mapping[str, str]) -> Table:
             rate(one.printed_median) or DASH,
             rate(one.printed_average) or DASH,
             factor(one.printed_speedup) or DASH,
-            "yes" if one.complete else "no",
+            say("yes") if one.complete else say("no"),
             source_link(data, one.source_file),
         )
         for one in data.repeats
     ]
-    return Table(columns=columns, rows=tuple(rows))
+    return Table(caption=say("Single runs"), columns=columns, rows=tuple(rows))
 
 
 def superseded_table(data: PublishedData, *, labels: Mapping[str, str]) -> Table:
     """What stood in the source before, oldest first, and how far the last value lies from the first."""
     columns = (
         *_place_columns(),
-        Column(heading="samples/s, since when"),
-        Column(heading="last to first", numbers=True),
-        Column(heading="source"),
+        Column(heading=say("samples/s, since when")),
+        Column(heading=say("last to first"), numbers=True),
+        Column(heading=say("source")),
     )
     rows = []
     for one in data.superseded:
         moved = change(one)
-        values = ", ".join(
-            f"{rate(value.samples_per_sec) or DASH} ({value.since}, {value.commit})" for value in one.values
+        values = joined(
+            say(
+                "{rate} ({since}, {commit})",
+                rate=rate(value.samples_per_sec) or DASH,
+                since=value.since,
+                commit=value.commit,
+            )
+            for value in one.values
         )
         rows.append(
             (
                 labels[one.framework],
-                f"{one.network}_{one.dataset}" if one.network and one.dataset else "not said",
+                f"{one.network}_{one.dataset}" if one.network and one.dataset else say("not said"),
                 *_place_cells(one.parallelism, one.sample_ratio, one.nodes, one.gpus_per_node),
                 count(one.batch_size_per_device),
                 values,
@@ -107,7 +129,7 @@ def superseded_table(data: PublishedData, *, labels: Mapping[str, str]) -> Table
                 source_link(data, one.source_file),
             )
         )
-    return Table(columns=columns, rows=tuple(rows))
+    return Table(caption=say("Superseded figures"), columns=columns, rows=tuple(rows))
 
 
 def change(superseded: Superseded) -> float | None:
@@ -119,27 +141,28 @@ def change(superseded: Superseded) -> float | None:
 def facts_table(published: Published, *, labels: Mapping[str, str]) -> Table:
     """What the figures were measured on and with, as the source says."""
     data = published.data
-    rows = [
-        ("hardware", data.hardware),
+    rows: list[tuple[Inline, ...]] = [
+        (say("hardware"), data.hardware),
         *((labels[name], text) for name, text in data.software.items()),
-        ("method", data.method),
+        (say("method"), data.method),
     ]
-    return Table(columns=(Column(heading="what"), Column(heading="as published")), rows=tuple(rows))
+    columns = (Column(heading=say("what")), Column(heading=say("as published")))
+    caption = say("Hardware, software, method")
+    return Table(caption=caption, columns=columns, rows=tuple(rows))
 
 
-def source_link(data: PublishedData, path: str) -> Markdown:
+def source_link(data: PublishedData, path: str) -> Link:
     """A file of the source, at the commit that the data was read from."""
-    url = f"https://github.com/{data.repository}/blob/{data.commit}/{path}"
-    return fill("[{path}]({url})", path=path, url=url)
+    return Link(path, f"https://github.com/{data.repository}/blob/{data.commit}/{quote(path)}")
 
 
 def _place_columns() -> Sequence[Column]:
     return (
-        Column(heading="framework"),
-        Column(heading="workload"),
-        Column(heading="parallelism"),
-        Column(heading="topology"),
-        Column(heading="batch", numbers=True),
+        Column(heading=say("framework")),
+        Column(heading=say("workload")),
+        Column(heading=say("parallelism")),
+        Column(heading=say("topology")),
+        Column(heading=say("batch"), numbers=True),
     )
 
 

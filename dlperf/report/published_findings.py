@@ -6,22 +6,24 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from dlperf.report.markdown import Column, Table
-from dlperf.report.numbers import factor, percent, plural, rate
+from dlperf.report.numbers import factor, percent, rate
 from dlperf.report.published_annex import change, classes_ratio
 from dlperf.report.published_tables import (
     DASH,
     PARALLELISMS,
     Grid,
     ratio,
+    sampled_parallelism,
     topology_key,
     topology_name,
 )
 from dlperf.report.referee import MARGIN
+from dlperf.report.text import Column, Table, joined, plural, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from dlperf.report.text import Inline, Text
     from dlperf.results.published import PublishedCase, PublishedData
 
 # Scaling breaks where more devices bring less than this share of what they would bring if each did its part.
@@ -39,7 +41,7 @@ class Break:
     gain: float  # share of the added devices' throughput that arrived
 
 
-def conclusions(data: PublishedData, grids: Sequence[Grid], *, labels: Mapping[str, str]) -> tuple[str, ...]:
+def conclusions(data: PublishedData, grids: Sequence[Grid], *, labels: Mapping[str, str]) -> tuple[Text, ...]:
     """Sentences, each from the figures alone."""
     return (
         *_ratios(grids, labels),
@@ -57,7 +59,7 @@ def _pairs(grids: Sequence[Grid], first: str, other: str) -> Iterator[tuple[floa
                 yield times, grid, row[first]
 
 
-def _ratios(grids: Sequence[Grid], labels: Mapping[str, str]) -> Iterator[str]:
+def _ratios(grids: Sequence[Grid], labels: Mapping[str, str]) -> Iterator[Text]:
     first, *others = labels
     for other in others:
         pairs = sorted(_pairs(grids, first, other), key=lambda pair: pair[0])
@@ -65,20 +67,32 @@ def _ratios(grids: Sequence[Grid], labels: Mapping[str, str]) -> Iterator[str]:
             continue
         ahead = sum(times > 1 for times, _, _ in pairs)
         low, high = pairs[0], pairs[-1]
-        yield (
-            f"{labels[first]} / {labels[other]} in samples/s: {factor(low[0])} ({_place(low)}) to "
-            f"{factor(high[0])} ({_place(high)}); {labels[first]} is the faster in {ahead} of "
-            f"{plural(len(pairs), 'pair')} of figures"
+        yield say(
+            "{first} / {other} in samples/s: {low} ({low_place}) to {high} ({high_place}); {first} is the "
+            "faster in {ahead} of {pairs} of figures",
+            first=labels[first],
+            other=labels[other],
+            low=factor(low[0]),
+            low_place=_place(low),
+            high=factor(high[0]),
+            high_place=_place(high),
+            ahead=ahead,
+            pairs=plural(len(pairs), "pair"),
         )
-        for single, words in ((True, "one device"), (False, "several devices")):
+        for single, words in ((True, say("one device")), (False, say("several devices"))):
             some = [pair[0] for pair in pairs if (topology_key(pair[2])[0] == 1) == single]
             if some:
-                yield f"On {words} the ratio is {factor(some[0])} to {factor(some[-1])}"
+                yield say(
+                    "On {devices} the ratio is {low} to {high}",
+                    devices=words,
+                    low=factor(some[0]),
+                    high=factor(some[-1]),
+                )
 
 
-def _place(pair: tuple[float, Grid, PublishedCase]) -> str:
+def _place(pair: tuple[float, Grid, PublishedCase]) -> Inline:
     _, grid, case = pair
-    return f"{grid.experiment}, {PARALLELISMS[grid.parallelism]}, {grid.variant}, {topology_name(case)}"
+    return joined((grid.experiment, PARALLELISMS[grid.parallelism], grid.variant, topology_name(case)))
 
 
 def series(grid: Grid, framework: str) -> list[PublishedCase]:
@@ -104,7 +118,7 @@ def _break(grid: Grid, cases: Sequence[PublishedCase], *, label: str) -> Break |
     return None
 
 
-def _scaling(grids: Sequence[Grid], labels: Mapping[str, str]) -> Iterator[str]:
+def _scaling(grids: Sequence[Grid], labels: Mapping[str, str]) -> Iterator[Text]:
     broken = breaks(grids, labels)
     for name, label in labels.items():
         known = [cases for grid in grids if len(cases := series(grid, name)) > 1]
@@ -116,18 +130,30 @@ def _scaling(grids: Sequence[Grid], labels: Mapping[str, str]) -> Iterator[str]:
             for case, cases in zip(most, known, strict=True)
         )
         count = sum(one.label == label for one in broken)
-        yield (
-            f"{label} reaches {percent(shares[0], decimals=0)} to {percent(shares[-1], decimals=0)} of the "
-            f"ideal speedup on its most devices; its scaling breaks in {count} of {len(known)} series"
+        yield say(
+            "{framework} reaches {low} to {high} of the ideal speedup on its most devices; its scaling "
+            "breaks in {count} of {known} series",
+            framework=label,
+            low=percent(shares[0], decimals=0),
+            high=percent(shares[-1], decimals=0),
+            count=count,
+            known=len(known),
         )
 
 
 def breaks_table(grids: Sequence[Grid], labels: Mapping[str, str]) -> Table | None:
     """Every series that stops scaling, and where; None where all scale."""
-    headings = ("framework", "workload", "parallelism", "series", "from, samples/s", "to, samples/s")
+    headings = (
+        say("framework"),
+        say("workload"),
+        say("parallelism"),
+        say("series"),
+        say("from, samples/s"),
+        say("to, samples/s"),
+    )
     columns = (
         *(Column(heading=heading) for heading in headings),
-        Column(heading="share of the added devices", numbers=True),
+        Column(heading=say("share of the added devices"), numbers=True),
     )
     rows = tuple(
         (
@@ -141,63 +167,84 @@ def breaks_table(grids: Sequence[Grid], labels: Mapping[str, str]) -> Table | No
         )
         for one in breaks(grids, labels)
     )
-    return Table(columns=columns, rows=rows) if rows else None
+    caption = say(
+        "Where scaling breaks: the first step to more devices of which less than half arrives, that is of "
+        "the samples/s that the added devices would bring if each did as much as those before"
+    )
+    return Table(caption=caption, columns=columns, rows=rows) if rows else None
 
 
 def ratios_table(grids: Sequence[Grid], labels: Mapping[str, str]) -> Table | None:
     """The range of the ratio under each workload and parallelism; None with one framework."""
     first, *others = labels
-    rows: dict[tuple[str, str, str], list[float]] = {}
+    rows: dict[tuple[Inline, ...], list[float]] = {}
     for other in others:
         for times, grid, _ in _pairs(grids, first, other):
-            sampled = f" {grid.sample_ratio:g}" if grid.sample_ratio is not None else ""
             place = (
                 grid.experiment,
-                PARALLELISMS[grid.parallelism] + sampled,
+                sampled_parallelism(grid.parallelism, grid.sample_ratio),
                 f"{labels[first]} / {labels[other]}",
             )
             rows.setdefault(place, []).append(times)
     columns = (
-        Column(heading="workload"),
-        Column(heading="parallelism"),
-        Column(heading="ratio of"),
-        Column(heading="smallest", numbers=True),
-        Column(heading="largest", numbers=True),
-        Column(heading="pairs", numbers=True),
+        Column(heading=say("workload")),
+        Column(heading=say("parallelism")),
+        Column(heading=say("ratio of")),
+        Column(heading=say("smallest"), numbers=True),
+        Column(heading=say("largest"), numbers=True),
+        Column(heading=say("pairs"), numbers=True),
     )
     body = tuple(
         (*place, factor(min(found)) or DASH, factor(max(found)) or DASH, str(len(found)))
         for place, found in rows.items()
     )
-    return Table(columns=columns, rows=body) if body else None
+    caption = say(
+        "Ratios of samples/s, over all topologies and batch sizes that both have (the largest batches are "
+        "each framework's own)"
+    )
+    return Table(caption=caption, columns=columns, rows=body) if body else None
 
 
-def _limits(data: PublishedData, labels: Mapping[str, str]) -> Iterator[str]:
+def _limits(data: PublishedData, labels: Mapping[str, str]) -> Iterator[Text]:
     first, *others = labels
     most: dict[str, dict[str, int]] = {}
     for one in data.max_num_classes:
         most.setdefault(f"{one.nodes}n{one.gpus_per_node}g", {})[one.framework] = one.num_classes
     for other in others:
         times = [
-            f"{classes_ratio(row[first], row[other])} on {topology}"
+            say("{ratio} on {topology}", ratio=classes_ratio(row[first], row[other]), topology=topology)
             for topology, row in most.items()
             if first in row and other in row
         ]
         if times:
-            yield f"{labels[first]} / {labels[other]} in the most classes that train: {', '.join(times)}"
+            yield say(
+                "{first} / {other} in the most classes that train: {ratios}",
+                first=labels[first],
+                other=labels[other],
+                ratios=joined(times),
+            )
 
 
-def _sessions(data: PublishedData, labels: Mapping[str, str]) -> Iterator[str]:
+def _sessions(data: PublishedData, labels: Mapping[str, str]) -> Iterator[Text]:
     """The same case has the same figure in two sessions; where that does not hold."""
     changes = [(moved, one) for one in data.superseded if (moved := change(one)) is not None]
     if not changes:
         return
     most, where = max(changes, key=lambda entry: abs(entry[0]))
     far = sum(abs(moved) > MARGIN for moved, _ in changes)
-    batch = f", batch {where.batch_size_per_device}" if where.batch_size_per_device else ""
-    sampled = f" {where.sample_ratio:g}" if where.sample_ratio is not None else ""
-    yield (
-        f"Of {plural(len(changes), 'figure')} that a later one superseded {far} moved by more than "
-        f"{MARGIN:.0%}, the most by {percent(most, decimals=1)} ({labels[where.framework]}, "
-        f"{PARALLELISMS[where.parallelism]}{sampled}, {topology_name(where)}{batch})"
+    place: list[Inline] = [
+        labels[where.framework],
+        sampled_parallelism(where.parallelism, where.sample_ratio),
+        topology_name(where),
+    ]
+    if where.batch_size_per_device:
+        place.append(say("batch {batch}", batch=where.batch_size_per_device))
+    yield say(
+        "Of {figures} that a later one superseded {far} moved by more than {margin}, the most by {most} "
+        "({place})",
+        figures=plural(len(changes), "figure"),
+        far=far,
+        margin=f"{MARGIN:.0%}",
+        most=percent(most, decimals=1),
+        place=joined(place),
     )

@@ -6,17 +6,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from dlperf.report.markdown import Column, Markdown, Table, fill
 from dlperf.report.numbers import factor, rate
+from dlperf.report.text import Column, Table, joined, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dlperf.plan.case import Parallelism
+    from dlperf.report.text import Inline, Text
     from dlperf.results.published import PublishedCase, PublishedData, Superseded
 
-DASH = Markdown("-")  # in a cell it begins no list
-PARALLELISMS = {"data": "data parallel", "model": "model parallel", "partial_fc": "Partial FC"}
+DASH = say("-")  # ours, so that it stands as it is and is not escaped as if it began a list
+PARALLELISMS = {
+    "data": say("data parallel"),
+    "model": say("model parallel"),
+    "partial_fc": say("Partial FC"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +55,13 @@ class Grid:
         return frozenset(case.batch_size_per_device for case in self.cases)
 
     @property
-    def variant(self) -> str:
+    def variant(self) -> Inline:
         """What tells its series from those of the other tables of a section, in words."""
-        ratio = f", ratio {self.sample_ratio:g}" if self.sample_ratio is not None else ""
-        return ("max batch" if self.largest_batch else f"batch {min(filter(None, self.batches))}") + ratio
+        smallest = min(filter(None, self.batches))
+        batch = say("max batch") if self.largest_batch else say("batch {batch}", batch=smallest)
+        if self.sample_ratio is None:
+            return batch
+        return say("{batch}, ratio {ratio}", batch=batch, ratio=f"{self.sample_ratio:g}")
 
     @property
     def caption(self) -> str:
@@ -61,6 +69,12 @@ class Grid:
         size = "max" if self.largest_batch else str(min(filter(None, self.batches)))
         ratio = f", sample_ratio = {self.sample_ratio:g}" if self.sample_ratio is not None else ""
         return f"batch_size_per_device = {size}{ratio}"
+
+
+def sampled_parallelism(parallelism: str, sample_ratio: float | None) -> Inline:
+    """Such as `Partial FC 0.1`."""
+    words = PARALLELISMS[parallelism]
+    return words if sample_ratio is None else joined((words, f"{sample_ratio:g}"), " ")
 
 
 def topology_key(case: PublishedCase) -> tuple[int, int, int]:
@@ -96,15 +110,22 @@ def throughput_table(grid: Grid) -> Table:
     """The table as it was published, and the ratio of the first framework to each of the others."""
     names, alike = grid.frameworks, len(grid.batches) == 1
     first = names[0]
-    headings = ["node_num", "gpu_num_per_node", *(["batch_size_per_device"] if alike else [])]
+    headings: list[Inline] = ["node_num", "gpu_num_per_node", *(["batch_size_per_device"] if alike else [])]
     for name in names:
         label = grid.labels[name]
         headings += [] if alike else [f"{label} batch_size_per_device"]
-        headings += [f"{label} samples/s", f"{label} speedup"]
+        headings += [
+            say("{framework} {column}", framework=label, column=column)
+            for column in (say("samples/s"), say("speedup"))
+        ]
     headings += [f"{grid.labels[first]} / {grid.labels[other]}" for other in names[1:]]
     rows = []
     for (nodes, gpus), row in grid.cells.items():
-        cells = [str(nodes), str(gpus), *([str(min(filter(None, grid.batches)))] if alike else [])]
+        cells: list[Inline] = [
+            str(nodes),
+            str(gpus),
+            *([str(min(filter(None, grid.batches)))] if alike else []),
+        ]
         for name in names:
             case = row.get(name)
             cells += [] if alike else [count(case.batch_size_per_device if case else None)]
@@ -112,7 +133,7 @@ def throughput_table(grid: Grid) -> Table:
             cells += [factor(case.speedup) or DASH if case else DASH]
         cells += [factor(ratio(row.get(first), row.get(other))) or DASH for other in names[1:]]
         rows.append(tuple(cells))
-    return Table(columns=numbers(headings), rows=tuple(rows))
+    return Table(caption=grid.caption, columns=numbers(headings), rows=tuple(rows))
 
 
 def ratio(over: PublishedCase | None, under: PublishedCase | None) -> float | None:
@@ -122,7 +143,7 @@ def ratio(over: PublishedCase | None, under: PublishedCase | None) -> float | No
     return over.samples_per_sec / under.samples_per_sec
 
 
-def dashes(grid: Grid, *, units: Mapping[str, str]) -> Markdown | None:
+def dashes(grid: Grid, *, units: Mapping[str, str]) -> Text | None:
     """Why a dash stands in the table, in the words of the source; None where none does."""
     missing = {
         field: [case for case in grid.cases if getattr(case, field) is None]
@@ -136,14 +157,14 @@ def dashes(grid: Grid, *, units: Mapping[str, str]) -> Markdown | None:
         for field, cases in missing.items()
         if cases
     ]
-    return fill("`-` {who}: {reasons}.", who=who, reasons="; ".join(reasons))
+    return say("`-` {who}: {reasons}.", who=who, reasons=joined(reasons, "; "))
 
 
-def count(value: int | None) -> str:
+def count(value: int | None) -> Inline:
     """A whole number, or a dash."""
     return DASH if value is None else str(value)
 
 
-def numbers(headings: Iterable[str]) -> tuple[Column, ...]:
+def numbers(headings: Iterable[Inline]) -> tuple[Column, ...]:
     """Columns of numbers."""
     return tuple(Column(heading=heading, numbers=True) for heading in headings)

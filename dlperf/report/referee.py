@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
 
-from dlperf.report.markdown import Column, Table
+from dlperf.report.columns import ceilings
 from dlperf.report.numbers import factor, giga, mebibytes, rate
-from dlperf.report.tables import ceilings
+from dlperf.report.text import Text, say
 from dlperf.results.statistics import ratio_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from dlperf.report.text import Inline
     from dlperf.results.figures import CaseFigures
     from dlperf.results.statistics import Summary
 
@@ -34,10 +35,10 @@ STEP_MARGIN = 0.10
 class Flag:
     """A figure that breaks a law: what the law expects of it, and what it is."""
 
-    law: str
+    law: Text
     subject: CaseFigures
-    expected: str
-    actual: str
+    expected: Inline
+    actual: Inline
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +60,14 @@ class Measured:
         return self.figure.case.topology.world_size
 
 
-Breach = tuple[Measured, str, str]  # subject, expected, actual
+Breach = tuple[Measured, "Inline", "Inline"]  # subject, expected, actual
 
 
 @dataclass(frozen=True, slots=True)
 class Law:
     """What must hold, and who finds the figures for which it does not."""
 
-    name: str
+    name: Text
     breaches: Callable[[Sequence[Measured]], Iterable[Breach]]
 
 
@@ -82,32 +83,6 @@ def referee(figures: Iterable[CaseFigures]) -> tuple[Flag, ...]:
         for law in LAWS
         for subject, expected, actual in law.breaches(measured)
     )
-
-
-def flags_table(flags: Iterable[Flag], *, titles: Mapping[str, str]) -> Table | None:
-    """The flags of a table, for under it; None where there is none."""
-    rows = tuple((flag.law, _words(flag.subject, titles), flag.expected, flag.actual) for flag in flags)
-    columns = (
-        Column(heading="law"),
-        Column(heading="case"),
-        Column(heading="expected"),
-        Column(heading="actual", numbers=True),
-    )
-    return Table(columns=columns, rows=rows) if rows else None
-
-
-def _words(figure: CaseFigures, titles: Mapping[str, str]) -> str:
-    case = figure.case
-    parts = [
-        f"{titles.get(case.framework, case.framework)} {case.version}",
-        str(case.topology),
-        f"batch {case.batch_size_per_device}",
-        f"{case.num_classes} classes",
-        case.precision,
-    ]
-    if case.sample_ratio is not None:
-        parts.append(f"sample ratio {case.sample_ratio:g}")
-    return ", ".join(parts)
 
 
 def _groups(measured: Iterable[Measured], *names: str) -> Iterator[list[Measured]]:
@@ -133,8 +108,8 @@ def _interval(one: Measured, other: Measured) -> tuple[float, float] | None:
     return (interval.low, interval.high) if interval else None
 
 
-def _at_least(other: Measured, what: object, times: float = 1.0) -> str:
-    return f">= {rate(times * other.summary.median)} ({what})"
+def _at_least(other: Measured, what: Inline, times: float = 1.0) -> Text:
+    return say(">= {rate} ({what})", rate=rate(times * other.summary.median), what=what)
 
 
 def _more_devices(measured: Sequence[Measured]) -> Iterator[Breach]:
@@ -142,7 +117,7 @@ def _more_devices(measured: Sequence[Measured]) -> Iterator[Breach]:
         ordered = sorted(group, key=lambda one: one.devices)
         for fewer, more in pairwise(ordered):
             if more.devices > fewer.devices and _is_below(more, fewer):
-                yield more, _at_least(fewer, fewer.figure.case.topology), rate(more.summary.median)
+                yield more, _at_least(fewer, str(fewer.figure.case.topology)), rate(more.summary.median)
 
 
 def _speedups(measured: Sequence[Measured]) -> Iterator[tuple[Measured, Measured, float]]:
@@ -158,13 +133,13 @@ def _speedup_ceiling(measured: Sequence[Measured]) -> Iterator[Breach]:
     for one, single, speedup in _speedups(measured):
         interval = _interval(one, single)
         if (interval[0] if interval else speedup) > one.devices:
-            yield one, f"speedup <= {one.devices}", factor(speedup)
+            yield one, say("speedup <= {limit}", limit=one.devices), factor(speedup)
 
 
 def _speedup_floor(measured: Sequence[Measured]) -> Iterator[Breach]:
     for one, single, speedup in _speedups(measured):
         if _is_below(one, single, LOST_HALF * one.devices):
-            yield one, f"speedup >= {LOST_HALF * one.devices:g}", factor(speedup)
+            yield one, say("speedup >= {limit}", limit=f"{LOST_HALF * one.devices:g}"), factor(speedup)
 
 
 def _larger_batch(measured: Sequence[Measured]) -> Iterator[Breach]:
@@ -172,7 +147,8 @@ def _larger_batch(measured: Sequence[Measured]) -> Iterator[Breach]:
         ordered = sorted(group, key=lambda one: one.figure.case.batch_size_per_device)
         for smaller, larger in pairwise(ordered):
             if _is_below(larger, smaller, 1 - MARGIN):
-                what = f"{1 - MARGIN:g} x batch {smaller.figure.case.batch_size_per_device}"
+                batch = smaller.figure.case.batch_size_per_device
+                what = say("{times} x batch {batch}", times=f"{1 - MARGIN:g}", batch=batch)
                 yield larger, _at_least(smaller, what, 1 - MARGIN), rate(larger.summary.median)
 
 
@@ -182,7 +158,7 @@ def _fewer_classes_sampled(measured: Sequence[Measured]) -> Iterator[Breach]:
         ordered = sorted(group, key=lambda one: one.figure.case.sample_ratio or 0.0)
         for less, more in pairwise(ordered):
             if _is_below(less, more):
-                what = f"sample ratio {more.figure.case.sample_ratio:g}"
+                what = say("sample ratio {ratio}", ratio=f"{more.figure.case.sample_ratio:g}")
                 yield less, _at_least(more, what), rate(less.summary.median)
 
 
@@ -193,7 +169,8 @@ def _step_time(measured: Sequence[Measured]) -> Iterator[Breach]:
             continue
         samples = one.summary.median * seconds
         if abs(samples / batch - 1) > STEP_MARGIN:
-            yield one, f"global batch {batch} within {STEP_MARGIN:.0%}", rate(samples)
+            within = say("global batch {batch} within {margin}", batch=batch, margin=f"{STEP_MARGIN:.0%}")
+            yield one, within, rate(samples)
 
 
 def _memory(measured: Sequence[Measured]) -> Iterator[Breach]:
@@ -212,8 +189,9 @@ def _ceiling(measured: Sequence[Measured]) -> Iterator[Breach]:
         case, flops = one.figure.case, one.figure.model_flops_per_second
         peak = best.get((one.figure.hardware, case.threads_per_device))
         if flops is not None and peak is not None and flops > peak * one.devices:
-            expected = (
-                f"<= {giga(peak * one.devices)} GFLOP/s, unless convolutions need fewer FLOPs (Winograd)"
+            expected = say(
+                "<= {peak} GFLOP/s, unless convolutions need fewer FLOPs (Winograd)",
+                peak=giga(peak * one.devices),
             )
             yield one, expected, giga(flops)
 
@@ -222,18 +200,25 @@ def _sessions(measured: Sequence[Measured]) -> Iterator[Breach]:
     for group in _groups(measured, "sweep"):
         for first, second in combinations(group, 2):
             if abs(second.summary.median / first.summary.median - 1) > MARGIN:
-                what = f"{rate(first.summary.median)} within {MARGIN:.0%} ({first.figure.sweep.name})"
+                what = say(
+                    "{rate} within {margin} ({sweep})",
+                    rate=rate(first.summary.median),
+                    margin=f"{MARGIN:.0%}",
+                    sweep=first.figure.sweep.name,
+                )
                 yield second, what, rate(second.summary.median)
 
 
 LAWS = (
-    Law("more devices are not slower", _more_devices),
-    Law("no more speedup than devices", _speedup_ceiling),
-    Law("no more than half of the devices are lost", _speedup_floor),
-    Law(f"a larger batch is not more than {MARGIN:.0%} slower a sample", _larger_batch),
-    Law("sampling fewer classes is not slower", _fewer_classes_sampled),
-    Law("samples/s x median step = global batch", _step_time),
-    Law("memory of a rank fits into its node", _memory),
-    Law("model FLOP/s stay below the measured rate", _ceiling),
-    Law("the same case has the same figure in two sweeps", _sessions),
+    Law(say("more devices are not slower"), _more_devices),
+    Law(say("no more speedup than devices"), _speedup_ceiling),
+    Law(say("no more than half of the devices are lost"), _speedup_floor),
+    Law(
+        say("a larger batch is not more than {margin} slower a sample", margin=f"{MARGIN:.0%}"), _larger_batch
+    ),
+    Law(say("sampling fewer classes is not slower"), _fewer_classes_sampled),
+    Law(say("samples/s x median step = global batch"), _step_time),
+    Law(say("memory of a rank fits into its node"), _memory),
+    Law(say("model FLOP/s stay below the measured rate"), _ceiling),
+    Law(say("the same case has the same figure in two sweeps"), _sessions),
 )

@@ -1,26 +1,37 @@
-"""A document and its charts through a template."""
+"""A document and its charts through a template, in a form and a language."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import jinja2
+from markupsafe import Markup
 
 from dlperf.errors import UserError
-from dlperf.report.markdown import Markdown, code, escape, table
-from dlperf.report.numbers import plural
+from dlperf.report import html as html_form
+from dlperf.report import markdown as markdown_form
+from dlperf.report.language import ENGLISH, LANGUAGES, messages
+from dlperf.report.markdown import Markdown
+from dlperf.report.text import Anchor, Code, Joined, Link, Text, plural, say
 from dlperf.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from dlperf.report.charts import Chart
     from dlperf.report.document import Document
+    from dlperf.report.language import Language
+    from dlperf.report.text import Writer
 
-TEMPLATE = "report.md.j2"
+TEMPLATES: Final = {"md": "report.md.j2", "html": "report.html.j2"}
+_CONTENT = (str, Text, Code, Link, Anchor, Joined)
+_SOURCE_MAP = re.compile(r"^//# sourceMappingURL=.*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +44,11 @@ class ChartLink:
 
 
 def markdown(
-    document: Document, *, charts: Mapping[str, Sequence[ChartLink]], template: Path | None = None
+    document: Document,
+    *,
+    charts: Mapping[str, Sequence[ChartLink]],
+    template: Path | None = None,
+    language: Language = ENGLISH,
 ) -> str:
     """The report as GitHub's Markdown.
 
@@ -41,42 +56,98 @@ def markdown(
         document: what it says.
         charts: by the slug of a section.
         template: a jinja2 file in place of the shipped one; it is trusted, the results are not.
+        language: of the sentences that are ours.
 
     Raises:
         UserError: the template cannot be read or does not work.
     """
-    shipped = shipped_folder("templates")
-    folder, name = (template.parent, template.name) if template else (shipped, TEMPLATE)
+    write = markdown_form.markdown_writer(messages(language))
+    # Autoescape is for HTML. Here every value goes through the writer, which escapes for Markdown.
+    environment = _environment(template, autoescape=False)
+    environment.finalize = lambda value: value if isinstance(value, Markdown) else write(_content(value))
+    environment.filters.update(
+        {
+            "table": lambda content: markdown_form.table(content, write),
+            "anchor": lambda name: markdown_form.anchor("", name),
+            "link": lambda path: Markdown(quote(path, safe="/")),
+        }
+    )
+    text = _rendered(environment, template, TEMPLATES["md"], document=document, charts=charts)
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"
+
+
+def html(
+    document: Document,
+    *,
+    charts: Mapping[str, Sequence[Chart]],
+    template: Path | None = None,
+    language: Language = ENGLISH,
+) -> str:
+    """The report as one HTML file that asks the network for nothing; arguments and errors as `markdown`."""
+    write = html_form.html_writer(messages(language))
+    environment = _environment(template, autoescape=True)
+    environment.finalize = lambda value: value if isinstance(value, Markup) else _markup(write, value)
+    environment.filters.update({"table": lambda content: html_form.table(content, write), "svg": _svg})
+    environment.filters["plot"] = asdict
+    environment.globals.update({"asset": _asset, "hash": _hash, "language": LANGUAGES[language]})
+    text = _rendered(environment, template, TEMPLATES["html"], document=document, charts=charts)
+    return text.rstrip("\n") + "\n"
+
+
+def _environment(template: Path | None, *, autoescape: bool) -> jinja2.Environment:
+    """Templates are looked for beside the given one first, so that it can include the shipped ones."""
+    folders = [template.parent] if template else []
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([*folders, shipped_folder("templates")]),
+        undefined=jinja2.StrictUndefined,
+        autoescape=autoescape,  # noqa: S701  Markdown is escaped by the writer
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update({"code": Code, "plural": plural})
+    environment.globals["say"] = say
+    return environment
+
+
+def _rendered(environment: jinja2.Environment, template: Path | None, shipped: str, **values: Any) -> str:
+    name = template.name if template else shipped
+    folder = template.parent if template else shipped_folder("templates")
     try:
-        text = _environment(folder, shipped).get_template(name).render(document=document, charts=charts)
+        return environment.get_template(name).render(**values)
     except jinja2.TemplateNotFound as error:
         raise UserError(f"{folder / (error.name or name)}: no such template") from error
     except jinja2.TemplateSyntaxError as error:
         raise UserError(f"{error.filename or name}:{error.lineno}: {error.message}") from error
     except jinja2.TemplateError as error:
         raise UserError(f"{folder / name}: {error}") from error
-    return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"
 
 
-def _environment(*folders: Path) -> jinja2.Environment:
-    """Templates are looked for in the folders in turn, so that one's own can include the shipped ones."""
-    # Autoescape is for HTML. Here every value goes through _finalize, which escapes for Markdown.
-    environment = jinja2.Environment(  # noqa: S701
-        loader=jinja2.FileSystemLoader(folders),
-        undefined=jinja2.StrictUndefined,
-        finalize=_finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update({"table": table, "code": code, "plural": plural, "link": _link})
-    return environment
+def _content(value: Any) -> str | Text | Code | Link | Anchor | Joined:
+    return value if isinstance(value, _CONTENT) else str(value)
 
 
-def _finalize(value: Any) -> Markdown:
-    return value if isinstance(value, Markdown) else escape(str(value))
+def _markup(write: Writer, value: Any) -> Markup:
+    return Markup(write(_content(value)))  # noqa: S704  the writer escapes
 
 
-def _link(target: str) -> Markdown:
-    """A path for the parentheses of a link: nothing in it ends them."""
-    return Markdown(quote(target, safe="/"))
+def _asset(name: str) -> Markup:
+    """A shipped file for within a <style> or a <script>."""
+    text = (shipped_folder("templates") / name).read_text(encoding="utf-8")
+    return Markup(_SOURCE_MAP.sub("", text))  # noqa: S704  our own files
+
+
+def _hash(name: str) -> str:
+    """What a content security policy calls the asset by: no other script runs."""
+    digest = hashlib.sha256(_asset(name).encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def _svg(chart: Chart, number: int) -> Markup:
+    """The picture itself; ids are made unique on the page, and what only a file has is left out."""
+    text = chart.svg.decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="c{number}-', text)
+    text = re.sub(r'(href="#|url\(#)', rf"\1c{number}-", text)
+    return Markup(text)  # noqa: S704  drawn by us, its text escaped by matplotlib

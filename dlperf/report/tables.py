@@ -2,218 +2,190 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from dlperf.report.markdown import Column, Markdown, Table, code
-from dlperf.report.numbers import NOT_KNOWN, factor, giga, mebibytes, percent, plural, rate, span
+from dlperf.report.columns import COLUMNS, Place
+from dlperf.report.numbers import NOT_KNOWN, rate
 from dlperf.report.phases import GRAPH, in_order, phase_name
-from dlperf.results.planned import NOT_YET
+from dlperf.report.text import Column, Table, Text, say
+from dlperf.report.view import View
 from dlperf.results.schema import Status
-from dlperf.results.statistics import ratio_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dlperf.report.comparison import Arm, Comparison, Row
+    from dlperf.report.evidence import Evidence
+    from dlperf.report.text import Inline
     from dlperf.results.figures import CaseFigures
-    from dlperf.results.store import StoredRun
 
-ABSENT = "not in the sweep"
-NOT_TOLD = "not told"
-# A ratio that may be ten times as large is not known at all.
-WIDEST_RATIO = 10.0
+ABSENT = say("not in the sweep")
+NOT_TOLD = say("not told")
+NO_SUCH_PART = say("none")
 _WORDS = {
-    Status.OOM: "out of memory",
-    Status.LOST_NODE: "lost node",
-    Status.NOT_MEASURED: "not measured",
+    Status.OK: say("ok"),
+    Status.OOM: say("out of memory"),
+    Status.TIMEOUT: say("timeout"),
+    Status.STALLED: say("stalled"),
+    Status.CRASH: say("crash"),
+    Status.KILLED: say("killed"),
+    Status.LOST_NODE: say("lost node"),
+    Status.INCOMPLETE: say("incomplete"),
+    Status.UNSTEADY: say("unsteady"),
+    Status.INSUFFICIENT: say("insufficient"),
+    Status.UNSUPPORTED: say("unsupported"),
+    Status.NOT_MEASURED: say("not measured"),
 }
+_REPEATS = ("samples_per_sec", "spread", "cv", "interval", "runs", "failed")
+_INSIDE = ("step", "step_p95", "gflops", "share", "loss", "memory")
 
 
-def status_word(status: Status) -> str:
+def status_word(status: Status) -> Text:
     """A status as people read it."""
-    return _WORDS.get(status, status.value)
+    return _WORDS[status]
 
 
-def throughput_table(comparison: Comparison) -> Table:
-    """The 2021 table: a row a cell, samples/s of every framework, speedups, ratios to the first."""
-    arms, base = comparison.arms, comparison.arms[0]
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """A comparison under a view, with what its tables take from the rest of the report."""
+
+    comparison: Comparison
+    evidence: Evidence
+    view: View = field(default_factory=View)
+    ceilings: Mapping[tuple[str, int], float] = field(default_factory=dict)
+
+    @cached_property
+    def base(self) -> Arm:
+        """The arm under every ratio."""
+        return self.view.base_of(self.comparison)
+
+    def place(self, row: Row, arm: Arm) -> Place | None:
+        """The case there; None where it has no figure."""
+        figure = self.comparison.cases.get((row, arm))
+        if figure is None or figure.summary is None:
+            return None
+        return Place(
+            comparison=self.comparison,
+            row=row,
+            arm=arm,
+            figure=figure,
+            summary=figure.summary,
+            base=self.base,
+            ceilings=self.ceilings,
+            price_per_device_hour=self.view.price_per_device_hour,
+        )
+
+    def places(self) -> Iterator[Place]:
+        """The cases with a figure, row by row."""
+        found = (self.place(row, arm) for row, arm in sorted(self.comparison.cases))
+        return (place for place in found if place is not None)
+
+
+def throughput_table(scene: Scene) -> Table:
+    """The 2021 table: a row a cell, the columns of every framework, then the ratios to the baseline.
+
+    The first column of a framework leads to the runs behind it.
+    """
+    comparison, arms = scene.comparison, scene.comparison.arms
+    names = scene.view.columns_of(comparison)
+    own, others = [name for name in names if name != "ratio"], [arm for arm in arms if arm != scene.base]
     columns = [*_row_columns(comparison)]
-    for arm in arms:
-        columns.append(Column(heading=f"{comparison.label(arm)} samples/s", numbers=True))
-        if comparison.scales:
-            columns.append(Column(heading="speedup", numbers=True))
-    columns += [
-        Column(heading=f"{comparison.label(arm)} / {comparison.label(base)}", numbers=True)
-        for arm in arms[1:]
-    ]
+    columns += [_column_of(name, comparison.label(arm)) for arm in arms for name in own]
+    if "ratio" in names:
+        under = comparison.label(scene.base)
+        columns += [Column(heading=f"{comparison.label(arm)} / {under}", numbers=True) for arm in others]
     rows = []
     for row in comparison.rows:
-        cells = [*_row_cells(comparison, row)]
-        for arm in arms:
-            cells.append(_rate_cell(comparison.cases.get((row, arm))))
-            if comparison.scales:
-                cells.append(factor(comparison.speedups.get((row, arm))))
-        cells += [_ratio_cell(comparison, row, arm=arm, base=base) for arm in arms[1:]]
+        cells: list[Inline] = [*_row_cells(comparison, row)]
+        places = {arm: scene.place(row, arm) for arm in arms}
+        for arm, place in places.items():
+            cells += _cells_of_arm(scene, comparison.cases.get((row, arm)), place, own)
+        if "ratio" in names:
+            cells += [COLUMNS["ratio"].cell(place) if (place := places[arm]) else "" for arm in others]
         rows.append(tuple(cells))
-    return Table(columns=tuple(columns), rows=tuple(rows))
+    return Table(caption=_caption(comparison), columns=tuple(columns), rows=tuple(rows))
 
 
-def repeats_table(comparison: Comparison) -> Table:
+def _caption(comparison: Comparison) -> Text:
+    return say("Throughput: {experiment}", experiment=comparison.sample.workload.experiment)
+
+
+def _column_of(name: str, label: str) -> Column:
+    column = COLUMNS[name]
+    heading = say("{framework} {column}", framework=label, column=column.heading)
+    return Column(heading=heading, numbers=column.numbers)
+
+
+def _cells_of_arm(
+    scene: Scene, figure: CaseFigures | None, place: Place | None, names: Sequence[str]
+) -> list[Inline]:
+    if not names:
+        return []
+    if place is None or figure is None:
+        word = ABSENT if figure is None else status_word(figure.status)
+        return [word, *[""] * (len(names) - 1)]
+    first, *rest = (COLUMNS[name].cell(place) for name in names)
+    return [scene.evidence.link(figure, first), *rest]
+
+
+def repeats_table(scene: Scene) -> Table:
     """How far the runs of each case lie apart."""
-    columns = (
-        *_case_columns(comparison),
-        Column(heading="samples/s", numbers=True),
-        Column(heading="min to max", numbers=True),
-        Column(heading="CV", numbers=True),
-        Column(heading="95 % interval of the mean", numbers=True),
-        Column(heading="good runs", numbers=True),
-        Column(heading="failed runs", numbers=True),
+    return _case_table(scene, _REPEATS, caption=say("Spread of the repeats, samples/s"))
+
+
+def inside_table(scene: Scene) -> Table:
+    """What a step took and what it achieved, with the loss as a check that something was trained."""
+    names = (*_INSIDE, "efficiency") if scene.comparison.scales else _INSIDE
+    return _case_table(scene, names, caption=say("Inside a run (medians over the good runs)"))
+
+
+def _case_table(scene: Scene, names: Sequence[str], *, caption: Text) -> Table:
+    chosen = [COLUMNS[name] for name in names]
+    return Table(
+        caption=caption,
+        columns=(
+            *_case_columns(scene.comparison),
+            *(Column(heading=column.heading, numbers=column.numbers) for column in chosen),
+        ),
+        rows=tuple(
+            (*_case_cells(scene, place), *(column.cell(place) for column in chosen))
+            for place in scene.places()
+        ),
     )
-    rows = []
-    for row, arm, figure in _with_figures(comparison):
-        summary = figure.summary
-        interval = summary.interval if summary else None
-        rows.append(
-            (
-                *_case_cells(comparison, row, arm),
-                rate(summary.median if summary else None),
-                span(summary.minimum, summary.maximum) if summary else "",
-                percent(summary.cv if summary else None) or "one run",
-                span(interval.low, interval.high) if interval else "one run",
-                str(summary.runs if summary else 0),
-                str(len(figure.failed)),
-            )
-        )
-    return Table(columns=columns, rows=tuple(rows))
 
 
-def inside_table(comparison: Comparison, *, ceilings: Mapping[tuple[str, int], float]) -> Table:
-    """What a step took and what it achieved, with the loss as a check that something was trained.
-
-    `ceilings` are the best matrix product rates of a device, by hardware and threads a device.
-    """
-    columns = (
-        *_case_columns(comparison),
-        Column(heading="median step (s)", numbers=True),
-        Column(heading="p95 step (s)", numbers=True),
-        Column(heading="model GFLOP/s", numbers=True),
-        Column(heading="share of matmul rate", numbers=True),
-        Column(heading="loss, first to last"),
-        Column(heading="peak memory of a rank (MiB)", numbers=True),
-    )
-    rows = [
-        (
-            *_case_cells(comparison, row, arm),
-            rate(figure.step_seconds_median) or NOT_KNOWN,
-            rate(figure.step_seconds_p95) or NOT_KNOWN,
-            giga(figure.model_flops_per_second) or NOT_KNOWN,
-            percent(share_of_ceiling(figure, ceilings), decimals=0) or NOT_KNOWN,
-            _losses(figure),
-            mebibytes(figure.peak_memory_bytes) or NOT_KNOWN,
-        )
-        for row, arm, figure in _with_figures(comparison)
-    ]
-    return Table(columns=columns, rows=tuple(rows))
-
-
-def breakdown_table(comparison: Comparison) -> Table | None:
+def breakdown_table(scene: Scene) -> Table | None:
     """Where the time of a profiled step goes; None where no engine told."""
-    told = [(row, arm, figure) for row, arm, figure in _with_figures(comparison) if figure.phase_seconds]
-    names = in_order({name: 0.0 for _, _, figure in told for name in figure.phase_seconds})
+    told = [place for place in scene.places() if place.figure.phase_seconds]
+    names = in_order({name: 0.0 for place in told for name in place.figure.phase_seconds})
     if not told:
         return None
     columns = (
-        *_case_columns(comparison),
-        *(Column(heading=f"{phase_name(name)} (s)", numbers=True) for name in names),
-        Column(heading="sum (s)", numbers=True),
-        Column(heading="median measured step (s)", numbers=True),
+        *_case_columns(scene.comparison),
+        *(Column(heading=say("{phase} (s)", phase=phase_name(name)), numbers=True) for name in names),
+        Column(heading=say("sum (s)"), numbers=True),
+        Column(heading=say("median measured step (s)"), numbers=True),
     )
     rows = [
         (
-            *_case_cells(comparison, row, arm),
-            *(_phase_cell(figure.phase_seconds, name) for name in names),
-            rate(sum(figure.phase_seconds.values())),
-            rate(figure.step_seconds_median) or NOT_KNOWN,
+            *_case_cells(scene, place),
+            *(_phase_cell(place.figure.phase_seconds, name) for name in names),
+            rate(sum(place.figure.phase_seconds.values())),
+            rate(place.figure.step_seconds_median) or NOT_KNOWN,
         )
-        for row, arm, figure in told
+        for place in told
     ]
-    return Table(columns=columns, rows=tuple(rows))
+    caption = say(
+        "Where the time goes (steps profiled behind the measured ones, rank 0, nothing overlapping)"
+    )
+    return Table(caption=caption, columns=columns, rows=tuple(rows))
 
 
-def _phase_cell(seconds: dict[str, float], name: str) -> str:
+def _phase_cell(seconds: Mapping[str, float], name: str) -> Inline:
     """An engine that runs a step as one graph tells no parts; one that tells them had none of this one."""
-    return rate(seconds.get(name)) or (NOT_TOLD if GRAPH in seconds else "none")
-
-
-def share_of_ceiling(figure: CaseFigures, ceilings: Mapping[tuple[str, int], float]) -> float | None:
-    """Model FLOP/s over the best matrix product rate of as many devices; None where either is not known."""
-    case, flops = figure.case, figure.model_flops_per_second
-    ceiling = ceilings.get((figure.hardware, case.threads_per_device))
-    return flops / (ceiling * case.topology.world_size) if flops is not None and ceiling is not None else None
-
-
-def ceilings(figures: Iterable[CaseFigures]) -> dict[tuple[str, int], float]:
-    """The best rate that any engine reached with a large matrix product on one device."""
-    best: dict[tuple[str, int], float] = {}
-    for figure in figures:
-        measured, key = figure.matmul_flops_per_second, (figure.hardware, figure.case.threads_per_device)
-        if measured is not None:
-            best[key] = max(measured, best.get(key, 0.0))
-    return best
-
-
-def gaps_table(comparisons: Iterable[Comparison]) -> Table | None:
-    """Every cell without a number and every run that failed beside good ones; None where there is none."""
-    rows = [row for comparison in comparisons for row in _gaps(comparison)]
-    if not rows:
-        return None
-    headings = (
-        "experiment",
-        "parallelism",
-        "framework",
-        "topology",
-        "batch",
-        "classes",
-        "precision",
-        "status",
-        "reason",
-        "evidence",
-    )
-    return Table(columns=tuple(Column(heading=heading) for heading in headings), rows=tuple(rows))
-
-
-def _gaps(comparison: Comparison) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
-    for (row, arm), figure in sorted(comparison.cases.items()):
-        case = figure.case
-        ratio = f" {case.sample_ratio:g}" if case.sample_ratio is not None else ""
-        place = (
-            case.workload.experiment,
-            case.parallelism + ratio,
-            comparison.label(arm),
-            row.topology,
-            str(row.batch_size_per_device),
-            str(row.num_classes),
-            row.precision,
-        )
-        if not figure.runs:
-            rows.append((*place, status_word(figure.status), figure.reason or "", ""))
-        rows += [(*place, *_failed_cells(run, of=len(figure.runs))) for run in figure.failed]
-        if figure.runs and figure.missing_runs:
-            status = f"{status_word(Status.NOT_MEASURED)} ({plural(figure.missing_runs, 'run')})"
-            rows.append((*place, status, NOT_YET, ""))
-    return rows
-
-
-def _failed_cells(run: StoredRun, *, of: int) -> tuple[str, str, Markdown]:
-    result = run.result
-    reason, evidence = result.reason or "", result.evidence or ""
-    place, _, text = evidence.partition(": ")
-    return (
-        f"{status_word(result.status)} (run {result.repeat} of {of})",
-        reason,
-        code(place if text in reason else evidence),
-    )
+    return rate(seconds.get(name)) or (NOT_TOLD if GRAPH in seconds else NO_SUCH_PART)
 
 
 _ROW_HEADINGS = (
@@ -247,53 +219,20 @@ def _case_columns(comparison: Comparison) -> Sequence[Column]:
         Column(heading=heading, numbers=True) for name, heading in _ROW_HEADINGS if comparison.varying(name)
     )
     return (
-        Column(heading="framework"),
-        Column(heading="topology"),
-        Column(heading="batch", numbers=True),
+        Column(heading=say("framework")),
+        Column(heading=say("topology")),
+        Column(heading=say("batch"), numbers=True),
         *extra,
     )
 
 
-def _case_cells(comparison: Comparison, row: Row, arm: Arm) -> Sequence[str]:
+def _case_cells(scene: Scene, place: Place) -> Sequence[Inline]:
+    """The name leads to the runs behind the whole row."""
+    comparison, row = scene.comparison, place.row
     extra = (_plain_value(getattr(row, name)) for name, _ in _ROW_HEADINGS if comparison.varying(name))
-    return (comparison.label(arm), row.topology, str(row.batch_size_per_device), *extra)
+    label = scene.evidence.link(place.figure, comparison.label(place.arm))
+    return (label, row.topology, str(row.batch_size_per_device), *extra)
 
 
 def _plain_value(value: float | str) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _with_figures(comparison: Comparison) -> Iterable[tuple[Row, Arm, CaseFigures]]:
-    for (row, arm), figure in sorted(comparison.cases.items()):
-        if figure.summary is not None:
-            yield row, arm, figure
-
-
-def _rate_cell(figure: CaseFigures | None) -> str:
-    if figure is None:
-        return ABSENT
-    return rate(figure.summary.median) if figure.summary else status_word(figure.status)
-
-
-def _ratio_cell(comparison: Comparison, row: Row, *, arm: Arm, base: Arm) -> str:
-    over, under = comparison.cases.get((row, arm)), comparison.cases.get((row, base))
-    if over is None or under is None or over.summary is None or under.summary is None:
-        return ""
-    ratio = factor(over.summary.median / under.summary.median)
-    interval = ratio_interval(
-        [run.samples_per_sec for run in over.good], [run.samples_per_sec for run in under.good]
-    )
-    if interval is None:
-        return ratio
-    if interval.high > WIDEST_RATIO * interval.low:
-        return f"{ratio} (interval too wide)"
-    return f"{ratio} ({factor(interval.low)} to {factor(interval.high)})"
-
-
-def _losses(figure: CaseFigures) -> str:
-    if not figure.good:
-        return NOT_KNOWN
-    first, last = figure.good[0].loss_first, figure.good[0].loss_last
-    if first is None:
-        return "not printed"
-    return f"{first:.4g} to {last:.4g}" if last is not None else f"{first:.4g} to not finite"

@@ -1,43 +1,71 @@
-"""A report on disk: the document and, in a folder beside it, its charts."""
+"""A report on disk: the document and, in a folder beside it or within it, its charts."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlperf.report.charts import Chart, charts, published
-from dlperf.report.render import ChartLink, markdown
+from dlperf.report.record import record_of
+from dlperf.report.render import ChartLink, html, markdown
+from dlperf.report.text import plain_text
 from dlperf.results.store import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from dlperf.report.charts import Chart
     from dlperf.report.document import Document
+    from dlperf.report.request import Request
 
 
-def write_report(document: Document, path: Path, *, template: Path | None = None) -> None:
-    """Write the report to `path` and its charts to `<stem>_files/` beside it, the document last.
+def write_report(document: Document, request: Request, path: Path) -> None:
+    """Write the report to `path`: one HTML file, or Markdown with its charts in `<stem>_files/` beside it.
+
+    The charts come first, the document last; behind it stands the record of what it was made from.
 
     Raises:
         UserError: the template does not work.
         OSError: the place cannot be written to.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = with_charts(document, request) if request.form == "html" else _markdown(document, request, path)
+    record = record_of(request, folder=path.parent)
+    write_atomically(path, (text + record.comment()).encode())
+
+
+def with_charts(document: Document, request: Request) -> str:
+    """The report as HTML with its charts within it."""
+    drawn: dict[str, list[Chart]] = {}
+    for slug, chart in _charts(document):
+        drawn.setdefault(slug, []).append(chart)
+    return html(document, charts=drawn, template=request.template, language=request.language)
+
+
+def _markdown(document: Document, request: Request, path: Path) -> str:
     files = path.parent / f"{path.stem}_files"
     links: dict[str, list[ChartLink]] = {}
-    path.parent.mkdir(parents=True, exist_ok=True)
     for slug, chart in _charts(document):
         files.mkdir(exist_ok=True)
         name = f"{slug}-{chart.name}"
         write_atomically(files / f"{name}.png", chart.png)
         write_atomically(files / f"{name}.svg", chart.svg)
         links.setdefault(slug, []).append(_link(chart, f"{files.name}/{name}"))
-    write_atomically(path, markdown(document, charts=links, template=template).encode())
+    return markdown(document, charts=links, template=request.template, language=request.language)
+
+
+# More than any chart can show; without one the report need not wait for matplotlib.
+MOST_CASES = 240
 
 
 def _charts(document: Document) -> Iterator[tuple[str, Chart]]:
     """Every chart, with the slug of its section."""
-    for section in document.sections:
-        for chart in charts(section.comparison, title=section.title, arms=document.arms):
+    sections = [section for section in document.sections if len(section.comparison.cases) <= MOST_CASES]
+    if not sections and not document.published:
+        return
+    from dlperf.report.charts import charts, published  # noqa: PLC0415  half a second
+
+    for section in sections:
+        for chart in charts(section.comparison, title=plain_text(section.title), arms=document.arms):
             yield section.slug, chart
     for report in document.published:
         for part in report.sections:

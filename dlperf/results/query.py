@@ -10,7 +10,7 @@ from dlperf.errors import UserError
 from dlperf.results.figures import case_figures
 from dlperf.results.planned import planned_cells
 from dlperf.results.published import PREFIX, load_published
-from dlperf.results.store import read_results
+from dlperf.results.store import made_again, read_results
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,12 +35,13 @@ class Loaded:
         return (*self.figures, *(figure for published in self.published for figure in published.figures))
 
 
-def load(paths: Sequence[Path], *, strict: bool) -> Loaded:
+def load(paths: Sequence[Path], *, strict: bool, from_logs: bool = False) -> Loaded:
     """Read everything under the paths.
 
     Args:
         paths: results folders, folders of sweeps, or `published:NAME`.
         strict: raise for the files that would be skipped and named.
+        from_logs: make every result again from its run folder's log in place of reading it.
 
     Raises:
         UserError: a path is no folder, a published name is not known, there is no result in any, or
@@ -49,6 +50,8 @@ def load(paths: Sequence[Path], *, strict: bool) -> Loaded:
     names = dict.fromkeys(str(path) for path in paths if str(path).startswith(PREFIX))
     published = tuple(load_published(name) for name in names)
     results = read_results(*(path for path in paths if str(path) not in names))
+    if from_logs:
+        results = made_again(results)
     if strict and results.skipped:
         raise UserError("\n".join(str(skipped) for skipped in results.skipped))
     figures = case_figures(results, planned_cells(results.plans))
@@ -64,8 +67,8 @@ def _must_not_mix(figures: Sequence[CaseFigures], *, published: bool) -> None:
     measured = next((str(figure.sweep) for figure in figures if not figure.case.simulated), None)
     if simulated is not None and (measured or published):
         raise UserError(
-            f"{simulated} holds simulated results and {measured or PREFIX + '...'} measured ones, which never stand "
-            "in one table; name their folders one at a time"
+            f"{simulated} holds simulated results and {measured or PREFIX + '...'} measured ones, which never "
+            "stand in one table; name their folders one at a time"
         )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from dlperf.errors import UserError
+from dlperf.logs.events import TRAIN
 from dlperf.plan.lock import LOCK_NAME, read_lock
 from dlperf.results.environment import UNKNOWN_HARDWARE, RunEnvironment, read_environment
 from dlperf.results.extract import extract
@@ -94,6 +96,16 @@ def steps_as_csv(steps: Iterable[Step], *, simulated: bool) -> Iterator[bytes]:
         yield f"{step.step},{step.samples},{step.seconds!r},{step.kind},{loss}{mark}\n".encode()
 
 
+def read_steps_csv(folder: Path) -> list[float]:
+    """Seconds of the accepted steps as `steps.csv` of a run folder has them; empty where it has none."""
+    try:
+        with (folder / "steps.csv").open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        return [float(row["seconds"]) for row in rows if row["kind"] == TRAIN]
+    except (OSError, ValueError, KeyError, csv.Error):
+        return []
+
+
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Put `content` at `path`: a crash at any point leaves the old file or the new one, whole."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -142,6 +154,17 @@ def read_results(*paths: Path) -> Results:
             elif found is not None:
                 skipped.append(found)
     return Results(runs=tuple(runs), skipped=tuple(skipped), sweeps=tuple(sweeps), plans=plans)
+
+
+def made_again(results: Results) -> Results:
+    """The results as their logs give them now; a run whose folder gives none is skipped and named."""
+    runs, lost = [], []
+    for run in results.runs:
+        try:
+            runs.append(replace(run, result=extract(run.folder).result))
+        except UserError as error:
+            lost.append(Skipped(path=run.folder / "result.json", why=f"cannot be made again: {error}"))
+    return replace(results, runs=tuple(runs), skipped=(*results.skipped, *lost))
 
 
 def _read_plan(sweep: Path) -> dict[Path, Plan]:

@@ -20,7 +20,7 @@ from dlperf.align.certificate import (
 from dlperf.errors import UserError
 from dlperf.plan.case import Topology
 from dlperf.report.building import build_report
-from dlperf.report.render import markdown
+from dlperf.report.request import Request, without_charts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +63,8 @@ def sweep(tmp_path: Path) -> Path:
 
 
 def report(sweep: Path, *certificates: Path, strict: bool = False) -> str:
-    return markdown(build_report([sweep], certificates=certificates, strict=strict), charts={})
+    request = Request(paths=(sweep,), certificates=certificates)
+    return without_charts(build_report(request, strict=strict), request)
 
 
 def test_without_a_certificate_it_is_not_proven(sweep: Path) -> None:

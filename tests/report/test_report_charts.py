@@ -7,6 +7,7 @@ import struct
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
+import pytest
 from run_folders import failed, make_case, store_good_runs, write_run
 
 from dlperf.plan.case import Topology
@@ -29,6 +30,11 @@ def drawn(folder: Path, title: str = "y1") -> tuple[Chart, ...]:
     return charts(comparison, title=title, arms=comparison.arms)
 
 
+def one(folder: Path, name: str = "throughput", **settings: str) -> Chart:
+    (chart,) = (chart for chart in drawn(folder, **settings) if chart.name == name)
+    return chart
+
+
 def words(chart: Chart) -> list[str]:
     root = ET.fromstring(chart.svg)  # noqa: S314  our own
     return [element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text")]
@@ -37,7 +43,7 @@ def words(chart: Chart) -> list[str]:
 def test_bars_carry_their_values_and_names_as_text(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [10.0, 10.4])
     store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [5.0, 5.1])
-    (chart,) = drawn(tmp_path)
+    chart = one(tmp_path)
     assert {"MXNet 1.9.1", "OneFlow 0.9.0", "10.20", "5.050", "1n1g"} <= set(words(chart))
     assert chart.alt == "Bar chart of samples/s, y1. MXNet 1.9.1, 1n1g: 10.20; OneFlow 0.9.0, 1n1g: 5.050."
 
@@ -46,7 +52,7 @@ def test_a_case_without_a_number_is_a_word_and_no_bar(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [10.0])
     log = "RuntimeError: CUDA out of memory\n"
     store_run(write_run(tmp_path / "y1", make_case(**ONEFLOW), log=log, outcome=failed("rank_failed")))
-    (chart,) = drawn(tmp_path)
+    chart = one(tmp_path)
     assert "out of memory" in words(chart)
     assert "0.000" not in words(chart)
 
@@ -55,8 +61,8 @@ def test_several_topologies_have_a_speedup_chart_with_the_ideal_line(tmp_path: P
     for devices in (1, 2, 4):
         case = make_case(topology=Topology(nodes=1, devices_per_node=devices))
         store_good_runs(tmp_path / "y1", case, [10.0 * devices**0.5])
-    throughput, speedup, efficiency = drawn(tmp_path)
-    assert ("throughput", "speedup", "efficiency") == (throughput.name, speedup.name, efficiency.name)
+    _, speedup, efficiency, iterations = drawn(tmp_path)
+    assert ("speedup", "efficiency", "iterations") == (speedup.name, efficiency.name, iterations.name)
     assert {"ideal", "MXNet 1.9.1  50 %", "1n4g"} <= set(words(efficiency))
     assert {"ideal", "MXNet 1.9.1  2.00", "1n4g"} <= set(words(speedup))
     assert speedup.alt == "Line chart, speedup against one device, y1. MXNet 1.9.1  2.00."
@@ -71,7 +77,7 @@ def test_equal_figures_give_equal_bytes(tmp_path: Path) -> None:
 
 def test_no_date_and_no_machine_gets_into_a_file(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [10.0])
-    (chart,) = drawn(tmp_path)
+    chart = one(tmp_path)
     assert b"<dc:date>" not in chart.svg
     assert b"tEXt" not in chart.png
     assert b"tIME" not in chart.png
@@ -79,14 +85,14 @@ def test_no_date_and_no_machine_gets_into_a_file(tmp_path: Path) -> None:
 
 def test_a_picture_is_opaque_and_sharp(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [10.0])
-    (chart,) = drawn(tmp_path)
+    chart = one(tmp_path)
     assert struct.unpack(">II", chart.png[16:24])[0] == 1280
     assert b"fill: #ffffff" in chart.svg
 
 
 def test_names_with_markup_stay_names(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(framework="<script>$x$</script>", version="1&2"), [10.0])
-    (chart,) = drawn(tmp_path, title="$\\frac{1}{2}$ </text><script>")
+    chart = one(tmp_path, title="$\\frac{1}{2}$ </text><script>")
     assert "<script>$x$</script> 1&2" in words(chart)
     assert "Throughput: $\\frac{1}{2}$ </text><script>" in words(chart)
 
@@ -110,14 +116,14 @@ def test_a_framework_has_its_colour_whatever_stands_beside_it(tmp_path: Path) ->
     (alone,) = comparisons(figures, speedups(figures), titles={})
     both = load([tmp_path / "both"], strict=False).figures
     (wide,) = comparisons(both, speedups(both), titles={})
-    (chart,) = charts(alone, title="y1", arms=wide.arms)
+    chart = charts(alone, title="y1", arms=wide.arms)[0]
     assert b"#e69f00" in chart.svg
     assert b"#0072b2" not in chart.svg
 
 
 def test_text_falls_back_to_a_font_without_serifs_where_ours_is_missing(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [10.0])
-    (chart,) = drawn(tmp_path)
+    chart = one(tmp_path)
     families = set(re.findall(rb"font(?:-family)?: [^;\"]*'DejaVu Sans'[^;\"]*", chart.svg))
     assert families
     assert all(family.endswith(b"'DejaVu Sans', sans-serif") for family in families)
@@ -127,11 +133,54 @@ def test_the_parts_of_a_profiled_step_stand_on_a_bar_in_their_order(tmp_path: Pa
     seconds = {"optimizer": 0.25, "forward_backward": 2.0, "communication": 0.5, "data": 0.01}
     store_good_runs(tmp_path / "y1", make_case(), [10.0], phases=seconds)
     store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [10.0], phases={"graph": 3.0})
-    _, breakdown = drawn(tmp_path)
-    assert "breakdown" == breakdown.name
+    breakdown = one(tmp_path, "breakdown")
     assert {"forward and backward", "one graph of all", "2.000", "3.000", "0.2500"} <= set(words(breakdown))
     assert "0.01000" not in words(breakdown)  # no room for it on the bar; it is in the table
     assert breakdown.alt.endswith(
         "MXNet 1.9.1, 1n1g: data 0.01000, forward and backward 2.000, communication 0.5000, optimizer "
         "0.2500; OneFlow 0.9.0, 1n1g: one graph of all 3.000."
     )
+
+
+def test_classes_have_a_logarithmic_axis_and_whiskers(tmp_path: Path) -> None:
+    for classes, rates in ((1_000, [10.0, 12.0]), (10_000, [8.0, 8.5]), (100_000, [2.0, 2.1])):
+        store_good_runs(tmp_path / "y1", make_case(num_classes=classes), rates)
+    chart = one(tmp_path, "classes-throughput")
+    assert {"1000", "10000", "100000", "MXNet 1.9.1  2.050"} <= set(words(chart))
+    assert chart.plot.logarithmic_x
+    assert [(1_000, 11.0, 10.0, 12.0), (10_000, 8.25, 8.0, 8.5), (100_000, 2.05, 2.0, 2.1)] == [
+        (point.x, point.y, point.low, point.high) for point in chart.plot.series[0].points
+    ]
+    memory = one(tmp_path, "classes-memory")
+    assert memory.alt.endswith("last values: MXNet 1.9.1  500 MiB.")
+
+
+def test_the_times_of_iterations_are_a_box_of_all_good_runs(tmp_path: Path) -> None:
+    sweep = tmp_path / "y1"
+    for repeat, seconds in ((1, (9.0, 9.0, 1.0, 2.0, 3.0, 4.0)), (2, (9.0, 9.0, 5.0, 6.0, 7.0, 8.0))):
+        store_run(write_run(sweep, make_case(), repeat=repeat, seconds=seconds))
+    chart = one(tmp_path, "iterations")
+    (point,) = chart.plot.series[0].points
+    # Quantiles of 1 to 8; the 9 seconds are warm-up.
+    assert (1.35, 2.75, 4.5, 6.25, 7.65) == pytest.approx(
+        (point.low, point.start, point.middle, point.y, point.high)
+    )
+    assert {"MXNet 1.9.1, 1n1g", "4.500"} <= set(words(chart))
+
+
+def test_runs_without_their_steps_have_no_box(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [10.0])
+    for path in tmp_path.rglob("steps.csv"):
+        path.unlink()
+    assert ["throughput"] == [chart.name for chart in drawn(tmp_path)]
+
+
+def test_the_data_of_a_chart_say_what_its_picture_says(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [10.0, 10.4])
+    log = "RuntimeError: CUDA out of memory\n"
+    store_run(write_run(tmp_path / "y1", make_case(**ONEFLOW), log=log, outcome=failed("rank_failed")))
+    plot = one(tmp_path).plot
+    assert ("1n1g",) == plot.categories
+    assert [("MXNet 1.9.1", 10.2, ""), ("OneFlow 0.9.0", None, "out of memory")] == [
+        (series.label, series.points[0].y, series.points[0].word) for series in plot.series
+    ]

@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 from markdown_it import MarkdownIt
@@ -19,6 +20,7 @@ from dlperf.plan.plan import PlanStatus
 from dlperf.report.building import build_report
 from dlperf.report.document import document
 from dlperf.report.render import markdown
+from dlperf.report.request import Request, without_charts
 from dlperf.report.writing import write_report
 from dlperf.results.query import load
 from dlperf.results.schema import Imported
@@ -34,7 +36,13 @@ PYTORCH = {"framework": "pytorch", "version": "2.13.0"}
 
 
 def report(*folders: Path, strict: bool = False) -> str:
-    return markdown(build_report(folders, strict=strict), charts={})
+    request = Request(paths=folders)
+    return without_charts(build_report(request, strict=strict), request)
+
+
+def write(place: Path, *folders: Path) -> None:
+    request = Request(paths=folders)
+    write_report(build_report(request, beside=place.parent), request, place)
 
 
 def tables(text: str) -> list[list[list[str]]]:
@@ -83,7 +91,7 @@ def test_several_topologies_have_speedups(tmp_path: Path) -> None:
         store_good_runs(tmp_path / "y1", case, [10.0 * devices**0.5] * 2)
     rows = tables(report(tmp_path / "y1"))[0]
     assert [row[1:5] for row in rows] == [
-        ["device_num_per_node", "batch_size_per_device", "MXNet 1.9.1 samples/s", "speedup"],
+        ["device_num_per_node", "batch_size_per_device", "MXNet 1.9.1 samples/s", "MXNet 1.9.1 speedup"],
         ["1", "8", "10.00", "1.00"],
         ["2", "8", "14.14", "1.41"],
     ]
@@ -163,7 +171,7 @@ def test_where_there_is_no_number_stands_the_status_and_below_its_reason(tmp_pat
             "100",
             "fp32",
             "not measured (1 run)",
-            "planned and not run yet; `dlperf run` goes on with the sweep",
+            "planned and not run yet; dlperf run goes on with the sweep",
             "",
         ],
         ["PyTorch 2.13.0", "1n1g", "8", "100", "fp32", "not measured", "excluded: not installed here", ""],
@@ -171,23 +179,18 @@ def test_where_there_is_no_number_stands_the_status_and_below_its_reason(tmp_pat
 
 
 def test_equal_results_give_equal_bytes_wherever_they_lie(tmp_path: Path) -> None:
-    sweep = sweep_of_two(tmp_path / "one" / "y1")
+    sweep = sweep_of_two(tmp_path / "a" / "y1")
     shutil.copytree(sweep, tmp_path / "another place" / "y1")
-    document = build_report([tmp_path / "one"], strict=False)
-    copy = build_report([tmp_path / "another place" / "y1"], strict=False)
-    write_report(document, tmp_path / "a" / "report.md")
-    write_report(copy, tmp_path / "b" / "report.md")
-    files = [
-        {
-            str(path.relative_to(tmp_path / side)): path.read_bytes()
-            for path in (tmp_path / side).rglob("*")
-            if path.is_file()
-        }
-        for side in ("a", "b")
-    ]
+    files = []
+    for side in ("a", "another place"):
+        write(tmp_path / side / "out" / "report.md", tmp_path / side)
+        out = tmp_path / side / "out"
+        files.append({str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*.*")})
     assert files[0] == files[1]
     assert sorted(files[0]) == [
         "report.md",
+        "report_files/y1-data-iterations.png",
+        "report_files/y1-data-iterations.svg",
         "report_files/y1-data-throughput.png",
         "report_files/y1-data-throughput.svg",
     ]
@@ -212,15 +215,20 @@ def test_nothing_from_a_file_or_a_log_can_mark_up_the_report(tmp_path: Path) -> 
         [plain, hostile],
         others={PlanStatus.EXCLUDED: [(make_case(workload=workload, seed=9), INJECTION)]},
     )
-    write_report(build_report([sweep], strict=False), tmp_path / "report.md")
+    write(tmp_path / "report.md", sweep)
     rendered = PARSER.render((tmp_path / "report.md").read_text())
     allowed = {"h1", "h2", "h3", "p", "ul", "li", "strong", "code", "span", "blockquote", "a", "img", "table"}
     assert set(re.findall(r"<([a-z0-9]+)", rendered)) <= allowed | {"thead", "tbody", "tr", "th", "td"}
+    runs = {quote(str(run.relative_to(tmp_path))) + "/" for run in sweep.glob("runs/*/r*")}
     assert set(re.findall(r'href="([^"]*)"', rendered)) <= {
-        "#cells-without-a-number",
+        "#gaps",
+        "#e1",
+        "#e2",
+        *runs,
         *(f"report_files/{path.name}" for path in (tmp_path / "report_files").iterdir()),
     }
-    assert "<!--" not in rendered
+    assert 1 == rendered.count("<!--")  # the record
+    assert 1 == rendered.count("-->")
     widths = [{len(row) for row in table} for table in tables((tmp_path / "report.md").read_text())]
     assert all(len(width) == 1 for width in widths)
 
@@ -327,7 +335,7 @@ def test_a_template_of_ones_own_escapes_all_the_same(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(workload=Y1.model_copy(update={"experiment": "*e*"})), [10.0])
     template = tmp_path / "mine.md.j2"
     template.write_text("{% for section in document.sections %}{{ section.title }}{% endfor %}")
-    document = build_report([tmp_path], strict=False)
+    document = build_report(Request(paths=(tmp_path,)))
     assert markdown(document, charts={}, template=template) == "\\*e\\*, data parallel\n"
 
 
@@ -340,7 +348,7 @@ def test_a_template_that_does_not_work_is_named(tmp_path: Path, text: str | None
     template = tmp_path / "mine.md.j2"
     if text is not None:
         template.write_text(text)
-    document = build_report([tmp_path], strict=False)
+    document = build_report(Request(paths=(tmp_path,)))
     with pytest.raises(UserError, match=said):
         markdown(document, charts={}, template=template)
 
@@ -385,7 +393,7 @@ def test_where_the_time_goes_is_a_table_and_what_is_not_told_says_so(tmp_path: P
     told = {"forward_backward": 0.5, "communication": 0.25}
     store_good_runs(tmp_path / "y1", make_case(), [10.0], phases=told)
     store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [10.0], phases={"graph": 0.8})
-    text = markdown(build_report([tmp_path], strict=False), charts={})
+    text = report(tmp_path)
     rows = [line for line in text.splitlines() if "not told" in line]
     assert 1 == len(rows)
     assert ["not told", "not told", "0.8000", "0.8000"] == [cell.strip() for cell in rows[0].split("|")[4:8]]
@@ -395,5 +403,5 @@ def test_where_the_time_goes_is_a_table_and_what_is_not_told_says_so(tmp_path: P
 def test_devices_that_share_cores_are_said_to_prove_nothing_about_speed(tmp_path: Path) -> None:
     case = make_case(topology=Topology(nodes=1, devices_per_node=8))
     store_good_runs(tmp_path / "y1", case, [10.0])
-    text = markdown(build_report([tmp_path], strict=False), charts={})
+    text = report(tmp_path)
     assert "Cores were shared: up to 8 devices with 2 threads each ran on 8 cores." in text

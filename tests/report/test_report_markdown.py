@@ -10,10 +10,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from dlperf.report.markdown import Column, Markdown, Table, code, escape, fill, table
+from dlperf.report.markdown import code, escape, markdown_writer, table
+from dlperf.report.text import Anchor, Code, Column, Joined, Link, Table, say
 from dlperf.results.logfiles import plain
 
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+WRITE = markdown_writer()
 SPECIAL = "|`*_~[]()<>!#$\\&;:-+=.\"'{}\n\r\t1"
 texts = st.one_of(st.text(max_size=40), st.text(SPECIAL + "ab ", max_size=40))
 
@@ -61,7 +63,7 @@ def test_code_is_read_as_itself(text: str) -> None:
 @given(st.lists(st.lists(texts, min_size=3, max_size=3), max_size=4))
 def test_a_table_has_the_cells_that_it_was_given(rows: list[list[str]]) -> None:
     columns = (Column(heading="a|b"), Column(heading="n", numbers=True), Column(heading="c"))
-    text = table(Table(columns=columns, rows=tuple(tuple(row) for row in rows)))
+    text = table(Table(caption="", columns=columns, rows=tuple(tuple(row) for row in rows)), WRITE)
     cells = re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", PARSER.render(text), flags=re.DOTALL)
     read = [html.unescape(re.sub(r"</?span>", "", cell)) for cell in cells]
     assert read == ["a|b", "n", "c", *(plain(cell) for row in rows for cell in row)]
@@ -69,7 +71,7 @@ def test_a_table_has_the_cells_that_it_was_given(rows: list[list[str]]) -> None:
 
 def test_a_table_can_be_read_as_text() -> None:
     columns = (Column(heading="name"), Column(heading="rate", numbers=True))
-    text = table(Table(columns=columns, rows=(("mxnet", "9.30"), ("pytorch", "10.70"))))
+    text = table(Table(caption="x", columns=columns, rows=(("mxnet", "9.30"), ("pytorch", "10.70"))), WRITE)
     assert text.splitlines() == [
         "| name    |  rate |",
         "|---------|------:|",
@@ -79,8 +81,18 @@ def test_a_table_can_be_read_as_text() -> None:
 
 
 def test_markup_of_our_own_stays_and_values_in_it_are_escaped() -> None:
-    assert fill("`dlperf` says **{what}**", what="*x*") == "`dlperf` says **\\*x\\***"
-    assert isinstance(fill("x"), Markdown)
+    assert "`dlperf` says **\\*x\\***" == WRITE(say("`dlperf` says **{what}**", what="*x*"))
+    assert "&gt;= 3 (\\*)" == WRITE(say(">= {limit} ({what})", limit=3, what="*"))
+
+
+def test_content_of_every_kind_has_its_markup() -> None:
+    parts = (Code("a_*"), Link(say("more"), "#e1"), Anchor("case", "e1"))
+    assert '<code>a\\_\\*</code>, [more](#e1), <a id="e1"></a>case' == WRITE(Joined(parts, ", "))
+
+
+def test_a_message_is_translated_and_the_data_in_it_are_not() -> None:
+    write = markdown_writer({"{count} runs": "{count} 次运行", "more": "更多"})
+    assert "3 次运行, more" == write(Joined((say("{count} runs", count=3), "more"), ", "))
 
 
 @pytest.mark.parametrize(("text", "escaped"), [("node_num", "node_num"), ("0.1.0", "0.1.0"), ("_x", "\\_x")])

@@ -11,7 +11,8 @@ from run_folders import MACHINE, make_case, store_good_runs
 from dlperf.plan.case import Topology
 from dlperf.report.building import build_report
 from dlperf.report.referee import LAWS, Flag, referee
-from dlperf.report.render import markdown
+from dlperf.report.request import Request, without_charts
+from dlperf.report.text import plain_text
 from dlperf.results.published import load_published
 from dlperf.results.query import load
 from dlperf.results.statistics import summarise
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from dlperf.plan.case import Case
     from dlperf.results.figures import CaseFigures
 
-MORE_DEVICES, CEILING, FLOOR, BATCH, SAMPLING, STEP, MEMORY, FLOPS, SESSIONS = (law.name for law in LAWS)
+MORE_DEVICES, CEILING, FLOOR, BATCH, SAMPLING, STEP, MEMORY, FLOPS, SESSIONS = (
+    plain_text(law.name) for law in LAWS
+)
 
 
 def on(nodes: int, devices: int) -> Topology:
@@ -32,7 +35,9 @@ def on(nodes: int, devices: int) -> Topology:
 
 def said(flags: Sequence[Flag], law: str) -> list[tuple[str, str, str]]:
     return [
-        (str(flag.subject.case.topology), flag.expected, flag.actual) for flag in flags if flag.law == law
+        (str(flag.subject.case.topology), plain_text(flag.expected), plain_text(flag.actual))
+        for flag in flags
+        if plain_text(flag.law) == law
     ]
 
 
@@ -136,7 +141,7 @@ def test_cases_that_differ_in_more_are_not_judged_against_each_other(
 def test_a_flag_stands_under_its_table_and_the_figure_stays(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(topology=on(1, 1)), [10.0])
     store_good_runs(tmp_path / "y1", make_case(topology=on(1, 2)), [9.0])
-    text = markdown(build_report([tmp_path / "y1"], strict=False), charts={})
+    text = report(tmp_path / "y1")
     (line,) = [line for line in text.splitlines() if line.startswith(f"| {MORE_DEVICES}")]
     assert [part.strip() for part in line.strip("|").split("|")] == [
         MORE_DEVICES,
@@ -144,7 +149,12 @@ def test_a_flag_stands_under_its_table_and_the_figure_stays(tmp_path: Path) -> N
         "&gt;= 10.00 (1n1g)",
         "9.000",
     ]
-    assert "The referee" not in markdown(build_report([sane(tmp_path)], strict=False), charts={})
+    assert "The referee" not in report(sane(tmp_path))
+
+
+def report(sweep: Path) -> str:
+    request = Request(paths=(sweep,))
+    return without_charts(build_report(request), request)
 
 
 def sane(tmp_path: Path) -> Path:
@@ -165,7 +175,7 @@ def published_flags() -> set[tuple[str, str, str, float | None, str, int, str]]:
         )
 
     return {
-        (flag.law, *place(flag.subject), flag.actual)  # type: ignore[misc]
+        (plain_text(flag.law), *place(flag.subject), plain_text(flag.actual))  # type: ignore[misc]
         for flag in referee(load_published("insightface_v100_2021").figures)
     }
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 
-from dlperf.report.charts import breakdown, efficiency, speedup, throughput
+from dlperf.report.charts import breakdown, classes, efficiency, speedup, steps, throughput
 from dlperf.report.charts.canvas import STYLE, Chart, Palette
 
 if TYPE_CHECKING:
@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Chart", "charts"]
 
+_MAKERS = (
+    throughput.chart,
+    speedup.chart,
+    efficiency.chart,
+    classes.throughput,
+    classes.memory,
+    steps.chart,
+    breakdown.chart,
+)
+
 
 def charts(comparison: Comparison, *, title: str, arms: Sequence[Arm]) -> tuple[Chart, ...]:
     """The charts of one table; none where nothing was measured or where there is too much for a picture.
@@ -24,6 +34,5 @@ def charts(comparison: Comparison, *, title: str, arms: Sequence[Arm]) -> tuple[
     """
     palette = Palette(arms)
     with mpl.rc_context(STYLE):
-        modules = (throughput, speedup, efficiency, breakdown)
-        made = (module.chart(comparison, title=title, palette=palette) for module in modules)
+        made = (make(comparison, title=title, palette=palette) for make in _MAKERS)
         return tuple(chart for chart in made if chart is not None)

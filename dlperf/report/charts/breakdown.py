@@ -8,15 +8,20 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from dlperf.report.charts.canvas import COLOURS, INK, WIDTH, Chart, Palette, drawn, varying
+from dlperf.report.charts.plot import Plot, PlotPoint, PlotSeries
 from dlperf.report.numbers import rate
 from dlperf.report.phases import PHASES, in_order, phase_name
+from dlperf.report.text import plain_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from dlperf.report.comparison import Comparison
 
 # More than this is a wall; the table is there for it.
 MOST_BARS = 36
 _BAR = 0.3  # inches
+_SECONDS = "seconds of a profiled step, its parts one after the other"
 # A part below this share of the longest bar has no room for its number.
 _LEAST_SHARE = 0.07
 
@@ -47,16 +52,44 @@ def chart(comparison: Comparison, *, title: str, palette: Palette) -> Chart | No
     axes.set_yticks(range(len(bars)), list(bars))
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("seconds of a profiled step, its parts one after the other")
+    axes.set_xlabel(_SECONDS, loc="right")
     axes.set_title(f"Where the time goes: {title}", loc="left", pad=28)
-    named = [phase for phase in PHASES if any(phase in seconds for seconds in bars.values())]
-    handles = [Patch(color=_colour(phase), label=phase_name(phase)) for phase in named]
+    named = list(in_order({phase: 0.0 for seconds in bars.values() for phase in seconds}))
+    handles = [Patch(color=_colour(phase), label=_words(phase)) for phase in named]
     axes.legend(handles=handles, ncols=len(handles), loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
     parts = "; ".join(
-        f"{bar}: {', '.join(f'{phase_name(phase)} {rate(value)}' for phase, value in seconds.items())}"
+        f"{bar}: {', '.join(f'{_words(phase)} {rate(value)}' for phase, value in seconds.items())}"
         for bar, seconds in bars.items()
     )
-    return drawn(figure, name="breakdown", alt=f"Bar chart, seconds of a step by part, {title}. {parts}.")
+    alt = f"Bar chart, seconds of a step by part, {title}. {parts}."
+    return drawn(figure, name="breakdown", alt=alt, plot=_plot(bars, named, title))
+
+
+def _plot(bars: Mapping[str, Mapping[str, float]], named: Sequence[str], title: str) -> Plot:
+    series = (
+        PlotSeries(
+            label=_words(phase),
+            colour=_colour(phase),
+            points=tuple(
+                PlotPoint(x=place, y=seconds[phase])
+                for place, seconds in enumerate(bars.values())
+                if phase in seconds
+            ),
+        )
+        for phase in named
+    )
+    return Plot(
+        kind="stack",
+        title=f"Where the time goes: {title}",
+        x_name=_SECONDS,
+        y_name="",
+        categories=tuple(bars),
+        series=tuple(series),
+    )
+
+
+def _words(phase: str) -> str:
+    return plain_text(phase_name(phase))
 
 
 # Light enough for dark numbers on them.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from dlperf.report.charts.plot import Plot
     from dlperf.report.comparison import Arm, Comparison, Row
 
 # Okabe and Ito's palette without yellow, which is too light for white; neighbours lie far apart.
@@ -48,12 +49,13 @@ _DOTS_PER_INCH = 160
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """A chart in both forms; `name` tells it from the others of its section, `alt` says what it shows."""
+    """A chart as pictures and as data; `name` is its own in its section, `alt` says it in words."""
 
     name: str
     alt: str
     png: bytes
     svg: bytes
+    plot: Plot
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,8 @@ class Palette:
         return COLOURS[self.arms.index(arm) % len(COLOURS)]
 
 
-def drawn(figure: Figure, *, name: str, alt: str) -> Chart:
-    """Both forms, without the date and the name of the program that would make equal charts differ."""
+def drawn(figure: Figure, *, name: str, alt: str, plot: Plot) -> Chart:
+    """Both pictures, without the date and the name of the program that would make equal charts differ."""
     png, svg = io.BytesIO(), io.BytesIO()
     figure.set_dpi(_DOTS_PER_INCH)
     raster = FigureCanvasAgg(figure)
@@ -77,15 +79,15 @@ def drawn(figure: Figure, *, name: str, alt: str) -> Chart:
     raster.print_png(png, metadata={"Software": None})  # type: ignore[no-untyped-call]
     vector = FigureCanvasSVG(figure)
     vector.print_svg(svg, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
-    return Chart(name=name, alt=alt, png=png.getvalue(), svg=svg.getvalue())
+    return Chart(name=name, alt=alt, png=png.getvalue(), svg=svg.getvalue(), plot=plot)
 
 
-def varying(comparison: Comparison, row: Row) -> list[str]:
-    """What tells a row from the others beside its topology, in words."""
+def varying(comparison: Comparison, row: Row, *, but: str = "") -> list[str]:
+    """What tells a row from the others beside its topology, in words; `but` is left out."""
     texts = {
         "batch_size_per_device": f"batch {row.batch_size_per_device}",
         "num_classes": f"{row.num_classes} classes",
         "precision": row.precision,
         "sample_ratio": f"ratio {row.sample_ratio:g}",
     }
-    return [text for name, text in texts.items() if comparison.varying(name)]
+    return [text for name, text in texts.items() if name != but and comparison.varying(name)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dlperf.report.charts.lines import Axis, line_chart
-from dlperf.report.charts.speedup import device_ticks, speedup_lines
+from dlperf.report.charts.speedup import devices, speedup_lines
 from dlperf.report.numbers import percent
 
 if TYPE_CHECKING:
@@ -21,13 +21,11 @@ EFFICIENCY = Axis(
 
 def chart(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
     """The chart; None where the speedup has none."""
-    lines = [
-        line.scaled(lambda devices, speedup: speedup / devices) for line in speedup_lines(comparison, palette)
-    ]
+    lines = [line.scaled(lambda size, speedup: speedup / size) for line in speedup_lines(comparison, palette)]
     return line_chart(
         lines,
         axis=EFFICIENCY,
-        ticks=device_ticks(comparison),
+        across=devices(comparison),
         name="efficiency",
         title=f"Scaling efficiency: {title}",
         alt=f"Line chart, scaling efficiency, {title}.",

@@ -1,4 +1,4 @@
-"""Lines over the number of devices, the ideal one among them, each labelled at its end."""
+"""Lines over the number of devices or of classes, each labelled at its end, an ideal one among them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator
 
 from dlperf.report.charts.canvas import FAINT, WIDTH, Chart, drawn
+from dlperf.report.charts.plot import Plot, PlotPoint, PlotSeries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +31,8 @@ class Line:
     label: str
     colour: str
     variant: int
-    points: tuple[tuple[int, float], ...]  # devices, value; from few to many devices
+    points: tuple[tuple[int, float], ...]  # x, value; x rising
+    whiskers: tuple[tuple[float, float], ...] = ()  # smallest and largest run at each point; or none
 
     def scaled(self, change: Callable[[int, float], float]) -> Line:
         """The line with other values."""
@@ -38,53 +41,117 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """What the lines' values are: their name, how they are written, and the ideal of n devices."""
+    """What the lines' values are: name, how they are written, and the ideal at an x where there is one."""
 
     name: str
     written: Callable[[float], str]
-    ideal: Callable[[int], float]
+    ideal: Callable[[int], float] | None = None
     ideal_name: str = "ideal"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Across:
+    """What the lines run over: its name, and labels by value."""
+
+    name: str
+    ticks: Mapping[int, str]
+    logarithmic: bool = False
+
+
 def line_chart(
-    lines: Sequence[Line], *, axis: Axis, ticks: Mapping[int, str], name: str, title: str, alt: str
+    lines: Sequence[Line], *, axis: Axis, across: Across, name: str, title: str, alt: str
 ) -> Chart | None:
     """The chart; None without a line or with too many.
 
     Args:
         lines: the lines.
         axis: of the values.
-        ticks: labels by number of devices.
+        across: what the lines run over.
         name: of the chart in its section.
         title: above the chart.
         alt: what it shows, for who cannot see it; the lines' last values are added.
     """
     if not 0 < len(lines) <= MOST_LINES:
         return None
+    sizes = sorted(across.ticks)
+    ideal = [(size, axis.ideal(size)) for size in sizes] if axis.ideal else []
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    sizes = sorted(ticks)
-    ideal = [axis.ideal(size) for size in sizes]
-    axes.plot(sizes, ideal, color=FAINT, linewidth=1, zorder=1)
+    if across.logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    if ideal:
+        axes.plot(*zip(*ideal, strict=True), color=FAINT, linewidth=1, zorder=1)
     for line in lines:
-        axes.plot(
-            *zip(*line.points, strict=True),
-            color=line.colour,
-            marker=_MARKERS[line.variant % len(_MARKERS)],
-            linestyle=_DASHES[line.variant % len(_DASHES)],
-            markersize=5,
-        )
-    highest = max(value for line in lines for _, value in line.points)
-    axes.set_ylim(0, max(ideal[-1], highest) * 1.08)
-    axes.set_xticks(sizes, [ticks[size] for size in sizes])
+        _draw(axes, line)
+    highest = [value for line in lines for _, value in (*line.points, *line.whiskers)]
+    axes.set_ylim(0, max(*highest, *(value for _, value in ideal)) * 1.08)
+    axes.set_xticks(sizes, [across.ticks[size] for size in sizes])
     axes.set_ylabel(axis.name)
-    axes.set_xlabel("devices")
+    axes.set_xlabel(across.name)
     axes.set_title(title, loc="left")
     labels = [f"{line.label}  {axis.written(line.points[-1][1])}" for line in lines]
     ends = [(line.points[-1], label, line.colour) for line, label in zip(lines, labels, strict=True)]
-    ends.append(((sizes[-1], ideal[-1]), axis.ideal_name, FAINT))
-    _label_ends(axes, ends, column=sizes[-1] + (sizes[-1] - sizes[0]) * 0.06)
-    return drawn(figure, name=name, alt=f"{alt} {'; '.join(labels)}.")
+    if ideal:
+        ends.append((ideal[-1], axis.ideal_name, FAINT))
+    _label_ends(axes, ends, column=_right_of(sizes, logarithmic=across.logarithmic))
+    plot = _plot(lines, axis=axis, across=across, ideal=ideal, title=title)
+    return drawn(figure, name=name, alt=f"{alt} {'; '.join(labels)}.", plot=plot)
+
+
+def _draw(axes: Axes, line: Line) -> None:
+    places, values = zip(*line.points, strict=True)
+    axes.plot(
+        places,
+        values,
+        color=line.colour,
+        marker=_MARKERS[line.variant % len(_MARKERS)],
+        linestyle=_DASHES[line.variant % len(_DASHES)],
+        markersize=5,
+    )
+    if line.whiskers:
+        low, high = zip(*line.whiskers, strict=True)
+        below = [value - end for value, end in zip(values, low, strict=True)]
+        above = [end - value for value, end in zip(values, high, strict=True)]
+        axes.errorbar(places, values, yerr=[below, above], fmt="none", ecolor=line.colour, capsize=3)
+
+
+def _right_of(sizes: Sequence[int], *, logarithmic: bool) -> float:
+    """Where the labels stand: somewhat to the right of the last point, as far as the axis is long."""
+    first, last = sizes[0], sizes[-1]
+    return last * (last / first) ** 0.06 if logarithmic else last + (last - first) * 0.06
+
+
+def _plot(
+    lines: Sequence[Line], *, axis: Axis, across: Across, ideal: Sequence[tuple[int, float]], title: str
+) -> Plot:
+    series = [
+        PlotSeries(
+            label=line.label,
+            colour=line.colour,
+            variant=line.variant,
+            points=tuple(
+                PlotPoint(x=place, y=value, low=low, high=high)
+                for (place, value), (low, high) in zip(
+                    line.points, line.whiskers or [(None, None)] * len(line.points), strict=True
+                )
+            ),
+        )
+        for line in lines
+    ]
+    if ideal:
+        points = tuple(PlotPoint(x=place, y=value) for place, value in ideal)
+        series.append(PlotSeries(label=axis.ideal_name, colour=FAINT, points=points, ideal=True))
+    return Plot(
+        kind="lines",
+        title=title,
+        x_name=across.name,
+        y_name=axis.name,
+        series=tuple(series),
+        ticks=tuple(sorted(across.ticks.items())),
+        logarithmic_x=across.logarithmic,
+    )
 
 
 def _label_ends(axes: Axes, ends: Sequence[tuple[tuple[int, float], str, str]], *, column: float) -> None:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 
 from dlperf.report.charts.canvas import COLOURS, STYLE, Chart
-from dlperf.report.charts.lines import Axis, Line, line_chart
+from dlperf.report.charts.lines import Across, Axis, Line, line_chart
 from dlperf.report.charts.speedup import SPEEDUP
 from dlperf.report.numbers import rate
 from dlperf.report.published_findings import series
 from dlperf.report.published_tables import topology_key, topology_name
+from dlperf.report.text import plain_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,7 @@ def charts(section: PublishedSection) -> tuple[Chart, ...]:
     """Throughput and speedup; none where no series has two points."""
     cases = [case for table in section.tables for case in table.grid.cases]
     ticks = {topology_key(case)[0]: f"{topology_key(case)[0]}\n{topology_name(case)}" for case in cases}
+    across, title = Across(name="devices", ticks=ticks), plain_text(section.title)
     throughput = _lines(section, lambda case: case.samples_per_sec)
     singles = [value for line in throughput for devices, value in line.points if devices == 1]
     single = max(singles, default=0.0)
@@ -37,18 +39,18 @@ def charts(section: PublishedSection) -> tuple[Chart, ...]:
                     ideal=lambda devices: single * devices,
                     ideal_name="the fastest device x devices",
                 ),
-                ticks=ticks,
+                across=across,
                 name="throughput",
-                title=f"Throughput: {section.title}",
-                alt=f"Line chart, samples/s over all devices, {section.title}; last values:",
+                title=f"Throughput: {title}",
+                alt=f"Line chart, samples/s over all devices, {title}; last values:",
             ),
             line_chart(
                 _lines(section, lambda case: case.speedup),
                 axis=SPEEDUP,
-                ticks=ticks,
+                across=across,
                 name="speedup",
-                title=f"Speedup: {section.title}",
-                alt=f"Line chart, speedup against one device, {section.title}; last values:",
+                title=f"Speedup: {title}",
+                alt=f"Line chart, speedup against one device, {title}; last values:",
             ),
         )
         return tuple(chart for chart in made if chart is not None)
@@ -65,7 +67,7 @@ def _lines(section: PublishedSection, value: Callable[[PublishedCase], float | N
             if len(points) > 1:
                 lines.append(
                     Line(
-                        label=f"{labels[name]}, {table.grid.variant}",
+                        label=f"{labels[name]}, {plain_text(table.grid.variant)}",
                         colour=COLOURS[list(labels).index(name) % len(COLOURS)],
                         variant=variant,
                         points=points,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dlperf.report.charts.canvas import Chart, Palette, varying
-from dlperf.report.charts.lines import Axis, Line, line_chart
+from dlperf.report.charts.lines import Across, Axis, Line, line_chart
 from dlperf.report.numbers import factor
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def chart(comparison: Comparison, *, title: str, palette: Palette) -> Chart | No
     return line_chart(
         speedup_lines(comparison, palette),
         axis=SPEEDUP,
-        ticks=device_ticks(comparison),
+        across=devices(comparison),
         name="speedup",
         title=f"Speedup: {title}",
         alt=f"Line chart, speedup against one device, {title}.",
@@ -48,10 +48,10 @@ def speedup_lines(comparison: Comparison, palette: Palette) -> list[Line]:
     ]
 
 
-def device_ticks(comparison: Comparison) -> dict[int, str]:
-    """Labels by number of devices: the number, and the topologies that have it."""
+def devices(comparison: Comparison) -> Across:
+    """The numbers of devices, each with the topologies that have it."""
     sizes = sorted({row.nodes * row.devices_per_node for row in comparison.rows})
-    return {size: _tick(comparison, size) for size in sizes}
+    return Across(name="devices", ticks={size: _tick(comparison, size) for size in sizes})
 
 
 def _tick(comparison: Comparison, size: int) -> str:

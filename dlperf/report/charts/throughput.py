@@ -8,8 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from dlperf.report.charts.canvas import FAINT, INK, WIDTH, Chart, Palette, drawn, varying
+from dlperf.report.charts.plot import Plot, PlotPoint, PlotSeries
 from dlperf.report.numbers import rate
 from dlperf.report.tables import ABSENT, status_word
+from dlperf.report.text import plain_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 # More than this is a wall; the table is there for it.
 MOST_BARS = 48
 _BAR, _GAP = 0.27, 0.25  # inches of a bar, and between two rows of the table
+_RATE = "samples/s over all devices: median of the runs, whiskers from smallest to largest run"
 _TEXT: dict[str, Any] = {"va": "center", "fontsize": 9}
 
 
@@ -42,19 +45,19 @@ def chart(comparison: Comparison, *, title: str, palette: Palette) -> Chart | No
     axes.set_yticks(middles, labels)
     axes.set_ylim(middles[-1] + height / 2, middles[0] - height / 2)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("samples/s over all devices: median of the runs, whiskers from smallest to largest run")
+    axes.set_xlabel(_RATE, loc="right")
     axes.set_title(f"Throughput: {title}", loc="left", pad=28)
     handles = [Patch(color=palette.colour(arm), label=comparison.label(arm)) for arm in arms]
     columns = min(len(arms), 3)
     axes.legend(handles=handles, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
-    return drawn(figure, name="throughput", alt=_alt_text(comparison, title))
+    plot = _plot(comparison, title, palette)
+    return drawn(figure, name="throughput", alt=_alt_text(comparison, title), plot=plot)
 
 
 def _bar(axes: Axes, figure: CaseFigures | None, *, middle: float, colour: str) -> None:
     unit = axes.get_xlim()[1] / 100
     if figure is None or figure.summary is None:
-        word = ABSENT if figure is None else status_word(figure.status)
-        axes.text(unit, middle, word, color=FAINT, style="italic", **_TEXT)
+        axes.text(unit, middle, _word(figure), color=FAINT, style="italic", **_TEXT)
         return
     summary = figure.summary
     axes.barh(middle, summary.median, height=_BAR * 0.88, color=colour)
@@ -64,11 +67,43 @@ def _bar(axes: Axes, figure: CaseFigures | None, *, middle: float, colour: str) 
     axes.text(summary.maximum + unit, middle, rate(summary.median), **_TEXT)
 
 
+def _word(figure: CaseFigures | None) -> str:
+    return plain_text(ABSENT if figure is None else status_word(figure.status))
+
+
+def _plot(comparison: Comparison, title: str, palette: Palette) -> Plot:
+    return Plot(
+        kind="bars",
+        title=f"Throughput: {title}",
+        x_name=_RATE,
+        y_name="",
+        categories=tuple(", ".join([row.topology, *varying(comparison, row)]) for row in comparison.rows),
+        series=tuple(
+            PlotSeries(
+                label=comparison.label(arm),
+                colour=palette.colour(arm),
+                points=tuple(
+                    _point(place, comparison.cases.get((row, arm)))
+                    for place, row in enumerate(comparison.rows)
+                ),
+            )
+            for arm in comparison.arms
+        ),
+    )
+
+
+def _point(place: int, figure: CaseFigures | None) -> PlotPoint:
+    if figure is None or figure.summary is None:
+        return PlotPoint(x=place, y=None, word=_word(figure))
+    summary = figure.summary
+    return PlotPoint(x=place, y=summary.median, low=summary.minimum, high=summary.maximum)
+
+
 def _alt_text(comparison: Comparison, title: str) -> str:
     """The numbers of the bars, for who cannot see them."""
     parts = []
     for (row, arm), figure in sorted(comparison.cases.items()):
-        value = rate(figure.summary.median) if figure.summary else status_word(figure.status)
+        value = rate(figure.summary.median) if figure.summary else _word(figure)
         parts.append(
             f"{', '.join([comparison.label(arm), row.topology, *varying(comparison, row)])}: {value}"
         )

@@ -1,0 +1,45 @@
+"""What can keep two cases out of one table, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dlperf.report.numbers import iterations, or_not_known
+from dlperf.report.text import say
+
+if TYPE_CHECKING:
+    from dlperf.report.text import Inline, Text
+    from dlperf.results.figures import CaseFigures
+
+
+def distinctions(figure: CaseFigures) -> dict[Text, Inline]:
+    """Every such thing with its value."""
+    case = figure.case
+    return {
+        say("threads a device"): or_not_known(figure.threads_per_device),
+        say("hardware"): figure.hardware,
+        say("device"): case.device,
+        say("iterations"): iterations(case.measure.warmup_iterations, figure.measured_iterations),
+        say("seed"): or_not_known(figure.seed),
+        say("workload"): canonical_workload(figure),
+        say("sweep"): figure.sweep.name,
+    }
+
+
+def canonical_workload(figure: CaseFigures) -> Text:
+    """The workload's own content, short: two experiment files of one name can differ."""
+    work = figure.case.workload
+    loss = work.loss
+    return say(
+        "{network}, head {head}, embedding {embedding}, {loss}, learning rate {rate}, weight decay {decay} "
+        "({kind}), {dataset} ({data})",
+        network=work.network,
+        head=work.head,
+        embedding=work.embedding_size,
+        loss=f"{loss.kind} s={loss.scale:g} m1={loss.m1:g} m2={loss.m2:g} m3={loss.m3:g}",
+        rate=f"{work.schedule.learning_rate:g}",
+        decay=f"{work.optimizer.weight_decay:g}",
+        kind=work.optimizer.decay,
+        dataset=work.dataset,
+        data=figure.data or say("data not known"),
+    )

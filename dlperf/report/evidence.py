@@ -1,0 +1,82 @@
+"""What every number rests on: each case's runs, with links to their folders and fingerprints."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from dlperf.report.numbers import rate
+from dlperf.report.tables import status_word
+from dlperf.report.text import Anchor, Column, Link, Table, say
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from dlperf.report.text import Inline
+    from dlperf.results.figures import CaseFigures
+
+CaseKey = tuple["Path", str, str]
+
+
+def case_key(figure: CaseFigures) -> CaseKey:
+    """What no two cases of a report share."""
+    return (figure.sweep, figure.hardware, figure.case.content_hash)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Anchors of the cases in the list of runs; empty where a report has no such list."""
+
+    anchors: Mapping[CaseKey, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, figures: Sequence[CaseFigures]) -> Evidence:
+        """Numbered in the order of the figures; a case without a run has no evidence."""
+        ran = (figure for figure in figures if figure.runs)
+        return cls(anchors={case_key(figure): f"e{number}" for number, figure in enumerate(ran, 1)})
+
+    def link(self, figure: CaseFigures, content: Inline) -> Inline:
+        """The content, leading to the runs of the case."""
+        name = self.anchors.get(case_key(figure))
+        return content if name is None or content == "" else Link(content, f"#{name}")
+
+    def table(
+        self, figures: Sequence[CaseFigures], *, beside: Path, digests: Mapping[Path, str]
+    ) -> Table | None:
+        """A row a run.
+
+        Args:
+            figures: the cases.
+            beside: the folder of the report, from which the links to the run folders start.
+            digests: of the run folders, `dlperf.results.digest.run_digest`.
+        """
+        headings = (say("case"), say("run"), say("status"))
+        columns = (
+            *(Column(heading=heading) for heading in headings),
+            Column(heading=say("samples/s"), numbers=True),
+            Column(heading=say("SHA-256 of case, outcome and logs")),
+        )
+        rows = []
+        for figure in figures:
+            name = self.anchors.get(case_key(figure), "")
+            for number, run in enumerate(figure.runs):
+                case: Inline = figure.case.case_id
+                result = run.result
+                rows.append(
+                    (
+                        Anchor(case, name) if number == 0 else case,
+                        Link(run.folder.name, link_to(run.folder, beside=beside) + "/"),
+                        status_word(result.status),
+                        rate(result.figures.samples_per_sec) if result.figures else "",
+                        digests.get(run.folder, ""),
+                    )
+                )
+        return Table(caption=say("Evidence"), columns=columns, rows=tuple(rows)) if rows else None
+
+
+def link_to(path: Path, *, beside: Path) -> str:
+    """The path from a folder on, quoted for a link."""
+    return quote(os.path.relpath(path, beside), safe="/")

@@ -1,0 +1,45 @@
+"""What is asked of a report, and the report as text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from dlperf.report.language import ENGLISH
+from dlperf.report.render import html, markdown
+from dlperf.report.view import View
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dlperf.report.document import Document
+    from dlperf.report.language import Language
+
+Form = Literal["md", "html"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What decides a report beside the results.
+
+    Args:
+        paths: results folders, folders of sweeps, or `published:NAME`.
+        form: Markdown or HTML.
+        language: of the sentences that are ours.
+        certificates: of `dlperf align`; without any, align*.json in the results' folders.
+        template: a jinja2 file in place of the shipped one; it is trusted, the results are not.
+        view: columns, baseline, groups and price.
+    """
+
+    paths: tuple[Path, ...]
+    form: Form = "md"
+    language: Language = ENGLISH
+    certificates: tuple[Path, ...] = ()
+    template: Path | None = None
+    view: View = field(default_factory=View)
+
+
+def without_charts(document: Document, request: Request) -> str:
+    """The report as text, in its form and language."""
+    render = markdown if request.form == "md" else html
+    return render(document, charts={}, template=request.template, language=request.language)

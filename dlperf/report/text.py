@@ -1,0 +1,139 @@
+"""What a report says, before it has a form and a language.
+
+A plain string is data: it is escaped, and stands alike in every language. A `Text` is ours: its message is
+the English, with **strong** and `code` marked as here and a {place} for each value, and it is the key of
+the translation (`language.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Union
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+Inline = Union[str, "Text", "Code", "Link", "Anchor", "Joined"]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A sentence or a word of the report's own."""
+
+    message: str
+    values: tuple[tuple[str, Inline], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Words of a log or a file, in a fixed-width face."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Content that leads to a target: `#anchor`, or a path or address quoted as one."""
+
+    content: Inline
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """Content that a link `#name` leads to; the name is of [a-z0-9-] only."""
+
+    content: Inline
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Parts one after the other; the separator is ours and means nothing in any form."""
+
+    parts: tuple[Inline, ...]
+    separator: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A heading, and whether the column holds numbers."""
+
+    heading: Inline
+    numbers: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Columns and rows of cells under a caption."""
+
+    caption: Inline
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Inline, ...], ...]
+
+
+def say(message: str, **values: Inline | int) -> Text:
+    """A message of ours with its values."""
+    return Text(message, tuple((n, str(v) if isinstance(v, int) else v) for n, v in values.items()))
+
+
+def plural(count: int, noun: str) -> Text:
+    """`1 run`, `2 runs`."""
+    return say(f"{{count}} {noun}" if count == 1 else f"{{count}} {noun}s", count=count)
+
+
+def joined(parts: Iterable[Inline], separator: str = ", ") -> Joined:
+    """The parts in their order."""
+    return Joined(tuple(parts), separator)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writer:
+    """Puts content into one form and one language.
+
+    `escape` makes data safe, `code` sets it in a fixed-width face, `link` and `anchor` take content that is
+    written already and a target or a name, `markup` prepares a message before its values are filled in.
+    `messages` are the translations.
+    """
+
+    escape: Callable[[str], str]
+    code: Callable[[str], str]
+    link: Callable[[str, str], str]
+    anchor: Callable[[str, str], str]
+    markup: Callable[[str], str]
+    messages: Mapping[str, str]
+
+    def __call__(self, content: Inline) -> str:
+        """The content as a piece of the document."""
+        if isinstance(content, str):
+            return self.escape(content)
+        if isinstance(content, Text):
+            message = self.markup(self.messages.get(content.message, content.message))
+            return message.format(**{name: self(value) for name, value in content.values})
+        if isinstance(content, Joined):
+            return content.separator.join(map(self, content.parts))
+        if isinstance(content, Link):
+            return self.link(self(content.content), content.target)
+        if isinstance(content, Anchor):
+            return self.anchor(self(content.content), content.name)
+        return self.code(content.text)
+
+
+def as_given(text: str) -> str:
+    """The text itself."""
+    return text
+
+
+_PLAIN = Writer(
+    escape=as_given,
+    code=as_given,
+    link=lambda content, _: content,
+    anchor=lambda content, _: content,
+    markup=lambda message: message.replace("**", ""),
+    messages={},
+)
+
+
+def plain_text(content: Inline) -> str:
+    """The content in English without any markup: for charts, and for messages to a terminal."""
+    return _PLAIN(content)

@@ -1,0 +1,201 @@
+"""The HTML report in a real browser: it renders, sorts, filters, complains of nothing, asks for nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from browser import CHROMIUM, Watched, chromium
+from run_folders import MACHINE, Y1, failed, make_case, store_good_runs, write_run
+
+from dlperf.plan.case import Topology
+from dlperf.report.building import build_report
+from dlperf.report.request import Request
+from dlperf.report.writing import write_report
+from dlperf.results.store import store_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (tools/packages.txt)"),
+]
+
+HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+
+
+def report_page(folder: Path) -> Path:
+    """Two frameworks, many rows, a failure, and a name that would like to be a program."""
+    workload = Y1.model_copy(update={"experiment": HOSTILE, "dataset": HOSTILE})
+    node = MACHINE.model_copy(update={"host": HOSTILE, "system": HOSTILE})
+    for batch in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512):
+        case = make_case(workload=workload, batch_size_per_device=batch)
+        store_good_runs(folder / "y1", case, [30.0 - batch / 20] * 2, nodes=[node])
+    for devices in (1, 2):
+        topology = Topology(nodes=1, devices_per_node=devices)
+        case = make_case(framework="oneflow", version="0.9.0", workload=workload, topology=topology)
+        store_good_runs(folder / "y1", case, [5.0 * devices, 5.5 * devices], phases={"graph": 1.0})
+    log = f"RuntimeError: out of memory {HOSTILE}\n"
+    broken = make_case(framework="pytorch", version="2.13.0", workload=workload)
+    store_run(write_run(folder / "y1", broken, log=log, outcome=failed("rank_failed"), nodes=[node]))
+    request = Request(paths=(folder / "y1",), form="html")
+    write_report(build_report(request, beside=folder), request, folder / "report.html")
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report_page(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def watched(browser: Browser, file: Path) -> Iterator[Watched]:
+    found = Watched(browser, file)
+    yield found
+    found.page.close()
+
+
+def column(page: Page, table: int, place: int) -> list[str]:
+    cells = page.locator("main table").nth(table).locator(f"tbody tr:not([hidden]) td:nth-child({place})")
+    return [text.strip() for text in cells.all_inner_texts()]
+
+
+def test_it_renders_without_a_complaint_and_asks_for_nothing_but_itself(watched: Watched, file: Path) -> None:
+    assert watched.page.locator("h1").inner_text().startswith("Training throughput: y1")
+    assert watched.page.locator("main table").count() > 5
+    assert [] == watched.complaints
+    assert [file.as_uri()] == watched.requests
+
+
+def test_a_heading_sorts_its_table_by_number_and_back(watched: Watched) -> None:
+    page = watched.page
+    heading = page.locator("main table").first.get_by_role("columnheader", name="batch_size_per_device")
+    before = column(page, 0, 3)
+    assert heading.get_attribute("aria-sort") is None
+    heading.get_by_role("button").click()
+    rising = [int(text) for text in column(page, 0, 3)]
+    assert (sorted(map(int, before)), "ascending") == (rising, heading.get_attribute("aria-sort"))
+    heading.get_by_role("button").click()
+    assert (rising[::-1], "descending") == (
+        [int(text) for text in column(page, 0, 3)],
+        heading.get_attribute("aria-sort"),
+    )
+
+
+def test_cells_without_a_number_come_last_in_both_directions(watched: Watched) -> None:
+    page = watched.page
+    button = page.locator("main table").first.get_by_role("button", name="OneFlow 0.9.0 samples/s")
+    for _ in range(2):
+        button.click()
+        words = [text[:1].isdigit() for text in column(page, 0, 6)]
+        assert words == sorted(words, reverse=True)
+        assert {True, False} == set(words)
+
+
+def test_the_keyboard_sorts_too(watched: Watched) -> None:
+    page = watched.page
+    button = page.locator("main table").first.get_by_role("button", name="batch_size_per_device")
+    button.focus()
+    assert "3px" == button.evaluate("node => getComputedStyle(node).outlineWidth")
+    page.keyboard.press("Enter")
+    assert "ascending" == button.locator("..").get_attribute("aria-sort")
+
+
+def test_a_filter_leaves_the_rows_with_all_of_its_words(watched: Watched) -> None:
+    page = watched.page
+    table = page.get_by_role("table", name="Spread of the repeats, samples/s")
+    field = table.locator("xpath=preceding::input[1]")
+    field.fill("oneflow 1n2g")
+    shown = table.locator("tbody tr:visible").all_inner_texts()
+    assert shown
+    assert all("OneFlow" in row and "1n2g" in row for row in shown)
+    said = table.locator("xpath=preceding::output[1]").inner_text()
+    assert f"{len(shown)} / {table.locator('tbody tr').count()} rows shown" == said
+    field.fill("")
+    assert table.locator("tbody tr").count() == table.locator("tbody tr:visible").count()
+
+
+def test_charts_are_drawn_in_place_of_their_pictures_and_say_what_they_show(watched: Watched) -> None:
+    page = watched.page
+    figures = page.locator("figure.chart")
+    assert figures.count() >= 3
+    for figure in figures.all():
+        assert figure.locator(".picture").is_hidden()
+        assert figure.locator("canvas").get_attribute("aria-label")
+        drawn = """canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)
+            .data.some(value => value)"""
+        assert figure.locator("canvas").evaluate(drawn)
+
+
+def test_every_table_has_a_caption_and_headings_with_a_scope(watched: Watched) -> None:
+    page = watched.page
+    tables = page.locator("table").count()
+    assert tables == page.locator("table > caption").count()
+    assert page.locator("thead th").count() == page.locator("thead th[scope=col]").count()
+    assert 0 == page.locator("table caption:empty").count()
+
+
+def test_markup_in_logs_and_files_stays_text(watched: Watched) -> None:
+    page = watched.page
+    assert "owned" not in page.title().replace(HOSTILE, "")
+    assert 0 == page.locator("img").count()
+    assert HOSTILE in page.locator("#gaps").inner_text()
+    # Two programs, both ours, and the data of the charts.
+    assert 2 == page.locator("script:not([type])").count()
+
+
+def test_a_script_that_is_not_ours_would_not_run(watched: Watched) -> None:
+    page = watched.page
+    page.evaluate(
+        """() => { const own = document.createElement('script');
+        own.textContent = "document.title = 'owned'"; document.body.append(own); }"""
+    )
+    assert "owned" != page.title()
+    assert any("Content Security Policy" in text for text in watched.complaints)
+
+
+def test_every_link_within_the_page_leads_somewhere(watched: Watched) -> None:
+    targets = watched.page.locator("a[href^='#']").evaluate_all("links => links.map(link => link.hash)")
+    missing = [target for target in targets if watched.page.locator(target).count() != 1]
+    assert targets
+    assert [] == missing
+
+
+def test_links_to_runs_lead_to_the_folders(watched: Watched, file: Path) -> None:
+    links = watched.page.locator("#evidence td a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
+    assert 25 == len(links)
+    assert all((file.parent / link).is_dir() for link in links)
+
+
+def test_dark_follows_the_system(watched: Watched) -> None:
+    background = "getComputedStyle(document.body).backgroundColor"
+    watched.page.emulate_media(color_scheme="light")
+    assert "rgb(255, 255, 255)" == watched.page.evaluate(background)
+    watched.page.emulate_media(color_scheme="dark")
+    assert "rgb(13, 17, 23)" == watched.page.evaluate(background)
+    assert [] == watched.complaints
+
+
+def test_on_paper_the_pictures_stand_and_the_controls_do_not(watched: Watched) -> None:
+    watched.page.emulate_media(media="print", color_scheme="dark")
+    assert watched.page.locator(".picture").first.is_visible()
+    assert watched.page.locator("canvas").first.is_hidden()
+    assert watched.page.locator(".filter").first.is_hidden()
+    assert "rgb(255, 255, 255)" == watched.page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+
+def test_without_a_program_the_page_is_whole(browser: Browser, file: Path) -> None:
+    page = Watched(browser, file, java_script_enabled=False).page
+    assert page.locator("main table").count() > 5
+    assert page.locator(".picture svg").first.is_visible()
+    assert 0 == page.locator("th button").count()
