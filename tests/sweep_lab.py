@@ -83,6 +83,14 @@ class SweepLab:
         out, err = process.communicate()
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
+    def dlperf(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run another command of dlperf in the folder to its end."""
+        command = [sys.executable, "-m", "dlperf", *arguments]
+        variables = os.environ | self.environment()
+        return subprocess.run(  # its exit code is what tests look at
+            command, cwd=self.folder, env=variables, text=True, capture_output=True, check=False
+        )
+
     @property
     def results(self) -> Path:
         """The sweep's results folder."""

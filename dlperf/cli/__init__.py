@@ -33,6 +33,11 @@ COMMANDS: dict[str, Entry] = {
     "run": Entry("run", "Train the cases of a sweep and store the results."),
     "plan": Entry("plan", "Show what a sweep would run, and run nothing."),
     "report": Entry("report", "Write the comparison as a Markdown document with charts."),
+    "compare": Entry("compare", "Say what became slower, faster or stayed the same."),
+    "gate": Entry("gate", "Run a sweep and fail where something became slower."),
+    "qualify": Entry("qualify", "Measure the noise of this machine by A/A runs."),
+    "baseline": Entry("baseline", "Save results as a named baseline; list and show baselines."),
+    "history": Entry("history", "Show one case over versions or dates, and where it changed."),
     "results": Entry("results", "List results as a table, JSON or CSV."),
     "show": Entry("show", "Show one case: figures of every run, environment, status."),
     "explain": Entry("explain", "Show how a figure came about, or why there is none."),
@@ -115,6 +120,6 @@ def main(*, debug: bool) -> None:
       dlperf report results/quickstart --out report.md
 
     Exit codes: 0 ok, 1 regression or broken alignment, 2 wrong input, 3 some cases failed or are missing,
-    5 infrastructure, 130 and 143 interrupted.
+    4 (with --strict) some could not be told, 5 infrastructure, 130 and 143 interrupted.
     """  # noqa: D301 - click takes the backspace character itself as "keep these lines"
     del debug  # read by LazyGroup.invoke

@@ -26,6 +26,7 @@ from dlperf.running.runner import Runner
 from dlperf.running.scheduler import Scheduler, must_fit
 from dlperf.running.stored import pending_runs, stored_results
 from dlperf.running.transports.local import LocalNode
+from dlperf.running.watched import watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from dlperf.plan.order import PlannedRun
     from dlperf.plan.plan import Plan
     from dlperf.running.progress import Progress
+    from dlperf.running.sentinel import BlockWatch
     from dlperf.running.stored import StoredResult
     from dlperf.running.transports.base import Node
 
@@ -62,6 +64,20 @@ class Manner:
     side_by_side: int
 
 
+def quiet_manner(cluster: Cluster | None, *, wait: bool) -> Manner:
+    """One run at a time, and none made again: for runs that are to be compared."""
+    return Manner(
+        cluster=cluster, retry_failed=False, wait=wait, port=None, patience_seconds=0.0, side_by_side=1
+    )
+
+
+def watch_of(plan: Plan, folder: Path, manner: Manner) -> BlockWatch | None:
+    """What reads this machine around each block; None on a cluster, whose nodes it could not read."""
+    from dlperf.running.sentinel import BlockWatch
+
+    return None if manner.cluster is not None else BlockWatch(plan.runnable, folder)
+
+
 def run_sweep(
     whole: Plan,
     folder: Path,
@@ -79,14 +95,7 @@ def run_sweep(
         Interrupted: a signal; what is done is stored and nothing is left running.
         DlperfError: wrong input, or the infrastructure failed.
     """
-    interrupts = Interrupts(say=_say)
-    with interrupts.taken(), results_folder(folder):
-        plan = selected(freeze(whole, folder))
-        _say_what_is_left_out(plan)
-        runs = pending_runs(plan, results=folder, retry_failed=manner.retry_failed)
-        if runs:
-            _make(plan, runs, folder, manner=manner, interrupts=interrupts)
-    stored = stored_results(plan, results=folder)
+    plan, stored = make_runs(whole, folder, selected=selected, manner=manner)
     if as_json:
         click.echo(_as_json(plan, stored, folder), nl=False)
     else:
@@ -95,8 +104,36 @@ def run_sweep(
     return EXIT_OK if good and stored and len(stored) == len(plan.runs) else EXIT_SOME_FAILED
 
 
+def make_runs(
+    whole: Plan,
+    folder: Path,
+    *,
+    selected: Callable[[Plan], Plan],
+    manner: Manner,
+    watch: BlockWatch | None = None,
+) -> tuple[Plan, tuple[StoredResult, ...]]:
+    """Freeze the plan in `folder` and make the selected runs that are missing; those and all their results.
+
+    `watch` takes readings of this machine around the blocks; raises as `run_sweep`.
+    """
+    interrupts = Interrupts(say=_say)
+    with interrupts.taken(), results_folder(folder):
+        plan = selected(freeze(whole, folder))
+        _say_what_is_left_out(plan)
+        runs = pending_runs(plan, results=folder, retry_failed=manner.retry_failed)
+        if runs:
+            _make(plan, runs, folder, manner=manner, interrupts=interrupts, watch=watch)
+    return plan, stored_results(plan, results=folder)
+
+
 def _make(
-    plan: Plan, runs: Sequence[PlannedRun], folder: Path, *, manner: Manner, interrupts: Interrupts
+    plan: Plan,
+    runs: Sequence[PlannedRun],
+    folder: Path,
+    *,
+    manner: Manner,
+    interrupts: Interrupts,
+    watch: BlockWatch | None,
 ) -> None:
     """Make the runs where and how they are to be made."""
     adapters = load_adapters()
@@ -119,10 +156,13 @@ def _make(
         scheduler.prepare(runs)
         with nullcontext() if manner.cluster else whole_machine(wait=manner.wait, say=progress.message):
             progress.planned(total=len(plan.runs), done=len(plan.runs) - len(runs))
+            runner = _runner(plan, interrupts, progress, port=manner.port)
             try:
-                scheduler.run(runs, runner=_runner(plan, interrupts, progress, port=manner.port))
+                scheduler.run(runs, runner=runner if watch is None else watched(runner, watch))
             finally:
                 progress.finished()
+            if watch is not None:
+                watch.finished()
 
 
 @contextmanager

@@ -17,6 +17,8 @@ _MODELS = {
     "result": ("dlperf.results.schema", "RunResult"),
     "environment": ("dlperf.results.environment", "RunEnvironment"),
     "import": ("dlperf.results.schema", "Imported"),
+    "baseline": ("dlperf.compare.side", "Side"),
+    "qualification": ("dlperf.compare.qualification", "Qualification"),
     "published": ("dlperf.results.published", "PublishedData"),
 }
 
@@ -26,8 +28,9 @@ Examples:
   dlperf schema
 
 NAME is `sweep`, `experiment` or `cluster` (YAML that people write), `case` (case.json),
-`plan` (plan.lock.json), `result` (result.json), `environment` (environment.json), `import` (import.json)
-or `published` (the data.json of published results)."""
+`plan` (plan.lock.json), `result` (result.json), `environment` (environment.json), `import` (import.json),
+`baseline` (of `dlperf baseline save`), `qualification` (of `dlperf qualify`) or `published`
+(the data.json of published results)."""
 
 
 @click.command(epilog=_EPILOG)

@@ -60,10 +60,10 @@ def cluster_of(name: str | None) -> Cluster | None:
     return None if name is None else load_cluster(name)
 
 
-def default_folder(plan: Plan) -> Path:
+def default_folder(plan: Plan, *, suffix: str = "") -> Path:
     """Where the results of a plan go; simulated ones never where measured ones do."""
     simulated = plan.cluster is not None and plan.cluster.simulated
-    return Path("results") / (f"simulated_{plan.sweep}" if simulated else plan.sweep)
+    return Path("results") / ((f"simulated_{plan.sweep}" if simulated else plan.sweep) + suffix)
 
 
 def plan_of(

@@ -118,16 +118,19 @@ def _figures(figure: CaseFigures) -> Iterator[tuple[str, object]]:
 
 def _run(run: StoredRun) -> Iterator[tuple[str, object]]:
     from dlperf.report.numbers import mebibytes, rate
+    from dlperf.results.steadiness import steadiness_line
 
     result = run.result
     yield "status", result.status.value
     if result.figures is not None:
         figures = result.figures
         yield "samples/s", rate(figures.samples_per_sec)
-        yield "steps", f"{figures.accepted_steps} accepted, {figures.dropped_steps} warm-up"
+        yield "steps", f"{figures.accepted_steps} accepted, {figures.dropped_steps} left out"
         yield "loss", f"{rate(figures.loss_first)} -> {rate(figures.loss_last) or 'not finite'}"
         if figures.peak_memory_bytes is not None:
             yield "peak memory", f"{mebibytes(figures.peak_memory_bytes)} MiB (the largest rank)"
+    if result.steadiness is not None:
+        yield "course", steadiness_line(result.steadiness)
     yield "reason", result.reason
     yield "evidence", result.evidence
     yield "started", result.started_at

@@ -30,7 +30,7 @@ def ordered_runs(cases: Sequence[Case], *, repeats: int, order: Order, seed: int
     next case; `shuffled` mixes all runs, the same way for the same seed.
     """
     if order == "interleaved":
-        return tuple(run for arms in _arms(cases) for run in _blocks(arms, repeats))
+        return tuple(run for arms in cells_of(cases) for run in _blocks(arms, repeats))
     runs = [
         PlannedRun(case_id=case.case_id, repeat=repeat) for case in cases for repeat in range(1, repeats + 1)
     ]
@@ -39,8 +39,8 @@ def ordered_runs(cases: Sequence[Case], *, repeats: int, order: Order, seed: int
     return tuple(runs)
 
 
-def _arms(cases: Sequence[Case]) -> list[list[Case]]:
-    """The cases of each cell, cells in the order in which they first appear."""
+def cells_of(cases: Sequence[Case]) -> list[list[Case]]:
+    """The cases of each cell (they differ in their framework only), cells as they first appear."""
     groups: dict[str, list[Case]] = {}
     for case in cases:
         cell = case.model_dump_json(exclude={"framework", "version", "options"})

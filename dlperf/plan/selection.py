@@ -75,7 +75,7 @@ def select(
     Raises:
         UserError: an expression that cannot be read, an unknown key, or nothing selected.
     """
-    tests = [*_only(only), *(_negated(_pair("--exclude", text)[1]) for text in exclude)]
+    tests = [*_only(only), *(_negated(parse_pair("--exclude", text)[1]) for text in exclude)]
     if expression is not None:
         tests.append(parse_expression(expression))
     chosen = frozenset(item.case_id for item in plan.cases if all(test(item) for test in tests))
@@ -92,15 +92,8 @@ def parse_expression(text: str) -> Predicate:
         raise UserError("-k: nested too deeply") from None
 
 
-def _only(texts: Sequence[str]) -> list[Predicate]:
-    by_key: dict[str, list[Predicate]] = {}
-    for text in texts:
-        key, test = _pair("--only", text)
-        by_key.setdefault(key, []).append(test)
-    return [_any(tests) for tests in by_key.values()]
-
-
-def _pair(option: str, text: str) -> tuple[str, Predicate]:
+def parse_pair(option: str, text: str) -> tuple[str, Predicate]:
+    """`key=value` or `key=a,b` as its key and a test of one case; UserError names `option`."""
     key, separator, values = text.partition("=")
     key = key.strip()
     if not separator or not key:
@@ -108,6 +101,14 @@ def _pair(option: str, text: str) -> tuple[str, Predicate]:
     where = f"{option} {text}"
     tests = [_comparison(key, "==", value.strip(), where=where) for value in values.split(",")]
     return key, _any(tests)
+
+
+def _only(texts: Sequence[str]) -> list[Predicate]:
+    by_key: dict[str, list[Predicate]] = {}
+    for text in texts:
+        key, test = parse_pair("--only", text)
+        by_key.setdefault(key, []).append(test)
+    return [_any(tests) for tests in by_key.values()]
 
 
 def _any(tests: Sequence[Predicate]) -> Predicate:

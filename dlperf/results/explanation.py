@@ -12,6 +12,7 @@ from dlperf.logs.events import TRAIN, WARMUP
 from dlperf.results import method_2021
 from dlperf.results.extract import Extracted, extract
 from dlperf.results.imported import imported_log
+from dlperf.results.steadiness import PAUSE, UNSTEADY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
     from dlperf.results.schema import Imported, RunResult
     from dlperf.results.store import StoredRun
 
-_KINDS = {WARMUP: "warm-up", "other": "outside the method's window"}
+_KINDS = {
+    WARMUP: "warm-up",
+    "other": "outside the method's window",
+    UNSTEADY: "before the steady state",
+    PAUSE: "a pause",
+}
 # Twice made from the same log, a figure is the same to the last bit; another dlperf may round another way.
 _SAME = 1e-9
 

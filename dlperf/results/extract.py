@@ -21,6 +21,7 @@ from dlperf.results.imported import extract_imported, read_import
 from dlperf.results.logfiles import log_files, read_lines
 from dlperf.results.outcome import read_outcome
 from dlperf.results.schema import Engine, RunFigures, RunResult, Status
+from dlperf.results.steadiness import OWN_RULE, in_steady_state, rule_of
 from dlperf.results.statistics import quantile, samples_per_second
 from dlperf.results.verdict import judge
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-OWN_RULE = "all steps behind the warm-up iterations of the case"
 _REPEAT = re.compile(r"r(\d+)")
 
 
@@ -62,6 +62,9 @@ def extract(folder: Path) -> Extracted:
     events = _events(folder)
     steps = read_steps(events.get(0, ()))
     verdict = judge(case, steps=steps, outcome=outcome, folder=folder)
+    steadiness = None
+    if verdict.status is Status.OK:
+        steps, steadiness, verdict = in_steady_state(steps, verdict)
     result = RunResult(
         dlperf_version=__version__,
         case=case,
@@ -74,8 +77,9 @@ def extract(folder: Path) -> Extracted:
         nodes=outcome.hosts if outcome else (),
         figures=_figures(steps, events) if verdict.status is Status.OK else None,
         engine=_engine(events.get(0, ())),
+        steadiness=steadiness,
     )
-    return Extracted(result=result, steps=steps)
+    return Extracted(result=result, steps=steps, rule=rule_of(steadiness))
 
 
 def read_case(folder: Path) -> Case:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -39,6 +39,8 @@ FAILED = frozenset(
         Status.KILLED,
         Status.LOST_NODE,
         Status.INCOMPLETE,
+        Status.UNSTEADY,
+        Status.INSUFFICIENT,
     }
 )
 
@@ -57,6 +59,15 @@ class RunFigures(Model):
     loss_first: float | None
     loss_last: float | None
     peak_memory_bytes: int | None  # the largest over the ranks
+
+
+class Steadiness(Model):
+    """The course of a run's measured iterations; dlperf/results/steady.py says how it is found."""
+
+    shape: Literal["flat", "warm-up", "slowdown", "drifting", "none"]
+    first_step: int | None  # where the steady stretch begins; None where there is none
+    pauses: int
+    pause_seconds: float  # that they took altogether; in no rate
 
 
 class Engine(Model):
@@ -102,6 +113,8 @@ class RunResult(Model):
     figures: RunFigures | None = None  # present exactly when status is ok
     engine: Engine = Engine()
     imported: Imported | None = None
+    # Of long runs alone; not written where there is none.
+    steadiness: Annotated[Steadiness | None, Field(exclude_if=lambda value: value is None)] = None
 
     @model_validator(mode="after")
     def _figures_exactly_when_ok(self) -> Self:

@@ -67,7 +67,9 @@ class SampledMarginSoftmax(MarginSoftmax):
 
     def _of_rows(self, embeddings: Tensor, rows: Tensor, columns: Tensor) -> Tuple[Tensor, Tensor]:
         loss = margin_softmax(self._loss, gathered(embeddings), rows, columns)
-        return loss, loss + (rows * rows).sum() * (self._decay / 2) if self._decay else loss
+        if not self._decay:
+            return loss, loss
+        return loss, loss + (rows * rows).sum() * (self._decay / 2)
 
 
 class DeviceSampledMarginSoftmax(SampledMarginSoftmax):

@@ -14,7 +14,7 @@ from dlperf.shipped import shipped_folder
 if TYPE_CHECKING:
     from pathlib import Path
 
-SHIPPED = ["quickstart", "r100_emore", "r100_glint360k", "y1_emore"]
+SHIPPED = sorted(path.stem for path in shipped_folder("sweeps").glob("*.yaml"))
 
 
 @pytest.mark.parametrize(

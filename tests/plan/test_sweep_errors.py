@@ -17,6 +17,7 @@ from dlperf.plan.load import load_experiment, load_sweep
 from dlperf.plan.plan import make_plan
 from dlperf.plan.settings import Setting, axis_setting, value_setting
 from dlperf.plan.sweep_file import Condition, FrameworkEntry, SweepFile
+from dlperf.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -181,6 +182,7 @@ def test_all_mistakes_of_all_files_are_found_at_once(adapters: Any, tmp_path: Pa
         "seed: 2\n"
         "options: {torch: {}}\n"
     )
+    shipped = ", ".join(sorted(path.stem for path in shipped_folder("experiments").glob("*.yaml")))
     assert [
         "experiments/mine.yaml:1:10: network: must be one of iresnet18, iresnet34, iresnet50, iresnet100, mobilefacenet, not text 'iresnet101' (did you mean 'iresnet100'?)",
         "experiments/mine.yaml:3:17: embedding_size: must be a whole number, not text 'big'",
@@ -188,7 +190,7 @@ def test_all_mistakes_of_all_files_are_found_at_once(adapters: Any, tmp_path: Pa
         "experiments/mine.yaml:7:1: schedule: 2 steps but 1 scales; give one scale a step",
         "experiments/mine.yaml:8:1: the experiment's name is the file's name; remove this key",
         "s.yaml:1:1: key 'batch_size_per_device' is missing",
-        "s.yaml:1:20: unknown experiment 'nope'; known: mine, quickstart, r100_emore, r100_glint360k, y1_emore",
+        f"s.yaml:1:20: unknown experiment 'nope'; known: mine, {shipped}",
         "s.yaml:2:14: frameworks[0]: unknown framework 'mxnt' (did you mean 'mxnet'?)",
         "s.yaml:3:11: topology: '8g' is no topology; write nodes and devices a node as in '2n8g'",
         "s.yaml:4:1: unknown key 'batchsize' (did you mean 'batch_size_per_device'?)",

@@ -36,7 +36,8 @@ class NumpyAdapter:
 
     name = "numpy"
     title = "NumPy"
-    versions = (np.__version__,)
+    # Other "versions" of the same numpy: one that is as fast, and one whose loop became 10 % slower.
+    versions = (np.__version__, f"{np.__version__}+same", f"{np.__version__}+slower")
     options = NumpyOptions
 
     def environment(self, version: str, device: DeviceKind, *, parallel: bool = False) -> EnvironmentSpec:
@@ -47,8 +48,8 @@ class NumpyAdapter:
             framework=self.name,
             version=version,
             pythons=("3.11",),
-            requirements=(f"numpy=={version}",),
-            import_check="import numpy; print(numpy.__version__)",
+            requirements=(f"numpy=={np.__version__}",),
+            import_check=f"import numpy; print(numpy.__version__ + {version.removeprefix(np.__version__)!r})",
         )
 
     def unsupported(self, case: Case) -> str | None:

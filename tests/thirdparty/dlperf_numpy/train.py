@@ -37,7 +37,8 @@ class Trainer:
 
     def step(self, batch: Batch, iteration: int) -> FinishedStep:
         go_wrong(self.case.options, self.rank, iteration)
-        time.sleep(self.case.options.get("step_seconds", 0.0))
+        slower = 1.1 if self.case.version.endswith("+slower") else 1.0
+        time.sleep(slower * self.case.options.get("step_seconds", 0.0))
         images, labels = batch
         pixels = images.reshape(len(labels), -1).astype(np.float32) / 127.5 - 1
         scores = pixels @ self.weight

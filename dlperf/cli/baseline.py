@@ -1,0 +1,112 @@
+"""`dlperf baseline`: results kept under a name, as one small file that git can hold."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dlperf.errors import UserError
+
+if TYPE_CHECKING:
+    from dlperf.compare.side import Side
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_folder = click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("baselines"),
+    show_default=True,
+    help="Where baselines lie.",
+)
+
+
+_EPILOG = """\b
+Examples:
+  dlperf baseline save nightly results/today
+  dlperf baseline save v1.9.0 results/versions_cpu --only framework=mxnet==1.9.0
+  dlperf baseline list
+  dlperf baseline show nightly"""
+
+
+@click.group(epilog=_EPILOG)
+def command() -> None:
+    """Save results under a name, list the names, show what one holds."""
+
+
+@command.command()
+@click.argument("name")
+@click.argument("results")
+@click.option("--only", metavar="KEY=VALUE", help="Keep these cases alone: framework=mxnet==1.9.0.")
+@click.option("--replace", is_flag=True, help="Replace a baseline of this name.")
+@_folder
+def save(*, name: str, results: str, only: str | None, replace: bool, folder: Path) -> None:
+    """Save the figures of every run under RESULTS as the baseline NAME.
+
+    The file holds cases and figures, no logs; commit it beside the code that it is the baseline of.
+    """
+    from dlperf.compare.sources import read_side, selected
+    from dlperf.results.store import write_atomically
+
+    if not _NAME.fullmatch(name):
+        raise UserError(f"{name!r}: a name of a baseline holds letters, digits and . _ + -")
+    path = folder / f"{name}.json"
+    if path.exists() and not replace:
+        raise UserError(f"{path}: there is a baseline of this name; --replace writes it anew")
+    side = read_side(results, inside=Path("results"), baselines=folder)
+    side = selected(side, only) if only is not None else side
+    if not any(case.runs for case in side.cases):
+        raise UserError(f"{results}: no good run there, so nothing to compare with later")
+    folder.mkdir(parents=True, exist_ok=True)
+    content = side.model_copy(update={"label": name}).model_dump_json(indent=1, exclude_none=True)
+    write_atomically(path, (content + "\n").encode())
+    click.echo(str(path))
+
+
+@command.command(name="list")
+@_folder
+def list_(*, folder: Path) -> None:
+    """List the baselines: name, day, cases, runs."""
+    from dlperf.compare.qualification import QUALIFICATION_NAME
+    from dlperf.compare.sources import read_baseline
+
+    for path in sorted(folder.glob("*.json")):
+        if path.name == QUALIFICATION_NAME:
+            continue
+        try:
+            side = read_baseline(path)
+        except UserError as error:
+            click.echo(f"dlperf: skipped {error}", err=True)
+            continue
+        click.echo(f"{path.stem}  {_described(side)}")
+
+
+@command.command()
+@click.argument("name")
+@_folder
+def show(*, name: str, folder: Path) -> None:
+    """Show the cases of the baseline NAME with their figures."""
+    from dlperf.compare.metrics import SAMPLES_PER_SECOND
+    from dlperf.compare.sources import read_side
+    from dlperf.compare.words import cell_name, value
+    from dlperf.report.numbers import plural
+
+    side = read_side(name, inside=Path("results"), baselines=folder)
+    click.echo(f"{side.label}  {_described(side)}")
+    for one in side.cases:
+        figure = one.figure(SAMPLES_PER_SECOND)
+        shown = one.status.value if figure is None else f"{value(SAMPLES_PER_SECOND, figure)} samples/s"
+        click.echo(
+            f"  {one.case.framework} {one.case.version}  {cell_name(one)}  {shown}, "
+            f"{plural(len(one.runs), 'run')}  {one.hardware}"
+        )
+
+
+def _described(side: Side) -> str:
+    from dlperf.report.numbers import plural
+
+    runs = sum(len(case.runs) for case in side.cases)
+    day = side.created_at[:10] if side.created_at else "day not known"
+    return f"{day}, {plural(len(side.cases), 'case')}, {plural(runs, 'run')}, dlperf {side.dlperf_version}"

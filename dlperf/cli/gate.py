@@ -1,0 +1,131 @@
+"""`dlperf gate`: run, compare, run what looks worse again, and answer with an exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dlperf.cli.compare_options import judging_options, settings_from, tell, wanted_files
+from dlperf.cli.selection import cluster_of, default_folder, plan_of, sweep_options
+from dlperf.errors import UserError
+
+if TYPE_CHECKING:
+    from dlperf.plan.plan import Plan
+
+_EPILOG = """\b
+Examples:
+  dlperf gate sweeps/versions_cpu.yaml
+  dlperf gate sweeps/nightly.yaml --against nightly --write md=summary.md --write junit=gate.xml
+  dlperf gate versions_cpu --baseline mxnet==1.9.1 --until-decided 20 --strict
+
+The sweep lists two versions of a framework, which are run in turns; the first one is the baseline. With
+--against the sweep is compared with a saved baseline or an older results folder.
+
+Exit codes: 0 no regression, 1 regression, confirmed on fresh runs, 2 wrong input, 3 cases failed, missing or
+not comparable, 4 (with --strict) cases that could not be told, 5 infrastructure, 130 Ctrl-C, 143 SIGTERM."""
+
+
+@click.command(epilog=_EPILOG)
+@sweep_options
+@click.option(
+    "--results", type=click.Path(path_type=Path), help="Where results go.  [default: results/SWEEP-gate]"
+)
+@click.option("--repeats", type=click.IntRange(min=4), help="Blocks of the first round.")
+@click.option("--against", metavar="SIDE", help="Compare with this, as `dlperf compare` takes it.")
+@click.option(
+    "--baseline",
+    "baselines",
+    multiple=True,
+    metavar="NAME==VERSION",
+    help="The version to compare with, where it is not the first that the sweep lists. Repeatable.",
+)
+@click.option(
+    "--until-decided",
+    type=click.IntRange(min=4),
+    metavar="N",
+    help="Run cases that could not be told again, up to N runs each.",
+)
+@click.option("--no-wait", is_flag=True, help="Fail at once where another dlperf measures on this machine.")
+@judging_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    sweep: str,
+    expression: str | None,
+    only: tuple[str, ...],
+    exclude: tuple[str, ...],
+    settings: tuple[str, ...],
+    axes: tuple[str, ...],
+    cluster: str | None,
+    results: Path | None,
+    repeats: int | None,
+    against: str | None,
+    baselines: tuple[str, ...],
+    until_decided: int | None,
+    no_wait: bool,
+    margins: tuple[str, ...],
+    metrics: tuple[str, ...],
+    allow: tuple[str, ...],
+    expected: Path | None,
+    qualified: Path | None,
+    strict: bool,
+    form: str,
+    files: tuple[str, ...],
+    everything: bool,
+) -> None:
+    """Run SWEEP and say whether something became slower.
+
+    What looks worse is run again, and judged on those runs alone. Starting again goes on where it ended.
+    """
+    from dlperf.compare.contrast import FEWEST_RUNS
+    from dlperf.compare.exit_code import exit_code
+    from dlperf.compare.sources import read_side
+    from dlperf.plan.selection import select
+
+    nodes = cluster_of(cluster)
+
+    def plan(count: int | None) -> Plan:
+        counted = () if count is None else (f"measure.repeats={count}",)
+        whole = plan_of(sweep, settings=(*settings, *counted, "order=interleaved"), axes=axes, cluster=nodes)
+        return select(whole, expression=expression, only=only, exclude=exclude)
+
+    wanted = wanted_files(files)
+    judging = settings_from(
+        margins=margins, metrics=metrics, allow=allow, expected=expected, qualified=qualified
+    )
+    first = plan(repeats)
+    if first.repeats < FEWEST_RUNS:
+        raise UserError(
+            f"{sweep}: {first.repeats} repeats; a verdict takes {FEWEST_RUNS} at least: --repeats 5"
+        )
+    if not first.runnable:
+        raise UserError(f"{sweep}: nothing can run here; `dlperf plan {sweep}` says why")
+    folder = results or default_folder(first, suffix="-gate")
+    baseline = read_side(against, inside=folder) if against is not None else None
+
+    from dlperf.cli.gate_rounds import Gate
+    from dlperf.cli.run_sweep import quiet_manner
+    from dlperf.running.interrupts import Interrupted
+
+    gate = Gate(
+        plan=plan,
+        folder=folder,
+        settings=judging,
+        against=baseline,
+        baselines=baselines,
+        manner=quiet_manner(nodes, wait=not no_wait),
+    )
+    gate.must_have_two_sides(first)
+    try:
+        findings = gate.judged(repeats=first.repeats, until_decided=until_decided)
+    except Interrupted as interrupted:
+        click.echo(
+            f"stopped; what is done is kept in {folder}, and starting again goes on from there", err=True
+        )
+        ctx.exit(interrupted.exit_code)
+    code = exit_code(findings, strict=strict)
+    tell(findings, form=form, files=wanted, code=code, everything=everything)
+    ctx.exit(code)

@@ -1,0 +1,136 @@
+"""`dlperf qualify`: how much this machine moves by itself, and how often that would be an alarm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dlperf.cli.selection import cluster_of, default_folder, plan_of, sweep_options
+from dlperf.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dlperf.compare.qualification import Qualification
+    from dlperf.plan.cluster import Cluster
+    from dlperf.plan.plan import Plan
+
+_EPILOG = """\b
+Examples:
+  dlperf qualify quickstart
+  dlperf qualify results/quickstart
+  dlperf qualify sweeps/nightly.yaml --repeats 7 -o baselines/qualification.json
+
+Every case is run 2 x REPEATS times in turns with itself: two sides that cannot differ. SWEEP may also be a
+results folder with that many runs. `dlperf compare` and `dlperf gate` read the file that is written, and let
+no change count that is smaller than the noise of its case."""
+
+
+@click.command(epilog=_EPILOG)
+@sweep_options
+@click.option(
+    "--results", type=click.Path(path_type=Path), help="Where runs go.  [default: results/SWEEP-qualify]"
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=4),
+    default=5,
+    show_default=True,
+    help="Runs a side, as many as the comparisons will have.",
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("baselines/qualification.json"),
+    show_default=True,
+    help="The file to write.",
+)
+@click.option("--no-wait", is_flag=True, help="Fail at once where another dlperf measures on this machine.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    sweep: str,
+    expression: str | None,
+    only: tuple[str, ...],
+    exclude: tuple[str, ...],
+    settings: tuple[str, ...],
+    axes: tuple[str, ...],
+    cluster: str | None,
+    results: Path | None,
+    repeats: int,
+    out: Path,
+    no_wait: bool,
+) -> None:
+    """Measure the noise of SWEEP's cases on this machine by A/A runs, and store it."""
+    from dlperf.compare.qualification import qualify
+    from dlperf.compare.sources import side_of
+    from dlperf.plan.selection import select
+    from dlperf.results.query import load
+    from dlperf.results.store import write_atomically
+
+    nodes = cluster_of(cluster)
+    folder = Path(sweep)
+    if not folder.is_dir():
+        counted = (f"measure.repeats={2 * repeats}", "order=interleaved")
+        whole = plan_of(sweep, settings=(*settings, *counted), axes=axes, cluster=nodes)
+        plan = select(whole, expression=expression, only=only, exclude=exclude)
+        folder = results or default_folder(plan, suffix="-qualify")
+        code = _run(plan, folder, nodes, wait=not no_wait)
+        if code:
+            ctx.exit(code)
+    elif expression or only or exclude or settings or axes or cluster:
+        raise UserError(f"{sweep}: a results folder is taken whole; leave out the options of a sweep")
+    found = qualify(side_of(load([folder], strict=False), label=str(folder)), runs=repeats)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, (found.model_dump_json(indent=1) + "\n").encode())
+    for line in _lines(found):
+        click.echo(line)
+    click.echo(str(out))
+
+
+def _run(plan: Plan, folder: Path, cluster: Cluster | None, *, wait: bool) -> int:
+    """Make the runs; another exit code than 0 where a signal ended them."""
+    from dlperf.cli.run_sweep import make_runs, quiet_manner, watch_of
+    from dlperf.running.interrupts import Interrupted
+
+    manner = quiet_manner(cluster, wait=wait)
+    try:
+        make_runs(
+            plan,
+            folder,
+            selected=lambda frozen: frozen,
+            manner=manner,
+            watch=watch_of(plan, folder, manner),
+        )
+    except Interrupted as interrupted:
+        click.echo(f"stopped; what is done is kept in {folder}", err=True)
+        return interrupted.exit_code
+    return 0
+
+
+def _lines(found: Qualification) -> Iterator[str]:
+    from rich.table import Table
+
+    from dlperf.cli.tables import rendered
+    from dlperf.compare.metrics import METRICS
+    from dlperf.report.numbers import percent
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("case", "framework", "metric", "deviation of a block", "noise floor"):
+        table.add_column(
+            heading, justify="right" if heading in {"deviation of a block", "noise floor"} else "left"
+        )
+    for one in found.noise:
+        table.add_row(
+            one.cell,
+            f"{one.framework} {one.version}",
+            METRICS[one.metric].title,
+            percent(one.deviation),
+            percent(one.noise_floor),
+        )
+    yield rendered(table)
+    yield found.line

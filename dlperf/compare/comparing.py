@@ -1,0 +1,222 @@
+"""Two sides -> findings: matched, guarded, tested together, judged."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from dlperf.compare.contrast import FEWEST_RUNS, contrast
+from dlperf.compare.finding import Finding, Findings
+from dlperf.compare.judging import Rule, judge
+from dlperf.compare.limits import limits
+from dlperf.compare.matching import match
+from dlperf.compare.metrics import MEASURED, REGRESSIONS, Metric, Verdict
+from dlperf.compare.movement import machine_movement
+from dlperf.results.schema import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from datetime import date
+
+    from dlperf.compare.contrast import Contrast
+    from dlperf.compare.expected import ExpectedFailure
+    from dlperf.compare.judging import Judged, Priors
+    from dlperf.compare.matching import Pair
+    from dlperf.compare.side import Side, SideCase
+
+
+def no_floor(_pair: Pair, _metric: Metric) -> float | None:
+    """For machines that nobody qualified."""
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the user decides about a comparison.
+
+    `margins` by metric name lie over the metrics' own; `noise_floor` gives a case's A/A noise, which a change
+    must exceed too; `allow` names guards whose difference is let pass; `priors` of an earlier round serve by
+    metric name where this one has too few cases.
+    """
+
+    metrics: tuple[Metric, ...] = MEASURED
+    margins: Mapping[str, float] = field(default_factory=dict)
+    noise_floor: Callable[[Pair, Metric], float | None] = no_floor
+    allow: Collection[str] = ()
+    compared: Collection[str] = ()
+    rule: Rule = field(default_factory=Rule)
+    priors: Mapping[str, Priors] = field(default_factory=dict)
+    expected: Sequence[ExpectedFailure] = ()
+    notes: tuple[str, ...] = ()  # of the caller
+    today: date | None = None
+
+
+def compare(baseline: Side, candidate: Side, *, settings: Settings | None = None) -> Findings:
+    """Every verdict that the runs of two sides allow."""
+    settings = settings or Settings()
+    matched = match(baseline, candidate, compared=settings.compared)
+    rows: list[Finding] = []
+    for metric in settings.metrics:
+        rows += _of_metric(matched.pairs, metric, settings)
+    rows += [_missing(one, None) for one in matched.only_baseline if one.status is Status.OK]
+    rows += limits(matched.pairs)
+    rows = [_with_expectation(row, settings) for row in rows]
+    place = {id(one): number for number, one in enumerate(baseline.cases)}
+    rows.sort(key=lambda row: place[id(row.baseline)])
+    return Findings(
+        baseline=baseline.label,
+        candidate=candidate.label,
+        rows=tuple(rows),
+        new=(*matched.only_candidate, *_first_time(matched.pairs)),
+        notes=tuple(_notes(baseline, candidate, rows, settings)),
+    )
+
+
+def _first_time(pairs: Sequence[Pair]) -> list[SideCase]:
+    """Cases that only the candidate tried."""
+    return [
+        pair.candidate
+        for pair in pairs
+        if pair.baseline.status in _NEVER_TRIED and pair.candidate.status is Status.OK
+    ]
+
+
+def _of_metric(pairs: Sequence[Pair], metric: Metric, settings: Settings) -> list[Finding]:
+    found: list[Finding] = []
+    tested: list[tuple[Pair, Contrast, float | None]] = []
+    for pair in pairs:
+        untested = _untested(pair, metric, settings)
+        if isinstance(untested, Finding):
+            found.append(untested)
+        elif untested is not None:
+            tested.append((pair, untested, settings.noise_floor(pair, metric)))
+    own = settings.margins.get(metric.name, metric.margin)
+    verdicts = judge(
+        metric,
+        [made for _, made, _ in tested],
+        margins=[max(own, floor or 0.0) for _, _, floor in tested],
+        rule=settings.rule,
+        priors=settings.priors.get(metric.name),
+    )
+    found += [
+        _judged(pair, metric, judged, floor)
+        for (pair, _, floor), judged in zip(tested, verdicts, strict=True)
+    ]
+    return found
+
+
+def _untested(pair: Pair, metric: Metric, settings: Settings) -> Finding | Contrast | None:
+    """What can be said without a test, else what is to be tested; None: neither side has the metric."""
+    before, after = pair.baseline.figure(metric), pair.candidate.figure(metric)
+    if before is None:
+        return _without_baseline(pair) if metric is settings.metrics[0] else None
+    if after is None:
+        only_once = metric is settings.metrics[0] or pair.candidate.status is Status.OK
+        return _missing(pair.baseline, pair.candidate, metric=metric) if only_once else None
+    finding = Finding(
+        baseline=pair.baseline,
+        candidate=pair.candidate,
+        metric=metric,
+        verdict=Verdict.NOT_COMPARABLE,
+        differences=pair.differences,
+        figures=(before, after),
+    )
+    barred = [one for one in pair.differences if one.guard not in settings.allow]
+    if barred:
+        return replace(finding, reason="; ".join(map(str, barred)))
+    sides = (pair.baseline, pair.candidate)
+    values = [one.values(metric) for one in sides]
+    bad = [value for side in values for value in side.values() if not (math.isfinite(value) and value > 0)]
+    if bad:
+        return replace(finding, reason=f"{metric.title} of {bad[0]:g} is no figure")
+    if min(map(len, values)) < FEWEST_RUNS:
+        counts = " and ".join(str(len(side)) for side in values)
+        reason = f"{counts} good runs; a verdict takes {FEWEST_RUNS} on each side"
+        return replace(finding, verdict=Verdict.INCONCLUSIVE, reason=reason)
+    return contrast(*values)
+
+
+_NEVER_TRIED = frozenset({Status.UNSUPPORTED, Status.NOT_MEASURED})
+
+
+def _without_baseline(pair: Pair) -> Finding | None:
+    """A baseline that failed is missing; one that nobody tried has nothing to fall behind."""
+    before = pair.baseline
+    if before.status in _NEVER_TRIED:
+        return None
+    return replace(
+        _missing(before, pair.candidate),
+        reason=f"the baseline has no figure: {before.status.value}"
+        + (f": {before.reason}" if before.reason else ""),
+        figures=(None, pair.candidate.figure(MEASURED[0])),
+    )
+
+
+def _judged(pair: Pair, metric: Metric, judged: Judged, floor: float | None) -> Finding:
+    verdict, reason = judged.verdict, None
+    moved = machine_movement(pair.baseline, pair.candidate, blocked=judged.contrast.blocked)
+    told = abs(judged.contrast.log_ratio) if verdict is not Verdict.SAME else math.log1p(judged.margin)
+    if moved is not None and metric.speed and verdict is not Verdict.INCONCLUSIVE and abs(moved) > told:
+        verdict = Verdict.INCONCLUSIVE
+        reason = f"the machine itself moved by {100 * math.expm1(abs(moved)):.1f} % between the sides"
+    elif verdict is Verdict.INCONCLUSIVE:
+        settle = judged.runs_to_settle
+        reason = f"about {settle} runs a side would settle it" if settle else "too noisy to settle with runs"
+    return Finding(
+        baseline=pair.baseline,
+        candidate=pair.candidate,
+        metric=metric,
+        verdict=verdict,
+        reason=reason,
+        judged=judged,
+        differences=pair.differences,
+        figures=(pair.baseline.figure(metric), pair.candidate.figure(metric)),
+        noise_floor=floor,
+    )
+
+
+def _missing(baseline: SideCase, candidate: SideCase | None, *, metric: Metric = MEASURED[0]) -> Finding:
+    reason = "the candidate has no such case"
+    if candidate is not None and candidate.status is Status.OK:
+        reason = f"the candidate's runs have no {metric.title}"
+    elif candidate is not None:
+        reason = candidate.status.value + (f": {candidate.reason}" if candidate.reason else "")
+    return Finding(
+        baseline=baseline,
+        candidate=candidate,
+        metric=metric,
+        verdict=Verdict.MISSING,
+        reason=reason,
+        figures=(baseline.figure(metric), None),
+    )
+
+
+def _with_expectation(row: Finding, settings: Settings) -> Finding:
+    if row.verdict not in REGRESSIONS and row.verdict is not Verdict.MISSING:
+        return row
+    one = next((one for one in settings.expected if one.covers(row, today=settings.today)), None)
+    return row if one is None else replace(row, expected=one)
+
+
+def _notes(baseline: Side, candidate: Side, rows: Sequence[Finding], settings: Settings) -> Iterator[str]:
+    yield from settings.notes
+    tested = [row.judged for row in rows if row.judged is not None]
+    if tested and not any(judged.contrast.blocked for judged in tested):
+        yield (
+            "the sides were not run in common blocks: a machine that changed in between looks like a change "
+            "of the framework; `dlperf gate` runs both sides in turns"
+        )
+    allowed = {one.guard for row in rows for one in row.differences if one.guard in settings.allow}
+    for guard in sorted(allowed):
+        yield f"{guard} differs and was allowed to (--allow {guard})"
+    failed = sum(one.failed_runs for one in candidate.cases), sum(one.failed_runs for one in baseline.cases)
+    if any(failed):
+        yield f"failed runs are left out: {failed[1]} of the baseline, {failed[0]} of the candidate"
+    yield from (one.over for one in settings.expected if one.is_over(settings.today))
+    used = {id(row.expected) for row in rows}
+    yield from (
+        f"expected failure matches nothing: {one.case} ({one.reason}); remove it from the file"
+        for one in settings.expected
+        if id(one) not in used and not one.is_over(settings.today)
+    )

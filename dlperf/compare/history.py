@@ -1,0 +1,136 @@
+"""One case over versions or dates: its figure in each session, and where it changed."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from dlperf.compare.words import cell_name
+from dlperf.errors import UserError
+from dlperf.results.rows import canonical
+from dlperf.results.statistics import quantile
+from dlperf.results.steady import change_points
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from dlperf.compare.metrics import Metric
+    from dlperf.compare.side import Side, SideCase
+
+By = Literal["date", "version"]
+
+# Sessions are few and independent: of 100 simulated histories without a change, 3 at most get one.
+_PENALTY = 6.0
+_SHORTEST = 3
+FEWEST_POINTS = 2 * _SHORTEST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """The figure of one session."""
+
+    source: str
+    day: str  # empty where no run says when it was
+    version: str
+    median: float
+    minimum: float
+    maximum: float
+    runs: int
+    change: float | None = None  # ratio of the stretch that begins here to the one before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """The points of one case on one kind of machine, in order; no changes with few points."""
+
+    title: str
+    hardware: str
+    metric: Metric
+    points: tuple[Point, ...]
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Places where a stretch begins, the first at 0."""
+        return (0, *(place for place, point in enumerate(self.points) if point.change is not None))
+
+
+def histories(sides: Sequence[Side], name: str, *, metric: Metric, by: By) -> tuple[History, ...]:
+    """The history of the case that `name` means, one for each kind of machine.
+
+    Args:
+        sides: of any number of sessions.
+        name: a case's id, its content hash or a part of an id; of any version.
+        metric: what is shown.
+        by: what orders the points.
+
+    Raises:
+        UserError: no case, or several that differ in more than the version, have that name.
+    """
+    found = [(side, one) for side in sides for one in side.cases]
+    exact = [one for _, one in found if name in {one.case.case_id, one.case.content_hash}]
+    named = exact or [one for _, one in found if name in one.case.case_id]
+    keys = {_key(one) for one in named}
+    if not named:
+        raise UserError(f"no case is named {name!r}; `dlperf results` lists them")
+    if len(keys) > 1:
+        ids = "\n".join(f"  {text}" for text in sorted({one.case.case_id for one in named}))
+        raise UserError(f"{name!r} names cases that differ in more than the version:\n{ids}")
+    series: dict[str, list[tuple[Side, SideCase]]] = {}
+    for side, one in found:
+        if _key(one) in keys and one.values(metric):
+            series.setdefault(one.hardware, []).append((side, one))
+    if not series:
+        raise UserError(f"{name}: no session has its {metric.title}")
+    first = named[0]
+    title = f"{first.case.framework}, {cell_name(first)}"
+    return tuple(
+        History(title=title, hardware=hardware, metric=metric, points=_points(ones, metric, by))
+        for hardware, ones in series.items()
+    )
+
+
+def _key(one: SideCase) -> str:
+    return canonical(one.case, leaving_out=("version",))
+
+
+def _points(ones: Iterable[tuple[Side, SideCase]], metric: Metric, by: By) -> tuple[Point, ...]:
+    points = [_point(side, one, metric) for side, one in ones]
+    points.sort(key=lambda point: point.day)
+    if by == "version":
+        points.sort(key=lambda point: _version_key(point.version))  # stable: by day within a version
+    return tuple(_with_changes(points, metric))
+
+
+def _point(side: Side, one: SideCase, metric: Metric) -> Point:
+    values = list(one.values(metric).values())
+    return Point(
+        source=side.label,
+        day=min((run.started_at for run in one.runs if run.started_at), default="")[:16],
+        version=one.case.version,
+        median=quantile(values, 0.5),
+        minimum=min(values),
+        maximum=max(values),
+        runs=len(values),
+    )
+
+
+def _version_key(version: str) -> list[tuple[int, int | str]]:
+    """1.10 behind 1.9."""
+    parts = re.findall(r"\d+|[^\d.]+", version)
+    return [(1, int(part)) if part.isdigit() else (0, part) for part in parts]
+
+
+def _with_changes(points: Sequence[Point], metric: Metric) -> Iterator[Point]:
+    logs = [math.log(point.median) for point in points]
+    starts = change_points(logs, penalty=_PENALTY, shortest=_SHORTEST)
+    ends = [*starts[1:], len(points)]
+    levels = [quantile(logs[start:end], 0.5) for start, end in zip(starts, ends, strict=True)]
+    changes = {
+        start: math.exp(levels[place] - levels[place - 1])
+        for place, start in enumerate(starts)
+        if place > 0 and abs(levels[place] - levels[place - 1]) >= math.log1p(metric.margin)
+    }
+    for place, point in enumerate(points):
+        yield replace(point, change=changes.get(place))

@@ -1,0 +1,179 @@
+"""Which case of one side belongs to which of the other, and what keeps two from being compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dlperf.align.certificate import workload_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from dlperf.compare.side import Side, SideCase
+    from dlperf.plan.case import Case
+
+# The cell of a sweep: cases of one cell are asked to do the same.
+_CELL: dict[str, Callable[[Case], object]] = {
+    "experiment": lambda case: case.workload.experiment,
+    "parallelism": lambda case: case.parallelism,
+    "sample_ratio": lambda case: case.sample_ratio,
+    "topology": lambda case: str(case.topology),
+    "batch_size_per_device": lambda case: case.batch_size_per_device,
+    "num_classes": lambda case: case.num_classes,
+    "precision": lambda case: case.precision,
+    "device": lambda case: case.device,
+    "framework": lambda case: case.framework,
+}
+# What must be the same beside it; `--allow NAME` lets it differ.
+GUARDS = ("experiment", "iterations", "threads", "seed", "options", "hardware", "driver", "alignment")
+_UNKNOWN = frozenset({None, "unknown hardware"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One thing that two cases do not have in common, as a person reads it."""
+
+    guard: str
+    baseline: str
+    candidate: str
+
+    def __str__(self) -> str:
+        return f"{self.guard}: {self.baseline} against {self.candidate}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A case of each side; `differences` are all that there are, allowed or not."""
+
+    baseline: SideCase
+    candidate: SideCase
+    differences: tuple[Difference, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matched:
+    """Pairs, and the cases of each side that the other has no counterpart of."""
+
+    pairs: tuple[Pair, ...]
+    only_baseline: tuple[SideCase, ...]
+    only_candidate: tuple[SideCase, ...]
+
+
+def match(baseline: Side, candidate: Side, *, compared: Collection[str] = ()) -> Matched:
+    """Match cases on everything but the compared thing.
+
+    Cases of one cell are matched, first those alike in everything, then those that differ in what a guard
+    looks at, then those of another version; a case with several counterparts at one of these stages goes on
+    to the next.
+
+    Args:
+        baseline: what is compared with.
+        candidate: what is looked at.
+        compared: names of the cell's fields that the sides differ in on purpose, such as `framework` or
+            `precision`. The version is always free to differ.
+    """
+    stages: tuple[Callable[[SideCase], tuple[object, ...]], ...] = (
+        lambda one: (*_cell(one, compared), _arm(one), *_guarded(one).values()),
+        lambda one: (*_cell(one, compared), _arm(one), *_hardware(one)),
+        lambda one: (*_cell(one, compared), _arm(one)),
+        lambda one: (*_cell(one, compared), *_guarded(one).values()),
+        lambda one: (*_cell(one, compared), *_hardware(one)),
+        lambda one: _cell(one, compared),
+    )
+    left, right = list(baseline.cases), list(candidate.cases)
+    found: dict[int, SideCase] = {}
+    for key in stages:
+        for one, other in _unique_pairs(left, right, key):
+            found[id(one)] = other
+        left = [one for one in left if id(one) not in found]
+        taken = {id(other) for other in found.values()}
+        right = [one for one in right if id(one) not in taken]
+    pairs = tuple(
+        Pair(baseline=one, candidate=found[id(one)], differences=differences(one, found[id(one)]))
+        for one in baseline.cases
+        if id(one) in found
+    )
+    return Matched(pairs=pairs, only_baseline=tuple(left), only_candidate=tuple(right))
+
+
+def _unique_pairs(
+    left: Sequence[SideCase], right: Sequence[SideCase], key: Callable[[SideCase], tuple[object, ...]]
+) -> list[tuple[SideCase, SideCase]]:
+    sides: tuple[dict[tuple[object, ...], list[SideCase]], ...] = ({}, {})
+    for groups, cases in zip(sides, (left, right), strict=True):
+        for one in cases:
+            groups.setdefault(key(one), []).append(one)
+    both = [(sides[0][name], sides[1][name]) for name in sides[0] if name in sides[1]]
+    return [(ones[0], others[0]) for ones, others in both if len(ones) == len(others) == 1]
+
+
+def _cell(one: SideCase, compared: Collection[str]) -> tuple[object, ...]:
+    return tuple(read(one.case) for name, read in _CELL.items() if name not in compared)
+
+
+def _arm(one: SideCase) -> tuple[object, ...]:
+    return (one.case.framework, one.case.version, _options(one.case))
+
+
+def _hardware(one: SideCase) -> tuple[object, ...]:
+    return (one.hardware, one.driver)
+
+
+def _guarded(one: SideCase) -> dict[str, object]:
+    case = one.case
+    measure = case.measure
+    return {
+        "experiment": workload_hash(case.workload),
+        "iterations": f"{measure.warmup_iterations} warm-up, {measure.measured_iterations} measured",
+        "threads": case.threads_per_device,
+        "seed": case.seed,
+        "options": _options(case),
+        "hardware": one.hardware,
+        "driver": one.driver,
+        "alignment": one.alignment,
+    }
+
+
+def _options(case: Case) -> str:
+    return ", ".join(f"{name}={value}" for name, value in sorted(case.options.items())) or "none"
+
+
+def differences(baseline: SideCase, candidate: SideCase) -> tuple[Difference, ...]:
+    """What two cases do not have in common of what must be the same.
+
+    Options are a framework's own, and say nothing between two frameworks. What a side does not know (driver,
+    alignment) is no difference; hardware that nobody knows is one, as nothing shows that it was the same.
+    """
+    found = []
+    theirs = _guarded(candidate)
+    for guard, value in _guarded(baseline).items():
+        if guard == "options" and baseline.case.framework != candidate.case.framework:
+            continue
+        if value == theirs[guard] and (guard != "hardware" or value not in _UNKNOWN):
+            continue
+        if guard in {"driver", "alignment"} and None in {value, theirs[guard]}:
+            continue
+        shown = (str(value), str(theirs[guard]))
+        if guard == "experiment":
+            shown = _workloads(baseline.case, candidate.case)
+        found.append(Difference(guard=guard, baseline=shown[0], candidate=shown[1]))
+    return tuple(found)
+
+
+def _workloads(baseline: Case, candidate: Case) -> tuple[str, str]:
+    """The leaves in which two workloads differ, such as `loss.m2 0.5`."""
+    flat = [_flat(case.workload.model_dump(mode="json")) for case in (baseline, candidate)]
+    names = [name for name in {**flat[0], **flat[1]} if flat[0].get(name) != flat[1].get(name)]
+    left, right = (", ".join(f"{name} {one.get(name, 'none')}" for name in names) for one in flat)
+    return left, right
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in content.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

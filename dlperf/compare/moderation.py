@@ -1,0 +1,107 @@
+"""Variances of many small samples, each drawn towards what all of them have in common.
+
+Smyth, "Linear models and empirical Bayes methods for assessing differential expression in microarray
+experiments", Statistical Applications in Genetics and Molecular Biology 3 (2004), article 3; the estimates of
+its section 6.2 as limma's `fitFDist` and `squeezeVar` make them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dlperf.results.statistics import mean, quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Below this share of the median a variance is no estimate but luck, or a clock that is too coarse.
+_SMALLEST_SHARE = 1e-5
+_FEWEST_VARIANCES = 2
+_NEWTON_STEPS = 50
+_NEWTON_CLOSE = 1e-8
+
+
+@dataclass(frozen=True, slots=True)
+class Variance:
+    """A sample variance and its degrees of freedom."""
+
+    value: float
+    degrees: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What the variances have in common: `value`, worth as much as a sample with `degrees`.
+
+    0 degrees: nothing is known, each variance stands for itself. Infinite ones: all are the same.
+    """
+
+    value: float
+    degrees: float
+
+
+NO_PRIOR = Prior(value=0.0, degrees=0.0)
+
+
+def fit_prior(variances: Sequence[Variance]) -> Prior:
+    """The scaled inverse chi-square distribution that the true variances come from.
+
+    From the mean and the variance of the logarithms of the sample variances, less what their own sampling
+    adds. Fewer than two variances, or none above 0, give `NO_PRIOR`.
+    """
+    from scipy.special import digamma, polygamma  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    if len(variances) < _FEWEST_VARIANCES:
+        return NO_PRIOR
+    middle = quantile([one.value for one in variances], 0.5)
+    floor = _SMALLEST_SHARE * (middle or mean([one.value for one in variances]))
+    if floor == 0:
+        return NO_PRIOR
+    logs = [
+        math.log(max(one.value, floor)) - float(digamma(one.degrees / 2)) + math.log(one.degrees / 2)
+        for one in variances
+    ]
+    centre = mean(logs)
+    spread = math.fsum((one - centre) ** 2 for one in logs) / (len(logs) - 1)
+    spread -= mean([float(polygamma(1, one.degrees / 2)) for one in variances])
+    if spread <= 0:
+        total = math.fsum(one.degrees for one in variances)
+        return Prior(value=math.fsum(one.value * one.degrees for one in variances) / total, degrees=math.inf)
+    degrees = 2 * inverse_trigamma(spread)
+    return Prior(
+        value=math.exp(centre + float(digamma(degrees / 2)) - math.log(degrees / 2)), degrees=degrees
+    )
+
+
+def moderated(variance: Variance, prior: Prior, *, most_degrees: float = math.inf) -> Variance:
+    """The posterior: the mean of the variance and the prior's, weighted by their degrees of freedom.
+
+    `most_degrees`: the degrees of all samples together, more than which nobody can have.
+    """
+    if prior.degrees == 0:
+        return variance
+    if math.isinf(prior.degrees):
+        return Variance(prior.value, most_degrees)
+    degrees = prior.degrees + variance.degrees
+    value = (prior.degrees * prior.value + variance.degrees * variance.value) / degrees
+    return Variance(value, min(degrees, most_degrees))
+
+
+def inverse_trigamma(value: float) -> float:
+    """The y above 0 with trigamma(y) = value, itself above 0; Newton's method of the paper's appendix."""
+    from scipy.special import polygamma  # noqa: PLC0415
+
+    if value > 1e7:  # noqa: PLR2004 - trigamma(y) is 1 / y^2 near 0 and 1 / y far out
+        return 1 / math.sqrt(value)
+    if value < 1e-6:  # noqa: PLR2004
+        return 1 / value
+    y = 0.5 + 1 / value
+    for _ in range(_NEWTON_STEPS):
+        there = float(polygamma(1, y))
+        step = there * (1 - there / value) / float(polygamma(2, y))
+        y += step
+        if -step / y < _NEWTON_CLOSE:
+            break
+    return y

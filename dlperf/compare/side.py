@@ -1,0 +1,105 @@
+"""One side of a comparison: its cases with the values of their runs. Saved, it is a baseline."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, Literal
+
+from dlperf.model import Model
+from dlperf.plan.case import Case
+from dlperf.results.schema import Status
+from dlperf.results.sentinels import Reading
+from dlperf.results.statistics import quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from dlperf.compare.metrics import Metric
+
+BASELINE_SCHEMA_VERSION: Final = 1
+
+Alignment = Literal["aligned", "not aligned"]
+
+
+class SideRun(Model):
+    """A good run: its value of each metric that it has.
+
+    Runs of two cases with the same `session` and `repeat` were made in one block. `before` and `after` say
+    how fast the machine itself was around that block.
+    """
+
+    repeat: int
+    session: str | None = None  # None: not known, or not run in blocks
+    started_at: str | None = None  # ISO 8601, UTC
+    values: dict[str, float]
+    before: Reading | None = None
+    after: Reading | None = None
+
+    @property
+    def block(self) -> str | None:
+        """Equal for runs made in one block; None where there is none."""
+        return None if self.session is None else f"{self.session} r{self.repeat}"
+
+
+class SideCase(Model):
+    """A case, what it ran on, and its good runs; without one `status` and `reason` say why."""
+
+    case: Case
+    hardware: str
+    driver: str | None = None
+    alignment: Alignment | None = None  # None: not proven
+    status: Status
+    reason: str | None = None
+    runs: tuple[SideRun, ...] = ()
+    failed_runs: int = 0
+    out_of_memory: bool = False  # how a run without a figure ended
+
+    def values(self, metric: Metric) -> dict[str, float]:
+        """The metric's values by block; a run outside any block has a name of its own."""
+        return {
+            run.block or f"run {number}": run.values[metric.name]
+            for number, run in enumerate(self.runs)
+            if metric.name in run.values
+        }
+
+    def figure(self, metric: Metric) -> float | None:
+        """The median over the runs."""
+        values = list(self.values(metric).values())
+        return quantile(values, 0.5) if values else None
+
+
+class Side(Model):
+    """All cases of one side; `label` is what the user called it."""
+
+    schema_version: Literal[1] = BASELINE_SCHEMA_VERSION
+    label: str
+    created_at: str | None = None
+    dlperf_version: str
+    cases: tuple[SideCase, ...]
+
+    @cached_property
+    def sessions(self) -> frozenset[str]:
+        """The sessions that its runs are from."""
+        return frozenset(run.session for case in self.cases for run in case.runs if run.session)
+
+    def pooled(self) -> Side:
+        """The same with the runs of a case put together that was run in several sessions."""
+        by_case: dict[tuple[str, str], list[SideCase]] = {}
+        for one in self.cases:
+            by_case.setdefault((one.case.content_hash, one.hardware), []).append(one)
+        return self.model_copy(update={"cases": tuple(map(_one_case, by_case.values()))})
+
+    def only(self, cases: Iterable[SideCase]) -> Side:
+        """The same with these cases alone."""
+        return self.model_copy(update={"cases": tuple(cases)})
+
+
+def _one_case(parts: list[SideCase]) -> SideCase:
+    good = [part for part in parts if part.status is Status.OK]
+    first = (good or parts)[0]
+    update: Mapping[str, object] = {
+        "runs": tuple(run for part in parts for run in part.runs),
+        "failed_runs": sum(part.failed_runs for part in parts),
+        "out_of_memory": any(part.out_of_memory for part in parts),
+    }
+    return first.model_copy(update=update)

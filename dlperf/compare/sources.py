@@ -1,0 +1,219 @@
+"""Where a side comes from: a results folder, a saved baseline, published figures, or a part of a folder."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from dlperf import __version__
+from dlperf.align.certificate import CERTIFICATE_NAMES, load_certificate, workload_hash
+from dlperf.compare.metrics import MEASURED
+from dlperf.compare.qualification import QUALIFICATION_NAME
+from dlperf.compare.side import BASELINE_SCHEMA_VERSION, Side, SideCase, SideRun
+from dlperf.errors import UserError
+from dlperf.plan.plan import PlannedCase, PlanStatus
+from dlperf.plan.selection import parse_pair
+from dlperf.results.published import PREFIX
+from dlperf.results.query import load
+from dlperf.results.schema import Status
+from dlperf.results.sentinels import read_sentinels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from dlperf.align.certificate import Certificate
+    from dlperf.align.certificate import Pair as AlignedPair
+    from dlperf.compare.side import Alignment
+    from dlperf.plan.case import Case
+    from dlperf.results.figures import CaseFigures
+    from dlperf.results.query import Loaded
+    from dlperf.results.schema import RunFigures
+    from dlperf.results.sentinels import Reading
+    from dlperf.results.store import StoredRun
+
+BASELINES = Path("baselines")
+
+
+def read_side(text: str, *, inside: Path, baselines: Path = BASELINES) -> Side:
+    """The side that `text` names.
+
+    A folder, a file of a baseline or `published:NAME` is taken as such; `key=value` selects the cases of
+    `inside` that have the value; any other word is the name of a baseline in `baselines`.
+
+    Raises:
+        UserError: it names nothing, or nothing that could be read.
+    """
+    path = Path(text)
+    if text.startswith(PREFIX) or path.is_dir():
+        return _without_twins(side_of(load([path], strict=False), label=text))
+    if path.is_file():
+        return read_baseline(path)
+    if "=" in text:
+        return _without_twins(selected(side_of(load([inside], strict=False), label=text), text))
+    saved = baselines / f"{text}.json"
+    if saved.is_file():
+        return read_baseline(saved)
+    known = (
+        ", ".join(sorted(one.stem for one in baselines.glob("*.json") if one.name != QUALIFICATION_NAME))
+        or "none"
+    )
+    raise UserError(
+        f"{text}: no results folder, no published:NAME, no selector such as framework=mxnet==1.9.1 and no "
+        f"baseline in {baselines} (known: {known})"
+    )
+
+
+def _without_twins(side: Side) -> Side:
+    """The side; UserError where it holds a case twice, from two sweeps or two kinds of machine."""
+    counts = Counter(one.case.case_id for one in side.cases)
+    twins = [case_id for case_id, count in counts.items() if count > 1]
+    if twins:
+        raise UserError(
+            f"{side.label}: {len(twins)} cases stand there more than once, such as {twins[0]}; "
+            "name the folder of one sweep, run on one kind of machine"
+        )
+    return side
+
+
+def selected(side: Side, text: str) -> Side:
+    """The cases of a side that `key=value` (or `key=a,b`) selects; UserError where there is none."""
+    _key, matches = parse_pair("selector", text)
+    cases = [one for one in side.cases if matches(PlannedCase(case=one.case, status=PlanStatus.RUNNABLE))]
+    if not cases:
+        known = ", ".join(sorted({f"{one.case.framework}=={one.case.version}" for one in side.cases}))
+        raise UserError(f"{text}: selects none of the {len(side.cases)} cases there (frameworks: {known})")
+    return side.only(cases)
+
+
+def compared_fields(baseline: str, candidate: str) -> tuple[str, ...]:
+    """The fields that two selectors tell apart; of the same framework in two versions none."""
+    pairs = [
+        text.partition("=")[::2] for text in (baseline, candidate) if "=" in text and not Path(text).exists()
+    ]
+    names = {value.partition("==")[0] for key, value in pairs if key == "framework"}
+    return tuple({key for key, _ in pairs if key != "framework" or len(names) > 1} - {"version"})
+
+
+def read_baseline(path: Path) -> Side:
+    """A saved baseline; UserError where it is of a newer dlperf or damaged."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        version = content.get("schema_version") if isinstance(content, dict) else None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as a baseline ({error})") from None
+    if isinstance(version, int) and version > BASELINE_SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: a baseline of schema version {version}; this dlperf reads up to "
+            f"{BASELINE_SCHEMA_VERSION}: use a newer dlperf"
+        )
+    try:
+        return Side.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UserError(f"{path}: no baseline: {place}: {first['msg']}") from None
+
+
+def side_of(loaded: Loaded, *, label: str) -> Side:
+    """The side that loaded results make; published ones have a single value a case.
+
+    Raises:
+        UserError: a result cannot be read, which would look like a case that is missing.
+    """
+    if loaded.results.skipped:
+        raise UserError("\n".join(str(one) for one in loaded.results.skipped))
+    certificates = _certificates(loaded.results.sweeps)
+    interleaved = {sweep: plan.order == "interleaved" for sweep, plan in loaded.results.plans.items()}
+    sessions = {sweep: _session(sweep, loaded) for sweep in loaded.results.sweeps if interleaved.get(sweep)}
+    readings = {sweep: read_sentinels(sweep) for sweep in loaded.results.sweeps}
+    cases = tuple(
+        _case(
+            figure,
+            session=sessions.get(figure.sweep),
+            readings=readings.get(figure.sweep, {}),
+            certificates=certificates,
+        )
+        for figure in loaded.all_figures
+    )
+    started = [run.result.started_at for run in loaded.results.runs if run.result.started_at]
+    return Side(label=label, created_at=max(started, default=None), dlperf_version=__version__, cases=cases)
+
+
+def _session(sweep: Path, loaded: Loaded) -> str | None:
+    """A name that no other run of the sweep has; None where no run says when it was."""
+    starts = [run.result.started_at for run in loaded.results.runs if run.sweep == sweep]
+    known = [start for start in starts if start is not None]
+    return f"{sweep.resolve().name} {min(known)}" if known else None
+
+
+def _case(
+    figure: CaseFigures,
+    *,
+    session: str | None,
+    readings: Mapping[tuple[str, int], Mapping[str, Reading]],
+    certificates: Sequence[Certificate],
+) -> SideCase:
+    good = [run for run in figure.runs if run.result.figures is not None]
+    runs = tuple(_run(run, session=session, readings=readings) for run in good)
+    if not figure.runs and figure.summary is not None:
+        runs = (SideRun(repeat=1, values={MEASURED[0].name: figure.summary.median}),)
+    drivers = {node.driver for run in figure.runs if run.environment for node in run.environment.nodes}
+    return SideCase(
+        case=figure.case,
+        hardware=figure.hardware,
+        driver=", ".join(sorted(one for one in drivers if one is not None)) or None,
+        alignment=_alignment(figure.case, certificates),
+        status=figure.status,
+        reason=figure.reason,
+        runs=runs,
+        failed_runs=len(figure.failed),
+        out_of_memory=any(run.result.status is Status.OOM for run in figure.failed),
+    )
+
+
+def _run(
+    run: StoredRun, *, session: str | None, readings: Mapping[tuple[str, int], Mapping[str, Reading]]
+) -> SideRun:
+    result = run.result
+    around = readings.get((result.case.case_id, result.repeat), {})
+    return SideRun(
+        repeat=result.repeat,
+        session=session,
+        started_at=result.started_at,
+        values=_values(result.figures) if result.figures is not None else {},
+        before=around.get("before"),
+        after=around.get("after"),
+    )
+
+
+def _values(figures: RunFigures) -> dict[str, float]:
+    values = {metric.name: getattr(figures, metric.name) for metric in MEASURED}
+    return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def _certificates(sweeps: Iterable[Path]) -> list[Certificate]:
+    return [load_certificate(path) for sweep in sweeps for path in sorted(sweep.glob(CERTIFICATE_NAMES))]
+
+
+def _frameworks(pair: AlignedPair) -> set[str]:
+    """Of a pair's names, such as `mxnet==1.9.1 model 1n2g`."""
+    return {name.partition(" ")[0] for name in (pair.first, pair.second)}
+
+
+def _alignment(case: Case, certificates: Sequence[Certificate]) -> Alignment | None:
+    """What the certificates of the case's experiment prove about its framework; None: nothing."""
+    name = f"{case.framework}=={case.version}"
+    proofs = [
+        all(pair.passed for pair in one.pairs if name in _frameworks(pair))
+        for one in certificates
+        if one.experiment_hash == workload_hash(case.workload)
+        and any(contender.framework == name for contender in one.contenders)
+    ]
+    if not proofs:
+        return None
+    return "aligned" if all(proofs) else "not aligned"

@@ -1,0 +1,174 @@
+"""`dlperf compare` and `dlperf baseline` as a person or a CI job meets them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner, Result
+from plans import write_plan
+from run_folders import failed, make_case, store_good_runs, write_run
+
+from dlperf.cli import main
+from dlperf.results.store import store_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RATES = [100.0, 100.2, 99.8, 100.1, 99.9]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def make_sweep(folder: Path, *factors: tuple[str, float]) -> Path:
+    """An interleaved sweep of one cell: a version each, so many times as fast as `RATES`."""
+    cases = [make_case(version=version) for version, _ in factors]
+    folder.mkdir(parents=True)
+    write_plan(folder, cases, repeats=5)
+    for case, (_, factor) in zip(cases, factors, strict=True):
+        store_good_runs(folder, case, [factor * rate for rate in RATES])
+    return folder
+
+
+def test_two_folders(tmp_path: Path) -> None:
+    before = make_sweep(tmp_path / "monday", ("1.9.1", 1.0))
+    after = make_sweep(tmp_path / "friday", ("1.9.1", 0.9))
+    done = run("compare", before, after)
+    assert done.exit_code == 1, done.output
+    assert done.stdout.splitlines()[-1] == "2 regressions"
+    assert "not run in common blocks" in done.stdout
+
+
+def test_two_versions_inside_one_folder_are_compared_in_blocks(tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path / "both", ("1.9.0", 1.0), ("1.9.1", 1.0))
+    arguments = ("framework=mxnet==1.9.0", "framework=mxnet==1.9.1", "--in", folder)
+    content = json.loads(run("compare", *arguments, "--format", "json").stdout)
+    assert [row["verdict"] for row in content["findings"]] == ["same"] * 3
+    assert {row["blocked"] for row in content["findings"]} == {True}
+
+
+def test_a_saved_baseline_stands_for_its_folder(tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path / "both", ("1.9.0", 1.0), ("1.9.1", 0.9))
+    saved = run("baseline", "save", "release", folder, "--only", "framework=mxnet==1.9.0")
+    assert (saved.exit_code, saved.stdout) == (0, "baselines/release.json\n")
+    assert run("compare", "release", "framework=mxnet==1.9.0", "--in", folder).exit_code == 0
+    assert run("compare", "release", "framework=mxnet==1.9.1", "--in", folder).exit_code == 1
+    assert run("compare", "baselines/release.json", folder).exit_code == 0  # each version meets itself
+    assert run("baseline", "list").stdout == "release  2026-01-02, 1 case, 5 runs, dlperf 0.1.0\n"
+    assert "100.00 samples/s, 5 runs" in run("baseline", "show", "release").stdout
+
+
+def test_a_baseline_is_not_overwritten_unasked(tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path / "one", ("1.9.1", 1.0))
+    assert run("baseline", "save", "x", folder).exit_code == 0
+    again = run("baseline", "save", "x", folder)
+    assert (again.exit_code, "--replace" in again.stderr) == (2, True)
+    assert run("baseline", "save", "x", folder, "--replace").exit_code == 0
+
+
+def test_every_form_of_output_at_once(tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path / "both", ("1.9.0", 1.0), ("1.9.1", 0.9))
+    forms = [
+        word for form in ("md", "pr", "json", "junit", "github") for word in ("--write", f"{form}=out/{form}")
+    ]
+    done = run("compare", "framework=mxnet==1.9.0", "framework=mxnet==1.9.1", "--in", folder, *forms)
+    assert done.exit_code == 1
+    starts = {path.name: path.read_text().split(" ")[0] for path in (tmp_path / "out").iterdir()}
+    assert starts == {
+        "md": "**dlperf:", "pr": "**dlperf:", "json": "{\n", "junit": "<?xml", "github": "::error",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nothing", "both"), "no baseline in baselines (known: none)"),
+        (
+            ("framework=mxnet==2", "framework=mxnet==1.9.1"),
+            "selects none of the 2 cases there (frameworks: mxnet==1.9.0",
+        ),
+        (("frame=x", "both"), "unknown key 'frame'"),
+        (("both", "both", "--margin", "lots"), "--margin lots: write a percentage"),
+        (("both", "both", "--margin", "samples=1%"), "unknown metric 'samples'"),
+        (("both", "both", "--write", "html=x"), "write FORMAT=FILE with one of text, md"),
+        (("both", "both", "--expected", "x.yaml"), "x.yaml: no such file of expected failures"),
+        (
+            ("both", "both", "--qualified", "x.json"),
+            "x.json: No such file or directory; `dlperf qualify SWEEP`",
+        ),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    make_sweep(tmp_path / "both", ("1.9.0", 1.0), ("1.9.1", 1.0))
+    done = run("compare", *arguments, "--in", "both")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert message in done.stderr
+
+
+def test_no_common_case_is_no_all_clear(tmp_path: Path) -> None:
+    make_sweep(tmp_path / "a", ("1.9.1", 1.0))
+    other = make_case(framework="oneflow", version="0.9.0")
+    store_good_runs(tmp_path / "b", other, RATES)
+    done = run("compare", "a", "b")
+    assert done.exit_code == 3
+    assert done.stdout.splitlines()[-1] == "no verdict: nothing could be told"
+    assert "without a baseline: oneflow 0.9.0" in done.stdout
+
+
+def test_a_candidate_that_ran_out_of_memory_is_missing(tmp_path: Path) -> None:
+    make_sweep(tmp_path / "a", ("1.9.1", 1.0))
+    log = "RuntimeError: out of memory\n"
+    store_run(write_run(tmp_path / "b", make_case(), log=log, outcome=failed("rank_failed")))
+    done = run("compare", "a", "b")
+    assert done.exit_code == 3
+    assert "missing" in done.stdout
+    assert "oom" in done.stdout
+
+
+def test_a_damaged_result_ends_the_comparison(tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path / "a", ("1.9.1", 1.0))
+    next((folder / "runs").glob("*/r1/result.json")).write_text("{")
+    done = run("compare", "a", "a")
+    assert done.exit_code == 2
+    assert "damaged: not the JSON of a result" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"schema_version": 2}', "schema version 2; this dlperf reads up to 1: use a newer dlperf"),
+        ('{"schema_version": 1}', "no baseline: label: Field required"),
+        ("{", "cannot be read as a baseline"),
+    ],
+)
+def test_a_baseline_of_a_newer_dlperf_or_a_damaged_one_is_named(
+    tmp_path: Path, content: str, message: str
+) -> None:
+    make_sweep(tmp_path / "a", ("1.9.1", 1.0))
+    (tmp_path / "newer.json").write_text(content)
+    done = run("compare", "newer.json", "a")
+    assert (done.exit_code, message in done.stderr) == (2, True)
+
+
+def test_one_case_of_two_sweeps_is_ambiguous_and_said(tmp_path: Path) -> None:
+    make_sweep(tmp_path / "r" / "a", ("1.9.1", 1.0))
+    make_sweep(tmp_path / "r" / "b", ("1.9.1", 1.0))
+    done = run("compare", "r", "r/a")
+    assert (done.exit_code, "stand there more than once" in done.stderr) == (2, True)
+
+
+def test_published_figures_are_a_side_and_have_no_runs_to_judge() -> None:
+    name = "published:insightface_v100_2021"
+    done = run("compare", name, name, "--strict")
+    assert done.exit_code == 4
+    assert "1 and 1 good runs; a verdict takes 4 on each side" in done.stdout

@@ -1,0 +1,168 @@
+"""`dlperf gate` and `dlperf qualify` on real runs: a planted slowdown is caught, equal versions pass."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from sweep_lab import SweepLab
+
+from dlperf.cli import main
+from dlperf.plan.plan import Plan
+from dlperf.results.sentinels import read_sentinels
+from dlperf.results.store import read_results
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from subprocess import CompletedProcess
+
+VERSIONS = [np.__version__, f"{np.__version__}+slower"]
+JUDGING = ["--margin", "4%", "--metric", "samples_per_sec"]  # a shared machine moves by some per cent itself
+
+GATE = ["gate", "tiny.yaml", "--until-decided", "16", *JUDGING, "--format", "json"]
+
+
+def frameworks(*versions: str) -> list[dict[str, str]]:
+    return [{"name": "numpy", "version": version, "python": sys.executable} for version in versions]
+
+
+def write(lab: SweepLab, *versions: str, repeats: int = 4, step_seconds: float = 0.15, **keys: Any) -> None:
+    lab.write(
+        frameworks=frameworks(*versions),
+        options={"step_seconds": step_seconds},
+        measure={"warmup_iterations": 1, "measured_iterations": 4, "repeats": repeats},
+        **keys,
+    )
+
+
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SweepLab, CompletedProcess[str]]]:
+    """A loop against one that takes 10 % longer a step; with more blocks where others use the cores."""
+    lab = SweepLab(tmp_path_factory.mktemp("gate"))
+    with lab.stack:
+        write(lab, *VERSIONS)
+        yield lab, lab.dlperf(*GATE, "--write", "pr=comment.md")
+
+
+@pytest.mark.slow
+class TestPlantedSlowdown:
+    def test_it_is_a_confirmed_regression(self, gated: tuple[SweepLab, CompletedProcess[str]]) -> None:
+        lab, done = gated
+        assert done.returncode == 1, done.stderr
+        (row,) = json.loads(done.stdout)["findings"]
+        assert "+slower" in row["candidate_case"]
+        assert row["verdict"] == "slower"
+        assert 0.8 < row["ratio"] < 0.96
+        assert "slower" in (lab.folder / "comment.md").read_text()
+
+    def test_the_suspect_was_run_again_in_blocks(self, gated: tuple[SweepLab, CompletedProcess[str]]) -> None:
+        lab, done = gated
+        folder = lab.folder / "results" / "tiny-gate"
+        again = Plan.model_validate_json((folder / "again" / "plan.lock.json").read_bytes())
+        assert VERSIONS == [case.version for case in again.runnable]
+        assert {row["blocked"] for row in json.loads(done.stdout)["findings"]} == {True}
+        assert len(again.runs) % (4 * len(again.runnable)) == 0
+
+    def test_the_machine_was_read_around_every_block(
+        self, gated: tuple[SweepLab, CompletedProcess[str]]
+    ) -> None:
+        lab, _ = gated
+        first = lab.folder / "results" / "tiny-gate" / "first"
+        readings = read_sentinels(first)
+        assert set(readings) == {
+            (run.result.case.case_id, run.result.repeat) for run in read_results(first).runs
+        }
+        assert all(set(around) == {"before", "after"} for around in readings.values())
+
+    def test_starting_again_runs_nothing_and_says_the_same(
+        self, gated: tuple[SweepLab, CompletedProcess[str]]
+    ) -> None:
+        lab, done = gated
+        again = lab.dlperf(*GATE)
+        assert (again.returncode, again.stdout) == (done.returncode, done.stdout)
+        assert "started" not in again.stderr
+
+    def test_its_runs_are_a_baseline_for_the_next_sweep(
+        self, gated: tuple[SweepLab, CompletedProcess[str]]
+    ) -> None:
+        lab, _ = gated
+        first = "results/tiny-gate/first"
+        base = f"framework=numpy=={VERSIONS[0]}"
+        assert lab.dlperf("baseline", "save", "base", first, "--only", base).returncode == 0
+        slower = f"framework=numpy=={VERSIONS[1]}"
+        done = lab.dlperf("compare", "base", slower, "--in", first, *JUDGING, "--format", "json")
+        (row,) = json.loads(done.stdout)["findings"]
+        assert row["ratio"] < 0.95
+
+
+@pytest.mark.slow
+def test_qualify_runs_every_case_against_itself_and_stores_the_noise(tmp_path: Path) -> None:
+    lab = SweepLab(tmp_path)
+    with lab.stack:
+        write(lab, VERSIONS[0], step_seconds=0.02)
+        done = lab.dlperf("qualify", "tiny.yaml", "--repeats", "4")
+        assert done.returncode == 0, done.stderr
+        found = json.loads((tmp_path / "baselines" / "qualification.json").read_text())
+        assert (found["cases"], found["runs"], found["splits"]) == (1, 4, 400)
+        assert {one["blocks"] for one in found["noise"]} == {4}
+        assert "raised a false alarm" in done.stdout
+        plan = lab.dlperf("plan", "tiny.yaml", "--detect", "5%", "--results", "results/tiny-qualify").stdout
+        assert "baselines/qualification.json" in plan
+        assert "device hours" in plan
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepLab:
+    lab = SweepLab(tmp_path)
+    for name, value in lab.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.syspath_prepend(lab.environment()["PYTHONPATH"])
+    monkeypatch.chdir(tmp_path)
+    return lab
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+@pytest.mark.parametrize(
+    ("versions", "arguments", "message"),
+    [
+        (VERSIONS[:1], (), "no framework is there in two versions"),
+        (VERSIONS[:2], ("--baseline", "numpy==0.1"), "--baseline: unknown version 'numpy==0.1'"),
+        (VERSIONS[:2], ("--against", "nothing"), "no baseline in baselines (known: none)"),
+        (VERSIONS[:2], ("-S", "topology=2n1g"), "nothing can run here"),
+        (VERSIONS[:2], ("-S", "measure.repeats=3"), "3 repeats; a verdict takes 4 at least"),
+        (VERSIONS[:2], ("--write", "x"), "write FORMAT=FILE"),
+    ],
+)
+def test_wrong_input_ends_before_anything_runs(
+    here: SweepLab, versions: list[str], arguments: tuple[str, ...], message: str
+) -> None:
+    write(here, *versions)
+    done = run("gate", "tiny.yaml", *arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert not (here.folder / "results").exists()
+
+
+def test_too_few_runs_and_options_beside_a_folder_are_told(here: SweepLab) -> None:
+    (here.folder / "results").mkdir()
+    write(here, VERSIONS[0])
+    assert "no results here" in run("qualify", "results").stderr
+    assert "leave out the options of a sweep" in run("qualify", "results", "--only", "nodes=1").stderr
+
+
+def test_detect_says_what_it_assumes_and_refuses_what_is_no_size(here: SweepLab) -> None:
+    write(here, VERSIONS[0])
+    done = run("plan", "tiny.yaml", "--detect", "2%")
+    assert done.exit_code == 0
+    assert "assumed: 9 of 10 published series are below" in done.stdout
+    assert "0.00 device hours, without 1 case of unknown time" in done.stdout
+    assert run("plan", "tiny.yaml", "--detect", "much").exit_code == 2
+    assert run("plan", "tiny.yaml", "--detect", "2%", "--order").exit_code == 2

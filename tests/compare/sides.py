@@ -1,0 +1,53 @@
+"""Sides of comparisons, made from numbers. For tests only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from run_folders import make_case
+
+from dlperf.compare.side import Side, SideCase, SideRun
+from dlperf.results.schema import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+HARDWARE = "Example CPU 3000, 8 cores, 16 GiB"
+FLAT = (100.0, 100.1, 99.9, 100.05, 99.95)
+
+
+def scaled(factor: float, rates: Sequence[float] = FLAT) -> tuple[float, ...]:
+    """The rates of a case that is `factor` times as fast."""
+    return tuple(factor * rate for rate in rates)
+
+
+def side_case(
+    rates: Sequence[float] = FLAT,
+    *,
+    session: str | None = "sweep 2026-01-02",
+    memory: float = 5e8,
+    more: dict[str, Any] | None = None,
+    **changes: Any,
+) -> SideCase:
+    """A case of `make_case(**changes)` with one run a rate; without a rate it failed."""
+    runs = tuple(
+        SideRun(
+            repeat=repeat,
+            session=session,
+            values={"samples_per_sec": rate, "step_seconds_p95": 8 / rate, "peak_memory_bytes": memory},
+        )
+        for repeat, rate in enumerate(rates, 1)
+    )
+    fields = {
+        "case": make_case(**changes),
+        "hardware": HARDWARE,
+        "status": Status.OK if runs else Status.CRASH,
+        "runs": runs,
+    }
+    return SideCase(**(fields | (more or {})))
+
+
+def side(*cases: SideCase | Iterable[SideCase], label: str = "side") -> Side:
+    """A side of these cases."""
+    flat = [one for each in cases for one in ([each] if isinstance(each, SideCase) else each)]
+    return Side(label=label, dlperf_version="0.1.0", cases=tuple(flat))

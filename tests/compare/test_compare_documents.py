@@ -1,0 +1,113 @@
+"""What people and CI read: golden texts, well-formed files, and nothing where nothing changed."""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree as ET
+
+import pytest
+from markdown_it import MarkdownIt
+from sides import FLAT, scaled, side, side_case
+
+from dlperf.cli.compare_view import findings_text
+from dlperf.compare import documents
+from dlperf.compare.comparing import Settings, compare
+from dlperf.compare.finding import Findings
+from dlperf.compare.metrics import SAMPLES_PER_SECOND
+
+ONE_METRIC = Settings(metrics=(SAMPLES_PER_SECOND,))
+
+
+@pytest.fixture
+def findings() -> Findings:
+    """A slower case, an equal one, one that failed, one on another machine, one that is noisy."""
+    noisy = (90.0, 110.0, 95.0, 105.0, 100.0)
+    classes = (100, 200, 300, 400, 500)
+    before = side((side_case(num_classes=count) for count in classes), label="1.9.1")
+    after = side(
+        side_case(scaled(0.95, FLAT[::-1]), num_classes=100, version="1.9.2"),
+        side_case(num_classes=200, version="1.9.2"),
+        side_case((), num_classes=300, version="1.9.2", more={"reason": "<b>exit</b> code | 3"}),
+        side_case(num_classes=400, version="1.9.2", more={"hardware": "another"}),
+        side_case(noisy, num_classes=500, version="1.9.2"),
+        label="1.9.2",
+    )
+    return compare(before, after, settings=ONE_METRIC)
+
+
+@pytest.fixture
+def unchanged() -> Findings:
+    return compare(side(side_case()), side(side_case(version="1.9.2")), settings=ONE_METRIC)
+
+
+def test_the_terminals_text(findings: Findings) -> None:
+    lines = [" ".join(line.split()) for line in findings_text(findings, everything=False).splitlines()]
+    assert lines == GOLDEN.splitlines()
+
+
+GOLDEN = """\
+1.9.2 against 1.9.1
+
+case framework metric baseline candidate change 95 % interval smallest that counts runs verdict why
+y1 data 1n1g b8 c100 fp32 mxnet 1.9.1 -> 1.9.2 samples/s 100.00 95.00 -5.00 % -5.06 % to -4.94 % \
+1.00 % 5 slower
+y1 data 1n1g b8 c300 fp32 mxnet 1.9.1 -> 1.9.2 samples/s 100.00 none missing crash: <b>exit</b> code | 3
+y1 data 1n1g b8 c400 fp32 mxnet 1.9.1 -> 1.9.2 samples/s 100.00 100.00 +0.00 % not comparable \
+hardware: Example CPU 3000, 8 cores, 16 GiB against another
+y1 data 1n1g b8 c200 fp32 mxnet 1.9.1 -> 1.9.2 samples/s 100.00 100.00 +0.00 % +0.00 % to +0.00 % \
+1.00 % 5 same
+y1 data 1n1g b8 c500 fp32 mxnet 1.9.1 -> 1.9.2 samples/s 100.00 100.00 -0.25 % -9.20 % to +9.58 % \
+1.00 % 5 inconclusive too noisy to settle with runs
+
+5 cases compared by samples/s: 1 slower, 1 same, 1 inconclusive, 1 not comparable, 1 missing
+1 regression
+"""
+
+
+def test_markdown_answers_first_and_is_a_table_that_logs_cannot_break(findings: Findings) -> None:
+    text = documents.markdown(findings)
+    assert text.startswith("**dlperf: 1 regression** (1.9.2 against 1.9.1)\n")
+    html = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    assert html.count("<tr>") == (1 + 3) + (1 + 5)
+    assert "<b>exit" not in html
+
+
+def test_a_comment_has_at_most_20_lines(findings: Findings) -> None:
+    many = Findings(baseline="a", candidate="b", rows=findings.rows * 40)
+    for each in (findings, many):
+        assert 1 < len(documents.comment(each).splitlines()) <= 20
+    assert "more" in documents.comment(many)
+
+
+def test_nothing_changed_is_no_comment_and_no_annotation(unchanged: Findings) -> None:
+    assert documents.comment(unchanged) == ""
+    assert documents.workflow_commands(unchanged) == ""
+
+
+def test_json_holds_every_finding_with_its_numbers(findings: Findings) -> None:
+    content = json.loads(documents.as_json(findings, exit_code=1))
+    assert content["exit_code"] == 1
+    assert content["counts"] | {"better": 0} == content["counts"]
+    by_verdict = {row["verdict"]: row for row in content["findings"]}
+    assert by_verdict["slower"]["ratio"] == pytest.approx(0.95)
+    assert by_verdict["slower"]["better"] == "higher"
+    assert by_verdict["missing"]["candidate"] is None
+    assert by_verdict["not_comparable"]["differences"][0]["what"] == "hardware"
+
+
+def test_junit_fails_regressions_and_counts_what_was_not_told(findings: Findings) -> None:
+    suite = ET.fromstring(documents.junit(findings))  # noqa: S314 - made by ourselves a line above
+    counts = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")}
+    assert counts == {"tests": "5", "failures": "1", "errors": "2", "skipped": "1"}
+    assert [test.find("failure").get("type") for test in suite if test.find("failure") is not None] == [
+        "slower"
+    ]
+
+
+def test_annotations_are_one_line_each_with_percent_signs_escaped(findings: Findings) -> None:
+    lines = documents.workflow_commands(findings).splitlines()
+    assert [line.split(" ")[0] for line in lines] == ["::error", "::warning", "::warning", "::notice"]
+    assert lines[0] == (
+        "::error title=dlperf slower::mxnet 1.9.1 -> 1.9.2, y1 data 1n1g b8 c100 fp32: samples/s slower: "
+        "100.00 to 95.00 (-5.00 %25)"
+    )

@@ -1,0 +1,119 @@
+"""A case over sessions: in order, with the place where it changed, and no change made out of noise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from run_folders import make_case, store_good_runs
+from sides import scaled, side, side_case
+
+from dlperf.cli import main
+from dlperf.compare.history import History, histories
+from dlperf.compare.history_chart import history_chart
+from dlperf.compare.metrics import SAMPLES_PER_SECOND
+from dlperf.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dlperf.compare.side import Side
+
+
+def session(day: int, factor: float = 1.0, **changes: object) -> Side:
+    one = side_case(scaled(factor), **changes)
+    runs = tuple(run.model_copy(update={"started_at": f"2026-03-{day:02}T10:00:00Z"}) for run in one.runs)
+    return side(one.model_copy(update={"runs": runs}), label=f"day {day}")
+
+
+def history(*sides: Side, by: str = "date") -> History:
+    (one,) = histories(sides, "mxnet", metric=SAMPLES_PER_SECOND, by=by)  # type: ignore[arg-type]
+    return one
+
+
+def noisy(days: int, *, change_on: int | None = None, seed: int = 1) -> list[Side]:
+    stream = np.random.default_rng(seed)
+    factors = np.exp(stream.normal(0, 0.004, days))
+    return [
+        session(day, float(factor) * (0.95 if change_on is not None and day >= change_on else 1.0))
+        for day, factor in enumerate(factors, 1)
+    ]
+
+
+def test_sessions_stand_in_the_order_of_their_days_whatever_the_order_of_the_folders() -> None:
+    points = history(session(3), session(1), session(2)).points
+    assert [point.source for point in points] == ["day 1", "day 2", "day 3"]
+
+
+def test_versions_are_ordered_as_numbers() -> None:
+    sides = [session(1, version="1.10.0"), session(2, version="1.9.1"), session(3, version="1.9.1+cu102")]
+    assert [point.version for point in history(*sides, by="version").points] == [
+        "1.9.1",
+        "1.9.1+cu102",
+        "1.10.0",
+    ]
+
+
+def test_a_change_is_marked_where_it_happened() -> None:
+    points = history(*noisy(12, change_on=7)).points
+    assert [point.day[:10] for point in points if point.change is not None] == ["2026-03-07"]
+    assert points[6].change == pytest.approx(0.95, abs=0.01)
+
+
+def test_noise_alone_is_seldom_a_change() -> None:
+    found = [len(history(*noisy(20, seed=seed)).starts) - 1 for seed in range(20)]
+    assert sum(map(bool, found)) <= 2
+
+
+def test_other_hardware_is_a_history_of_its_own() -> None:
+    other = side_case(more={"hardware": "another"})
+    found = histories([session(1), side(other)], "mxnet", metric=SAMPLES_PER_SECOND, by="date")
+    assert [(one.hardware, len(one.points)) for one in found][1] == ("another", 1)
+
+
+def test_a_name_of_several_cases_lists_them() -> None:
+    with pytest.raises(UserError, match="differ in more than the version") as raised:
+        histories([session(1), session(2, num_classes=7)], "mxnet", metric=SAMPLES_PER_SECOND, by="date")
+    assert len(str(raised.value).splitlines()) == 3
+    with pytest.raises(UserError, match="no case is named 'torch'"):
+        histories([session(1)], "torch", metric=SAMPLES_PER_SECOND, by="date")
+
+
+def test_the_chart_names_the_change_in_both_forms() -> None:
+    chart = history_chart(history(*noisy(12, change_on=7)), by="date")
+    assert chart.png.startswith(b"\x89PNG")
+    texts = "".join(ET.fromstring(chart.svg).itertext())  # noqa: S314 - made by ourselves a line above
+    assert "2026-03-07" in texts
+    assert "-5." in texts or "-4." in texts
+    assert chart.alt.endswith("of 12 sessions, 1 change")
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["history", *map(str, arguments)])
+
+
+def test_the_command_reads_folders_and_baselines(tmp_path: Path) -> None:
+    for name, version in (("a", "1.9.0"), ("b", "1.9.1")):
+        store_good_runs(tmp_path / "results" / name, make_case(version=version), [100.0, 101.0, 99.0])
+    done = run("mxnet", tmp_path / "results", "--chart", tmp_path / "c.svg", "--by", "version")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "c.svg").read_text().startswith("<?xml")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("mxnet, y1 data 1n1g b8 c100 fp32 on Example CPU 3000")
+    assert lines[-1] == "fewer than 6 sessions: changes are not looked for"
+    assert "100.00" in lines[3]
+    baseline = tmp_path / "old.json"
+    baseline.write_text(session(1).model_dump_json())
+    assert '"day": "2026-03-01T10:00"' in run("mxnet", baseline, "--format", "json").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("--chart", "x.gif"), "ends in .png or .svg"), (("--metric", "samples"), "unknown metric 'samples'")],
+)
+def test_wrong_options_are_one_line(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = run("mxnet", tmp_path, *arguments)
+    assert (done.exit_code, message in done.stderr) == (2, True)

@@ -1,0 +1,279 @@
+"""Two sides compared: what is matched with what, what is refused, what is said about the rest."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING
+
+import pytest
+from run_folders import Y1
+from sides import FLAT, scaled, side, side_case
+
+from dlperf.cli.compare_options import GUARDS as OFFERED_GUARDS
+from dlperf.compare.comparing import Settings, compare
+from dlperf.compare.exit_code import exit_code
+from dlperf.compare.expected import ExpectedFailure, read_expected
+from dlperf.compare.matching import GUARDS, match
+from dlperf.compare.metrics import LARGEST_BATCH, SAMPLES_PER_SECOND, Verdict
+from dlperf.compare.side import Side
+from dlperf.compare.words import headline, summary
+from dlperf.errors import SourceErrors
+from dlperf.plan.case import Measure
+from dlperf.results.schema import Status
+from dlperf.results.sentinels import Reading
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dlperf.compare.finding import Finding, Findings
+
+NEW = {"version": "1.9.2"}
+
+
+def speed(findings: Findings) -> Finding:
+    (row,) = [row for row in findings.rows if row.metric is SAMPLES_PER_SECOND]
+    return row
+
+
+def test_a_slower_version_is_found_and_is_exit_code_1() -> None:
+    findings = compare(side(side_case()), side(side_case(scaled(0.95), **NEW)))
+    row = speed(findings)
+    assert row.verdict is Verdict.SLOWER
+    assert row.ratio == pytest.approx(0.95)
+    assert row.judged is not None
+    assert row.judged.contrast.blocked
+    assert exit_code(findings, strict=False) == 1
+    assert headline(findings) == "2 regressions"  # the step time's too
+
+
+def test_equal_sides_are_the_same_and_say_so() -> None:
+    findings = compare(side(side_case()), side(side_case(scaled(1.0001), **NEW)))
+    assert {row.verdict for row in findings.rows} == {Verdict.SAME}
+    assert exit_code(findings, strict=True) == 0
+    assert headline(findings) == "no regression"
+
+
+def test_a_faster_version_is_never_an_error() -> None:
+    findings = compare(side(side_case()), side(side_case(scaled(1.2), **NEW)))
+    assert speed(findings).verdict is Verdict.FASTER
+    assert exit_code(findings, strict=True) == 0
+
+
+def test_more_memory_is_worse_and_not_slower() -> None:
+    findings = compare(side(side_case()), side(side_case(memory=6e8, **NEW)))
+    assert [row.verdict for row in findings.regressions] == [Verdict.WORSE]
+
+
+def test_three_runs_give_no_verdict_and_no_false_all_clear() -> None:
+    findings = compare(side(side_case()), side(side_case(scaled(0.5)[:3], **NEW)))
+    assert speed(findings).verdict is Verdict.INCONCLUSIVE
+    assert speed(findings).reason == "5 and 3 good runs; a verdict takes 4 on each side"
+    assert headline(findings) == "no verdict: nothing could be told"
+    assert (exit_code(findings, strict=False), exit_code(findings, strict=True)) == (0, 4)
+
+
+@pytest.mark.parametrize("rate", [0.0, float("inf"), float("nan")])
+def test_a_rate_that_is_none_is_named_and_never_compared(rate: float) -> None:
+    broken = side_case(**NEW)
+    values = {"samples_per_sec": rate}
+    runs = (broken.runs[0].model_construct(repeat=1, session=None, values=values), *broken.runs[1:])
+    broken = broken.model_copy(update={"runs": runs})
+    row = speed(compare(side(side_case()), side(broken)))
+    assert row.verdict is Verdict.NOT_COMPARABLE
+    assert "is no figure" in (row.reason or "")
+
+
+def test_a_case_that_fails_now_or_is_gone_is_missing_with_its_reason() -> None:
+    failed = side_case((), more={"reason": "rank 0 ended with exit code 3", "failed_runs": 5}, **NEW)
+    findings = compare(side(side_case(), side_case(num_classes=7)), side(failed))
+    assert [row.verdict for row in findings.rows] == [Verdict.MISSING, Verdict.MISSING]
+    assert [row.reason for row in findings.rows] == [
+        "crash: rank 0 ended with exit code 3",
+        "the candidate has no such case",
+    ]
+    assert exit_code(findings, strict=False) == 3
+    assert findings.notes == ("failed runs are left out: 0 of the baseline, 5 of the candidate",)
+
+
+def test_a_case_without_a_baseline_is_listed_and_no_verdict() -> None:
+    findings = compare(side(side_case()), side(side_case(), side_case(num_classes=7)))
+    assert [one.case.num_classes for one in findings.new] == [7]
+    assert summary(findings) == "1 case compared by samples/s: 1 same, 1 without a baseline"
+
+
+@pytest.mark.parametrize(
+    ("guard", "candidate", "shown"),
+    [
+        ("threads", side_case(threads_per_device=4), "threads: 2 against 4"),
+        ("seed", side_case(seed=3), "seed: 0 against 3"),
+        ("options", side_case(options={"layout": "NHWC"}), "options: none against layout=NHWC"),
+        (
+            "iterations",
+            side_case(measure=Measure(warmup_iterations=1, measured_iterations=9)),
+            "iterations: 2 warm-up, 4 measured against 1 warm-up, 9 measured",
+        ),
+        (
+            "experiment",
+            side_case(workload=Y1.model_copy(update={"embedding_size": 64})),
+            "experiment: embedding_size 128 against embedding_size 64",
+        ),
+        (
+            "hardware",
+            side_case(more={"hardware": "another CPU"}),
+            "hardware: Example CPU 3000, 8 cores, 16 GiB against another CPU",
+        ),
+    ],
+)
+def test_what_must_be_the_same_is_shown_where_it_differs(guard: str, candidate, shown: str) -> None:  # noqa: ANN001
+    baseline = side(side_case())
+    findings = compare(baseline, side(candidate))
+    assert (speed(findings).verdict, speed(findings).reason) == (Verdict.NOT_COMPARABLE, shown)
+    assert exit_code(findings, strict=False) == 3
+    allowed = compare(baseline, side(candidate), settings=Settings(allow=(guard,)))
+    assert speed(allowed).verdict is Verdict.SAME
+    assert f"{guard} differs and was allowed to (--allow {guard})" in allowed.notes
+
+
+def test_drivers_and_alignment_differ_only_where_both_are_known() -> None:
+    one = side_case(more={"driver": "535", "alignment": "aligned"})
+    unknown, other = side_case(), side_case(more={"driver": "550", "alignment": "not aligned"})
+    assert speed(compare(side(one), side(unknown))).verdict is Verdict.SAME
+    row = speed(compare(side(one), side(other)))
+    assert [difference.guard for difference in row.differences] == ["driver", "alignment"]
+
+
+def test_unknown_hardware_is_never_the_same_hardware() -> None:
+    unknown = side_case(more={"hardware": "unknown hardware"})
+    assert speed(compare(side(unknown), side(unknown))).verdict is Verdict.NOT_COMPARABLE
+
+
+def test_versions_of_one_folder_each_find_their_own() -> None:
+    both = [side_case(version="1.9.0"), side_case(version="1.9.1")]
+    pairs = match(side(both), side(reversed(both))).pairs
+    assert [(pair.baseline.case.version, pair.candidate.case.version) for pair in pairs] == [
+        ("1.9.0", "1.9.0"),
+        ("1.9.1", "1.9.1"),
+    ]
+
+
+def test_a_case_with_two_counterparts_is_matched_with_none() -> None:
+    matched = match(side(side_case()), side(side_case(version="1"), side_case(version="2")))
+    assert matched.pairs == ()
+    assert (len(matched.only_baseline), len(matched.only_candidate)) == (1, 2)
+
+
+def test_what_the_selectors_tell_apart_is_left_out_of_the_match() -> None:
+    fp16 = side_case(scaled(1.5), precision="fp16")
+    assert match(side(side_case()), side(fp16)).pairs == ()
+    findings = compare(side(side_case()), side(fp16), settings=Settings(compared=("precision",)))
+    assert speed(findings).verdict is Verdict.FASTER
+
+
+def test_runs_of_other_sessions_are_no_blocks_and_the_reader_is_told() -> None:
+    findings = compare(side(side_case()), side(side_case(session="another day")))
+    assert speed(findings).judged is not None
+    assert not speed(findings).judged.contrast.blocked
+    assert any("not run in common blocks" in note for note in findings.notes)
+
+
+def test_a_margin_and_a_noise_floor_decide_what_counts() -> None:
+    baseline, slower = side(side_case()), side(side_case(scaled(0.97), **NEW))
+    wide = Settings(margins={"samples_per_sec": 0.05})
+    noisy = Settings(noise_floor=lambda _pair, _metric: 0.05)
+    assert speed(compare(baseline, slower)).verdict is Verdict.SLOWER
+    assert speed(compare(baseline, slower, settings=wide)).verdict is Verdict.SAME
+    assert speed(compare(baseline, slower, settings=noisy)).verdict is Verdict.SAME
+
+
+def with_readings(one, before: float, after: float):  # noqa: ANN001, ANN201
+    reading = [Reading(matmul_flops_per_second=rate, copy_bytes_per_second=1e9) for rate in (before, after)]
+    runs = tuple(run.model_copy(update={"before": reading[0], "after": reading[1]}) for run in one.runs)
+    return one.model_copy(update={"runs": runs})
+
+
+def test_a_machine_that_moved_more_than_the_effect_gives_no_verdict() -> None:
+    """Both sessions steady, the second on a machine that got 10 % slower: the sentinel shows it."""
+    before = with_readings(side_case(session="a"), 1e12, 1.0001e12)
+    after = with_readings(side_case(scaled(0.95), session="b", **NEW), 0.9e12, 0.9001e12)
+    row = speed(compare(side(before), side(after)))
+    assert row.verdict is Verdict.INCONCLUSIVE
+    assert row.reason == "the machine itself moved by 11.1 % between the sides"
+    steady = with_readings(side_case(scaled(0.95), session="b", **NEW), 1e12, 1.0001e12)
+    assert speed(compare(side(before), side(steady))).verdict is Verdict.SLOWER
+
+
+def test_limits_are_compared_where_a_size_ran_out_of_memory() -> None:
+    out = {"out_of_memory": True, "status": Status.OOM}
+    baseline = side(side_case(batch_size_per_device=8), side_case(batch_size_per_device=16))
+    candidate = side(side_case(batch_size_per_device=8), side_case((), batch_size_per_device=16, more=out))
+    rows = [row for row in compare(baseline, candidate).rows if row.metric is LARGEST_BATCH]
+    assert [(row.verdict, row.figures) for row in rows] == [(Verdict.WORSE, (16.0, 8.0))]
+    assert [row for row in compare(baseline, baseline).rows if row.metric is LARGEST_BATCH] == []
+
+
+EXPECTED = """\
+expected:
+  - case: framework==mxnet and batch_size_per_device==8
+    metric: samples_per_sec
+    reason: slower kernel, fix is on its way
+    until: 2026-06-30
+"""
+
+
+def expected(tmp_path: Path, text: str = EXPECTED) -> tuple[ExpectedFailure, ...]:
+    (tmp_path / "expected.yaml").write_text(text)
+    return read_expected(tmp_path / "expected.yaml")
+
+
+def test_an_expected_regression_is_shown_and_is_no_alarm_until_its_day(tmp_path: Path) -> None:
+    known = expected(tmp_path)
+    sides = side(side_case()), side(side_case(scaled(0.95), **NEW))
+    settings = Settings(metrics=(SAMPLES_PER_SECOND,), expected=known, today=date(2026, 6, 30))
+    findings = compare(*sides, settings=settings)
+    assert (speed(findings).verdict, exit_code(findings, strict=True)) == (Verdict.SLOWER, 0)
+    late = Settings(metrics=(SAMPLES_PER_SECOND,), expected=known, today=date(2026, 7, 1))
+    findings = compare(*sides, settings=late)
+    assert exit_code(findings, strict=False) == 1
+    assert "is over since 2026-06-30" in findings.notes[0]
+
+
+def test_an_expectation_that_matches_nothing_is_said(tmp_path: Path) -> None:
+    settings = Settings(expected=expected(tmp_path), today=date(2026, 1, 1))
+    (note,) = compare(side(side_case()), side(side_case()), settings=settings).notes
+    assert note.startswith("expected failure matches nothing: framework==mxnet")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("    metric: samples", "3:13: expected[0].metric: unknown metric 'samples'"),
+        ("    metric: samples_per_sec\n    until: soon", "no day; write it as 2026-12-31"),
+        ("    metric: samples_per_sec\n    why: x", "unknown key 'why'"),
+    ],
+)
+def test_a_wrong_file_of_expected_failures_is_told_with_its_line(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    text = EXPECTED.replace("    metric: samples_per_sec", line)
+    if "until: soon" in line:
+        text = text.replace("    until: 2026-06-30\n", "")
+    with pytest.raises(SourceErrors) as raised:
+        expected(tmp_path, text)
+    assert message in str(raised.value)
+    assert "expected.yaml:" in str(raised.value)
+
+
+def test_pooled_sessions_keep_their_blocks() -> None:
+    one, more = side_case(session="a"), side_case(session="b")
+    pooled = side(one, more).pooled()
+    assert len(pooled.cases) == 1
+    assert len(pooled.cases[0].values(SAMPLES_PER_SECOND)) == 2 * len(FLAT)
+
+
+def test_a_side_is_the_same_after_a_round_through_its_file() -> None:
+    made = side(side_case(), side_case((), num_classes=7))
+    assert Side.model_validate_json(made.model_dump_json(exclude_none=True)) == made
+
+
+def test_the_command_offers_every_guard() -> None:
+    assert OFFERED_GUARDS == GUARDS

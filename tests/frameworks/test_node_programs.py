@@ -1,0 +1,86 @@
+"""`frameworks/node` answers on every Python that a node may have."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "from frameworks.node.__main__ import main; sys.exit(main())"
+)
+VERSIONS = ("3.8", "3.13")
+
+
+def interpreters() -> list[Path]:
+    found = (sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python")) for version in VERSIONS)
+    return [Path(sys.executable), *(paths[-1] for paths in found if paths)]
+
+
+@pytest.mark.parametrize("python", interpreters(), ids=str)
+def test_requests_are_answered_in_order_until_the_lease_ends(python: Path, tmp_path: Path) -> None:
+    requests = [
+        {"op": "hello", "interface": "lo", "variables": {"DLPERF_HOST_LOCK": str(tmp_path / "lock")}},
+        {"op": "lock"},
+        {"op": "facts"},
+        {"op": "port"},
+        {"op": "nonsense"},
+        {"op": "clean", "everything": False},
+    ]
+    (tmp_path / "runs" / "left-r1").mkdir(parents=True)
+    text = "".join(json.dumps(request) + "\n" for request in requests)
+    command = [str(python), "-I", "-B", "-c", PROGRAM, str(ROOT), str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(text)
+        process.stdin.flush()
+        hello, lock, facts, port, nonsense, clean = (json.loads(process.stdout.readline()) for _ in requests)
+        process.stdin.write('{"beat": 7}\n')
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline()) == {"beat": 7}
+        process.stdin.close()
+        assert process.wait(timeout=30) == 0
+    assert (str(tmp_path), "127.0.0.1") == (hello["work"], hello["address"])
+    assert lock == {"locked": True}
+    assert facts["facts"]["cores"] == len(hello["cpus"])
+    assert 1024 <= port["port"] < 65536
+    assert "nonsense" in nonsense["refused"]
+    assert clean == {"killed": [], "removed": []}  # `lock` has removed what a dead harness had left
+    assert not (tmp_path / "runs" / "left-r1").exists()
+
+
+@pytest.mark.parametrize("python", interpreters(), ids=str)
+def test_a_run_is_taken_supervised_and_sent_back(python: Path, tmp_path: Path) -> None:
+    rank = {"rank": 0, "argv": ["echo", "hello"], "env": {}, "cpus": [], "log": "logs/rank0.log"}
+    launch = {
+        "schema_version": 1,
+        "ranks": [rank],
+        "inherit": ["PATH"],
+        "time_limit_seconds": 60,
+        "stall_limit_seconds": None,
+        "lease_seconds": None,
+        "grace_seconds": 1,
+    }
+    content = json.dumps({"files": {"launch.json": json.dumps(launch), "case.json": "{}"}, "environment": {}})
+    command = [str(python), "-I", "-B", "-c", PROGRAM, str(ROOT), str(tmp_path)]
+    ran = subprocess.run(
+        [*command, "run", "case-r1", str(len(content))],
+        input=content.encode(),
+        capture_output=True,
+        check=True,
+    )
+    assert b'"event": "finished"' in ran.stdout
+    fetched = subprocess.run(
+        [*command, "fetch", "case-r1"], input=b"", capture_output=True, check=True
+    ).stdout
+    assert b"logs/rank0.log" in fetched
+    assert b"hello" in fetched
+    assert (tmp_path / "runs" / "case-r1").is_dir()  # nobody has said that it arrived
+    subprocess.run([*command, "fetch", "case-r1"], input=b"d", capture_output=True, check=True)
+    assert not (tmp_path / "runs" / "case-r1").exists()
