@@ -20,7 +20,8 @@ from dlperf.compare.words import (
     shown,
     summary,
 )
-from dlperf.report.markdown import Column, Table, escape, table
+from dlperf.report.markdown import escape, markdown_writer, table
+from dlperf.report.text import Column, Table
 from dlperf.results.logfiles import plain
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def _opening(findings: Findings) -> list[str]:
 
 def _table(rows: Sequence[Finding]) -> str:
     columns = tuple(Column(heading=name, numbers=name in NUMBERS) for name in HEADINGS)
-    return table(Table(columns=columns, rows=tuple(cells(row) for row in rows)))
+    content = Table(caption="findings", columns=columns, rows=tuple(cells(row) for row in rows))
+    return table(content, markdown_writer())
 
 
 def _folded(title: str, content: str) -> list[str]:
