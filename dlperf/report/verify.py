@@ -52,8 +52,10 @@ def verify(path: Path) -> Verified:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}") from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: no report of dlperf: not UTF-8") from error
     record = read_record(path, text)
     request = request_of(record, folder=path.parent)
     document = build_report(request, beside=path.parent, from_logs=True)

@@ -84,10 +84,13 @@ def test_every_form_holds_the_same(sweep: Path, tmp_path: Path) -> None:
     assert as_text == list(csv.DictReader(io.StringIO((tmp_path / "data.csv").read_text())))
 
 
-def test_every_column_has_the_type_of_its_values(sweep: Path, tmp_path: Path) -> None:
-    run(sweep, "--out", tmp_path / "data.parquet", "--price-per-device-hour", "1")
+@pytest.mark.parametrize("published", [False, True])
+def test_every_column_has_the_type_of_its_values(sweep: Path, tmp_path: Path, *, published: bool) -> None:
+    source = "published:insightface_v100_2021" if published else sweep
+    priced = (source, "--price-per-device-hour", "1")
+    assert 0 == run(*priced, "--out", tmp_path / "data.parquet").exit_code
     schema = pq.read_table(tmp_path / "data.parquet").schema
-    rows = json.loads(run(sweep, "--format", "json", "--price-per-device-hour", "1").stdout)
+    rows = json.loads(run(*priced, "--format", "json").stdout)
     types = {"int64": int, "double": float, "string": str}
     for field in schema:
         values = [row[field.name] for row in rows if row[field.name] is not None]

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from run_folders import Y1, make_case, store_good_runs
 
+from dlperf.errors import UserError
+from dlperf.report.building import build_report
 from dlperf.report.html import html_writer, table
+from dlperf.report.request import Request, without_charts
 from dlperf.report.text import Anchor, Code, Column, Joined, Link, Table, plain_text, say
 from dlperf.results.logfiles import plain
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WRITE = html_writer()
 texts = st.one_of(st.text(max_size=40), st.text("<>&\"'/=!- \n\r\taimgscript`*{}", max_size=40))
@@ -72,3 +81,25 @@ def test_a_table_has_its_caption_its_scopes_and_its_cells() -> None:
 def test_plain_text_is_the_english_without_markup() -> None:
     content = Joined((say("**{count}** runs", count=2), Link("here", "#x"), Code("log")), ", ")
     assert "2 runs, here, log" == plain_text(content)
+
+
+def test_a_page_template_of_ones_own_escapes_all_the_same(tmp_path: Path) -> None:
+    workload = Y1.model_copy(update={"experiment": "<b>e</b>"})
+    store_good_runs(tmp_path / "y1", make_case(workload=workload), [10.0])
+    template = tmp_path / "mine.html.j2"
+    template.write_text(
+        "{% for section in document.sections %}<h1>{{ section.title }}</h1>"
+        "<p title=\"{{ section.title }}\">{{ say('{count} runs', count=3) }}</p>{% endfor %}"
+    )
+    request = Request(paths=(tmp_path / "y1",), form="html", template=template, language="zh")
+    title = "&lt;b&gt;e&lt;/b&gt;, 数据并行"
+    assert f'<h1>{title}</h1><p title="{title}">3 次运行</p>\n' == without_charts(
+        build_report(request), request
+    )
+
+
+def test_a_template_that_is_not_there_is_named(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [10.0])
+    request = Request(paths=(tmp_path / "y1",), form="html", template=tmp_path / "none.html.j2")
+    with pytest.raises(UserError, match=r"none\.html\.j2: no such template"):
+        without_charts(build_report(request), request)

@@ -145,7 +145,10 @@ def test_a_file_that_says_nothing_of_its_source_cannot_be_verified(tmp_path: Pat
     (tmp_path / "report.md").write_text('<!-- dlperf-report {"form":"pdf"} -->')
     with pytest.raises(UserError, match="its record cannot be read: form"):
         verify(tmp_path / "report.md")
-    with pytest.raises(UserError, match=r"none\.md"):
+    (tmp_path / "report.md").write_bytes(b"\xff")
+    with pytest.raises(UserError, match="no report of dlperf: not UTF-8"):
+        verify(tmp_path / "report.md")
+    with pytest.raises(UserError, match=r"none\.md: No such file"):
         verify(tmp_path / "none.md")
 
 
