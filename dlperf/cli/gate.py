@@ -80,6 +80,7 @@ def command(
 
     What looks worse is run again, and judged on those runs alone. Starting again goes on where it ended.
     """
+    from dlperf.compare.arms import arms_of
     from dlperf.compare.contrast import FEWEST_RUNS
     from dlperf.compare.exit_code import exit_code
     from dlperf.compare.sources import read_side
@@ -105,6 +106,7 @@ def command(
         raise UserError(f"{sweep}: nothing can run here; `dlperf plan {sweep}` says why")
     folder = results or default_folder(first, suffix="-gate")
     baseline = read_side(against, inside=folder) if against is not None else None
+    arms = () if against is not None else arms_of(first.runnable, sweep=first.sweep, baselines=baselines)
 
     from dlperf.cli.gate_rounds import Gate
     from dlperf.cli.run_sweep import quiet_manner
@@ -115,10 +117,9 @@ def command(
         folder=folder,
         settings=judging,
         against=baseline,
-        baselines=baselines,
+        arms=arms,
         manner=quiet_manner(nodes, wait=not no_wait),
     )
-    gate.must_have_two_sides(first)
     try:
         findings = gate.judged(repeats=first.repeats, until_decided=until_decided)
     except Interrupted as interrupted:

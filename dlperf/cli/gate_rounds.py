@@ -8,26 +8,24 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dlperf import __version__
 from dlperf.cli.run_sweep import Manner, make_runs, watch_of
-from dlperf.compare.arms import split
 from dlperf.compare.comparing import compare
 from dlperf.compare.confirming import CONFIRMING_LOOKS, confirm, suspects, undecided
 from dlperf.compare.finding import Findings
 from dlperf.compare.judging import LEVEL, Rule
 from dlperf.compare.metrics import SAMPLES_PER_SECOND, Verdict
-from dlperf.compare.side import Side, SideCase
 from dlperf.compare.sources import side_of
 from dlperf.report.numbers import plural
 from dlperf.results.query import load
-from dlperf.results.schema import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+    from dlperf.compare.arms import Arms
     from dlperf.compare.comparing import Settings
     from dlperf.compare.finding import Finding
+    from dlperf.compare.side import Side
     from dlperf.plan.plan import Plan
 
 FIRST, MORE, AGAIN = "first", "more", "again"
@@ -37,24 +35,16 @@ FIRST, MORE, AGAIN = "first", "more", "again"
 class Gate:
     """One gate in a folder of its own; each round is a sweep folder in it.
 
-    `plan` makes the whole plan with a number of repeats. `against` is the baseline, or None where the sweep
-    holds both sides.
+    `plan` makes the whole plan with a number of repeats. Either `against` is the baseline, or `arms` are the
+    comparisons that the sweep itself holds.
     """
 
     plan: Callable[[int], Plan]
     folder: Path
     settings: Settings
     against: Side | None
-    baselines: Sequence[str]
+    arms: Sequence[Arms]
     manner: Manner
-
-    def must_have_two_sides(self, plan: Plan) -> None:
-        """Raise UserError before anything runs where there would be nothing to compare."""
-        if self.against is None:
-            cases = tuple(
-                SideCase(case=case, hardware="", status=Status.NOT_MEASURED) for case in plan.runnable
-            )
-            split(Side(label=plan.sweep, dlperf_version=__version__, cases=cases), baselines=self.baselines)
 
     def judged(self, *, repeats: int, until_decided: int | None) -> Findings:
         """Run and judge; what was found stands on the last fresh runs.
@@ -87,10 +77,9 @@ class Gate:
             count = len({row.baseline.case.case_id for row in doubtful})
             _say(f"{plural(count, 'case')} worse at first sight: fresh runs, look {len(rounds)}")
             self._run(rounds[-1], repeats=repeats, only=doubtful)
-            fresh = {candidate.label: (baseline, candidate) for baseline, candidate in self._sides(rounds)}
             confirmed = [
-                confirm(look, fresh=fresh[look.candidate], settings=self.settings) if suspects(look) else look
-                for look in looks
+                confirm(look, fresh=fresh, settings=self.settings) if suspects(look) else look
+                for look, fresh in zip(looks, self._sides(rounds), strict=True)
             ]
             doubtful = [
                 row for one, look in zip(confirmed, looks, strict=True) for row in undecided(one, look)
@@ -120,7 +109,7 @@ class Gate:
         side = side_of(loaded, label=self.folder.name).pooled()
         if self.against is not None:
             return ((self.against, side),)
-        return split(side, baselines=self.baselines)
+        return tuple(arms.sides(side) for arms in self.arms)
 
 
 def _is_unclear(row: Finding) -> bool:

@@ -1,52 +1,74 @@
-"""One side's cases split in two: the versions that are compared with, and the others."""
+"""A sweep with versions as an axis holds both sides: which version is compared with which."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dlperf.errors import UserError
 from dlperf.plan.validation import unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from dlperf.compare.side import Side, SideCase
+    from dlperf.compare.side import Side
+    from dlperf.plan.case import Case
+
+Version = tuple[str, str]  # framework and version
 
 
-def split(side: Side, *, baselines: Sequence[str] = ()) -> tuple[tuple[Side, Side], ...]:
-    """Pairs of baseline and candidate inside one side, one pair for each further version of a framework.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arms:
+    """One comparison inside a sweep: a version of each framework against another one of it."""
+
+    baseline: tuple[Version, ...]
+    candidate: tuple[Version, ...]
+
+    def sides(self, side: Side) -> tuple[Side, Side]:
+        """Baseline and candidate among the cases of a side; either may hold a part of the versions only."""
+        return _of(side, self.baseline), _of(side, self.candidate)
+
+
+def _of(side: Side, versions: Sequence[Version]) -> Side:
+    cases = (one for one in side.cases if (one.case.framework, one.case.version) in versions)
+    label = ", ".join(f"{framework} {version}" for framework, version in versions)
+    return side.only(cases).model_copy(update={"label": label})
+
+
+def arms_of(cases: Iterable[Case], *, sweep: str, baselines: Sequence[str] = ()) -> tuple[Arms, ...]:
+    """The comparisons that a sweep holds: one for each further version of a framework.
 
     Of each framework with several versions one is the baseline: that which `baselines` names, else the first
-    in the order of the cases. A framework with one version is in no pair.
+    in the order of the cases. A framework with one version is in no comparison.
 
     Args:
-        side: of a sweep with versions as an axis.
+        cases: of the sweep, in its order.
+        sweep: its name, for messages.
         baselines: `name==version` of those that are not the first.
 
     Raises:
         UserError: no framework has two versions, or a named baseline is not there.
     """
     versions: dict[str, list[str]] = {}
-    for one in side.cases:
-        listed = versions.setdefault(one.case.framework, [])
-        if one.case.version not in listed:
-            listed.append(one.case.version)
+    for case in cases:
+        listed = versions.setdefault(case.framework, [])
+        if case.version not in listed:
+            listed.append(case.version)
     for name in baselines:
         _put_first(versions, name)
     several = {name: listed for name, listed in versions.items() if len(listed) > 1}
     if not several:
         raise UserError(
-            f"{side.label}: no framework is there in two versions; list both in the sweep "
+            f"{sweep}: no framework is there in two versions; list both in the sweep "
             "(frameworks: [mxnet==1.9.0, mxnet==1.9.1]) or name a baseline with --against"
         )
-    before = {(name, listed[0]) for name, listed in several.items()}
-    pairs = []
-    for place in range(1, max(map(len, several.values()))):
-        after = {(name, listed[place]) for name, listed in several.items() if place < len(listed)}
-        names = {name for name, _ in after}
-        base = {arm for arm in before if arm[0] in names}
-        pairs.append((_labelled(side, base), _labelled(side, after)))
-    return tuple(pairs)
+    return tuple(
+        Arms(
+            baseline=tuple((name, listed[0]) for name, listed in several.items() if place < len(listed)),
+            candidate=tuple((name, listed[place]) for name, listed in several.items() if place < len(listed)),
+        )
+        for place in range(1, max(map(len, several.values())))
+    )
 
 
 def _put_first(versions: dict[str, list[str]], name: str) -> None:
@@ -56,9 +78,3 @@ def _put_first(versions: dict[str, list[str]], name: str) -> None:
         raise UserError(f"--baseline: {unknown('version', name, known)}")
     versions[framework].remove(version)
     versions[framework].insert(0, version)
-
-
-def _labelled(side: Side, arms: set[tuple[str, str]]) -> Side:
-    cases: list[SideCase] = [one for one in side.cases if (one.case.framework, one.case.version) in arms]
-    label = ", ".join(dict.fromkeys(f"{one.case.framework} {one.case.version}" for one in cases))
-    return side.only(cases).model_copy(update={"label": label})

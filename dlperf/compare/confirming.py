@@ -81,8 +81,11 @@ def confirm(first: Findings, *, fresh: tuple[Side, Side], settings: Settings) ->
         by_case = {row.baseline.case.content_hash: row for row in again.rows if row.metric is metric}
         for row in rows:
             found = by_case.get(row.baseline.case.content_hash)
-            if found is not None:
-                replaced[id(row)] = replace(found, baseline=row.baseline, noise_floor=row.noise_floor)
+            replaced[id(row)] = (
+                replace(row, verdict=Verdict.INCONCLUSIVE, reason="it could not be run again")
+                if found is None
+                else replace(found, baseline=row.baseline, noise_floor=row.noise_floor)
+            )
     note = f"suspects run again and judged on those runs alone: {len(replaced)}"
     return replace(
         first,

@@ -1,33 +1,17 @@
-"""Which kernels the OpenBLAS inside OneFlow's wheels takes.
+"""Which kernels the OpenBLAS of OneFlow's wheels takes; `frameworks/common/blas.py` says why it matters."""
 
-The wheels hold an OpenBLAS of some years ago, which does not know newer processors and gives them kernels of
-older ones: on an AMD EPYC with AVX-512 it takes those for the Barcelona of 2007, and its matrix product is
-less than half as fast as with those for Haswell. `OPENBLAS_CORETYPE` says which to take; the best in the
-wheels are those for Haswell, which need AVX2 and FMA.
-"""
+from typing import MutableMapping
 
-import re
-from pathlib import Path
-from typing import MutableMapping, Optional
+from frameworks.common import blas
+from frameworks.common.blas import CORE, best_core
 
-CORE = "OPENBLAS_CORETYPE"
-# Set by the adapter: `best` as here, `detected` leaves the choice to OpenBLAS.
+__all__ = ["CHOICE", "CORE", "best_core", "choose_core"]
+
+# Set by the adapter: `best` of what the processor can run, or `detected`, which is left to OpenBLAS.
 CHOICE = "DLPERF_ONEFLOW_OPENBLAS_CORE"
-
-_CPU_INFO = Path("/proc/cpuinfo")
 
 
 def choose_core(environment: MutableMapping[str, str]) -> None:
     """Set OPENBLAS_CORETYPE, unless it is set already or the adapter asks for what is detected."""
-    if CORE in environment or environment.get(CHOICE) == "detected":
-        return
-    core = best_core(_CPU_INFO.read_text(encoding="utf-8") if _CPU_INFO.exists() else "")
-    if core is not None:
-        environment[CORE] = core
-
-
-def best_core(cpu_info: str) -> Optional[str]:
-    """The best of OpenBLAS's kernels for a processor, from the text of /proc/cpuinfo; None: let it choose."""
-    flags = re.search(r"^flags\s*:(.*)$", cpu_info, re.MULTILINE)
-    has = set(flags[1].split()) if flags else set()
-    return "Haswell" if {"avx2", "fma"} <= has else None
+    if environment.get(CHOICE) != "detected":
+        blas.choose_core(environment)

@@ -1,0 +1,36 @@
+"""torch.compile on the CPU: the same losses and gradients, and compiling by itself leaves no trace."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPU"),
+]
+
+
+def test_compiled_is_eager_and_compiling_changes_nothing(
+    parallel_case: Callable[..., Path], run_program: Callable[..., dict[str, np.ndarray]]
+) -> None:
+    path = parallel_case("compiled", devices=1, parallelism="model", options={"compile": True})
+
+    found = run_program("compiled", path)
+
+    assert all(found[name] for name in found if "/left/" in name)
+    for name, eager in found.items():
+        if name.startswith("eager/") and "/left/" not in name:
+            compiled = found[name.replace("eager", "compiled")]
+            # The gradient of a bias in front of a BatchNorm is rounding alone.
+            tolerance = 1e-5 * max(1.0, np.abs(eager).max())
+            np.testing.assert_allclose(compiled, eager, rtol=1e-4, atol=tolerance, err_msg=name)
+    assert np.abs(found["eager/after/a.bn.running_mean"]).max() > 0
