@@ -140,34 +140,23 @@ def case_of(options: argparse.Namespace, kind: str) -> Case:
     loss = {"kind": "arcface", "scale": 64.0, "m1": 1.0, "m2": 0.5, "m3": 0.0}
     sgd = {"kind": "sgd", "momentum": 0.9, "weight_decay": 0.0005, "decay": "coupled", "no_decay": []}
     sampled = options.parallelism == "partial_fc"
+    workload = {
+        "experiment": "benchmark", "network": network, "head": "GDC" if network == "mobilefacenet" else "E",
+        "embedding_size": 128 if network == "mobilefacenet" else 512, "dropout": 0.0, "loss": loss,
+        "optimizer": sgd, "schedule": {"learning_rate": 0.1, "steps": [], "scales": []},
+        "classifier_init_std": 0.01,
+    }  # fmt: skip
     return case_from_dict(
         {
-            "framework": "pytorch",
-            "version": torch.__version__,
-            "workload": {
-                "experiment": "benchmark",
-                "network": network,
-                "head": "GDC" if network == "mobilefacenet" else "E",
-                "embedding_size": 128 if network == "mobilefacenet" else 512,
-                "dropout": 0.0,
-                "loss": loss,
-                "optimizer": sgd,
-                "schedule": {"learning_rate": 0.1, "steps": [], "scales": []},
-                "classifier_init_std": 0.01,
-            },
-            "parallelism": options.parallelism,
-            "sample_ratio": options.sample_ratio if sampled else None,
-            "precision": options.precision,
-            "topology": {"nodes": 1, "devices_per_node": 1},
-            "device": kind,
-            "batch_size_per_device": options.batch,
-            "num_classes": options.classes,
+            "framework": "pytorch", "version": torch.__version__, "workload": workload,
+            "parallelism": options.parallelism, "sample_ratio": options.sample_ratio if sampled else None,
+            "precision": options.precision, "topology": {"nodes": 1, "devices_per_node": 1}, "device": kind,
+            "batch_size_per_device": options.batch, "num_classes": options.classes,
             "threads_per_device": torch.get_num_threads(),
-            "measure": {"warmup_iterations": 0, "measured_iterations": options.steps},
-            "seed": 0,
+            "measure": {"warmup_iterations": 0, "measured_iterations": options.steps}, "seed": 0,
             "options": {"tf32": kind == "cuda", "cuda_graphs": options.cuda_graphs},
         }
-    )
+    )  # fmt: skip
 
 
 def ours(trainer: PyTorchTrainer, made: list[Batch], steps: int) -> float:
