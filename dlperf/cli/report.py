@@ -109,7 +109,7 @@ def command(ctx: click.Context, /, *, verified: Path | None, **arguments: Any) -
 
 
 def _verify(path: Path) -> int:
-    from dlperf.report.text import plain_text, plural
+    from dlperf.report.numbers import plural
     from dlperf.report.verify import verify
 
     found = verify(path)
@@ -117,7 +117,7 @@ def _verify(path: Path) -> int:
         click.echo(f"{path}: {difference}")
     made = f"{found.tables} tables with {found.cells} cells made again from"
     runs, differences = plural(found.runs, "run"), plural(len(found.differences), "difference")
-    click.echo(f"{path}: {made} {plain_text(runs)}: {plain_text(differences)}")
+    click.echo(f"{path}: {made} {runs}: {differences}")
     return EXIT_DIFFERENT if found.differences else 0
 
 

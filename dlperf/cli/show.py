@@ -66,6 +66,7 @@ def _section(title: str, facts: Iterable[tuple[str, object]]) -> Iterator[str]:
 
 def _facts(figure: CaseFigures) -> Iterator[tuple[str, object]]:
     from dlperf.report.numbers import iterations, or_not_known
+    from dlperf.report.text import plain_text
 
     case = figure.case
     work = case.workload
@@ -78,9 +79,9 @@ def _facts(figure: CaseFigures) -> Iterator[tuple[str, object]]:
     yield "batch size", f"{case.batch_size_per_device} a device, {case.global_batch_size} in all"
     yield "classes", case.num_classes
     yield "precision", case.precision
-    yield "threads a device", or_not_known(figure.threads_per_device)
-    yield "iterations", iterations(case.measure.warmup_iterations, figure.measured_iterations)
-    yield "seed", or_not_known(figure.seed)
+    yield "threads a device", plain_text(or_not_known(figure.threads_per_device))
+    yield "iterations", plain_text(iterations(case.measure.warmup_iterations, figure.measured_iterations))
+    yield "seed", plain_text(or_not_known(figure.seed))
     yield "options", ", ".join(f"{name}={value}" for name, value in sorted(case.options.items()))
     yield "hardware", figure.hardware
     yield "results", figure.sweep

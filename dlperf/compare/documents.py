@@ -76,7 +76,7 @@ def _opening(findings: Findings) -> list[str]:
 
 def _table(rows: Sequence[Finding]) -> str:
     columns = tuple(Column(heading=name, numbers=name in NUMBERS) for name in HEADINGS)
-    content = Table(caption="", columns=columns, rows=tuple(cells(row) for row in rows))
+    content = Table(caption="findings", columns=columns, rows=tuple(cells(row) for row in rows))
     return table(content, markdown_writer())
 
 

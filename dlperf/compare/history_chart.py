@@ -8,7 +8,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from dlperf.compare.words import change
-from dlperf.report.charts.canvas import COLOURS, FAINT, STYLE, WIDTH, Chart, drawn
+from dlperf.report.charts.canvas import COLOURS, FAINT, STYLE, WIDTH, Picture, picture
 from dlperf.report.numbers import plural
 from dlperf.results.statistics import quantile
 
@@ -19,7 +19,7 @@ _MOST_LABELS = 30
 _WORSE = COLOURS[5]
 
 
-def history_chart(history: History, *, by: By) -> Chart:
+def history_chart(history: History, *, by: By) -> Picture:
     """The chart of a history."""
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
@@ -49,7 +49,7 @@ def history_chart(history: History, *, by: By) -> Chart:
         axes.set_xticks(places[::every], labels[::every], rotation=45, ha="right", fontsize=8)
         axes.set_ylabel(f"{history.metric.title}: median, smallest and largest run")
         axes.set_title(history.title, loc="left", pad=16)
-        return drawn(figure, name="history", alt=_alt_text(history))
+        return picture(figure, name="history", alt=_alt_text(history))
 
 
 def _alt_text(history: History) -> str:

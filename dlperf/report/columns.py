@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dlperf.report.distinctions import NOT_KNOWN
-from dlperf.report.numbers import factor, giga, mebibytes, percent, rate
+from dlperf.report.numbers import NOT_KNOWN, factor, giga, mebibytes, percent, rate
 from dlperf.report.text import Text, say
 from dlperf.results.statistics import ratio_interval
 

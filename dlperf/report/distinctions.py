@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dlperf.report.numbers import iterations, or_not_known
 from dlperf.report.text import say
 
 if TYPE_CHECKING:
     from dlperf.report.text import Inline, Text
     from dlperf.results.figures import CaseFigures
-
-NOT_KNOWN = say("not known")
 
 
 def distinctions(figure: CaseFigures) -> dict[Text, Inline]:
@@ -20,22 +19,11 @@ def distinctions(figure: CaseFigures) -> dict[Text, Inline]:
         say("threads a device"): or_not_known(figure.threads_per_device),
         say("hardware"): figure.hardware,
         say("device"): case.device,
-        say("iterations"): _iterations(case.measure.warmup_iterations, figure.measured_iterations),
+        say("iterations"): iterations(case.measure.warmup_iterations, figure.measured_iterations),
         say("seed"): or_not_known(figure.seed),
         say("workload"): canonical_workload(figure),
         say("sweep"): figure.sweep.name,
     }
-
-
-def or_not_known(value: int | None) -> Inline:
-    """A whole number, or that nobody knows it."""
-    return NOT_KNOWN if value is None else str(value)
-
-
-def _iterations(warmup: int, measured: int | None) -> Text:
-    if measured is None:
-        return say("{warmup} warm-up, measured: {measured}", warmup=warmup, measured=NOT_KNOWN)
-    return say("{warmup} warm-up, {measured} measured", warmup=warmup, measured=measured)
 
 
 def canonical_workload(figure: CaseFigures) -> Text:

@@ -14,7 +14,7 @@ from dlperf.report.alignment import Proof, alignment_line, proofs
 from dlperf.report.beside import beside_table
 from dlperf.report.columns import ceilings
 from dlperf.report.comparison import Arm, Comparison, comparisons
-from dlperf.report.distinctions import canonical_workload, or_not_known
+from dlperf.report.distinctions import canonical_workload
 from dlperf.report.environment import EnvironmentTable, environment_tables
 from dlperf.report.evidence import CaseKey, Evidence, case_key
 from dlperf.report.findings import findings
@@ -22,6 +22,7 @@ from dlperf.report.flags import case_words, flags_table
 from dlperf.report.gaps import gaps_table
 from dlperf.report.method import method
 from dlperf.report.notes import comparison_notes, report_notes
+from dlperf.report.numbers import or_not_known
 from dlperf.report.published import PublishedReport, published_report
 from dlperf.report.published_tables import PARALLELISMS
 from dlperf.report.referee import Flag, referee
@@ -119,9 +120,11 @@ def document(
     flags = _by_case(referee(figures))
     published = tuple(published_report(one, titles=titles) for one in loaded.published)
     simulated = any(figure.case.simulated for figure in figures)
-    names = (*(sweep.resolve().name for sweep in results.sweeps), *(one.title for one in published))
+    title = joined(
+        (*(sweep.resolve().name for sweep in results.sweeps), *(one.title for one in published)), " + "
+    )
     return Document(
-        title=say("SIMULATED: {names}", names=joined(names, " + ")) if simulated else joined(names, " + "),
+        title=say("SIMULATED: {names}", names=title) if simulated else title,
         dlperf_version=__version__,
         cases=len(figures),
         runs=len(results.runs),
@@ -196,16 +199,16 @@ def _heading(comparison: Comparison) -> Inline:
 
 def _settings(comparison: Comparison) -> Iterator[tuple[Text, Inline]]:
     """What every case of a table has in common."""
-    case, row = comparison.sample, comparison.rows[0]
-    yield say("workload"), canonical_workload(comparison.figures[0])
+    figure, row = comparison.figures[0], comparison.rows[0]
+    yield say("workload"), canonical_workload(figure)
     if not comparison.varying("num_classes"):
         yield say("classes"), str(row.num_classes)
     if not comparison.varying("precision"):
         yield say("precision"), row.precision
     if row.sample_ratio and not comparison.varying("sample_ratio"):
         yield say("sample ratio"), f"{row.sample_ratio:g}"
-    yield say("device"), case.device
-    yield say("threads a device"), or_not_known(comparison.figures[0].threads_per_device)
+    yield say("device"), figure.case.device
+    yield say("threads a device"), or_not_known(figure.threads_per_device)
     yield say("hardware"), comparison.hardware
 
 

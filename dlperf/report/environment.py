@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dlperf.report.distinctions import NOT_KNOWN
-from dlperf.report.text import Column, Joined, Table, joined, say
+from dlperf.report.numbers import NOT_KNOWN
+from dlperf.report.text import Column, Joined, Table, joined, plain_text, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from dlperf.plan.case import Case
     from dlperf.report.text import Inline, Text
     from dlperf.results.environment import RunEnvironment
     from dlperf.results.query import Loaded
@@ -78,7 +79,7 @@ def _machine(runs: Sequence[StoredRun]) -> Iterator[tuple[Text, Inline]]:
         _span([f"{loads[0]:.1f}", f"{loads[-1]:.1f}"]) if loads else "",
     )
     yield say("driver"), _each(node.driver or "" for node in nodes)
-    yield say("threads a device"), joined(dict.fromkeys(sorted(map(_threads, runs), key=str)))
+    yield say("threads a device"), _threads(runs)
     yield (
         say("cores of a rank"),
         joined(dict.fromkeys(_affinity(environment) for environment in environments)),
@@ -88,16 +89,21 @@ def _machine(runs: Sequence[StoredRun]) -> Iterator[tuple[Text, Inline]]:
     yield say("first and last start"), _span([started[0], started[-1]]) if started else ""
 
 
+def _threads(runs: Sequence[StoredRun]) -> Inline:
+    """Every number of them, then that some run's is not known."""
+    imported = [run.result.imported for run in runs]
+    unknown = [one is not None and "threads_per_device" in one.not_known for one in imported]
+    numbers = {
+        run.result.case.threads_per_device
+        for run, not_known in zip(runs, unknown, strict=True)
+        if not not_known
+    }
+    return joined((*map(str, sorted(numbers)), *([NOT_KNOWN] if any(unknown) else [])))
+
+
 def _span(ends: Sequence[str]) -> Inline:
     low, high = ends
     return low if low == high else say("{low} to {high}", low=low, high=high)
-
-
-def _threads(run: StoredRun) -> Inline:
-    imported = run.result.imported
-    if imported is not None and "threads_per_device" in imported.not_known:
-        return NOT_KNOWN
-    return str(run.result.case.threads_per_device)
 
 
 def _affinity(environment: RunEnvironment) -> Inline:
@@ -135,17 +141,30 @@ def _placing(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table | No
         return None
     rows: list[tuple[Inline, ...]] = []
     for nodes, there in sorted(placed.items())[:_MOST_PLACES]:
-        cases = (run.result.case for run in there)
-        named = _each(
-            f"{titles.get(case.framework, case.framework)} {case.version} {case.topology} "
-            f"batch {case.batch_size_per_device}"
-            for case in cases
-        )
-        rows.append((_cut(", ".join(nodes)), str(len(there)), _cut(named)))
+        named = _first_of(_case_words(run.result.case, titles) for run in there)
+        rows.append((_cut(", ".join(nodes)), str(len(there)), named))
     if len(placed) > _MOST_PLACES:
         rows.append((say("and {count} more", count=len(placed) - _MOST_PLACES), "", ""))
-    columns = tuple(Column(heading=heading) for heading in (say("nodes"), say("runs"), say("cases")))
+    columns = (Column(heading=say("nodes")), Column(heading=say("runs")), Column(heading=say("cases")))
     return Table(caption=say("Which nodes ran what"), columns=columns, rows=tuple(rows))
+
+
+def _case_words(case: Case, titles: Mapping[str, str]) -> Inline:
+    """`PyTorch 1.9.0 2n1g batch 32`."""
+    name = f"{titles.get(case.framework, case.framework)} {case.version}"
+    return joined((name, str(case.topology), say("batch {batch}", batch=case.batch_size_per_device)), " ")
+
+
+def _first_of(parts: Iterable[Inline]) -> Inline:
+    """The different parts, as many of them as one cell can hold."""
+    kept: list[Inline] = []
+    length = 0
+    for part in dict.fromkeys(parts):
+        length += len(plain_text(part)) + len(", ")
+        if kept and length > _LONGEST_VALUE:
+            return joined((*kept, "..."))
+        kept.append(part)
+    return joined(kept)
 
 
 def _software(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table:

@@ -38,8 +38,8 @@ _ALWAYS = (
     ),
     say(
         "Loss is that of the first and the last iteration of the first good run: a check that something was "
-        "trained, no measure of quality. The training data is synthetic unless a table says that it is not "
-        "known."
+        "trained, no measure of quality. The training data is synthetic unless a table says that it is "
+        "not known."
     ),
     say("Energy was not measured: no run records it."),
 )
@@ -51,9 +51,17 @@ def method(loaded: Loaded, view: View) -> tuple[Text, ...]:
 
 
 def _windows(loaded: Loaded) -> Iterator[Text]:
-    measures = (figure.case.measure for figure in loaded.figures)
-    windows = dict.fromkeys((one.warmup_iterations, one.measured_iterations) for one in measures)
+    windows = dict.fromkeys(
+        (figure.case.measure.warmup_iterations, figure.measured_iterations) for figure in loaded.figures
+    )
     for warmup, measured in windows:
+        if measured is None:
+            yield say(
+                "Of some runs nobody knows how many iterations were to be measured; {warmup} at their start "
+                "do not count.",
+                warmup=plural(warmup, "warm-up iteration"),
+            )
+            continue
         yield say(
             "A run trains {warmup}, timed and not counted, then {measured}. Loading a batch and copying it "
             "to the device are inside the time; the device is drained only before and after each of the two "

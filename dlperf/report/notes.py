@@ -154,8 +154,8 @@ def _engine_notes(comparison: Comparison) -> Iterator[Text]:
         for result in (run.result for run in figure.runs):
             if result.figures is not None and result.reason:
                 odd[f"{label}, {figure.case.topology}: {result.reason}"] = None
-            had = result.engine.facts.get("threads")
-            if isinstance(had, int) and had != figure.threads_per_device:
+            had, asked = result.engine.facts.get("threads"), figure.threads_per_device
+            if isinstance(had, int) and asked is not None and had != asked:
                 threads[say("{framework} ran with {had}", framework=label, had=had)] = None
             if result.imported is not None:
                 source = result.imported

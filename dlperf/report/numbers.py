@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from dlperf.report.text import say
+
+if TYPE_CHECKING:
+    from dlperf.report.text import Inline, Text
+
 _FOUR_DIGITS_ARE_TWO_DECIMALS = 10.0
-NOT_KNOWN = "not known"
+NOT_KNOWN = say("not known")
 
 
 def rate(value: float | None) -> str:
@@ -13,14 +20,16 @@ def rate(value: float | None) -> str:
     return f"{value:.2f}" if abs(value) >= _FOUR_DIGITS_ARE_TWO_DECIMALS else f"{value:#.4g}"
 
 
-def or_not_known(value: int | None) -> str:
+def or_not_known(value: int | None) -> Inline:
     """A whole number, or that nobody knows it."""
     return NOT_KNOWN if value is None else str(value)
 
 
-def iterations(warmup: int, measured: int | None) -> str:
+def iterations(warmup: int, measured: int | None) -> Text:
     """`20 warm-up, 100 measured`."""
-    return f"{warmup} warm-up, {f'measured: {NOT_KNOWN}' if measured is None else f'{measured} measured'}"
+    if measured is None:
+        return say("{warmup} warm-up, measured: not known", warmup=warmup)
+    return say("{warmup} warm-up, {measured} measured", warmup=warmup, measured=measured)
 
 
 def percent(fraction: float | None, *, decimals: int = 2) -> str:
@@ -49,5 +58,5 @@ def mebibytes(value: float | None) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 run`, `2 runs`: for messages to a terminal; a report's are `dlperf.report.text.plural`."""
+    """`1 run`, `2 runs`, in English: for a terminal. A report says it with `text.plural`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

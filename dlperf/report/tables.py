@@ -7,8 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dlperf.report.columns import COLUMNS, Place
-from dlperf.report.distinctions import NOT_KNOWN
-from dlperf.report.numbers import rate
+from dlperf.report.numbers import NOT_KNOWN, rate
 from dlperf.report.phases import GRAPH, in_order, phase_name
 from dlperf.report.text import Column, Table, Text, say
 from dlperf.report.view import View
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
 ABSENT = say("not in the sweep")
 NOT_TOLD = say("not told")
+NO_SUCH_PART = say("none")
 _WORDS = {
     Status.OK: say("ok"),
     Status.OOM: say("out of memory"),
@@ -183,9 +183,9 @@ def breakdown_table(scene: Scene) -> Table | None:
     return Table(caption=caption, columns=columns, rows=tuple(rows))
 
 
-def _phase_cell(seconds: dict[str, float], name: str) -> Inline:
+def _phase_cell(seconds: Mapping[str, float], name: str) -> Inline:
     """An engine that runs a step as one graph tells no parts; one that tells them had none of this one."""
-    return rate(seconds.get(name)) or (NOT_TOLD if GRAPH in seconds else say("none"))
+    return rate(seconds.get(name)) or (NOT_TOLD if GRAPH in seconds else NO_SUCH_PART)
 
 
 _ROW_HEADINGS = (

@@ -157,7 +157,7 @@ def read_results(*paths: Path) -> Results:
 
 
 def made_again(results: Results) -> Results:
-    """The results as their logs give them now; a run whose folder gives none any more is skipped and named."""
+    """The results as their logs give them now; a run whose folder gives none is skipped and named."""
     runs, lost = [], []
     for run in results.runs:
         try:

@@ -6,7 +6,7 @@ import html
 import re
 import shutil
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 import pytest
@@ -293,6 +293,53 @@ def test_imported_results_are_marked_with_their_method(tmp_path: Path) -> None:
     mark = Imported(source="old.log", sha256="0", dialect="oneflow_face", method="dlperf-2021")
     write_result(run.folder, run.result.model_copy(update={"imported": mark}))
     assert "MXNet 1.9.1 (oneflow_face, method dlperf-2021)" in report(tmp_path)
+
+
+def test_what_nobody_can_tell_of_imported_results_is_said_to_be_not_known(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(threads_per_device=1), [10.0])
+    store_good_runs(tmp_path / "y1", make_case(threads_per_device=12), [10.0])
+    store_good_runs(tmp_path / "y1", make_case(**ONEFLOW, threads_per_device=2), [10.0])
+    run = next(run for run in read_results(tmp_path).runs if run.result.case.framework == "oneflow")
+    unknown = ("data", "measured_iterations", "seed", "threads_per_device")
+    mark = Imported(source="a", sha256="0", dialect="mllog", method="dlperf-2021", not_known=unknown)
+    write_result(run.folder, run.result.model_copy(update={"imported": mark}))
+    text = report(tmp_path)
+    assert "- threads a device: not known" in text
+    assert "emore (data not known)" in text
+    assert "iterations: 2 warm-up, measured: not known" in text
+    assert "Of some runs nobody knows how many iterations were to be measured" in text
+    assert "then 4 measured iterations" in text
+    assert ["threads a device", "1, 12, not known"] in [row for table in tables(text) for row in table]
+    assert "Every engine was to use" not in text
+
+
+@pytest.mark.parametrize("form", ["md", "html"])
+def test_which_nodes_ran_what_is_said_where_they_differ(tmp_path: Path, form: Literal["md", "html"]) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [10.0, 10.1])
+    request = Request(paths=(tmp_path,), form=form)
+    for number, run in enumerate(read_results(tmp_path).runs):
+        write_result(run.folder, run.result.model_copy(update={"nodes": ("node-a",)}))
+        if number:
+            assert "Which nodes ran what" not in without_charts(build_report(request), request)
+            write_result(run.folder, run.result.model_copy(update={"nodes": ("node-b",)}))
+    text = without_charts(build_report(request), request)
+    said = {"md": "Which nodes ran what:", "html": "<caption>Which nodes ran what</caption>"}
+    assert 1 == text.count(said[form])
+    if form == "md":
+        rows = next(table for table in tables(text) if table[0] == ["nodes", "runs", "cases"])
+        assert ["node-a", "1", "MXNet 1.9.1 1n1g batch 8"] == rows[1]
+        assert ["node-b", "1", "MXNet 1.9.1 1n1g batch 8"] == rows[2]
+
+
+def test_a_cell_holds_as_many_cases_of_a_node_as_fit(tmp_path: Path) -> None:
+    for batch in range(1, 21):
+        store_good_runs(tmp_path / "y1", make_case(batch_size_per_device=batch), [10.0])
+    for run in read_results(tmp_path).runs:
+        node = "node-b" if run.result.case.batch_size_per_device == 1 else "node-a"
+        write_result(run.folder, run.result.model_copy(update={"nodes": (node,)}))
+    rows = next(table for table in tables(report(tmp_path)) if table[0] == ["nodes", "runs", "cases"])
+    assert rows[1][2].endswith(", ...")
+    assert len(rows[1][2]) <= 170
 
 
 @pytest.mark.parametrize(

@@ -48,14 +48,20 @@ _DOTS_PER_INCH = 160
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chart:
-    """A chart as pictures and as data; `name` is its own in its section, `alt` says it in words."""
+class Picture:
+    """A chart in both formats; `name` is its own in its section, `alt` says it in words."""
 
     name: str
     alt: str
     png: bytes
     svg: bytes
-    plot: Plot | None = None  # None where no page draws it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart(Picture):
+    """A chart as pictures and as data."""
+
+    plot: Plot
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,13 @@ class Palette:
         return COLOURS[self.arms.index(arm) % len(COLOURS)]
 
 
-def drawn(figure: Figure, *, name: str, alt: str, plot: Plot | None = None) -> Chart:
+def drawn(figure: Figure, *, name: str, alt: str, plot: Plot) -> Chart:
+    """The chart of a figure, with its data."""
+    made = picture(figure, name=name, alt=alt)
+    return Chart(name=name, alt=alt, png=made.png, svg=made.svg, plot=plot)
+
+
+def picture(figure: Figure, *, name: str, alt: str) -> Picture:
     """Both pictures, without the date and the name of the program that would make equal charts differ."""
     png, svg = io.BytesIO(), io.BytesIO()
     figure.set_dpi(_DOTS_PER_INCH)
@@ -79,7 +91,7 @@ def drawn(figure: Figure, *, name: str, alt: str, plot: Plot | None = None) -> C
     raster.print_png(png, metadata={"Software": None})  # type: ignore[no-untyped-call]
     vector = FigureCanvasSVG(figure)
     vector.print_svg(svg, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
-    return Chart(name=name, alt=alt, png=png.getvalue(), svg=svg.getvalue(), plot=plot)
+    return Picture(name=name, alt=alt, png=png.getvalue(), svg=svg.getvalue())
 
 
 def varying(comparison: Comparison, row: Row, *, but: str = "") -> list[str]:
