@@ -12,7 +12,8 @@ quickstart: .venv/.ready ## Train all frameworks on this machine and write resul
 	@tools/quickstart.sh
 
 test: packages lint environments ## Check the style and run every test, training in the real frameworks included
-	@$(BIN)/pytest -n 2 --dist worksteal
+	@$(BIN)/pytest -m quiet
+	@$(BIN)/pytest -n 2 --dist worksteal -m "not quiet"
 
 test-fast: .venv/.ready ## Run the tests that take no time (under a minute)
 	@$(BIN)/pytest -n auto -m "not slow and not engine" --hypothesis-profile quick

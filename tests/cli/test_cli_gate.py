@@ -31,7 +31,7 @@ def frameworks(*versions: str) -> list[dict[str, str]]:
     return [{"name": "numpy", "version": version, "python": sys.executable} for version in versions]
 
 
-def write(lab: SweepLab, *versions: str, repeats: int = 4, step_seconds: float = 0.15, **keys: Any) -> None:
+def write(lab: SweepLab, *versions: str, repeats: int = 4, step_seconds: float = 0.25, **keys: Any) -> None:
     lab.write(
         frameworks=frameworks(*versions),
         options={"step_seconds": step_seconds},
@@ -50,6 +50,7 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SweepLab, 
 
 
 @pytest.mark.slow
+@pytest.mark.quiet
 class TestPlantedSlowdown:
     def test_it_is_a_confirmed_regression(self, gated: tuple[SweepLab, CompletedProcess[str]]) -> None:
         lab, done = gated
@@ -101,6 +102,7 @@ class TestPlantedSlowdown:
 
 
 @pytest.mark.slow
+@pytest.mark.quiet
 def test_qualify_runs_every_case_against_itself_and_stores_the_noise(tmp_path: Path) -> None:
     lab = SweepLab(tmp_path)
     with lab.stack:
