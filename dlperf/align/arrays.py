@@ -74,6 +74,11 @@ class RankFiles:
         rows = [len(file[_CLASSIFIER_KEY]) for file in self.files if _CLASSIFIER_KEY in file.files]
         self.split = len(rows) > 1 and sum(rows) == num_classes
 
+    def close(self) -> None:
+        """Close the files; arrays that were read stay."""
+        for file in self.files:
+            file.close()
+
     def whole(self, key: str) -> Array:
         """An array of all devices; `key` without `first_step/` starts with `buffer/` or `parameter/`."""
         parts: list[Array] = [file[key] for file in self.files]
@@ -125,6 +130,10 @@ class Outputs:
     _files: RankFiles
     _kinds: dict[str, str]
 
+    def close(self) -> None:
+        """Close the files; nothing more can be read."""
+        self._files.close()
+
     def after_first_step(self, name: str) -> Array:
         """A parameter or statistic after one step."""
         return self._files.whole("first_step/" + _key(name, self._kinds))
@@ -146,6 +155,14 @@ def read_outputs(paths: Sequence[Path], inputs: Inputs, *, steps: int) -> Output
             processes' copies of what is replicated differ.
     """
     files = RankFiles(paths, len(inputs.initial(CLASSIFIER)))
+    try:
+        return _checked(files, inputs, steps=steps)
+    except BaseException:
+        files.close()
+        raise
+
+
+def _checked(files: RankFiles, inputs: Inputs, *, steps: int) -> Outputs:
     for file in files.files:
         _check_names(file, inputs)
     losses = files.losses()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import combinations
@@ -47,6 +48,7 @@ class Alignment:
     interrupts: Interrupts
     say: Callable[[str], None]
     absent: dict[str, str] = field(default_factory=dict)
+    _opened: ExitStack = field(default_factory=ExitStack)
 
     def certificate(self) -> Certificate:
         """Run the programs and compare what they computed.
@@ -58,7 +60,7 @@ class Alignment:
         case = self._case(self._largest())
         self.say("making weights and batches")
         path = make_inputs(case, self.folder, steps=self.settings.steps, code=shipped_root())
-        with Inputs(path) as inputs:
+        with Inputs(path) as inputs, self._opened:
             results = {one.name: self._result(one, path, inputs) for one in self.contestants}
             names = [*results, *self.absent]
             for name, why in self.absent.items():
@@ -115,6 +117,7 @@ class Alignment:
         except Flaw as flaw:
             self.say(f"{contestant.name}: {flaw}")
             return _Result(contender=contender.model_copy(update={"error": str(flaw)}), outputs=None)
+        self._opened.callback(outputs.close)
         self.say(f"{contestant.name}: done in {finished.seconds:.0f} s")
         done = {"seconds": round(finished.seconds, 1), "losses": outputs.losses}
         return _Result(contender=contender.model_copy(update=done), outputs=outputs)
