@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from frameworks.common.case import Case, Rank, case_from_dict
@@ -38,13 +38,16 @@ def test_a_ratio_of_one_samples_all(case_content: dict) -> None:
     assert [26, 25] == [sample_size(case, rank) for rank in range(2)]
 
 
+# The fixture's content is read and not changed, so that all examples may share it.
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.integers(8, 5000), st.integers(1, 8), st.floats(0.001, 1), st.integers(1, 200), st.integers(0, 2**32)
 )
 def test_every_positive_is_sampled_and_nothing_twice(
-    classes: int, devices: int, ratio: float, batch: int, seed: int
+    case_content: dict, classes: int, devices: int, ratio: float, batch: int, seed: int
 ) -> None:
-    case = partial_fc(CONTENT, classes=classes, devices=devices, ratio=ratio, batch=batch)._replace(seed=seed)
+    case = partial_fc(case_content, classes=classes, devices=devices, ratio=ratio, batch=batch)
+    case = case._replace(seed=seed)
     labels = np.random.default_rng(seed).integers(0, classes, case.global_batch_size)
     for rank in range(devices):
         held = range(*class_range(classes, devices, rank))
@@ -100,32 +103,3 @@ def test_data_parallel_holds_all_classes_and_the_others_a_share(case_content: di
     assert range(25, 50) == held_classes(data._replace(parallelism="model"), rank)
     both = rank._replace(rank=2, devices=2)
     assert range(50, 100) == held_classes(data._replace(parallelism="model"), both)
-
-
-CONTENT = {
-    "framework": "pytorch",
-    "version": "2.13.0",
-    "precision": "fp32",
-    "device": "cpu",
-    "threads_per_device": 1,
-    "seed": 0,
-    "options": {},
-    "measure": {"warmup_iterations": 0, "measured_iterations": 1},
-    "workload": {
-        "experiment": "y1",
-        "network": "mobilefacenet",
-        "head": "GDC",
-        "embedding_size": 128,
-        "dropout": 0.0,
-        "classifier_init_std": 0.01,
-        "loss": {"kind": "arcface", "scale": 64.0, "m1": 1.0, "m2": 0.5, "m3": 0.0},
-        "optimizer": {
-            "kind": "sgd",
-            "momentum": 0.9,
-            "weight_decay": 0.0005,
-            "decay": "coupled",
-            "no_decay": [],
-        },
-        "schedule": {"learning_rate": 0.1, "steps": [], "scales": []},
-    },
-}
