@@ -40,7 +40,8 @@ def test_it_runs_on_the_oldest_python(lab: Lab, oldest_python: str) -> None:
     code, events = lab.run()
     assert code == 1
     assert lab.outcome["reason"] == "rank_failed"
-    assert b"done\n" in lab.log()
+    # Rank and child write at the same time, so nothing of the order of their bytes is asked.
+    assert b"done" in lab.log()
     assert lab.left() == set()
     assert events[-1]["event"] == "finished"
 
