@@ -15,6 +15,7 @@ import fnmatch
 import json
 import os
 import queue
+import resource
 import select
 import signal
 import socket
@@ -40,6 +41,9 @@ TICK_SECONDS = 0.25
 ORPHAN_GRACE_SECONDS = 1.0
 # What survives SIGKILL for so long waits in the kernel (a dead disk, a dead driver); it is reported.
 KILL_LIMIT_SECONDS = 10.0
+GROUP_LIMIT_SECONDS = 2.0
+# Of the control groups of ranks; the process id of the guard follows.
+GROUP_PREFIX = "dlperf-"
 ECHO_LINES, ECHO_CHARACTERS, ECHO_CLOSE_SECONDS = 1000, 4000, 1.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -92,13 +96,17 @@ def kernel_oom_kills() -> int:
 
 
 class RankSpec(NamedTuple):
-    """One process to start; `env` is added to what is inherited, `cpus` empty leaves it unbound."""
+    """One process to start; `env` is added to what is inherited, `cpus` empty leaves it unbound.
+
+    `memory_bytes` is its budget, None for none.
+    """
 
     rank: int
     argv: List[str]
     env: Dict[str, str]
     cpus: List[int]
     log: str
+    memory_bytes: Optional[int] = None
 
 
 class Launch(NamedTuple):
@@ -125,6 +133,135 @@ def read_launch(path: str) -> Launch:
         lease=content["lease_seconds"],
         grace=content["grace_seconds"],
     )
+
+
+def own_groups() -> Dict[str, str]:
+    """The control group of this process by controller; version 2's stands under ""."""
+    groups = {}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            groups.update({name: path for name in controllers.split(",")})
+    return groups
+
+
+def memory_parents() -> List[Tuple[Path, str]]:
+    """Where a group with a memory limit may be made, and the name of the file that holds the limit.
+
+    Below our own group, so that whatever limits us limits the ranks too. In version 2 a group that holds
+    processes has no groups with limits below it (the root has): there it is beside our own, where that has no
+    limit of its own to be evaded.
+    """
+    groups, parents = own_groups(), []
+    if "memory" in groups:
+        top = Path("/sys/fs/cgroup/memory")
+        own = top / groups["memory"].lstrip("/")
+        # In a container the path may be one that the host sees; its own group is the root of what it sees.
+        parents.append((own if own.is_dir() else top, "memory.limit_in_bytes"))
+    if "" in groups:
+        top = Path("/sys/fs/cgroup")
+        own = top / groups[""].lstrip("/")
+        beside = [own.parent] if own != top and _text(own / "memory.max") == "max" else []
+        parents += [
+            (parent, "memory.max")
+            for parent in (own, *beside)
+            if "memory" in _text(parent / "cgroup.subtree_control").split()
+        ]
+    return parents
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, ValueError):
+        return ""
+
+
+class MemoryBudget:
+    """What a rank may take of the memory: a control group where one can be made, else a limit of the process.
+
+    A group counts what is resident, of the rank and its children; the kernel ends what goes beyond. Without one
+    RLIMIT_DATA counts the private memory that each process may write to, resident or not, and refuses more.
+    RLIMIT_AS would count the address space that the engines reserve and never touch.
+    """
+
+    def __init__(self, size: int, name: str) -> None:
+        """Make the group `name` if that can be done."""
+        self.size = size
+        self.oom_kills = 0  # known when it is closed
+        self.group: Optional[Path] = None
+        for parent, limit in memory_parents():
+            group = parent / name
+            try:
+                group.mkdir()
+            except OSError:
+                continue
+            if self._fits(group, limit):
+                self.group = group
+                return
+            remove_group(group)
+
+    def _fits(self, group: Path, limit: str) -> bool:
+        """Set the limit, swap included, and try whether a process of ours can join."""
+        try:
+            (group / limit).write_text(str(self.size))
+            for name, value in (("memory.memsw.limit_in_bytes", str(self.size)), ("memory.swap.max", "0")):
+                if (group / name).exists():
+                    (group / name).write_text(value)
+        except OSError:
+            return False
+        child = os.fork()
+        if child == 0:
+            code = 1
+            with contextlib.suppress(OSError):
+                (group / "cgroup.procs").write_text("0")
+                code = 0
+            os._exit(code)
+        return os.waitpid(child, 0)[1] == 0
+
+    @property
+    def held_by(self) -> str:
+        """How outcome.json calls it."""
+        return "rlimit_data" if self.group is None else "cgroup"
+
+    def enter(self) -> None:
+        """Put this process, which becomes the rank, under the budget; OSError or ValueError where it fails."""
+        if self.group is None:
+            resource.setrlimit(resource.RLIMIT_DATA, (self.size, self.size))
+        else:
+            (self.group / "cgroup.procs").write_text("0")
+
+    def close(self) -> None:
+        """Count what the kernel has killed in the group, whose processes are gone, and remove it."""
+        if self.group is None:
+            return
+        for name in ("memory.events", "memory.oom_control"):
+            words = [line.split() for line in _text(self.group / name).splitlines()]
+            self.oom_kills += sum(int(line[1]) for line in words if line[0] == "oom_kill")
+        remove_group(self.group)
+
+
+def remove_group(group: Path) -> None:
+    """Remove an empty control group; the kernel may take a moment to see that it is."""
+    deadline = time.monotonic() + GROUP_LIMIT_SECONDS
+    while True:
+        try:
+            group.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(READ_INTERVAL_SECONDS)
+
+
+def remove_left_groups(*, mine: bool) -> None:
+    """Remove groups of supervisors that are gone, or with `mine` those of this one."""
+    for parent, _ in memory_parents():
+        for group in parent.glob(GROUP_PREFIX + "*-*"):
+            pid = group.name[len(GROUP_PREFIX) :].partition("-")[0]
+            if pid == str(os.getpid()) if mine else not Path("/proc", pid).exists():
+                remove_group(group)
 
 
 class Echo:
@@ -175,6 +312,7 @@ class Rank:
         self.status: Optional[int] = None
         self.seconds: Optional[float] = None
         self.log_error: Optional[OSError] = None
+        self.budget: Optional[MemoryBudget] = None
         self._log_path = spec.log
         self._unfinished = b""
         Path(spec.log).parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +322,10 @@ class Rank:
         with contextlib.suppress(OSError):  # else the user's share of pipe memory is used up
             fcntl.fcntl(write_end, F_SETPIPE_SZ, PIPE_BYTES)
         try:
-            self.pid = _start(spec, inherit, write_end)
+            if spec.memory_bytes is not None:
+                name = "{}{}-rank{}".format(GROUP_PREFIX, os.getppid(), spec.rank)
+                self.budget = MemoryBudget(spec.memory_bytes, name)
+            self.pid = _start(spec, inherit, write_end, self.budget)
         finally:
             os.close(write_end)
         self.started = time.monotonic()
@@ -234,7 +375,10 @@ class Rank:
         elif self.status is not None:
             exit_code = os.WEXITSTATUS(self.status)
         seconds = None if self.seconds is None else round(self.seconds, 3)
-        return {"rank": self.number, "exit_code": exit_code, "signal": number, "seconds": seconds}
+        entry = {"rank": self.number, "exit_code": exit_code, "signal": number, "seconds": seconds}
+        if self.budget is not None:
+            entry["oom_kills"] = self.budget.oom_kills
+        return entry
 
     def close(self) -> None:
         """Bring the log to the disk."""
@@ -245,15 +389,23 @@ class Rank:
             error.filename = self._log_path
             self.log_error = self.log_error or error
         os.close(self.pipe)
+        if self.budget is not None:
+            self.budget.close()
 
 
-def _start(spec: RankSpec, inherit: List[str], output: int) -> int:
+def _start(spec: RankSpec, inherit: List[str], output: int, budget: Optional[MemoryBudget]) -> int:
     kept = {
         name: value
         for name, value in os.environ.items()
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in inherit)
     }
     supervisor, everywhere = os.getpid(), os.sched_getaffinity(0)
+
+    def prepare() -> None:
+        die_with_parent(signal.SIGKILL, supervisor)
+        if budget is not None:
+            budget.enter()
+
     if spec.cpus:
         os.sched_setaffinity(0, spec.cpus)  # the child inherits it, and an error has its text here
     try:
@@ -264,7 +416,7 @@ def _start(spec: RankSpec, inherit: List[str], output: int) -> int:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=lambda: die_with_parent(signal.SIGKILL, supervisor),  # noqa: PLW1509  no threads yet
+            preexec_fn=prepare,  # noqa: PLW1509  no threads yet
         )
     finally:
         os.sched_setaffinity(0, everywhere)
@@ -338,6 +490,7 @@ class Supervisor:
             left = self._end_all()
         if reason == "completed" and self._log_error() is not None:
             reason, detail = "stopped", self._log_error()
+        held_by = [rank.budget.held_by for rank in self._ranks if rank.budget is not None]
         return {
             "schema_version": 1,
             "reason": reason,
@@ -349,6 +502,7 @@ class Supervisor:
             "first_failed_rank": self._first_failed,
             "oom_kills": kernel_oom_kills() - oom_kills,
             "processes_left": sorted(left),
+            **({"memory_held_by": held_by[0]} if held_by else {}),
         }
 
     def finish(self, outcome: Dict[str, Any]) -> None:
@@ -372,7 +526,7 @@ class Supervisor:
         for spec in self._launch.ranks:
             try:
                 rank = Rank(spec, self._launch.inherit)
-            except (OSError, ValueError, TypeError) as error:
+            except (OSError, ValueError, TypeError, subprocess.SubprocessError) as error:
                 return "start_failed", f"rank {spec.rank}: {error}"
             self._ranks.append(rank)
             self._open[rank.pipe] = rank
@@ -491,6 +645,7 @@ def kill_all(between: Callable[[], None]) -> Set[int]:
 
 def supervise(launch: Launch) -> int:
     """Run the ranks and write outcome.json; the exit code."""
+    remove_left_groups(mine=False)
     supervisor = Supervisor(launch)
     file = OutcomeFile(len(launch.ranks))
     outcome = supervisor.run()
@@ -523,6 +678,7 @@ def guarded(work: Callable[[], int]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     kill_all(reap_orphans)
+    remove_left_groups(mine=True)
     return os.WEXITSTATUS(status) if os.WIFEXITED(status) else EXIT_KILLED
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dlperf.cli.tables import rendered
+from dlperf.plan.memory_size import bytes_text
 from dlperf.plan.plan import PlanStatus
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _HEADINGS = {
     "threads_per_device": "threads",
 }
 # Told once above the table where every case has the same value.
-_FOLDABLE = ("experiment", "parallelism", "num_classes", "precision", "device", "threads_per_device")
+_FOLDABLE = ("experiment", "parallelism", "num_classes", "precision", "device", "threads_per_device", "memory")
 _RIGHT = frozenset({"batch_size_per_device", "num_classes", "threads_per_device", "runs", "estimate"})
 
 
@@ -48,11 +49,12 @@ def _row(item: PlannedCase, *, runs: int, seconds: float | None) -> Row:
         "parallelism": case.parallelism,
         "sample_ratio": case.sample_ratio,
         "topology": str(case.topology),
-        "batch_size_per_device": case.batch_size_per_device,
-        "num_classes": case.num_classes,
+        "batch_size_per_device": case.size("batch_size_per_device"),
+        "num_classes": case.size("num_classes"),
         "precision": case.precision,
         "device": case.device,
         "threads_per_device": case.threads_per_device,
+        "memory": None if case.memory_bytes is None else bytes_text(case.memory_bytes),
         "options": case.options,
         "status": item.status.value,
         "reason": item.reason,
@@ -65,7 +67,11 @@ def _row(item: PlannedCase, *, runs: int, seconds: float | None) -> Row:
 def plan_text(plan: Plan, *, seconds: Mapping[str, float]) -> str:
     """The plan as a table with a summary above and below."""
     rows = plan_rows(plan, seconds=seconds)
-    same = {key: rows[0][key] for key in _FOLDABLE if len({row[key] for row in rows}) == 1}
+    same = {
+        key: rows[0][key]
+        for key in _FOLDABLE
+        if len({row[key] for row in rows}) == 1 and (key != "memory" or rows[0][key] is not None)
+    }
     counts = f"{_counted(len(rows), 'case')}, {_counted(len(plan.runs), 'run')}"
     lines = [
         f"{plan.sweep}: {counts} ({plan.repeats} of each runnable case, {plan.order}) on {where(plan)}",
@@ -113,6 +119,7 @@ _COLUMNS = (
     "precision",
     "device",
     "threads_per_device",
+    "memory",
     "options",
     "runs",
     "estimate",

@@ -15,6 +15,7 @@ from typing import Annotated, Final, Literal, Self, get_args
 from pydantic import Field, PositiveInt, model_validator
 
 from dlperf.model import Model
+from dlperf.plan.memory_size import bytes_text
 
 CASE_SCHEMA_VERSION: Final = 1
 
@@ -27,6 +28,7 @@ DeviceKind = Literal["cpu", "cuda"]
 # The kinds of parameter that weight decay can leave out.
 ParameterKind = Literal["bias", "batch_norm", "prelu"]
 OptionValue = bool | int | float | str
+SearchedAxis = Literal["batch_size_per_device", "num_classes"]
 
 NETWORKS: tuple[str, ...] = get_args(Network)
 
@@ -140,8 +142,25 @@ class Measure(Model):
     measured_iterations: PositiveInt = 100
 
 
+class Search(Model):
+    """How the largest value of one axis that trains is found; docs/limits.md describes it.
+
+    The values that are tried are the multiples of `granularity` up to `upper`, each with a run of
+    `iterations` iterations.
+    """
+
+    axis: SearchedAxis
+    granularity: PositiveInt
+    upper: PositiveInt
+    iterations: PositiveInt
+
+
 class Case(Model):
-    """One cell of a sweep, fully resolved."""
+    """One cell of a sweep, fully resolved.
+
+    With a `search` the value of its axis is the one that was found, or before that the smallest that is tried;
+    it is no part of the case's identity, so that a case has one name before and after, and everywhere.
+    """
 
     schema_version: Literal[1] = CASE_SCHEMA_VERSION
     framework: str  # an adapter's name, such as `mxnet`
@@ -159,6 +178,10 @@ class Case(Model):
     seed: Annotated[int, Field(ge=0)] = 0
     options: dict[str, OptionValue] = Field(default_factory=dict)
     simulated: bool = False  # made up by `transport: sim`; another case than the one that is measured
+    # Of a device of the CPU, held by the supervisor. Not written where there is none, as `search`, so that other
+    # cases keep their identity.
+    memory_bytes: Annotated[PositiveInt | None, Field(exclude_if=lambda size: size is None)] = None
+    search: Annotated[Search | None, Field(exclude_if=lambda search: search is None)] = None
 
     @model_validator(mode="after")
     def _sample_ratio_belongs_to_partial_fc(self) -> Self:
@@ -171,13 +194,27 @@ class Case(Model):
         """Samples an iteration over all devices."""
         return self.batch_size_per_device * self.topology.world_size
 
+    def size(self, axis: SearchedAxis) -> int | Literal["max"]:
+        """The number of an axis as the sweep names it: `max` where it is searched for."""
+        if self.search is not None and self.search.axis == axis:
+            return "max"
+        return self.number(axis)
+
+    def number(self, axis: SearchedAxis) -> int:
+        """The number of an axis; of a searched one what was found, or the smallest that is tried."""
+        return self.batch_size_per_device if axis == "batch_size_per_device" else self.num_classes
+
     @cached_property
     def content_hash(self) -> str:
         """First 12 hexadecimal digits of SHA-256 over the canonical JSON of the whole case.
 
-        `simulated` counts where it is true alone, so that measured cases keep the names they have.
+        `simulated` counts where it is true alone, so that measured cases keep the names they have; a number
+        that is searched for does not.
         """
-        content = self.model_dump(mode="json", exclude=None if self.simulated else {"simulated"})
+        left_out: set[str] = set() if self.simulated else {"simulated"}
+        if self.search is not None:
+            left_out.add(self.search.axis)
+        content = self.model_dump(mode="json", exclude=left_out)
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
@@ -187,8 +224,11 @@ class Case(Model):
         ratio = f"{self.sample_ratio:g}" if self.sample_ratio is not None else ""
         readable = (
             f"{self.framework}-{self.version}_{self.workload.experiment}_{self.parallelism}{ratio}"
-            f"_{self.topology}_b{self.batch_size_per_device}_c{self.num_classes}_{self.precision}"
+            f"_{self.topology}_b{self.size('batch_size_per_device')}_c{self.size('num_classes')}"
+            f"_{self.precision}"
         )
+        if self.memory_bytes is not None:
+            readable = f"{readable}_{bytes_text(self.memory_bytes)}"
         if self.simulated:
             readable = f"simulated_{readable}"
         return re.sub(r"[^A-Za-z0-9._+-]", "-", readable) + f"-{self.content_hash}"

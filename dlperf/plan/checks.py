@@ -37,6 +37,7 @@ def sweep_problems(
         *_repeated_frameworks(file, adapters),
         *_ratio_problems(file),
         *_size_problems(file),
+        *_search_problems(file),
         *_exclude_names(file, experiments),
     ]
     return _at_places(found, document)
@@ -118,6 +119,34 @@ def _size_problems(file: SweepFile) -> Found:
             yield path, f"the grid has {count_cells(axes)} cells, more than {MAX_CELLS}; make several sweeps"
 
 
+def _search_problems(file: SweepFile) -> Found:
+    spans: list[tuple[KeyPath, SweepFile]] = [((), file)]
+    for index, include in enumerate(file.include):
+        spans.append((("include", index), file.model_copy(update=include.given())))
+    searched = False
+    for path, axes in spans:
+        most = ["max" in (axes.batch_size_per_device or ()), "max" in (axes.num_classes or ())]
+        searched = searched or any(most)
+        if all(most):
+            yield (
+                path or ("num_classes",),
+                "batch_size_per_device is max too; one of the two can be searched for at a time",
+            )
+    if file.memory is not None and file.device == "cuda":
+        yield ("memory",), "is a budget for devices of the CPU; a GPU has its own: remove it"
+    if searched and file.device == "cpu" and file.memory is None:
+        yield (), "max on a CPU needs a budget that stands for a GPU's memory, such as 'memory: 2GiB'"
+    if not searched and "search" in file.model_fields_set:
+        yield ("search",), "applies to max, which this sweep does not have"
+    for axis in ("batch_size_per_device", "num_classes"):
+        bounds = getattr(file.search, axis)
+        if bounds.upper < bounds.granularity:
+            yield (
+                ("search", axis, "upper"),
+                f"{bounds.upper} is less than one step, the granularity of {bounds.granularity}",
+            )
+
+
 def _idle_ratio(file: SweepFile) -> Found:
     """A ratio that nothing uses; one given on the command line may rightly idle."""
     used = [file.parallelism, *(include.parallelism or () for include in file.include)]
@@ -151,6 +180,8 @@ def _too_few_classes(
     versions = {name: adapter.versions[0] for name, adapter in adapters.items()}
     for cell in cells(file, experiments, versions=versions):
         devices = cell.topology.world_size
+        if cell.num_classes == "max":  # tried in numbers that split evenly
+            continue
         if cell.why is None and cell.parallelism != "data" and cell.num_classes < devices:
             key = "num_classes" if file.num_classes else "topology"
             split = f"parallelism {cell.parallelism}, {cell.topology}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -14,11 +14,14 @@ from pydantic import (
     GetJsonSchemaHandler,
     PositiveInt,
     Tag,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
 )
 
 from dlperf.model import Model
 from dlperf.plan.case import Topology
+from dlperf.plan.memory_size import bytes_of
 
 if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
@@ -56,13 +59,25 @@ OneOrMore = Annotated[
 ]
 
 
-def _countable(value: Any) -> Any:
-    if value == "max":
-        raise ValueError("'max' (the largest that trains) cannot be searched for yet; write a number")
-    return value
+def _or_max(value: Any, number: ValidatorFunctionWrapHandler) -> Any:
+    return value if value == "max" else number(value)
 
 
-Count = Annotated[PositiveInt, BeforeValidator(_countable), WithJsonSchema({"type": "integer", "minimum": 1})]
+# `max` is the largest number that trains, found by search.
+if TYPE_CHECKING:
+    Count = int | Literal["max"]
+else:
+    Count = Annotated[
+        PositiveInt,
+        WrapValidator(_or_max),
+        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "max"}]}),
+    ]
+
+MemorySize = Annotated[
+    PositiveInt,
+    BeforeValidator(bytes_of),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}], "examples": ["2GiB"]}),
+]
 
 
 def seconds_of(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from dlperf.plan.fields import TopologyGrid
 
@@ -27,8 +27,8 @@ class Cell:
     topology: Topology
     parallelism: Parallelism
     sample_ratio: float | None
-    batch_size_per_device: int
-    num_classes: int
+    batch_size_per_device: int | Literal["max"]
+    num_classes: int | Literal["max"]
     precision: Precision
     options: dict[str, OptionValue] = field(default_factory=dict)
     why: str | None = None

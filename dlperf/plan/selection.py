@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import operator
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from dlperf.errors import UserError
+from dlperf.plan.case import SearchedAxis
 from dlperf.plan.validation import unknown
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ _VALUES: dict[str, Callable[[PlannedCase], str | float | None]] = {
     "world_size": lambda item: item.case.topology.world_size,
     "parallelism": lambda item: item.case.parallelism,
     "sample_ratio": lambda item: item.case.sample_ratio,
-    "batch_size_per_device": lambda item: item.case.batch_size_per_device,
-    "num_classes": lambda item: item.case.num_classes,
+    "batch_size_per_device": lambda item: _given(item.case.size("batch_size_per_device")),
+    "num_classes": lambda item: _given(item.case.size("num_classes")),
     "precision": lambda item: item.case.precision,
     "device": lambda item: item.case.device,
     "status": lambda item: item.status.value,
@@ -48,6 +49,8 @@ KEYS = tuple(_VALUES)
 _NUMBERS = frozenset(
     {"nodes", "devices_per_node", "world_size", "sample_ratio", "batch_size_per_device", "num_classes"}
 )
+
+_SIZES: tuple[SearchedAxis, ...] = get_args(SearchedAxis)
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
@@ -128,6 +131,9 @@ def _comparison(key: str, sign: str, value: str, *, where: str) -> Predicate:
         raise UserError(f"{where}: {unknown('key', key, KEYS)}")
     if key not in _NUMBERS and sign in _ORDERED:
         raise UserError(f"{where}: {key} is text; compare it with ==, != or ~")
+    axis = next((axis for axis in _SIZES if axis == key), None)
+    if axis is not None and value == "max" and sign in ("==", "!="):
+        return lambda item: (item.case.size(axis) == "max") == (sign == "==")
     wanted: str | float = _number(key, value, where=where) if key in _NUMBERS and sign != "~" else value
     compare, read = _OPERATORS[sign], _VALUES[key]
 
@@ -140,6 +146,11 @@ def _comparison(key: str, sign: str, value: str, *, where: str) -> Predicate:
         return compare(found, wanted) if found is not None else sign == "!="
 
     return test
+
+
+def _given(size: int | Literal["max"]) -> int | None:
+    """A number that is searched for has none before it is found."""
+    return None if size == "max" else size
 
 
 def _number(key: str, value: str, *, where: str) -> float:

@@ -23,7 +23,7 @@ from pydantic import (
 
 from dlperf.model import Model
 from dlperf.plan.case import Measure, Parallelism, Precision
-from dlperf.plan.fields import Count, OneOrMore, Seconds, TopologyAxis
+from dlperf.plan.fields import Count, MemorySize, OneOrMore, Seconds, TopologyAxis
 from dlperf.plan.validation import unknown
 
 if TYPE_CHECKING:
@@ -122,8 +122,8 @@ class Condition(Model):
     devices_per_node: OneOrMore[PositiveInt] | None = None
     parallelism: OneOrMore[Parallelism] | None = None
     sample_ratio: OneOrMore[SampleRatio] | None = None
-    batch_size_per_device: OneOrMore[PositiveInt] | None = None
-    num_classes: OneOrMore[PositiveInt] | None = None
+    batch_size_per_device: OneOrMore[Count] | None = None
+    num_classes: OneOrMore[Count] | None = None
     precision: OneOrMore[Precision] | None = None
 
     @field_validator("framework")
@@ -160,6 +160,28 @@ class Limits(Model):
     stall: Seconds = DEFAULT_STALL_LIMIT_SECONDS
 
 
+class BatchSearch(Model):
+    """Between which batch sizes `max` is found, and how exactly."""
+
+    granularity: PositiveInt = 1
+    upper: PositiveInt = 65_536
+
+
+class ClassesSearch(Model):
+    """Between which numbers of classes `max` is found, and how exactly."""
+
+    granularity: PositiveInt = 1000
+    upper: PositiveInt = 100_000_000
+
+
+class SearchSettings(Model):
+    """How `max` is found: each value is tried with a run of `iterations` iterations."""
+
+    iterations: PositiveInt = 10
+    batch_size_per_device: BatchSearch = BatchSearch()
+    num_classes: ClassesSearch = ClassesSearch()
+
+
 class SweepFile(Axes):
     """A sweep file: a grid over one experiment or several."""
 
@@ -172,6 +194,8 @@ class SweepFile(Axes):
     options: Options = Field(default_factory=dict)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads_per_device: Threads = "auto"
+    memory: MemorySize | None = None  # of each device of the CPU; stands for the memory of a GPU
+    search: SearchSettings = SearchSettings()
     oversubscribe: bool = False  # devices of a CPU may share cores: shows programs at work, never scaling
     exclude: tuple[Exclude, ...] = ()
     include: tuple[Include, ...] = ()

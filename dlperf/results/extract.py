@@ -77,6 +77,7 @@ def extract(folder: Path) -> Extracted:
         nodes=outcome.hosts if outcome else (),
         figures=_figures(steps, events) if verdict.status is Status.OK else None,
         engine=_engine(events.get(0, ())),
+        memory_held_by=outcome.memory_held_by if outcome else None,
         steadiness=steadiness,
     )
     return Extracted(result=result, steps=steps, rule=rule_of(steadiness))

@@ -18,6 +18,7 @@ class RankEnd:
     rank: int
     exit_code: int | None
     signal: int | None
+    oom_kills: int = 0  # in the control group of its own that held its memory budget
 
     @property
     def failed(self) -> bool:
@@ -36,7 +37,8 @@ class Outcome:
     seconds: float | None
     ranks: tuple[RankEnd, ...]
     first_failed_rank: int | None
-    oom_kills: int = 0  # processes that the node's kernel killed for lack of memory meanwhile
+    oom_kills: int = 0  # processes that the nodes' kernels killed for lack of memory meanwhile
+    memory_held_by: str | None = None  # what held the ranks' memory budget
 
     def rank_end(self, rank: int) -> RankEnd | None:
         """How `rank` ended; None where the outcome does not say."""
@@ -60,6 +62,7 @@ def read_outcome(path: Path) -> Outcome | None:
         ranks=tuple(_rank_ends(content.get("ranks"))),
         first_failed_rank=_whole(content.get("first_failed_rank")),
         oom_kills=_whole(content.get("oom_kills")) or 0,
+        memory_held_by=_text(content.get("memory_held_by")),
     )
 
 
@@ -74,7 +77,12 @@ def _hosts(content: dict[str, Any]) -> tuple[str, ...]:
 def _rank_ends(ranks: Any) -> list[RankEnd]:
     entries = [entry for entry in ranks if isinstance(entry, dict)] if isinstance(ranks, list) else []
     return [
-        RankEnd(rank=rank, exit_code=_whole(entry.get("exit_code")), signal=_whole(entry.get("signal")))
+        RankEnd(
+            rank=rank,
+            exit_code=_whole(entry.get("exit_code")),
+            signal=_whole(entry.get("signal")),
+            oom_kills=_whole(entry.get("oom_kills")) or 0,
+        )
         for entry in entries
         if (rank := _whole(entry.get("rank"))) is not None
     ]

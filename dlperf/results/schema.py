@@ -113,6 +113,8 @@ class RunResult(Model):
     figures: RunFigures | None = None  # present exactly when status is ok
     engine: Engine = Engine()
     imported: Imported | None = None
+    # What held the memory budget of the ranks: `cgroup` or `rlimit_data`; not written where there is none.
+    memory_held_by: Annotated[str | None, Field(exclude_if=lambda value: value is None)] = None
     # Of long runs alone; not written where there is none.
     steadiness: Annotated[Steadiness | None, Field(exclude_if=lambda value: value is None)] = None
 

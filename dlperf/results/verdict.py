@@ -90,10 +90,11 @@ def _of_failed_rank(case: Case, outcome: Outcome, folder: Path) -> Verdict:
         rank = next((end.rank for end in outcome.ranks if end.failed), 0)
     end = outcome.rank_end(rank)
     how = f"rank {rank} {_ending(end)}"
-    if outcome.oom_kills and end is not None and end.signal == signal.SIGKILL:
+    killed = _killed_for_memory(outcome, first=rank)
+    if killed is not None:
         # The kernel writes nothing into the log of the process that it kills.
-        reason = f"{how}: the kernel ended it for lack of memory"
-        return Verdict(status=Status.OOM, reason=reason, evidence=_last_line(folder, rank=rank))
+        reason = f"rank {killed.rank} {_ending(killed)}: the kernel ended it for lack of memory"
+        return Verdict(status=Status.OOM, reason=reason, evidence=_last_line(folder, rank=killed.rank))
     failure = classify(_lines(folder, first=rank), outcome)
     if failure is None:
         reason = f"{how}: {outcome.detail}" if outcome.detail else how
@@ -107,6 +108,19 @@ def _of_failed_rank(case: Case, outcome: Outcome, folder: Path) -> Verdict:
         reason=_one_line(f"{how}: {failure.evidence.text}"),
         evidence=_place(failure) or _last_line(folder, rank=rank),
     )
+
+
+def _killed_for_memory(outcome: Outcome, *, first: int) -> RankEnd | None:
+    """The rank that the kernel killed for lack of memory, None where it killed none.
+
+    A control group of the rank's own tells for certain, whoever was seen to fail first: the others then report
+    broken connections. Without one the kernel counts for the whole machine, and the first rank must show it.
+    """
+    told = next((end for end in outcome.ranks if end.oom_kills), None)
+    end = outcome.rank_end(first)
+    if told is None and outcome.oom_kills and end is not None and end.signal == signal.SIGKILL:
+        return end
+    return told
 
 
 def _lines(folder: Path, *, first: int) -> Iterator[tuple[str, int, str]]:

@@ -63,6 +63,7 @@ def combined(
     first = course.first_failed_rank
     if first is None and cause is not None:
         first = cause["first_failed_rank"]
+    held_by = [outcome["memory_held_by"] for outcome in told if "memory_held_by" in outcome]
     return {
         "schema_version": 1,
         "reason": reason,
@@ -74,7 +75,8 @@ def combined(
         "seconds": max((outcome["seconds"] for outcome in told), default=None),
         "ranks": sorted((rank for outcome in told for rank in outcome["ranks"]), key=lambda end: end["rank"]),
         "first_failed_rank": first,
-        "oom_kills": cause["oom_kills"] if cause else 0,
+        "oom_kills": sum(outcome["oom_kills"] for outcome in told),
         "processes_left": [pid for outcome in told for pid in outcome["processes_left"]],
+        **({"memory_held_by": held_by[0]} if held_by else {}),
         **({"simulated": True} if any(outcome.get("simulated") for outcome in told) else {}),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -23,13 +23,17 @@ GRACE_SECONDS: Final = 3.0
 
 
 class RankProcess(Model):
-    """One process to start; `env` is added to what is inherited, `cpus` empty leaves it unbound."""
+    """One process to start; `env` is added to what is inherited, `cpus` empty leaves it unbound.
+
+    `memory_bytes` is its budget, of all devices that it drives; not written where there is none.
+    """
 
     rank: int
     argv: tuple[str, ...]
     env: dict[str, str]
     cpus: tuple[int, ...]
     log: str
+    memory_bytes: Annotated[int | None, Field(exclude_if=lambda size: size is None)] = None
 
 
 class LaunchFile(Model):
@@ -66,6 +70,7 @@ def launch_file(
             env=command.env,
             cpus=tuple(sorted({cpu for place in driven for cpu in place.cpus})),
             log=f"logs/rank{driven[0].rank}.log",
+            memory_bytes=None if case.memory_bytes is None else case.memory_bytes * len(driven),
         )
         for command, driven in _driven(places, commands)
         if driven[0].node_rank == node_rank

@@ -88,9 +88,10 @@ def test_a_good_file_has_no_problem(adapters: Any, tmp_path: Path) -> None:
         ("num_classes: 2.5", "5:14: num_classes: must be a whole number, not 2.5"),
         ("num_classes: many", "5:14: num_classes: must be a whole number, not text 'many'"),
         (
-            "num_classes: max",
-            "5:14: num_classes: 'max' (the largest that trains) cannot be searched for yet; write a number",
+            "num_classes: max\ndevice: cpu",
+            "s.yaml: max on a CPU needs a budget that stands for a GPU's memory, such as 'memory: 2GiB'",
         ),
+        ("memory: 2GB", None),
         ("num_classes: [5, 5]", "5:1: num_classes: 5 stands twice"),
         ("num_classes: {}", "5:1: num_classes: must be a whole number, not a mapping"),
         ("seed: true", "5:7: seed: must be a whole number, not true"),
