@@ -62,6 +62,18 @@ def _gpus() -> tuple[str, ...]:
     return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
 
 
+def gpu_memory_bytes() -> int | None:
+    """Memory of the smallest GPU of this machine; None where there is none, or the driver does not say."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(  # no shell, fixed words
+            command, capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=True
+        )
+        return min((int(line) << 20 for line in done.stdout.split()), default=None)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
 def _visible(gpus: tuple[str, ...]) -> tuple[str, ...]:
     """What CUDA_VISIBLE_DEVICES leaves of them; CUDA stops reading the list at the first -1."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -141,7 +141,7 @@ def own_groups() -> Dict[str, str]:
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
-            groups.update({name: path for name in controllers.split(",")})
+            groups.update(dict.fromkeys(controllers.split(","), path))
     return groups
 
 
@@ -323,7 +323,7 @@ class Rank:
             fcntl.fcntl(write_end, F_SETPIPE_SZ, PIPE_BYTES)
         try:
             if spec.memory_bytes is not None:
-                name = "{}{}-rank{}".format(GROUP_PREFIX, os.getppid(), spec.rank)
+                name = f"{GROUP_PREFIX}{os.getppid()}-rank{spec.rank}"
                 self.budget = MemoryBudget(spec.memory_bytes, name)
             self.pid = _start(spec, inherit, write_end, self.budget)
         finally:

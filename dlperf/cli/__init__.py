@@ -32,6 +32,7 @@ class Entry(NamedTuple):
 COMMANDS: dict[str, Entry] = {
     "run": Entry("run", "Train the cases of a sweep and store the results."),
     "plan": Entry("plan", "Show what a sweep would run, and run nothing."),
+    "limit": Entry("limit", "Find the largest batch or the most classes that train."),
     "report": Entry("report", "Write the comparison as a Markdown document with charts."),
     "compare": Entry("compare", "Say what became slower, faster or stayed the same."),
     "gate": Entry("gate", "Run a sweep and fail where something became slower."),

@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 FORMATS = ("text", "md", "pr", "json", "junit", "github")
-GUARDS = ("experiment", "iterations", "threads", "seed", "options", "hardware", "driver", "alignment")
+GUARDS = (
+    "experiment",
+    "iterations",
+    "threads",
+    "memory",
+    "limit",
+    "seed",
+    "options",
+    "hardware",
+    "driver",
+    "alignment",
+)
 
 _OPTIONS = (
     click.option(

@@ -26,7 +26,15 @@ _HEADINGS = {
     "threads_per_device": "threads",
 }
 # Told once above the table where every case has the same value.
-_FOLDABLE = ("experiment", "parallelism", "num_classes", "precision", "device", "threads_per_device", "memory")
+_FOLDABLE = (
+    "experiment",
+    "parallelism",
+    "num_classes",
+    "precision",
+    "device",
+    "threads_per_device",
+    "memory",
+)
 _RIGHT = frozenset({"batch_size_per_device", "num_classes", "threads_per_device", "runs", "estimate"})
 
 

@@ -43,6 +43,11 @@ Exit codes: 0 every run is ok, 2 wrong input, 3 some cases failed or could not b
 @click.option(
     "--repeats", type=click.IntRange(min=1), help="Runs of each case, in place of the sweep's number."
 )
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    help="What each device of the CPU may take, such as 2GiB, in place of the sweep's `memory`.",
+)
 @click.option("--retry-failed", is_flag=True, help="Make failed runs again.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and every process, and run nothing.")
 @click.option("--no-wait", is_flag=True, help="Fail at once where another dlperf measures there.")
@@ -80,6 +85,7 @@ def command(
     cluster: str | None,
     results: Path | None,
     repeats: int | None,
+    memory: str | None,
     retry_failed: bool,
     dry_run: bool,
     no_wait: bool,
@@ -92,6 +98,7 @@ def command(
     from dlperf.plan.selection import select
 
     more = (f"measure.repeats={repeats}",) if repeats is not None else ()
+    more += (f"memory={memory}",) if memory is not None else ()
     nodes = cluster_of(cluster)
     whole = plan_of(sweep, settings=(*settings, *more), axes=axes, cluster=nodes)
     folder = results or default_folder(whole)
@@ -100,10 +107,10 @@ def command(
         return select(plan, expression=expression, only=only, exclude=exclude)
 
     if dry_run:
-        _show(selected(whole), folder, nodes)
+        show(selected(whole), folder, nodes)
         return
     selected(whole)  # a selection that is wrong ends here, before anything is written
-    _warn_of_misspelt_variables()
+    warn_of_misspelt_variables()
     if port is not None and nodes is None:
         _must_be_free(port)
     if nodes is None and parallel_nodes > 1:
@@ -145,7 +152,8 @@ def _seconds(value: str) -> float:
         raise click.BadParameter(str(error)) from None
 
 
-def _show(plan: Plan, folder: Path, cluster: Cluster | None) -> None:
+def show(plan: Plan, folder: Path, cluster: Cluster | None) -> None:
+    """Print the plan, and the processes of each case's first run."""
     from dlperf.adapters.registry import load_adapters
     from dlperf.cli.plan_view import known_seconds, plan_text
     from dlperf.running.commands import commands_text
@@ -154,7 +162,8 @@ def _show(plan: Plan, folder: Path, cluster: Cluster | None) -> None:
     click.echo(commands_text(plan, adapters=load_adapters(), results=folder, cluster=cluster), nl=False)
 
 
-def _warn_of_misspelt_variables() -> None:
+def warn_of_misspelt_variables() -> None:
+    """Name variables of the environment that look like an engine's and reach none."""
     from dlperf.running.variables import misspelt
 
     for name, prefix in misspelt(os.environ).items():

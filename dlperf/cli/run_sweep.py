@@ -15,10 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from dlperf.adapters.registry import load_adapters
+from dlperf.cli.limits_view import limits_json, limits_table
 from dlperf.cli.plan_view import known_seconds
 from dlperf.cli.run_progress import progress_for_terminal
 from dlperf.cli.tables import rendered
+from dlperf.limit.course import LimitCourse
 from dlperf.plan.lock import freeze
+from dlperf.results.limits import read_limits
 from dlperf.results.schema import Status
 from dlperf.running.interrupts import Interrupts
 from dlperf.running.locks import results_folder, whole_machine
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from dlperf.plan.cluster import Cluster
     from dlperf.plan.order import PlannedRun
     from dlperf.plan.plan import Plan
+    from dlperf.results.limits import StoredLimit
     from dlperf.running.progress import Progress
     from dlperf.running.sentinel import BlockWatch
     from dlperf.running.stored import StoredResult
@@ -96,10 +100,12 @@ def run_sweep(
         DlperfError: wrong input, or the infrastructure failed.
     """
     plan, stored = make_runs(whole, folder, selected=selected, manner=manner)
+    cases = {item.case_id for item in plan.cases}
+    limits = [limit for limit in read_limits(folder) if limit.record.case.case_id in cases]
     if as_json:
-        click.echo(_as_json(plan, stored, folder), nl=False)
+        click.echo(_as_json(plan, stored, folder, limits), nl=False)
     else:
-        click.echo(_summary(plan, stored, folder, again=again), nl=False)
+        click.echo(_summary(plan, stored, folder, limits, again=again), nl=False)
     good = all(item.result.status is Status.OK for item in stored)
     return EXIT_OK if good and stored and len(stored) == len(plan.runs) else EXIT_SOME_FAILED
 
@@ -144,20 +150,34 @@ def _make(
         several=manner.side_by_side > 1,
     )
     with _nodes(manner.cluster, wait=manner.wait, say=progress.message) as nodes:
-        scheduler = Scheduler(
-            plan=plan,
-            results=folder,
-            adapters=adapters,
-            progress=progress,
-            nodes=nodes,
-            patience_seconds=manner.patience_seconds,
-            side_by_side=manner.side_by_side,
-        )
+
+        def scheduler_of(plan: Plan, folder: Path, progress: Progress) -> Scheduler:
+            return Scheduler(
+                plan=plan,
+                results=folder,
+                adapters=adapters,
+                progress=progress,
+                nodes=nodes,
+                patience_seconds=manner.patience_seconds,
+                side_by_side=manner.side_by_side,
+            )
+
+        scheduler = scheduler_of(plan, folder, progress)
         scheduler.prepare(runs)
         with nullcontext() if manner.cluster else whole_machine(wait=manner.wait, say=progress.message):
             progress.planned(total=len(plan.runs), done=len(plan.runs) - len(runs))
             runner = _runner(plan, interrupts, progress, port=manner.port)
             try:
+                if any(case.search is not None for case in plan.runnable):
+                    course = LimitCourse(
+                        plan=plan,
+                        results=folder,
+                        scheduler=scheduler_of,
+                        runner=runner,
+                        retry_failed=manner.retry_failed,
+                    )
+                    settled, runs = course.settled(runs)
+                    scheduler = scheduler_of(settled, folder, progress)
                 scheduler.run(runs, runner=runner if watch is None else watched(runner, watch))
             finally:
                 progress.finished()
@@ -202,7 +222,14 @@ def _bad(stored: Sequence[StoredResult]) -> list[StoredResult]:
     return [item for item in stored if item.result.status is not Status.OK]
 
 
-def _summary(plan: Plan, stored: Sequence[StoredResult], folder: Path, *, again: str) -> str:
+def _summary(
+    plan: Plan,
+    stored: Sequence[StoredResult],
+    folder: Path,
+    limits: Sequence[StoredLimit],
+    *,
+    again: str,
+) -> str:
     counts = Counter(item.result.status for item in stored)
     parts = [f"{counts[status]} {status}" for status in Status if counts[status]]
     simulated = "SIMULATED: " if plan.cluster is not None and plan.cluster.simulated else ""
@@ -211,6 +238,8 @@ def _summary(plan: Plan, stored: Sequence[StoredResult], folder: Path, *, again:
     if left_out:
         known_before = ", ".join(f"{count} {status}" for status, count in left_out.items())
         lines.append(f"cases that were not planned: {known_before} (why: {again} --dry-run)")
+    if limits:
+        lines += ["", rendered(limits_table(limits)).rstrip()]
     bad = _bad(stored)
     if bad:
         lines += ["", rendered(_failures(bad)).rstrip()]
@@ -240,7 +269,7 @@ def _evidence(item: StoredResult) -> str:
     return f"{item.folder}/{item.result.evidence}" if item.result.evidence else ""
 
 
-def _as_json(plan: Plan, stored: Sequence[StoredResult], folder: Path) -> str:
+def _as_json(plan: Plan, stored: Sequence[StoredResult], folder: Path, limits: Sequence[StoredLimit]) -> str:
     runs: list[dict[str, Any]] = [
         {
             "case_id": item.result.case.case_id,
@@ -261,5 +290,6 @@ def _as_json(plan: Plan, stored: Sequence[StoredResult], folder: Path) -> str:
         "planned_runs": len(plan.runs),
         "counts": Counter(item.result.status for item in stored),
         "runs": runs,
+        **({"limits": limits_json(limits)} if limits else {}),
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

@@ -16,6 +16,7 @@ _MODELS = {
     "plan": ("dlperf.plan.plan", "Plan"),
     "result": ("dlperf.results.schema", "RunResult"),
     "environment": ("dlperf.results.environment", "RunEnvironment"),
+    "limit": ("dlperf.results.limits", "LimitRecord"),
     "import": ("dlperf.results.schema", "Imported"),
     "baseline": ("dlperf.compare.side", "Side"),
     "qualification": ("dlperf.compare.qualification", "Qualification"),

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from dlperf.adapters.base import Adapter
     from dlperf.plan.cluster import Cluster
+    from dlperf.plan.load import Sweep
     from dlperf.plan.plan import Plan
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -75,13 +77,19 @@ def plan_of(
         UserError: whatever is wrong with the files or the options.
     """
     from dlperf.adapters.registry import load_adapters
-    from dlperf.machine import detect_machine
     from dlperf.plan.load import load_sweep
-    from dlperf.plan.plan import make_plan
     from dlperf.plan.settings import axis_setting, value_setting
 
     laid_over = (*map(axis_setting, axes), *map(value_setting, settings))
     adapters = load_adapters()
     loaded = load_sweep(sweep, adapters=adapters, settings=laid_over)
+    return plan_here(loaded, adapters=adapters, cluster=cluster)
+
+
+def plan_here(loaded: Sweep, *, adapters: Mapping[str, Adapter], cluster: Cluster | None) -> Plan:
+    """The plan of a loaded sweep on this machine, or on a cluster."""
+    from dlperf.machine import detect_machine
+    from dlperf.plan.plan import make_plan
+
     machine = detect_machine() if cluster is None else cluster.weakest
     return make_plan(loaded, adapters=adapters, machine=machine, cluster=cluster)

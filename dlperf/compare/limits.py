@@ -1,4 +1,4 @@
-"""The largest case of a kind that trained, where a larger one ran out of memory: no runs to test, a fact."""
+"""The largest case of a kind that trained, found by search or among sizes: no runs to test, a fact."""
 
 from __future__ import annotations
 
@@ -18,8 +18,34 @@ _FIELDS = {"num_classes": LARGEST_CLASSES, "batch_size_per_device": LARGEST_BATC
 
 
 def limits(pairs: Sequence[Pair]) -> list[Finding]:
-    """One finding for each family of pairs that differ in one size alone, where one ran out of memory."""
-    return [finding for field, metric in _FIELDS.items() for finding in _of(field, metric, pairs)]
+    """One finding for each pair of cases with `max`, and each family that differs in one size alone.
+
+    Of a family one case must have run out of memory.
+    """
+    searched = [pair for pair in pairs if pair.baseline.case.search is not None]
+    others = [pair for pair in pairs if pair.baseline.case.search is None]
+    found = [finding for pair in searched for finding in _found_by_search(pair)]
+    return found + [finding for field, metric in _FIELDS.items() for finding in _of(field, metric, others)]
+
+
+def _found_by_search(pair: Pair) -> Iterator[Finding]:
+    """The two limits; a side without one is missing, which is said already."""
+    search, other = pair.baseline.case.search, pair.candidate.case.search
+    both_ok = pair.baseline.status is Status.OK and pair.candidate.status is Status.OK
+    if search is None or other is None or not both_ok:
+        return
+    before, after = (one.case.number(search.axis) for one in (pair.baseline, pair.candidate))
+    metric, step = _FIELDS[search.axis], max(search.granularity, other.granularity)
+    told = abs(after - before) >= step
+    yield Finding(
+        baseline=pair.baseline,
+        candidate=pair.candidate,
+        metric=metric,
+        verdict=metric.verdict(after - before) if told else Verdict.SAME,
+        reason=f"found by search, in steps of {step}",
+        differences=pair.differences,
+        figures=(float(before), float(after)),
+    )
 
 
 def _of(field: str, metric: Metric, pairs: Sequence[Pair]) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dlperf.align.certificate import workload_hash
+from dlperf.plan.memory_size import bytes_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -19,14 +20,25 @@ _CELL: dict[str, Callable[[Case], object]] = {
     "parallelism": lambda case: case.parallelism,
     "sample_ratio": lambda case: case.sample_ratio,
     "topology": lambda case: str(case.topology),
-    "batch_size_per_device": lambda case: case.batch_size_per_device,
-    "num_classes": lambda case: case.num_classes,
+    "batch_size_per_device": lambda case: case.size("batch_size_per_device"),
+    "num_classes": lambda case: case.size("num_classes"),
     "precision": lambda case: case.precision,
     "device": lambda case: case.device,
     "framework": lambda case: case.framework,
 }
 # What must be the same beside it; `--allow NAME` lets it differ.
-GUARDS = ("experiment", "iterations", "threads", "seed", "options", "hardware", "driver", "alignment")
+GUARDS = (
+    "experiment",
+    "iterations",
+    "threads",
+    "memory",
+    "limit",
+    "seed",
+    "options",
+    "hardware",
+    "driver",
+    "alignment",
+)
 _UNKNOWN = frozenset({None, "unknown hardware"})
 
 
@@ -127,12 +139,21 @@ def _guarded(one: SideCase) -> dict[str, object]:
         "experiment": workload_hash(case.workload),
         "iterations": f"{measure.warmup_iterations} warm-up, {measure.measured_iterations} measured",
         "threads": case.threads_per_device,
+        "memory": "none" if case.memory_bytes is None else bytes_text(case.memory_bytes),
+        "limit": _limit(case),
         "seed": case.seed,
         "options": _options(case),
         "hardware": one.hardware,
         "driver": one.driver,
         "alignment": one.alignment,
     }
+
+
+def _limit(case: Case) -> str:
+    """At which value a case with `max` was measured: at another one its speed is another thing."""
+    if case.search is None:
+        return "none"
+    return f"{case.search.axis} {case.number(case.search.axis)}"
 
 
 def _options(case: Case) -> str:

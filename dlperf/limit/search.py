@@ -158,7 +158,9 @@ class _Bounds:
     def of(cls, where: Range, told: Sequence[Tried], *, full: bool) -> _Bounds:
         """What holds for runs of full length, or for any: what is too much for a few iterations is for many."""
         step = where.granularity
-        high = min((one.value // step for one in told if one.outcome is Outcome.MEMORY), default=where.count + 1)
+        high = min(
+            (one.value // step for one in told if one.outcome is Outcome.MEMORY), default=where.count + 1
+        )
         own = [one for one in told if one.full == full]
         good = [one.value // step for one in own if one.outcome is Outcome.TRAINS]
         low = max((value for value in good if value < high), default=0)
@@ -187,7 +189,7 @@ def _wanted(where: Range, bounds: _Bounds) -> int:
     if low == 0:
         return min(high - 1, int(high / growth))
     # Two sides: halve the ratio while that is large, then the distance.
-    return int((low * high) ** 0.5) if high > 4 * low else (low + high) // 2  # noqa: PLR2004
+    return int((low * high) ** 0.5) if high > 4 * low else (low + high) // 2
 
 
 def _next_full(bounds: _Bounds) -> int:

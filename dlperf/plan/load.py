@@ -56,6 +56,22 @@ def load_sweep(
     folder = (folder or Path.cwd()).absolute()
     path = find_file("sweep", name, folders=(folder,))
     document = read_document(path, shown=shown(path, folder=folder))
+    return checked_sweep(document, path=path, adapters=adapters, settings=settings, folder=folder)
+
+
+def checked_sweep(
+    document: Document,
+    *,
+    path: Path,
+    adapters: Mapping[str, Adapter],
+    settings: tuple[Setting, ...] = (),
+    folder: Path,
+) -> Sweep:
+    """The sweep of a document; `path` gives its name and the project whose experiments it finds.
+
+    Raises:
+        SourceErrors: every problem in it and in the experiment files that it names.
+    """
     loading = _Loading(folder=folder, sweep_path=path, document=apply_settings(document, settings))
     file, problems = validate(SweepFile, loading.document, context={"frameworks": adapters})
     experiments = loading.experiments()

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dlperf.adapters.base import Adapter
+    from dlperf.plan.case import SearchedAxis
     from dlperf.plan.cluster import Cluster
     from dlperf.plan.grid import Cell
-    from dlperf.plan.case import SearchedAxis
     from dlperf.plan.load import Sweep
     from dlperf.plan.sweep_file import SearchSettings
 

@@ -30,7 +30,11 @@ ARM_FIELDS = ("framework", "version", "options")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Row:
-    """A cell of the grid that every framework is asked to fill; ordered as a table is."""
+    """A cell of the grid that every framework is asked to fill; ordered as a table is.
+
+    A number that is searched for differs between frameworks and is no part of the row: it stands as 0, and
+    `searched` names its field.
+    """
 
     nodes: int
     devices_per_node: int
@@ -38,15 +42,18 @@ class Row:
     num_classes: int
     precision: str
     sample_ratio: float  # 0 outside Partial FC, so that rows can be ordered
+    searched: str = ""
 
     @classmethod
     def of(cls, case: Case) -> Row:
         """The row that a case belongs to."""
+        batch, classes = case.size("batch_size_per_device"), case.size("num_classes")
         return cls(
             nodes=case.topology.nodes,
             devices_per_node=case.topology.devices_per_node,
-            batch_size_per_device=case.batch_size_per_device,
-            num_classes=case.num_classes,
+            batch_size_per_device=0 if batch == "max" else batch,
+            num_classes=0 if classes == "max" else classes,
+            searched=case.search.axis if case.search is not None else "",
             precision=case.precision,
             sample_ratio=case.sample_ratio or 0.0,
         )
@@ -55,6 +62,13 @@ class Row:
     def topology(self) -> str:
         """Such as `2n8g`."""
         return f"{self.nodes}n{self.devices_per_node}g"
+
+    def shown(self, name: str) -> str:
+        """A field as people read it."""
+        if name == self.searched:
+            return "max"
+        value = getattr(self, name)
+        return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -168,7 +182,7 @@ def comparisons(
     families: dict[tuple[object, ...], dict[tuple[str, ...], _Group]] = {}
     for figure, speedup in zip(figures, speedups, strict=True):
         case = figure.case
-        values = tuple((name, str(getattr(case, name))) for name in group_by)
+        values = tuple((name, _value(case, name)) for name in group_by)
         family = families.setdefault((case.workload.experiment, case.parallelism, *values), {})
         family.setdefault(_group_key(figure), _Group(values)).add(figure, speedup)
     made = []
@@ -176,6 +190,11 @@ def comparisons(
         groups = [part for group in family.values() for part in group.parts()]
         made += [group.comparison(titles, apart=_apart(group, groups)) for group in groups]
     return tuple(made)
+
+
+def _value(case: Case, name: str) -> str:
+    searched = case.search is not None and case.search.axis == name
+    return "max" if searched else str(getattr(case, name))
 
 
 @dataclass
@@ -217,7 +236,7 @@ class _Group:
 
 
 def _group_key(figure: CaseFigures) -> tuple[str, ...]:
-    case = canonical(figure.case, leaving_out=(*ROW_FIELDS, *ARM_FIELDS))
+    case = canonical(figure.case, leaving_out=(*ROW_FIELDS, *ARM_FIELDS, "search"))
     return (figure.hardware, " ".join(sorted(figure.not_known)), case)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dlperf.plan.memory_size import bytes_text
 from dlperf.report.numbers import iterations, or_not_known
 from dlperf.report.text import say
 
 if TYPE_CHECKING:
+    from dlperf.plan.case import Case
     from dlperf.report.text import Inline, Text
     from dlperf.results.figures import CaseFigures
 
@@ -19,11 +21,17 @@ def distinctions(figure: CaseFigures) -> dict[Text, Inline]:
         say("threads a device"): or_not_known(figure.threads_per_device),
         say("hardware"): figure.hardware,
         say("device"): case.device,
+        say("memory budget"): memory_budget(case),
         say("iterations"): iterations(case.measure.warmup_iterations, figure.measured_iterations),
         say("seed"): or_not_known(figure.seed),
         say("workload"): canonical_workload(figure),
         say("sweep"): figure.sweep.name,
     }
+
+
+def memory_budget(case: Case) -> Inline:
+    """What a device of the CPU may take, as people write it."""
+    return say("none") if case.memory_bytes is None else bytes_text(case.memory_bytes)
 
 
 def canonical_workload(figure: CaseFigures) -> Text:

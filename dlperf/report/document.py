@@ -14,12 +14,13 @@ from dlperf.report.alignment import Proof, alignment_line, proofs
 from dlperf.report.beside import beside_table
 from dlperf.report.columns import ceilings
 from dlperf.report.comparison import Arm, Comparison, comparisons
-from dlperf.report.distinctions import canonical_workload
+from dlperf.report.distinctions import canonical_workload, memory_budget
 from dlperf.report.environment import EnvironmentTable, environment_tables
 from dlperf.report.evidence import CaseKey, Evidence, case_key
 from dlperf.report.findings import findings
 from dlperf.report.flags import case_words, flags_table
 from dlperf.report.gaps import gaps_table
+from dlperf.report.limits import limit_tables
 from dlperf.report.method import method
 from dlperf.report.notes import comparison_notes, report_notes
 from dlperf.report.numbers import or_not_known
@@ -75,6 +76,7 @@ class Document:
     sections: tuple[Section, ...]
     published: tuple[PublishedReport, ...]
     arms: tuple[Arm, ...]  # of all sections
+    limits: tuple[Table, ...]
     beside: Table | None
     gaps: Table | None
     proofs: tuple[Proof, ...]
@@ -136,6 +138,7 @@ def document(
         ),
         published=published,
         arms=arms,
+        limits=limit_tables(loaded.limits, titles=titles, beside=beside),
         beside=beside_table(loaded, titles=titles),
         gaps=gaps_table(made),
         proofs=proofs(certificates),
@@ -202,12 +205,14 @@ def _settings(comparison: Comparison) -> Iterator[tuple[Text, Inline]]:
     figure, row = comparison.figures[0], comparison.rows[0]
     yield say("workload"), canonical_workload(figure)
     if not comparison.varying("num_classes"):
-        yield say("classes"), str(row.num_classes)
+        yield say("classes"), row.shown("num_classes")
     if not comparison.varying("precision"):
         yield say("precision"), row.precision
     if row.sample_ratio and not comparison.varying("sample_ratio"):
         yield say("sample ratio"), f"{row.sample_ratio:g}"
     yield say("device"), figure.case.device
+    if figure.case.memory_bytes is not None:
+        yield say("memory budget"), memory_budget(figure.case)
     yield say("threads a device"), or_not_known(figure.threads_per_device)
     yield say("hardware"), comparison.hardware
 

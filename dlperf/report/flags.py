@@ -9,6 +9,7 @@ from dlperf.report.text import Column, Table, joined, say
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from dlperf.plan.case import Case
     from dlperf.report.referee import Flag
     from dlperf.report.text import Inline
     from dlperf.results.figures import CaseFigures
@@ -30,13 +31,17 @@ def flags_table(flags: Iterable[Flag], *, name: Callable[[CaseFigures], Inline])
 def case_words(figure: CaseFigures, *, titles: Mapping[str, str]) -> Inline:
     """A case as people name it, in the order of a table's columns."""
     case = figure.case
+    return joined((f"{titles.get(case.framework, case.framework)} {case.version}", *cell_words(case)))
+
+
+def cell_words(case: Case) -> tuple[Inline, ...]:
+    """What a case is beside its framework and parallelism; of a number that is searched for, that it is."""
     parts: list[Inline] = [
-        f"{titles.get(case.framework, case.framework)} {case.version}",
         str(case.topology),
-        say("batch {batch}", batch=case.batch_size_per_device),
-        say("{count} classes", count=case.num_classes),
+        say("batch {batch}", batch=case.size("batch_size_per_device")),
+        say("{count} classes", count=case.size("num_classes")),
         case.precision,
     ]
     if case.sample_ratio is not None:
         parts.append(say("sample ratio {ratio}", ratio=f"{case.sample_ratio:g}"))
-    return joined(parts)
+    return tuple(parts)

@@ -47,8 +47,8 @@ def _gaps(comparison: Comparison) -> Iterator[tuple[Inline, ...]]:
             case.parallelism + ratio,
             comparison.label(arm),
             row.topology,
-            str(row.batch_size_per_device),
-            str(row.num_classes),
+            row.shown("batch_size_per_device"),
+            row.shown("num_classes"),
             row.precision,
         )
         if not figure.runs:

@@ -208,10 +208,10 @@ def _row_columns(comparison: Comparison) -> Iterable[Column]:
 def _row_cells(comparison: Comparison, row: Row) -> Iterable[str]:
     yield str(row.nodes)
     yield str(row.devices_per_node)
-    yield str(row.batch_size_per_device)
+    yield row.shown("batch_size_per_device")
     for name, _ in _ROW_HEADINGS:
         if comparison.varying(name):
-            yield _plain_value(getattr(row, name))
+            yield row.shown(name)
 
 
 def _case_columns(comparison: Comparison) -> Sequence[Column]:
@@ -229,10 +229,6 @@ def _case_columns(comparison: Comparison) -> Sequence[Column]:
 def _case_cells(scene: Scene, place: Place) -> Sequence[Inline]:
     """The name leads to the runs behind the whole row."""
     comparison, row = scene.comparison, place.row
-    extra = (_plain_value(getattr(row, name)) for name, _ in _ROW_HEADINGS if comparison.varying(name))
+    extra = (row.shown(name) for name, _ in _ROW_HEADINGS if comparison.varying(name))
     label = scene.evidence.link(place.figure, comparison.label(place.arm))
-    return (label, row.topology, str(row.batch_size_per_device), *extra)
-
-
-def _plain_value(value: float | str) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return (label, row.topology, row.shown("batch_size_per_device"), *extra)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dlperf.errors import UserError
 from dlperf.results.figures import case_figures
+from dlperf.results.limits import read_limits
 from dlperf.results.planned import planned_cells
 from dlperf.results.published import PREFIX, load_published
 from dlperf.results.store import made_again, read_results
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dlperf.results.figures import CaseFigures
+    from dlperf.results.limits import StoredLimit
     from dlperf.results.published import Published
     from dlperf.results.store import Results
 
@@ -28,6 +30,7 @@ class Loaded:
     results: Results
     figures: tuple[CaseFigures, ...]  # of the results
     published: tuple[Published, ...] = ()
+    limits: tuple[StoredLimit, ...] = ()
 
     @property
     def all_figures(self) -> tuple[CaseFigures, ...]:
@@ -58,7 +61,8 @@ def load(paths: Sequence[Path], *, strict: bool, from_logs: bool = False) -> Loa
     _must_not_mix(figures, published=bool(published))
     if not figures and not published:
         raise UserError("\n".join([_nothing(paths), *(str(skipped) for skipped in results.skipped)]))
-    return Loaded(results=results, figures=figures, published=published)
+    limits = tuple(limit for sweep in results.sweeps for limit in read_limits(sweep, from_logs=from_logs))
+    return Loaded(results=results, figures=figures, published=published, limits=limits)
 
 
 def _must_not_mix(figures: Sequence[CaseFigures], *, published: bool) -> None:

@@ -97,8 +97,8 @@ def picture(figure: Figure, *, name: str, alt: str) -> Picture:
 def varying(comparison: Comparison, row: Row, *, but: str = "") -> list[str]:
     """What tells a row from the others beside its topology, in words; `but` is left out."""
     texts = {
-        "batch_size_per_device": f"batch {row.batch_size_per_device}",
-        "num_classes": f"{row.num_classes} classes",
+        "batch_size_per_device": f"batch {row.shown('batch_size_per_device')}",
+        "num_classes": f"{row.shown('num_classes')} classes",
         "precision": row.precision,
         "sample_ratio": f"ratio {row.sample_ratio:g}",
     }

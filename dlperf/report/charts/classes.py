@@ -66,7 +66,7 @@ def _lines(
         variant = (*topology, *varying(comparison, row, but="num_classes"))
         variants.setdefault(variant, len(variants))
         measured = value(figure)
-        if measured is not None:
+        if measured is not None and row.searched != "num_classes":
             found.setdefault((arm, variant), []).append((row.num_classes, measured))
     return [
         Line(
@@ -82,5 +82,5 @@ def _lines(
 
 
 def _across(comparison: Comparison) -> Across:
-    sizes = sorted({row.num_classes for row in comparison.rows})
+    sizes = sorted({row.num_classes for row in comparison.rows if row.searched != "num_classes"})
     return Across(name="classes", ticks={size: f"{size}" for size in sizes}, logarithmic=True)

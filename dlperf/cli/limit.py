@@ -1,0 +1,196 @@
+"""`dlperf limit`: find the largest batch or the most classes that train."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dlperf.cli.run import show, warn_of_misspelt_variables
+from dlperf.cli.selection import cluster_of, default_folder, plan_here
+
+if TYPE_CHECKING:
+    from dlperf.plan.cluster import Cluster
+    from dlperf.plan.document import Value
+    from dlperf.plan.plan import Plan
+    from dlperf.plan.settings import Setting
+
+_EPILOG = """\b
+Examples:
+  dlperf limit y1_emore --axis batch_size --memory 2GiB
+  dlperf limit y1_emore --axis num_classes --parallelism model,partial_fc --topology 1n1g,1n2g \\
+      --batch-size 8 --memory 2GiB --granularity 2000
+  dlperf limit r100_emore --axis batch_size --framework oneflow,mxnet --topology 1n8g
+  dlperf limit quickstart --axis batch_size --framework pytorch --memory 1GiB --json
+
+EXPERIMENT is a path, or the name of a file in ./experiments or of an experiment that ships with dlperf.
+
+Each value is tried with a short real training run in fresh processes; what is found is confirmed by one of full
+length, and then measured. A search that was cut short goes on where it ended. On a CPU --memory stands for the
+memory of a GPU: without it the search would take the machine's. docs/limits.md says what it counts.
+
+Exit codes: 0 every limit was found and measured, 2 wrong input, 3 some limit could not be found or measured,
+5 infrastructure, 130 Ctrl-C, 143 SIGTERM."""
+
+_AXES = {"batch_size": "batch_size_per_device", "num_classes": "num_classes"}
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("experiment")
+@click.option("--axis", type=click.Choice([*_AXES]), required=True, help="What is to be as large as can be.")
+@click.option(
+    "--framework", metavar="A,B", help="name or name==version.  [default: every one of this installation]"
+)
+@click.option("--topology", metavar="A,B", default="1n1g", show_default=True)
+@click.option(
+    "--parallelism", metavar="A,B", default="data", show_default=True, help="data, model, partial_fc."
+)
+@click.option("--sample-ratio", type=float, help="Of partial_fc.  [default: 0.1]")
+@click.option("--batch-size", type=int, help="A device, where classes are searched for.  [default: 64]")
+@click.option("--num-classes", type=int, help="Where batches are searched for.  [default: the experiment's]")
+@click.option("--granularity", type=int, help="How exactly.  [default: 1 for batches, 1000 for classes]")
+@click.option("--upper", type=int, help="The largest value to try.  [default: 65536, 100000000]")
+@click.option("--iterations", type=int, help="Of a probe.  [default: 10]")
+@click.option("--memory", metavar="SIZE", help="What each device of the CPU may take, such as 2GiB.")
+@click.option("--precision", help="fp32, fp16, bf16.  [default: fp32]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="[default: auto]")
+@click.option("--repeats", type=int, default=1, show_default=True, help="Runs that are measured there.")
+@click.option(
+    "-S",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set another key: measure.measured_iterations=50.",
+)
+@click.option("--cluster", metavar="NAME|FILE", help="Run on the nodes of this cluster file.")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    help="Where results go.  [default: results/limit_EXPERIMENT_AXIS]",
+)
+@click.option("--retry-failed", is_flag=True, help="Make probes and runs again that failed.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and every process, and run nothing.")
+@click.option("--no-wait", is_flag=True, help="Fail at once where another dlperf measures here.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    settings: tuple[str, ...],
+    cluster: str | None,
+    results: Path | None,
+    retry_failed: bool,
+    dry_run: bool,
+    no_wait: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Find the largest value of an axis of EXPERIMENT that trains, and measure there."""
+    nodes = cluster_of(cluster)
+    whole = _plan(options, settings, nodes)
+    folder = results or default_folder(whole)
+    if dry_run:
+        show(whole, folder, nodes)
+        return
+    warn_of_misspelt_variables()
+
+    from dlperf.cli.run_sweep import Manner, run_sweep
+    from dlperf.running.interrupts import Interrupted
+
+    manner = Manner(
+        cluster=nodes,
+        retry_failed=retry_failed,
+        wait=not no_wait,
+        port=None,
+        patience_seconds=0.0,
+        side_by_side=1,
+    )
+    again = shlex.join(["dlperf", *(word for word in sys.argv[1:] if word != "--retry-failed")])
+    try:
+        code = run_sweep(
+            whole, folder, selected=lambda plan: plan, manner=manner, as_json=as_json, again=again
+        )
+    except Interrupted as interrupted:
+        click.echo(
+            f"stopped; the probes made are kept in {folder}: starting again goes on from there", err=True
+        )
+        code = interrupted.exit_code
+    ctx.exit(code)
+
+
+def _plan(options: dict[str, Any], settings: tuple[str, ...], cluster: Cluster | None) -> Plan:
+    from dlperf.adapters.registry import load_adapters
+    from dlperf.plan.files import find_file
+    from dlperf.plan.limit_sweep import limit_document
+    from dlperf.plan.load import checked_sweep
+    from dlperf.plan.settings import value_setting
+
+    here = Path.cwd()
+    experiment, axis = options["experiment"], options["axis"]
+    adapters = load_adapters()
+    given = _settings(options, frameworks=[*adapters])
+    document = limit_document({"experiment": experiment, **_nested(given)})
+    stem = find_file("experiment", experiment, folders=(here,)).stem
+    loaded = checked_sweep(
+        document,
+        path=here / "sweeps" / f"limit_{stem}_{axis}.yaml",
+        adapters=adapters,
+        settings=(*given, *map(value_setting, settings)),
+        folder=here,
+    )
+    return plan_here(loaded, adapters=adapters, cluster=cluster)
+
+
+def _settings(options: dict[str, Any], *, frameworks: list[str]) -> tuple[Setting, ...]:
+    """The options as keys of a sweep; problems about one name the option."""
+    from dlperf.errors import UserError
+    from dlperf.plan.settings import Setting
+
+    axis = _AXES[options["axis"]]
+    other = {"batch_size": "num_classes", "num_classes": "batch_size"}[options["axis"]]
+    if options[options["axis"]] is not None:
+        option = f"--{options['axis'].replace('_', '-')}"
+        raise UserError(f"{option}: is what is searched for; leave it out, or search on --axis {other}")
+    parallelisms = _listed(options["parallelism"])
+    ratio = options["sample_ratio"]
+    if ratio is None and "partial_fc" in parallelisms:
+        ratio = 0.1
+    batch = options["batch_size"] or (64 if axis == "num_classes" else None)
+    keys: list[tuple[tuple[str, ...], Value, str]] = [
+        ((axis,), "max", f"--axis {options['axis']}"),
+        (("frameworks",), _listed(options["framework"]) or tuple(frameworks), "--framework"),
+        (("topology",), _listed(options["topology"]), "--topology"),
+        (("parallelism",), parallelisms, "--parallelism"),
+        (("sample_ratio",), ratio, "--sample-ratio"),
+        (("batch_size_per_device",), batch, "--batch-size"),
+        (("num_classes",), options["num_classes"], "--num-classes"),
+        (("search", axis, "granularity"), options["granularity"], "--granularity"),
+        (("search", axis, "upper"), options["upper"], "--upper"),
+        (("search", "iterations"), options["iterations"], "--iterations"),
+        (("memory",), options["memory"], "--memory"),
+        (("precision",), options["precision"], "--precision"),
+        (("device",), options["device"], "--device"),
+        (("measure", "repeats"), options["repeats"], "--repeats"),
+    ]
+    return tuple(
+        Setting(path=path, value=value, label=label) for path, value, label in keys if value is not None
+    )
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def _nested(settings: tuple[Setting, ...]) -> dict[str, Value]:
+    """The settings as a file would hold them."""
+    content: dict[str, Any] = {}
+    for setting in settings:
+        inner = content
+        for part in setting.path[:-1]:
+            inner = inner.setdefault(part, {})
+        inner[setting.path[-1]] = setting.value
+    return content

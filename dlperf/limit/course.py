@@ -1,0 +1,142 @@
+"""The searches of a plan, before its runs: each case with `max` gets the value that it is measured at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from dlperf.limit.finding import LimitSearch, with_value
+from dlperf.limit.model import ask_model
+from dlperf.machine import gpu_memory_bytes
+from dlperf.plan.order import PlannedRun
+from dlperf.plan.plan import PlannedCase, PlanStatus
+from dlperf.results.limits import LimitStatus, limit_folder
+from dlperf.running.run_folder import run_folder
+from dlperf.running.runner import store_unmeasured
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from dlperf.limit.model import ModelAnswer
+    from dlperf.logs.events import Step
+    from dlperf.plan.case import Case
+    from dlperf.plan.plan import Plan
+    from dlperf.results.limits import LimitRecord
+    from dlperf.results.schema import RunResult
+    from dlperf.running.progress import Progress
+    from dlperf.running.runner import Runner
+    from dlperf.running.scheduler import Scheduler
+
+
+class MakeScheduler(Protocol):
+    """Gives a scheduler of the runs of a plan in a folder, on the nodes that the caller holds."""
+
+    def __call__(self, plan: Plan, folder: Path, progress: Progress) -> Scheduler:
+        """The scheduler."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitCourse:
+    """Finds the limits of a plan.
+
+    Attributes:
+        plan: what is run.
+        results: where; the searches lie in its folder `limits`.
+        scheduler: makes the probes.
+        runner: of the sweep.
+        retry_failed: make probes again that failed for anything but memory.
+    """
+
+    plan: Plan
+    results: Path
+    scheduler: MakeScheduler
+    runner: Runner
+    retry_failed: bool
+
+    def settled(self, runs: Sequence[PlannedRun]) -> tuple[Plan, tuple[PlannedRun, ...]]:
+        """The plan with every limit that the runs need, and the runs that can be made.
+
+        A case without a limit gets results that say why.
+        """
+        wanted = {run.case_id for run in runs}
+        found: dict[str, Case] = {}
+        without: dict[str, str] = {}
+        for case in self.plan.runnable:
+            if case.search is None or case.case_id not in wanted:
+                continue
+            record = self._find(case)
+            if record.status is LimitStatus.FOUND and record.trains is not None:
+                found[case.case_id] = with_value(case, record.trains)
+            else:
+                without[case.case_id] = record.reason
+        cases = {case.case_id: case for case in self.plan.runnable}
+        for run in runs:
+            if run.case_id in without:
+                self._leave(cases[run.case_id], run, without[run.case_id])
+        planned = tuple(
+            item.model_copy(update={"case": found.get(item.case_id, item.case)}) for item in self.plan.cases
+        )
+        plan = self.plan.model_copy(update={"cases": planned})
+        return plan, tuple(run for run in runs if run.case_id not in without)
+
+    def _leave(self, case: Case, run: PlannedRun, reason: str) -> None:
+        folder = run_folder(self.results, case_id=run.case_id, repeat=run.repeat)
+        result = store_unmeasured(case, repeat=run.repeat, folder=folder, reason=reason)
+        self.runner.progress.ended(result)
+
+    def _find(self, case: Case) -> LimitRecord:
+        progress = ProbeProgress(self.runner.progress)
+        runner = replace(self.runner, progress=progress)
+        folder = limit_folder(self.results, case.case_id)
+
+        def make(probe: Case, repeat: int) -> None:
+            planned = (PlannedCase(case=probe, status=PlanStatus.RUNNABLE),)
+            plan = self.plan.model_copy(update={"cases": planned})
+            run = PlannedRun(case_id=probe.case_id, repeat=repeat)
+            self.scheduler(plan, folder, progress).run([run], runner=runner)
+
+        search = LimitSearch(case=case, folder=folder, make=make, model=_model, say=progress.message)
+        if self.retry_failed:
+            search.forget_failures()
+        progress.message(f"{case.case_id}: searching")
+        record = search.find()
+        progress.message(f"{case.case_id}: {record.reason}")
+        return record
+
+
+def _model(case: Case) -> ModelAnswer:
+    budget = case.memory_bytes if case.device == "cpu" else gpu_memory_bytes()
+    return ask_model(case, budget=budget)
+
+
+class ProbeProgress:
+    """Shows probes as what they are: no runs of the sweep, whose count they leave alone."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def message(self, text: str) -> None:
+        """See Progress."""
+        self._progress.message(text)
+
+    def planned(self, *, total: int, done: int) -> None:
+        """See Progress; the sweep has said it."""
+
+    def started(self, case: Case, *, repeat: int) -> None:
+        """See Progress."""
+        self._progress.started(case, repeat=repeat)
+
+    def stepped(self, step: Step) -> None:
+        """See Progress."""
+        self._progress.stepped(step)
+
+    def ticked(self) -> None:
+        """See Progress."""
+        self._progress.ticked()
+
+    def ended(self, result: RunResult) -> None:
+        """See Progress; the search says what became of it."""
+
+    def finished(self) -> None:
+        """See Progress; the sweep goes on."""

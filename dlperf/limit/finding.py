@@ -1,0 +1,202 @@
+"""The search of one case: its probes are runs in a folder of their own, its course is written down as it goes.
+
+Nothing but the run folders is remembered: a search that was cut short asks again for each probe from the first on,
+and finds the results of those that were made.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dlperf import __version__
+from dlperf.limit.search import (
+    BeyondUpper,
+    Broken,
+    Found,
+    NothingTrains,
+    Outcome,
+    Probe,
+    Range,
+    Tried,
+    next_step,
+)
+from dlperf.plan.case import Measure
+from dlperf.plan.memory_size import bytes_text
+from dlperf.results.limits import LIMIT_NAME, LimitRecord, LimitStatus, ProbeRecord, probe_record, read_limit
+from dlperf.results.schema import Status
+from dlperf.results.store import read_results, write_atomically
+from dlperf.running.run_folder import run_folder
+from dlperf.running.stored import read_result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from dlperf.limit.model import ModelAnswer
+    from dlperf.limit.search import End
+    from dlperf.plan.case import Case, Search
+    from dlperf.results.schema import RunResult
+
+_STATUS = {
+    Found: LimitStatus.FOUND,
+    NothingTrains: LimitStatus.NOTHING_TRAINS,
+    BeyondUpper: LimitStatus.BEYOND_UPPER,
+    Broken: LimitStatus.BROKEN,
+}
+# They say nothing about a case: such a probe is made again, as such a run is.
+_NEVER_MADE = frozenset({Status.NOT_MEASURED, Status.LOST_NODE})
+
+
+def outcome_of(result: RunResult) -> Outcome:
+    """What a probe's result says about its value."""
+    if result.status is Status.OK:
+        return Outcome.TRAINS
+    return Outcome.MEMORY if result.status is Status.OOM else Outcome.FAILED
+
+
+def with_value(case: Case, value: int) -> Case:
+    """The case with a value of the axis that it searches; its identity stays."""
+    return case if case.search is None else case.model_copy(update={case.search.axis: value})
+
+
+def probe_case(case: Case, search: Search, probe: Probe) -> Case:
+    """The ordinary case that a probe runs: with the value, and a few iterations unless it is of full length."""
+    short = Measure(warmup_iterations=0, measured_iterations=search.iterations)
+    measure = case.measure if probe.full else short
+    return case.model_copy(update={search.axis: probe.value, "search": None, "measure": measure})
+
+
+@dataclass(kw_only=True)
+class LimitSearch:
+    """Finds the largest value of one case.
+
+    Attributes:
+        case: it, with its search.
+        folder: of the search; `limit.json` and the probes' run folders lie there.
+        make: makes one run, `make(case, repeat)`, whose result then lies in the folder.
+        model: asks the memory model about a case, for a guess and for its parts.
+        say: is told of each probe.
+    """
+
+    case: Case
+    folder: Path
+    make: Callable[[Case, int], None]
+    model: Callable[[Case], ModelAnswer]
+    say: Callable[[str], None]
+    _tried: list[Tried] = field(default_factory=list)
+    _results: list[tuple[Probe, RunResult]] = field(default_factory=list)
+
+    def forget_failures(self) -> None:
+        """Remove the probes that failed for anything but memory, so that they are made again."""
+        if not self.folder.is_dir():
+            return
+        for run in read_results(self.folder).runs:
+            if outcome_of(run.result) is Outcome.FAILED:
+                shutil.rmtree(run.folder)
+
+    def find(self) -> LimitRecord:
+        """The finished record, which is stored; raises what `make` raises."""
+        search = self._search
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "runs").mkdir(exist_ok=True)
+        before = read_limit(self.folder)
+        guess = before.guess if before is not None else self.model(self.case).largest
+        where = Range(granularity=search.granularity, upper=search.upper, guess=guess)
+        step = next_step(where, self._tried)
+        while isinstance(step, Probe):
+            self._try(step, search)
+            step = next_step(where, self._tried)
+            self._write(self._record(where, step))
+        record = self._record(where, step)
+        self._write(record)
+        return record
+
+    @property
+    def _search(self) -> Search:
+        if self.case.search is None:
+            raise ValueError(f"{self.case.case_id} searches for nothing")
+        return self.case.search
+
+    def _try(self, probe: Probe, search: Search) -> None:
+        case = probe_case(self.case, search, probe)
+        folder = run_folder(self.folder, case_id=case.case_id, repeat=probe.attempt)
+        result = read_result(folder)
+        if result is None or result.status in _NEVER_MADE:
+            self.make(case, probe.attempt)
+            result = read_result(folder)
+            if result is None:
+                raise ValueError(f"{folder}: the probe left no result")
+            self.say(f"{search.axis} {_words(probe, result)}")
+        outcome = outcome_of(result)
+        self._tried.append(Tried(value=probe.value, full=probe.full, outcome=outcome))
+        self._results.append((probe, result))
+
+    def _write(self, record: LimitRecord) -> None:
+        write_atomically(self.folder / LIMIT_NAME, (record.model_dump_json(indent=1) + "\n").encode())
+
+    def _record(self, where: Range, step: Probe | End) -> LimitRecord:
+        fails = min((one.value for one in self._tried if one.outcome is Outcome.MEMORY), default=None)
+        good = [one.value for one in self._tried if one.outcome is Outcome.TRAINS]
+        trains = max((value for value in good if fails is None or value < fails), default=None)
+        if isinstance(step, Found):
+            trains, fails = step.value, step.above
+        case = with_value(self.case, trains or self._search.granularity)
+        done = not isinstance(step, Probe)
+        return LimitRecord(
+            dlperf_version=__version__,
+            case=case,
+            status=LimitStatus.SEARCHING if isinstance(step, Probe) else _STATUS[type(step)],
+            reason=self._reason(step),
+            trains=trains,
+            fails=fails,
+            most_probes=where.most_probes,
+            guess=where.guess,
+            model=self.model(case).parts if done else (),
+            probes=tuple(self._probe_record(probe, result) for probe, result in self._results),
+        )
+
+    def _probe_record(self, probe: Probe, result: RunResult) -> ProbeRecord:
+        folder = run_folder(self.folder, case_id=result.case.case_id, repeat=probe.attempt)
+        place = str(folder.relative_to(self.folder))
+        return probe_record(result, value=probe.value, full=probe.full, folder=place)
+
+    def _reason(self, step: Probe | End) -> str:
+        axis, probes = self._search.axis, len(self._results)
+        last = self._results[-1][1] if self._results else None
+        if isinstance(step, Found):
+            return f"limit found in {probes} probes; {step.value} trains, {step.above} does not"
+        if isinstance(step, BeyondUpper):
+            return (
+                f"{axis} {step.value} trains, and it is the largest that may be tried: "
+                f"raise the upper bound (search.{axis}.upper)"
+            )
+        if isinstance(step, NothingTrains):
+            return self._nothing_trains(step)
+        if isinstance(step, Broken):
+            why = "" if last is None else f": {last.status}: {last.reason}"
+            return f"a probe at {axis} {step.value} failed again, and not for lack of memory{why}"
+        return f"{probes} probes so far; the next one tries {step.value}"
+
+    def _nothing_trains(self, end: NothingTrains) -> str:
+        """What the smallest value says; an engine that never came to tell its version has no room for itself."""
+        smallest = [result for probe, result in self._results if probe.value == end.value]
+        budget = self.case.memory_bytes
+        if budget is not None and smallest and not smallest[-1].engine.facts:
+            return (
+                f"the memory budget of {bytes_text(budget)} is smaller than what {self.case.framework} takes by "
+                "itself, before it trains anything: raise it"
+            )
+        why = f": {smallest[-1].reason}" if smallest else ""
+        return f"does not train at the smallest value, {self._search.axis} {end.value}{why}"
+
+
+def _words(probe: Probe, result: RunResult) -> str:
+    outcome = outcome_of(result)
+    what = {
+        Outcome.TRAINS: "trains",
+        Outcome.MEMORY: "runs out of memory",
+        Outcome.FAILED: f"failed, {result.status}: {result.reason}",
+    }[outcome]
+    return f"{probe.value}{' at full length' if probe.full else ''}: {what}"
