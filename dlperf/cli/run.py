@@ -97,8 +97,8 @@ def command(
     """Train the cases of SWEEP, one after the other, and store every run under the results folder."""
     from dlperf.plan.selection import select
 
-    more = (f"measure.repeats={repeats}",) if repeats is not None else ()
-    more += (f"memory={memory}",) if memory is not None else ()
+    more = [f"measure.repeats={repeats}"] if repeats is not None else []
+    more += [f"memory={memory}"] if memory is not None else []
     nodes = cluster_of(cluster)
     whole = plan_of(sweep, settings=(*settings, *more), axes=axes, cluster=nodes)
     folder = results or default_folder(whole)

@@ -58,14 +58,14 @@ def outcome_of(result: RunResult) -> Outcome:
 
 def with_value(case: Case, value: int) -> Case:
     """The case with a value of the axis that it searches; its identity stays."""
-    return case if case.search is None else case.model_copy(update={case.search.axis: value})
+    return case if case.search is None else case.changed(**{case.search.axis: value})
 
 
 def probe_case(case: Case, search: Search, probe: Probe) -> Case:
     """The ordinary case that a probe runs: with the value, and a few iterations unless it is of full length."""
     short = Measure(warmup_iterations=0, measured_iterations=search.iterations)
     measure = case.measure if probe.full else short
-    return case.model_copy(update={search.axis: probe.value, "search": None, "measure": measure})
+    return case.changed(**{search.axis: probe.value, "search": None, "measure": measure})
 
 
 @dataclass(kw_only=True)
@@ -103,7 +103,9 @@ class LimitSearch:
         (self.folder / "runs").mkdir(exist_ok=True)
         before = read_limit(self.folder)
         guess = before.guess if before is not None else self.model(self.case).largest
-        where = Range(granularity=search.granularity, upper=search.upper, guess=guess)
+        where = Range(
+            lower=search.lower, granularity=search.granularity, upper=search.upper, guess=guess
+        )
         step = next_step(where, self._tried)
         while isinstance(step, Probe):
             self._try(step, search)
@@ -142,7 +144,7 @@ class LimitSearch:
         trains = max((value for value in good if fails is None or value < fails), default=None)
         if isinstance(step, Found):
             trains, fails = step.value, step.above
-        case = with_value(self.case, trains or self._search.granularity)
+        case = with_value(self.case, trains or self._search.lower)
         done = not isinstance(step, Probe)
         return LimitRecord(
             dlperf_version=__version__,

@@ -1,6 +1,6 @@
 """Which value to try next, from what was tried: pure, so that a search that was cut short goes on from its files.
 
-A search looks for the largest multiple of a granularity that trains, assuming that whatever is smaller trains
+A search looks for the largest value of a row of values that trains, assuming that whatever is smaller trains
 too. It brackets the guess, grows or shrinks geometrically from there, and bisects. What it may spend is fixed
 beforehand, floor(log2(values)) + 3 probes: a step that could leave more than the rest can bisect is moved until
 it cannot. So a guess may save probes, and decides nothing.
@@ -83,23 +83,32 @@ End = Found | NothingTrains | BeyondUpper | Broken
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """The values of a search: the multiples of `granularity` up to `upper`, of which there is at least one.
+    """The values of a search: from `lower` in steps of `granularity` up to `upper`, at least one.
 
     `guess` is where the limit may lie; any number, or None.
     """
 
+    lower: int
     granularity: int
     upper: int
     guess: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.granularity <= self.upper:
-            raise ValueError(f"no multiple of {self.granularity} up to {self.upper}")
+        if not (0 < self.granularity and 0 < self.lower <= self.upper):
+            raise ValueError(f"no value from {self.lower} to {self.upper} in steps of {self.granularity}")
 
     @property
     def count(self) -> int:
         """How many values there are."""
-        return self.upper // self.granularity
+        return (self.upper - self.lower) // self.granularity + 1
+
+    def value(self, number: int) -> int:
+        """The value of that number, counted from 1."""
+        return self.lower + (number - 1) * self.granularity
+
+    def number(self, value: int) -> int:
+        """The number of the largest value up to this one; 0 where there is none."""
+        return max(0, (value - self.lower) // self.granularity + 1)
 
     @property
     def most_probes(self) -> int:
@@ -123,31 +132,30 @@ def next_step(where: Range, tried: Sequence[Tried]) -> Probe | End:
 
 
 def _next_probe(where: Range, told: Sequence[Tried]) -> Probe | End:
-    step = where.granularity
     any_length = _Bounds.of(where, told, full=False)
     confirmed = _Bounds.of(where, told, full=True)
     if confirmed.low in (confirmed.high - 1, where.count):
         return _end(where, confirmed)
     if confirmed.tried:
-        return Probe(value=_next_full(confirmed) * step, full=True)
+        return Probe(value=where.value(_next_full(confirmed)), full=True)
     if any_length.low in (any_length.high - 1, where.count):
-        value = any_length.low * step
-        return Probe(value=value, full=True) if value else _end(where, any_length)
-    return Probe(value=_next_short(where, any_length) * step, full=False)
+        if any_length.low == 0:
+            return _end(where, any_length)
+        return Probe(value=where.value(any_length.low), full=True)
+    return Probe(value=where.value(_next_short(where, any_length)), full=False)
 
 
 def _end(where: Range, bounds: _Bounds) -> End:
-    step = where.granularity
     if bounds.low == 0:
-        return NothingTrains(value=step)
+        return NothingTrains(value=where.lower)
     if bounds.low == where.count:
-        return BeyondUpper(value=bounds.low * step)
-    return Found(value=bounds.low * step, above=bounds.high * step)
+        return BeyondUpper(value=where.value(bounds.low))
+    return Found(value=where.value(bounds.low), above=where.value(bounds.high))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bounds:
-    """What some probes say, in steps: `low` trains (0: none did), `high` does not (one past the last: none)."""
+    """What some probes say, in numbers of values: `low` trains (0: none did), `high` does not (one past the last: none)."""
 
     low: int
     high: int
@@ -157,12 +165,11 @@ class _Bounds:
     @classmethod
     def of(cls, where: Range, told: Sequence[Tried], *, full: bool) -> _Bounds:
         """What holds for runs of full length, or for any: what is too much for a few iterations is for many."""
-        step = where.granularity
         high = min(
-            (one.value // step for one in told if one.outcome is Outcome.MEMORY), default=where.count + 1
+            (where.number(one.value) for one in told if one.outcome is Outcome.MEMORY), default=where.count + 1
         )
         own = [one for one in told if one.full == full]
-        good = [one.value // step for one in own if one.outcome is Outcome.TRAINS]
+        good = [where.number(one.value) for one in own if one.outcome is Outcome.TRAINS]
         low = max((value for value in good if value < high), default=0)
         failures = sum(one.outcome is Outcome.MEMORY for one in own)
         return cls(low=low, high=high, tried=len(own), failures=failures)
@@ -179,7 +186,7 @@ def _next_short(where: Range, bounds: _Bounds) -> int:
 
 def _wanted(where: Range, bounds: _Bounds) -> int:
     low, high, tried = bounds.low, bounds.high, bounds.tried
-    guess = 1 if where.guess is None else max(1, min(where.guess // where.granularity, where.count))
+    guess = 1 if where.guess is None else max(1, min(where.number(where.guess), where.count))
     if not tried:
         return guess
     doublings = min(1 << max(0, tried - 2), where.count.bit_length())

@@ -145,11 +145,12 @@ class Measure(Model):
 class Search(Model):
     """How the largest value of one axis that trains is found; docs/limits.md describes it.
 
-    The values that are tried are the multiples of `granularity` up to `upper`, each with a run of
+    The values that are tried go from `lower` in steps of `granularity` up to `upper`, each with a run of
     `iterations` iterations.
     """
 
     axis: SearchedAxis
+    lower: PositiveInt
     granularity: PositiveInt
     upper: PositiveInt
     iterations: PositiveInt
@@ -193,6 +194,10 @@ class Case(Model):
     def global_batch_size(self) -> int:
         """Samples an iteration over all devices."""
         return self.batch_size_per_device * self.topology.world_size
+
+    def changed(self, **update: object) -> Case:
+        """Another case that differs in these fields; unlike `model_copy` it has a name of its own."""
+        return Case.model_validate({name: getattr(self, name) for name in Case.model_fields} | update)
 
     def size(self, axis: SearchedAxis) -> int | Literal["max"]:
         """The number of an axis as the sweep names it: `max` where it is searched for."""

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 PLAN_SCHEMA_VERSION: Final = 1
 
+# Of the smallest values of a search, that an engine may refuse to train.
+_MOST_UNSUPPORTED = 4
+
 
 class PlanStatus(StrEnum):
     """What a plan says about a case before anything runs."""
@@ -149,8 +152,8 @@ def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, cor
     file, devices = sweep.file, cell.topology.devices_per_node
     threads = file.threads_per_device
     search = _search(cell, file.search)
-    smallest = search.granularity if search is not None else 0
-    return Case(
+    smallest = search.lower if search is not None else 0
+    case = Case(
         framework=cell.framework.name,
         version=str(cell.framework.version),
         workload=sweep.experiments[cell.experiment].workload,
@@ -173,6 +176,18 @@ def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, cor
         memory_bytes=file.memory,
         search=search,
     )
+    return case if search is None else _from_supported(case, search, adapter)
+
+
+def _from_supported(case: Case, search: Search, adapter: Adapter) -> Case:
+    """The case with a search from the first value on that the engine can train; PyTorch takes no batch of 1."""
+    lowers = (search.granularity * step for step in range(1, _MOST_UNSUPPORTED + 1))
+    tried = (
+        case.changed(**{search.axis: lower, "search": search.model_copy(update={"lower": lower})})
+        for lower in lowers
+        if lower <= search.upper
+    )
+    return next((one for one in tried if adapter.unsupported(one) is None), case)
 
 
 def _search(cell: Cell, settings: SearchSettings) -> Search | None:
@@ -187,7 +202,13 @@ def _search(cell: Cell, settings: SearchSettings) -> Search | None:
     bounds = getattr(settings, axis)
     shards = cell.topology.world_size if axis == "num_classes" and cell.parallelism != "data" else 1
     granularity = -(-bounds.granularity // shards) * shards
-    return Search(axis=axis, granularity=granularity, upper=bounds.upper, iterations=settings.iterations)
+    return Search(
+        axis=axis,
+        lower=granularity,
+        granularity=granularity,
+        upper=bounds.upper,
+        iterations=settings.iterations,
+    )
 
 
 def _judged(case: Case, cell: Cell, *, adapter: Adapter, missing: str | None) -> PlannedCase:
