@@ -28,6 +28,7 @@ class NumpyOptions(Model):
     fault_step: Annotated[int, Field(ge=0)] = 0
     fault_while: str = ""
     print_variables: str = ""  # names; their lengths are printed, and the values of those that are no token
+    leak_bytes: Annotated[int, Field(ge=0)] = 0  # every iteration keeps so much more memory
     step_seconds: Annotated[float, Field(ge=0)] = 0.0  # every iteration takes so much longer
 
 

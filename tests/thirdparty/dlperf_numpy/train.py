@@ -31,12 +31,14 @@ class Trainer:
             sys.stdout.write(f"{name} is {shown}of {len(value)} characters\n")
         self.mean = Mean(rank) if case.nodes > 1 else None
         self.window_start = 0.0
+        self.leaked: "list[bytes]" = []
 
     def start_window(self) -> None:
         self.window_start = time.perf_counter()
 
     def step(self, batch: Batch, iteration: int) -> FinishedStep:
         go_wrong(self.case.options, self.rank, iteration)
+        self.leaked.append(b"x" * self.case.options.get("leak_bytes", 0))
         slower = 1.1 if self.case.version.endswith("+slower") else 1.0
         time.sleep(slower * self.case.options.get("step_seconds", 0.0))
         images, labels = batch

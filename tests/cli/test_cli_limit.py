@@ -1,0 +1,73 @@
+"""`dlperf limit` as a person meets it: what is wrong, and what would run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def limit(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dlperf", "limit", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+BATCH = ("quickstart", "--axis", "batch_size", "--framework", "pytorch", "--device", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("quickstart",), "Missing option '--axis'"),
+        (("nothing", "--axis", "batch_size", "--memory", "2GiB"), "unknown experiment 'nothing'"),
+        (BATCH, "max on a CPU needs a budget that stands for a GPU's memory, such as 'memory: 2GiB'"),
+        ((*BATCH, "--memory", "2GB"), "'2GB' is no size; write a whole number with KiB, MiB, GiB or TiB"),
+        ((*BATCH, "--memory", "2GiB", "--batch-size", "8"), "--batch-size: is what is searched for"),
+        (
+            (*BATCH, "--memory", "2GiB", "--granularity", "10", "--upper", "5"),
+            "5 is less than one step, the granularity of 10",
+        ),
+        ((*BATCH, "--memory", "2GiB", "--granularity", "0"), "--granularity"),
+        ((*BATCH, "--memory", "2GiB", "--topology", "2x"), "'2x' is no topology"),
+        ((*BATCH, "--memory", "2GiB", "--parallelism", "tensor"), "--parallelism"),
+        ((*BATCH[:4], "torch", *BATCH[5:], "--memory", "2GiB"), "unknown framework 'torch'"),
+        (
+            ("quickstart", "--axis", "batch_size", "--device", "cuda", "--memory", "2GiB"),
+            "is a budget for devices of the CPU; a GPU has its own",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    done = limit(tmp_path, *words)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_dry_run_shows_max_and_every_process_and_runs_nothing(tmp_path: Path) -> None:
+    done = limit(tmp_path, *BATCH, "--memory", "2GiB", "--topology", "1n1g", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "limit_quickstart_batch_size: 1 case, 1 run" in done.stdout
+    assert "memory 2GiB" in done.stdout
+    assert " max " in done.stdout
+    assert "frameworks.pytorch.train" in done.stdout
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_the_smallest_value_is_one_that_the_engine_can_train(tmp_path: Path) -> None:
+    """PyTorch refuses a batch of one image; nobody who asks for the largest batch asks for that."""
+    done = limit(tmp_path, *BATCH, "--memory", "2GiB", "--dry-run")
+    assert "unsupported" not in done.stdout
+
+
+def test_the_help_has_examples() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dlperf", "limit", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "dlperf limit y1_emore --axis batch_size --memory 2GiB" in done.stdout

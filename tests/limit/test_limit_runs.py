@@ -1,0 +1,179 @@
+"""`max` in a sweep, for real: processes that run out of a memory budget, searches that are killed and go on."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from processes import until
+
+from dlperf.results.limits import LimitRecord, LimitStatus, read_limits
+
+if TYPE_CHECKING:
+    from sweep_lab import SweepLab
+
+pytestmark = pytest.mark.slow
+
+# A batch of the numpy framework takes some 0.4 MB an image beside the 60 MB of Python and numpy themselves.
+GRANULARITY, UPPER = 100, 3000
+SEARCH = {"iterations": 3, "batch_size_per_device": {"granularity": GRANULARITY, "upper": UPPER}}
+MAX: dict[str, Any] = {"batch_size_per_device": "max", "memory": "256MiB", "search": SEARCH}
+
+
+def searched(lab: SweepLab) -> LimitRecord:
+    (limit,) = read_limits(lab.results)
+    return limit.record
+
+
+def probes_made(lab: SweepLab) -> dict[Path, int]:
+    files = (lab.results / "limits").glob("*/runs/*/r*/result.json")
+    return {file: file.stat().st_mtime_ns for file in files}
+
+
+def groups_left() -> list[Path]:
+    """Control groups of supervisors that are gone; other sweeps may go on beside the tests."""
+    found = Path("/sys/fs/cgroup").rglob("dlperf-*-rank*")
+    return [group for group in found if not Path("/proc", group.name.split("-")[1]).exists()]
+
+
+def test_the_limit_is_found_confirmed_and_measured_at(lab: SweepLab) -> None:
+    lab.write(**MAX)
+    done = lab.run()
+    assert done.returncode == 0, done.stderr
+    record = searched(lab)
+    assert LimitStatus.FOUND is record.status
+    assert record.trains is not None
+    assert record.trains + GRANULARITY == record.fails
+    told = {(probe.value, probe.full): probe.status for probe in record.probes}
+    assert "ok" == told[record.trains, True]
+    assert "oom" == told[record.fails, False]
+    assert record.short_probes <= math.log2(UPPER / GRANULARITY) + 3
+    assert {"cgroup", "rlimit_data"} >= {probe.memory_held_by for probe in record.probes}
+    (result,) = lab.stored()
+    assert record.trains == result.case.batch_size_per_device
+    assert "_bmax_" in result.case.case_id
+    assert "_256MiB-" in result.case.case_id
+    assert lab.run_folders()[0].parent.name == result.case.case_id
+    said = f"limit found in {len(record.probes)} probes; {record.trains} trains, {record.fails} does not"
+    assert said in done.stderr
+    assert said in done.stdout
+    report = lab.dlperf("report", "results/tiny", "--out", "report.md")
+    assert report.returncode == 0, report.stderr
+    assert said in (lab.folder / "report.md").read_text()
+    assert lab.dlperf("report", "--verify", "report.md").returncode == 0
+    before = probes_made(lab)
+    again = lab.run("--json")
+    assert again.returncode == 0
+    assert json.loads(again.stdout)["limits"][0]["trains"] == record.trains
+    assert before == probes_made(lab)
+    assert [] == groups_left()
+
+
+def test_a_search_killed_half_way_repeats_no_finished_probe(lab: SweepLab) -> None:
+    lab.write(**MAX)
+    process = lab.start()
+    until(lambda: len(probes_made(lab)) >= 3, what="three probes are made")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    until(lambda: not lab.left(), limit=20, what="the killed dlperf's ranks are gone")
+    before = probes_made(lab)
+    done = lab.run()
+    assert done.returncode == 0, done.stderr
+    after = probes_made(lab)
+    assert before.items() < after.items()
+    record = searched(lab)
+    assert LimitStatus.FOUND is record.status
+    assert len(after) == len(record.probes)
+
+
+def test_more_classes_than_fit_are_found_in_steps_too(lab: SweepLab) -> None:
+    classes = {"granularity": 100, "upper": 2000}
+    lab.write(num_classes="max", memory="256MiB", search={"iterations": 2, "num_classes": classes})
+    assert lab.run().returncode == 0
+    record = searched(lab)
+    assert record.trains is not None
+    assert lab.stored()[0].case.num_classes == record.trains
+    assert record.trains % 100 == 0
+
+
+def test_a_probe_that_fails_for_anything_but_memory_is_no_limit(lab: SweepLab) -> None:
+    trouble = lab.folder / "trouble"
+    trouble.touch()
+    lab.write(**MAX, options={"fault": "exit", "fault_while": str(trouble)})
+    done = lab.run()
+    assert done.returncode == 3
+    record = searched(lab)
+    assert LimitStatus.BROKEN is record.status
+    assert [1, 2] == [probe.attempt for probe in record.probes]
+    assert "failed again, and not for lack of memory: crash" in record.reason
+    assert record.reason in done.stdout
+    (result,) = lab.stored()
+    assert "not_measured" == result.status
+    assert lab.run().returncode == 3  # remembered, not made again
+    trouble.unlink()
+    again = lab.run("--retry-failed")
+    assert again.returncode == 0, again.stderr
+    assert LimitStatus.FOUND is searched(lab).status
+
+
+def test_what_trains_for_a_few_iterations_alone_is_not_the_limit(lab: SweepLab) -> None:
+    """A leak: 10 MB an iteration fill the budget in a run of full length, not in a probe."""
+    measure = {"warmup_iterations": 0, "measured_iterations": 12, "repeats": 1}
+    lab.write(**MAX, measure=measure, options={"leak_bytes": 10_000_000})
+    assert lab.run().returncode == 0
+    record = searched(lab)
+    assert LimitStatus.FOUND is record.status
+    full = [(probe.value, probe.status.value) for probe in record.probes if probe.full]
+    assert "oom" == full[0][1]
+    assert (record.trains, "ok") in full
+    assert (record.fails, "oom") in full
+
+
+@pytest.mark.parametrize(
+    ("keys", "status", "reason"),
+    [
+        (
+            {"memory": "12MiB"},
+            LimitStatus.NOTHING_TRAINS,
+            "the memory budget of 12MiB is smaller than what numpy takes by itself, before it trains anything",
+        ),
+        (
+            {"search": {"iterations": 2, "batch_size_per_device": {"granularity": 5000}}},
+            LimitStatus.NOTHING_TRAINS,
+            "does not train at the smallest value, batch_size_per_device 5000: ",
+        ),
+        (
+            {"search": {"iterations": 2, "batch_size_per_device": {"granularity": 2, "upper": 5}}},
+            LimitStatus.BEYOND_UPPER,
+            "batch_size_per_device 4 trains, and it is the largest that may be tried: raise the upper bound "
+            "(search.batch_size_per_device.upper)",
+        ),
+    ],
+)
+def test_a_case_without_a_limit_says_why_in_one_line(
+    lab: SweepLab, keys: dict[str, Any], status: LimitStatus, reason: str
+) -> None:
+    lab.write(**MAX | keys)
+    done = lab.run()
+    assert done.returncode == 3
+    record = searched(lab)
+    assert status is record.status
+    assert reason in record.reason
+    assert record.reason in done.stdout
+    (result,) = lab.stored()
+    assert record.reason == result.reason
+    assert lab.dlperf("report", "results/tiny", "--out", "report.html").returncode == 0
+
+
+def test_a_budget_holds_for_runs_without_a_search_too(lab: SweepLab) -> None:
+    lab.write(batch_size_per_device=2000)
+    done = lab.run("--memory", "256MiB")
+    assert done.returncode == 3
+    (result,) = lab.stored()
+    assert "oom" == result.status
+    assert 256 << 20 == result.case.memory_bytes
+    assert result.memory_held_by in {"cgroup", "rlimit_data"}

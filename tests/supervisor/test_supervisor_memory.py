@@ -1,0 +1,116 @@
+"""A rank has a budget of memory, held by a control group where one can be made, else by the process's own limit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from processes import until
+from supervisor_lab import SUPERVISOR, Lab
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MIB = 1 << 20
+BUDGET = 200 * MIB
+FITS = "x = b'x' * (100 << 20); print('fits', flush=True)"
+TOO_MUCH = "print('begins', flush=True); x = b'x' * (600 << 20); print('too much', flush=True)"
+
+
+@pytest.fixture
+def memory_lab(tmp_path: Path) -> Iterator[Lab]:
+    made = Lab(tmp_path)
+    with made.stack:
+        yield made
+    until(lambda: not made.left(), what="every rank is gone")
+
+
+def left_groups(pid: int) -> list[Path]:
+    return list(Path("/sys/fs/cgroup").rglob(f"dlperf-{pid}-*"))
+
+
+def test_a_rank_within_its_budget_trains_and_one_beyond_it_does_not(memory_lab: Lab) -> None:
+    memory_lab.launch(FITS)
+    memory_lab.edit_rank(0, memory_bytes=BUDGET)
+    assert memory_lab.run()[0] == 0
+    assert b"fits\n" == memory_lab.log()
+    assert memory_lab.outcome["memory_held_by"] in {"cgroup", "rlimit_data"}
+    memory_lab.launch(TOO_MUCH, lease_seconds=None)
+    memory_lab.edit_rank(0, memory_bytes=BUDGET)
+    process = memory_lab.start()
+    process.communicate()
+    assert process.returncode == 1
+    assert b"too much" not in memory_lab.log()
+    assert 0 == memory_lab.outcome["first_failed_rank"]
+    assert [] == left_groups(process.pid)
+
+
+def test_each_rank_has_a_budget_of_its_own(memory_lab: Lab) -> None:
+    memory_lab.launch(FITS, FITS, FITS)
+    for rank in range(3):
+        memory_lab.edit_rank(rank, memory_bytes=BUDGET)
+    assert memory_lab.run()[0] == 0
+
+
+def test_a_rank_without_a_budget_has_none(memory_lab: Lab) -> None:
+    memory_lab.launch(TOO_MUCH)
+    assert memory_lab.run()[0] == 0
+    assert "memory_held_by" not in memory_lab.outcome
+
+
+def test_the_kernel_s_count_tells_which_rank_it_was(memory_lab: Lab) -> None:
+    memory_lab.launch("import time; time.sleep(60)", TOO_MUCH)
+    for rank in range(2):
+        memory_lab.edit_rank(rank, memory_bytes=BUDGET)
+    memory_lab.run()
+    if memory_lab.outcome["memory_held_by"] != "cgroup":
+        pytest.skip("no control group can be made here (root, cgroup v1 or v2 with the memory controller)")
+    assert [0, 1] == [rank["oom_kills"] for rank in memory_lab.outcome["ranks"]]
+
+
+def test_a_killed_supervisor_leaves_no_group(memory_lab: Lab) -> None:
+    memory_lab.launch("import time; print('on', flush=True); time.sleep(600)")
+    memory_lab.edit_rank(0, memory_bytes=BUDGET)
+    process = memory_lab.start()
+    memory_lab.until_log(b"on")
+    (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(worker), 9)
+    process.communicate()
+    assert [] == left_groups(process.pid)
+
+
+@pytest.mark.skipif(
+    os.getuid() != 0, reason="only root can become another user, who can make no control group"
+)
+def test_where_no_group_can_be_made_the_process_is_limited() -> None:
+    """As an unprivileged user: RLIMIT_DATA refuses the memory, and Python says so."""
+    place = Path("/tmp") / f"dlperf-budget-{os.getpid()}"  # noqa: S108  pytest's own folders are root's alone
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(mode=0o777)
+    place.chmod(0o777)
+    try:
+        shutil.copy(SUPERVISOR, place / "supervisor.py")
+        (place / "supervisor.py").chmod(0o644)
+        lab = Lab(place)
+        lab.launch(argv=["/usr/bin/env", "python3", "-c", TOO_MUCH], lease_seconds=None)
+        lab.edit_rank(0, memory_bytes=BUDGET)
+        (place / "launch.json").chmod(0o644)
+        python = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
+        subprocess.run(
+            [python, "-I", "supervisor.py", "launch.json"],
+            cwd=place,
+            user=65534,
+            env={"PATH": "/usr/bin:/bin"},
+            stdin=subprocess.PIPE,
+            capture_output=True,
+            check=False,
+        )
+        assert "rlimit_data" == lab.outcome["memory_held_by"]
+        assert b"MemoryError" in lab.log()
+    finally:
+        shutil.rmtree(place)
