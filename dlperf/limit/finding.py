@@ -103,9 +103,7 @@ class LimitSearch:
         (self.folder / "runs").mkdir(exist_ok=True)
         before = read_limit(self.folder)
         guess = before.guess if before is not None else self.model(self.case).largest
-        where = Range(
-            lower=search.lower, granularity=search.granularity, upper=search.upper, guess=guess
-        )
+        where = Range(lower=search.lower, granularity=search.granularity, upper=search.upper, guess=guess)
         step = next_step(where, self._tried)
         while isinstance(step, Probe):
             self._try(step, search)

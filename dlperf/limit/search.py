@@ -166,7 +166,8 @@ class _Bounds:
     def of(cls, where: Range, told: Sequence[Tried], *, full: bool) -> _Bounds:
         """What holds for runs of full length, or for any: what is too much for a few iterations is for many."""
         high = min(
-            (where.number(one.value) for one in told if one.outcome is Outcome.MEMORY), default=where.count + 1
+            (where.number(one.value) for one in told if one.outcome is Outcome.MEMORY),
+            default=where.count + 1,
         )
         own = [one for one in told if one.full == full]
         good = [where.number(one.value) for one in own if one.outcome is Outcome.TRAINS]

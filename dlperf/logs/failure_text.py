@@ -24,6 +24,7 @@ _OOM = r"""
     out\ of\ memory | (?<![\w-])out_of_memory(?:_error)?(?!\w) | OutOfMemory
   | OOMKilled | oom-kill | \boom_reaper\b | \bbad_alloc\b
   | cannot\ allocate\ memory | can't\ allocate\ memory | failed\ to\ allocate | allocate\ failed
+  | failed\ to\ map\ segment\ from\ shared\ object(?!:\ Operation\ not\ permitted)
   | \bMemoryError\b | CU(?:BLAS|DNN)_STATUS_ALLOC_FAILED | \bUnable\ to\ allocate\b.*\bfor\ an\ array
 """
 # Settings, comments, advice: they speak of a lack of memory, and there is none.

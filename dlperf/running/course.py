@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,13 +55,16 @@ def combined(
     cause = outcomes[course.broken] if course.broken is not None else (told[0] if told else None)
     if cause is not None and cause["reason"] == "stopped":  # by us, for what went wrong elsewhere
         cause = next((other for other in told if other["reason"] not in _NO_CAUSE), cause)
+    starved = next(filter(_ended_for_memory, told), None)
+    if starved is not None:  # what failed elsewhere, even if that was heard of first, followed from it
+        cause = starved
     if lost:
         reason, detail = "lost_node", "; ".join(lost[node] for node in sorted(lost))
     elif cause is None:
         return None
     else:
         reason, detail = cause["reason"], cause["detail"]
-    first = course.first_failed_rank
+    first = course.first_failed_rank if starved is None else starved["first_failed_rank"]
     if first is None and cause is not None:
         first = cause["first_failed_rank"]
     held_by = [outcome["memory_held_by"] for outcome in told if "memory_held_by" in outcome]
@@ -75,8 +79,15 @@ def combined(
         "seconds": max((outcome["seconds"] for outcome in told), default=None),
         "ranks": sorted((rank for outcome in told for rank in outcome["ranks"]), key=lambda end: end["rank"]),
         "first_failed_rank": first,
-        "oom_kills": sum(outcome["oom_kills"] for outcome in told),
+        "oom_kills": cause["oom_kills"] if cause else 0,
         "processes_left": [pid for outcome in told for pid in outcome["processes_left"]],
         **({"memory_held_by": held_by[0]} if held_by else {}),
         **({"simulated": True} if any(outcome.get("simulated") for outcome in told) else {}),
     }
+
+
+def _ended_for_memory(outcome: Content) -> bool:
+    """Whether the rank that failed first on a node was killed by its kernel for lack of memory."""
+    first = next((end for end in outcome["ranks"] if end["rank"] == outcome["first_failed_rank"]), None)
+    killed = outcome["reason"] == "rank_failed" and first is not None and first["signal"] == signal.SIGKILL
+    return killed and outcome["oom_kills"] > 0

@@ -19,7 +19,7 @@ from dlperf.compare.metrics import LARGEST_BATCH, SAMPLES_PER_SECOND, Verdict
 from dlperf.compare.side import Side
 from dlperf.compare.words import headline, summary
 from dlperf.errors import SourceErrors, UserError
-from dlperf.plan.case import Measure
+from dlperf.plan.case import Measure, Search
 from dlperf.results.schema import Status
 from dlperf.results.sentinels import Reading
 
@@ -211,6 +211,20 @@ def test_limits_are_compared_where_a_size_ran_out_of_memory() -> None:
     rows = [row for row in compare(baseline, candidate).rows if row.metric is LARGEST_BATCH]
     assert [(row.verdict, row.figures) for row in rows] == [(Verdict.WORSE, (16.0, 8.0))]
     assert [row for row in compare(baseline, baseline).rows if row.metric is LARGEST_BATCH] == []
+
+
+def test_limits_that_were_found_by_search_are_compared_and_their_speeds_are_not() -> None:
+    search = Search(axis="batch_size_per_device", lower=1, granularity=2, upper=1000, iterations=10)
+    most = {"search": search, "memory_bytes": 2 << 30}
+    baseline = side(side_case(batch_size_per_device=115, **most))
+    for found, verdict in ((119, Verdict.BETTER), (111, Verdict.WORSE), (115, Verdict.SAME)):
+        findings = compare(baseline, side(side_case(batch_size_per_device=found, **most, **NEW)))
+        (row,) = [row for row in findings.rows if row.metric is LARGEST_BATCH]
+        assert ((115.0, float(found)), verdict) == (row.figures, row.verdict)
+        if found != 115:
+            assert Verdict.NOT_COMPARABLE is speed(findings).verdict
+            expected = f"limit: batch_size_per_device 115 against batch_size_per_device {found}"
+            assert expected == speed(findings).reason
 
 
 EXPECTED = """\

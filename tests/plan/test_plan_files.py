@@ -70,7 +70,7 @@ def test_the_known_names_are_the_users_and_the_shipped(tmp_path: Path) -> None:
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "mine.yml").touch()
     (tmp_path / "sweeps" / "notes.txt").touch()
-    assert ["mine", *SHIPPED] == known_names("sweep", folders=(tmp_path,))
+    assert sorted(["mine", *SHIPPED]) == known_names("sweep", folders=(tmp_path,))
 
 
 def test_a_sweep_in_another_project_finds_that_projects_experiments(tmp_path: Path, adapters: Any) -> None:

@@ -89,7 +89,7 @@ def test_a_good_file_has_no_problem(adapters: Any, tmp_path: Path) -> None:
         ("num_classes: many", "5:14: num_classes: must be a whole number, not text 'many'"),
         (
             "num_classes: max\ndevice: cpu",
-            "s.yaml: max on a CPU needs a budget that stands for a GPU's memory, such as 'memory: 2GiB'",
+            "1:1: max on a CPU needs a budget that stands for a GPU's memory, such as 'memory: 2GiB'",
         ),
         ("memory: 2GB", None),
         ("num_classes: [5, 5]", "5:1: num_classes: 5 stands twice"),

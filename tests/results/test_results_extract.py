@@ -68,6 +68,20 @@ def test_a_log_that_ends_early_is_incomplete_although_all_exit_codes_are_0(tmp_p
     assert "3 of 4 measured iterations" in result.reason
 
 
+def test_the_rank_whose_own_group_the_kernel_killed_in_ran_out_of_memory(tmp_path: Path) -> None:
+    """Rank 0 failed first, as the connection to rank 1 broke; its log knows of no memory."""
+    case = make_case(topology=Topology(nodes=1, devices_per_node=2), memory_bytes=1 << 30)
+    ends = [
+        {"rank": 0, "exit_code": 1, "signal": None, "seconds": 3.0, "oom_kills": 0},
+        {"rank": 1, "exit_code": None, "signal": 9, "seconds": 3.1, "oom_kills": 1},
+    ]
+    outcome = {"reason": "rank_failed", "ranks": ends, "first_failed_rank": 0, "memory_held_by": "cgroup"}
+    result = result_from_run_folder(write_run(tmp_path, case, seconds=(1.0,), outcome=outcome))
+    assert result.status is Status.OOM
+    assert result.reason == "rank 1 was ended by SIGKILL: the kernel ended it for lack of memory"
+    assert result.memory_held_by == "cgroup"
+
+
 def test_a_last_line_cut_in_the_middle_makes_it_incomplete(tmp_path: Path) -> None:
     whole = log_text(make_case(), seconds=(1.0,) * 6)
     cut = whole[: whole.rindex('"tracked_stats"') + 30]

@@ -35,6 +35,23 @@ def together(course: Course, *outcomes: dict[str, Any] | None, lost: dict[int, s
     return combined(list(outcomes), course=course, lost=lost or {}, hosts=["a", "b"])
 
 
+def test_a_rank_that_the_kernel_killed_for_memory_is_the_cause_whoever_was_heard_first() -> None:
+    """Node 0's rank saw the connection break and was the first to be heard of."""
+    course = Course()
+    course.hear(0, exits(0, 3))
+    course.hear(1, exits(1, None, signal=9))
+    made = together(
+        course, outcome("rank_failed", (0, 3), first=0), outcome("rank_failed", (1, None), first=1)
+    )
+    assert (1, 1) == (made["first_failed_rank"], made["oom_kills"])
+
+
+def test_what_held_the_memory_budget_is_kept() -> None:
+    held = [outcome("completed", (rank, 0)) | {"memory_held_by": "cgroup"} for rank in range(2)]
+    assert "cgroup" == together(Course(), *held)["memory_held_by"]
+    assert "memory_held_by" not in together(Course(), outcome("completed", (0, 0)), None)
+
+
 def test_all_well() -> None:
     course = Course()
     course.hear(0, exits(0, 0))

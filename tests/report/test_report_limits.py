@@ -1,0 +1,100 @@
+"""Limits in a report: the table of 2021, how each was found, and the probes with their folders."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from plans import write_plan
+from run_folders import failed, make_case, store_good_runs, write_run
+
+from dlperf.limit.finding import LimitSearch
+from dlperf.limit.model import ModelAnswer
+from dlperf.plan.case import Search
+from dlperf.report.building import build_report
+from dlperf.report.request import Request, without_charts
+from dlperf.report.verify import verify
+from dlperf.report.writing import write_report
+from dlperf.results.limits import MemoryPart, limit_folder
+from dlperf.results.store import store_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dlperf.plan.case import Case
+
+SEARCH = Search(axis="num_classes", lower=1000, granularity=1000, upper=64_000, iterations=4)
+
+
+def sweep_with_limits(sweep: Path, **limits: int) -> list[Case]:
+    """A results folder with a search of each framework whose classes train up to a limit."""
+    cases = []
+    for framework, limit in limits.items():
+        case = make_case(
+            framework=framework, version="1.0", parallelism="model", search=SEARCH, memory_bytes=2 << 30
+        )
+        folder = limit_folder(sweep, case.case_id)
+
+        def make(probe: Case, repeat: int, *, limit: int = limit, folder: Path = folder) -> None:
+            fits = probe.num_classes <= limit
+            bad: dict[str, Any] = failed("rank_failed", signal=9) | {"oom_kills": 1}
+            store_run(write_run(folder, probe, repeat=repeat, outcome=None if fits else bad))
+
+        model = ModelAnswer(
+            parts=(MemoryPart(name="classifier weights", bytes=3 << 20, formula="4 C E"),), largest=20_000
+        )
+        record = LimitSearch(
+            case=case, folder=folder, make=make, model=lambda _, m=model: m, say=lambda _: None
+        ).find()
+        if record.trains is not None and record.status.value == "found":
+            store_good_runs(sweep, record.case, [10.0, 10.1])
+        cases.append(record.case)
+    write_plan(sweep, cases)
+    return cases
+
+
+def test_the_most_classes_stand_as_in_2021_with_their_ratio(tmp_path: Path) -> None:
+    sweep_with_limits(tmp_path / "limits", oneflow=27_500, mxnet=24_000)
+    request = Request(paths=(tmp_path / "limits",))
+    text = without_charts(build_report(request), request)
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    heading = next(
+        line for line in lines if "MXNet 1.0 num\\_classes" in line or "MXNet 1.0 num_classes" in line
+    )
+    row = lines[lines.index(heading) + 2]
+    told = dict(zip(heading, row, strict=True))
+    assert {"27000", "24000"} == {told[name] for name in told if "classes" in name}
+    assert ["0.889"] == [told[name] for name in told if " / " in name]
+    assert "2GiB" in row
+    assert "27000 trains, 28000 does not" in text
+    assert "classifier weights, 3 MiB" in text
+    assert "out of memory" in text
+    assert "| max" in text.replace("|   ", "| ").replace("|  ", "| ") or " max " in text
+
+
+def test_what_has_no_limit_says_so_in_its_cell(tmp_path: Path) -> None:
+    sweep_with_limits(tmp_path / "limits", oneflow=900, mxnet=70_000)
+    request = Request(paths=(tmp_path / "limits",), form="html")
+    text = without_charts(build_report(request), request)
+    assert "nothing trains" in text
+    assert "more than 64000" in text
+    assert "raise the upper bound" in text
+
+
+def test_a_report_with_limits_is_verified_from_the_probes_logs(tmp_path: Path) -> None:
+    cases = sweep_with_limits(tmp_path / "limits", mxnet=24_000)
+    request = Request(paths=(tmp_path / "limits",))
+    place = tmp_path / "report.md"
+    write_report(build_report(request, beside=tmp_path), request, place)
+    assert () == verify(place).differences
+    probes = limit_folder(tmp_path / "limits", cases[0].case_id) / "runs"
+    for log in probes.glob("*/r1/logs/rank0.log"):
+        log.write_text(log.read_text().replace(str(500 * 2**20), str(501 * 2**20)))
+    changed = verify(place).differences
+    assert changed
+    assert all("measured peak" in one.place for one in changed)
+
+
+def test_a_chinese_report_has_limits_too(tmp_path: Path) -> None:
+    sweep_with_limits(tmp_path / "limits", mxnet=24_000)
+    request = Request(paths=(tmp_path / "limits",), language="zh")
+    assert "极限值" in without_charts(build_report(request), request)
