@@ -180,9 +180,9 @@ def _text(path: Path) -> str:
 class MemoryBudget:
     """What a rank may take of the memory: a control group where one can be made, else a limit of the process.
 
-    A group counts what is resident, of the rank and its children; the kernel ends what goes beyond. Without one
-    RLIMIT_DATA counts the private memory that each process may write to, resident or not, and refuses more.
-    RLIMIT_AS would count the address space that the engines reserve and never touch.
+    A group counts what is resident, of the rank and its children; the kernel ends what goes beyond. Without
+    one RLIMIT_DATA counts the private memory that each process may write to, resident or not, and refuses
+    more. RLIMIT_AS would count the address space that the engines reserve and never touch.
     """
 
     def __init__(self, size: int, name: str) -> None:
@@ -225,7 +225,7 @@ class MemoryBudget:
         return "rlimit_data" if self.group is None else "cgroup"
 
     def enter(self) -> None:
-        """Put this process, which becomes the rank, under the budget; OSError or ValueError where it fails."""
+        """Put this process, which becomes the rank, under the budget; OSError, ValueError where it fails."""
         if self.group is None:
             resource.setrlimit(resource.RLIMIT_DATA, (self.size, self.size))
         else:
@@ -244,15 +244,11 @@ class MemoryBudget:
 def remove_group(group: Path) -> None:
     """Remove an empty control group; the kernel may take a moment to see that it is."""
     deadline = time.monotonic() + GROUP_LIMIT_SECONDS
-    while True:
-        try:
+    while group.is_dir() and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
             group.rmdir()
-        except FileNotFoundError:
             return
-        except OSError:
-            if time.monotonic() > deadline:
-                return
-            time.sleep(READ_INTERVAL_SECONDS)
+        time.sleep(READ_INTERVAL_SECONDS)
 
 
 def remove_left_groups(*, mine: bool) -> None:

@@ -28,9 +28,9 @@ Examples:
 
 EXPERIMENT is a path, or the name of a file in ./experiments or of an experiment that ships with dlperf.
 
-Each value is tried with a short real training run in fresh processes; what is found is confirmed by one of full
-length, and then measured. A search that was cut short goes on where it ended. On a CPU --memory stands for the
-memory of a GPU: without it the search would take the machine's. docs/limits.md says what it counts.
+Each value is tried with a short real training run in fresh processes; what is found is confirmed by one of
+full length, and then measured. A search that was cut short goes on where it ended. On a CPU --memory stands
+for the memory of a GPU: without it the search would take the machine's. docs/limits.md says what it counts.
 
 Exit codes: 0 every limit was found and measured, 2 wrong input, 3 some limit could not be found or measured,
 5 infrastructure, 130 Ctrl-C, 143 SIGTERM."""

@@ -1,7 +1,7 @@
-"""The search of one case: its probes are runs in a folder of their own, its course is written down as it goes.
+"""The search of one case: its probes are runs in a folder of their own, its course is kept as it goes.
 
-Nothing but the run folders is remembered: a search that was cut short asks again for each probe from the first on,
-and finds the results of those that were made.
+Nothing but the run folders is remembered: a search that was cut short asks again for each probe from the
+first on, and finds the results of those that were made.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def with_value(case: Case, value: int) -> Case:
 
 
 def probe_case(case: Case, search: Search, probe: Probe) -> Case:
-    """The ordinary case that a probe runs: with the value, and a few iterations unless it is of full length."""
+    """The ordinary case that a probe runs: the value, and a few iterations unless it is of full length."""
     short = Measure(warmup_iterations=0, measured_iterations=search.iterations)
     measure = case.measure if probe.full else short
     return case.changed(**{search.axis: probe.value, "search": None, "measure": measure})
@@ -180,13 +180,13 @@ class LimitSearch:
         return f"{probes} probes so far; the next one tries {step.value}"
 
     def _nothing_trains(self, end: NothingTrains) -> str:
-        """What the smallest value says; an engine that never came to tell its version has no room for itself."""
+        """What the smallest value says; an engine that never told its version has no room for itself."""
         smallest = [result for probe, result in self._results if probe.value == end.value]
         budget = self.case.memory_bytes
         if budget is not None and smallest and not smallest[-1].engine.facts:
             return (
-                f"the memory budget of {bytes_text(budget)} is smaller than what {self.case.framework} takes by "
-                "itself, before it trains anything: raise it"
+                f"the memory budget of {bytes_text(budget)} is smaller than what {self.case.framework} takes "
+                "by itself, before it trains anything: raise it"
             )
         why = f": {smallest[-1].reason}" if smallest else ""
         return f"does not train at the smallest value, {self._search.axis} {end.value}{why}"

@@ -1,7 +1,7 @@
 """The memory model's answer: what a case's tensors take, and where its limit may lie.
 
-The arithmetic needs the networks' tables, which belong to the training programs (frameworks/common/memory.py), so it
-is asked of them, as everything is, in a process of its own.
+The arithmetic needs the networks' tables, which belong to the training programs
+(frameworks/common/memory.py), so it is asked of them, as everything is, in a process of its own.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Which value to try next, from what was tried: pure, so that a search that was cut short goes on from its files.
+"""Which value to try next, from what was tried: pure, so that a search that was cut short can go on.
 
-A search looks for the largest value of a row of values that trains, assuming that whatever is smaller trains
-too. It brackets the guess, grows or shrinks geometrically from there, and bisects. What it may spend is fixed
-beforehand, floor(log2(values)) + 3 probes: a step that could leave more than the rest can bisect is moved until
-it cannot. So a guess may save probes, and decides nothing.
+A search looks for the largest of a row of values that trains, assuming that whatever is smaller trains too. It
+brackets the guess, grows or shrinks geometrically from there, and bisects. What it may spend is fixed
+beforehand, floor(log2(values)) + 3 probes: a step that could leave more than the rest can bisect is moved
+until it cannot. So a guess may save probes, and decides nothing.
 
-The value that is found is then confirmed by a run of full length. Where that runs out of memory the search goes
-down in doubling steps, and back up by bisection, all with full-length runs.
+The value that is found is then confirmed by a run of full length. Where that runs out of memory the search
+goes down in doubling steps, and back up by bisection, all with full-length runs.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Range:
     guess: int | None = None
 
     def __post_init__(self) -> None:
-        if not (0 < self.granularity and 0 < self.lower <= self.upper):
+        if not (self.granularity > 0 and 0 < self.lower <= self.upper):
             raise ValueError(f"no value from {self.lower} to {self.upper} in steps of {self.granularity}")
 
     @property
@@ -119,8 +119,8 @@ class Range:
 def next_step(where: Range, tried: Sequence[Tried]) -> Probe | End:
     """The probe to make next, or how the search ended; depends on the arguments alone.
 
-    Values of `tried` that contradict each other (a larger one trained where a smaller did not) are settled for
-    the smaller limit.
+    Where values of `tried` contradict each other (a larger one trained, a smaller did not) the smaller limit
+    is taken.
     """
     probe = _next_probe(where, [one for one in tried if one.outcome is not Outcome.FAILED])
     if not isinstance(probe, Probe):
@@ -155,7 +155,10 @@ def _end(where: Range, bounds: _Bounds) -> End:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bounds:
-    """What some probes say, in numbers of values: `low` trains (0: none did), `high` does not (one past the last: none)."""
+    """What some probes say, in numbers of values.
+
+    `low` trains (0: none did), `high` does not (one past the last: none failed).
+    """
 
     low: int
     high: int
@@ -164,7 +167,7 @@ class _Bounds:
 
     @classmethod
     def of(cls, where: Range, told: Sequence[Tried], *, full: bool) -> _Bounds:
-        """What holds for runs of full length, or for any: what is too much for a few iterations is for many."""
+        """What holds for one length of runs; what is too much for a few iterations is so for many."""
         high = min(
             (where.number(one.value) for one in told if one.outcome is Outcome.MEMORY),
             default=where.count + 1,

@@ -159,8 +159,8 @@ class Search(Model):
 class Case(Model):
     """One cell of a sweep, fully resolved.
 
-    With a `search` the value of its axis is the one that was found, or before that the smallest that is tried;
-    it is no part of the case's identity, so that a case has one name before and after, and everywhere.
+    With a `search` the value of its axis is the one that was found, or before that the smallest that is
+    tried; it is no part of the case's identity, so that a case has one name before and after, and everywhere.
     """
 
     schema_version: Literal[1] = CASE_SCHEMA_VERSION
@@ -179,8 +179,8 @@ class Case(Model):
     seed: Annotated[int, Field(ge=0)] = 0
     options: dict[str, OptionValue] = Field(default_factory=dict)
     simulated: bool = False  # made up by `transport: sim`; another case than the one that is measured
-    # Of a device of the CPU, held by the supervisor. Not written where there is none, as `search`, so that other
-    # cases keep their identity.
+    # Of a device of the CPU, held by the supervisor. Not written where there is none, as `search`, so that
+    # other cases keep their identity.
     memory_bytes: Annotated[PositiveInt | None, Field(exclude_if=lambda size: size is None)] = None
     search: Annotated[Search | None, Field(exclude_if=lambda search: search is None)] = None
 

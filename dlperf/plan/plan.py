@@ -180,7 +180,7 @@ def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, cor
 
 
 def _from_supported(case: Case, search: Search, adapter: Adapter) -> Case:
-    """The case with a search from the first value on that the engine can train; PyTorch takes no batch of 1."""
+    """The case searching from the first value on that the engine can train; PyTorch takes no batch of 1."""
     lowers = (search.granularity * step for step in range(1, _MOST_UNSUPPORTED + 1))
     tried = (
         case.changed(**{search.axis: lower, "search": search.model_copy(update={"lower": lower})})

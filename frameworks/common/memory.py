@@ -1,14 +1,15 @@
 """What a device's memory holds while it trains, by arithmetic on the network's table.
 
-Tensors of the training alone: an engine's own libraries, its caches, workspaces and copies come on top, so this is a
-lower bound and a first guess, never a limit. Weights, gradients and momentum are float32 in every precision (fp16 and
-bf16 keep float32 masters); activations and logits have the size of the precision.
+Tensors of the training alone: an engine's own libraries, its caches, workspaces and copies come on top, so this
+is a lower bound and a first guess, never a limit. Weights, gradients and momentum are float32 in every precision
+(fp16 and bf16 keep float32 masters); activations and logits have the size of the precision.
 
 `python -m frameworks.common.memory` answers a request in JSON on standard input:
 
-    {"case": {...}, "search": {"axis": "num_classes", "granularity": 1000, "upper": 100000000}, "budget": 2147483648}
+    {"case": {...}, "search": {"axis": "num_classes", "granularity": 1000, "upper": 100000000},
+     "budget": 2147483648}
 
-with the parts of the case as it stands, and the largest value of the axis whose parts fill no more than the budget:
+with the parts of the case as it stands, and the largest value of the axis whose parts fit the budget:
 
     {"parts": [{"name": "activations", "bytes": 1, "formula": "..."}], "largest": 1000}
 
@@ -110,7 +111,7 @@ def _residual_width(layer: Residual) -> int:
 
 
 def largest_value(case: Case, axis: str, granularity: int, upper: int, budget: int) -> Optional[int]:
-    """The largest multiple of the granularity up to `upper` whose parts fit the budget; None where none does."""
+    """The largest multiple of the granularity up to `upper` whose parts fit the budget; None: none does."""
     low, high = 0, upper // granularity + 1
     while high - low > 1:
         middle = (low + high) // 2

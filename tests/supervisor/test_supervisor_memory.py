@@ -1,4 +1,4 @@
-"""A rank has a budget of memory, held by a control group where one can be made, else by the process's own limit."""
+"""A rank has a budget of memory, held by a control group where one can be made, else by RLIMIT_DATA."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a device's memory holds, by arithmetic: parts that can be counted by hand, and what grows with what."""
+"""What a device's memory holds, by arithmetic: parts counted by hand, and what grows with what."""
 
 from __future__ import annotations
 

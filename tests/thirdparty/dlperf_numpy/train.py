@@ -31,7 +31,7 @@ class Trainer:
             sys.stdout.write(f"{name} is {shown}of {len(value)} characters\n")
         self.mean = Mean(rank) if case.nodes > 1 else None
         self.window_start = 0.0
-        self.leaked: "list[bytes]" = []
+        self.leaked: list[bytes] = []
 
     def start_window(self) -> None:
         self.window_start = time.perf_counter()
