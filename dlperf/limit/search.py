@@ -1,7 +1,7 @@
 """Which value to try next, from what was tried: pure, so that a search that was cut short can go on.
 
-A search looks for the largest of a row of values that trains, assuming that whatever is smaller trains too. It
-brackets the guess, grows or shrinks geometrically from there, and bisects. What it may spend is fixed
+A search looks for the largest of a row of values that trains, assuming that whatever is smaller trains too.
+It brackets the guess, grows or shrinks geometrically from there, and bisects. What it may spend is fixed
 beforehand, floor(log2(values)) + 3 probes: a step that could leave more than the rest can bisect is moved
 until it cannot. So a guess may save probes, and decides nothing.
 

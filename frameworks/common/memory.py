@@ -1,8 +1,8 @@
 """What a device's memory holds while it trains, by arithmetic on the network's table.
 
-Tensors of the training alone: an engine's own libraries, its caches, workspaces and copies come on top, so this
-is a lower bound and a first guess, never a limit. Weights, gradients and momentum are float32 in every precision
-(fp16 and bf16 keep float32 masters); activations and logits have the size of the precision.
+Tensors of the training alone: an engine's own libraries, its caches, workspaces and copies come on top, so
+this is a lower bound and a first guess, never a limit. Weights, gradients and momentum are float32 in every
+precision (fp16 and bf16 keep float32 masters); activations and logits have the size of the precision.
 
 `python -m frameworks.common.memory` answers a request in JSON on standard input:
 

@@ -43,7 +43,7 @@ def outcome(reason: str, *, exit_code: int | None = None, signal: int | None = N
         "OSError: [Errno 12] Cannot allocate memory",
         "MXNetError: Failed to allocate CPU Memory",
         "oneflow._oneflow_internal.exception.RuntimeError: Error: allocate failed",
-        "RuntimeError: [enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory",
+        "RuntimeError: [enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you",
         "ImportError: liboneflow-6f2d67ec.so: failed to map segment from shared object",
         "MemoryError",
         "[ 12.3] Out of memory: Killed process 4711 (python3) total-vm:1kB",
