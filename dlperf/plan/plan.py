@@ -10,25 +10,21 @@ from pydantic import PositiveInt
 
 from dlperf.machine import Machine
 from dlperf.model import Model
-from dlperf.plan.case import Case, DeviceKind, Measure, Search
+from dlperf.plan.case import Case, DeviceKind, Measure
 from dlperf.plan.grid import cells
 from dlperf.plan.order import PlannedRun, ordered_runs
+from dlperf.plan.searching import from_supported, no_memory, search_of
 from dlperf.plan.sweep_file import Limits, Order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dlperf.adapters.base import Adapter
-    from dlperf.plan.case import SearchedAxis
     from dlperf.plan.cluster import Cluster
     from dlperf.plan.grid import Cell
     from dlperf.plan.load import Sweep
-    from dlperf.plan.sweep_file import SearchSettings
 
 PLAN_SCHEMA_VERSION: Final = 1
-
-# Of the smallest values of a search, that an engine may refuse to train.
-_MOST_UNSUPPORTED = 4
 
 
 class PlanStatus(StrEnum):
@@ -151,7 +147,7 @@ def _planned_cluster(cluster: Cluster) -> PlannedCluster:
 def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, cores: int) -> Case:
     file, devices = sweep.file, cell.topology.devices_per_node
     threads = file.threads_per_device
-    search = _search(cell, file.search)
+    search = search_of(cell, file.search)
     smallest = search.lower if search is not None else 0
     case = Case(
         framework=cell.framework.name,
@@ -176,39 +172,7 @@ def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, cor
         memory_bytes=file.memory,
         search=search,
     )
-    return case if search is None else _from_supported(case, search, adapter)
-
-
-def _from_supported(case: Case, search: Search, adapter: Adapter) -> Case:
-    """The case searching from the first value on that the engine can train; PyTorch takes no batch of 1."""
-    lowers = (search.granularity * step for step in range(1, _MOST_UNSUPPORTED + 1))
-    tried = (
-        case.changed(**{search.axis: lower, "search": search.model_copy(update={"lower": lower})})
-        for lower in lowers
-        if lower <= search.upper
-    )
-    return next((one for one in tried if adapter.unsupported(one) is None), case)
-
-
-def _search(cell: Cell, settings: SearchSettings) -> Search | None:
-    """How the cell's `max` is found; classes that are split are tried in numbers that split evenly."""
-    sizes: dict[SearchedAxis, object] = {
-        "batch_size_per_device": cell.batch_size_per_device,
-        "num_classes": cell.num_classes,
-    }
-    axis = next((axis for axis, size in sizes.items() if size == "max"), None)
-    if axis is None:
-        return None
-    bounds = getattr(settings, axis)
-    shards = cell.topology.world_size if axis == "num_classes" and cell.parallelism != "data" else 1
-    granularity = -(-bounds.granularity // shards) * shards
-    return Search(
-        axis=axis,
-        lower=granularity,
-        granularity=granularity,
-        upper=bounds.upper,
-        iterations=settings.iterations,
-    )
+    return case if search is None else from_supported(case, search, adapter)
 
 
 def _judged(case: Case, cell: Cell, *, adapter: Adapter, missing: str | None) -> PlannedCase:
@@ -217,25 +181,10 @@ def _judged(case: Case, cell: Cell, *, adapter: Adapter, missing: str | None) ->
     reason = adapter.unsupported(case)
     if reason is not None:
         return PlannedCase(case=case, status=PlanStatus.UNSUPPORTED, reason=reason)
-    reason = _no_memory(case) or missing or _no_environment(case, cell, adapter)
+    reason = no_memory(case) or missing or _no_environment(case, cell, adapter)
     if reason is not None:
         return PlannedCase(case=case, status=PlanStatus.UNAVAILABLE, reason=reason)
     return PlannedCase(case=case, status=PlanStatus.RUNNABLE)
-
-
-def _no_memory(case: Case) -> str | None:
-    """Why a budget cannot be held, or a limit not be searched for, on the device that the case came to."""
-    if case.memory_bytes is not None and case.device == "cuda":
-        return "memory is a budget for devices of the CPU; a GPU has its own"
-    if case.search is None:
-        return None
-    if case.simulated:
-        return "transport sim has no memory that could run out; write a number in place of max"
-    if case.device == "cpu" and case.memory_bytes is None:
-        return "max on a CPU needs a budget that stands for a GPU's memory, such as 'memory: 2GiB'"
-    if case.search.granularity > case.search.upper:
-        return f"the search has no value: steps of {case.search.granularity} up to {case.search.upper}"
-    return None
 
 
 def lacking(case: Case, machine: Machine, *, oversubscribe: bool = False) -> str | None:

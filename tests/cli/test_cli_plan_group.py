@@ -124,7 +124,7 @@ def test_schema_prints_one_or_all() -> None:
     every = json.loads(CliRunner().invoke(main, ["schema"]).stdout)
     assert {
         "sweep", "experiment", "cluster", "case", "plan", "result", "environment", "import", "published",
-        "baseline", "qualification",
+        "baseline", "qualification", "limit",
     } == set(every)  # fmt: skip
     for name, schema in every.items():
         assert schema == json.loads(CliRunner().invoke(main, ["schema", name]).stdout)
