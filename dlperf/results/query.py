@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from dlperf.plan.plan import Plan
     from dlperf.results.figures import CaseFigures
     from dlperf.results.limits import StoredLimit
     from dlperf.results.published import Published
@@ -61,8 +62,18 @@ def load(paths: Sequence[Path], *, strict: bool, from_logs: bool = False) -> Loa
     _must_not_mix(figures, published=bool(published))
     if not figures and not published:
         raise UserError("\n".join([_nothing(paths), *(str(skipped) for skipped in results.skipped)]))
-    limits = tuple(limit for sweep in results.sweeps for limit in read_limits(sweep, from_logs=from_logs))
+    limits = tuple(
+        limit
+        for sweep in results.sweeps
+        for limit in _as_planned(read_limits(sweep, from_logs=from_logs), results.plans.get(sweep))
+    )
     return Loaded(results=results, figures=figures, published=published, limits=limits)
+
+
+def _as_planned(limits: Sequence[StoredLimit], plan: Plan | None) -> list[StoredLimit]:
+    """The limits in the order of the plan's cases: frameworks stand as the sweep names them."""
+    order = {item.case_id: number for number, item in enumerate(plan.cases)} if plan is not None else {}
+    return sorted(limits, key=lambda limit: order.get(limit.record.case.case_id, len(order)))
 
 
 def _must_not_mix(figures: Sequence[CaseFigures], *, published: bool) -> None:
