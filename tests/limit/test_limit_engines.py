@@ -45,5 +45,5 @@ def test_the_largest_batch_trains_and_one_step_more_does_not(
     (result,) = lab.stored()
     assert result.figures is not None
     assert record.trains == result.case.batch_size_per_device
-    # The engine itself comes on top of its tensors; the resident set counts libraries that the budget does not.
+    # The engine comes on top of its tensors; the resident set counts libraries, the budget does not.
     assert record.model_bytes < (result.figures.peak_memory_bytes or 0) < 2 << 30
