@@ -69,8 +69,10 @@ def cells(finding: Finding) -> tuple[str, ...]:
 def _counts(finding: Finding) -> str:
     if finding.judged is None:
         return ""
-    floor = finding.noise_floor is not None and finding.noise_floor >= finding.judged.margin
-    return percent(finding.judged.margin) + (" (A/A noise)" if floor else "")
+    floor, margin = finding.noise_floor, finding.judged.margin
+    if floor is None or floor.value < margin:
+        return percent(margin)
+    return f"{percent(margin)} ({f'{floor.sessions} sessions' if floor.sessions else 'A/A noise'})"
 
 
 def value(metric: Metric, number: float | None) -> str:

@@ -12,6 +12,7 @@ from sides import FLAT, scaled, side, side_case
 from dlperf.cli.compare_options import GUARDS as OFFERED_GUARDS
 from dlperf.compare.arms import arms_of
 from dlperf.compare.comparing import Settings, compare
+from dlperf.compare.documents import as_json, markdown
 from dlperf.compare.exit_code import exit_code
 from dlperf.compare.expected import ExpectedFailure, read_expected
 from dlperf.compare.matching import GUARDS, match
@@ -332,3 +333,17 @@ def test_one_version_alone_or_an_unknown_one_is_told() -> None:
         arms_of(cases, sweep="s")
     with pytest.raises(UserError, match="unknown version 'mxnet==1'"):
         arms_of(cases, sweep="s", baselines=["mxnet==1"])
+
+
+def test_versions_on_different_pythons_are_compared_and_it_is_said() -> None:
+    before, after = side_case(more={"python": "3.9.20"}), side_case(more={"python": "3.10.15"}, **NEW)
+    findings = compare(side(before), side(after))
+    assert speed(findings).verdict is Verdict.SAME
+    note = (
+        "different Pythons: mxnet 1.9.1 on 3.9.20, mxnet 1.9.2 on 3.10.15; "
+        "what they change counts as the framework's change"
+    )
+    assert findings.notes == (note,)
+    for document in (markdown(findings), as_json(findings, exit_code=0)):
+        assert "different Pythons" in document
+    assert compare(side(before), side(side_case(**NEW))).notes == ()  # a Python that nobody knows
