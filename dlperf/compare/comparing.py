@@ -14,6 +14,7 @@ from dlperf.compare.matching import match
 from dlperf.compare.metrics import MEASURED, REGRESSIONS, Metric, Verdict
 from dlperf.compare.movement import machine_movement
 from dlperf.compare.notes import notes_on
+from dlperf.report.numbers import percent
 from dlperf.results.schema import Status
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _of_metric(pairs: Sequence[Pair], metric: Metric, settings: Settings) -> lis
         priors=settings.priors.get(metric.name),
     )
     found += [
-        _judged(pair, metric, judged, floor)
+        _judged(pair, metric, judged, floor, own=own)
         for (pair, _, floor), judged in zip(tested, verdicts, strict=True)
     ]
     return found
@@ -163,13 +164,15 @@ def _without_baseline(pair: Pair) -> Finding | None:
     )
 
 
-def _judged(pair: Pair, metric: Metric, judged: Judged, floor: Floor | None) -> Finding:
+def _judged(pair: Pair, metric: Metric, judged: Judged, floor: Floor | None, *, own: float) -> Finding:
     verdict, reason = judged.verdict, None
     moved = machine_movement(pair.baseline, pair.candidate, blocked=judged.contrast.blocked)
     told = abs(judged.contrast.log_ratio) if verdict is not Verdict.SAME else math.log1p(judged.margin)
     if moved is not None and metric.speed and verdict is not Verdict.INCONCLUSIVE and abs(moved) > told:
         verdict = Verdict.INCONCLUSIVE
         reason = f"the machine itself moved by {100 * math.expm1(abs(moved)):.1f} % between the sides"
+    elif verdict in {Verdict.SAME, Verdict.INCONCLUSIVE} and _drowned(floor, own):
+        verdict, reason = Verdict.INCONCLUSIVE, _drowned(floor, own)
     elif verdict is Verdict.INCONCLUSIVE:
         settle = judged.runs_to_settle
         reason = f"about {settle} runs a side would settle it" if settle else "too noisy to settle with runs"
@@ -184,6 +187,16 @@ def _judged(pair: Pair, metric: Metric, judged: Judged, floor: Floor | None) -> 
         figures=(pair.baseline.figure(metric), pair.candidate.figure(metric)),
         noise_floor=floor,
     )
+
+
+def _drowned(floor: Floor | None, margin: float) -> str | None:
+    """Why a change as small as the margin cannot be ruled out where equal sides differ by more."""
+    if floor is None or floor.value <= margin:
+        return None
+    known = f"equal sides differ by up to {percent(floor.value)} here"
+    if floor.sessions:
+        return f"{known} from session to session; run both sides in turns"
+    return f"{known} (A/A); more runs a side make that less"
 
 
 def _missing(baseline: SideCase, candidate: SideCase | None, *, metric: Metric = MEASURED[0]) -> Finding:

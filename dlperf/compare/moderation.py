@@ -16,6 +16,8 @@ from dlperf.results.statistics import mean, quantile
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dlperf.compare.learning import Learned
+
 # Below this share of the median a variance is no estimate but luck, or a clock that is too coarse.
 _SMALLEST_SHARE = 1e-5
 _FEWEST_VARIANCES = 2
@@ -35,11 +37,13 @@ class Variance:
 class Prior:
     """What the variances have in common: `value`, worth as much as a sample with `degrees`.
 
-    0 degrees: nothing is known, each variance stands for itself. Infinite ones: all are the same.
+    0 degrees: nothing is known, each variance stands for itself. Infinite ones: all are the same. `learned`
+    says more than the two numbers where there were cases enough.
     """
 
     value: float
     degrees: float
+    learned: Learned | None = None
 
 
 NO_PRIOR = Prior(value=0.0, degrees=0.0)
@@ -55,8 +59,7 @@ def fit_prior(variances: Sequence[Variance]) -> Prior:
 
     if len(variances) < _FEWEST_VARIANCES:
         return NO_PRIOR
-    middle = quantile([one.value for one in variances], 0.5)
-    floor = _SMALLEST_SHARE * (middle or mean([one.value for one in variances]))
+    floor = smallest(variances)
     if floor == 0:
         return NO_PRIOR
     logs = [
@@ -73,6 +76,12 @@ def fit_prior(variances: Sequence[Variance]) -> Prior:
     return Prior(
         value=math.exp(centre + float(digamma(degrees / 2)) - math.log(degrees / 2)), degrees=degrees
     )
+
+
+def smallest(variances: Sequence[Variance]) -> float:
+    """Below this a sample variance counts as this one; 0 where all are 0."""
+    values = [one.value for one in variances]
+    return _SMALLEST_SHARE * (quantile(values, 0.5) or mean(values))
 
 
 def moderated(variance: Variance, prior: Prior, *, most_degrees: float = math.inf) -> Variance:

@@ -42,8 +42,8 @@ def _apart(rows: Sequence[Finding]) -> Iterator[str]:
         return
     some = "" if len(apart) == len(tested) else f" of {len(apart)} in {plural(len(tested), 'finding')}"
     yield (
-        f"the sides{some} were not run in common blocks: a machine that changed in between looks like a change "
-        "of the framework; `dlperf gate` runs both sides in turns"
+        f"the sides{some} were not run in common blocks: a machine that changed in between looks like a "
+        "change of the framework; `dlperf gate` runs both sides in turns"
     )
     known = [row.noise_floor.sessions for row in apart if row.noise_floor and row.noise_floor.sessions]
     if not known:

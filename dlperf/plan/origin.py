@@ -7,6 +7,7 @@ The version that results and tables show says where it is from, as `1.9.1+wheel.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import zipfile
 from dataclasses import replace
@@ -97,7 +98,8 @@ def read_wheel(written: str, *, folder: Path, adapter: Adapter) -> Origin:
     """
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename  # noqa: PLC0415
 
-    path = (folder / Path(written).expanduser()).absolute()
+    # normpath, not resolve: a link's own name is that of the wheel.
+    path = Path(os.path.normpath(folder.absolute() / Path(written).expanduser()))
     if not path.is_file():
         raise ValueError(f"there is no file {path} (a path is relative to the sweep's file)")
     try:

@@ -48,9 +48,7 @@ def _framework_reference(value: Any) -> Any:
         return {"name": name.strip(), "wheel": wheel.strip()}
     name, separator, version = value.partition("==")
     if not name or (separator and not version):
-        raise ValueError(
-            f"{value!r} is no framework; write name==version as in 'mxnet==1.9.1', or name @ wheel"
-        )
+        raise ValueError(f"{value!r} is no framework; write name==version as in 'mxnet==1.9.1'")
     return {"name": name, "version": version} if version else {"name": name}
 
 
