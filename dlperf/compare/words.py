@@ -30,8 +30,9 @@ def cell_name(one: SideCase) -> str:
 def cell_name_of(case: Case) -> str:
     """As `cell_name`."""
     ratio = f"{case.sample_ratio:g}" if case.sample_ratio is not None else ""
+    simulated = "SIMULATED " if case.simulated else ""
     return (
-        f"{case.workload.experiment} {case.parallelism}{ratio} {case.topology} "
+        f"{simulated}{case.workload.experiment} {case.parallelism}{ratio} {case.topology} "
         f"b{case.batch_size_per_device} c{case.num_classes} {case.precision}"
     )
 
