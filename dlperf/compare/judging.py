@@ -110,6 +110,8 @@ class _Known:
 
 
 def _known(contrast: Contrast, prior: Prior, *, most_degrees: float) -> _Known:
+    if not prior.bears(contrast.variance):
+        prior = NO_PRIOR  # noisier than anything before: it was learned from quieter times
     variance = moderated(contrast.variance, prior, most_degrees=most_degrees)
     error: StudentError | MixtureError
     if prior.learned is None:

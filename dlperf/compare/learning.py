@@ -77,7 +77,7 @@ class MixtureError:
     def of(cls, sample: Variance, prior: Learned, *, unit: float) -> MixtureError:
         """The error of a difference whose variance is `unit` times that of which there is a sample.
 
-        A sample beyond the prior's range counts as the nearest end of it.
+        The prior must bear the sample; one below its range counts as its lower end.
         """
         values = np.asarray(prior.values)
         shares = np.asarray(prior.shares) * _likelihood(sample, values, float(values[0]))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Below this share of the median a variance is no estimate but luck, or a clock that is too coarse.
 _SMALLEST_SHARE = 1e-5
 _FEWEST_VARIANCES = 2
+_UNHEARD_OF = 1e-3
 _NEWTON_STEPS = 50
 _NEWTON_CLOSE = 1e-8
 
@@ -44,6 +45,17 @@ class Prior:
     value: float
     degrees: float
     learned: Learned | None = None
+
+    def bears(self, sample: Variance) -> bool:
+        """Whether a sample so large is one of those that it is about: such things happen 1 time in 1000."""
+        from scipy.special import chdtrc, fdtrc  # type: ignore[import-untyped]  # noqa: PLC0415
+
+        most = self.value if self.learned is None else self.learned.values[-1]
+        if self.degrees == 0 or sample.value <= most:
+            return True
+        if self.learned is not None or math.isinf(self.degrees):
+            return bool(chdtrc(sample.degrees, sample.degrees * sample.value / most) >= _UNHEARD_OF)
+        return bool(fdtrc(sample.degrees, self.degrees, sample.value / most) >= _UNHEARD_OF)
 
 
 NO_PRIOR = Prior(value=0.0, degrees=0.0)
