@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class NoiseFloor(Protocol):
     """How large a difference of equal sides may be; None where nobody knows."""
 
-    def __call__(self, pair: Pair, metric: Metric, *, in_turns: bool) -> Floor | None:
+    def __call__(self, pair: Pair, metric: Metric, /, *, in_turns: bool) -> Floor | None:
         """Of the pair's case; `in_turns`: the sides were run in common blocks."""
 
 

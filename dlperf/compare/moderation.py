@@ -67,7 +67,7 @@ def fit_prior(variances: Sequence[Variance]) -> Prior:
     From the mean and the variance of the logarithms of the sample variances, less what their own sampling
     adds. Fewer than two variances, or none above 0, give `NO_PRIOR`.
     """
-    from scipy.special import digamma, polygamma  # type: ignore[import-untyped]  # noqa: PLC0415
+    from scipy.special import digamma, polygamma  # noqa: PLC0415
 
     if len(variances) < _FEWEST_VARIANCES:
         return NO_PRIOR

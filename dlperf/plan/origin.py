@@ -151,7 +151,7 @@ def _distributions(adapter: Adapter) -> tuple[str, ...]:
     for device in ("cpu", "cuda"):
         for version in adapter.versions:
             try:
-                spec = adapter.environment(version, device)  # type: ignore[arg-type]  # both are kinds
+                spec = adapter.environment(version, device)
             except ValueError:
                 continue
             found[distribution_of(_framework_requirement(spec))] = True
