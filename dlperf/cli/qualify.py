@@ -154,13 +154,14 @@ def _lines(found: Qualification) -> Iterator[str]:
         table.add_column(heading, justify="left" if heading in {"case", "framework", "metric"} else "right")
     latest = {(one.case, one.hardware, one.metric): one for each in found.sessions for one in each.noise}
     for one in latest.values():
-        between = found.of_sessions.get((one.cell, one.framework, one.hardware, one.metric))
+        key = (one.cell, one.framework, one.hardware, one.metric)
+        between = found.of_sessions.get(key)
         table.add_row(
             one.cell,
             f"{one.framework} {one.version}",
             METRICS[one.metric].title,
             percent(one.deviation),
-            percent(one.noise_floor),
+            percent(found.of_runs[key].value),
             "not measured" if between is None else f"{percent(between.value)} ({between.sessions} sessions)",
         )
     yield rendered(table)

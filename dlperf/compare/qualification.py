@@ -103,7 +103,7 @@ class Qualification(Model):
             (cell_name(one), one.case.framework, one.hardware, metric.name)
             for one in (pair.baseline, pair.candidate)
         }
-        found = [self._of_runs[key] for key in keys if key in self._of_runs]
+        found = [self.of_runs[key] for key in keys if key in self.of_runs]
         apart = [self.of_sessions[key] for key in keys if key in self.of_sessions and not in_turns]
         if not found:
             return None
@@ -111,7 +111,7 @@ class Qualification(Model):
         return Floor(max(one.value for one in (*found, *apart)), sessions=sessions)
 
     @cached_property
-    def _of_runs(self) -> dict[_Key, Floor]:
+    def of_runs(self) -> dict[_Key, Floor]:
         """The quadratic mean over the sessions; of several versions the largest."""
         squares: dict[tuple[_Key, str], list[float]] = defaultdict(list)
         for one in self._all:
