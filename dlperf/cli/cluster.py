@@ -97,9 +97,13 @@ def clean(ctx: click.Context, *, cluster: str, names: tuple[str, ...], everythin
                 click.echo(f"{node.name}: {error}", err=True)
             else:
                 pids = f" ({' '.join(map(str, done['killed']))})" if done["killed"] else ""
-                ended = f"{len(done['killed'])} processes ended{pids}"
-                click.echo(f"{node.name}: {ended}, {len(done['removed'])} folders removed")
+                ended = f"{_count(done['killed'], 'process', 'processes')} ended{pids}"
+                click.echo(f"{node.name}: {ended}, {_count(done['removed'], 'folder', 'folders')} removed")
     ctx.exit(EXIT_BAD if failed else 0)
+
+
+def _count(things: list[object], one: str, several: str) -> str:
+    return f"{len(things)} {one if len(things) == 1 else several}"
 
 
 def _real(name: str) -> Cluster:

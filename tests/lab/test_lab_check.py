@@ -66,7 +66,7 @@ def test_clean_ends_what_a_run_left_and_nothing_else(lab: ClusterLab) -> None:
     assert "node0: left over: processes of a run are left: " in warned.stdout
     done = lab.dlperf("cluster", "clean", "lab", "--node", "node0")
     assert done.returncode == 0, done.stderr
-    assert "1 folders removed" in done.stdout
+    assert "1 folder removed" in done.stdout
     assert host.processes("DLPERF_RUN=left-r1") == []
     assert len(host.processes("601")) == 1
     assert host.path(f"{WORK}/code").is_dir()

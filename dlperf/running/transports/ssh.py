@@ -167,7 +167,7 @@ class SshNode:
 
     def facts(self) -> NodeFacts:
         """See Node."""
-        return node_from_facts(self._must_tell("facts"))
+        return node_from_facts(self._must_tell("facts") | {"link": self._spec.link})
 
     def inherited(self) -> dict[str, str]:
         """See Node; the node's own variables are not known here."""
