@@ -75,8 +75,8 @@ def test_the_shipped_example_is_valid(tmp_path: Path) -> None:
         ("devices: 1\ncores: 2\n", "c.yaml:1:1: key 'nodes' is missing: a list of host names, or of mappings with 'name'"),
         ("devices: 1\ncores: 2\ntransport: sim\n", "c.yaml:1:1: transport sim needs the key 'simulation', such as 'simulation: {nodes: 4}'"),
         (TWO + "simulation: {nodes: 3}\n", "c.yaml:5:1: simulation: goes with 'transport: sim' alone"),
-        (TWO + "link: ''\n", "c.yaml:5:1: link: must be one line of 1 to 80 characters"),
-        (TWO + "link: |\n  two\n  lines\n", "c.yaml:5:1: link: must be one line of 1 to 80 characters"),
+        (TWO + "link: ''\n", "c.yaml:5:7: link: must be one line of 1 to 80 characters"),
+        (TWO + "link: |\n  two\n  lines\n", "c.yaml:5:7: link: must be one line of 1 to 80 characters"),
         (TWO + "environment: {'A B': x}\n", "c.yaml:5:1: environment: 'A B' is no name of a variable"),
     ],
 )  # fmt: skip
