@@ -1,8 +1,9 @@
 """Several hosts on one machine: network, mount, pid, uts and ipc namespaces, each with its own sshd.
 
 Needs root, iproute2 and openssh-server. All traffic stays on a bridge inside this machine, on a subnet of
-10.77.0.0/16 that nobody uses. Each host has its own /root, /home, /tmp and /root/disk (a small one), and beside
-root a user `bench`; the rest of the file system is this machine's, so that the Pythons of the tests are there.
+10.77.0.0/16 that nobody uses. Each host has its own /root, /home, /tmp and /root/disk (a small one), and
+beside root a user `bench`; the rest of the file system is this machine's, so that the Pythons of the tests
+are there.
 
 The hosts die with the thread that made them (PR_SET_PDEATHSIG); links and folders of a lab whose owner was
 killed are removed when the next lab is made.
@@ -42,7 +43,7 @@ _SHARED = (
     Path.home() / ".local" / "share" / "uv",
 )
 _OWN_FOLDERS = ("/root", "/home", "/tmp", "/var/tmp")  # noqa: S108  each host has its own
-USER, _USER_ID = "bench", 4242  # of every host, with the key of root
+USER, USER_ID = "bench", 4242  # of every host, with the key of root
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -271,9 +272,9 @@ class NetLab:
         (folder / "root").chmod(0o711)  # Pythons below it are for every user
         shutil.copy(f"{self.key}.pub", folder / "root/.ssh/authorized_keys")
         shutil.copytree(folder / "root/.ssh", folder / "home" / USER / ".ssh")
-        tool("chown", "-R", f"{_USER_ID}:{_USER_ID}", folder / "home" / USER)
+        tool("chown", "-R", f"{USER_ID}:{USER_ID}", folder / "home" / USER)
         known = Path("/etc/passwd").read_text()
-        (folder / "passwd").write_text(f"{known}{USER}:*:{_USER_ID}:{_USER_ID}::/home/{USER}:/bin/sh\n")
+        (folder / "passwd").write_text(f"{known}{USER}:*:{USER_ID}:{USER_ID}::/home/{USER}:/bin/sh\n")
         tool("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "hostkey", "-C", name)
         kept = {Path(os.path.realpath(path)) for path in _SHARED if Path(path).exists()}
         host = Host(
