@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "lab"), str(ROOT)]
 
 from link_theory import Measured, page  # noqa: E402  beside this file
-from netlab import NetLab, why_not  # noqa: E402  a folder of the tests
+from netlab import NetLab, tool, why_not  # noqa: E402  a folder of the tests
 
 from dlperf.adapters.registry import load_adapters  # noqa: E402
 from dlperf.environments import ensure  # noqa: E402
@@ -49,7 +49,7 @@ FEW, MORE = 2, 6
 
 
 def folder_of(results: Path, label: str) -> Path:
-    return results / label.replace("/", "p").replace(" ", "")
+    return results / (LINKS[label][0] or label)
 
 
 def framework_here(name: str) -> dict[str, str]:
@@ -111,11 +111,11 @@ def run(
 
 def sent_bytes(host: Host) -> int:
     """What the host has sent over its cable since it was made."""
-    counter = host.path("/sys/class/net/eth0/statistics/tx_bytes")
-    return int(counter.read_text())
+    (link,) = json.loads(tool("ip", "-n", host.netns, "-json", "-stats", "link", "show", "eth0"))
+    return int(link["stats64"]["tx"]["bytes"])
 
 
-def counted(lab: NetLab, work: Path, *, results: Path, framework: dict[str, str]) -> dict[str, float]:
+def counted(lab: NetLab, work: Path, *, framework: dict[str, str]) -> dict[str, float]:
     """Bytes that the second host sends in a step of each parallelism, ssh and all.
 
     The same case with few and with more steps: the start, which sends the first weights, is in both.
@@ -130,7 +130,7 @@ def counted(lab: NetLab, work: Path, *, results: Path, framework: dict[str, str]
             words = ["run", str(sweep), "--cluster", str(cluster), "--repeats", "1"]
             words += ["--only", f"parallelism={parallelism}", "--only", "nodes=2"]
             words += ["-S", f"measure.measured_iterations={steps}"]
-            dlperf(*words, "--results", str(results / f"bytes_{parallelism}_{steps}"))
+            dlperf(*words, "--results", str(work / f"{parallelism}_{steps}"))
             sent.append(sent_bytes(lab.hosts[1]) - before)
         # Behind the measured steps come as many profiled ones, at most 3.
         found[parallelism] = (sent[1] - sent[0]) / (MORE + min(3, MORE) - FEW - min(3, FEW))
@@ -194,7 +194,7 @@ def main() -> None:
             if own.only != "count":
                 run(lab, work, results=own.results, framework=framework, repeats=own.repeats, more=more)
             if own.only != "measure":
-                sent = counted(lab, work, results=own.results, framework=framework)
+                sent = counted(lab, work, framework=framework)
                 (own.results / "bytes.json").write_text(json.dumps(sent, indent=1) + "\n")
     if own.only in {None, "report"}:
         own.out.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,43 +20,61 @@ if TYPE_CHECKING:
     from netlab import Host
 
 HOME = f"/home/{USER}"
-# What `docker exec -i NAME` does: a process in the namespaces of another, whose standard streams are ours.
-CONTAINER = "container-of-the-test"
+BOX = "box"
 
 
-@pytest.fixture
-def container(lab: ClusterLab) -> Iterator[list[str]]:
+@pytest.fixture(params=["namespaces", "podman"])
+def container(lab: ClusterLab, request: pytest.FixtureRequest) -> Iterator[list[str]]:
     """The prefix of a container on node0: another file system, other processes, another host name."""
     host = lab.net.hosts[0]
-    inside = (
-        f"hostname box; mount -t tmpfs own /root/disk; : {CONTAINER}; while :; do sleep 1 & wait $!; done"
-    )
-    client = lab.console(
-        host,
-        "unshare",
-        "--mount",
-        "--uts",
-        "--pid",
-        "--fork",
-        "--kill-child=KILL",
-        "--mount-proc",
-        "sh",
-        "-c",
-        inside,
-    )
-    until(lambda: _first_process(host), what="the container is up")
-    yield ["nsenter", "--target", str(_first_process(host)), "--mount", "--uts", "--pid", "--"]
+    with {"namespaces": in_namespaces, "podman": in_podman}[request.param](lab, host) as prefix:
+        yield prefix
+
+
+@contextmanager
+def in_namespaces(lab: ClusterLab, host: Host) -> Iterator[list[str]]:
+    """What `docker exec -i NAME` does: a process in the namespaces of another, with our standard streams."""
+    inside = f"hostname {BOX}; mount -t tmpfs own /root/disk; while :; do sleep 1 & wait $!; done"
+    make = "unshare --mount --uts --pid --fork --kill-child=KILL --mount-proc sh -c"
+    client = lab.console(host, *make.split(), inside)
+
+    def first_process() -> int | None:
+        for pid in host.processes(inside):
+            name = host.run("nsenter", "--target", str(pid), "--uts", "hostname", check=False)
+            if name.strip() == BOX:
+                return pid
+        return None
+
+    until(first_process, what="the container is up")
+    yield ["nsenter", "--target", str(first_process()), "--mount", "--uts", "--pid", "--"]
     client.kill()
     client.wait()
 
 
-def _first_process(host: Host) -> int | None:
-    """The container's process 1 as the host counts, once its host name is set; its parent is the client."""
-    for pid in host.processes(CONTAINER):
-        name = host.run("nsenter", "--target", str(pid), "--uts", "hostname", check=False).strip()
-        if name == "box":
-            return pid
-    return None
+@contextmanager
+def in_podman(lab: ClusterLab, host: Host) -> Iterator[list[str]]:
+    """A container of podman, made of this machine's own files: no image is fetched."""
+    if not shutil.which("podman"):
+        pytest.skip("podman is not installed")
+    del lab
+    root = "/root/container"
+    podman = f"podman --root {root}/store --runroot {root}/run --storage-driver vfs --cgroup-manager cgroupfs"
+    folders = " ".join(
+        f"{root}/files/{name}" for name in ("root/disk", "etc", "proc", "sys", "dev", "run", "tmp")
+    )
+    seen = {Path("/usr"), *host.kept}
+    mounts = " ".join(f"-v {path}:{path}" for path in sorted(seen))
+    links = "; ".join(f"ln -sfn usr/{name} {root}/files/{name}" for name in ("bin", "lib", "lib64", "sbin"))
+    # crun refuses a system with both versions of cgroups mounted; this is the host's own mount table.
+    host.run("sh", "-c", "umount /sys/fs/cgroup/unified 2>/dev/null || true")
+    host.run("sh", "-c", f"mkdir -p {folders}; {links}; cp /etc/passwd /etc/group {root}/files/etc")
+    kinds = "--cgroups disabled --network host --security-opt seccomp=unconfined"
+    words = f"{podman} run --detach --name {BOX} --hostname {BOX} --uts private {kinds} {mounts}"
+    try:
+        host.run(*f"{words} --rootfs {root}/files sleep 100000".split())
+        yield [*podman.split(), "exec", "-i", BOX]
+    finally:
+        host.run(*f"{podman} rm --force --time 0 {BOX}".split(), check=False)
 
 
 def test_a_user_who_is_not_root_needs_nothing_but_a_folder(lab: ClusterLab) -> None:
@@ -97,7 +118,7 @@ def test_a_run_in_a_container_leaves_nothing_there(lab: ClusterLab, container: l
     done = lab.run()
     assert done.returncode == 0, done.stderr
     (folder,) = lab.run_folders()
-    assert ["box"] == [node["host"] for node in lab.environment_of(folder)["nodes"]]
+    assert [BOX] == [node["host"] for node in lab.environment_of(folder)["nodes"]]
     lab.write(options={"fault": "loose", "fault_step": 1, "step_seconds": 0.3}, measure=LONG)
     process = lab.start("--results", "results/long")
     until(lambda: len(host.processes("DLPERF_RUN=")) > 2, what="the run is at work in the container")
