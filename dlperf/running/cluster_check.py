@@ -97,6 +97,11 @@ def _checkup(node: SshNode, spec: ClusterNode) -> Checkup:
         checkup.note("working folder", f"{spec.work}: {refusal}", level=Level.BAD)
     else:
         _read_condition(checkup, condition, spec)
+        if spec.interface is not None and not node.has_interface:
+            text = (
+                f"there is no {spec.interface} with an IPv4 address; `ip -4 addr` there shows what there is"
+            )
+            checkup.note("interface", text, level=Level.BAD)
     return checkup
 
 

@@ -95,9 +95,8 @@ class SshNode:
         if said == b"missing":
             channel.sendall(code.content)
         elif said != b"there":
-            raise LinkError(
-                f"{self._spec.python} does not start dlperf there: {errors_of(channel) or said!r}"
-            )
+            words = errors_of(channel) or repr(said)
+            raise LinkError(f"{self._spec.python} does not start dlperf there: {words}")
         channel.settimeout(None)
         return Attendant(channel, lost=self._lose, unread=unread)
 
@@ -150,6 +149,11 @@ class SshNode:
     def address(self) -> str:
         """See Node: what the cluster file says, else the interface's own, else where ssh connects to."""
         return self._spec.engine_address or self._hello["address"] or self.target.host
+
+    @property
+    def has_interface(self) -> bool:
+        """Whether the interface that the cluster file names was there, with an address, at `connect`."""
+        return bool(self._hello["address"])
 
     @property
     def work(self) -> PurePosixPath:
