@@ -106,6 +106,12 @@ def test_a_certificate_authority_and_damaged_lines_are_passed_over(
     node_of().connect()
 
 
+def test_hashed_names_are_known(node_of: Callable[..., SshNode], home: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(known_hosts(home))], check=True)
+    assert known_hosts(home).read_text().startswith("|1|")
+    node_of().connect()
+
+
 def test_a_revoked_host_key_is_refused_although_it_is_known(
     node_of: Callable[..., SshNode], home: Path, netlab: NetLab
 ) -> None:
