@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import dlperf.machine as machine_module
-from dlperf.machine import Machine, detect_machine
+from dlperf.machine import Machine, detect_machine, gpu_memory_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,3 +72,16 @@ def test_a_driver_that_does_not_answer_means_no_gpu(tmp_path: Path, monkeypatch:
 def test_a_machine_is_one_line_for_people() -> None:
     assert "1 CPU core, no NVIDIA GPU" == str(Machine(cores=1))
     assert "64 CPU cores, 2 x Tesla V100" == str(Machine(cores=64, gpus=("Tesla V100",) * 2))
+
+
+@pytest.mark.parametrize(("printed", "size"), [("16160\n81559\n", 16160 << 20), ("", None), ("[N/A]", None)])
+def test_the_memory_of_the_smallest_gpu_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: str, size: int | None
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\nprintf '{printed}'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert size == gpu_memory_bytes()
+    tool.unlink()
+    assert gpu_memory_bytes() is None
