@@ -18,7 +18,7 @@ _MODELS = {
     "environment": ("dlperf.results.environment", "RunEnvironment"),
     "import": ("dlperf.results.schema", "Imported"),
     "baseline": ("dlperf.compare.side", "Side"),
-    "qualification": ("dlperf.compare.qualification", "Qualification"),
+    "qualification": ("dlperf.results.qualification", "Qualification"),
     "published": ("dlperf.results.published", "PublishedData"),
 }
 
