@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlperf.logs.cells import Reader, reader_of, texts_at
+from dlperf.logs.cells import Reader, reader_of
 from dlperf.logs.layout import MASK
 from dlperf.logs.records import FIELDS, TIME
 
@@ -146,7 +146,7 @@ class CellTable:
         for number in np.flatnonzero(counts).tolist():
             reader = self._readers[number]
             if counts[number] == len(shapes):
-                values[:] = reader.read(texts_at(buffer, starts, reader.width))
+                values[:] = reader.read(buffer, starts)
             else:
                 rows = np.flatnonzero(shapes == number)
-                values[rows] = reader.read(texts_at(buffer, starts[rows], reader.width))
+                values[rows] = reader.read(buffer, starts[rows])
