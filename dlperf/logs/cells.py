@@ -30,6 +30,7 @@ _TIME = re.compile(
 )
 _EPOCH_DAY = dt.date(1970, 1, 1).toordinal()
 _DAY_MS = 86_400_000
+_DATE_BYTES, _CLOCK_AT = 10, 11
 _HOUR, _MINUTE, _SECOND = 3_600_000, 60_000, 1000
 _SCALES = {"time_s": 1000.0}
 
@@ -47,17 +48,25 @@ def texts_at(buffer: NDArray[np.uint8], starts: NDArray[np.int64], width: int) -
     return elements[starts].view(np.uint8).reshape(len(starts), width)
 
 
-def words_at(buffer: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """The eight bytes from each start, uint64 [n], the first one the lowest; zeros behind the buffer's end."""
-    behind = starts > len(buffer) - _WORD
+def windows_at(buffer: NDArray[np.uint8], starts: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
+    """The same where less than `width` bytes may be left of the buffer; zeros stand behind its end."""
+    last = len(buffer) - width
+    behind = starts > last
     if not behind.any():
-        return texts_at(buffer, starts, _WORD).view("<u8").ravel()
-    words = np.empty(len(starts), np.uint64)
-    words[~behind] = texts_at(buffer, starts[~behind], _WORD).view("<u8").ravel() if not behind.all() else 0
-    before = max(0, len(buffer) - _WORD)
-    end = np.concatenate([buffer[before:], np.zeros(_WORD, np.uint8)])
-    words[behind] = texts_at(end, starts[behind] - before, _WORD).view("<u8").ravel()
-    return words
+        return texts_at(buffer, starts, width)
+    windows = np.empty((len(starts), width), np.uint8)
+    if last >= 0:
+        windows[~behind] = texts_at(buffer, starts[~behind], width)
+    before = max(0, last)
+    end = np.concatenate([buffer[before:], np.zeros(width, np.uint8)])
+    windows[behind] = texts_at(end, starts[behind] - before, width)
+    return windows
+
+
+def words_in(windows: NDArray[np.uint8], offset: int) -> NDArray[np.uint64]:
+    """The eight bytes at an offset into windows [n, width], uint64 [n], the first of them the lowest."""
+    count, width = windows.shape
+    return np.ndarray((count,), "<u8", windows.data, offset, (width,)).copy()
 
 
 def reader_of(group: str, shape: bytes) -> Reader:
@@ -86,6 +95,8 @@ class _Piece:
 class _Digits:
     """The whole number that the digits at some places of a text make, up to 18 of them.
 
+    `width` is how much of the text is looked at.
+
     Groups of eight, from the right, stand in a word with the last digit in the highest byte. Neighbours are
     then put together to 2, 4 and 8 digits, as D. Lemire describes it in "Quickly parsing eight digits" (2018).
     """
@@ -94,14 +105,15 @@ class _Digits:
         ends = range(len(places), 0, -_WORD)
         self._groups = [_pieces(places[max(0, end - _WORD) : end]) for end in ends]
         self._lengths = [min(end, _WORD) for end in ends]
+        self.width = _WORD + max(piece.offset for pieces in self._groups for piece in pieces)
 
-    def read(self, buffer: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The numbers, [n]."""
+    def read(self, windows: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """The numbers, [n], of windows [n, at least `width`] that begin where the texts do."""
         whole = np.zeros(0, np.int64)
         for number, (pieces, length) in enumerate(zip(self._groups, self._lengths, strict=True)):
             word = np.zeros(0, np.uint64)
             for first, piece in enumerate(pieces):
-                part = words_at(buffer, starts + piece.offset if piece.offset else starts)
+                part = words_in(windows, piece.offset)
                 part &= np.uint64(piece.mask)
                 part <<= np.uint64(piece.shift)
                 word = part if not first else word | part
@@ -158,7 +170,7 @@ class _Decimal:
         self._divisor = _divisor(shape)
 
     def read(self, buffer: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.float64]:
-        numbers = self._digits.read(buffer, starts).astype(np.float64)
+        numbers = self._digits.read(windows_at(buffer, starts, self._digits.width)).astype(np.float64)
         if self._divisor != 1.0:
             numbers /= self._divisor
         return numbers
@@ -178,7 +190,7 @@ class _LongDecimal:
         self._divisor = np.longdouble(_divisor(shape))
 
     def read(self, buffer: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.float64]:
-        whole = self._digits.read(buffer, starts)
+        whole = self._digits.read(windows_at(buffer, starts, self._digits.width))
         extended = whole.astype(np.longdouble) / self._divisor
         numbers: NDArray[np.float64] = extended.astype(np.float64)
         # What was rounded away, in gaps between doubles; below a power of two the gap is half as wide.
@@ -214,7 +226,6 @@ class _Time:
         if parts is None:  # cannot be: the text was found by the same pattern
             raise AssertionError(shape)
         self._date = _Digits([place for group in (1, 2, 3) for place in range(*parts.span(group))])
-        self._clock = parts.start(4)
         self._more: list[tuple[_Digits, int]] = []  # and what each is worth in milliseconds
         if parts[7] is not None:
             start, digits = parts.start(7), min(len(parts[7]), 3)  # whole milliseconds
@@ -223,12 +234,16 @@ class _Time:
             direction = 1 if parts[8] == b"-" else -1  # a zone ahead of UTC reads later than UTC
             for group, worth in ((9, _HOUR), (10, _MINUTE)):
                 self._more.append((_Digits([*range(*parts.span(group))]), direction * worth))
+        self._width = max(_CLOCK_AT + _WORD, *(digits.width for digits, _worth in self._more), self._date.width)
 
     def read(self, buffer: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.float64]:
-        instants = _days(self._date.read(buffer, starts)) * _DAY_MS
-        instants += _of_day(words_at(buffer, starts + self._clock))
+        windows = windows_at(buffer, starts, self._width)
+        dates = windows[:, :_DATE_BYTES]
+        same_day = (dates == dates[:1]).all()
+        days = _days(self._date.read(windows[:1] if same_day else windows))
+        instants = days * _DAY_MS + _of_day(words_in(windows, _CLOCK_AT))
         for digits, worth in self._more:
-            instants += digits.read(buffer, starts) * worth
+            instants += digits.read(windows) * worth
         return instants
 
 
@@ -245,8 +260,6 @@ def _of_day(clock: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 def _days(dates: NDArray[np.int64]) -> NDArray[np.float64]:
     """Days from 1970-01-01 to yyyymmdd; NaN where there is no such date."""
-    if len(dates) and (dates == dates[0]).all():
-        return np.full(len(dates), _day(int(dates[0])))
     unique, inverse = np.unique(dates, return_inverse=True)
     return np.array([_day(int(date)) for date in unique.tolist()], np.float64)[inverse]
 

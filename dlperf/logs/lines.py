@@ -37,7 +37,8 @@ _MOST_LAYOUT_BYTES = 16 << 20
 _MOST_MATCHES = 200_000  # of lines that hold thousands of records, as carriage returns make them
 _LONGEST_KEPT_LINE = 4096
 _MOST_TEXTS = 2000
-_FEWEST_FOR_TEMPLATE = 24  # lines of a chunk: looking up fewer is as fast
+_FEWEST_FOR_TEMPLATE = 16  # looking up fewer lines of a chunk is as fast
+_SAMPLE = 1000
 _BYTE_NUMBERS = np.uint64(0x0001020304050607)
 _NUMBERS = re.compile(rb"(?:" + NUMBER + rb")")
 
@@ -73,6 +74,13 @@ class ChunkLines:
         """A line without its line feed."""
         start = self.starts[index]
         return self._data[start : start + self.lengths[index]]
+
+    def texts(self, indices: NDArray[np.int64]) -> bytes:
+        """Some lines, rising, with line feeds between them."""
+        first, end = int(indices[0]), int(indices[-1]) + 1
+        if len(indices) == end - first:
+            return self._data[self.starts[first] : self.starts[end - 1] + self.lengths[end - 1]]
+        return b"\n".join(map(self.text, indices.tolist()))
 
     def worth_watching(self) -> NDArray[np.int64]:
         """The lines that may speak of a failure, rising."""
@@ -169,21 +177,27 @@ class LineReader:
         last = len(lines) - 1 if is_cut else None
         self._templates.find(lines.buffer, lines.starts, lines.lengths, lines.codes)
         unknown = np.flatnonzero(lines.codes == UNKNOWN)
+        if len(unknown) > 2 * _SAMPLE:
+            # Templates of the first lines find most of the others.
+            self._find_codes(lines, unknown[:_SAMPLE], last=last)
+            others = unknown[_SAMPLE:]
+            codes = lines.codes[others]
+            self._templates.find(lines.buffer, lines.starts[others], lines.lengths[others], codes)
+            lines.codes[others] = codes
+            unknown = others[codes == UNKNOWN]
         if len(unknown):
-            lines.codes[unknown] = self._look_up(lines, unknown, data, last=last)
-            self._make_templates(lines, unknown)
+            self._find_codes(lines, unknown, last=last)
         return lines
 
-    def _look_up(
-        self, lines: ChunkLines, unknown: NDArray[np.int64], data: bytes, *, last: int | None
-    ) -> list[int]:
+    def _find_codes(self, lines: ChunkLines, unknown: NDArray[np.int64], *, last: int | None) -> None:
+        """Look the lines numbered so up one by one, and remember the layouts that many of them have."""
+        lines.codes[unknown] = self._look_up(lines, unknown, last=last)
+        self._make_templates(lines, unknown)
+
+    def _look_up(self, lines: ChunkLines, unknown: NDArray[np.int64], *, last: int | None) -> list[int]:
         """The codes of the lines numbered so; `last` may be cut."""
         indices = unknown.tolist()
-        if 2 * len(indices) < len(lines):
-            layouts = b"\n".join(map(lines.text, indices)).translate(MASK).split(b"\n")
-        else:
-            layouts = data.translate(MASK).split(b"\n")
-            layouts = [layouts[index] for index in indices]
+        layouts = lines.texts(unknown).translate(MASK).split(b"\n")
         codes = list(map(self._codes.get, layouts, repeat(UNKNOWN)))
         if UNKNOWN in codes:
             for place, (index, layout) in enumerate(zip(indices, layouts, strict=True)):

@@ -28,7 +28,7 @@ _LONGEST_WATCHED = 64 << 10
 _MOST_FAILURES = 1000
 # Lines of a layout are read at once; where there are few of each in a chunk, a larger chunk holds more.
 _FEW_LINES_A_LAYOUT = 100
-_LARGEST_CHUNK = 8 << 20
+_LARGEST_CHUNK = 4 << 20
 _BINARY_SHARE = 0.02  # of random bytes a tenth are control characters
 _TEXT_CONTROLS = b"\t\n\r\x0b\x0c\x1b\x08"
 _PRINTABLE = bytes(byte for byte in range(256) if byte >= 32 or byte in _TEXT_CONTROLS)  # noqa: PLR2004

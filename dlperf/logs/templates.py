@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlperf.logs.cells import texts_at, words_at
+from dlperf.logs.cells import texts_at, windows_at, words_in
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -123,9 +123,10 @@ class _OneLength:
 
     def _sort_into_buckets(self) -> None:
         lines = np.frombuffer(b"".join(template.line for template in self._templates), np.uint8)
-        starts = np.arange(len(self._templates)) * len(self._templates[0].line)
-        self._telling = _telling_words(lines, starts, len(self._templates[0].line))
-        slots = _slots(_keys(lines, starts, self._telling))
+        lines = lines.reshape(len(self._templates), -1)
+        self._telling = _telling_words(lines)
+        starts = np.arange(len(lines)) * lines.shape[1]
+        slots = _slots(_keys(lines.ravel(), starts, self._telling))
         used, bucket_of = np.unique(slots, return_inverse=True)
         self._buckets = [[] for _slot in used]
         for template, bucket in zip(self._templates, bucket_of.tolist(), strict=True):
@@ -142,21 +143,21 @@ def _find_in_bucket(
         codes[index[fits]] = template.code  # no two fit the same line
 
 
-def _telling_words(lines: NDArray[np.uint8], starts: NDArray[np.int64], length: int) -> list[int]:
-    """Where the words begin whose patterns of digits tell the most of the lines apart, [n] of one length."""
-    apart = np.zeros(len(starts), np.int64)
+def _telling_words(lines: NDArray[np.uint8]) -> list[int]:
+    """Where the words begin whose patterns of digits tell the most of the lines, [n, length], apart."""
+    whole = lines[:, : lines.shape[1] // _WORD * _WORD]
+    patterns = np.packbits((whole >= _ZERO) & (whole <= _NINE), axis=1).astype(np.int64)
+    left = np.flatnonzero((patterns != patterns[:1]).any(axis=0)).tolist()
+    apart, kinds = np.zeros(len(lines), np.int64), 1
     telling: list[int] = []
-    patterns = {at: _keys(lines, starts, [at]) for at in range(0, length - _WORD + 1, _WORD)}
-    patterns = {at: pattern for at, pattern in patterns.items() if (pattern != pattern[0]).any()}
-    kinds = {at: len(np.unique(pattern)) for at, pattern in patterns.items()}
-    for at in sorted(patterns, key=lambda at: -kinds[at]):
-        joined = np.stack([apart.view(np.uint64), patterns[at]])
-        finer = np.unique(joined, axis=1, return_inverse=True)[1].ravel()
-        if finer.max() > apart.max():
-            apart = finer
-            telling.append(at)
-        if len(telling) == _MOST_TELLING or apart.max() == len(starts) - 1:
+    while left and len(telling) < _MOST_TELLING and kinds < len(lines):
+        finer = {word: np.unique(apart << 8 | patterns[:, word], return_inverse=True) for word in left}
+        best = max(left, key=lambda word: len(finer[word][0]))
+        if len(finer[best][0]) == kinds:
             break
+        apart, kinds = finer[best][1], len(finer[best][0])
+        telling.append(best * _WORD)
+        left.remove(best)
     return telling
 
 
@@ -164,7 +165,7 @@ def _keys(buffer: NDArray[np.uint8], starts: NDArray[np.int64], telling: list[in
     """Which bytes of the telling words of each line, [n], are no digits."""
     keys = np.zeros(len(starts), np.uint64)
     for number, at in enumerate(telling):
-        words = words_at(buffer, starts + at)
+        words = words_in(windows_at(buffer, starts + at, _WORD), 0)
         words ^= np.uint64(0x3030303030303030)  # digits become 0 to 9
         high = words & np.uint64(0x7F7F7F7F7F7F7F7F)
         high += np.uint64(0x7676767676767676)  # what is above 9 gets its highest bit
