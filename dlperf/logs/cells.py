@@ -234,7 +234,9 @@ class _Time:
             direction = 1 if parts[8] == b"-" else -1  # a zone ahead of UTC reads later than UTC
             for group, worth in ((9, _HOUR), (10, _MINUTE)):
                 self._more.append((_Digits([*range(*parts.span(group))]), direction * worth))
-        self._width = max(_CLOCK_AT + _WORD, *(digits.width for digits, _worth in self._more), self._date.width)
+        self._width = max(
+            _CLOCK_AT + _WORD, *(digits.width for digits, _worth in self._more), self._date.width
+        )
 
     def read(self, buffer: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.float64]:
         windows = windows_at(buffer, starts, self._width)

@@ -13,7 +13,6 @@ from dlperf.logs.cells import reader_of, texts_at
 from dlperf.logs.layout import MASK
 
 
-
 def read(group: str, *texts: str) -> list[float]:
     """The texts, of one shape, one behind the other up to the buffer's last byte."""
     buffer = np.frombuffer("".join(texts).encode(), np.uint8)
@@ -53,7 +52,9 @@ def test_seconds_become_milliseconds() -> None:
 
 @given(
     instants=st.lists(
-        st.datetimes(dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31)), min_size=1, max_size=5  # noqa: DTZ001
+        st.datetimes(dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31)),
+        min_size=1,
+        max_size=5,  # noqa: DTZ001
     ),
     fraction=st.sampled_from(["", ".%f", ",%f"]),
     decimals=st.integers(1, 6),
