@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dlperf.cli.garbage import cycles_left_alone
 from dlperf.errors import UserError
 
 if TYPE_CHECKING:
@@ -105,7 +106,9 @@ def command(ctx: click.Context, /, *, verified: Path | None, **arguments: Any) -
     """
     if verified is not None:
         ctx.exit(_verify(verified))
-    ctx.exit(_report(**arguments))
+    with cycles_left_alone():
+        status = _report(**arguments)
+    ctx.exit(status)
 
 
 def _verify(path: Path) -> int:

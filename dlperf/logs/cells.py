@@ -98,7 +98,7 @@ class _Digits:
     `width` is how much of the text is looked at.
 
     Groups of eight, from the right, stand in a word with the last digit in the highest byte. Neighbours are
-    then put together to 2, 4 and 8 digits, as D. Lemire describes it in "Quickly parsing eight digits" (2018).
+    then put together to 2, 4 and 8 digits: D. Lemire, "Quickly parsing eight digits" (2018).
     """
 
     def __init__(self, places: list[int]) -> None:

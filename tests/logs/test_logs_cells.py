@@ -54,7 +54,7 @@ def test_seconds_become_milliseconds() -> None:
     instants=st.lists(
         st.datetimes(dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31)),
         min_size=1,
-        max_size=5,  # noqa: DTZ001
+        max_size=5,
     ),
     fraction=st.sampled_from(["", ".%f", ",%f"]),
     decimals=st.integers(1, 6),
