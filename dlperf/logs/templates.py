@@ -81,7 +81,8 @@ class _Template:
         wrong = rows > self.limit[:constants]
         if not wrong.any():
             return np.ones(count, np.bool_)
-        return np.bitwise_or.reduce(wrong.view(np.uint64).reshape(count, -1), axis=1) == 0
+        fits: NDArray[np.bool_] = np.bitwise_or.reduce(wrong.view(np.uint64).reshape(count, -1), axis=1) == 0
+        return fits
 
 
 class _OneLength:

@@ -52,7 +52,7 @@ def test_seconds_become_milliseconds() -> None:
 
 @given(
     instants=st.lists(
-        st.datetimes(dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31)),
+        st.datetimes(dt.datetime.min, dt.datetime(9999, 12, 31)),  # noqa: DTZ001, DTZ901
         min_size=1,
         max_size=5,
     ),
