@@ -119,7 +119,8 @@ def _verify(path: Path) -> int:
     for difference in found.differences:
         click.echo(f"{path}: {difference}")
     made = f"{found.tables} tables with {found.cells} cells made again from"
-    runs, differences = plural(found.runs, "run"), plural(len(found.differences), "difference")
+    runs = plural(found.runs, "run") if found.runs else "published figures"
+    differences = plural(len(found.differences), "difference")
     click.echo(f"{path}: {made} {runs}: {differences}")
     return EXIT_DIFFERENT if found.differences else 0
 

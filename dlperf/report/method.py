@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dlperf.report.numbers import percent
 from dlperf.report.text import joined, plural, say
 from dlperf.results.energy_figures import MOST_OF_OTHERS, energy_of
 
@@ -115,7 +116,7 @@ def _energy(loaded: Loaded) -> Iterator[Text]:
         yield say(
             "RAPL counts whole processor packages and their memory, every program on them included: its "
             "figures stand here only where other programs used at most {share} of the CPUs.",
-            share=f"{MOST_OF_OTHERS:.0%}".replace("%", " %"),
+            share=percent(MOST_OF_OTHERS, decimals=0),
         )
     reasons = [energy.reason or "" for energy in metered if energy.joules is None]
     for reason in dict.fromkeys(reasons):

@@ -174,7 +174,7 @@ def _read_plan(sweep: Path) -> dict[Path, Plan]:
 
 def _sweep_folders(path: Path) -> list[Path]:
     if not path.exists():
-        raise UserError(f"{path}: no such folder")
+        raise UserError(f"{path}: no such folder; `dlperf run SWEEP` makes one with results")
     if not path.is_dir():
         raise UserError(f"{path}: a file; give a results folder or the folder of a sweep")
     if _is_sweep(path):

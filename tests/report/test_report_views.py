@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
@@ -20,9 +21,6 @@ from dlperf.report.request import Request, without_charts
 from dlperf.report.view import View
 from dlperf.results.store import store_run
 from dlperf.shipped import shipped_folder
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MXNET = {"framework": "mxnet", "version": "1.9.1"}
 ONEFLOW = {"framework": "oneflow", "version": "0.9.0"}
@@ -243,3 +241,12 @@ def test_energy_of_a_case_on_gpus_is_theirs(tmp_path: Path) -> None:
     )
     assert "Read: 2 x GPU (counter)." in text_of(sweep)
     assert "200.00" in energies(sweep)
+
+
+@pytest.mark.parametrize(
+    "view", [{"columns": ("memory",)}, {"baseline": "mxnet"}, {"group_by": ("precision",)}], ids=str
+)
+def test_a_view_of_published_figures_alone_is_refused(view: dict[str, Any]) -> None:
+    request = Request(paths=(Path("published:insightface_v100_2021"),), view=View(**view))
+    with pytest.raises(UserError, match=r"^--[a-z-]+: published figures stand in the tables"):
+        build_report(request)
