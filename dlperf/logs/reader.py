@@ -63,13 +63,17 @@ class _Seen:
         if not self._bytes:
             return "empty"
         if self._first is None:
-            return f"{lines} lines, all of them blank"
+            return f"{_lines(lines)}, all of them blank"
         if self._controls > _BINARY_SHARE * self._bytes:
             return "binary data, not a log"
         text = self._first[:_LONGEST_WATCHED].decode("utf-8", errors="replace")
         printable = (letter if letter.isprintable() else " " for letter in text)
         quote = " ".join("".join(printable).split())[:_LONGEST_QUOTE]
-        return f"no throughput record of a known program in {lines} lines; the first line is {quote!r}"
+        return f"no throughput record of a known program in {_lines(lines)}; the first line is {quote!r}"
+
+
+def _lines(count: int) -> str:
+    return "1 line" if count == 1 else f"{count} lines"
 
 
 class LogReader:
