@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -220,11 +221,12 @@ def _environment(launch: Launch, place: Place) -> dict[str, str]:
     return environment
 
 
-def _library_folders(python: Path, version: str) -> list[str]:
+@cache
+def _library_folders(python: Path, version: str) -> tuple[str, ...]:
     """Where the CUDA libraries lie; the loader passes over the folders of Pythons that it is not."""
     prefix = python.parent.parent
     sites = [prefix / "lib" / f"python{minor}" / "site-packages" for minor in _PYTHONS[version]]
-    return [str(site / "nvidia" / library / "lib") for site in sites for library in _CUDA_LIBRARIES]
+    return tuple(str(site / "nvidia" / library / "lib") for site in sites for library in _CUDA_LIBRARIES)
 
 
 ADAPTER = MXNetAdapter()

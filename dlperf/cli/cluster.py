@@ -70,9 +70,13 @@ def check(ctx: click.Context, *, cluster: str, as_json: bool) -> None:
 @click.option(
     "--everything", is_flag=True, help="Environments and code too, which the next sweep makes anew."
 )
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 @click.pass_context
-def clean(ctx: click.Context, *, cluster: str, names: tuple[str, ...], everything: bool) -> None:
+def clean(
+    ctx: click.Context, *, cluster: str, names: tuple[str, ...], everything: bool, as_json: bool
+) -> None:
     """End what runs of dlperf left on the nodes of CLUSTER and remove their folders."""
+    import json
     from dataclasses import replace
 
     from dlperf.errors import UserError
@@ -87,19 +91,27 @@ def clean(ctx: click.Context, *, cluster: str, names: tuple[str, ...], everythin
         if name not in known:
             raise UserError(f"--node: {unknown('node', name, known)}")
     chosen = tuple(node for node in loaded.nodes if not names or node.name in names)
-    failed = False
+    told: list[dict[str, object]] = []
     with reached(replace(loaded, nodes=chosen), say=lambda text: click.echo(text, err=True)) as nodes:
         for node in nodes:
             try:
                 done = node.ask("clean", everything=everything)
             except (NodeLost, Refusal) as error:
-                failed = True
+                told.append({"node": node.name, "error": str(error), "killed": [], "removed": []})
                 click.echo(f"{node.name}: {error}", err=True)
-            else:
+                continue
+            told.append({"node": node.name, "error": None, **done})
+            if not as_json:
                 pids = f" ({' '.join(map(str, done['killed']))})" if done["killed"] else ""
-                ended = f"{len(done['killed'])} processes ended{pids}"
-                click.echo(f"{node.name}: {ended}, {len(done['removed'])} folders removed")
-    ctx.exit(EXIT_BAD if failed else 0)
+                ended = f"{_count(done['killed'], 'process', 'processes')} ended{pids}"
+                click.echo(f"{node.name}: {ended}, {_count(done['removed'], 'folder', 'folders')} removed")
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+    ctx.exit(EXIT_BAD if any(one["error"] for one in told) else 0)
+
+
+def _count(things: list[object], one: str, several: str) -> str:
+    return f"{len(things)} {one if len(things) == 1 else several}"
 
 
 def _real(name: str) -> Cluster:

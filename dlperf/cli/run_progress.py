@@ -136,7 +136,7 @@ class PlainProgress:
         """See Progress."""
         self._state.total, self._state.done = total, done
         resumed = f", {done} of them done before" if done else ""
-        self.message(f"{total} runs{resumed}")
+        self.message(f"{total} run{'s' if total > 1 else ''}{resumed}")
 
     def started(self, case: Case, *, repeat: int) -> None:
         """See Progress."""

@@ -216,8 +216,10 @@ def _summary(plan: Plan, stored: Sequence[StoredResult], folder: Path, *, again:
         lines += ["", rendered(_failures(bad)).rstrip()]
         if any(item.result.status is not Status.NOT_MEASURED for item in bad):
             lines.append(f"Once the cause is gone: {again} --retry-failed")
-    next_command = shlex.join(["dlperf", "report", str(folder), "--out", "report.md"])
-    return "\n".join([*lines, "", f"Next: {next_command}"]) + "\n"
+    if stored:
+        next_command = shlex.join(["dlperf", "report", str(folder), "--out", "report.md"])
+        lines += ["", f"Next: {next_command}"]
+    return "\n".join(lines) + "\n"
 
 
 def _failures(bad: Sequence[StoredResult]) -> Table:

@@ -32,6 +32,7 @@ _OWN_FOLDER = "dlperf-node"
 # A key with one of these words is somebody's try to put a secret into a file that others can read.
 _SECRET_KEYS = re.compile(r"pass(word|wd|phrase)?|secret|token", re.IGNORECASE)
 _HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
+_LONGEST_LINE = 80
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -49,10 +50,18 @@ def _variables(values: dict[str, str]) -> dict[str, str]:
     return values
 
 
+def _short_line(text: str) -> str:
+    """It stands in tables and headings."""
+    if not text.strip() or not text.isprintable() or len(text) > _LONGEST_LINE:
+        raise ValueError(f"must be one line of 1 to {_LONGEST_LINE} characters")
+    return text
+
+
 Text = Annotated[str, Field(min_length=1)]
 Host = Annotated[Text, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Variables = Annotated[dict[str, str], AfterValidator(_variables)]
+Link = Annotated[str, AfterValidator(_short_line)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -65,6 +74,7 @@ class NodeSettings(Model):
     devices: PositiveInt | None = None  # a node, ranks at most
     cores: PositiveInt | None = None  # CPU cores a node that ranks may use
     interface: Text | None = None  # network interface between the nodes, such as ib0
+    link: Link | None = None  # what it is, in words, such as "100 Gbit/s InfiniBand"; a part of the hardware
     folder: Text | None = None  # on the node, for dlperf-node/ with code, environments, runs
     environment: Variables | None = None  # variables of everything that dlperf starts there
     python: Text | None = None  # Python 3.8 or newer that runs dlperf's own programs there
@@ -124,6 +134,7 @@ class ClusterNode:
     devices: int
     cores: int
     interface: str | None
+    link: str | None
     folder: str
     environment: dict[str, str]
     python: str
@@ -270,6 +281,7 @@ def _resolved(file: ClusterFile) -> Iterator[ClusterNode]:
             devices=of("devices"),
             cores=of("cores"),
             interface=of("interface"),
+            link=of("link"),
             folder=of("folder", DEFAULT_FOLDER),
             environment={**(file.environment or {}), **(node.environment or {})},
             python=of("python", "python3"),

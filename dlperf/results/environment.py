@@ -33,6 +33,7 @@ class Node(Model):
     kernel: str | None = None
     governor: str | None = None  # of the CPU's frequency, such as `performance`
     turbo: bool | None = None  # whether the CPU may exceed its nominal frequency
+    link: str | None = None  # between the nodes, as the cluster file says; nobody has measured it
     load: float | None = None  # processes that wanted to run in the last minute, before the run
 
     @cached_property
@@ -42,9 +43,9 @@ class Node(Model):
         memory = f"{self.memory_bytes / 2**30:.0f} GiB" if self.memory_bytes is not None else ""
         kinds = dict.fromkeys(self.accelerators)
         devices = ", ".join(f"{self.accelerators.count(kind)} x {kind}" for kind in kinds)
-        return (
-            ", ".join(part for part in (devices, self.cpu or "", cores, memory) if part) or UNKNOWN_HARDWARE
-        )
+        link = f"link {self.link}" if self.link is not None else ""
+        parts = [part for part in (devices, self.cpu or "", cores, memory, link) if part]
+        return ", ".join(parts) or UNKNOWN_HARDWARE
 
 
 class RunEnvironment(Model):

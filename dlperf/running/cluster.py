@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dlperf.plan.cluster import Cluster
 
 _POLL_SECONDS = 1.0
+_TOLD = 3  # nodes that one message tells of; `dlperf cluster check` tells of all
 
 
 @contextmanager
@@ -47,8 +48,9 @@ def held(cluster: Cluster, *, wait: bool, say: Callable[[str], None]) -> Iterato
     """
     with reached(cluster, say=say) as nodes:
         if all(node.trouble is not None for node in nodes):
-            lines = "; ".join(f"{node.name}: {node.trouble}" for node in nodes)
-            raise InfrastructureError(f"no node of {cluster.path} can be reached ({lines})")
+            lines = "; ".join(f"{node.name}: {node.trouble}" for node in nodes[:_TOLD])
+            more = f"; and {len(nodes) - _TOLD} more" if len(nodes) > _TOLD else ""
+            raise InfrastructureError(f"no node of {cluster.path} can be reached ({lines}{more})")
         # All sweeps take the nodes in one order, so that no two wait for each other.
         for node in sorted(nodes, key=lambda node: (node.target.host, node.target.port)):
             if node.trouble is None:

@@ -97,6 +97,11 @@ def _checkup(node: SshNode, spec: ClusterNode) -> Checkup:
         checkup.note("working folder", f"{spec.work}: {refusal}", level=Level.BAD)
     else:
         _read_condition(checkup, condition, spec)
+        if spec.interface is not None and not node.has_interface:
+            text = (
+                f"there is no {spec.interface} with an IPv4 address; `ip -4 addr` there shows what there is"
+            )
+            checkup.note("interface", text, level=Level.BAD)
     return checkup
 
 
@@ -110,7 +115,7 @@ def _measure_times(node: SshNode, checkup: Checkup) -> None:
     checkup.note("connection", f"round trip {checkup.round_trip_ms:g} ms, host key known")
     before = time.time()
     theirs = float(node.ask("time")["time"])
-    checkup.clock_seconds = round(theirs - (before + time.time()) / 2, 3)
+    checkup.clock_seconds = round(theirs - (before + time.time()) / 2, 3) + 0.0  # no -0
     if abs(checkup.clock_seconds) > _CLOCK_SECONDS:
         text = (
             f"{checkup.clock_seconds:+.1f} s from ours: times in logs cannot be compared; run ntpd or chrony"

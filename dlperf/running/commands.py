@@ -12,6 +12,7 @@ from dlperf.plan.cluster import fits
 from dlperf.running.places import Site, physical_cores
 from dlperf.running.preparation import Seat, launch_files, specification
 from dlperf.running.run_folder import CASE_NAME, run_folder
+from dlperf.running.transports.ssh_code import shipped_code
 from dlperf.running.variables import INHERITED, inherited, redacted
 from dlperf.shipped import shipped_root
 
@@ -41,12 +42,19 @@ def commands_text(
         "# Port 0 stands for a free one, chosen at the start of each run.",
         "# Beside the variables below a process gets these of the environment, and no others:",
         *(f"#   {name}={shlex.quote(value)}" for name, value in variables.items()),
-        *([f"#   of the node: {', '.join(INHERITED)}"] if cluster else []),
+        *(_of_nodes(cluster) if cluster else []),
     ]
     for case in plan.runnable:
         lines += ["", f"# {case.case_id}"]
         lines += _commands(case, plan, adapter=adapters[case.framework], results=results, cluster=cluster)
     return "\n".join(lines) + "\n"
+
+
+def _of_nodes(cluster: Cluster) -> Iterator[str]:
+    yield f"#   of the node: {', '.join(INHERITED)}"
+    for node in cluster.nodes:
+        for name, value in redacted(node.environment).items():
+            yield f"#   on {node.name}: {name}={shlex.quote(value)}"
 
 
 def _commands(
@@ -84,7 +92,7 @@ def _seat_there(node: ClusterNode, folder: Path, *, given: Path | None, key: str
         site=Site(cores=cores, address=address, interface=node.interface),
         python=given or work / "environments" / key / "bin" / "python",
         case_file=work / "runs" / f"{folder.parent.name}-{folder.name}" / CASE_NAME,
-        code=work / "code",
+        code=work / "code" / shipped_code().name,
         variables=tuple(node.environment),
     )
 

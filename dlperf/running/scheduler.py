@@ -91,8 +91,9 @@ class Scheduler:
             left += self._made_alone(alone, runner)
             if left and not self._node_comes_back(left, runner):
                 aside = "; ".join(f"{name}: {reason}" for name, reason in self._pool.aside.items())
+                waiting = f"{len(left)} runs wait" if len(left) > 1 else "1 run waits"
                 raise InfrastructureError(
-                    f"{len(left)} runs wait for nodes ({aside}); what is done is kept: start again to go on"
+                    f"{waiting} for nodes ({aside}); what is done is kept: start again to go on"
                 )
 
     def _made_alone(self, runs: Sequence[PlannedRun], runner: Runner) -> list[PlannedRun]:

@@ -72,6 +72,22 @@ def test_a_dry_run_shows_every_process_and_starts_none(lab: SweepLab) -> None:
     assert not lab.results.exists()
 
 
+def test_a_dry_run_on_a_cluster_shows_every_node_and_connects_to_none(lab: SweepLab) -> None:
+    (lab.folder / "two.yaml").write_text(
+        "devices: 1\ncores: 1\ndevice: cpu\nfolder: /scratch\nnodes: [no-such-host-a, no-such-host-b]\n"
+        "environment: {SOME_TOKEN: hunter2, ODD: a b}\n"
+    )
+    lab.write(topology="2n1g")
+    done = lab.run("--cluster", "two.yaml", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    for name in ("no-such-host-a", "no-such-host-b"):
+        assert f"# on {name}\n" in done.stdout
+        assert f"#   on {name}: ODD='a b'\n" in done.stdout
+        assert f"#   on {name}: SOME_TOKEN='(redacted)'\n" in done.stdout
+    assert "hunter2" not in done.stdout + done.stderr
+    assert " PYTHONPATH=/scratch/dlperf-node/code/" in done.stdout
+
+
 def test_a_dry_run_shows_what_the_run_then_starts(lab: SweepLab) -> None:
     lab.write()
     shown = lab.run("--dry-run").stdout.splitlines()[-1].split()
@@ -112,6 +128,7 @@ def test_a_sweep_of_which_nothing_can_run_says_so(lab: SweepLab) -> None:
     assert done.returncode == 3
     assert "tiny: 0 of 0 runs: none" in done.stdout
     assert "cases that were not planned: 1 unavailable (why: dlperf run tiny.yaml --dry-run)" in done.stdout
+    assert "Next:" not in done.stdout
 
 
 def test_a_results_folder_that_is_a_file_is_told(lab: SweepLab) -> None:

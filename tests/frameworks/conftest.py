@@ -5,18 +5,20 @@ The folder of each framework says in its own conftest which engine that is (fixt
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from rank_processes import RankProcesses
 
 from dlperf.plan.case import Case, Loss, Measure, Optimizer, Schedule, Topology, Workload
 from dlperf.shipped import shipped_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from engines import Engine
@@ -105,3 +107,28 @@ def case_file(engine: Engine, tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def parallel_case(case_file: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Write a case of several devices; fields of the case and of its workload can be set."""
+
+    def write(name: str, *, devices: int = 2, workload: dict[str, Any] | None = None, **changes: Any) -> Path:
+        content = json.loads(case_file(batch_size=changes.pop("batch_size", 4)).read_text())
+        content.update({"topology": {"nodes": 1, "devices_per_node": devices}, "num_classes": 51})
+        content.update({"threads_per_device": 1, **changes})  # one thread waits for no other
+        # As `dlperf align` sets them: small steps, and a decay that shows.
+        content["workload"]["optimizer"].update(weight_decay=50.0)
+        content["workload"]["schedule"].update(learning_rate=2e-5, steps=[2], scales=[0.1])
+        content["workload"].update(workload or {})
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(content))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def rank_processes(tmp_path: Path) -> Iterator[RankProcesses]:
+    with RankProcesses(tmp_path) as processes:
+        yield processes

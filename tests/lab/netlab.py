@@ -1,8 +1,9 @@
 """Several hosts on one machine: network, mount, pid, uts and ipc namespaces, each with its own sshd.
 
 Needs root, iproute2 and openssh-server. All traffic stays on a bridge inside this machine, on a subnet of
-10.77.0.0/16 that nobody uses. Each host has its own /root, /tmp and /root/disk (a small one); the rest of the
-file system is this machine's, so that the Pythons of the tests are there.
+10.77.0.0/16 that nobody uses. Each host has its own /root, /home, /tmp and /root/disk (a small one), and
+beside root a user `bench`; the rest of the file system is this machine's, so that the Pythons of the tests
+are there.
 
 The hosts die with the thread that made them (PR_SET_PDEATHSIG); links and folders of a lab whose owner was
 killed are removed when the next lab is made.
@@ -41,7 +42,8 @@ _SHARED = (
     Path.home() / ".pyenv" / "versions",
     Path.home() / ".local" / "share" / "uv",
 )
-_OWN_FOLDERS = ("/root", "/tmp", "/var/tmp")  # noqa: S108  each host has its own
+_OWN_FOLDERS = ("/root", "/home", "/tmp", "/var/tmp")  # noqa: S108  each host has its own
+USER, USER_ID = "bench", 4242  # of every host, with the key of root
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -85,6 +87,7 @@ class Host:
     veth: str  # this machine's end of its cable
     folder: Path
     kept: tuple[Path, ...]
+    cpu: int | None = None  # the only one that it may use; None: all
     process: subprocess.Popen[bytes] | None = None
     init: int = 0  # pid of the host's process 1, as this machine counts
     more: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -96,6 +99,7 @@ class Host:
             f"hostname {self.name}",
             "mount --make-rprivate /",
             f"mount --bind {self.folder}/hosts /etc/hosts",
+            f"mount --bind {self.folder}/passwd /etc/passwd",
             "mkdir -p /run/sshd",
             f"mount -t tmpfs -o size={DISK_MEGABYTES}m disk {self.folder}/root/disk",
         ]
@@ -111,13 +115,16 @@ class Host:
         lines += [self._sshd_command() + " &", "while :; do sleep 1 & wait $!; done"]
         with (self.folder / "sshd.log").open("ab") as log:
             self.process = _started_with_us(
-                f"nsenter --net=/run/netns/{self.netns} "
+                f"{self._bound()}nsenter --net=/run/netns/{self.netns} "
                 "unshare --mount --uts --ipc --pid --fork --kill-child=KILL --mount-proc",
                 "/bin/sh",
                 "-c",
                 "\n".join(lines),
                 errors=log,
             )
+
+    def _bound(self) -> str:
+        return "" if self.cpu is None else f"taskset -c {self.cpu} "
 
     def _sshd_command(self) -> str:
         return f"{SSHD} -D -e -f {self.folder}/sshd_config"
@@ -180,8 +187,9 @@ class Host:
     def start_sshd(self) -> None:
         """Start the daemon again, on its console."""
         command = self._sshd_command().split()
+        enter = f"{self._bound()}nsenter -t {self.init} -n -m -u -i -p"
         with (self.folder / "sshd.log").open("ab") as log:
-            self.more.append(_started_with_us(f"nsenter -t {self.init} -n -m -u -i -p", *command, errors=log))
+            self.more.append(_started_with_us(enter, *command, errors=log))
         self.until_up()
 
     def shape(self, rate: str | None) -> None:
@@ -206,9 +214,13 @@ class Host:
 
 @dataclass
 class NetLab:
-    """`hosts`, a key that all of them accept, and a home folder for a user of them on this machine."""
+    """`hosts`, a key that all of them accept, and a home folder for a user of them on this machine.
+
+    `cpus` gives each host one CPU to itself.
+    """
 
     count: int
+    cpus: tuple[int, ...] = ()
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="netlab-", dir="/run")))
     hosts: list[Host] = field(default_factory=list)
     subnet: str = ""
@@ -257,8 +269,12 @@ class NetLab:
         for own, mode in (("root/.ssh", 0o700), ("root/disk", 0o755), ("tmp", 0o1777), ("var-tmp", 0o1777)):
             (folder / own).mkdir(parents=True)
             (folder / own).chmod(mode)
-        (folder / "root").chmod(0o700)
+        (folder / "root").chmod(0o711)  # Pythons below it are for every user
         shutil.copy(f"{self.key}.pub", folder / "root/.ssh/authorized_keys")
+        shutil.copytree(folder / "root/.ssh", folder / "home" / USER / ".ssh")
+        tool("chown", "-R", f"{USER_ID}:{USER_ID}", folder / "home" / USER)
+        known = Path("/etc/passwd").read_text()
+        (folder / "passwd").write_text(f"{known}{USER}:*:{USER_ID}:{USER_ID}::/home/{USER}:/bin/sh\n")
         tool("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "hostkey", "-C", name)
         kept = {Path(os.path.realpath(path)) for path in _SHARED if Path(path).exists()}
         host = Host(
@@ -268,11 +284,12 @@ class NetLab:
             veth=f"nl{self.id}v{number}",
             folder=folder,
             kept=tuple(sorted(kept)),
+            cpu=self.cpus[number] if self.cpus else None,
         )
         (folder / "sshd_config").write_text(
             f"ListenAddress {host.ip}\nHostKey {folder}/hostkey\nPidFile none\nUsePAM no\n"
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\nUseDNS no\n"
-            "PermitRootLogin prohibit-password\nAuthorizedKeysFile /root/.ssh/authorized_keys\n"
+            "PermitRootLogin prohibit-password\nAuthorizedKeysFile %h/.ssh/authorized_keys\n"
         )
         (folder / "hosts").write_text(
             "127.0.0.1 localhost\n"

@@ -38,6 +38,7 @@ def test_what_would_break_a_sweep_is_told_with_exit_code_5(lab: ClusterLab) -> N
         {"name": "node0", "cores": 1000},
         {"name": "node1", "device": "cuda", "devices": 8},
         {"name": "node2", "folder": "/proc"},
+        {"name": "node3", "interface": "ib9"},
         {"name": "nowhere", "address": lab.net.hosts[0].ip, "port": 2222},
     ]
     lab.write_cluster(nodes=nodes)
@@ -49,6 +50,7 @@ def test_what_would_break_a_sweep_is_told_with_exit_code_5(lab: ClusterLab) -> N
     assert any(
         line.startswith("bad      node2: connection: ") and "/proc/dlperf-node" in line for line in lines
     )
+    assert any("bad      node3: interface: there is no ib9 with an IPv4 address" in line for line in lines)
     assert any(line.startswith("bad      nowhere: connection: ") for line in lines)
     assert lines[0].split()[:2] == ["node", "ssh"]
 
@@ -66,11 +68,15 @@ def test_clean_ends_what_a_run_left_and_nothing_else(lab: ClusterLab) -> None:
     assert "node0: left over: processes of a run are left: " in warned.stdout
     done = lab.dlperf("cluster", "clean", "lab", "--node", "node0")
     assert done.returncode == 0, done.stderr
-    assert "1 folders removed" in done.stdout
+    assert "1 folder removed" in done.stdout
     assert host.processes("DLPERF_RUN=left-r1") == []
     assert len(host.processes("601")) == 1
     assert host.path(f"{WORK}/code").is_dir()
-    assert lab.dlperf("cluster", "clean", "lab", "--node", "node0", "--everything").returncode == 0
+    done = lab.dlperf("cluster", "clean", "lab", "--node", "node0", "--everything", "--json")
+    assert done.returncode == 0, done.stderr
+    (told,) = json.loads(done.stdout)
+    assert ("node0", None, []) == (told["node"], told["error"], told["killed"])
+    assert f"{WORK}/code" in told["removed"]
     assert not host.path(f"{WORK}/code").exists()
 
 

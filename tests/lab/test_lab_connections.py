@@ -95,6 +95,32 @@ def test_a_changed_host_key_is_refused(node_of: Callable[..., SshNode], home: Pa
     assert f"ssh-keygen -f {known_hosts(home)} -R {ip}" in text
 
 
+def test_a_certificate_authority_and_damaged_lines_are_passed_over(
+    node_of: Callable[..., SshNode], home: Path
+) -> None:
+    good = known_hosts(home).read_text()
+    authority = f"@cert-authority *.example.org {' '.join(good.split()[1:3])}"
+    known_hosts(home).write_text(
+        f"# mine\n\n{authority}\nbroken ssh-ed25519 AAAAC3Nz\nword\n\xff{good}{good}"
+    )
+    node_of().connect()
+
+
+def test_hashed_names_are_known(node_of: Callable[..., SshNode], home: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(known_hosts(home))], check=True)
+    assert known_hosts(home).read_text().startswith("|1|")
+    node_of().connect()
+
+
+def test_a_revoked_host_key_is_refused_although_it_is_known(
+    node_of: Callable[..., SshNode], home: Path, netlab: NetLab
+) -> None:
+    host = netlab.hosts[1]
+    key = " ".join((host.folder / "hostkey.pub").read_text().split()[:2])
+    known_hosts(home).write_text(f"{known_hosts(home).read_text()}@revoked * {key}\n")
+    assert f"the host key of {host.ip} is revoked in known_hosts: SHA256:" in refusal(node_of())
+
+
 def test_a_key_that_the_node_does_not_know_is_told(node_of: Callable[..., SshNode], home: Path) -> None:
     key = home / ".ssh" / "id_ed25519"
     key.unlink()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from typing import TYPE_CHECKING
 
-from cluster_lab import LONG, WORK
+from cluster_lab import WORK
 
 if TYPE_CHECKING:
     from cluster_lab import ClusterLab
@@ -109,15 +108,3 @@ def test_a_topology_larger_than_the_cluster_is_told_before_anything_runs(lab: Cl
     done = lab.run()
     assert "1 case unavailable: needs 5 nodes; cluster lab has 4" in done.stderr
     assert [str(result.case.topology) for result in lab.stored()] == ["1n1g"]
-
-
-def test_ctrl_c_ends_the_run_on_the_node(lab: ClusterLab) -> None:
-    lab.write(options={"fault": "loose", "fault_step": 1, "step_seconds": 0.3}, measure=LONG)
-    process = lab.start()
-    lab.until_step(lab.net.hosts[0])
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate()
-    assert process.returncode == 130
-    assert "stopping this run and its processes" in errors
-    assert lab.left_on(lab.net.hosts[0]) == []
-    assert lab.stored() == []

@@ -47,11 +47,12 @@ def problems(text: str, folder: Path) -> list[str]:
 
 
 def test_what_stands_beside_the_nodes_holds_for_each_that_says_nothing_else(tmp_path: Path) -> None:
-    text = TWO + "user: bench\nenvironment: {A: '1', B: '2'}\n"
+    text = TWO + "user: bench\nlink: 1 Gbit/s\nenvironment: {A: '1', B: '2'}\n"
     text = text.replace("devices: 4", "devices: 4, environment: {B: '3'}, user: root")
     a, b = cluster(text, tmp_path).nodes
     assert ("a", "a", None, "bench", 2) == (a.name, a.address, a.port, a.user, a.devices)
     assert ("b", "10.0.0.2", 2222, "root", 4) == (b.name, b.address, b.port, b.user, b.devices)
+    assert ("1 Gbit/s", "1 Gbit/s") == (a.link, b.link)
     assert {"A": "1", "B": "2"} == a.environment
     assert {"A": "1", "B": "3"} == b.environment
     assert ("python3", "make", ()) == (a.python, a.environments, a.prefix)
@@ -64,7 +65,7 @@ def test_the_shipped_example_is_valid(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (TWO + "adress: x\n", "c.yaml:5:1: unknown key 'adress'; known: port, user, device, devices, cores, interface, folder, environment, python, prefix, environments, transport, nodes, simulation, notes"),
+        (TWO + "adress: x\n", "c.yaml:5:1: unknown key 'adress'; known: port, user, device, devices, cores, interface, link, folder, environment, python, prefix, environments, transport, nodes, simulation, notes"),
         (TWO.replace("port:", "prot:"), "c.yaml:4:41: unknown key 'prot' (did you mean 'port'?)"),
         (TWO.replace("port: 2222", "port: 70000"), "c.yaml:4:47: nodes[1].port: must be less than or equal to 65535, not 70000"),
         (TWO.replace("name: b", "name: a"), "c.yaml:4:12: nodes[1]: node 'a' is listed twice; remove one"),
@@ -74,6 +75,8 @@ def test_the_shipped_example_is_valid(tmp_path: Path) -> None:
         ("devices: 1\ncores: 2\n", "c.yaml:1:1: key 'nodes' is missing: a list of host names, or of mappings with 'name'"),
         ("devices: 1\ncores: 2\ntransport: sim\n", "c.yaml:1:1: transport sim needs the key 'simulation', such as 'simulation: {nodes: 4}'"),
         (TWO + "simulation: {nodes: 3}\n", "c.yaml:5:1: simulation: goes with 'transport: sim' alone"),
+        (TWO + "link: ''\n", "c.yaml:5:7: link: must be one line of 1 to 80 characters"),
+        (TWO + "link: |\n  two\n  lines\n", "c.yaml:5:7: link: must be one line of 1 to 80 characters"),
         (TWO + "environment: {'A B': x}\n", "c.yaml:5:1: environment: 'A B' is no name of a variable"),
     ],
 )  # fmt: skip

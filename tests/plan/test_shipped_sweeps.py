@@ -9,6 +9,8 @@ import pytest
 
 from dlperf.plan.load import load_experiment, load_sweep
 from dlperf.plan.plan import Plan, PlanStatus, make_plan
+from frameworks.common.case import case_from_dict
+from frameworks.common.cost import model_cost
 
 if TYPE_CHECKING:
     from dlperf.machine import Machine
@@ -138,6 +140,18 @@ def test_parallel_training_runs_on_two_cores_with_the_same_threads_everywhere(
     assert 27 == len(plan.runnable) == len(plan.cases)
     assert {1} == {case.threads_per_device for case in plan.runnable}
     assert {"1n1g", "1n2g", "1n4g"} == {str(case.topology) for case in plan.runnable}
+
+
+def test_the_sweep_for_shaped_links_has_more_weights_in_its_classes_than_in_its_network(
+    adapters: Any, laptop: Machine, tmp_path: Any
+) -> None:
+    cases = [planned.case for planned in shipped("shaped_links", adapters, laptop, tmp_path).cases]
+
+    assert 6 == len(cases)
+    assert {"1n1g", "2n1g"} == {str(case.topology) for case in cases}
+    for case in cases:
+        cost = model_cost(case_from_dict(case.model_dump(mode="json")))
+        assert cost.classifier_parameters > 5 * cost.network_parameters
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from run_folders import make_case, store_good_runs, write_run
+from run_folders import MACHINE, make_case, store_good_runs, write_run
 
 from dlperf.errors import UserError
 from dlperf.plan.case import Topology
@@ -29,6 +29,13 @@ def test_what_is_stored_is_read_back(tmp_path: Path) -> None:
     assert run.folder == folder
     assert run.sweep == tmp_path / "y1"
     assert run.hardware == "Example CPU 3000, 8 cores, 16 GiB"
+
+
+def test_the_link_of_a_node_counts_as_hardware(tmp_path: Path) -> None:
+    nodes = [MACHINE.model_copy(update={"host": host, "link": "1 Gbit/s"}) for host in ("a", "b")]
+    store_good_runs(tmp_path, make_case(), [8.0], nodes=nodes)
+    (run,) = read_results(tmp_path).runs
+    assert run.hardware == "Example CPU 3000, 8 cores, 16 GiB, link 1 Gbit/s"
 
 
 def test_steps_are_a_table_with_every_iteration(tmp_path: Path) -> None:

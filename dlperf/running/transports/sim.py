@@ -97,7 +97,13 @@ class SimNode:
     def facts(self) -> NodeFacts:
         """See Node."""
         gpus = ("SIMULATED GPU",) * self._spec.devices if self._spec.device == "cuda" else ()
-        return NodeFacts(host=self.name, cpu="SIMULATED CPU", cores=self._spec.cores, accelerators=gpus)
+        return NodeFacts(
+            host=self.name,
+            cpu="SIMULATED CPU",
+            cores=self._spec.cores,
+            accelerators=gpus,
+            link=self._spec.link,
+        )
 
     def inherited(self) -> dict[str, str]:
         """See Node."""

@@ -95,9 +95,8 @@ class SshNode:
         if said == b"missing":
             channel.sendall(code.content)
         elif said != b"there":
-            raise LinkError(
-                f"{self._spec.python} does not start dlperf there: {errors_of(channel) or said!r}"
-            )
+            words = errors_of(channel) or repr(said)
+            raise LinkError(f"{self._spec.python} does not start dlperf there: {words}")
         channel.settimeout(None)
         return Attendant(channel, lost=self._lose, unread=unread)
 
@@ -152,6 +151,11 @@ class SshNode:
         return self._spec.engine_address or self._hello["address"] or self.target.host
 
     @property
+    def has_interface(self) -> bool:
+        """Whether the interface that the cluster file names was there, with an address, at `connect`."""
+        return bool(self._hello["address"])
+
+    @property
     def work(self) -> PurePosixPath:
         """The folder on the node that holds everything of dlperf."""
         return PurePosixPath(self._hello["work"])
@@ -167,7 +171,7 @@ class SshNode:
 
     def facts(self) -> NodeFacts:
         """See Node."""
-        return node_from_facts(self._must_tell("facts"))
+        return node_from_facts(self._must_tell("facts") | {"link": self._spec.link})
 
     def inherited(self) -> dict[str, str]:
         """See Node; the node's own variables are not known here."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shlex
 import socket
@@ -10,6 +9,8 @@ import time
 from typing import TYPE_CHECKING, Self
 
 import paramiko
+
+from dlperf.running.transports.ssh_known_hosts import take_known_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,18 +37,21 @@ class LinkError(Exception):
 
 
 class _UnknownHostKey(Exception):
-    def __init__(self, key: paramiko.PKey) -> None:
-        self.key = key
+    def __init__(self, key: paramiko.PKey, *, revoked: bool) -> None:
+        self.key, self.revoked = key, revoked
         super().__init__()
 
 
 class _Refuse(paramiko.MissingHostKeyPolicy):
     """Strict: a host without a known key is never trusted."""
 
+    def __init__(self, revoked: frozenset[str]) -> None:
+        self._revoked = revoked
+
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         """Keep the key for the message."""
         del client, hostname
-        raise _UnknownHostKey(key)
+        raise _UnknownHostKey(key, revoked=key.get_base64() in self._revoked)
 
 
 class Link:
@@ -115,10 +119,8 @@ def _clients(target: Target) -> list[paramiko.SSHClient]:
 
 def _client(target: Target, *, through: paramiko.SSHClient | None) -> paramiko.SSHClient:
     client = paramiko.SSHClient()
-    for path in target.known_hosts:
-        with contextlib.suppress(OSError):
-            client.load_system_host_keys(str(path))
-    client.set_missing_host_key_policy(_Refuse())
+    revoked = take_known_hosts(client.get_host_keys(), target.known_hosts)
+    client.set_missing_host_key_policy(_Refuse(revoked))
     try:
         client.connect(
             target.host_key_name or target.host,
@@ -162,6 +164,12 @@ def _socket(
 
 
 def _link_error(target: Target, error: Exception) -> LinkError:
+    if isinstance(error, _UnknownHostKey) and error.revoked:
+        return LinkError(
+            f"the host key of {target.known_as} is revoked in known_hosts: {error.key.fingerprint}; the node "
+            "needs a new one",
+            hopeless=True,
+        )
     if isinstance(error, _UnknownHostKey):
         line = f"{target.known_as} {error.key.get_name()} {error.key.get_base64()}"
         return LinkError(

@@ -1,0 +1,82 @@
+"""The processes of a training of several ranks: started and read together; none outlives its test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from frameworks.common.align import outputs_name
+from frameworks.common.align_inputs import align_inputs
+from frameworks.common.case import read_case
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+_LIMIT_SECONDS = 300
+_STEPS = 3
+
+
+class RankProcesses:
+    """Starts ranks in `folder`; leaving the context ends whatever still runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._started: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._started:
+            process.kill()
+            process.communicate()
+
+    def start(
+        self, argv: Sequence[str | Path], environments: Iterable[dict[str, str]]
+    ) -> list[subprocess.Popen[str]]:
+        """Start `argv` once for each of the environments, which are laid over the test's own."""
+        processes = [
+            subprocess.Popen(
+                [*map(str, argv)],
+                env={**os.environ, **environment},
+                cwd=self._folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for environment in environments
+        ]
+        self._started += processes
+        return processes
+
+
+def outputs_of(processes: list[subprocess.Popen[str]]) -> list[str]:
+    """Wait for the ranks, each of which must end well; the standard output of each."""
+    deadline = time.monotonic() + _LIMIT_SECONDS
+    outputs = []
+    for process in processes:
+        out, errors = process.communicate(timeout=max(1.0, deadline - time.monotonic()))
+        assert 0 == process.returncode, errors
+        outputs.append(out)
+    return outputs
+
+
+def write_align_inputs(case_file: Path) -> Path:
+    """Write the weights and batches of a few steps of the case beside it, for the alignment programs."""
+    inputs = case_file.with_suffix(".inputs.npz")
+    np.savez(inputs, **align_inputs(read_case(str(case_file)), _STEPS))
+    return inputs
+
+
+def align_outputs(outputs: str, ranks: Iterable[int]) -> list[dict[str, np.ndarray]]:
+    """The arrays that the alignment program of each of the ranks wrote."""
+    found = []
+    for rank in ranks:
+        with np.load(outputs_name(outputs, rank)) as arrays:
+            found.append(dict(arrays))
+    return found
