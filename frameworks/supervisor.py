@@ -289,7 +289,6 @@ def start_energy_meter(node_rank: int) -> None:
     if not program.is_file():
         return
     with contextlib.suppress(OSError):
-        Path("logs").mkdir(exist_ok=True)
         process = subprocess.Popen(
             [sys.executable, "-I", str(program), f"logs/energy{node_rank}.jsonl"],
             stdin=subprocess.DEVNULL,
@@ -385,8 +384,9 @@ class Supervisor:
         self._echo.close()
 
     def _run_ranks(self) -> Ending:
-        start_energy_meter(self._launch.node_rank)
         failure = self._start_ranks()
+        if failure is None:
+            start_energy_meter(self._launch.node_rank)
         self._echo.start()
         if failure is not None:
             return failure
