@@ -48,6 +48,14 @@ class SourceBuild:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WheelFile:
+    """A wheel of the user's own: where it lies on this machine, and the hash of what it held when planned."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentSpec:
     """Everything that decides what is installed; its content hash names the environment.
 
@@ -59,6 +67,8 @@ class EnvironmentSpec:
         torch_backend: value of uv's --torch-backend where the requirements hold torch, else None.
         build_environment: environment variables while installing, where pip may compile the requirements.
         builds: what is compiled against the requirements, and installed with them.
+        wheel: is installed in place of the requirement of its distribution; dlperf sets it, no adapter does.
+        index: URL of the package index that the first requirement comes from; likewise.
         import_check: Python source that proves the installation; it must print the framework's version.
         parallel: whether it was asked for with `parallel`; tells a person how to make it.
         notes: what a person should know (size of the download, why a pin).
@@ -72,6 +82,8 @@ class EnvironmentSpec:
     torch_backend: str | None = None
     build_environment: dict[str, str] = field(default_factory=dict)
     builds: tuple[SourceBuild, ...] = ()
+    wheel: WheelFile | None = None
+    index: str | None = None
     parallel: bool = False
     notes: str = ""
 

@@ -23,6 +23,7 @@ _PYTHONS = {
     "1.9.0": ("3.9", "3.8"),
     "1.8.0.post0": ("3.9", "3.8"),
 }
+_EVERY_PYTHON = tuple(f"3.{minor}" for minor in range(8, 15))  # that a build of the user's may be for
 _TOO_OLD = ("1.7.0.post1", "1.6.0")  # wheels for CPython 3.7 and older
 
 # MXNet names no upper bounds. It needs numpy.bool, which 1.24 dropped; the rest is the newest for Python 3.8.
@@ -225,7 +226,8 @@ def _environment(launch: Launch, place: Place) -> dict[str, str]:
 def _library_folders(python: Path, version: str) -> tuple[str, ...]:
     """Where the CUDA libraries lie; the loader passes over the folders of Pythons that it is not."""
     prefix = python.parent.parent
-    sites = [prefix / "lib" / f"python{minor}" / "site-packages" for minor in _PYTHONS[version]]
+    pythons = _PYTHONS.get(version, _EVERY_PYTHON)
+    sites = [prefix / "lib" / f"python{minor}" / "site-packages" for minor in pythons]
     return tuple(str(site / "nvidia" / library / "lib") for site in sites for library in _CUDA_LIBRARIES)
 
 

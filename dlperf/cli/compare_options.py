@@ -89,7 +89,7 @@ def settings_from(
     by_name = {metric.name: metric for metric in MEASURED}
     found = _qualification(qualified)
     return Settings(
-        noise_floor=found.noise_floor if found is not None else no_floor,
+        noise_floor=found.floor if found is not None else no_floor,
         notes=(found.line,) if found is not None else (),
         metrics=tuple(by_name[_known(name)] for name in metrics) or MEASURED,
         margins=dict(_margin(text) for text in margins),

@@ -202,7 +202,7 @@ def _table(found: tuple[Entry, ...]) -> str:
         else:
             manifest = entry.environment.manifest
             cells = (
-                f"{manifest.spec.framework} {manifest.version}",
+                f"{manifest.spec.framework} {manifest.version}{_origin(manifest.spec)}",
                 manifest.python_version,
                 str(len(manifest.packages)),
                 size,
@@ -211,3 +211,10 @@ def _table(found: tuple[Entry, ...]) -> str:
             )
         table.add_row(*(Text(cell) for cell in cells))
     return rendered(table)
+
+
+def _origin(spec: EnvironmentSpec) -> str:
+    """What tells an environment from that of the same version from its usual place."""
+    if spec.wheel is not None:
+        return f" (wheel {spec.wheel.sha256[:8]})"
+    return f" ({spec.index})" if spec.index is not None else ""

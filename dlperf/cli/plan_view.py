@@ -71,6 +71,7 @@ def plan_text(plan: Plan, *, seconds: Mapping[str, float]) -> str:
         f"{plan.sweep}: {counts} ({plan.repeats} of each runnable case, {plan.order}) on {where(plan)}",
         "every case: " + ", ".join(f"{_HEADINGS.get(key, key)} {value}" for key, value in same.items()),
     ]
+    lines += [f"{name}: from {one.wheel or one.index}" for name, one in plan.origins.items()]
     options = {row["framework"]: _cell(row, "options") for row in rows}
     if all(_cell(row, "options") == options[row["framework"]] for row in rows):
         same["options"] = options

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dlperf.compare.qualification import Qualification
+    from dlperf.compare.side import Side
     from dlperf.plan.cluster import Cluster
     from dlperf.plan.plan import Plan
 
@@ -25,13 +26,16 @@ Examples:
 
 Every case is run 2 x REPEATS times in turns with itself: two sides that cannot differ. SWEEP may also be a
 results folder with that many runs. `dlperf compare` and `dlperf gate` read the file that is written, and let
-no change count that is smaller than the noise of its case."""
+no change count that is smaller than the noise of its case.
+
+Each call is a session, added to the file. From two sessions on, best on different days, the file holds how
+much a case changes from one session to another, which counts where sides were not run in turns."""
 
 
 @click.command(epilog=_EPILOG)
 @sweep_options
 @click.option(
-    "--results", type=click.Path(path_type=Path), help="Where runs go.  [default: results/SWEEP-qualify]"
+    "--results", type=click.Path(path_type=Path), help="Where sessions go.  [default: results/SWEEP-qualify]"
 )
 @click.option(
     "--repeats",
@@ -46,7 +50,7 @@ no change count that is smaller than the noise of its case."""
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("baselines/qualification.json"),
     show_default=True,
-    help="The file to write.",
+    help="The file to write, or to add a session to.",
 )
 @click.option("--no-wait", is_flag=True, help="Fail at once where another dlperf measures on this machine.")
 @click.pass_context
@@ -66,30 +70,56 @@ def command(
     no_wait: bool,
 ) -> None:
     """Measure the noise of SWEEP's cases on this machine by A/A runs, and store it."""
-    from dlperf.compare.qualification import qualify
-    from dlperf.compare.sources import side_of
+    from dlperf.compare.qualification import Qualification, read_qualification
+    from dlperf.compare.qualifying import qualify
     from dlperf.plan.selection import select
-    from dlperf.results.query import load
     from dlperf.results.store import write_atomically
 
+    known = read_qualification(out) if out.is_file() else Qualification(dlperf_version="", sessions=())
     nodes = cluster_of(cluster)
     folder = Path(sweep)
     if not folder.is_dir():
         counted = (f"measure.repeats={2 * repeats}", "order=interleaved")
         whole = plan_of(sweep, settings=(*settings, *counted), axes=axes, cluster=nodes)
         plan = select(whole, expression=expression, only=only, exclude=exclude)
-        folder = results or default_folder(plan, suffix="-qualify")
+        folder = _session_folder(results or default_folder(plan, suffix="-qualify"), known)
         code = _run(plan, folder, nodes, wait=not no_wait)
         if code:
             ctx.exit(code)
     elif expression or only or exclude or settings or axes or cluster:
         raise UserError(f"{sweep}: a results folder is taken whole; leave out the options of a sweep")
-    found = qualify(side_of(load([folder], strict=False), label=str(folder)), runs=repeats)
+    found = known.with_session(qualify(_side(folder), runs=repeats))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, (found.model_dump_json(indent=1) + "\n").encode())
     for line in _lines(found):
         click.echo(line)
     click.echo(str(out))
+
+
+def _side(folder: Path) -> Side:
+    """The runs of one session; UserError where the folder holds several."""
+    from dlperf.compare.sources import side_of
+    from dlperf.results.query import load
+
+    loaded = load([folder], strict=False)
+    if len(loaded.results.sweeps) > 1:
+        names = ", ".join(sorted(str(one) for one in loaded.results.sweeps)[:3])
+        raise UserError(f"{folder}: holds several sweeps ({names}); a session is one: name its folder")
+    return side_of(loaded, label=str(folder))
+
+
+def _session_folder(folder: Path, known: Qualification) -> Path:
+    """Where this session's runs go: behind the sessions that are in the file, on with one that is not."""
+    from dlperf.plan.lock import LOCK_NAME
+    from dlperf.results.store import read_results
+
+    numbers = sorted(int(path.parent.name[8:]) for path in folder.glob(f"session-[0-9]*/{LOCK_NAME}"))
+    if not numbers:
+        return folder / "session-1"
+    last = folder / f"session-{numbers[-1]}"
+    starts = [run.result.started_at for run in read_results(last).runs if run.result.started_at is not None]
+    counted = min(starts, default=None) in {one.started_at for one in known.sessions}
+    return folder / f"session-{numbers[-1] + 1}" if starts and counted else last
 
 
 def _run(plan: Plan, folder: Path, cluster: Cluster | None, *, wait: bool) -> int:
@@ -120,17 +150,21 @@ def _lines(found: Qualification) -> Iterator[str]:
     from dlperf.report.numbers import percent
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("case", "framework", "metric", "deviation of a block", "noise floor"):
-        table.add_column(
-            heading, justify="right" if heading in {"deviation of a block", "noise floor"} else "left"
-        )
-    for one in found.noise:
+    for heading in ("case", "framework", "metric", "deviation of a block", "noise floor", "between sessions"):
+        table.add_column(heading, justify="left" if heading in {"case", "framework", "metric"} else "right")
+    latest = {(one.case, one.hardware, one.metric): one for each in found.sessions for one in each.noise}
+    for one in latest.values():
+        key = (one.cell, one.framework, one.hardware, one.metric)
+        between = found.of_sessions.get(key)
         table.add_row(
             one.cell,
             f"{one.framework} {one.version}",
             METRICS[one.metric].title,
             percent(one.deviation),
-            percent(one.noise_floor),
+            percent(found.of_runs[key].value),
+            "not measured" if between is None else f"{percent(between.value)} ({between.sessions} sessions)",
         )
     yield rendered(table)
     yield found.line
+    if not found.of_sessions:
+        yield "between sessions: not measured; run this command again on another day"

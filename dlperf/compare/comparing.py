@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from dlperf.compare.contrast import FEWEST_RUNS, contrast
 from dlperf.compare.finding import Finding, Findings
@@ -13,20 +13,30 @@ from dlperf.compare.limits import limits
 from dlperf.compare.matching import match
 from dlperf.compare.metrics import MEASURED, REGRESSIONS, Metric, Verdict
 from dlperf.compare.movement import machine_movement
+from dlperf.compare.notes import notes_on
+from dlperf.report.numbers import percent
 from dlperf.results.schema import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import date
 
     from dlperf.compare.contrast import Contrast
     from dlperf.compare.expected import ExpectedFailure
     from dlperf.compare.judging import Judged, Priors
     from dlperf.compare.matching import Pair
+    from dlperf.compare.qualification import Floor
     from dlperf.compare.side import Side, SideCase
 
 
-def no_floor(_pair: Pair, _metric: Metric) -> float | None:
+class NoiseFloor(Protocol):
+    """How large a difference of equal sides may be; None where nobody knows."""
+
+    def __call__(self, pair: Pair, metric: Metric, /, *, in_turns: bool) -> Floor | None:
+        """Of the pair's case; `in_turns`: the sides were run in common blocks."""
+
+
+def no_floor(_pair: Pair, _metric: Metric, *, in_turns: bool) -> Floor | None:  # noqa: ARG001 - see NoiseFloor
     """For machines that nobody qualified."""
     return None
 
@@ -42,7 +52,7 @@ class Settings:
 
     metrics: tuple[Metric, ...] = MEASURED
     margins: Mapping[str, float] = field(default_factory=dict)
-    noise_floor: Callable[[Pair, Metric], float | None] = no_floor
+    noise_floor: NoiseFloor = no_floor
     allow: Collection[str] = ()
     compared: Collection[str] = ()
     rule: Rule = field(default_factory=Rule)
@@ -69,7 +79,7 @@ def compare(baseline: Side, candidate: Side, *, settings: Settings | None = None
         candidate=candidate.label,
         rows=tuple(rows),
         new=(*matched.only_candidate, *_first_time(matched.pairs)),
-        notes=tuple(_notes(baseline, candidate, rows, settings)),
+        notes=tuple(notes_on(baseline, candidate, rows, settings)),
     )
 
 
@@ -84,23 +94,24 @@ def _first_time(pairs: Sequence[Pair]) -> list[SideCase]:
 
 def _of_metric(pairs: Sequence[Pair], metric: Metric, settings: Settings) -> list[Finding]:
     found: list[Finding] = []
-    tested: list[tuple[Pair, Contrast, float | None]] = []
+    tested: list[tuple[Pair, Contrast, Floor | None]] = []
     for pair in pairs:
         untested = _untested(pair, metric, settings)
         if isinstance(untested, Finding):
             found.append(untested)
         elif untested is not None:
-            tested.append((pair, untested, settings.noise_floor(pair, metric)))
+            floor = settings.noise_floor(pair, metric, in_turns=untested.blocked)
+            tested.append((pair, untested, floor))
     own = settings.margins.get(metric.name, metric.margin)
     verdicts = judge(
         metric,
         [made for _, made, _ in tested],
-        margins=[max(own, floor or 0.0) for _, _, floor in tested],
+        margins=[own if floor is None else max(own, floor.value) for _, _, floor in tested],
         rule=settings.rule,
         priors=settings.priors.get(metric.name),
     )
     found += [
-        _judged(pair, metric, judged, floor)
+        _judged(pair, metric, judged, floor, own=own)
         for (pair, _, floor), judged in zip(tested, verdicts, strict=True)
     ]
     return found
@@ -153,13 +164,15 @@ def _without_baseline(pair: Pair) -> Finding | None:
     )
 
 
-def _judged(pair: Pair, metric: Metric, judged: Judged, floor: float | None) -> Finding:
+def _judged(pair: Pair, metric: Metric, judged: Judged, floor: Floor | None, *, own: float) -> Finding:
     verdict, reason = judged.verdict, None
     moved = machine_movement(pair.baseline, pair.candidate, blocked=judged.contrast.blocked)
     told = abs(judged.contrast.log_ratio) if verdict is not Verdict.SAME else math.log1p(judged.margin)
     if moved is not None and metric.speed and verdict is not Verdict.INCONCLUSIVE and abs(moved) > told:
         verdict = Verdict.INCONCLUSIVE
         reason = f"the machine itself moved by {100 * math.expm1(abs(moved)):.1f} % between the sides"
+    elif verdict in {Verdict.SAME, Verdict.INCONCLUSIVE} and _drowned(floor, own):
+        verdict, reason = Verdict.INCONCLUSIVE, _drowned(floor, own)
     elif verdict is Verdict.INCONCLUSIVE:
         settle = judged.runs_to_settle
         reason = f"about {settle} runs a side would settle it" if settle else "too noisy to settle with runs"
@@ -174,6 +187,16 @@ def _judged(pair: Pair, metric: Metric, judged: Judged, floor: float | None) -> 
         figures=(pair.baseline.figure(metric), pair.candidate.figure(metric)),
         noise_floor=floor,
     )
+
+
+def _drowned(floor: Floor | None, margin: float) -> str | None:
+    """Why a change as small as the margin cannot be ruled out where equal sides differ by more."""
+    if floor is None or floor.value <= margin:
+        return None
+    known = f"equal sides differ by up to {percent(floor.value)} here"
+    if floor.sessions:
+        return f"{known} from session to session; run both sides in turns"
+    return f"{known} (A/A); more runs a side make that less"
 
 
 def _missing(baseline: SideCase, candidate: SideCase | None, *, metric: Metric = MEASURED[0]) -> Finding:
@@ -197,26 +220,3 @@ def _with_expectation(row: Finding, settings: Settings) -> Finding:
         return row
     one = next((one for one in settings.expected if one.covers(row, today=settings.today)), None)
     return row if one is None else replace(row, expected=one)
-
-
-def _notes(baseline: Side, candidate: Side, rows: Sequence[Finding], settings: Settings) -> Iterator[str]:
-    yield from settings.notes
-    tested = [row.judged for row in rows if row.judged is not None]
-    if tested and not any(judged.contrast.blocked for judged in tested):
-        yield (
-            "the sides were not run in common blocks: a machine that changed in between looks like a change "
-            "of the framework; `dlperf gate` runs both sides in turns"
-        )
-    allowed = {one.guard for row in rows for one in row.differences if one.guard in settings.allow}
-    for guard in sorted(allowed):
-        yield f"{guard} differs and was allowed to (--allow {guard})"
-    failed = sum(one.failed_runs for one in candidate.cases), sum(one.failed_runs for one in baseline.cases)
-    if any(failed):
-        yield f"failed runs are left out: {failed[1]} of the baseline, {failed[0]} of the candidate"
-    yield from (one.over for one in settings.expected if one.is_over(settings.today))
-    used = {id(row.expected) for row in rows}
-    yield from (
-        f"expected failure matches nothing: {one.case} ({one.reason}); remove it from the file"
-        for one in settings.expected
-        if id(one) not in used and not one.is_over(settings.today)
-    )

@@ -16,11 +16,15 @@ UNDECIDED: Final = 4
 
 
 def exit_code(findings: Findings, *, strict: bool) -> int:
-    """1 a regression; 3 cases missing or not comparable; 4 (strict alone) some could not be told; else 0."""
+    """The code that CI sees.
+
+    1 a regression; 3 cases missing or not comparable, or none in common; 4 (strict alone) some could not be
+    told; else 0.
+    """
     if findings.regressions:
         return REGRESSION
     lacking = {Verdict.MISSING, Verdict.NOT_COMPARABLE}
-    if any(row.verdict in lacking and row.expected is None for row in findings.rows):
+    if not findings.rows or any(row.verdict in lacking and row.expected is None for row in findings.rows):
         return MISSING
     if strict and findings.count(Verdict.INCONCLUSIVE):
         return UNDECIDED

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dlperf.compare.judging import Judged
     from dlperf.compare.matching import Difference
     from dlperf.compare.metrics import Metric, Verdict
+    from dlperf.compare.qualification import Floor
     from dlperf.compare.side import SideCase
 
 
@@ -29,7 +30,7 @@ class Finding:
     differences: tuple[Difference, ...] = ()
     figures: tuple[float | None, float | None] = (None, None)
     expected: ExpectedFailure | None = None
-    noise_floor: float | None = None  # of the case, where it was qualified
+    noise_floor: Floor | None = None  # of the case, where it was qualified
 
     @property
     def is_regression(self) -> bool:

@@ -76,7 +76,9 @@ def histories(sides: Sequence[Side], name: str, *, metric: Metric, by: By) -> tu
         raise UserError(f"no case is named {name!r}; `dlperf results` lists them")
     if len(keys) > 1:
         ids = "\n".join(f"  {text}" for text in sorted({one.case.case_id for one in named}))
-        raise UserError(f"{name!r} names cases that differ in more than the version:\n{ids}")
+        raise UserError(
+            f"{name!r} names cases that differ in more than the version; write more of one of them:\n{ids}"
+        )
     series: dict[str, list[tuple[Side, SideCase]]] = {}
     for side, one in found:
         if _key(one) in keys and one.values(metric):

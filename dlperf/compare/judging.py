@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dlperf.compare.learning import MixtureError, StudentError, learned
 from dlperf.compare.metrics import Metric, Verdict
-from dlperf.compare.moderation import NO_PRIOR, Prior, Variance, fit_prior, moderated
+from dlperf.compare.moderation import NO_PRIOR, Prior, Variance, fit_prior, moderated, smallest
 from dlperf.compare.power import runs_to_settle
-from dlperf.compare.significance import benjamini_hochberg, two_sided_p
-from dlperf.results.statistics import t_quantile
+from dlperf.compare.significance import benjamini_hochberg
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -54,9 +54,16 @@ Priors = dict[bool, Prior]  # by whether the contrasts are blocked: their varian
 def fit_priors(contrasts: Sequence[Contrast]) -> Priors:
     """What the variances of a metric have in common over the cases."""
     return {
-        blocked: fit_prior([one.variance for one in contrasts if one.blocked is blocked])
+        blocked: _prior([one.variance for one in contrasts if one.blocked is blocked])
         for blocked in (True, False)
     }
+
+
+def _prior(variances: Sequence[Variance]) -> Prior:
+    prior = fit_prior(variances)
+    if prior == NO_PRIOR:
+        return prior
+    return replace(prior, learned=learned(variances, floor=smallest(variances)))
 
 
 def judge(
@@ -69,10 +76,11 @@ def judge(
 ) -> list[Judged]:
     """Judge the contrasts of one metric together, in their order.
 
-    A difference is called one when its moderated t test says so after the adjustment and it is as large as
-    the margin. The sides are called the same when the 90 % interval lies inside the margin (two one-sided
-    tests at 5 %: Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987). Else the runs do not
-    tell.
+    A difference is called one when its test says so after the adjustment and it is as large as the margin:
+    a t test with a moderated variance, or with many cases one whose variance comes from what they have in
+    common (`dlperf.compare.learning`). The sides are called the same when the 90 % interval lies inside the
+    margin (two one-sided tests at 5 %: Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15,
+    1987). Else the runs do not tell.
 
     Args:
         metric: which way is good.
@@ -84,28 +92,39 @@ def judge(
     rule = rule or Rule()
     priors = fit_priors(contrasts) if priors is None else priors
     pooled = math.fsum(one.variance.degrees for one in contrasts)
-    variances = [
-        moderated(one.variance, priors.get(one.blocked, NO_PRIOR), most_degrees=pooled) for one in contrasts
-    ]
-    p_values = [_p(one, variance) for one, variance in zip(contrasts, variances, strict=True)]
+    known = [_known(one, priors.get(one.blocked, NO_PRIOR), most_degrees=pooled) for one in contrasts]
+    p_values = [each.error.two_sided_p(one.log_ratio) for one, each in zip(contrasts, known, strict=True)]
     adjusted = rule.adjust(p_values)
     return [
-        _judged(metric, one, variance, margin=margin, p=p, adjusted=q, rule=rule, tests=len(contrasts))
-        for one, variance, margin, p, q in zip(contrasts, variances, margins, p_values, adjusted, strict=True)
+        _judged(metric, one, each, margin=margin, p=p, adjusted=q, rule=rule, tests=len(contrasts))
+        for one, each, margin, p, q in zip(contrasts, known, margins, p_values, adjusted, strict=True)
     ]
 
 
-def _p(contrast: Contrast, variance: Variance) -> float:
-    error = math.sqrt(variance.value * contrast.unit)
-    if error == 0:
-        return 0.0 if contrast.log_ratio else 1.0
-    return two_sided_p(contrast.log_ratio / error, degrees=variance.degrees)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What is known about the noise of a case: its moderated variance, and the error of its difference."""
+
+    variance: Variance
+    error: StudentError | MixtureError
+
+
+def _known(contrast: Contrast, prior: Prior, *, most_degrees: float) -> _Known:
+    if not prior.bears(contrast.variance):
+        prior = NO_PRIOR  # noisier than anything before: it was learned from quieter times
+    variance = moderated(contrast.variance, prior, most_degrees=most_degrees)
+    error: StudentError | MixtureError
+    if prior.learned is None:
+        error = StudentError(math.sqrt(variance.value * contrast.unit), variance.degrees)
+    else:
+        error = MixtureError.of(contrast.variance, prior.learned, unit=contrast.unit)
+    return _Known(variance=variance, error=error)
 
 
 def _judged(
     metric: Metric,
     contrast: Contrast,
-    variance: Variance,
+    known: _Known,
     *,
     margin: float,
     p: float,
@@ -114,9 +133,8 @@ def _judged(
     tests: int,
 ) -> Judged:
     centre, counts = contrast.log_ratio, math.log1p(margin)
-    error = math.sqrt(variance.value * contrast.unit)
-    half = t_quantile(0.975, degrees=variance.degrees) * error
-    half_of_equivalence = t_quantile(1 - rule.level, degrees=variance.degrees) * error
+    half = known.error.reach(0.975)
+    half_of_equivalence = known.error.reach(1 - rule.level)
     settle = None
     if adjusted <= rule.level and abs(centre) >= counts:
         verdict = metric.verdict(centre)
@@ -124,7 +142,7 @@ def _judged(
         verdict = Verdict.SAME
     else:
         verdict = Verdict.INCONCLUSIVE
-        settle = runs_to_settle(contrast, variance, margin=margin, level=rule.level, tests=tests)
+        settle = runs_to_settle(contrast, known.variance, margin=margin, level=rule.level, tests=tests)
     return Judged(
         verdict=verdict,
         ratio=math.exp(centre),

@@ -24,6 +24,7 @@ _CELL: dict[str, Callable[[Case], object]] = {
     "precision": lambda case: case.precision,
     "device": lambda case: case.device,
     "framework": lambda case: case.framework,
+    "simulated": lambda case: case.simulated,  # made-up numbers say nothing about measured ones
 }
 # What must be the same beside it; `--allow NAME` lets it differ.
 GUARDS = ("experiment", "iterations", "threads", "seed", "options", "hardware", "driver", "alignment")

@@ -16,9 +16,12 @@ from dlperf.results.statistics import mean, quantile
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dlperf.compare.learning import Learned
+
 # Below this share of the median a variance is no estimate but luck, or a clock that is too coarse.
 _SMALLEST_SHARE = 1e-5
 _FEWEST_VARIANCES = 2
+_UNHEARD_OF = 1e-3
 _NEWTON_STEPS = 50
 _NEWTON_CLOSE = 1e-8
 
@@ -35,11 +38,24 @@ class Variance:
 class Prior:
     """What the variances have in common: `value`, worth as much as a sample with `degrees`.
 
-    0 degrees: nothing is known, each variance stands for itself. Infinite ones: all are the same.
+    0 degrees: nothing is known, each variance stands for itself. Infinite ones: all are the same. `learned`
+    says more than the two numbers where there were cases enough.
     """
 
     value: float
     degrees: float
+    learned: Learned | None = None
+
+    def bears(self, sample: Variance) -> bool:
+        """Whether a sample so large is one of those that it is about: such things happen 1 time in 1000."""
+        from scipy.special import chdtrc, fdtrc  # type: ignore[import-untyped]  # noqa: PLC0415
+
+        most = self.value if self.learned is None else self.learned.values[-1]
+        if self.degrees == 0 or sample.value <= most:
+            return True
+        if self.learned is not None or math.isinf(self.degrees):
+            return bool(chdtrc(sample.degrees, sample.degrees * sample.value / most) >= _UNHEARD_OF)
+        return bool(fdtrc(sample.degrees, self.degrees, sample.value / most) >= _UNHEARD_OF)
 
 
 NO_PRIOR = Prior(value=0.0, degrees=0.0)
@@ -51,12 +67,11 @@ def fit_prior(variances: Sequence[Variance]) -> Prior:
     From the mean and the variance of the logarithms of the sample variances, less what their own sampling
     adds. Fewer than two variances, or none above 0, give `NO_PRIOR`.
     """
-    from scipy.special import digamma, polygamma  # type: ignore[import-untyped]  # noqa: PLC0415
+    from scipy.special import digamma, polygamma  # noqa: PLC0415
 
     if len(variances) < _FEWEST_VARIANCES:
         return NO_PRIOR
-    middle = quantile([one.value for one in variances], 0.5)
-    floor = _SMALLEST_SHARE * (middle or mean([one.value for one in variances]))
+    floor = smallest(variances)
     if floor == 0:
         return NO_PRIOR
     logs = [
@@ -73,6 +88,12 @@ def fit_prior(variances: Sequence[Variance]) -> Prior:
     return Prior(
         value=math.exp(centre + float(digamma(degrees / 2)) - math.log(degrees / 2)), degrees=degrees
     )
+
+
+def smallest(variances: Sequence[Variance]) -> float:
+    """Below this a sample variance counts as this one; 0 where all are 0."""
+    values = [one.value for one in variances]
+    return _SMALLEST_SHARE * (quantile(values, 0.5) or mean(values))
 
 
 def moderated(variance: Variance, prior: Prior, *, most_degrees: float = math.inf) -> Variance:

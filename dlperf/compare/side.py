@@ -48,6 +48,7 @@ class SideCase(Model):
     hardware: str
     driver: str | None = None
     alignment: Alignment | None = None  # None: not proven
+    python: str | None = None  # that the framework ran on, such as `3.10.13`; None: not known
     status: Status
     reason: str | None = None
     runs: tuple[SideRun, ...] = ()

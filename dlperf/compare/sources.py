@@ -162,12 +162,14 @@ def _case(
     runs = tuple(_run(run, session=session, readings=readings) for run in good)
     if not figure.runs and figure.summary is not None:
         runs = (SideRun(repeat=1, values={MEASURED[0].name: figure.summary.median}),)
+    pythons = {run.environment.python for run in good if run.environment and run.environment.python}
     drivers = {node.driver for run in figure.runs if run.environment for node in run.environment.nodes}
     return SideCase(
         case=figure.case,
         hardware=figure.hardware,
         driver=", ".join(sorted(one for one in drivers if one is not None)) or None,
         alignment=_alignment(figure.case, certificates),
+        python=", ".join(sorted(pythons)) or None,
         status=figure.status,
         reason=figure.reason,
         runs=runs,

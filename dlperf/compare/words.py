@@ -30,8 +30,9 @@ def cell_name(one: SideCase) -> str:
 def cell_name_of(case: Case) -> str:
     """As `cell_name`."""
     ratio = f"{case.sample_ratio:g}" if case.sample_ratio is not None else ""
+    simulated = "SIMULATED " if case.simulated else ""
     return (
-        f"{case.workload.experiment} {case.parallelism}{ratio} {case.topology} "
+        f"{simulated}{case.workload.experiment} {case.parallelism}{ratio} {case.topology} "
         f"b{case.batch_size_per_device} c{case.num_classes} {case.precision}"
     )
 
@@ -69,8 +70,10 @@ def cells(finding: Finding) -> tuple[str, ...]:
 def _counts(finding: Finding) -> str:
     if finding.judged is None:
         return ""
-    floor = finding.noise_floor is not None and finding.noise_floor >= finding.judged.margin
-    return percent(finding.judged.margin) + (" (A/A noise)" if floor else "")
+    floor, margin = finding.noise_floor, finding.judged.margin
+    if floor is None or floor.value < margin:
+        return percent(margin)
+    return f"{percent(margin)} ({f'{floor.sessions} sessions' if floor.sessions else 'A/A noise'})"
 
 
 def value(metric: Metric, number: float | None) -> str:

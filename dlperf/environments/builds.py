@@ -53,6 +53,8 @@ def wheel_key(build: SourceBuild, spec: EnvironmentSpec, python_version: str) ->
     content = {
         **asdict(build),
         "requirements": spec.requirements,
+        **({"wheel": spec.wheel.sha256} if spec.wheel else {}),
+        **({"index": spec.index} if spec.index else {}),
         "python": minor,
         "platform": sysconfig.get_platform(),
     }

@@ -29,9 +29,7 @@ def making_request(spec: EnvironmentSpec, *, copied: str | None = None, python: 
         copied: the folder on the node that holds a copy of an environment made elsewhere.
         python: the version that the copy needs, such as `3.10`.
     """
-    create, fill = uv_steps(
-        spec, spec.requirements, base="{python}", folder="{folder}", interpreter="{interpreter}"
-    )
+    steps = uv_steps(spec, spec.requirements, base="{python}", folder="{folder}", interpreter="{interpreter}")
     manifest = {
         "schema_version": 1,
         "key": environment_key(spec),
@@ -46,7 +44,7 @@ def making_request(spec: EnvironmentSpec, *, copied: str | None = None, python: 
         "version": spec.version,
         "probe": PROBE,
         "import_check": spec.import_check,
-        "steps": [create, fill],
+        "steps": steps,
         "variables": spec.build_environment,
         "manifest": manifest,
         "copied": copied,

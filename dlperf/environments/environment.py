@@ -94,14 +94,18 @@ class Environment:
 def environment_key(spec: EnvironmentSpec) -> str:
     """The folder's name: readable first, then 12 hexadecimal digits of SHA-256 over what decides the content.
 
-    What is said to people does not count; the platform does, as a home folder may be shared between machines.
+    What is said to people does not count, nor does where a wheel lies, as its own hash says what it is; the
+    platform does, as a home folder may be shared between machines.
     """
     content = asdict(spec) | {"platform": sysconfig.get_platform()}
     del content["notes"], content["parallel"]
     for build in content["builds"]:
         del build["programs"]
-    if not spec.builds:
-        del content["builds"]  # environments that were made before there were any keep their names
+    if spec.wheel is not None:
+        content["wheel"] = spec.wheel.sha256
+    for name in ("builds", "wheel", "index"):
+        if not content[name]:
+            del content[name]  # environments that were made before there were any keep their names
     return f"{spec.framework}-{spec.version}-{digest_of(content)}"
 
 

@@ -83,19 +83,24 @@ def make(spec: EnvironmentSpec, *, base: Path | None, report: Callable[[str], No
         report(f"{name}: making its environment in {root}{f' ({spec.notes})' if spec.notes else ''}")
         root.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".making-{key}-", dir=root.parent))
-        again = f"dlperf env create {name}{' --parallel' if spec.parallel else ''}"
+        again = "try again" if spec.wheel or spec.index else f"try again with `{_creating(spec)}`"
         try:
             _fill(temporary / key, spec, base=base, report=report, lock=descriptor)
             (temporary / key).rename(root)
         except EnvironmentUnavailable as error:
             raise EnvironmentUnavailable(
-                f"{name} cannot be installed here: {error}; try again with `{again}`, "
+                f"{name} cannot be installed here: {error}; {again}, "
                 "or use a Python that has it with `python: /path/to/python` in the sweep"
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         report(f"{name}: ready")
         return _must_read(root)
+
+
+def _creating(spec: EnvironmentSpec) -> str:
+    parallel = " --parallel" if spec.parallel else ""
+    return f"dlperf env create {spec.framework}=={spec.version}{parallel}"
 
 
 def discard(root: Path) -> None:

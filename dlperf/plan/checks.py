@@ -39,7 +39,7 @@ def sweep_problems(
         *_size_problems(file),
         *_exclude_names(file, experiments),
     ]
-    return _at_places(found, document)
+    return at_places(found, document)
 
 
 def grid_problems(
@@ -55,10 +55,11 @@ def grid_problems(
         *_exclude_effects(file, experiments, adapters),
         *_too_few_classes(file, experiments, adapters),
     ]
-    return _at_places(found, document)
+    return at_places(found, document)
 
 
-def _at_places(found: list[tuple[KeyPath, str]], document: Document) -> list[Problem]:
+def at_places(found: list[tuple[KeyPath, str]], document: Document) -> list[Problem]:
+    """Problems by key path as problems of the file."""
     return [
         document.place(path).problem(f"{dotted(path)}: {message}" if path else message)
         for path, message in found
@@ -66,8 +67,8 @@ def _at_places(found: list[tuple[KeyPath, str]], document: Document) -> list[Pro
 
 
 def _version_problems(file: SweepFile, adapters: Mapping[str, Adapter]) -> Found:
-    for path, entry in _framework_entries(file):
-        if entry.version is None or entry.python is not None:
+    for path, entry in framework_entries(file):
+        if entry.version is None or (entry.python or entry.wheel or entry.index) is not None:
             continue
         refusals = []
         for device in ("cpu", "cuda"):
@@ -79,7 +80,8 @@ def _version_problems(file: SweepFile, adapters: Mapping[str, Adapter]) -> Found
             yield path, refusals[0]
 
 
-def _framework_entries(file: SweepFile) -> Iterator[tuple[KeyPath, FrameworkEntry]]:
+def framework_entries(file: SweepFile) -> Iterator[tuple[KeyPath, FrameworkEntry]]:
+    """Every framework that a sweep names, in the grid and beside it, with its key path."""
     for index, entry in enumerate(file.frameworks):
         yield ("frameworks", index), entry
     for position, include in enumerate(file.include):

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from dlperf.errors import Problem, SourceErrors, UserError
-from dlperf.plan.checks import grid_problems, sweep_problems
+from dlperf.plan.checks import at_places, grid_problems, sweep_problems
 from dlperf.plan.experiment_file import ExperimentFile
 from dlperf.plan.files import find_file, shown
+from dlperf.plan.origins import with_origins
 from dlperf.plan.settings import apply_settings
 from dlperf.plan.sweep_file import SweepFile
 from dlperf.plan.validation import problems_of, unknown, validate
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from dlperf.adapters.base import Adapter
     from dlperf.plan.document import Document, KeyPath
+    from dlperf.plan.origin import Origin
     from dlperf.plan.settings import Setting
 
 
@@ -30,12 +32,14 @@ class Sweep:
     """A sweep file with its experiments, valid each for itself.
 
     `documents` are the files as written, the sweep's first; `settings` came from the command line and are
-    already part of `file`.
+    already part of `file`. `origins` says of which versions, by `name==version`, a wheel or an index is the
+    origin; `file` names them by their labels.
     """
 
     name: str
     file: SweepFile
     experiments: dict[str, ExperimentFile]
+    origins: dict[str, Origin] = field(default_factory=dict)
     documents: tuple[Document, ...]
     settings: tuple[Setting, ...] = ()
 
@@ -60,6 +64,10 @@ def load_sweep(
     file, problems = validate(SweepFile, loading.document, context={"frameworks": adapters})
     experiments = loading.experiments()
     problems += [*document.problems, *_option_problems(loading.document, adapters), *loading.problems]
+    origins: dict[str, Origin] = {}
+    if file is not None and not problems:
+        file, origins, found = with_origins(file, folder=path.absolute().parent, adapters=adapters)
+        problems = at_places(found, loading.document)
     if file is not None and not problems:
         problems = sweep_problems(file, experiments, document=loading.document, adapters=adapters)
     if file is not None and not problems and not settings:
@@ -71,6 +79,7 @@ def load_sweep(
         name=path.stem,
         file=file,
         experiments=experiments,
+        origins=origins,
         documents=(document, *loading.read),
         settings=settings,
     )

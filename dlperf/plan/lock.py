@@ -102,6 +102,8 @@ def _essence(plan: Plan) -> str:
     """What must stay the same, one thing a line."""
     lines = [f"order {plan.order}"]
     lines += [f"python of {name} {path}" for name, path in sorted(plan.interpreters.items())]
+    # A wheel may lie elsewhere now: its hash is in the names of its cases.
+    lines += [f"index of {name} {one.index}" for name, one in sorted(plan.origins.items()) if one.index]
     lines += [f"{item.case_id} {item.status.value}" for item in plan.cases]
     return "\n".join(lines)
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from dlperf.machine import Machine
 from dlperf.model import Model
 from dlperf.plan.case import Case, DeviceKind, Measure
 from dlperf.plan.grid import cells
 from dlperf.plan.order import PlannedRun, ordered_runs
+from dlperf.plan.origin import Origin, environment_from
 from dlperf.plan.sweep_file import Limits, Order
 
 if TYPE_CHECKING:
@@ -74,6 +75,10 @@ class Plan(Model):
     order: Order
     limits: Limits
     interpreters: dict[str, str]  # the user's own Pythons, by `name==version`
+    # Wheels and indexes, likewise. Not written where there is none, so that older plans stay equal.
+    origins: Annotated[dict[str, Origin], Field(exclude_if=lambda origins: not origins)] = Field(
+        default_factory=dict
+    )
     machine: Machine  # of a cluster, what each of its nodes has
     cluster: PlannedCluster | None = None  # None: this machine
     settings: tuple[str, ...] = ()  # given on the command line over the files
@@ -115,7 +120,8 @@ def make_plan(
             missing = lacking(case, machine, oversubscribe=file.oversubscribe)
         else:
             missing = cluster.lacking(case, oversubscribe=file.oversubscribe)
-        planned.append(_judged(case, cell, adapter=adapter, missing=missing))
+        origin = sweep.origins.get(str(cell.framework))
+        planned.append(_judged(case, cell, adapter=adapter, origin=origin, missing=missing))
         if cell.framework.python:
             interpreters[str(cell.framework)] = str(Path(cell.framework.python).expanduser().absolute())
     runnable = [item.case for item in planned if item.status is PlanStatus.RUNNABLE]
@@ -128,6 +134,7 @@ def make_plan(
         order=file.order,
         limits=file.limits,
         interpreters=interpreters,
+        origins=sweep.origins,
         machine=machine,
         cluster=None if cluster is None else _planned_cluster(cluster),
         settings=tuple(setting.label for setting in sweep.settings),
@@ -167,13 +174,15 @@ def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, cor
     )
 
 
-def _judged(case: Case, cell: Cell, *, adapter: Adapter, missing: str | None) -> PlannedCase:
+def _judged(
+    case: Case, cell: Cell, *, adapter: Adapter, origin: Origin | None, missing: str | None
+) -> PlannedCase:
     if cell.why is not None:
         return PlannedCase(case=case, status=PlanStatus.EXCLUDED, reason=cell.why)
     reason = adapter.unsupported(case)
     if reason is not None:
         return PlannedCase(case=case, status=PlanStatus.UNSUPPORTED, reason=reason)
-    reason = missing or _no_environment(case, cell, adapter)
+    reason = missing or _no_environment(case, cell, adapter, origin)
     if reason is not None:
         return PlannedCase(case=case, status=PlanStatus.UNAVAILABLE, reason=reason)
     return PlannedCase(case=case, status=PlanStatus.RUNNABLE)
@@ -199,12 +208,16 @@ def lacking(case: Case, machine: Machine, *, oversubscribe: bool = False) -> str
     return None
 
 
-def _no_environment(case: Case, cell: Cell, adapter: Adapter) -> str | None:
+def _no_environment(case: Case, cell: Cell, adapter: Adapter, origin: Origin | None) -> str | None:
     """Why the version has no environment on this device; loading refused versions that have none at all."""
     if cell.framework.python:
         return None
+    parallel = case.topology.world_size > 1
     try:
-        adapter.environment(case.version, case.device, parallel=case.topology.world_size > 1)
+        if origin is not None:
+            environment_from(origin, adapter=adapter, device=case.device, parallel=parallel)
+        else:
+            adapter.environment(case.version, case.device, parallel=parallel)
     except ValueError as error:
         return str(error)
     return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Discriminator,
     Field,
@@ -24,6 +25,7 @@ from pydantic import (
 from dlperf.model import Model
 from dlperf.plan.case import Measure, Parallelism, Precision
 from dlperf.plan.fields import Count, OneOrMore, Seconds, TopologyAxis
+from dlperf.plan.origin import checked_index
 from dlperf.plan.validation import unknown
 
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ DEFAULT_STALL_LIMIT_SECONDS = 600.0
 def _framework_reference(value: Any) -> Any:
     if not isinstance(value, str):
         return value
+    name, separator, wheel = value.partition(" @ ")
+    if separator and name.strip() and wheel.strip():
+        return {"name": name.strip(), "wheel": wheel.strip()}
     name, separator, version = value.partition("==")
     if not name or (separator and not version):
         raise ValueError(f"{value!r} is no framework; write name==version as in 'mxnet==1.9.1'")
@@ -48,16 +53,32 @@ def _framework_reference(value: Any) -> Any:
 
 
 class FrameworkEntry(Model):
-    """One framework of a sweep: `mxnet==1.9.1`, or a mapping that may name the user's own interpreter."""
+    """One framework of a sweep: `mxnet==1.9.1`, `mxnet @ WHEEL`, or a mapping.
+
+    The mapping may name an interpreter of the user's own, a wheel, or the package index of the version.
+    """
 
     name: str
     version: Annotated[str, Field(min_length=1)] | None = None  # None: the adapter's first version
     python: Annotated[str, Field(min_length=1)] | None = None
+    wheel: Annotated[str, Field(min_length=1)] | None = None  # relative to the sweep's file
+    index: Annotated[str, Field(min_length=1), AfterValidator(checked_index)] | None = None
 
     @field_validator("name")
     @classmethod
     def _is_known(cls, name: str, info: ValidationInfo) -> str:
         return _known("framework", name, info)
+
+    @model_validator(mode="after")
+    def _comes_from_one_place(self) -> Self:
+        given = [key for key in ("python", "wheel", "index") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"has {' and '.join(given)}; the framework comes from one of them")
+        if self.wheel is not None and self.version is not None:
+            raise ValueError("has a wheel, which says its version itself; leave out version")
+        if self.index is not None and self.version is None:
+            raise ValueError("has an index; name the version that is taken from there")
+        return self
 
     def __str__(self) -> str:
         return f"{self.name}=={self.version}" if self.version else self.name
@@ -76,7 +97,7 @@ class _OrText:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return {"anyOf": [{"type": "string", "examples": ["mxnet==1.9.1"]}, handler(schema)]}
+        return {"anyOf": [{"type": "string", "examples": ["mxnet==1.9.1", "mxnet @ WHEEL"]}, handler(schema)]}
 
 
 FrameworkReference = Annotated[FrameworkEntry, BeforeValidator(_framework_reference), _OrText()]

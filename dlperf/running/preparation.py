@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlperf.adapters.base import Launch
+from dlperf.plan.origin import environment_from
 from dlperf.running.launch_file import LaunchFile, launch_file
 from dlperf.running.places import Site, places
 
@@ -63,6 +64,9 @@ def specification(case: Case, *, adapter: Adapter, plan: Plan) -> tuple[Environm
     """
     given = plan.interpreters.get(f"{case.framework}=={case.version}")
     parallel = case.topology.world_size > 1
+    origin = plan.origins.get(f"{case.framework}=={case.version}")
+    if origin is not None:
+        return environment_from(origin, adapter=adapter, device=case.device, parallel=parallel), None
     try:
         spec = adapter.environment(case.version, case.device, parallel=parallel)
     except ValueError:

@@ -110,12 +110,20 @@ def test_qualify_runs_every_case_against_itself_and_stores_the_noise(tmp_path: P
         done = lab.dlperf("qualify", "tiny.yaml", "--repeats", "4")
         assert done.returncode == 0, done.stderr
         found = json.loads((tmp_path / "baselines" / "qualification.json").read_text())
-        assert (found["cases"], found["runs"], found["splits"]) == (1, 4, 400)
-        assert {one["blocks"] for one in found["noise"]} == {4}
+        (session,) = found["sessions"]
+        assert (session["cases"], session["runs"], session["splits"]) == (1, 4, 400)
+        assert {one["blocks"] for one in session["noise"]} == {4}
         assert "raised a false alarm" in done.stdout
+        assert "between sessions: not measured" in done.stdout
         plan = lab.dlperf("plan", "tiny.yaml", "--detect", "5%", "--results", "results/tiny-qualify").stdout
         assert "baselines/qualification.json" in plan
         assert "device hours" in plan
+        again = lab.dlperf("qualify", "tiny.yaml", "--repeats", "4")
+        assert sorted(path.name for path in (tmp_path / "results" / "tiny-qualify").iterdir()) == [
+            "session-1",
+            "session-2",
+        ]
+        assert "(2 sessions)" in again.stdout
 
 
 @pytest.fixture

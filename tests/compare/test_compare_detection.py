@@ -12,8 +12,6 @@ from sides import side, side_case
 from dlperf.compare.comparing import Settings, compare
 from dlperf.compare.confirming import confirm, suspects
 from dlperf.compare.metrics import SAMPLES_PER_SECOND, Verdict
-from dlperf.compare.qualification import qualify
-from dlperf.errors import UserError
 
 if TYPE_CHECKING:
     from dlperf.compare.finding import Findings
@@ -74,36 +72,3 @@ def test_a_suspect_that_is_not_slower_again_is_no_regression() -> None:
     assert first.rows[0].verdict is Verdict.SLOWER
     assert cleared.rows[0].verdict is not Verdict.SLOWER
     assert cleared.notes[-1].startswith("suspects run again and judged on those runs alone:")
-
-
-def test_qualification_measures_false_alarms_and_a_noise_floor() -> None:
-    stream = np.random.default_rng(5)
-    cases = [
-        side_case(100 * np.exp(stream.normal(0, noise, 10)), num_classes=number + 2)
-        for number, noise in enumerate((0.001, 0.002, 0.004, 0.02))
-    ]
-    found = qualify(side(cases))
-    floors = [one.noise_floor for one in found.noise if one.metric == "samples_per_sec"]
-    assert (found.runs, found.cases) == (5, 4)
-    assert found.false_alarm_rate < 0.1
-    assert floors[0] < floors[3]
-    assert 0.01 < floors[3] < 0.06
-    assert found.line.startswith("qualified: ")
-
-
-def test_a_noise_floor_is_found_for_the_same_cell_and_hardware_alone() -> None:
-    stream = np.random.default_rng(6)
-    case = side_case(100 * np.exp(stream.normal(0, 0.02, 10)))
-    found = qualify(side(case))
-    settings = Settings(noise_floor=found.noise_floor)
-    same = compare(side(side_case()), side(side_case(version="2")), settings=settings)
-    other = compare(
-        side(side_case(num_classes=7)), side(side_case(num_classes=7, version="2")), settings=settings
-    )
-    assert same.rows[0].noise_floor == pytest.approx(found.noise[0].noise_floor)
-    assert other.rows[0].noise_floor is None
-
-
-def test_too_few_runs_qualify_nothing() -> None:
-    with pytest.raises(UserError, match="no case has 8 good runs"):
-        qualify(side(side_case()))

@@ -37,7 +37,7 @@ def test_every_command_works_in_its_order(tmp_path: Path) -> None:
 
 
 def test_a_sweep_can_name_the_users_own_python(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
+    (block,) = [text for text in re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL) if "python:" in text]
     sweep = tmp_path / "own.yaml"
     sweep.write_text(
         f"experiment: quickstart\ntopology: 1n1g\nbatch_size_per_device: 2\ndevice: cpu\n{block}"
@@ -48,3 +48,20 @@ def test_a_sweep_can_name_the_users_own_python(tmp_path: Path) -> None:
     ran = dlperf(["run", str(sweep)], tmp_path)
     assert 3 == ran.returncode
     assert "/path/to/python is no program; give the path of a Python with mxnet" in ran.stderr
+
+
+def test_a_sweep_can_name_a_wheel_and_an_index_and_is_told_what_is_wrong(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
+    (block,) = [text for text in blocks if "index:" in text]
+    sweep = tmp_path / "other.yaml"
+    head = "experiment: quickstart\ntopology: 1n1g\nbatch_size_per_device: 2\ndevice: cpu\n"
+    sweep.write_text(head + block)
+    planned = dlperf(["plan", str(sweep)], tmp_path)
+    assert 2 == planned.returncode
+    assert "frameworks[0].wheel: there is no file" in planned.stderr
+    index = next(line for line in block.splitlines() if "index:" in line)
+    sweep.write_text(f"{head}frameworks:\n{index}\n")
+    planned = dlperf(["plan", str(sweep)], tmp_path)
+    assert 0 == planned.returncode, planned.stderr
+    (label,) = set(re.findall(r"2\.14\.0\.dev20261101\+index\.[0-9a-f]{8}", planned.stdout))
+    assert label in PAGE

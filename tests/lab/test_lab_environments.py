@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dlperf.adapters.base import EnvironmentSpec
+from dlperf.adapters.base import EnvironmentSpec, WheelFile
 from dlperf.errors import EnvironmentUnavailable
 from dlperf.plan.cluster import load_cluster
+from dlperf.plan.origin import sha256_of
 from dlperf.running.transports.ssh import SshNode
 from dlperf.running.transports.ssh_config import read_config
 
@@ -104,6 +105,20 @@ def test_one_is_made_here_and_copied_to_a_node_that_reaches_no_index(node_of: Ca
     made = node.environment(spec(), python=None)
     assert printed(node, made.python) == f"1.0 {made.root}\n"
     assert made.root.parent.parent == Path(node.work)
+
+
+def test_a_wheel_of_the_users_own_is_installed_here_and_the_environment_copied(
+    node_of: Callable[..., SshNode], lab: ClusterLab, monkeypatch: pytest.MonkeyPatch, wheels: Path
+) -> None:
+    monkeypatch.delenv("PIP_FIND_LINKS")  # it lies on this machine alone
+    path = lab.folder / "tiny-1.0-py3-none-any.whl"
+    path.write_bytes((wheels / path.name).read_bytes())
+    node = node_of()
+    own = spec(wheel=WheelFile(path=str(path), sha256=sha256_of(path)))
+    made = node.environment(own, python=None)
+    assert printed(node, made.python) == f"1.0 {made.root}\n"
+    assert made.root.parent.parent == Path(node.work)
+    assert node.uv is None
 
 
 def test_the_users_own_interpreter_is_checked_on_the_node(node_of: Callable[..., SshNode]) -> None:

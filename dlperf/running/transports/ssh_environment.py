@@ -41,7 +41,8 @@ def environment_on(
         found = node.ask(**request, found_only=True)["environment"]
         if found is not None:
             return made(found)
-        if copy or spec.builds:  # what is built from source is built once, here
+        # What is built from source is built once, here, and here alone lies a wheel of the user's own.
+        if copy or spec.builds or spec.wheel:
             request = _copied(node, spec, told, say)
         elif node.uv is None:
             _bring_uv(node, told)
