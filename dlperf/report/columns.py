@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dlperf.report.numbers import NOT_KNOWN, factor, giga, mebibytes, percent, rate
 from dlperf.report.text import Text, say
+from dlperf.results.energy_figures import energy_of
 from dlperf.results.statistics import ratio_interval
 
 if TYPE_CHECKING:
@@ -89,6 +90,11 @@ def _loss(place: Place) -> Inline:
     return say("{low} to {high}", low=f"{first:.4g}", high=f"{last:.4g}")
 
 
+def _energy(place: Place) -> Inline:
+    energy = energy_of(place.figure)
+    return say("not measured") if energy is None or energy.joules is None else rate(energy.joules)
+
+
 def cost_per_million_samples(samples_per_sec: float, *, devices: int, price_per_device_hour: float) -> float:
     """In the price's currency: hours that a million samples take x devices x price."""
     return _MILLION / samples_per_sec / _SECONDS_AN_HOUR * devices * price_per_device_hour
@@ -151,6 +157,7 @@ COLUMNS: Mapping[str, CaseColumn] = {
         say("peak memory of a rank (MiB)"),
         lambda place: mebibytes(place.figure.peak_memory_bytes) or NOT_KNOWN,
     ),
+    "energy": CaseColumn(say("energy of 1 000 samples (J)"), _energy),
     "cost": CaseColumn(say("cost of a million samples"), _cost),
 }
 
