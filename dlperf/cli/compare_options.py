@@ -101,12 +101,10 @@ def settings_from(
 
 
 def _qualification(given: Path | None) -> Qualification | None:
-    from dlperf.results.qualification import QUALIFICATION_NAME, read_qualification
+    from dlperf.results.qualification import read_qualification, usual_qualification
 
-    usual = Path("baselines") / QUALIFICATION_NAME
-    if given is not None:
-        return read_qualification(given)
-    return read_qualification(usual) if usual.is_file() else None
+    path = given or usual_qualification()
+    return read_qualification(path) if path is not None else None
 
 
 def _margin(text: str) -> tuple[str, float]:

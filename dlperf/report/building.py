@@ -10,6 +10,7 @@ from dlperf.errors import UserError
 from dlperf.report.alignment import read_certificates
 from dlperf.report.document import Document, document
 from dlperf.results.digest import run_digest
+from dlperf.results.qualification import read_qualification
 from dlperf.results.query import load
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def build_report(
         loaded,
         titles=titles,
         certificates=found,
+        qualification=read_qualification(request.qualification) if request.qualification else None,
         skipped=(*loaded.results.skipped, *damaged),
         view=request.view,
         beside=beside or Path(),

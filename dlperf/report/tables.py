@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dlperf.report.evidence import Evidence
     from dlperf.report.text import Inline
     from dlperf.results.figures import CaseFigures
+    from dlperf.results.qualification import Qualification
 
 ABSENT = say("not in the sweep")
 NOT_TOLD = say("not told")
@@ -56,6 +57,7 @@ class Scene:
     evidence: Evidence
     view: View = field(default_factory=View)
     ceilings: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    qualification: Qualification | None = None
 
     @cached_property
     def base(self) -> Arm:
@@ -75,6 +77,7 @@ class Scene:
             summary=figure.summary,
             base=self.base,
             ceilings=self.ceilings,
+            qualification=self.qualification,
             price_per_device_hour=self.view.price_per_device_hour,
         )
 
@@ -133,7 +136,8 @@ def _cells_of_arm(
 
 def repeats_table(scene: Scene) -> Table:
     """How far the runs of each case lie apart."""
-    return _case_table(scene, _REPEATS, caption=say("Spread of the repeats, samples/s"))
+    names = _REPEATS if scene.qualification is None else (*_REPEATS, "noise_floor")
+    return _case_table(scene, names, caption=say("Spread of the repeats, samples/s"))
 
 
 def inside_table(scene: Scene) -> Table:

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import ValidationError
@@ -20,8 +21,6 @@ from dlperf.results.statistics import standard_deviation, t_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
-
     from dlperf.plan.case import Case
 
 QUALIFICATION_NAME: Final = "qualification.json"
@@ -179,6 +178,12 @@ def _largest(floors: Iterable[tuple[_Key, Floor]]) -> dict[_Key, Floor]:
     for key, floor in floors:
         found[key] = max(found.get(key, floor), floor, key=lambda each: each.value)
     return found
+
+
+def usual_qualification() -> Path | None:
+    """Where `dlperf qualify` writes it, seen from the current folder; None where there is none."""
+    usual = Path("baselines") / QUALIFICATION_NAME
+    return usual if usual.is_file() else None
 
 
 def read_qualification(path: Path) -> Qualification:
