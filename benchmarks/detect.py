@@ -21,8 +21,8 @@ from dlperf.compare.confirming import CONFIRMING_RULE, looks_worse
 from dlperf.compare.contrast import contrast
 from dlperf.compare.judging import fit_priors, judge
 from dlperf.compare.metrics import SAMPLES_PER_SECOND, Verdict
-from dlperf.compare.significance import benjamini_hochberg
 from dlperf.compare.sources import read_side
+from dlperf.results.significance import benjamini_hochberg
 
 if TYPE_CHECKING:
     from collections.abc import Callable

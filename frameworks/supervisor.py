@@ -95,6 +95,12 @@ def kernel_oom_kills() -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
+def cpu_seconds_of_children() -> float:
+    """What every process that was started here and has been waited for used, its own children included."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 class RankSpec(NamedTuple):
     """One process to start; `env` is added to what is inherited, `cpus` empty leaves it unbound.
 
@@ -112,6 +118,7 @@ class RankSpec(NamedTuple):
 class Launch(NamedTuple):
     """launch.json. A limit of None does not exist."""
 
+    node_rank: int
     ranks: List[RankSpec]
     inherit: List[str]
     time_limit: Optional[float]
@@ -126,6 +133,7 @@ def read_launch(path: str) -> Launch:
     if content["schema_version"] != 1:
         raise ValueError("schema_version is {!r}, not 1".format(content["schema_version"]))
     return Launch(
+        node_rank=content.get("node_rank", 0),
         ranks=[RankSpec(**rank) for rank in content["ranks"]],
         inherit=content["inherit"],
         time_limit=content["time_limit_seconds"],
@@ -422,6 +430,23 @@ def _start(spec: RankSpec, inherit: List[str], output: int, budget: Optional[Mem
     return process.pid
 
 
+def start_energy_meter(node_rank: int) -> None:
+    """Start energy.py, if it lies beside this file; it ends with the ranks, and a run goes on without it."""
+    program, supervisor = Path(__file__).with_name("energy.py"), os.getpid()
+    if not program.is_file():
+        return
+    with contextlib.suppress(OSError):
+        process = subprocess.Popen(
+            [sys.executable, "-I", str(program), f"logs/energy{node_rank}.jsonl"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=lambda: die_with_parent(signal.SIGKILL, supervisor),  # noqa: PLW1509  no threads yet
+        )
+        process.returncode = 0  # waited for by pid, together with the orphans
+
+
 class OutcomeFile:
     """outcome.json, its space taken beforehand, so that a full disk does not keep it from being written."""
 
@@ -497,6 +522,7 @@ class Supervisor:
             "ranks": [rank.as_json() for rank in self._ranks],
             "first_failed_rank": self._first_failed,
             "oom_kills": kernel_oom_kills() - oom_kills,
+            "cpu_seconds": round(cpu_seconds_of_children(), 3),
             "processes_left": sorted(left),
             **({"memory_held_by": held_by[0]} if held_by else {}),
         }
@@ -508,6 +534,8 @@ class Supervisor:
 
     def _run_ranks(self) -> Ending:
         failure = self._start_ranks()
+        if failure is None:
+            start_energy_meter(self._launch.node_rank)
         self._echo.start()
         if failure is not None:
             return failure

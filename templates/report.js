@@ -132,17 +132,17 @@
         .map((dataset) => {
           const { x, y } = dataset.data.at(-1);
           const [left, height] = [scales.x.getPixelForValue(x) + 7, scales.y.getPixelForValue(y)];
-          return { text: written(y), left, height, colour: dataset.borderColor };
+          return { text: written(y), left, height };
         })
         .sort((a, b) => b.height - a.height);
       ctx.save();
       ctx.font = "12px sans-serif";
       ctx.textBaseline = "middle";
       const highest = new Map();
-      for (const { text, left, height, colour } of labels) {
+      for (const { text, left, height } of labels) {
         const place = Math.min(height, (highest.get(left) ?? Infinity) - 14);
         highest.set(left, place);
-        ctx.fillStyle = colour;
+        ctx.fillStyle = style("--ink"); // lines may be too light or too dark for text
         ctx.fillText(text, left, place);
       }
       ctx.restore();

@@ -69,8 +69,8 @@ def save(*, name: str, results: str, only: str | None, replace: bool, folder: Pa
 @_folder
 def list_(*, folder: Path) -> None:
     """List the baselines: name, day, cases, runs."""
-    from dlperf.compare.qualification import QUALIFICATION_NAME
     from dlperf.compare.sources import read_baseline
+    from dlperf.results.qualification import QUALIFICATION_NAME
 
     for path in sorted(folder.glob("*.json")):
         if path.name == QUALIFICATION_NAME:
@@ -90,8 +90,9 @@ def show(*, name: str, folder: Path) -> None:
     """Show the cases of the baseline NAME with their figures."""
     from dlperf.compare.metrics import SAMPLES_PER_SECOND
     from dlperf.compare.sources import read_side
-    from dlperf.compare.words import cell_name, value
+    from dlperf.compare.words import value
     from dlperf.report.numbers import plural
+    from dlperf.results.cell import cell_name
 
     side = read_side(name, inside=Path("results"), baselines=folder)
     click.echo(f"{side.label}  {_described(side)}")
@@ -99,7 +100,7 @@ def show(*, name: str, folder: Path) -> None:
         figure = one.figure(SAMPLES_PER_SECOND)
         shown = one.status.value if figure is None else f"{value(SAMPLES_PER_SECOND, figure)} samples/s"
         click.echo(
-            f"  {one.case.framework} {one.case.version}  {cell_name(one)}  {shown}, "
+            f"  {one.case.framework} {one.case.version}  {cell_name(one.case)}  {shown}, "
             f"{plural(len(one.runs), 'run')}  {one.hardware}"
         )
 

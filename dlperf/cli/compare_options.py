@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from dlperf.compare.comparing import Settings
     from dlperf.compare.finding import Findings
-    from dlperf.compare.qualification import Qualification
+    from dlperf.results.qualification import Qualification
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -93,15 +93,16 @@ def settings_from(
     compared: tuple[str, ...] = (),
 ) -> Settings:
     """The options as settings of a comparison; UserError where one is wrong."""
-    from dlperf.compare.comparing import Settings, no_floor
+    from dlperf.compare.comparing import Settings, no_floor, qualified_floor
     from dlperf.compare.expected import read_expected
     from dlperf.compare.metrics import MEASURED
+    from dlperf.compare.words import qualification_line
 
     by_name = {metric.name: metric for metric in MEASURED}
     found = _qualification(qualified)
     return Settings(
-        noise_floor=found.floor if found is not None else no_floor,
-        notes=(found.line,) if found is not None else (),
+        noise_floor=qualified_floor(found) if found is not None else no_floor,
+        notes=(qualification_line(found),) if found is not None else (),
         metrics=tuple(by_name[_known(name)] for name in metrics) or MEASURED,
         margins=dict(_margin(text) for text in margins),
         allow=allow,
@@ -111,12 +112,10 @@ def settings_from(
 
 
 def _qualification(given: Path | None) -> Qualification | None:
-    from dlperf.compare.qualification import QUALIFICATION_NAME, read_qualification
+    from dlperf.results.qualification import read_qualification, usual_qualification
 
-    usual = Path("baselines") / QUALIFICATION_NAME
-    if given is not None:
-        return read_qualification(given)
-    return read_qualification(usual) if usual.is_file() else None
+    path = given or usual_qualification()
+    return read_qualification(path) if path is not None else None
 
 
 def _margin(text: str) -> tuple[str, float]:

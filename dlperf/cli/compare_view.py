@@ -9,7 +9,8 @@ from rich.text import Text
 
 from dlperf.cli.tables import rendered
 from dlperf.compare.metrics import IMPROVEMENTS, REGRESSIONS, Verdict
-from dlperf.compare.words import HEADINGS, NUMBERS, cell_name, cells, headline, shown, summary
+from dlperf.compare.words import HEADINGS, NUMBERS, cells, headline, shown, summary
+from dlperf.results.cell import cell_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,7 @@ def _lines(findings: Findings, *, everything: bool) -> Iterator[str]:
         yield ""
         yield rendered(_table(rows)).rstrip()
     for one in findings.new:
-        yield f"without a baseline: {one.case.framework} {one.case.version} {cell_name(one)}"
+        yield f"without a baseline: {one.case.framework} {one.case.version} {cell_name(one.case)}"
     for note in findings.notes:
         yield f"note: {note}"
     yield ""

@@ -13,10 +13,10 @@ from dlperf.cli.tables import rendered
 from dlperf.compare.judging import LEVEL
 from dlperf.compare.metrics import SAMPLES_PER_SECOND
 from dlperf.compare.power import MOST_RUNS, POWER, runs_to_detect
-from dlperf.compare.qualification import QUALIFICATION_NAME, read_qualification
-from dlperf.compare.words import cell_name_of
 from dlperf.errors import UserError
 from dlperf.report.numbers import percent, plural
+from dlperf.results.cell import cell_name
+from dlperf.results.qualification import QUALIFICATION_NAME, read_qualification
 from dlperf.results.statistics import standard_deviation
 from dlperf.results.store import read_results
 
@@ -67,7 +67,7 @@ def _lines(plan: Plan, effect: float, folder: Path) -> Iterator[str]:
         took = seconds.get(case.case_id)
         time = "" if took is None or count is None else duration(took * count)
         table.add_row(
-            cell_name_of(case),
+            cell_name(case),
             f"{case.framework} {case.version}",
             percent(deviation),
             source,
@@ -88,7 +88,7 @@ def _lines(plan: Plan, effect: float, folder: Path) -> Iterator[str]:
 
 
 def _key(case: Case) -> tuple[str, str]:
-    return (cell_name_of(case), case.framework)
+    return (cell_name(case), case.framework)
 
 
 def _noise(folder: Path) -> dict[tuple[str, str], tuple[float, str]]:

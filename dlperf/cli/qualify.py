@@ -13,10 +13,10 @@ from dlperf.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dlperf.compare.qualification import Qualification
     from dlperf.compare.side import Side
     from dlperf.plan.cluster import Cluster
     from dlperf.plan.plan import Plan
+    from dlperf.results.qualification import Qualification
 
 _EPILOG = """\b
 Examples:
@@ -70,9 +70,9 @@ def command(
     no_wait: bool,
 ) -> None:
     """Measure the noise of SWEEP's cases on this machine by A/A runs, and store it."""
-    from dlperf.compare.qualification import Qualification, read_qualification
     from dlperf.compare.qualifying import qualify
     from dlperf.plan.selection import select
+    from dlperf.results.qualification import Qualification, read_qualification
     from dlperf.results.store import write_atomically
 
     known = read_qualification(out) if out.is_file() else Qualification(dlperf_version="", sessions=())
@@ -147,6 +147,7 @@ def _lines(found: Qualification) -> Iterator[str]:
 
     from dlperf.cli.tables import rendered
     from dlperf.compare.metrics import METRICS
+    from dlperf.compare.words import qualification_line
     from dlperf.report.numbers import percent
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -165,6 +166,6 @@ def _lines(found: Qualification) -> Iterator[str]:
             "not measured" if between is None else f"{percent(between.value)} ({between.sessions} sessions)",
         )
     yield rendered(table)
-    yield found.line
+    yield qualification_line(found)
     if not found.of_sessions:
         yield "between sessions: not measured; run this command again on another day"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dlperf.cli.garbage import cycles_left_alone
+
 if TYPE_CHECKING:
     from dlperf.results.rows import Row
 
@@ -32,6 +34,7 @@ Exit code 2: no result at all; 3: some result files could not be read and are na
 )
 @click.option("--strict", is_flag=True, help="A result file that cannot be read is an error.")
 @click.pass_context
+@cycles_left_alone()
 def command(
     ctx: click.Context, *, folders: tuple[Path, ...], form: str, out: Path | None, strict: bool
 ) -> None:

@@ -19,7 +19,7 @@ _MODELS = {
     "limit": ("dlperf.results.limits", "LimitRecord"),
     "import": ("dlperf.results.schema", "Imported"),
     "baseline": ("dlperf.compare.side", "Side"),
-    "qualification": ("dlperf.compare.qualification", "Qualification"),
+    "qualification": ("dlperf.results.qualification", "Qualification"),
     "published": ("dlperf.results.published", "PublishedData"),
 }
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from dlperf.compare.expected import ExpectedFailure
     from dlperf.compare.judging import Judged, Priors
     from dlperf.compare.matching import Pair
-    from dlperf.compare.qualification import Floor
     from dlperf.compare.side import Side, SideCase
+    from dlperf.results.qualification import Floor, Qualification
 
 
 class NoiseFloor(Protocol):
@@ -39,6 +39,16 @@ class NoiseFloor(Protocol):
 def no_floor(_pair: Pair, _metric: Metric, *, in_turns: bool) -> Floor | None:  # noqa: ARG001 - see NoiseFloor
     """For machines that nobody qualified."""
     return None
+
+
+def qualified_floor(qualification: Qualification) -> NoiseFloor:
+    """The noise floors that were measured."""
+
+    def floor(pair: Pair, metric: Metric, *, in_turns: bool) -> Floor | None:
+        cases = [(one.case, one.hardware) for one in (pair.baseline, pair.candidate)]
+        return qualification.floor(cases, metric.name, in_turns=in_turns)
+
+    return floor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dlperf.compare.comparing import compare
 from dlperf.compare.judging import LEVEL, Priors, Rule, fit_priors
 from dlperf.compare.metrics import REGRESSIONS, Verdict
-from dlperf.compare.significance import holm
+from dlperf.results.significance import holm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

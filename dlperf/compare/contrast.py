@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dlperf.compare.moderation import Variance
+from dlperf.results.moderation import Variance
 from dlperf.results.statistics import mean
 
 if TYPE_CHECKING:

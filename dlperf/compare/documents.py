@@ -11,7 +11,6 @@ from dlperf.compare.metrics import Verdict
 from dlperf.compare.words import (
     HEADINGS,
     NUMBERS,
-    cell_name,
     cells,
     framework_name,
     headline,
@@ -22,6 +21,7 @@ from dlperf.compare.words import (
 )
 from dlperf.report.markdown import escape, markdown_writer, table
 from dlperf.report.text import Column, Table
+from dlperf.results.cell import cell_name
 from dlperf.results.logfiles import plain
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def markdown(findings: Findings) -> str:
     lines += ["", *_folded("All cases by samples/s", _table(shown(findings)))]
     if findings.new:
         names = "\n".join(
-            f"- {escape(f'{one.case.framework} {one.case.version} {cell_name(one)}')}" for one in findings.new
+            f"- {escape(f'{one.case.framework} {one.case.version} {cell_name(one.case)}')}"
+            for one in findings.new
         )
         lines += ["", *_folded("Without a baseline", names)]
     return "\n".join(lines).rstrip() + "\n"
@@ -153,7 +154,7 @@ def junit(findings: Findings) -> str:
             suite,
             "testcase",
             classname=plain(framework_name(row)),
-            name=plain(f"{cell_name(row.baseline)} {row.metric.title}"),
+            name=plain(f"{cell_name(row.baseline.case)} {row.metric.title}"),
         )
         message = plain(sentence(row))
         if row.is_regression:

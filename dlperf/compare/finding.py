@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from dlperf.compare.judging import Judged
     from dlperf.compare.matching import Difference
     from dlperf.compare.metrics import Metric, Verdict
-    from dlperf.compare.qualification import Floor
     from dlperf.compare.side import SideCase
+    from dlperf.results.qualification import Floor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from dlperf.compare.words import cell_name
 from dlperf.errors import UserError
+from dlperf.results.cell import cell_name
 from dlperf.results.rows import canonical
 from dlperf.results.statistics import quantile
 from dlperf.results.steady import change_points
@@ -86,7 +86,7 @@ def histories(sides: Sequence[Side], name: str, *, metric: Metric, by: By) -> tu
     if not series:
         raise UserError(f"{name}: no session has its {metric.title}")
     first = named[0]
-    title = f"{first.case.framework}, {cell_name(first)}"
+    title = f"{first.case.framework}, {cell_name(first.case)}"
     return tuple(
         History(title=title, hardware=hardware, metric=metric, points=_points(ones, metric, by))
         for hardware, ones in series.items()

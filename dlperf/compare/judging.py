@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dlperf.compare.learning import MixtureError, StudentError, learned
 from dlperf.compare.metrics import Metric, Verdict
-from dlperf.compare.moderation import NO_PRIOR, Prior, Variance, fit_prior, moderated, smallest
 from dlperf.compare.power import runs_to_settle
-from dlperf.compare.significance import benjamini_hochberg
+from dlperf.results.learning import MixtureError, StudentError, learned
+from dlperf.results.moderation import NO_PRIOR, Prior, Variance, fit_prior, moderated, smallest
+from dlperf.results.significance import benjamini_hochberg
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -78,7 +78,7 @@ def judge(
 
     A difference is called one when its test says so after the adjustment and it is as large as the margin:
     a t test with a moderated variance, or with many cases one whose variance comes from what they have in
-    common (`dlperf.compare.learning`). The sides are called the same when the 90 % interval lies inside the
+    common (`dlperf.results.learning`). The sides are called the same when the 90 % interval lies inside the
     margin (two one-sided tests at 5 %: Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15,
     1987). Else the runs do not tell.
 

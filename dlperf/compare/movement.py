@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from dlperf.compare.contrast import FEWEST_RUNS
-from dlperf.compare.significance import two_sided_p
+from dlperf.results.significance import two_sided_p
 from dlperf.results.statistics import mean, standard_deviation
 
 if TYPE_CHECKING:

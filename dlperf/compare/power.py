@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dlperf.compare.contrast import Contrast
-    from dlperf.compare.moderation import Variance
+    from dlperf.results.moderation import Variance
 
 POWER = 0.8  # the share of real differences that should be found
 MOST_RUNS = 200

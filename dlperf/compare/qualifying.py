@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from dlperf.compare.contrast import FEWEST_RUNS, Contrast, contrast
 from dlperf.compare.judging import fit_priors, judge
 from dlperf.compare.metrics import MEASURED, REGRESSIONS, Metric
-from dlperf.compare.moderation import NO_PRIOR, moderated
-from dlperf.compare.qualification import CaseNoise, Session
-from dlperf.compare.words import cell_name
 from dlperf.errors import UserError
+from dlperf.results.cell import cell_name
+from dlperf.results.moderation import NO_PRIOR, moderated
+from dlperf.results.qualification import CaseNoise, Session
 from dlperf.results.statistics import mean, t_quantile
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _noise(metric: Metric, blocks: Sequence[tuple[SideCase, list[Values]]], runs
         logs = [math.log(value) for pair in values for value in pair]
         yield CaseNoise(
             case=one.case.content_hash,
-            cell=cell_name(one),
+            cell=cell_name(one.case),
             framework=one.case.framework,
             version=one.case.version,
             hardware=one.hardware,

@@ -12,12 +12,12 @@ from pydantic import ValidationError
 from dlperf import __version__
 from dlperf.align.certificate import CERTIFICATE_NAMES, load_certificate, workload_hash
 from dlperf.compare.metrics import MEASURED
-from dlperf.compare.qualification import QUALIFICATION_NAME
 from dlperf.compare.side import BASELINE_SCHEMA_VERSION, Side, SideCase, SideRun
 from dlperf.errors import UserError
 from dlperf.plan.plan import PlannedCase, PlanStatus
 from dlperf.plan.selection import parse_pair
 from dlperf.results.published import PREFIX
+from dlperf.results.qualification import QUALIFICATION_NAME
 from dlperf.results.query import load
 from dlperf.results.schema import Status
 from dlperf.results.sentinels import read_sentinels

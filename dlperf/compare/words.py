@@ -6,35 +6,20 @@ from typing import TYPE_CHECKING
 
 from dlperf.compare.metrics import LIMITS, PEAK_MEMORY, SAMPLES_PER_SECOND, Verdict
 from dlperf.report.numbers import mebibytes, percent, plural, rate
+from dlperf.results.cell import cell_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dlperf.compare.finding import Finding, Findings
     from dlperf.compare.metrics import Metric
-    from dlperf.compare.side import SideCase
-    from dlperf.plan.case import Case
+    from dlperf.results.qualification import Qualification
 
 HEADINGS = (
     "case", "framework", "metric", "baseline", "candidate", "change", "95 % interval", "smallest that counts",
     "runs", "verdict", "why",
 )  # fmt: skip
 NUMBERS = frozenset({"baseline", "candidate", "change", "smallest that counts", "runs"})
-
-
-def cell_name(one: SideCase) -> str:
-    """What a case is asked to do, without who does it: `y1_emore data 1n1g b128 c85742 fp32`."""
-    return cell_name_of(one.case)
-
-
-def cell_name_of(case: Case) -> str:
-    """As `cell_name`."""
-    ratio = f"{case.sample_ratio:g}" if case.sample_ratio is not None else ""
-    simulated = "SIMULATED " if case.simulated else ""
-    return (
-        f"{simulated}{case.workload.experiment} {case.parallelism}{ratio} {case.topology} "
-        f"b{case.batch_size_per_device} c{case.num_classes} {case.precision}"
-    )
 
 
 def framework_name(finding: Finding) -> str:
@@ -53,7 +38,7 @@ def cells(finding: Finding) -> tuple[str, ...]:
     judged = finding.judged
     before, after = finding.figures
     return (
-        cell_name(finding.baseline),
+        cell_name(finding.baseline.case),
         framework_name(finding),
         finding.metric.title,
         value(finding.metric, before),
@@ -106,7 +91,7 @@ def why(finding: Finding) -> str:
 
 def sentence(finding: Finding) -> str:
     """One line about a finding, for a log or an annotation."""
-    what = f"{framework_name(finding)}, {cell_name(finding.baseline)}: {finding.metric.title}"
+    what = f"{framework_name(finding)}, {cell_name(finding.baseline.case)}: {finding.metric.title}"
     before, after = (value(finding.metric, figure) for figure in finding.figures)
     numbers = f"{before} to {after}" + (f" ({change(finding.ratio)})" if finding.ratio is not None else "")
     reason = f"; {why(finding)}" if why(finding) else ""
@@ -174,3 +159,16 @@ def _by_weight(findings: Findings) -> Iterator[Finding]:
             continue
         seen.add(id(row.baseline))
         yield row
+
+
+def qualification_line(found: Qualification) -> str:
+    """When and how the machine was qualified, and how often equal sides looked like a regression."""
+    days = found.days
+    when = "" if not days else f" on {days[0]}" if len(days) == 1 else f" {days[0]} to {days[-1]}"
+    if len(found.sessions) > 1:
+        when += f" in {len(found.sessions)} sessions"
+    runs = " or ".join(map(str, found.runs))
+    return (
+        f"qualified{when}: {found.false_alarms} of {found.splits} splits of {plural(found.cases, 'case')}' "
+        f"A/A runs ({runs} a side) raised a false alarm"
+    )

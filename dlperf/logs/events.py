@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Event:
     value: Any
     metadata: dict[str, Any]
     event_type: str
+    time_ms: int | None = None
 
     @property
     def rank(self) -> int | None:
@@ -48,6 +49,7 @@ class Step:
     kind: str
     loss: float | None
     line: int = 0
+    time_ms: int | None = field(default=None, compare=False)  # since 1970, when it was printed
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -87,6 +89,7 @@ def _event(content: Any, line: int) -> Event | None:
         value=content.get("value"),
         metadata=metadata if isinstance(metadata, dict) else {},
         event_type=str(content.get("event_type")),
+        time_ms=_whole(content.get("time_ms")),
     )
 
 
@@ -101,7 +104,13 @@ def step_of(event: Event) -> Step | None:
     if not isinstance(kind, str):
         return None
     return Step(
-        step=step, samples=samples, seconds=seconds, kind=kind, loss=_loss(event.value), line=event.line
+        step=step,
+        samples=samples,
+        seconds=seconds,
+        kind=kind,
+        loss=_loss(event.value),
+        line=event.line,
+        time_ms=event.time_ms,
     )
 
 

@@ -37,8 +37,9 @@ _MOST_LAYOUT_BYTES = 16 << 20
 _MOST_MATCHES = 200_000  # of lines that hold thousands of records, as carriage returns make them
 _LONGEST_KEPT_LINE = 4096
 _MOST_TEXTS = 2000
-# A template pays where at least this share of a chunk's lines has its layout.
-_SHARE_FOR_TEMPLATE = 1 / 200
+_FEWEST_FOR_TEMPLATE = 16  # looking up fewer lines of a chunk is as fast
+_SAMPLE = 1000
+_BYTE_NUMBERS = np.uint64(0x0001020304050607)
 _NUMBERS = re.compile(rb"(?:" + NUMBER + rb")")
 
 
@@ -73,6 +74,13 @@ class ChunkLines:
         """A line without its line feed."""
         start = self.starts[index]
         return self._data[start : start + self.lengths[index]]
+
+    def texts(self, indices: NDArray[np.int64]) -> bytes:
+        """Some lines, rising, with line feeds between them."""
+        first, end = int(indices[0]), int(indices[-1]) + 1
+        if len(indices) == end - first:
+            return self._data[self.starts[first] : self.starts[end - 1] + self.lengths[end - 1]]
+        return b"\n".join(map(self.text, indices.tolist()))
 
     def worth_watching(self) -> NDArray[np.int64]:
         """The lines that may speak of a failure, rising."""
@@ -126,9 +134,15 @@ def _places_of(buffer: NDArray[np.uint8], byte: int) -> NDArray[np.int64]:
     """Where a rare byte stands: eight bytes are passed over at a time."""
     equal = buffer == byte
     whole = len(equal) // _WORD * _WORD
-    words = np.flatnonzero(equal[:whole].view(np.uint64) != 0)
-    cells = np.flatnonzero(equal[:whole].reshape(-1, _WORD)[words])
-    places = words[cells // _WORD] * _WORD + cells % _WORD
+    eights = equal[:whole].view("<u8")
+    words = np.flatnonzero(eights != 0)
+    ones = eights[words]
+    if (ones & (ones - np.uint64(1))).any():  # two of them in eight bytes
+        cells = np.flatnonzero(equal[:whole].reshape(-1, _WORD)[words])
+        places = words[cells // _WORD] * _WORD + cells % _WORD
+    else:
+        # A one in byte k shifts the constant by k bytes, which brings k to the top.
+        places = words * _WORD + (ones * _BYTE_NUMBERS >> np.uint64(56)).view(np.int64)
     return np.concatenate([places, whole + np.flatnonzero(equal[whole:])])
 
 
@@ -163,21 +177,27 @@ class LineReader:
         last = len(lines) - 1 if is_cut else None
         self._templates.find(lines.buffer, lines.starts, lines.lengths, lines.codes)
         unknown = np.flatnonzero(lines.codes == UNKNOWN)
+        if len(unknown) > 2 * _SAMPLE:
+            # Templates of the first lines find most of the others.
+            self._find_codes(lines, unknown[:_SAMPLE], last=last)
+            others = unknown[_SAMPLE:]
+            codes = lines.codes[others]
+            self._templates.find(lines.buffer, lines.starts[others], lines.lengths[others], codes)
+            lines.codes[others] = codes
+            unknown = others[codes == UNKNOWN]
         if len(unknown):
-            lines.codes[unknown] = self._look_up(lines, unknown, data, last=last)
-            self._make_templates(lines, unknown)
+            self._find_codes(lines, unknown, last=last)
         return lines
 
-    def _look_up(
-        self, lines: ChunkLines, unknown: NDArray[np.int64], data: bytes, *, last: int | None
-    ) -> list[int]:
+    def _find_codes(self, lines: ChunkLines, unknown: NDArray[np.int64], *, last: int | None) -> None:
+        """Look the lines numbered so up one by one, and remember the layouts that many of them have."""
+        lines.codes[unknown] = self._look_up(lines, unknown, last=last)
+        self._make_templates(lines, unknown)
+
+    def _look_up(self, lines: ChunkLines, unknown: NDArray[np.int64], *, last: int | None) -> list[int]:
         """The codes of the lines numbered so; `last` may be cut."""
         indices = unknown.tolist()
-        if 2 * len(indices) < len(lines):
-            layouts = b"\n".join(map(lines.text, indices)).translate(MASK).split(b"\n")
-        else:
-            layouts = data.translate(MASK).split(b"\n")
-            layouts = [layouts[index] for index in indices]
+        layouts = lines.texts(unknown).translate(MASK).split(b"\n")
         codes = list(map(self._codes.get, layouts, repeat(UNKNOWN)))
         if UNKNOWN in codes:
             for place, (index, layout) in enumerate(zip(indices, layouts, strict=True)):
@@ -192,7 +212,7 @@ class LineReader:
         """Of the layouts that many of the lines had."""
         codes = lines.codes[looked_up]
         counts = np.bincount(codes)
-        for code in np.flatnonzero(counts >= len(lines) * _SHARE_FOR_TEMPLATE).tolist():
+        for code in np.flatnonzero(counts >= _FEWEST_FOR_TEMPLATE).tolist():
             # Harmless lines and lines to watch have no layout in common.
             if code >= FIRST_ENTRY:
                 self._templates.add(lines.text(int(looked_up[int((codes == code).argmax())])), code)

@@ -28,7 +28,7 @@ _LONGEST_WATCHED = 64 << 10
 _MOST_FAILURES = 1000
 # Lines of a layout are read at once; where there are few of each in a chunk, a larger chunk holds more.
 _FEW_LINES_A_LAYOUT = 100
-_LARGEST_CHUNK = 8 << 20
+_LARGEST_CHUNK = 4 << 20
 _BINARY_SHARE = 0.02  # of random bytes a tenth are control characters
 _TEXT_CONTROLS = b"\t\n\r\x0b\x0c\x1b\x08"
 _PRINTABLE = bytes(byte for byte in range(256) if byte >= 32 or byte in _TEXT_CONTROLS)  # noqa: PLR2004
@@ -63,13 +63,17 @@ class _Seen:
         if not self._bytes:
             return "empty"
         if self._first is None:
-            return f"{lines} lines, all of them blank"
+            return f"{_lines(lines)}, all of them blank"
         if self._controls > _BINARY_SHARE * self._bytes:
             return "binary data, not a log"
         text = self._first[:_LONGEST_WATCHED].decode("utf-8", errors="replace")
         printable = (letter if letter.isprintable() else " " for letter in text)
         quote = " ".join("".join(printable).split())[:_LONGEST_QUOTE]
-        return f"no throughput record of a known program in {lines} lines; the first line is {quote!r}"
+        return f"no throughput record of a known program in {_lines(lines)}; the first line is {quote!r}"
+
+
+def _lines(count: int) -> str:
+    return "1 line" if count == 1 else f"{count} lines"
 
 
 class LogReader:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 2 << 20
 # A longer line is read in pieces; a carriage return, as a progress bar leaves them, is the place to cut it.
 LONGEST_LINE = 1 << 20
 _UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}

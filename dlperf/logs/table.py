@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlperf.logs.cells import Reader, reader_of, texts_at
+from dlperf.logs.cells import Reader, reader_of
 from dlperf.logs.layout import MASK
 from dlperf.logs.records import FIELDS, TIME
 
@@ -113,11 +113,22 @@ class CellTable:
                 given=np.empty((0, len(FIELDS)), np.bool_),
             )
         index, match = self._of_lines(codes, self._matches[dialect.name].array)
-        begins, cells, shapes = starts[index], self._starts.array[match], self._shapes.array[match]
-        values = np.full((len(index), len(FIELDS)), np.nan)
+        used = np.flatnonzero(np.bincount(match))
+        begins = starts[index]
+        # A column's cells are neighbours in memory.
+        values = np.full((len(FIELDS), len(index)), np.nan).T
+        given = np.empty((len(FIELDS), len(index)), np.bool_).T
         for column in range(len(FIELDS)):
-            self._read_column(buffer, begins + cells[:, column], shapes[:, column], values[:, column])
-        given = shapes != _NOT_GIVEN
+            cells, shapes = self._starts.array[:, column], self._shapes.array[:, column]
+            if len(used) and (shapes[used] == shapes[used[0]]).all():
+                number = int(shapes[used[0]])
+                given[:, column] = number != _NOT_GIVEN
+                if number != _NOT_GIVEN:
+                    values[:, column] = self._readers[number].read(buffer, begins + cells[match])
+            else:
+                of_lines = shapes[match]
+                given[:, column] = of_lines != _NOT_GIVEN
+                self._read_shapes(buffer, begins + cells[match], of_lines, values[:, column])
         given[:, TIME] &= ~np.isnan(values[:, TIME])
         return Rows(index=index, values=values, given=given)
 
@@ -127,14 +138,15 @@ class CellTable:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Each match: the line that it is in, and its number; by line, within a line by position."""
         index = np.flatnonzero(codes < len(matches))
-        first, count = matches[codes[index]].T.astype(np.int64)
+        of_lines = codes if len(index) == len(codes) else codes[index]
+        first, count = (np.ascontiguousarray(part)[of_lines].astype(np.int64) for part in matches.T)
         if (count == 1).all():
             return index, first
         index = np.repeat(index, count)
         before = np.cumsum(count) - count
         return index, np.repeat(first - before, count) + np.arange(len(index))
 
-    def _read_column(
+    def _read_shapes(
         self,
         buffer: NDArray[np.uint8],
         starts: NDArray[np.int64],
@@ -144,9 +156,5 @@ class CellTable:
         """Read the texts that start there and have these shapes into `values`; all but `buffer` are [n]."""
         counts = np.bincount(shapes + 1)[1:]
         for number in np.flatnonzero(counts).tolist():
-            reader = self._readers[number]
-            if counts[number] == len(shapes):
-                values[:] = reader.read(texts_at(buffer, starts, reader.width))
-            else:
-                rows = np.flatnonzero(shapes == number)
-                values[rows] = reader.read(texts_at(buffer, starts[rows], reader.width))
+            rows = np.flatnonzero(shapes == number)
+            values[rows] = self._readers[number].read(buffer, starts[rows])

@@ -10,6 +10,7 @@ from dlperf.errors import UserError
 from dlperf.report.alignment import read_certificates
 from dlperf.report.document import Document, document
 from dlperf.results.digest import run_digest
+from dlperf.results.qualification import read_qualification
 from dlperf.results.query import load
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def build_report(
         UserError: there is no result, or (`strict`) something would be skipped or set apart.
     """
     loaded = load(request.paths, strict=strict, from_logs=from_logs)
+    if not loaded.figures:
+        request.view.must_be_plain()
     hardware = sorted({run.hardware for run in loaded.results.runs})
     if strict and len(hardware) > 1:
         raise UserError(
@@ -44,6 +47,7 @@ def build_report(
         loaded,
         titles=titles,
         certificates=found,
+        qualification=read_qualification(request.qualification) if request.qualification else None,
         skipped=(*loaded.results.skipped, *damaged),
         view=request.view,
         beside=beside or Path(),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dlperf.report.numbers import NOT_KNOWN, factor, giga, mebibytes, percent, rate
 from dlperf.report.text import Text, say
+from dlperf.results.energy_figures import energy_of
 from dlperf.results.statistics import ratio_interval
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from dlperf.report.comparison import Arm, Comparison, Row
     from dlperf.report.text import Inline
     from dlperf.results.figures import CaseFigures
+    from dlperf.results.qualification import Qualification
     from dlperf.results.statistics import Summary
 
 ONE_RUN = say("one run")
@@ -38,6 +40,7 @@ class Place:
     summary: Summary
     base: Arm
     ceilings: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    qualification: Qualification | None = None
     price_per_device_hour: float | None = None
 
     @property
@@ -89,6 +92,20 @@ def _loss(place: Place) -> Inline:
     return say("{low} to {high}", low=f"{first:.4g}", high=f"{last:.4g}")
 
 
+def _energy(place: Place) -> Inline:
+    energy = energy_of(place.figure)
+    return say("not measured") if energy is None or energy.joules is None else rate(energy.joules)
+
+
+def _noise_floor(place: Place) -> Inline:
+    figure, qualification = place.figure, place.qualification
+    if qualification is None:
+        return say("not measured")
+    cases = [(figure.case, figure.hardware)]
+    floor = qualification.floor(cases, "samples_per_sec", in_turns=True)
+    return say("not measured") if floor is None else percent(floor.value)
+
+
 def cost_per_million_samples(samples_per_sec: float, *, devices: int, price_per_device_hour: float) -> float:
     """In the price's currency: hours that a million samples take x devices x price."""
     return _MILLION / samples_per_sec / _SECONDS_AN_HOUR * devices * price_per_device_hour
@@ -134,6 +151,7 @@ COLUMNS: Mapping[str, CaseColumn] = {
     "spread": CaseColumn(say("min to max"), _min_to_max),
     "cv": CaseColumn(say("CV"), lambda place: percent(place.summary.cv) or ONE_RUN),
     "interval": CaseColumn(say("95 % interval of the mean"), _interval),
+    "noise_floor": CaseColumn(say("A/A noise floor"), _noise_floor),
     "runs": CaseColumn(say("good runs"), lambda place: str(place.summary.runs)),
     "failed": CaseColumn(say("failed runs"), lambda place: str(len(place.figure.failed))),
     "step": CaseColumn(
@@ -151,6 +169,7 @@ COLUMNS: Mapping[str, CaseColumn] = {
         say("peak memory of a rank (MiB)"),
         lambda place: mebibytes(place.figure.peak_memory_bytes) or NOT_KNOWN,
     ),
+    "energy": CaseColumn(say("energy of 1 000 samples (J)"), _energy),
     "cost": CaseColumn(say("cost of a million samples"), _cost),
 }
 

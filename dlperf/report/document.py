@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dlperf.align.certificate import Certificate
     from dlperf.report.text import Inline, Table, Text
     from dlperf.results.figures import CaseFigures
+    from dlperf.results.qualification import Qualification
     from dlperf.results.query import Loaded
     from dlperf.results.store import Skipped
 
@@ -92,6 +93,7 @@ def document(
     *,
     titles: Mapping[str, str],
     certificates: Sequence[Certificate] = (),
+    qualification: Qualification | None = None,
     skipped: Sequence[Skipped] = (),
     view: View | None = None,
     beside: Path = Path(),
@@ -103,6 +105,7 @@ def document(
         loaded: the results and their cases' figures.
         titles: frameworks as their makers write them, by name.
         certificates: what is proven about the frameworks computing the same function.
+        qualification: what A/A runs on the machines came to.
         skipped: files that could not be read.
         view: what the reader asked for.
         beside: the folder that the report will lie in; links to run folders start there.
@@ -117,7 +120,12 @@ def document(
     arms = tuple(sorted({arm for comparison in made for arm in comparison.arms}))
     check_baseline(view, arms)
     best, evidence = ceilings(figures), Evidence.of(figures)
-    scenes = [Scene(comparison=one, evidence=evidence, view=view, ceilings=best) for one in made]
+    if qualification is not None and not any(map(partial(_qualified, qualification), figures)):
+        qualification = None  # of other machines, or other cases
+    scenes = [
+        Scene(comparison=one, evidence=evidence, view=view, ceilings=best, qualification=qualification)
+        for one in made
+    ]
     slugs = _unique(_slug(comparison) for comparison in made)
     flags = _by_case(referee(figures))
     published = tuple(published_report(one, titles=titles) for one in loaded.published)
@@ -142,12 +150,17 @@ def document(
         beside=beside_table(loaded, titles=titles),
         gaps=gaps_table(made),
         proofs=proofs(certificates),
-        method=method(loaded, view),
+        method=method(loaded, view, qualification),
         environments=environment_tables(loaded, titles=titles),
         evidence=evidence.table(figures, beside=beside, digests=digests),
         skipped=tuple(_skipped(one, results.sweeps) for one in skipped),
         figures=loaded.all_figures,
     )
+
+
+def _qualified(qualification: Qualification, figure: CaseFigures) -> bool:
+    where = [(figure.case, figure.hardware)]
+    return qualification.floor(where, "samples_per_sec", in_turns=True) is not None
 
 
 def _skipped(skipped: Skipped, sweeps: Sequence[Path]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -79,4 +80,11 @@ class Evidence:
 
 def link_to(path: Path, *, beside: Path) -> str:
     """The path from a folder on, quoted for a link."""
-    return quote(os.path.relpath(path, beside), safe="/")
+    folder = _relative(path.parent, beside)
+    return quote(path.name if folder == os.curdir else f"{folder}/{path.name}", safe="/")
+
+
+@lru_cache(maxsize=4096)
+def _relative(folder: Path, beside: Path) -> str:
+    """The way from one folder to another; the runs of a case share theirs."""
+    return os.path.relpath(folder, beside)

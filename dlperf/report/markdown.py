@@ -33,8 +33,14 @@ _BACKSLASHED = re.compile(r"([\\`*{}\[\]~!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))"
 _LINE_START = re.compile(r"^(#|[-+=](?=[\s=-]|$)|\d+(?=[.)](?:\s|$)))")
 
 
+# Nearly every cell of a table: words and numbers with single marks between them that mean nothing there.
+_HARMLESS = re.compile(r"(?:[A-Za-z0-9]+(?:[ .,/:_-][A-Za-z0-9]+)*)?")
+
+
 def escape(text: str) -> Markdown:
     """The text as it will be read: one line, nothing in it marked up."""
+    if _HARMLESS.fullmatch(text):
+        return Markdown(text)
     escaped = _BACKSLASHED.sub(r"\\\1", plain(text)).translate(_ENTITIES)
     return Markdown(_LINE_START.sub(_escape_line_start, escaped))
 

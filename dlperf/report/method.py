@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlperf.report.text import plural, say
+from dlperf.report.numbers import percent
+from dlperf.report.text import joined, plural, say
+from dlperf.results.energy_figures import MOST_OF_OTHERS, energy_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from dlperf.plan.sweep_file import Order
     from dlperf.report.text import Text
     from dlperf.report.view import View
+    from dlperf.results.qualification import Qualification
     from dlperf.results.query import Loaded
 
 _ALWAYS = (
@@ -41,13 +44,19 @@ _ALWAYS = (
         "trained, no measure of quality. The training data is synthetic unless a table says that it is "
         "not known."
     ),
-    say("Energy was not measured: no run records it."),
 )
 
 
-def method(loaded: Loaded, view: View) -> tuple[Text, ...]:
+def method(loaded: Loaded, view: View, qualification: Qualification | None) -> tuple[Text, ...]:
     """The sentences; the ways of measuring each once, in the order of the cases."""
-    return (*_windows(loaded), *_orders(loaded), *_ALWAYS, *_cost(view))
+    return (
+        *_windows(loaded),
+        *_orders(loaded),
+        *_ALWAYS,
+        *_noise(loaded, qualification),
+        *_energy(loaded),
+        *_cost(view),
+    )
 
 
 def _windows(loaded: Loaded) -> Iterator[Text]:
@@ -96,6 +105,55 @@ def _meaning(order: Order) -> Text | str:
             "frameworks alike"
         )
     return ""
+
+
+def _noise(loaded: Loaded, qualification: Qualification | None) -> Iterator[Text]:
+    if qualification is None:
+        if loaded.results.runs:
+            yield say(
+                "The noise of these machines was not measured by A/A runs, which compare equal sides; "
+                "`dlperf qualify` does."
+            )
+        return
+    days = qualification.days
+    yield say(
+        "Noise of these machines by A/A runs (`dlperf qualify`, {sessions}{when}): {alarms} of {splits} "
+        "comparisons of equal sides raised a false alarm. A/A noise floor = the difference that 19 of 20 "
+        "comparisons of equal sides, {runs} a side, stay below.",
+        sessions=plural(len(qualification.sessions), "session"),
+        when="" if not days else f", {days[0]}" if len(days) == 1 else f", {days[0]} - {days[-1]}",
+        alarms=qualification.false_alarms,
+        splits=qualification.splits,
+        runs=" / ".join(map(str, qualification.runs)),
+    )
+
+
+def _energy(loaded: Loaded) -> Iterator[Text]:
+    metered = [energy for figure in loaded.figures if (energy := energy_of(figure)) is not None]
+    told = [energy for energy in metered if energy.joules is not None]
+    if not metered:
+        yield say("Energy was not measured: no run records it.")
+    if told:
+        yield say(
+            "Energy of 1 000 samples = joules from the first measured iteration to the last / samples "
+            "trained meanwhile x 1 000, summed over the nodes; median over the good runs. Read: {devices}.",
+            devices=joined(dict.fromkeys(name for energy in told for name in energy.devices)),
+        )
+    if any(energy.source == "nvml" for energy in told):
+        yield say("NVML counts all GPUs of a node, those that the case leaves idle included.")
+    if any(energy.source == "rapl" for energy in told):
+        yield say(
+            "RAPL counts whole processor packages and their memory, every program on them included: its "
+            "figures stand here only where other programs used at most {share} of the CPUs.",
+            share=percent(MOST_OF_OTHERS, decimals=0),
+        )
+    reasons = [energy.reason or "" for energy in metered if energy.joules is None]
+    for reason in dict.fromkeys(reasons):
+        yield say(
+            "Energy of {cases} was not measured: {reason}.",
+            cases=plural(reasons.count(reason), "case"),
+            reason=reason,
+        )
 
 
 def _cost(view: View) -> Iterator[Text]:

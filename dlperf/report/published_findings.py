@@ -244,7 +244,7 @@ def _sessions(data: PublishedData, labels: Mapping[str, str]) -> Iterator[Text]:
         "({place})",
         figures=plural(len(changes), "figure"),
         far=far,
-        margin=f"{MARGIN:.0%}",
+        margin=percent(MARGIN, decimals=0),
         most=percent(most, decimals=1),
         place=joined(place),
     )

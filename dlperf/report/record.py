@@ -32,6 +32,7 @@ class Record(Model):
     language: Language
     results: tuple[str, ...]
     certificates: tuple[str, ...] = ()
+    qualification: str | None = None
     template: str | None = None
     columns: tuple[str, ...] = ()
     baseline: str | None = None
@@ -52,6 +53,7 @@ def record_of(request: Request, *, folder: Path) -> Record:
         language=request.language,
         results=tuple(_from(folder, path) for path in request.paths),
         certificates=tuple(_from(folder, path) for path in request.certificates),
+        qualification=_from(folder, request.qualification) if request.qualification else None,
         template=_from(folder, request.template) if request.template else None,
         columns=view.columns,
         baseline=view.baseline,
@@ -67,6 +69,7 @@ def request_of(record: Record, *, folder: Path) -> Request:
         language=record.language,
         paths=tuple(_at(folder, name) for name in record.results),
         certificates=tuple(_at(folder, name) for name in record.certificates),
+        qualification=_at(folder, record.qualification) if record.qualification else None,
         template=_at(folder, record.template) if record.template else None,
         view=View(
             columns=record.columns,

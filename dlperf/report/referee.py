@@ -12,7 +12,7 @@ from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
 
 from dlperf.report.columns import ceilings
-from dlperf.report.numbers import factor, giga, mebibytes, rate
+from dlperf.report.numbers import factor, giga, mebibytes, percent, rate
 from dlperf.report.text import Text, say
 from dlperf.results.statistics import ratio_interval
 
@@ -169,7 +169,9 @@ def _step_time(measured: Sequence[Measured]) -> Iterator[Breach]:
             continue
         samples = one.summary.median * seconds
         if abs(samples / batch - 1) > STEP_MARGIN:
-            within = say("global batch {batch} within {margin}", batch=batch, margin=f"{STEP_MARGIN:.0%}")
+            within = say(
+                "global batch {batch} within {margin}", batch=batch, margin=percent(STEP_MARGIN, decimals=0)
+            )
             yield one, within, rate(samples)
 
 
@@ -203,7 +205,7 @@ def _sessions(measured: Sequence[Measured]) -> Iterator[Breach]:
                 what = say(
                     "{rate} within {margin} ({sweep})",
                     rate=rate(first.summary.median),
-                    margin=f"{MARGIN:.0%}",
+                    margin=percent(MARGIN, decimals=0),
                     sweep=first.figure.sweep.name,
                 )
                 yield second, what, rate(second.summary.median)
@@ -214,7 +216,8 @@ LAWS = (
     Law(say("no more speedup than devices"), _speedup_ceiling),
     Law(say("no more than half of the devices are lost"), _speedup_floor),
     Law(
-        say("a larger batch is not more than {margin} slower a sample", margin=f"{MARGIN:.0%}"), _larger_batch
+        say("a larger batch is not more than {margin} slower a sample", margin=percent(MARGIN, decimals=0)),
+        _larger_batch,
     ),
     Law(say("sampling fewer classes is not slower"), _fewer_classes_sampled),
     Law(say("samples/s x median step = global batch"), _step_time),

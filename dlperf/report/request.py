@@ -27,6 +27,7 @@ class Request:
         form: Markdown or HTML.
         language: of the sentences that are ours.
         certificates: of `dlperf align`; without any, align*.json in the results' folders.
+        qualification: a file of `dlperf qualify`, for the noise of the machines.
         template: a jinja2 file in place of the shipped one; it is trusted, the results are not.
         view: columns, baseline, groups and price.
     """
@@ -35,6 +36,7 @@ class Request:
     form: Form = "md"
     language: Language = ENGLISH
     certificates: tuple[Path, ...] = ()
+    qualification: Path | None = None
     template: Path | None = None
     view: View = field(default_factory=View)
 

@@ -11,6 +11,7 @@ from dlperf.report.numbers import NOT_KNOWN, rate
 from dlperf.report.phases import GRAPH, in_order, phase_name
 from dlperf.report.text import Column, Table, Text, say
 from dlperf.report.view import View
+from dlperf.results.energy_figures import energy_of
 from dlperf.results.schema import Status
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from dlperf.report.evidence import Evidence
     from dlperf.report.text import Inline
     from dlperf.results.figures import CaseFigures
+    from dlperf.results.qualification import Qualification
 
 ABSENT = say("not in the sweep")
 NOT_TOLD = say("not told")
@@ -55,6 +57,7 @@ class Scene:
     evidence: Evidence
     view: View = field(default_factory=View)
     ceilings: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    qualification: Qualification | None = None
 
     @cached_property
     def base(self) -> Arm:
@@ -74,6 +77,7 @@ class Scene:
             summary=figure.summary,
             base=self.base,
             ceilings=self.ceilings,
+            qualification=self.qualification,
             price_per_device_hour=self.view.price_per_device_hour,
         )
 
@@ -132,12 +136,16 @@ def _cells_of_arm(
 
 def repeats_table(scene: Scene) -> Table:
     """How far the runs of each case lie apart."""
-    return _case_table(scene, _REPEATS, caption=say("Spread of the repeats, samples/s"))
+    names = _REPEATS if scene.qualification is None else (*_REPEATS, "noise_floor")
+    return _case_table(scene, names, caption=say("Spread of the repeats, samples/s"))
 
 
 def inside_table(scene: Scene) -> Table:
     """What a step took and what it achieved, with the loss as a check that something was trained."""
     names = (*_INSIDE, "efficiency") if scene.comparison.scales else _INSIDE
+    energies = (energy_of(place.figure) for place in scene.places())
+    if any(energy is not None and energy.joules is not None for energy in energies):
+        names = (*names, "energy")
     return _case_table(scene, names, caption=say("Inside a run (medians over the good runs)"))
 
 

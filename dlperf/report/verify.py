@@ -11,6 +11,7 @@ from dlperf.report.building import build_report
 from dlperf.report.pages import read_html, read_markdown
 from dlperf.report.record import read_record, request_of
 from dlperf.report.request import without_charts
+from dlperf.results.published import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -58,6 +59,9 @@ def verify(path: Path) -> Verified:
         raise UserError(f"{path}: no report of dlperf: not UTF-8") from error
     record = read_record(path, text)
     request = request_of(record, folder=path.parent)
+    gone = [folder for folder in request.paths if not (str(folder).startswith(PREFIX) or folder.is_dir())]
+    if gone:
+        raise UserError(f"{path}: it was made from {gone[0]}, which is not there: it cannot be made again")
     document = build_report(request, beside=path.parent, from_logs=True)
     read = read_markdown if record.form == "md" else read_html
     said, found = read(text), read(without_charts(document, request))

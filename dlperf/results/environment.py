@@ -6,7 +6,7 @@ decided by `hardware_key`.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import Field, ValidationError
@@ -72,6 +72,13 @@ class RunEnvironment(Model):
 def read_environment(folder: Path) -> RunEnvironment | None:
     """The environment of a run folder; None where there is none that can be read."""
     try:
-        return RunEnvironment.model_validate_json((folder / "environment.json").read_bytes())
+        with open(f"{folder}/environment.json", "rb") as stream:  # noqa: PTH123  a report reads thousands
+            return _parsed(stream.read())
     except (OSError, ValidationError):
         return None
+
+
+@lru_cache(maxsize=64)
+def _parsed(content: bytes) -> RunEnvironment:
+    """The runs of a sweep were mostly made in one and the same environment."""
+    return RunEnvironment.model_validate_json(content)

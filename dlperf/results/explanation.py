@@ -61,7 +61,7 @@ def _of_case(figure: CaseFigures) -> Iterator[tuple[str, str]]:
     rates = [run.samples_per_sec for run in figure.good]
     if rates:
         listed = ", ".join(f"{rate:.2f}" for rate in rates)
-        yield "figure", f"median of {len(rates)} runs ({listed}) = {summary.median:.2f} samples/s"
+        yield "figure", f"median of {len(rates)} run{'s' * (len(rates) > 1)} ({listed}) = {summary.median:.2f} samples/s"
     else:
         yield "figure", f"{summary.median:.2f} samples/s, as published"
     if figure.failed:

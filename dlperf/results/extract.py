@@ -17,6 +17,7 @@ from dlperf import __version__
 from dlperf.errors import UserError
 from dlperf.logs.events import TRAIN, Event, Step, read_events, read_steps
 from dlperf.plan.case import Case
+from dlperf.results.energy import read_energy
 from dlperf.results.imported import extract_imported, read_import
 from dlperf.results.logfiles import log_files, read_lines
 from dlperf.results.outcome import read_outcome
@@ -79,6 +80,7 @@ def extract(folder: Path) -> Extracted:
         engine=_engine(events.get(0, ())),
         memory_held_by=outcome.memory_held_by if outcome else None,
         steadiness=steadiness,
+        energy=read_energy(folder, steps) if verdict.status is Status.OK else None,
     )
     return Extracted(result=result, steps=steps, rule=rule_of(steadiness))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ def ratio_interval(
     return Interval(low=math.exp(difference - half), high=math.exp(difference + half))
 
 
+@lru_cache(maxsize=4096)
 def t_quantile(share: float, *, degrees: float) -> float:
     """The value below which `share` of Student's t distribution lies; `degrees` need not be whole."""
     # scipy.stats holds the same and takes ten times as long to load; scipy ships no types.

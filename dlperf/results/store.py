@@ -174,7 +174,7 @@ def _read_plan(sweep: Path) -> dict[Path, Plan]:
 
 def _sweep_folders(path: Path) -> list[Path]:
     if not path.exists():
-        raise UserError(f"{path}: no such folder")
+        raise UserError(f"{path}: no such folder; `dlperf run SWEEP` makes one with results")
     if not path.is_dir():
         raise UserError(f"{path}: a file; give a results folder or the folder of a sweep")
     if _is_sweep(path):
@@ -192,9 +192,9 @@ def _run_folders(sweep: Path) -> list[Path]:
         return []
     cases = sorted(entry.name for entry in os.scandir(runs) if entry.is_dir())
     return [
-        runs / case / run
-        for case in cases
-        for run in sorted(entry.name for entry in os.scandir(runs / case) if entry.is_dir())
+        folder / run
+        for folder in (runs / case for case in cases)
+        for run in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
     ]
 
 
@@ -202,7 +202,8 @@ def _read_run(folder: Path, sweep: Path) -> StoredRun | Skipped | None:
     """None where the run has no result yet."""
     path = folder / "result.json"
     try:
-        content = path.read_bytes()
+        with open(path, "rb") as stream:  # noqa: PTH123  a report reads thousands
+            content = stream.read()
     except FileNotFoundError:
         return None
     except OSError as error:

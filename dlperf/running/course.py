@@ -80,6 +80,7 @@ def combined(
         "ranks": sorted((rank for outcome in told for rank in outcome["ranks"]), key=lambda end: end["rank"]),
         "first_failed_rank": first,
         "oom_kills": cause["oom_kills"] if cause else 0,
+        "cpu_seconds": [outcome.get("cpu_seconds") if outcome else None for outcome in outcomes],
         "processes_left": [pid for outcome in told for pid in outcome["processes_left"]],
         **({"memory_held_by": held_by[0]} if held_by else {}),
         **({"simulated": True} if any(outcome.get("simulated") for outcome in told) else {}),

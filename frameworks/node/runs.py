@@ -33,7 +33,8 @@ def fetch(work: Path, name: str) -> int:
     until_deserted(folder)
     with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as archive:
         # The outcome last: where it has arrived everything has.
-        for path in (*sorted(folder.glob("logs/rank*.log")), folder / "outcome.json"):
+        logs = (*sorted(folder.glob("logs/rank*.log")), *sorted(folder.glob("logs/energy*.jsonl")))
+        for path in (*logs, folder / "outcome.json"):
             if path.is_file():
                 archive.add(str(path), str(path.relative_to(folder)))
     sys.stdout.flush()

@@ -56,7 +56,7 @@ def test_a_failed_run_shows_its_evidence(sweep: Path) -> None:
     assert "crash" == sections["run 2"]["status"]
     assert "logs/rank0.log:4: ValueError: wrong" == sections["run 2"]["evidence"]
     assert "no record" == sections["run 2"]["used"]
-    assert "median of 1 runs (7.11) = 7.11 samples/s" == sections[make_case().case_id]["figure"]
+    assert "median of 1 run (7.11) = 7.11 samples/s" == sections[make_case().case_id]["figure"]
     assert "run 2: crash" == sections[make_case().case_id]["not counted"]
 
 

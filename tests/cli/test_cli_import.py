@@ -137,7 +137,7 @@ def test_bad_files_are_named_and_the_others_imported(logs: Path) -> None:
     assert 4 == len(result.stdout.splitlines())
     assert [
         f"dlperf: {logs}/empty.log: empty",
-        f"dlperf: {logs}/notes.txt: no throughput record of a known program in 1 lines; the first line is 'hello'",
+        f"dlperf: {logs}/notes.txt: no throughput record of a known program in 1 line; the first line is 'hello'",
     ] == result.stderr.splitlines()
 
 

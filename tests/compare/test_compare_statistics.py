@@ -21,7 +21,8 @@ from dlperf.compare.metrics import (
     Metric,
     Verdict,
 )
-from dlperf.compare.moderation import (
+from dlperf.compare.power import runs_to_detect
+from dlperf.results.moderation import (
     NO_PRIOR,
     Prior,
     Variance,
@@ -29,8 +30,7 @@ from dlperf.compare.moderation import (
     inverse_trigamma,
     moderated,
 )
-from dlperf.compare.power import runs_to_detect
-from dlperf.compare.significance import benjamini_hochberg, holm, two_sided_p
+from dlperf.results.significance import benjamini_hochberg, holm, two_sided_p
 
 rates = st.floats(min_value=0.01, max_value=1e5)
 p_lists = st.lists(st.floats(min_value=0, max_value=1), max_size=30)

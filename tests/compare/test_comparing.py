@@ -17,11 +17,11 @@ from dlperf.compare.exit_code import exit_code
 from dlperf.compare.expected import ExpectedFailure, read_expected
 from dlperf.compare.matching import GUARDS, match
 from dlperf.compare.metrics import LARGEST_BATCH, SAMPLES_PER_SECOND, Verdict
-from dlperf.compare.qualification import Floor
 from dlperf.compare.side import Side
 from dlperf.compare.words import headline, summary
 from dlperf.errors import SourceErrors, UserError
 from dlperf.plan.case import Measure, Search
+from dlperf.results.qualification import Floor
 from dlperf.results.schema import Status
 from dlperf.results.sentinels import Reading
 

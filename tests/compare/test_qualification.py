@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from sides import scaled, side, side_case
 
-from dlperf.compare.comparing import Settings, compare
+from dlperf.compare.comparing import Settings, compare, qualified_floor
 from dlperf.compare.documents import as_json
 from dlperf.compare.matching import Pair
 from dlperf.compare.metrics import PEAK_MEMORY, SAMPLES_PER_SECOND, Verdict
-from dlperf.compare.qualification import Qualification, read_qualification
 from dlperf.compare.qualifying import qualify
 from dlperf.compare.side import SideCase, SideRun
-from dlperf.compare.words import cells
+from dlperf.compare.words import cells, qualification_line
 from dlperf.errors import UserError
+from dlperf.results.qualification import Qualification, read_qualification
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,13 +62,13 @@ def test_qualification_measures_false_alarms_and_a_noise_floor() -> None:
     assert found.false_alarm_rate < 0.1
     assert floors[0] < floors[3]
     assert 0.01 < floors[3] < 0.06
-    assert found.line.startswith("qualified on 2026-01-01: ")
+    assert qualification_line(found).startswith("qualified on 2026-01-01: ")
 
 
 def test_a_noise_floor_is_found_for_the_same_cell_and_hardware_alone() -> None:
     stream = np.random.default_rng(6)
     session = qualify(side(side_case(100 * np.exp(stream.normal(0, 0.02, 10)))))
-    settings = Settings(noise_floor=NONE.with_session(session).floor)
+    settings = Settings(noise_floor=qualified_floor(NONE.with_session(session)))
     same = compare(side(side_case()), side(side_case(version="2")), settings=settings)
     other = compare(
         side(side_case(num_classes=7)), side(side_case(num_classes=7, version="2")), settings=settings
@@ -83,7 +83,7 @@ def test_one_session_knows_nothing_of_another_and_says_so() -> None:
     assert found.of_sessions == {}
     baseline = side(side_case(num_classes=2))
     candidate = side(side_case(scaled(0.97), num_classes=2, session="friday"))
-    findings = compare(baseline, candidate, settings=Settings(noise_floor=found.floor))
+    findings = compare(baseline, candidate, settings=Settings(noise_floor=qualified_floor(found)))
     assert speed(findings).verdict is Verdict.SLOWER
     assert any("from one session to another was not measured" in note for note in findings.notes)
 
@@ -92,7 +92,7 @@ def test_what_sessions_differ_by_is_no_change_of_a_framework() -> None:
     found = qualified(1.0, 1.02, 0.99, 1.01)
     baseline = side(side_case(num_classes=2))
     later = {"num_classes": 2, "session": "friday"}
-    settings = Settings(noise_floor=found.floor)
+    settings = Settings(noise_floor=qualified_floor(found))
     findings = compare(baseline, side(side_case(scaled(0.97), **later)), settings=settings)
     row = speed(findings)
     assert row.verdict is Verdict.INCONCLUSIVE
@@ -106,7 +106,7 @@ def test_what_sessions_differ_by_is_no_change_of_a_framework() -> None:
 
 
 def test_sides_that_were_run_in_turns_are_not_held_against_sessions() -> None:
-    settings = Settings(noise_floor=qualified(1.0, 1.02, 0.99, 1.01).floor)
+    settings = Settings(noise_floor=qualified_floor(qualified(1.0, 1.02, 0.99, 1.01)))
     sides = side(side_case(num_classes=2)), side(side_case(scaled(0.97), num_classes=2, version="2"))
     findings = compare(*sides, settings=settings)
     assert speed(findings).verdict is Verdict.SLOWER
@@ -117,11 +117,11 @@ def test_the_floor_of_sessions_is_the_t_interval_of_a_difference_of_two() -> Non
     levels = (1.0, 1.02, 0.99, 1.01)
     found = qualified(*levels)
     pair = Pair(baseline=side_case(num_classes=2), candidate=side_case(num_classes=2), differences=())
-    floor = found.floor(pair, SAMPLES_PER_SECOND, in_turns=False)
+    floor = qualified_floor(found)(pair, SAMPLES_PER_SECOND, in_turns=False)
     half = 3.182 * math.sqrt(2) * float(np.std(np.log(levels), ddof=1))  # t(0.975) of 3 degrees
     assert floor is not None
     assert floor.value == pytest.approx(math.expm1(half), rel=0.1)
-    memory = found.floor(pair, PEAK_MEMORY, in_turns=False)
+    memory = qualified_floor(found)(pair, PEAK_MEMORY, in_turns=False)
     assert memory is not None
     assert memory.value == pytest.approx(0.0)
 
@@ -160,7 +160,7 @@ def test_a_session_that_is_counted_again_takes_its_own_place() -> None:
     first = qualified(1.0, 1.1)
     again = first.with_session(first.sessions[0])
     assert first.sessions == again.sessions
-    assert "qualified 2026-01-01 to 2026-01-02 in 2 sessions" in again.line
+    assert "qualified 2026-01-01 to 2026-01-02 in 2 sessions" in qualification_line(again)
 
 
 def test_too_few_runs_qualify_nothing() -> None:

@@ -56,7 +56,9 @@ def test_a_case_of_three_nodes_trains_as_one(lab: ClusterLab) -> None:
     assert ("ok", ("node0", "node1", "node2")) == (result.status.value, result.nodes)
     assert result.figures.loss_last < result.figures.loss_first
     (folder,) = lab.run_folders()
-    assert {path.name for path in (folder / "logs").iterdir()} == {f"rank{rank}.log" for rank in range(6)}
+    logs = {path.name for path in (folder / "logs").iterdir()}
+    assert logs == {f"rank{rank}.log" for rank in range(6)} | {f"energy{node}.jsonl" for node in range(3)}
+    assert set(result.energy.joules) | set(result.energy.unreadable) == {"nvml", "rapl"}
     for node in range(3):
         launch = json.loads((folder / f"launch.node{node}.json").read_text())
         assert [rank["rank"] for rank in launch["ranks"]] == [2 * node, 2 * node + 1]
@@ -67,6 +69,7 @@ def test_a_case_of_three_nodes_trains_as_one(lab: ClusterLab) -> None:
         assert (f"node{node}", "completed") == (outcome["host"], outcome["reason"])
     outcome = json.loads((folder / "outcome.json").read_text())
     assert outcome["hosts"] == ["node0", "node1", "node2"]
+    assert all(seconds > 0 for seconds in outcome["cpu_seconds"])
     assert [rank["rank"] for rank in outcome["ranks"]] == list(range(6))
 
 

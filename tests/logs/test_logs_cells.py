@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,14 @@ from hypothesis import strategies as st
 
 from dlperf.logs.cells import reader_of, texts_at
 from dlperf.logs.layout import MASK
+
+
+def read(group: str, *texts: str) -> list[float]:
+    """The texts, of one shape, one behind the other up to the buffer's last byte."""
+    buffer = np.frombuffer("".join(texts).encode(), np.uint8)
+    starts = np.arange(len(texts)) * len(texts[0])
+    return reader_of(group, texts[0].encode().translate(MASK)).read(buffer, starts).tolist()
+
 
 DECIMALS = st.from_regex(r"\A[-+]?([0-9]{1,20}(\.[0-9]{0,20})?|\.[0-9]{1,20})\Z")
 
@@ -18,10 +28,7 @@ def test_decimals_of_any_length_are_the_nearest_double(text: str, digits: list[i
     other = "".join(
         str(digits[place % len(digits)]) if letter.isdigit() else letter for place, letter in enumerate(text)
     )
-    texts = np.frombuffer((text + other).encode(), np.uint8).reshape(2, -1)
-    assert [float(text), float(other)] == reader_of("loss", text.encode().translate(MASK)).read(
-        texts
-    ).tolist()
+    assert [float(text), float(other)] == read("loss", text, other)
 
 
 @pytest.mark.parametrize(
@@ -36,13 +43,41 @@ def test_decimals_of_any_length_are_the_nearest_double(text: str, digits: list[i
     ],
 )
 def test_decimals_between_two_doubles_are_rounded_once(text: str) -> None:
-    texts = np.frombuffer(text.encode(), np.uint8).reshape(1, -1)
-    assert [float(text)] == reader_of("loss", text.encode().translate(MASK)).read(texts).tolist()
+    assert [float(text)] == read("loss", text)
 
 
 def test_seconds_become_milliseconds() -> None:
-    texts = np.frombuffer(b"1600000000.25", np.uint8).reshape(1, -1)
-    assert [1600000000250.0] == reader_of("time_s", b"0000000000.00").read(texts).tolist()
+    assert [1600000000250.0] == read("time_s", "1600000000.25")
+
+
+@given(
+    instants=st.lists(
+        st.datetimes(dt.datetime.min, dt.datetime(9999, 12, 31)),  # noqa: DTZ001, DTZ901
+        min_size=1,
+        max_size=5,
+    ),
+    fraction=st.sampled_from(["", ".%f", ",%f"]),
+    decimals=st.integers(1, 6),
+    zone=st.sampled_from(["", "Z", "+00:00", "-0330", "+05:45"]),
+)
+def test_times_are_the_milliseconds_that_python_counts(
+    instants: list[dt.datetime], fraction: str, decimals: int, zone: str
+) -> None:
+    texts, expected = [], []
+    for instant in instants:
+        text = instant.isoformat(sep=" ", timespec="seconds")
+        digits = f"{instant.microsecond:06d}"[:decimals] if fraction else ""
+        texts.append(text + fraction[:1] + digits + zone)
+        offset = dt.datetime.fromisoformat("2000-01-01T00:00" + (zone or "Z")).utcoffset()
+        since = dt.datetime.fromisoformat(text) - dt.datetime(1970, 1, 1) - offset  # noqa: DTZ001
+        expected.append(since // dt.timedelta(milliseconds=1) + int(digits[:3].ljust(3, "0") or 0))
+    assert expected == read("time", *texts)
+
+
+def test_a_date_that_does_not_exist_is_no_time() -> None:
+    wrong, right = read("time", "2021-02-30 00:00:00", "1970-01-01 00:00:01")
+    assert wrong != wrong  # noqa: PLR0124  a NaN
+    assert 1000.0 == right
 
 
 def test_texts_are_taken_from_anywhere_up_to_the_last_byte() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import math
+import re
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from dlperf.logs.records import Record
 
 LINES = 400
+SHORT = re.compile(rb"(?P<samples_per_sec>\d)")
 
 
 def one_by_one(data: bytes, dialect: Dialect) -> list[str]:
@@ -82,3 +86,22 @@ def test_the_table_of_layouts_is_emptied_before_it_grows_without_bound() -> None
     reader = LogReader(Log(name="a.log", stream=io.BytesIO(data)), dialects=list(DIALECTS.values()))
     assert 1200 == sum(len(batch) for batch in reader)
     assert len(reader._lines._codes) < 60_000
+
+
+def test_short_lines_at_the_very_end_of_a_chunk_are_read_too() -> None:
+    """A template compares whole words, and less than a word of the chunk is left behind the last lines."""
+    dialect = replace(DIALECTS["oneflow_face"], needles=(b"",), patterns=(SHORT,), ending=None)
+    data = b"".join(b"%d\n" % (place % 10) for place in range(5000))
+    reader = LogReader(Log(name="a.log", stream=io.BytesIO(data), chunk_bytes=500), dialects=[dialect])
+    rates = np.concatenate([batch.column("samples_per_sec") for batch in reader])
+    assert [float(place % 10) for place in range(5000)] == rates.tolist()
+
+
+def test_a_line_of_thousands_of_records_takes_no_time_to_speak_of() -> None:
+    """Looking for the next record from each one to the end of the line would take half a minute."""
+    program = PROGRAMS["mllog"]
+    line = " ".join(program.line(Made(iteration=place, rate="245.5")) for place in range(4000))
+    began = time.process_time()
+    reader = LogReader(Log(name="a.log", stream=io.BytesIO(line.encode())), dialects=[DIALECTS["mllog"]])
+    assert 4000 == sum(len(batch) for batch in reader)
+    assert time.process_time() - began < 10

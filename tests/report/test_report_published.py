@@ -251,7 +251,7 @@ def test_how_far_superseded_figures_moved_follows_from_the_data(committed: str) 
     most = max(moved, key=abs)
     assert 0 < far < len(moved)
     page = plain(MarkdownIt("commonmark").render(committed))
-    said = f"Of {len(moved)} figures that a later one superseded {far} moved by more than 5%, the most by "
+    said = f"Of {len(moved)} figures that a later one superseded {far} moved by more than 5 %, the most by "
     assert said + f"{100 * most:.1f} %" in page
 
 

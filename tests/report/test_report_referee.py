@@ -103,7 +103,7 @@ def test_a_rate_that_does_not_fit_the_time_of_a_step(tmp_path: Path) -> None:
     (figure,) = load((tmp_path / "y1",), strict=False).figures
     assert said(referee([figure]), STEP) == []
     wrong = replace(figure, summary=summarise([12.0, 12.0]))
-    assert said(referee([wrong]), STEP) == [("1n1g", "global batch 8 within 10%", "12.00")]
+    assert said(referee([wrong]), STEP) == [("1n1g", "global batch 8 within 10 %", "12.00")]
 
 
 def test_more_memory_than_the_node_has(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_another_figure_in_another_sweep(tmp_path: Path, rate: float, *, flagged
     store_good_runs(tmp_path / "monday", make_case(), [10.0])
     store_good_runs(tmp_path / "tuesday", make_case(), [rate])
     found = said(referee(load((tmp_path,), strict=False).figures), SESSIONS)
-    assert found == ([("1n1g", "10.00 within 5% (monday)", "9.000")] if flagged else [])
+    assert found == ([("1n1g", "10.00 within 5 % (monday)", "9.000")] if flagged else [])
 
 
 @pytest.mark.parametrize(

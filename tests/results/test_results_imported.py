@@ -256,7 +256,7 @@ def test_archives_give_their_members_and_the_layout_counts_inside_them(tmp_path:
         outcomes[0].result.case.batch_size_per_device,
     )
     assert (
-        f"{path}!a/README: no throughput record of a known program in 1 lines; the first line is 'hello'"
+        f"{path}!a/README: no throughput record of a known program in 1 line; the first line is 'hello'"
         == str(outcomes[1])
     )
     assert not list((tmp_path / "results").rglob(".importing-*"))

@@ -29,7 +29,7 @@ def _pattern(rest: bytes, condition: bytes) -> re.Pattern[bytes]:
     return re.compile(
         rb":::MLL(?:OG)? \{(?"
         + condition
-        + rb"[^\r\n]*:::MLL)(?:"
+        + rb"[^\r\n]*?:::MLL)(?:"
         + (key(b"tracked_stats") + rb"(?=" + field(_SPEED, b"samples_per_sec") + rb")|")
         + (key(b"throughput") + rb"(?=" + field(b"value", b"samples_per_sec_") + rb"))")
         + b"".join(rb"(?=(?:" + each + rb")?)" for each in optional)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from dlperf.report.charts.canvas import COLOURS, INK, WIDTH, Chart, Palette, drawn, varying
+from dlperf.report.charts.canvas import COLOURS, INK, WIDTH, Chart, Palette, drawn, legend_above, varying
 from dlperf.report.charts.plot import Plot, PlotPoint, PlotSeries
 from dlperf.report.numbers import rate
 from dlperf.report.phases import PHASES, in_order, phase_name
@@ -53,10 +53,9 @@ def chart(comparison: Comparison, *, title: str, palette: Palette) -> Chart | No
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(_SECONDS, loc="right")
-    axes.set_title(f"Where the time goes: {title}", loc="left", pad=28)
     named = list(in_order({phase: 0.0 for seconds in bars.values() for phase in seconds}))
     handles = [Patch(color=_colour(phase), label=_words(phase)) for phase in named]
-    axes.legend(handles=handles, ncols=len(handles), loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
+    legend_above(axes, handles, title=f"Where the time goes: {title}")
     parts = "; ".join(
         f"{bar}: {', '.join(f'{_words(phase)} {rate(value)}' for phase, value in seconds.items())}"
         for bar, seconds in bars.items()

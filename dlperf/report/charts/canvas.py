@@ -16,6 +16,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from dlperf.report.charts.plot import Plot
@@ -44,6 +46,8 @@ STYLE: Any = {  # matplotlib types the keys one by one
     "savefig.facecolor": "white",
 }
 WIDTH = 8.0  # inches
+_MOST_COLUMNS = 3
+_LEGEND_LINE = 20  # points
 _DOTS_PER_INCH = 160
 
 
@@ -73,6 +77,14 @@ class Palette:
     def colour(self, arm: Arm) -> str:
         """The arm's colour; the eighth arm has the first one's again."""
         return COLOURS[self.arms.index(arm) % len(COLOURS)]
+
+
+def legend_above(axes: Axes, handles: Sequence[Artist], *, title: str) -> None:
+    """The title, and below it what the colours mean, in as many lines as it takes."""
+    columns = min(len(handles), _MOST_COLUMNS)
+    lines = -(-len(handles) // columns)
+    axes.set_title(title, loc="left", pad=_LEGEND_LINE * lines + 8)
+    axes.legend(handles=handles, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
 
 
 def drawn(figure: Figure, *, name: str, alt: str, plot: Plot) -> Chart:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from dlperf.report.charts.canvas import FAINT, INK, WIDTH, Chart, Palette, drawn, varying
+from dlperf.report.charts.canvas import FAINT, INK, WIDTH, Chart, Palette, drawn, legend_above, varying
 from dlperf.report.charts.plot import Plot, PlotPoint, PlotSeries
 from dlperf.report.numbers import rate
 from dlperf.report.tables import ABSENT, status_word
@@ -46,10 +46,8 @@ def chart(comparison: Comparison, *, title: str, palette: Palette) -> Chart | No
     axes.set_ylim(middles[-1] + height / 2, middles[0] - height / 2)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(_RATE, loc="right")
-    axes.set_title(f"Throughput: {title}", loc="left", pad=28)
     handles = [Patch(color=palette.colour(arm), label=comparison.label(arm)) for arm in arms]
-    columns = min(len(arms), 3)
-    axes.legend(handles=handles, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
+    legend_above(axes, handles, title=f"Throughput: {title}")
     plot = _plot(comparison, title, palette)
     return drawn(figure, name="throughput", alt=_alt_text(comparison, title), plot=plot)
 

@@ -16,7 +16,7 @@ from dlperf.results.statistics import mean, quantile
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dlperf.compare.learning import Learned
+    from dlperf.results.learning import Learned
 
 # Below this share of the median a variance is no estimate but luck, or a clock that is too coarse.
 _SMALLEST_SHARE = 1e-5

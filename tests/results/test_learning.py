@@ -11,9 +11,9 @@ from scipy import stats
 
 from dlperf.compare.contrast import Contrast
 from dlperf.compare.judging import fit_priors, judge
-from dlperf.compare.learning import FEWEST_CASES, MixtureError, StudentError, learned
+from dlperf.results.learning import FEWEST_CASES, MixtureError, StudentError, learned
 from dlperf.compare.metrics import SAMPLES_PER_SECOND, Verdict
-from dlperf.compare.moderation import Prior, Variance
+from dlperf.results.moderation import Prior, Variance
 
 DEGREES = 4
 

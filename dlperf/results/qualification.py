@@ -7,24 +7,21 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import ValidationError
 
 from dlperf import __version__
-from dlperf.compare.moderation import Variance, fit_prior, moderated
-from dlperf.compare.words import cell_name
 from dlperf.errors import UserError
 from dlperf.model import Model
-from dlperf.report.numbers import plural
+from dlperf.results.cell import cell_name
+from dlperf.results.moderation import Variance, fit_prior, moderated
 from dlperf.results.statistics import standard_deviation, t_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
-
-    from dlperf.compare.matching import Pair
-    from dlperf.compare.metrics import Metric
+    from dlperf.plan.case import Case
 
 QUALIFICATION_NAME: Final = "qualification.json"
 QUALIFICATION_SCHEMA_VERSION: Final = 2
@@ -92,17 +89,15 @@ class Qualification(Model):
     @property
     def false_alarm_rate(self) -> float:
         """The share of comparisons of equal sides that say regression."""
-        return sum(one.false_alarms for one in self.sessions) / sum(one.splits for one in self.sessions)
+        return self.false_alarms / self.splits
 
-    def floor(self, pair: Pair, metric: Metric, *, in_turns: bool) -> Floor | None:
-        """The larger of the two sides' floors; None where neither was qualified on its hardware.
+    def floor(self, cases: Iterable[tuple[Case, str]], metric: str, *, in_turns: bool) -> Floor | None:
+        """The largest floor of cases on their hardware; None where none was qualified there.
 
-        `in_turns`: the sides were run in common blocks, so that what changes between sessions hits both.
+        `metric` is its name. `in_turns`: the cases were run in common blocks, so that what changes between
+        sessions hits all of them.
         """
-        keys = {
-            (cell_name(one), one.case.framework, one.hardware, metric.name)
-            for one in (pair.baseline, pair.candidate)
-        }
+        keys = {(cell_name(case), case.framework, hardware, metric) for case, hardware in cases}
         found = [self.of_runs[key] for key in keys if key in self.of_runs]
         apart = [self.of_sessions[key] for key in keys if key in self.of_sessions and not in_turns]
         if not found:
@@ -149,23 +144,29 @@ class Qualification(Model):
         return (noise for session in self.sessions for noise in session.noise)
 
     @property
-    def line(self) -> str:
-        """For a report that uses it."""
-        alarms, splits = (
-            sum(getattr(one, name) for one in self.sessions) for name in ("false_alarms", "splits")
-        )
-        cases = len({one.case for one in self._all})
-        runs = " or ".join(map(str, sorted({one.runs for one in self.sessions})))
-        return (
-            f"qualified{self._when}: {alarms} of {splits} splits of {plural(cases, 'case')}' A/A runs "
-            f"({runs} a side) raised a false alarm"
-        )
+    def false_alarms(self) -> int:
+        """Splits that said regression, of all sessions."""
+        return sum(one.false_alarms for one in self.sessions)
 
     @property
-    def _when(self) -> str:
-        days = [one.started_at[:10] for one in self.sessions if one.started_at]
-        when = "" if not days else f" on {days[0]}" if days[0] == days[-1] else f" {days[0]} to {days[-1]}"
-        return when + (f" in {len(self.sessions)} sessions" if len(self.sessions) > 1 else "")
+    def splits(self) -> int:
+        """Of all sessions."""
+        return sum(one.splits for one in self.sessions)
+
+    @property
+    def cases(self) -> int:
+        """How many cases were qualified."""
+        return len({one.case for one in self._all})
+
+    @property
+    def runs(self) -> tuple[int, ...]:
+        """A side, each number once."""
+        return tuple(sorted({one.runs for one in self.sessions}))
+
+    @property
+    def days(self) -> tuple[str, ...]:
+        """On which sessions began, such as `2026-01-31`, each once; without those that nobody knows."""
+        return tuple(sorted({one.started_at[:10] for one in self.sessions if one.started_at}))
 
 
 def _key(one: CaseNoise) -> _Key:
@@ -177,6 +178,12 @@ def _largest(floors: Iterable[tuple[_Key, Floor]]) -> dict[_Key, Floor]:
     for key, floor in floors:
         found[key] = max(found.get(key, floor), floor, key=lambda each: each.value)
     return found
+
+
+def usual_qualification() -> Path | None:
+    """Where `dlperf qualify` writes it, seen from the current folder; None where there is none."""
+    usual = Path("baselines") / QUALIFICATION_NAME
+    return usual if usual.is_file() else None
 
 
 def read_qualification(path: Path) -> Qualification:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dlperf.compare.moderation import Variance
+    from dlperf.results.moderation import Variance
 
     Array = NDArray[np.float64]
 
@@ -106,7 +106,7 @@ class StudentError:
 
     def two_sided_p(self, difference: float) -> float:
         """As `MixtureError`."""
-        from dlperf.compare.significance import two_sided_p  # noqa: PLC0415
+        from dlperf.results.significance import two_sided_p  # noqa: PLC0415
 
         if self.deviation == 0:
             return 0.0 if difference else 1.0

@@ -1,0 +1,26 @@
+"""Python's search for reference cycles, put off while thousands of results are read."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def cycles_left_alone() -> Iterator[None]:
+    """Search for no cycles in here: for a command that keeps what it reads until it ends.
+
+    The search walks everything that is kept, again and again as it grows: a third of the time of a report of
+    10 000 results, which freed nothing.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
