@@ -97,13 +97,14 @@ def _two(measured: Sequence[Measured]) -> list[Measured]:
 
 def _opening(measured: Sequence[Measured]) -> Iterator[str]:
     case = case_from_dict(measured[0].case)
-    runs = sorted({one.runs for one in measured})
+    counts = sorted({one.runs for one in measured})
+    runs = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     yield f"""\
 # Links of three speeds: theory beside measurement
 
 {case.framework} {case.version}, {case.network} with {case.num_classes} classes of {case.embedding_size}
 numbers, batch {case.batch_size_per_device} a device, {case.precision}, on 1 and 2 hosts in network namespaces
-of one machine, one CPU core each; good runs a case: {runs[0]} to {runs[-1]}. `sweeps/shaped_links.yaml` is
+of one machine, one CPU core each; good runs a case: {runs}. `sweeps/shaped_links.yaml` is
 the sweep, [report.md](report.md) the report of its runs, `benchmarks/shaped_links.py` makes both.
 
 Two cores are no cluster: this shows that what a parallelism sends decides how it scales where the link is
