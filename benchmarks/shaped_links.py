@@ -199,8 +199,7 @@ def main() -> None:
     if own.only in {None, "report"}:
         own.out.mkdir(parents=True, exist_ok=True)
         folders = [str(folder_of(own.results, label)) for label in LINKS]
-        data = ["--data", str(own.out / "data.json")]
-        dlperf("report", *folders, "--out", str(own.out / "report.md"), *data)
+        dlperf("report", *folders, "--out", str(own.out / "report.md"))
         sent = json.loads((own.results / "bytes.json").read_text())
         (own.out / "theory.md").write_text(page(measured(own.results), sent), encoding="utf-8")
 
