@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from dlperf.compare.guards import GUARDS
 from dlperf.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,18 +21,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 FORMATS = ("text", "md", "pr", "json", "junit", "github")
-GUARDS = (
-    "experiment",
-    "iterations",
-    "threads",
-    "memory",
-    "limit",
-    "seed",
-    "options",
-    "hardware",
-    "driver",
-    "alignment",
-)
 
 _OPTIONS = (
     click.option(

@@ -27,19 +27,6 @@ _CELL: dict[str, Callable[[Case], object]] = {
     "framework": lambda case: case.framework,
     "simulated": lambda case: case.simulated,  # made-up numbers say nothing about measured ones
 }
-# What must be the same beside it; `--allow NAME` lets it differ.
-GUARDS = (
-    "experiment",
-    "iterations",
-    "threads",
-    "memory",
-    "limit",
-    "seed",
-    "options",
-    "hardware",
-    "driver",
-    "alignment",
-)
 _UNKNOWN = frozenset({None, "unknown hardware"})
 
 
@@ -87,10 +74,10 @@ def match(baseline: Side, candidate: Side, *, compared: Collection[str] = ()) ->
             `precision`. The version is always free to differ.
     """
     stages: tuple[Callable[[SideCase], tuple[object, ...]], ...] = (
-        lambda one: (*_cell(one, compared), _arm(one), *_guarded(one).values()),
+        lambda one: (*_cell(one, compared), _arm(one), *guarded(one).values()),
         lambda one: (*_cell(one, compared), _arm(one), *_hardware(one)),
         lambda one: (*_cell(one, compared), _arm(one)),
-        lambda one: (*_cell(one, compared), *_guarded(one).values()),
+        lambda one: (*_cell(one, compared), *guarded(one).values()),
         lambda one: (*_cell(one, compared), *_hardware(one)),
         lambda one: _cell(one, compared),
     )
@@ -133,7 +120,8 @@ def _hardware(one: SideCase) -> tuple[object, ...]:
     return (one.hardware, one.driver)
 
 
-def _guarded(one: SideCase) -> dict[str, object]:
+def guarded(one: SideCase) -> dict[str, object]:
+    """What must be the same on both sides, by the names in `dlperf.compare.guards`."""
     case = one.case
     measure = case.measure
     return {
@@ -168,8 +156,8 @@ def differences(baseline: SideCase, candidate: SideCase) -> tuple[Difference, ..
     alignment) is no difference; hardware that nobody knows is one, as nothing shows that it was the same.
     """
     found = []
-    theirs = _guarded(candidate)
-    for guard, value in _guarded(baseline).items():
+    theirs = guarded(candidate)
+    for guard, value in guarded(baseline).items():
         if guard == "options" and baseline.case.framework != candidate.case.framework:
             continue
         if value == theirs[guard] and (guard != "hardware" or value not in _UNKNOWN):
