@@ -1,35 +1,45 @@
 """`supervisor.py LAUNCH_FILE` starts the ranks of one node, keeps their output, and leaves nothing running.
 
-Runs in the run folder, on Linux, and needs the standard library of Python 3.8 alone. One file, however long,
-so that it can be copied to a node by itself. docs/architecture.md, "Supervisor", describes launch.json,
-outcome.json and the lines on standard output; docs/reliability.md what happens when something dies.
+Runs in the run folder, on Linux, and needs the standard library of Python 3.8 and the modules beside it.
+docs/architecture.md, "Supervisor", describes launch.json, outcome.json and the lines on standard output;
+docs/reliability.md what happens when something dies.
 
 Standard input is the lease: any byte renews it, `s` asks the ranks to end, `k` kills them, its end means that
 the harness is gone.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import fnmatch
 import json
 import os
-import queue
-import resource
 import select
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # `python -I` leaves it out
+
+from echo import ECHO_CHARACTERS, ECHO_CLOSE_SECONDS, Echo
+from launch import Launch, RankSpec, read_launch
+from memory_budget import GROUP_PREFIX, MemoryBudget, remove_left_groups
+from process_tree import (
+    become_subreaper,
+    cpu_seconds_of_children,
+    descendants,
+    die_with_parent,
+    kernel_oom_kills,
+    kill_all,
+    signal_all,
+)
 
 EXIT_COMPLETED, EXIT_NOT_COMPLETED, EXIT_BAD_LAUNCH, EXIT_KILLED, EXIT_NO_OUTCOME = 0, 1, 2, 4, 5
 
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 F_SETPIPE_SZ = 1031
 PIPE_BYTES = 1 << 20
 # Where memory runs out the kernel shall take a rank, not the supervisor, the harness or the node's sshd.
@@ -39,272 +49,6 @@ READ_INTERVAL_SECONDS = 0.02
 TICK_SECONDS = 0.25
 # When the harness is gone nobody waits for last words.
 ORPHAN_GRACE_SECONDS = 1.0
-# What survives SIGKILL for so long waits in the kernel (a dead disk, a dead driver); it is reported.
-KILL_LIMIT_SECONDS = 10.0
-GROUP_LIMIT_SECONDS = 2.0
-# Of the control groups of ranks; the process id of the guard follows.
-GROUP_PREFIX = "dlperf-"
-ECHO_LINES, ECHO_CHARACTERS, ECHO_CLOSE_SECONDS = 1000, 4000, 1.0
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def become_subreaper() -> None:
-    """Make every orphan below this process its own child, however often it forked or called setsid."""
-    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def die_with_parent(number: int, parent: int) -> None:
-    """Ask the kernel for signal `number` when the process `parent`, which has started this one, ends."""
-    _libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), number)
-
-
-def descendants() -> Set[int]:
-    """Every process below this one that has not been waited for."""
-    children: Dict[int, List[int]] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError):  # it has ended meanwhile
-                parent = int((folder / "stat").read_bytes().rpartition(b")")[2].split()[1])
-                children.setdefault(parent, []).append(int(folder.name))
-    found, todo = set(), [os.getpid()]
-    while todo:
-        for child in children.get(todo.pop(), ()):
-            found.add(child)
-            todo.append(child)
-    return found
-
-
-def signal_all(number: int) -> bool:
-    """Send a signal to every descendant; whether there was one."""
-    found = descendants()
-    for pid in found:
-        with contextlib.suppress(OSError):  # gone, or another user's: the next walk shows which
-            os.kill(pid, number)
-    return bool(found)
-
-
-def kernel_oom_kills() -> int:
-    """How many processes the kernel has killed for lack of memory so far; 0 where it does not say."""
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
-
-
-def cpu_seconds_of_children() -> float:
-    """What every process that was started here and has been waited for used, its own children included."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-class RankSpec(NamedTuple):
-    """One process to start; `env` is added to what is inherited, `cpus` empty leaves it unbound.
-
-    `memory_bytes` is its budget, None for none.
-    """
-
-    rank: int
-    argv: List[str]
-    env: Dict[str, str]
-    cpus: List[int]
-    log: str
-    memory_bytes: Optional[int] = None
-
-
-class Launch(NamedTuple):
-    """launch.json. A limit of None does not exist."""
-
-    node_rank: int
-    ranks: List[RankSpec]
-    inherit: List[str]
-    time_limit: Optional[float]
-    stall_limit: Optional[float]
-    lease: Optional[float]
-    grace: float
-
-
-def read_launch(path: str) -> Launch:
-    """Read launch.json; OSError, ValueError, KeyError or TypeError where it is none."""
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
-    if content["schema_version"] != 1:
-        raise ValueError("schema_version is {!r}, not 1".format(content["schema_version"]))
-    return Launch(
-        node_rank=content.get("node_rank", 0),
-        ranks=[RankSpec(**rank) for rank in content["ranks"]],
-        inherit=content["inherit"],
-        time_limit=content["time_limit_seconds"],
-        stall_limit=content["stall_limit_seconds"],
-        lease=content["lease_seconds"],
-        grace=content["grace_seconds"],
-    )
-
-
-def own_groups() -> Dict[str, str]:
-    """The control group of this process by controller; version 2's stands under ""."""
-    groups = {}
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            groups.update(dict.fromkeys(controllers.split(","), path))
-    return groups
-
-
-def memory_parents() -> List[Tuple[Path, str]]:
-    """Where a group with a memory limit may be made, and the name of the file that holds the limit.
-
-    Below our own group, so that whatever limits us limits the ranks too. In version 2 a group that holds
-    processes has no groups with limits below it (the root has): there it is beside our own, where that has no
-    limit of its own to be evaded.
-    """
-    groups, parents = own_groups(), []
-    if "memory" in groups:
-        top = Path("/sys/fs/cgroup/memory")
-        own = top / groups["memory"].lstrip("/")
-        # In a container the path may be one that the host sees; its own group is the root of what it sees.
-        parents.append((own if own.is_dir() else top, "memory.limit_in_bytes"))
-    if "" in groups:
-        top = Path("/sys/fs/cgroup")
-        own = top / groups[""].lstrip("/")
-        beside = [own.parent] if own != top and _text(own / "memory.max") == "max" else []
-        parents += [
-            (parent, "memory.max")
-            for parent in (own, *beside)
-            if "memory" in _text(parent / "cgroup.subtree_control").split()
-        ]
-    return parents
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except (OSError, ValueError):
-        return ""
-
-
-class MemoryBudget:
-    """What a rank may take of the memory: a control group where one can be made, else a limit of the process.
-
-    A group counts what is resident, of the rank and its children; the kernel ends what goes beyond. Without
-    one RLIMIT_DATA counts the private memory that each process may write to, resident or not, and refuses
-    more. RLIMIT_AS would count the address space that the engines reserve and never touch.
-    """
-
-    def __init__(self, size: int, name: str) -> None:
-        """Make the group `name` if that can be done."""
-        self.size = size
-        self.oom_kills = 0  # known when it is closed
-        self.group: Optional[Path] = None
-        for parent, limit in memory_parents():
-            group = parent / name
-            try:
-                group.mkdir()
-            except OSError:
-                continue
-            if self._fits(group, limit):
-                self.group = group
-                return
-            remove_group(group)
-
-    def _fits(self, group: Path, limit: str) -> bool:
-        """Set the limit, swap included, and try whether a process of ours can join."""
-        try:
-            (group / limit).write_text(str(self.size))
-            for name, value in (("memory.memsw.limit_in_bytes", str(self.size)), ("memory.swap.max", "0")):
-                if (group / name).exists():
-                    (group / name).write_text(value)
-        except OSError:
-            return False
-        child = os.fork()
-        if child == 0:
-            code = 1
-            with contextlib.suppress(OSError):
-                (group / "cgroup.procs").write_text("0")
-                code = 0
-            os._exit(code)
-        return os.waitpid(child, 0)[1] == 0
-
-    @property
-    def held_by(self) -> str:
-        """How outcome.json calls it."""
-        return "rlimit_data" if self.group is None else "cgroup"
-
-    def enter(self) -> None:
-        """Put this process, which becomes the rank, under the budget; OSError, ValueError where it fails."""
-        if self.group is None:
-            resource.setrlimit(resource.RLIMIT_DATA, (self.size, self.size))
-        else:
-            (self.group / "cgroup.procs").write_text("0")
-
-    def close(self) -> None:
-        """Count what the kernel has killed in the group, whose processes are gone, and remove it."""
-        if self.group is None:
-            return
-        for name in ("memory.events", "memory.oom_control"):
-            words = [line.split() for line in _text(self.group / name).splitlines()]
-            self.oom_kills += sum(int(line[1]) for line in words if line[0] == "oom_kill")
-        remove_group(self.group)
-
-
-def remove_group(group: Path) -> None:
-    """Remove an empty control group; the kernel may take a moment to see that it is."""
-    deadline = time.monotonic() + GROUP_LIMIT_SECONDS
-    while group.is_dir() and time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            group.rmdir()
-            return
-        time.sleep(READ_INTERVAL_SECONDS)
-
-
-def remove_left_groups(*, mine: bool) -> None:
-    """Remove groups of supervisors that are gone, or with `mine` those of this one."""
-    for parent, _ in memory_parents():
-        for group in parent.glob(GROUP_PREFIX + "*-*"):
-            pid = group.name[len(GROUP_PREFIX) :].partition("-")[0]
-            if pid == str(os.getpid()) if mine else not Path("/proc", pid).exists():
-                remove_group(group)
-
-
-class Echo:
-    """The JSON lines on standard output, for watching only.
-
-    A thread writes them: a reader that is slow or gone loses lines and holds up nothing.
-    """
-
-    def __init__(self) -> None:
-        self._lines: queue.Queue[Optional[bytes]] = queue.Queue(ECHO_LINES)
-        self._thread = threading.Thread(target=self._write, daemon=True)
-
-    def start(self) -> None:
-        """Begin to write; after the ranks were forked, as a fork does not go with threads."""
-        self._thread.start()
-
-    def send(self, event: str, *, wait: float = 0.0, **content: Any) -> None:
-        """Send a line if there is room for it within `wait` seconds."""
-        line = json.dumps(dict(content, event=event)).encode() + b"\n"
-        with contextlib.suppress(queue.Full):
-            self._lines.put(line, block=wait > 0, timeout=wait or None)
-
-    def close(self) -> None:
-        """Give the reader a moment to take what is left."""
-        try:
-            self._lines.put(None, timeout=ECHO_CLOSE_SECONDS)
-        except queue.Full:
-            return
-        self._thread.join(ECHO_CLOSE_SECONDS)
-
-    def _write(self) -> None:
-        line = self._lines.get()
-        while line is not None:
-            try:
-                while line:
-                    line = line[os.write(1, line) :]
-            except OSError:
-                return  # the reader is gone; the queue fills up and the rest is dropped
-            line = self._lines.get()
 
 
 class Rank:
@@ -652,19 +396,6 @@ class Supervisor:
                 pass  # nobody is left who could write more
             rank.close()
         return left
-
-
-def kill_all(between: Callable[[], None]) -> Set[int]:
-    """Kill every descendant, and what those started meanwhile, until none is left; `between` waits for them.
-
-    Gives those that are still there after KILL_LIMIT_SECONDS.
-    """
-    deadline = time.monotonic() + KILL_LIMIT_SECONDS
-    while signal_all(signal.SIGKILL):
-        if time.monotonic() > deadline:
-            return descendants()
-        between()
-    return set()
 
 
 def supervise(launch: Launch) -> int:

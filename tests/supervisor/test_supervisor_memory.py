@@ -94,8 +94,9 @@ def test_where_no_group_can_be_made_the_process_is_limited() -> None:
     place.mkdir(mode=0o777)
     place.chmod(0o777)
     try:
-        shutil.copy(SUPERVISOR, place / "supervisor.py")
-        (place / "supervisor.py").chmod(0o644)
+        for module in SUPERVISOR.parent.glob("*.py"):
+            shutil.copyfile(module, place / module.name)
+            (place / module.name).chmod(0o644)
         lab = Lab(place)
         lab.launch(argv=["/usr/bin/env", "python3", "-c", TOO_MUCH], lease_seconds=None)
         lab.edit_rank(0, memory_bytes=BUDGET)
