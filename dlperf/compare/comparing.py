@@ -14,6 +14,7 @@ from dlperf.compare.matching import match
 from dlperf.compare.metrics import MEASURED, REGRESSIONS, Metric, Verdict
 from dlperf.compare.movement import machine_movement
 from dlperf.compare.notes import notes_on
+from dlperf.plan.order import cell_of
 from dlperf.report.numbers import percent
 from dlperf.results.schema import Status
 
@@ -146,8 +147,7 @@ def _untested(pair: Pair, metric: Metric, settings: Settings) -> Finding | Contr
     barred = [one for one in pair.differences if one.guard not in settings.allow]
     if barred:
         return replace(finding, reason="; ".join(map(str, barred)))
-    sides = (pair.baseline, pair.candidate)
-    values = [one.values(metric) for one in sides]
+    values = _values(pair, metric)
     bad = [value for side in values for value in side.values() if not (math.isfinite(value) and value > 0)]
     if bad:
         return replace(finding, reason=f"{metric.title} of {bad[0]:g} is no figure")
@@ -156,6 +156,14 @@ def _untested(pair: Pair, metric: Metric, settings: Settings) -> Finding | Contr
         reason = f"{counts} good runs; a verdict takes {FEWEST_RUNS} on each side"
         return replace(finding, verdict=Verdict.INCONCLUSIVE, reason=reason)
     return contrast(*values)
+
+
+def _values(pair: Pair, metric: Metric) -> tuple[dict[str, float], dict[str, float]]:
+    """The values of both sides by block; a block holds runs of one cell, as those are made in turns."""
+    before, after = pair.baseline.values(metric), pair.candidate.values(metric)
+    if cell_of(pair.baseline.case) != cell_of(pair.candidate.case):
+        after = {f"another cell's {block}": value for block, value in after.items()}
+    return before, after
 
 
 _NEVER_TRIED = frozenset({Status.UNSUPPORTED, Status.NOT_MEASURED})

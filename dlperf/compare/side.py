@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
 
 from dlperf.model import Model
@@ -24,8 +23,8 @@ Alignment = Literal["aligned", "not aligned"]
 class SideRun(Model):
     """A good run: its value of each metric that it has.
 
-    Runs of two cases with the same `session` and `repeat` were made in one block. `before` and `after` say
-    how fast the machine itself was around that block.
+    Runs of two cases of one cell with the same `session` and `repeat` were made in one block. `before` and
+    `after` say how fast the machine itself was around that block.
     """
 
     repeat: int
@@ -77,11 +76,6 @@ class Side(Model):
     created_at: str | None = None
     dlperf_version: str
     cases: tuple[SideCase, ...]
-
-    @cached_property
-    def sessions(self) -> frozenset[str]:
-        """The sessions that its runs are from."""
-        return frozenset(run.session for case in self.cases for run in case.runs if run.session)
 
     def pooled(self) -> Side:
         """The same with the runs of a case put together that was run in several sessions."""

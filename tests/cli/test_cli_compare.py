@@ -167,6 +167,18 @@ def test_one_case_of_two_sweeps_is_ambiguous_and_said(tmp_path: Path) -> None:
     assert (done.exit_code, "stand there more than once" in done.stderr) == (2, True)
 
 
+def test_a_selector_against_a_folder_matches_the_same_case_among_others(tmp_path: Path) -> None:
+    for folder in ("monday", "friday"):
+        cases = [make_case(batch_size_per_device=batch) for batch in (4, 8)]
+        (tmp_path / folder).mkdir()
+        write_plan(tmp_path / folder, cases, repeats=5)
+        for case in cases:
+            store_good_runs(tmp_path / folder, case, RATES)
+    done = run("compare", "batch_size_per_device=4", "friday", "--in", "monday")
+    assert done.exit_code == 0, done.output
+    assert "1 case compared by samples/s: 1 same, 1 without a baseline" in done.stdout
+
+
 def test_published_figures_are_a_side_and_have_no_runs_to_judge() -> None:
     name = "published:insightface_v100_2021"
     done = run("compare", name, name, "--strict")

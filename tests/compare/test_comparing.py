@@ -180,6 +180,14 @@ def test_runs_of_other_sessions_are_no_blocks_and_the_reader_is_told() -> None:
     assert any("not run in common blocks" in note for note in findings.notes)
 
 
+def test_cells_of_one_sweep_are_run_one_after_the_other_and_share_no_blocks() -> None:
+    fp16 = side_case(scaled(1.5), precision="fp16")
+    findings = compare(side(side_case()), side(fp16), settings=Settings(compared=("precision",)))
+    assert speed(findings).judged is not None
+    assert not speed(findings).judged.contrast.blocked
+    assert any("not run in common blocks" in note for note in findings.notes)
+
+
 def test_a_margin_and_a_noise_floor_decide_what_counts() -> None:
     baseline, slower = side(side_case()), side(side_case(scaled(0.97), **NEW))
     wide = Settings(margins={"samples_per_sec": 0.05})
