@@ -92,7 +92,7 @@ def settings_from(
     return Settings(
         noise_floor=qualified_floor(found) if found is not None else no_floor,
         notes=(qualification_line(found),) if found is not None else (),
-        metrics=tuple(by_name[_known(name)] for name in metrics) or MEASURED,
+        metrics=tuple(by_name[_known(name)] for name in dict.fromkeys(metrics)) or MEASURED,
         margins=dict(_margin(text) for text in margins),
         allow=allow,
         compared=compared,

@@ -13,7 +13,7 @@ from dlperf.compare.comparing import compare
 from dlperf.compare.confirming import CONFIRMING_LOOKS, confirm, suspects, undecided
 from dlperf.compare.finding import Findings
 from dlperf.compare.judging import LEVEL, Rule
-from dlperf.compare.metrics import SAMPLES_PER_SECOND, Verdict
+from dlperf.compare.metrics import Verdict
 from dlperf.compare.sources import side_of
 from dlperf.report.numbers import plural
 from dlperf.results.query import load
@@ -59,7 +59,7 @@ class Gate:
         self._run(FIRST, repeats=repeats)
         looks = self._findings(rounds, rule)
         while len(rounds) < most:
-            unclear = [row for look in looks for row in look.rows if _is_unclear(row)]
+            unclear = [row for look in looks for row in look.cases if _is_unclear(row)]
             if not unclear:
                 break
             rounds.append(f"{MORE}-{len(rounds)}")
@@ -113,7 +113,7 @@ class Gate:
 
 
 def _is_unclear(row: Finding) -> bool:
-    return row.metric is SAMPLES_PER_SECOND and row.verdict is Verdict.INCONCLUSIVE and row.judged is not None
+    return row.verdict is Verdict.INCONCLUSIVE and row.judged is not None
 
 
 def _case_ids(rows: Iterable[Finding]) -> frozenset[str]:
@@ -130,6 +130,7 @@ def _together(parts: Sequence[Findings]) -> Findings:
         baseline=parts[0].baseline,
         candidate="; ".join(part.candidate for part in parts),
         rows=tuple(row for part in parts for row in part.rows),
+        metric=parts[0].metric,
         new=tuple(one for part in parts for one in part.new),
         notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
     )

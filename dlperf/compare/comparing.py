@@ -11,7 +11,7 @@ from dlperf.compare.finding import Finding, Findings
 from dlperf.compare.judging import Rule, judge
 from dlperf.compare.limits import limits
 from dlperf.compare.matching import match
-from dlperf.compare.metrics import MEASURED, REGRESSIONS, Metric, Verdict
+from dlperf.compare.metrics import MEASURED, REGRESSIONS, SAMPLES_PER_SECOND, Metric, Verdict
 from dlperf.compare.movement import machine_movement
 from dlperf.compare.notes import notes_on
 from dlperf.plan.order import cell_of
@@ -72,6 +72,11 @@ class Settings:
     notes: tuple[str, ...] = ()  # of the caller
     today: date | None = None
 
+    @property
+    def lead(self) -> Metric:
+        """The metric that every case has a finding on: samples/s where it is compared."""
+        return SAMPLES_PER_SECOND if SAMPLES_PER_SECOND in self.metrics else self.metrics[0]
+
 
 def compare(baseline: Side, candidate: Side, *, settings: Settings | None = None) -> Findings:
     """Every verdict that the runs of two sides allow."""
@@ -80,7 +85,8 @@ def compare(baseline: Side, candidate: Side, *, settings: Settings | None = None
     rows: list[Finding] = []
     for metric in settings.metrics:
         rows += _of_metric(matched.pairs, metric, settings)
-    rows += [_missing(one, None) for one in matched.only_baseline if one.status is Status.OK]
+    gone = [one for one in matched.only_baseline if one.status is Status.OK]
+    rows += [_missing(one, None, metric=settings.lead) for one in gone]
     rows += limits(matched.pairs)
     rows = [_with_expectation(row, settings) for row in rows]
     place = {id(one): number for number, one in enumerate(baseline.cases)}
@@ -89,6 +95,7 @@ def compare(baseline: Side, candidate: Side, *, settings: Settings | None = None
         baseline=baseline.label,
         candidate=candidate.label,
         rows=tuple(rows),
+        metric=settings.lead,
         new=(*matched.only_candidate, *_first_time(matched.pairs)),
         notes=tuple(notes_on(baseline, candidate, rows, settings)),
     )
@@ -132,9 +139,9 @@ def _untested(pair: Pair, metric: Metric, settings: Settings) -> Finding | Contr
     """What can be said without a test, else what is to be tested; None: neither side has the metric."""
     before, after = pair.baseline.figure(metric), pair.candidate.figure(metric)
     if before is None:
-        return _without_baseline(pair) if metric is settings.metrics[0] else None
+        return _without_baseline(pair, metric) if metric is settings.lead else None
     if after is None:
-        only_once = metric is settings.metrics[0] or pair.candidate.status is Status.OK
+        only_once = metric is settings.lead or pair.candidate.status is Status.OK
         return _missing(pair.baseline, pair.candidate, metric=metric) if only_once else None
     finding = Finding(
         baseline=pair.baseline,
@@ -169,16 +176,20 @@ def _values(pair: Pair, metric: Metric) -> tuple[dict[str, float], dict[str, flo
 _NEVER_TRIED = frozenset({Status.UNSUPPORTED, Status.NOT_MEASURED})
 
 
-def _without_baseline(pair: Pair) -> Finding | None:
+def _without_baseline(pair: Pair, metric: Metric) -> Finding | None:
     """A baseline that failed is missing; one that nobody tried has nothing to fall behind."""
     before = pair.baseline
     if before.status in _NEVER_TRIED:
         return None
+    reason = f"the baseline has no figure: {before.status.value}"
+    if before.status is Status.OK:
+        reason = f"the baseline's runs have no {metric.title}"
+    elif before.reason:
+        reason += f": {before.reason}"
     return replace(
-        _missing(before, pair.candidate),
-        reason=f"the baseline has no figure: {before.status.value}"
-        + (f": {before.reason}" if before.reason else ""),
-        figures=(None, pair.candidate.figure(MEASURED[0])),
+        _missing(before, pair.candidate, metric=metric),
+        reason=reason,
+        figures=(None, pair.candidate.figure(metric)),
     )
 
 
@@ -217,7 +228,7 @@ def _drowned(floor: Floor | None, margin: float) -> str | None:
     return f"{known} (A/A); more runs a side make that less"
 
 
-def _missing(baseline: SideCase, candidate: SideCase | None, *, metric: Metric = MEASURED[0]) -> Finding:
+def _missing(baseline: SideCase, candidate: SideCase | None, *, metric: Metric) -> Finding:
     reason = "the candidate has no such case"
     if candidate is not None and candidate.status is Status.OK:
         reason = f"the candidate's runs have no {metric.title}"

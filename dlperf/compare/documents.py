@@ -41,7 +41,7 @@ def markdown(findings: Findings) -> str:
     if rows:
         lines += [_table(rows), ""]
     lines += [f"- {escape(note)}" for note in findings.notes]
-    lines += ["", *_folded("All cases by samples/s", _table(shown(findings)))]
+    lines += ["", *_folded(f"All cases by {findings.metric.title}", _table(shown(findings)))]
     if findings.new:
         names = "\n".join(
             f"- {escape(f'{one.case.framework} {one.case.version} {cell_name(one.case)}')}"
@@ -140,7 +140,10 @@ def _runs(row: Finding, side: int) -> dict[str, float]:
 
 
 def junit(findings: Findings) -> str:
-    """JUnit XML: one test a finding. A regression fails, a missing case is an error, no verdict a skip."""
+    """JUnit XML: one test a finding. A regression fails, a missing case is an error, no verdict a skip.
+
+    The answer and the notes are what the suite printed.
+    """
     suite = ET.Element(
         "testsuite",
         name="dlperf",
@@ -163,6 +166,8 @@ def junit(findings: Findings) -> str:
             ET.SubElement(test, "error", message=message, type=row.verdict.value)
         elif _is_skipped(row):
             ET.SubElement(test, "skipped", message=message)
+    said = [headline(findings), *(f"note: {note}" for note in findings.notes)]
+    ET.SubElement(suite, "system-out").text = "\n".join(map(plain, said))
     ET.indent(suite)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suite, encoding="unicode") + "\n"
 
@@ -172,17 +177,15 @@ def _is_skipped(row: Finding) -> bool:
 
 
 def workflow_commands(findings: Findings) -> str:
-    """Annotations of GitHub Actions: errors for regressions, warnings for what could not be compared."""
-    lines = []
-    for row in notable(findings):
-        if row.is_regression:
-            kind = "error"
-        elif row.verdict in _FAILED and row.expected is None:
-            kind = "warning"
-        else:
-            kind = "notice"
-        title = f"dlperf {row.verdict.value.replace('_', ' ')}"
-        lines.append(f"::{kind} title={title}::{_data(sentence(row))}")
+    """Annotations of GitHub Actions: errors for regressions, warnings for what could not be compared.
+
+    GitHub shows the first ten of a kind. The notes are one annotation, before all other notices.
+    """
+    rows = notable(findings)
+    lines = [_annotation(row) for row in rows if _annotated_as(row) != "notice"]
+    if findings.notes:
+        lines.append("::notice title=dlperf notes::" + "%0A".join(map(_data, findings.notes)))
+    lines += [_annotation(row) for row in rows if _annotated_as(row) == "notice"]
     undecided = [row for row in findings.rows if row.verdict is Verdict.INCONCLUSIVE]
     if undecided:
         first = _data(sentence(undecided[0]))
@@ -192,6 +195,17 @@ def workflow_commands(findings: Findings) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def _annotation(row: Finding) -> str:
+    title = f"dlperf {row.verdict.value.replace('_', ' ')}"
+    return f"::{_annotated_as(row)} title={title}::{_data(sentence(row))}"
+
+
+def _annotated_as(row: Finding) -> str:
+    if row.is_regression:
+        return "error"
+    return "warning" if row.verdict in _FAILED and row.expected is None else "notice"
+
+
 def _data(text: str) -> str:
-    """The text as a workflow command's message."""
-    return plain(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    """One line as a workflow command's message."""
+    return plain(text).replace("%", "%25")

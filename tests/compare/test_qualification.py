@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +41,7 @@ def session_of(
     return made
 
 
+@cache
 def qualified(*levels: float) -> Qualification:
     """One session for each level of the machine."""
     stream, found = np.random.default_rng(5), NONE
