@@ -130,21 +130,31 @@ def _known(name: str) -> str:
 
 def wanted_files(files: tuple[str, ...]) -> dict[Path, str]:
     """`--write FORMAT=FILE` as files and their forms; UserError before anything runs."""
-    wanted = {}
+    wanted: dict[Path, str] = {}
     for text in files:
         form, separator, name = text.partition("=")
         if not separator or not name or form not in FORMATS:
             raise UserError(f"--write {text}: write FORMAT=FILE with one of {', '.join(FORMATS)}")
-        wanted[Path(name)] = form
+        path = Path(name)
+        if path in wanted:
+            raise UserError(f"--write {text}: {name} is written as {wanted[path]} already; name another file")
+        if path.is_dir():
+            raise UserError(f"--write {text}: {name} is a folder; name a file")
+        wanted[path] = form
     return wanted
 
 
 def tell(findings: Findings, *, form: str, files: dict[Path, str], code: int, everything: bool) -> None:
-    """Print the findings, and write them into the files."""
+    """Print the findings, and write them into the files; UserError where one cannot be written."""
     click.echo(_text(findings, form, code=code, everything=everything), nl=False)
     for path, file_form in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(_text(findings, file_form, code=code, everything=everything), encoding="utf-8")
+        text = _text(findings, file_form, code=code, everything=everything)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            why = f"{error.filename or path}: {error.strerror}"
+            raise UserError(f"--write {file_form}={path}: cannot be written ({why})") from None
 
 
 def _text(findings: Findings, form: str, *, code: int, everything: bool) -> str:

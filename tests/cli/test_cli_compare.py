@@ -87,6 +87,14 @@ def test_every_form_of_output_at_once(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_file_that_cannot_be_written_is_named_behind_the_answer(tmp_path: Path) -> None:
+    make_sweep(tmp_path / "both", ("1.9.1", 1.0))
+    (tmp_path / "file").touch()
+    done = run("compare", "both", "both", "--write", "md=file/summary.md")
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (2, "no regression")
+    assert done.stderr == "dlperf: --write md=file/summary.md: cannot be written (file: File exists)\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -99,6 +107,8 @@ def test_every_form_of_output_at_once(tmp_path: Path) -> None:
         (("both", "both", "--margin", "lots"), "--margin lots: write a percentage"),
         (("both", "both", "--margin", "samples=1%"), "unknown metric 'samples'"),
         (("both", "both", "--write", "html=x"), "write FORMAT=FILE with one of text, md"),
+        (("both", "both", "--write", "md=x", "--write", "pr=x"), "x is written as md already; name another"),
+        (("both", "both", "--write", "md=both"), "--write md=both: both is a folder; name a file"),
         (("both", "both", "--expected", "x.yaml"), "x.yaml: no such file of expected failures"),
         (
             ("both", "both", "--qualified", "x.json"),
