@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dlperf.cli.selection import cluster_of, default_folder, plan_of, sweep_options
+from dlperf.cli.selection import default_folder, sweep_options
 from dlperf.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from dlperf.cli.selection import SweepChoice
     from dlperf.compare.side import Side
     from dlperf.plan.cluster import Cluster
     from dlperf.plan.plan import Plan
@@ -57,13 +58,7 @@ much a case changes from one session to another, which counts where sides were n
 def command(
     ctx: click.Context,
     *,
-    sweep: str,
-    expression: str | None,
-    only: tuple[str, ...],
-    exclude: tuple[str, ...],
-    settings: tuple[str, ...],
-    axes: tuple[str, ...],
-    cluster: str | None,
+    chosen: SweepChoice,
     results: Path | None,
     repeats: int,
     out: Path,
@@ -71,23 +66,19 @@ def command(
 ) -> None:
     """Measure the noise of SWEEP's cases on this machine by A/A runs, and store it."""
     from dlperf.compare.qualifying import qualify
-    from dlperf.plan.selection import select
     from dlperf.results.qualification import Qualification, read_qualification
     from dlperf.results.store import write_atomically
 
     known = read_qualification(out) if out.is_file() else Qualification(dlperf_version="", sessions=())
-    nodes = cluster_of(cluster)
-    folder = Path(sweep)
+    folder = Path(chosen.sweep)
     if not folder.is_dir():
-        counted = (f"measure.repeats={2 * repeats}", "order=interleaved")
-        whole = plan_of(sweep, settings=(*settings, *counted), axes=axes, cluster=nodes)
-        plan = select(whole, expression=expression, only=only, exclude=exclude)
+        plan = chosen.selected(chosen.plan(f"measure.repeats={2 * repeats}", "order=interleaved"))
         folder = _session_folder(results or default_folder(plan, suffix="-qualify"), known)
-        code = _run(plan, folder, nodes, wait=not no_wait)
+        code = _run(plan, folder, chosen.cluster, wait=not no_wait)
         if code:
             ctx.exit(code)
-    elif expression or only or exclude or settings or axes or cluster:
-        raise UserError(f"{sweep}: a results folder is taken whole; leave out the options of a sweep")
+    elif chosen.has_options:
+        raise UserError(f"{folder}: a results folder is taken whole; leave out the options of a sweep")
     found = known.with_session(qualify(_side(folder), runs=repeats))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, (found.model_dump_json(indent=1) + "\n").encode())
