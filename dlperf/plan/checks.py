@@ -108,8 +108,8 @@ def _two_interpreters(file: SweepFile, adapters: Mapping[str, Adapter]) -> Found
         resolved = (entry.name, entry.version or adapters[entry.name].versions[0])
         first = interpreters.setdefault(resolved, entry.python)
         if path[0] == "include" and entry.python not in (None, first):
-            elsewhere = first or "an environment of dlperf's"
-            yield path, f"{'=='.join(resolved)} has one interpreter in a sweep, and elsewhere it is {elsewhere}"
+            name, elsewhere = "==".join(resolved), first or "an environment of dlperf's"
+            yield path, f"{name} has one interpreter in a sweep, and elsewhere it is {elsewhere}"
 
 
 def _ratio_problems(file: SweepFile) -> Found:
