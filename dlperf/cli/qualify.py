@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,9 @@ no change count that is smaller than the noise of its case.
 
 Each call is a session, added to the file. From two sessions on, best on different days, the file holds how
 much a case changes from one session to another, which counts where sides were not run in turns."""
+
+
+_SESSION = re.compile(r"session-(?P<number>[1-9][0-9]*)")
 
 
 @click.command(epilog=_EPILOG)
@@ -73,7 +77,9 @@ def command(
     folder = Path(chosen.sweep)
     if not folder.is_dir():
         plan = chosen.selected(chosen.plan(f"measure.repeats={2 * repeats}", "order=interleaved"))
-        folder = _session_folder(results or default_folder(plan, suffix="-qualify"), known)
+        if not plan.runnable:
+            raise UserError(f"{chosen.sweep}: nothing can run here; `dlperf plan {chosen.sweep}` says why")
+        folder = session_folder(results or default_folder(plan, suffix="-qualify"), known)
         code = _run(plan, folder, chosen.cluster, wait=not no_wait)
         if code:
             ctx.exit(code)
@@ -99,18 +105,19 @@ def _side(folder: Path) -> Side:
     return side_of(loaded, label=str(folder))
 
 
-def _session_folder(folder: Path, known: Qualification) -> Path:
+def session_folder(folder: Path, known: Qualification) -> Path:
     """Where this session's runs go: behind the sessions that are in the file, on with one that is not."""
     from dlperf.plan.lock import LOCK_NAME
     from dlperf.results.store import read_results
 
-    numbers = sorted(int(path.parent.name[8:]) for path in folder.glob(f"session-[0-9]*/{LOCK_NAME}"))
-    if not numbers:
+    names = (_SESSION.fullmatch(path.parent.name) for path in folder.glob(f"session-*/{LOCK_NAME}"))
+    number = max((int(name["number"]) for name in names if name is not None), default=0)
+    if not number:
         return folder / "session-1"
-    last = folder / f"session-{numbers[-1]}"
+    last = folder / f"session-{number}"
     starts = [run.result.started_at for run in read_results(last).runs if run.result.started_at is not None]
     counted = min(starts, default=None) in {one.started_at for one in known.sessions}
-    return folder / f"session-{numbers[-1] + 1}" if starts and counted else last
+    return folder / f"session-{number + 1}" if starts and counted else last
 
 
 def _run(plan: Plan, folder: Path, cluster: Cluster | None, *, wait: bool) -> int:

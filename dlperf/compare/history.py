@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from dlperf.errors import UserError
+from dlperf.plan.origin import version_order
 from dlperf.results.cell import cell_name
 from dlperf.results.rows import canonical
 from dlperf.results.statistics import quantile
@@ -66,7 +66,8 @@ def histories(sides: Sequence[Side], name: str, *, metric: Metric, by: By) -> tu
         by: what orders the points.
 
     Raises:
-        UserError: no case, or several that differ in more than the version, have that name.
+        UserError: no case, or several that differ in more than the version, have that name; or a value is
+            no figure.
     """
     found = [(side, one) for side in sides for one in side.cases]
     exact = [one for _, one in found if name in {one.case.case_id, one.case.content_hash}]
@@ -101,12 +102,12 @@ def _points(ones: Iterable[tuple[Side, SideCase]], metric: Metric, by: By) -> tu
     points = [_point(side, one, metric) for side, one in ones]
     points.sort(key=lambda point: point.day)
     if by == "version":
-        points.sort(key=lambda point: _version_key(point.version))  # stable: by day within a version
+        points.sort(key=lambda point: version_order(point.version))  # stable: by day within a version
     return tuple(_with_changes(points, metric))
 
 
 def _point(side: Side, one: SideCase, metric: Metric) -> Point:
-    values = list(one.values(metric).values())
+    values = list(one.checked_values(metric).values())
     return Point(
         source=side.label,
         day=min((run.started_at for run in one.runs if run.started_at), default="")[:16],
@@ -116,12 +117,6 @@ def _point(side: Side, one: SideCase, metric: Metric) -> Point:
         maximum=max(values),
         runs=len(values),
     )
-
-
-def _version_key(version: str) -> list[tuple[int, int | str]]:
-    """1.10 behind 1.9."""
-    parts = re.findall(r"\d+|[^\d.]+", version)
-    return [(1, int(part)) if part.isdigit() else (0, part) for part in parts]
 
 
 def _with_changes(points: Sequence[Point], metric: Metric) -> Iterator[Point]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
+from dlperf.errors import UserError
 from dlperf.model import Model
 from dlperf.plan.case import Case
 from dlperf.results.schema import Status
@@ -61,6 +62,17 @@ class SideCase(Model):
             for number, run in enumerate(self.runs)
             if metric.name in run.values
         }
+
+    def checked_values(self, metric: Metric) -> dict[str, float]:
+        """The same; UserError where one is not above 0, which has no logarithm and is no figure."""
+        values = self.values(metric)
+        bad = [value for value in values.values() if not value > 0]
+        if bad:
+            raise UserError(
+                f"{self.case.case_id}: a run's {metric.title} is {bad[0]:g}, which is no figure; "
+                "look at its log (`dlperf explain`) and remove that run's folder"
+            )
+        return values
 
     def figure(self, metric: Metric) -> float | None:
         """The median over the runs."""

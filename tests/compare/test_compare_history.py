@@ -29,6 +29,12 @@ def session(day: int, factor: float = 1.0, **changes: object) -> Side:
     return side(one.model_copy(update={"runs": runs}), label=f"day {day}")
 
 
+def without_figure() -> Side:
+    one = side_case()
+    runs = tuple(run.model_copy(update={"values": {"samples_per_sec": 0.0}}) for run in one.runs)
+    return side(one.model_copy(update={"runs": runs}))
+
+
 def history(*sides: Side, by: str = "date") -> History:
     (one,) = histories(sides, "mxnet", metric=SAMPLES_PER_SECOND, by=by)  # type: ignore[arg-type]
     return one
@@ -49,12 +55,14 @@ def test_sessions_stand_in_the_order_of_their_days_whatever_the_order_of_the_fol
 
 
 def test_versions_are_ordered_as_numbers() -> None:
-    sides = [session(1, version="1.10.0"), session(2, version="1.9.1"), session(3, version="1.9.1+cu102")]
-    assert [point.version for point in history(*sides, by="version").points] == [
-        "1.9.1",
-        "1.9.1+cu102",
-        "1.10.0",
-    ]
+    ordered = ["1.9.1", "1.9.1+cu102", "1.10.0rc1", "1.10.0", "1.10.0.post0"]
+    sides = [session(day, version=version) for day, version in enumerate(reversed(ordered), 1)]
+    assert [point.version for point in history(*sides, by="version").points] == ordered
+
+
+def test_a_value_that_is_no_figure_is_named() -> None:
+    with pytest.raises(UserError, match="a run's samples/s is 0, which is no figure"):
+        history(session(1), without_figure())
 
 
 def test_a_change_is_marked_where_it_happened() -> None:
