@@ -87,7 +87,7 @@ def compare(baseline: Side, candidate: Side, *, settings: Settings | None = None
         rows += _of_metric(matched.pairs, metric, settings)
     gone = [one for one in matched.only_baseline if one.status is Status.OK]
     rows += [_missing(one, None, metric=settings.lead) for one in gone]
-    rows += limits(matched.pairs)
+    rows += limits(matched.pairs, allow=settings.allow)
     rows = [_with_expectation(row, settings) for row in rows]
     place = {id(one): number for number, one in enumerate(baseline.cases)}
     rows.sort(key=lambda row: place[id(row.baseline)])
@@ -151,9 +151,9 @@ def _untested(pair: Pair, metric: Metric, settings: Settings) -> Finding | Contr
         differences=pair.differences,
         figures=(before, after),
     )
-    barred = [one for one in pair.differences if one.guard not in settings.allow]
-    if barred:
-        return replace(finding, reason="; ".join(map(str, barred)))
+    barred = pair.barred(settings.allow)
+    if barred is not None:
+        return replace(finding, reason=barred)
     values = _values(pair, metric)
     bad = [value for side in values for value in side.values() if not (math.isfinite(value) and value > 0)]
     if bad:

@@ -225,6 +225,21 @@ def test_limits_are_compared_where_a_size_ran_out_of_memory() -> None:
     assert [row for row in compare(baseline, baseline).rows if row.metric is LARGEST_BATCH] == []
 
 
+def test_a_size_that_crashed_is_no_limit() -> None:
+    out = {"out_of_memory": True, "status": Status.OOM}
+    baseline = side(
+        side_case(batch_size_per_device=8),
+        side_case(batch_size_per_device=16),
+        side_case((), batch_size_per_device=32, more=out),
+    )
+    candidate = side(
+        side_case(batch_size_per_device=8),
+        side_case((), batch_size_per_device=16),
+        side_case((), batch_size_per_device=32, more=out),
+    )
+    assert [row for row in compare(baseline, candidate).rows if row.metric is LARGEST_BATCH] == []
+
+
 def test_limits_that_were_found_by_search_are_compared_and_their_speeds_are_not() -> None:
     search = Search(axis="batch_size_per_device", lower=1, granularity=2, upper=1000, iterations=10)
     most = {"search": search, "memory_bytes": 2 << 30}
@@ -237,6 +252,35 @@ def test_limits_that_were_found_by_search_are_compared_and_their_speeds_are_not(
             assert Verdict.NOT_COMPARABLE is speed(findings).verdict
             expected = f"limit: batch_size_per_device 115 against batch_size_per_device {found}"
             assert expected == speed(findings).reason
+
+
+@pytest.mark.parametrize(
+    ("guard", "changes", "more"),
+    [("memory", {"memory_bytes": 1 << 30}, {}), ("hardware", {}, {"hardware": "another GPU"})],
+)
+def test_limits_of_other_budgets_and_machines_are_not_comparable(
+    guard: str, changes: dict[str, int], more: dict[str, str]
+) -> None:
+    """A machine with half the memory is no regression of a framework."""
+    search = Search(axis="batch_size_per_device", lower=1, granularity=1, upper=1000, iterations=10)
+    most = {"search": search, "memory_bytes": 2 << 30}
+    out = {"out_of_memory": True, "status": Status.OOM}
+    sizes = (8, 16)
+    baseline = side(
+        side_case(batch_size_per_device=115, **most),
+        [side_case(num_classes=7, batch_size_per_device=size) for size in sizes],
+    )
+    candidate = side(
+        side_case(batch_size_per_device=60, **most | changes, more=more),
+        side_case(num_classes=7, batch_size_per_device=8, more=more),
+        side_case((), num_classes=7, batch_size_per_device=16, more=out | more),
+    )
+    by_search, of_sizes = (row for row in compare(baseline, candidate).rows if row.metric is LARGEST_BATCH)
+    assert by_search.verdict is Verdict.NOT_COMPARABLE
+    assert guard in (by_search.reason or "")
+    assert of_sizes.verdict is (Verdict.NOT_COMPARABLE if more else Verdict.WORSE)
+    allowed = compare(baseline, candidate, settings=Settings(allow=(guard,))).rows
+    assert {row.verdict for row in allowed if row.metric is LARGEST_BATCH} == {Verdict.WORSE}
 
 
 EXPECTED = """\
