@@ -29,7 +29,7 @@ _OPTIONS = (
         "margins",
         multiple=True,
         metavar="[METRIC=]PERCENT",
-        help="The smallest change that counts, such as 2% or step_seconds_p95=10%. Repeatable.  "
+        help="The smallest change that counts: 2% of samples/s, or step_seconds_p95=10%. Repeatable.  "
         "[default: 1 % of samples/s, 5 % of step p95, 2 % of peak memory]",
     ),
     click.option(

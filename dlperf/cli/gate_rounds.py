@@ -17,6 +17,7 @@ from dlperf.compare.metrics import Verdict
 from dlperf.compare.sources import side_of
 from dlperf.report.numbers import plural
 from dlperf.results.query import load
+from dlperf.running.stored import pending_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -90,12 +91,15 @@ class Gate:
         plan = self.plan(repeats)
         if only is not None:
             plan = plan.narrowed(_case_ids(only))
+        folder = self.folder / name
+        if not pending_runs(plan, results=folder, retry_failed=self.manner.retry_failed):
+            _say(f"{folder}: its runs are made already, and are judged as they are")
         make_runs(
             plan,
-            self.folder / name,
+            folder,
             selected=lambda frozen: frozen,
             manner=self.manner,
-            watch=watch_of(plan, self.folder / name, self.manner),
+            watch=watch_of(plan, folder, self.manner),
         )
 
     def _findings(self, rounds: Sequence[str], rule: Rule) -> list[Findings]:
