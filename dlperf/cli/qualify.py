@@ -146,6 +146,7 @@ def _run(plan: Plan, folder: Path, cluster: Cluster | None, *, wait: bool) -> in
 
 def _lines(found: Qualification) -> Iterator[str]:
     from rich.table import Table
+    from rich.text import Text
 
     from dlperf.cli.tables import rendered
     from dlperf.compare.metrics import METRICS
@@ -159,7 +160,7 @@ def _lines(found: Qualification) -> Iterator[str]:
     for one in latest.values():
         key = (one.cell, one.framework, one.hardware, one.metric)
         between = found.of_sessions.get(key)
-        table.add_row(
+        cells = (
             one.cell,
             f"{one.framework} {one.version}",
             METRICS[one.metric].title,
@@ -167,6 +168,7 @@ def _lines(found: Qualification) -> Iterator[str]:
             percent(found.of_runs[key].value),
             "not measured" if between is None else f"{percent(between.value)} ({between.sessions} sessions)",
         )
+        table.add_row(*map(Text, cells))
     yield rendered(table)
     yield qualification_line(found)
     if not found.of_sessions:
