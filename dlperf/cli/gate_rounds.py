@@ -14,6 +14,7 @@ from dlperf.compare.confirming import CONFIRMING_LOOKS, confirm, suspects, undec
 from dlperf.compare.finding import Findings
 from dlperf.compare.judging import LEVEL, Rule
 from dlperf.compare.metrics import Verdict
+from dlperf.compare.notes import of_several
 from dlperf.compare.sources import side_of
 from dlperf.report.numbers import plural
 from dlperf.results.query import load
@@ -136,7 +137,7 @@ def _together(parts: Sequence[Findings]) -> Findings:
         rows=tuple(row for part in parts for row in part.rows),
         metric=parts[0].metric,
         new=tuple(one for part in parts for one in part.new),
-        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        notes=of_several([part.notes for part in parts]),
     )
 
 

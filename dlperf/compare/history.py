@@ -10,6 +10,7 @@ from dlperf.errors import UserError
 from dlperf.plan.origin import version_order
 from dlperf.results.cell import cell_name
 from dlperf.results.rows import canonical
+from dlperf.results.schema import Status
 from dlperf.results.statistics import quantile
 from dlperf.results.steady import change_points
 
@@ -42,13 +43,26 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A session that has no figure of the case, and why."""
+
+    source: str
+    version: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """The points of one case on one kind of machine, in order; no changes with few points."""
+    """The points of one case on one kind of machine, in order; no changes with few points.
+
+    `gaps` stand in the first history: what a failed session ran on is not always known.
+    """
 
     title: str
     hardware: str
     metric: Metric
     points: tuple[Point, ...]
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def starts(self) -> tuple[int, ...]:
@@ -81,17 +95,34 @@ def histories(sides: Sequence[Side], name: str, *, metric: Metric, by: By) -> tu
             f"{name!r} names cases that differ in more than the version; write more of one of them:\n{ids}"
         )
     series: dict[str, list[tuple[Side, SideCase]]] = {}
+    gaps: list[Gap] = []
     for side, one in found:
-        if _key(one) in keys and one.values(metric):
+        if _key(one) not in keys:
+            continue
+        if one.values(metric):
             series.setdefault(one.hardware, []).append((side, one))
+        else:
+            gaps.append(Gap(source=side.label, version=one.case.version, why=_why(one, metric)))
     if not series:
         raise UserError(f"{name}: no session has its {metric.title}")
     first = named[0]
     title = f"{first.case.framework}, {cell_name(first.case)}"
     return tuple(
-        History(title=title, hardware=hardware, metric=metric, points=_points(ones, metric, by))
-        for hardware, ones in series.items()
+        History(
+            title=title,
+            hardware=hardware,
+            metric=metric,
+            points=_points(ones, metric, by),
+            gaps=() if number else tuple(gaps),
+        )
+        for number, (hardware, ones) in enumerate(series.items())
     )
+
+
+def _why(one: SideCase, metric: Metric) -> str:
+    if one.status is Status.OK:
+        return f"its runs have no {metric.title}"
+    return one.status.value + (f": {one.reason}" if one.reason else "")
 
 
 def _key(one: SideCase) -> str:

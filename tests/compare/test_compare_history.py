@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from run_folders import make_case, store_good_runs
+from run_folders import failed, make_case, store_good_runs, write_run
 from sides import scaled, side, side_case
 
 from dlperf.cli import main
@@ -16,6 +16,7 @@ from dlperf.compare.history import History, histories
 from dlperf.compare.history_chart import history_chart
 from dlperf.compare.metrics import SAMPLES_PER_SECOND
 from dlperf.errors import UserError
+from dlperf.results.store import store_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,6 +77,13 @@ def test_noise_alone_is_seldom_a_change() -> None:
     assert sum(map(bool, found)) <= 2
 
 
+def test_a_session_without_a_figure_is_a_gap_and_not_forgotten() -> None:
+    failed = side_case((), version="1.9.2", more={"reason": "rank 0 ended with exit code 3"})
+    (gap,) = history(session(1), side(failed, label="day 2")).gaps
+    assert (gap.source, gap.version) == ("day 2", "1.9.2")
+    assert gap.why == "crash: rank 0 ended with exit code 3"
+
+
 def test_other_hardware_is_a_history_of_its_own() -> None:
     other = side_case(more={"hardware": "another"})
     found = histories([session(1), side(other)], "mxnet", metric=SAMPLES_PER_SECOND, by="date")
@@ -109,7 +117,10 @@ def test_the_command_reads_folders_and_baselines(tmp_path: Path) -> None:
     done = run("mxnet", tmp_path / "results", "--chart", tmp_path / "c.svg", "--by", "version")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "c.svg").read_text().startswith("<?xml")
-    lines = done.stdout.splitlines()
+    failing = make_case(version="1.9.2")
+    store_run(write_run(tmp_path / "results" / "c", failing, outcome=failed("rank_failed")))
+    lines = run("mxnet", tmp_path / "results").stdout.splitlines()
+    assert lines[-2].startswith(f"no figure in {tmp_path / 'results'}, 1.9.2: crash: ")
     assert lines[0].startswith("mxnet, y1 data 1n1g b8 c100 fp32 on Example CPU 3000")
     assert lines[-1] == "fewer than 6 sessions: changes are not looked for"
     assert "100.00" in lines[3]

@@ -17,6 +17,7 @@ from dlperf.compare.expected import ExpectedFailure, read_expected
 from dlperf.compare.guards import GUARDS
 from dlperf.compare.matching import guarded, match
 from dlperf.compare.metrics import LARGEST_BATCH, SAMPLES_PER_SECOND, Verdict
+from dlperf.compare.notes import of_several
 from dlperf.compare.side import Side
 from dlperf.compare.words import headline, summary
 from dlperf.errors import SourceErrors, UserError
@@ -313,6 +314,17 @@ def test_an_expectation_that_matches_nothing_is_said(tmp_path: Path) -> None:
     settings = Settings(expected=expected(tmp_path), today=date(2026, 1, 1))
     (note,) = compare(side(side_case()), side(side_case()), settings=settings).notes
     assert note.startswith("expected failure matches nothing: framework==mxnet")
+
+
+def test_an_expectation_that_one_of_several_comparisons_needs_is_not_idle(tmp_path: Path) -> None:
+    settings = Settings(metrics=(SAMPLES_PER_SECOND,), expected=expected(tmp_path), today=date(2026, 1, 1))
+    slower = side(side_case(scaled(0.95), **NEW))
+    notes = [
+        compare(side(side_case()), other, settings=settings).notes for other in (slower, side(side_case()))
+    ]
+    assert [0, 1] == [len(each) for each in notes]
+    assert of_several(notes) == ()
+    assert of_several([notes[1], notes[1]]) == notes[1]
 
 
 @pytest.mark.parametrize(
