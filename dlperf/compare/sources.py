@@ -109,7 +109,7 @@ def read_baseline(path: Path) -> Side:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text)
         version = content.get("schema_version") if isinstance(content, dict) else None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a baseline ({error})") from None
     if isinstance(version, int) and version > BASELINE_SCHEMA_VERSION:
         raise UserError(

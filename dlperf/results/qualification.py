@@ -193,7 +193,7 @@ def read_qualification(path: Path) -> Qualification:
         content: Any = json.loads(text)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; `dlperf qualify SWEEP` writes one") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: no qualification: {error}; make it again") from None
     version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version != QUALIFICATION_SCHEMA_VERSION:

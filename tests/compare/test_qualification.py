@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,7 +41,7 @@ def session_of(
     return made
 
 
-@cache
+@functools.cache
 def qualified(*levels: float) -> Qualification:
     """One session for each level of the machine."""
     stream, found = np.random.default_rng(5), NONE
