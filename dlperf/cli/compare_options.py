@@ -15,8 +15,8 @@ from dlperf.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dlperf.compare.comparing import Settings
     from dlperf.compare.finding import Findings
+    from dlperf.compare.settings import Settings
     from dlperf.results.qualification import Qualification
 
 R = TypeVar("R")
@@ -84,9 +84,9 @@ class Judging:
 
     def settings(self, *, compared: tuple[str, ...] = ()) -> Settings:
         """Settings of a comparison; UserError where an option is wrong."""
-        from dlperf.compare.comparing import Settings, no_floor, qualified_floor
         from dlperf.compare.expected import read_expected
         from dlperf.compare.metrics import MEASURED
+        from dlperf.compare.settings import Settings, no_floor, qualified_floor
         from dlperf.compare.words import qualification_line
 
         by_name = {metric.name: metric for metric in MEASURED}

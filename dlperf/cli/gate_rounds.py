@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dlperf.compare.arms import Arms
-    from dlperf.compare.comparing import Settings
     from dlperf.compare.finding import Finding
+    from dlperf.compare.settings import Settings
     from dlperf.compare.side import Side
     from dlperf.plan.plan import Plan
 

@@ -9,8 +9,8 @@ from dlperf.report.numbers import plural
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from dlperf.compare.comparing import Settings
     from dlperf.compare.finding import Finding
+    from dlperf.compare.settings import Settings
     from dlperf.compare.side import Side, SideCase
 
 

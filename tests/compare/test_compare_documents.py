@@ -11,9 +11,10 @@ from sides import FLAT, scaled, side, side_case
 
 from dlperf.cli.compare_view import findings_text
 from dlperf.compare import documents
-from dlperf.compare.comparing import Settings, compare
+from dlperf.compare.comparing import compare
 from dlperf.compare.finding import Findings
 from dlperf.compare.metrics import PEAK_MEMORY, SAMPLES_PER_SECOND
+from dlperf.compare.settings import Settings
 
 ONE_METRIC = Settings(metrics=(SAMPLES_PER_SECOND,))
 

@@ -10,7 +10,7 @@ from run_folders import Y1
 from sides import FLAT, scaled, side, side_case
 
 from dlperf.compare.arms import arms_of
-from dlperf.compare.comparing import Settings, compare
+from dlperf.compare.comparing import compare
 from dlperf.compare.documents import as_json, markdown
 from dlperf.compare.exit_code import exit_code
 from dlperf.compare.expected import ExpectedFailure, read_expected
@@ -18,6 +18,7 @@ from dlperf.compare.guards import GUARDS
 from dlperf.compare.matching import guarded, match
 from dlperf.compare.metrics import LARGEST_BATCH, SAMPLES_PER_SECOND, Verdict
 from dlperf.compare.notes import of_several
+from dlperf.compare.settings import Settings
 from dlperf.compare.side import Side
 from dlperf.compare.words import headline, summary
 from dlperf.errors import SourceErrors, UserError

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from sides import scaled, side, side_case
 
-from dlperf.compare.comparing import Settings, compare, qualified_floor
+from dlperf.compare.comparing import compare
 from dlperf.compare.documents import as_json
 from dlperf.compare.matching import Pair
 from dlperf.compare.metrics import PEAK_MEMORY, SAMPLES_PER_SECOND, Verdict
 from dlperf.compare.qualifying import qualify
+from dlperf.compare.settings import Settings, qualified_floor
 from dlperf.compare.side import SideCase, SideRun
 from dlperf.compare.words import cells, qualification_line
 from dlperf.errors import UserError
