@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
@@ -152,13 +153,14 @@ def junit(findings: Findings) -> str:
         errors=str(sum(row.verdict in _FAILED and row.expected is None for row in findings.rows)),
         skipped=str(sum(_is_skipped(row) for row in findings.rows)),
     )
+    names = Counter(map(_test_name, findings.rows))
     for row in findings.rows:
-        test = ET.SubElement(
-            suite,
-            "testcase",
-            classname=plain(framework_name(row)),
-            name=plain(f"{cell_name(row.baseline.case)} {row.metric.title}"),
-        )
+        classname, name = _test_name(row)
+        if (
+            names[classname, name] > 1
+        ):  # they differ in options or threads, and CI takes equal names for one test
+            name = f"{name} {row.baseline.case.content_hash}"
+        test = ET.SubElement(suite, "testcase", classname=classname, name=name)
         message = plain(sentence(row))
         if row.is_regression:
             ET.SubElement(test, "failure", message=message, type=row.verdict.value)
@@ -170,6 +172,10 @@ def junit(findings: Findings) -> str:
     ET.SubElement(suite, "system-out").text = "\n".join(map(plain, said))
     ET.indent(suite)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suite, encoding="unicode") + "\n"
+
+
+def _test_name(row: Finding) -> tuple[str, str]:
+    return plain(framework_name(row)), plain(f"{cell_name(row.baseline.case)} {row.metric.title}")
 
 
 def _is_skipped(row: Finding) -> bool:

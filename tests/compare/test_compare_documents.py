@@ -143,6 +143,13 @@ def test_junit_fails_regressions_and_counts_what_was_not_told(findings: Findings
     ]
 
 
+def test_tests_of_one_cell_with_other_options_have_names_of_their_own() -> None:
+    cases = [side_case(options=options) for options in ({}, {"layout": "NHWC"})]
+    suite = ET.fromstring(documents.junit(compare(side(cases), side(cases))))  # noqa: S314 - made by ourselves
+    names = [test.get("name") for test in suite.iter("testcase")]
+    assert len(set(names)) == len(names) == 6
+
+
 def test_annotations_are_one_line_each_with_percent_signs_escaped(findings: Findings) -> None:
     lines = documents.workflow_commands(findings).splitlines()
     assert [line.split(" ")[0] for line in lines] == ["::error", "::warning", "::warning", "::notice"]
