@@ -72,9 +72,10 @@ def list_(*, folder: Path) -> None:
     from dlperf.compare.sources import read_baseline
     from dlperf.results.qualification import QUALIFICATION_NAME
 
-    for path in sorted(folder.glob("*.json")):
-        if path.name == QUALIFICATION_NAME:
-            continue
+    paths = sorted(path for path in folder.glob("*.json") if path.name != QUALIFICATION_NAME)
+    if not paths:
+        click.echo(f"no baselines in {folder}; `dlperf baseline save NAME RESULTS` makes one", err=True)
+    for path in paths:
         try:
             side = read_baseline(path)
         except UserError as error:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from dlperf.cli.compare_options import judging_options, settings_from, tell, wanted_files
+from dlperf.cli.compare_options import judging_options
+
+if TYPE_CHECKING:
+    from dlperf.cli.compare_options import Judging
 
 _EPILOG = """\b
 Examples:
@@ -41,33 +45,12 @@ def command(
     baseline: str,
     candidate: str,
     inside: Path,
-    margins: tuple[str, ...],
-    metrics: tuple[str, ...],
-    allow: tuple[str, ...],
-    expected: Path | None,
-    qualified: Path | None,
-    strict: bool,
-    form: str,
-    files: tuple[str, ...],
-    everything: bool,
+    judging: Judging,
 ) -> None:
     """Compare CANDIDATE with BASELINE, case by case: slower, faster, the same, or not told."""
     from dlperf.compare.comparing import compare
-    from dlperf.compare.exit_code import exit_code
     from dlperf.compare.sources import compared_fields, read_side
 
-    wanted = wanted_files(files)
-    settings = settings_from(
-        margins=margins,
-        metrics=metrics,
-        allow=allow,
-        expected=expected,
-        qualified=qualified,
-        compared=compared_fields(baseline, candidate),
-    )
-    findings = compare(
-        read_side(baseline, inside=inside), read_side(candidate, inside=inside), settings=settings
-    )
-    code = exit_code(findings, strict=strict)
-    tell(findings, form=form, files=wanted, code=code, everything=everything)
-    ctx.exit(code)
+    settings = judging.settings(compared=compared_fields(baseline, candidate))
+    sides = (read_side(text, inside=inside) for text in (baseline, candidate))
+    ctx.exit(judging.answer(compare(*sides, settings=settings)))

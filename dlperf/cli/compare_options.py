@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import reduce
+from dataclasses import dataclass, fields
+from functools import reduce, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,13 +13,13 @@ from dlperf.compare.guards import GUARDS
 from dlperf.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from dlperf.compare.comparing import Settings
     from dlperf.compare.finding import Findings
+    from dlperf.compare.settings import Settings
     from dlperf.results.qualification import Qualification
 
-F = TypeVar("F", bound="Callable[..., Any]")
+R = TypeVar("R")
 
 FORMATS = ("text", "md", "pr", "json", "junit", "github")
 
@@ -28,7 +29,7 @@ _OPTIONS = (
         "margins",
         multiple=True,
         metavar="[METRIC=]PERCENT",
-        help="The smallest change that counts, such as 2% or step_seconds_p95=10%. Repeatable.  "
+        help="The smallest change that counts: 2% of samples/s, or step_seconds_p95=10%. Repeatable.  "
         "[default: 1 % of samples/s, 5 % of step p95, 2 % of peak memory]",
     ),
     click.option(
@@ -67,37 +68,85 @@ _OPTIONS = (
 )
 
 
-def judging_options(function: F) -> F:
-    """Give a command the options above."""
-    return reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), function)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judging:
+    """What these options say; `files` are forms by the file that each is written to."""
+
+    margins: tuple[str, ...]
+    metrics: tuple[str, ...]
+    allow: tuple[str, ...]
+    expected: Path | None
+    qualified: Path | None
+    strict: bool
+    form: str
+    files: Mapping[Path, str]
+    everything: bool
+
+    def settings(self, *, compared: tuple[str, ...] = ()) -> Settings:
+        """Settings of a comparison; UserError where an option is wrong."""
+        from dlperf.compare.expected import read_expected
+        from dlperf.compare.metrics import MEASURED
+        from dlperf.compare.settings import Settings, no_floor, qualified_floor
+        from dlperf.compare.words import qualification_line
+
+        by_name = {metric.name: metric for metric in MEASURED}
+        found = _qualification(self.qualified)
+        return Settings(
+            noise_floor=qualified_floor(found) if found is not None else no_floor,
+            notes=(qualification_line(found),) if found is not None else (),
+            metrics=tuple(by_name[_known(name)] for name in dict.fromkeys(self.metrics)) or MEASURED,
+            margins=dict(_margin(text) for text in self.margins),
+            allow=self.allow,
+            compared=compared,
+            expected=read_expected(self.expected) if self.expected is not None else (),
+        )
+
+    def answer(self, findings: Findings) -> int:
+        """Print the findings, write them into the files, and give the exit code.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        from dlperf.compare.exit_code import exit_code
+
+        code = exit_code(findings, strict=self.strict)
+        click.echo(self._text(findings, self.form, code=code), nl=False)
+        for path, form in self.files.items():
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(self._text(findings, form, code=code), encoding="utf-8")
+            except OSError as error:
+                why = f"{error.filename or path}: {error.strerror}"
+                raise UserError(f"--write {form}={path}: cannot be written ({why})") from None
+        return code
+
+    def _text(self, findings: Findings, form: str, *, code: int) -> str:
+        from dlperf.compare import documents
+
+        if form == "text":
+            from dlperf.cli.compare_view import findings_text
+
+            return findings_text(findings, everything=self.everything)
+        made = {
+            "md": documents.markdown,
+            "pr": documents.comment,
+            "junit": documents.junit,
+            "github": documents.workflow_commands,
+        }
+        return made[form](findings) if form in made else documents.as_json(findings, exit_code=code)
 
 
-def settings_from(
-    *,
-    margins: tuple[str, ...],
-    metrics: tuple[str, ...],
-    allow: tuple[str, ...],
-    expected: Path | None,
-    qualified: Path | None,
-    compared: tuple[str, ...] = (),
-) -> Settings:
-    """The options as settings of a comparison; UserError where one is wrong."""
-    from dlperf.compare.comparing import Settings, no_floor, qualified_floor
-    from dlperf.compare.expected import read_expected
-    from dlperf.compare.metrics import MEASURED
-    from dlperf.compare.words import qualification_line
+def judging_options(function: Callable[..., R]) -> Callable[..., R]:
+    """Give a command the options above; they arrive as `judging`, a Judging."""
+    names = {one.name for one in fields(Judging)}
 
-    by_name = {metric.name: metric for metric in MEASURED}
-    found = _qualification(qualified)
-    return Settings(
-        noise_floor=qualified_floor(found) if found is not None else no_floor,
-        notes=(qualification_line(found),) if found is not None else (),
-        metrics=tuple(by_name[_known(name)] for name in metrics) or MEASURED,
-        margins=dict(_margin(text) for text in margins),
-        allow=allow,
-        compared=compared,
-        expected=read_expected(expected) if expected is not None else (),
-    )
+    @wraps(function)
+    def with_judging(*arguments: Any, **options: Any) -> R:
+        given = {name: options.pop(name) for name in names}
+        judging = Judging(**given | {"files": _wanted_files(given["files"])})
+        return function(*arguments, judging=judging, **options)
+
+    return reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), with_judging)
 
 
 def _qualification(given: Path | None) -> Qualification | None:
@@ -128,36 +177,17 @@ def _known(name: str) -> str:
     return name
 
 
-def wanted_files(files: tuple[str, ...]) -> dict[Path, str]:
+def _wanted_files(files: tuple[str, ...]) -> dict[Path, str]:
     """`--write FORMAT=FILE` as files and their forms; UserError before anything runs."""
-    wanted = {}
+    wanted: dict[Path, str] = {}
     for text in files:
         form, separator, name = text.partition("=")
         if not separator or not name or form not in FORMATS:
             raise UserError(f"--write {text}: write FORMAT=FILE with one of {', '.join(FORMATS)}")
-        wanted[Path(name)] = form
+        path = Path(name)
+        if path in wanted:
+            raise UserError(f"--write {text}: {name} is written as {wanted[path]} already; name another file")
+        if path.is_dir():
+            raise UserError(f"--write {text}: {name} is a folder; name a file")
+        wanted[path] = form
     return wanted
-
-
-def tell(findings: Findings, *, form: str, files: dict[Path, str], code: int, everything: bool) -> None:
-    """Print the findings, and write them into the files."""
-    click.echo(_text(findings, form, code=code, everything=everything), nl=False)
-    for path, file_form in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(_text(findings, file_form, code=code, everything=everything), encoding="utf-8")
-
-
-def _text(findings: Findings, form: str, *, code: int, everything: bool) -> str:
-    from dlperf.compare import documents
-
-    if form == "text":
-        from dlperf.cli.compare_view import findings_text
-
-        return findings_text(findings, everything=everything)
-    made = {
-        "md": documents.markdown,
-        "pr": documents.comment,
-        "junit": documents.junit,
-        "github": documents.workflow_commands,
-    }
-    return made[form](findings) if form in made else documents.as_json(findings, exit_code=code)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dlperf.cli.compare_options import judging_options, settings_from, tell, wanted_files
-from dlperf.cli.selection import cluster_of, default_folder, plan_of, sweep_options
+from dlperf.cli.compare_options import judging_options
+from dlperf.cli.selection import default_folder, sweep_options
 from dlperf.errors import UserError
 
 if TYPE_CHECKING:
+    from dlperf.cli.compare_options import Judging
+    from dlperf.cli.selection import SweepChoice
     from dlperf.plan.plan import Plan
 
 _EPILOG = """\b
@@ -53,28 +55,14 @@ not comparable, 4 (with --strict) cases that could not be told, 5 infrastructure
 def command(
     ctx: click.Context,
     *,
-    sweep: str,
-    expression: str | None,
-    only: tuple[str, ...],
-    exclude: tuple[str, ...],
-    settings: tuple[str, ...],
-    axes: tuple[str, ...],
-    cluster: str | None,
+    chosen: SweepChoice,
     results: Path | None,
     repeats: int | None,
     against: str | None,
     baselines: tuple[str, ...],
     until_decided: int | None,
     no_wait: bool,
-    margins: tuple[str, ...],
-    metrics: tuple[str, ...],
-    allow: tuple[str, ...],
-    expected: Path | None,
-    qualified: Path | None,
-    strict: bool,
-    form: str,
-    files: tuple[str, ...],
-    everything: bool,
+    judging: Judging,
 ) -> None:
     """Run SWEEP and say whether something became slower.
 
@@ -82,22 +70,14 @@ def command(
     """
     from dlperf.compare.arms import arms_of
     from dlperf.compare.contrast import FEWEST_RUNS
-    from dlperf.compare.exit_code import exit_code
     from dlperf.compare.sources import read_side
-    from dlperf.plan.selection import select
-
-    nodes = cluster_of(cluster)
 
     def plan(count: int | None) -> Plan:
         counted = () if count is None else (f"measure.repeats={count}",)
-        whole = plan_of(sweep, settings=(*settings, *counted, "order=interleaved"), axes=axes, cluster=nodes)
-        return select(whole, expression=expression, only=only, exclude=exclude)
+        return chosen.selected(chosen.plan(*counted, "order=interleaved"))
 
-    wanted = wanted_files(files)
-    judging = settings_from(
-        margins=margins, metrics=metrics, allow=allow, expected=expected, qualified=qualified
-    )
-    first = plan(repeats)
+    settings = judging.settings()
+    first, sweep = plan(repeats), chosen.sweep
     if first.repeats < FEWEST_RUNS:
         raise UserError(
             f"{sweep}: {first.repeats} repeats; a verdict takes {FEWEST_RUNS} at least: --repeats 5"
@@ -115,10 +95,10 @@ def command(
     gate = Gate(
         plan=plan,
         folder=folder,
-        settings=judging,
+        settings=settings,
         against=baseline,
         arms=arms,
-        manner=quiet_manner(nodes, wait=not no_wait),
+        manner=quiet_manner(chosen.cluster, wait=not no_wait),
     )
     try:
         findings = gate.judged(repeats=first.repeats, until_decided=until_decided)
@@ -127,6 +107,4 @@ def command(
             f"stopped; what is done is kept in {folder}, and starting again goes on from there", err=True
         )
         ctx.exit(interrupted.exit_code)
-    code = exit_code(findings, strict=strict)
-    tell(findings, form=form, files=wanted, code=code, everything=everything)
-    ctx.exit(code)
+    ctx.exit(judging.answer(findings))

@@ -13,18 +13,20 @@ from dlperf.compare.comparing import compare
 from dlperf.compare.confirming import CONFIRMING_LOOKS, confirm, suspects, undecided
 from dlperf.compare.finding import Findings
 from dlperf.compare.judging import LEVEL, Rule
-from dlperf.compare.metrics import SAMPLES_PER_SECOND, Verdict
+from dlperf.compare.metrics import Verdict
+from dlperf.compare.notes import of_several
 from dlperf.compare.sources import side_of
 from dlperf.report.numbers import plural
 from dlperf.results.query import load
+from dlperf.running.stored import pending_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from dlperf.compare.arms import Arms
-    from dlperf.compare.comparing import Settings
     from dlperf.compare.finding import Finding
+    from dlperf.compare.settings import Settings
     from dlperf.compare.side import Side
     from dlperf.plan.plan import Plan
 
@@ -59,7 +61,7 @@ class Gate:
         self._run(FIRST, repeats=repeats)
         looks = self._findings(rounds, rule)
         while len(rounds) < most:
-            unclear = [row for look in looks for row in look.rows if _is_unclear(row)]
+            unclear = [row for look in looks for row in look.cases if _is_unclear(row)]
             if not unclear:
                 break
             rounds.append(f"{MORE}-{len(rounds)}")
@@ -90,12 +92,15 @@ class Gate:
         plan = self.plan(repeats)
         if only is not None:
             plan = plan.narrowed(_case_ids(only))
+        folder = self.folder / name
+        if not pending_runs(plan, results=folder, retry_failed=self.manner.retry_failed):
+            _say(f"{folder}: its runs are made already, and are judged as they are")
         make_runs(
             plan,
-            self.folder / name,
+            folder,
             selected=lambda frozen: frozen,
             manner=self.manner,
-            watch=watch_of(plan, self.folder / name, self.manner),
+            watch=watch_of(plan, folder, self.manner),
         )
 
     def _findings(self, rounds: Sequence[str], rule: Rule) -> list[Findings]:
@@ -113,7 +118,7 @@ class Gate:
 
 
 def _is_unclear(row: Finding) -> bool:
-    return row.metric is SAMPLES_PER_SECOND and row.verdict is Verdict.INCONCLUSIVE and row.judged is not None
+    return row.verdict is Verdict.INCONCLUSIVE and row.judged is not None
 
 
 def _case_ids(rows: Iterable[Finding]) -> frozenset[str]:
@@ -130,8 +135,9 @@ def _together(parts: Sequence[Findings]) -> Findings:
         baseline=parts[0].baseline,
         candidate="; ".join(part.candidate for part in parts),
         rows=tuple(row for part in parts for row in part.rows),
+        metric=parts[0].metric,
         new=tuple(one for part in parts for one in part.new),
-        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        notes=of_several([part.notes for part in parts]),
     )
 
 

@@ -86,6 +86,7 @@ def _as_json(found: tuple[History, ...]) -> str:
             "metric": one.metric.name,
             "unit": one.metric.unit,
             "points": [asdict(point) for point in one.points],
+            "gaps": [asdict(gap) for gap in one.gaps],
         }
         for one in found
     ]
@@ -119,5 +120,7 @@ def _lines(one: History) -> Iterator[str]:
     yield f"{one.title} on {one.hardware}"
     yield ""
     yield rendered(table).rstrip()
+    for gap in one.gaps:
+        yield f"no figure in {gap.source}, {gap.version}: {gap.why}"
     if len(one.points) < FEWEST_POINTS:
         yield f"fewer than {FEWEST_POINTS} sessions: changes are not looked for"

@@ -159,7 +159,9 @@ def _settings(options: dict[str, Any], *, frameworks: list[str]) -> tuple[Settin
     ratio = options["sample_ratio"]
     if ratio is None and "partial_fc" in parallelisms:
         ratio = 0.1
-    batch = options["batch_size"] or (64 if axis == "num_classes" else None)
+    batch = options["batch_size"]
+    if batch is None and axis == "num_classes":
+        batch = 64
     keys: list[tuple[tuple[str, ...], Value, str]] = [
         ((axis,), "max", f"--axis {options['axis']}"),
         (("frameworks",), _listed(options["framework"]) or tuple(frameworks), "--framework"),

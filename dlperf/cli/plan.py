@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dlperf.cli.selection import cluster_of, default_folder, plan_of, sweep_options
+from dlperf.cli.selection import default_folder, sweep_options
 
 if TYPE_CHECKING:
+    from dlperf.cli.selection import SweepChoice
     from dlperf.plan.cluster import Cluster
     from dlperf.plan.plan import Plan
 
@@ -39,13 +40,7 @@ SWEEP is a path, or the name of a file in ./sweeps or of a sweep that ships with
 )
 def command(
     *,
-    sweep: str,
-    expression: str | None,
-    only: tuple[str, ...],
-    exclude: tuple[str, ...],
-    settings: tuple[str, ...],
-    axes: tuple[str, ...],
-    cluster: str | None,
+    chosen: SweepChoice,
     form: str,
     order: bool,
     commands: bool,
@@ -53,28 +48,21 @@ def command(
     results: Path | None,
 ) -> None:
     """Show the cases of SWEEP, what would run and what would not and why. Nothing is run."""
-    from dlperf.plan.selection import select
-
     if detect and (commands or order or form != "text"):
         raise click.UsageError("--detect is a view of its own; leave out --commands, --order and --format")
     if commands and (order or form != "text"):
         raise click.UsageError("--commands is a view of its own; leave out --order and --format")
-    nodes = cluster_of(cluster)
-    plan = select(
-        plan_of(sweep, settings=settings, axes=axes, cluster=nodes),
-        expression=expression,
-        only=only,
-        exclude=exclude,
-    )
+    plan = chosen.selected(chosen.plan())
     folder = results or default_folder(plan)
     if detect:
         from dlperf.cli.plan_detect import detect_text
 
         click.echo(detect_text(plan, detect, folder=folder), nl=False)
         return
-    text = (
-        _commands(plan, folder, nodes) if commands else _listing(plan, form=form, order=order, folder=folder)
-    )
+    if commands:
+        text = _commands(plan, folder, chosen.cluster)
+    else:
+        text = _listing(plan, form=form, order=order, folder=folder)
     click.echo(text, nl=False)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
 from dlperf.cli.plan_view import duration, known_seconds
 from dlperf.cli.tables import rendered
@@ -16,12 +16,13 @@ from dlperf.compare.power import MOST_RUNS, POWER, runs_to_detect
 from dlperf.errors import UserError
 from dlperf.report.numbers import percent, plural
 from dlperf.results.cell import cell_name
-from dlperf.results.qualification import QUALIFICATION_NAME, read_qualification
+from dlperf.results.qualification import read_qualification, usual_qualification
 from dlperf.results.statistics import standard_deviation
 from dlperf.results.store import read_results
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from dlperf.plan.case import Case
     from dlperf.plan.plan import Plan
@@ -66,7 +67,7 @@ def _lines(plan: Plan, effect: float, folder: Path) -> Iterator[str]:
         )
         took = seconds.get(case.case_id)
         time = "" if took is None or count is None else duration(took * count)
-        table.add_row(
+        cells = (
             cell_name(case),
             f"{case.framework} {case.version}",
             percent(deviation),
@@ -74,6 +75,7 @@ def _lines(plan: Plan, effect: float, folder: Path) -> Iterator[str]:
             str(count) if count is not None else f"more than {MOST_RUNS}",
             time,
         )
+        table.add_row(*map(Text, cells))  # no markup: a folder's name may hold brackets
         if took is None or count is None:
             unknown += 1
         else:
@@ -104,8 +106,8 @@ def _noise(folder: Path) -> dict[tuple[str, str], tuple[float, str]]:
             if len(values) >= _FEWEST_RUNS_FOR_NOISE:
                 deviation = math.sqrt(2) * (standard_deviation(values) or 0.0)
                 found[cell, framework] = (deviation, f"{len(values)} runs in {folder}")
-    qualified = Path("baselines") / QUALIFICATION_NAME
-    if qualified.is_file():
+    qualified = usual_qualification()
+    if qualified is not None:
         sessions = read_qualification(qualified).sessions  # what the last one says stays
         for one in (noise for session in sessions for noise in session.noise):
             if one.metric == SAMPLES_PER_SECOND.name:

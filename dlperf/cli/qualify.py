@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from dlperf.cli.selection import cluster_of, default_folder, plan_of, sweep_options
+from dlperf.cli.selection import default_folder, sweep_options
 from dlperf.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from dlperf.cli.selection import SweepChoice
     from dlperf.compare.side import Side
     from dlperf.plan.cluster import Cluster
     from dlperf.plan.plan import Plan
@@ -30,6 +32,9 @@ no change count that is smaller than the noise of its case.
 
 Each call is a session, added to the file. From two sessions on, best on different days, the file holds how
 much a case changes from one session to another, which counts where sides were not run in turns."""
+
+
+_SESSION = re.compile(r"session-(?P<number>[1-9][0-9]*)")
 
 
 @click.command(epilog=_EPILOG)
@@ -57,13 +62,7 @@ much a case changes from one session to another, which counts where sides were n
 def command(
     ctx: click.Context,
     *,
-    sweep: str,
-    expression: str | None,
-    only: tuple[str, ...],
-    exclude: tuple[str, ...],
-    settings: tuple[str, ...],
-    axes: tuple[str, ...],
-    cluster: str | None,
+    chosen: SweepChoice,
     results: Path | None,
     repeats: int,
     out: Path,
@@ -71,23 +70,25 @@ def command(
 ) -> None:
     """Measure the noise of SWEEP's cases on this machine by A/A runs, and store it."""
     from dlperf.compare.qualifying import qualify
-    from dlperf.plan.selection import select
     from dlperf.results.qualification import Qualification, read_qualification
     from dlperf.results.store import write_atomically
 
     known = read_qualification(out) if out.is_file() else Qualification(dlperf_version="", sessions=())
-    nodes = cluster_of(cluster)
-    folder = Path(sweep)
+    folder = Path(chosen.sweep)
     if not folder.is_dir():
-        counted = (f"measure.repeats={2 * repeats}", "order=interleaved")
-        whole = plan_of(sweep, settings=(*settings, *counted), axes=axes, cluster=nodes)
-        plan = select(whole, expression=expression, only=only, exclude=exclude)
-        folder = _session_folder(results or default_folder(plan, suffix="-qualify"), known)
-        code = _run(plan, folder, nodes, wait=not no_wait)
+        plan = chosen.selected(chosen.plan(f"measure.repeats={2 * repeats}", "order=interleaved"))
+        if not plan.runnable:
+            raise UserError(f"{chosen.sweep}: nothing can run here; `dlperf plan {chosen.sweep}` says why")
+        if plan.cluster is not None and plan.cluster.simulated:
+            raise UserError(
+                f"cluster {plan.cluster.name} is simulated, and so is its noise; nothing to measure"
+            )
+        folder = session_folder(results or default_folder(plan, suffix="-qualify"), known)
+        code = _run(plan, folder, chosen.cluster, wait=not no_wait)
         if code:
             ctx.exit(code)
-    elif expression or only or exclude or settings or axes or cluster:
-        raise UserError(f"{sweep}: a results folder is taken whole; leave out the options of a sweep")
+    elif chosen.has_options:
+        raise UserError(f"{folder}: a results folder is taken whole; leave out the options of a sweep")
     found = known.with_session(qualify(_side(folder), runs=repeats))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, (found.model_dump_json(indent=1) + "\n").encode())
@@ -108,18 +109,19 @@ def _side(folder: Path) -> Side:
     return side_of(loaded, label=str(folder))
 
 
-def _session_folder(folder: Path, known: Qualification) -> Path:
+def session_folder(folder: Path, known: Qualification) -> Path:
     """Where this session's runs go: behind the sessions that are in the file, on with one that is not."""
     from dlperf.plan.lock import LOCK_NAME
     from dlperf.results.store import read_results
 
-    numbers = sorted(int(path.parent.name[8:]) for path in folder.glob(f"session-[0-9]*/{LOCK_NAME}"))
-    if not numbers:
+    names = (_SESSION.fullmatch(path.parent.name) for path in folder.glob(f"session-*/{LOCK_NAME}"))
+    number = max((int(name["number"]) for name in names if name is not None), default=0)
+    if not number:
         return folder / "session-1"
-    last = folder / f"session-{numbers[-1]}"
+    last = folder / f"session-{number}"
     starts = [run.result.started_at for run in read_results(last).runs if run.result.started_at is not None]
     counted = min(starts, default=None) in {one.started_at for one in known.sessions}
-    return folder / f"session-{numbers[-1] + 1}" if starts and counted else last
+    return folder / f"session-{number + 1}" if starts and counted else last
 
 
 def _run(plan: Plan, folder: Path, cluster: Cluster | None, *, wait: bool) -> int:
@@ -144,6 +146,7 @@ def _run(plan: Plan, folder: Path, cluster: Cluster | None, *, wait: bool) -> in
 
 def _lines(found: Qualification) -> Iterator[str]:
     from rich.table import Table
+    from rich.text import Text
 
     from dlperf.cli.tables import rendered
     from dlperf.compare.metrics import METRICS
@@ -157,7 +160,7 @@ def _lines(found: Qualification) -> Iterator[str]:
     for one in latest.values():
         key = (one.cell, one.framework, one.hardware, one.metric)
         between = found.of_sessions.get(key)
-        table.add_row(
+        cells = (
             one.cell,
             f"{one.framework} {one.version}",
             METRICS[one.metric].title,
@@ -165,6 +168,7 @@ def _lines(found: Qualification) -> Iterator[str]:
             percent(found.of_runs[key].value),
             "not measured" if between is None else f"{percent(between.value)} ({between.sessions} sessions)",
         )
+        table.add_row(*map(Text, cells))
     yield rendered(table)
     yield qualification_line(found)
     if not found.of_sessions:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dlperf.cli.selection import cluster_of, default_folder, plan_of, sweep_options
+from dlperf.cli.selection import default_folder, sweep_options
 
 if TYPE_CHECKING:
+    from dlperf.cli.selection import SweepChoice
     from dlperf.plan.cluster import Cluster
     from dlperf.plan.plan import Plan
 
@@ -76,13 +77,7 @@ Exit codes: 0 every run is ok, 2 wrong input, 3 some cases failed or could not b
 def command(
     ctx: click.Context,
     *,
-    sweep: str,
-    expression: str | None,
-    only: tuple[str, ...],
-    exclude: tuple[str, ...],
-    settings: tuple[str, ...],
-    axes: tuple[str, ...],
-    cluster: str | None,
+    chosen: SweepChoice,
     results: Path | None,
     repeats: int | None,
     memory: str | None,
@@ -95,25 +90,18 @@ def command(
     as_json: bool,
 ) -> None:
     """Train the cases of SWEEP, one after the other, and store every run under the results folder."""
-    from dlperf.plan.selection import select
-
     more = [f"measure.repeats={repeats}"] if repeats is not None else []
     more += [f"memory={memory}"] if memory is not None else []
-    nodes = cluster_of(cluster)
-    whole = plan_of(sweep, settings=(*settings, *more), axes=axes, cluster=nodes)
+    whole = chosen.plan(*more)
     folder = results or default_folder(whole)
-
-    def selected(plan: Plan) -> Plan:
-        return select(plan, expression=expression, only=only, exclude=exclude)
-
     if dry_run:
-        show(selected(whole), folder, nodes)
+        show(chosen.selected(whole), folder, chosen.cluster)
         return
-    selected(whole)  # a selection that is wrong ends here, before anything is written
+    chosen.selected(whole)  # a selection that is wrong ends here, before anything is written
     warn_of_misspelt_variables()
-    if port is not None and nodes is None:
+    if port is not None and chosen.cluster is None:
         _must_be_free(port)
-    if nodes is None and parallel_nodes > 1:
+    if chosen.cluster is None and parallel_nodes > 1:
         raise click.UsageError("--parallel-nodes goes with --cluster")
 
     from dlperf.cli.run_sweep import Manner, run_sweep
@@ -123,9 +111,9 @@ def command(
         code = run_sweep(
             whole,
             folder,
-            selected=selected,
+            selected=chosen.selected,
             manner=Manner(
-                cluster=nodes,
+                cluster=chosen.cluster,
                 retry_failed=retry_failed,
                 wait=not no_wait,
                 port=port,

@@ -1,8 +1,9 @@
-"""The options that `plan` and `run` share: which sweep, what is laid over it, which cases are meant."""
+"""The options that every command of a sweep has: which one, what is laid over it, which cases are meant."""
 
 from __future__ import annotations
 
-from functools import reduce
+from dataclasses import dataclass, fields
+from functools import reduce, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from dlperf.plan.load import Sweep
     from dlperf.plan.plan import Plan
 
-F = TypeVar("F", bound="Callable[..., Any]")
+R = TypeVar("R")
 
 _OPTIONS = (
     click.argument("sweep"),
@@ -46,13 +47,57 @@ _OPTIONS = (
 )
 
 
-def sweep_options(function: F) -> F:
-    """Give a command the argument SWEEP and the options -k, --only, --exclude, -S, -P and --cluster.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepChoice:
+    """What these options say; `cluster` is loaded and checked, None for this machine."""
 
-    They arrive as `sweep: str`, `expression` and `cluster: str | None`, and tuples of text: `only`,
-    `exclude`, `settings`, `axes`.
-    """
-    return reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), function)
+    sweep: str
+    expression: str | None
+    only: tuple[str, ...]
+    exclude: tuple[str, ...]
+    settings: tuple[str, ...]
+    axes: tuple[str, ...]
+    cluster: Cluster | None
+
+    @property
+    def has_options(self) -> bool:
+        """Whether anything beside SWEEP was given."""
+        given = (self.expression, self.only, self.exclude, self.settings, self.axes, self.cluster)
+        return any(one is not None and one != () for one in given)
+
+    def plan(self, *more: str) -> Plan:
+        """The whole plan, with `more` settings such as `measure.repeats=5` over those of -S.
+
+        Raises:
+            UserError: whatever is wrong with the files or the options.
+        """
+        from dlperf.adapters.registry import load_adapters
+        from dlperf.plan.load import load_sweep
+        from dlperf.plan.settings import axis_setting, value_setting
+
+        laid_over = (*map(axis_setting, self.axes), *map(value_setting, (*self.settings, *more)))
+        adapters = load_adapters()
+        loaded = load_sweep(self.sweep, adapters=adapters, settings=laid_over)
+        return plan_here(loaded, adapters=adapters, cluster=self.cluster)
+
+    def selected(self, plan: Plan) -> Plan:
+        """The part of a plan that -k, --only and --exclude leave; UserError where that is nothing."""
+        from dlperf.plan.selection import select
+
+        return select(plan, expression=self.expression, only=self.only, exclude=self.exclude)
+
+
+def sweep_options(function: Callable[..., R]) -> Callable[..., R]:
+    """Give a command the argument SWEEP and its options; they arrive as `chosen`, a SweepChoice."""
+    names = {one.name for one in fields(SweepChoice)}
+
+    @wraps(function)
+    def with_choice(*arguments: Any, **options: Any) -> R:
+        given = {name: options.pop(name) for name in names}
+        chosen = SweepChoice(**given | {"cluster": cluster_of(given["cluster"])})
+        return function(*arguments, chosen=chosen, **options)
+
+    return reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), with_choice)
 
 
 def cluster_of(name: str | None) -> Cluster | None:
@@ -66,24 +111,6 @@ def default_folder(plan: Plan, *, suffix: str = "") -> Path:
     """Where the results of a plan go; simulated ones never where measured ones do."""
     simulated = plan.cluster is not None and plan.cluster.simulated
     return Path("results") / ((f"simulated_{plan.sweep}" if simulated else plan.sweep) + suffix)
-
-
-def plan_of(
-    sweep: str, *, settings: tuple[str, ...], axes: tuple[str, ...], cluster: Cluster | None = None
-) -> Plan:
-    """The whole plan of a sweep on this machine or on a cluster, by the adapters of this installation.
-
-    Raises:
-        UserError: whatever is wrong with the files or the options.
-    """
-    from dlperf.adapters.registry import load_adapters
-    from dlperf.plan.load import load_sweep
-    from dlperf.plan.settings import axis_setting, value_setting
-
-    laid_over = (*map(axis_setting, axes), *map(value_setting, settings))
-    adapters = load_adapters()
-    loaded = load_sweep(sweep, adapters=adapters, settings=laid_over)
-    return plan_here(loaded, adapters=adapters, cluster=cluster)
 
 
 def plan_here(loaded: Sweep, *, adapters: Mapping[str, Adapter], cluster: Cluster | None) -> Plan:

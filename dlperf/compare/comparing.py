@@ -3,73 +3,30 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from dlperf.compare.contrast import FEWEST_RUNS, contrast
 from dlperf.compare.finding import Finding, Findings
-from dlperf.compare.judging import Rule, judge
+from dlperf.compare.judging import judge
 from dlperf.compare.limits import limits
 from dlperf.compare.matching import match
-from dlperf.compare.metrics import MEASURED, REGRESSIONS, Metric, Verdict
+from dlperf.compare.metrics import REGRESSIONS, Metric, Verdict
 from dlperf.compare.movement import machine_movement
 from dlperf.compare.notes import notes_on
+from dlperf.compare.settings import Settings
+from dlperf.plan.order import cell_of
 from dlperf.report.numbers import percent
 from dlperf.results.schema import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-    from datetime import date
+    from collections.abc import Sequence
 
     from dlperf.compare.contrast import Contrast
-    from dlperf.compare.expected import ExpectedFailure
-    from dlperf.compare.judging import Judged, Priors
+    from dlperf.compare.judging import Judged
     from dlperf.compare.matching import Pair
     from dlperf.compare.side import Side, SideCase
-    from dlperf.results.qualification import Floor, Qualification
-
-
-class NoiseFloor(Protocol):
-    """How large a difference of equal sides may be; None where nobody knows."""
-
-    def __call__(self, pair: Pair, metric: Metric, /, *, in_turns: bool) -> Floor | None:
-        """Of the pair's case; `in_turns`: the sides were run in common blocks."""
-
-
-def no_floor(_pair: Pair, _metric: Metric, *, in_turns: bool) -> Floor | None:  # noqa: ARG001 - see NoiseFloor
-    """For machines that nobody qualified."""
-    return None
-
-
-def qualified_floor(qualification: Qualification) -> NoiseFloor:
-    """The noise floors that were measured."""
-
-    def floor(pair: Pair, metric: Metric, *, in_turns: bool) -> Floor | None:
-        cases = [(one.case, one.hardware) for one in (pair.baseline, pair.candidate)]
-        return qualification.floor(cases, metric.name, in_turns=in_turns)
-
-    return floor
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What the user decides about a comparison.
-
-    `margins` by metric name lie over the metrics' own; `noise_floor` gives a case's A/A noise, which a change
-    must exceed too; `allow` names guards whose difference is let pass; `priors` of an earlier round serve by
-    metric name where this one has too few cases.
-    """
-
-    metrics: tuple[Metric, ...] = MEASURED
-    margins: Mapping[str, float] = field(default_factory=dict)
-    noise_floor: NoiseFloor = no_floor
-    allow: Collection[str] = ()
-    compared: Collection[str] = ()
-    rule: Rule = field(default_factory=Rule)
-    priors: Mapping[str, Priors] = field(default_factory=dict)
-    expected: Sequence[ExpectedFailure] = ()
-    notes: tuple[str, ...] = ()  # of the caller
-    today: date | None = None
+    from dlperf.results.qualification import Floor
 
 
 def compare(baseline: Side, candidate: Side, *, settings: Settings | None = None) -> Findings:
@@ -79,8 +36,9 @@ def compare(baseline: Side, candidate: Side, *, settings: Settings | None = None
     rows: list[Finding] = []
     for metric in settings.metrics:
         rows += _of_metric(matched.pairs, metric, settings)
-    rows += [_missing(one, None) for one in matched.only_baseline if one.status is Status.OK]
-    rows += limits(matched.pairs)
+    gone = [one for one in matched.only_baseline if one.status is Status.OK]
+    rows += [_missing(one, None, metric=settings.lead) for one in gone]
+    rows += limits(matched.pairs, allow=settings.allow)
     rows = [_with_expectation(row, settings) for row in rows]
     place = {id(one): number for number, one in enumerate(baseline.cases)}
     rows.sort(key=lambda row: place[id(row.baseline)])
@@ -88,6 +46,7 @@ def compare(baseline: Side, candidate: Side, *, settings: Settings | None = None
         baseline=baseline.label,
         candidate=candidate.label,
         rows=tuple(rows),
+        metric=settings.lead,
         new=(*matched.only_candidate, *_first_time(matched.pairs)),
         notes=tuple(notes_on(baseline, candidate, rows, settings)),
     )
@@ -131,9 +90,9 @@ def _untested(pair: Pair, metric: Metric, settings: Settings) -> Finding | Contr
     """What can be said without a test, else what is to be tested; None: neither side has the metric."""
     before, after = pair.baseline.figure(metric), pair.candidate.figure(metric)
     if before is None:
-        return _without_baseline(pair) if metric is settings.metrics[0] else None
+        return _without_baseline(pair, metric) if metric is settings.lead else None
     if after is None:
-        only_once = metric is settings.metrics[0] or pair.candidate.status is Status.OK
+        only_once = metric is settings.lead or pair.candidate.status is Status.OK
         return _missing(pair.baseline, pair.candidate, metric=metric) if only_once else None
     finding = Finding(
         baseline=pair.baseline,
@@ -143,11 +102,10 @@ def _untested(pair: Pair, metric: Metric, settings: Settings) -> Finding | Contr
         differences=pair.differences,
         figures=(before, after),
     )
-    barred = [one for one in pair.differences if one.guard not in settings.allow]
-    if barred:
-        return replace(finding, reason="; ".join(map(str, barred)))
-    sides = (pair.baseline, pair.candidate)
-    values = [one.values(metric) for one in sides]
+    barred = pair.barred(settings.allow)
+    if barred is not None:
+        return replace(finding, reason=barred)
+    values = _values(pair, metric)
     bad = [value for side in values for value in side.values() if not (math.isfinite(value) and value > 0)]
     if bad:
         return replace(finding, reason=f"{metric.title} of {bad[0]:g} is no figure")
@@ -158,19 +116,31 @@ def _untested(pair: Pair, metric: Metric, settings: Settings) -> Finding | Contr
     return contrast(*values)
 
 
+def _values(pair: Pair, metric: Metric) -> tuple[dict[str, float], dict[str, float]]:
+    """The values of both sides by block; a block holds runs of one cell, as those are made in turns."""
+    before, after = pair.baseline.values(metric), pair.candidate.values(metric)
+    if cell_of(pair.baseline.case) != cell_of(pair.candidate.case):
+        after = {f"another cell's {block}": value for block, value in after.items()}
+    return before, after
+
+
 _NEVER_TRIED = frozenset({Status.UNSUPPORTED, Status.NOT_MEASURED})
 
 
-def _without_baseline(pair: Pair) -> Finding | None:
+def _without_baseline(pair: Pair, metric: Metric) -> Finding | None:
     """A baseline that failed is missing; one that nobody tried has nothing to fall behind."""
     before = pair.baseline
     if before.status in _NEVER_TRIED:
         return None
+    reason = f"the baseline has no figure: {before.status.value}"
+    if before.status is Status.OK:
+        reason = f"the baseline's runs have no {metric.title}"
+    elif before.reason:
+        reason += f": {before.reason}"
     return replace(
-        _missing(before, pair.candidate),
-        reason=f"the baseline has no figure: {before.status.value}"
-        + (f": {before.reason}" if before.reason else ""),
-        figures=(None, pair.candidate.figure(MEASURED[0])),
+        _missing(before, pair.candidate, metric=metric),
+        reason=reason,
+        figures=(None, pair.candidate.figure(metric)),
     )
 
 
@@ -209,7 +179,7 @@ def _drowned(floor: Floor | None, margin: float) -> str | None:
     return f"{known} (A/A); more runs a side make that less"
 
 
-def _missing(baseline: SideCase, candidate: SideCase | None, *, metric: Metric = MEASURED[0]) -> Finding:
+def _missing(baseline: SideCase, candidate: SideCase | None, *, metric: Metric) -> Finding:
     reason = "the candidate has no such case"
     if candidate is not None and candidate.status is Status.OK:
         reason = f"the candidate's runs have no {metric.title}"

@@ -18,10 +18,10 @@ from dlperf.results.significance import holm
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dlperf.compare.comparing import Settings
     from dlperf.compare.finding import Finding, Findings
     from dlperf.compare.judging import Judged
     from dlperf.compare.metrics import Metric
+    from dlperf.compare.settings import Settings
     from dlperf.compare.side import Side
 
 # How often fresh runs may be looked at: a single disturbed run can hide a change from the first look.

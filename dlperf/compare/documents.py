@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
@@ -41,7 +42,7 @@ def markdown(findings: Findings) -> str:
     if rows:
         lines += [_table(rows), ""]
     lines += [f"- {escape(note)}" for note in findings.notes]
-    lines += ["", *_folded("All cases by samples/s", _table(shown(findings)))]
+    lines += ["", *_folded(f"All cases by {findings.metric.title}", _table(shown(findings)))]
     if findings.new:
         names = "\n".join(
             f"- {escape(f'{one.case.framework} {one.case.version} {cell_name(one.case)}')}"
@@ -140,7 +141,10 @@ def _runs(row: Finding, side: int) -> dict[str, float]:
 
 
 def junit(findings: Findings) -> str:
-    """JUnit XML: one test a finding. A regression fails, a missing case is an error, no verdict a skip."""
+    """JUnit XML: one test a finding. A regression fails, a missing case is an error, no verdict a skip.
+
+    The answer and the notes are what the suite printed.
+    """
     suite = ET.Element(
         "testsuite",
         name="dlperf",
@@ -149,13 +153,14 @@ def junit(findings: Findings) -> str:
         errors=str(sum(row.verdict in _FAILED and row.expected is None for row in findings.rows)),
         skipped=str(sum(_is_skipped(row) for row in findings.rows)),
     )
+    names = Counter(map(_test_name, findings.rows))
     for row in findings.rows:
-        test = ET.SubElement(
-            suite,
-            "testcase",
-            classname=plain(framework_name(row)),
-            name=plain(f"{cell_name(row.baseline.case)} {row.metric.title}"),
-        )
+        classname, name = _test_name(row)
+        if (
+            names[classname, name] > 1
+        ):  # they differ in options or threads, and CI takes equal names for one test
+            name = f"{name} {row.baseline.case.content_hash}"
+        test = ET.SubElement(suite, "testcase", classname=classname, name=name)
         message = plain(sentence(row))
         if row.is_regression:
             ET.SubElement(test, "failure", message=message, type=row.verdict.value)
@@ -163,8 +168,14 @@ def junit(findings: Findings) -> str:
             ET.SubElement(test, "error", message=message, type=row.verdict.value)
         elif _is_skipped(row):
             ET.SubElement(test, "skipped", message=message)
+    said = [headline(findings), *(f"note: {note}" for note in findings.notes)]
+    ET.SubElement(suite, "system-out").text = "\n".join(map(plain, said))
     ET.indent(suite)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suite, encoding="unicode") + "\n"
+
+
+def _test_name(row: Finding) -> tuple[str, str]:
+    return plain(framework_name(row)), plain(f"{cell_name(row.baseline.case)} {row.metric.title}")
 
 
 def _is_skipped(row: Finding) -> bool:
@@ -172,17 +183,15 @@ def _is_skipped(row: Finding) -> bool:
 
 
 def workflow_commands(findings: Findings) -> str:
-    """Annotations of GitHub Actions: errors for regressions, warnings for what could not be compared."""
-    lines = []
-    for row in notable(findings):
-        if row.is_regression:
-            kind = "error"
-        elif row.verdict in _FAILED and row.expected is None:
-            kind = "warning"
-        else:
-            kind = "notice"
-        title = f"dlperf {row.verdict.value.replace('_', ' ')}"
-        lines.append(f"::{kind} title={title}::{_data(sentence(row))}")
+    """Annotations of GitHub Actions: errors for regressions, warnings for what could not be compared.
+
+    GitHub shows the first ten of a kind. The notes are one annotation, before all other notices.
+    """
+    rows = notable(findings)
+    lines = [_annotation(row) for row in rows if _annotated_as(row) != "notice"]
+    if findings.notes:
+        lines.append("::notice title=dlperf notes::" + "%0A".join(map(_data, findings.notes)))
+    lines += [_annotation(row) for row in rows if _annotated_as(row) == "notice"]
     undecided = [row for row in findings.rows if row.verdict is Verdict.INCONCLUSIVE]
     if undecided:
         first = _data(sentence(undecided[0]))
@@ -192,6 +201,17 @@ def workflow_commands(findings: Findings) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def _annotation(row: Finding) -> str:
+    title = f"dlperf {row.verdict.value.replace('_', ' ')}"
+    return f"::{_annotated_as(row)} title={title}::{_data(sentence(row))}"
+
+
+def _annotated_as(row: Finding) -> str:
+    if row.is_regression:
+        return "error"
+    return "warning" if row.verdict in _FAILED and row.expected is None else "notice"
+
+
 def _data(text: str) -> str:
-    """The text as a workflow command's message."""
-    return plain(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    """One line as a workflow command's message."""
+    return plain(text).replace("%", "%25")

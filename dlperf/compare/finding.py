@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dlperf.compare.metrics import IMPROVEMENTS, REGRESSIONS
+from dlperf.compare.metrics import IMPROVEMENTS, REGRESSIONS, SAMPLES_PER_SECOND
 
 if TYPE_CHECKING:
     from dlperf.compare.expected import ExpectedFailure
@@ -48,13 +48,22 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """All findings of a comparison, in the order of the baseline's cases; `notes` hold for all of them."""
+    """All findings of a comparison, in the order of the baseline's cases; `notes` hold for all of them.
+
+    `metric` is the one that cases are counted by: every case has one finding on it.
+    """
 
     baseline: str
     candidate: str
     rows: tuple[Finding, ...]
+    metric: Metric = SAMPLES_PER_SECOND
     new: tuple[SideCase, ...] = ()  # of the candidate alone
     notes: tuple[str, ...] = ()
+
+    @property
+    def cases(self) -> tuple[Finding, ...]:
+        """The findings on the metric that cases are counted by."""
+        return tuple(row for row in self.rows if row.metric is self.metric)
 
     def count(self, *verdicts: Verdict) -> int:
         """How many findings have one of the verdicts."""

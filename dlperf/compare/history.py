@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from dlperf.errors import UserError
+from dlperf.plan.origin import version_order
 from dlperf.results.cell import cell_name
 from dlperf.results.rows import canonical
+from dlperf.results.schema import Status
 from dlperf.results.statistics import quantile
 from dlperf.results.steady import change_points
 
@@ -42,13 +43,26 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A session that has no figure of the case, and why."""
+
+    source: str
+    version: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """The points of one case on one kind of machine, in order; no changes with few points."""
+    """The points of one case on one kind of machine, in order; no changes with few points.
+
+    `gaps` stand in the first history: what a failed session ran on is not always known.
+    """
 
     title: str
     hardware: str
     metric: Metric
     points: tuple[Point, ...]
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def starts(self) -> tuple[int, ...]:
@@ -66,7 +80,8 @@ def histories(sides: Sequence[Side], name: str, *, metric: Metric, by: By) -> tu
         by: what orders the points.
 
     Raises:
-        UserError: no case, or several that differ in more than the version, have that name.
+        UserError: no case, or several that differ in more than the version, have that name; or a value is
+            no figure.
     """
     found = [(side, one) for side in sides for one in side.cases]
     exact = [one for _, one in found if name in {one.case.case_id, one.case.content_hash}]
@@ -80,17 +95,34 @@ def histories(sides: Sequence[Side], name: str, *, metric: Metric, by: By) -> tu
             f"{name!r} names cases that differ in more than the version; write more of one of them:\n{ids}"
         )
     series: dict[str, list[tuple[Side, SideCase]]] = {}
+    gaps: list[Gap] = []
     for side, one in found:
-        if _key(one) in keys and one.values(metric):
+        if _key(one) not in keys:
+            continue
+        if one.values(metric):
             series.setdefault(one.hardware, []).append((side, one))
+        else:
+            gaps.append(Gap(source=side.label, version=one.case.version, why=_why(one, metric)))
     if not series:
         raise UserError(f"{name}: no session has its {metric.title}")
     first = named[0]
     title = f"{first.case.framework}, {cell_name(first.case)}"
     return tuple(
-        History(title=title, hardware=hardware, metric=metric, points=_points(ones, metric, by))
-        for hardware, ones in series.items()
+        History(
+            title=title,
+            hardware=hardware,
+            metric=metric,
+            points=_points(ones, metric, by),
+            gaps=() if number else tuple(gaps),
+        )
+        for number, (hardware, ones) in enumerate(series.items())
     )
+
+
+def _why(one: SideCase, metric: Metric) -> str:
+    if one.status is Status.OK:
+        return f"its runs have no {metric.title}"
+    return one.status.value + (f": {one.reason}" if one.reason else "")
 
 
 def _key(one: SideCase) -> str:
@@ -101,12 +133,12 @@ def _points(ones: Iterable[tuple[Side, SideCase]], metric: Metric, by: By) -> tu
     points = [_point(side, one, metric) for side, one in ones]
     points.sort(key=lambda point: point.day)
     if by == "version":
-        points.sort(key=lambda point: _version_key(point.version))  # stable: by day within a version
+        points.sort(key=lambda point: version_order(point.version))  # stable: by day within a version
     return tuple(_with_changes(points, metric))
 
 
 def _point(side: Side, one: SideCase, metric: Metric) -> Point:
-    values = list(one.values(metric).values())
+    values = list(one.checked_values(metric).values())
     return Point(
         source=side.label,
         day=min((run.started_at for run in one.runs if run.started_at), default="")[:16],
@@ -116,12 +148,6 @@ def _point(side: Side, one: SideCase, metric: Metric) -> Point:
         maximum=max(values),
         runs=len(values),
     )
-
-
-def _version_key(version: str) -> list[tuple[int, int | str]]:
-    """1.10 behind 1.9."""
-    parts = re.findall(r"\d+|[^\d.]+", version)
-    return [(1, int(part)) if part.isdigit() else (0, part) for part in parts]
 
 
 def _with_changes(points: Sequence[Point], metric: Metric) -> Iterator[Point]:

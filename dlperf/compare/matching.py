@@ -50,6 +50,10 @@ class Pair:
     candidate: SideCase
     differences: tuple[Difference, ...]
 
+    def barred(self, allow: Collection[str]) -> str | None:
+        """What keeps the two from being compared, where a difference is not allowed."""
+        return "; ".join(str(one) for one in self.differences if one.guard not in allow) or None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matched:

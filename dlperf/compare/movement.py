@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from itertools import groupby
 from typing import TYPE_CHECKING
 
-from dlperf.compare.contrast import FEWEST_RUNS
+from dlperf.compare.contrast import FEWEST_RUNS, contrast
 from dlperf.results.significance import two_sided_p
 from dlperf.results.statistics import mean, standard_deviation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from dlperf.compare.side import SideCase, SideRun
     from dlperf.results.sentinels import Reading
@@ -27,25 +29,44 @@ def machine_movement(baseline: SideCase, candidate: SideCase, *, blocked: bool) 
     change that the readings' own spread explains counts as none.
     """
     if blocked:
-        changes = _within_blocks(baseline, candidate)
-    else:
-        changes = _between(_readings(baseline), _readings(candidate))
-    if not changes:
+        return _within_blocks(baseline, candidate)
+    return _between(_readings(baseline), _readings(candidate))
+
+
+def _within_blocks(baseline: SideCase, candidate: SideCase) -> float | None:
+    """The mean gain of whoever ran second, in favour of the candidate.
+
+    One reading ends a block and begins the next, so that gains of neighbours are no independent numbers: the
+    error of their mean comes from how often each reading is in it.
+    """
+    blocks = list(_read_blocks(baseline, candidate))
+    if len(blocks) < FEWEST_RUNS:
         return None
-    return max((_beyond_chance(each) for each in zip(*changes, strict=True)), key=abs)
+    weights: Counter[Reading] = Counter()
+    for sign, before, after in blocks:
+        weights[after] += sign
+        weights[before] -= sign
+    share = math.fsum(weight**2 for weight in weights.values()) / len(blocks) ** 2
+    gains = [[sign * gain for gain in before.change_to(after)] for sign, before, after in blocks]
+    found = [
+        # A gain is a difference of two readings, whose variance is half of its own.
+        _beyond_chance(
+            mean(each),
+            error=(standard_deviation(each) or 0.0) * math.sqrt(share / 2),
+            degrees=len(each) - 1,
+        )
+        for each in zip(*gains, strict=True)
+    ]
+    return max(found, key=abs)
 
 
-def _within_blocks(baseline: SideCase, candidate: SideCase) -> list[tuple[float, float]]:
+def _read_blocks(baseline: SideCase, candidate: SideCase) -> Iterator[tuple[int, Reading, Reading]]:
+    """Of each common block: 1 where the candidate ran second, else -1, and the readings around it."""
     theirs = {run.block: run for run in baseline.runs if run.block is not None}
-    changes = []
     for run in candidate.runs:
         other = theirs.get(run.block or "")
-        if other is None or run.before is None or run.after is None:
-            continue
-        sign = 1 if _second(run, other) else -1
-        matmul, copy = run.before.change_to(run.after)
-        changes.append((sign * matmul, sign * copy))
-    return changes if len(changes) >= FEWEST_RUNS else []
+        if other is not None and run.before is not None and run.after is not None:
+            yield (1 if _second(run, other) else -1), run.before, run.after
 
 
 def _second(run: SideRun, other: SideRun) -> bool:
@@ -53,24 +74,29 @@ def _second(run: SideRun, other: SideRun) -> bool:
 
 
 def _readings(one: SideCase) -> list[Reading]:
-    return [reading for run in one.runs for reading in (run.before, run.after) if reading is not None]
+    """In their order; one that ends a block and begins the next counts once."""
+    around = [reading for run in one.runs for reading in (run.before, run.after) if reading is not None]
+    return [reading for reading, _ in groupby(around)]
 
 
-def _between(baseline: Sequence[Reading], candidate: Sequence[Reading]) -> list[tuple[float, float]]:
-    """Each of the candidate's readings against the geometric mean of the baseline's."""
+def _between(baseline: Sequence[Reading], candidate: Sequence[Reading]) -> float | None:
+    """The candidate's readings against the baseline's, two independent samples with one variance."""
     if min(len(baseline), len(candidate)) < FEWEST_RUNS:
-        return []
-    first = baseline[0]
-    centre = [mean(each) for each in zip(*(first.change_to(one) for one in baseline), strict=True)]
-    return [
-        (change[0] - centre[0], change[1] - centre[1])
-        for change in (first.change_to(one) for one in candidate)
-    ]
+        return None
+    found = []
+    for rate in ("matmul_flops_per_second", "copy_bytes_per_second"):
+        sides = [
+            {f"{side} {number}": getattr(one, rate) for number, one in enumerate(readings)}
+            for side, readings in (("baseline", baseline), ("candidate", candidate))
+        ]
+        made = contrast(*sides)
+        error = math.sqrt(made.variance.value * made.unit)
+        found.append(_beyond_chance(made.log_ratio, error=error, degrees=made.variance.degrees))
+    return max(found, key=abs)
 
 
-def _beyond_chance(changes: Sequence[float]) -> float:
-    centre = mean(changes)
-    error = (standard_deviation(changes) or 0.0) / math.sqrt(len(changes))
+def _beyond_chance(change: float, *, error: float, degrees: float) -> float:
+    """The change, or 0 where its error explains it."""
     if error == 0:
-        return centre
-    return centre if two_sided_p(centre / error, degrees=len(changes) - 1) < _LEVEL else 0.0
+        return change
+    return change if two_sided_p(change / error, degrees=degrees) < _LEVEL else 0.0

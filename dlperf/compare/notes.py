@@ -9,8 +9,8 @@ from dlperf.report.numbers import plural
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from dlperf.compare.comparing import Settings
     from dlperf.compare.finding import Finding
+    from dlperf.compare.settings import Settings
     from dlperf.compare.side import Side, SideCase
 
 
@@ -28,9 +28,21 @@ def notes_on(baseline: Side, candidate: Side, rows: Sequence[Finding], settings:
     yield from (one.over for one in settings.expected if one.is_over(settings.today))
     used = {id(row.expected) for row in rows}
     yield from (
-        f"expected failure matches nothing: {one.case} ({one.reason}); remove it from the file"
+        f"{_IDLE}: {one.case} ({one.reason}); remove it from the file"
         for one in settings.expected
         if id(one) not in used and not one.is_over(settings.today)
+    )
+
+
+_IDLE = "expected failure matches nothing"
+
+
+def of_several(parts: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """The notes of several comparisons, each once; what one of them has a use for is not idle."""
+    return tuple(
+        note
+        for note in dict.fromkeys(note for part in parts for note in part)
+        if not note.startswith(_IDLE) or all(note in part for part in parts)
     )
 
 

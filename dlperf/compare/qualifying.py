@@ -38,8 +38,10 @@ def qualify(side: Side, *, runs: int = 5, splits: int = SPLITS, seed: int = 0) -
         seed: of the draw.
 
     Raises:
-        UserError: no case has runs for `FEWEST_RUNS` blocks.
+        UserError: no case has runs for `FEWEST_RUNS` blocks, a value is no figure, or runs are simulated.
     """
+    if any(one.case.simulated for one in side.cases):
+        raise UserError(f"{side.label}: simulated runs have no noise that could be measured")
     blocks = {metric.name: _blocks(side, metric) for metric in MEASURED}
     usable = blocks[MEASURED[0].name]
     if not usable:
@@ -63,6 +65,7 @@ def _blocks(side: Side, metric: Metric) -> list[tuple[SideCase, list[Values]]]:
     """Each case's values two by two, in the order in which they were made."""
     found = []
     for one in side.cases:
+        one.checked_values(metric)
         runs = sorted(one.runs, key=lambda run: (run.started_at or "", run.repeat))
         values = [run.values[metric.name] for run in runs if metric.name in run.values]
         pairs = list(zip(values[::2], values[1::2], strict=False))

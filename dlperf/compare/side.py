@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
 
+from dlperf.errors import UserError
 from dlperf.model import Model
 from dlperf.plan.case import Case
 from dlperf.results.schema import Status
@@ -24,8 +24,8 @@ Alignment = Literal["aligned", "not aligned"]
 class SideRun(Model):
     """A good run: its value of each metric that it has.
 
-    Runs of two cases with the same `session` and `repeat` were made in one block. `before` and `after` say
-    how fast the machine itself was around that block.
+    Runs of two cases of one cell with the same `session` and `repeat` were made in one block. `before` and
+    `after` say how fast the machine itself was around that block.
     """
 
     repeat: int
@@ -63,6 +63,17 @@ class SideCase(Model):
             if metric.name in run.values
         }
 
+    def checked_values(self, metric: Metric) -> dict[str, float]:
+        """The same; UserError where one is not above 0, which has no logarithm and is no figure."""
+        values = self.values(metric)
+        bad = [value for value in values.values() if not value > 0]
+        if bad:
+            raise UserError(
+                f"{self.case.case_id}: a run's {metric.title} is {bad[0]:g}, which is no figure; "
+                "look at its log (`dlperf explain`) and remove that run's folder"
+            )
+        return values
+
     def figure(self, metric: Metric) -> float | None:
         """The median over the runs."""
         values = list(self.values(metric).values())
@@ -77,11 +88,6 @@ class Side(Model):
     created_at: str | None = None
     dlperf_version: str
     cases: tuple[SideCase, ...]
-
-    @cached_property
-    def sessions(self) -> frozenset[str]:
-        """The sessions that its runs are from."""
-        return frozenset(run.session for case in self.cases for run in case.runs if run.session)
 
     def pooled(self) -> Side:
         """The same with the runs of a case put together that was run in several sessions."""

@@ -90,10 +90,15 @@ def selected(side: Side, text: str) -> Side:
 
 
 def compared_fields(baseline: str, candidate: str) -> tuple[str, ...]:
-    """The fields that two selectors tell apart; of the same framework in two versions none."""
+    """The fields that two selectors tell apart; of the same framework in two versions none.
+
+    One selector alone tells nothing apart: the other side has cases of its own.
+    """
     pairs = [
         text.partition("=")[::2] for text in (baseline, candidate) if "=" in text and not Path(text).exists()
     ]
+    if len(pairs) < len((baseline, candidate)):
+        return ()
     names = {value.partition("==")[0] for key, value in pairs if key == "framework"}
     return tuple({key for key, _ in pairs if key != "framework" or len(names) > 1} - {"version"})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlperf.compare.metrics import LIMITS, PEAK_MEMORY, SAMPLES_PER_SECOND, Verdict
+from dlperf.compare.metrics import IMPROVEMENTS, LIMITS, PEAK_MEMORY, REGRESSIONS, Verdict
 from dlperf.report.numbers import mebibytes, percent, plural, rate
 from dlperf.results.cell import cell_name
 
@@ -99,19 +99,19 @@ def sentence(finding: Finding) -> str:
 
 
 def summary(findings: Findings) -> str:
-    """Counts of the verdicts on samples/s, then of other metrics that changed."""
-    speeds = [row for row in findings.rows if row.metric is SAMPLES_PER_SECOND]
+    """Counts of the verdicts on the metric that cases are counted by, then of other metrics that changed."""
     parts = [
         f"{count} {verdict.value.replace('_', ' ')}"
         for verdict in Verdict
-        if (count := sum(row.verdict is verdict for row in speeds))
+        if (count := sum(row.verdict is verdict for row in findings.cases))
     ]
-    others = len([row for row in findings.regressions if row.metric is not SAMPLES_PER_SECOND])
+    others = len([row for row in findings.regressions if row.metric is not findings.metric])
     if others:
         parts.append(f"{plural(others, 'regression')} of other metrics")
     if findings.new:
         parts.append(f"{len(findings.new)} without a baseline")
-    return f"{plural(len(speeds), 'case')} compared by samples/s: {', '.join(parts) or 'none'}"
+    compared = f"{plural(len(findings.cases), 'case')} compared by {findings.metric.title}"
+    return f"{compared}: {', '.join(parts) or 'none'}"
 
 
 def headline(findings: Findings) -> str:
@@ -119,13 +119,14 @@ def headline(findings: Findings) -> str:
     if findings.regressions:
         return plural(len(findings.regressions), "regression")
     unknown = findings.count(Verdict.INCONCLUSIVE, Verdict.NOT_COMPARABLE, Verdict.MISSING)
-    speeds = [row for row in findings.rows if row.metric is SAMPLES_PER_SECOND]
-    told = [row for row in speeds if row.verdict in {Verdict.SAME, Verdict.FASTER, Verdict.SLOWER}]
-    if not told:
+    if not any(row.verdict in _TOLD for row in findings.cases):
         return "no verdict: nothing could be told"
     if unknown:
         return "no regression found, but not every case could be told"
     return "no regression"
+
+
+_TOLD = REGRESSIONS | IMPROVEMENTS | {Verdict.SAME}
 
 
 def notable(findings: Findings) -> tuple[Finding, ...]:
@@ -135,10 +136,9 @@ def notable(findings: Findings) -> tuple[Finding, ...]:
 
 
 def shown(findings: Findings) -> tuple[Finding, ...]:
-    """The notable rows, and the others by samples/s."""
+    """The notable rows, and of the other cases the one on the metric that they are counted by."""
     some = {id(row) for row in notable(findings)}
-    rest = [row for row in findings.rows if row.metric is SAMPLES_PER_SECOND and id(row) not in some]
-    return (*notable(findings), *rest)
+    return (*notable(findings), *(row for row in findings.cases if id(row) not in some))
 
 
 _WEIGHT = {
@@ -152,12 +152,13 @@ _WEIGHT = {
 
 
 def _by_weight(findings: Findings) -> Iterator[Finding]:
-    """Regressions first; what is not comparable is said once a case."""
-    seen: set[int] = set()
+    """Regressions first; what keeps a case from being compared is said once."""
+    seen: set[tuple[int, str | None]] = set()
     for row in sorted(findings.rows, key=lambda row: (_WEIGHT.get(row.verdict, 4), not row.is_regression)):
-        if row.verdict is Verdict.NOT_COMPARABLE and id(row.baseline) in seen:
-            continue
-        seen.add(id(row.baseline))
+        if row.verdict is Verdict.NOT_COMPARABLE:
+            if (id(row.baseline), row.reason) in seen:
+                continue
+            seen.add((id(row.baseline), row.reason))
         yield row
 
 

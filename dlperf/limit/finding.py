@@ -108,7 +108,8 @@ class LimitSearch:
         while isinstance(step, Probe):
             self._try(step, search)
             step = next_step(where, self._tried)
-            self._write(self._record(where, step))
+            if isinstance(step, Probe):
+                self._write(self._record(where, step))
         record = self._record(where, step)
         self._write(record)
         return record

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Found = Iterator[tuple[KeyPath, str]]
 
 MAX_CELLS = 20_000
+MAX_RUNS = 1_000_000
 
 
 def sweep_problems(
@@ -35,6 +36,7 @@ def sweep_problems(
     found = [
         *_version_problems(file, adapters),
         *_repeated_frameworks(file, adapters),
+        *_two_interpreters(file, adapters),
         *_ratio_problems(file),
         *_size_problems(file),
         *_search_problems(file),
@@ -99,6 +101,17 @@ def _repeated_frameworks(file: SweepFile, adapters: Mapping[str, Adapter]) -> Fo
         seen.add(resolved)
 
 
+def _two_interpreters(file: SweepFile, adapters: Mapping[str, Adapter]) -> Found:
+    """A version beside the grid on another interpreter: its cases would have the names of the grid's."""
+    interpreters: dict[tuple[str, str], str | None] = {}
+    for path, entry in framework_entries(file):
+        resolved = (entry.name, entry.version or adapters[entry.name].versions[0])
+        first = interpreters.setdefault(resolved, entry.python)
+        if path[0] == "include" and entry.python not in (None, first):
+            name, elsewhere = "==".join(resolved), first or "an environment of dlperf's"
+            yield path, f"{name} has one interpreter in a sweep, and elsewhere it is {elsewhere}"
+
+
 def _ratio_problems(file: SweepFile) -> Found:
     missing = "partial_fc needs a sample_ratio, such as 'sample_ratio: 0.1'"
     if "partial_fc" in file.parallelism and file.sample_ratio is None:
@@ -113,20 +126,29 @@ def _ratio_problems(file: SweepFile) -> Found:
 
 def _size_problems(file: SweepFile) -> Found:
     """A slip of one axis can multiply into a grid that no machine could list, let alone run."""
-    spans: list[tuple[KeyPath, SweepFile]] = [((), file)]
-    for index, include in enumerate(file.include):
-        spans.append((("include", index), file.model_copy(update=include.given())))
+    spans, cells_in_all = _spans(file), 0
     for path, axes in spans:
-        if count_cells(axes) > MAX_CELLS:
-            yield path, f"the grid has {count_cells(axes)} cells, more than {MAX_CELLS}; make several sweeps"
+        count = count_cells(axes)
+        cells_in_all += count
+        if count > MAX_CELLS:
+            yield path, f"the grid has {count} cells, more than {MAX_CELLS}; make several sweeps"
+    runs = cells_in_all * file.measure.repeats
+    if runs > MAX_RUNS and cells_in_all <= MAX_CELLS:
+        yield ("measure", "repeats"), f"{runs} runs in all, more than {MAX_RUNS}; take fewer repeats"
+
+
+def _spans(file: SweepFile) -> list[tuple[KeyPath, SweepFile]]:
+    """The grid and each small grid beside it, with its key path."""
+    grids = [
+        (("include", index), file.model_copy(update=include.given()))
+        for index, include in enumerate(file.include)
+    ]
+    return [((), file), *grids]
 
 
 def _search_problems(file: SweepFile) -> Found:
-    spans: list[tuple[KeyPath, SweepFile]] = [((), file)]
-    for index, include in enumerate(file.include):
-        spans.append((("include", index), file.model_copy(update=include.given())))
     searched = False
-    for path, axes in spans:
+    for path, axes in _spans(file):
         most = ["max" in (axes.batch_size_per_device or ()), "max" in (axes.num_classes or ())]
         searched = searched or any(most)
         if all(most):

@@ -34,6 +34,8 @@ def find_file(kind: Kind, name: str, *, folders: tuple[Path, ...]) -> Path:
                 candidate = folder / f"{stem}{suffix}"
                 if candidate.is_file():
                     return candidate
+    if written.is_file():
+        raise UserError(f"{name}: a {kind} is a YAML file, whose name ends in .yaml or .yml")
     if written.is_dir():
         raise UserError(f"{name} is a folder; name one {kind} file in it")
     raise UserError(unknown(kind, name, known_names(kind, folders=folders)))

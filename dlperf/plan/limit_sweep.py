@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dlperf.plan.document import Document, Value
+
 SHOWN = "dlperf limit"
 
 

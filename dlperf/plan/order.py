@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dlperf.model import Model
 
@@ -43,9 +43,16 @@ def cells_of(cases: Sequence[Case]) -> list[list[Case]]:
     """The cases of each cell (they differ in their framework only), cells as they first appear."""
     groups: dict[str, list[Case]] = {}
     for case in cases:
-        cell = case.model_dump_json(exclude={"framework", "version", "options"})
-        groups.setdefault(cell, []).append(case)
+        groups.setdefault(cell_of(case), []).append(case)
     return list(groups.values())
+
+
+def cell_of(case: Case) -> str:
+    """Equal for cases of one cell. What a search finds, and where it begins, is the framework's own."""
+    left_out: dict[str, Any] = {"framework": True, "version": True, "options": True}
+    if case.search is not None:
+        left_out |= {case.search.axis: True, "search": {"lower": True}}
+    return case.model_dump_json(exclude=left_out)
 
 
 def _blocks(arms: Sequence[Case], repeats: int) -> list[PlannedRun]:

@@ -204,12 +204,13 @@ def _nearest(version: str, *, adapter: Adapter, device: DeviceKind, parallel: bo
             refusals.append(str(error))
     if not known:
         raise ValueError(refusals[0] if refusals else f"{adapter.name} has no environment on {device}")
-    ascending = sorted(known, key=_order)
-    older = [name for name in ascending if _order(name) <= _order(version)]
+    ascending = sorted(known, key=version_order)
+    older = [name for name in ascending if version_order(name) <= version_order(version)]
     return known[older[-1] if older else ascending[0]]
 
 
-def _order(version: str) -> tuple[int, object]:
+def version_order(version: str) -> tuple[int, object]:
+    """A key that sorts versions as packages do (1.10 behind 1.9, 2.0rc1 before 2.0); what is none first."""
     from packaging.version import InvalidVersion, Version  # noqa: PLC0415
 
     try:

@@ -116,7 +116,7 @@ def make_plan(
         adapter = adapters[cell.framework.name]
         case = _case(cell, sweep, adapter=adapter, device=device, cores=machine.cores)
         if cluster is not None and cluster.simulation is not None:
-            case = case.model_copy(update={"simulated": True})
+            case = case.changed(simulated=True)
         if cluster is None:
             missing = lacking(case, machine, oversubscribe=file.oversubscribe)
         else:

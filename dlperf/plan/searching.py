@@ -57,7 +57,10 @@ def no_memory(case: Case) -> str | None:
     if case.simulated:
         return "transport sim has no memory that could run out; write a number in place of max"
     if case.device == "cpu" and case.memory_bytes is None:
-        return "max on a CPU needs a budget that stands for a GPU's memory, such as 'memory: 2GiB'"
+        return (
+            "max on a CPU needs a budget that stands for a GPU's memory, such as 'memory: 2GiB' in the sweep "
+            "or --memory 2GiB"
+        )
     if case.search.granularity > case.search.upper:
         return f"the search has no value: steps of {case.search.granularity} up to {case.search.upper}"
     return None

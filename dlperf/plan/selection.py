@@ -62,6 +62,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "~": operator.contains,
 }
 _ORDERED = frozenset({"<", "<=", ">", ">="})
+_DEEPEST = 50  # "not" and "(" within each other
 _TOKEN = re.compile(
     r"""\s*(?:(?P<quoted>"[^"]*"|'[^']*')|(?P<sign>==|!=|<=|>=|[<>~()])|(?P<word>[^\s()<>=!~"']+))"""
 )
@@ -89,10 +90,7 @@ def select(
 
 def parse_expression(text: str) -> Predicate:
     """A `-k` expression as a test of one case; UserError with the column where it cannot be read."""
-    try:
-        return _Parser(text).parse()
-    except RecursionError:
-        raise UserError("-k: nested too deeply") from None
+    return _Parser(text).parse()
 
 
 def parse_pair(option: str, text: str) -> tuple[str, Predicate]:
@@ -173,6 +171,7 @@ class _Parser:
         self._text = text
         self._tokens = self._split()
         self._next = 0
+        self._depth = 0
 
     def parse(self) -> Predicate:
         test = self._or()
@@ -226,13 +225,22 @@ class _Parser:
 
     def _not(self) -> Predicate:
         if self._accept("not"):
-            return _negated(self._not())
+            return _negated(self._nested(self._not))
         if self._accept("("):
-            test = self._or()
+            test = self._nested(self._or)
             if not self._accept(")"):
                 raise self._error("expected ')'")
             return test
         return self._comparison()
+
+    def _nested(self, rule: Callable[[], Predicate]) -> Predicate:
+        """The rule one level down; the test nests as the text does, and Python's stack is finite."""
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise UserError("-k: nested too deeply")
+        test = rule()
+        self._depth -= 1
+        return test
 
     def _comparison(self) -> Predicate:
         if self._peek.kind not in ("word", "quoted") or self._peek.text in ("and", "or"):

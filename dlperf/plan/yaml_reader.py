@@ -67,7 +67,8 @@ def read_document(path: Path, *, shown: str) -> Document:
         SourceErrors: the file cannot be read, is too large, not UTF-8, not YAML, empty, or no mapping.
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise SourceErrors([Problem(shown, 0, 0, f"cannot be read: {error.strerror}")]) from None
     if len(content) > MAX_BYTES:

@@ -66,6 +66,12 @@ def test_a_saved_baseline_stands_for_its_folder(tmp_path: Path) -> None:
     assert "100.00 samples/s, 5 runs" in run("baseline", "show", "release").stdout
 
 
+def test_where_there_is_no_baseline_the_list_says_how_one_is_made() -> None:
+    listed = run("baseline", "list")
+    assert (listed.exit_code, listed.stdout) == (0, "")
+    assert "no baselines in baselines; `dlperf baseline save NAME RESULTS` makes one" in listed.stderr
+
+
 def test_a_baseline_is_not_overwritten_unasked(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path / "one", ("1.9.1", 1.0))
     assert run("baseline", "save", "x", folder).exit_code == 0
@@ -87,6 +93,14 @@ def test_every_form_of_output_at_once(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_file_that_cannot_be_written_is_named_behind_the_answer(tmp_path: Path) -> None:
+    make_sweep(tmp_path / "both", ("1.9.1", 1.0))
+    (tmp_path / "file").touch()
+    done = run("compare", "both", "both", "--write", "md=file/summary.md")
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (2, "no regression")
+    assert done.stderr == "dlperf: --write md=file/summary.md: cannot be written (file: File exists)\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -99,6 +113,8 @@ def test_every_form_of_output_at_once(tmp_path: Path) -> None:
         (("both", "both", "--margin", "lots"), "--margin lots: write a percentage"),
         (("both", "both", "--margin", "samples=1%"), "unknown metric 'samples'"),
         (("both", "both", "--write", "html=x"), "write FORMAT=FILE with one of text, md"),
+        (("both", "both", "--write", "md=x", "--write", "pr=x"), "x is written as md already; name another"),
+        (("both", "both", "--write", "md=both"), "--write md=both: both is a folder; name a file"),
         (("both", "both", "--expected", "x.yaml"), "x.yaml: no such file of expected failures"),
         (
             ("both", "both", "--qualified", "x.json"),
@@ -165,6 +181,18 @@ def test_one_case_of_two_sweeps_is_ambiguous_and_said(tmp_path: Path) -> None:
     make_sweep(tmp_path / "r" / "b", ("1.9.1", 1.0))
     done = run("compare", "r", "r/a")
     assert (done.exit_code, "stand there more than once" in done.stderr) == (2, True)
+
+
+def test_a_selector_against_a_folder_matches_the_same_case_among_others(tmp_path: Path) -> None:
+    for folder in ("monday", "friday"):
+        cases = [make_case(batch_size_per_device=batch) for batch in (4, 8)]
+        (tmp_path / folder).mkdir()
+        write_plan(tmp_path / folder, cases, repeats=5)
+        for case in cases:
+            store_good_runs(tmp_path / folder, case, RATES)
+    done = run("compare", "batch_size_per_device=4", "friday", "--in", "monday")
+    assert done.exit_code == 0, done.output
+    assert "1 case compared by samples/s: 1 same, 1 without a baseline" in done.stdout
 
 
 def test_published_figures_are_a_side_and_have_no_runs_to_judge() -> None:

@@ -12,7 +12,9 @@ from click.testing import CliRunner, Result
 from sweep_lab import SweepLab
 
 from dlperf.cli import main
+from dlperf.cli.qualify import session_folder
 from dlperf.plan.plan import Plan
+from dlperf.results.qualification import Qualification
 from dlperf.results.sentinels import read_sentinels
 from dlperf.results.store import read_results
 
@@ -87,6 +89,9 @@ class TestPlantedSlowdown:
         again = lab.dlperf(*GATE)
         assert (again.returncode, again.stdout) == (done.returncode, done.stdout)
         assert "started" not in again.stderr
+        assert (
+            "results/tiny-gate/first: its runs are made already, and are judged as they are" in again.stderr
+        )
 
     def test_its_runs_are_a_baseline_for_the_next_sweep(
         self, gated: tuple[SweepLab, CompletedProcess[str]]
@@ -166,6 +171,20 @@ def test_too_few_runs_and_options_beside_a_folder_are_told(here: SweepLab) -> No
     write(here, VERSIONS[0])
     assert "no results here" in run("qualify", "results").stderr
     assert "leave out the options of a sweep" in run("qualify", "results", "--only", "nodes=1").stderr
+
+
+def test_a_session_that_was_put_aside_under_another_name_is_no_session(here: SweepLab) -> None:
+    for name in ("session-2-before-the-update", "session-x", "session-"):
+        (here.folder / name).mkdir(parents=True)
+        (here.folder / name / "plan.lock.json").touch()
+    assert session_folder(here.folder, Qualification(dlperf_version="", sessions=())).name == "session-1"
+
+
+def test_qualify_writes_nothing_where_nothing_can_run(here: SweepLab) -> None:
+    write(here, VERSIONS[0])
+    done = run("qualify", "tiny.yaml", "-S", "topology=2n1g")
+    assert (done.exit_code, "nothing can run here; `dlperf plan tiny.yaml`" in done.stderr) == (2, True)
+    assert not (here.folder / "results").exists()
 
 
 def test_detect_says_what_it_assumes_and_refuses_what_is_no_size(here: SweepLab) -> None:

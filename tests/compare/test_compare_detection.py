@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from sides import side, side_case
 
-from dlperf.compare.comparing import Settings, compare
+from dlperf.compare.comparing import compare
 from dlperf.compare.confirming import confirm, suspects
 from dlperf.compare.metrics import SAMPLES_PER_SECOND, Verdict
+from dlperf.compare.settings import Settings
 
 if TYPE_CHECKING:
     from dlperf.compare.finding import Findings

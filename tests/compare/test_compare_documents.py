@@ -11,9 +11,10 @@ from sides import FLAT, scaled, side, side_case
 
 from dlperf.cli.compare_view import findings_text
 from dlperf.compare import documents
-from dlperf.compare.comparing import Settings, compare
+from dlperf.compare.comparing import compare
 from dlperf.compare.finding import Findings
-from dlperf.compare.metrics import SAMPLES_PER_SECOND
+from dlperf.compare.metrics import PEAK_MEMORY, SAMPLES_PER_SECOND
+from dlperf.compare.settings import Settings
 
 ONE_METRIC = Settings(metrics=(SAMPLES_PER_SECOND,))
 
@@ -95,6 +96,44 @@ def test_json_holds_every_finding_with_its_numbers(findings: Findings) -> None:
     assert by_verdict["not_comparable"]["differences"][0]["what"] == "hardware"
 
 
+@pytest.fixture
+def noted() -> Findings:
+    """Nothing changed, on another Python and on another day."""
+    before = side_case(more={"python": "3.9.20"})
+    after = side_case(more={"python": "3.10.15"}, version="1.9.2", session="friday")
+    return compare(side(before), side(after), settings=ONE_METRIC)
+
+
+def test_every_form_carries_the_notes(noted: Findings) -> None:
+    """They say what the verdicts rest on, also where there is nothing else to say."""
+    assert len(noted.notes) == 3
+    printed = ET.fromstring(documents.junit(noted)).findtext("system-out")  # noqa: S314 - made by ourselves
+    assert printed == "\n".join(["no regression", *(f"note: {note}" for note in noted.notes)])
+    (line,) = documents.workflow_commands(noted).splitlines()
+    assert line == "::notice title=dlperf notes::" + "%0A".join(noted.notes)
+    for text in (documents.markdown(noted), documents.as_json(noted, exit_code=0)):
+        assert "different Pythons" in text
+
+
+def test_one_metric_alone_answers_for_itself() -> None:
+    memory = Settings(metrics=(PEAK_MEMORY,))
+    same = compare(side(side_case()), side(side_case(version="1.9.2")), settings=memory)
+    text = findings_text(same, everything=False)
+    assert text.endswith("\n1 case compared by peak memory: 1 same\nno regression\n")
+    assert "peak memory" in text.splitlines()[3]
+    worse = compare(side(side_case()), side(side_case(memory=6e8, version="1.9.2")), settings=memory)
+    assert findings_text(worse, everything=False).endswith("1 worse\n1 regression\n")
+
+
+def test_a_metric_that_is_no_figure_is_said_beside_a_regression_of_another() -> None:
+    before, after = side_case(), side_case(memory=6e8, version="1.9.2")
+    runs = (after.runs[0].model_copy(update={"values": {**after.runs[0].values, "samples_per_sec": 0.0}}),)
+    after = after.model_copy(update={"runs": (*runs, *after.runs[1:])})
+    text = findings_text(compare(side(before), side(after)), everything=False)
+    assert "worse" in text
+    assert "samples/s of 0 is no figure" in text
+
+
 def test_junit_fails_regressions_and_counts_what_was_not_told(findings: Findings) -> None:
     suite = ET.fromstring(documents.junit(findings))  # noqa: S314 - made by ourselves a line above
     counts = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")}
@@ -102,6 +141,13 @@ def test_junit_fails_regressions_and_counts_what_was_not_told(findings: Findings
     assert [test.find("failure").get("type") for test in suite if test.find("failure") is not None] == [
         "slower"
     ]
+
+
+def test_tests_of_one_cell_with_other_options_have_names_of_their_own() -> None:
+    cases = [side_case(options=options) for options in ({}, {"layout": "NHWC"})]
+    suite = ET.fromstring(documents.junit(compare(side(cases), side(cases))))  # noqa: S314 - made by ourselves
+    names = [test.get("name") for test in suite.iter("testcase")]
+    assert len(set(names)) == len(names) == 6
 
 
 def test_annotations_are_one_line_each_with_percent_signs_escaped(findings: Findings) -> None:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from run_folders import make_case, store_good_runs
+from run_folders import failed, make_case, store_good_runs, write_run
 from sides import scaled, side, side_case
 
 from dlperf.cli import main
@@ -16,6 +16,7 @@ from dlperf.compare.history import History, histories
 from dlperf.compare.history_chart import history_chart
 from dlperf.compare.metrics import SAMPLES_PER_SECOND
 from dlperf.errors import UserError
+from dlperf.results.store import store_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +28,12 @@ def session(day: int, factor: float = 1.0, **changes: object) -> Side:
     one = side_case(scaled(factor), **changes)
     runs = tuple(run.model_copy(update={"started_at": f"2026-03-{day:02}T10:00:00Z"}) for run in one.runs)
     return side(one.model_copy(update={"runs": runs}), label=f"day {day}")
+
+
+def without_figure() -> Side:
+    one = side_case()
+    runs = tuple(run.model_copy(update={"values": {"samples_per_sec": 0.0}}) for run in one.runs)
+    return side(one.model_copy(update={"runs": runs}))
 
 
 def history(*sides: Side, by: str = "date") -> History:
@@ -49,12 +56,14 @@ def test_sessions_stand_in_the_order_of_their_days_whatever_the_order_of_the_fol
 
 
 def test_versions_are_ordered_as_numbers() -> None:
-    sides = [session(1, version="1.10.0"), session(2, version="1.9.1"), session(3, version="1.9.1+cu102")]
-    assert [point.version for point in history(*sides, by="version").points] == [
-        "1.9.1",
-        "1.9.1+cu102",
-        "1.10.0",
-    ]
+    ordered = ["1.9.1", "1.9.1+cu102", "1.10.0rc1", "1.10.0", "1.10.0.post0"]
+    sides = [session(day, version=version) for day, version in enumerate(reversed(ordered), 1)]
+    assert [point.version for point in history(*sides, by="version").points] == ordered
+
+
+def test_a_value_that_is_no_figure_is_named() -> None:
+    with pytest.raises(UserError, match="a run's samples/s is 0, which is no figure"):
+        history(session(1), without_figure())
 
 
 def test_a_change_is_marked_where_it_happened() -> None:
@@ -66,6 +75,13 @@ def test_a_change_is_marked_where_it_happened() -> None:
 def test_noise_alone_is_seldom_a_change() -> None:
     found = [len(history(*noisy(20, seed=seed)).starts) - 1 for seed in range(20)]
     assert sum(map(bool, found)) <= 2
+
+
+def test_a_session_without_a_figure_is_a_gap_and_not_forgotten() -> None:
+    failed = side_case((), version="1.9.2", more={"reason": "rank 0 ended with exit code 3"})
+    (gap,) = history(session(1), side(failed, label="day 2")).gaps
+    assert (gap.source, gap.version) == ("day 2", "1.9.2")
+    assert gap.why == "crash: rank 0 ended with exit code 3"
 
 
 def test_other_hardware_is_a_history_of_its_own() -> None:
@@ -101,7 +117,10 @@ def test_the_command_reads_folders_and_baselines(tmp_path: Path) -> None:
     done = run("mxnet", tmp_path / "results", "--chart", tmp_path / "c.svg", "--by", "version")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "c.svg").read_text().startswith("<?xml")
-    lines = done.stdout.splitlines()
+    failing = make_case(version="1.9.2")
+    store_run(write_run(tmp_path / "results" / "c", failing, outcome=failed("rank_failed")))
+    lines = run("mxnet", tmp_path / "results").stdout.splitlines()
+    assert lines[-2].startswith(f"no figure in {tmp_path / 'results'}, 1.9.2: crash: ")
     assert lines[0].startswith("mxnet, y1 data 1n1g b8 c100 fp32 on Example CPU 3000")
     assert lines[-1] == "fewer than 6 sessions: changes are not looked for"
     assert "100.00" in lines[3]

@@ -10,13 +10,15 @@ from run_folders import Y1
 from sides import FLAT, scaled, side, side_case
 
 from dlperf.compare.arms import arms_of
-from dlperf.compare.comparing import Settings, compare
+from dlperf.compare.comparing import compare
 from dlperf.compare.documents import as_json, markdown
 from dlperf.compare.exit_code import exit_code
 from dlperf.compare.expected import ExpectedFailure, read_expected
 from dlperf.compare.guards import GUARDS
 from dlperf.compare.matching import guarded, match
 from dlperf.compare.metrics import LARGEST_BATCH, SAMPLES_PER_SECOND, Verdict
+from dlperf.compare.notes import of_several
+from dlperf.compare.settings import Settings
 from dlperf.compare.side import Side
 from dlperf.compare.words import headline, summary
 from dlperf.errors import SourceErrors, UserError
@@ -180,6 +182,14 @@ def test_runs_of_other_sessions_are_no_blocks_and_the_reader_is_told() -> None:
     assert any("not run in common blocks" in note for note in findings.notes)
 
 
+def test_cells_of_one_sweep_are_run_one_after_the_other_and_share_no_blocks() -> None:
+    fp16 = side_case(scaled(1.5), precision="fp16")
+    findings = compare(side(side_case()), side(fp16), settings=Settings(compared=("precision",)))
+    assert speed(findings).judged is not None
+    assert not speed(findings).judged.contrast.blocked
+    assert any("not run in common blocks" in note for note in findings.notes)
+
+
 def test_a_margin_and_a_noise_floor_decide_what_counts() -> None:
     baseline, slower = side(side_case()), side(side_case(scaled(0.97), **NEW))
     wide = Settings(margins={"samples_per_sec": 0.05})
@@ -217,6 +227,21 @@ def test_limits_are_compared_where_a_size_ran_out_of_memory() -> None:
     assert [row for row in compare(baseline, baseline).rows if row.metric is LARGEST_BATCH] == []
 
 
+def test_a_size_that_crashed_is_no_limit() -> None:
+    out = {"out_of_memory": True, "status": Status.OOM}
+    baseline = side(
+        side_case(batch_size_per_device=8),
+        side_case(batch_size_per_device=16),
+        side_case((), batch_size_per_device=32, more=out),
+    )
+    candidate = side(
+        side_case(batch_size_per_device=8),
+        side_case((), batch_size_per_device=16),
+        side_case((), batch_size_per_device=32, more=out),
+    )
+    assert [row for row in compare(baseline, candidate).rows if row.metric is LARGEST_BATCH] == []
+
+
 def test_limits_that_were_found_by_search_are_compared_and_their_speeds_are_not() -> None:
     search = Search(axis="batch_size_per_device", lower=1, granularity=2, upper=1000, iterations=10)
     most = {"search": search, "memory_bytes": 2 << 30}
@@ -229,6 +254,35 @@ def test_limits_that_were_found_by_search_are_compared_and_their_speeds_are_not(
             assert Verdict.NOT_COMPARABLE is speed(findings).verdict
             expected = f"limit: batch_size_per_device 115 against batch_size_per_device {found}"
             assert expected == speed(findings).reason
+
+
+@pytest.mark.parametrize(
+    ("guard", "changes", "more"),
+    [("memory", {"memory_bytes": 1 << 30}, {}), ("hardware", {}, {"hardware": "another GPU"})],
+)
+def test_limits_of_other_budgets_and_machines_are_not_comparable(
+    guard: str, changes: dict[str, int], more: dict[str, str]
+) -> None:
+    """A machine with half the memory is no regression of a framework."""
+    search = Search(axis="batch_size_per_device", lower=1, granularity=1, upper=1000, iterations=10)
+    most = {"search": search, "memory_bytes": 2 << 30}
+    out = {"out_of_memory": True, "status": Status.OOM}
+    sizes = (8, 16)
+    baseline = side(
+        side_case(batch_size_per_device=115, **most),
+        [side_case(num_classes=7, batch_size_per_device=size) for size in sizes],
+    )
+    candidate = side(
+        side_case(batch_size_per_device=60, **most | changes, more=more),
+        side_case(num_classes=7, batch_size_per_device=8, more=more),
+        side_case((), num_classes=7, batch_size_per_device=16, more=out | more),
+    )
+    by_search, of_sizes = (row for row in compare(baseline, candidate).rows if row.metric is LARGEST_BATCH)
+    assert by_search.verdict is Verdict.NOT_COMPARABLE
+    assert guard in (by_search.reason or "")
+    assert of_sizes.verdict is (Verdict.NOT_COMPARABLE if more else Verdict.WORSE)
+    allowed = compare(baseline, candidate, settings=Settings(allow=(guard,))).rows
+    assert {row.verdict for row in allowed if row.metric is LARGEST_BATCH} == {Verdict.WORSE}
 
 
 EXPECTED = """\
@@ -261,6 +315,17 @@ def test_an_expectation_that_matches_nothing_is_said(tmp_path: Path) -> None:
     settings = Settings(expected=expected(tmp_path), today=date(2026, 1, 1))
     (note,) = compare(side(side_case()), side(side_case()), settings=settings).notes
     assert note.startswith("expected failure matches nothing: framework==mxnet")
+
+
+def test_an_expectation_that_one_of_several_comparisons_needs_is_not_idle(tmp_path: Path) -> None:
+    settings = Settings(metrics=(SAMPLES_PER_SECOND,), expected=expected(tmp_path), today=date(2026, 1, 1))
+    slower = side(side_case(scaled(0.95), **NEW))
+    notes = [
+        compare(side(side_case()), other, settings=settings).notes for other in (slower, side(side_case()))
+    ]
+    assert [0, 1] == [len(each) for each in notes]
+    assert of_several(notes) == ()
+    assert of_several([notes[1], notes[1]]) == notes[1]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 from sides import scaled, side, side_case
 
-from dlperf.compare.comparing import Settings, compare, qualified_floor
+from dlperf.compare.comparing import compare
 from dlperf.compare.documents import as_json
 from dlperf.compare.matching import Pair
 from dlperf.compare.metrics import PEAK_MEMORY, SAMPLES_PER_SECOND, Verdict
 from dlperf.compare.qualifying import qualify
+from dlperf.compare.settings import Settings, qualified_floor
 from dlperf.compare.side import SideCase, SideRun
 from dlperf.compare.words import cells, qualification_line
 from dlperf.errors import UserError
@@ -40,6 +42,7 @@ def session_of(
     return made
 
 
+@functools.cache
 def qualified(*levels: float) -> Qualification:
     """One session for each level of the machine."""
     stream, found = np.random.default_rng(5), NONE
@@ -166,6 +169,17 @@ def test_a_session_that_is_counted_again_takes_its_own_place() -> None:
 def test_too_few_runs_qualify_nothing() -> None:
     with pytest.raises(UserError, match="no case has 8 good runs"):
         qualify(side(side_case()))
+
+
+def test_simulated_runs_qualify_nothing() -> None:
+    with pytest.raises(UserError, match="simulated runs have no noise"):
+        qualify(side(side_case(scaled(1.0) * 2, simulated=True)))
+
+
+def test_a_value_that_is_no_figure_is_named() -> None:
+    runs = [case_at(np.full(10, 100.0), 2, 0), case_at(np.zeros(10), 3, 0)]
+    with pytest.raises(UserError, match="a run's samples/s is 0, which is no figure"):
+        qualify(side(runs))
 
 
 @pytest.mark.parametrize(

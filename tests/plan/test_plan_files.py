@@ -54,12 +54,14 @@ def test_a_path_is_taken_as_it_stands(tmp_path: Path) -> None:
         ("zzz", f"unknown sweep 'zzz'; known: {', '.join(SHIPPED)}"),
         ("other/r100_emore.yaml", "unknown sweep 'other/r100_emore.yaml' (did you mean 'r100_emore'?)"),
         ("folder", "folder is a folder; name one sweep file in it"),
+        ("sweep.json", "sweep.json: a sweep is a YAML file, whose name ends in .yaml or .yml"),
         ("", None),
         ("../sweeps/r100_emore.yaml", None),
     ],
 )
 def test_a_name_without_a_file_is_refused(tmp_path: Path, name: str, message: str | None) -> None:
     (tmp_path / "folder").mkdir()
+    (tmp_path / "sweep.json").touch()
     with pytest.raises(UserError) as caught:
         find_file("sweep", name, folders=(tmp_path,))
     if message is not None:

@@ -11,6 +11,7 @@ from dlperf.adapters.registry import load_adapters
 from dlperf.machine import Machine
 from dlperf.plan.load import load_sweep
 from dlperf.plan.memory_size import bytes_of, bytes_text
+from dlperf.plan.order import cell_of
 from dlperf.plan.plan import PlanStatus, make_plan
 from dlperf.plan.selection import select
 
@@ -87,6 +88,15 @@ def test_a_search_begins_with_what_the_engine_can_train(tmp_path: Path) -> None:
     made = case(tmp_path, load_adapters(), frameworks=["pytorch==2.13.0"])
     assert made.search is not None
     assert (2, 2) == (made.search.lower, made.batch_size_per_device)
+
+
+def test_frameworks_run_in_turns_at_their_limits_wherever_their_searches_begin(tmp_path: Path) -> None:
+    made = plan(tmp_path, load_adapters(), frameworks=["mxnet==1.9.1", "pytorch==2.13.0"])
+    names = {case.case_id: case.framework for case in made.runnable}
+    order = [names[run.case_id] for run in made.runs]
+    assert ["mxnet", "pytorch", "pytorch", "mxnet"] == order[:4]
+    mxnet, pytorch = made.runnable
+    assert cell_of(mxnet.changed(batch_size_per_device=15)) == cell_of(pytorch)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,7 @@ def test_without_conditions_everything_is_selected(plan: Plan) -> None:
         ("framework==", "-k: column 12: expected a value after ==, found the end"),
         ("'open", '-k: column 1: cannot read "\'open"; compare with ==, != or ~'),
         ("(" * 100_000, "-k: nested too deeply"),
+        ("(" * 180 + "mxnet" + ")" * 180, "-k: nested too deeply"),
     ],
 )
 def test_an_expression_that_cannot_be_read_shows_where(plan: Plan, expression: str, message: str) -> None:

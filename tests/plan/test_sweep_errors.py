@@ -46,6 +46,8 @@ def problems(text: str, adapters: Any, folder: Path, *, given: tuple[Setting, ..
 
 def test_a_good_file_has_no_problem(adapters: Any, tmp_path: Path) -> None:
     assert [] == problems(GOOD, adapters, tmp_path)
+    another_version = "include: [{frameworks: {name: mxnet, version: 1.8.0, python: /opt/python}}]\n"
+    assert [] == problems(GOOD + another_version, adapters, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,11 @@ def test_a_good_file_has_no_problem(adapters: Any, tmp_path: Path) -> None:
         ("options: {mxnet: [1]}", None),
         ("measure: 5", "5:10: measure: must be a mapping of keys to values, not 5"),
         ("measure: {repeats: 0}", "5:20: measure.repeats: must be greater than 0, not 0"),
+        ("measure: {repeats: 9999999}", "5:20: measure.repeats: 19999998 runs in all, more than 1000000; take fewer repeats"),
+        (
+            "include: [{frameworks: {name: mxnet, python: /opt/python}, batch_size_per_device: 9}]",
+            "5:12: include[0].frameworks[0]: mxnet==1.9.1 has one interpreter in a sweep, and elsewhere it is an environment of dlperf's",
+        ),
     ],
 )  # fmt: skip
 def test_one_mistake_is_one_problem_at_its_place(
