@@ -165,8 +165,8 @@ def _make(
         scheduler = scheduler_of(plan, folder, progress)
         scheduler.prepare(runs)
         with nullcontext() if manner.cluster else whole_machine(wait=manner.wait, say=progress.message):
-            progress.planned(total=len(plan.runs), done=len(plan.runs) - len(runs))
             runner = _runner(plan, interrupts, progress, port=manner.port)
+            measuring = runner if watch is None else watched(runner, watch)
             try:
                 if any(case.search is not None for case in plan.runnable):
                     course = LimitCourse(
@@ -176,9 +176,10 @@ def _make(
                         runner=runner,
                         retry_failed=manner.retry_failed,
                     )
-                    settled, runs = course.settled(runs)
-                    scheduler = scheduler_of(settled, folder, progress)
-                scheduler.run(runs, runner=runner if watch is None else watched(runner, watch))
+                    course.run(runs, runner=measuring)
+                else:
+                    progress.planned(total=len(plan.runs), done=len(plan.runs) - len(runs))
+                    scheduler.run(runs, runner=measuring)
             finally:
                 progress.finished()
             if watch is not None:

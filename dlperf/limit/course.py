@@ -1,18 +1,24 @@
-"""The searches of a plan, before its runs: each case with `max` gets the value that it is measured at."""
+"""The runs of a plan with searches: each case with `max` gets the value that it is measured at.
+
+A run that runs out of memory at a limit that was found says that the limit is lower: the case's runs become
+evidence of its search, which goes on below, and all of them are made again at what it finds then.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from dlperf.limit.finding import LimitSearch, with_value
+from dlperf.limit.finding import LimitSearch, add_evidence, with_value
 from dlperf.limit.model import ask_model
 from dlperf.machine import gpu_memory_bytes
 from dlperf.plan.order import PlannedRun
 from dlperf.plan.plan import PlannedCase, PlanStatus
 from dlperf.results.limits import LimitStatus, limit_folder
+from dlperf.results.schema import Status
 from dlperf.running.run_folder import run_folder
 from dlperf.running.runner import store_unmeasured
+from dlperf.running.stored import read_result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,12 +44,12 @@ class MakeScheduler(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LimitCourse:
-    """Finds the limits of a plan.
+    """Finds the limits of a plan and makes its runs there.
 
     Attributes:
         plan: what is run.
         results: where; the searches lie in its folder `limits`.
-        scheduler: makes the probes.
+        scheduler: makes the probes and the runs.
         runner: of the sweep.
         retry_failed: make probes again that failed for anything but memory.
     """
@@ -54,7 +60,44 @@ class LimitCourse:
     runner: Runner
     retry_failed: bool
 
-    def settled(self, runs: Sequence[PlannedRun]) -> tuple[Plan, tuple[PlannedRun, ...]]:
+    def run(self, runs: Sequence[PlannedRun], *, runner: Runner) -> None:
+        """Search, and make the runs with `runner`, until none runs out of memory at a limit.
+
+        Raises what a scheduler raises; what is done is stored, and the next call goes on from there.
+        """
+        while True:
+            again = self._set_aside()
+            runs = [run for run in self.plan.runs if run in runs or run.case_id in again]
+            if not runs:
+                return
+            total = len(self.plan.runs)
+            self.runner.progress.planned(total=total, done=total - len(runs))
+            plan, able = self._settled(runs)
+            self.scheduler(plan, self.results, self.runner.progress).run(able, runner=runner)
+            runs = []
+
+    def _set_aside(self) -> frozenset[str]:
+        """Give the runs of each case that ran out of memory at its limit to its search; those cases."""
+        again = set()
+        for case in self.plan.runnable:
+            if case.search is None:
+                continue
+            stored = self._stored(case)
+            if all(result.status is not Status.OOM for _, result in stored):
+                continue
+            # Those that ran out of memory come last: where this is cut short the next start finds one.
+            for folder, _ in sorted(stored, key=lambda one: one[1].status is Status.OOM):
+                add_evidence(folder, case_id=case.case_id, to=limit_folder(self.results, case.case_id))
+            again.add(case.case_id)
+            self.runner.progress.message(f"{case.case_id}: a run ran out of memory at the limit")
+        return frozenset(again)
+
+    def _stored(self, case: Case) -> list[tuple[Path, RunResult]]:
+        """The results of the case's runs, selected ones or not, and where they lie."""
+        folders = run_folder(self.results, case_id=case.case_id, repeat=1).parent.glob("r*")
+        return [(folder, result) for folder in folders if (result := read_result(folder)) is not None]
+
+    def _settled(self, runs: Sequence[PlannedRun]) -> tuple[Plan, tuple[PlannedRun, ...]]:
         """The plan with every limit that the runs need, and the runs that can be made.
 
         A case without a limit gets results that say why.

@@ -1,7 +1,8 @@
 """The search of one case: its probes are runs in a folder of their own, its course is kept as it goes.
 
 Nothing but the run folders is remembered: a search that was cut short asks again for each probe from the
-first on, and finds the results of those that were made.
+first on, and finds the results of those that were made. Runs of the case itself, measured at what was found
+until one of them ran out of memory there, lie among them and are taken as probes of full length.
 """
 
 from __future__ import annotations
@@ -61,6 +62,22 @@ def with_value(case: Case, value: int) -> Case:
     return case if case.search is None else case.changed(**{case.search.axis: value})
 
 
+def add_evidence(folder: Path, *, case_id: str, to: Path) -> None:
+    """Move a run folder of the searched case itself behind those that lie in the folder of its search."""
+    number = max(map(_number, _evidence_folders(to, case_id)), default=0) + 1
+    target = run_folder(to, case_id=case_id, repeat=number)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder.rename(target)
+
+
+def _evidence_folders(folder: Path, case_id: str) -> list[Path]:
+    return sorted(run_folder(folder, case_id=case_id, repeat=1).parent.glob("r*"), key=_number)
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name.removeprefix("r"))
+
+
 def probe_case(case: Case, search: Search, probe: Probe) -> Case:
     """The ordinary case that a probe runs: the value, and a few iterations unless it is of full length."""
     short = Measure(warmup_iterations=0, measured_iterations=search.iterations)
@@ -104,15 +121,29 @@ class LimitSearch:
         before = read_limit(self.folder)
         guess = before.guess if before is not None else self.model(self.case).largest
         where = Range(lower=search.lower, granularity=search.granularity, upper=search.upper, guess=guess)
+        evidence = self._evidence(search)
         step = next_step(where, self._tried)
-        while isinstance(step, Probe):
-            self._try(step, search)
+        while isinstance(step, Probe) or evidence:
+            if isinstance(step, Probe):
+                self._try(step, search)
+            else:  # in the order in which they were made: after what had been found
+                self._take(*evidence.pop(0))
             step = next_step(where, self._tried)
             if isinstance(step, Probe):
                 self._write(self._record(where, step))
         record = self._record(where, step)
         self._write(record)
         return record
+
+    def _evidence(self, search: Search) -> list[tuple[Probe, RunResult]]:
+        """The runs of the case that were measured at limits found before, in the order of these."""
+        found = []
+        for folder in _evidence_folders(self.folder, self.case.case_id):
+            result = read_result(folder)
+            if result is not None:
+                value = getattr(result.case, search.axis)
+                found.append((Probe(value=value, full=True, attempt=_number(folder)), result))
+        return found
 
     @property
     def _search(self) -> Search:
@@ -130,8 +161,10 @@ class LimitSearch:
             if result is None:
                 raise ValueError(f"{folder}: the probe left no result")
             self.say(f"{search.axis} {_words(probe, result)}")
-        outcome = outcome_of(result)
-        self._tried.append(Tried(value=probe.value, full=probe.full, outcome=outcome))
+        self._take(probe, result)
+
+    def _take(self, probe: Probe, result: RunResult) -> None:
+        self._tried.append(Tried(value=probe.value, full=probe.full, outcome=outcome_of(result)))
         self._results.append((probe, result))
 
     def _write(self, record: LimitRecord) -> None:

@@ -29,13 +29,17 @@ def pending_runs(plan: Plan, *, results: Path, retry_failed: bool) -> tuple[Plan
     """The runs of the plan that are to be made, in its order.
 
     A run with a whole result is done; one that failed is made again if `retry_failed`; one that could not be
-    started, or lost its node, is always tried again: that says nothing about its case.
+    started, or lost its node, is always tried again: that says nothing about its case. One that ran out of
+    memory at a limit that was found is no result either: the limit is lower.
     """
     again = {Status.NOT_MEASURED, Status.LOST_NODE, *(FAILED if retry_failed else ())}
+    searched = {case.case_id for case in plan.runnable if case.search is not None}
 
     def is_missing(run: PlannedRun) -> bool:
         stored = read_result(run_folder(results, case_id=run.case_id, repeat=run.repeat))
-        return stored is None or stored.status in again
+        if stored is None or stored.status in again:
+            return True
+        return stored.status is Status.OOM and run.case_id in searched
 
     return tuple(run for run in plan.runs if is_missing(run))
 

@@ -139,6 +139,35 @@ def test_what_trains_for_a_few_iterations_alone_is_not_the_limit(lab: SweepLab) 
     assert (record.fails, "oom") in full
 
 
+def test_a_run_that_runs_out_of_memory_at_the_limit_moves_the_limit_down(lab: SweepLab) -> None:
+    """What trained when it was searched for and measured first does not, once every iteration leaks."""
+    leaks = lab.folder / "leaks"
+    measure = {"warmup_iterations": 0, "measured_iterations": 12, "repeats": 1}
+    lab.write(**MAX, measure=measure, options={"leak_bytes": 10_000_000, "leak_while": str(leaks)})
+    assert lab.run().returncode == 0
+    first = searched(lab)
+    assert first.trains is not None
+    before = probes_made(lab)
+    leaks.touch()
+    done = lab.run("--repeats", "2")
+    assert done.returncode == 0, done.stderr
+    assert "a run ran out of memory at the limit" in done.stderr
+    record = searched(lab)
+    assert LimitStatus.FOUND is record.status
+    assert record.trains is not None
+    assert record.trains < first.trains
+    assert before.items() < probes_made(lab).items()
+    measured = [(probe.value, probe.status.value) for probe in record.probes if "_bmax_" in probe.folder]
+    assert [(first.trains, "ok"), (first.trains, "oom")] == measured
+    assert [record.trains] * 2 == [result.case.batch_size_per_device for result in lab.stored()]
+    assert report(lab, "report.md").exit_code == 0
+    assert CliRunner().invoke(main, ["report", "--verify", str(lab.folder / "report.md")]).exit_code == 0
+    before = probes_made(lab)
+    assert lab.run("--repeats", "2").returncode == 0
+    assert before == probes_made(lab)
+    assert record == searched(lab)
+
+
 @pytest.mark.parametrize(
     ("keys", "status", "reason"),
     [
