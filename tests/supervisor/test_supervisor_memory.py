@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from processes import until
+from small_memory import starve_another
 from supervisor_lab import SUPERVISOR, Lab
 
 if TYPE_CHECKING:
@@ -71,6 +73,43 @@ def test_the_kernel_s_count_tells_which_rank_it_was(memory_lab: Lab) -> None:
     if memory_lab.outcome["memory_held_by"] != "cgroup":
         pytest.skip("no control group can be made here (root, cgroup v1 or v2 with the memory controller)")
     assert [0, 1] == [rank["oom_kills"] for rank in memory_lab.outcome["ranks"]]
+
+
+def test_a_kill_for_memory_elsewhere_is_not_counted_in_the_rank_s_own_group(memory_lab: Lab) -> None:
+    memory_lab.launch("import time; print('on', flush=True); time.sleep(600)")
+    process = memory_lab.start()
+    memory_lab.until_log(b"on")
+    starve_another()
+    (rank,) = memory_lab.left()
+    os.kill(rank, signal.SIGKILL)
+    process.communicate()
+    (end,) = memory_lab.outcome["ranks"]
+    assert signal.SIGKILL == end["signal"]
+    assert memory_lab.outcome["oom_kills"] > 0
+    if "oom_kills" not in end:
+        pytest.skip("no control group can be made here without a limit (root and cgroup v1, or v2's root)")
+    assert 0 == end["oom_kills"]
+    assert [] == left_groups(process.pid)
+
+
+def test_a_group_that_a_supervisor_of_another_container_uses_is_left_alone(memory_lab: Lab) -> None:
+    """It has the process id of nobody here, as ours may be nobody's there."""
+    memory_lab.launch("import time; print('on', flush=True); time.sleep(600)")
+    process = memory_lab.start()
+    memory_lab.until_log(b"on")
+    made = left_groups(process.pid)
+    process.terminate()
+    process.communicate()
+    if not made:
+        pytest.skip("no control group can be made here without a limit (root and cgroup v1, or v2's root)")
+    theirs = made[0].with_name(f"dlperf-{2**22 + 1}-1-rank0")  # beyond any process id
+    theirs.mkdir()
+    try:
+        memory_lab.launch("print('done')")
+        assert 0 == memory_lab.run()[0]
+        assert theirs.is_dir()
+    finally:
+        theirs.rmdir()
 
 
 def test_a_killed_supervisor_leaves_no_group(memory_lab: Lab) -> None:
