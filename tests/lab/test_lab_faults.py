@@ -138,7 +138,7 @@ def test_nobody_can_be_reached(lab: ClusterLab, node: Host) -> None:
     done = lab.run()
     assert done.returncode == 5
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("dlperf:")]
-    assert "no node of clusters/lab.yaml can be reached (node0: root@" in line
+    assert "no node of clusters/lab.yaml can be used (node0: root@" in line
     assert "cannot be reached: Connection refused" in line
     assert lab.stored() == []
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 # Of every process that a run starts on a node: `dlperf cluster clean` knows them by it.
 _RUN_VARIABLE = "DLPERF_RUN"
 _BEGIN_SECONDS = 60.0
+_LONGEST_SHOWN = 60  # bytes
 
 
 class SshNode:
@@ -60,7 +61,16 @@ class SshNode:
         self._losing = threading.Lock()
 
     def connect(self) -> None:
-        """See Node; ships the code where it is missing. A node whose lock was held is held again."""
+        """See Node."""
+        self.reach()
+        self.must_suit()
+
+    def reach(self) -> None:
+        """Connect, and ship the code where it is missing. A node whose lock was held is held again.
+
+        Raises:
+            NodeLost: it cannot be reached.
+        """
         self.close()
         try:
             self._link = Link.connect(self.target)
@@ -73,6 +83,23 @@ class SshNode:
             self.close()
             self.trouble = str(error) or "the connection broke"
             raise NodeLost(self, self.trouble) from error
+
+    def must_suit(self) -> None:
+        """Give a node up that is less than the cluster file says.
+
+        Raises:
+            NodeLost: it is; with the reason.
+        """
+        cores = len(self._hello["cpus"])
+        reason = None
+        if cores < self._spec.cores:
+            reason = f"the cluster file says {self._spec.cores} cores, it has {cores}; put cores: {cores}"
+        elif self.interface is not None and not self.has_interface:
+            reason = f"it has no interface {self.interface} with an IPv4 address"
+        if reason is not None:
+            self.close()
+            self.trouble = reason
+            raise NodeLost(self, reason)
 
     def hold(self) -> bool:
         """Keep every other dlperf from measuring there, until `close`; False where another one does already.
@@ -94,9 +121,15 @@ class SshNode:
         said, unread = first_line(channel)
         if said == b"missing":
             channel.sendall(code.content)
-        elif said != b"there":
-            words = errors_of(channel) or repr(said)
+        elif not said:
+            words = errors_of(channel) or "it ended without a word"
             raise LinkError(f"{self._spec.python} does not start dlperf there: {words}")
+        elif said != b"there":
+            shown = said[:_LONGEST_SHOWN].decode(errors="replace")
+            raise LinkError(
+                f"its login shell or the prefix prints {shown!r} before any command; let startup files (such "
+                "as ~/.bashrc) print nothing where there is no terminal"
+            )
         channel.settimeout(None)
         return Attendant(channel, lost=self._lose, unread=unread)
 
