@@ -202,9 +202,13 @@ class Scheduler:
         for node in nodes:
             if node.trouble is not None:
                 self._set_aside(node, node.trouble)
-        self.progress.ended(result)
         self._losses[run] += result.status is Status.LOST_NODE
-        return result.status is not Status.LOST_NODE or self._losses[run] >= _MOST_LOSSES
+        if result.status is Status.LOST_NODE and self._losses[run] < _MOST_LOSSES:
+            name = f"{run.case_id} r{run.repeat}"
+            self.progress.message(f"{name}: {result.status}: {result.reason}; it will be made again")
+            return False
+        self.progress.ended(result)
+        return True
 
     def _made(self, run: PlannedRun, nodes: Sequence[Node], runner: Runner) -> RunResult:
         case = self._cases[run.case_id]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from dlperf.plan.cluster import Simulation
+from dlperf.plan.cluster_file import Simulation
 from dlperf.results.schema import RunResult, Status
 from dlperf.running.transports.sim_logs import course_of, true_rate
 
