@@ -17,7 +17,7 @@ from dlperf.running.transports.base import NodeLost
 from dlperf.running.transports.ssh_attend import Attendant, Refusal, Silent
 from dlperf.running.transports.ssh_code import attending, program, shipped_code
 from dlperf.running.transports.ssh_config import target_of
-from dlperf.running.transports.ssh_connection import SshConnection, errors_of, first_line, unpack
+from dlperf.running.transports.ssh_connection import SshConnection, begun, errors_of, sent, unpack
 from dlperf.running.transports.ssh_environment import environment_on
 from dlperf.running.transports.ssh_link import Link, LinkError
 
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 # Of every process that a run starts on a node: `dlperf cluster clean` knows them by it.
 _RUN_VARIABLE = "DLPERF_RUN"
-_BEGIN_SECONDS = 60.0
-_LONGEST_SHOWN = 60  # bytes
 
 
 class SshNode:
@@ -117,20 +115,7 @@ class SshNode:
     def _attend(self, link: Link) -> Attendant:
         code = shipped_code()
         channel = link.start(self._command(attending(self._spec.python, work=self._spec.work, code=code)))
-        channel.settimeout(_BEGIN_SECONDS)
-        said, unread = first_line(channel)
-        if said == b"missing":
-            channel.sendall(code.content)
-        elif not said:
-            words = errors_of(channel) or "it ended without a word"
-            raise LinkError(f"{self._spec.python} does not start dlperf there: {words}")
-        elif said != b"there":
-            shown = said[:_LONGEST_SHOWN].decode(errors="replace")
-            raise LinkError(
-                f"its login shell or the prefix prints {shown!r} before any command; let startup files (such "
-                "as ~/.bashrc) print nothing where there is no terminal"
-            )
-        channel.settimeout(None)
+        unread = begun(channel, code=code, python=self._spec.python)
         return Attendant(channel, lost=self._lose, unread=unread)
 
     def _lose(self, reason: str) -> None:
@@ -239,12 +224,7 @@ class SshNode:
         """
         channel = self.start(self._program([how, place]))
         try:
-            with contextlib.suppress(OSError, EOFError):  # its end, or the connection's: told apart below
-                while data := content.read(1 << 20):
-                    channel.sendall(data)
-                channel.shutdown_write()
-            code = channel.recv_exit_status()
-            errors = errors_of(channel)
+            code, errors = sent(channel, content)
         finally:
             channel.close()
         if not self._is_up():
