@@ -160,7 +160,7 @@ def _make(
         scheduler.prepare(runs)
         with nullcontext() if manner.cluster else whole_machine(wait=manner.wait, say=progress.message):
             progress.planned(total=len(plan.runs), done=len(plan.runs) - len(runs))
-            runner = Runner(limits=plan.limits, interrupts=interrupts, progress=progress, port=manner.port)
+            runner = _runner(plan, interrupts, progress, port=manner.port)
             try:
                 if any(case.search is not None for case in plan.runnable):
                     course = LimitCourse(
@@ -194,6 +194,10 @@ def _nodes(cluster: Cluster | None, *, wait: bool, say: Callable[[str], None]) -
 
         with held(cluster, wait=wait, say=say) as nodes:
             yield nodes
+
+
+def _runner(plan: Plan, interrupts: Interrupts, progress: Progress, *, port: int | None) -> Runner:
+    return Runner(limits=plan.limits, interrupts=interrupts, progress=progress, port=port)
 
 
 def _say_what_is_left_out(plan: Plan) -> None:
