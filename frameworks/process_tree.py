@@ -53,15 +53,6 @@ def signal_all(number: int) -> bool:
     return bool(found)
 
 
-def kernel_oom_kills() -> int:
-    """How many processes the kernel has killed for lack of memory so far; 0 where it does not say."""
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
-
-
 def cpu_seconds_of_children() -> float:
     """What every process that was started here and has been waited for used, its own children included."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -10,8 +10,6 @@ the harness is gone.
 
 import contextlib
 import fcntl
-import fnmatch
-import json
 import os
 import select
 import signal
@@ -21,157 +19,25 @@ import sys
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # `python -I` leaves it out
 
-from echo import ECHO_CHARACTERS, ECHO_CLOSE_SECONDS, Echo
-from launch import Launch, RankSpec, read_launch
-from memory_budget import GROUP_PREFIX, MemoryBudget, remove_left_groups
-from process_tree import (
-    become_subreaper,
-    cpu_seconds_of_children,
-    descendants,
-    die_with_parent,
-    kernel_oom_kills,
-    kill_all,
-    signal_all,
-)
+from echo import ECHO_CLOSE_SECONDS, Echo
+from guard import ENDING_SIGNALS, guarded
+from launch import Launch, read_launch
+from outcome_file import OutcomeFile
+from process_tree import cpu_seconds_of_children, descendants, die_with_parent, kill_all, signal_all
+from rank import Rank
+from rank_memory import group_oom_kills, node_oom_kills, remove_left_groups
 
-EXIT_COMPLETED, EXIT_NOT_COMPLETED, EXIT_BAD_LAUNCH, EXIT_KILLED, EXIT_NO_OUTCOME = 0, 1, 2, 4, 5
+EXIT_COMPLETED, EXIT_NOT_COMPLETED, EXIT_BAD_LAUNCH = 0, 1, 2  # guard.py has more
 
-F_SETPIPE_SZ = 1031
-PIPE_BYTES = 1 << 20
-# Where memory runs out the kernel shall take a rank, not the supervisor, the harness or the node's sshd.
-RANK_OOM_SCORE = 500
 # Output is read at most this often, so that a rank that prints a line a step does not pay for our waking up.
 READ_INTERVAL_SECONDS = 0.02
 TICK_SECONDS = 0.25
 # When the harness is gone nobody waits for last words.
 ORPHAN_GRACE_SECONDS = 1.0
-
-
-class Rank:
-    """One started process and the pipe that its output comes through."""
-
-    def __init__(self, spec: RankSpec, inherit: List[str]) -> None:
-        """Start it; OSError with the reason where that cannot be done."""
-        self.number = spec.rank
-        self.status: Optional[int] = None
-        self.seconds: Optional[float] = None
-        self.log_error: Optional[OSError] = None
-        self.budget: Optional[MemoryBudget] = None
-        self._log_path = spec.log
-        self._unfinished = b""
-        Path(spec.log).parent.mkdir(parents=True, exist_ok=True)
-        self._log = os.open(spec.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        self.pipe, write_end = os.pipe()
-        os.set_blocking(self.pipe, False)
-        with contextlib.suppress(OSError):  # else the user's share of pipe memory is used up
-            fcntl.fcntl(write_end, F_SETPIPE_SZ, PIPE_BYTES)
-        try:
-            if spec.memory_bytes is not None:
-                name = f"{GROUP_PREFIX}{os.getppid()}-rank{spec.rank}"
-                self.budget = MemoryBudget(spec.memory_bytes, name)
-            self.pid = _start(spec, inherit, write_end, self.budget)
-        finally:
-            os.close(write_end)
-        self.started = time.monotonic()
-
-    def take_output(self, echo: Echo) -> Optional[int]:
-        """Move what has arrived to the log, a pipe full at most; how many bytes, None where nothing is there.
-
-        0 is the end of the pipe. Not until it is empty: a rank that prints without end must not keep us here.
-        """
-        try:
-            data = os.read(self.pipe, PIPE_BYTES)
-        except BlockingIOError:
-            return None
-        self._write_log(data)
-        self._show(data or (b"\n" if self._unfinished else b""), echo)
-        return len(data)
-
-    def _write_log(self, data: bytes) -> None:
-        try:
-            while data and self.log_error is None:
-                data = data[os.write(self._log, data) :]
-        except OSError as error:
-            error.filename = self._log_path
-            self.log_error = error
-
-    def _show(self, data: bytes, echo: Echo) -> None:
-        *lines, rest = (self._unfinished + data).split(b"\n")
-        self._unfinished = rest[:ECHO_CHARACTERS]  # the log has the whole of a longer line
-        for line in lines:
-            text = line[:ECHO_CHARACTERS].decode("utf-8", "replace").rstrip("\r")
-            echo.send("output", rank=self.number, text=text)
-
-    def ended(self, status: int) -> None:
-        """Keep the status that waitpid has given."""
-        self.status, self.seconds = status, time.monotonic() - self.started
-
-    @property
-    def failed(self) -> bool:
-        """Whether it has ended, and not with exit code 0."""
-        return bool(self.status)
-
-    def as_json(self) -> Dict[str, Any]:
-        """Its entry in outcome.json."""
-        exit_code = number = None
-        if self.status is not None and os.WIFSIGNALED(self.status):
-            number = os.WTERMSIG(self.status)
-        elif self.status is not None:
-            exit_code = os.WEXITSTATUS(self.status)
-        seconds = None if self.seconds is None else round(self.seconds, 3)
-        entry = {"rank": self.number, "exit_code": exit_code, "signal": number, "seconds": seconds}
-        if self.budget is not None:
-            entry["oom_kills"] = self.budget.oom_kills
-        return entry
-
-    def close(self) -> None:
-        """Bring the log to the disk."""
-        try:
-            os.fsync(self._log)
-            os.close(self._log)
-        except OSError as error:
-            error.filename = self._log_path
-            self.log_error = self.log_error or error
-        os.close(self.pipe)
-        if self.budget is not None:
-            self.budget.close()
-
-
-def _start(spec: RankSpec, inherit: List[str], output: int, budget: Optional[MemoryBudget]) -> int:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in inherit)
-    }
-    supervisor, everywhere = os.getpid(), os.sched_getaffinity(0)
-
-    def prepare() -> None:
-        die_with_parent(signal.SIGKILL, supervisor)
-        if budget is not None:
-            budget.enter()
-
-    if spec.cpus:
-        os.sched_setaffinity(0, spec.cpus)  # the child inherits it, and an error has its text here
-    try:
-        process = subprocess.Popen(
-            spec.argv,
-            env={**kept, **spec.env},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=prepare,  # noqa: PLW1509  no threads yet
-        )
-    finally:
-        os.sched_setaffinity(0, everywhere)
-    process.returncode = 0  # waited for by pid, together with the orphans
-    with contextlib.suppress(OSError):
-        Path("/proc", str(process.pid), "oom_score_adj").write_text(str(RANK_OOM_SCORE))
-    return process.pid
 
 
 def start_energy_meter(node_rank: int) -> None:
@@ -189,29 +55,6 @@ def start_energy_meter(node_rank: int) -> None:
             preexec_fn=lambda: die_with_parent(signal.SIGKILL, supervisor),  # noqa: PLW1509  no threads yet
         )
         process.returncode = 0  # waited for by pid, together with the orphans
-
-
-class OutcomeFile:
-    """outcome.json, its space taken beforehand, so that a full disk does not keep it from being written."""
-
-    def __init__(self, ranks: int) -> None:
-        self._unfinished = Path(".outcome.json.unfinished")
-        self._descriptor = os.open(
-            self._unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644
-        )
-        os.posix_fallocate(self._descriptor, 0, 4096 + 256 * ranks)
-
-    def write(self, content: Dict[str, Any]) -> None:
-        """Put the content in place, whole."""
-        data = json.dumps(content, indent=1).encode() + b"\n"
-        os.pwrite(self._descriptor, data, 0)
-        os.ftruncate(self._descriptor, len(data))
-        os.fsync(self._descriptor)
-        os.close(self._descriptor)
-        self._unfinished.rename("outcome.json")
-        folder = os.open(".", os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
 
 
 Ending = Tuple[str, Optional[str]]  # reason and detail of outcome.json
@@ -237,7 +80,7 @@ class Supervisor:
         for end in (self._wake, wake_write):
             os.set_blocking(end, False)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in ENDING_SIGNALS:
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, so that the wake-up pipe gets a byte
         self._poll.register(self._wake, select.POLLIN)
@@ -248,15 +91,16 @@ class Supervisor:
     def run(self) -> Dict[str, Any]:
         """Run the ranks to their end, kill what is left; the content of outcome.json."""
         started_at = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        oom_kills = kernel_oom_kills()
+        node_before, group_before = node_oom_kills(), group_oom_kills()
         try:
             reason, detail = self._run_ranks()
         finally:
             left = self._end_all()
         if reason == "completed" and self._log_error() is not None:
             reason, detail = "stopped", self._log_error()
-        held_by = [rank.budget.held_by for rank in self._ranks if rank.budget is not None]
-        return {
+        node_after, group_after = node_oom_kills(), group_oom_kills()
+        held_by = [rank.memory.held_by for rank in self._ranks if rank.memory.held_by is not None]
+        outcome = {
             "schema_version": 1,
             "reason": reason,
             "detail": detail,
@@ -265,11 +109,15 @@ class Supervisor:
             "seconds": round(time.monotonic() - self._started, 3),
             "ranks": [rank.as_json() for rank in self._ranks],
             "first_failed_rank": self._first_failed,
-            "oom_kills": kernel_oom_kills() - oom_kills,
+            "oom_kills": node_after - node_before,
             "cpu_seconds": round(cpu_seconds_of_children(), 3),
             "processes_left": sorted(left),
-            **({"memory_held_by": held_by[0]} if held_by else {}),
         }
+        if group_before is not None and group_after is not None:
+            outcome["group_oom_kills"] = group_after - group_before
+        if held_by:
+            outcome["memory_held_by"] = held_by[0]
+        return outcome
 
     def finish(self, outcome: Dict[str, Any]) -> None:
         """Say the outcome, as the last line."""
@@ -407,42 +255,6 @@ def supervise(launch: Launch) -> int:
     file.write(outcome)
     supervisor.finish(outcome)
     return EXIT_COMPLETED if outcome["reason"] == "completed" else EXIT_NOT_COMPLETED
-
-
-def guarded(work: Callable[[], int]) -> int:
-    """Run `work` in a child and give its exit code; its tree ends even when that child itself is killed.
-
-    When this process is killed instead, the child ends its tree and itself.
-    """
-    become_subreaper()
-    guard = os.getpid()
-    worker = os.fork()
-    if worker == 0:
-        code = EXIT_NO_OUTCOME
-        try:
-            become_subreaper()
-            die_with_parent(signal.SIGTERM, guard)
-            code = work()
-        except BaseException as error:  # noqa: BLE001  the child must not return into main
-            print(f"supervisor.py: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        finally:
-            os._exit(code)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda received, _: os.kill(worker, received))
-    _, status = os.waitpid(worker, 0)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    kill_all(reap_orphans)
-    remove_left_groups(mine=True)
-    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else EXIT_KILLED
-
-
-def reap_orphans() -> None:
-    """Wait for whatever has ended, a moment after it was killed."""
-    time.sleep(READ_INTERVAL_SECONDS)
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
 
 # A variable that ranks inherit, so that everything below a dlperf that has it carries it too.
@@ -25,6 +26,17 @@ def until(condition: Callable[[], object], *, limit: float = _LIMIT_SECONDS, wha
         assert seconds < limit, f"not within {limit:g} s: {what or condition}"
         time.sleep(_POLL_SECONDS)
     return time.monotonic() - started
+
+
+def until_line(process: subprocess.Popen[str], text: str) -> list[str]:
+    """Read standard error up to the line that holds `text`; the lines, that one the last."""
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if text in line:
+            return seen
+    raise AssertionError(f"{text!r} is not in {seen}")
 
 
 def marked(mark: str) -> set[int]:

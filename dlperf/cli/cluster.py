@@ -95,7 +95,8 @@ def clean(
     with reached(replace(loaded, nodes=chosen), say=lambda text: click.echo(text, err=True)) as nodes:
         for node in nodes:
             try:
-                done = node.ask("clean", everything=everything)
+                # Environments are many files, maybe on a slow disk; a node that is lost is noticed anyway.
+                done = node.ask("clean", everything=everything, limit_seconds=None)
             except (NodeLost, Refusal) as error:
                 told.append({"node": node.name, "error": str(error), "killed": [], "removed": []})
                 click.echo(f"{node.name}: {error}", err=True)
@@ -146,7 +147,7 @@ def _text(found: list[Checkup]) -> str:
             str(checkup.cores or ""),
             "" if checkup.free_bytes is None else f"{checkup.free_bytes / 2**30:.1f} GiB",
             _with_unit(checkup.link_gbit, "Gbit/s"),
-            ", ".join(checkup.gpus) or "none",
+            ", ".join(checkup.gpus) or ("" if checkup.python is None else "none"),
             verdict,
         )
         table.add_row(*map(Text, cells))

@@ -75,10 +75,14 @@ def create(*, name: str, device: str, parallel: bool, python: Path | None) -> No
     Prints the path of its interpreter. Without a version, the one that the framework's adapter names first.
     An environment that is already there is left as it is.
     """
+    from dlperf.environments.environment import environment_key, environments_root, read_environment
     from dlperf.environments.make import make
 
     spec = _spec(name, device, parallel=parallel)
-    environment = make(spec, base=python, report=lambda line: click.echo(line, err=True))
+    # Looked for first: whoever makes one waits for the sweeps that use it.
+    environment = read_environment(environments_root() / environment_key(spec)) or make(
+        spec, base=python, report=lambda line: click.echo(line, err=True)
+    )
     click.echo(environment.python)
 
 

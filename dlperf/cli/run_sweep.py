@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 from collections import Counter
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from dlperf.adapters.registry import load_adapters
-from dlperf.cli.limits_view import limits_json, limits_table
 from dlperf.cli.plan_view import known_seconds
 from dlperf.cli.run_progress import progress_for_terminal
-from dlperf.cli.tables import rendered
+from dlperf.cli.run_summary import summary_json, summary_text
 from dlperf.limit.course import LimitCourse
 from dlperf.plan.lock import freeze
 from dlperf.results.limits import read_limits
@@ -38,7 +33,6 @@ if TYPE_CHECKING:
     from dlperf.plan.cluster import Cluster
     from dlperf.plan.order import PlannedRun
     from dlperf.plan.plan import Plan
-    from dlperf.results.limits import StoredLimit
     from dlperf.running.progress import Progress
     from dlperf.running.sentinel import BlockWatch
     from dlperf.running.stored import StoredResult
@@ -103,9 +97,9 @@ def run_sweep(
     cases = {item.case_id for item in plan.cases}
     limits = [limit for limit in read_limits(folder) if limit.record.case.case_id in cases]
     if as_json:
-        click.echo(_as_json(plan, stored, folder, limits), nl=False)
+        click.echo(summary_json(plan, stored, folder, limits), nl=False)
     else:
-        click.echo(_summary(plan, stored, folder, limits, again=again), nl=False)
+        click.echo(summary_text(plan, stored, folder, limits, again=again), nl=False)
     good = all(item.result.status is Status.OK for item in stored)
     return EXIT_OK if good and stored and len(stored) == len(plan.runs) else EXIT_SOME_FAILED
 
@@ -217,82 +211,3 @@ def _say_what_is_left_out(plan: Plan) -> None:
 def _say(text: str) -> None:
     """Speak from a signal handler, which must not enter a write of sys.stderr that it interrupts."""
     os.write(2, f"\ndlperf: {text}\n".encode())
-
-
-def _bad(stored: Sequence[StoredResult]) -> list[StoredResult]:
-    return [item for item in stored if item.result.status is not Status.OK]
-
-
-def _summary(
-    plan: Plan,
-    stored: Sequence[StoredResult],
-    folder: Path,
-    limits: Sequence[StoredLimit],
-    *,
-    again: str,
-) -> str:
-    counts = Counter(item.result.status for item in stored)
-    parts = [f"{counts[status]} {status}" for status in Status if counts[status]]
-    simulated = "SIMULATED: " if plan.cluster is not None and plan.cluster.simulated else ""
-    lines = [f"{simulated}{plan.sweep}: {len(stored)} of {len(plan.runs)} runs: {', '.join(parts) or 'none'}"]
-    left_out = Counter(item.status for item in plan.cases if item.reason is not None)
-    if left_out:
-        known_before = ", ".join(f"{count} {status}" for status, count in left_out.items())
-        lines.append(f"cases that were not planned: {known_before} (why: {again} --dry-run)")
-    if limits:
-        lines += ["", rendered(limits_table(limits)).rstrip()]
-    bad = _bad(stored)
-    if bad:
-        lines += ["", rendered(_failures(bad)).rstrip()]
-        if any(item.result.status is not Status.NOT_MEASURED for item in bad):
-            lines.append(f"Once the cause is gone: {again} --retry-failed")
-    if stored:
-        next_command = shlex.join(["dlperf", "report", str(folder), "--out", "report.md"])
-        lines += ["", f"Next: {next_command}"]
-    return "\n".join(lines) + "\n"
-
-
-def _failures(bad: Sequence[StoredResult]) -> Table:
-    """Runs of one case that failed for the same reason stand on one line."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("case", "runs", "status", "reason", "evidence"):
-        table.add_column(heading)
-    groups: dict[tuple[str, str, str], list[StoredResult]] = {}
-    for item in bad:
-        result = item.result
-        key = (result.case.case_id, str(result.status), result.reason or "")
-        groups.setdefault(key, []).append(item)
-    for (case_id, status, reason), items in groups.items():
-        runs = " ".join(f"r{item.result.repeat}" for item in items)
-        table.add_row(*map(Text, (case_id, runs, status, reason, _evidence(items[0]))))
-    return table
-
-
-def _evidence(item: StoredResult) -> str:
-    return f"{item.folder}/{item.result.evidence}" if item.result.evidence else ""
-
-
-def _as_json(plan: Plan, stored: Sequence[StoredResult], folder: Path, limits: Sequence[StoredLimit]) -> str:
-    runs: list[dict[str, Any]] = [
-        {
-            "case_id": item.result.case.case_id,
-            "repeat": item.result.repeat,
-            "status": item.result.status,
-            "reason": item.result.reason,
-            "evidence": item.result.evidence,
-            "samples_per_sec": item.result.figures.samples_per_sec if item.result.figures else None,
-            "seconds": item.result.seconds,
-            "folder": str(item.folder),
-        }
-        for item in stored
-    ]
-    content = {
-        "sweep": plan.sweep,
-        "simulated": plan.cluster is not None and plan.cluster.simulated,
-        "results": str(folder),
-        "planned_runs": len(plan.runs),
-        "counts": Counter(item.result.status for item in stored),
-        "runs": runs,
-        **({"limits": limits_json(limits)} if limits else {}),
-    }
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

@@ -11,7 +11,7 @@ import click
 _MODELS = {
     "sweep": ("dlperf.plan.sweep_file", "SweepFile"),
     "experiment": ("dlperf.plan.experiment_file", "ExperimentFile"),
-    "cluster": ("dlperf.plan.cluster", "ClusterFile"),
+    "cluster": ("dlperf.plan.cluster_file", "ClusterFile"),
     "case": ("dlperf.plan.case", "Case"),
     "plan": ("dlperf.plan.plan", "Plan"),
     "result": ("dlperf.results.schema", "RunResult"),

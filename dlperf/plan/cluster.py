@@ -1,4 +1,4 @@
-"""Cluster files: the nodes that a sweep runs on and the way to them. docs/clusters.md is for people.
+"""Clusters: the nodes that a sweep runs on and the way to them, with everything decided.
 
 What stands beside `nodes` is the default of every node; a node may say otherwise. The user's own ssh
 configuration fills in what neither names (dlperf/running/transports/ssh_config.py).
@@ -6,16 +6,13 @@ configuration fills in what neither names (dlperf/running/transports/ssh_config.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
-
-from dlperf.errors import Problem, SourceErrors
+from dlperf.errors import SourceErrors
 from dlperf.machine import Machine
-from dlperf.model import Model
+from dlperf.plan.cluster_file import ClusterFile, NodeEntry, Simulation, problems, secrets
 from dlperf.plan.files import find_file, shown
 from dlperf.plan.validation import dotted, validate
 from dlperf.plan.yaml_reader import read_document
@@ -24,101 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dlperf.plan.case import Case, DeviceKind
-    from dlperf.plan.document import Document, KeyPath
 
 DEFAULT_FOLDER = "~/.cache"
 # Everything of dlperf on a node lies in one folder of this name, which nobody else uses, and can be removed.
 _OWN_FOLDER = "dlperf-node"
-# A key with one of these words is somebody's try to put a secret into a file that others can read.
-_SECRET_KEYS = re.compile(r"pass(word|wd|phrase)?|secret|token", re.IGNORECASE)
-_HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
-_LONGEST_LINE = 80
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-def _host(text: str) -> str:
-    """Names end up in folders, tables and commands of other tools."""
-    if not _HOST.fullmatch(text):
-        raise ValueError(f"{text!r} is no host name, alias or address")
-    return text
-
-
-def _variables(values: dict[str, str]) -> dict[str, str]:
-    for name in values:
-        if not _VARIABLE.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of a variable")
-    return values
-
-
-def _short_line(text: str) -> str:
-    """It stands in tables and headings."""
-    if not text.strip() or not text.isprintable() or len(text) > _LONGEST_LINE:
-        raise ValueError(f"must be one line of 1 to {_LONGEST_LINE} characters")
-    return text
-
-
-Text = Annotated[str, Field(min_length=1)]
-Host = Annotated[Text, AfterValidator(_host)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Variables = Annotated[dict[str, str], AfterValidator(_variables)]
-Link = Annotated[str, AfterValidator(_short_line)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class NodeSettings(Model):
-    """What can be said of one node, or of all of them. None: not given."""
-
-    port: Port | None = None
-    user: Text | None = None
-    device: Literal["cpu", "cuda"] | None = None  # what the devices are; left out: cuda
-    devices: PositiveInt | None = None  # a node, ranks at most
-    cores: PositiveInt | None = None  # CPU cores a node that ranks may use
-    interface: Text | None = None  # network interface between the nodes, such as ib0
-    link: Link | None = None  # what it is, in words, such as "100 Gbit/s InfiniBand"; a part of the hardware
-    folder: Text | None = None  # on the node, for dlperf-node/ with code, environments, runs
-    environment: Variables | None = None  # variables of everything that dlperf starts there
-    python: Text | None = None  # Python 3.8 or newer that runs dlperf's own programs there
-    prefix: tuple[Text, ...] | None = None  # words before every command, such as [docker, exec, -i, NAME]
-    environments: Literal["make", "copy"] | None = None  # made there with uv, or made here and copied
-
-
-class NodeEntry(NodeSettings):
-    """One node; `address` is what ssh connects to, `engine_address` what the other nodes' ranks do."""
-
-    name: Host
-    address: Host | None = None
-    engine_address: Host | None = None
-
-
-def _node_entry(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
-class Simulation(Model):
-    """Virtual nodes, and what happens on them. Shares are probabilities a run, except where it is said."""
-
-    nodes: PositiveInt
-    seed: Annotated[int, Field(ge=0)] = 0
-    samples_per_sec: Annotated[float, Field(gt=0)] = 100.0  # a device
-    step_noise: Share = 0.02  # standard deviation of the seconds of a step over their mean
-    run_noise: Share = 0.005  # likewise from run to run
-    drift: Annotated[float, Field(gt=-1, lt=1)] = 0.0  # of the speed from the first step of a run to the last
-    slow_nodes: Share = 0.0  # share of the nodes
-    slow_factor: Annotated[float, Field(gt=0, le=1)] = 0.8  # their speed over the others'
-    scaling: Annotated[float, Field(gt=0, le=1)] = 0.95  # speed of a device each time the devices double
-    oom: Share = 0.0
-    hang: Share = 0.0
-    cut_log: Share = 0.0
-    node_loss: Share = 0.0
-
-
-class ClusterFile(NodeSettings):
-    """A cluster file."""
-
-    transport: Literal["ssh", "sim"] = "ssh"
-    nodes: tuple[Annotated[NodeEntry, BeforeValidator(_node_entry)], ...] = ()
-    simulation: Simulation | None = None
-    notes: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,63 +111,19 @@ def load_cluster(name: str, *, folder: Path | None = None) -> Cluster:
     folder = (folder or Path.cwd()).absolute()
     path = find_file("cluster", name, folders=(folder,))
     document = read_document(path, shown=shown(path, folder=folder))
-    secrets = list(_secrets(document))
+    kept = list(secrets(document))
     file, found = validate(ClusterFile, document)
-    told = {(problem.line, problem.column) for problem in secrets}
-    problems = [*document.problems, *secrets, *(p for p in found if (p.line, p.column) not in told)]
-    if file is not None and not problems:
-        problems = [
+    told = {(problem.line, problem.column) for problem in kept}
+    wrong = [*document.problems, *kept, *(p for p in found if (p.line, p.column) not in told)]
+    if file is not None and not wrong:
+        wrong = [
             document.place(where).problem(f"{dotted(where)}: {message}" if where else message)
-            for where, message in _problems(file)
+            for where, message in problems(file)
         ]
-    if file is None or problems:
-        raise SourceErrors(problems)
+    if file is None or wrong:
+        raise SourceErrors(wrong)
     nodes = _virtual(file, file.simulation) if file.simulation else tuple(_resolved(file))
     return Cluster(name=path.stem, path=document.path, nodes=nodes, simulation=file.simulation)
-
-
-def _secrets(document: Document) -> Iterator[Problem]:
-    for path, place in document.keys.items():
-        if _SECRET_KEYS.fullmatch(str(path[-1])) and "environment" not in path:
-            yield place.problem(
-                f"{dotted(path)}: no secret belongs into a file; use a key with ssh-agent, or IdentityFile "
-                "in ~/.ssh/config"
-            )
-
-
-def _problems(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:
-    if file.transport == "sim":
-        if file.simulation is None:
-            yield (), "transport sim needs the key 'simulation', such as 'simulation: {nodes: 4}'"
-        if file.nodes:
-            yield ("nodes",), "transport sim has the nodes of 'simulation'; remove this key"
-    else:
-        if file.simulation is not None:
-            yield ("simulation",), "goes with 'transport: sim' alone"
-        if not file.nodes:
-            yield (), "key 'nodes' is missing: a list of host names, or of mappings with 'name'"
-    if file.transport == "sim":
-        for key in ("devices", "cores"):
-            if getattr(file, key) is None:
-                yield (), f"key {key!r} is missing: how many {key} each node has"
-    yield from _node_problems(file)
-
-
-def _node_problems(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:
-    names: dict[str, int] = {}
-    places: dict[tuple[str, int | None], str] = {}
-    for index, node in enumerate(file.nodes):
-        spot = ("nodes", index)
-        where = (node.address or node.name, node.port or file.port)
-        if node.name in names:
-            yield spot, f"node {node.name!r} is listed twice; remove one"
-        elif where in places and (node.prefix or file.prefix) is None:
-            yield spot, f"{node.name!r} is the same machine as {places[where]!r}; remove one"
-        names[node.name] = index
-        places.setdefault(where, node.name)
-        for key in ("devices", "cores"):
-            if getattr(node, key) is None and getattr(file, key) is None:
-                yield spot, f"key {key!r} is missing, here or for all nodes: how many {key} {node.name!r} has"
 
 
 def _resolved(file: ClusterFile) -> Iterator[ClusterNode]:

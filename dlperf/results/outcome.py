@@ -18,7 +18,7 @@ class RankEnd:
     rank: int
     exit_code: int | None
     signal: int | None
-    oom_kills: int = 0  # in the control group of its own that held its memory budget
+    oom_kills: int | None = None  # in its own control group, for lack of memory; None: it had none
 
     @property
     def failed(self) -> bool:
@@ -38,6 +38,7 @@ class Outcome:
     ranks: tuple[RankEnd, ...]
     first_failed_rank: int | None
     oom_kills: int = 0  # processes that the nodes' kernels killed for lack of memory meanwhile
+    group_oom_kills: int | None = None  # of them, in the supervisor's control group; None: not known
     memory_held_by: str | None = None  # what held the ranks' memory budget
 
     def rank_end(self, rank: int) -> RankEnd | None:
@@ -51,18 +52,25 @@ def read_outcome(path: Path) -> Outcome | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
+    return outcome_of(content)
+
+
+def outcome_of(content: Any) -> Outcome | None:
+    """The outcome that JSON holds; None where it is none."""
     if not isinstance(content, dict) or not isinstance(content.get("reason"), str):
         return None
+    memory_held_by = _text(content.get("memory_held_by"))
     return Outcome(
         reason=content["reason"],
         detail=_text(content.get("detail")),
         hosts=_hosts(content),
         started_at=_text(content.get("started_at")),
         seconds=_seconds(content.get("seconds")),
-        ranks=tuple(_rank_ends(content.get("ranks"))),
+        ranks=tuple(_rank_ends(content.get("ranks"), have_groups=memory_held_by != "rlimit_data")),
         first_failed_rank=_whole(content.get("first_failed_rank")),
         oom_kills=_whole(content.get("oom_kills")) or 0,
-        memory_held_by=_text(content.get("memory_held_by")),
+        group_oom_kills=_whole(content.get("group_oom_kills")),
+        memory_held_by=memory_held_by,
     )
 
 
@@ -74,14 +82,15 @@ def _hosts(content: dict[str, Any]) -> tuple[str, ...]:
     return (host,) if host else ()
 
 
-def _rank_ends(ranks: Any) -> list[RankEnd]:
+def _rank_ends(ranks: Any, *, have_groups: bool) -> list[RankEnd]:
+    """Supervisors once wrote 0 for ranks that RLIMIT_DATA held, which have no group to count in."""
     entries = [entry for entry in ranks if isinstance(entry, dict)] if isinstance(ranks, list) else []
     return [
         RankEnd(
             rank=rank,
             exit_code=_whole(entry.get("exit_code")),
             signal=_whole(entry.get("signal")),
-            oom_kills=_whole(entry.get("oom_kills")) or 0,
+            oom_kills=_whole(entry.get("oom_kills")) if have_groups else None,
         )
         for entry in entries
         if (rank := _whole(entry.get("rank"))) is not None

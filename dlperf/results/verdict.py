@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dlperf.logs.events import TRAIN, Step
 from dlperf.logs.failures import Failure, FailureKind, classify
 from dlperf.results.logfiles import log_files, plain, read_lines
+from dlperf.results.memory_kill import memory_kill
 from dlperf.results.schema import Status
 
 if TYPE_CHECKING:
@@ -90,37 +91,25 @@ def _of_failed_rank(case: Case, outcome: Outcome, folder: Path) -> Verdict:
         rank = next((end.rank for end in outcome.ranks if end.failed), 0)
     end = outcome.rank_end(rank)
     how = f"rank {rank} {_ending(end)}"
-    killed = _killed_for_memory(outcome, first=rank)
-    if killed is not None:
+    killed = memory_kill(outcome, first=rank)
+    if killed is not None and killed.is_told:
         # The kernel writes nothing into the log of the process that it kills.
-        reason = f"rank {killed.rank} {_ending(killed)}: the kernel ended it for lack of memory"
-        return Verdict(status=Status.OOM, reason=reason, evidence=_last_line(folder, rank=killed.rank))
+        reason = f"rank {killed.end.rank} {_ending(killed.end)}: {killed.text}"
+        return Verdict(status=Status.OOM, reason=reason, evidence=_last_line(folder, rank=killed.end.rank))
     failure = classify(_lines(folder, first=rank), outcome)
     if failure is None:
         reason = f"{how}: {outcome.detail}" if outcome.detail else how
         return Verdict(status=Status.CRASH, reason=_one_line(reason), evidence=_last_line(folder, rank=rank))
+    said = failure.evidence.text if killed is None else killed.text
     status = _BY_KIND[failure.kind]
     if status is Status.KILLED and case.topology.world_size > 1:
         # Whoever ended one rank of several did not end the job: it broke.
         status = Status.CRASH
     return Verdict(
         status=status,
-        reason=_one_line(f"{how}: {failure.evidence.text}"),
+        reason=_one_line(how if said == how else f"{how}: {said}"),
         evidence=_place(failure) or _last_line(folder, rank=rank),
     )
-
-
-def _killed_for_memory(outcome: Outcome, *, first: int) -> RankEnd | None:
-    """The rank that the kernel killed for lack of memory, None where it killed none.
-
-    A control group of the rank's own tells for certain, whoever was seen to fail first: the others then report
-    broken connections. Without one the kernel counts for the whole machine, and the first rank must show it.
-    """
-    told = next((end for end in outcome.ranks if end.oom_kills), None)
-    end = outcome.rank_end(first)
-    if told is None and outcome.oom_kills and end is not None and end.signal == signal.SIGKILL:
-        return end
-    return told
 
 
 def _lines(folder: Path, *, first: int) -> Iterator[tuple[str, int, str]]:

@@ -32,7 +32,7 @@ def reached(cluster: Cluster, *, say: Callable[[str], None]) -> Iterator[tuple[S
     nodes = tuple(SshNode(spec, cluster=cluster.path, config=config, say=say) for spec in cluster.nodes)
     _must_differ(nodes, cluster)
     try:
-        each(nodes, _connect)
+        each(nodes, _reach)
         yield nodes
     finally:
         each(nodes, SshNode.close)
@@ -44,13 +44,18 @@ def held(cluster: Cluster, *, wait: bool, say: Callable[[str], None]) -> Iterato
 
     Raises:
         UserError: as `reached`.
-        InfrastructureError: no node can be reached, or `wait` is False and another dlperf measures on one.
+        InfrastructureError: no node can be reached and is what the cluster file says, or `wait` is False and
+            another dlperf measures on one.
     """
     with reached(cluster, say=say) as nodes:
+        for node in nodes:
+            if node.trouble is None:
+                with suppress(NodeLost):  # its trouble says so
+                    node.must_suit()
         if all(node.trouble is not None for node in nodes):
             lines = "; ".join(f"{node.name}: {node.trouble}" for node in nodes[:_TOLD])
             more = f"; and {len(nodes) - _TOLD} more" if len(nodes) > _TOLD else ""
-            raise InfrastructureError(f"no node of {cluster.path} can be reached ({lines}{more})")
+            raise InfrastructureError(f"no node of {cluster.path} can be used ({lines}{more})")
         # All sweeps take the nodes in one order, so that no two wait for each other.
         for node in sorted(nodes, key=lambda node: (node.target.host, node.target.port)):
             if node.trouble is None:
@@ -59,9 +64,9 @@ def held(cluster: Cluster, *, wait: bool, say: Callable[[str], None]) -> Iterato
         yield nodes
 
 
-def _connect(node: SshNode) -> None:
+def _reach(node: SshNode) -> None:
     with suppress(NodeLost):  # its trouble says so
-        node.connect()
+        node.reach()
 
 
 def _hold(node: SshNode, *, wait: bool, say: Callable[[str], None]) -> None:

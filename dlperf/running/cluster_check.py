@@ -171,7 +171,10 @@ def _check_link(server: SshNode, client: SshNode, checkup: Checkup) -> None:
             checkup.note("link", "not measured: iperf3 is not there")
             return
         port = str(server.free_port())
-        serving = server.start([tools[0], "-s", "-1", "-p", port, "-B", server.address, "--forceflush"])
+        # sshd does not end what it has started when its channel is closed.
+        patience = str(int(2 * _LINK_PATIENCE_SECONDS))
+        words = ["-s", "-1", "-p", port, "-B", server.address, "--forceflush"]
+        serving = server.start(["timeout", patience, tools[0], *words])
         try:
             _until(serving, b"listening")
             words = [

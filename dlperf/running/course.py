@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from dataclasses import dataclass
 from typing import Any
+
+from dlperf.results.memory_kill import memory_kill
+from dlperf.results.outcome import outcome_of
 
 Content = dict[str, Any]
 _NO_CAUSE = frozenset({"completed", "stopped"})
@@ -55,7 +57,7 @@ def combined(
     cause = outcomes[course.broken] if course.broken is not None else (told[0] if told else None)
     if cause is not None and cause["reason"] == "stopped":  # by us, for what went wrong elsewhere
         cause = next((other for other in told if other["reason"] not in _NO_CAUSE), cause)
-    starved = next(filter(_ended_for_memory, told), None)
+    starved = next(filter(_may_have_lacked_memory, told), None)
     if starved is not None:  # what failed elsewhere, even if that was heard of first, followed from it
         cause = starved
     if lost:
@@ -80,6 +82,7 @@ def combined(
         "ranks": sorted((rank for outcome in told for rank in outcome["ranks"]), key=lambda end: end["rank"]),
         "first_failed_rank": first,
         "oom_kills": cause["oom_kills"] if cause else 0,
+        **({"group_oom_kills": cause["group_oom_kills"]} if cause and "group_oom_kills" in cause else {}),
         "cpu_seconds": [outcome.get("cpu_seconds") if outcome else None for outcome in outcomes],
         "processes_left": [pid for outcome in told for pid in outcome["processes_left"]],
         **({"memory_held_by": held_by[0]} if held_by else {}),
@@ -87,8 +90,9 @@ def combined(
     }
 
 
-def _ended_for_memory(outcome: Content) -> bool:
-    """Whether the rank that failed first on a node was killed by its kernel for lack of memory."""
-    first = next((end for end in outcome["ranks"] if end["rank"] == outcome["first_failed_rank"]), None)
-    killed = outcome["reason"] == "rank_failed" and first is not None and first["signal"] == signal.SIGKILL
-    return killed and outcome["oom_kills"] > 0
+def _may_have_lacked_memory(content: Content) -> bool:
+    """Whether a kernel has killed a rank of a node for lack of memory, or may have."""
+    outcome = outcome_of(content)
+    if outcome is None or outcome.reason != "rank_failed":
+        return False
+    return memory_kill(outcome, first=outcome.first_failed_rank) is not None

@@ -182,7 +182,9 @@ def check_other_dlperf() -> Finding:
     try:
         with whole_machine(wait=False, say=lambda _text: None):
             return _finding("other dlperf", "none measures on this machine")
-    except InfrastructureError:
+    except InfrastructureError as error:
+        if isinstance(error.__cause__, OSError):  # the lock cannot be made, so that no run could start
+            return _finding("other dlperf", str(error), level=Level.BAD)
         text = "another dlperf measures on this machine; `dlperf run` waits for it"
         return _finding("other dlperf", text, level=Level.WARNING)
 

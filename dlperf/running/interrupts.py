@@ -86,7 +86,8 @@ class Interrupts:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._count += 1
         self._number = number
-        runs = [run for run in self._runs.values() if run is not None]
+        # As a list at once: the threads that hold runs go on while this goes through them.
+        runs = [run for run in list(self._runs.values()) if run is not None]
         if not self._runs or (not runs and self._count > 1):
             raise Interrupted(number)
         if self._count == 1:

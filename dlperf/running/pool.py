@@ -49,8 +49,10 @@ class Pool:
 
     def lacks_environment(self, case: Case) -> bool:
         """Whether nodes enough are there, and too few of them have the case's environment."""
+        if self.could_take(case):  # asked first: a node that is lost in answering is not there
+            return False
         there = [node for node in self.nodes if node.name not in self._aside and node.fits(case)]
-        return len(there) >= case.topology.nodes and not self.could_take(case)
+        return len(there) >= case.topology.nodes
 
     def set_aside(self, node: Node, reason: str) -> None:
         """Give the node nothing more to do."""

@@ -120,31 +120,42 @@ class Scheduler:
                     run = queue.popleft()
                 except IndexError:
                     return
-                nodes = self._pool.take(self._cases[run.case_id])
+                case = self._cases[run.case_id]
+                nodes = self._pool.take(case)
+                if nodes is None and self._pool.could_take(case):
+                    queue.appendleft(run)  # more workers than nodes: those that have one go on
+                    return
                 if nodes is None and not self._is_settled_without_nodes(run):
                     left.append(run)
                 elif nodes is not None and not self._is_done(run, nodes, runner):
                     queue.append(run)
 
-        with runner.interrupts.held(), ThreadPoolExecutor(self.side_by_side) as workers:
-            going = [workers.submit(work) for _ in range(self.side_by_side)]
+        count = min(self.side_by_side, len(self.nodes))
+        with runner.interrupts.held(), ThreadPoolExecutor(count) as workers:
+            going = [workers.submit(work) for _ in range(count)]
             try:
                 for future in going:
                     future.result()
             finally:
                 halt.set()
         runner.interrupts.check()
-        return left
+        return left + list(queue)
 
     def _node_comes_back(self, left: Sequence[PlannedRun], runner: Runner) -> bool:
         """Wait, within the sweep's patience, until a node that was set aside can take one of the runs."""
+
+        def is_one_for_somebody() -> bool:
+            return any(self._pool.could_take(self._cases[run.case_id]) for run in left)
+
         deadline, pause = time.monotonic() + self.patience_seconds, _FIRST_PAUSE_SECONDS
+        if is_one_for_somebody():
+            return True
         while time.monotonic() < deadline:
             runner.interrupts.check()
             for node in self.nodes:
                 if node.name in self._pool.aside:
                     self._try_again(node)
-            if any(self._pool.could_take(self._cases[run.case_id]) for run in left):
+            if is_one_for_somebody():
                 return True
             time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -191,9 +202,13 @@ class Scheduler:
         for node in nodes:
             if node.trouble is not None:
                 self._set_aside(node, node.trouble)
-        self.progress.ended(result)
         self._losses[run] += result.status is Status.LOST_NODE
-        return result.status is not Status.LOST_NODE or self._losses[run] >= _MOST_LOSSES
+        if result.status is Status.LOST_NODE and self._losses[run] < _MOST_LOSSES:
+            name = f"{run.case_id} r{run.repeat}"
+            self.progress.message(f"{name}: {result.status}: {result.reason}; it will be made again")
+            return False
+        self.progress.ended(result)
+        return True
 
     def _made(self, run: PlannedRun, nodes: Sequence[Node], runner: Runner) -> RunResult:
         case = self._cases[run.case_id]

@@ -121,8 +121,11 @@ class Attendant:
         """What `dlperf cluster check` shows, except for what it measures from outside."""
         free = shutil.disk_usage(self._work)
         probe = self._work / f".writable-{os.getpid()}"
-        probe.write_bytes(b"x")
-        probe.unlink()
+        try:
+            probe.write_bytes(b"x")
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                probe.unlink()
         environments = sorted(path.parent.name for path in self._work.glob(f"environments/*/{MANIFEST}"))
         lock = HostLock()
         busy = not lock.take()

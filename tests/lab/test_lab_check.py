@@ -57,6 +57,7 @@ def test_what_would_break_a_sweep_is_told_with_exit_code_5(lab: ClusterLab) -> N
 
 def test_clean_ends_what_a_run_left_and_nothing_else(lab: ClusterLab) -> None:
     host = lab.net.hosts[0]
+    lab.write_cluster(hosts=1)
     lab.write()
     assert lab.run().returncode == 0
     host.run("mkdir", "-p", f"{WORK}/runs/left-r1")

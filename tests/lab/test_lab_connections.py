@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from netlab import NetLab
 
 
+# To connect and to be refused; the limits of a node that says nothing are longer.
+CONNECT_SECONDS = 15.0
+
+
 @pytest.fixture
 def home(netlab: NetLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home folder of the test's own, with the lab's key and known hosts."""
@@ -172,6 +176,45 @@ def test_nothing_listens_there(node_of: Callable[..., SshNode], netlab: NetLab) 
 @pytest.mark.usefixtures("home")
 def test_a_python_that_is_not_there_is_told(node_of: Callable[..., SshNode]) -> None:
     assert "no/such/python does not start dlperf there: " in refusal(node_of(python="/no/such/python"))
+
+
+@pytest.mark.usefixtures("home")
+def test_what_prints_before_any_command_is_told_at_once(node_of: Callable[..., SshNode]) -> None:
+    """A prefix does it here; a login shell's startup files do it in life."""
+    before = time.monotonic()
+    text = refusal(node_of(prefix=["sh", "-c", 'echo welcome; exec "$@"', "sh"]))
+    assert "its login shell or the prefix prints 'welcome' before any command; " in text
+    assert time.monotonic() - before < CONNECT_SECONDS
+
+
+@pytest.mark.parametrize(("command", "words"), [("/no/such/proxy", "No such file"), ('"open', "quotation")])
+def test_a_proxy_command_that_does_not_work_is_named(
+    node_of: Callable[..., SshNode], home: Path, command: str, words: str
+) -> None:
+    config = home / ".ssh" / "config"
+    config.write_text(f"Host behind\n  HostName 10.9.9.9\n  ProxyCommand {command}\n{config.read_text()}")
+    text = refusal(node_of(name="behind"))
+    assert f"cannot be reached through the ProxyCommand {command!r}: " in text
+    assert words in text
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({"cores": 1000}, "the cluster file says 1000 cores, it has "),
+        ({"interface": "ib9"}, "it has no interface ib9 with an IPv4 address"),
+    ],
+)
+def test_a_node_that_is_less_than_the_cluster_file_says_is_set_aside(
+    lab: ClusterLab, keys: dict[str, Any], reason: str
+) -> None:
+    lab.write_cluster(nodes=[{"name": "node0"} | keys, "node1"])
+    lab.write()
+    done = lab.run()
+    assert done.returncode == 0, done.stderr
+    assert f"node0 is set aside: {reason}" in done.stderr
+    (result,) = lab.stored()
+    assert result.nodes == ("node1",)
 
 
 @pytest.mark.usefixtures("home")

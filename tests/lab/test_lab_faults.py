@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cluster_lab import LONG
-from processes import PROMISED_SECONDS, until
+from processes import PROMISED_SECONDS, until, until_line
 
 from dlperf.running.transports.ssh_attend import BEAT_SECONDS, SILENCE_SECONDS
 
@@ -52,17 +52,6 @@ def write_two(lab: ClusterLab, **keys: Any) -> None:
 def statuses(lab: ClusterLab) -> dict[int, tuple[str, tuple[str, ...]]]:
     """Status and nodes by batch size."""
     return {result.case.batch_size_per_device: (result.status.value, result.nodes) for result in lab.stored()}
-
-
-def until_line(process: subprocess.Popen[str], text: str) -> list[str]:
-    """Read standard error up to the line that holds `text`."""
-    assert process.stderr is not None
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if text in line:
-            return seen
-    raise AssertionError(f"{text!r} is not in {seen}")
 
 
 @pytest.mark.parametrize("how", ["powered off", "cable pulled", "sshd killed"])
@@ -138,7 +127,7 @@ def test_nobody_can_be_reached(lab: ClusterLab, node: Host) -> None:
     done = lab.run()
     assert done.returncode == 5
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("dlperf:")]
-    assert "no node of clusters/lab.yaml can be reached (node0: root@" in line
+    assert "no node of clusters/lab.yaml can be used (node0: root@" in line
     assert "cannot be reached: Connection refused" in line
     assert lab.stored() == []
 

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cluster_lab import LONG
-from processes import PROMISED_SECONDS, until
+from processes import PROMISED_SECONDS, until, until_line
 
 if TYPE_CHECKING:
     import subprocess
@@ -25,17 +25,6 @@ def at_work(lab: ClusterLab) -> subprocess.Popen[str]:
     process = lab.start()
     lab.until_step(lab.net.hosts[0], 2)
     return process
-
-
-def until_line(process: subprocess.Popen[str], text: str) -> str:
-    """Read standard error up to the line that holds `text`."""
-    assert process.stderr is not None
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if text in line:
-            return line
-    raise AssertionError(f"{text!r} is not in {seen}")
 
 
 def test_the_first_ends_the_run_on_the_node(lab: ClusterLab) -> None:
@@ -70,7 +59,7 @@ def test_the_third_leaves_and_says_a_command_that_ends_what_is_left(lab: Cluster
         process.send_signal(signal.SIGINT)
         until_line(process, words)
     process.send_signal(signal.SIGINT)
-    line = until_line(process, "end it with: ")
+    line = until_line(process, "end it with: ")[-1]
     assert process.wait() == 130
     assert lab.left_on(host) != []
     command = shlex.split(line.partition("end it with: ")[2])

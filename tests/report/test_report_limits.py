@@ -36,7 +36,7 @@ def sweep_with_limits(sweep: Path, **limits: int) -> list[Case]:
 
         def make(probe: Case, repeat: int, *, limit: int = limit, folder: Path = folder) -> None:
             fits = probe.num_classes <= limit
-            bad: dict[str, Any] = failed("rank_failed", signal=9) | {"oom_kills": 1}
+            bad: dict[str, Any] = failed("rank_failed", signal=9) | {"group_oom_kills": 1}
             store_run(write_run(folder, probe, repeat=repeat, outcome=None if fits else bad))
 
         model = ModelAnswer(

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from processes import PROMISED_SECONDS, until
+from processes import PROMISED_SECONDS, until, until_line
 
 if TYPE_CHECKING:
     from sweep_lab import SweepLab
@@ -108,17 +108,6 @@ def test_the_third_signal_leaves_and_says_what_may_be_left(lab: SweepLab) -> Non
 def children_of(process: int) -> list[int]:
     done = subprocess.run(["pgrep", "-P", str(process)], capture_output=True, text=True, check=True)
     return [int(child) for child in done.stdout.split()]
-
-
-def until_line(process: subprocess.Popen[str], text: str) -> None:
-    """Read standard error up to the line that holds `text`."""
-    assert process.stderr is not None
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if text in line:
-            return
-    raise AssertionError(f"{text!r} is not in {seen}")
 
 
 def test_a_signal_while_an_environment_is_checked_ends_dlperf(lab: SweepLab) -> None:

@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 from processes import PROMISED_SECONDS, until
+from sweep_lab import SweepLab
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sweep_lab import SweepLab
-
 SLOW = {"step_seconds": 600, "fault_step": 1, "fault": "loose"}
 THREE = {"warmup_iterations": 1, "measured_iterations": 2, "repeats": 3}
+
+
+@pytest.fixture(scope="module")
+def one_good_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sweep of one case and one run that is done, made once; tests take copies."""
+    made = SweepLab(tmp_path_factory.mktemp("done"))
+    with made.stack:
+        made.write()
+        assert made.run().returncode == 0
+    return made.folder
+
+
+@pytest.fixture
+def done(lab: SweepLab, one_good_run: Path) -> SweepLab:
+    """A lab whose sweep is done."""
+    shutil.copytree(one_good_run, lab.folder, dirs_exist_ok=True)
+    return lab
 
 
 def stamps(lab: SweepLab) -> dict[Path, int]:
@@ -64,16 +81,14 @@ def test_failed_runs_are_made_again_only_when_asked(lab: SweepLab) -> None:
     assert [result.status.value for result in lab.stored()] == ["ok", "ok", "ok"]
 
 
-def test_a_changed_sweep_is_refused_with_what_changed(lab: SweepLab) -> None:
-    lab.write()
-    lab.run()
-    before = stamps(lab)
-    lab.write(batch_size_per_device=4)
-    done = lab.run()
-    assert done.returncode == 2
-    assert "-batch_size_per_device: 2" in done.stderr
-    assert "+batch_size_per_device: 4" in done.stderr
-    assert stamps(lab) == before
+def test_a_changed_sweep_is_refused_with_what_changed(done: SweepLab) -> None:
+    before = stamps(done)
+    done.write(batch_size_per_device=4)
+    refused = done.run()
+    assert refused.returncode == 2
+    assert "-batch_size_per_device: 2" in refused.stderr
+    assert "+batch_size_per_device: 4" in refused.stderr
+    assert stamps(done) == before
 
 
 def test_a_selection_runs_a_part_and_the_rest_comes_later(lab: SweepLab) -> None:
@@ -116,46 +131,40 @@ def test_kill_9_of_dlperf_leaves_no_process_and_no_half_result(lab: SweepLab) ->
     ],
     ids=lambda names: names[-1] if names else "empty",
 )
-def test_whatever_a_killed_dlperf_left_is_made_anew(lab: SweepLab, left_behind: list[str]) -> None:
+def test_whatever_a_killed_dlperf_left_is_made_anew(done: SweepLab, left_behind: list[str]) -> None:
     """Every state that the run folder goes through, as dlperf leaves it when it is killed right there."""
-    lab.write()
-    lab.run()
-    (folder,) = lab.run_folders()
+    (folder,) = done.run_folders()
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_file() and str(path.relative_to(folder)) not in left_behind:
             path.unlink()
     if "logs/rank0.log" in left_behind:
         log = folder / "logs" / "rank0.log"
         log.write_bytes(log.read_bytes()[:1000])
-    assert lab.run().returncode == 0
-    (result,) = lab.stored()
+    assert done.run().returncode == 0
+    (result,) = done.stored()
     assert result.status == "ok"
     assert result.figures is not None
     assert result.figures.accepted_steps == 3
 
 
-def test_a_run_that_had_ended_by_itself_is_kept(lab: SweepLab) -> None:
+def test_a_run_that_had_ended_by_itself_is_kept(done: SweepLab) -> None:
     """dlperf was killed after the ranks had ended and before the result was written."""
-    lab.write()
-    lab.run()
-    (folder,) = lab.run_folders()
+    (folder,) = done.run_folders()
     before = (folder / "result.json").read_bytes()
     (folder / "result.json").unlink()
     (folder / "steps.csv").unlink()
     started = json.loads((folder / "outcome.json").read_text())["started_at"]
-    assert lab.run().returncode == 0
+    assert done.run().returncode == 0
     assert (folder / "result.json").read_bytes() == before
-    assert lab.outcome()["started_at"] == started
+    assert done.outcome()["started_at"] == started
 
 
-def test_a_damaged_result_is_made_anew(lab: SweepLab) -> None:
-    lab.write()
-    lab.run()
-    (folder,) = lab.run_folders()
+def test_a_damaged_result_is_made_anew(done: SweepLab) -> None:
+    (folder,) = done.run_folders()
     whole = (folder / "result.json").read_bytes()
     (folder / "result.json").write_bytes(whole[: len(whole) // 2])
-    assert lab.run().returncode == 0
-    assert len(lab.stored()) == 1
+    assert done.run().returncode == 0
+    assert len(done.stored()) == 1
 
 
 def test_two_dlperf_on_one_results_folder(lab: SweepLab) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from dlperf.plan.cluster import Simulation
+from dlperf.plan.cluster_file import Simulation
 from dlperf.results.schema import RunResult, Status
 from dlperf.running.transports.sim_logs import course_of, true_rate
 
@@ -63,6 +63,14 @@ def test_a_simulated_sweep_says_so_in_every_file_and_in_its_report(tmp_path: Pat
     assert "# Training throughput: SIMULATED: simulated_s" in report
     assert "**SIMULATED.** Every number here was made up" in report
     assert all("SIMULATED" in line for line in report.splitlines() if line.startswith("## r100_emore"))
+
+
+def test_more_runs_at_once_than_there_are_nodes_are_as_many_as_there_are_nodes(tmp_path: Path) -> None:
+    """No run is given up because all nodes were busy when its turn came."""
+    words = ("--parallel-nodes", "100000", "--wait-for-nodes", "0s")
+    done = sweep(tmp_path, *words, simulation={"nodes": 2}, batch_size_per_device=list(range(1, 13)))
+    assert done.returncode == 0, done.stderr
+    assert "48 of 48 runs: 48 ok" in done.stdout
 
 
 def test_simulated_and_measured_results_stand_in_no_report_together(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from dlperf.running.health import (
     check_frequency,
     check_load,
     check_memory,
+    check_other_dlperf,
     check_variables,
     findings,
 )
@@ -133,3 +134,12 @@ def test_the_command_prints_them_for_people_and_programs(tmp_path: Path) -> None
     assert done.returncode == 5
     levels = {finding["check"]: finding["level"] for finding in json.loads(done.stdout)}
     assert levels["disk for results"] == "bad"
+
+
+def test_a_lock_that_cannot_be_made_is_not_another_dlperf(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLPERF_HOST_LOCK", "/proc/no/lock")
+    finding = check_other_dlperf()
+    assert (Level.BAD, "/proc/no/lock: No such file or directory; set DLPERF_HOST_LOCK to another file") == (
+        finding.level,
+        finding.text,
+    )

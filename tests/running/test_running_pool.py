@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from run_folders import make_case
 
 from dlperf.plan.case import Topology
-from dlperf.plan.cluster import Simulation, load_cluster
+from dlperf.plan.cluster import load_cluster
+from dlperf.plan.cluster_file import Simulation
 from dlperf.running.pool import Pool
 from dlperf.running.transports.sim import SimNode
 

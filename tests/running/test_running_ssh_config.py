@@ -79,3 +79,22 @@ def test_a_configuration_that_cannot_be_read_is_told(home: Path) -> None:
     (home / ".ssh" / "config").write_bytes(b"Host \xff\xfe\n")
     with pytest.raises(UserError, match=r"\.ssh/config: cannot be read: "):
         read_config()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Host *\n  Port abc\n", "Port of plain is 'abc'"),
+        ("Host *\n  Port 99999\n", "Port of plain is '99999'"),
+        ("Host *\n  ProxyJump gate\n", "ProxyJump leads in a circle (plain -> gate -> gate)"),
+        (
+            "Host plain\n  ProxyJump gate\nHost gate\n  ProxyJump plain\n",
+            "ProxyJump leads in a circle (plain -> gate -> plain)",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("home")
+def test_a_configuration_that_leads_nowhere_is_told(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=r"^~/\.ssh/config: ") as caught:
+        target(tmp_path, text=text, name="plain")
+    assert message in str(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from processes import until
+from small_memory import small_memory, starve_another
 from supervisor_lab import SUPERVISOR, Lab
 
 if TYPE_CHECKING:
@@ -73,6 +75,43 @@ def test_the_kernel_s_count_tells_which_rank_it_was(memory_lab: Lab) -> None:
     assert [0, 1] == [rank["oom_kills"] for rank in memory_lab.outcome["ranks"]]
 
 
+def test_a_kill_for_memory_elsewhere_is_not_counted_in_the_rank_s_own_group(memory_lab: Lab) -> None:
+    memory_lab.launch("import time; print('on', flush=True); time.sleep(600)")
+    process = memory_lab.start()
+    memory_lab.until_log(b"on")
+    starve_another()
+    (rank,) = memory_lab.left()
+    os.kill(rank, signal.SIGKILL)
+    process.communicate()
+    (end,) = memory_lab.outcome["ranks"]
+    assert signal.SIGKILL == end["signal"]
+    assert memory_lab.outcome["oom_kills"] > 0
+    if "oom_kills" not in end:
+        pytest.skip("no control group can be made here without a limit (root and cgroup v1, or v2's root)")
+    assert 0 == end["oom_kills"]
+    assert [] == left_groups(process.pid)
+
+
+def test_a_group_that_a_supervisor_of_another_container_uses_is_left_alone(memory_lab: Lab) -> None:
+    """It has the process id of nobody here, as ours may be nobody's there."""
+    memory_lab.launch("import time; print('on', flush=True); time.sleep(600)")
+    process = memory_lab.start()
+    memory_lab.until_log(b"on")
+    made = left_groups(process.pid)
+    process.terminate()
+    process.communicate()
+    if not made:
+        pytest.skip("no control group can be made here without a limit (root and cgroup v1, or v2's root)")
+    theirs = made[0].with_name(f"dlperf-{2**22 + 1}-1-rank0")  # beyond any process id
+    theirs.mkdir()
+    try:
+        memory_lab.launch("print('done')")
+        assert 0 == memory_lab.run()[0]
+        assert theirs.is_dir()
+    finally:
+        theirs.rmdir()
+
+
 def test_a_killed_supervisor_leaves_no_group(memory_lab: Lab) -> None:
     memory_lab.launch("import time; print('on', flush=True); time.sleep(600)")
     memory_lab.edit_rank(0, memory_bytes=BUDGET)
@@ -84,12 +123,12 @@ def test_a_killed_supervisor_leaves_no_group(memory_lab: Lab) -> None:
     assert [] == left_groups(process.pid)
 
 
-@pytest.mark.skipif(
-    os.getuid() != 0, reason="only root can become another user, who can make no control group"
-)
-def test_where_no_group_can_be_made_the_process_is_limited() -> None:
-    """As an unprivileged user: RLIMIT_DATA refuses the memory, and Python says so."""
-    place = Path("/tmp") / f"dlperf-budget-{os.getpid()}"  # noqa: S108  pytest's own folders are root's alone
+@pytest.fixture
+def nobodys_lab() -> Iterator[Lab]:
+    """A folder in which an unprivileged user can run a supervisor; pytest's own folders are root's alone."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become another user, who can make no control group")
+    place = Path("/tmp") / f"dlperf-budget-{os.getpid()}"  # noqa: S108
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(mode=0o777)
     place.chmod(0o777)
@@ -99,19 +138,42 @@ def test_where_no_group_can_be_made_the_process_is_limited() -> None:
             (place / module.name).chmod(0o644)
         lab = Lab(place)
         lab.launch(argv=["/usr/bin/env", "python3", "-c", TOO_MUCH], lease_seconds=None)
-        lab.edit_rank(0, memory_bytes=BUDGET)
         (place / "launch.json").chmod(0o644)
-        python = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
-        subprocess.run(
-            [python, "-I", "supervisor.py", "launch.json"],
-            cwd=place,
-            user=65534,
-            env={"PATH": "/usr/bin:/bin"},
-            stdin=subprocess.PIPE,
-            capture_output=True,
-            check=False,
-        )
-        assert "rlimit_data" == lab.outcome["memory_held_by"]
-        assert b"MemoryError" in lab.log()
+        yield lab
     finally:
         shutil.rmtree(place)
+
+
+AS_NOBODY = {"user": 65534, "env": {"PATH": "/usr/bin:/bin"}, "stdin": subprocess.DEVNULL}
+
+
+def supervising() -> list[str]:
+    """The command; a Python that everybody may run."""
+    return [
+        shutil.which("python3", path="/usr/bin:/bin") or sys.executable,
+        "-I",
+        "supervisor.py",
+        "launch.json",
+    ]
+
+
+def test_where_no_group_can_be_made_the_process_is_limited(nobodys_lab: Lab) -> None:
+    """RLIMIT_DATA refuses the memory, and Python says so."""
+    nobodys_lab.edit_rank(0, memory_bytes=BUDGET)
+    subprocess.run(supervising(), cwd=nobodys_lab.folder, capture_output=True, check=False, **AS_NOBODY)
+    assert "rlimit_data" == nobodys_lab.outcome["memory_held_by"]
+    assert "oom_kills" not in nobodys_lab.outcome["ranks"][0]
+    assert b"MemoryError" in nobodys_lab.log()
+
+
+def test_where_no_group_can_be_made_the_one_that_is_shared_counts(nobodys_lab: Lab) -> None:
+    """As in a container with a limit: the kernel takes the rank, and not the supervisor."""
+    with small_memory() as group:
+        join = 'echo $$ > "$0" && cd "$1" && shift && exec setpriv --reuid 65534 --clear-groups "$@"'
+        words = ["sh", "-c", join, str(group), str(nobodys_lab.folder), *supervising()]
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    assert done.returncode == 1, done.stderr
+    (end,) = nobodys_lab.outcome["ranks"]
+    assert signal.SIGKILL == end["signal"]
+    assert "oom_kills" not in end
+    assert 1 == nobodys_lab.outcome["group_oom_kills"]

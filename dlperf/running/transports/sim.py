@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dlperf.adapters.base import EnvironmentSpec
-    from dlperf.plan.cluster import ClusterNode, Simulation
+    from dlperf.plan.cluster import ClusterNode
+    from dlperf.plan.cluster_file import Simulation
     from dlperf.running.places import Core
 
 _NOWHERE = Path("/simulated")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dlperf.plan.case import Case
-    from dlperf.plan.cluster import Simulation
+    from dlperf.plan.cluster_file import Simulation
 
 _MARK = "SIMULATED by dlperf (transport: sim): there is no such node, and nothing here was measured"
 _OUT_OF_MEMORY = (

@@ -17,7 +17,7 @@ from dlperf.running.transports.base import NodeLost
 from dlperf.running.transports.ssh_attend import Attendant, Refusal, Silent
 from dlperf.running.transports.ssh_code import attending, program, shipped_code
 from dlperf.running.transports.ssh_config import target_of
-from dlperf.running.transports.ssh_connection import SshConnection, errors_of, first_line, unpack
+from dlperf.running.transports.ssh_connection import SshConnection, begun, errors_of, sent, unpack
 from dlperf.running.transports.ssh_environment import environment_on
 from dlperf.running.transports.ssh_link import Link, LinkError
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 # Of every process that a run starts on a node: `dlperf cluster clean` knows them by it.
 _RUN_VARIABLE = "DLPERF_RUN"
-_BEGIN_SECONDS = 60.0
 
 
 class SshNode:
@@ -60,7 +59,16 @@ class SshNode:
         self._losing = threading.Lock()
 
     def connect(self) -> None:
-        """See Node; ships the code where it is missing. A node whose lock was held is held again."""
+        """See Node."""
+        self.reach()
+        self.must_suit()
+
+    def reach(self) -> None:
+        """Connect, and ship the code where it is missing. A node whose lock was held is held again.
+
+        Raises:
+            NodeLost: it cannot be reached.
+        """
         self.close()
         try:
             self._link = Link.connect(self.target)
@@ -73,6 +81,23 @@ class SshNode:
             self.close()
             self.trouble = str(error) or "the connection broke"
             raise NodeLost(self, self.trouble) from error
+
+    def must_suit(self) -> None:
+        """Give a node up that is less than the cluster file says.
+
+        Raises:
+            NodeLost: it is; with the reason.
+        """
+        cores = len(self._hello["cpus"])
+        reason = None
+        if cores < self._spec.cores:
+            reason = f"the cluster file says {self._spec.cores} cores, it has {cores}; put cores: {cores}"
+        elif self.interface is not None and not self.has_interface:
+            reason = f"it has no interface {self.interface} with an IPv4 address"
+        if reason is not None:
+            self.close()
+            self.trouble = reason
+            raise NodeLost(self, reason)
 
     def hold(self) -> bool:
         """Keep every other dlperf from measuring there, until `close`; False where another one does already.
@@ -90,14 +115,7 @@ class SshNode:
     def _attend(self, link: Link) -> Attendant:
         code = shipped_code()
         channel = link.start(self._command(attending(self._spec.python, work=self._spec.work, code=code)))
-        channel.settimeout(_BEGIN_SECONDS)
-        said, unread = first_line(channel)
-        if said == b"missing":
-            channel.sendall(code.content)
-        elif said != b"there":
-            words = errors_of(channel) or repr(said)
-            raise LinkError(f"{self._spec.python} does not start dlperf there: {words}")
-        channel.settimeout(None)
+        unread = begun(channel, code=code, python=self._spec.python)
         return Attendant(channel, lost=self._lose, unread=unread)
 
     def _lose(self, reason: str) -> None:
@@ -206,12 +224,7 @@ class SshNode:
         """
         channel = self.start(self._program([how, place]))
         try:
-            with contextlib.suppress(OSError, EOFError):  # its end, or the connection's: told apart below
-                while data := content.read(1 << 20):
-                    channel.sendall(data)
-                channel.shutdown_write()
-            code = channel.recv_exit_status()
-            errors = errors_of(channel)
+            code, errors = sent(channel, content)
         finally:
             channel.close()
         if not self._is_up():

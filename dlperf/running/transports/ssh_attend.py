@@ -77,12 +77,19 @@ class Attendant:
 
     def close(self) -> None:
         """Let it end; what it holds on the node is dropped."""
-        self._over.set()
+        self._end()
         with contextlib.suppress(OSError, EOFError):
             self._channel.close()
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
+
+    def _end(self) -> bool:
+        """Wake the thread that beats, for its end; whether that was new."""
+        was_over = self._over.is_set()
+        self._over.set()
+        self._beaten.set()
+        return not was_over
 
     def _send(self, content: dict[str, Any]) -> None:
         try:
@@ -104,7 +111,7 @@ class Attendant:
                 break
             unfinished += data
         self._answers.put(None)
-        if not self._over.is_set():
+        if self._end():
             self._lost(errors_of(self._channel) or "the connection broke")
 
     def _take(self, line: bytes) -> None:
@@ -118,9 +125,11 @@ class Attendant:
     def _beat(self) -> None:
         while not self._over.wait(BEAT_SECONDS):
             self._beaten.clear()
+            if self._over.is_set():  # which woke us before, or does below
+                return
             with contextlib.suppress(Silent):
                 self._send({"beat": 1})
             if not self._beaten.wait(SILENCE_SECONDS) and not self._beaten.wait(_SECOND_LOOK_SECONDS):
-                if not self._over.is_set():
+                if self._end():
                     self._lost(f"no sign of life for {SILENCE_SECONDS:g} s")
                 return

@@ -14,7 +14,7 @@ from dlperf.errors import UserError
 if TYPE_CHECKING:
     from dlperf.plan.cluster import ClusterNode
 
-_PORT = 22
+_PORT, _HIGHEST_PORT = 22, 65535
 _SYSTEM_KNOWN_HOSTS = Path("/etc/ssh/ssh_known_hosts")
 
 
@@ -58,11 +58,27 @@ def read_config() -> SSHConfig:
 
 
 def target_of(node: ClusterNode, config: SSHConfig) -> Target:
-    """The way to a node; what the cluster file says wins over the user's configuration."""
-    return _target(node.address, config, user=node.user, port=node.port, may_jump=True)
+    """The way to a node; what the cluster file says wins over the user's configuration.
+
+    Raises:
+        UserError: the configuration gives no port, or jumps that lead back to where they began.
+    """
+    return _target(node.address, config, user=node.user, port=node.port)
 
 
-def _target(name: str, config: SSHConfig, *, user: str | None, port: int | None, may_jump: bool) -> Target:
+def _target(
+    name: str,
+    config: SSHConfig,
+    *,
+    user: str | None,
+    port: int | None,
+    may_jump: bool = True,
+    behind: tuple[str, ...] = (),
+) -> Target:
+    """`behind` are the hosts that are reached through this one."""
+    if name in behind:
+        way = " -> ".join([*behind, name])
+        raise UserError(f"~/.ssh/config: ProxyJump leads in a circle ({way}); put 'ProxyJump none' for one")
     found: dict[str, Any] = dict(config.lookup(name))
     keys = [Path(file).expanduser() for file in found.get("identityfile", ())]
     own = [
@@ -71,18 +87,28 @@ def _target(name: str, config: SSHConfig, *, user: str | None, port: int | None,
     jump, command = found.get("proxyjump"), found.get("proxycommand")
     return Target(
         host=found["hostname"],
-        port=port or int(found.get("port", _PORT)),
+        port=port or _port(found.get("port", str(_PORT)), name),
         user=user or found.get("user") or getpass.getuser(),
         keys=tuple(keys),
         agent=found.get("identitiesonly", "no") != "yes" or not keys,
         known_hosts=(*own, _SYSTEM_KNOWN_HOSTS),
         host_key_name=found.get("hostkeyalias"),
-        jumps=_jumps(jump, config) if may_jump and jump and jump.lower() != "none" else (),
+        jumps=(
+            _jumps(jump, config, behind=(*behind, name))
+            if may_jump and jump and jump.lower() != "none"
+            else ()
+        ),
         proxy_command=command if may_jump and command and command.lower() != "none" else None,
     )
 
 
-def _jumps(text: str, config: SSHConfig) -> tuple[Target, ...]:
+def _port(text: str, name: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= _HIGHEST_PORT:
+        raise UserError(f"~/.ssh/config: Port of {name} is {text!r}, which is none")
+    return int(text)
+
+
+def _jumps(text: str, config: SSHConfig, *, behind: tuple[str, ...]) -> tuple[Target, ...]:
     """The hosts of a ProxyJump: `[user@]host[:port]`, the first one to connect to first."""
     targets: list[Target] = []
     for hop in text.split(","):
@@ -91,7 +117,12 @@ def _jumps(text: str, config: SSHConfig) -> tuple[Target, ...]:
         if not colon or not port.isdigit():
             name, port = place, ""
         target = _target(
-            name, config, user=user or None, port=int(port) if port else None, may_jump=not targets
+            name,
+            config,
+            user=user or None,
+            port=int(port) if port else None,
+            may_jump=not targets,
+            behind=behind,
         )
         targets += [*target.jumps, target]
     return tuple(targets)

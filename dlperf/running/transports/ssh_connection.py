@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from dlperf.results.store import write_atomically
 from dlperf.running.run_folder import OUTCOME_NAME
+from dlperf.running.transports.ssh_link import LinkError
 
 if TYPE_CHECKING:
     import tarfile
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
 
     from paramiko.channel import Channel
 
+    from dlperf.running.transports.ssh_code import Code
+
 CHUNK_BYTES = 1 << 16
 _LONGEST_COMPLAINT = 2000
+_BEGIN_SECONDS = 60.0
+_LONGEST_SHOWN = 60  # bytes
 
 
 class SshConnection:
@@ -59,7 +64,32 @@ class SshConnection:
         self._channel.close()
 
 
-def first_line(channel: Channel) -> tuple[bytes, bytes]:
+def begun(channel: Channel, *, code: Code, python: str) -> bytes:
+    """Hear from a node that `attending` has begun there, and send the code where it is missing.
+
+    Gives what came behind that.
+
+    Raises:
+        LinkError: it has not; with the reason.
+    """
+    channel.settimeout(_BEGIN_SECONDS)
+    said, unread = _first_line(channel)
+    if said == b"missing":
+        channel.sendall(code.content)
+    elif not said:
+        words = errors_of(channel) or "it ended without a word"
+        raise LinkError(f"{python} does not start dlperf there: {words}")
+    elif said != b"there":
+        shown = said[:_LONGEST_SHOWN].decode(errors="replace")
+        raise LinkError(
+            f"its login shell or the prefix prints {shown!r} before any command; let startup files (such as "
+            "~/.bashrc) print nothing where there is no terminal"
+        )
+    channel.settimeout(None)
+    return unread
+
+
+def _first_line(channel: Channel) -> tuple[bytes, bytes]:
     """The first line, and what came behind it."""
     data = b""
     while b"\n" not in data:
@@ -78,6 +108,15 @@ def errors_of(channel: Channel) -> str:
         while data := channel.recv_stderr(CHUNK_BYTES):
             text = (text + data)[-_LONGEST_COMPLAINT:]
     return " ".join(text.decode(errors="replace").split())
+
+
+def sent(channel: Channel, content: IO[bytes]) -> tuple[int, str]:
+    """Send all of `content` to a program that takes it; its exit code and what it wrote to standard error."""
+    with contextlib.suppress(OSError, EOFError):  # it has ended, or the connection has: its exit code tells
+        while data := content.read(1 << 20):
+            channel.sendall(data)
+        channel.shutdown_write()
+    return channel.recv_exit_status(), errors_of(channel)
 
 
 def unpack(archive: tarfile.TarFile, folder: Path, *, outcome: str) -> None:

@@ -134,7 +134,7 @@ def _client(target: Target, *, through: paramiko.SSHClient | None) -> paramiko.S
             banner_timeout=_CONNECT_SECONDS,
             auth_timeout=2 * _CONNECT_SECONDS,
         )
-    except (paramiko.SSHException, _UnknownHostKey, OSError, EOFError) as error:
+    except (paramiko.SSHException, _UnknownHostKey, OSError, EOFError, ValueError) as error:
         client.close()
         raise _link_error(target, error) from error
     return client
@@ -198,8 +198,10 @@ def _link_error(target: Target, error: Exception) -> LinkError:
             f"try `ssh {shlex.quote(str(target).partition(':')[0])}`, or add one with ssh-copy-id",
             hopeless=True,
         )
+    way = f" through the ProxyCommand {target.proxy_command!r}" if target.proxy_command else ""
     # Who waited for so long once need not do so again.
-    return LinkError(f"{target} cannot be reached: {_words(error)}", hopeless=isinstance(error, TimeoutError))
+    hopeless = isinstance(error, TimeoutError | ValueError)
+    return LinkError(f"{target} cannot be reached{way}: {_words(error)}", hopeless=hopeless)
 
 
 def _words(error: Exception) -> str:

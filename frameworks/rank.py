@@ -1,0 +1,139 @@
+"""One rank: its process, the pipe that its output comes through, its log. For the supervisor, on Linux."""
+
+import contextlib
+import fcntl
+import fnmatch
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from echo import ECHO_CHARACTERS, Echo
+from launch import RankSpec
+from process_tree import die_with_parent
+from rank_memory import RankMemory, group_name
+
+F_SETPIPE_SZ = 1031
+PIPE_BYTES = 1 << 20
+# Where memory runs out the kernel shall take a rank, not the supervisor, the harness or the node's sshd.
+RANK_OOM_SCORE = 500
+
+
+class Rank:
+    """One started process and the pipe that its output comes through."""
+
+    def __init__(self, spec: RankSpec, inherit: List[str]) -> None:
+        """Start it; OSError with the reason where that cannot be done."""
+        self.number = spec.rank
+        self.status: Optional[int] = None
+        self.seconds: Optional[float] = None
+        self.log_error: Optional[OSError] = None
+        self._log_path = spec.log
+        self._unfinished = b""
+        Path(spec.log).parent.mkdir(parents=True, exist_ok=True)
+        self._log = os.open(spec.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        self.pipe, write_end = os.pipe()
+        os.set_blocking(self.pipe, False)
+        with contextlib.suppress(OSError):  # else the user's share of pipe memory is used up
+            fcntl.fcntl(write_end, F_SETPIPE_SZ, PIPE_BYTES)
+        try:
+            self.memory = RankMemory(group_name(os.getppid(), spec.rank), budget=spec.memory_bytes)
+            self.pid = _start(spec, inherit, write_end, self.memory)
+        finally:
+            os.close(write_end)
+        self.started = time.monotonic()
+
+    def take_output(self, echo: Echo) -> Optional[int]:
+        """Move what has arrived to the log, a pipe full at most; how many bytes, None where nothing is there.
+
+        0 is the end of the pipe. Not until it is empty: a rank that prints without end must not keep us here.
+        """
+        try:
+            data = os.read(self.pipe, PIPE_BYTES)
+        except BlockingIOError:
+            return None
+        self._write_log(data)
+        self._show(data or (b"\n" if self._unfinished else b""), echo)
+        return len(data)
+
+    def _write_log(self, data: bytes) -> None:
+        try:
+            while data and self.log_error is None:
+                data = data[os.write(self._log, data) :]
+        except OSError as error:
+            error.filename = self._log_path
+            self.log_error = error
+
+    def _show(self, data: bytes, echo: Echo) -> None:
+        *lines, rest = (self._unfinished + data).split(b"\n")
+        self._unfinished = rest[:ECHO_CHARACTERS]  # the log has the whole of a longer line
+        for line in lines:
+            text = line[:ECHO_CHARACTERS].decode("utf-8", "replace").rstrip("\r")
+            echo.send("output", rank=self.number, text=text)
+
+    def ended(self, status: int) -> None:
+        """Keep the status that waitpid has given."""
+        self.status, self.seconds = status, time.monotonic() - self.started
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended, and not with exit code 0."""
+        return bool(self.status)
+
+    def as_json(self) -> Dict[str, Any]:
+        """Its entry in outcome.json."""
+        exit_code = number = None
+        if self.status is not None and os.WIFSIGNALED(self.status):
+            number = os.WTERMSIG(self.status)
+        elif self.status is not None:
+            exit_code = os.WEXITSTATUS(self.status)
+        seconds = None if self.seconds is None else round(self.seconds, 3)
+        entry = {"rank": self.number, "exit_code": exit_code, "signal": number, "seconds": seconds}
+        if self.memory.oom_kills is not None:
+            entry["oom_kills"] = self.memory.oom_kills
+        return entry
+
+    def close(self) -> None:
+        """Bring the log to the disk."""
+        try:
+            os.fsync(self._log)
+            os.close(self._log)
+        except OSError as error:
+            error.filename = self._log_path
+            self.log_error = self.log_error or error
+        os.close(self.pipe)
+        self.memory.close()
+
+
+def _start(spec: RankSpec, inherit: List[str], output: int, memory: RankMemory) -> int:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in inherit)
+    }
+    supervisor, everywhere = os.getpid(), os.sched_getaffinity(0)
+
+    def prepare() -> None:
+        die_with_parent(signal.SIGKILL, supervisor)
+        memory.enter()
+
+    if spec.cpus:
+        os.sched_setaffinity(0, spec.cpus)  # the child inherits it, and an error has its text here
+    try:
+        process = subprocess.Popen(
+            spec.argv,
+            env={**kept, **spec.env},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=prepare,  # noqa: PLW1509  no threads yet
+        )
+    finally:
+        os.sched_setaffinity(0, everywhere)
+    process.returncode = 0  # waited for by pid, together with the orphans
+    with contextlib.suppress(OSError):
+        Path("/proc", str(process.pid), "oom_score_adj").write_text(str(RANK_OOM_SCORE))
+    return process.pid
