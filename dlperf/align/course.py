@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ReferenceMode = Literal["auto", "always", "never"]
 
 # The engine whose program can compute in float64.
-_REFERENCE_FRAMEWORK: Final = "pytorch"
+REFERENCE_FRAMEWORK: Final = "pytorch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,11 +149,9 @@ class Alignment:
         disagree = any(pair.figures and not pair.passed for pair in pairs)
         if self.reference == "never" or (self.reference == "auto" and not disagree):
             return ()
-        engine = next((c for c in self.contestants if c.adapter.name == _REFERENCE_FRAMEWORK), None)
+        engine = next((c for c in self.contestants if c.adapter.name == REFERENCE_FRAMEWORK), None)
         if engine is None:
-            self.say(
-                f"no reference in float64: it is computed by {_REFERENCE_FRAMEWORK}, which takes no part"
-            )
+            self.say(f"no reference in float64: it is computed by {REFERENCE_FRAMEWORK}, which takes no part")
             return ()
         # Eager, in NCHW and in one process: the plainest way through the engine.
         mode = self._largest().mode
