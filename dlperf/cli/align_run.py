@@ -96,6 +96,9 @@ def run(question: Question, folder: Path, *, keep: bool) -> Certificate:
 
 def _workplace(folder: Path, *, keep: bool, held: ExitStack) -> Path:
     """Where the programs' files go: beside the certificate, as they may be too large for /tmp."""
+    for leftover in folder.glob(".align-*-*"):
+        if not Path("/proc", leftover.name.split("-")[1]).exists():
+            shutil.rmtree(leftover, ignore_errors=True)  # gigabytes, of a dlperf that was killed
     if not keep:
         made = tempfile.TemporaryDirectory(prefix=f".align-{os.getpid()}-", dir=folder)
         return Path(held.enter_context(made))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import zipfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -92,6 +94,21 @@ def test_a_folder_that_no_alignment_left_is_not_replaced(folder: Path) -> None:
     assert 2 == done.exit_code
     assert "results/align was not left by an alignment; remove it, or choose another --out DIR" in done.stderr
     assert "mine" == precious.read_text()
+
+
+def test_what_a_killed_alignment_left_goes_with_the_next_and_that_of_a_running_one_stays(
+    folder: Path,
+) -> None:
+    gone = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout.strip()
+    for number in (gone, str(os.getpid())):
+        (folder / "out" / f".align-{number}-x").mkdir(parents=True)
+    words = ["--frameworks", "mxnet,pytorch", "--python", "mxnet=no", "--python", "pytorch=no"]
+
+    done = CliRunner().invoke(main, ["align", "y1_emore", "--out", "out", *words])
+
+    assert 5 == done.exit_code
+    assert "no framework to align: mxnet==1.9.1: " in done.stderr
+    assert [f".align-{os.getpid()}-x"] == [path.name for path in (folder / "out").iterdir()]
 
 
 def test_every_framework_takes_part_in_its_first_version() -> None:
