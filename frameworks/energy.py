@@ -3,7 +3,8 @@
 Runs beside the ranks until SIGTERM and needs the standard library of Python 3.8 alone: NVML is read from the
 driver's own libnvidia-ml.so.1, because nvidia-ml-py would have to be installed on every node and nvidia-smi
 starts a process a reading. The first line says what is read and what cannot be, each other line the joules of
-every device since the first reading; docs/results.md, "Energy". It ends at once where nothing can be read.
+every device since the first reading, or null where one gave none; docs/results.md, "Energy". It ends at once
+where nothing can be read.
 
 RAPL's counters of a package start again at `max_energy_range_uj`; at 200 W that is every 22 minutes.
 """
@@ -103,9 +104,12 @@ class Gpu:
         self._joules, self._last = 0.0, (0.0, 0.0) if self._counts else self._power()
 
     def joules(self) -> float:
-        """Since the first reading."""
+        """Since the first reading; Unreadable where there is none now."""
         if self._counts:
-            return ((self._millijoules() or self._first) - self._first) / 1000
+            now = self._millijoules()
+            if now is None:
+                raise Unreadable("NVML gives no reading of the counter")
+            return (now - self._first) / 1000
         before, now = self._last, self._power()
         self._joules += (now[0] - before[0]) * (now[1] + before[1]) / 2
         self._last = now
@@ -168,12 +172,20 @@ def meters(powercap: str, nvml: str) -> Tuple[List[Any], Dict[str, str]]:
     return found, unreadable
 
 
+def reading(found: List[Any]) -> Optional[List[float]]:
+    """Joules of every meter; None where one cannot be read now, as no reading is no energy of 0."""
+    try:
+        return [round(meter.joules(), 6) for meter in found]
+    except (Unreadable, OSError, ValueError):
+        return None
+
+
 def record(stream: TextIO, found: List[Any], stop: threading.Event) -> None:
     """Write readings until `stop` is set, and one more then."""
     last = False
     while True:
-        joules = [round(meter.joules(), 6) for meter in found]
-        line = {"time_ms": int(time.time() * 1000), "joules": joules, "busy_seconds": busy_seconds()}
+        joules, now = reading(found), int(time.time() * 1000)
+        line = {"time_ms": now, "joules": joules, "busy_seconds": busy_seconds()}
         stream.write(json.dumps(line) + "\n")
         stream.flush()
         if last:

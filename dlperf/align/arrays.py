@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import zipfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -12,6 +14,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from numpy.lib.npyio import NpzFile
 
 Array = np.ndarray[Any, Any]
 
@@ -70,7 +74,7 @@ class RankFiles:
     """
 
     def __init__(self, paths: Sequence[Path], num_classes: int) -> None:
-        self.files = [np.load(path) for path in paths]
+        self.files = _opened(paths)
         rows = [len(file[_CLASSIFIER_KEY]) for file in self.files if _CLASSIFIER_KEY in file.files]
         self.split = len(rows) > 1 and sum(rows) == num_classes
 
@@ -89,13 +93,22 @@ class RankFiles:
             return np.concatenate(parts)
         return parts[0]
 
-    def embeddings(self) -> Array:
-        """[B, E] of the global batch, rank after rank."""
-        return np.concatenate([file["embeddings"] for file in self.files])
+    def embeddings(self, shape: tuple[int, int]) -> Array:
+        """[B, E] of the global batch, rank after rank; Flaw where `shape` is another, or one is no number."""
+        parts = [file["embeddings"] for file in self.files]
+        whole: Array = np.concatenate(parts) if all(part.ndim == len(shape) for part in parts) else parts[0]
+        if whole.shape != shape:
+            raise Flaw(f"embeddings has shape {list(whole.shape)} in place of {list(shape)}")
+        if not np.isfinite(whole).all():
+            raise Flaw("embeddings holds values that are no numbers")
+        return whole
 
-    def losses(self) -> tuple[float, ...]:
+    def losses(self, steps: int) -> tuple[float, ...]:
         """One a step; Flaw where the ranks do not have the same, or one is no number."""
         of_ranks = [file["losses"] for file in self.files]
+        for losses in of_ranks:
+            if losses.shape != (steps,):
+                raise Flaw(f"it gave {losses.size} losses for {steps} steps")
         for step, loss in enumerate(of_ranks[0], 1):
             if not np.isfinite(loss):
                 raise Flaw(f"the loss of step {step} is {loss}")
@@ -105,19 +118,39 @@ class RankFiles:
         return tuple(float(loss) for loss in of_ranks[0])
 
     def gradient_norm(self, name: str) -> float:
-        """Of the whole parameter; Flaw where the ranks' copies have different ones."""
+        """Of the whole parameter; Flaw where it is no number.
+
+        That copies have the same gradients shows in the copies after the first step.
+        """
         norms = [float(file[f"gradient_norm/{name}"]) for file in self.files]
-        if name == CLASSIFIER and self.split:
-            return math.hypot(*norms)
-        return norms[0]
+        if not all(map(math.isfinite, norms)):
+            raise Flaw(f"gradient_norm/{name} is {next(norm for norm in norms if not math.isfinite(norm))}")
+        return math.hypot(*norms) if name == CLASSIFIER and self.split else norms[0]
 
     def check_replicas(self, key: str) -> None:
         """Flaw where a process's copy of a parameter is another than the first's."""
         first = self.files[0][key]
         for rank, file in enumerate(self.files[1:], 1):
-            apart = np.abs(file[key].astype(np.float64) - first).max()
-            if apart > _SAME * np.abs(first).max():
+            copy = file[key]
+            if copy.shape != first.shape:
+                raise Flaw(f"process {rank}'s copy of {key} has shape {list(copy.shape)}")
+            apart = np.abs(copy.astype(np.float64) - first).max()
+            if not apart <= _SAME * np.abs(first).max():  # so written, no number is no copy either
                 raise Flaw(f"process {rank}'s copy of {key} is another than the first's: by {apart:.1e}")
+
+
+def _opened(paths: Sequence[Path]) -> list[NpzFile]:
+    """The files, all or none of them open; Flaw where one holds no arrays."""
+    with ExitStack() as opened:
+        files = []
+        for path in paths:
+            try:
+                file = np.load(path)
+            except (OSError, ValueError, zipfile.BadZipFile) as error:
+                raise Flaw(f"{path.name} holds no arrays: {error}") from error
+            files.append(opened.enter_context(file))
+        opened.pop_all()
+        return files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,13 +198,11 @@ def read_outputs(paths: Sequence[Path], inputs: Inputs, *, steps: int) -> Output
 def _checked(files: RankFiles, inputs: Inputs, *, steps: int) -> Outputs:
     for file in files.files:
         _check_names(file, inputs)
-    losses = files.losses()
-    if len(losses) != steps:
-        raise Flaw(f"it gave {len(losses)} losses for {steps} steps")
+    losses = files.losses(steps)
     for name in inputs.kinds:
         _check_values(files, name, inputs)
     return Outputs(
-        embeddings=files.embeddings(),
+        embeddings=files.embeddings((len(inputs.labels), inputs.initial(CLASSIFIER).shape[1])),
         losses=losses,
         gradient_norms={name: files.gradient_norm(name) for name in inputs.parameters},
         _files=files,

@@ -128,18 +128,3 @@ def load_certificate(path: Path) -> Certificate:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(f"{path}: no certificate of `dlperf align`: {where}: {first['msg']}") from error
-
-
-def certificate_line(certificate: Certificate | None, workload: Workload) -> str:
-    """One line for a report of `workload`; plain text. `certificate` None: nobody aligned it."""
-    if certificate is None or certificate.experiment != workload.experiment:
-        return f"not proven (make a certificate: dlperf align {workload.experiment})"
-    if certificate.experiment_hash != workload_hash(workload):
-        return (
-            f"not proven: the experiment changed since it was aligned on {certificate.created_at[:10]} "
-            f"(again: dlperf align {workload.experiment})"
-        )
-    if not certificate.passed:
-        return f"not aligned: {certificate.verdict}"
-    names = ", ".join(contender.name for contender in certificate.contenders)
-    return f"aligned: {certificate.verdict} ({names}; {certificate.created_at[:10]})"

@@ -15,6 +15,7 @@ from dlperf.align.compare import figures, passes
 from dlperf.align.diagnosis import Two, culprit, first_to_differ
 from dlperf.align.probe import Settings, probe_case
 from dlperf.align.programs import Contestant, make_inputs, run_program
+from dlperf.align.verdict import REFERENCE, verdict
 from dlperf.shipped import shipped_root
 
 if TYPE_CHECKING:
@@ -26,9 +27,8 @@ if TYPE_CHECKING:
 
 ReferenceMode = Literal["auto", "always", "never"]
 
-REFERENCE: Final = "reference"
 # The engine whose program can compute in float64.
-_REFERENCE_FRAMEWORK: Final = "pytorch"
+REFERENCE_FRAMEWORK: Final = "pytorch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,11 +149,9 @@ class Alignment:
         disagree = any(pair.figures and not pair.passed for pair in pairs)
         if self.reference == "never" or (self.reference == "auto" and not disagree):
             return ()
-        engine = next((c for c in self.contestants if c.adapter.name == _REFERENCE_FRAMEWORK), None)
+        engine = next((c for c in self.contestants if c.adapter.name == REFERENCE_FRAMEWORK), None)
         if engine is None:
-            self.say(
-                f"no reference in float64: it is computed by {_REFERENCE_FRAMEWORK}, which takes no part"
-            )
+            self.say(f"no reference in float64: it is computed by {REFERENCE_FRAMEWORK}, which takes no part")
             return ()
         # Eager, in NCHW and in one process: the plainest way through the engine.
         mode = self._largest().mode
@@ -176,26 +174,3 @@ class Alignment:
 class _Result:
     contender: Contender
     outputs: Outputs | None
-
-
-def verdict(contenders: Sequence[Contender], pairs: Sequence[Pair], reference: Sequence[Pair]) -> str:
-    """One line: the largest difference where all is well, else who computes what differently."""
-    absent = [f"{one.name} has nothing to compare: {one.error}" for one in contenders if one.error]
-    compared = [pair for pair in pairs if pair.figures]
-    broken = [pair for pair in compared if not pair.passed]
-    accused = [pair for pair in reference if pair.figures and not pair.passed]
-    if accused:
-        wrong = [f"{pair.first} differs from the reference: {_what(pair)}" for pair in accused]
-    else:
-        wrong = [f"{pair.first} and {pair.second} differ: {_what(pair)}" for pair in broken]
-    if wrong or absent:
-        return "; ".join((*wrong, *absent))
-    largest = max(max(pair.figures.losses) for pair in compared if pair.figures)
-    steps = len(compared[0].figures.losses) if compared[0].figures else 0
-    return f"max loss difference {largest:.0e} over {steps} steps"
-
-
-def _what(pair: Pair) -> str:
-    return pair.culprit or (
-        f"first in {pair.first_to_differ}" if pair.first_to_differ else "beyond tolerance"
-    )

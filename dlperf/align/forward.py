@@ -40,6 +40,8 @@ class Moments:
 
 def explained(two: Two) -> str:
     """A sentence on where the forward passes part; they do."""
+    if _frozen(two):
+        return "the forward pass; where it parts cannot be told, as BatchNorm is frozen"
     return parting(two) or (
         f"the forward pass at or before the input of {two.inputs.norms[0]}: "
         "the images' scaling or the first layer"
@@ -47,7 +49,9 @@ def explained(two: Two) -> str:
 
 
 def parting(two: Two) -> str | None:
-    """The same, where the first BatchNorm's input still agrees; None where it does not."""
+    """The same, where the first BatchNorm's input still agrees; None where not, or where nobody knows."""
+    if _frozen(two):
+        return None
     previous: str | None = None
     for norm in (*two.inputs.norms, EMBEDDINGS):
         first, second = (_moments(norm, outputs, two.inputs) for outputs in (two.first, two.second))
@@ -63,6 +67,11 @@ def parting(two: Two) -> str | None:
         return f"BatchNorm eps in {previous}: larger by about {abs(eps):.2g} in {larger} than in {smaller}"
     layers = " or ".join(_layers_between(previous, norm, two.inputs))
     return f"the forward pass between the inputs of {previous} and {norm}: {layers}"
+
+
+def _frozen(two: Two) -> bool:
+    """Whether the statistics are given ones, which say nothing of a pass."""
+    return two.case.workload.batch_norm == "frozen"
 
 
 def _moments(norm: str, outputs: Outputs, inputs: Inputs) -> Moments:

@@ -21,7 +21,12 @@ _RANGE: Final = (0.0, 1.0)
 
 
 def fitting_margins(two: Two) -> str | None:
-    """Of each contender whose loss is not the defined one's, the margin that it would be right with."""
+    """Of each contender whose loss is not the defined one's, the margin that it would be right with.
+
+    None where both have it, and of a sample of the classes, which is not known here.
+    """
+    if (two.case.sample_ratio or 1.0) < 1:
+        return None
     loss = two.case.workload.loss
     found = []
     for name, outputs in ((two.first_name, two.first), (two.second_name, two.second)):

@@ -75,19 +75,24 @@ def make_inputs(case: Case, folder: Path, *, steps: int, code: Path) -> Path:
     """Write the weights and batches that every contestant is given; needs no framework.
 
     Raises:
-        InfrastructureError: it did not work.
+        InfrastructureError: it did not work, or took too long.
     """
     case_file, inputs = folder / CASE_NAME, folder / "inputs.npz"
     case_file.write_text(case.model_dump_json(indent=1) + "\n", encoding="utf-8")
     module = "frameworks.common.align_inputs"
-    done = subprocess.run(
-        [sys.executable, "-m", module, str(case_file), str(inputs), str(steps)],
-        env={**os.environ, "PYTHONPATH": str(code)},
-        capture_output=True,
-        text=True,
-        timeout=_INPUTS_SECONDS,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module, str(case_file), str(inputs), str(steps)],
+            env={**os.environ, "PYTHONPATH": str(code)},
+            capture_output=True,
+            text=True,
+            timeout=_INPUTS_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise InfrastructureError(
+            f"the inputs of the alignment took more than {_INPUTS_SECONDS} s; take fewer classes or steps"
+        ) from None
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise InfrastructureError(f"the inputs of the alignment could not be made: {last}")

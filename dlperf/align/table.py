@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from dlperf.align.verdict import faults
+
 if TYPE_CHECKING:
     from dlperf.align.certificate import Certificate, Figures, Pair
     from dlperf.plan.case import Case
@@ -65,11 +67,12 @@ def _statistics(case: Case) -> str:
 
 
 def findings(certificate: Certificate) -> str:
-    """The verdict, or a line for each thing that is wrong."""
+    """The verdict, or a line for each fault."""
     if certificate.passed:
         names = sum(1 for one in certificate.contenders if not one.error)
         return f"aligned: {names} contenders, {certificate.verdict}\n"
-    return "".join(f"not aligned: {part}\n" for part in certificate.verdict.split("; "))
+    found = faults(certificate.contenders, certificate.pairs, certificate.reference)
+    return "".join(f"not aligned: {fault}\n" for fault in found)
 
 
 def _figures(figures: Figures) -> list[str]:

@@ -111,13 +111,13 @@ def _with_wheel(spec: EnvironmentSpec, requirements: Sequence[str]) -> list[str]
 
 
 def _refuse_another(wheel: WheelFile) -> None:
-    """Refuse a wheel that was written anew since the sweep was read: its results would bear a wrong name."""
+    """Refuse a wheel that was written anew since it was read: its results would bear a wrong name."""
     try:
         found = sha256_of(Path(wheel.path))
     except OSError as error:
         raise EnvironmentUnavailable(f"{wheel.path}: {error.strerror}") from None
     if found != wheel.sha256:
-        raise EnvironmentUnavailable(f"{wheel.path} has changed since the sweep was planned; start again")
+        raise EnvironmentUnavailable(f"{wheel.path} has changed since it was read; start again")
 
 
 def _working(base: Path) -> Path:

@@ -101,7 +101,7 @@ def read_wheel(written: str, *, folder: Path, adapter: Adapter) -> Origin:
     # normpath, not resolve: a link's own name is that of the wheel.
     path = Path(os.path.normpath(folder.absolute() / Path(written).expanduser()))
     if not path.is_file():
-        raise ValueError(f"there is no file {path} (a path is relative to the sweep's file)")
+        raise ValueError(f"there is no file {path}")
     try:
         name, version, _, tags = parse_wheel_filename(path.name)
     except InvalidWheelFilename:

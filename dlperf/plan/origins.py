@@ -31,7 +31,7 @@ def with_origins(
     entries: dict[KeyPath, FrameworkEntry] = {}
     for path, entry in framework_entries(file):
         try:
-            origin = _origin(entry, folder=folder, adapter=adapters[entry.name])
+            origin = origin_of(entry, folder=folder, adapter=adapters[entry.name])
         except ValueError as error:
             problems.append(((*path, "wheel"), str(error)))
             origin = None
@@ -41,7 +41,12 @@ def with_origins(
     return (_with_entries(file, entries) if entries else file), origins, problems
 
 
-def _origin(entry: FrameworkEntry, *, folder: Path, adapter: Adapter) -> Origin | None:
+def origin_of(entry: FrameworkEntry, *, folder: Path, adapter: Adapter) -> Origin | None:
+    """Where a framework's version comes from; None where the adapter says it. `folder`: of relative paths.
+
+    Raises:
+        ValueError: the wheel is not there, or not one that the adapter can use.
+    """
     if entry.wheel is not None:
         return read_wheel(entry.wheel, folder=folder, adapter=adapter)
     return None if entry.index is None else Origin(version=str(entry.version), index=entry.index)

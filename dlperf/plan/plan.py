@@ -12,8 +12,9 @@ from dlperf.machine import Machine
 from dlperf.model import Model
 from dlperf.plan.case import Case, DeviceKind, Measure
 from dlperf.plan.grid import cells
+from dlperf.plan.installation import specification_of
 from dlperf.plan.order import PlannedRun, ordered_runs
-from dlperf.plan.origin import Origin, environment_from
+from dlperf.plan.origin import Origin
 from dlperf.plan.searching import from_supported, no_memory, search_of
 from dlperf.plan.sweep_file import Limits, Order
 
@@ -222,10 +223,7 @@ def _no_environment(case: Case, cell: Cell, adapter: Adapter, origin: Origin | N
         return None
     parallel = case.topology.world_size > 1
     try:
-        if origin is not None:
-            environment_from(origin, adapter=adapter, device=case.device, parallel=parallel)
-        else:
-            adapter.environment(case.version, case.device, parallel=parallel)
+        specification_of(case.version, adapter=adapter, device=case.device, parallel=parallel, origin=origin)
     except ValueError as error:
         return str(error)
     return None

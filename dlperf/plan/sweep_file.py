@@ -43,17 +43,18 @@ DEFAULT_STALL_LIMIT_SECONDS = 600.0
 def _framework_reference(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    name, separator, wheel = value.partition(" @ ")
-    if separator and name.strip() and wheel.strip():
-        return {"name": name.strip(), "wheel": wheel.strip()}
-    name, separator, version = value.partition("==")
-    if not name or (separator and not version):
-        raise ValueError(f"{value!r} is no framework; write name==version as in 'mxnet==1.9.1'")
-    return {"name": name, "version": version} if version else {"name": name}
+    named, at, source = (part.strip() for part in value.partition(" @ "))
+    name, equals, version = named.partition("==")
+    if not name or (equals and not version) or (at and not source):
+        raise ValueError(f"{named!r} is no framework; write name==version as in 'mxnet==1.9.1'")
+    entry = {"name": name, "version": version} if version else {"name": name}
+    if source:
+        entry["index" if version else "wheel"] = source
+    return entry
 
 
 class FrameworkEntry(Model):
-    """One framework of a sweep: `mxnet==1.9.1`, `mxnet @ WHEEL`, or a mapping.
+    """One framework of a sweep: `mxnet==1.9.1`, `mxnet @ WHEEL`, `mxnet==1.9.2 @ INDEX`, or a mapping.
 
     The mapping may name an interpreter of the user's own, a wheel, or the package index of the version.
     """
@@ -97,7 +98,8 @@ class _OrText:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return {"anyOf": [{"type": "string", "examples": ["mxnet==1.9.1", "mxnet @ WHEEL"]}, handler(schema)]}
+        examples = ["mxnet==1.9.1", "mxnet @ WHEEL", "mxnet==1.9.2 @ INDEX"]
+        return {"anyOf": [{"type": "string", "examples": examples}, handler(schema)]}
 
 
 FrameworkReference = Annotated[FrameworkEntry, BeforeValidator(_framework_reference), _OrText()]

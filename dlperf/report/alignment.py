@@ -51,8 +51,8 @@ def read_certificates(
 def alignment_line(comparison: Comparison, certificates: Sequence[Certificate]) -> Text:
     """One line on a table: aligned, not aligned or not proven, and whom of its frameworks nobody aligned."""
     workload = comparison.sample.workload
-    own = [one for one in certificates if one.experiment == workload.experiment]
-    on_one = next((one for one in own if not any(who.parallelism for who in one.contenders)), None)
+    own = [one for one in certificates if _is_about(one, workload)]
+    on_one = next((one for one in own if _is_whole_on_one(one)), None)
     line = _of_certificate(on_one, comparison)
     if all(row.nodes * row.devices_per_node == 1 for row in comparison.rows):
         return line
@@ -67,6 +67,18 @@ def alignment_line(comparison: Comparison, certificates: Sequence[Certificate]) 
             parallelism=parallelism,
         )
     return say("on one device {line}; on several devices {over}", line=line, over=over)
+
+
+def _is_about(certificate: Certificate, workload: Workload) -> bool:
+    """Whether it is of the experiment, with BatchNorm as it is there: frozen norms are another function."""
+    norms = {certificate.case.workload.batch_norm, workload.batch_norm}
+    return certificate.experiment == workload.experiment and len(norms) == 1
+
+
+def _is_whole_on_one(certificate: Certificate) -> bool:
+    """Whether all classes were trained, on one device."""
+    sampled = (certificate.case.sample_ratio or 1.0) < 1
+    return not sampled and not any(contender.parallelism for contender in certificate.contenders)
 
 
 def _of_certificate(certificate: Certificate | None, comparison: Comparison) -> Text:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlperf.adapters.base import Launch
-from dlperf.plan.origin import environment_from
+from dlperf.plan.installation import specification_of
 from dlperf.running.launch_file import LaunchFile, launch_file
 from dlperf.running.places import Site, places
 
@@ -65,14 +65,12 @@ def specification(case: Case, *, adapter: Adapter, plan: Plan) -> tuple[Environm
     given = plan.interpreters.get(f"{case.framework}=={case.version}")
     parallel = case.topology.world_size > 1
     origin = plan.origins.get(f"{case.framework}=={case.version}")
-    if origin is not None:
-        return environment_from(origin, adapter=adapter, device=case.device, parallel=parallel), None
-    try:
-        spec = adapter.environment(case.version, case.device, parallel=parallel)
-    except ValueError:
-        if given is None:
-            raise
-        # Another version than dlperf can install is welcome in an interpreter that has it already.
-        known = adapter.environment(adapter.versions[0], case.device, parallel=parallel)
-        spec = replace(known, version=case.version)
+    spec = specification_of(
+        case.version,
+        adapter=adapter,
+        device=case.device,
+        parallel=parallel,
+        origin=origin,
+        own_python=given is not None,
+    )
     return spec, None if given is None else Path(given)

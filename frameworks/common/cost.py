@@ -5,6 +5,7 @@ input, gradient of the weights), as in Kaplan et al. (arXiv:2001.08361), section
 the optimizer are not counted.
 """
 
+import math
 from typing import NamedTuple
 
 from frameworks.common.case import Case
@@ -44,15 +45,9 @@ def classes_touched(case: Case) -> int:
 def model_cost(case: Case) -> ModelCost:
     """The cost of a case's network and classifier."""
     layers = layers_of(case)
-    counts = []
-    for spec in parameters(layers):
-        count = 1
-        for extent in spec.shape:
-            count *= extent
-        counts.append(count)
     network, classifier = forward_macs(layers), case.embedding_size * classes_touched(case)
     return ModelCost(
-        network_parameters=sum(counts),
+        network_parameters=sum(math.prod(spec.shape) for spec in parameters(layers)),
         classifier_parameters=case.embedding_size * case.num_classes,
         network_macs_per_sample=network,
         classifier_macs_per_sample=classifier,

@@ -1,8 +1,9 @@
 """What a device's memory holds while it trains, by arithmetic on the network's table.
 
-Tensors of the training alone: an engine's own libraries, its caches, workspaces and copies come on top, so
-this is a lower bound and a first guess, never a limit. Weights, gradients and momentum are float32 in every
-precision (fp16 and bf16 keep float32 masters); activations and logits have the size of the precision.
+Tensors of the training alone: an engine's own libraries, its caches, workspaces and copies come on top, and
+one that computes in place needs fewer; so this is a first guess, never a limit. Weights, gradients, momentum
+and logits are float32 in every precision (fp16 and bf16 keep float32 masters, and the margin softmax is
+computed in float32); activations have the size of the precision.
 
 `python -m frameworks.common.memory` answers a request in JSON on standard input:
 
@@ -17,6 +18,7 @@ with the parts of the case as it stands, and the largest value of the axis whose
 """
 
 import json
+import math
 import sys
 from typing import Any, Dict, List, NamedTuple, Optional
 
@@ -26,7 +28,6 @@ from frameworks.common.networks import (
     INPUT_SHAPE,
     BatchNorm,
     Conv,
-    Flatten,
     Layer,
     Layers,
     Linear,
@@ -54,8 +55,8 @@ class Part(NamedTuple):
 def memory_parts(case: Case) -> List[Part]:
     """The parts on the device of rank 0, which holds no fewer classes than any other."""
     layers = layers_of(case)
-    network = FLOAT32_BYTES * sum(_product(spec.shape) for spec in parameters(layers))
-    statistics = FLOAT32_BYTES * sum(_product(shape) for shape in buffers(layers).values())
+    network = FLOAT32_BYTES * sum(math.prod(spec.shape) for spec in parameters(layers))
+    statistics = FLOAT32_BYTES * sum(math.prod(shape) for shape in buffers(layers).values())
     item = FLOAT32_BYTES if case.precision == "fp32" else 2
     B, E = case.batch_size_per_device, case.embedding_size
     held, touched = _rows(case)
@@ -65,7 +66,7 @@ def memory_parts(case: Case) -> List[Part]:
         Part("network gradients", network, "4 parameters"),
         Part("network momentum", network, "4 parameters"),
         Part("activations", item * B * outputs(layers), "item x batch x elements of every layer's output"),
-        Part("images", FLOAT32_BYTES * B * _product(INPUT_SHAPE), "4 batch x 3 x 112 x 112"),
+        Part("images", FLOAT32_BYTES * B * math.prod(INPUT_SHAPE), "4 batch x 3 x 112 x 112"),
         Part("classifier weights", FLOAT32_BYTES * held * E, "4 classes of the device x embedding size"),
         Part("classifier momentum", FLOAT32_BYTES * held * E, "4 classes of the device x embedding size"),
         Part("classifier gradients", FLOAT32_BYTES * touched * E, "4 classes of a step x embedding size"),
@@ -75,7 +76,9 @@ def memory_parts(case: Case) -> List[Part]:
             "4 sampled classes x embedding size, of weights and of momentum",
         ),
         Part(
-            "logits", 2 * item * images * touched, "item x images x classes of a step, values and gradients"
+            "logits",
+            2 * FLOAT32_BYTES * images * touched,
+            "4 images x classes of a step, values and gradients",
         ),
     ]
 
@@ -93,7 +96,7 @@ def outputs(layers: Layers) -> int:
     """Elements that the layers give out for one image: what the backward pass needs of the forward pass."""
     sides = map_sides(layers)
     return sum(_width(layer) * sides[layer.name] ** 2 for layer in walk(layers)) + sum(
-        _residual_width(layer) * sides[layer.name] ** 2 for layer in layers if isinstance(layer, Residual)
+        _width(layer.body[-1]) * sides[layer.name] ** 2 for layer in layers if isinstance(layer, Residual)
     )
 
 
@@ -104,10 +107,6 @@ def _width(layer: Layer) -> int:
     if isinstance(layer, (BatchNorm, PReLU)):
         return layer.channels
     return layer.out_features if isinstance(layer, Linear) else 0
-
-
-def _residual_width(layer: Residual) -> int:
-    return next((_width(inner) for inner in reversed(layer.body) if not isinstance(inner, Flatten)), 0)
 
 
 def largest_value(case: Case, axis: str, granularity: int, upper: int, budget: int) -> Optional[int]:
@@ -121,13 +120,6 @@ def largest_value(case: Case, axis: str, granularity: int, upper: int, budget: i
         else:
             high = middle
     return low * granularity or None
-
-
-def _product(shape: "tuple[int, ...]") -> int:
-    total = 1
-    for extent in shape:
-        total *= extent
-    return total
 
 
 def answer(request: Dict[str, Any]) -> Dict[str, Any]:

@@ -4,6 +4,7 @@
 own choice is as fast as the best of 0.3.7.
 """
 
+import re
 from importlib import metadata
 from typing import MutableMapping, Optional
 
@@ -22,5 +23,6 @@ def installed_version() -> Optional[str]:
 
 def choose_core(environment: MutableMapping[str, str], version: Optional[str]) -> None:
     """Set OPENBLAS_CORETYPE for an MXNet whose OpenBLAS chooses badly, unless it is set already."""
-    if version is not None and tuple(map(int, version.split(".")[:2])) < _CHOOSES_WELL:
+    numbers = re.match(r"(\d+)\.(\d+)", version or "")
+    if numbers is not None and (int(numbers[1]), int(numbers[2])) < _CHOOSES_WELL:
         blas.choose_core(environment)

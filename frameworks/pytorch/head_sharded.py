@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 from frameworks.common.case import Loss
 from frameworks.common.initial import CLASSIFIER
 from frameworks.common.margin import COSINE_LIMIT, has_angular_margin
+from frameworks.common.phases import Phases
 from frameworks.pytorch.parallel import Ranks
 from frameworks.pytorch.sampling import DeviceSampler, HostSampler, Sample, SampledRows
 
@@ -43,6 +44,22 @@ class ShardedMarginSoftmax(nn.Module):
         inside = (own >= 0) & (own < len(self.weight))
         return self._loss_of(embeddings, self.weight, own.clamp(0, len(self.weight) - 1), inside)
 
+    def compile_now(self, images: int) -> None:
+        """Compile, as torch does at the first call, for a global batch of so many images; nothing is sent.
+
+        Gradients are left behind.
+        """
+        rows = self.trained_rows()
+        unit = torch.zeros(images, rows.shape[1], device=rows.device, requires_grad=True)
+        column = torch.zeros(images, 1, dtype=torch.int64, device=rows.device)
+        true_class = _TrueClass(column, column == 0)
+        alone = Ranks(1, Phases(lambda: None))
+        _SplitSoftmax.apply(unit, rows, true_class, self._loss, alone, self._kernels).backward()
+
+    def trained_rows(self) -> nn.Parameter:
+        """The weights that a step trains."""
+        return self.weight
+
     def _loss_of(self, embeddings: Tensor, weight: Tensor, column: Tensor, inside: Tensor) -> Tensor:
         everyones = _Gathered.apply(normalize(embeddings), self._ranks)
         true_class = _TrueClass(column.unsqueeze(1), inside.unsqueeze(1))
@@ -70,6 +87,10 @@ class SampledMarginSoftmax(ShardedMarginSoftmax):
     def connect(self, sampled_rows: SampledRows) -> None:
         """Take what moves rows between `weight` and `rows`, with their momentum."""
         self.sampled_rows = sampled_rows
+
+    def trained_rows(self) -> nn.Parameter:
+        """Those that are sampled."""
+        return self.rows
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Sample by the global batch's labels, then as ever; `last_sample` is kept."""

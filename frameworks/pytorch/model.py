@@ -122,6 +122,7 @@ def compile_now(case: Case, module: TrainingModule, ranks: Ranks) -> None:
         else:
             with _unsent(module.backbone, ranks):
                 module.backbone(images).sum().backward()
+            module.head.compile_now(case.global_batch_size)
     for parameter in module.parameters():
         parameter.grad = None
     for buffer, before in buffers:

@@ -50,6 +50,11 @@ def case_of(kind: LossKind = "arcface") -> Case:
     return probe_case(workload_of(kind), framework="pytorch", version="2.13.0", settings=settings)
 
 
+@pytest.fixture
+def case() -> Case:
+    return case_of()
+
+
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inputs]:
     path = tmp_path_factory.mktemp("inputs") / "inputs.npz"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -128,6 +129,40 @@ def test_a_forward_pass_that_starts_otherwise_is_blamed_on_the_images(
     assert (
         "the forward pass at or before the input of conv1.bn: the images' scaling or the first layer"
     ) == culprit(two(bend))
+
+
+def test_with_frozen_norms_of_other_numbers_of_devices_the_pass_is_named_and_no_layer(
+    two: Callable[..., Two], inputs: Inputs
+) -> None:
+    """Their statistics are given ones: they tell nothing of the pass, and have other shapes."""
+
+    def bend(made: Arrays) -> None:
+        made["embeddings"] = made["embeddings"] * 1.01
+        for name, kind in inputs.kinds.items():
+            if kind == "statistic":
+                for key in (f"first_step/buffer/{name}", f"buffer/{name}"):
+                    made[key] = np.stack([made[key]] * 2)
+
+    bent = two(bend)
+    case = bent.case.model_copy(
+        update={"workload": bent.case.workload.model_copy(update={"batch_norm": "frozen"})}
+    )
+
+    assert "the forward pass; where it parts cannot be told, as BatchNorm is frozen" == culprit(
+        replace(bent, case=case)
+    )
+
+
+def test_a_loss_over_sampled_classes_is_no_other_margins(two: Callable[..., Two]) -> None:
+    def bend(made: Arrays) -> None:
+        made["losses"][0] *= 1.01
+
+    bent = two(bend)
+    case = bent.case.model_copy(update={"parallelism": "partial_fc", "sample_ratio": 0.1})
+
+    assert "the margin head: the embeddings agree and the first loss does not" == culprit(
+        replace(bent, case=case)
+    )
 
 
 def test_wrong_gradients_of_one_kind_are_named(two: Callable[..., Two], inputs: Inputs) -> None:

@@ -26,6 +26,7 @@ def two_ranks(inputs: Inputs, arrays: Callable[..., Arrays], tmp_path: Path) -> 
         paths = []
         for rank in range(2):
             made = arrays()
+            made["embeddings"] = np.array_split(made["embeddings"], 2)[rank]
             for prefix in ("", "first_step/"):
                 key = f"{prefix}parameter/{CLASSIFIER}"
                 made[key] = np.array_split(made[key], 2)[rank] if split else made[key]
@@ -47,7 +48,7 @@ def test_embeddings_stand_rank_after_rank_and_statistics_are_each_devices_own(
     one, outputs = arrays(), two_ranks()
     norm = "conv1.bn.running_mean"
 
-    np.testing.assert_array_equal(np.concatenate([one["embeddings"]] * 2), outputs.embeddings)
+    np.testing.assert_array_equal(one["embeddings"], outputs.embeddings)
     np.testing.assert_array_equal(
         np.stack([one[f"buffer/{norm}"], one[f"buffer/{norm}"] + 1]), outputs.after_all_steps(norm)
     )
@@ -82,6 +83,54 @@ def test_ranks_that_print_different_losses_are_a_flaw(two_ranks: Callable[..., O
 
     with pytest.raises(Flaw, match="process 1 has the losses"):
         two_ranks(bend)
+
+
+def test_a_copy_that_holds_no_numbers_is_a_flaw(two_ranks: Callable[..., Outputs]) -> None:
+    """The first process's copy is sound, and no number is further from it than any tolerance."""
+
+    def bend(made: Arrays) -> None:
+        made["parameter/conv1.conv.weight"][0] = np.nan
+
+    with pytest.raises(Flaw, match=r"process 1's copy of parameter/conv1.conv.weight is another"):
+        two_ranks(bend)
+
+
+@pytest.mark.parametrize(
+    ("key", "other", "why"),
+    [
+        ("parameter/conv1.bn.weight", np.ones(1), r"process 1's copy of \S+ has shape \[1\]"),
+        ("losses", np.ones(3), "it gave 3 losses for 5 steps"),
+        ("embeddings", np.ones((7, 128)), r"embeddings has shape \[9, 128\] in place of \[4, 128\]"),
+        ("gradient_norm/conv1.bn.bias", np.array(np.nan), "gradient_norm/conv1.bn.bias is nan"),
+    ],
+)
+def test_what_no_engine_should_write_is_a_flaw_and_never_compared(
+    two_ranks: Callable[..., Outputs], key: str, other: np.ndarray, why: str
+) -> None:
+    def bend(made: Arrays) -> None:
+        made[key] = other
+
+    with pytest.raises(Flaw, match=why):
+        two_ranks(bend)
+
+
+@pytest.mark.parametrize("key", ["embeddings", "gradient_norm/conv1.conv.weight"])
+def test_values_that_are_no_numbers_are_a_flaw_of_a_process_alone_too(
+    arrays: Callable[..., Arrays], outputs: Callable[[Arrays], Outputs], key: str
+) -> None:
+    made = arrays()
+    made[key] = np.full_like(made[key], np.nan)
+
+    with pytest.raises(Flaw, match=rf"{key} (holds values that are no numbers|is nan)"):
+        outputs(made)
+
+
+def test_a_file_that_holds_no_arrays_is_a_flaw(inputs: Inputs, tmp_path: Path) -> None:
+    path = tmp_path / "outputs.npz"
+    path.write_bytes(b"PK half written")
+
+    with pytest.raises(Flaw, match=r"outputs.npz holds no arrays"):
+        read_outputs([path], inputs, steps=STEPS)
 
 
 def test_statistics_of_other_numbers_of_devices_are_compared_all_with_all() -> None:

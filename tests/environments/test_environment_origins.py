@@ -62,7 +62,7 @@ def test_a_wheel_that_was_built_anew_meanwhile_is_refused(
     wheel = own_wheel(tmp_path / "own")
     with (tmp_path / "own" / "demo_engine-1.0-py3-none-any.whl").open("ab") as stream:
         stream.write(b"more")
-    with pytest.raises(EnvironmentUnavailable, match="has changed since the sweep was planned; start again"):
+    with pytest.raises(EnvironmentUnavailable, match="has changed since it was read; start again"):
         made(replace(demo, wheel=wheel))
     (tmp_path / "own" / "demo_engine-1.0-py3-none-any.whl").unlink()
     with pytest.raises(EnvironmentUnavailable, match="No such file or directory"):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from processes import until
 
-from frameworks.energy import Rapl, Unreadable, rapl_meters
+from frameworks.energy import Gpu, Rapl, Unreadable, rapl_meters, reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,6 +120,41 @@ def test_readings_rise_until_the_end(tmp_path: Path, powercap: Path, fake_nvml: 
     used = [end - begin for begin, end in zip(first["joules"], last["joules"], strict=True)]
     assert used[0] == pytest.approx(300 * seconds, abs=30)
     assert used[1] == pytest.approx(150 * seconds, abs=15)
+
+
+def test_a_reading_that_fails_is_none_and_the_next_one_goes_on(tmp_path: Path, powercap: Path) -> None:
+    counter, file = powercap / "intel-rapl:0" / "energy_uj", tmp_path / "energy0.jsonl"
+    meter = start(file, powercap=powercap, nvml="libnone-nvml.so")
+    until(lambda: len(lines(file)) > 1)
+
+    counter.unlink()
+    until(lambda: lines(file)[-1].get("joules", 0) is None)
+    counter.with_name("new").write_text("250000\n")
+    counter.with_name("new").rename(counter)
+
+    until(lambda: lines(file)[-1]["joules"] == [0.25, 0.0, 0.0])
+    assert ended(meter) == 0
+
+
+class FailingCounter:
+    """In NVML's place, as no GPU fails at will: every second call of the counter does, from the third on."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, _device: object, value: Any) -> int:  # noqa: N802 - NVML's
+        self.calls += 1
+        value._obj.value = 1000 * self.calls
+        return 999 if self.calls > 2 and self.calls % 2 else 0
+
+    def __getattr__(self, _name: str) -> Any:
+        return lambda *_: 0
+
+
+def test_a_gpu_whose_counter_fails_once_has_not_used_nothing() -> None:
+    gpu = Gpu(FailingCounter(), 0)
+
+    assert [None, [2.0], None, [4.0]] == [reading([gpu]) for _ in range(4)]
 
 
 def test_without_any_counter_it_says_why_and_ends(tmp_path: Path) -> None:

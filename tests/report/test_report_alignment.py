@@ -132,6 +132,24 @@ def test_a_given_certificate_that_is_not_there_is_an_error(sweep: Path, tmp_path
         report(sweep, tmp_path / "none.json")
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("align-data-1n1g-frozen.json", {"workload": Y1.model_copy(update={"batch_norm": "frozen"})}),
+        ("align-partial_fc-0.1-1n1g.json", {"parallelism": "partial_fc", "sample_ratio": 0.1}),
+    ],
+)
+def test_a_proof_of_another_function_proves_nothing(sweep: Path, name: str, changes: dict[str, Any]) -> None:
+    """Its file may stand before align.json, and its experiment is the same."""
+    other = certificate(case=make_case(**changes), verdict="max loss difference 5e-05 over 2 steps")
+    (sweep / name).write_text(other.model_dump_json())
+    assert "- alignment: **not proven" in report(sweep)
+
+    (sweep / CERTIFICATE_NAME).write_text(certificate().model_dump_json())
+
+    assert "- alignment: aligned: max loss difference 3e-06 over 2 steps" in report(sweep)
+
+
 @pytest.fixture
 def several(tmp_path: Path) -> Path:
     """A sweep of model parallel training on two devices."""

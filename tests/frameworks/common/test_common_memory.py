@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from typing import Any
@@ -87,12 +88,7 @@ def test_data_parallel_holds_all_classes_and_the_logits_of_its_own_batch() -> No
 
 
 def test_the_network_is_what_its_table_says() -> None:
-    count = 0
-    for spec in parameters(layers_of(case())):
-        size = 1
-        for extent in spec.shape:
-            size *= extent
-        count += size
+    count = sum(math.prod(spec.shape) for spec in parameters(layers_of(case())))
     found = parts()
     assert 4 * count == found["network gradients"] == found["network momentum"]
     assert found["network weights"] > 4 * count  # the running statistics come on top
@@ -101,6 +97,10 @@ def test_the_network_is_what_its_table_says() -> None:
 def test_activations_grow_with_the_batch_and_halve_with_the_precision() -> None:
     assert 3 * parts(batch_size_per_device=8)["activations"] == parts(batch_size_per_device=24)["activations"]
     assert parts(precision="fp16")["activations"] * 2 == parts()["activations"]
+
+
+def test_the_margin_softmax_is_in_float32_whatever_the_precision() -> None:
+    assert parts()["logits"] == parts(precision="fp16")["logits"]
 
 
 @given(

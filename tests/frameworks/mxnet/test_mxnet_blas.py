@@ -20,6 +20,7 @@ def haswell(monkeypatch: pytest.MonkeyPatch) -> None:
         ("1.9.0", {}),
         ("1.9.1", {}),
         ("2.0.0b1", {}),
+        ("2.0rc1", {}),
         (None, {}),
     ],
 )

@@ -1,0 +1,161 @@
+"""`dlperf align`: what is refused before anything is written, who is asked, and what is left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import zipfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from dlperf.adapters.registry import load_adapters
+from dlperf.align.entrants import contestants_of
+from dlperf.align.modes import ON_ONE_DEVICE
+from dlperf.cli import main
+from dlperf.cli.align_frameworks import entrants_of
+from dlperf.errors import EnvironmentUnavailable, UserError
+from dlperf.plan.origin import sha256_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dlperf.align.entrants import Entrant
+
+ADAPTERS: Any = load_adapters()
+WHEEL = "mxnet-1.9.2-py3-none-any.whl"
+
+
+def entrants(frameworks: str | None, *pythons: str, device: Any = "cpu") -> Sequence[Entrant]:
+    return entrants_of(frameworks, pythons, adapters=ADAPTERS, device=device, parallel=False)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a wheel in it."""
+    with zipfile.ZipFile(tmp_path / WHEEL, "w") as archive:
+        archive.writestr("mxnet-1.9.2.dist-info/WHEEL", "Wheel-Version: 1.0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DLPERF_HOST_LOCK", str(tmp_path / "host.lock"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--parallelism", "modle"], "--parallelism: unknown parallelism 'modle' (did you mean 'model'?)"),
+        (
+            ["--topology", "2g"],
+            "--topology: '2g' is no topology; write nodes and devices a node as in '2n8g'",
+        ),
+        (["--frameworks", "mxnet"], "--frameworks: give two or more different frameworks or versions"),
+        (["--frameworks", "mxnet,mxnet==1.9.1"], "--frameworks: one of them stands twice"),
+        (["--frameworks", ""], "--frameworks: '' is no framework; write name==version as in"),
+        (["--frameworks", "mxnet==,pytorch"], "--frameworks: 'mxnet==' is no framework"),
+        (["--frameworks", "mxnet,torch"], "--frameworks: unknown framework 'torch'"),
+        (["--frameworks", "mxnet==9,pytorch"], "--frameworks: mxnet 9 is unknown; known versions: 1.9.1"),
+        (["--frameworks", "mxnet @ no.whl,pytorch"], "--frameworks: there is no file "),
+        (["--python", "mxnet"], "--python: 'mxnet' is no NAME=PATH; write mxnet=/path/to/python"),
+        (["--frameworks", "oneflow,pytorch", "--python", "mxnet=/x"], "--python: mxnet is not among the"),
+        (["--reference", "always", "--frameworks", "mxnet,oneflow"], "--reference always: pytorch computes"),
+        (
+            ["--topology", "1n4g", "--parallelism", "model", "--num-classes", "3"],
+            "--num-classes: 3 cannot be split over 4 devices; take more",
+        ),
+        (["--out", WHEEL], f"{WHEEL}: File exists; choose another folder with --out DIR"),
+        (
+            ["--frameworks", "pytorch==2.14.0 @ http://host/simple,mxnet"],
+            "--frameworks: pytorch==2.14.0: is not encrypted",
+        ),
+        (["--tolerance", "nan"], "Invalid value for '--tolerance': nan is no finite number."),
+        (["--sample-ratio", "nan"], "Invalid value for '--sample-ratio': nan is no finite number."),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_before_anything_is_written(
+    folder: Path, words: list[str], complaint: str
+) -> None:
+    done = CliRunner().invoke(main, ["align", "y1_emore", *words])
+
+    assert 2 == done.exit_code, done.output
+    assert complaint in done.stderr
+    assert [WHEEL] == [path.name for path in folder.iterdir()]
+
+
+def test_a_folder_that_no_alignment_left_is_not_replaced(folder: Path) -> None:
+    precious = folder / "results" / "align" / "precious.txt"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("mine")
+
+    done = CliRunner().invoke(main, ["align", "y1_emore", "--keep", "--out", "results"])
+
+    assert 2 == done.exit_code
+    assert "results/align was not left by an alignment; remove it, or choose another --out DIR" in done.stderr
+    assert "mine" == precious.read_text()
+
+
+def test_what_a_killed_alignment_left_goes_with_the_next_and_that_of_a_running_one_stays(
+    folder: Path,
+) -> None:
+    gone = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout.strip()
+    for number in (gone, str(os.getpid())):
+        (folder / "out" / f".align-{number}-x").mkdir(parents=True)
+    words = ["--frameworks", "mxnet,pytorch", "--python", "mxnet=no", "--python", "pytorch=no"]
+
+    done = CliRunner().invoke(main, ["align", "y1_emore", "--out", "out", *words])
+
+    assert 5 == done.exit_code
+    assert "no framework to align: mxnet==1.9.1: " in done.stderr
+    assert [f".align-{os.getpid()}-x"] == [path.name for path in (folder / "out").iterdir()]
+
+
+def test_every_framework_takes_part_in_its_first_version() -> None:
+    assert ["mxnet==1.9.1", "oneflow==0.9.0", "pytorch==2.13.0"] == [one.name for one in entrants(None)]
+
+
+def test_a_wheel_is_a_version_beside_the_published_one(folder: Path) -> None:
+    published, own = entrants(f"mxnet, mxnet @ {WHEEL}")
+
+    digest = sha256_of(folder / WHEEL)
+    assert ("mxnet==1.9.1", f"mxnet==1.9.2+wheel.{digest[:8]}") == (published.name, own.name)
+    assert own.spec.wheel is not None
+    assert (str(folder / WHEEL), digest) == (own.spec.wheel.path, own.spec.wheel.sha256)
+
+
+def test_a_version_of_an_index_comes_from_there() -> None:
+    (nightly,) = entrants("pytorch==2.14.0.dev20261101 @ https://nightly.example/simple")
+
+    assert nightly.name.startswith("pytorch==2.14.0.dev20261101+index.")
+    assert ("https://nightly.example/simple", "2.14.0.dev20261101") == (
+        nightly.spec.index,
+        nightly.spec.version,
+    )
+
+
+def test_a_secret_in_the_url_of_an_index_is_refused_and_not_repeated() -> None:
+    with pytest.raises(UserError, match="holds a user, a password or a token") as caught:
+        entrants("pytorch==2.14.0 @ https://me:hunter2@nightly.example/simple")
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_interpreter_of_ones_own_may_hold_a_version_that_dlperf_cannot_install() -> None:
+    (own,) = entrants("mxnet==1.5.1", "mxnet=python3")
+
+    assert ("mxnet==1.5.1", "1.5.1", Path.cwd() / "python3") == (own.name, own.spec.version, own.python)
+
+
+def test_who_cannot_be_installed_is_absent_with_the_reason_and_the_others_take_part(
+    engine_python: Any,
+) -> None:
+    broken, sound = entrants("mxnet,pytorch", "mxnet=/no/python", f"pytorch={engine_python('pytorch')}")
+
+    with ExitStack() as held:
+        contestants, absent = contestants_of([broken, sound], [ON_ONE_DEVICE], held=held, say=lambda _: None)
+        with pytest.raises(EnvironmentUnavailable, match="no framework to align: mxnet==1"):
+            contestants_of([broken], [ON_ONE_DEVICE], held=held, say=lambda _: None)
+
+    assert ["pytorch==2.13.0"] == [one.name for one in contestants]
+    assert {"mxnet==1.9.1": "/no/python is no program; give the path of a Python with mxnet"} == absent
