@@ -115,11 +115,10 @@ def _staged(log: Log, path: Path, sweep: Path) -> Iterator[_Staged]:
     """A copy of the log beside the runs: as it is on disk, or a member of an archive by itself."""
     folder = Path(tempfile.mkdtemp(prefix=".importing-", dir=sweep))
     try:
-        whole_file = log.name == str(path)
-        suffix = path.suffix if whole_file and path.suffix in _SUFFIXES else ""
+        suffix = path.suffix if not log.is_member and path.suffix in _SUFFIXES else ""
         copy = folder / f"{LOG_STEM}{suffix}"
         digest = hashlib.sha256()
-        with path.open("rb") if whole_file else log.stream as source, copy.open("wb") as target:
+        with log.stream if log.is_member else path.open("rb") as source, copy.open("wb") as target:
             while block := source.read(_BLOCK):
                 digest.update(block)
                 target.write(block)
@@ -189,8 +188,8 @@ def _import_run(
     for number, other in known.items():
         if other.not_known != imported.not_known:
             raise UserError(
-                f"{staged.name}: not known of it: {', '.join(imported.not_known)}; of repeat {number} of its case "
-                f"({other.source}): {', '.join(other.not_known)}; tell the same of both (--set, --map)"
+                f"{staged.name}: not known of it: {', '.join(imported.not_known)}; of repeat {number} of its "
+                f"case ({other.source}): {', '.join(other.not_known)}; tell the same of both (--set, --map)"
             )
     if repeat in known:
         raise UserError(
@@ -207,9 +206,7 @@ def _import_run(
     case_folder.mkdir(parents=True, exist_ok=True)
     target = case_folder / f"r{repeat}"
     folder.rename(target)
-    return Done(
-        source=staged.name, folder=target, result=result, is_new=True, warnings=parsed.warnings
-    )
+    return Done(source=staged.name, folder=target, result=result, is_new=True, warnings=parsed.warnings)
 
 
 def _result(

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import statistics
 import tarfile
 from typing import TYPE_CHECKING
@@ -226,7 +227,9 @@ def test_another_log_with_the_same_repeat_is_refused(tmp_path: Path) -> None:
 def test_runs_of_which_more_is_known_do_not_stand_beside_a_placeholder(tmp_path: Path) -> None:
     imported(oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(60)), instructions(tmp_path))
     other = oneflow_log(tmp_path / "1n1g/r100_b64_fp32_2.log", rates(61))
-    with pytest.raises(UserError, match=r"not known of it: data, measured_iterations, seed; of repeat 1 of its case \("):
+    with pytest.raises(
+        UserError, match=r"not known of it: data, measured_iterations, seed; of repeat 1 of its case \("
+    ):
         imported(other, instructions(tmp_path, threads_per_device="1"))
 
 
@@ -484,3 +487,10 @@ def test_an_import_file_that_is_damaged_is_named(tmp_path: Path) -> None:
     (done.folder / "import.json").write_text(json.dumps({"source": 1}))
     with pytest.raises(UserError, match=r"import\.json: damaged"):
         extract(done.folder)
+
+
+def test_a_file_whose_name_is_no_text_is_imported_under_one_that_can_be_shown(tmp_path: Path) -> None:
+    name = os.fsdecode(b"r100_b64_fp32_1.log.\xff\n")
+    (done,) = imported(oneflow_log(tmp_path / "1n1g" / name, rates(50)), instructions(tmp_path))
+    assert f"{tmp_path}/1n1g/r100_b64_fp32_1.log.\ufffd\ufffd" == done.source
+    assert done.result == read_results(tmp_path / "results").runs[0].result
