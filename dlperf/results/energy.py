@@ -1,4 +1,4 @@
-"""`logs/energy<node>.jsonl` of a run folder: joules since a first reading, as `frameworks/energy.py` wrote them.
+"""`logs/energy<node>.jsonl` of a run folder: joules since a first reading, from `frameworks/energy.py`.
 
 Read without trust: a line that cannot be read is passed over, and what is missing then has a reason.
 """
@@ -11,6 +11,7 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from dlperf.logs.events import TRAIN
@@ -69,12 +70,13 @@ class _Readings:
             return "the meter names no such device"
         if end - start < _FEWEST_INTERVALS * self.interval:
             return (
-                f"the measured steps took {end - start:.1f} s, and a reading is taken every {self.interval:g} s"
+                f"the measured steps took {end - start:.1f} s, "
+                f"and a reading is taken every {self.interval:g} s"
             )
         inside = [time for time in self.times if start < time < end]
         if not inside or self.times[0] > start or self.times[-1] < end:
             return "the readings do not cover the measured steps"
-        gaps = (after - before for before, after in zip(inside, inside[1:], strict=False))
+        gaps = (after - before for before, after in pairwise(inside))
         if max(gaps, default=0.0) > _FEWEST_INTERVALS * self.interval:
             return "readings are missing among the measured steps"
         return None
@@ -136,10 +138,8 @@ def _covered(nodes: Sequence[_Readings], joules: dict[str, float]) -> tuple[str,
     return tuple(f"{device.source}: {count} x {device.name}" for device, count in devices.items())
 
 
-def _share_of_others(
-    folder: Path, files: dict[int, Path], nodes: Sequence[_Readings | None]
-) -> float | None:
-    """The largest of a node: CPU seconds that neither the run nor anything it started used, of all there are."""
+def _share_of_others(folder: Path, files: dict[int, Path], nodes: Sequence[_Readings | None]) -> float | None:
+    """The largest of a node: CPU seconds that the run and what it started did not use, of all there are."""
     shares = []
     by_node = _own_cpu_seconds(folder)
     for node_rank, readings in zip(files, nodes, strict=True):

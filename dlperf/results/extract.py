@@ -22,8 +22,8 @@ from dlperf.results.imported import extract_imported, read_import
 from dlperf.results.logfiles import log_files, read_lines
 from dlperf.results.outcome import read_outcome
 from dlperf.results.schema import Engine, RunFigures, RunResult, Status
-from dlperf.results.steadiness import OWN_RULE, in_steady_state, rule_of
 from dlperf.results.statistics import quantile, samples_per_second
+from dlperf.results.steadiness import OWN_RULE, in_steady_state, rule_of
 from dlperf.results.verdict import judge
 
 if TYPE_CHECKING:

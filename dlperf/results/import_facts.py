@@ -87,7 +87,7 @@ Facts = dict[str, Fact]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
-    """A log's case, the number of its repeat if told, and what is a placeholder in the case: nobody can tell."""
+    """A log's case, its repeat if told, and what holds a placeholder in the case: nobody can tell."""
 
     case: Case
     repeat: int | None
@@ -274,7 +274,9 @@ def _described(facts: Facts, experiment: str, folder: Path) -> Described:
     file, _document = load_experiment(experiment, folder=folder)
     warmup = _whole(facts, "warmup_iterations", DEFAULT_WARMUP_ITERATIONS)
     partial = facts["parallelism"].value == "partial_fc"
-    not_known = ["data", "measured_iterations", "seed"] + ["threads_per_device"] * ("threads_per_device" not in facts)
+    not_known = ["data", "measured_iterations", "seed"] + ["threads_per_device"] * (
+        "threads_per_device" not in facts
+    )
     content = {
         "framework": facts["framework"].value,
         "version": facts["version"].value,

@@ -92,14 +92,13 @@ def parse_log(log: Log, *, dialect: str) -> ParsedLog:
     for batch in reader:
         first_line = min(first_line, int(batch.line.min()))
         runs, counts = np.unique(batch.run, return_counts=True)
-        for run, end in zip(runs.tolist(), (len(spool) + np.cumsum(counts)).tolist(), strict=True):
-            ends[run] = end
+        ends.update(zip(runs.tolist(), (len(spool) + np.cumsum(counts)).tolist(), strict=True))
         spool.append(batch.rows())
         highest = _higher(highest, batch)
         if len(ends) > MOST_RUNS:
             raise UserError(
-                f"{log.name}: steps start again more than {MOST_RUNS} times by line {batch.line[-1]}: these are "
-                "no runs appended in one file"
+                f"{log.name}: steps start again more than {MOST_RUNS} times by line {batch.line[-1]}: "
+                "these are no runs appended in one file"
             )
     borders = [0, *ends.values()]
     return ParsedLog(

@@ -21,6 +21,7 @@ from dlperf.results.statistics import standard_deviation, t_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
     from dlperf.plan.case import Case
 
 QUALIFICATION_NAME: Final = "qualification.json"

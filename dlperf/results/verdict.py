@@ -113,8 +113,9 @@ def _of_failed_rank(case: Case, outcome: Outcome, folder: Path) -> Verdict:
 def _killed_for_memory(outcome: Outcome, *, first: int) -> RankEnd | None:
     """The rank that the kernel killed for lack of memory, None where it killed none.
 
-    A control group of the rank's own tells for certain, whoever was seen to fail first: the others then report
-    broken connections. Without one the kernel counts for the whole machine, and the first rank must show it.
+    A control group of the rank's own tells for certain, whoever was seen to fail first: the others then
+    report broken connections. Without one the kernel counts for the whole machine, and the first rank must
+    show it.
     """
     told = next((end for end in outcome.ranks if end.oom_kills), None)
     end = outcome.rank_end(first)

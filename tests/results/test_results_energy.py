@@ -1,4 +1,4 @@
-"""Energy of a run from the readings beside its logs: the window, the sum over nodes, and why there is none."""
+"""Energy of a run from the readings beside its logs: window, sum over nodes, and why there is none."""
 
 from __future__ import annotations
 
@@ -99,7 +99,9 @@ def test_a_source_that_one_node_cannot_read_has_no_sum(tmp_path: Path) -> None:
         ({"devices": []}, "the meter names no such device"),
     ],
 )
-def test_readings_that_do_not_tell_give_a_reason(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+def test_readings_that_do_not_tell_give_a_reason(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
     energy = read_energy(readings(tmp_path, **changes), steps())
     assert energy is not None
     assert {} == energy.joules
