@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from dlperf.logs.events import TRAIN
+from dlperf.logs.values import finite, whole
 from dlperf.results.logfiles import plain, read_lines
 from dlperf.results.schema import Energy
 
@@ -161,33 +162,33 @@ def _own_cpu_seconds(folder: Path) -> list[float | None]:
     except (OSError, ValueError, RecursionError):
         return []
     seconds = content.get("cpu_seconds") if isinstance(content, dict) else None
-    return list(map(_number, seconds if isinstance(seconds, list) else [seconds]))
+    return list(map(finite, seconds if isinstance(seconds, list) else [seconds]))
 
 
 def _read(path: Path) -> _Readings | None:
     """None where the first line is no meter's."""
     lines = _objects(path)
     head = next(lines, None)
-    interval = _number(head.get("interval_seconds")) if head else None
+    interval = finite(head.get("interval_seconds")) if head else None
     if head is None or head.get("schema_version") != 1 or not interval or interval <= 0:
         return None
-    devices = tuple(_device(device) for device in head.get("devices") or () if isinstance(device, dict))
+    named = head.get("devices")
+    devices = tuple(map(_device, named if isinstance(named, list) else ()))
     times: list[float] = []
     joules: list[tuple[float, ...]] = []
     busy: list[float | None] = []
     for line in lines:
-        time, used = _number(line.get("time_ms")), line.get("joules")
-        row = tuple(map(_number, used)) if isinstance(used, list) else ()
+        time, used = finite(line.get("time_ms")), line.get("joules")
+        row = tuple(map(finite, used)) if isinstance(used, list) else ()
         if time is None or len(row) != len(devices) or None in row or (times and time / 1000 <= times[-1]):
             continue
         times.append(time / 1000)
         joules.append(tuple(value for value in row if value is not None))
-        busy.append(_number(line.get("busy_seconds")))
+        busy.append(finite(line.get("busy_seconds")))
     unreadable = head.get("unreadable")
-    cpus = head.get("cpus")
     return _Readings(
         interval=interval,
-        cpus=cpus if isinstance(cpus, int) and not isinstance(cpus, bool) else None,
+        cpus=whole(head.get("cpus")),
         devices=devices,
         unreadable={str(source): plain(str(why)) for source, why in unreadable.items()}
         if isinstance(unreadable, dict)
@@ -198,7 +199,8 @@ def _read(path: Path) -> _Readings | None:
     )
 
 
-def _device(content: dict[str, Any]) -> _Device:
+def _device(content: Any) -> _Device:
+    content = content if isinstance(content, dict) else {}
     how = content.get("how")
     name = plain(str(content.get("name"))) + (f" ({plain(str(how))})" if how else "")
     return _Device(source=str(content.get("source")), name=name.encode(errors="replace").decode())
@@ -212,9 +214,3 @@ def _objects(path: Path) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(content, dict):
             yield content
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)

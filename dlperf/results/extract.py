@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from dlperf import __version__
 from dlperf.errors import UserError
 from dlperf.logs.events import TRAIN, Event, Step, read_events, read_steps
+from dlperf.logs.values import finite, whole
 from dlperf.plan.case import Case
 from dlperf.results.energy import read_energy
 from dlperf.results.imported import extract_imported, read_import
@@ -185,10 +186,9 @@ def _storable(text: str) -> str:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return (whole(value) or 0) > 0
 
 
 def _rate(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        return None
-    return float(value)
+    number = finite(value)
+    return number if number is not None and number > 0 else None

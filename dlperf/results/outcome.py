@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from dlperf.logs.values import finite, whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,10 +59,10 @@ def read_outcome(path: Path) -> Outcome | None:
         detail=_text(content.get("detail")),
         hosts=_hosts(content),
         started_at=_text(content.get("started_at")),
-        seconds=_seconds(content.get("seconds")),
+        seconds=finite(content.get("seconds")),
         ranks=tuple(_rank_ends(content.get("ranks"))),
-        first_failed_rank=_whole(content.get("first_failed_rank")),
-        oom_kills=_whole(content.get("oom_kills")) or 0,
+        first_failed_rank=whole(content.get("first_failed_rank")),
+        oom_kills=whole(content.get("oom_kills")) or 0,
         memory_held_by=_text(content.get("memory_held_by")),
     )
 
@@ -79,25 +80,15 @@ def _rank_ends(ranks: Any) -> list[RankEnd]:
     return [
         RankEnd(
             rank=rank,
-            exit_code=_whole(entry.get("exit_code")),
-            signal=_whole(entry.get("signal")),
-            oom_kills=_whole(entry.get("oom_kills")) or 0,
+            exit_code=whole(entry.get("exit_code")),
+            signal=whole(entry.get("signal")),
+            oom_kills=whole(entry.get("oom_kills")) or 0,
         )
         for entry in entries
-        if (rank := _whole(entry.get("rank"))) is not None
+        if (rank := whole(entry.get("rank"))) is not None
     ]
 
 
 def _text(value: Any) -> str | None:
     # JSON can name half a surrogate pair; UTF-8 cannot hold it.
     return value.encode(errors="replace").decode() if isinstance(value, str) else None
-
-
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _seconds(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
