@@ -6,8 +6,9 @@ import csv
 import json
 import os
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -108,10 +109,25 @@ def read_steps_csv(folder: Path) -> list[float]:
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Put `content` at `path`: a crash at any point leaves the old file or the new one, whole."""
+    with replacing(path) as stream:
+        stream.writelines([content] if isinstance(content, bytes) else content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which takes the place of the one at `path` when the block ends well, else is gone.
+
+    Links are followed; what is no file, such as /dev/null or a pipe, is written to as it is.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        with path.open("wb") as stream:
+            yield stream
+        return
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.writelines([content] if isinstance(content, bytes) else content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(name, 0o644)  # noqa: PTH101  mkstemp gives 0600, which another user's report could not read
