@@ -69,10 +69,13 @@ def command(
     from dlperf.errors import UserError
     from dlperf.logs.dialects.registry import choose_dialects
     from dlperf.results.import_facts import facts_of_settings
+    from dlperf.results.import_files import files_of
     from dlperf.results.imported import METHODS as METHOD_NAMES
-    from dlperf.results.importing import Instructions, files_of, import_file
+    from dlperf.results.importing import Instructions, import_file
 
     choose_dialects(dialect)
+    if name is not None and Path(name).name != name:
+        raise click.UsageError(f"--name {name}: is the name of one folder; --results says where it lies")
     instructions = Instructions(
         sweep=results / (name or ("imported" if method == "dlperf" else f"imported-{method}")),
         method=METHOD_NAMES[method],
@@ -104,7 +107,7 @@ def command(
 
 def _report(error: UserError, questions: dict[str, list[str]]) -> None:
     """Say what is wrong at once, but ask each question once for all files at the end."""
-    from dlperf.results.import_facts import NotTold
+    from dlperf.results.import_case import NotTold
 
     if isinstance(error, NotTold):
         questions.setdefault(error.question, []).append(error.name)
@@ -132,6 +135,14 @@ def _pairs(settings: tuple[str, ...]) -> dict[str, str]:
     return pairs
 
 
+def _what_is_wrong(key: str, value: object) -> str | None:
+    """With a value of a mapping file; None where nothing is."""
+    if key == "version" and isinstance(value, float):
+        return "YAML takes this for a number and drops a 0 at its end; write it in quotes"
+    is_one = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return None if is_one else "write one word or number"
+
+
 def _rules(path: Path) -> list[tuple[str, Facts]]:
     """Read the mapping file: pattern -> settings."""
     from dlperf.errors import SourceErrors
@@ -147,11 +158,16 @@ def _rules(path: Path) -> list[tuple[str, Facts]]:
         place = document.keys[(pattern,)]
         if not isinstance(told, dict):
             raise SourceErrors([place.problem(f"{pattern}: write the settings as {{key: value, ...}}")])
-        unknown_keys = [
+        problems = [
             document.keys[pattern, key].problem(unknown("key", key, KEYS)) for key in told if key not in KEYS
         ]
-        if unknown_keys:
-            raise SourceErrors(unknown_keys)
+        problems += [
+            document.values[pattern, key].problem(f"{key}: {wrong}")
+            for key, value in told.items()
+            if (wrong := _what_is_wrong(key, value))
+        ]
+        if problems:
+            raise SourceErrors(problems)
         facts = facts_of_settings({key: str(value) for key, value in told.items()}, f"{path}:{place.line}")
         rules.append((pattern, facts))
     return rules

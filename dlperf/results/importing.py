@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from dlperf.errors import UserError
 from dlperf.logs.stream import open_logs
-from dlperf.results.import_facts import Facts, describe, facts_of_path, facts_of_text, join, mapped
+from dlperf.results.import_case import describe
+from dlperf.results.import_facts import Facts, facts_of_path, facts_of_text, join, mapped
 from dlperf.results.imported import IMPORT_FILE, LOG_STEM, imported_result, parse_log, read_import
 from dlperf.results.schema import Imported
 from dlperf.results.store import write_result
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
     from dlperf.logs.stream import Log
     from dlperf.plan.case import Case
-    from dlperf.results.import_facts import Described
+    from dlperf.results.import_case import Described
+    from dlperf.results.import_facts import Fact
     from dlperf.results.imported import ParsedLog
     from dlperf.results.measure import Measured
     from dlperf.results.schema import RunResult
@@ -76,26 +78,6 @@ class _Staged:
     sha256: str
 
 
-def files_of(paths: Sequence[Path], *, results: Path) -> Iterator[Path]:
-    """The files themselves, and all files in folders, by name; hidden ones and results are passed over."""
-    for path in paths:
-        if not path.is_dir():
-            yield path
-            continue
-        for folder, folders, files in os.walk(path):
-            here = Path(folder)
-            folders[:] = sorted(
-                name
-                for name in folders
-                if not name.startswith(".") and not _is_of_results(here / name, results)
-            )
-            yield from (here / name for name in sorted(files) if not name.startswith("."))
-
-
-def _is_of_results(folder: Path, results: Path) -> bool:
-    return (folder / "runs").is_dir() or (results.exists() and folder.samefile(results))
-
-
 def import_file(path: Path, instructions: Instructions) -> Iterator[Done | UserError]:
     """Import every log in the file; a log that cannot be imported gives its error and stops no other."""
     instructions.sweep.joinpath("runs").mkdir(parents=True, exist_ok=True)
@@ -129,15 +111,18 @@ def _staged(log: Log, path: Path, sweep: Path) -> Iterator[_Staged]:
 
 def _import_log(staged: _Staged, instructions: Instructions) -> Iterator[Done]:
     parsed = _parse(staged, instructions.dialect)
+    mapping = mapped(staged.name, instructions.rules)
     facts = join(
         staged.name,
         facts_of_path(staged.name),
         facts_of_text(parsed.settings, parsed.dialect),
         instructions.told,
-        mapping=mapped(staged.name, instructions.rules),
+        mapping=mapping,
     )
     described = describe(staged.name, facts, folder=instructions.here)
     _check_ranks(parsed, described.case)
+    if "topology" not in mapping:
+        _check_world_size(parsed, described.case, facts["topology"])
     for run in range(len(parsed.runs)):
         imported = Imported(
             source=staged.name,
@@ -164,6 +149,16 @@ def _check_ranks(parsed: ParsedLog, case: Case) -> None:
         raise UserError(
             f"{parsed.name}: contradictory topology: line {line} is of rank {rank}, "
             f"and {case.topology} has {case.topology.world_size} ranks"
+        )
+
+
+def _check_world_size(parsed: ParsedLog, case: Case, topology: Fact) -> None:
+    """Programs count processes: one a device, or one a node that drives all its devices."""
+    told, line = parsed.settings.get("world_size", (None, 0))
+    if told is not None and int(told) not in {case.topology.world_size, case.topology.nodes}:
+        raise UserError(
+            f"{parsed.name}: contradictory topology: {topology.value} says {topology.source}, "
+            f"world size {told} says line {line}; give the right one for this file in a mapping file (--map)"
         )
 
 

@@ -20,8 +20,10 @@ from dlperf.errors import UserError
 from dlperf.logs import spool
 from dlperf.results import joining, method_2021
 from dlperf.results.extract import extract
-from dlperf.results.import_facts import NotTold, facts_of_path, facts_of_settings
-from dlperf.results.importing import Done, Instructions, files_of, import_file
+from dlperf.results.import_case import NotTold
+from dlperf.results.import_facts import facts_of_path, facts_of_settings
+from dlperf.results.import_files import files_of
+from dlperf.results.importing import Done, Instructions, import_file
 from dlperf.results.method_2021 import case_figure, run_figure, speedup
 from dlperf.results.schema import Status
 from dlperf.results.store import read_results
@@ -494,3 +496,36 @@ def test_a_file_whose_name_is_no_text_is_imported_under_one_that_can_be_shown(tm
     (done,) = imported(oneflow_log(tmp_path / "1n1g" / name, rates(50)), instructions(tmp_path))
     assert f"{tmp_path}/1n1g/r100_b64_fp32_1.log.\ufffd\ufffd" == done.source
     assert done.result == read_results(tmp_path / "results").runs[0].result
+
+
+@pytest.mark.parametrize("key", ["repeat", "batch_size_per_device", "num_classes", "threads_per_device"])
+def test_a_count_is_at_least_1_and_no_number_beyond_all_reason(key: str, tmp_path: Path) -> None:
+    path = oneflow_log(tmp_path / "1n1g/r100.log", rates(50))
+    told = {"batch_size_per_device": "64", "precision": "fp32"}
+    with pytest.raises(UserError, match=rf"r100\.log: {key}=0: counts from 1 \(--set\)"):
+        imported(path, instructions(tmp_path, **{**told, key: "0"}))
+    with pytest.raises(UserError, match=f"{key}=9{{400}}: no whole number that there can be"):
+        imported(path, instructions(tmp_path, **{**told, key: "9" * 400}))
+
+
+@pytest.mark.parametrize("world_size", [16, 2, 8])
+def test_a_world_size_is_that_of_the_devices_or_of_the_nodes(world_size: int, tmp_path: Path) -> None:
+    path = oneflow_log(tmp_path / "2n8g/r100_b64_fp32_1.log", rates(50))
+    path.write_text(f"world_size: {world_size}\n" + path.read_text())
+    if world_size in {16, 2}:
+        assert 1 == len(imported(path, instructions(tmp_path)))
+        return
+    with pytest.raises(
+        UserError,
+        match="contradictory topology: 2n8g says folder 2n8g, world size 8 says line 1; give the right",
+    ):
+        imported(path, instructions(tmp_path))
+
+
+def test_a_folder_named_runs_may_hold_logs(tmp_path: Path) -> None:
+    path = oneflow_log(tmp_path / "old/runs/1n1g/r100_b64_fp32_1.log", rates(50))
+    assert [path] == list(files_of([tmp_path], results=tmp_path / "results"))
+    (done,) = imported(path, instructions(tmp_path))
+    assert [path] == list(files_of([tmp_path], results=tmp_path / "elsewhere"))
+    with pytest.raises(UserError, match="results of dlperf already"):
+        list(files_of([done.folder.parents[2]], results=tmp_path / "elsewhere"))
