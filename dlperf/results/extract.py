@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from dlperf.logs.events import TRAIN, Event, Step, read_events, read_steps
 from dlperf.logs.values import finite, whole
 from dlperf.plan.case import Case
 from dlperf.results.energy import read_energy
+from dlperf.results.folders import told_repeat
 from dlperf.results.imported import extract_imported, read_import
 from dlperf.results.logfiles import log_files, read_lines
 from dlperf.results.outcome import read_outcome
@@ -30,8 +30,6 @@ from dlperf.results.verdict import judge
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
-
-_REPEAT = re.compile(r"r(\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +57,7 @@ def extract(folder: Path) -> Extracted:
     if imported is not None:
         result, measured = extract_imported(folder, case=case, imported=imported)
         return Extracted(result=result, steps=measured.steps, rule=measured.rule)
-    repeat = _repeat(folder)
+    repeat = told_repeat(folder)
     outcome = read_outcome(folder / "outcome.json")
     events = _events(folder)
     steps = read_steps(events.get(0, ()))
@@ -97,13 +95,6 @@ def read_case(folder: Path) -> Case:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise UserError(f"{path}: no case: {place}: {first['msg']}") from error
-
-
-def _repeat(folder: Path) -> int:
-    match = _REPEAT.fullmatch(folder.resolve().name)
-    if match is None:
-        raise UserError(f"{folder}: a run folder is named r<repeat>, such as r1")
-    return int(match[1])
 
 
 def _events(folder: Path) -> dict[int, list[Event]]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from dlperf.errors import UserError
 from dlperf.logs.stream import open_logs
+from dlperf.results.folders import repeat_of
 from dlperf.results.import_case import describe
 from dlperf.results.import_facts import Facts, facts_of_path, facts_of_text, join, mapped
 from dlperf.results.imported import IMPORT_FILE, LOG_STEM, imported_result, parse_log, read_import
@@ -216,8 +217,9 @@ def _known_runs(case_folder: Path) -> dict[int, Imported]:
     """What was imported into a case before, by repeat."""
     known = {}
     if case_folder.is_dir():
-        for folder in case_folder.glob("r*"):
-            imported = read_import(folder) if folder.name[1:].isdigit() else None
-            if imported is not None:
-                known[int(folder.name[1:])] = imported
+        for folder in case_folder.iterdir():
+            repeat = repeat_of(folder)
+            imported = read_import(folder) if repeat is not None else None
+            if repeat is not None and imported is not None:
+                known[repeat] = imported
     return known

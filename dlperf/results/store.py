@@ -17,6 +17,7 @@ from dlperf.logs.events import TRAIN
 from dlperf.plan.lock import LOCK_NAME, read_lock
 from dlperf.results.environment import UNKNOWN_HARDWARE, RunEnvironment, read_environment
 from dlperf.results.extract import extract
+from dlperf.results.folders import run_folders, sweep_folders
 from dlperf.results.schema import RESULT_SCHEMA_VERSION, RunResult
 
 if TYPE_CHECKING:
@@ -157,13 +158,13 @@ def read_results(*paths: Path) -> Results:
     runs: list[StoredRun] = []
     skipped: list[Skipped] = []
     plans: dict[Path, Plan] = {}
-    sweeps = sorted({sweep for path in paths for sweep in _sweep_folders(path)})
+    sweeps = sorted({sweep for path in paths for sweep in sweep_folders(path)})
     for sweep in sweeps:
         try:
             plans.update(_read_plan(sweep))
         except UserError as error:
             skipped.append(Skipped(path=sweep / LOCK_NAME, why=str(error)))
-        for folder in _run_folders(sweep):
+        for folder in run_folders(sweep):
             found = _read_run(folder, sweep)
             if isinstance(found, StoredRun):
                 runs.append(found)
@@ -186,32 +187,6 @@ def made_again(results: Results) -> Results:
 def _read_plan(sweep: Path) -> dict[Path, Plan]:
     path = sweep / LOCK_NAME
     return {sweep: read_lock(path)} if path.is_file() else {}
-
-
-def _sweep_folders(path: Path) -> list[Path]:
-    if not path.exists():
-        raise UserError(f"{path}: no such folder; `dlperf run SWEEP` makes one with results")
-    if not path.is_dir():
-        raise UserError(f"{path}: a file; give a results folder or the folder of a sweep")
-    if _is_sweep(path):
-        return [path]
-    return [child for child in path.iterdir() if child.is_dir() and _is_sweep(child)]
-
-
-def _is_sweep(folder: Path) -> bool:
-    return (folder / "runs").is_dir() or (folder / LOCK_NAME).is_file()
-
-
-def _run_folders(sweep: Path) -> list[Path]:
-    runs = sweep / "runs"
-    if not runs.is_dir():
-        return []
-    cases = sorted(entry.name for entry in os.scandir(runs) if entry.is_dir())
-    return [
-        folder / run
-        for folder in (runs / case for case in cases)
-        for run in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    ]
 
 
 def _read_run(folder: Path, sweep: Path) -> StoredRun | Skipped | None:

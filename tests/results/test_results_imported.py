@@ -529,3 +529,11 @@ def test_a_folder_named_runs_may_hold_logs(tmp_path: Path) -> None:
     assert [path] == list(files_of([tmp_path], results=tmp_path / "elsewhere"))
     with pytest.raises(UserError, match="results of dlperf already"):
         list(files_of([done.folder.parents[2]], results=tmp_path / "elsewhere"))
+
+
+def test_a_reason_and_its_evidence_are_one_printable_line(tmp_path: Path) -> None:
+    path = oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(50))
+    path.write_bytes(path.read_bytes() + "RuntimeError: CUDA \x9b31m out of memory\u202e\x07  \t!\n".encode())
+    (done,) = imported(path, instructions(tmp_path))
+    assert "the run ended with oom: RuntimeError: CUDA 31m out of memory !" == done.result.reason
+    assert "logs/imported.log:51: RuntimeError: CUDA 31m out of memory !" == done.result.evidence
