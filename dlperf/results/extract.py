@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from dlperf import __version__
+from dlperf.documents import first_problem
 from dlperf.errors import UserError
 from dlperf.logs.events import TRAIN, Event, Step, read_events, read_steps
 from dlperf.logs.values import finite, whole
@@ -92,9 +93,7 @@ def read_case(folder: Path) -> Case:
     except OSError as error:
         raise UserError(f"{path}: no run folder: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(f"{path}: no case: {place}: {first['msg']}") from error
+        raise UserError(f"{path}: no case: {first_problem(error)}") from error
 
 
 def _events(folder: Path) -> dict[int, list[Event]]:

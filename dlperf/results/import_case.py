@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from dlperf.documents import first_problem
 from dlperf.errors import SourceErrors, UserError
 from dlperf.plan.case import Case, Measure, Topology
 from dlperf.plan.files import known_names
@@ -80,9 +81,7 @@ def describe(name: str, facts: Facts, *, folder: Path) -> Described:
         _check_network(name, facts, experiment, folder)
         return _described(facts, experiment, folder)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"]) or "case"
-        raise UserError(f"{name}: {key}: {first['msg'].removeprefix('Value error, ')}") from error
+        raise UserError(f"{name}: {first_problem(error)}") from error
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import ValidationError
 
 from dlperf import __version__
+from dlperf.documents import read_document
 from dlperf.errors import UserError
 from dlperf.logs.dialects.registry import choose_dialects
 from dlperf.logs.preamble import Preamble
@@ -179,15 +179,12 @@ def read_import(folder: Path) -> Imported | None:
     """What `import.json` of a run folder says; None where it is no imported run.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or of a newer dlperf.
     """
     path = folder / IMPORT_FILE
-    try:
-        return Imported.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValidationError) as error:
-        raise UserError(f"{path}: damaged: {error}") from error
+    return read_document(path, Imported, kind="import", remedy="import the log again")
 
 
 def imported_log(folder: Path) -> Path:

@@ -13,6 +13,7 @@ from typing import Annotated
 
 from pydantic import Field, PositiveInt, ValidationError
 
+from dlperf.documents import first_problem
 from dlperf.errors import UserError
 from dlperf.model import Model
 from dlperf.plan.case import Case, Measure, Parallelism, Precision, Topology, Workload
@@ -255,6 +256,4 @@ def load_published(name: str) -> Published:
     try:
         return Published(name=name, data=PublishedData.model_validate_json(path.read_bytes()))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(f"{path}: damaged: {place}: {first['msg']}") from error
+        raise UserError(f"{path}: damaged: {first_problem(error)}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import tempfile
 from contextlib import contextmanager
@@ -12,13 +11,14 @@ from typing import IO, TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from dlperf.documents import first_problem, version_problem
 from dlperf.errors import UserError
 from dlperf.logs.events import TRAIN
 from dlperf.plan.lock import LOCK_NAME, read_lock
 from dlperf.results.environment import UNKNOWN_HARDWARE, RunEnvironment, read_environment
 from dlperf.results.extract import extract
 from dlperf.results.folders import run_folders, sweep_folders
-from dlperf.results.schema import RESULT_SCHEMA_VERSION, RunResult
+from dlperf.results.schema import RunResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -202,19 +202,8 @@ def _read_run(folder: Path, sweep: Path) -> StoredRun | Skipped | None:
     try:
         result = RunResult.model_validate_json(content)
     except ValidationError as error:
-        return Skipped(path=path, why=_what_is_wrong(content, error))
-    return StoredRun(folder=folder, sweep=sweep, result=result, environment=read_environment(folder))
-
-
-def _what_is_wrong(content: bytes, error: ValidationError) -> str:
-    try:
-        version = json.loads(content).get("schema_version")
-    except (ValueError, AttributeError, RecursionError):
-        return "damaged: not the JSON of a result"
-    if isinstance(version, int) and version > RESULT_SCHEMA_VERSION:
-        return (
-            f"schema version {version}; this dlperf reads up to {RESULT_SCHEMA_VERSION}: use a newer dlperf"
+        why = version_problem(content, RunResult) or (
+            f"damaged: {first_problem(error, not_json='not the JSON of a result')}"
         )
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"]) or "result"
-    return f"damaged: {place}: {first['msg']}"
+        return Skipped(path=path, why=why)
+    return StoredRun(folder=folder, sweep=sweep, result=result, environment=read_environment(folder))

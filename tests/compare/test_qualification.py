@@ -171,11 +171,11 @@ def test_too_few_runs_qualify_nothing() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"schema_version": 1}', "of schema version 1, this dlperf reads 2: remove it"),
-        ('{"schema_version": 3}', "of schema version 3, this dlperf reads 2: use a newer dlperf"),
+        ('{"schema_version": 1}', "of schema version 1; this dlperf reads up to 2: remove it"),
+        ('{"schema_version": 3}', "of schema version 3; this dlperf reads up to 2: use a newer dlperf"),
         ('{"schema_version": 2}', "no qualification: dlperf_version: Field required"),
         ("[]", "no qualification: the file"),
-        ("{", "no qualification: Expecting"),
+        ("{", "no qualification: not JSON"),
     ],
 )
 def test_a_file_that_is_no_qualification_of_this_dlperf_is_named(
