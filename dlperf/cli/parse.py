@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dlperf.logs.dialects.base import Dialect
-    from dlperf.logs.failures import Ending
+    from dlperf.logs.endings import Ending
     from dlperf.logs.stream import Log
     from dlperf.logs.writers import Writer
 
@@ -65,7 +65,7 @@ def command(
 ) -> None:
     """Show what a log parser makes of FILE: plain, gzip, zstd, bzip2, xz, tar or zip; - is standard input."""
     from dlperf.logs.dialects.registry import choose_dialects
-    from dlperf.logs.failures import KnownExit
+    from dlperf.logs.endings import KnownExit
     from dlperf.logs.writers import WRITERS
 
     dialects = choose_dialects(dialect)

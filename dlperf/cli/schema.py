@@ -20,7 +20,7 @@ _MODELS = {
     "import": ("dlperf.results.schema", "Imported"),
     "baseline": ("dlperf.compare.side", "Side"),
     "qualification": ("dlperf.results.qualification", "Qualification"),
-    "published": ("dlperf.results.published", "PublishedData"),
+    "published": ("dlperf.results.published_data", "PublishedData"),
 }
 
 _EPILOG = """\b

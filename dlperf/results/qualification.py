@@ -7,7 +7,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+from pydantic import Field
 
 from dlperf import __version__
 from dlperf.documents import read_document
@@ -41,9 +43,9 @@ class CaseNoise(Model):
     hardware: str
     metric: str
     blocks: int
-    level: float
-    deviation: float
-    noise_floor: float
+    level: Annotated[float, Field(gt=0)]
+    deviation: Annotated[float, Field(ge=0)]
+    noise_floor: Annotated[float, Field(ge=0)]
 
 
 class Session(Model):
@@ -83,11 +85,6 @@ class Qualification(Model):
         others = [one for one in self.sessions if one.started_at != session.started_at]
         ordered = sorted([*others, session], key=lambda one: one.started_at or "")
         return Qualification(dlperf_version=__version__, sessions=tuple(ordered))
-
-    @property
-    def false_alarm_rate(self) -> float:
-        """The share of comparisons of equal sides that say regression."""
-        return self.false_alarms / self.splits
 
     def floor(self, cases: Iterable[tuple[Case, str]], metric: str, *, in_turns: bool) -> Floor | None:
         """The largest floor of cases on their hardware; None where none was qualified there.

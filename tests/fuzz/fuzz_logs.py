@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "logs"))
 from log_makers import DIALECTS, PROGRAMS, Made
 
 from dlperf.errors import UserError
-from dlperf.logs.failures import KnownExit
+from dlperf.logs.endings import KnownExit
 from dlperf.logs.preamble import Preamble
 from dlperf.logs.reader import LogReader
 from dlperf.logs.stream import open_stream

@@ -14,13 +14,8 @@ from dlperf.results.figures import case_figures
 from dlperf.results.import_facts import facts_of_settings
 from dlperf.results.importing import Done, Instructions, import_file
 from dlperf.results.method_2021 import case_figure, run_figure, speedup
-from dlperf.results.published import (
-    Published,
-    PublishedData,
-    PublishedRepeats,
-    load_published,
-    published_names,
-)
+from dlperf.results.published import Published, load_published, published_names
+from dlperf.results.published_data import PublishedData, PublishedRepeats
 from dlperf.results.schema import Status
 from dlperf.results.store import read_results
 from dlperf.shipped import shipped_folder
