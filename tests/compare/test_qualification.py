@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -184,4 +185,12 @@ def test_a_file_that_is_no_qualification_of_this_dlperf_is_named(
     path = tmp_path / "qualification.json"
     path.write_text(content)
     with pytest.raises(UserError, match=message):
+        read_qualification(path)
+
+
+def test_a_level_of_a_qualification_is_above_0(tmp_path: Path) -> None:
+    """Its logarithm is taken."""
+    path = tmp_path / "qualification.json"
+    path.write_text(re.sub(r'"level":[0-9.]+', '"level":0.0', qualified(1.0).model_dump_json(), count=1))
+    with pytest.raises(UserError, match=r"noise\.0\.level: Input should be greater than 0"):
         read_qualification(path)

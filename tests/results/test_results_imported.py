@@ -11,6 +11,7 @@ import json
 import os
 import statistics
 import tarfile
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,7 @@ from dlperf.errors import UserError
 from dlperf.logs import spool
 from dlperf.results import joining, method_2021
 from dlperf.results.extract import extract
+from dlperf.results.figures import case_figures
 from dlperf.results.import_case import NotTold
 from dlperf.results.import_facts import facts_of_path, facts_of_settings
 from dlperf.results.import_files import files_of
@@ -540,3 +542,19 @@ def test_a_reason_and_its_evidence_are_one_printable_line(tmp_path: Path) -> Non
     (done,) = imported(path, instructions(tmp_path))
     assert "the run ended with oom: RuntimeError: CUDA 31m out of memory !" == done.result.reason
     assert "logs/imported.log:51: RuntimeError: CUDA 31m out of memory !" == done.result.evidence
+
+
+def test_the_figure_of_an_even_number_of_runs_is_rounded_as_in_2021(tmp_path: Path) -> None:
+    for repeat, rate in enumerate((245.11, 245.12), 1):
+        path = oneflow_log(tmp_path / f"1n1g/r100_b64_fp32_{repeat}.log", [rate] * 150)
+        for method in ("dlperf-2021", "samples/seconds"):
+            given = instructions(tmp_path, method=method)
+            imported(path, replace(given, sweep=given.sweep.with_name(method.replace("/", "-"))))
+    medians = [
+        figure.summary.median
+        for name in ("dlperf-2021", "samples-seconds")
+        for figure in case_figures(read_results(tmp_path / "results" / name))
+        if figure.summary is not None
+    ]
+    assert [case_figure([245.11, 245.12]), pytest.approx(245.115, abs=1e-9)] == medians
+    assert round(medians[0], 2) == medians[0]
