@@ -87,7 +87,7 @@ def command(
     good = bad = 0
     questions: dict[str, list[str]] = {}
     for path in files_of(paths, results=results):
-        for outcome in import_file(path, instructions):
+        for outcome in (path,) if isinstance(path, UserError) else import_file(path, instructions):
             if isinstance(outcome, UserError):
                 bad += 1
                 _report(outcome, questions)

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
-def files_of(paths: Sequence[Path], *, results: Path) -> Iterator[Path]:
-    """The files themselves, and all files in folders, by name; hidden ones and results are passed over.
+def files_of(paths: Sequence[Path], *, results: Path) -> Iterator[Path | UserError]:
+    """The files themselves, and all files in folders, by name; an error for a folder that cannot be read.
+
+    What is hidden, results of dlperf, and pipes and the like are passed over.
 
     Raises:
         UserError: a path is itself a folder of results.
@@ -24,14 +26,18 @@ def files_of(paths: Sequence[Path], *, results: Path) -> Iterator[Path]:
             continue
         if _is_of_results(path, results):
             raise UserError(f"{path}: results of dlperf already; `dlperf results {path}` lists them")
-        for folder, folders, files in os.walk(path):
+        unreadable: list[OSError] = []
+        for folder, folders, files in os.walk(path, onerror=unreadable.append):
             here = Path(folder)
             folders[:] = sorted(
                 name
                 for name in folders
                 if not name.startswith(".") and not _is_of_results(here / name, results)
             )
-            yield from (here / name for name in sorted(files) if not name.startswith("."))
+            found = (here / name for name in sorted(files) if not name.startswith("."))
+            yield from (file for file in found if file.is_file() or not file.exists())
+        for error in unreadable:
+            yield UserError(f"{error.filename}: cannot be read: {error.strerror}")
 
 
 def _is_of_results(folder: Path, results: Path) -> bool:

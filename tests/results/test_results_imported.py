@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -12,7 +13,7 @@ import os
 import statistics
 import tarfile
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,9 +30,6 @@ from dlperf.results.importing import Done, Instructions, import_file
 from dlperf.results.method_2021 import case_figure, run_figure, speedup
 from dlperf.results.schema import Status
 from dlperf.results.store import read_results
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TOLD = {"version": "0.3.4", "experiment": "r100_emore", "parallelism": "data"}
 
@@ -558,3 +556,27 @@ def test_the_figure_of_an_even_number_of_runs_is_rounded_as_in_2021(tmp_path: Pa
     ]
     assert [case_figure([245.11, 245.12]), pytest.approx(245.115, abs=1e-9)] == medians
     assert round(medians[0], 2) == medians[0]
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_and_a_pipe_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = oneflow_log(tmp_path / "a/r100_b64_fp32_1.log", rates(50))
+    os.mkfifo(tmp_path / "a/pipe")
+    (tmp_path / "a/gone.log").symlink_to("nothing")
+    (tmp_path / "b").mkdir()
+    scandir = os.scandir
+
+    def denied(folder: str) -> object:
+        """The superuser, as which tests may run, is denied nothing: the fault cannot be made otherwise."""
+        if Path(folder).name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    found = [str(each) for each in files_of([tmp_path], results=tmp_path / "results")]
+    assert [
+        str(tmp_path / "a/gone.log"),
+        str(path),
+        f"{tmp_path / 'b'}: cannot be read: Permission denied",
+    ] == found
