@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dlperf.errors import UserError
     from dlperf.results.import_facts import Facts
-    from dlperf.results.importing import Done
+    from dlperf.results.importing import Done, Instructions
 
 EXIT_NOTHING_IMPORTED = 2
 EXIT_SOME_NOT_IMPORTED = 3
@@ -71,7 +73,7 @@ def command(
     from dlperf.results.import_facts import facts_of_settings
     from dlperf.results.import_files import files_of
     from dlperf.results.imported import METHODS as METHOD_NAMES
-    from dlperf.results.importing import Instructions, import_file
+    from dlperf.results.importing import Instructions
 
     choose_dialects(dialect)
     if name is not None and Path(name).name != name:
@@ -84,25 +86,34 @@ def command(
         rules=_rules(map_file) if map_file else (),
         here=Path.cwd(),
     )
+    files = list(files_of(paths, results=results))
+    if not files:
+        raise UserError(f"{', '.join(map(str, paths))}: no file in it")
+    good, bad = _import_all(files, instructions)
+    if bad:
+        ctx.exit(EXIT_SOME_NOT_IMPORTED if good else EXIT_NOTHING_IMPORTED)
+
+
+def _import_all(files: Sequence[Path | UserError], instructions: Instructions) -> tuple[int, int]:
+    """Import them, say what came of each, and ask what nobody told; how many runs were good and logs bad."""
+    from dlperf.errors import UserError
+    from dlperf.results.importing import alone_in, import_file
+
     good = bad = 0
     questions: dict[str, list[str]] = {}
-    for path in files_of(paths, results=results):
-        for outcome in (path,) if isinstance(path, UserError) else import_file(path, instructions):
-            if isinstance(outcome, UserError):
-                bad += 1
-                _report(outcome, questions)
-            else:
-                good += 1
-                click.echo(_line(outcome))
-                for warning in outcome.warnings:
-                    click.echo(f"dlperf: {outcome.source}: {warning}", err=True)
+    with alone_in(instructions.sweep):
+        for file in files:
+            for outcome in (file,) if isinstance(file, UserError) else import_file(file, instructions):
+                if isinstance(outcome, UserError):
+                    bad += 1
+                    _report(outcome, questions)
+                else:
+                    good += 1
+                    _show(outcome)
     for question, names in questions.items():
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         click.echo(f"dlperf: {names[0]}{more}: {question}", err=True)
-    if not good and not bad:
-        raise UserError(f"{', '.join(map(str, paths))}: no file in it")
-    if bad:
-        ctx.exit(EXIT_SOME_NOT_IMPORTED if good else EXIT_NOTHING_IMPORTED)
+    return good, bad
 
 
 def _report(error: UserError, questions: dict[str, list[str]]) -> None:
@@ -115,14 +126,17 @@ def _report(error: UserError, questions: dict[str, list[str]]) -> None:
         click.echo(f"dlperf: {error}", err=True)
 
 
-def _line(done: Done) -> str:
+def _show(done: Done) -> None:
+    """What came of one run of a log."""
     result = done.result
     if result.figures is not None:
         what = f"{result.figures.samples_per_sec:.2f} samples/s"
     else:
         what = f"{result.status.value}: {result.reason}"
     how = "imported" if done.is_new else "unchanged"
-    return f"{how:<9} {done.source}: {what} -> {done.folder}"
+    click.echo(f"{how:<9} {done.source}: {what} -> {done.folder}")
+    for warning in done.warnings:
+        click.echo(f"dlperf: {done.source}: {warning}", err=True)
 
 
 def _pairs(settings: tuple[str, ...]) -> dict[str, str]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
+
 from dlperf.errors import UserError
 from dlperf.logs.stream import open_logs
 from dlperf.results.folders import repeat_of
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from dlperf.results.schema import RunResult
 
 _BLOCK = 1 << 20
+_STAGING, _LOCK = ".importing-", ".import.lock"
 _SUFFIXES = frozenset({".gz", ".zst", ".bz2", ".xz"})
 
 
@@ -79,6 +82,27 @@ class _Staged:
     sha256: str
 
 
+@contextmanager
+def alone_in(sweep: Path) -> Iterator[None]:
+    """Hold the sweep folder against other imports; what one that was killed left there is removed.
+
+    Raises:
+        UserError: another import goes on there.
+    """
+    sweep.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(sweep / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{sweep}: another import goes on there; wait for its end") from None
+    try:
+        for left in sweep.glob(f"{_STAGING}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        lock.release()
+
+
 def import_file(path: Path, instructions: Instructions) -> Iterator[Done | UserError]:
     """Import every log in the file; a log that cannot be imported gives its error and stops no other."""
     instructions.sweep.joinpath("runs").mkdir(parents=True, exist_ok=True)
@@ -96,7 +120,7 @@ def import_file(path: Path, instructions: Instructions) -> Iterator[Done | UserE
 @contextmanager
 def _staged(log: Log, path: Path, sweep: Path) -> Iterator[_Staged]:
     """A copy of the log beside the runs: as it is on disk, or a member of an archive by itself."""
-    folder = Path(tempfile.mkdtemp(prefix=".importing-", dir=sweep))
+    folder = Path(tempfile.mkdtemp(prefix=_STAGING, dir=sweep))
     try:
         suffix = path.suffix if not log.is_member and path.suffix in _SUFFIXES else ""
         copy = folder / f"{LOG_STEM}{suffix}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
+from filelock import FileLock
 
 from dlperf.cli import main
 from dlperf.results.import_facts import KEYS
@@ -146,6 +147,22 @@ def test_the_name_of_the_folder_is_no_path(logs: Path) -> None:
     result = run("import", logs, *TOLD, "--name", "../elsewhere")
     assert 2 == result.exit_code
     assert "--name ../elsewhere: is the name of one folder" in result.stderr
+
+
+def test_what_an_import_that_was_killed_left_is_removed_unless_it_still_goes_on(
+    logs: Path, tmp_path: Path
+) -> None:
+    sweep = tmp_path / "results/imported"
+    (sweep / ".importing-left").mkdir(parents=True)
+    with FileLock(sweep / ".import.lock"):
+        result = run("import", logs, *TOLD)
+        assert (2, "dlperf: results/imported: another import goes on there; wait for its end\n") == (
+            result.exit_code,
+            result.stderr,
+        )
+        assert (sweep / ".importing-left").exists()
+    assert 0 == run("import", logs, *TOLD).exit_code
+    assert [".import.lock", "runs"] == sorted(path.name for path in sweep.iterdir())
 
 
 def test_results_are_not_imported_as_logs(logs: Path) -> None:
