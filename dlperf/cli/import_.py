@@ -76,7 +76,7 @@ def command(
     from dlperf.results.importing import Instructions
 
     choose_dialects(dialect)
-    if name is not None and Path(name).name != name:
+    if name is not None and (Path(name).name != name or name == ".."):
         raise click.UsageError(f"--name {name}: is the name of one folder; --results says where it lies")
     instructions = Instructions(
         sweep=results / (name or ("imported" if method == "dlperf" else f"imported-{method}")),

@@ -108,6 +108,20 @@ class _Unpacked(_Checked):
         return count
 
 
+class _Damaged(io.RawIOBase):
+    """A member of which nothing can be read."""
+
+    def __init__(self, error: UserError) -> None:
+        self._error = error
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        del buffer
+        raise self._error
+
+
 class _Header(tarfile.TarInfo):
     """A member's header; a damaged one is an error, where tarfile takes it for the end of the archive."""
 
@@ -181,7 +195,12 @@ def _uncompressed(name: str, stream: IO[bytes] | io.RawIOBase) -> Content:
 
 
 def _member(name: str, stream: io.RawIOBase) -> Content:
-    return replace(_uncompressed(name, stream), is_member=True)
+    """A damaged one says so when it is read, so that the others come all the same."""
+    try:
+        content = _uncompressed(name, stream)
+    except UserError as error:
+        content = Content(name, cast("IO[bytes]", io.BufferedReader(_Damaged(error))), [])
+    return replace(content, is_member=True)
 
 
 def _tar_members(archive: Content) -> Iterator[Content]:

@@ -108,11 +108,11 @@ def import_file(path: Path, instructions: Instructions) -> Iterator[Done | UserE
     instructions.sweep.joinpath("runs").mkdir(parents=True, exist_ok=True)
     try:
         for log in open_logs(path):
-            with _staged(log, path, instructions.sweep) as staged:
-                try:
+            try:
+                with _staged(log, path, instructions.sweep) as staged:
                     yield from _import_log(staged, instructions)
-                except UserError as error:
-                    yield error
+            except UserError as error:
+                yield error
     except UserError as error:
         yield error
 

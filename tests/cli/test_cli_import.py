@@ -143,10 +143,11 @@ def test_a_value_of_a_mapping_file_is_never_taken_for_another(logs: Path, tmp_pa
     assert 2 == result.exit_code
 
 
-def test_the_name_of_the_folder_is_no_path(logs: Path) -> None:
-    result = run("import", logs, *TOLD, "--name", "../elsewhere")
+@pytest.mark.parametrize("name", ["../elsewhere", "..", "/elsewhere"])
+def test_the_name_of_the_folder_is_no_path(name: str, logs: Path) -> None:
+    result = run("import", logs, *TOLD, "--name", name)
     assert 2 == result.exit_code
-    assert "--name ../elsewhere: is the name of one folder" in result.stderr
+    assert f"--name {name}: is the name of one folder" in result.stderr
 
 
 def test_what_an_import_that_was_killed_left_is_removed_unless_it_still_goes_on(

@@ -12,6 +12,7 @@ import json
 import os
 import statistics
 import tarfile
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -580,3 +581,19 @@ def test_a_folder_that_cannot_be_read_is_an_error_and_a_pipe_is_passed_over(
         str(path),
         f"{tmp_path / 'b'}: cannot be read: Permission denied",
     ] == found
+
+
+def test_a_damaged_member_of_an_archive_stops_no_other(tmp_path: Path) -> None:
+    """Whether the damage is in what is looked at first, or behind it."""
+    made, path = io.BytesIO(), tmp_path / "logs.zip"
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_STORED) as archive:
+        for repeat, steps in ((1, 50), (2, 5000), (3, 60)):
+            log = oneflow_log(tmp_path / "a.log", rates(steps))
+            archive.write(log, f"1n1g/r100_b64_fp32_{repeat}.log")
+    path.write_bytes(made.getvalue().replace(b"iter 7,", b"iter 8,", 2))
+    *damaged, good = import_file(path, instructions(tmp_path))
+    for repeat, error in enumerate(damaged, 1):
+        assert f"logs.zip!1n1g/r100_b64_fp32_{repeat}.log: damaged compressed data: Bad CRC-32" in str(error)
+    assert 2 == len(damaged)
+    assert isinstance(good, Done)
+    assert (3, True) == (good.result.repeat, good.is_new)
