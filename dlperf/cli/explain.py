@@ -27,12 +27,15 @@ def command(*, case: str, folders: tuple[Path, ...], form: str) -> None:
     """Show how CASE got its figure: log lines, window, steps left out, formula, environment, failure.
 
     CASE is a case's id, its content hash (the id's last 12 digits) or a part of the id that no other case
-    has. DIR is a results folder or the folder of one sweep (default: results).
+    has. DIR is a results folder, the folder of one sweep or published:NAME (default: results).
     """
     from dlperf.results.explanation import explain
     from dlperf.results.query import find_case, load
 
-    figures = find_case(load(folders or (Path("results"),), strict=False).all_figures, case)
+    loaded = load(folders or (Path("results"),), strict=False)
+    for skipped in loaded.results.skipped:
+        click.echo(f"dlperf: skipped {skipped}", err=True)
+    figures = find_case(loaded.all_figures, case)
     sections = [section for figure in figures for section in explain(figure)]
     click.echo(_as_json(sections) if form == "json" else _as_text(sections))
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dlperf.errors import UserError
     from dlperf.results.import_facts import Facts
-    from dlperf.results.importing import Done
+    from dlperf.results.importing import Done, Instructions
 
 EXIT_NOTHING_IMPORTED = 2
 EXIT_SOME_NOT_IMPORTED = 3
@@ -69,10 +71,13 @@ def command(
     from dlperf.errors import UserError
     from dlperf.logs.dialects.registry import choose_dialects
     from dlperf.results.import_facts import facts_of_settings
+    from dlperf.results.import_files import files_of
     from dlperf.results.imported import METHODS as METHOD_NAMES
-    from dlperf.results.importing import Instructions, files_of, import_file
+    from dlperf.results.importing import Instructions
 
     choose_dialects(dialect)
+    if name is not None and (Path(name).name != name or name == ".."):
+        raise click.UsageError(f"--name {name}: is the name of one folder; --results says where it lies")
     instructions = Instructions(
         sweep=results / (name or ("imported" if method == "dlperf" else f"imported-{method}")),
         method=METHOD_NAMES[method],
@@ -81,30 +86,39 @@ def command(
         rules=_rules(map_file) if map_file else (),
         here=Path.cwd(),
     )
-    good = bad = 0
-    questions: dict[str, list[str]] = {}
-    for path in files_of(paths, results=results):
-        for outcome in import_file(path, instructions):
-            if isinstance(outcome, UserError):
-                bad += 1
-                _report(outcome, questions)
-            else:
-                good += 1
-                click.echo(_line(outcome))
-                for warning in outcome.warnings:
-                    click.echo(f"dlperf: {outcome.source}: {warning}", err=True)
-    for question, names in questions.items():
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        click.echo(f"dlperf: {names[0]}{more}: {question}", err=True)
-    if not good and not bad:
+    files = list(files_of(paths, results=results))
+    if not files:
         raise UserError(f"{', '.join(map(str, paths))}: no file in it")
+    good, bad = _import_all(files, instructions)
     if bad:
         ctx.exit(EXIT_SOME_NOT_IMPORTED if good else EXIT_NOTHING_IMPORTED)
 
 
+def _import_all(files: Sequence[Path | UserError], instructions: Instructions) -> tuple[int, int]:
+    """Import them, say what came of each, and ask what nobody told; how many runs were good and logs bad."""
+    from dlperf.errors import UserError
+    from dlperf.results.importing import alone_in, import_file
+
+    good = bad = 0
+    questions: dict[str, list[str]] = {}
+    with alone_in(instructions.sweep):
+        for file in files:
+            for outcome in (file,) if isinstance(file, UserError) else import_file(file, instructions):
+                if isinstance(outcome, UserError):
+                    bad += 1
+                    _report(outcome, questions)
+                else:
+                    good += 1
+                    _show(outcome)
+    for question, names in questions.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        click.echo(f"dlperf: {names[0]}{more}: {question}", err=True)
+    return good, bad
+
+
 def _report(error: UserError, questions: dict[str, list[str]]) -> None:
     """Say what is wrong at once, but ask each question once for all files at the end."""
-    from dlperf.results.import_facts import NotTold
+    from dlperf.results.import_case import NotTold
 
     if isinstance(error, NotTold):
         questions.setdefault(error.question, []).append(error.name)
@@ -112,14 +126,17 @@ def _report(error: UserError, questions: dict[str, list[str]]) -> None:
         click.echo(f"dlperf: {error}", err=True)
 
 
-def _line(done: Done) -> str:
+def _show(done: Done) -> None:
+    """What came of one run of a log."""
     result = done.result
     if result.figures is not None:
         what = f"{result.figures.samples_per_sec:.2f} samples/s"
     else:
         what = f"{result.status.value}: {result.reason}"
     how = "imported" if done.is_new else "unchanged"
-    return f"{how:<9} {done.source}: {what} -> {done.folder}"
+    click.echo(f"{how:<9} {done.source}: {what} -> {done.folder}")
+    for warning in done.warnings:
+        click.echo(f"dlperf: {done.source}: {warning}", err=True)
 
 
 def _pairs(settings: tuple[str, ...]) -> dict[str, str]:
@@ -130,6 +147,14 @@ def _pairs(settings: tuple[str, ...]) -> dict[str, str]:
             raise click.UsageError(f"--set {text}: write KEY=VALUE")
         pairs[key.strip()] = value.strip()
     return pairs
+
+
+def _what_is_wrong(key: str, value: object) -> str | None:
+    """With a value of a mapping file; None where nothing is."""
+    if key == "version" and isinstance(value, float):
+        return "YAML takes this for a number and drops a 0 at its end; write it in quotes"
+    is_one = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return None if is_one else "write one word or number"
 
 
 def _rules(path: Path) -> list[tuple[str, Facts]]:
@@ -147,11 +172,16 @@ def _rules(path: Path) -> list[tuple[str, Facts]]:
         place = document.keys[(pattern,)]
         if not isinstance(told, dict):
             raise SourceErrors([place.problem(f"{pattern}: write the settings as {{key: value, ...}}")])
-        unknown_keys = [
+        problems = [
             document.keys[pattern, key].problem(unknown("key", key, KEYS)) for key in told if key not in KEYS
         ]
-        if unknown_keys:
-            raise SourceErrors(unknown_keys)
+        problems += [
+            document.values[pattern, key].problem(f"{key}: {wrong}")
+            for key, value in told.items()
+            if (wrong := _what_is_wrong(key, value))
+        ]
+        if problems:
+            raise SourceErrors(problems)
         facts = facts_of_settings({key: str(value) for key, value in told.items()}, f"{path}:{place.line}")
         rules.append((pattern, facts))
     return rules

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -56,10 +57,11 @@ def command(
 
     found = find_run_folders(case, folders or (Path("results"),))
     folder = _chosen(found, repeat)
-    if follow:
+    logs = run_logs(folder, ranks=ranks, nodes=nodes)
+    if follow and not logs.is_finished:
         _follow(lambda: run_logs(folder, ranks=ranks, nodes=nodes))
     else:
-        _print_all(run_logs(folder, ranks=ranks, nodes=nodes))
+        _print_all(logs)
 
 
 def _chosen(found: list[Path], repeat: int | None) -> Path:
@@ -92,17 +94,15 @@ def _follow(look: Callable[[], RunLogs]) -> None:
     """Print what each log gains, until the run has its result and everything was read."""
     out = sys.stdout.buffer
     printers: dict[Path, _Printer] = {}
-    offsets: dict[Path, int] = {}
+    places: dict[Path, _Place] = {}
     while True:
         logs = look()
         is_finished = logs.is_finished  # asked before reading: what was written until then is read now
         for rank, path in logs.logs:
+            if not path.exists():  # the run is being made anew
+                continue
             printer = printers.setdefault(path, _Printer(out, prefix=_prefix(rank, logs)))
-            with path.open("rb") as stream:
-                stream.seek(offsets.get(path, 0))
-                while block := stream.read(_BLOCK):
-                    printer.write(block)
-                offsets[path] = stream.tell()
+            places[path] = _print_new(path, printer, places.get(path))
         out.flush()
         if is_finished:
             break
@@ -110,6 +110,24 @@ def _follow(look: Callable[[], RunLogs]) -> None:
     for printer in printers.values():
         printer.finish()
     out.flush()
+
+
+class _Place(NamedTuple):
+    """How far a file was read."""
+
+    inode: int
+    offset: int
+
+
+def _print_new(path: Path, printer: _Printer, place: _Place | None) -> _Place:
+    """Print what the log gained; that of a run that is made anew is a new one, printed from its beginning."""
+    with path.open("rb") as stream:
+        now = os.fstat(stream.fileno())
+        if place is not None and place.inode == now.st_ino and place.offset <= now.st_size:
+            stream.seek(place.offset)
+        while block := stream.read(_BLOCK):
+            printer.write(block)
+        return _Place(now.st_ino, stream.tell())
 
 
 def _prefix(rank: int | None, logs: RunLogs) -> bytes:

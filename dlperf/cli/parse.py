@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import click
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dlperf.logs.dialects.base import Dialect
-    from dlperf.logs.failures import Ending
+    from dlperf.logs.endings import Ending
     from dlperf.logs.stream import Log
     from dlperf.logs.writers import Writer
 
@@ -64,18 +65,38 @@ def command(
 ) -> None:
     """Show what a log parser makes of FILE: plain, gzip, zstd, bzip2, xz, tar or zip; - is standard input."""
     from dlperf.logs.dialects.registry import choose_dialects
-    from dlperf.logs.failures import KnownExit
+    from dlperf.logs.endings import KnownExit
     from dlperf.logs.writers import WRITERS
 
     dialects = choose_dialects(dialect)
     outcome = None if exit_code is None else KnownExit(exit_code=exit_code)
     usable = unusable = 0
-    with nullcontext(sys.stdout) if out is None else out.open("w", encoding="utf-8") as stream:
+    with _output(out, files) as stream:
         writer = WRITERS[form](stream)
         for is_usable in _parse_all(files, writer, dialects, outcome=outcome, unrecognised=unrecognised):
             usable, unusable = usable + is_usable, unusable + (not is_usable)
     if unusable:
         ctx.exit(EXIT_SOME_UNUSABLE if usable else EXIT_NOTHING_USABLE)
+
+
+@contextmanager
+def _output(out: Path | None, files: Sequence[Path]) -> Iterator[IO[str]]:
+    """Standard output, or a file that is there whole or not at all; a log is never overwritten."""
+    from dlperf.errors import UserError
+    from dlperf.results.store import replacing
+
+    if out is None:
+        yield sys.stdout
+        return
+    if out.is_file() and any(file.exists() and out.samefile(file) for file in files):
+        raise UserError(f"{out}: is one of the logs; write to another file")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+        try:
+            yield text
+        finally:
+            text.detach()
 
 
 def _parse_all(

@@ -20,7 +20,7 @@ _MODELS = {
     "import": ("dlperf.results.schema", "Imported"),
     "baseline": ("dlperf.compare.side", "Side"),
     "qualification": ("dlperf.results.qualification", "Qualification"),
-    "published": ("dlperf.results.published", "PublishedData"),
+    "published": ("dlperf.results.published_data", "PublishedData"),
 }
 
 _EPILOG = """\b
@@ -29,9 +29,9 @@ Examples:
   dlperf schema
 
 NAME is `sweep`, `experiment` or `cluster` (YAML that people write), `case` (case.json),
-`plan` (plan.lock.json), `result` (result.json), `environment` (environment.json), `import` (import.json),
-`baseline` (of `dlperf baseline save`), `qualification` (of `dlperf qualify`) or `published`
-(the data.json of published results)."""
+`plan` (plan.lock.json), `result` (result.json), `environment` (environment.json), `limit` (limit.json),
+`import` (import.json), `baseline` (of `dlperf baseline save`), `qualification` (of `dlperf qualify`) or
+`published` (the data.json of published results)."""
 
 
 @click.command(epilog=_EPILOG)

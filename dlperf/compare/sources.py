@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from dlperf import __version__
 from dlperf.align.certificate import CERTIFICATE_NAMES, load_certificate, workload_hash
 from dlperf.compare.metrics import MEASURED
-from dlperf.compare.side import BASELINE_SCHEMA_VERSION, Side, SideCase, SideRun
+from dlperf.compare.side import Side, SideCase, SideRun
+from dlperf.documents import read_document
 from dlperf.errors import UserError
 from dlperf.plan.plan import PlannedCase, PlanStatus
 from dlperf.plan.selection import parse_pair
@@ -104,24 +102,8 @@ def compared_fields(baseline: str, candidate: str) -> tuple[str, ...]:
 
 
 def read_baseline(path: Path) -> Side:
-    """A saved baseline; UserError where it is of a newer dlperf or damaged."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text)
-        version = content.get("schema_version") if isinstance(content, dict) else None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a baseline ({error})") from None
-    if isinstance(version, int) and version > BASELINE_SCHEMA_VERSION:
-        raise UserError(
-            f"{path}: a baseline of schema version {version}; this dlperf reads up to "
-            f"{BASELINE_SCHEMA_VERSION}: use a newer dlperf"
-        )
-    try:
-        return Side.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(f"{path}: no baseline: {place}: {first['msg']}") from None
+    """A saved baseline; UserError where it is of another schema version or damaged."""
+    return read_document(path, Side, kind="baseline", remedy="`dlperf baseline save` writes one")
 
 
 def side_of(loaded: Loaded, *, label: str) -> Side:

@@ -9,8 +9,8 @@ import lzma
 import tarfile
 import zipfile
 import zlib
-from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Protocol, cast
+from dataclasses import dataclass, replace
+from typing import IO, TYPE_CHECKING, Protocol, Self, cast
 
 import zstandard
 
@@ -28,15 +28,19 @@ LARGEST_RATIO = 5_000
 _RATIO_FREE_BYTES = 64 << 20
 _BUFFER_BYTES = 1 << 16
 _LARGEST_ZSTD_WINDOW = 1 << 27
+_DAMAGES = (zlib.error, lzma.LZMAError, zstandard.ZstdError, zipfile.BadZipFile, tarfile.TarError, OSError)
+_DAMAGED_HEADERS = frozenset({"InvalidHeaderError", "TruncatedHeaderError"})  # tarfile does not export them
+_REPLACEMENT = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A file found in another; `warnings` fills while it is read."""
+    """The file itself, or one found in it; `warnings` fills while it is read."""
 
     name: str
     stream: IO[bytes]
     warnings: list[str]
+    is_member: bool = False
 
 
 class _Counted(io.RawIOBase):
@@ -60,12 +64,13 @@ class _Readable(Protocol):
     def read1(self, size: int, /) -> bytes: ...
 
 
-class _Unpacked(io.RawIOBase):
-    """A decompressed stream that says what is wrong with it, and stops a bomb."""
+class _Checked(io.RawIOBase):
+    """A member of an archive that says what is wrong with it."""
 
-    def __init__(self, name: str, stream: _Readable, compressed: _Counted) -> None:
-        self._name, self._stream, self._compressed = name, stream, compressed
-        self._unpacked = 0
+    damaged = "damaged archive"
+
+    def __init__(self, name: str, stream: _Readable) -> None:
+        self._name, self._stream = name, stream
         self.warnings: list[str] = []
 
     def readable(self) -> bool:
@@ -77,15 +82,57 @@ class _Unpacked(io.RawIOBase):
         except EOFError:
             self.warnings[:] = ["the compressed data stops in its middle; read up to there"]
             data = b""
-        except (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError) as error:
-            raise UserError(f"{self._name}: damaged compressed data: {error}") from error
+        except _DAMAGES as error:
+            raise UserError(f"{self._name}: {self.damaged}: {error}") from error
         buffer[: len(data)] = data
-        self._unpacked += len(data)
+        return len(data)
+
+
+class _Unpacked(_Checked):
+    """A decompressed stream, which stops a bomb too."""
+
+    damaged = "damaged compressed data"
+
+    def __init__(self, name: str, stream: _Readable, compressed: _Counted) -> None:
+        super().__init__(name, stream)
+        self._compressed = compressed
+        self._unpacked = 0
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        count = super().readinto(buffer)
+        self._unpacked += count
         if self._unpacked > max(_RATIO_FREE_BYTES, self._compressed.count * LARGEST_RATIO):
             raise UserError(
                 f"{self._name}: unpacks to more than {LARGEST_RATIO} times its size; refused as a bomb"
             )
-        return len(data)
+        return count
+
+
+class _Damaged(io.RawIOBase):
+    """A member of which nothing can be read."""
+
+    def __init__(self, error: UserError) -> None:
+        self._error = error
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        del buffer
+        raise self._error
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header; a damaged one is an error, where tarfile takes it for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.HeaderError as error:
+            if type(error).__name__ in _DAMAGED_HEADERS:
+                raise tarfile.ReadError(str(error)) from error
+            raise
 
 
 def _zstd(raw: IO[bytes]) -> _Readable:
@@ -112,9 +159,14 @@ def members(path: Path) -> Iterator[Content]:
             if stream.peek(2)[:2] == b"PK" and zipfile.is_zipfile(path):
                 yield from _zip_members(path)
             else:
-                yield from contents(str(path), stream)
+                yield from contents(printable(str(path)), stream)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise UserError(f"{printable(str(path))}: cannot be read: {error.strerror or error}") from error
+
+
+def printable(name: str) -> str:
+    """A file's name as it may be shown and stored, with U+FFFD for what cannot be printed."""
+    return "".join(letter if letter.isprintable() else _REPLACEMENT for letter in name)
 
 
 def contents(name: str, stream: IO[bytes]) -> Iterator[Content]:
@@ -142,33 +194,44 @@ def _uncompressed(name: str, stream: IO[bytes] | io.RawIOBase) -> Content:
     return Content(name, cast("IO[bytes]", io.BufferedReader(inner, _BUFFER_BYTES)), inner.warnings)
 
 
+def _member(name: str, stream: io.RawIOBase) -> Content:
+    """A damaged one says so when it is read, so that the others come all the same."""
+    try:
+        content = _uncompressed(name, stream)
+    except UserError as error:
+        content = Content(name, cast("IO[bytes]", io.BufferedReader(_Damaged(error))), [])
+    return replace(content, is_member=True)
+
+
 def _tar_members(archive: Content) -> Iterator[Content]:
     """What is in a tar archive; archives within it are not looked into."""
     try:
-        with tarfile.open(fileobj=archive.stream, mode="r|") as opened:
+        with tarfile.open(fileobj=archive.stream, mode="r|", tarinfo=_Header) as opened:
             for number, member in enumerate(opened):
                 _check_count(archive.name, number)
                 content = opened.extractfile(member) if member.isfile() else None
                 if content is not None:
-                    yield _uncompressed(f"{archive.name}!{member.name}", content)
+                    name = f"{archive.name}!{printable(member.name)}"
+                    yield _member(name, _Checked(name, cast("_Readable", content)))
     except tarfile.TarError as error:
         raise UserError(f"{archive.name}: damaged tar archive: {error}") from error
 
 
 def _zip_members(path: Path) -> Iterator[Content]:
+    archive = printable(str(path))
     try:
         with zipfile.ZipFile(path) as opened:
             for number, member in enumerate(opened.infolist()):
-                _check_count(str(path), number)
+                _check_count(archive, number)
                 if member.is_dir():
                     continue
-                name = f"{path}!{member.filename}"
+                name = f"{archive}!{printable(member.filename)}"
                 with opened.open(member) as content:
                     counted = _Counted(content)
                     counted.count = member.compress_size
-                    yield _uncompressed(name, _Unpacked(name, cast("_Readable", content), counted))
+                    yield _member(name, _Unpacked(name, cast("_Readable", content), counted))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{path}: zip archive that cannot be read: {error}") from error
+        raise UserError(f"{archive}: zip archive that cannot be read: {error}") from error
 
 
 def _check_count(name: str, number: int) -> None:

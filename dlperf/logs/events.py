@@ -7,9 +7,10 @@ over: a step that cannot be read is a step that is missing, and the run then say
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from dlperf.logs.values import finite, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,7 +34,7 @@ class Event:
     @property
     def rank(self) -> int | None:
         """The rank that printed it; None where the line does not say."""
-        return _whole(self.metadata.get("rank"))
+        return whole(self.metadata.get("rank"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,7 @@ def _event(content: Any, line: int) -> Event | None:
         value=content.get("value"),
         metadata=metadata if isinstance(metadata, dict) else {},
         event_type=str(content.get("event_type")),
-        time_ms=_whole(content.get("time_ms")),
+        time_ms=whole(content.get("time_ms")),
     )
 
 
@@ -97,8 +98,8 @@ def step_of(event: Event) -> Step | None:
     """The iteration that a `tracked_stats` event reports; None for any other event."""
     if event.key != "tracked_stats" or not isinstance(event.value, dict):
         return None
-    step, samples = _whole(event.metadata.get("step")), _whole(event.metadata.get("samples"))
-    seconds, kind = _finite(event.value.get("seconds")), event.metadata.get("kind")
+    step, samples = whole(event.metadata.get("step")), whole(event.metadata.get("samples"))
+    seconds, kind = finite(event.value.get("seconds")), event.metadata.get("kind")
     if step is None or step < 0 or not samples or samples < 0 or seconds is None or seconds <= 0:
         return None
     if not isinstance(kind, str):
@@ -138,18 +139,4 @@ def _loss(value: dict[str, Any]) -> float | None:
             return float(text)
         except ValueError:
             return None
-    return _finite(value.get("loss"))
-
-
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _finite(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
+    return finite(value.get("loss"))

@@ -15,24 +15,23 @@ one has failed. Of what is left the earliest is the cause.
 
 from __future__ import annotations
 
-import signal
 from collections import defaultdict
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from dlperf.logs.endings import Ending, first_failed, signal_name
 from dlperf.logs.failure_text import Mark, Traceback, mark_of
 from dlperf.logs.wrappers import unwrapped, without_colours
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 # The file a line comes from, its number there (from 1), its text.
 LogLine = tuple[str, int, str]
 
 _LONGEST_EVIDENCE = 500
 _MOST_PROCESSES = 4096  # whose tracebacks are followed at a time
-_FIRST_SIGNAL_CODE = 128  # a shell reports signal n as 128 + n
 # Signals that a process raises on itself: a bug in it, and no kill.
 _OWN_SIGNALS = frozenset({"SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP"})
 
@@ -65,58 +64,6 @@ class Failure:
 
     kind: FailureKind
     evidence: Evidence
-
-
-class RankEnding(Protocol):
-    """How one process ended; both None where nobody knows."""
-
-    @property
-    def rank(self) -> int:
-        """Its rank."""
-
-    @property
-    def exit_code(self) -> int | None:
-        """Its exit code; a negative one and one above 128 stand for a signal."""
-
-    @property
-    def signal(self) -> int | None:
-        """The signal that ended it."""
-
-
-class Ending(Protocol):
-    """How a run ended: what `outcome.json` says (docs/architecture.md)."""
-
-    @property
-    def reason(self) -> str:
-        """`completed`, `rank_failed`, `stall_limit` and so on."""
-
-    @property
-    def first_failed_rank(self) -> int | None:
-        """The rank that failed first, where known."""
-
-    @property
-    def ranks(self) -> Sequence[RankEnding]:
-        """One entry a rank."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownExit:
-    """An ending of which one exit code is all that is known; it is its own only rank."""
-
-    exit_code: int
-    rank: int = 0
-    signal: int | None = None
-    first_failed_rank: int | None = None
-
-    @property
-    def reason(self) -> str:
-        """As the supervisor would say."""
-        return "rank_failed" if self.exit_code else "completed"
-
-    @property
-    def ranks(self) -> Sequence[RankEnding]:
-        """The process itself."""
-        return (self,)
 
 
 def classify(lines: Iterable[LogLine], outcome: Ending | None = None) -> Failure | None:
@@ -228,8 +175,8 @@ class FailureScan:
         if outcome.reason != "rank_failed":
             kind = FailureKind.CRASH if outcome.reason == "start_failed" else FailureKind.KILLED
             return Failure(kind=kind, evidence=Evidence(text=f"the run was ended: {outcome.reason}"))
-        end = _first_failed(outcome)
-        name = None if end is None else _signal_name(end)
+        end = first_failed(outcome)
+        name = None if end is None else signal_name(end)
         if end is not None and name is not None and name not in _OWN_SIGNALS:
             text = f"rank {end.rank} was ended by {name}"
             return Failure(kind=FailureKind.KILLED, evidence=Evidence(text=text))
@@ -249,19 +196,3 @@ _KIND_OF = {
     Mark.EXCEPTION: FailureKind.CRASH,
     Mark.ABORT: FailureKind.CRASH,
 }
-
-
-def _first_failed(outcome: Ending) -> RankEnding | None:
-    failed = [end for end in outcome.ranks if end.exit_code != 0 or end.signal is not None]
-    first = [end for end in failed if end.rank == outcome.first_failed_rank]
-    return next(iter(first + failed), None)
-
-
-def _signal_name(end: RankEnding) -> str | None:
-    number, code = end.signal, end.exit_code
-    if number is None and code is not None:
-        number = -code if code < 0 else code - _FIRST_SIGNAL_CODE
-    try:
-        return None if number is None or number <= 0 else signal.Signals(number).name
-    except ValueError:
-        return None

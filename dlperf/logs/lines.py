@@ -6,8 +6,6 @@ time is searched with the dialects' patterns.
 
 from __future__ import annotations
 
-import re
-from collections import deque
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
@@ -15,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlperf.logs.dialects.base import NUMBER
 from dlperf.logs.failure_text import is_suspicious
-from dlperf.logs.layout import MASK, Found, find_records
+from dlperf.logs.layout import MASK, find_records
+from dlperf.logs.seen import SeenRecords
 from dlperf.logs.table import CellTable
 from dlperf.logs.templates import UNKNOWN, Templates
 
@@ -36,11 +34,9 @@ _MOST_LAYOUTS = 20_000
 _MOST_LAYOUT_BYTES = 16 << 20
 _MOST_MATCHES = 200_000  # of lines that hold thousands of records, as carriage returns make them
 _LONGEST_KEPT_LINE = 4096
-_MOST_TEXTS = 2000
 _FEWEST_FOR_TEMPLATE = 16  # looking up fewer lines of a chunk is as fast
 _SAMPLE = 1000
 _BYTE_NUMBERS = np.uint64(0x0001020304050607)
-_NUMBERS = re.compile(rb"(?:" + NUMBER + rb")")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +150,7 @@ class LineReader:
         self._codes: dict[bytes, int] = {}
         self._entries: list[_Entry] = []
         self._bytes = 0
-        self._texts: deque[bytes] = deque(maxlen=_MOST_TEXTS)  # one record of each layout
+        self._seen = SeenRecords()
         self._table = CellTable()
         self._templates = Templates()
 
@@ -221,9 +217,9 @@ class LineReader:
         found = find_records(line, self._dialects)
         ends = [item.start for item in found[1:]] + [len(line)]
         texts = [line[item.start : end].partition(b"\r")[0] for item, end in zip(found, ends, strict=False)]
-        if may_be_cut and found and not self._is_whole(found[-1], line, texts[-1]):
+        if may_be_cut and found and not self._seen.is_whole(found[-1], line, texts[-1]):
             found.pop()
-        self._texts.extend(text for text in texts if len(text) <= _LONGEST_KEPT_LINE)
+        self._seen.add(texts)
         if found:
             rest = line[: found[0].start] + b"\n" + line[found[-1].end :]
             recorded = {item.dialect.name: item.dialect for item in found if item.is_record}
@@ -236,25 +232,3 @@ class LineReader:
             self._codes[layout] = code
             self._bytes += len(layout)
         return code
-
-    def _is_whole(self, found: Found, line: bytes, text: bytes) -> bool:
-        """Whether a record at the end of a log that stops without a line feed is all there."""
-        shape, shapes = _shape(text), set(map(_shape, self._texts))
-        if shape in shapes:
-            return True
-        outline = shape[0]
-        if any(known.startswith(outline) and known != outline for known, _last in shapes):
-            return False
-        ending = found.dialect.ending
-        return not shapes if ending is None else ending.fullmatch(line, found.start) is not None
-
-
-def _shape(text: bytes) -> tuple[bytes, bytes]:
-    """The text without its numbers, and the decimals of a number at its very end: a cut one has fewer."""
-    text = text.rstrip()
-    last = b""
-    for match in _NUMBERS.finditer(text):
-        number = match[0].translate(MASK)
-        if match.end() == len(text):
-            last = number.partition(b".")[2] if b"0" in number else number
-    return _NUMBERS.sub(b"#", text), last

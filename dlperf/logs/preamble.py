@@ -42,6 +42,7 @@ _COUNTS = frozenset(
 _SWITCHES = frozenset({"fp16", "model_parallel", "partial_fc"})
 _ON, _OFF = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no"})
 _MOST_LINES = 5000
+_MOST_DIGITS = 18  # no count of anything has more, and Python reads no number of thousands
 
 
 class Preamble:
@@ -66,7 +67,7 @@ class Preamble:
 def _value(name: str, text: str) -> str | None:
     """The value in one spelling; None where it is none of this setting."""
     if name in _COUNTS:
-        return str(int(text)) if text.isdigit() and int(text) > 0 else None
+        return str(int(text)) if text.isdigit() and len(text) <= _MOST_DIGITS and int(text) > 0 else None
     if name in _SWITCHES:
         lower = text.lower()
         return "1" if lower in _ON else "0" if lower in _OFF else None

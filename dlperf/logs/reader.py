@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from dlperf.logs.dialects.base import Dialect
-    from dlperf.logs.failures import Ending, Failure
+    from dlperf.logs.endings import Ending
+    from dlperf.logs.failures import Failure
     from dlperf.logs.lines import ChunkLines
     from dlperf.logs.stream import Chunk, Log
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from dlperf.logs.archives import Content
+
 CHUNK_BYTES = 2 << 20
 # A longer line is read in pieces; a carriage return, as a progress bar leaves them, is the place to cut it.
 LONGEST_LINE = 1 << 20
@@ -44,12 +46,14 @@ class Log:
         name: for people, such as `runs.tar.gz!1n8g/r100_b64_fp32_1.log`.
         stream: its bytes, uncompressed.
         warnings: what was odd about it; complete when it has been read.
+        is_member: whether it is in an archive, and no file of its own.
         chunk_bytes: how much is read at a time.
     """
 
     name: str
     stream: IO[bytes]
     warnings: list[str] = field(default_factory=list)
+    is_member: bool = False
     chunk_bytes: int = CHUNK_BYTES
 
     def chunks(self) -> Iterator[Chunk]:
@@ -103,11 +107,18 @@ def open_logs(path: Path) -> Iterator[Log]:
     Raises:
         UserError: there is no such file, it is a folder, or an archive that cannot be read.
     """
-    for content in members(path):
-        yield Log(name=content.name, stream=content.stream, warnings=content.warnings)
+    yield from map(_log, members(path))
 
 
 def open_stream(name: str, stream: IO[bytes]) -> Iterator[Log]:
     """The same for an open stream, such as standard input."""
-    for content in contents(name, stream):
-        yield Log(name=content.name, stream=content.stream, warnings=content.warnings)
+    yield from map(_log, contents(name, stream))
+
+
+def _log(content: Content) -> Log:
+    return Log(
+        name=content.name,
+        stream=content.stream,
+        warnings=content.warnings,
+        is_member=content.is_member,
+    )

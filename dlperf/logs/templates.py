@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlperf.logs.cells import texts_at, windows_at, words_in
+from dlperf.logs.digits import texts_at, windows_at, words_in
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

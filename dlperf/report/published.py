@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from dlperf.report.referee import Flag
     from dlperf.report.text import Inline, Text
     from dlperf.results.figures import CaseFigures
-    from dlperf.results.published import Published, PublishedCase
+    from dlperf.results.published import Published
+    from dlperf.results.published_data import PublishedCase
 
 DIFFERENCES_FILE = "differences.json"
 

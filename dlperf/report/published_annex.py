@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dlperf.report.text import Inline
-    from dlperf.results.published import Published, PublishedData, Superseded
+    from dlperf.results.published import Published
+    from dlperf.results.published_data import PublishedData, Superseded
 
 _CHANGE = 2  # a change takes two values
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dlperf.report.text import Inline, Text
-    from dlperf.results.published import PublishedCase, PublishedData
+    from dlperf.results.published_data import PublishedCase, PublishedData
 
 # Scaling breaks where more devices bring less than this share of what they would bring if each did its part.
 BREAK = 0.5

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from dlperf.plan.case import Parallelism
     from dlperf.report.text import Inline, Text
-    from dlperf.results.published import PublishedCase, PublishedData, Superseded
+    from dlperf.results.published_data import PublishedCase, PublishedData, Superseded
 
 DASH = say("-")  # ours, so that it stands as it is and is not escaped as if it began a list
 PARALLELISMS = {

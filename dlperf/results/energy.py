@@ -1,4 +1,4 @@
-"""`logs/energy<node>.jsonl` of a run folder: joules since a first reading, as `frameworks/energy.py` wrote them.
+"""`logs/energy<node>.jsonl` of a run folder: joules since a first reading, from `frameworks/energy.py`.
 
 Read without trust: a line that cannot be read is passed over, and what is missing then has a reason.
 """
@@ -11,9 +11,11 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from dlperf.logs.events import TRAIN
+from dlperf.logs.values import finite, whole
 from dlperf.results.logfiles import plain, read_lines
 from dlperf.results.schema import Energy
 
@@ -69,12 +71,13 @@ class _Readings:
             return "the meter names no such device"
         if end - start < _FEWEST_INTERVALS * self.interval:
             return (
-                f"the measured steps took {end - start:.1f} s, and a reading is taken every {self.interval:g} s"
+                f"the measured steps took {end - start:.1f} s, "
+                f"and a reading is taken every {self.interval:g} s"
             )
         inside = [time for time in self.times if start < time < end]
         if not inside or self.times[0] > start or self.times[-1] < end:
             return "the readings do not cover the measured steps"
-        gaps = (after - before for before, after in zip(inside, inside[1:], strict=False))
+        gaps = (after - before for before, after in pairwise(inside))
         if max(gaps, default=0.0) > _FEWEST_INTERVALS * self.interval:
             return "readings are missing among the measured steps"
         return None
@@ -136,10 +139,8 @@ def _covered(nodes: Sequence[_Readings], joules: dict[str, float]) -> tuple[str,
     return tuple(f"{device.source}: {count} x {device.name}" for device, count in devices.items())
 
 
-def _share_of_others(
-    folder: Path, files: dict[int, Path], nodes: Sequence[_Readings | None]
-) -> float | None:
-    """The largest of a node: CPU seconds that neither the run nor anything it started used, of all there are."""
+def _share_of_others(folder: Path, files: dict[int, Path], nodes: Sequence[_Readings | None]) -> float | None:
+    """The largest of a node: CPU seconds that the run and what it started did not use, of all there are."""
     shares = []
     by_node = _own_cpu_seconds(folder)
     for node_rank, readings in zip(files, nodes, strict=True):
@@ -161,33 +162,33 @@ def _own_cpu_seconds(folder: Path) -> list[float | None]:
     except (OSError, ValueError, RecursionError):
         return []
     seconds = content.get("cpu_seconds") if isinstance(content, dict) else None
-    return list(map(_number, seconds if isinstance(seconds, list) else [seconds]))
+    return list(map(finite, seconds if isinstance(seconds, list) else [seconds]))
 
 
 def _read(path: Path) -> _Readings | None:
     """None where the first line is no meter's."""
     lines = _objects(path)
     head = next(lines, None)
-    interval = _number(head.get("interval_seconds")) if head else None
+    interval = finite(head.get("interval_seconds")) if head else None
     if head is None or head.get("schema_version") != 1 or not interval or interval <= 0:
         return None
-    devices = tuple(_device(device) for device in head.get("devices") or () if isinstance(device, dict))
+    named = head.get("devices")
+    devices = tuple(map(_device, named if isinstance(named, list) else ()))
     times: list[float] = []
     joules: list[tuple[float, ...]] = []
     busy: list[float | None] = []
     for line in lines:
-        time, used = _number(line.get("time_ms")), line.get("joules")
-        row = tuple(map(_number, used)) if isinstance(used, list) else ()
+        time, used = finite(line.get("time_ms")), line.get("joules")
+        row = tuple(map(finite, used)) if isinstance(used, list) else ()
         if time is None or len(row) != len(devices) or None in row or (times and time / 1000 <= times[-1]):
             continue
         times.append(time / 1000)
         joules.append(tuple(value for value in row if value is not None))
-        busy.append(_number(line.get("busy_seconds")))
+        busy.append(finite(line.get("busy_seconds")))
     unreadable = head.get("unreadable")
-    cpus = head.get("cpus")
     return _Readings(
         interval=interval,
-        cpus=cpus if isinstance(cpus, int) and not isinstance(cpus, bool) else None,
+        cpus=whole(head.get("cpus")),
         devices=devices,
         unreadable={str(source): plain(str(why)) for source, why in unreadable.items()}
         if isinstance(unreadable, dict)
@@ -198,7 +199,8 @@ def _read(path: Path) -> _Readings | None:
     )
 
 
-def _device(content: dict[str, Any]) -> _Device:
+def _device(content: Any) -> _Device:
+    content = content if isinstance(content, dict) else {}
     how = content.get("how")
     name = plain(str(content.get("name"))) + (f" ({plain(str(how))})" if how else "")
     return _Device(source=str(content.get("source")), name=name.encode(errors="replace").decode())
@@ -212,9 +214,3 @@ def _objects(path: Path) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(content, dict):
             yield content
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)

@@ -65,5 +65,7 @@ def why_not(energy: Energy, source: str) -> str | None:
     share = energy.other_cpu_share
     if source != "rapl" or (share is not None and share <= MOST_OF_OTHERS):
         return None
-    others = "nobody knows what others did" if share is None else f"others used {100 * share:.0f} % of its CPUs"
+    others = (
+        "nobody knows what others did" if share is None else f"others used {100 * share:.0f} % of its CPUs"
+    )
     return f"RAPL counts every program of the machine, and {others}"

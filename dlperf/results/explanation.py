@@ -61,7 +61,10 @@ def _of_case(figure: CaseFigures) -> Iterator[tuple[str, str]]:
     rates = [run.samples_per_sec for run in figure.good]
     if rates:
         listed = ", ".join(f"{rate:.2f}" for rate in rates)
-        yield "figure", f"median of {len(rates)} run{'s' * (len(rates) > 1)} ({listed}) = {summary.median:.2f} samples/s"
+        yield (
+            "figure",
+            f"median of {len(rates)} run{'s' * (len(rates) > 1)} ({listed}) = {summary.median:.2f} samples/s",
+        )
     else:
         yield "figure", f"{summary.median:.2f} samples/s, as published"
     if figure.failed:
@@ -127,14 +130,13 @@ class _Stretch:
         """Of at least one step."""
         first = last = next(steps)
         count = 1
-        for last in steps:
+        for step in steps:
+            last = step
             count += 1
         return cls(kind=kind, count=count, first=first, last=last)
 
     def __add__(self, later: _Stretch) -> _Stretch:
-        return _Stretch(
-            kind=self.kind, count=self.count + later.count, first=self.first, last=later.last
-        )
+        return _Stretch(kind=self.kind, count=self.count + later.count, first=self.first, last=later.last)
 
     def __str__(self) -> str:
         """`100 records: steps 20 to 119, lines 35 to 134`."""

@@ -7,30 +7,30 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from dlperf import __version__
+from dlperf.documents import first_problem
 from dlperf.errors import UserError
 from dlperf.logs.events import TRAIN, Event, Step, read_events, read_steps
+from dlperf.logs.values import finite, whole
 from dlperf.plan.case import Case
 from dlperf.results.energy import read_energy
+from dlperf.results.folders import told_repeat
 from dlperf.results.imported import extract_imported, read_import
 from dlperf.results.logfiles import log_files, read_lines
 from dlperf.results.outcome import read_outcome
 from dlperf.results.schema import Engine, RunFigures, RunResult, Status
-from dlperf.results.steadiness import OWN_RULE, in_steady_state, rule_of
 from dlperf.results.statistics import quantile, samples_per_second
+from dlperf.results.steadiness import OWN_RULE, in_steady_state, rule_of
 from dlperf.results.verdict import judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
-
-_REPEAT = re.compile(r"r(\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ def extract(folder: Path) -> Extracted:
     if imported is not None:
         result, measured = extract_imported(folder, case=case, imported=imported)
         return Extracted(result=result, steps=measured.steps, rule=measured.rule)
-    repeat = _repeat(folder)
+    repeat = told_repeat(folder)
     outcome = read_outcome(folder / "outcome.json")
     events = _events(folder)
     steps = read_steps(events.get(0, ()))
@@ -93,16 +93,7 @@ def read_case(folder: Path) -> Case:
     except OSError as error:
         raise UserError(f"{path}: no run folder: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(f"{path}: no case: {place}: {first['msg']}") from error
-
-
-def _repeat(folder: Path) -> int:
-    match = _REPEAT.fullmatch(folder.resolve().name)
-    if match is None:
-        raise UserError(f"{folder}: a run folder is named r<repeat>, such as r1")
-    return int(match[1])
+        raise UserError(f"{path}: no case: {first_problem(error)}") from error
 
 
 def _events(folder: Path) -> dict[int, list[Event]]:
@@ -185,10 +176,9 @@ def _storable(text: str) -> str:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return (whole(value) or 0) > 0
 
 
 def _rate(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        return None
-    return float(value)
+    number = finite(value)
+    return number if number is not None and number > 0 else None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from dlperf.results import method_2021
 from dlperf.results.environment import UNKNOWN_HARDWARE
 from dlperf.results.schema import Status
 from dlperf.results.statistics import quantile, summarise
@@ -178,7 +179,7 @@ def _from_runs(runs: Sequence[StoredRun], *, hardware: str, planned_runs: int | 
         hardware=hardware,
         status=Status.OK if rates else ordered[0].result.status,
         runs=ordered,
-        summary=summarise(rates) if rates else None,
+        summary=_summary(ordered, rates) if rates else None,
         reason=telling.reason,
         evidence=telling.evidence,
         planned_runs=planned_runs,
@@ -186,6 +187,14 @@ def _from_runs(runs: Sequence[StoredRun], *, hardware: str, planned_runs: int | 
             name for run in ordered if run.result.imported for name in run.result.imported.not_known
         ),
     )
+
+
+def _summary(runs: Sequence[StoredRun], rates: Sequence[float]) -> Summary:
+    """Of runs imported by the method of 2021 the figure is rounded as its scripts did."""
+    summary = summarise(rates)
+    if all(run.result.imported and run.result.imported.method == method_2021.NAME for run in runs):
+        return replace(summary, median=method_2021.case_figure(rates))
+    return summary
 
 
 def _hardware_of_sweeps(results: Results) -> dict[Path, str]:

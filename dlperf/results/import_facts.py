@@ -1,7 +1,6 @@
 """What is known about the case of an imported log, from its path, its text, a mapping file and `--set`.
 
-Nothing is guessed. What none of them tells is asked for, all at once; where two of them contradict each
-other, both are named.
+Nothing is guessed; where two of them contradict each other, both are named.
 """
 
 from __future__ import annotations
@@ -11,17 +10,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from dlperf.errors import UserError
-from dlperf.plan.case import Case, Measure, Topology
-from dlperf.plan.files import known_names
-from dlperf.plan.load import load_experiment
 from dlperf.plan.validation import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from dlperf.logs.dialects.base import Dialect
 
@@ -34,7 +27,6 @@ _NETWORKS = {"y1": "mobilefacenet", "fmobilefacenet": "mobilefacenet"}
 _RESNET = re.compile(r"(?:i?res(?:net)?|r)(\d+)")
 _DATASETS = {"emore": "face_emore", "faces_emore": "face_emore"}
 DEFAULT_WARMUP_ITERATIONS = 20
-_MEASURED_ITERATIONS = 100
 
 # In the order in which they are asked for.
 KEYS = {
@@ -54,24 +46,6 @@ KEYS = {
     "network": "r100, y1, ...: tells the experiment together with the dataset",
     "dataset": "emore, glint360k: tells the experiment together with the network",
 }
-_ALWAYS_NEEDED = (
-    "framework",
-    "version",
-    "experiment",
-    "parallelism",
-    "topology",
-    "device",
-    "batch_size_per_device",
-    "precision",
-)
-
-
-class NotTold(UserError):
-    """Something about a log that nobody tells; `question` is the same for logs that lack the same."""
-
-    def __init__(self, name: str, question: str) -> None:
-        self.name, self.question = name, question
-        super().__init__(f"{name}: {question}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +57,6 @@ class Fact:
 
 
 Facts = dict[str, Fact]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
-    """A log's case, the number of its repeat if told, and what is a placeholder in the case: nobody can tell."""
-
-    case: Case
-    repeat: int | None
-    warmup_iterations: int
-    not_known: tuple[str, ...]
 
 
 def facts_of_path(name: str) -> Facts:
@@ -174,7 +138,7 @@ def join(name: str, *sources: Facts, mapping: Facts) -> Facts:
     for source in sources:
         for key, fact in source.items():
             other = joined.setdefault(key, fact)
-            if key not in mapping and _spelled(key, other.value) != _spelled(key, fact.value):
+            if key not in mapping and spelled(key, other.value) != spelled(key, fact.value):
                 raise UserError(
                     f"{name}: contradictory {key}: {other.value} says {other.source}, {fact.value} says "
                     f"{fact.source}; give the right one for this file in a mapping file (--map)"
@@ -182,132 +146,11 @@ def join(name: str, *sources: Facts, mapping: Facts) -> Facts:
     return joined
 
 
-def _spelled(key: str, value: str) -> str:
+def spelled(key: str, value: str) -> str:
+    """The value as experiments spell it: `r100` is `iresnet100`."""
     if key == "network":
         match = _RESNET.fullmatch(value.lower())
         return f"iresnet{match[1]}" if match else _NETWORKS.get(value.lower(), value.lower())
     if key == "dataset":
         return _DATASETS.get(value.lower(), value.lower())
     return value
-
-
-def describe(name: str, facts: Facts, *, folder: Path) -> Described:
-    """The case of a log.
-
-    Args:
-        name: the log's, for messages.
-        facts: joined.
-        folder: where the user stands; experiments are looked up there first.
-
-    Raises:
-        UserError: something is missing or no value of its key; the text says what to give.
-    """
-    experiments = known_names("experiment", folders=(folder,))
-    experiment = (
-        facts["experiment"].value if "experiment" in facts else _told_experiment(facts, experiments, folder)
-    )
-    missing = _missing(facts, experiment)
-    if missing:
-        asked = " ".join(f"--set {key}=..." for key in missing)
-        hints = "; ".join(f"{key}: {_hint(key, facts, experiments, folder)}" for key in missing)
-        raise NotTold(name, f"cannot tell {', '.join(missing)}; add {asked} ({hints})")
-    if experiment is None:
-        raise AssertionError("asked for above")
-    _check_network(name, facts, experiment, folder)
-    try:
-        return _described(facts, experiment, folder)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"]) or "case"
-        raise UserError(f"{name}: {key}: {first['msg'].removeprefix('Value error, ')}") from error
-    except ValueError as error:
-        raise UserError(f"{name}: {error}") from error
-
-
-def _check_network(name: str, facts: Facts, experiment: str, folder: Path) -> None:
-    workload = load_experiment(experiment, folder=folder)[0].workload
-    told = facts.get("network")
-    if told is not None and _spelled("network", told.value) != workload.network:
-        raise UserError(
-            f"{name}: contradictory network: {told.value} says {told.source}, "
-            f"{workload.network} says experiment {experiment}"
-        )
-
-
-def _missing(facts: Facts, experiment: str | None) -> list[str]:
-    needed = list(_ALWAYS_NEEDED)
-    if "parallelism" in facts and facts["parallelism"].value == "partial_fc":
-        needed.append("sample_ratio")
-    if "device" in facts and facts["device"].value == "cpu":
-        needed.append("threads_per_device")
-    return [
-        key for key in KEYS if key in needed and key not in facts and not (key == "experiment" and experiment)
-    ]
-
-
-def _hint(key: str, facts: Facts, experiments: Sequence[str], folder: Path) -> str:
-    if key == "experiment":
-        return " or ".join(_fitting(facts, experiments, folder)) or KEYS[key]
-    return KEYS[key]
-
-
-def _told_experiment(facts: Facts, experiments: Sequence[str], folder: Path) -> str | None:
-    if "network" not in facts or "dataset" not in facts:
-        return None
-    fitting = _fitting(facts, experiments, folder)
-    return fitting[0] if len(fitting) == 1 else None
-
-
-def _fitting(facts: Facts, experiments: Sequence[str], folder: Path) -> list[str]:
-    """The experiments that the network and the dataset leave."""
-    fitting = []
-    for name in experiments:
-        workload = load_experiment(name, folder=folder)[0].workload
-        network = "network" not in facts or _spelled("network", facts["network"].value) == workload.network
-        dataset = "dataset" not in facts or _spelled("dataset", facts["dataset"].value) == workload.dataset
-        if network and dataset:
-            fitting.append(name)
-    return fitting
-
-
-def _described(facts: Facts, experiment: str, folder: Path) -> Described:
-    file, _document = load_experiment(experiment, folder=folder)
-    warmup = _whole(facts, "warmup_iterations", DEFAULT_WARMUP_ITERATIONS)
-    partial = facts["parallelism"].value == "partial_fc"
-    not_known = ["data", "measured_iterations", "seed"] + ["threads_per_device"] * ("threads_per_device" not in facts)
-    content = {
-        "framework": facts["framework"].value,
-        "version": facts["version"].value,
-        "workload": file.workload,
-        "parallelism": facts["parallelism"].value,
-        "sample_ratio": _number(facts, "sample_ratio") if partial else None,
-        "precision": facts["precision"].value,
-        "topology": Topology.from_text(facts["topology"].value),
-        "device": facts["device"].value,
-        "batch_size_per_device": _whole(facts, "batch_size_per_device", 0),
-        "num_classes": _whole(facts, "num_classes", file.num_classes),
-        "threads_per_device": _whole(facts, "threads_per_device", 1),
-        "measure": Measure(warmup_iterations=warmup, measured_iterations=_MEASURED_ITERATIONS),
-    }
-    return Described(
-        case=Case.model_validate(content),
-        repeat=_whole(facts, "repeat", 0) or None,
-        warmup_iterations=warmup,
-        not_known=tuple(not_known),
-    )
-
-
-def _whole(facts: Facts, key: str, default: int) -> int:
-    if key not in facts:
-        return default
-    text = facts[key].value
-    if not text.isascii() or not text.isdigit():
-        raise ValueError(f"{key}={text}: no whole number ({facts[key].source})")
-    return int(text)
-
-
-def _number(facts: Facts, key: str) -> float:
-    try:
-        return float(facts[key].value)
-    except ValueError as error:
-        raise ValueError(f"{key}={facts[key].value}: no number ({facts[key].source})") from error

@@ -7,31 +7,33 @@ be made again from these and `case.json` alone. `measure.py` has the methods.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import ValidationError
 
 from dlperf import __version__
+from dlperf.documents import read_document
 from dlperf.errors import UserError
 from dlperf.logs.dialects.registry import choose_dialects
-from dlperf.logs.failures import Failure, FailureKind
 from dlperf.logs.preamble import Preamble
 from dlperf.logs.reader import LogReader
 from dlperf.logs.records import RANK, ROW, Batch
 from dlperf.logs.spool import Spool
 from dlperf.logs.stream import open_logs
 from dlperf.results import method_2021
+from dlperf.results.folders import told_repeat
+from dlperf.results.logfiles import plain
 from dlperf.results.measure import SAMPLES_PER_SECONDS, Measured, measure
 from dlperf.results.schema import Imported, RunResult, Status
+from dlperf.results.verdict import STATUS_OF, Verdict, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from dlperf.logs.dialects.base import Dialect
+    from dlperf.logs.failures import Failure
     from dlperf.logs.stream import Log
     from dlperf.plan.case import Case
 
@@ -40,14 +42,6 @@ LOG_STEM = "imported.log"
 METHODS = {"dlperf": SAMPLES_PER_SECONDS, method_2021.NAME: method_2021.NAME}
 # Steps that start again more often than that in one file are no runs that somebody appended.
 MOST_RUNS = 1000
-_REPEAT = re.compile(r"r(\d+)")
-_STATUSES = {
-    FailureKind.OOM: Status.OOM,
-    FailureKind.KILLED: Status.KILLED,
-    FailureKind.HANG: Status.STALLED,
-    FailureKind.NCCL: Status.CRASH,
-    FailureKind.CRASH: Status.CRASH,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,14 +86,13 @@ def parse_log(log: Log, *, dialect: str) -> ParsedLog:
     for batch in reader:
         first_line = min(first_line, int(batch.line.min()))
         runs, counts = np.unique(batch.run, return_counts=True)
-        for run, end in zip(runs.tolist(), (len(spool) + np.cumsum(counts)).tolist(), strict=True):
-            ends[run] = end
+        ends.update(zip(runs.tolist(), (len(spool) + np.cumsum(counts)).tolist(), strict=True))
         spool.append(batch.rows())
         highest = _higher(highest, batch)
         if len(ends) > MOST_RUNS:
             raise UserError(
-                f"{log.name}: steps start again more than {MOST_RUNS} times by line {batch.line[-1]}: these are "
-                "no runs appended in one file"
+                f"{log.name}: steps start again more than {MOST_RUNS} times by line {batch.line[-1]}: "
+                "these are no runs appended in one file"
             )
     borders = [0, *ends.values()]
     return ParsedLog(
@@ -154,49 +147,44 @@ def imported_result(
         )
     except UserError as error:
         raise UserError(f"{parsed.name}: {error}") from error
-    failure = parsed.failures.get(imported.run)
-    status, reason = _verdict(measured, failure)
-    evidence = None
-    if failure is not None:
-        evidence = f"{log_path}:{failure.evidence.line}: {failure.evidence.text}"
+    verdict = _verdict(measured, parsed.failures.get(imported.run), log_path=log_path)
     result = RunResult(
         dlperf_version=__version__,
         case=case,
         repeat=repeat,
-        status=status,
-        reason=reason,
-        evidence=evidence,
-        figures=measured.figures if status is Status.OK else None,
+        status=verdict.status,
+        reason=verdict.reason,
+        evidence=verdict.evidence,
+        figures=measured.figures,
         imported=imported,
     )
     return result, measured
 
 
-def _verdict(measured: Measured, failure: Failure | None) -> tuple[Status, str | None]:
+def _verdict(measured: Measured, failure: Failure | None, *, log_path: str) -> Verdict:
     """A log with a figure keeps it: such runs were often ended by hand once there were steps enough."""
-    if measured.figures is not None:
-        return (
-            Status.OK,
-            None if failure is None else f"the run ended with {failure.kind}: {failure.evidence.text}"[:300],
-        )
-    if failure is not None:
-        return _STATUSES[failure.kind], f"{failure.kind}: {failure.evidence.text}"[:300]
-    return Status.INSUFFICIENT, measured.lacking
+    if failure is None:
+        status = Status.INSUFFICIENT if measured.figures is None else Status.OK
+        return Verdict(status=status, reason=measured.lacking)
+    text = f"{failure.kind}: {failure.evidence.text}"
+    good = measured.figures is not None
+    return Verdict(
+        status=Status.OK if good else STATUS_OF[failure.kind],
+        reason=one_line(f"the run ended with {text}" if good else text),
+        evidence=plain(f"{log_path}:{failure.evidence.line}: {failure.evidence.text}"),
+    )
 
 
 def read_import(folder: Path) -> Imported | None:
     """What `import.json` of a run folder says; None where it is no imported run.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or of a newer dlperf.
     """
     path = folder / IMPORT_FILE
-    try:
-        return Imported.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValidationError) as error:
-        raise UserError(f"{path}: damaged: {error}") from error
+    return read_document(path, Imported, kind="import", remedy="import the log again")
 
 
 def imported_log(folder: Path) -> Path:
@@ -216,14 +204,12 @@ def parse_imported(folder: Path, imported: Imported) -> ParsedLog:
 
 def extract_imported(folder: Path, *, case: Case, imported: Imported) -> tuple[RunResult, Measured]:
     """Make the result of an imported run folder again, from the log in it."""
-    match = _REPEAT.fullmatch(folder.resolve().name)
-    if match is None:
-        raise UserError(f"{folder}: a run folder is named r<repeat>, such as r1")
+    repeat = told_repeat(folder)
     path = imported_log(folder)
     return imported_result(
         parse_imported(folder, imported),
         case=case,
-        repeat=int(match[1]),
+        repeat=repeat,
         imported=imported,
         log_path=f"logs/{path.name}",
     )

@@ -14,9 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
+
 from dlperf.errors import UserError
 from dlperf.logs.stream import open_logs
-from dlperf.results.import_facts import Facts, describe, facts_of_path, facts_of_text, join, mapped
+from dlperf.results.folders import repeat_of
+from dlperf.results.import_case import describe
+from dlperf.results.import_facts import Facts, facts_of_path, facts_of_text, join, mapped
 from dlperf.results.imported import IMPORT_FILE, LOG_STEM, imported_result, parse_log, read_import
 from dlperf.results.schema import Imported
 from dlperf.results.store import write_result
@@ -26,12 +30,14 @@ if TYPE_CHECKING:
 
     from dlperf.logs.stream import Log
     from dlperf.plan.case import Case
-    from dlperf.results.import_facts import Described
+    from dlperf.results.import_case import Described
+    from dlperf.results.import_facts import Fact
     from dlperf.results.imported import ParsedLog
     from dlperf.results.measure import Measured
     from dlperf.results.schema import RunResult
 
 _BLOCK = 1 << 20
+_STAGING, _LOCK = ".importing-", ".import.lock"
 _SUFFIXES = frozenset({".gz", ".zst", ".bz2", ".xz"})
 
 
@@ -76,24 +82,25 @@ class _Staged:
     sha256: str
 
 
-def files_of(paths: Sequence[Path], *, results: Path) -> Iterator[Path]:
-    """The files themselves, and all files in folders, by name; hidden ones and results are passed over."""
-    for path in paths:
-        if not path.is_dir():
-            yield path
-            continue
-        for folder, folders, files in os.walk(path):
-            here = Path(folder)
-            folders[:] = sorted(
-                name
-                for name in folders
-                if not name.startswith(".") and not _is_of_results(here / name, results)
-            )
-            yield from (here / name for name in sorted(files) if not name.startswith("."))
+@contextmanager
+def alone_in(sweep: Path) -> Iterator[None]:
+    """Hold the sweep folder against other imports; what one that was killed left there is removed.
 
-
-def _is_of_results(folder: Path, results: Path) -> bool:
-    return (folder / "runs").is_dir() or (results.exists() and folder.samefile(results))
+    Raises:
+        UserError: another import goes on there.
+    """
+    sweep.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(sweep / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{sweep}: another import goes on there; wait for its end") from None
+    try:
+        for left in sweep.glob(f"{_STAGING}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        lock.release()
 
 
 def import_file(path: Path, instructions: Instructions) -> Iterator[Done | UserError]:
@@ -101,11 +108,11 @@ def import_file(path: Path, instructions: Instructions) -> Iterator[Done | UserE
     instructions.sweep.joinpath("runs").mkdir(parents=True, exist_ok=True)
     try:
         for log in open_logs(path):
-            with _staged(log, path, instructions.sweep) as staged:
-                try:
+            try:
+                with _staged(log, path, instructions.sweep) as staged:
                     yield from _import_log(staged, instructions)
-                except UserError as error:
-                    yield error
+            except UserError as error:
+                yield error
     except UserError as error:
         yield error
 
@@ -113,13 +120,12 @@ def import_file(path: Path, instructions: Instructions) -> Iterator[Done | UserE
 @contextmanager
 def _staged(log: Log, path: Path, sweep: Path) -> Iterator[_Staged]:
     """A copy of the log beside the runs: as it is on disk, or a member of an archive by itself."""
-    folder = Path(tempfile.mkdtemp(prefix=".importing-", dir=sweep))
+    folder = Path(tempfile.mkdtemp(prefix=_STAGING, dir=sweep))
     try:
-        whole_file = log.name == str(path)
-        suffix = path.suffix if whole_file and path.suffix in _SUFFIXES else ""
+        suffix = path.suffix if not log.is_member and path.suffix in _SUFFIXES else ""
         copy = folder / f"{LOG_STEM}{suffix}"
         digest = hashlib.sha256()
-        with path.open("rb") if whole_file else log.stream as source, copy.open("wb") as target:
+        with log.stream if log.is_member else path.open("rb") as source, copy.open("wb") as target:
             while block := source.read(_BLOCK):
                 digest.update(block)
                 target.write(block)
@@ -130,15 +136,18 @@ def _staged(log: Log, path: Path, sweep: Path) -> Iterator[_Staged]:
 
 def _import_log(staged: _Staged, instructions: Instructions) -> Iterator[Done]:
     parsed = _parse(staged, instructions.dialect)
+    mapping = mapped(staged.name, instructions.rules)
     facts = join(
         staged.name,
         facts_of_path(staged.name),
         facts_of_text(parsed.settings, parsed.dialect),
         instructions.told,
-        mapping=mapped(staged.name, instructions.rules),
+        mapping=mapping,
     )
     described = describe(staged.name, facts, folder=instructions.here)
     _check_ranks(parsed, described.case)
+    if "topology" not in mapping:
+        _check_world_size(parsed, described.case, facts["topology"])
     for run in range(len(parsed.runs)):
         imported = Imported(
             source=staged.name,
@@ -168,6 +177,16 @@ def _check_ranks(parsed: ParsedLog, case: Case) -> None:
         )
 
 
+def _check_world_size(parsed: ParsedLog, case: Case, topology: Fact) -> None:
+    """Programs count processes: one a device, or one a node that drives all its devices."""
+    told, line = parsed.settings.get("world_size", (None, 0))
+    if told is not None and int(told) not in {case.topology.world_size, case.topology.nodes}:
+        raise UserError(
+            f"{parsed.name}: contradictory topology: {topology.value} says {topology.source}, "
+            f"world size {told} says line {line}; give the right one for this file in a mapping file (--map)"
+        )
+
+
 def _import_run(
     staged: _Staged, parsed: ParsedLog, described: Described, imported: Imported, sweep: Path
 ) -> Done:
@@ -189,8 +208,8 @@ def _import_run(
     for number, other in known.items():
         if other.not_known != imported.not_known:
             raise UserError(
-                f"{staged.name}: not known of it: {', '.join(imported.not_known)}; of repeat {number} of its case "
-                f"({other.source}): {', '.join(other.not_known)}; tell the same of both (--set, --map)"
+                f"{staged.name}: not known of it: {', '.join(imported.not_known)}; of repeat {number} of its "
+                f"case ({other.source}): {', '.join(other.not_known)}; tell the same of both (--set, --map)"
             )
     if repeat in known:
         raise UserError(
@@ -207,9 +226,7 @@ def _import_run(
     case_folder.mkdir(parents=True, exist_ok=True)
     target = case_folder / f"r{repeat}"
     folder.rename(target)
-    return Done(
-        source=staged.name, folder=target, result=result, is_new=True, warnings=parsed.warnings
-    )
+    return Done(source=staged.name, folder=target, result=result, is_new=True, warnings=parsed.warnings)
 
 
 def _result(
@@ -224,8 +241,9 @@ def _known_runs(case_folder: Path) -> dict[int, Imported]:
     """What was imported into a case before, by repeat."""
     known = {}
     if case_folder.is_dir():
-        for folder in case_folder.glob("r*"):
-            imported = read_import(folder) if folder.name[1:].isdigit() else None
-            if imported is not None:
-                known[int(folder.name[1:])] = imported
+        for folder in case_folder.iterdir():
+            repeat = repeat_of(folder)
+            imported = read_import(folder) if repeat is not None else None
+            if repeat is not None and imported is not None:
+                known[repeat] = imported
     return known

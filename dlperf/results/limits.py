@@ -1,7 +1,7 @@
 """`limits/<case_id>/limit.json`: how the largest value of a case was found. docs/limits.md describes it.
 
-The runs of the search lie beside it, in `runs/<case_id of the probe>/r<attempt>`, as any other run folder; the file
-can be made again from them.
+The runs of the search lie beside it, in `runs/<case_id of the probe>/r<attempt>`, as any other run folder;
+the file can be made again from them.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _from_logs(record: LimitRecord, folder: Path) -> LimitRecord:
 
 
 def probe_record(result: RunResult, *, value: int, full: bool, folder: str) -> ProbeRecord:
-    """What the record of a search keeps of a probe's result; `folder` counts from the folder of limit.json."""
+    """What the record of a search keeps of a probe's result; `folder` is seen from that of limit.json."""
     return ProbeRecord(
         value=value,
         full=full,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 SAMPLES_PER_SECONDS = "samples/seconds"
 OTHER = "other"  # the kind of a step that the method neither counts as warm-up nor takes
-# A record of the series: the whole job's rate; `step` is NaN where the line has none, `loss` where it has none.
+# A record of the series: the whole job's rate; `step` and `loss` are NaN where the line has none.
 _ROW = np.dtype(
     [("line", "<i8"), ("step", "<f8"), ("rate", "<f8"), ("loss", "<f8"), ("has_loss", "?"), ("used", "?")]
 )

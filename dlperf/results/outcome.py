@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from dlperf.logs.values import finite, whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,11 +66,11 @@ def outcome_of(content: Any) -> Outcome | None:
         detail=_text(content.get("detail")),
         hosts=_hosts(content),
         started_at=_text(content.get("started_at")),
-        seconds=_seconds(content.get("seconds")),
+        seconds=finite(content.get("seconds")),
         ranks=tuple(_rank_ends(content.get("ranks"), have_groups=memory_held_by != "rlimit_data")),
-        first_failed_rank=_whole(content.get("first_failed_rank")),
-        oom_kills=_whole(content.get("oom_kills")) or 0,
-        group_oom_kills=_whole(content.get("group_oom_kills")),
+        first_failed_rank=whole(content.get("first_failed_rank")),
+        oom_kills=whole(content.get("oom_kills")) or 0,
+        group_oom_kills=whole(content.get("group_oom_kills")),
         memory_held_by=memory_held_by,
     )
 
@@ -88,25 +89,15 @@ def _rank_ends(ranks: Any, *, have_groups: bool) -> list[RankEnd]:
     return [
         RankEnd(
             rank=rank,
-            exit_code=_whole(entry.get("exit_code")),
-            signal=_whole(entry.get("signal")),
-            oom_kills=_whole(entry.get("oom_kills")) if have_groups else None,
+            exit_code=whole(entry.get("exit_code")),
+            signal=whole(entry.get("signal")),
+            oom_kills=whole(entry.get("oom_kills")) if have_groups else None,
         )
         for entry in entries
-        if (rank := _whole(entry.get("rank"))) is not None
+        if (rank := whole(entry.get("rank"))) is not None
     ]
 
 
 def _text(value: Any) -> str | None:
     # JSON can name half a surrogate pair; UTF-8 cannot hold it.
     return value.encode(errors="replace").decode() if isinstance(value, str) else None
-
-
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _seconds(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)

@@ -1,7 +1,7 @@
 """Published results as data: `published:NAME` wherever results are read.
 
-`reports/<name>/data.json` holds what the source printed and nothing else; `schema.json` beside it is made
-from the models below.
+`reports/<name>/data.json` holds what the source printed; `schema.json` beside it is made from the models of
+`published_data.py`.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import ValidationError
 
+from dlperf.documents import first_problem
 from dlperf.errors import UserError
-from dlperf.model import Model
-from dlperf.plan.case import Case, Measure, Parallelism, Precision, Topology, Workload
+from dlperf.plan.case import Case, Measure, Topology, Workload
 from dlperf.plan.load import load_experiment
 from dlperf.results.figures import CaseFigures, sort_key
+from dlperf.results.published_data import PublishedCase, PublishedData
 from dlperf.results.schema import Status
 from dlperf.results.statistics import Summary, summarise
 from dlperf.shipped import shipped_folder
@@ -27,125 +27,6 @@ DATA_FILE = "data.json"
 NO_REPEATS = "published as a median alone; the runs behind it were not printed"
 _MEASURE = Measure(warmup_iterations=20, measured_iterations=100)
 _NOT_KNOWN = frozenset({"data", "seed", "threads_per_device"})  # no table says
-
-Rate = Annotated[float, Field(gt=0)]
-
-
-class PublishedCase(Model):
-    """A cell of a published table. None: not measured, not known, or not printed, as `units` says."""
-
-    framework: str
-    network: str
-    dataset: str
-    loss: str
-    parallelism: Parallelism
-    sample_ratio: float | None
-    precision: Precision
-    nodes: PositiveInt
-    gpus_per_node: PositiveInt
-    batch_size_per_device: PositiveInt | None
-    batch_is_max: bool
-    samples_per_sec: Rate | None
-    speedup: Rate | None
-    sources: tuple[str, ...]
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What its repeats carry too."""
-        return (*self.series, self.nodes, self.gpus_per_node)
-
-    @property
-    def series(self) -> tuple[object, ...]:
-        """Equal for the topologies of one column of a table."""
-        return (
-            self.framework, self.network, self.dataset, self.loss, self.precision, self.parallelism,
-            self.sample_ratio, self.batch_size_per_device,
-        )  # fmt: skip
-
-
-class PublishedRepeats(Model):
-    """The single runs of a case, by number, where a source printed them, and what it printed below them."""
-
-    framework: str
-    network: str
-    dataset: str
-    loss: str
-    precision: Precision
-    parallelism: Parallelism
-    sample_ratio: float | None
-    nodes: PositiveInt
-    gpus_per_node: PositiveInt
-    batch_size_per_device: PositiveInt
-    repeats: dict[str, Rate]
-    median: Rate
-    mean: Rate
-    complete: bool
-    source_file: str
-    printed_average: Rate | None = None
-    printed_median: Rate | None = None
-    printed_speedup: Rate | None = None
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """As `PublishedCase.key`."""
-        return (
-            self.framework, self.network, self.dataset, self.loss, self.precision, self.parallelism,
-            self.sample_ratio, self.batch_size_per_device, self.nodes, self.gpus_per_node,
-        )  # fmt: skip
-
-
-class PublishedLimit(Model):
-    """The most classes that trained."""
-
-    framework: str
-    nodes: PositiveInt
-    gpus_per_node: PositiveInt
-    batch_size_per_device: PositiveInt
-    precision: Precision
-    model_parallel: bool
-    partial_fc: bool
-    sample_ratio: float | None
-    num_classes: PositiveInt
-
-
-class SupersededValue(Model):
-    """A figure that stood in the source from a date on."""
-
-    since: str
-    commit: str
-    samples_per_sec: Rate | None
-
-
-class Superseded(Model):
-    """Figures of a case that a later edition replaced."""
-
-    framework: str
-    network: str | None
-    dataset: str | None
-    parallelism: Parallelism
-    sample_ratio: float | None
-    nodes: PositiveInt
-    gpus_per_node: PositiveInt
-    batch_size_per_device: PositiveInt | None
-    source_file: str
-    values: tuple[SupersededValue, ...]
-
-
-class PublishedData(Model):
-    """`data.json`."""
-
-    title: str
-    repository: str
-    commit: str
-    hardware: str
-    software: dict[str, str]
-    method: str
-    units: dict[str, str]
-    cases: tuple[PublishedCase, ...]
-    repeats: tuple[PublishedRepeats, ...]
-    max_num_classes: tuple[PublishedLimit, ...]
-    superseded: tuple[Superseded, ...]
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +136,4 @@ def load_published(name: str) -> Published:
     try:
         return Published(name=name, data=PublishedData.model_validate_json(path.read_bytes()))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(f"{path}: damaged: {place}: {first['msg']}") from error
+        raise UserError(f"{path}: damaged: {first_problem(error)}") from error

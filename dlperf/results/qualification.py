@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from pydantic import ValidationError
+from pydantic import Field
 
 from dlperf import __version__
-from dlperf.errors import UserError
+from dlperf.documents import read_document
 from dlperf.model import Model
 from dlperf.results.cell import cell_name
 from dlperf.results.moderation import Variance, fit_prior, moderated
@@ -21,6 +20,7 @@ from dlperf.results.statistics import standard_deviation, t_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
     from dlperf.plan.case import Case
 
 QUALIFICATION_NAME: Final = "qualification.json"
@@ -43,9 +43,9 @@ class CaseNoise(Model):
     hardware: str
     metric: str
     blocks: int
-    level: float
-    deviation: float
-    noise_floor: float
+    level: Annotated[float, Field(gt=0)]
+    deviation: Annotated[float, Field(ge=0)]
+    noise_floor: Annotated[float, Field(ge=0)]
 
 
 class Session(Model):
@@ -85,11 +85,6 @@ class Qualification(Model):
         others = [one for one in self.sessions if one.started_at != session.started_at]
         ordered = sorted([*others, session], key=lambda one: one.started_at or "")
         return Qualification(dlperf_version=__version__, sessions=tuple(ordered))
-
-    @property
-    def false_alarm_rate(self) -> float:
-        """The share of comparisons of equal sides that say regression."""
-        return self.false_alarms / self.splits
 
     def floor(self, cases: Iterable[tuple[Case, str]], metric: str, *, in_turns: bool) -> Floor | None:
         """The largest floor of cases on their hardware; None where none was qualified there.
@@ -188,24 +183,6 @@ def usual_qualification() -> Path | None:
 
 def read_qualification(path: Path) -> Qualification:
     """A saved qualification; UserError where there is none that can be read."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        content: Any = json.loads(text)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; `dlperf qualify SWEEP` writes one") from None
-    except ValueError as error:
-        raise UserError(f"{path}: no qualification: {error}; make it again") from None
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version != QUALIFICATION_SCHEMA_VERSION:
-        newer = version > QUALIFICATION_SCHEMA_VERSION
-        todo = "use a newer dlperf" if newer else "remove it and run `dlperf qualify` again"
-        raise UserError(
-            f"{path}: a qualification of schema version {version}, this dlperf reads "
-            f"{QUALIFICATION_SCHEMA_VERSION}: {todo}"
-        )
-    try:
-        return Qualification.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(f"{path}: no qualification: {place}: {first['msg']}; make it again") from None
+    return read_document(
+        path, Qualification, kind="qualification", remedy="`dlperf qualify SWEEP` writes one"
+    )

@@ -82,8 +82,8 @@ def _must_not_mix(figures: Sequence[CaseFigures], *, published: bool) -> None:
     measured = next((str(figure.sweep) for figure in figures if not figure.case.simulated), None)
     if simulated is not None and (measured or published):
         raise UserError(
-            f"{simulated} holds simulated results and {measured or PREFIX + '...'} measured ones, which never "
-            "stand in one table; name their folders one at a time"
+            f"{simulated} holds simulated results and {measured or PREFIX + '...'} measured ones, which "
+            "never stand in one table; name their folders one at a time"
         )
 
 

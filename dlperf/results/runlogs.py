@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from dlperf.errors import UserError
 from dlperf.results.extract import read_case
+from dlperf.results.folders import repeat_of, sweep_folders
 from dlperf.results.imported import LOG_STEM
 from dlperf.results.logfiles import log_files
-from dlperf.results.store import read_results
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,14 +36,14 @@ def find_run_folders(name: str, paths: Sequence[Path]) -> list[Path]:
 
     Args:
         name: a case's id, its content hash, or a part of the id that no other case has.
-        paths: as `read_results`.
+        paths: results folders, or folders of sweeps.
 
     Raises:
         UserError: no case or several have that name, or it has no run folder yet.
     """
     cases = [
         case
-        for sweep in read_results(*paths).sweeps
+        for sweep in sorted({sweep for path in paths for sweep in sweep_folders(path)})
         if (sweep / "runs").is_dir()
         for case in sorted((sweep / "runs").iterdir())
         if case.is_dir()
@@ -54,10 +54,15 @@ def find_run_folders(name: str, paths: Sequence[Path]) -> list[Path]:
     names = list(dict.fromkeys(case.name for case in found))
     if len(names) > 1:
         raise UserError(f"{name!r} names {len(names)} cases:\n" + "\n".join(f"  {one}" for one in names))
-    runs = [run for case in found for run in case.iterdir() if run.name[1:].isdigit()]
+    runs = [
+        (str(case), repeat, run)
+        for case in found
+        for run in case.iterdir()
+        if (repeat := repeat_of(run)) is not None
+    ]
     if not runs:
         raise UserError(f"no run of a case named {name!r}; `dlperf results` lists the cases")
-    return sorted(runs, key=lambda run: (str(run.parent), int(run.name[1:])))
+    return [run for _case, _repeat, run in sorted(runs)]
 
 
 def run_logs(folder: Path, *, ranks: Sequence[int] = (), nodes: Sequence[int] = ()) -> RunLogs:

@@ -100,8 +100,8 @@ class Imported(Model):
 class Energy(Model):
     """What a run used from its first accepted step to its last, over all its nodes.
 
-    `joules` has an entry for each source that every node could read: `nvml`, all GPUs of the nodes, `rapl`, all
-    processor packages and their memory. Whatever else ran there is in it.
+    `joules` has an entry for each source that every node could read: `nvml`, all GPUs of the nodes, `rapl`,
+    all processor packages and their memory. Whatever else ran there is in it.
     """
 
     joules: dict[str, float] = Field(default_factory=dict)
@@ -114,7 +114,9 @@ class Energy(Model):
 
     def devices_of(self, source: str) -> tuple[str, ...]:
         """Those of one source, without its name."""
-        return tuple(name.removeprefix(f"{source}: ") for name in self.devices if name.startswith(f"{source}:"))
+        return tuple(
+            name.removeprefix(f"{source}: ") for name in self.devices if name.startswith(f"{source}:")
+        )
 
 
 class RunResult(Model):

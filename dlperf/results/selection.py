@@ -53,9 +53,9 @@ def _at(chunks: Callable[[], Iterator[NDArray[np.float64]]], places: Sequence[in
             keys = np.ascontiguousarray(chunk, np.float64).view(np.uint64)
             digits = (keys >> np.uint64(shift)) & np.uint64((1 << _DIGIT_BITS) - 1)
             heads = keys >> np.uint64(shift) >> np.uint64(_DIGIT_BITS)
-            for prefix, counted in counts.items():
+            for prefix in counts:
                 among = digits[heads == prefix].astype(np.int64)
-                counted += np.bincount(among, minlength=1 << _DIGIT_BITS)
+                counts[prefix] += np.bincount(among, minlength=1 << _DIGIT_BITS)
         for number, prefix in enumerate(prefixes):
             ends = np.cumsum(counts[prefix])
             digit = int(np.searchsorted(ends, left[number], side="right"))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from dlperf.logs.events import TRAIN
 from dlperf.results.schema import Status, Steadiness
-from dlperf.results.verdict import Verdict
 from dlperf.results.steady import FEWEST_JUDGED, FEWEST_STEADY, Course, Shape, classify
+from dlperf.results.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,8 +68,8 @@ def _without_steady_state(course: Course) -> Verdict:
     status = Status.INSUFFICIENT if course.shape is Shape.WARM_UP else Status.UNSTEADY
     levels = ", ".join(f"{1000 * level:.4g}" for level in course.levels)
     reason = (
-        f"no steady state: {course.shape.value}, medians of the stretches {levels} ms a step; the last one is "
-        f"less than half of the time or {FEWEST_STEADY} steps: measure more iterations, or warm up longer"
+        f"no steady state: {course.shape.value}, medians of the stretches {levels} ms a step; the last one "
+        f"is less than half of the time or {FEWEST_STEADY} steps: measure more iterations, or warm up longer"
     )
     return Verdict(status=status, reason=reason)
 

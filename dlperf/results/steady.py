@@ -1,8 +1,9 @@
 """Whether a run found its speed: its iterations cut where their duration changes, and what that looks like.
 
-Pure. The cuts are penalised change points of the mean (PELT: Killick, Fearnhead and Eckley, "Optimal detection
-of changepoints with a linear computational cost", Journal of the American Statistical Association 107, 2012)
-on the logarithm of the durations; docs/statistics.md gives the numbers below and how they were chosen.
+Pure. The cuts are penalised change points of the mean (PELT: Killick, Fearnhead and Eckley, "Optimal
+detection of changepoints with a linear computational cost", Journal of the American Statistical Association
+107, 2012) on the logarithm of the durations; docs/statistics.md gives the numbers below and how they were
+chosen.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from dlperf.results.statistics import mean, quantile
@@ -25,8 +27,8 @@ PAUSE_FACTOR = 5.0
 # Neighbouring stretches whose medians are closer than this are one: true changes so small change no figure.
 _SMALLEST_CHANGE = 0.02
 _SHORTEST_STRETCH = 10
-# Of the squared noise, times log n. Neighbouring iterations correlate by about 0.3, which makes the noise of a
-# stretch's mean 2.7 times what independent ones would have; the rest keeps flat runs whole.
+# Of the squared noise, times log n. Neighbouring iterations correlate by about 0.3, which makes the noise of
+# a stretch's mean 2.7 times what independent ones would have; the rest keeps flat runs whole.
 _PENALTY = 12.0
 _FENCE = 3.0  # in interquartile ranges: what lies beyond is pulled to it, so that no outlier is a stretch
 _MOST_POINTS = 2000
@@ -85,7 +87,7 @@ def classify(seconds: Sequence[float]) -> Course:
 def _shape(levels: Sequence[float], *, steady: bool) -> Shape:
     if len(levels) == 1:
         return Shape.FLAT
-    rises = [after > before for before, after in zip(levels, levels[1:], strict=False)]
+    rises = [after > before for before, after in pairwise(levels)]
     if steady or len(levels) == 2:  # noqa: PLR2004
         return Shape.SLOWDOWN if levels[-1] > levels[-2] else Shape.WARM_UP
     return Shape.DRIFTING if all(rises) or not any(rises) else Shape.NONE
@@ -109,15 +111,17 @@ def change_points(values: Sequence[float], *, penalty: float, shortest: int = _S
     low, high = quantile(values, 0.25), quantile(values, 0.75)
     fence = _FENCE * (high - low)
     pulled = [min(max(value, low - fence), high + fence) for value in values]
-    steps = sorted(abs(after - before) for before, after in zip(pulled, pulled[1:], strict=False))
+    steps = sorted(abs(after - before) for before, after in pairwise(pulled))
     noise = 1.4826 * quantile(steps, 0.5) / math.sqrt(2)
     noise = noise or _COARSE  # a clock so coarse that most neighbours are equal
     import numpy as np  # noqa: PLC0415 - both are slow to load and needed for long runs alone
     import ruptures  # type: ignore[import-untyped]  # noqa: PLC0415
 
     signal = np.asarray(pulled)[:, None] / noise
-    ends = ruptures.KernelCPD(kernel="linear", min_size=shortest).fit(signal).predict(
-        pen=penalty * math.log(len(values))
+    ends = (
+        ruptures.KernelCPD(kernel="linear", min_size=shortest)
+        .fit(signal)
+        .predict(pen=penalty * math.log(len(values)))
     )
     return [0, *(int(end) for end in ends[:-1])]
 
@@ -128,7 +132,7 @@ def _merged(starts: Sequence[int], series: Sequence[float]) -> list[int]:
     while len(kept) > 1:
         ends = [*kept[1:], len(series)]
         levels = [quantile(series[start:end], 0.5) for start, end in zip(kept, ends, strict=True)]
-        changes = [abs(math.log(after / before)) for before, after in zip(levels, levels[1:], strict=False)]
+        changes = [abs(math.log(after / before)) for before, after in pairwise(levels)]
         smallest = min(changes)
         if smallest >= math.log1p(_SMALLEST_CHANGE):
             break

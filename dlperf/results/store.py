@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from dlperf.documents import first_problem, version_problem
 from dlperf.errors import UserError
 from dlperf.logs.events import TRAIN
 from dlperf.plan.lock import LOCK_NAME, read_lock
 from dlperf.results.environment import UNKNOWN_HARDWARE, RunEnvironment, read_environment
 from dlperf.results.extract import extract
-from dlperf.results.schema import RESULT_SCHEMA_VERSION, RunResult
+from dlperf.results.folders import run_folders, sweep_folders
+from dlperf.results.schema import RunResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -108,10 +110,25 @@ def read_steps_csv(folder: Path) -> list[float]:
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Put `content` at `path`: a crash at any point leaves the old file or the new one, whole."""
+    with replacing(path) as stream:
+        stream.writelines([content] if isinstance(content, bytes) else content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which takes the place of the one at `path` when the block ends well, else is gone.
+
+    Links are followed; what is no file, such as /dev/null or a pipe, is written to as it is.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        with path.open("wb") as stream:
+            yield stream
+        return
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.writelines([content] if isinstance(content, bytes) else content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(name, 0o644)  # noqa: PTH101  mkstemp gives 0600, which another user's report could not read
@@ -141,13 +158,13 @@ def read_results(*paths: Path) -> Results:
     runs: list[StoredRun] = []
     skipped: list[Skipped] = []
     plans: dict[Path, Plan] = {}
-    sweeps = sorted({sweep for path in paths for sweep in _sweep_folders(path)})
+    sweeps = sorted({sweep for path in paths for sweep in sweep_folders(path)})
     for sweep in sweeps:
         try:
             plans.update(_read_plan(sweep))
         except UserError as error:
             skipped.append(Skipped(path=sweep / LOCK_NAME, why=str(error)))
-        for folder in _run_folders(sweep):
+        for folder in run_folders(sweep):
             found = _read_run(folder, sweep)
             if isinstance(found, StoredRun):
                 runs.append(found)
@@ -172,32 +189,6 @@ def _read_plan(sweep: Path) -> dict[Path, Plan]:
     return {sweep: read_lock(path)} if path.is_file() else {}
 
 
-def _sweep_folders(path: Path) -> list[Path]:
-    if not path.exists():
-        raise UserError(f"{path}: no such folder; `dlperf run SWEEP` makes one with results")
-    if not path.is_dir():
-        raise UserError(f"{path}: a file; give a results folder or the folder of a sweep")
-    if _is_sweep(path):
-        return [path]
-    return [child for child in path.iterdir() if child.is_dir() and _is_sweep(child)]
-
-
-def _is_sweep(folder: Path) -> bool:
-    return (folder / "runs").is_dir() or (folder / LOCK_NAME).is_file()
-
-
-def _run_folders(sweep: Path) -> list[Path]:
-    runs = sweep / "runs"
-    if not runs.is_dir():
-        return []
-    cases = sorted(entry.name for entry in os.scandir(runs) if entry.is_dir())
-    return [
-        folder / run
-        for folder in (runs / case for case in cases)
-        for run in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    ]
-
-
 def _read_run(folder: Path, sweep: Path) -> StoredRun | Skipped | None:
     """None where the run has no result yet."""
     path = folder / "result.json"
@@ -211,19 +202,8 @@ def _read_run(folder: Path, sweep: Path) -> StoredRun | Skipped | None:
     try:
         result = RunResult.model_validate_json(content)
     except ValidationError as error:
-        return Skipped(path=path, why=_what_is_wrong(content, error))
-    return StoredRun(folder=folder, sweep=sweep, result=result, environment=read_environment(folder))
-
-
-def _what_is_wrong(content: bytes, error: ValidationError) -> str:
-    try:
-        version = json.loads(content).get("schema_version")
-    except (ValueError, AttributeError, RecursionError):
-        return "damaged: not the JSON of a result"
-    if isinstance(version, int) and version > RESULT_SCHEMA_VERSION:
-        return (
-            f"schema version {version}; this dlperf reads up to {RESULT_SCHEMA_VERSION}: use a newer dlperf"
+        why = version_problem(content, RunResult) or (
+            f"damaged: {first_problem(error, not_json='not the JSON of a result')}"
         )
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"]) or "result"
-    return f"damaged: {place}: {first['msg']}"
+        return Skipped(path=path, why=why)
+    return StoredRun(folder=folder, sweep=sweep, result=result, environment=read_environment(folder))

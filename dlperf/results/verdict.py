@@ -32,8 +32,7 @@ _BY_REASON = {
     "start_failed": (Status.CRASH, "a rank could not be started"),
 }
 
-
-_BY_KIND = {
+STATUS_OF = {
     FailureKind.OOM: Status.OOM,
     FailureKind.KILLED: Status.KILLED,
     FailureKind.HANG: Status.STALLED,
@@ -64,7 +63,7 @@ def judge(case: Case, *, steps: Sequence[Step], outcome: Outcome | None, folder:
         return _of_failed_rank(case, outcome, folder)
     status, reason = _BY_REASON.get(outcome.reason, (Status.CRASH, f"ended with {outcome.reason!r}"))
     detail = outcome.detail or _progress(case, steps)
-    return Verdict(status=status, reason=_one_line(f"{reason}: {detail}"), evidence=_last_line(folder))
+    return Verdict(status=status, reason=one_line(f"{reason}: {detail}"), evidence=_last_line(folder))
 
 
 def _of_completed(case: Case, steps: Sequence[Step], folder: Path) -> Verdict:
@@ -99,15 +98,15 @@ def _of_failed_rank(case: Case, outcome: Outcome, folder: Path) -> Verdict:
     failure = classify(_lines(folder, first=rank), outcome)
     if failure is None:
         reason = f"{how}: {outcome.detail}" if outcome.detail else how
-        return Verdict(status=Status.CRASH, reason=_one_line(reason), evidence=_last_line(folder, rank=rank))
+        return Verdict(status=Status.CRASH, reason=one_line(reason), evidence=_last_line(folder, rank=rank))
     said = failure.evidence.text if killed is None else killed.text
-    status = _BY_KIND[failure.kind]
+    status = STATUS_OF[failure.kind]
     if status is Status.KILLED and case.topology.world_size > 1:
         # Whoever ended one rank of several did not end the job: it broke.
         status = Status.CRASH
     return Verdict(
         status=status,
-        reason=_one_line(how if said == how else f"{how}: {said}"),
+        reason=one_line(how if said == how else f"{how}: {said}"),
         evidence=_place(failure) or _last_line(folder, rank=rank),
     )
 
@@ -122,7 +121,7 @@ def _lines(folder: Path, *, first: int) -> Iterator[tuple[str, int, str]]:
 
 def _place(failure: Failure) -> str | None:
     evidence = failure.evidence
-    return None if evidence.file is None else _one_line(str(evidence))
+    return None if evidence.file is None else one_line(str(evidence))
 
 
 def _ending(end: RankEnd | None) -> str:
@@ -150,8 +149,9 @@ def _last_line(folder: Path, *, rank: int = 0) -> str | None:
     for number, line in enumerate(read_lines(path), 1):
         if line.strip():
             last = (number, line)
-    return None if last is None else f"logs/{path.name}:{last[0]}: {_one_line(last[1])}"
+    return None if last is None else f"logs/{path.name}:{last[0]}: {one_line(last[1])}"
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """A reason or evidence as results hold it: one printable line, not too long."""
     return plain(text)[:LONGEST_REASON]

@@ -164,7 +164,7 @@ def test_a_damaged_result_ends_the_comparison(tmp_path: Path) -> None:
     [
         ('{"schema_version": 2}', "schema version 2; this dlperf reads up to 1: use a newer dlperf"),
         ('{"schema_version": 1}', "no baseline: label: Field required"),
-        ("{", "cannot be read as a baseline"),
+        ("{", "no baseline: not JSON"),
     ],
 )
 def test_a_baseline_of_a_newer_dlperf_or_a_damaged_one_is_named(

@@ -74,6 +74,13 @@ def test_a_log_that_is_gone_is_said_and_not_raised(sweep: Path) -> None:
     assert explain("y1", sweep)["run 1"]["log"].startswith("cannot be read again: ")
 
 
+def test_a_result_that_cannot_be_read_is_named(sweep: Path) -> None:
+    (sweep / f"runs/{make_case().case_id}/r2/result.json").write_text("{")
+    result = CliRunner().invoke(main, ["explain", "y1", str(sweep)])
+    assert 0 == result.exit_code
+    assert "r2/result.json: damaged: not the JSON of a result" in result.stderr
+
+
 def test_an_imported_run_shows_where_it_comes_from_and_the_methods_rule(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
+from filelock import FileLock
 
 from dlperf.cli import main
 from dlperf.results.import_facts import KEYS
@@ -127,6 +128,64 @@ def test_a_wrong_mapping_file_is_answered_with_the_place(logs: Path, tmp_path: P
     result = run("import", logs, "--map", "which.yaml")
     assert 2 == result.exit_code
     assert "which.yaml:2:3: unknown key 'experment' (did you mean 'experiment'?)\n" == result.stderr
+
+
+def test_a_value_of_a_mapping_file_is_never_taken_for_another(logs: Path, tmp_path: Path) -> None:
+    """YAML's 1.10 is 1.1, and a list is no value."""
+    (tmp_path / "which.yaml").write_text(
+        '"*": {version: 1.10, parallelism: [data]}\n"1n1g/*": {version: "1.10"}\n'
+    )
+    result = run("import", logs, "--map", "which.yaml")
+    assert [
+        "which.yaml:1:16: version: YAML takes this for a number and drops a 0 at its end; write it in quotes",
+        "which.yaml:1:35: parallelism: write one word or number",
+    ] == result.stderr.splitlines()
+    assert 2 == result.exit_code
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "..", "/elsewhere"])
+def test_the_name_of_the_folder_is_no_path(name: str, logs: Path) -> None:
+    result = run("import", logs, *TOLD, "--name", name)
+    assert 2 == result.exit_code
+    assert f"--name {name}: is the name of one folder" in result.stderr
+
+
+def test_what_an_import_that_was_killed_left_is_removed_unless_it_still_goes_on(
+    logs: Path, tmp_path: Path
+) -> None:
+    sweep = tmp_path / "results/imported"
+    (sweep / ".importing-left").mkdir(parents=True)
+    with FileLock(sweep / ".import.lock"):
+        result = run("import", logs, *TOLD)
+        assert (2, "dlperf: results/imported: another import goes on there; wait for its end\n") == (
+            result.exit_code,
+            result.stderr,
+        )
+        assert (sweep / ".importing-left").exists()
+    assert 0 == run("import", logs, *TOLD).exit_code
+    assert [".import.lock", "runs"] == sorted(path.name for path in sweep.iterdir())
+
+
+def test_results_are_not_imported_as_logs(logs: Path) -> None:
+    assert 0 == run("import", logs, *TOLD).exit_code
+    result = run("import", "results/imported")
+    assert (
+        2,
+        "dlperf: results/imported: results of dlperf already; `dlperf results results/imported` lists them\n",
+    ) == (
+        result.exit_code,
+        result.stderr,
+    )
+
+
+def test_an_experiment_that_there_is_not_is_named_with_who_told_it(logs: Path) -> None:
+    path = logs / "1n1g/r100_b64_fp32_1.log"
+    result = run("import", path, *TOLD[:2], *TOLD[4:], "--set", "experiment=r100_emor")
+    assert 2 == result.exit_code
+    assert (
+        f"dlperf: {path}: unknown experiment 'r100_emor' (did you mean 'r100_emore'?) (--set)\n"
+        == result.stderr
+    )
 
 
 def test_bad_files_are_named_and_the_others_imported(logs: Path) -> None:

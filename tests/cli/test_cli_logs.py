@@ -71,6 +71,13 @@ def test_what_is_not_there_is_named(arguments: list[str], message: str, tmp_path
     assert message in result.stderr
 
 
+def test_what_is_no_repeat_is_passed_over(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "y1", CASE, log="one\n")
+    for name in ("r\u00b2", "x7", "r"):
+        folder.with_name(name).mkdir()
+    assert "one\n" == run("y1", tmp_path).stdout
+
+
 def test_a_name_of_several_cases_lists_them(tmp_path: Path) -> None:
     write_run(tmp_path / "y1", CASE)
     write_run(tmp_path / "y1", TWO_NODES)
@@ -82,23 +89,33 @@ def test_a_name_of_several_cases_lists_them(tmp_path: Path) -> None:
 def test_an_imported_log_is_shown_unpacked(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "y1", CASE)
     (folder / "logs/imported.log.gz").write_bytes(gzip.compress(b"old\n"))
-    assert "old\n" == run("y1", tmp_path).stdout
-    assert "holds all its ranks; leave out --rank" in run("y1", tmp_path, "--rank", "0").stderr
+    store_run(write_run(tmp_path / "y1", CASE, repeat=2))
+    (folder / "result.json").write_bytes((folder.parent / "r2/result.json").read_bytes())
+    for options in ((), ("--follow",)):
+        assert "old\n" == run("y1", tmp_path, "--repeat", "1", *options).stdout
+    assert (
+        "holds all its ranks; leave out --rank" in run("y1", tmp_path, "--repeat", "1", "--rank", "0").stderr
+    )
 
 
 def test_follow_goes_on_until_the_run_has_its_result(tmp_path: Path) -> None:
+    """A run that is made anew on the way is shown from its beginning."""
     folder = write_run(tmp_path / "y1", CASE)
     log = folder / "logs/rank0.log"
     whole = log.read_text()
     begin, rest = whole[: len(whole) // 2], whole[len(whole) // 2 :]
-    log.write_text(begin)
+    log.write_text("of the first try, which is longer than the next begins\n" + begin)
     command = [sys.executable, "-m", "dlperf", "logs", "y1", str(tmp_path), "--follow"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "COLUMNS": "100"}) as process:
         assert process.stdout is not None
         killer = threading.Timer(LIMIT_SECONDS, process.kill)
         killer.start()
-        seen = process.stdout.read(len(begin)).decode()
-        assert begin == seen  # it shows what there is, and waits
+        seen = process.stdout.read(log.stat().st_size).decode()
+        assert log.read_text() == seen  # it shows what there is, and waits
+        again = log.with_name("new")
+        again.write_text(begin)
+        again.rename(log)
+        assert begin == process.stdout.read(len(begin)).decode()
         with log.open("a") as stream:
             stream.write(rest)
         store_run(folder)

@@ -82,6 +82,21 @@ def test_csv_has_one_table_for_all_logs(tmp_path: Path) -> None:
     ]
 
 
+def test_a_log_is_never_overwritten_and_a_folder_is_made(tmp_path: Path) -> None:
+    log, link = tmp_path / "a.log", tmp_path / "b.log"
+    log.write_text(ONEFLOW)
+    link.hardlink_to(log)
+    for same in (log, link):
+        result = parse(log, "-o", same)
+        assert (2, f"dlperf: {same}: is one of the logs; write to another file\n") == (
+            result.exit_code,
+            result.stderr,
+        )
+    assert ONEFLOW == log.read_text()
+    assert 0 == parse(log, "--json", "-o", tmp_path / "new/a.json").exit_code
+    assert parse(log, "--json").stdout == (tmp_path / "new/a.json").read_text()
+
+
 def test_the_table_is_for_people(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_text(ONEFLOW + OOM + "\n")

@@ -122,6 +122,8 @@ def test_completion_completes_commands() -> None:
 
 def test_schema_prints_one_or_all() -> None:
     every = json.loads(CliRunner().invoke(main, ["schema"]).stdout)
+    told = CliRunner().invoke(main, ["schema", "--help"]).stdout
+    assert [] == [name for name in every if f"`{name}`" not in told]
     assert {
         "sweep", "experiment", "cluster", "case", "plan", "result", "environment", "import", "published",
         "baseline", "qualification", "limit",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,7 +63,7 @@ def test_qualification_measures_false_alarms_and_a_noise_floor() -> None:
     (session,) = found.sessions
     floors = [one.noise_floor for one in session.noise if one.metric == "samples_per_sec"]
     assert (session.runs, session.cases) == (5, 4)
-    assert found.false_alarm_rate < 0.1
+    assert found.false_alarms / found.splits < 0.1
     assert floors[0] < floors[3]
     assert 0.01 < floors[3] < 0.06
     assert qualification_line(found).startswith("qualified on 2026-01-01: ")
@@ -185,11 +186,11 @@ def test_a_value_that_is_no_figure_is_named() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"schema_version": 1}', "of schema version 1, this dlperf reads 2: remove it"),
-        ('{"schema_version": 3}', "of schema version 3, this dlperf reads 2: use a newer dlperf"),
+        ('{"schema_version": 1}', "of schema version 1; this dlperf reads up to 2: remove it"),
+        ('{"schema_version": 3}', "of schema version 3; this dlperf reads up to 2: use a newer dlperf"),
         ('{"schema_version": 2}', "no qualification: dlperf_version: Field required"),
         ("[]", "no qualification: the file"),
-        ("{", "no qualification: Expecting"),
+        ("{", "no qualification: not JSON"),
     ],
 )
 def test_a_file_that_is_no_qualification_of_this_dlperf_is_named(
@@ -198,4 +199,12 @@ def test_a_file_that_is_no_qualification_of_this_dlperf_is_named(
     path = tmp_path / "qualification.json"
     path.write_text(content)
     with pytest.raises(UserError, match=message):
+        read_qualification(path)
+
+
+def test_a_level_of_a_qualification_is_above_0(tmp_path: Path) -> None:
+    """Its logarithm is taken."""
+    path = tmp_path / "qualification.json"
+    path.write_text(re.sub(r'"level":[0-9.]+', '"level":0.0', qualified(1.0).model_dump_json(), count=1))
+    with pytest.raises(UserError, match=r"noise\.0\.level: Input should be greater than 0"):
         read_qualification(path)

@@ -1,4 +1,4 @@
-"""Feeds the log parsers with damaged logs until the time is up: `make fuzz`, or
+"""Feeds the log parsers, and the reader of our own events, with damaged logs until the time is up: `make fuzz`, or
 
 python tests/fuzz/fuzz_logs.py --seconds 300 [--seed N]
 
@@ -20,8 +20,10 @@ import random
 import resource
 import sys
 import tarfile
+import tempfile
 import time
 import traceback
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,21 +34,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "logs"))
 from log_makers import DIALECTS, PROGRAMS, Made
 
 from dlperf.errors import UserError
-from dlperf.logs.failures import KnownExit
+from dlperf.logs.endings import KnownExit
+from dlperf.logs.events import read_events, read_steps
 from dlperf.logs.preamble import Preamble
 from dlperf.logs.reader import LogReader
-from dlperf.logs.stream import open_stream
+from dlperf.logs.stream import open_logs, open_stream
 from dlperf.logs.writers import WRITERS
+from dlperf.results.statistics import samples_per_second
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from dlperf.logs.stream import Log
 
 LONGEST_SECONDS = 10.0
 LARGEST_RESIDENT_BYTES = 1 << 30
 WORDS = (
     b"Traceback (most recent call last):\n", b"CUDA out of memory", b"Killed\n", b"NCCL error", b"Speed: ", b"nan",
     b"\r", b"\r\n", b"\0", b"\x1b[31m", b"\xff\xfe", b"[1,0]<stdout>:", b"2021-13-45 99:99:99,999 ", b":::MLLOG {",
-    b"DLLL {", b"DLL ", b"CELOSS,20,1.5\n", b" samples/sec", b"it/sec", b"9" * 400, b"1e999", b"-inf", b"{" * 50,
+    b"9" * 5000, b"DLLL {", b"DLL ", b"CELOSS,20,1.5\n", b" samples/sec", b"it/sec", b"9" * 400, b"1e999", b"-inf", b"{" * 50,
     b"loss ", b"Epoch[", b"train: iter ", b"(" * 30, b"Training: ", b" : ", b"batch_size_per_device = ",
 )  # fmt: skip
 
@@ -95,7 +101,7 @@ def one_line(data: bytes, generator: random.Random) -> bytes:
 
 def pack(data: bytes, generator: random.Random) -> bytes:
     way: Callable[[bytes], bytes] = generator.choice(
-        (gzip.compress, bz2.compress, lzma.compress, zstandard.compress, tar)
+        (gzip.compress, bz2.compress, lzma.compress, zstandard.compress, tar, zipped)
     )
     return way(data)
 
@@ -109,14 +115,34 @@ def tar(data: bytes) -> bytes:
     return made.getvalue()
 
 
+def zipped(data: bytes) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("1n1g/r100_b64_fp32_1.log", data)
+    return made.getvalue()
+
+
 MUTATIONS = (flip, flip, insert, insert, cut, repeat, one_line, pack)
 
 
+def logs_in(data: bytes) -> Iterator[Log]:
+    """As `dlperf parse` opens them: a zip archive must be a file."""
+    if not data.startswith(b"PK"):
+        yield from open_stream("fuzz", io.BytesIO(data))
+        return
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        yield from open_logs(Path(file.name))
+
+
 def feed(data: bytes, generator: random.Random) -> None:
-    """Parse it as `dlperf parse` would, in all formats."""
+    """Parse it as `dlperf parse` would, in all formats, and read events of ours from it."""
+    for step in read_steps(read_events(data.decode(errors="replace").splitlines())):
+        samples_per_second([step.samples], [step.seconds])
     preamble = Preamble()
     outcome = generator.choice((None, KnownExit(exit_code=generator.randrange(-20, 260))))
-    for log in open_stream("fuzz", io.BytesIO(data)):
+    for log in logs_in(data):
         log.chunk_bytes = generator.choice((512, 4096, 1 << 20))
         reader = LogReader(log, dialects=list(DIALECTS.values()), outcome=outcome, unrecognised=preamble.feed)
         writers = [make(io.StringIO()) for make in WRITERS.values()]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlperf.logs.cells import reader_of, texts_at
+from dlperf.logs.cells import reader_of
+from dlperf.logs.digits import texts_at
 from dlperf.logs.layout import MASK
 
 

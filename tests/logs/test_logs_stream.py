@@ -100,6 +100,53 @@ def test_damaged_files_are_named(content: bytes, message: str | None, tmp_path: 
         records_of(path)
 
 
+def a_tar(*members: tuple[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return made.getvalue()
+
+
+def test_a_zip_member_with_a_wrong_checksum_is_named(tmp_path: Path) -> None:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("a.log", TEXT)
+    path = tmp_path / "logs.zip"
+    path.write_bytes(made.getvalue().replace(b"iter 7,", b"iter 8,"))
+    with pytest.raises(UserError, match=r"logs\.zip!a\.log: damaged compressed data: Bad CRC-32"):
+        records_of(path)
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+def test_a_tar_archive_that_stops_within_a_member_is_named(kept: float, tmp_path: Path) -> None:
+    """At its beginning, and where some of its records were read already."""
+    path = tmp_path / "logs.tar"
+    long = TEXT * 100
+    path.write_bytes(a_tar(("a.log", long))[: int(kept * len(long))])
+    with pytest.raises(UserError, match=r"damaged (tar )?archive: unexpected end of data"):
+        records_of(path)
+
+
+@pytest.mark.parametrize(("size", "message"), [(1536, "bad checksum"), (100, "truncated header")])
+def test_a_damaged_header_within_a_tar_archive_is_not_its_end(
+    size: int, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "logs.tar"
+    first = a_tar(("a.log", b"x" * 512))[:1024]
+    path.write_bytes(first + b"junk".ljust(size, b"\xff"))
+    with pytest.raises(UserError, match=f"damaged tar archive: {message}"):
+        records_of(path)
+
+
+def test_names_that_nobody_can_print_are_shown_printably(tmp_path: Path) -> None:
+    path = tmp_path / "logs.tar"
+    path.write_bytes(a_tar(("red\x1b[31m\u202e.log", TEXT)))
+    assert {"!red\ufffd[31m\ufffd.log": 50} == records_of(path)
+
+
 def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "LARGEST_RATIO", 100)
     monkeypatch.setattr(archives, "_RATIO_FREE_BYTES", 1 << 20)

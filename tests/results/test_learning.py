@@ -11,8 +11,8 @@ from scipy import stats
 
 from dlperf.compare.contrast import Contrast
 from dlperf.compare.judging import fit_priors, judge
-from dlperf.results.learning import FEWEST_CASES, MixtureError, StudentError, learned
 from dlperf.compare.metrics import SAMPLES_PER_SECOND, Verdict
+from dlperf.results.learning import FEWEST_CASES, MixtureError, StudentError, learned
 from dlperf.results.moderation import Prior, Variance
 
 DEGREES = 4

@@ -1,4 +1,4 @@
-"""Energy of a run from the readings beside its logs: the window, the sum over nodes, and why there is none."""
+"""Energy of a run from the readings beside its logs: window, sum over nodes, and why there is none."""
 
 from __future__ import annotations
 
@@ -99,7 +99,9 @@ def test_a_source_that_one_node_cannot_read_has_no_sum(tmp_path: Path) -> None:
         ({"devices": []}, "the meter names no such device"),
     ],
 )
-def test_readings_that_do_not_tell_give_a_reason(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+def test_readings_that_do_not_tell_give_a_reason(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
     energy = read_energy(readings(tmp_path, **changes), steps())
     assert energy is not None
     assert {} == energy.joules
@@ -116,7 +118,17 @@ def test_no_meter_no_energy(tmp_path: Path) -> None:
     assert read_energy(tmp_path, steps()) is None
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]\n", '{"schema_version": 2}\n', "\x00\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]\n",
+        f'{{"schema_version": 1, "interval_seconds": 1{"0" * 400}}}\n',
+        '{"schema_version": 2}\n',
+        "\x00\xff",
+    ],
+)
 def test_a_damaged_file_is_a_reason(tmp_path: Path, content: str) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "energy0.jsonl").write_text(content)
@@ -125,11 +137,22 @@ def test_a_damaged_file_is_a_reason(tmp_path: Path, content: str) -> None:
     assert energy.unreadable["rapl"] == "the meter's file cannot be read"
 
 
+def test_a_first_line_whose_devices_are_no_list_names_no_device(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "energy0.jsonl").write_text(
+        '{"schema_version": 1, "interval_seconds": 1, "devices": 5}\n'
+    )
+    energy = read_energy(tmp_path, steps())
+    assert energy is not None
+    assert energy.unreadable["rapl"] == "the meter names no such device"
+
+
 def test_damaged_lines_are_passed_over(tmp_path: Path) -> None:
     path = readings(tmp_path) / "logs" / "energy0.jsonl"
     lines = path.read_text().splitlines()
     lines[20] = lines[20][:15]
     lines[30] = '{"time_ms": 1e400, "joules": [1, 2]}'
+    lines[29] = f'{{"time_ms": 1{"0" * 400}, "joules": [1, 2]}}'
     lines[31] = '{"time_ms": 5, "joules": ["a", null]}'
     path.write_text("\n".join(lines))
     energy = read_energy(tmp_path, steps())

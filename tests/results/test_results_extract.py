@@ -171,9 +171,10 @@ def test_a_damaged_outcome_never_makes_a_run_good(tmp_path: Path, text: str) -> 
     result.model_dump_json()
 
 
-def test_a_damaged_detail_of_an_outcome_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", ["long", 10**400])
+def test_a_damaged_detail_of_an_outcome_is_left_out(tmp_path: Path, seconds: object) -> None:
     folder = write_run(
-        tmp_path, make_case(), outcome={"seconds": "long", "ranks": [1, {"rank": "x"}], "started_at": 5}
+        tmp_path, make_case(), outcome={"seconds": seconds, "ranks": [1, {"rank": "x"}], "started_at": 5}
     )
     result = result_from_run_folder(folder)
     assert result.status is Status.OK
@@ -206,6 +207,26 @@ def test_a_rank_without_a_log_and_binary_rubbish_do_no_harm(tmp_path: Path) -> N
     (folder / "logs" / "rank2.log").write_bytes(b"\xff\xfe\x00" * 1000)
     (folder / "logs" / "core.12").write_bytes(b"not a log")
     assert result_from_run_folder(folder).status is Status.OK
+
+
+def test_a_number_that_nothing_can_hold_is_none(tmp_path: Path) -> None:
+    huge = 10**400
+    events = (
+        ("matmul_flops_per_second", huge, {"rank": 0}),
+        ("peak_memory_bytes", huge, {"rank": 0}),
+        ("tracked_stats", {"seconds": 1.0}, {"rank": 0, "step": 6, "samples": huge, "kind": "train"}),
+    )
+    lines = (
+        ":::MLLOG "
+        + json.dumps({"namespace": "dlperf", "key": key, "value": value, "metadata": metadata})
+        + "\n"
+        for key, value, metadata in events
+    )
+    text = log_text(make_case(), seconds=(1.0,) * 6) + "".join(lines)
+    result = result_from_run_folder(write_run(tmp_path, make_case(), log=text))
+    assert (Status.OK, None) == (result.status, result.engine.matmul_flops_per_second)
+    assert result.figures is not None
+    assert (8.0, 500 << 20) == (result.figures.samples_per_sec, result.figures.peak_memory_bytes)
 
 
 def test_facts_are_flat_and_can_be_stored(tmp_path: Path) -> None:

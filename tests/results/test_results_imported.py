@@ -4,13 +4,17 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
 import json
+import os
 import statistics
 import tarfile
-from typing import TYPE_CHECKING
+import zipfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,14 +23,14 @@ from dlperf.errors import UserError
 from dlperf.logs import spool
 from dlperf.results import joining, method_2021
 from dlperf.results.extract import extract
-from dlperf.results.import_facts import NotTold, facts_of_path, facts_of_settings
-from dlperf.results.importing import Done, Instructions, files_of, import_file
+from dlperf.results.figures import case_figures
+from dlperf.results.import_case import NotTold
+from dlperf.results.import_facts import facts_of_path, facts_of_settings
+from dlperf.results.import_files import files_of
+from dlperf.results.importing import Done, Instructions, import_file
 from dlperf.results.method_2021 import case_figure, run_figure, speedup
 from dlperf.results.schema import Status
 from dlperf.results.store import read_results
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TOLD = {"version": "0.3.4", "experiment": "r100_emore", "parallelism": "data"}
 
@@ -226,7 +230,9 @@ def test_another_log_with_the_same_repeat_is_refused(tmp_path: Path) -> None:
 def test_runs_of_which_more_is_known_do_not_stand_beside_a_placeholder(tmp_path: Path) -> None:
     imported(oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(60)), instructions(tmp_path))
     other = oneflow_log(tmp_path / "1n1g/r100_b64_fp32_2.log", rates(61))
-    with pytest.raises(UserError, match=r"not known of it: data, measured_iterations, seed; of repeat 1 of its case \("):
+    with pytest.raises(
+        UserError, match=r"not known of it: data, measured_iterations, seed; of repeat 1 of its case \("
+    ):
         imported(other, instructions(tmp_path, threads_per_device="1"))
 
 
@@ -482,5 +488,112 @@ def test_folders_are_walked_but_not_into_results(tmp_path: Path) -> None:
 def test_an_import_file_that_is_damaged_is_named(tmp_path: Path) -> None:
     (done,) = imported(oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(60)), instructions(tmp_path))
     (done.folder / "import.json").write_text(json.dumps({"source": 1}))
-    with pytest.raises(UserError, match=r"import\.json: damaged"):
+    with pytest.raises(
+        UserError,
+        match=r"import\.json: no import: source: Input should be a valid string; import the log again",
+    ):
         extract(done.folder)
+
+
+def test_a_file_whose_name_is_no_text_is_imported_under_one_that_can_be_shown(tmp_path: Path) -> None:
+    name = os.fsdecode(b"r100_b64_fp32_1.log.\xff\n")
+    (done,) = imported(oneflow_log(tmp_path / "1n1g" / name, rates(50)), instructions(tmp_path))
+    assert f"{tmp_path}/1n1g/r100_b64_fp32_1.log.\ufffd\ufffd" == done.source
+    assert done.result == read_results(tmp_path / "results").runs[0].result
+
+
+@pytest.mark.parametrize("key", ["repeat", "batch_size_per_device", "num_classes", "threads_per_device"])
+def test_a_count_is_at_least_1_and_no_number_beyond_all_reason(key: str, tmp_path: Path) -> None:
+    path = oneflow_log(tmp_path / "1n1g/r100.log", rates(50))
+    told = {"batch_size_per_device": "64", "precision": "fp32"}
+    with pytest.raises(UserError, match=rf"r100\.log: {key}=0: counts from 1 \(--set\)"):
+        imported(path, instructions(tmp_path, **{**told, key: "0"}))
+    with pytest.raises(UserError, match=f"{key}=9{{400}}: no whole number that there can be"):
+        imported(path, instructions(tmp_path, **{**told, key: "9" * 400}))
+
+
+@pytest.mark.parametrize("world_size", [16, 2, 8])
+def test_a_world_size_is_that_of_the_devices_or_of_the_nodes(world_size: int, tmp_path: Path) -> None:
+    path = oneflow_log(tmp_path / "2n8g/r100_b64_fp32_1.log", rates(50))
+    path.write_text(f"world_size: {world_size}\n" + path.read_text())
+    if world_size in {16, 2}:
+        assert 1 == len(imported(path, instructions(tmp_path)))
+        return
+    with pytest.raises(
+        UserError,
+        match="contradictory topology: 2n8g says folder 2n8g, world size 8 says line 1; give the right",
+    ):
+        imported(path, instructions(tmp_path))
+
+
+def test_a_folder_named_runs_may_hold_logs(tmp_path: Path) -> None:
+    path = oneflow_log(tmp_path / "old/runs/1n1g/r100_b64_fp32_1.log", rates(50))
+    assert [path] == list(files_of([tmp_path], results=tmp_path / "results"))
+    (done,) = imported(path, instructions(tmp_path))
+    assert [path] == list(files_of([tmp_path], results=tmp_path / "elsewhere"))
+    with pytest.raises(UserError, match="results of dlperf already"):
+        list(files_of([done.folder.parents[2]], results=tmp_path / "elsewhere"))
+
+
+def test_a_reason_and_its_evidence_are_one_printable_line(tmp_path: Path) -> None:
+    path = oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(50))
+    path.write_bytes(path.read_bytes() + "RuntimeError: CUDA \x9b31m out of memory\u202e\x07  \t!\n".encode())
+    (done,) = imported(path, instructions(tmp_path))
+    assert "the run ended with oom: RuntimeError: CUDA 31m out of memory !" == done.result.reason
+    assert "logs/imported.log:51: RuntimeError: CUDA 31m out of memory !" == done.result.evidence
+
+
+def test_the_figure_of_an_even_number_of_runs_is_rounded_as_in_2021(tmp_path: Path) -> None:
+    for repeat, rate in enumerate((245.11, 245.12), 1):
+        path = oneflow_log(tmp_path / f"1n1g/r100_b64_fp32_{repeat}.log", [rate] * 150)
+        for method in ("dlperf-2021", "samples/seconds"):
+            given = instructions(tmp_path, method=method)
+            imported(path, replace(given, sweep=given.sweep.with_name(method.replace("/", "-"))))
+    medians = [
+        figure.summary.median
+        for name in ("dlperf-2021", "samples-seconds")
+        for figure in case_figures(read_results(tmp_path / "results" / name))
+        if figure.summary is not None
+    ]
+    assert [case_figure([245.11, 245.12]), pytest.approx(245.115, abs=1e-9)] == medians
+    assert round(medians[0], 2) == medians[0]
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_and_a_pipe_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = oneflow_log(tmp_path / "a/r100_b64_fp32_1.log", rates(50))
+    os.mkfifo(tmp_path / "a/pipe")
+    (tmp_path / "a/gone.log").symlink_to("nothing")
+    (tmp_path / "b").mkdir()
+    scandir = os.scandir
+
+    def denied(folder: str) -> object:
+        """The superuser, as which tests may run, is denied nothing: the fault cannot be made otherwise."""
+        if Path(folder).name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    found = [str(each) for each in files_of([tmp_path], results=tmp_path / "results")]
+    assert [
+        str(tmp_path / "a/gone.log"),
+        str(path),
+        f"{tmp_path / 'b'}: cannot be read: Permission denied",
+    ] == found
+
+
+def test_a_damaged_member_of_an_archive_stops_no_other(tmp_path: Path) -> None:
+    """Whether the damage is in what is looked at first, or behind it."""
+    made, path = io.BytesIO(), tmp_path / "logs.zip"
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_STORED) as archive:
+        for repeat, steps in ((1, 50), (2, 5000), (3, 60)):
+            log = oneflow_log(tmp_path / "a.log", rates(steps))
+            archive.write(log, f"1n1g/r100_b64_fp32_{repeat}.log")
+    path.write_bytes(made.getvalue().replace(b"iter 7,", b"iter 8,", 2))
+    *damaged, good = import_file(path, instructions(tmp_path))
+    for repeat, error in enumerate(damaged, 1):
+        assert f"logs.zip!1n1g/r100_b64_fp32_{repeat}.log: damaged compressed data: Bad CRC-32" in str(error)
+    assert 2 == len(damaged)
+    assert isinstance(good, Done)
+    assert (3, True) == (good.result.repeat, good.is_new)

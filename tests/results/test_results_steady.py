@@ -1,4 +1,4 @@
-"""The course of a run: what is flat stays as it was, what moves is cut or has no number, pauses stand apart."""
+"""The course of a run: what is flat stays, what moves is cut or has no number, pauses stand apart."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def test_flat_runs_are_called_flat() -> None:
 
 def test_a_change_below_2_percent_is_none() -> None:
     levels = [1.0] * 50 + [1.015] * 50
-    course = classify([level * float(np.exp(each)) for level, each in zip(levels, noise(100, cv=0.001), strict=True)])
+    course = classify(
+        [level * float(np.exp(each)) for level, each in zip(levels, noise(100, cv=0.001), strict=True)]
+    )
     assert course.shape is Shape.FLAT
 
 

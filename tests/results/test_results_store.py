@@ -97,34 +97,55 @@ def test_a_file_that_others_may_read(tmp_path: Path) -> None:
     assert (tmp_path / "report.md").stat().st_mode & 0o777 == 0o644
 
 
-WRITER = """
-import sys
+# Forks a writer for each path that it is told, and says its process.
+WRITERS = """
+import os, sys
 from pathlib import Path
 from dlperf.results.store import write_atomically
-path, sizes = Path(sys.argv[1]), (100_000, 3_000_000)
-print("ready", flush=True)
-while True:
-    for letter, size in zip((b"a", b"b"), sizes):
-        write_atomically(path, letter * size)
+for path in sys.stdin:
+    writer = os.fork()
+    while not writer:
+        write_atomically(Path(path.strip()), b"a" * 100_000)
+        write_atomically(Path(path.strip()), b"b" * 3_000_000)
+    print(writer, flush=True)
+    os.waitpid(writer, 0)
+    print("gone", flush=True)
 """
 
 
 def test_a_writer_that_is_killed_leaves_a_whole_file(tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    for _ in range(5):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, cwd=ROOT)
-        assert writer.stdout is not None
-        writer.stdout.readline()
-        deadline = time.monotonic() + 30
-        while not path.exists() and time.monotonic() < deadline:
-            os.sched_yield()
-        writer.send_signal(signal.SIGKILL)
-        writer.wait(30)
-        writer.stdout.close()
-        content = path.read_bytes()
-        assert (content[:1], len(content)) in {(b"a", 100_000), (b"b", 3_000_000)}
-        assert content == content[:1] * len(content)
-        path.unlink()
+    command = [sys.executable, "-c", WRITERS]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True
+    ) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        for number in range(10):
+            path = tmp_path / f"result{number}.json"
+            print(path, file=program.stdin, flush=True)
+            writer = int(program.stdout.readline())
+            deadline = time.monotonic() + 30
+            while not path.exists() and time.monotonic() < deadline:
+                os.sched_yield()
+            os.kill(writer, signal.SIGKILL)
+            assert "gone\n" == program.stdout.readline()
+            content = path.read_bytes()
+            assert (content[:1], len(content)) in {(b"a", 100_000), (b"b", 3_000_000)}
+            assert content == content[:1] * len(content)
+        program.stdin.close()
+
+
+def test_links_are_followed_and_what_is_no_file_is_written_to(tmp_path: Path) -> None:
+    link, target, pipe = tmp_path / "link", tmp_path / "target", tmp_path / "pipe"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_atomically(link, b"new")
+    assert (True, "new") == (link.is_symlink(), target.read_text())
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomically(pipe, b"new")
+    assert (True, b"new") == (pipe.is_fifo(), os.read(reader, 10))
+    os.close(reader)
 
 
 def changed_result(folder: Path, **changes: object) -> None:

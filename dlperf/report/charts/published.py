@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dlperf.report.published import PublishedSection
-    from dlperf.results.published import PublishedCase
+    from dlperf.results.published_data import PublishedCase
 
 
 def charts(section: PublishedSection) -> tuple[Chart, ...]:
