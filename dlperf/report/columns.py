@@ -88,8 +88,8 @@ def _loss(place: Place) -> Inline:
     if first is None:
         return say("not printed")
     if last is None:
-        return say("{first} to not finite", first=f"{first:.4g}")
-    return say("{low} to {high}", low=f"{first:.4g}", high=f"{last:.4g}")
+        return say("{first} to not finite", first=f"{first:#.4g}")
+    return say("{low} to {high}", low=f"{first:#.4g}", high=f"{last:#.4g}")
 
 
 def _energy(place: Place) -> Inline:
@@ -175,8 +175,13 @@ COLUMNS: Mapping[str, CaseColumn] = {
 
 
 def share_of_ceiling(figure: CaseFigures, ceilings: Mapping[tuple[str, int], float]) -> float | None:
-    """Model FLOP/s over the best matrix product rate of as many devices; None where either is not known."""
+    """Model FLOP/s over the best matrix product rate of as many devices; None where either is not known.
+
+    The product was of float32: of a case in another precision it says nothing.
+    """
     case, flops = figure.case, figure.model_flops_per_second
+    if case.precision != "fp32":
+        return None
     ceiling = ceilings.get((figure.hardware, case.threads_per_device))
     return flops / (ceiling * case.topology.world_size) if flops is not None and ceiling is not None else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dlperf.report.notes import FEWEST_RUNS_FOR_A_VERDICT
 from dlperf.report.numbers import factor
 from dlperf.report.text import plural, say
 from dlperf.results.statistics import ratio_interval
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contest:
-    """The two best of a row; `clear` when their runs tell them apart."""
+    """The two best of a row; `clear` when their runs tell them apart, `judged` when both have enough runs."""
 
     first: Arm
     margin: float
+    judged: bool
     clear: bool
 
 
@@ -42,7 +44,10 @@ def _contest(comparison: Comparison, row: Row) -> Contest | None:
         return None
     rated.sort(key=lambda entry: (-entry[0], entry[1]))
     (best, arm, winner), (next_best, _, second) = rated[:2]
-    return Contest(first=arm, margin=best / next_best, clear=_told_apart(winner, second))
+    judged = min(len(winner.good), len(second.good)) >= FEWEST_RUNS_FOR_A_VERDICT
+    return Contest(
+        first=arm, margin=best / next_best, judged=judged, clear=judged and _told_apart(winner, second)
+    )
 
 
 def _told_apart(winner: CaseFigures, second: CaseFigures) -> bool:
@@ -68,9 +73,15 @@ def _sentences(comparison: Comparison, contests: list[Contest]) -> Iterator[Text
             rows=rows,
             ahead=ahead,
         )
-    if len(clear) < len(contests):
+    alike = sum(contest.judged and not contest.clear for contest in contests)
+    if alike:
+        yield say("In {count} of {rows} the runs do not tell the fastest two apart", count=alike, rows=rows)
+    few = sum(not contest.judged for contest in contests)
+    if few:
         yield say(
-            "In {count} of {rows} the runs do not tell the fastest two apart",
-            count=len(contests) - len(clear),
+            "In {count} of {rows} nobody is called the fastest: that takes {fewest} good runs of each of the "
+            "fastest two",
+            count=few,
             rows=rows,
+            fewest=FEWEST_RUNS_FOR_A_VERDICT,
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
 
-from dlperf.report.columns import ceilings
+from dlperf.report.columns import ceilings, share_of_ceiling
 from dlperf.report.numbers import factor, giga, mebibytes, percent, rate
 from dlperf.report.text import Text, say
 from dlperf.results.statistics import ratio_interval
@@ -108,6 +108,13 @@ def _interval(one: Measured, other: Measured) -> tuple[float, float] | None:
     return (interval.low, interval.high) if interval else None
 
 
+def _apart(one: Measured, other: Measured) -> bool:
+    """Whether two figures differ by more than the margin; their runs, if both have some, must differ too."""
+    interval = _interval(one, other)
+    alike = interval is not None and interval[0] <= 1 <= interval[1]
+    return abs(other.summary.median / one.summary.median - 1) > MARGIN and not alike
+
+
 def _at_least(other: Measured, what: Inline, times: float = 1.0) -> Text:
     return say(">= {rate} ({what})", rate=rate(times * other.summary.median), what=what)
 
@@ -188,12 +195,11 @@ def _memory(measured: Sequence[Measured]) -> Iterator[Breach]:
 def _ceiling(measured: Sequence[Measured]) -> Iterator[Breach]:
     best = ceilings(one.figure for one in measured)
     for one in measured:
-        case, flops = one.figure.case, one.figure.model_flops_per_second
-        peak = best.get((one.figure.hardware, case.threads_per_device))
-        if flops is not None and peak is not None and flops > peak * one.devices:
+        flops, share = one.figure.model_flops_per_second, share_of_ceiling(one.figure, best)
+        if flops is not None and share is not None and share > 1:
             expected = say(
                 "<= {peak} GFLOP/s, unless convolutions need fewer FLOPs (Winograd)",
-                peak=giga(peak * one.devices),
+                peak=giga(flops / share),
             )
             yield one, expected, giga(flops)
 
@@ -201,7 +207,7 @@ def _ceiling(measured: Sequence[Measured]) -> Iterator[Breach]:
 def _sessions(measured: Sequence[Measured]) -> Iterator[Breach]:
     for group in _groups(measured, "sweep"):
         for first, second in combinations(group, 2):
-            if abs(second.summary.median / first.summary.median - 1) > MARGIN:
+            if _apart(first, second):
                 what = say(
                     "{rate} within {margin} ({sweep})",
                     rate=rate(first.summary.median),

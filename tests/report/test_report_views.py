@@ -126,6 +126,8 @@ def test_a_price_gives_the_cost_of_a_million_samples(sweep: Path) -> None:
         ({"columns": ("speed",)}, "no column is named 'speed'; known: samples_per_sec, speedup"),
         ({"group_by": ("framework",)}, "no field to group by is named 'framework'; known: topology"),
         ({"columns": ("cost",)}, "the column cost needs --price-per-device-hour"),
+        ({"price_per_device_hour": float("nan")}, "a price is a finite number above 0"),
+        ({"price_per_device_hour": float("inf")}, "a price is a finite number above 0"),
         (
             {"baseline": "jax"},
             r"no results of the baseline 'jax'; there are mxnet==1\.9\.1, oneflow==0\.9\.0",
