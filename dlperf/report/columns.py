@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dlperf.report.numbers import NOT_KNOWN, factor, giga, mebibytes, percent, rate
+from dlperf.report.ratio import interval_of_ratio, too_wide
 from dlperf.report.text import Text, say
 from dlperf.results.energy_figures import energy_of
-from dlperf.results.statistics import ratio_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from dlperf.results.statistics import Summary
 
 ONE_RUN = say("one run")
-# A ratio that may be ten times as large is not known at all.
-WIDEST_RATIO = 10.0
 _SECONDS_AN_HOUR = 3600
 _MILLION = 1e6
 
@@ -126,12 +124,10 @@ def ratio_cell(over: CaseFigures | None, under: CaseFigures | None) -> Inline:
     if over is None or under is None or over.summary is None or under.summary is None:
         return ""
     ratio = factor(over.summary.median / under.summary.median)
-    interval = ratio_interval(
-        [run.samples_per_sec for run in over.good], [run.samples_per_sec for run in under.good]
-    )
+    interval = interval_of_ratio(over, under)
     if interval is None:
         return ratio
-    if interval.high > WIDEST_RATIO * interval.low:
+    if too_wide(interval):
         return say("{ratio} (interval too wide)", ratio=ratio)
     low, high = factor(interval.low), factor(interval.high)
     return say("{ratio} ({low} to {high})", ratio=ratio, low=low, high=high)

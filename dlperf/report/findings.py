@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from dlperf.report.notes import FEWEST_RUNS_FOR_A_VERDICT
 from dlperf.report.numbers import factor
+from dlperf.report.ratio import interval_of_ratio
 from dlperf.report.text import plural, say
-from dlperf.results.statistics import ratio_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,9 +51,7 @@ def _contest(comparison: Comparison, row: Row) -> Contest | None:
 
 
 def _told_apart(winner: CaseFigures, second: CaseFigures) -> bool:
-    interval = ratio_interval(
-        [run.samples_per_sec for run in winner.good], [run.samples_per_sec for run in second.good]
-    )
+    interval = interval_of_ratio(winner, second)
     return interval is not None and interval.low > 1
 
 
@@ -79,8 +77,8 @@ def _sentences(comparison: Comparison, contests: list[Contest]) -> Iterator[Text
     few = sum(not contest.judged for contest in contests)
     if few:
         yield say(
-            "In {count} of {rows} nobody is called the fastest: that takes {fewest} good runs of each of the "
-            "fastest two",
+            "In {count} of {rows} no framework is called the fastest: each of the fastest "
+            "two would need {fewest} good runs",
             count=few,
             rows=rows,
             fewest=FEWEST_RUNS_FOR_A_VERDICT,

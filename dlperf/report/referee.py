@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from dlperf.report.columns import ceilings, share_of_ceiling
 from dlperf.report.numbers import factor, giga, mebibytes, percent, rate
+from dlperf.report.ratio import interval_of_ratio
 from dlperf.report.text import Text, say
-from dlperf.results.statistics import ratio_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -97,21 +97,14 @@ def _is_below(one: Measured, other: Measured, times: float = 1.0) -> bool:
     """Whether one's figure is less than `times` the other's; their runs, if both have some, must say so."""
     if one.summary.median >= times * other.summary.median:
         return False
-    interval = _interval(one, other)
-    return interval is None or interval[1] < times
-
-
-def _interval(one: Measured, other: Measured) -> tuple[float, float] | None:
-    interval = ratio_interval(
-        [run.samples_per_sec for run in one.figure.good], [run.samples_per_sec for run in other.figure.good]
-    )
-    return (interval.low, interval.high) if interval else None
+    interval = interval_of_ratio(one.figure, other.figure)
+    return interval is None or interval.high < times
 
 
 def _apart(one: Measured, other: Measured) -> bool:
     """Whether two figures differ by more than the margin; their runs, if both have some, must differ too."""
-    interval = _interval(one, other)
-    alike = interval is not None and interval[0] <= 1 <= interval[1]
+    interval = interval_of_ratio(one.figure, other.figure)
+    alike = interval is not None and interval.low <= 1 <= interval.high
     return abs(other.summary.median / one.summary.median - 1) > MARGIN and not alike
 
 
@@ -138,8 +131,8 @@ def _speedups(measured: Sequence[Measured]) -> Iterator[tuple[Measured, Measured
 
 def _speedup_ceiling(measured: Sequence[Measured]) -> Iterator[Breach]:
     for one, single, speedup in _speedups(measured):
-        interval = _interval(one, single)
-        if (interval[0] if interval else speedup) > one.devices:
+        interval = interval_of_ratio(one.figure, single.figure)
+        if (interval.low if interval else speedup) > one.devices:
             yield one, say("speedup <= {limit}", limit=one.devices), factor(speedup)
 
 

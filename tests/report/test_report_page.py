@@ -137,6 +137,18 @@ def test_charts_are_drawn_in_place_of_their_pictures_and_say_what_they_show(watc
         assert figure.locator("canvas").evaluate(drawn)
 
 
+def test_on_a_narrow_screen_the_page_does_not_move_sideways_and_the_axes_names_fit(watched: Watched) -> None:
+    page = watched.page
+    page.set_viewport_size({"width": 400, "height": 900})
+    assert 400 == page.evaluate("document.documentElement.scrollWidth")
+    too_long = """() => [...document.querySelectorAll("canvas")].map(Chart.getChart).flatMap((chart) => {
+        chart.ctx.font = "12px sans-serif";
+        const lines = chart.options.scales.x.title.text;
+        return lines.filter((line) => chart.ctx.measureText(line).width > chart.width);
+    })"""
+    assert [] == page.evaluate(too_long)
+
+
 def test_every_table_has_a_caption_and_headings_with_a_scope(watched: Watched) -> None:
     page = watched.page
     tables = page.locator("table").count()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
-from run_folders import MACHINE, failed, make_case, store_good_runs, write_run
+from run_folders import MACHINE, Y1, failed, make_case, store_good_runs, write_run
 
 from dlperf.errors import UserError
 from dlperf.plan.case import Topology
@@ -167,6 +167,13 @@ def test_published_figures_stand_beside_the_same_cell(tmp_path: Path) -> None:
     (row,) = made["Beside other sources"]
     published = next(name for name in row if "V100" in name)
     assert ("241.82 (1.6.0)", "0.50") == (row[published], row["published:insightface_v100_2021 / mine"])
+
+
+def test_two_workloads_of_one_name_never_stand_in_one_row(tmp_path: Path) -> None:
+    other = Y1.model_copy(update={"embedding_size": 256})
+    for place, workload in (("monday", Y1), ("friday", other)):
+        store_good_runs(tmp_path / place, make_case(**MXNET, workload=workload), [10.0])
+    assert "Beside other sources" not in tables(tmp_path / "monday", tmp_path / "friday")
 
 
 def test_one_source_alone_has_nothing_beside_it(sweep: Path) -> None:

@@ -9,7 +9,6 @@ import matplotlib as mpl
 from dlperf.report.charts.canvas import COLOURS, STYLE, Chart
 from dlperf.report.charts.lines import Across, Axis, Line, line_chart
 from dlperf.report.charts.speedup import SPEEDUP
-from dlperf.report.numbers import rate
 from dlperf.report.published_findings import series
 from dlperf.report.published_tables import topology_key, topology_name
 from dlperf.report.text import plain_text
@@ -35,7 +34,7 @@ def charts(section: PublishedSection) -> tuple[Chart, ...]:
                 throughput,
                 axis=Axis(
                     name="samples/s over all devices",
-                    written=rate,
+                    numbers="rate",
                     ideal=lambda devices: single * devices,
                     ideal_name="the fastest device x devices",
                 ),
