@@ -67,7 +67,8 @@ def _lines(section: PublishedSection, value: Callable[[PublishedCase], float | N
                 lines.append(
                     Line(
                         label=f"{labels[name]}, {plain_text(table.grid.variant)}",
-                        colour=COLOURS[list(labels).index(name) % len(COLOURS)],
+                        # As a report of results has it, whose frameworks stand in the order of their names.
+                        colour=COLOURS[sorted(labels).index(name) % len(COLOURS)],
                         variant=variant,
                         points=points,
                     )
