@@ -87,13 +87,13 @@
   const marks = {
     id: "marks",
     afterDatasetsDraw(chart) {
-      const { ctx, scales } = chart;
+      const { ctx, scales, data } = chart;
       const lying = chart.options.indexAxis === "y";
       const along = lying ? scales.x : scales.y;
       ctx.save();
       ctx.strokeStyle = style("--ink");
-      ctx.fillStyle = style("--faint");
       ctx.lineWidth = 1.2;
+      ctx.textBaseline = "middle";
       chart.data.datasets.forEach((dataset, index) => {
         if (!chart.isDatasetVisible(index)) return;
         chart.getDatasetMeta(index).data.forEach((element, place) => {
@@ -106,7 +106,7 @@
           };
           if (point.word) {
             ctx.font = "italic 12px sans-serif";
-            ctx.textBaseline = "middle";
+            ctx.fillStyle = style("--faint");
             ctx.fillText(point.word, along.getPixelForValue(0) + 4, across);
           }
           if (point.low !== null && point.high > point.low) {
@@ -116,6 +116,12 @@
             stroke(point.high, 3);
           }
           if (point.middle !== null) stroke(point.middle, 7);
+          if (data.labelled && point.y !== null) {
+            ctx.font = "12px sans-serif";
+            ctx.fillStyle = style("--ink");
+            const end = along.getPixelForValue(Math.max(point.y, point.high ?? point.y));
+            ctx.fillText(data.written(point.middle ?? point.y), end + 5, across);
+          }
         });
       });
       ctx.restore();
@@ -126,13 +132,13 @@
   const ends = {
     id: "ends",
     afterDatasetsDraw(chart) {
-      const { ctx, scales } = chart;
-      const labels = chart.data.datasets
+      const { ctx, scales, data } = chart;
+      const labels = data.datasets
         .filter((dataset, index) => chart.isDatasetVisible(index) && !dataset.ideal && dataset.data.length)
         .map((dataset) => {
           const { x, y } = dataset.data.at(-1);
           const [left, height] = [scales.x.getPixelForValue(x) + 7, scales.y.getPixelForValue(y)];
-          return { text: written(y), left, height };
+          return { text: data.written(y), left, height };
         })
         .sort((a, b) => b.height - a.height);
       ctx.save();
@@ -156,13 +162,41 @@
     ctx.stroke();
   }
 
-  const written = (number) => (Math.abs(number) >= 10 ? number.toFixed(2) : number.toPrecision(4));
+  // As the tables write them.
+  const WRITTEN = {
+    rate: (number) => (Math.abs(number) >= 10 ? number.toFixed(2) : number.toPrecision(4)),
+    factor: (number) => number.toFixed(2),
+    percent: (number) => `${(100 * number).toFixed(0)} %`,
+    whole: (number) => number.toFixed(0),
+  };
 
-  function tooltip({ dataset, dataIndex }) {
+  // A canvas squeezes a line of text that does not fit; these fit.
+  function lines(text, width) {
+    const wide = document.createElement("canvas").getContext("2d");
+    wide.font = "12px sans-serif";
+    const made = [];
+    for (const part of text.split("\n")) {
+      let line = "";
+      for (const word of part.split(" ")) {
+        const longer = line ? `${line} ${word}` : word;
+        if (line && wide.measureText(longer).width > width) {
+          made.push(line);
+          line = word;
+        } else {
+          line = longer;
+        }
+      }
+      made.push(line);
+    }
+    return made;
+  }
+
+  function tooltip({ chart, dataset, dataIndex }) {
+    const { written } = chart.data;
     const point = dataset.points[dataIndex];
     if (!point || point.y === null) return `${dataset.label}: ${point ? point.word : ""}`;
     const middle = point.middle === null ? point.y : point.middle;
-    const spread = point.low === null ? "" : ` (${written(point.low)} \u2013 ${written(point.high)})`;
+    const spread = point.low === null || point.low === point.high ? "" : ` (${written(point.low)} \u2013 ${written(point.high)})`;
     return `${dataset.label}: ${written(middle)}${spread}`;
   }
 
@@ -195,23 +229,26 @@
   // Black lines of the palette would vanish on a dark page.
   const visible = (colour) => (colour === "#000000" ? style("--ink") : colour);
 
-  function configuration(plot) {
+  function configuration(plot, width) {
     const bars = plot.kind !== "lines";
+    // A bar or a box has its number behind it; on the parts of a stack there is no room.
+    const boxes = plot.series.some(({ points }) => points.some(({ middle }) => middle !== null));
+    const labelled = plot.kind === "bars" || boxes;
     const [ink, grid] = [style("--ink"), style("--line")];
-    const axis = (name) => ({
-      title: { display: Boolean(name), text: name, color: ink },
+    const axis = (title) => ({
+      title: { display: title[0] !== "", text: title, color: ink },
       ticks: { color: ink },
       grid: { color: grid },
     });
     const top = Math.max(...plot.series.flatMap(({ points }) => points.map(({ y, high }) => Math.max(y ?? 0, high ?? 0))));
-    const scales = { x: axis(plot.x_name), y: axis(plot.y_name) };
+    const scales = { x: axis(xTitle(plot, width)), y: axis(lines(plot.y_name, LINES_HEIGHT - 130)) };
     if (bars) {
       scales.x.beginAtZero = true;
-      scales.x.suggestedMax = plot.kind === "bars" ? 1.02 * top : top;
+      scales.x.suggestedMax = labelled ? 1.02 * top : top;
       scales.y.grid.display = false;
       scales.y.ticks.autoSkip = false;
       scales.x.stacked = scales.y.stacked = plot.kind === "stack";
-      if (plot.series.some((series) => series.points.some((point) => point.start !== null))) scales.x.stacked = false;
+      if (boxes) scales.x.stacked = false;
     } else {
       const labels = new Map(plot.ticks);
       scales.x.type = plot.logarithmic_x ? "logarithmic" : "linear";
@@ -220,20 +257,26 @@
       scales.x.ticks.autoSkip = false;
       scales.y.beginAtZero = true;
       scales.y.suggestedMax = 1.05 * top;
+      if (plot.numbers === "percent") scales.y.ticks.callback = WRITTEN.percent;
     }
     return {
       type: bars ? "bar" : "line",
-      data: { labels: plot.categories, datasets: bars ? barDatasets(plot) : lineDatasets(plot) },
+      data: {
+        labels: plot.categories,
+        datasets: bars ? barDatasets(plot) : lineDatasets(plot),
+        written: WRITTEN[plot.numbers],
+        labelled,
+      },
       plugins: bars ? [marks] : [marks, ends],
       options: {
         indexAxis: bars ? "y" : "x",
         animation: false,
-        layout: { padding: { right: bars ? 12 : 64 } },
+        layout: { padding: { right: labelled || !bars ? 64 : 12 } },
         maintainAspectRatio: false,
         interaction: { mode: bars ? "index" : "nearest", axis: bars ? "y" : "x", intersect: false },
         scales,
         plugins: {
-          title: { display: true, text: plot.title, color: ink, align: "start" },
+          title: { display: true, text: lines(plot.title, width - 40), color: ink, align: "start" },
           legend: { labels: { color: ink, usePointStyle: !bars }, align: "start" },
           tooltip: { callbacks: { label: tooltip } },
         },
@@ -241,10 +284,18 @@
     };
   }
 
-  function height(plot) {
-    if (plot.kind === "lines") return 400;
+  const LINES_HEIGHT = 400;
+
+  // Beside a chart of bars stand their names.
+  function xTitle(plot, width) {
+    const names = Math.max(0, ...plot.categories.map((name) => 7 * name.length));
+    return lines(plot.x_name, Math.max(width - names - 80, 120));
+  }
+
+  function height(plot, width) {
+    if (plot.kind === "lines") return LINES_HEIGHT;
     const bars = plot.kind === "stack" ? 1 : plot.series.length;
-    return 130 + plot.categories.length * (bars * 22 + 14);
+    return 115 + 15 * xTitle(plot, width).length + plot.categories.length * (bars * 22 + 14);
   }
 
   function draw(figure) {
@@ -253,16 +304,23 @@
     const box = document.createElement("div");
     const canvas = document.createElement("canvas");
     box.className = "canvas";
-    box.style.height = `${height(plot)}px`;
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", picture.getAttribute("aria-label"));
     box.append(canvas);
     figure.append(box);
     picture.hidden = true;
-    let chart = new Chart(canvas, configuration(plot));
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-      chart.destroy();
-      chart = new Chart(canvas, configuration(plot));
+    let width = 0;
+    let chart = null;
+    const again = () => {
+      chart?.destroy();
+      width = box.clientWidth;
+      box.style.height = `${height(plot, width)}px`;
+      chart = new Chart(canvas, configuration(plot, width));
+    };
+    again();
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+    addEventListener("resize", () => {
+      if (box.clientWidth !== 0 && box.clientWidth !== width) again(); // on paper there is no canvas
     });
   }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from dlperf.cli.garbage import cycles_left_alone
 from dlperf.errors import UserError
@@ -111,6 +112,9 @@ def command(ctx: click.Context, /, *, verified: Path | None, **arguments: Any) -
     own.
     """
     if verified is not None:
+        given = [name for name in arguments if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        if given:
+            raise UserError("--verify takes all it needs from the report itself: give it no other option")
         ctx.exit(_verify(verified))
     with cycles_left_alone():
         status = _report(**arguments)

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Cell:
-    """What two sources must agree on to stand in one row; versions and threads may differ, and are shown."""
+    """What two sources must agree on to stand in one row; versions may differ, and are shown."""
 
     experiment: str
     parallelism: str
     row: Row
     framework: str
+    workload: str  # its content: two experiment files of one name can differ
 
 
 Source = tuple[str, str]  # name of the sweep or of the published data, hardware
@@ -40,7 +41,7 @@ def beside_table(loaded: Loaded, *, titles: Mapping[str, str]) -> Table | None:
     """Every cell that at least two sources have a figure of; None where there is none.
 
     A source is a sweep on one kind of hardware, or a published data set. Where a sweep has a cell several
-    times (other threads, other options), its fastest stands here.
+    times (other versions, threads, options), its fastest stands here, and the caption says so.
     """
     cells: dict[_Cell, dict[Source, CaseFigures]] = {}
     for figure in loaded.all_figures:
@@ -86,8 +87,9 @@ def _table(shared: Mapping[_Cell, Mapping[Source, CaseFigures]], titles: Mapping
         for cell, sources in shared.items()
     ]
     caption = say(
-        "The same cells in several sources, samples/s. Hardware, versions and sessions differ: a ratio here "
-        "is of whole systems, not of frameworks"
+        "The same cells in several sources, samples/s; where a source has one several times (other versions, "
+        "threads, options), its fastest. Hardware, versions, data and sessions may differ: a ratio here is "
+        "of whole systems, not of frameworks"
     )
     return Table(caption=caption, columns=tuple(columns), rows=tuple(rows))
 
@@ -99,6 +101,7 @@ def _cell(figure: CaseFigures) -> _Cell:
         parallelism=case.parallelism,
         row=Row.of(case),
         framework=case.framework,
+        workload=case.workload.model_dump_json(),
     )
 
 

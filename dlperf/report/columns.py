@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dlperf.report.numbers import NOT_KNOWN, factor, giga, mebibytes, percent, rate
+from dlperf.report.ratio import interval_of_ratio, too_wide
 from dlperf.report.text import Text, say
 from dlperf.results.energy_figures import energy_of
-from dlperf.results.statistics import ratio_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from dlperf.results.statistics import Summary
 
 ONE_RUN = say("one run")
-# A ratio that may be ten times as large is not known at all.
-WIDEST_RATIO = 10.0
 _SECONDS_AN_HOUR = 3600
 _MILLION = 1e6
 
@@ -88,8 +86,8 @@ def _loss(place: Place) -> Inline:
     if first is None:
         return say("not printed")
     if last is None:
-        return say("{first} to not finite", first=f"{first:.4g}")
-    return say("{low} to {high}", low=f"{first:.4g}", high=f"{last:.4g}")
+        return say("{first} to not finite", first=f"{first:#.4g}")
+    return say("{low} to {high}", low=f"{first:#.4g}", high=f"{last:#.4g}")
 
 
 def _energy(place: Place) -> Inline:
@@ -126,12 +124,10 @@ def ratio_cell(over: CaseFigures | None, under: CaseFigures | None) -> Inline:
     if over is None or under is None or over.summary is None or under.summary is None:
         return ""
     ratio = factor(over.summary.median / under.summary.median)
-    interval = ratio_interval(
-        [run.samples_per_sec for run in over.good], [run.samples_per_sec for run in under.good]
-    )
+    interval = interval_of_ratio(over, under)
     if interval is None:
         return ratio
-    if interval.high > WIDEST_RATIO * interval.low:
+    if too_wide(interval):
         return say("{ratio} (interval too wide)", ratio=ratio)
     low, high = factor(interval.low), factor(interval.high)
     return say("{ratio} ({low} to {high})", ratio=ratio, low=low, high=high)
@@ -175,8 +171,13 @@ COLUMNS: Mapping[str, CaseColumn] = {
 
 
 def share_of_ceiling(figure: CaseFigures, ceilings: Mapping[tuple[str, int], float]) -> float | None:
-    """Model FLOP/s over the best matrix product rate of as many devices; None where either is not known."""
+    """Model FLOP/s over the best matrix product rate of as many devices; None where either is not known.
+
+    The product was of float32: of a case in another precision it says nothing.
+    """
     case, flops = figure.case, figure.model_flops_per_second
+    if case.precision != "fp32":
+        return None
     ceiling = ceilings.get((figure.hardware, case.threads_per_device))
     return flops / (ceiling * case.topology.world_size) if flops is not None and ceiling is not None else None
 

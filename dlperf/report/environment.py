@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _LONGEST_VALUE = 160
 _MOST_PLACES = 40
 NOT_SAID = say("not said")
+_NOTHING = {Joined((), ", "), Joined((), " / ")}
 # Stated in the first columns already.
 _NOT_AGAIN = {"name", "version", "python"}
 
@@ -52,7 +53,7 @@ def environment_tables(loaded: Loaded, *, titles: Mapping[str, str]) -> tuple[En
 
 def _two_columns(heading: Text, facts: Iterable[tuple[Text, Inline]]) -> Table:
     columns = (Column(heading=heading), Column(heading=say("as found")))
-    rows = tuple((name, value) for name, value in facts if value not in {"", Joined((), ", ")})
+    rows = tuple((name, value) for name, value in facts if value and value not in _NOTHING)
     return Table(caption=heading, columns=columns, rows=rows)
 
 
@@ -82,7 +83,7 @@ def _machine(runs: Sequence[StoredRun]) -> Iterator[tuple[Text, Inline]]:
     yield say("threads a device"), _threads(runs)
     yield (
         say("cores of a rank"),
-        joined(dict.fromkeys(_affinity(environment) for environment in environments)),
+        joined(dict.fromkeys(_affinity(environment) for environment in environments), " / "),
     )
     yield say("dlperf"), joined(dict.fromkeys(_harness(environment) for environment in environments))
     started = sorted(run.result.started_at for run in runs if run.result.started_at)

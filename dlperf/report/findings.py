@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dlperf.report.notes import FEWEST_RUNS_FOR_A_VERDICT
 from dlperf.report.numbers import factor
+from dlperf.report.ratio import interval_of_ratio
 from dlperf.report.text import plural, say
-from dlperf.results.statistics import ratio_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contest:
-    """The two best of a row; `clear` when their runs tell them apart."""
+    """The two best of a row; `clear` when their runs tell them apart, `judged` when both have enough runs."""
 
     first: Arm
     margin: float
+    judged: bool
     clear: bool
 
 
@@ -42,13 +44,14 @@ def _contest(comparison: Comparison, row: Row) -> Contest | None:
         return None
     rated.sort(key=lambda entry: (-entry[0], entry[1]))
     (best, arm, winner), (next_best, _, second) = rated[:2]
-    return Contest(first=arm, margin=best / next_best, clear=_told_apart(winner, second))
+    judged = min(len(winner.good), len(second.good)) >= FEWEST_RUNS_FOR_A_VERDICT
+    return Contest(
+        first=arm, margin=best / next_best, judged=judged, clear=judged and _told_apart(winner, second)
+    )
 
 
 def _told_apart(winner: CaseFigures, second: CaseFigures) -> bool:
-    interval = ratio_interval(
-        [run.samples_per_sec for run in winner.good], [run.samples_per_sec for run in second.good]
-    )
+    interval = interval_of_ratio(winner, second)
     return interval is not None and interval.low > 1
 
 
@@ -68,9 +71,15 @@ def _sentences(comparison: Comparison, contests: list[Contest]) -> Iterator[Text
             rows=rows,
             ahead=ahead,
         )
-    if len(clear) < len(contests):
+    alike = sum(contest.judged and not contest.clear for contest in contests)
+    if alike:
+        yield say("In {count} of {rows} the runs do not tell the fastest two apart", count=alike, rows=rows)
+    few = sum(not contest.judged for contest in contests)
+    if few:
         yield say(
-            "In {count} of {rows} the runs do not tell the fastest two apart",
-            count=len(contests) - len(clear),
+            "In {count} of {rows} no framework is called the fastest: each of the fastest "
+            "two would need {fewest} good runs",
+            count=few,
             rows=rows,
+            fewest=FEWEST_RUNS_FOR_A_VERDICT,
         )

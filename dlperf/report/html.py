@@ -56,7 +56,9 @@ def table(content: Table, write: Writer) -> Markup:
 
 def _heading(column: Column, write: Writer) -> str:
     kind = ' class="number"' if column.numbers else ""
-    return f'<th scope="col"{kind}>{write(column.heading)}</th>'
+    # device_num_per_node may take several lines; a heading holds no link whose target this would change.
+    heading = write(column.heading).replace("_", "_<wbr>")
+    return f'<th scope="col"{kind}>{heading}</th>'
 
 
 def _cells(row: tuple[Inline, ...], numbers: list[bool], write: Writer) -> str:

@@ -9,6 +9,8 @@ import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
+
 from dlperf.report.text import Writer
 from dlperf.results.logfiles import plain
 
@@ -82,7 +84,7 @@ def table(content: Table, write: Writer) -> Markdown:
     """A table of GitHub's kind without its caption, padded so that the source can be read too."""
     heading = tuple(write(column.heading) for column in content.columns)
     body = [tuple(map(write, row)) for row in content.rows]
-    widths = [max(len(row[place]) for row in (heading, *body)) for place in range(len(heading))]
+    widths = [max(_width(row[place]) for row in (heading, *body)) for place in range(len(heading))]
     lines = [
         _line(heading, widths, content.columns),
         "|"
@@ -99,7 +101,16 @@ def _rule(width: int, column: Column) -> str:
 
 def _line(cells: Sequence[str], widths: Sequence[int], columns: Sequence[Column]) -> str:
     padded = (
-        cell.rjust(width) if column.numbers else cell.ljust(width)
+        _padding(cell, width) + cell if column.numbers else cell + _padding(cell, width)
         for cell, width, column in zip(cells, widths, columns, strict=True)
     )
     return "| " + " | ".join(padded) + " |"
+
+
+def _padding(cell: str, width: int) -> str:
+    return " " * (width - _width(cell))
+
+
+def _width(cell: str) -> int:
+    """Columns of a terminal: a Chinese character takes two."""
+    return len(cell) if cell.isascii() else cell_len(cell)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
 
-from dlperf.report.columns import ceilings
+from dlperf.report.columns import ceilings, share_of_ceiling
 from dlperf.report.numbers import factor, giga, mebibytes, percent, rate
+from dlperf.report.ratio import interval_of_ratio
 from dlperf.report.text import Text, say
-from dlperf.results.statistics import ratio_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -97,15 +97,15 @@ def _is_below(one: Measured, other: Measured, times: float = 1.0) -> bool:
     """Whether one's figure is less than `times` the other's; their runs, if both have some, must say so."""
     if one.summary.median >= times * other.summary.median:
         return False
-    interval = _interval(one, other)
-    return interval is None or interval[1] < times
+    interval = interval_of_ratio(one.figure, other.figure)
+    return interval is None or interval.high < times
 
 
-def _interval(one: Measured, other: Measured) -> tuple[float, float] | None:
-    interval = ratio_interval(
-        [run.samples_per_sec for run in one.figure.good], [run.samples_per_sec for run in other.figure.good]
-    )
-    return (interval.low, interval.high) if interval else None
+def _apart(one: Measured, other: Measured) -> bool:
+    """Whether two figures differ by more than the margin; their runs, if both have some, must differ too."""
+    interval = interval_of_ratio(one.figure, other.figure)
+    alike = interval is not None and interval.low <= 1 <= interval.high
+    return abs(other.summary.median / one.summary.median - 1) > MARGIN and not alike
 
 
 def _at_least(other: Measured, what: Inline, times: float = 1.0) -> Text:
@@ -131,8 +131,8 @@ def _speedups(measured: Sequence[Measured]) -> Iterator[tuple[Measured, Measured
 
 def _speedup_ceiling(measured: Sequence[Measured]) -> Iterator[Breach]:
     for one, single, speedup in _speedups(measured):
-        interval = _interval(one, single)
-        if (interval[0] if interval else speedup) > one.devices:
+        interval = interval_of_ratio(one.figure, single.figure)
+        if (interval.low if interval else speedup) > one.devices:
             yield one, say("speedup <= {limit}", limit=one.devices), factor(speedup)
 
 
@@ -188,12 +188,11 @@ def _memory(measured: Sequence[Measured]) -> Iterator[Breach]:
 def _ceiling(measured: Sequence[Measured]) -> Iterator[Breach]:
     best = ceilings(one.figure for one in measured)
     for one in measured:
-        case, flops = one.figure.case, one.figure.model_flops_per_second
-        peak = best.get((one.figure.hardware, case.threads_per_device))
-        if flops is not None and peak is not None and flops > peak * one.devices:
+        flops, share = one.figure.model_flops_per_second, share_of_ceiling(one.figure, best)
+        if flops is not None and share is not None and share > 1:
             expected = say(
                 "<= {peak} GFLOP/s, unless convolutions need fewer FLOPs (Winograd)",
-                peak=giga(peak * one.devices),
+                peak=giga(flops / share),
             )
             yield one, expected, giga(flops)
 
@@ -201,7 +200,7 @@ def _ceiling(measured: Sequence[Measured]) -> Iterator[Breach]:
 def _sessions(measured: Sequence[Measured]) -> Iterator[Breach]:
     for group in _groups(measured, "sweep"):
         for first, second in combinations(group, 2):
-            if abs(second.summary.median / first.summary.median - 1) > MARGIN:
+            if _apart(first, second):
                 what = say(
                     "{rate} within {margin} ({sweep})",
                     rate=rate(first.summary.median),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import traceback
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -119,8 +120,23 @@ def _rendered(environment: jinja2.Environment, template: Path | None, shipped: s
         raise UserError(f"{folder / (error.name or name)}: no such template") from error
     except jinja2.TemplateSyntaxError as error:
         raise UserError(f"{error.filename or name}:{error.lineno}: {error.message}") from error
-    except jinja2.TemplateError as error:
-        raise UserError(f"{folder / name}: {error}") from error
+    except Exception as error:
+        if template is None:
+            raise  # a shipped template is our own program
+        raise UserError(f"{_place(error, template)}: {_said(error)}") from error
+
+
+def _place(error: Exception, template: Path) -> str:
+    """The template and the last of its lines on the way to the error, where one was reached."""
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(template)
+    ]
+    return f"{template}:{lines[-1]}" if lines else str(template)
+
+
+def _said(error: Exception) -> str:
+    """Jinja's own errors are sentences; the others need their type (`KeyError: 'x'`)."""
+    return str(error) if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: {error}"
 
 
 def _content(value: Any) -> str | Text | Code | Link | Anchor | Joined:

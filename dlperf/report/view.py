@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,9 @@ class View:
         _known(self.group_by, ROW_FIELDS, what="field to group by")
         if "cost" in self.columns and self.price_per_device_hour is None:
             raise UserError("the column cost needs --price-per-device-hour")
+        price = self.price_per_device_hour
+        if price is not None and not (math.isfinite(price) and price > 0):
+            raise UserError(f"--price-per-device-hour {price:g}: a price is a finite number above 0")
 
     def must_be_plain(self) -> None:
         """Raise UserError where something was asked for that published figures alone cannot show."""

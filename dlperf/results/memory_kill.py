@@ -27,8 +27,8 @@ def memory_kill(outcome: Outcome, *, first: int | None) -> MemoryKill | None:
 
     A control group of a rank's own tells for certain, whoever was seen to fail first: the others then report
     broken connections. Without one, `first` must show it by SIGKILL. Then the group that the supervisor
-    shares with its ranks tells, of which the kernel takes ranks before all else; the count of the machine does
-    not: it may be of any other program.
+    shares with its ranks tells, of which the kernel takes ranks before all else; the count of the machine
+    does not: it may be of any other program.
     """
     starved = next((end for end in outcome.ranks if end.oom_kills), None)
     if starved is not None:

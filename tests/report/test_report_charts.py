@@ -16,6 +16,7 @@ from dlperf.report.charts.throughput import MOST_BARS
 from dlperf.report.comparison import comparisons
 from dlperf.results.query import load
 from dlperf.results.rows import speedups
+from dlperf.results.statistics import ratio_interval
 from dlperf.results.store import store_run
 
 if TYPE_CHECKING:
@@ -66,6 +67,33 @@ def test_several_topologies_have_a_speedup_chart_with_the_ideal_line(tmp_path: P
     assert {"ideal", "MXNet 1.9.1  50 %", "1n4g"} <= set(words(efficiency))
     assert {"ideal", "MXNet 1.9.1  2.00", "1n4g"} <= set(words(speedup))
     assert speedup.alt == "Line chart, speedup against one device, y1. MXNet 1.9.1  2.00."
+
+
+def test_speedup_and_efficiency_have_the_interval_of_the_ratio_as_whiskers(tmp_path: Path) -> None:
+    rates = {1: [10.0, 10.2, 9.8, 10.0], 2: [18.0, 18.9, 18.2, 18.1], 4: [30.0]}
+    for devices, measured in rates.items():
+        store_good_runs(
+            tmp_path / "y1", make_case(topology=Topology(nodes=1, devices_per_node=devices)), measured
+        )
+    interval = ratio_interval(rates[2], rates[1])
+    assert interval is not None
+    speedup, efficiency = (chart.plot for chart in drawn(tmp_path) if chart.name in {"speedup", "efficiency"})
+    ends = [end for point in speedup.series[0].points for end in (point.low, point.high)]
+    assert [1.0, 1.0, interval.low, interval.high, 3.0, 3.0] == pytest.approx(ends)
+    second = efficiency.series[0].points[1]
+    assert (interval.low / 2, interval.high / 2) == pytest.approx((second.low, second.high))
+    assert ("factor", "percent") == (speedup.numbers, efficiency.numbers)
+    assert speedup.y_name.endswith("(whiskers: 95 % interval)")
+
+
+def test_a_median_outside_of_the_interval_of_the_means_is_drawn_all_the_same(tmp_path: Path) -> None:
+    for devices, rates in ((1, [10.0, 10.0, 10.0, 14.0] * 4), (2, [20.0] * 2)):
+        store_good_runs(
+            tmp_path / "y1", make_case(topology=Topology(nodes=1, devices_per_node=devices)), rates
+        )
+    point = one(tmp_path, "speedup").plot.series[0].points[1]
+    assert point.high is not None
+    assert (2.0, True) == (point.y, point.high < 2)
 
 
 def test_equal_figures_give_equal_bytes(tmp_path: Path) -> None:
@@ -145,14 +173,13 @@ def test_the_parts_of_a_profiled_step_stand_on_a_bar_in_their_order(tmp_path: Pa
 def test_classes_have_a_logarithmic_axis_and_whiskers(tmp_path: Path) -> None:
     for classes, rates in ((1_000, [10.0, 12.0]), (10_000, [8.0, 8.5]), (100_000, [2.0, 2.1])):
         store_good_runs(tmp_path / "y1", make_case(num_classes=classes), rates)
-    chart = one(tmp_path, "classes-throughput")
+    chart, memory = (chart for chart in drawn(tmp_path) if chart.name.startswith("classes-"))
     assert {"1000", "10000", "100000", "MXNet 1.9.1  2.050"} <= set(words(chart))
     assert chart.plot.logarithmic_x
     assert [(1_000, 11.0, 10.0, 12.0), (10_000, 8.25, 8.0, 8.5), (100_000, 2.05, 2.0, 2.1)] == [
         (point.x, point.y, point.low, point.high) for point in chart.plot.series[0].points
     ]
-    memory = one(tmp_path, "classes-memory")
-    assert memory.alt.endswith("last values: MXNet 1.9.1  500 MiB.")
+    assert memory.alt.endswith("last values: MXNet 1.9.1  500.")
 
 
 def test_the_times_of_iterations_are_a_box_of_all_good_runs(tmp_path: Path) -> None:

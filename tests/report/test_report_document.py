@@ -132,7 +132,10 @@ def test_the_spread_of_the_repeats_stands_beside_the_figure(tmp_path: Path) -> N
 def test_efficiency_loss_and_memory_stand_in_a_table(tmp_path: Path) -> None:
     rows = tables(report(sweep_of_two(tmp_path / "y1")))[2]
     # 10 samples/s x 2.7 GFLOP a sample, against 70 GFLOP/s measured.
-    assert rows[1] == ["MXNet 1.9.1", "1n1g", "8", "0.8000", "0.8000", "27.00", "39 %", "40 to 35", "500"]
+    assert rows[1] == [
+        *("MXNet 1.9.1", "1n1g", "8", "0.8000", "0.8000"),
+        *("27.00", "39 %", "40.00 to 35.00", "500"),
+    ]
 
 
 def test_where_there_is_no_number_stands_the_status_and_below_its_reason(tmp_path: Path) -> None:
@@ -268,7 +271,7 @@ def test_a_loss_that_is_not_finite_is_said_and_counted(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [10.0], losses=[4.0, 3.0, nan, nan, nan, nan])
     text = report(tmp_path)
     assert "MXNet 1.9.1, 1n1g: loss not finite: nan at step 2" in text
-    assert tables(text)[2][1][7] == "4 to not finite"
+    assert tables(text)[2][1][7] == "4.000 to not finite"
 
 
 def test_threads_that_an_engine_did_not_take_are_said(tmp_path: Path) -> None:
@@ -285,6 +288,14 @@ def test_more_than_the_measured_matmul_rate_is_explained(tmp_path: Path) -> None
     assert tables(text)[1][1][0] == "model FLOP/s stay below the measured rate"
     assert tables(text)[3][1][6] == "156 %"
     assert "an algorithm such as Winograd needs fewer" in text
+
+
+def test_the_float32_product_is_no_measure_of_another_precision(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(precision="bf16"), [40.0, 41.0])
+    text = report(tmp_path)
+    assert tables(text)[2][1][6] == "not known"
+    assert "Winograd" not in text
+    assert "model FLOP/s stay below" not in text
 
 
 def test_imported_results_are_marked_with_their_method(tmp_path: Path) -> None:
@@ -388,7 +399,14 @@ def test_a_template_of_ones_own_escapes_all_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{% for %}", r"mine\.md\.j2:1: "), ("{{ document.nothing }}", "nothing"), (None, "no such")],
+    [
+        ("{% for %}", r"mine\.md\.j2:1: "),
+        ("a\n{{ document.nothing }}", r"mine\.md\.j2:2: .*nothing"),
+        ("a\n{{ 1 / 0 }}", r"mine\.md\.j2:2: ZeroDivisionError"),
+        ("{{ say('{who} won') }}", r"mine\.md\.j2:1: KeyError: 'who'"),
+        ("{{ document.title | table }}", r"mine\.md\.j2:1: AttributeError: .*columns"),
+        (None, "no such"),
+    ],
 )
 def test_a_template_that_does_not_work_is_named(tmp_path: Path, text: str | None, said: str) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [10.0])
@@ -400,12 +418,28 @@ def test_a_template_that_does_not_work_is_named(tmp_path: Path, text: str | None
         markdown(document, charts={}, template=template)
 
 
+def test_a_template_that_is_no_text_is_named(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [10.0])
+    template = tmp_path / "mine.md.j2"
+    template.write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"mine\.md\.j2: UnicodeDecodeError"):
+        markdown(build_report(Request(paths=(tmp_path,))), charts={}, template=template)
+
+
 def test_frameworks_that_the_runs_do_not_tell_apart_have_no_winner(tmp_path: Path) -> None:
-    store_good_runs(tmp_path / "y1", make_case(**MXNET), [10.0, 11.0, 9.0])
-    store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [10.1, 9.5, 10.9])
+    store_good_runs(tmp_path / "y1", make_case(**MXNET), [10.0, 11.0, 9.0, 10.2])
+    store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [10.1, 9.5, 10.9, 10.0])
     text = report(tmp_path)
     assert "**In 1 of 1 row the runs do not tell the fastest two apart.**" in text
     assert "is the fastest" not in text
+
+
+def test_fewer_runs_than_a_verdict_takes_make_no_winner_however_far_they_lie_apart(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(**MXNET), [10.0, 10.1, 9.9])
+    store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [5.0, 5.1, 4.9, 5.0, 5.0])
+    text = report(tmp_path)
+    assert "**In 1 of 1 row no framework is called the fastest: each of the fastest two" in text
+    assert "is the fastest in" not in text
 
 
 def test_a_ratio_that_is_not_known_at_all_is_not_dressed_up(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from rich.cells import cell_len
 
+from dlperf.report.language import messages
 from dlperf.report.markdown import code, escape, markdown_writer, table
 from dlperf.report.text import Anchor, Code, Column, Joined, Link, Table, say
 from dlperf.results.logfiles import plain
@@ -108,3 +110,14 @@ def test_a_dollar_starts_no_formula_and_a_line_number_is_no_emoji() -> None:
 @pytest.mark.parametrize("text", ["\u202etxt.exe", "\x1b[31mred\x1b[0m", "a\x00b\x07c", "a\u2028b"])
 def test_control_and_direction_characters_do_not_get_through(text: str) -> None:
     assert str(escape(text)).isprintable()
+
+
+def test_the_source_of_a_table_is_aligned_in_chinese_too() -> None:
+    content = Table(
+        caption="",
+        columns=(Column(heading=say("framework")), Column(heading=say("speedup"), numbers=True)),
+        rows=(("OneFlow 0.9.0", "1.00"), ("自定义框架", "12.00")),
+    )
+    lines = table(content, markdown_writer(messages("zh"))).splitlines()
+    assert "框架" in lines[0]
+    assert 1 == len({cell_len(line) for line in lines})

@@ -58,6 +58,14 @@ def browser() -> Iterator[Browser]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def seen(browser: Browser, file: Path) -> Iterator[Watched]:
+    """For tests that only look: opening the page takes longer than they do."""
+    found = Watched(browser, file)
+    yield found
+    found.page.close()
+
+
 @pytest.fixture
 def watched(browser: Browser, file: Path) -> Iterator[Watched]:
     found = Watched(browser, file)
@@ -70,11 +78,11 @@ def column(page: Page, table: int, place: int) -> list[str]:
     return [text.strip() for text in cells.all_inner_texts()]
 
 
-def test_it_renders_without_a_complaint_and_asks_for_nothing_but_itself(watched: Watched, file: Path) -> None:
-    assert watched.page.locator("h1").inner_text().startswith("Training throughput: y1")
-    assert watched.page.locator("main table").count() > 5
-    assert [] == watched.complaints
-    assert [file.as_uri()] == watched.requests
+def test_it_renders_without_a_complaint_and_asks_for_nothing_but_itself(seen: Watched, file: Path) -> None:
+    assert seen.page.locator("h1").inner_text().startswith("Training throughput: y1")
+    assert seen.page.locator("main table").count() > 5
+    assert [] == seen.complaints
+    assert [file.as_uri()] == seen.requests
 
 
 def test_a_heading_sorts_its_table_by_number_and_back(watched: Watched) -> None:
@@ -125,8 +133,8 @@ def test_a_filter_leaves_the_rows_with_all_of_its_words(watched: Watched) -> Non
     assert table.locator("tbody tr").count() == table.locator("tbody tr:visible").count()
 
 
-def test_charts_are_drawn_in_place_of_their_pictures_and_say_what_they_show(watched: Watched) -> None:
-    page = watched.page
+def test_charts_are_drawn_in_place_of_their_pictures_and_say_what_they_show(seen: Watched) -> None:
+    page = seen.page
     figures = page.locator("figure.chart")
     assert figures.count() >= 3
     for figure in figures.all():
@@ -137,16 +145,28 @@ def test_charts_are_drawn_in_place_of_their_pictures_and_say_what_they_show(watc
         assert figure.locator("canvas").evaluate(drawn)
 
 
-def test_every_table_has_a_caption_and_headings_with_a_scope(watched: Watched) -> None:
+def test_on_a_narrow_screen_the_page_does_not_move_sideways_and_the_axes_names_fit(watched: Watched) -> None:
     page = watched.page
+    page.set_viewport_size({"width": 400, "height": 900})
+    assert 400 == page.evaluate("document.documentElement.scrollWidth")
+    too_long = """() => [...document.querySelectorAll("canvas")].map(Chart.getChart).flatMap((chart) => {
+        chart.ctx.font = "12px sans-serif";
+        const lines = chart.options.scales.x.title.text;
+        return lines.filter((line) => chart.ctx.measureText(line).width > chart.width);
+    })"""
+    assert [] == page.evaluate(too_long)
+
+
+def test_every_table_has_a_caption_and_headings_with_a_scope(seen: Watched) -> None:
+    page = seen.page
     tables = page.locator("table").count()
     assert tables == page.locator("table > caption").count()
     assert page.locator("thead th").count() == page.locator("thead th[scope=col]").count()
     assert 0 == page.locator("table caption:empty").count()
 
 
-def test_markup_in_logs_and_files_stays_text(watched: Watched) -> None:
-    page = watched.page
+def test_markup_in_logs_and_files_stays_text(seen: Watched) -> None:
+    page = seen.page
     assert "owned" not in page.title().replace(HOSTILE, "")
     assert 0 == page.locator("img").count()
     assert HOSTILE in page.locator("#gaps").inner_text()
@@ -164,15 +184,15 @@ def test_a_script_that_is_not_ours_would_not_run(watched: Watched) -> None:
     assert any("Content Security Policy" in text for text in watched.complaints)
 
 
-def test_every_link_within_the_page_leads_somewhere(watched: Watched) -> None:
-    targets = watched.page.locator("a[href^='#']").evaluate_all("links => links.map(link => link.hash)")
-    missing = [target for target in targets if watched.page.locator(target).count() != 1]
+def test_every_link_within_the_page_leads_somewhere(seen: Watched) -> None:
+    targets = seen.page.locator("a[href^='#']").evaluate_all("links => links.map(link => link.hash)")
+    missing = [target for target in targets if seen.page.locator(target).count() != 1]
     assert targets
     assert [] == missing
 
 
-def test_links_to_runs_lead_to_the_folders(watched: Watched, file: Path) -> None:
-    links = watched.page.locator("#evidence td a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
+def test_links_to_runs_lead_to_the_folders(seen: Watched, file: Path) -> None:
+    links = seen.page.locator("#evidence td a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
     assert 25 == len(links)
     assert all((file.parent / link).is_dir() for link in links)
 

@@ -128,6 +128,12 @@ def test_another_figure_in_another_sweep(tmp_path: Path, rate: float, *, flagged
     assert found == ([("1n1g", "10.00 within 5 % (monday)", "9.000")] if flagged else [])
 
 
+def test_two_sweeps_whose_runs_do_not_tell_them_apart_are_not_flagged(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "monday", make_case(), [10.0, 8.0, 12.0])
+    store_good_runs(tmp_path / "tuesday", make_case(), [9.0, 11.5, 7.5])
+    assert said(referee(load((tmp_path,), strict=False).figures), SESSIONS) == []
+
+
 @pytest.mark.parametrize(
     "change", [{"framework": "oneflow"}, {"num_classes": 200}, {"threads_per_device": 1}, {"seed": 1}]
 )

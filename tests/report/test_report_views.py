@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
-from run_folders import MACHINE, failed, make_case, store_good_runs, write_run
+from run_folders import MACHINE, Y1, failed, make_case, store_good_runs, write_run
 
 from dlperf.errors import UserError
 from dlperf.plan.case import Topology
@@ -126,6 +126,8 @@ def test_a_price_gives_the_cost_of_a_million_samples(sweep: Path) -> None:
         ({"columns": ("speed",)}, "no column is named 'speed'; known: samples_per_sec, speedup"),
         ({"group_by": ("framework",)}, "no field to group by is named 'framework'; known: topology"),
         ({"columns": ("cost",)}, "the column cost needs --price-per-device-hour"),
+        ({"price_per_device_hour": float("nan")}, "a price is a finite number above 0"),
+        ({"price_per_device_hour": float("inf")}, "a price is a finite number above 0"),
         (
             {"baseline": "jax"},
             r"no results of the baseline 'jax'; there are mxnet==1\.9\.1, oneflow==0\.9\.0",
@@ -165,6 +167,13 @@ def test_published_figures_stand_beside_the_same_cell(tmp_path: Path) -> None:
     (row,) = made["Beside other sources"]
     published = next(name for name in row if "V100" in name)
     assert ("241.82 (1.6.0)", "0.50") == (row[published], row["published:insightface_v100_2021 / mine"])
+
+
+def test_two_workloads_of_one_name_never_stand_in_one_row(tmp_path: Path) -> None:
+    other = Y1.model_copy(update={"embedding_size": 256})
+    for place, workload in (("monday", Y1), ("friday", other)):
+        store_good_runs(tmp_path / place, make_case(**MXNET, workload=workload), [10.0])
+    assert "Beside other sources" not in tables(tmp_path / "monday", tmp_path / "friday")
 
 
 def test_one_source_alone_has_nothing_beside_it(sweep: Path) -> None:

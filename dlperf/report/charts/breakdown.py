@@ -51,6 +51,7 @@ def chart(comparison: Comparison, *, title: str, palette: Palette) -> Chart | No
             start += value
     axes.set_yticks(range(len(bars)), list(bars))
     axes.set_ylim(len(bars) - 0.4, -0.6)
+    axes.set_xlim(0, longest * 1.05)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(_SECONDS, loc="right")
     named = list(in_order({phase: 0.0 for seconds in bars.values() for phase in seconds}))

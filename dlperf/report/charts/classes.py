@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from dlperf.report.charts.canvas import Chart, Palette, varying
 from dlperf.report.charts.lines import Across, Axis, Line, line_chart
-from dlperf.report.numbers import mebibytes, rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +20,7 @@ def throughput(comparison: Comparison, *, title: str, palette: Palette) -> Chart
     """Samples/s; None where the number of classes does not vary."""
     return line_chart(
         _lines(comparison, palette, _rate),
-        axis=Axis(name="samples/s (whiskers: smallest, largest run)", written=rate),
+        axis=Axis(name="samples/s (whiskers: smallest, largest run)", numbers="rate"),
         across=_across(comparison),
         name="classes-throughput",
         title=f"Throughput against classes: {title}",
@@ -33,9 +32,7 @@ def memory(comparison: Comparison, *, title: str, palette: Palette) -> Chart | N
     """Peak memory; None where the number of classes does not vary, or no run tells its memory."""
     return line_chart(
         _lines(comparison, palette, _memory),
-        axis=Axis(
-            name="peak memory of a rank (MiB)", written=lambda value: f"{mebibytes(value * 2**20)} MiB"
-        ),
+        axis=Axis(name="peak memory of a rank (MiB)", numbers="whole"),
         across=_across(comparison),
         name="classes-memory",
         title=f"Peak memory against classes: {title}",

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dlperf.report.charts.lines import Axis, line_chart
-from dlperf.report.charts.speedup import devices, speedup_lines
-from dlperf.report.numbers import percent
+from dlperf.report.charts.speedup import devices, speedup_lines, with_whiskers
 
 if TYPE_CHECKING:
     from dlperf.report.charts.canvas import Chart, Palette
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
 EFFICIENCY = Axis(
     name="share of the samples/s of one device x devices",
-    written=lambda share: percent(share, decimals=0),
+    numbers="percent",
     ideal=lambda _: 1.0,
 )
 
@@ -24,7 +23,7 @@ def chart(comparison: Comparison, *, title: str, palette: Palette) -> Chart | No
     lines = [line.scaled(lambda size, speedup: speedup / size) for line in speedup_lines(comparison, palette)]
     return line_chart(
         lines,
-        axis=EFFICIENCY,
+        axis=with_whiskers(EFFICIENCY, lines),
         across=devices(comparison),
         name="efficiency",
         title=f"Scaling efficiency: {title}",

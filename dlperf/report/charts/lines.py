@@ -7,21 +7,30 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import NullFormatter, NullLocator, PercentFormatter
 
 from dlperf.report.charts.canvas import FAINT, WIDTH, Chart, drawn
 from dlperf.report.charts.plot import Plot, PlotPoint, PlotSeries
+from dlperf.report.numbers import factor, percent, rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from matplotlib.axes import Axes
 
+    from dlperf.report.charts.plot import Numbers
+
 # More than this is a tangle; the table is there for it.
 MOST_LINES = 8
 # What varies beside the framework is told by marker and dashes, the framework by its colour.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES = ("-", "--", "-.", ":")
+_WRITTEN: Mapping[Numbers, Callable[[float], str]] = {
+    "rate": rate,
+    "factor": factor,
+    "percent": lambda share: percent(share, decimals=0),
+    "whole": lambda value: f"{value:.0f}",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +45,12 @@ class Line:
 
     def scaled(self, change: Callable[[int, float], float]) -> Line:
         """The line with other values."""
-        return replace(self, points=tuple((size, change(size, value)) for size, value in self.points))
+        ends = zip(self.points, self.whiskers, strict=bool(self.whiskers))
+        return replace(
+            self,
+            points=tuple((size, change(size, value)) for size, value in self.points),
+            whiskers=tuple((change(size, low), change(size, high)) for (size, _), (low, high) in ends),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +58,13 @@ class Axis:
     """What the lines' values are: name, how they are written, and the ideal at an x where there is one."""
 
     name: str
-    written: Callable[[float], str]
+    numbers: Numbers
     ideal: Callable[[int], float] | None = None
     ideal_name: str = "ideal"
+
+    def written(self, value: float) -> str:
+        """A value as the axis writes it."""
+        return _WRITTEN[self.numbers](value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +107,8 @@ def line_chart(
     axes.set_ylim(0, max(*highest, *(value for _, value in ideal)) * 1.08)
     axes.set_xticks(sizes, [across.ticks[size] for size in sizes])
     axes.set_ylabel(axis.name)
+    if axis.numbers == "percent":
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     axes.set_xlabel(across.name)
     axes.set_title(title, loc="left")
     labels = [f"{line.label}  {axis.written(line.points[-1][1])}" for line in lines]
@@ -110,11 +130,10 @@ def _draw(axes: Axes, line: Line) -> None:
         linestyle=_DASHES[line.variant % len(_DASHES)],
         markersize=5,
     )
-    if line.whiskers:
-        low, high = zip(*line.whiskers, strict=True)
-        below = [value - end for value, end in zip(values, low, strict=True)]
-        above = [end - value for value, end in zip(values, high, strict=True)]
-        axes.errorbar(places, values, yerr=[below, above], fmt="none", ecolor=line.colour, capsize=3)
+    for place, (low, high) in zip(places, line.whiskers, strict=bool(line.whiskers)):
+        if high > low:  # about their own middle: an interval of means need not hold the medians
+            middle, reach = (low + high) / 2, (high - low) / 2
+            axes.errorbar(place, middle, yerr=reach, fmt="none", ecolor=line.colour, capsize=3)
 
 
 def _right_of(sizes: Sequence[int], *, logarithmic: bool) -> float:
@@ -151,6 +170,7 @@ def _plot(
         series=tuple(series),
         ticks=tuple(sorted(across.ticks.items())),
         logarithmic_x=across.logarithmic,
+        numbers=axis.numbers,
     )
 
 

@@ -34,6 +34,9 @@ class PlotSeries:
     ideal: bool = False
 
 
+Numbers = Literal["rate", "factor", "percent", "whole"]  # how values are written
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:
     """Bars lie, their `categories` from top to bottom; lines have `ticks`, labels by position."""
@@ -46,3 +49,4 @@ class Plot:
     categories: tuple[str, ...] = ()
     ticks: tuple[tuple[float, str], ...] = ()
     logarithmic_x: bool = False
+    numbers: Numbers = "rate"

@@ -9,7 +9,6 @@ import matplotlib as mpl
 from dlperf.report.charts.canvas import COLOURS, STYLE, Chart
 from dlperf.report.charts.lines import Across, Axis, Line, line_chart
 from dlperf.report.charts.speedup import SPEEDUP
-from dlperf.report.numbers import rate
 from dlperf.report.published_findings import series
 from dlperf.report.published_tables import topology_key, topology_name
 from dlperf.report.text import plain_text
@@ -35,7 +34,7 @@ def charts(section: PublishedSection) -> tuple[Chart, ...]:
                 throughput,
                 axis=Axis(
                     name="samples/s over all devices",
-                    written=rate,
+                    numbers="rate",
                     ideal=lambda devices: single * devices,
                     ideal_name="the fastest device x devices",
                 ),
@@ -68,7 +67,8 @@ def _lines(section: PublishedSection, value: Callable[[PublishedCase], float | N
                 lines.append(
                     Line(
                         label=f"{labels[name]}, {plain_text(table.grid.variant)}",
-                        colour=COLOURS[list(labels).index(name) % len(COLOURS)],
+                        # As a report of results has it, whose frameworks stand in the order of their names.
+                        colour=COLOURS[sorted(labels).index(name) % len(COLOURS)],
                         variant=variant,
                         points=points,
                     )
