@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from run_folders import make_case, store_good_runs
 from sweep_lab import SweepLab
 
 from dlperf.cli import main
 from dlperf.cli.qualify import session_folder
 from dlperf.plan.plan import Plan
-from dlperf.results.qualification import Qualification
+from dlperf.results.qualification import Qualification, read_qualification
 from dlperf.results.sentinels import read_sentinels
 from dlperf.results.store import read_results
 
@@ -123,12 +124,10 @@ def test_qualify_runs_every_case_against_itself_and_stores_the_noise(tmp_path: P
         plan = lab.dlperf("plan", "tiny.yaml", "--detect", "5%", "--results", "results/tiny-qualify").stdout
         assert "baselines/qualification.json" in plan
         assert "device hours" in plan
-        again = lab.dlperf("qualify", "tiny.yaml", "--repeats", "4")
-        assert sorted(path.name for path in (tmp_path / "results" / "tiny-qualify").iterdir()) == [
-            "session-1",
-            "session-2",
-        ]
-        assert "(2 sessions)" in again.stdout
+        counted = read_qualification(tmp_path / "baselines" / "qualification.json")
+        sessions = tmp_path / "results" / "tiny-qualify"
+        assert ["session-1"] == [path.name for path in sessions.iterdir()]
+        assert session_folder(sessions, counted).name == "session-2"
 
 
 @pytest.fixture
@@ -171,6 +170,16 @@ def test_too_few_runs_and_options_beside_a_folder_are_told(here: SweepLab) -> No
     write(here, VERSIONS[0])
     assert "no results here" in run("qualify", "results").stderr
     assert "leave out the options of a sweep" in run("qualify", "results", "--only", "nodes=1").stderr
+
+
+def test_folders_of_two_days_are_two_sessions_and_one_that_is_read_again_is_none(here: SweepLab) -> None:
+    rates = [100.0, 101.0, 99.0, 100.5, 99.5, 100.2, 99.8, 100.1]
+    for name, day in (("monday", "05"), ("friday", "09")):
+        began = {"started_at": f"2026-01-{day}T10:00:00Z"}
+        store_good_runs(here.folder / name, make_case(), rates, outcome=began)
+    assert "between sessions: not measured" in run("qualify", "monday").stdout
+    assert "(2 sessions)" in run("qualify", "friday").stdout
+    assert "in 2 sessions" in run("qualify", "monday").stdout
 
 
 def test_a_session_that_was_put_aside_under_another_name_is_no_session(here: SweepLab) -> None:
