@@ -36,12 +36,12 @@ OPTIMIZERS = {
 def test_sgd_follows_the_formula(
     case_file: Callable[..., Path], run_program: Callable[..., dict[str, np.ndarray]]
 ) -> None:
-    cases = [
-        case_file(optimizer=optimizer, schedule=SCHEDULE, batch_size=2).rename(f"{name}.json")
-        for name, optimizer in OPTIMIZERS.items()
-    ]
+    cases = []
+    for name, optimizer in OPTIMIZERS.items():
+        path = case_file(optimizer=optimizer, schedule=SCHEDULE, batch_size=2)
+        cases.append(path.rename(path.with_name(f"{name}.json")))
 
-    found = run_program("steps", *(path.absolute() for path in cases))
+    found = run_program("steps", *cases)
 
     kinds = {spec.name: spec.kind for spec in parameters(build("mobilefacenet", "GDC", 128, 0.0))}
     for which, optimizer in OPTIMIZERS.items():
