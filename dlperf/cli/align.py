@@ -93,8 +93,16 @@ class _Finite(click.FloatRange):
     is_flag=True,
     help="Normalise by given statistics, so that other numbers of devices compute the same.",
 )
-@click.option("--num-classes", type=click.IntRange(min=2), default=1000, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--num-classes",
+    type=click.IntRange(min=2),
+    default=1000,
+    show_default=True,
+    help="Classes in place of the experiment's, which are more than a proof needs.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights and batches."
+)
 @click.option(
     "--tolerance",
     type=_Finite(min=0, min_open=True),

@@ -1,6 +1,7 @@
 """Run a program of a framework's `programs/` in its own environment and read the arrays that it writes.
 
-The folder of each framework says in its own conftest which engine that is (fixture `engine`).
+The folder of each framework says in its own conftest which engine that is (fixture `engine`); tests beside
+this file hold for every engine, and name it as a parameter.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +21,6 @@ from dlperf.shipped import shipped_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from engines import Engine
 
@@ -48,13 +49,13 @@ def run_python(engine: Engine, engine_python: Callable[[str], Path], tmp_path: P
 
 @pytest.fixture
 def run_program(
-    run_python: Callable[..., str], request: pytest.FixtureRequest, tmp_path: Path
+    engine: Engine, run_python: Callable[..., str], tmp_path: Path
 ) -> Callable[..., dict[str, np.ndarray]]:
-    """Run `programs/NAME.py ARGUMENTS OUTPUTS.npz` beside the test and give the arrays of OUTPUTS.npz."""
+    """Run the engine's `programs/NAME.py ARGUMENTS OUTPUTS.npz` and give the arrays of OUTPUTS.npz."""
 
     def run(name: str, *arguments: str | Path) -> dict[str, np.ndarray]:
         outputs = tmp_path / f"{name}.npz"
-        run_python(request.path.parent / "programs" / f"{name}.py", *arguments, outputs)
+        run_python(Path(__file__).parent / engine.name / "programs" / f"{name}.py", *arguments, outputs)
         with np.load(outputs) as arrays:
             return dict(arrays)
 
@@ -73,7 +74,6 @@ def case_file(engine: Engine, tmp_path: Path) -> Callable[..., Path]:
         schedule: Schedule | None = None,
         dropout: float = 0.0,
         batch_size: int = 4,
-        warmup_iterations: int = 1,
         options: dict[str, bool] | None = None,
     ) -> Path:
         workload = Workload.model_validate(
@@ -99,7 +99,7 @@ def case_file(engine: Engine, tmp_path: Path) -> Callable[..., Path]:
             batch_size_per_device=batch_size,
             num_classes=50,
             threads_per_device=engine.threads,
-            measure=Measure(warmup_iterations=warmup_iterations, measured_iterations=3),
+            measure=Measure(warmup_iterations=1, measured_iterations=3),
             options=options or {},
         )
         path = tmp_path / "case.json"

@@ -7,18 +7,11 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
-
-from frameworks.common.align import outputs_name
-from frameworks.common.align_inputs import align_inputs
-from frameworks.common.case import read_case
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 _LIMIT_SECONDS = 300
-_STEPS = 3
 
 
 class RankProcesses:
@@ -64,19 +57,3 @@ def outputs_of(processes: list[subprocess.Popen[str]]) -> list[str]:
         assert 0 == process.returncode, errors
         outputs.append(out)
     return outputs
-
-
-def write_align_inputs(case_file: Path) -> Path:
-    """Write the weights and batches of a few steps of the case beside it, for the alignment programs."""
-    inputs = case_file.with_suffix(".inputs.npz")
-    np.savez(inputs, **align_inputs(read_case(str(case_file)), _STEPS))
-    return inputs
-
-
-def align_outputs(outputs: str, ranks: Iterable[int]) -> list[dict[str, np.ndarray]]:
-    """The arrays that the alignment program of each of the ranks wrote."""
-    found = []
-    for rank in ranks:
-        with np.load(outputs_name(outputs, rank)) as arrays:
-            found.append(dict(arrays))
-    return found

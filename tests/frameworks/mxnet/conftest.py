@@ -6,7 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
-from engines import Engine
+from engines import MXNET
 from rank_processes import outputs_of
 
 from dlperf.running.places import free_port as any_free_port
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from engines import Engine
     from rank_processes import RankProcesses
 
 
 @pytest.fixture
 def engine() -> Engine:
-    # One thread waits for no other: on a busy machine two take many times as long.
-    return Engine(name="mxnet", version="1.9.1", threads=1)
+    return MXNET
 
 
 @pytest.fixture

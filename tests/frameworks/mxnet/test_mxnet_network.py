@@ -31,9 +31,7 @@ def test_names_and_shapes_are_the_tables(run_program: Callable[..., dict[str, np
     assert 15 == len(found)
 
 
-@pytest.mark.parametrize(
-    ("network", "head"), [("mobilefacenet", "GDC"), ("iresnet18", "E"), ("iresnet18", "FC")]
-)
+@pytest.mark.parametrize(("network", "head"), [("mobilefacenet", "GDC"), ("iresnet18", "E")])
 def test_the_loss_goes_down_on_one_batch(
     network: str, head: str, case_file: Callable[..., Path], run_program: Callable[..., dict[str, np.ndarray]]
 ) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from engines import Engine
-from rank_processes import align_outputs, outputs_of, write_align_inputs
+from engines import PYTORCH
+from rank_processes import outputs_of
 
 from dlperf.running.places import free_port
 from dlperf.shipped import shipped_root
@@ -16,14 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import numpy as np
+    from engines import Engine
     from rank_processes import RankProcesses
 
 
 @pytest.fixture
 def engine() -> Engine:
-    # One thread waits for no other: on a busy machine two take many times as long.
-    return Engine(name="pytorch", version="2.13.0", threads=1)
+    return PYTORCH
 
 
 @pytest.fixture
@@ -60,22 +59,5 @@ def run_ranks(start_ranks: Callable[..., list[subprocess.Popen[str]]]) -> Callab
 
     def run(*arguments: str | Path, ranks: int, devices: int = 1) -> list[str]:
         return outputs_of(start_ranks(*arguments, ranks=ranks, devices=devices))
-
-    return run
-
-
-@pytest.fixture
-def align(run_ranks: Callable[..., list[str]]) -> Callable[..., list[dict[str, np.ndarray]]]:
-    """Run the alignment program in `ranks` processes of `devices` devices: the arrays of each process."""
-
-    def run(
-        path: Path, *, ranks: int, devices: int = 1, dtype: str = "float32", inputs: Path | None = None
-    ) -> list[dict[str, np.ndarray]]:
-        inputs = inputs or write_align_inputs(path)
-        outputs = str(path.with_suffix(f".{ranks}.{dtype}.npz"))
-        run_ranks(
-            "-m", "frameworks.pytorch.align", path, inputs, outputs, dtype, ranks=ranks, devices=devices
-        )
-        return align_outputs(outputs, range(0, ranks * devices, devices))
 
     return run

@@ -32,9 +32,7 @@ def test_names_shapes_and_cost_are_the_tables(run_program: Callable[..., dict[st
     assert 15 == len(found)
 
 
-@pytest.mark.parametrize(
-    ("network", "head"), [("mobilefacenet", "GDC"), ("iresnet18", "E"), ("iresnet18", "FC")]
-)
+@pytest.mark.parametrize(("network", "head"), [("mobilefacenet", "GDC"), ("iresnet18", "E")])
 def test_the_loss_goes_down_on_one_batch(
     network: str, head: str, case_file: Callable[..., Path], run_program: Callable[..., dict[str, np.ndarray]]
 ) -> None:
@@ -44,14 +42,12 @@ def test_the_loss_goes_down_on_one_batch(
     assert np.abs(found["array/head.embedding_bn.running_mean"]).max() > 0
 
 
-@pytest.mark.parametrize("options", [{"channels_last": True}, {"channels_last": False}])
 def test_the_layout_in_memory_changes_no_loss(
-    options: dict[str, bool],
-    case_file: Callable[..., Path],
-    run_program: Callable[..., dict[str, np.ndarray]],
+    case_file: Callable[..., Path], run_program: Callable[..., dict[str, np.ndarray]]
 ) -> None:
-    (left_out,) = run_program("training", case_file(), "1")["losses"]
+    last, first = (
+        run_program("training", case_file(options={"channels_last": one}), "1")["losses"]
+        for one in (True, False)
+    )
 
-    (given,) = run_program("training", case_file(options=options), "1")["losses"]
-
-    assert left_out == pytest.approx(given, rel=1e-5)
+    assert last == pytest.approx(first, rel=1e-5)

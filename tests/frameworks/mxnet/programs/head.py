@@ -25,9 +25,9 @@ def main() -> None:
         with mx.autograd.record():
             value = head(data, mx.nd.array(labels, dtype="int32"))
         value.backward()
-        results[name + "/loss"] = value.asnumpy()
-        results[name + "/embedding_gradient"] = data.grad.asnumpy()
-        results[name + "/weight_gradient"] = head.weight.grad().asnumpy()
+        results[name + "/whole/loss"] = value.asnumpy()
+        results[name + "/whole/embedding_gradient"] = data.grad.asnumpy()
+        results[name + "/whole/weight_gradient"] = head.weight.grad().asnumpy()
     np.savez(sys.argv[2], **results)
 
 

@@ -1,25 +1,35 @@
-"""CASE_FILE: three steps of the trainer; every trained array before and after, and its gradient, a step."""
+"""CASE_FILE...: three steps of the trainer of each; every trained array before and after, and its gradient.
+
+`<case>/<step>/` stands before the arrays of a case, which is called as its file.
+"""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 
-from frameworks.common.case import rank_from_environment, read_case
+from frameworks.common.case import Case, rank_from_environment, read_case
 from frameworks.common.data import batches
 from frameworks.mxnet.train import make_trainer
 
 
-def main() -> None:
-    case = read_case(sys.argv[1])
+def steps(case: Case) -> "dict[str, np.ndarray]":
     trainer = make_trainer(case, rank_from_environment())
-    results = {}
+    found = {}
     for iteration, batch in enumerate(batches(case, 0, 3)):
-        results.update({f"{iteration}/before/{n}": p.data().asnumpy() for n, p in trainer.trained.items()})
+        found.update({f"{iteration}/before/{n}": p.data().asnumpy() for n, p in trainer.trained.items()})
         loss, _ = trainer.forward_backward(batch)
-        results.update({f"{iteration}/gradient/{n}": p.grad().asnumpy() for n, p in trainer.trained.items()})
+        found.update({f"{iteration}/gradient/{n}": p.grad().asnumpy() for n, p in trainer.trained.items()})
         trainer.update(loss, iteration).wait()
-        results.update({f"{iteration}/after/{n}": p.data().asnumpy() for n, p in trainer.trained.items()})
-    np.savez(sys.argv[2], **results)
+        found.update({f"{iteration}/after/{n}": p.data().asnumpy() for n, p in trainer.trained.items()})
+    return found
+
+
+def main() -> None:
+    results = {}
+    for path in map(Path, sys.argv[1:-1]):
+        results.update({f"{path.stem}/{name}": array for name, array in steps(read_case(str(path))).items()})
+    np.savez(sys.argv[-1], **results)
 
 
 main()

@@ -20,9 +20,9 @@ def main() -> None:
         data = flow.tensor(embeddings, requires_grad=True)
         value, whole = head(data, flow.tensor(labels))
         whole.backward()
-        results[name + "/loss"] = value.numpy()
-        results[name + "/embedding_gradient"] = data.grad.numpy()
-        results[name + "/weight_gradient"] = head.weight.grad.numpy()
+        results[name + "/whole/loss"] = value.numpy()
+        results[name + "/whole/embedding_gradient"] = data.grad.numpy()
+        results[name + "/whole/weight_gradient"] = head.weight.grad.numpy()
     np.savez(sys.argv[2], **results)
 
 

@@ -1,12 +1,14 @@
-"""The margin head against the float64 definition."""
+"""Every engine's margin heads against the float64 definition, by its `programs/head.py`."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from engines import MXNET, ONEFLOW, PYTORCH
 
 from dlperf.plan.case import Loss
 from frameworks.common import case as program_case
@@ -26,8 +28,13 @@ LOSSES = {
 }
 
 
+@pytest.mark.parametrize(
+    ("engine", "forms"),
+    [(MXNET, ("whole",)), (ONEFLOW, ("whole",)), (PYTORCH, ("whole", "sharded"))],
+    ids=["mxnet", "oneflow", "pytorch"],
+)
 def test_losses_and_gradients_are_the_definitions(
-    run_program: Callable[..., dict[str, np.ndarray]], tmp_path: Path
+    forms: tuple[str, ...], run_program: Callable[..., dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
     """Of random rows, and of rows along their class's weight and against it, where the clamp holds."""
     random = np.random.default_rng(2)
@@ -44,13 +51,14 @@ def test_losses_and_gradients_are_the_definitions(
 
     found = run_program("head", inputs)
 
-    for name, loss in LOSSES.items():
-        expected = margin_softmax(embeddings, weight, labels, program_case.Loss(**loss.model_dump()))
-        np.testing.assert_allclose(found[f"{name}/loss"], expected.loss, rtol=1e-5)
+    for name, form in itertools.product(LOSSES, forms):
+        loss = program_case.Loss(**LOSSES[name].model_dump())
+        expected = margin_softmax(embeddings, weight, labels, loss)
+        np.testing.assert_allclose(found[f"{name}/{form}/loss"], expected.loss, rtol=1e-5)
         for part in ("embedding_gradient", "weight_gradient"):
             gradient = getattr(expected, part)
             # float32 logits up to 64 carry 4e-6, which the softmax makes a relative error of the gradient
             tolerance = 2e-5 * np.abs(gradient).max()
             np.testing.assert_allclose(
-                found[f"{name}/{part}"], gradient, rtol=1e-4, atol=tolerance, err_msg=f"{name} {part}"
+                found[f"{name}/{form}/{part}"], gradient, rtol=1e-4, atol=tolerance, err_msg=f"{name} {part}"
             )
