@@ -1,26 +1,24 @@
-"""Limits: the largest batch and the most classes of each framework, and how each of them was found."""
+"""Limits: the largest batch and the most classes of each framework, frameworks side by side."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from dlperf.plan.memory_size import bytes_text
-from dlperf.report.evidence import link_to
-from dlperf.report.flags import cell_words
-from dlperf.report.numbers import mebibytes, rate
+from dlperf.report.limit_searches import held_by, probe_table, search_table, version_words
 from dlperf.report.published_annex import classes_ratio
 from dlperf.report.published_tables import DASH, PARALLELISMS
-from dlperf.report.tables import status_word
-from dlperf.report.text import Code, Column, Link, Table, joined, plural, say
+from dlperf.report.text import Column, Table, joined, say
 from dlperf.results.limits import LimitStatus
+from dlperf.results.rows import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from dlperf.plan.case import Case, SearchedAxis
     from dlperf.report.text import Inline, Text
-    from dlperf.results.limits import LimitRecord, MemoryPart, StoredLimit
+    from dlperf.results.limits import LimitRecord, StoredLimit
 
 _CAPTIONS: dict[SearchedAxis, Text] = {
     "num_classes": say("The most classes that train"),
@@ -45,14 +43,14 @@ def limit_tables(
     if not limits:
         return ()
     by_axis = (
-        _axis_table(axis, [one.record for one in limits if _axis(one.record) == axis], titles=titles)
+        _axis_table(axis, [one for one in limits if _axis(one.record) == axis], titles=titles)
         for axis in _CAPTIONS
         if any(_axis(one.record) == axis for one in limits)
     )
     return (
         *by_axis,
-        _search_table(limits, titles=titles),
-        _probe_table(limits, titles=titles, beside=beside),
+        search_table(limits, titles=titles),
+        probe_table(limits, titles=titles, beside=beside),
     )
 
 
@@ -60,13 +58,19 @@ def _axis(record: LimitRecord) -> SearchedAxis | None:
     return record.case.search.axis if record.case.search is not None else None
 
 
-def _axis_table(axis: SearchedAxis, records: Sequence[LimitRecord], *, titles: Mapping[str, str]) -> Table:
-    """Frameworks across, their ratios behind them: the form of the table that was published in 2021."""
-    labels = list(dict.fromkeys(_label(one.case, titles) for one in records))
-    rows: dict[tuple[Inline, ...], dict[str, LimitRecord]] = {}
-    for record in records:
-        rows.setdefault(_place(axis, record.case), {})[_label(record.case, titles)] = record
+def _axis_table(axis: SearchedAxis, limits: Sequence[StoredLimit], *, titles: Mapping[str, str]) -> Table:
+    """Frameworks across, their ratios behind them: the form of the table that was published in 2021.
+
+    Searches that differ in more than the framework stand in rows of their own, also where a column would not
+    tell them apart.
+    """
+    labels = _labels(limits, titles)
+    apart = [name for name in _APART if len({_APART[name](one) for one in limits}) > 1]
+    rows: dict[tuple[object, ...], dict[str, StoredLimit]] = {}
+    for limit, label in zip(limits, labels, strict=True):
+        rows.setdefault(_row_key(axis, limit), {})[label] = limit
     headings = (
+        *(Column(heading=name) for name in apart),
         Column(heading=say("workload")),
         Column(heading="node_num", numbers=True),
         Column(heading="device_num_per_node", numbers=True),
@@ -75,18 +79,57 @@ def _axis_table(axis: SearchedAxis, records: Sequence[LimitRecord], *, titles: M
         Column(heading=say("parallelism")),
         Column(heading=say("memory budget")),
     )
-    columns = [*headings, *(Column(heading=f"{label} {axis}", numbers=True) for label in labels)]
-    columns += [Column(heading=f"{labels[0]} / {label}", numbers=True) for label in labels[1:]]
+    first, *others = dict.fromkeys(labels)
+    columns = [
+        *headings,
+        *(Column(heading=f"{label} {axis}", numbers=True) for label in (first, *others)),
+        *(Column(heading=f"{first} / {label}", numbers=True) for label in others),
+    ]
     body = []
-    for place, found in rows.items():
-        cells = [*place, *(_limit_cell(found.get(label)) for label in labels)]
-        cells += [_ratio(found.get(labels[0]), found.get(label)) for label in labels[1:]]
-        body.append(tuple(cells))
+    for found in rows.values():
+        any_of_them = next(iter(found.values()))
+        body.append(
+            (
+                *(_APART[name](any_of_them) for name in apart),
+                *_place(axis, any_of_them.record.case),
+                *(_limit_cell(found.get(label)) for label in (first, *others)),
+                *(_ratio(found.get(first), found.get(label)) for label in others),
+            )
+        )
     return Table(caption=_CAPTIONS[axis], columns=tuple(columns), rows=tuple(body))
 
 
-def _label(case: Case, titles: Mapping[str, str]) -> str:
-    return f"{titles.get(case.framework, case.framework)} {case.version}"
+def _sweep(limit: StoredLimit) -> Path:
+    return limit.folder.parent.parent
+
+
+# What can set rows apart beside what every table shows; a column of it stands where it does.
+_APART: dict[Text, Callable[[StoredLimit], str]] = {
+    say("sweep"): lambda limit: _sweep(limit).name,
+    say("threads a device"): lambda limit: str(limit.record.case.threads_per_device),
+}
+
+
+def _row_key(axis: SearchedAxis, limit: StoredLimit) -> tuple[object, ...]:
+    """Equal for searches that differ in the framework alone, whatever was found."""
+    case = canonical(limit.record.case, leaving_out=("framework", "version", "options", "search", axis))
+    return (_sweep(limit), case)
+
+
+def _labels(limits: Sequence[StoredLimit], titles: Mapping[str, str]) -> list[str]:
+    """The column of each search: framework and version, with the options where there are several of both."""
+    options: dict[str, set[str]] = {}
+    for limit in limits:
+        options.setdefault(version_words(limit.record.case, titles), set()).add(_options(limit.record.case))
+    made = []
+    for limit in limits:
+        label, own = version_words(limit.record.case, titles), _options(limit.record.case)
+        made.append(f"{label} ({own or 'no options'})" if len(options[label]) > 1 else label)
+    return made
+
+
+def _options(case: Case) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in sorted(case.options.items()))
 
 
 def _place(axis: SearchedAxis, case: Case) -> tuple[Inline, ...]:
@@ -102,9 +145,10 @@ def _place(axis: SearchedAxis, case: Case) -> tuple[Inline, ...]:
     )
 
 
-def _limit_cell(record: LimitRecord | None) -> Inline:
-    if record is None:
+def _limit_cell(limit: StoredLimit | None) -> Inline:
+    if limit is None:
         return DASH
+    record = limit.record
     if record.status is LimitStatus.BEYOND_UPPER:
         return say("more than {value}", value=record.trains or 0)
     if record.status is LimitStatus.FOUND:
@@ -119,102 +163,11 @@ _STATUS = {
 }
 
 
-# By the names of frameworks/common/memory.py.
-_PARTS: dict[str, Inline] = {
-    "network weights": say("network weights"),
-    "network gradients": say("network gradients"),
-    "network momentum": say("network momentum"),
-    "activations": say("activations"),
-    "images": say("images"),
-    "classifier weights": say("classifier weights"),
-    "classifier momentum": say("classifier momentum"),
-    "classifier gradients": say("classifier gradients"),
-    "sampled rows": say("sampled rows"),
-    "logits": say("logits"),
-}
-
-
-def _ratio(over: LimitRecord | None, under: LimitRecord | None) -> Inline:
-    found = [one.trains for one in (over, under) if one is not None and one.status is LimitStatus.FOUND]
+def _ratio(over: StoredLimit | None, under: StoredLimit | None) -> Inline:
+    """Of two limits that were found under budgets held in the same way."""
+    if over is None or under is None or held_by(over) != held_by(under):
+        return DASH
+    found = [one.record.trains for one in (over, under) if one.record.status is LimitStatus.FOUND]
     if len(found) < 2 or found[0] is None or found[1] is None:  # noqa: PLR2004  a ratio takes two
         return DASH
     return classes_ratio(found[0], found[1])
-
-
-def _search_table(limits: Sequence[StoredLimit], *, titles: Mapping[str, str]) -> Table:
-    """A row a case: what was found, and the memory there by arithmetic and as it was measured."""
-    columns = (
-        Column(heading=say("case")),
-        Column(heading=say("found")),
-        Column(heading=say("first guess"), numbers=True),
-        Column(heading=say("tensors by arithmetic (MiB)"), numbers=True),
-        Column(heading=say("largest part")),
-        Column(heading=say("measured peak (MiB)"), numbers=True),
-        Column(heading=say("budget held by")),
-    )
-    rows = []
-    for limit in limits:
-        record = limit.record
-        at = limit.probe_at(record.trains) if record.trains is not None else None
-        largest = max(record.model, key=lambda part: part.bytes, default=None)
-        rows.append(
-            (
-                _words(record.case, titles),
-                _found(record),
-                DASH if record.guess is None else str(record.guess),
-                mebibytes(record.model_bytes) if record.model else DASH,
-                DASH if largest is None else _part_words(largest),
-                (mebibytes(at.peak_memory_bytes) if at is not None else "") or DASH,
-                (at.memory_held_by if at is not None else None) or DASH,
-            )
-        )
-    return Table(caption=say("How each limit was found"), columns=columns, rows=tuple(rows))
-
-
-def _part_words(part: MemoryPart) -> Inline:
-    return say("{part}, {size} MiB", part=_PARTS.get(part.name, part.name), size=mebibytes(part.bytes))
-
-
-def _found(record: LimitRecord) -> Inline:
-    if record.status is LimitStatus.FOUND:
-        return say(
-            "limit found in {probes}; {trains} trains, {fails} does not",
-            probes=plural(len(record.probes), "probe"),
-            trains=record.trains or 0,
-            fails=record.fails or 0,
-        )
-    return Code(record.reason)
-
-
-def _words(case: Case, titles: Mapping[str, str]) -> Inline:
-    return joined((_label(case, titles), PARALLELISMS[case.parallelism], *cell_words(case)))
-
-
-def _probe_table(limits: Sequence[StoredLimit], *, titles: Mapping[str, str], beside: Path) -> Table:
-    columns = (
-        Column(heading=say("case")),
-        Column(heading=say("probe"), numbers=True),
-        Column(heading=say("value"), numbers=True),
-        Column(heading=say("length")),
-        Column(heading=say("outcome")),
-        Column(heading=say("seconds"), numbers=True),
-        Column(heading=say("measured peak (MiB)"), numbers=True),
-    )
-    return Table(caption=say("Probes"), columns=columns, rows=tuple(_probe_rows(limits, titles, beside)))
-
-
-def _probe_rows(
-    limits: Sequence[StoredLimit], titles: Mapping[str, str], beside: Path
-) -> Iterator[tuple[Inline, ...]]:
-    for limit in limits:
-        for number, probe in enumerate(limit.record.probes, 1):
-            folder = link_to(limit.folder / probe.folder, beside=beside) + "/"
-            yield (
-                _words(limit.record.case, titles),
-                str(number),
-                str(probe.value),
-                Link(say("full") if probe.full else say("short"), folder),
-                say("trains") if probe.status.value == "ok" else status_word(probe.status),
-                rate(probe.seconds),
-                mebibytes(probe.peak_memory_bytes) or DASH,
-            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from plans import write_plan
@@ -11,10 +12,12 @@ from dlperf.limit.finding import LimitSearch
 from dlperf.limit.model import ModelAnswer
 from dlperf.plan.case import Search
 from dlperf.report.building import build_report
+from dlperf.report.limits import limit_tables
+from dlperf.report.published_tables import DASH
 from dlperf.report.request import Request, without_charts
 from dlperf.report.verify import verify
 from dlperf.report.writing import write_report
-from dlperf.results.limits import MemoryPart, limit_folder
+from dlperf.results.limits import MemoryPart, limit_folder, read_limits
 from dlperf.results.store import store_run
 
 if TYPE_CHECKING:
@@ -71,6 +74,19 @@ def test_the_most_classes_stand_as_in_2021_with_their_ratio(tmp_path: Path) -> N
     assert " max " in text
 
 
+def test_searches_of_two_sweeps_stand_in_two_rows_and_in_no_ratio_with_each_other(tmp_path: Path) -> None:
+    sweep_with_limits(tmp_path / "monday", oneflow=27_500)
+    sweep_with_limits(tmp_path / "friday", oneflow=26_500, mxnet=24_000)
+    request = Request(paths=(tmp_path,))
+    text = without_charts(build_report(request), request)
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    heading = next(line for line in lines if line[0] == "sweep" and "memory budget" in line)
+    rows = lines[lines.index(heading) + 2 : lines.index(heading) + 4]
+    column = next(place for place, name in enumerate(heading) if name.startswith("OneFlow 1.0 num"))
+    assert {"monday": "27000", "friday": "26000"} == {row[0]: row[column] for row in rows}
+    assert {"monday": "-", "friday": "1.083"} == {row[0]: row[-1] for row in rows}
+
+
 def test_what_has_no_limit_says_so_in_its_cell(tmp_path: Path) -> None:
     sweep_with_limits(tmp_path / "limits", oneflow=900, mxnet=70_000)
     request = Request(paths=(tmp_path / "limits",), form="html")
@@ -98,3 +114,14 @@ def test_a_chinese_report_has_limits_too(tmp_path: Path) -> None:
     sweep_with_limits(tmp_path / "limits", mxnet=24_000)
     request = Request(paths=(tmp_path / "limits",), language="zh")
     assert "极限值" in without_charts(build_report(request), request)
+
+
+def test_limits_whose_budgets_were_held_in_two_ways_have_no_ratio(tmp_path: Path) -> None:
+    sweep_with_limits(tmp_path / "limits", oneflow=27_500, mxnet=24_000)
+    mxnet, oneflow = read_limits(tmp_path / "limits")
+    assert limit_tables((mxnet, oneflow), titles={}, beside=tmp_path)[0].rows[0][-1] == "0.889"
+    held = tuple(
+        probe.model_copy(update={"memory_held_by": "rlimit_data"}) for probe in oneflow.record.probes
+    )
+    other = replace(oneflow, record=oneflow.record.model_copy(update={"probes": held}))
+    assert limit_tables((mxnet, other), titles={}, beside=tmp_path)[0].rows[0][-1] == DASH
