@@ -218,7 +218,10 @@ def _is_left(group: Path, owner: Tuple[int, int]) -> bool:
 
 def _namespace() -> int:
     """The number of the namespace that our process ids are of: containers may share the control groups."""
-    return os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116  not the link itself
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116  not the link itself
+    except OSError:  # a /proc of other processes than ours: no group is known there either
+        return 0
 
 
 def group_name(guard: int, rank: int) -> str:
