@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # A case whose nodes are lost again and again may be what takes them down.
 _MOST_LOSSES = 2
+# A node that answers and starts nothing is no node: it would be taken back and set aside for ever.
+_MOST_FAILED_STARTS = 3
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
 
 
@@ -61,6 +63,7 @@ class Scheduler:
     side_by_side: int = 1
     _environments: dict[tuple[str, str], Environment | EnvironmentUnavailable] = field(default_factory=dict)
     _losses: Counter[PlannedRun] = field(default_factory=Counter)
+    _failed_starts: Counter[str] = field(default_factory=Counter)  # by node, since its last run
 
     def __post_init__(self) -> None:
         self._cases = {case.case_id: case for case in self.plan.runnable}
@@ -152,9 +155,12 @@ class Scheduler:
             return True
         while time.monotonic() < deadline:
             runner.interrupts.check()
-            for node in self.nodes:
-                if node.name in self._pool.aside:
-                    self._try_again(node)
+            aside = [node for node in self.nodes if node.name in self._pool.aside]
+            worth = [node for node in aside if self._failed_starts[node.name] < _MOST_FAILED_STARTS]
+            if not worth:
+                return False
+            for node in worth:
+                self._try_again(node)
             if is_one_for_somebody():
                 return True
             time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
@@ -190,6 +196,7 @@ class Scheduler:
         try:
             result = self._made(run, nodes, runner)
         except NodeUnfit as error:
+            self._failed_starts[error.node.name] += 1
             self._set_aside(error.node, str(error))
             return False
         except OSError as error:
@@ -200,6 +207,7 @@ class Scheduler:
         finally:
             self._pool.give_back(nodes)
         for node in nodes:
+            self._failed_starts[node.name] = 0
             if node.trouble is not None:
                 self._set_aside(node, node.trouble)
         self._losses[run] += result.status is Status.LOST_NODE

@@ -102,6 +102,18 @@ def test_a_case_of_two_nodes_ends_on_both_when_one_is_lost(lab: ClusterLab, node
     assert {2: ("ok", ("node0", "node1")), 3: ("ok", ("node0", "node1"))} == statuses(lab)
 
 
+def test_a_node_that_answers_and_starts_nothing_is_given_up(lab: ClusterLab) -> None:
+    """It would be taken back and set aside for ever, whatever the sweep's patience."""
+    broken = 'case "$*" in *DLPERF_RUN=*) exit 5;; esac; exec "$@"'
+    lab.write_cluster(hosts=1, prefix=["sh", "-c", broken, "sh"])
+    lab.write()
+    done = lab.run("--wait-for-nodes", "1h")
+    assert done.returncode == 5
+    assert done.stderr.count("node0 is set aside: ") == 3
+    assert done.stderr.count("node0 is back") == 2
+    assert "1 run waits for nodes (node0: " in done.stderr
+
+
 def test_without_a_node_the_sweep_ends_with_what_is_done_and_goes_on_later(
     lab: ClusterLab, node: Host
 ) -> None:
