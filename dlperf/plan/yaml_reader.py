@@ -86,7 +86,7 @@ def parse_document(text: str, *, shown: str) -> Document:
     """Parse YAML text that holds one mapping; raises SourceErrors like `read_document`."""
     root = _compose(text, shown)
     if root is None:
-        raise SourceErrors([Problem(shown, 0, 0, "is empty; docs/sweeps.md shows what goes here")])
+        raise SourceErrors([Problem(shown, 0, 0, "is empty; the pages in docs/ show what goes here")])
     reading = _Reading(shown)
     data = reading.value(root, ())
     if not isinstance(data, dict):

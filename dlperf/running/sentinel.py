@@ -13,6 +13,8 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from dlperf.plan.order import cells_of
 from dlperf.results.sentinels import SENTINELS_NAME, BlockReading, Reading
 
@@ -59,9 +61,9 @@ def reading() -> Reading | None:
     command = [sys.executable, "-m", "dlperf.running.sentinel"]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_LIMIT_SECONDS, check=True)
-    except (OSError, subprocess.SubprocessError):
+        return Reading.model_validate_json(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValidationError):
         return None
-    return Reading.model_validate_json(done.stdout)
 
 
 class BlockWatch:

@@ -85,8 +85,8 @@ def test_an_alias_is_the_value_of_its_anchor() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "s.yaml: is empty; docs/sweeps.md shows what goes here"),
-        ("# only a comment\n", "s.yaml: is empty; docs/sweeps.md shows what goes here"),
+        ("", "s.yaml: is empty; the pages in docs/ show what goes here"),
+        ("# only a comment\n", "s.yaml: is empty; the pages in docs/ show what goes here"),
         ("- a\n", "s.yaml:1:1: must hold a mapping of keys to values, such as 'seed: 0'"),
         ("text\n", "s.yaml:1:1: must hold a mapping of keys to values, such as 'seed: 0'"),
         ("a: 1\nb: 2\na: 3\n", "s.yaml:3:1: key 'a' stands twice (first in line 1); remove one"),

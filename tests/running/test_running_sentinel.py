@@ -12,6 +12,8 @@ from dlperf.running.sentinel import BlockWatch, reading
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
     from dlperf.plan.case import Case
 
 
@@ -75,3 +77,11 @@ def test_this_machine_can_be_read() -> None:
     assert taken is not None
     assert taken.matmul_flops_per_second > 1e6
     assert taken.copy_bytes_per_second > 1e6
+
+
+def test_a_python_that_prints_something_else_gives_no_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('welcome')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert reading() is None

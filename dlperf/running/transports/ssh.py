@@ -94,6 +94,11 @@ class SshNode:
             reason = f"the cluster file says {self._spec.cores} cores, it has {cores}; put cores: {cores}"
         elif self.interface is not None and not self.has_interface:
             reason = f"it has no interface {self.interface} with an IPv4 address"
+        elif self._spec.device == "cuda":
+            gpus = len(self._must_tell("facts")["accelerators"])
+            if gpus < self._spec.devices:
+                listed = f"nvidia-smi lists {gpus or 'none'}"
+                reason = f"the cluster file says {self._spec.devices} GPUs, {listed}"
         if reason is not None:
             self.close()
             self.trouble = reason
