@@ -114,7 +114,7 @@ def test_the_quickstart_runs_three_frameworks_on_a_laptop(
 ) -> None:
     plan = shipped("quickstart", adapters, laptop, tmp_path)
     assert ["oneflow", "mxnet", "pytorch"] == [case.framework for case in plan.runnable]
-    assert 9 == len(plan.runs)
+    assert 15 == len(plan.runs)
     assert 4 == len({case.model_dump_json(exclude={"framework", "version"}) for case in plan.runnable}) + 3
 
 
