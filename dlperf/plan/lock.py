@@ -25,7 +25,8 @@ def freeze(plan: Plan, folder: Path) -> Plan:
     """Write the plan into a results folder, or agree with the one that is there.
 
     An equal plan resumes. More repeats, or other limits, extend the frozen plan, whose file is written anew.
-    Fewer repeats resume too and keep the frozen file. Returns the plan to run.
+    Fewer repeats resume too and keep the frozen file. Where no run was begun yet the plan takes the other's
+    place. Returns the plan to run.
 
     Raises:
         UserError: the folder holds another plan (the text ends with what differs), or a file that is no plan.
@@ -35,6 +36,9 @@ def freeze(plan: Plan, folder: Path) -> Plan:
         write_lock(plan, path)
         return plan
     frozen = read_lock(path)
+    if not _has_runs(folder):
+        write_lock(plan, path)
+        return plan
     differences = list(compare_plans(frozen, plan))
     if differences:
         raise UserError(
@@ -44,6 +48,11 @@ def freeze(plan: Plan, folder: Path) -> Plan:
     if plan.repeats > frozen.repeats or plan.limits != frozen.limits:
         write_lock(plan, path)
     return plan
+
+
+def _has_runs(folder: Path) -> bool:
+    """Whether any run, or probe of a limit, was begun."""
+    return any(any((folder / name).glob("*")) for name in ("runs", "limits"))
 
 
 def write_lock(plan: Plan, path: Path) -> None:

@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,9 +86,12 @@ class _Staged:
 def alone_in(sweep: Path) -> Iterator[None]:
     """Hold the sweep folder against other imports; what one that was killed left there is removed.
 
+    A folder into which nothing was imported is not left behind.
+
     Raises:
         UserError: another import goes on there.
     """
+    made = [folder for folder in (sweep, *sweep.parents) if not folder.exists()]
     sweep.mkdir(parents=True, exist_ok=True)
     lock = FileLock(sweep / _LOCK)
     try:
@@ -101,6 +104,18 @@ def alone_in(sweep: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        _remove_empty(sweep, made)
+
+
+def _remove_empty(sweep: Path, made: Sequence[Path]) -> None:
+    """Remove the folders that were made, innermost first, where nothing came into them."""
+    with suppress(OSError):
+        (sweep / "runs").rmdir()
+    if made and not (sweep / "runs").exists():
+        (sweep / _LOCK).unlink(missing_ok=True)
+        with suppress(OSError):  # the first that is not empty ends it
+            for folder in made:
+                folder.rmdir()
 
 
 def import_file(path: Path, instructions: Instructions) -> Iterator[Done | UserError]:

@@ -219,6 +219,7 @@ def test_an_empty_folder_and_a_missing_file_are_named(
         result.exit_code,
         result.stderr,
     )
+    assert ["empty"] == [path.name for path in tmp_path.iterdir()]  # nothing came of it
 
 
 def test_the_help_lists_every_key_that_can_be_told() -> None:

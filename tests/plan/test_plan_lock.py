@@ -78,8 +78,21 @@ def test_any_plan_survives_the_file(
     assert [] == list(compare_plans(plan, read_lock(tmp_path / LOCK_NAME)))
 
 
+def begin(folder: Path) -> Path:
+    """A run was begun there."""
+    (folder / "runs" / "case" / "r1").mkdir(parents=True)
+    return folder
+
+
+def test_a_plan_of_which_nothing_was_begun_gives_way_to_another(project: Project, tmp_path: Path) -> None:
+    """What could not run as it was asked for, such as a limit without a budget, is asked for again."""
+    freeze(project.plan(), tmp_path)
+    other = freeze(project.plan(SWEEP, axis_setting("topology=1n1g")), tmp_path)
+    assert read_lock(tmp_path / LOCK_NAME) == other
+
+
 def test_an_unchanged_plan_resumes_and_leaves_the_file_alone(project: Project, tmp_path: Path) -> None:
-    frozen = freeze(project.plan(), tmp_path)
+    frozen = freeze(project.plan(), begin(tmp_path))
     before = (tmp_path / LOCK_NAME).stat().st_mtime_ns
     assert frozen == freeze(project.plan(f"# a comment\n{SWEEP}"), tmp_path).model_copy(
         update={"sources": frozen.sources}
@@ -88,14 +101,14 @@ def test_an_unchanged_plan_resumes_and_leaves_the_file_alone(project: Project, t
 
 
 def test_more_repeats_extend_the_plan(project: Project, tmp_path: Path) -> None:
-    freeze(project.plan(), tmp_path)
+    freeze(project.plan(), begin(tmp_path))
     plan = freeze(project.plan(SWEEP, value_setting("measure.repeats=5")), tmp_path)
     assert 5 * len(plan.runnable) == len(plan.runs)
     assert 5 == read_lock(tmp_path / LOCK_NAME).repeats
 
 
 def test_fewer_repeats_run_less_and_keep_the_file(project: Project, tmp_path: Path) -> None:
-    freeze(project.plan(), tmp_path)
+    freeze(project.plan(), begin(tmp_path))
     assert 1 == freeze(project.plan(SWEEP, value_setting("measure.repeats=1")), tmp_path).repeats
     assert 3 == read_lock(tmp_path / LOCK_NAME).repeats
 
@@ -114,7 +127,7 @@ def test_a_changed_plan_is_refused_with_a_diff(
     project: Project, tmp_path: Path, old: str, new: str, shown: list[str]
 ) -> None:
     before = SWEEP + "seed: 0\n"
-    freeze(project.plan(before), tmp_path)
+    freeze(project.plan(before), begin(tmp_path))
     content = (tmp_path / LOCK_NAME).read_bytes()
     with pytest.raises(UserError, match="holds results of another plan") as caught:
         freeze(project.plan(before.replace(old, new)), tmp_path)
@@ -124,7 +137,7 @@ def test_a_changed_plan_is_refused_with_a_diff(
 
 
 def test_a_change_from_the_command_line_shows_in_the_cases(project: Project, tmp_path: Path) -> None:
-    freeze(project.plan(), tmp_path)
+    freeze(project.plan(), begin(tmp_path))
     with pytest.raises(UserError) as caught:
         freeze(project.plan(SWEEP, axis_setting("topology=1n1g")), tmp_path)
     removed = [line for line in str(caught.value).splitlines() if line.startswith("-oneflow")]
@@ -134,7 +147,7 @@ def test_a_change_from_the_command_line_shows_in_the_cases(project: Project, tmp
 
 
 def test_another_machine_makes_other_cases_and_is_named(project: Project, tmp_path: Path) -> None:
-    freeze(project.plan(), tmp_path)
+    freeze(project.plan(), begin(tmp_path))
     project.machine = Machine(cores=4)
     with pytest.raises(UserError) as caught:
         freeze(project.plan(), tmp_path)
@@ -144,7 +157,9 @@ def test_another_machine_makes_other_cases_and_is_named(project: Project, tmp_pa
 
 
 def test_a_long_difference_is_cut(project: Project, tmp_path: Path) -> None:
-    freeze(project.plan(SWEEP, axis_setting("num_classes=" + ",".join(map(str, range(10, 60))))), tmp_path)
+    freeze(
+        project.plan(SWEEP, axis_setting("num_classes=" + ",".join(map(str, range(10, 60))))), begin(tmp_path)
+    )
     with pytest.raises(UserError, match=r"\.\.\. and [0-9]+ lines more$"):
         freeze(project.plan(), tmp_path)
 
