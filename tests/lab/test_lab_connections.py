@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from processes import until
 
 from dlperf.plan.cluster import load_cluster
 from dlperf.running.transports.base import NodeLost
@@ -139,8 +140,7 @@ def test_an_encrypted_key_is_used_through_the_agent_alone(
     key = home / ".ssh" / "id_ed25519"
     agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(home / "agent")], stdout=subprocess.DEVNULL)
     try:
-        while not (home / "agent").exists():
-            time.sleep(0.01)
+        until((home / "agent").exists, what="the agent listens")
         with_agent = os.environ | {"SSH_AUTH_SOCK": str(home / "agent")}
         subprocess.run(["ssh-add", "-q", str(key)], env=with_agent, check=True)
         subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", str(key)], check=True)

@@ -1,0 +1,53 @@
+"""Logs to import, and what the user says of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dlperf.errors import UserError
+from dlperf.results.import_facts import facts_of_settings
+from dlperf.results.importing import Done, Instructions, import_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TOLD = {"version": "0.3.4", "experiment": "r100_emore", "parallelism": "data"}
+
+
+def instructions(folder: Path, *, method: str = "samples/seconds", **told: str) -> Instructions:
+    return Instructions(
+        sweep=folder / "results" / "imported",
+        method=method,
+        dialect="auto",
+        told=facts_of_settings({**TOLD, **told}, "--set"),
+        rules=(),
+        here=folder,
+    )
+
+
+def oneflow_log(path: Path, rates: list[float], *, first: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        "".join(
+            f"train: iter {step}, loss {40 - step / 100:.4f}, throughput: {rate:.3f}\n"
+            for step, rate in enumerate(rates, first)
+        )
+    )
+    return path
+
+
+def imported(path: Path, given: Instructions) -> list[Done]:
+    """What came of a file; raises its error."""
+    done = []
+    for outcome in import_file(path, given):
+        if isinstance(outcome, UserError):
+            raise outcome
+        done.append(outcome)
+    return done
+
+
+def rates(count: int, *, around: float = 245.0) -> list[float]:
+    generator = np.random.default_rng(1)
+    return [round(float(rate), 3) for rate in around + generator.random(count) * 10]
