@@ -18,7 +18,7 @@ from dlperf.plan.lock import LOCK_NAME, read_lock
 from dlperf.results.environment import UNKNOWN_HARDWARE, RunEnvironment, read_environment
 from dlperf.results.extract import extract
 from dlperf.results.folders import run_folders, sweep_folders
-from dlperf.results.schema import RunResult
+from dlperf.results.schema import RunResult, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -177,11 +177,18 @@ def made_again(results: Results) -> Results:
     """The results as their logs give them now; a run whose folder gives none is skipped and named."""
     runs, lost = [], []
     for run in results.runs:
+        if run.result.status is Status.NOT_MEASURED and not _was_begun(run.folder):
+            runs.append(run)  # nothing was started, so that there is nothing to make it from
+            continue
         try:
             runs.append(replace(run, result=extract(run.folder).result))
         except UserError as error:
             lost.append(Skipped(path=run.folder / "result.json", why=f"cannot be made again: {error}"))
     return replace(results, runs=tuple(runs), skipped=(*results.skipped, *lost))
+
+
+def _was_begun(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("launch.json", "outcome.json", "logs"))
 
 
 def _read_plan(sweep: Path) -> dict[Path, Plan]:

@@ -13,6 +13,7 @@ from run_folders import make_case, store_good_runs
 from dlperf.cli import main
 from dlperf.errors import UserError
 from dlperf.report.verify import verify
+from dlperf.running.runner import store_unmeasured
 from dlperf.shipped import shipped_folder
 
 if TYPE_CHECKING:
@@ -114,6 +115,18 @@ def test_a_result_that_its_log_does_not_give_is_found(tmp_path: Path) -> None:
     assert any(
         ("'99.00'", "'10.00'") == (one.report, one.logs) for one in verify(tmp_path / "report.md").differences
     )
+
+
+def test_a_run_that_was_never_started_is_what_it_says_and_one_that_was_is_made_again(tmp_path: Path) -> None:
+    results, case = tmp_path / "results", make_case()
+    folder = results / "sweep" / "runs" / case.case_id / "r1"
+    store_unmeasured(case, repeat=1, folder=folder, reason="its environment cannot be made")
+    path = tmp_path / "report.md"
+    assert 0 == run(results, "--out", path).exit_code
+    assert () == verify(path).differences
+    (folder / "logs").mkdir()
+    (folder / "logs" / "rank0.log").write_text("it was started all the same\n")
+    assert any("the logs give 'incomplete'" in str(one) for one in verify(path).differences)
 
 
 def test_a_run_that_is_gone_and_a_run_that_came_are_found(report: Path) -> None:
