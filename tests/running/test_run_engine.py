@@ -86,6 +86,6 @@ def test_a_killed_rank_ends_the_case_as_a_crash_and_the_sweep_goes_on(
     process.communicate()
     ends = {result.case.framework: result for result in lab.stored()}
     assert "crash" == ends[name].status
-    assert ends["numpy"].status in {"ok", "unsteady"}  # as steady as the machine is
+    assert ends["numpy"].status in {"ok", "unsteady", "insufficient"}  # as steady as the machine is
     assert (ends[name].reason or "").startswith("rank 1 was ended by SIGKILL")
     assert set() == lab.left()

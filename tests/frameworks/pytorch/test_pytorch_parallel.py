@@ -74,6 +74,15 @@ def test_ranks_skip_a_step_together_whether_one_overflows_or_both(
         assert [2.0**15, 2.0**14, 2.0**14] == scales
 
 
+def test_ranks_that_are_done_end_without_taking_the_interpreter_down(
+    run_ranks: Callable[..., list[str]], request: pytest.FixtureRequest
+) -> None:
+    """In which a thread of gloo that is late, as on a busy machine, would abort the rank."""
+    told = run_ranks(request.path.parent / "programs/leaving.py", ranks=2)
+
+    assert ["trained\n", "trained\n"] == told
+
+
 def test_a_rank_that_is_killed_ends_the_other(
     parallel_case: Callable[..., Path],
     start_ranks: Callable[..., list[subprocess.Popen[str]]],
