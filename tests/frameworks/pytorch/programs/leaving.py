@@ -3,6 +3,7 @@
 import atexit
 
 import torch
+
 from frameworks.common.case import rank_from_environment
 from frameworks.common.phases import Phases
 from frameworks.pytorch.parallel import join, leave
