@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,24 +16,22 @@ if TYPE_CHECKING:
 
     from sweep_lab import SweepLab
 
+    from dlperf.results.limits import LimitRecord
+    from dlperf.results.schema import RunResult
+
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 
-GRANULARITY = 12
+BATCH_STEP = 12
+CLASSES_STEP = 300_000
 
 
-@pytest.mark.parametrize("name", ["oneflow", "mxnet", "pytorch"])
-def test_the_largest_batch_trains_and_one_step_more_does_not(
-    lab: SweepLab, engine_python: Callable[[str], Path], name: str
-) -> None:
-    version = load_adapters()[name].versions[0]
-    lab.write(
-        frameworks=[{"name": name, "version": version, "python": str(engine_python(name))}],
-        options={},
-        batch_size_per_device="max",
-        memory="1536MiB",
-        search={"iterations": 2, "batch_size_per_device": {"granularity": GRANULARITY, "upper": 48}},
-        measure={"warmup_iterations": 0, "measured_iterations": 3, "repeats": 1},
-    )
+def entry(name: str, python: Path) -> dict[str, str]:
+    """The entry of `frameworks` for the version that the tests' environment has."""
+    return {"name": name, "version": load_adapters()[name].versions[0], "python": str(python)}
+
+
+def searched(lab: SweepLab, *, step: int, values: int) -> tuple[LimitRecord, RunResult]:
+    """Run the lab's sweep: its one limit, which lies among `values` steps, and the run at it."""
     done = lab.run()
     assert done.returncode == 0, done.stderr
     (limit,) = read_limits(lab.results)
@@ -40,10 +39,65 @@ def test_the_largest_batch_trains_and_one_step_more_does_not(
     assert LimitStatus.FOUND is record.status
     told = {(probe.value, probe.full): probe.status for probe in record.probes}
     assert "ok" == told[record.trains or 0, True]
-    assert "oom" == told[(record.trains or 0) + GRANULARITY, False]
-    assert record.short_probes <= 2 + 3  # log2 of the four values, and 3
+    assert "oom" == told[(record.trains or 0) + step, False]
+    assert record.short_probes <= math.log2(values) + 3
     (result,) = lab.stored()
-    assert result.figures is not None
+    return record, result
+
+
+@pytest.mark.parametrize("name", ["oneflow", "mxnet", "pytorch"])
+def test_the_largest_batch_trains_and_one_step_more_does_not(
+    lab: SweepLab, engine_python: Callable[[str], Path], name: str
+) -> None:
+    lab.write(
+        frameworks=[entry(name, engine_python(name))],
+        options={},
+        batch_size_per_device="max",
+        memory="1536MiB",
+        search={
+            "iterations": 2,
+            "batch_size_per_device": {"granularity": BATCH_STEP, "upper": 4 * BATCH_STEP},
+        },
+        measure={"warmup_iterations": 0, "measured_iterations": 3, "repeats": 1},
+    )
+    record, result = searched(lab, step=BATCH_STEP, values=4)
     assert record.trains == result.case.batch_size_per_device
+    assert result.figures is not None
     # The engine comes on top of its tensors; the resident set counts libraries, the budget does not.
     assert record.model_bytes < (result.figures.peak_memory_bytes or 0) < 2 << 30
+
+
+SPLITS: dict[str, dict[str, object]] = {"model": {}, "partial_fc": {"sample_ratio": 0.1}}
+
+
+@pytest.mark.parametrize(
+    ("name", "parallelism", "values"),
+    [
+        ("oneflow", "model", 2),
+        ("oneflow", "partial_fc", 2),
+        ("mxnet", "model", 3),
+        ("mxnet", "partial_fc", 4),
+        ("pytorch", "model", 3),
+        ("pytorch", "partial_fc", 4),
+    ],
+)
+def test_the_most_classes_of_two_processes_train_and_one_step_more_do_not(
+    lab: SweepLab, engine_python: Callable[[str], Path], name: str, parallelism: str, values: int
+) -> None:
+    lab.write(
+        frameworks=[entry(name, engine_python(name))],
+        options={},
+        topology="1n2g",
+        oversubscribe=True,
+        parallelism=parallelism,
+        **SPLITS[parallelism],
+        num_classes="max",
+        memory="1GiB",
+        search={
+            "iterations": 2,
+            "num_classes": {"granularity": CLASSES_STEP, "upper": values * CLASSES_STEP},
+        },
+        measure={"warmup_iterations": 0, "measured_iterations": 2, "repeats": 1},
+    )
+    record, result = searched(lab, step=CLASSES_STEP, values=values)
+    assert record.trains == result.case.num_classes
