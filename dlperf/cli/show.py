@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from dlperf.results.figures import CaseFigures
     from dlperf.results.store import StoredRun
@@ -17,13 +17,15 @@ _EPILOG = """\b
 Examples:
   dlperf show mxnet-1.9.1_y1_data_1n1g_b4_c100_fp32-242a22271c50
   dlperf show 242a22271c50 results/quickstart
-  dlperf show oneflow results/quickstart"""
+  dlperf show oneflow results/quickstart
+  dlperf show 242a22271c50 --json | jq '.[0].runs[].result.figures.samples_per_sec'"""
 
 
 @click.command(epilog=_EPILOG)
 @click.argument("case", metavar="CASE")
 @click.argument("folders", nargs=-1, metavar="[DIR]...", type=click.Path(path_type=Path))
-def command(*, case: str, folders: tuple[Path, ...]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: one entry a sweep that has the case.")
+def command(*, case: str, folders: tuple[Path, ...], as_json: bool) -> None:
     """Show one case: its runs, figures, environment, commands, and where the logs lie.
 
     CASE is a case's id, its content hash (the id's last 12 digits) or a part of the id that no other case
@@ -34,11 +36,44 @@ def command(*, case: str, folders: tuple[Path, ...]) -> None:
     loaded = load(folders or (Path("results"),), strict=False)
     for skipped in loaded.results.skipped:
         click.echo(f"dlperf: skipped {skipped}", err=True)
-    for place, figure in enumerate(find_case(loaded.all_figures, case)):
+    found = find_case(loaded.all_figures, case)
+    if as_json:
+        click.echo(_as_json(loaded.all_figures, found))
+        return
+    for place, figure in enumerate(found):
         if place:
             click.echo()
         for line in _lines(figure):
             click.echo(line)
+
+
+def _as_json(everything: Sequence[CaseFigures], found: Sequence[CaseFigures]) -> str:
+    """The row that `dlperf results` has of the case, the case whole, and its runs as they are stored.
+
+    A row's speedup needs the other cases too.
+    """
+    import json
+
+    from dlperf.results.rows import rows
+
+    entries = [
+        {
+            "figures": row,
+            "case": figure.case.model_dump(mode="json"),
+            "runs": [_stored(run) for run in figure.runs],
+        }
+        for figure, row in zip(everything, rows(everything), strict=True)
+        if any(figure is wanted for wanted in found)
+    ]
+    return json.dumps(entries, indent=2, ensure_ascii=False)
+
+
+def _stored(run: StoredRun) -> dict[str, object]:
+    return {
+        "folder": str(run.folder),
+        "result": run.result.model_dump(mode="json", exclude={"case"}),
+        "environment": None if run.environment is None else run.environment.model_dump(mode="json"),
+    }
 
 
 def _lines(figure: CaseFigures) -> Iterator[str]:

@@ -11,6 +11,7 @@ from plans import write_plan
 from run_folders import failed, make_case, store_good_runs, write_run
 
 from dlperf.cli import main
+from dlperf.plan.case import Topology
 from dlperf.plan.plan import PlanStatus
 from dlperf.results.store import store_run
 
@@ -53,6 +54,18 @@ def test_everything_about_a_case(sweep: Path) -> None:
     assert facts(done.stdout, "run 3")["logs"].endswith("r3/logs")
     assert facts(done.stdout, "software")["threads"] == "2"
     assert facts(done.stdout, "command") == {"rank 0": "python -m train 'a b'"}
+
+
+def test_the_same_as_json(sweep: Path) -> None:
+    store_good_runs(sweep, make_case(topology=Topology(nodes=1, devices_per_node=4)), [21.0])
+    (entry,) = json.loads(run(make_case().content_hash, sweep, "--json").stdout)
+    assert entry["figures"]["samples_per_sec"] == 10.5
+    assert [stored["result"]["status"] for stored in entry["runs"]] == ["ok", "ok", "crash"]
+    assert entry["runs"][0]["result"]["figures"]["samples_per_sec"] == pytest.approx(10.0)
+    assert entry["runs"][0]["folder"].endswith("/r1")
+    (four,) = json.loads(run("1n4g", sweep, "--json").stdout)
+    assert four["case"]["topology"] == {"nodes": 1, "devices_per_node": 4}
+    assert four["figures"]["speedup"] == 2.0
 
 
 def test_one_run_has_no_interval_and_it_is_said(tmp_path: Path) -> None:
