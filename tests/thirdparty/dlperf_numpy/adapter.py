@@ -29,6 +29,7 @@ class NumpyOptions(Model):
     fault_while: str = ""
     print_variables: str = ""  # names; their lengths are printed, and the values of those that are no token
     leak_bytes: Annotated[int, Field(ge=0)] = 0  # every iteration keeps so much more memory
+    leak_rank: Annotated[int, Field(ge=-1)] = -1  # only this rank does; -1: every one
     leak_while: str = ""  # only as long as this file exists
     step_seconds: Annotated[float, Field(ge=0)] = 0.0  # every iteration takes so much longer
 

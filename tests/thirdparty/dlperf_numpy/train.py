@@ -39,7 +39,8 @@ class Trainer:
     def step(self, batch: Batch, iteration: int) -> FinishedStep:
         go_wrong(self.case.options, self.rank, iteration)
         condition = self.case.options.get("leak_while")
-        if not condition or os.path.exists(condition):  # noqa: PTH110
+        leaks = self.case.options.get("leak_rank", -1) in {-1, self.rank.rank}
+        if leaks and (not condition or os.path.exists(condition)):  # noqa: PTH110
             self.leaked.append(b"x" * self.case.options.get("leak_bytes", 0))
         slower = 1.1 if self.case.version.endswith("+slower") else 1.0
         time.sleep(slower * self.case.options.get("step_seconds", 0.0))
