@@ -126,7 +126,10 @@ class _Finite(click.FloatRange):
     help="Seconds that one framework may take.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder for align.json.  [default: results/EXPERIMENT]"
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Folder for align.json.  [default: results/EXPERIMENT]",
 )
 @click.option(
     "--keep", is_flag=True, help="Keep all arrays and logs in the folder `align` beside align.json."
@@ -219,6 +222,10 @@ def _modes(
 def _made(folder: Path) -> Path:
     from dlperf.errors import UserError
 
+    if folder.suffix == ".json":
+        raise UserError(
+            f"{folder}: --out takes the folder that {folder.name} is to lie in: --out {folder.parent}"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -65,6 +65,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["--topology", "1n4g", "--parallelism", "model", "--num-classes", "3"],
             "--num-classes: 3 cannot be split over 4 devices; take more",
         ),
+        (
+            ["--out", "results/y1/align.json"],
+            "results/y1/align.json: --out takes the folder that align.json is to lie in: --out results/y1",
+        ),
         (["--out", WHEEL], f"{WHEEL}: File exists; choose another folder with --out DIR"),
         (
             ["--frameworks", "pytorch==2.14.0 @ http://host/simple,mxnet"],
