@@ -74,7 +74,8 @@ def test_a_killed_rank_ends_the_case_as_a_crash_and_the_sweep_goes_on(
         topology="1n2g",
         oversubscribe=True,
         options={},
-        measure={"warmup_iterations": 1, "measured_iterations": 1000, "repeats": 1},
+        # Too few for a judgement of the machine's steadiness; far more than are made before the kill.
+        measure={"warmup_iterations": 1, "measured_iterations": 59, "repeats": 1},
         include=[{"frameworks": [{"name": "numpy", "python": sys.executable}], "topology": "1n1g"}],
     )
     process = lab.start()
@@ -86,6 +87,6 @@ def test_a_killed_rank_ends_the_case_as_a_crash_and_the_sweep_goes_on(
     process.communicate()
     ends = {result.case.framework: result for result in lab.stored()}
     assert "crash" == ends[name].status
-    assert ends["numpy"].status in {"ok", "unsteady", "insufficient"}  # as steady as the machine is
+    assert "ok" == ends["numpy"].status
     assert (ends[name].reason or "").startswith("rank 1 was ended by SIGKILL")
     assert set() == lab.left()
