@@ -38,6 +38,18 @@ def oneflow_log(path: Path, rates: list[float], *, first: int = 0) -> Path:
     return path
 
 
+def partial_fc_log(path: Path, made: list[float]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        "".join(
+            f"rank-id:0:2020-12-25 10:00:00,123-Iter:{20 * step} Rank:100.00 it/sec Total:{rate:.2f} it/sec "
+            "[0][loss]:43.21 \n"
+            for step, rate in enumerate(made, 1)
+        )
+    )
+    return path
+
+
 def imported(path: Path, given: Instructions) -> list[Done]:
     """What came of a file; raises its error."""
     done = []

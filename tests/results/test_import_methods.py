@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from import_lab import imported, instructions, oneflow_log, rates
+from import_lab import imported, instructions, oneflow_log, partial_fc_log, rates
 
 from dlperf.errors import UserError
 from dlperf.results.figures import case_figures
@@ -93,15 +93,7 @@ def test_one_process_speaks_for_each_node_in_our_method_too(tmp_path: Path) -> N
 
 def test_mxnet_partial_fc_as_in_2021_averages_from_the_20th_line_on(tmp_path: Path) -> None:
     made = [round(rate, 2) for rate in rates(40, around=800)]
-    path = tmp_path / "1n8g/r100_b64_fp32_1.log"
-    path.parent.mkdir()
-    path.write_text(
-        "".join(
-            f"rank-id:0:2020-12-25 10:00:00,123-Iter:{20 * step} Rank:100.00 it/sec Total:{rate:.2f} it/sec "
-            "[0][loss]:43.21 \n"
-            for step, rate in enumerate(made, 1)
-        )
-    )
+    path = partial_fc_log(tmp_path / "1n8g/r100_b64_fp32_1.log", made)
     told = {"method": "dlperf-2021", "version": "1.6.0", "parallelism": "partial_fc", "sample_ratio": "0.1"}
     (done,) = imported(path, instructions(tmp_path, **told))
     assert done.result.figures is not None

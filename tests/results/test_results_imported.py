@@ -16,7 +16,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from import_lab import TOLD, imported, instructions, oneflow_log, rates
+from import_lab import TOLD, imported, instructions, oneflow_log, partial_fc_log, rates
 
 from dlperf.errors import UserError
 from dlperf.logs import spool
@@ -255,15 +255,7 @@ def test_processes_whose_lines_lie_too_far_apart_to_be_joined_are_refused(
 def test_a_log_that_does_not_fit_into_memory_gives_the_same(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "1n8g/r100_b64_fp32_1.log"
-    path.parent.mkdir()
-    path.write_text(
-        "".join(
-            f"rank-id:0:2020-12-25 10:00:00,123-Iter:{20 * step} Rank:100.00 it/sec Total:{rate:.2f} it/sec "
-            "[0][loss]:43.21 \n"
-            for step, rate in enumerate(rates(400, around=800), 1)
-        )
-    )
+    path = partial_fc_log(tmp_path / "1n8g/r100_b64_fp32_1.log", rates(400, around=800))
     told = {"method": method, "version": "1.6.0", "parallelism": "partial_fc", "sample_ratio": "0.1"}
     (small,) = imported(path, instructions(tmp_path / "small", **told))
     monkeypatch.setattr(spool, "_MOST_BYTES_IN_MEMORY", 100)
