@@ -204,7 +204,7 @@ class LimitSearch:
         if isinstance(step, BeyondUpper):
             return (
                 f"{axis} {step.value} trains, and it is the largest that may be tried: "
-                f"raise the upper bound (search.{axis}.upper)"
+                f"raise the upper bound (--upper, or search.{axis}.upper in a sweep)"
             )
         if isinstance(step, NothingTrains):
             return self._nothing_trains(step)
