@@ -8,7 +8,6 @@ Standard input is the lease: any byte renews it, `s` asks the ranks to end, `k` 
 the harness is gone.
 """
 
-import contextlib
 import fcntl
 import os
 import select
@@ -27,7 +26,7 @@ from echo import ECHO_CLOSE_SECONDS, Echo
 from guard import ENDING_SIGNALS, guarded
 from launch import Launch, read_launch
 from outcome_file import OutcomeFile
-from process_tree import cpu_seconds_of_children, descendants, die_with_parent, kill_all, signal_all
+from process_tree import cpu_seconds_of_children, descendants, kill_all, signal_all
 from rank import Rank
 from rank_memory import group_oom_kills, node_oom_kills, remove_left_groups
 
@@ -38,23 +37,6 @@ READ_INTERVAL_SECONDS = 0.02
 TICK_SECONDS = 0.25
 # When the harness is gone nobody waits for last words.
 ORPHAN_GRACE_SECONDS = 1.0
-
-
-def start_energy_meter(node_rank: int) -> None:
-    """Start energy.py, if it lies beside this file; it ends with the ranks, and a run goes on without it."""
-    program, supervisor = Path(__file__).with_name("energy.py"), os.getpid()
-    if not program.is_file():
-        return
-    with contextlib.suppress(OSError):
-        process = subprocess.Popen(
-            [sys.executable, "-I", str(program), f"logs/energy{node_rank}.jsonl"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=lambda: die_with_parent(signal.SIGKILL, supervisor),  # noqa: PLW1509  no threads yet
-        )
-        process.returncode = 0  # waited for by pid, together with the orphans
 
 
 Ending = Tuple[str, Optional[str]]  # reason and detail of outcome.json
@@ -126,8 +108,6 @@ class Supervisor:
 
     def _run_ranks(self) -> Ending:
         failure = self._start_ranks()
-        if failure is None:
-            start_energy_meter(self._launch.node_rank)
         self._echo.start()
         if failure is not None:
             return failure

@@ -34,7 +34,7 @@ Examples:
 
 \b
 Columns: samples_per_sec speedup efficiency ratio spread cv interval noise_floor runs failed step step_p95
-gflops share loss memory energy cost.
+gflops share loss memory cost.
 Fields to group by: topology batch_size_per_device num_classes precision sample_ratio.
 
 Exit code 1: --verify found a difference; 2: no result at all, or with --strict something skipped or not

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from dlperf.report.numbers import NOT_KNOWN, factor, giga, mebibytes, percent, rate
 from dlperf.report.ratio import interval_of_ratio, too_wide
 from dlperf.report.text import Text, say
-from dlperf.results.energy_figures import energy_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -90,11 +89,6 @@ def _loss(place: Place) -> Inline:
     return say("{low} to {high}", low=f"{first:#.4g}", high=f"{last:#.4g}")
 
 
-def _energy(place: Place) -> Inline:
-    energy = energy_of(place.figure)
-    return say("not measured") if energy is None or energy.joules is None else rate(energy.joules)
-
-
 def _noise_floor(place: Place) -> Inline:
     figure, qualification = place.figure, place.qualification
     if qualification is None:
@@ -165,7 +159,6 @@ COLUMNS: Mapping[str, CaseColumn] = {
         say("peak memory of a rank (MiB)"),
         lambda place: mebibytes(place.figure.peak_memory_bytes) or NOT_KNOWN,
     ),
-    "energy": CaseColumn(say("energy of 1 000 samples (J)"), _energy),
     "cost": CaseColumn(say("cost of a million samples"), _cost),
 }
 

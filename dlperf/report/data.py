@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 
 from dlperf.errors import UserError
 from dlperf.report.columns import ceilings, cost_per_million_samples, share_of_ceiling
-from dlperf.results.energy_figures import per_1000_samples, source_of, why_not
 from dlperf.results.rows import rows
 
 if TYPE_CHECKING:
@@ -55,8 +54,6 @@ _TEXT: Final = frozenset(
         "precision",
         "options",
         "status",
-        "energy_source",
-        "energy_reason",
         "reason",
         "evidence",
         "hardware",
@@ -122,7 +119,6 @@ def _of_run(run: StoredRun) -> Row:
         "peak_memory_bytes": figures.peak_memory_bytes if figures else None,
         "model_flops_per_second": cost * figures.samples_per_sec if figures and cost else None,
         "matmul_flops_per_second": result.engine.matmul_flops_per_second,
-        **_energy_of_run(run),
         "phase_seconds": json.dumps(phases) if phases else None,
         "repeat": result.repeat,
         "run_folder": str(run.folder),
@@ -130,19 +126,6 @@ def _of_run(run: StoredRun) -> Row:
         "run_seconds": result.seconds,
         "accepted_steps": figures.accepted_steps if figures else None,
         "dropped_steps": figures.dropped_steps if figures else None,
-    }
-
-
-def _energy_of_run(run: StoredRun) -> Row:
-    """A run's own, even where it stands in no figure of its case; both sources are in its result."""
-    energy, source = run.result.energy, source_of(run.result.case)
-    if energy is None:
-        return {"energy_per_1000_samples": None, "energy_source": None, "energy_reason": None}
-    reason = why_not(energy, source)
-    return {
-        "energy_per_1000_samples": per_1000_samples(energy, source) if reason is None else None,
-        "energy_source": source if reason is None else None,
-        "energy_reason": reason,
     }
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlperf.report.numbers import percent
-from dlperf.report.text import joined, plural, say
-from dlperf.results.energy_figures import MOST_OF_OTHERS, energy_of
+from dlperf.report.text import plural, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +52,6 @@ def method(loaded: Loaded, view: View, qualification: Qualification | None) -> t
         *_orders(loaded),
         *_ALWAYS,
         *_noise(loaded, qualification),
-        *_energy(loaded),
         *_cost(view),
     )
 
@@ -126,34 +123,6 @@ def _noise(loaded: Loaded, qualification: Qualification | None) -> Iterator[Text
         splits=qualification.splits,
         runs=" / ".join(map(str, qualification.runs)),
     )
-
-
-def _energy(loaded: Loaded) -> Iterator[Text]:
-    metered = [energy for figure in loaded.figures if (energy := energy_of(figure)) is not None]
-    told = [energy for energy in metered if energy.joules is not None]
-    if not metered:
-        yield say("Energy was not measured: no run records it.")
-    if told:
-        yield say(
-            "Energy of 1 000 samples = joules from the first measured iteration to the last / samples "
-            "trained meanwhile x 1 000, summed over the nodes; median over the good runs. Read: {devices}.",
-            devices=joined(dict.fromkeys(name for energy in told for name in energy.devices)),
-        )
-    if any(energy.source == "nvml" for energy in told):
-        yield say("NVML counts all GPUs of a node, those that the case leaves idle included.")
-    if any(energy.source == "rapl" for energy in told):
-        yield say(
-            "RAPL counts whole processor packages and their memory, every program on them included: its "
-            "figures stand here only where other programs used at most {share} of the CPUs.",
-            share=percent(MOST_OF_OTHERS, decimals=0),
-        )
-    reasons = [energy.reason or "" for energy in metered if energy.joules is None]
-    for reason in dict.fromkeys(reasons):
-        yield say(
-            "Energy of {cases} was not measured: {reason}.",
-            cases=plural(reasons.count(reason), "case"),
-            reason=reason,
-        )
 
 
 def _cost(view: View) -> Iterator[Text]:

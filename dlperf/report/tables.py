@@ -11,7 +11,6 @@ from dlperf.report.numbers import NOT_KNOWN, rate
 from dlperf.report.phases import GRAPH, in_order, phase_name
 from dlperf.report.text import Column, Table, Text, say
 from dlperf.report.view import View
-from dlperf.results.energy_figures import energy_of
 from dlperf.results.schema import Status
 
 if TYPE_CHECKING:
@@ -143,9 +142,6 @@ def repeats_table(scene: Scene) -> Table:
 def inside_table(scene: Scene) -> Table:
     """What a step took and what it achieved, with the loss as a check that something was trained."""
     names = (*_INSIDE, "efficiency") if scene.comparison.scales else _INSIDE
-    energies = (energy_of(place.figure) for place in scene.places())
-    if any(energy is not None and energy.joules is not None for energy in energies):
-        names = (*names, "energy")
     return _case_table(scene, names, caption=say("Inside a run (medians over the good runs)"))
 
 

@@ -18,7 +18,6 @@ from dlperf.errors import UserError
 from dlperf.logs.events import TRAIN, Event, Step, read_events, read_steps
 from dlperf.logs.values import finite, whole
 from dlperf.plan.case import Case
-from dlperf.results.energy import read_energy
 from dlperf.results.folders import told_repeat
 from dlperf.results.imported import extract_imported, read_import
 from dlperf.results.logfiles import log_files, read_lines
@@ -80,7 +79,6 @@ def extract(folder: Path) -> Extracted:
         engine=_engine(events.get(0, ())),
         memory_held_by=outcome.memory_held_by if outcome else None,
         steadiness=steadiness,
-        energy=read_energy(folder, steps) if verdict.status is Status.OK else None,
     )
     return Extracted(result=result, steps=steps, rule=rule_of(steadiness))
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from dlperf.results.energy_figures import energy_of
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -24,7 +22,7 @@ def rows(figures: Sequence[CaseFigures]) -> list[Row]:
 
 
 def _row(figure: CaseFigures, speedup: float | None) -> Row:
-    case, summary, energy = figure.case, figure.summary, energy_of(figure)
+    case, summary = figure.case, figure.summary
     interval = summary.interval if summary else None
     return {
         "case_id": case.case_id,
@@ -62,9 +60,6 @@ def _row(figure: CaseFigures, speedup: float | None) -> Row:
         "peak_memory_bytes": figure.peak_memory_bytes,
         "model_flops_per_second": figure.model_flops_per_second,
         "matmul_flops_per_second": figure.matmul_flops_per_second,
-        "energy_per_1000_samples": energy.joules if energy else None,
-        "energy_source": energy.source if energy and energy.joules is not None else None,
-        "energy_reason": energy.reason if energy else None,
         "reason": figure.reason,
         "evidence": figure.evidence,
         "hardware": figure.hardware,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from dlperf.model import Model
 from dlperf.plan.case import Case
@@ -97,28 +98,6 @@ class Imported(Model):
     not_known: tuple[str, ...] = ()  # what holds a placeholder in the case: nobody could tell
 
 
-class Energy(Model):
-    """What a run used from its first accepted step to its last, over all its nodes.
-
-    `joules` has an entry for each source that every node could read: `nvml`, all GPUs of the nodes, `rapl`,
-    all processor packages and their memory. Whatever else ran there is in it.
-    """
-
-    joules: dict[str, float] = Field(default_factory=dict)
-    unreadable: dict[str, str] = Field(default_factory=dict)  # source -> one line why it has no entry
-    devices: tuple[str, ...] = ()  # what was read, such as `nvml: 8 x NVIDIA A100 (counter)`
-    seconds: float | None = None  # of the window
-    samples: int | None = None  # that were trained in it
-    # What other programs used of all CPU time of a node during the run, the busiest node's; None: not known.
-    other_cpu_share: float | None = None
-
-    def devices_of(self, source: str) -> tuple[str, ...]:
-        """Those of one source, without its name."""
-        return tuple(
-            name.removeprefix(f"{source}: ") for name in self.devices if name.startswith(f"{source}:")
-        )
-
-
 class RunResult(Model):
     """`result.json`: written atomically, last; a run folder without it holds no result."""
 
@@ -139,8 +118,8 @@ class RunResult(Model):
     memory_held_by: Annotated[str | None, Field(exclude_if=lambda value: value is None)] = None
     # Of long runs alone; not written where there is none.
     steadiness: Annotated[Steadiness | None, Field(exclude_if=lambda value: value is None)] = None
-    # Where a meter ran beside the ranks; not written where there was none.
-    energy: Annotated[Energy | None, Field(exclude_if=lambda value: value is None)] = None
+    # Results of earlier versions may have it; it is read as nothing and never written.
+    energy: Annotated[SkipJsonSchema[None], BeforeValidator(lambda _: None), Field(exclude=True)] = None
 
     @model_validator(mode="after")
     def _figures_exactly_when_ok(self) -> Self:

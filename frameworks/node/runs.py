@@ -33,8 +33,7 @@ def fetch(work: Path, name: str) -> int:
     until_deserted(folder)
     with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as archive:
         # The outcome last: where it has arrived everything has.
-        logs = (*sorted(folder.glob("logs/rank*.log")), *sorted(folder.glob("logs/energy*.jsonl")))
-        for path in (*logs, folder / "outcome.json"):
+        for path in (*sorted(folder.glob("logs/rank*.log")), folder / "outcome.json"):
             if path.is_file():
                 archive.add(str(path), str(path.relative_to(folder)))
     sys.stdout.flush()

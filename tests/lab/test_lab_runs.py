@@ -57,8 +57,7 @@ def test_a_case_of_three_nodes_trains_as_one(lab: ClusterLab) -> None:
     assert result.figures.loss_last < result.figures.loss_first
     (folder,) = lab.run_folders()
     logs = {path.name for path in (folder / "logs").iterdir()}
-    assert logs == {f"rank{rank}.log" for rank in range(6)} | {f"energy{node}.jsonl" for node in range(3)}
-    assert set(result.energy.joules) | set(result.energy.unreadable) == {"nvml", "rapl"}
+    assert logs == {f"rank{rank}.log" for rank in range(6)}
     for node in range(3):
         launch = json.loads((folder / f"launch.node{node}.json").read_text())
         assert [rank["rank"] for rank in launch["ranks"]] == [2 * node, 2 * node + 1]

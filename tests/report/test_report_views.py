@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -178,78 +177,6 @@ def test_two_workloads_of_one_name_never_stand_in_one_row(tmp_path: Path) -> Non
 
 def test_one_source_alone_has_nothing_beside_it(sweep: Path) -> None:
     assert "Beside other sources" not in tables(sweep)
-
-
-RAPL = "rapl: 1 x package-0"
-
-
-def with_energy(path: Path, *, device: str = "cpu", **energy: Any) -> Path:
-    """Two good runs of a case; a meter ran beside them."""
-    sweep = path / "sweep"
-    store_good_runs(sweep, make_case(device=device), rates=(8.0, 8.0))
-    for file in sweep.rglob("result.json"):
-        content = json.loads(file.read_text())
-        content["energy"] = {"samples": 500, "seconds": 60.0, "other_cpu_share": 0.01} | energy
-        file.write_text(json.dumps(content))
-    return sweep
-
-
-def text_of(*paths: Path, **view: Any) -> str:
-    request = Request(paths=paths, view=View(**view))
-    return without_charts(build_report(request), request)
-
-
-def energies(sweep: Path) -> list[str]:
-    """The cells of the column, which stands in the report unasked."""
-    assert "energy of 1 000 samples (J)" in text_of(sweep)
-    (row,) = tables(sweep, columns=("samples_per_sec", "energy"))["y1, data parallel"]
-    return list(row.values())
-
-
-def test_energy_that_was_measured_stands_in_the_report(tmp_path: Path) -> None:
-    sweep = with_energy(tmp_path, joules={"rapl": 250.0}, devices=[RAPL])
-    assert "500.00" in energies(sweep)
-    text = text_of(sweep)
-    assert "Read: 1 x package-0." in text
-    assert "only where other programs used at most 5 % of the CPUs" in text
-
-
-@pytest.mark.parametrize(
-    ("energy", "reason"),
-    [
-        (
-            {"unreadable": {"rapl": "/sys/class/powercap: no such folder"}},
-            "/sys/class/powercap: no such folder",
-        ),
-        (
-            {"joules": {"rapl": 250.0}, "other_cpu_share": 0.25},
-            "RAPL counts every program of the machine, and others used 25 % of its CPUs",
-        ),
-        (
-            {"joules": {"rapl": 250.0}, "other_cpu_share": None},
-            "RAPL counts every program of the machine, and nobody knows what others did",
-        ),
-    ],
-)
-def test_energy_that_was_not_measured_has_its_reason(
-    tmp_path: Path, energy: dict[str, Any], reason: str
-) -> None:
-    sweep = with_energy(tmp_path, **energy)
-    assert f"Energy of 1 case was not measured: {reason}." in text_of(sweep).replace("\\_", "_")
-    assert "energy of 1 000 samples" not in text_of(sweep)
-    (row,) = tables(sweep, columns=("samples_per_sec", "energy"))["y1, data parallel"]
-    assert "not measured" in row.values()
-
-
-def test_energy_of_a_case_on_gpus_is_theirs(tmp_path: Path) -> None:
-    sweep = with_energy(
-        tmp_path,
-        device="cuda",
-        joules={"nvml": 100.0, "rapl": 9.0},
-        devices=["nvml: 2 x GPU (counter)", RAPL],
-    )
-    assert "Read: 2 x GPU (counter)." in text_of(sweep)
-    assert "200.00" in energies(sweep)
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,16 @@ def test_a_damaged_field_is_named(tmp_path: Path) -> None:
     assert skipped.why.startswith("damaged: status: ")
 
 
+def test_the_energy_that_earlier_versions_wrote_is_passed_over(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, make_case())
+    stored = store_run(folder)
+    path = folder / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"energy": {"joules": {"rapl": 250.0}}}))
+    (run,) = read_results(tmp_path).runs
+    assert stored == run.result
+    assert "energy" not in json.loads(run.result.model_dump_json())
+
+
 def test_a_run_without_a_result_holds_none(tmp_path: Path) -> None:
     write_run(tmp_path / "y1", make_case())
     results = read_results(tmp_path)

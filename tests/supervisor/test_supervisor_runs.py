@@ -225,12 +225,9 @@ def test_there_is_no_outcome_before_the_end(lab: Lab) -> None:
     assert sorted(path.name for path in lab.folder.iterdir()) == ["launch.json", "logs", "outcome.json"]
 
 
-def test_a_meter_runs_beside_the_ranks_and_ends_with_them(lab: Lab) -> None:
-    """Whether it finds a counter on this machine or not, it says so; the CPU time is the ranks'."""
+def test_the_outcome_has_the_cpu_seconds_of_the_ranks(lab: Lab) -> None:
     lab.launch("import time; end = time.process_time() + 0.5\nwhile time.process_time() < end: pass")
     code, _events = lab.run()
     assert code == 0
-    head = json.loads((lab.folder / "logs" / "energy0.jsonl").read_text().splitlines()[0])
-    assert {device["source"] for device in head["devices"]} | set(head["unreadable"]) == {"nvml", "rapl"}
     assert 0.5 <= lab.outcome["cpu_seconds"] < 60
     assert lab.outcome["processes_left"] == []

@@ -129,9 +129,7 @@ def unpack(archive: tarfile.TarFile, folder: Path, *, outcome: str) -> None:
             continue
         if entry.name == OUTCOME_NAME:
             write_atomically(folder / outcome, stream.read())
-        elif path.parent == PurePosixPath("logs") and (
-            path.match("rank*.log") or path.match("energy*.jsonl")
-        ):
+        elif path.parent == PurePosixPath("logs") and path.match("rank*.log"):
             with (folder / "logs" / path.name).open("wb") as log:
                 while data := stream.read(1 << 20):
                     log.write(data)
