@@ -69,7 +69,7 @@ def command(
 ) -> None:
     """Turn the logs at PATH (files, folders, archives) into results beside your own."""
     from dlperf.errors import UserError
-    from dlperf.logs.dialects.registry import choose_dialects
+    from dlperf.importing.dialects.registry import choose_dialects
     from dlperf.results.import_facts import facts_of_settings
     from dlperf.results.import_files import files_of
     from dlperf.results.imported import METHODS as METHOD_NAMES

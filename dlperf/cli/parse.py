@@ -13,10 +13,10 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from dlperf.logs.dialects.base import Dialect
+    from dlperf.importing.dialects.base import Dialect
+    from dlperf.importing.stream import Log
+    from dlperf.importing.writers import Writer
     from dlperf.logs.endings import Ending
-    from dlperf.logs.stream import Log
-    from dlperf.logs.writers import Writer
 
 EXIT_NOTHING_USABLE = 2
 EXIT_SOME_UNUSABLE = 3
@@ -64,9 +64,9 @@ def command(
     exit_code: int | None,
 ) -> None:
     """Show what a log parser makes of FILE: plain, gzip, zstd, bzip2, xz, tar or zip; - is standard input."""
-    from dlperf.logs.dialects.registry import choose_dialects
+    from dlperf.importing.dialects.registry import choose_dialects
+    from dlperf.importing.writers import WRITERS
     from dlperf.logs.endings import KnownExit
-    from dlperf.logs.writers import WRITERS
 
     dialects = choose_dialects(dialect)
     outcome = None if exit_code is None else KnownExit(exit_code=exit_code)
@@ -120,7 +120,7 @@ def _parse_all(
 
 
 def _logs(file: Path) -> Iterator[Log]:
-    from dlperf.logs.stream import open_logs, open_stream
+    from dlperf.importing.stream import open_logs, open_stream
 
     return open_stream("<stdin>", sys.stdin.buffer) if str(file) == "-" else open_logs(file)
 
@@ -130,7 +130,7 @@ def _parse_one(
 ) -> bool:
     """Write one log; whether something was in it. What is wrong goes to standard error."""
     from dlperf.errors import UserError
-    from dlperf.logs.reader import LogReader
+    from dlperf.importing.reader import LogReader
 
     def note(line: int, text: bytes) -> None:
         writer.unrecognised(line, text.decode("utf-8", errors="replace").rstrip("\r"))

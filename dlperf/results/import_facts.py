@@ -16,7 +16,7 @@ from dlperf.plan.validation import unknown
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dlperf.logs.dialects.base import Dialect
+    from dlperf.importing.dialects.base import Dialect
 
 # 1n8g/r100_b64_fp32_1.log
 _FOLDER = re.compile(r"(?P<topology>[1-9]\d*n[1-9]\d*g)")

@@ -15,12 +15,12 @@ import numpy as np
 from dlperf import __version__
 from dlperf.documents import read_document
 from dlperf.errors import UserError
-from dlperf.logs.dialects.registry import choose_dialects
-from dlperf.logs.preamble import Preamble
-from dlperf.logs.reader import LogReader
-from dlperf.logs.records import RANK, ROW, Batch
-from dlperf.logs.spool import Spool
-from dlperf.logs.stream import open_logs
+from dlperf.importing.columnar.spool import Spool
+from dlperf.importing.dialects.registry import choose_dialects
+from dlperf.importing.preamble import Preamble
+from dlperf.importing.reader import LogReader
+from dlperf.importing.records import RANK, ROW, Batch
+from dlperf.importing.stream import open_logs
 from dlperf.results import method_2021
 from dlperf.results.folders import told_repeat
 from dlperf.results.logfiles import plain
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from dlperf.logs.dialects.base import Dialect
+    from dlperf.importing.dialects.base import Dialect
+    from dlperf.importing.stream import Log
     from dlperf.logs.failures import Failure
-    from dlperf.logs.stream import Log
     from dlperf.plan.case import Case
 
 IMPORT_FILE = "import.json"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from dlperf.errors import UserError
-from dlperf.logs.stream import open_logs
+from dlperf.importing.stream import open_logs
 from dlperf.results.folders import repeat_of
 from dlperf.results.import_case import describe
 from dlperf.results.import_facts import Facts, facts_of_path, facts_of_text, join, mapped
@@ -28,7 +28,7 @@ from dlperf.results.store import write_result
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from dlperf.logs.stream import Log
+    from dlperf.importing.stream import Log
     from dlperf.plan.case import Case
     from dlperf.results.import_case import Described
     from dlperf.results.import_facts import Fact

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlperf.errors import UserError
-from dlperf.logs.records import EPOCH, ITERATION, SAMPLES_PER_SEC, Batch
+from dlperf.importing.records import EPOCH, ITERATION, SAMPLES_PER_SEC, Batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

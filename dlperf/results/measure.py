@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlperf.errors import UserError
-from dlperf.logs.dialects.base import Scope
+from dlperf.importing.columnar.spool import Spool
+from dlperf.importing.dialects.base import Scope
+from dlperf.importing.records import EPOCH, ITERATION, LOSS, RANK, SAMPLES_PER_SEC, Batch
 from dlperf.logs.events import TRAIN, WARMUP, Step
-from dlperf.logs.records import EPOCH, ITERATION, LOSS, RANK, SAMPLES_PER_SEC, Batch
-from dlperf.logs.spool import Spool
 from dlperf.results import method_2021
 from dlperf.results.joining import are_rates, joined, rated
 from dlperf.results.schema import RunFigures
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dlperf.logs.dialects.base import Dialect
+    from dlperf.importing.dialects.base import Dialect
     from dlperf.plan.case import Case
     from dlperf.results.schema import Imported
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dlperf.logs.records import Batch
+    from dlperf.importing.records import Batch
 
 NAME = "dlperf-2021"
 FORMULA = "mean of rates, rounded to 2 decimals"

@@ -29,23 +29,23 @@ from typing import TYPE_CHECKING
 
 import zstandard
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "logs"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "importing"))
 
 from log_makers import DIALECTS, PROGRAMS, Made
 
 from dlperf.errors import UserError
+from dlperf.importing.preamble import Preamble
+from dlperf.importing.reader import LogReader
+from dlperf.importing.stream import open_logs, open_stream
+from dlperf.importing.writers import WRITERS
 from dlperf.logs.endings import KnownExit
 from dlperf.logs.events import read_events, read_steps
-from dlperf.logs.preamble import Preamble
-from dlperf.logs.reader import LogReader
-from dlperf.logs.stream import open_logs, open_stream
-from dlperf.logs.writers import WRITERS
 from dlperf.results.statistics import samples_per_second
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dlperf.logs.stream import Log
+    from dlperf.importing.stream import Log
 
 LONGEST_SECONDS = 10.0
 LARGEST_RESIDENT_BYTES = 1 << 30

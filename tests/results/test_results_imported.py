@@ -19,7 +19,7 @@ import pytest
 from import_lab import TOLD, imported, instructions, oneflow_log, partial_fc_log, rates
 
 from dlperf.errors import UserError
-from dlperf.logs import spool
+from dlperf.importing.columnar import spool
 from dlperf.results import joining, method_2021
 from dlperf.results.extract import extract
 from dlperf.results.import_case import NotTold
