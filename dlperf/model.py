@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+
+# The type of a field that only earlier versions wrote: read as None whatever it holds, never written.
+Retired = Annotated[SkipJsonSchema[None], BeforeValidator(lambda _: None), Field(exclude=True)]
 
 
 class Model(BaseModel):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dlperf.cli.run_sweep import Manner, make_runs, watch_of
+from dlperf.cli.run_sweep import Manner, make_runs
 from dlperf.compare.comparing import compare
 from dlperf.compare.confirming import CONFIRMING_LOOKS, confirm, suspects, undecided
 from dlperf.compare.finding import Findings
@@ -100,7 +100,6 @@ class Gate:
             folder,
             selected=lambda frozen: frozen,
             manner=self.manner,
-            watch=watch_of(plan, folder, self.manner),
         )
 
     def _findings(self, rounds: Sequence[str], rule: Rule) -> list[Findings]:

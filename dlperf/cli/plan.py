@@ -20,7 +20,6 @@ Examples:
   dlperf plan r100_emore --only framework=mxnet -k 'parallelism==partial_fc and nodes==1'
   dlperf plan quickstart -P batch_size_per_device=4,8 -S measure.repeats=5 --order
   dlperf plan quickstart --commands
-  dlperf plan quickstart --detect 2%
 
 SWEEP is a path, or the name of a file in ./sweeps or of a sweep that ships with dlperf."""
 
@@ -32,7 +31,6 @@ SWEEP is a path, or the name of a file in ./sweeps or of a sweep that ships with
 )
 @click.option("--order", is_flag=True, help="List the runs in the order in which they are made.")
 @click.option("--commands", is_flag=True, help="Print the command line and environment of every process.")
-@click.option("--detect", metavar="PERCENT", help="Say how many runs it takes to find a change of this size.")
 @click.option(
     "--results",
     type=click.Path(path_type=Path),
@@ -44,21 +42,13 @@ def command(
     form: str,
     order: bool,
     commands: bool,
-    detect: str | None,
     results: Path | None,
 ) -> None:
     """Show the cases of SWEEP, what would run and what would not and why. Nothing is run."""
-    if detect and (commands or order or form != "text"):
-        raise click.UsageError("--detect is a view of its own; leave out --commands, --order and --format")
     if commands and (order or form != "text"):
         raise click.UsageError("--commands is a view of its own; leave out --order and --format")
     plan = chosen.selected(chosen.plan())
     folder = results or default_folder(plan)
-    if detect:
-        from dlperf.cli.plan_detect import detect_text
-
-        click.echo(detect_text(plan, detect, folder=folder), nl=False)
-        return
     if commands:
         text = _commands(plan, folder, chosen.cluster)
     else:

@@ -126,7 +126,7 @@ def session_folder(folder: Path, known: Qualification) -> Path:
 
 def _run(plan: Plan, folder: Path, cluster: Cluster | None, *, wait: bool) -> int:
     """Make the runs; another exit code than 0 where a signal ended them."""
-    from dlperf.cli.run_sweep import make_runs, quiet_manner, watch_of
+    from dlperf.cli.run_sweep import make_runs, quiet_manner
     from dlperf.running.interrupts import Interrupted
 
     manner = quiet_manner(cluster, wait=wait)
@@ -136,7 +136,6 @@ def _run(plan: Plan, folder: Path, cluster: Cluster | None, *, wait: bool) -> in
             folder,
             selected=lambda frozen: frozen,
             manner=manner,
-            watch=watch_of(plan, folder, manner),
         )
     except Interrupted as interrupted:
         click.echo(f"stopped; what is done is kept in {folder}", err=True)

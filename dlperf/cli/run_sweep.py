@@ -24,7 +24,6 @@ from dlperf.running.runner import Runner
 from dlperf.running.scheduler import Scheduler, must_fit
 from dlperf.running.stored import pending_runs, stored_results
 from dlperf.running.transports.local import LocalNode
-from dlperf.running.watched import watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from dlperf.plan.order import PlannedRun
     from dlperf.plan.plan import Plan
     from dlperf.running.progress import Progress
-    from dlperf.running.sentinel import BlockWatch
     from dlperf.running.stored import StoredResult
     from dlperf.running.transports.base import Node
 
@@ -67,13 +65,6 @@ def quiet_manner(cluster: Cluster | None, *, wait: bool) -> Manner:
     return Manner(
         cluster=cluster, retry_failed=False, wait=wait, port=None, patience_seconds=0.0, side_by_side=1
     )
-
-
-def watch_of(plan: Plan, folder: Path, manner: Manner) -> BlockWatch | None:
-    """What reads this machine around each block; None on a cluster, whose nodes it could not read."""
-    from dlperf.running.sentinel import BlockWatch
-
-    return None if manner.cluster is not None else BlockWatch(plan.runnable, folder)
 
 
 def run_sweep(
@@ -110,11 +101,10 @@ def make_runs(
     *,
     selected: Callable[[Plan], Plan],
     manner: Manner,
-    watch: BlockWatch | None = None,
 ) -> tuple[Plan, tuple[StoredResult, ...]]:
     """Freeze the plan in `folder` and make the selected runs that are missing; those and all their results.
 
-    `watch` takes readings of this machine around the blocks; raises as `run_sweep`.
+    Raises as `run_sweep`.
     """
     interrupts = Interrupts(say=_say)
     with interrupts.taken(), results_folder(folder):
@@ -122,7 +112,7 @@ def make_runs(
         _say_what_is_left_out(plan)
         runs = pending_runs(plan, results=folder, retry_failed=manner.retry_failed)
         if runs:
-            _make(plan, runs, folder, manner=manner, interrupts=interrupts, watch=watch)
+            _make(plan, runs, folder, manner=manner, interrupts=interrupts)
     return plan, stored_results(plan, results=folder)
 
 
@@ -133,7 +123,6 @@ def _make(
     *,
     manner: Manner,
     interrupts: Interrupts,
-    watch: BlockWatch | None,
 ) -> None:
     """Make the runs where and how they are to be made."""
     adapters = load_adapters()
@@ -160,7 +149,6 @@ def _make(
         scheduler.prepare(runs)
         with nullcontext() if manner.cluster else whole_machine(wait=manner.wait, say=progress.message):
             runner = _runner(plan, interrupts, progress, port=manner.port)
-            measuring = runner if watch is None else watched(runner, watch)
             try:
                 if any(case.search is not None for case in plan.runnable):
                     course = LimitCourse(
@@ -170,14 +158,12 @@ def _make(
                         runner=runner,
                         retry_failed=manner.retry_failed,
                     )
-                    course.run(runs, runner=measuring)
+                    course.run(runs)
                 else:
                     progress.planned(total=len(plan.runs), done=len(plan.runs) - len(runs))
-                    scheduler.run(runs, runner=measuring)
+                    scheduler.run(runs, runner=runner)
             finally:
                 progress.finished()
-            if watch is not None:
-                watch.finished()
 
 
 @contextmanager

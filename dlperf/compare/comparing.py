@@ -12,7 +12,6 @@ from dlperf.compare.judging import judge
 from dlperf.compare.limits import limits
 from dlperf.compare.matching import match
 from dlperf.compare.metrics import REGRESSIONS, Metric, Verdict
-from dlperf.compare.movement import machine_movement
 from dlperf.compare.notes import notes_on
 from dlperf.compare.settings import Settings
 from dlperf.plan.order import cell_of
@@ -146,12 +145,7 @@ def _without_baseline(pair: Pair, metric: Metric) -> Finding | None:
 
 def _judged(pair: Pair, metric: Metric, judged: Judged, floor: Floor | None, *, own: float) -> Finding:
     verdict, reason = judged.verdict, None
-    moved = machine_movement(pair.baseline, pair.candidate, blocked=judged.contrast.blocked)
-    told = abs(judged.contrast.log_ratio) if verdict is not Verdict.SAME else math.log1p(judged.margin)
-    if moved is not None and metric.speed and verdict is not Verdict.INCONCLUSIVE and abs(moved) > told:
-        verdict = Verdict.INCONCLUSIVE
-        reason = f"the machine itself moved by {100 * math.expm1(abs(moved)):.1f} % between the sides"
-    elif verdict in {Verdict.SAME, Verdict.INCONCLUSIVE} and _drowned(floor, own):
+    if verdict in {Verdict.SAME, Verdict.INCONCLUSIVE} and _drowned(floor, own):
         verdict, reason = Verdict.INCONCLUSIVE, _drowned(floor, own)
     elif verdict is Verdict.INCONCLUSIVE:
         settle = judged.runs_to_settle

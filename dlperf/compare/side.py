@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal
 
 from dlperf.errors import UserError
-from dlperf.model import Model
+from dlperf.model import Model, Retired
 from dlperf.plan.case import Case
 from dlperf.results.schema import Status
-from dlperf.results.sentinels import Reading
 from dlperf.results.statistics import quantile
 
 if TYPE_CHECKING:
@@ -24,16 +23,15 @@ Alignment = Literal["aligned", "not aligned"]
 class SideRun(Model):
     """A good run: its value of each metric that it has.
 
-    Runs of two cases of one cell with the same `session` and `repeat` were made in one block. `before` and
-    `after` say how fast the machine itself was around that block.
+    Runs of two cases of one cell with the same `session` and `repeat` were made in one block.
     """
 
     repeat: int
     session: str | None = None  # None: not known, or not run in blocks
     started_at: str | None = None  # ISO 8601, UTC
     values: dict[str, float]
-    before: Reading | None = None
-    after: Reading | None = None
+    before: Retired = None
+    after: Retired = None
 
     @property
     def block(self) -> str | None:

@@ -18,10 +18,9 @@ from dlperf.results.published import PREFIX
 from dlperf.results.qualification import QUALIFICATION_NAME
 from dlperf.results.query import load
 from dlperf.results.schema import Status
-from dlperf.results.sentinels import read_sentinels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from dlperf.align.certificate import Certificate
     from dlperf.align.certificate import Pair as AlignedPair
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from dlperf.results.figures import CaseFigures
     from dlperf.results.query import Loaded
     from dlperf.results.schema import RunFigures
-    from dlperf.results.sentinels import Reading
     from dlperf.results.store import StoredRun
 
 BASELINES = Path("baselines")
@@ -117,14 +115,8 @@ def side_of(loaded: Loaded, *, label: str) -> Side:
     certificates = _certificates(loaded.results.sweeps)
     interleaved = {sweep: plan.order == "interleaved" for sweep, plan in loaded.results.plans.items()}
     sessions = {sweep: _session(sweep, loaded) for sweep in loaded.results.sweeps if interleaved.get(sweep)}
-    readings = {sweep: read_sentinels(sweep) for sweep in loaded.results.sweeps}
     cases = tuple(
-        _case(
-            figure,
-            session=sessions.get(figure.sweep),
-            readings=readings.get(figure.sweep, {}),
-            certificates=certificates,
-        )
+        _case(figure, session=sessions.get(figure.sweep), certificates=certificates)
         for figure in loaded.all_figures
     )
     started = [run.result.started_at for run in loaded.results.runs if run.result.started_at]
@@ -138,15 +130,9 @@ def _session(sweep: Path, loaded: Loaded) -> str | None:
     return f"{sweep.resolve().name} {min(known)}" if known else None
 
 
-def _case(
-    figure: CaseFigures,
-    *,
-    session: str | None,
-    readings: Mapping[tuple[str, int], Mapping[str, Reading]],
-    certificates: Sequence[Certificate],
-) -> SideCase:
+def _case(figure: CaseFigures, *, session: str | None, certificates: Sequence[Certificate]) -> SideCase:
     good = [run for run in figure.runs if run.result.figures is not None]
-    runs = tuple(_run(run, session=session, readings=readings) for run in good)
+    runs = tuple(_run(run, session=session) for run in good)
     if not figure.runs and figure.summary is not None:
         runs = (SideRun(repeat=1, values={MEASURED[0].name: figure.summary.median}),)
     pythons = {run.environment.python for run in good if run.environment and run.environment.python}
@@ -165,18 +151,13 @@ def _case(
     )
 
 
-def _run(
-    run: StoredRun, *, session: str | None, readings: Mapping[tuple[str, int], Mapping[str, Reading]]
-) -> SideRun:
+def _run(run: StoredRun, *, session: str | None) -> SideRun:
     result = run.result
-    around = readings.get((result.case.case_id, result.repeat), {})
     return SideRun(
         repeat=result.repeat,
         session=session,
         started_at=result.started_at,
         values=_values(result.figures) if result.figures is not None else {},
-        before=around.get("before"),
-        after=around.get("after"),
     )
 
 

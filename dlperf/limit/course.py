@@ -60,8 +60,8 @@ class LimitCourse:
     runner: Runner
     retry_failed: bool
 
-    def run(self, runs: Sequence[PlannedRun], *, runner: Runner) -> None:
-        """Search, and make the runs with `runner`, until none runs out of memory at a limit.
+    def run(self, runs: Sequence[PlannedRun]) -> None:
+        """Search, and make the runs, until none runs out of memory at a limit.
 
         Raises what a scheduler raises; what is done is stored, and the next call goes on from there.
         """
@@ -73,7 +73,7 @@ class LimitCourse:
             total = len(self.plan.runs)
             self.runner.progress.planned(total=total, done=total - len(runs))
             plan, able = self._settled(runs)
-            self.scheduler(plan, self.results, self.runner.progress).run(able, runner=runner)
+            self.scheduler(plan, self.results, self.runner.progress).run(able, runner=self.runner)
             runs = []
 
     def _set_aside(self) -> frozenset[str]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import Field, model_validator
 
-from dlperf.model import Model
+from dlperf.model import Model, Retired
 from dlperf.plan.case import Case
 
 RESULT_SCHEMA_VERSION: Final = 1
@@ -118,8 +117,7 @@ class RunResult(Model):
     memory_held_by: Annotated[str | None, Field(exclude_if=lambda value: value is None)] = None
     # Of long runs alone; not written where there is none.
     steadiness: Annotated[Steadiness | None, Field(exclude_if=lambda value: value is None)] = None
-    # Results of earlier versions may have it; it is read as nothing and never written.
-    energy: Annotated[SkipJsonSchema[None], BeforeValidator(lambda _: None), Field(exclude=True)] = None
+    energy: Retired = None
 
     @model_validator(mode="after")
     def _figures_exactly_when_ok(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,6 @@ from dlperf.errors import SourceErrors, UserError
 from dlperf.plan.case import Measure, Search
 from dlperf.results.qualification import Floor
 from dlperf.results.schema import Status
-from dlperf.results.sentinels import Reading
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -201,23 +201,6 @@ def test_a_margin_and_a_noise_floor_decide_what_counts() -> None:
     assert drowned.reason == "equal sides differ by up to 5.00 % here (A/A); more runs a side make that less"
 
 
-def with_readings(one: SideCase, before: float, after: float) -> SideCase:
-    reading = [Reading(matmul_flops_per_second=rate, copy_bytes_per_second=1e9) for rate in (before, after)]
-    runs = tuple(run.model_copy(update={"before": reading[0], "after": reading[1]}) for run in one.runs)
-    return one.model_copy(update={"runs": runs})
-
-
-def test_a_machine_that_moved_more_than_the_effect_gives_no_verdict() -> None:
-    """Both sessions steady, the second on a machine that got 10 % slower: the sentinel shows it."""
-    before = with_readings(side_case(session="a"), 1e12, 1.0001e12)
-    after = with_readings(side_case(scaled(0.95), session="b", **NEW), 0.9e12, 0.9001e12)
-    row = speed(compare(side(before), side(after)))
-    assert row.verdict is Verdict.INCONCLUSIVE
-    assert row.reason == "the machine itself moved by 11.1 % between the sides"
-    steady = with_readings(side_case(scaled(0.95), session="b", **NEW), 1e12, 1.0001e12)
-    assert speed(compare(side(before), side(steady))).verdict is Verdict.SLOWER
-
-
 def test_limits_are_compared_where_a_size_ran_out_of_memory() -> None:
     out = {"out_of_memory": True, "status": Status.OOM}
     baseline = side(side_case(batch_size_per_device=8), side_case(batch_size_per_device=16))
@@ -360,24 +343,15 @@ def test_a_side_is_the_same_after_a_round_through_its_file() -> None:
     assert Side.model_validate_json(made.model_dump_json(exclude_none=True)) == made
 
 
+def test_a_baseline_with_the_machine_readings_of_earlier_versions_can_still_be_read() -> None:
+    made = side(side_case())
+    content = made.model_dump(mode="json", exclude_none=True)
+    content["cases"][0]["runs"][0] |= {"before": {"matmul_flops_per_second": 1e12}, "after": None}
+    assert Side.model_validate_json(json.dumps(content)) == made
+
+
 def test_the_command_offers_every_guard() -> None:
     assert GUARDS == tuple(guarded(side_case()))
-
-
-def test_a_machine_that_gains_within_every_block_is_a_gain_of_whoever_ran_second() -> None:
-    """Blocks that are not turned round, each 8 % faster at its end: the second gains by the machine."""
-
-    def timed(one: SideCase, hour: int) -> SideCase:
-        runs = tuple(run.model_copy(update={"started_at": f"2026-01-01T{hour}"}) for run in one.runs)
-        return one.model_copy(update={"runs": runs})
-
-    before = with_readings(timed(side_case(), 10), 1e12, 1.08e12)
-    after = with_readings(timed(side_case(scaled(1.05), **NEW), 11), 1e12, 1.08e12)
-    row = speed(compare(side(before), side(after)))
-    assert (row.verdict, row.reason) == (
-        Verdict.INCONCLUSIVE,
-        "the machine itself moved by 8.0 % between the sides",
-    )
 
 
 def versions(*names: str) -> list[SideCase]:
