@@ -33,7 +33,7 @@ from frameworks.common.data import BATCHES, Batch, batches
 from frameworks.common.margin import COSINE_LIMIT
 from frameworks.common.networks import Flatten, layers_of
 from frameworks.pytorch.network import build_network
-from frameworks.pytorch.precision import half_type
+from frameworks.pytorch.precision import network_dtype
 from frameworks.pytorch.settings import configure, device
 from frameworks.pytorch.train import PyTorchTrainer, make_trainer
 
@@ -64,7 +64,7 @@ class Recipe:
     """The eager recipe on one device; ArcFace, all classes or a sample of them."""
 
     def __init__(self, case: Case) -> None:
-        self._case, self._device, self._half = case, device(case), half_type(case)
+        self._case, self._device, self._half = case, device(case), network_dtype(case)
         layers = layers_of(case)
         cut = next(at for at, layer in enumerate(layers) if isinstance(layer, Flatten)) + 1
         self._body = build_network(layers[:cut]).to(self._device)
@@ -187,7 +187,7 @@ def synchronize() -> None:
 
 def matmul_rate(case: Case, size: int) -> float:
     """FLOP/s of the best of ten products of two size x size matrices in the case's precision."""
-    dtype = half_type(case) or torch.float32
+    dtype = network_dtype(case) or torch.float32
     left, right = (torch.rand(size, size, device=device(case)).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(11):

@@ -1,9 +1,9 @@
-"""Which kernels an OpenBLAS of some years ago takes, which some engines' wheels hold.
+"""Which kernels an older OpenBLAS uses, as some engines' wheels bundle it.
 
-It does not know newer processors and gives them kernels of older ones: on an AMD EPYC with AVX-512 those for
-the Barcelona of 2007, with which its matrix product is less than half as fast as with those for Haswell.
-`OPENBLAS_CORETYPE` says which to take, before the library is loaded; the best that they all have are those
-for Haswell, which need AVX2 and FMA.
+Such a version does not know newer processors and falls back to the kernels of older ones: on an AMD EPYC with
+AVX-512 it picks those for the Barcelona of 2007, whose matrix product runs at less than half the speed of the
+Haswell kernels. `OPENBLAS_CORETYPE` overrides the choice; it is read when the library is loaded. Haswell's
+are the best kernels that all these versions have, and need AVX2 and FMA.
 """
 
 import re
@@ -25,7 +25,7 @@ def choose_core(environment: MutableMapping[str, str]) -> None:
 
 
 def best_core(cpu_info: str) -> Optional[str]:
-    """The best of OpenBLAS's kernels for a processor, from the text of /proc/cpuinfo; None: let it choose."""
+    """The best kernels for a processor, from the text of /proc/cpuinfo; None: leave it to OpenBLAS."""
     flags = re.search(r"^flags\s*:(.*)$", cpu_info, re.MULTILINE)
     has = set(flags[1].split()) if flags else set()
     return "Haswell" if {"avx2", "fma"} <= has else None

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from frameworks.common.case import Case
 from frameworks.common.networks import Conv, Layers, Linear, layers_of, map_sides, parameters, walk
-from frameworks.common.sampling import sample_size
+from frameworks.common.sampling import sample_sizes
 
 
 class ModelCost(NamedTuple):
@@ -39,7 +39,7 @@ def classes_touched(case: Case) -> int:
     """Classes whose weights an iteration reads, over all devices; with Partial FC those that are sampled."""
     if case.parallelism != "partial_fc":
         return case.num_classes
-    return sum(sample_size(case, rank) for rank in range(case.world_size))
+    return sum(sample_sizes(case))
 
 
 def model_cost(case: Case) -> ModelCost:

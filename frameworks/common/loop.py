@@ -36,6 +36,14 @@ class Pending(Protocol):
         """
 
 
+class HostTimed:
+    """A Pending whose engine has no device events; the loop uses the host's clock."""
+
+    def seconds_since(self, previous: Optional[Pending]) -> Optional[float]:  # noqa: ARG002
+        """None, always."""
+        return None
+
+
 class FinishedStep:
     """The Pending of an engine that computes inside `step`: complete when it is made."""
 

@@ -17,7 +17,7 @@ from frameworks.common.initial import CLASSIFIER
 from frameworks.common.loop import Pending
 from frameworks.common.margin import held_classes
 from frameworks.common.networks import BATCH_NORM_MOMENTUM, layers_of, map_sides
-from frameworks.pytorch.parallel import leave
+from frameworks.pytorch.rendezvous import run_and_leave
 from frameworks.pytorch.settings import configure
 from frameworks.pytorch.train import PyTorchTrainer
 
@@ -87,8 +87,7 @@ def main() -> None:
     """Align in float32, or in the dtype that the fourth argument names."""
     dtype = getattr(torch, sys.argv[4]) if len(sys.argv) > 4 else torch.float32  # noqa: PLR2004
     align.run(lambda case, rank, inputs: PyTorchAlign(case, rank, inputs, dtype))
-    leave()
 
 
 if __name__ == "__main__":
-    main()
+    run_and_leave(main)

@@ -1,4 +1,4 @@
-"""The margin softmax classifier with all classes on a device; `frameworks/common/margin.py` defines it."""
+"""The margin softmax classifier with all classes on each device; `frameworks/common/margin.py` defines it."""
 
 import torch
 from torch import nn
@@ -10,10 +10,7 @@ from frameworks.common.margin import COSINE_LIMIT, has_angular_margin
 
 
 class MarginSoftmax(nn.Module):
-    """Loss of embeddings [B, E] and labels int64 [B]: a scalar, the mean over the batch.
-
-    The true class's cosine becomes cos(m1 theta + m2) - m3; logits are `scale` times the cosines.
-    """
+    """Loss of embeddings [B, E] and labels int64 [B]: a scalar, the mean over the batch."""
 
     def __init__(self, loss: Loss, num_classes: int, embedding_size: int) -> None:
         super().__init__()
@@ -23,14 +20,25 @@ class MarginSoftmax(nn.Module):
 
     def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Compute in the dtype of the weights."""
-        logits = linear(normalize(embeddings), normalize(self.weight))
-        if self._loss.kind != "softmax":
-            index = labels.unsqueeze(1)
-            logits = logits.scatter(1, index, self._with_margin(logits.gather(1, index)))
-        return cross_entropy(logits * self._loss.scale, labels)
+        return cross_entropy(margin_logits(self._loss, embeddings, self.weight, labels), labels)
 
-    def _with_margin(self, target: torch.Tensor) -> torch.Tensor:
-        if has_angular_margin(self._loss):
-            theta = torch.arccos(target.clamp(-COSINE_LIMIT, COSINE_LIMIT))
-            target = torch.cos(theta * self._loss.m1 + self._loss.m2)
-        return target - self._loss.m3
+
+def margin_logits(
+    loss: Loss, embeddings: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    """Logits [B, C] of embeddings [B, E], class weights [C, E], labels int64 [B]: `scale` times the cosines.
+
+    The true class's cosine becomes cos(m1 theta + m2) - m3.
+    """
+    cosine = linear(normalize(embeddings), normalize(weight))
+    if loss.kind != "softmax":
+        index = labels.unsqueeze(1)
+        cosine = cosine.scatter(1, index, _with_margin(loss, cosine.gather(1, index)))
+    return cosine * loss.scale
+
+
+def _with_margin(loss: Loss, target: torch.Tensor) -> torch.Tensor:
+    if has_angular_margin(loss):
+        theta = torch.arccos(target.clamp(-COSINE_LIMIT, COSINE_LIMIT))
+        target = torch.cos(theta * loss.m1 + loss.m2)
+    return target - loss.m3

@@ -1,23 +1,30 @@
 """The margin softmax over classes that are split over the ranks; `frameworks/common/margin.py` defines it.
 
-The gradients are written out, so that of the largest arrays, [R B, classes], there is one: it holds the
-cosines, then the exponentials, then the gradient. No copy of the normalised weights is made either: a cosine
+The gradients are written out, so that only one array of the largest size, [R B, classes], is kept: it holds
+the cosines, then the exponentials, then the gradient. The normalised weights are not copied either: a cosine
 is <unit embedding, weight> / |weight|.
+
+Partial FC samples as `frameworks/common/sampling.py` defines it: on CPU with its numpy sampler, so that
+engines can be compared; on CUDA with a sampler on the device that follows the same rule, so that the host
+never waits.
 """
 
-from typing import Any, Callable, NamedTuple, Tuple
+from typing import Any, Callable, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import normalize
 
-from frameworks.common.case import Loss
+from frameworks.common.case import Case, Loss, Rank
 from frameworks.common.initial import CLASSIFIER
-from frameworks.common.margin import COSINE_LIMIT, has_angular_margin
+from frameworks.common.margin import COSINE_LIMIT, has_angular_margin, held_classes
 from frameworks.common.phases import Phases
+from frameworks.common.sampling import HostSampler, sample_size, sampling_stream
+from frameworks.pytorch.head import MarginSoftmax
+from frameworks.pytorch.optimizer import CaseSGD
 from frameworks.pytorch.parallel import Ranks
-from frameworks.pytorch.sampling import DeviceSampler, HostSampler, Sample, SampledRows
+from frameworks.pytorch.settings import device, uses_compile
 
 _SHORTEST = 1e-12  # as in torch.nn.functional.normalize
 
@@ -45,7 +52,7 @@ class ShardedMarginSoftmax(nn.Module):
         return self._loss_of(embeddings, self.weight, own.clamp(0, len(self.weight) - 1), inside)
 
     def compile_now(self, images: int) -> None:
-        """Compile, as torch does at the first call, for a global batch of so many images; nothing is sent.
+        """Compile for a global batch of `images`, as torch does at the first call, without communication.
 
         Gradients are left behind.
         """
@@ -67,7 +74,7 @@ class ShardedMarginSoftmax(nn.Module):
 
 
 class SampledMarginSoftmax(ShardedMarginSoftmax):
-    """The same over the rows of a sample: of `weight` only they, copied into `rows`, have a gradient."""
+    """The same over sampled rows, which are copied from `weight` into `rows` and trained there."""
 
     def __init__(
         self,
@@ -75,27 +82,28 @@ class SampledMarginSoftmax(ShardedMarginSoftmax):
         held: range,
         embedding_size: int,
         ranks: Ranks,
-        sampler: "HostSampler | DeviceSampler",
         *,
+        sampler: "Callable[[Tensor], Sample]",
+        size: int,
         compiled: bool = False,
     ) -> None:
         super().__init__(loss, held, embedding_size, ranks, compiled=compiled)
         self.weight.requires_grad_(False)  # noqa: FBT003
-        self.rows = nn.Parameter(torch.zeros(sampler.size, embedding_size))
+        self.rows = nn.Parameter(torch.zeros(size, embedding_size))
         self._sampler = sampler
 
-    def connect(self, sampled_rows: SampledRows) -> None:
-        """Take what moves rows between `weight` and `rows`, with their momentum."""
-        self.sampled_rows = sampled_rows
+    def connect(self, optimizer: CaseSGD) -> None:
+        """Let `rows` take their momentum from a table as large as `weight`."""
+        self.sampled_rows = SampledRows(self.weight, self.rows, optimizer)
 
     def trained_rows(self) -> nn.Parameter:
-        """Those that are sampled."""
+        """The sampled ones."""
         return self.rows
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Sample by the global batch's labels, then as ever; `last_sample` is kept."""
+        """Sample by the labels of the global batch; `last_sample` is kept."""
         everyones = self._ranks.gathered(labels)
-        self.last_sample: Sample = self._sampler(everyones)
+        self.last_sample = self._sampler(everyones)
         index = self.last_sample.index
         self.sampled_rows.take(index)
         column = torch.searchsorted(index, everyones - self._first).clamp(max=len(index) - 1)
@@ -103,15 +111,94 @@ class SampledMarginSoftmax(ShardedMarginSoftmax):
         return self._loss_of(embeddings, self.rows, column, inside)
 
 
+class Sample(NamedTuple):
+    """Indices into a rank's rows, int64 [size], ascending.
+
+    `positives`, if still to be checked: how many of the rank's classes the batch names, an int64 scalar. If
+    it exceeds `size`, some of them are missing from the sample.
+    """
+
+    index: Tensor
+    positives: Optional[Tensor] = None
+
+
+class DeviceSampler:
+    """Samples on the device: every class gets a random score, positives the highest; the best are taken."""
+
+    def __init__(self, case: Case, rank: Rank, device: torch.device) -> None:
+        self._held = held_classes(case, rank)
+        self.size = sample_size(case, rank.rank)
+        seed = int(sampling_stream(case, rank.rank).integers(2**63))
+        self._generator = torch.Generator(device).manual_seed(seed)
+
+    def __call__(self, labels: Tensor) -> Sample:
+        """Sample for the labels of the global batch, int64 [R B], on the device."""
+        count = len(self._held)
+        own = labels - self._held.start
+        # Labels of other ranks mark a row past the last one, which is then dropped.
+        marked = torch.where((own >= 0) & (own < count), own, count)
+        scores = torch.rand(count + 1, device=labels.device, generator=self._generator)
+        scores = scores.index_fill_(0, marked, 2.0)[:count]
+        index = scores.topk(self.size, sorted=False).indices.sort().values
+        return Sample(index, (scores == 2.0).sum())  # noqa: PLR2004
+
+
+class SampledRows:
+    """The rows of a step, copied from the table and back with their momentum; no other row is touched."""
+
+    def __init__(self, table: nn.Parameter, rows: nn.Parameter, optimizer: CaseSGD) -> None:
+        """Take the whole table [classes, E], and what is trained in a step, [size, E]."""
+        self._pairs = [(table.data, rows.data)]
+        momentum = optimizer.momentum(rows)
+        if momentum is not None:
+            self.momentum = torch.zeros_like(table)
+            optimizer.keep_in_rate(self.momentum)
+            self._pairs.append((self.momentum, momentum))
+        self._index: Optional[Tensor] = None
+
+    @torch.no_grad()
+    def take(self, index: Tensor) -> None:
+        """Copy the rows `index` out."""
+        self._index = index
+        for table, rows in self._pairs:
+            torch.index_select(table, 0, index, out=rows)
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Copy them back."""
+        for table, rows in self._pairs:
+            table.index_copy_(0, self._index, rows)
+
+
+def make_head(case: Case, rank: Rank, ranks: Ranks) -> nn.Module:
+    """The case's classifier."""
+    if case.parallelism == "data":
+        return MarginSoftmax(case.loss, case.num_classes, case.embedding_size)
+    held, compiled = held_classes(case, rank), uses_compile(case)
+    if case.parallelism == "partial_fc":
+        host = HostSampler(case, rank)
+        if host.size < len(held):
+            sampler = _host_samples(host) if case.device == "cpu" else DeviceSampler(case, rank, device(case))
+            sample = {"sampler": sampler, "size": host.size}
+            return SampledMarginSoftmax(
+                case.loss, held, case.embedding_size, ranks, **sample, compiled=compiled
+            )
+    return ShardedMarginSoftmax(case.loss, held, case.embedding_size, ranks, compiled=compiled)
+
+
+def _host_samples(sampler: HostSampler) -> Callable[[Tensor], Sample]:
+    return lambda labels: Sample(torch.from_numpy(sampler.sample(labels.cpu().numpy())))
+
+
 class _TrueClass(NamedTuple):
-    """Of each sample the column of its class, int64 [R B, 1], and whether the rank has it, bool [R B, 1]."""
+    """Per image the column of its class, int64 [R B, 1], and whether the rank has it, bool [R B, 1]."""
 
     column: Tensor
     inside: Tensor
 
 
 class _Gathered(torch.autograd.Function):
-    """[B, E] of every rank -> [R B, E]; back comes the sum of what the ranks have for a row."""
+    """[B, E] of every rank -> [R B, E]; the gradient of a row is the sum over the ranks."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor, ranks: Ranks) -> Tensor:
@@ -165,7 +252,7 @@ class _SplitSoftmax(torch.autograd.Function):
 def _logits(
     product: Tensor, shrink: Tensor, true_class: _TrueClass, loss: Loss
 ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Logits [N, C]; of each sample the true class's, its slope in the cosine and the largest, [N, 1]."""
+    """Logits [N, C]; per image, [N, 1]: the true class's logit, its slope in the cosine, the largest."""
     column, inside = true_class
     cosines = product.mul_(shrink)
     cosine = cosines.gather(1, column)
@@ -175,7 +262,7 @@ def _logits(
 
 
 def _with_margin(cosine: Tensor, loss: Loss) -> Tuple[Tensor, Tensor]:
-    """cos(m1 theta + m2) - m3 and its slope in the cosine, which is 0 where the clamp holds."""
+    """cos(m1 theta + m2) - m3 and its slope in the cosine, which is 0 where the cosine is clamped."""
     if not has_angular_margin(loss):
         return cosine - loss.m3, torch.ones_like(cosine)
     theta = torch.arccos(cosine.clamp(-COSINE_LIMIT, COSINE_LIMIT))
@@ -207,7 +294,7 @@ def _product_gradient(
 
 
 def _weight_gradient(of_unit: Tensor, weight: Tensor, shrink: Tensor) -> Tensor:
-    """Through the division by the length, [C, E]: only what is tangential passes."""
+    """The gradient through the division by the length, [C, E]: only the tangential part passes."""
     along = (of_unit * weight).sum(1, keepdim=True) * shrink.square().unsqueeze(1)
     return of_unit.addcmul_(weight, along, value=-1)
 
@@ -223,5 +310,5 @@ _EAGER = _Kernels(_logits, _exponentials, _product_gradient, _weight_gradient)
 
 
 def _compiled() -> _Kernels:
-    """The same, each fused into few passes over memory."""
+    """The same kernels, each fused into few passes over memory."""
     return _Kernels(*(torch.compile(kernel, dynamic=False) for kernel in _EAGER))

@@ -6,18 +6,15 @@ from typing import ContextManager, Dict, Optional, Tuple, TypeVar
 import numpy as np
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from frameworks.common.case import Case, Rank
-from frameworks.common.margin import held_classes
 from frameworks.common.networks import INPUT_SHAPE, layers_of
-from frameworks.pytorch.head import MarginSoftmax
-from frameworks.pytorch.head_sharded import SampledMarginSoftmax, ShardedMarginSoftmax
+from frameworks.pytorch.head_sharded import make_head
 from frameworks.pytorch.network import build_network, named_arrays
 from frameworks.pytorch.parallel import Ranks
-from frameworks.pytorch.precision import half_type, mixed_precision
-from frameworks.pytorch.sampling import DeviceSampler, HostSampler
+from frameworks.pytorch.precision import mixed_precision, network_dtype
 from frameworks.pytorch.settings import device, uses_channels_last, uses_compile, uses_cuda_graphs
-from frameworks.pytorch.shares import Shares
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -30,16 +27,16 @@ class Backbone(nn.Module):
         network: nn.Module,
         dtype: torch.dtype,
         memory_format: torch.memory_format,
-        half: Optional[torch.dtype],
+        mixed_dtype: Optional[torch.dtype],
     ) -> None:
         super().__init__()
         self.network = network
-        self._dtype, self._memory_format, self._half = dtype, memory_format, half
+        self._dtype, self._memory_format, self._mixed_dtype = dtype, memory_format, mixed_dtype
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Scale the images on the device; under mixed precision the embeddings come back wide."""
+        """Scale the images on the device; mixed precision computes in `mixed_dtype` in between."""
         scaled = (images.to(self._dtype, memory_format=self._memory_format) - 127.5) / 128
-        with mixed_precision(images.device, self._half):
+        with mixed_precision(images.device, self._mixed_dtype):
             embeddings = self.network(scaled)
         return embeddings.to(self._dtype)
 
@@ -57,7 +54,32 @@ class TrainingModule(nn.Module):
         return self.head(embeddings, labels), embeddings.detach()
 
 
-def build_module(
+class Shares(nn.Module):
+    """A network that one process applies to the shares of several devices, [D B, ...], as if on each of them.
+
+    The alignment's reference stands for all devices like this. The devices share the parameters. Each has its
+    own batch and so its own running statistics: the network's buffers become [D, channels].
+    """
+
+    def __init__(self, network: nn.Module, devices: int) -> None:
+        super().__init__()
+        self.network, self._devices = network, devices
+        for module in network.modules():
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                if name.startswith("running_"):
+                    module.register_buffer(name, buffer.repeat(devices, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Embeddings [D B, E] in the order of the shares."""
+        statistics = {name: all_ for name, all_ in self.network.named_buffers() if ".running_" in name}
+        parts = []
+        for number, share in enumerate(images.chunk(self._devices)):
+            own = {name: all_[number] for name, all_ in statistics.items()}
+            parts.append(functional_call(self.network, own, (share,)))
+        return torch.cat(parts)
+
+
+def make_module(
     case: Case, rank: Rank, ranks: Ranks, arrays: Dict[str, np.ndarray], dtype: torch.dtype
 ) -> TrainingModule:
     """The case's module on its device; `arrays` holds every parameter and buffer by the table's name."""
@@ -65,32 +87,19 @@ def build_module(
     if rank.devices > 1:
         network = Shares(network, rank.devices)
     memory_format = torch.channels_last if uses_channels_last(case) else torch.contiguous_format
-    backbone = Backbone(network, dtype, memory_format, half_type(case))
-    module = TrainingModule(backbone, _head(case, rank, ranks))
+    backbone = Backbone(network, dtype, memory_format, network_dtype(case))
+    module = TrainingModule(backbone, make_head(case, rank, ranks))
     with torch.no_grad():
         for name, array in named_arrays(module).items():
             array.copy_(torch.from_numpy(arrays[name]))
     return module.to(device(case), dtype=dtype, memory_format=memory_format)
 
 
-def _head(case: Case, rank: Rank, ranks: Ranks) -> nn.Module:
-    if case.parallelism == "data":
-        return MarginSoftmax(case.loss, case.num_classes, case.embedding_size)
-    held = held_classes(case, rank)
-    split = (case.loss, held, case.embedding_size, ranks)
-    if case.parallelism == "partial_fc":
-        on_cpu = case.device == "cpu"
-        sampler = HostSampler(case, rank) if on_cpu else DeviceSampler(case, rank, device(case))
-        if sampler.size < len(held):
-            return SampledMarginSoftmax(*split, sampler, compiled=uses_compile(case))
-    return ShardedMarginSoftmax(*split, compiled=uses_compile(case))
-
-
 def ready(case: Case, module: TrainingModule, ranks: Ranks) -> nn.Module:
-    """The module to call: its replicated gradients reduced over the ranks, and compiled where asked for.
+    """The module to call: its replicated gradients are reduced over the ranks; compiled if asked.
 
-    Over several ranks torch.compile cuts the graph at the buckets of the reduction, so that these travel
-    while backward goes on. A split classifier stays outside: it is compiled between its messages.
+    With several ranks torch.compile cuts the graph at the buckets of the reduction, so that they travel
+    during the backward pass. A split classifier stays outside: it is compiled between its messages.
     """
     if case.parallelism == "data":
         return _compiled(case, ranks.reducing(module, mean=True))
@@ -104,9 +113,9 @@ def _compiled(case: Case, module: AnyModule) -> AnyModule:
 
 
 def compile_now(case: Case, module: TrainingModule, ranks: Ranks) -> None:
-    """Compile what `ready` gave, as torch does at the first call, by a call that leaves no trace.
+    """Compile what `ready` returned, by a call that leaves no trace; torch would do so at the first step.
 
-    So the first step is a step like every other, and no rank waits in a message for another that compiles.
+    So the first step is like every other, and no rank waits in a message for one that still compiles.
     """
     if not uses_compile(case):
         return
@@ -117,18 +126,18 @@ def compile_now(case: Case, module: TrainingModule, ranks: Ranks) -> None:
     generators = [target] if target.type == "cuda" else []
     with torch.random.fork_rng(generators):
         if case.parallelism == "data":
-            with _unsent(module, ranks):
+            with _without_messages(module, ranks):
                 module(images, labels)[0].backward()
         else:
-            with _unsent(module.backbone, ranks):
+            with _without_messages(module.backbone, ranks):
                 module.backbone(images).sum().backward()
             module.head.compile_now(case.global_batch_size)
     for parameter in module.parameters():
         parameter.grad = None
     for buffer, before in buffers:
         buffer.copy_(before)
-    ranks.meet("compiled")
+    ranks.wait_for_all("compiled")
 
 
-def _unsent(module: nn.Module, ranks: Ranks) -> ContextManager[None]:
+def _without_messages(module: nn.Module, ranks: Ranks) -> ContextManager[None]:
     return nullcontext() if ranks.size == 1 else module.no_sync()

@@ -5,26 +5,15 @@ from typing import Any, Callable, Dict
 import torch
 from torch import nn
 
-from frameworks.common.networks import (
-    BATCH_NORM_MOMENTUM,
-    BatchNorm,
-    Conv,
-    Dropout,
-    Flatten,
-    Layer,
-    Layers,
-    Linear,
-    PReLU,
-    Residual,
-)
+from frameworks.common import networks
 
-# What a module holds beside the table's arrays: a gamma of 1, and the rows of a step of Partial FC.
+# What a module holds besides the table's arrays: a gamma of 1, and the rows that Partial FC trains in a step.
 _UNNAMED = ("fixed_gamma", "rows")
 
 
-def build_network(layers: Layers) -> nn.Sequential:
+def build_network(layers: networks.Layers) -> nn.Sequential:
     """The network: float32 [B, 3, 112, 112], scaled -> embeddings float32 [B, embedding_size]."""
-    return nn.Sequential(*(_module(layer) for layer in layers))
+    return nn.Sequential(*(_layer(layer) for layer in layers))
 
 
 def named_arrays(network: nn.Module) -> Dict[str, torch.Tensor]:
@@ -38,13 +27,45 @@ def named_arrays(network: nn.Module) -> Dict[str, torch.Tensor]:
     return named
 
 
-class BatchNormModule(nn.Module):
-    """Batch normalisation over axis 1 of [B, C] or [B, C, H, W] by the batch's statistics, or frozen ones.
+class ResidualBlock(nn.Module):
+    """body(x) + shortcut(x); an empty shortcut is the identity."""
+
+    def __init__(self, layer: networks.Residual) -> None:
+        super().__init__()
+        self.body = build_network(layer.body)
+        self.shortcut = build_network(layer.shortcut)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, C, H, W] in, the body's shape out."""
+        return self.body(x) + self.shortcut(x)
+
+
+def _layer(layer: networks.Layer) -> nn.Module:
+    module = _MAKERS[type(layer)](layer)
+    if not isinstance(layer, networks.Residual):
+        module.table_name = layer.name
+    return module
+
+
+def _convolution(layer: networks.Conv) -> nn.Module:
+    return nn.Conv2d(
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel,
+        layer.stride,
+        layer.padding,
+        groups=layer.groups,
+        bias=False,
+    )
+
+
+class _BatchNorm(nn.Module):
+    """Batch normalisation over axis 1 of [B, C] or [B, C, H, W] by the batch's statistics, or by frozen ones.
 
     The running variance is PyTorch's: unbiased, n - 1 in the denominator.
     """
 
-    def __init__(self, layer: BatchNorm) -> None:
+    def __init__(self, layer: networks.BatchNorm) -> None:
         super().__init__()
         self._eps, self._frozen = layer.eps, layer.frozen
         gamma = torch.ones(layer.channels)
@@ -66,65 +87,33 @@ class BatchNormModule(nn.Module):
             weight=getattr(self, self._gamma),
             bias=self.bias,
             training=not self._frozen,
-            momentum=1 - BATCH_NORM_MOMENTUM,  # PyTorch counts the share of the batch
+            momentum=1 - networks.BATCH_NORM_MOMENTUM,  # PyTorch's momentum is the weight of the batch
             eps=self._eps,
         )
 
 
-class ResidualModule(nn.Module):
-    """body(x) + shortcut(x); an empty shortcut is the identity."""
-
-    def __init__(self, layer: Residual) -> None:
-        super().__init__()
-        self.body = build_network(layer.body)
-        self.shortcut = build_network(layer.shortcut)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, C, H, W] in, the body's shape out."""
-        return self.body(x) + self.shortcut(x)
-
-
-def _module(layer: Layer) -> nn.Module:
-    module = _MAKERS[type(layer)](layer)
-    if not isinstance(layer, Residual):
-        module.table_name = layer.name
-    return module
-
-
-def _convolution(layer: Conv) -> nn.Module:
-    return nn.Conv2d(
-        layer.in_channels,
-        layer.out_channels,
-        layer.kernel,
-        stride=layer.stride,
-        padding=layer.padding,
-        groups=layer.groups,
-        bias=False,
-    )
-
-
-def _prelu(layer: PReLU) -> nn.Module:
+def _prelu(layer: networks.PReLU) -> nn.Module:
     return nn.PReLU(layer.channels)
 
 
-def _dropout(layer: Dropout) -> nn.Module:
+def _dropout(layer: networks.Dropout) -> nn.Module:
     return nn.Dropout(layer.probability)
 
 
-def _flatten(_layer: Flatten) -> nn.Module:
+def _flatten(_layer: networks.Flatten) -> nn.Module:
     return nn.Flatten()
 
 
-def _linear(layer: Linear) -> nn.Module:
+def _linear(layer: networks.Linear) -> nn.Module:
     return nn.Linear(layer.in_features, layer.out_features)
 
 
 _MAKERS: "Dict[type, Callable[[Any], nn.Module]]" = {
-    Conv: _convolution,
-    BatchNorm: BatchNormModule,
-    PReLU: _prelu,
-    Dropout: _dropout,
-    Flatten: _flatten,
-    Linear: _linear,
-    Residual: ResidualModule,
+    networks.Conv: _convolution,
+    networks.BatchNorm: _BatchNorm,
+    networks.PReLU: _prelu,
+    networks.Dropout: _dropout,
+    networks.Flatten: _flatten,
+    networks.Linear: _linear,
+    networks.Residual: ResidualBlock,
 }

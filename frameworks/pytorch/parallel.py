@@ -1,8 +1,5 @@
-"""The ranks of a case and what they send each other: torch.distributed, by gloo on CPU and NCCL on CUDA."""
+"""The ranks of a case and what they exchange: torch.distributed, with gloo on CPU and NCCL on CUDA."""
 
-import os
-import socket
-import sys
 from datetime import timedelta
 from typing import Any, Optional
 
@@ -11,85 +8,37 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from frameworks.common.case import COLLECTIVE_SECONDS, RENDEZVOUS_SECONDS, Rank
+from frameworks.common.case import RENDEZVOUS_SECONDS, Rank
 from frameworks.common.phases import COMMUNICATION, Phases
-
-
-def processes(rank: Rank) -> int:
-    """How many processes train the case: one a device, or one alone that stands for all devices."""
-    return 1 if rank.devices == rank.world_size else rank.world_size
+from frameworks.pytorch.rendezvous import meet
 
 
 def join(rank: Rank, device: torch.device, phases: Phases) -> "Ranks":
-    """Meet the other ranks; a process alone has none to meet.
-
-    Raises:
-        OSError: the port of the meeting is taken.
-        RuntimeError: the others did not come within RENDEZVOUS_SECONDS.
-    """
-    if processes(rank) == 1:
+    """Meet the other ranks, as `meet` does; a process that stands for all devices has none to meet."""
+    if rank.devices == rank.world_size:
         return Ranks(1, phases)
-    store = _meeting_place(rank)
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
-        store=store,
-        rank=rank.rank,
-        world_size=rank.world_size,
-        timeout=timedelta(seconds=COLLECTIVE_SECONDS),
-        device_id=device if device.type == "cuda" else None,
-    )
-    return Ranks(rank.world_size, phases, store)
-
-
-def _meeting_place(rank: Rank) -> dist.TCPStore:
-    """The store where the ranks find each other. Within one node it hears nobody outside."""
-    listener = None
-    if rank.rank == 0 and rank.world_size == rank.local_world_size:
-        address = (rank.master_address, rank.master_port)
-        listener = socket.create_server(address).detach()  # from here on the store's
-    return dist.TCPStore(
-        rank.master_address,
-        rank.master_port,
-        rank.world_size,
-        rank.rank == 0,
-        timeout=timedelta(seconds=RENDEZVOUS_SECONDS),
-        master_listen_fd=listener,
-    )
-
-
-def leave() -> None:
-    """Part from the other ranks when all are done, and end the process; a process alone just goes on.
-
-    The interpreter is not taken down: a thread of gloo that gives back its last tensor meanwhile would abort
-    a rank that has done all its work ("terminate called without an active exception").
-    """
-    if dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+    return Ranks(rank.world_size, phases, meet(rank, device))
 
 
 class Ranks:
-    """All ranks together. On CUDA every call is queued behind the current stream, and the host goes on.
+    """All ranks together. On CUDA every call is queued in the current stream, and the host does not wait.
 
-    A rank alone gets back what it gave, and sends nothing.
+    A single rank gets back what it gave, and sends nothing.
     """
 
     def __init__(self, size: int, phases: Phases, store: Optional[dist.Store] = None) -> None:
         self.size, self._phases, self._store = size, phases, store
 
-    def meet(self, where: str) -> None:
-        """Wait for all ranks, up to RENDEZVOUS_SECONDS: they may be far apart where each has compiled."""
+    def wait_for_all(self, point: str) -> None:
+        """Wait up to RENDEZVOUS_SECONDS for all ranks, which compile at different speeds."""
         if self._store is None:
             return
-        self._store.set(f"{where}/{dist.get_rank()}", "here")
-        everyone = [f"{where}/{rank}" for rank in range(self.size)]
+        self._store.set(f"{point}/{dist.get_rank()}", "here")
+        everyone = [f"{point}/{rank}" for rank in range(self.size)]
         self._store.wait(everyone, timedelta(seconds=RENDEZVOUS_SECONDS))
 
     def gathered(self, own: torch.Tensor) -> torch.Tensor:
-        """What all ranks gave, [R N, ...], in the order of the ranks; every rank gives [N, ...]."""
+        """[N, ...] of every rank -> [R N, ...] in the order of the ranks."""
         if self.size == 1:
             return own
         everyones = own.new_empty(self.size * own.shape[0], *own.shape[1:])
@@ -98,7 +47,7 @@ class Ranks:
         return everyones
 
     def own_sum(self, everyones: torch.Tensor) -> torch.Tensor:
-        """Of the sum over the ranks of [R N, ...] this rank's part, [N, ...]."""
+        """This rank's part, [N, ...], of the sum over the ranks of [R N, ...]."""
         if self.size == 1:
             return everyones
         own = everyones.new_empty(everyones.shape[0] // self.size, *everyones.shape[1:])
@@ -107,7 +56,7 @@ class Ranks:
         return own
 
     def sum_(self, values: torch.Tensor) -> torch.Tensor:
-        """Add up over the ranks, in place."""
+        """Sum over the ranks, in place."""
         return self._reduce(values, dist.ReduceOp.SUM)
 
     def mean_(self, values: torch.Tensor) -> torch.Tensor:
@@ -115,7 +64,7 @@ class Ranks:
         return self._reduce(values, dist.ReduceOp.AVG)
 
     def maximum_(self, values: torch.Tensor) -> torch.Tensor:
-        """Take the largest over the ranks, in place."""
+        """Maximum over the ranks, in place."""
         return self._reduce(values, dist.ReduceOp.MAX)
 
     def _reduce(self, values: torch.Tensor, operation: Any) -> torch.Tensor:
@@ -125,10 +74,10 @@ class Ranks:
         return values
 
     def reducing(self, module: nn.Module, *, mean: bool) -> nn.Module:
-        """`module`, its gradients averaged or summed over the ranks, bucket by bucket as backward gives them.
+        """`module`, its gradients averaged or summed over the ranks, bucket by bucket in the backward pass.
 
-        Sums are for a loss that is the mean over the global batch already. While phases are taken a bucket
-        is waited for; otherwise it travels while backward goes on.
+        Use sums if the loss already is the mean over the global batch. While phases are timed each bucket is
+        waited for; otherwise it travels while the backward pass goes on.
         """
         if self.size == 1:
             return module

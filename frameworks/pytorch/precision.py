@@ -1,4 +1,4 @@
-"""What fp32, fp16 and bf16 mean: which products are rounded, and how gradients are scaled."""
+"""What fp32, fp16 and bf16 mean: what the network computes in, and how the loss is scaled."""
 
 from typing import ContextManager, Optional
 
@@ -8,31 +8,31 @@ from frameworks.common.case import Case
 from frameworks.pytorch.parallel import Ranks
 
 
-def half_type(case: Case) -> Optional[torch.dtype]:
-    """The type of the network's products under automatic mixed precision; None in fp32."""
+def network_dtype(case: Case) -> Optional[torch.dtype]:
+    """What the network's products are computed in under mixed precision; None: as the weights."""
     return {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[case.precision]
 
 
-def mixed_precision(device: torch.device, half: Optional[torch.dtype]) -> ContextManager[None]:
-    """Torch's own choice of what is computed in `half`; with None nothing changes."""
-    return torch.autocast(device.type, dtype=half or torch.bfloat16, enabled=half is not None)
+def mixed_precision(device: torch.device, dtype: Optional[torch.dtype]) -> ContextManager[None]:
+    """Let torch choose what is computed in `dtype`; None changes nothing."""
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def set_fp32_precision(*, tf32: bool) -> None:
-    """Compute float32 products in float32, or on CUDA in TF32.
+    """Compute float32 products in float32 or, on CUDA, in TF32.
 
-    By the older of torch's two sets of names: after the newer one (`fp32_precision`) reading the older one
-    raises, and torch.compile reads both.
+    Torch has two sets of names for this. We set the older one: once the newer one (`fp32_precision`) is set,
+    reading the older raises, and torch.compile reads both.
     """
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
 
 
 class AgreedGradScaler(torch.amp.GradScaler):
-    """Dynamic loss scaling whose ranks skip a step together, also where one alone overflowed.
+    """Dynamic loss scaling in which all ranks skip a step if the gradients of any rank overflowed.
 
-    Torch's own ShardedGradScaler adds the findings up, and fused optimizers skip for 1 alone: where two ranks
-    overflow it steps.
+    Torch's ShardedGradScaler adds up the ranks' flags, but fused optimizers skip only for a flag of exactly
+    1: when two ranks overflow, it steps.
     """
 
     def __init__(self, device: torch.device, ranks: Ranks, *, enabled: bool) -> None:
@@ -40,17 +40,17 @@ class AgreedGradScaler(torch.amp.GradScaler):
         self._ranks = ranks
 
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
-        """Divide the gradients by the scale and look for what is not finite, in every rank."""
+        """Divide the gradients by the scale and look for infinities and NaNs in every rank."""
         super().unscale_(optimizer)
         if self.is_enabled():
             self._ranks.maximum_(self.overflowed(optimizer))
 
     def overflowed(self, optimizer: torch.optim.Optimizer) -> torch.Tensor:
-        """Behind `unscale_`: float32 [1] on the device, 1 where the step is to be skipped."""
+        """After `unscale_`: float32 [1] on the device, 1 if the step must be skipped."""
         (found,) = self._found_inf_per_device(optimizer).values()
         return found
 
 
 def make_scaler(case: Case, device: torch.device, ranks: Ranks) -> AgreedGradScaler:
-    """Scaling for fp16; for fp32 and bf16, which reach as far as float32, one that does nothing."""
+    """Scaling for fp16. It does nothing in fp32, and in bf16, which has the range of float32."""
     return AgreedGradScaler(device, ranks, enabled=case.precision == "fp16")

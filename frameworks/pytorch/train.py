@@ -1,6 +1,7 @@
 """Train a case with PyTorch: eager or compiled, on one device or, with torch.distributed, on several."""
 
 import time
+from functools import partial
 from typing import Any, Dict, Optional, Tuple, Union
 
 import numpy as np
@@ -8,40 +9,76 @@ import torch
 
 from frameworks.common import program
 from frameworks.common.case import Case, Rank
-from frameworks.common.data import Batch
+from frameworks.common.data import BATCHES, Batch
 from frameworks.common.initial import CLASSIFIER, initial_arrays
 from frameworks.common.loop import FinishedStep
 from frameworks.common.margin import held_classes
-from frameworks.common.networks import layers_of, parameters
 from frameworks.common.phases import DATA, FORWARD_BACKWARD, OPTIMIZER, Phases
 from frameworks.common.sampling import too_many_positives
 from frameworks.common.schedule import learning_rate
-from frameworks.pytorch.head_sharded import SampledMarginSoftmax
-from frameworks.pytorch.inputs import Feeder
-from frameworks.pytorch.model import build_module, compile_now, ready
+from frameworks.pytorch.head_sharded import Sample, SampledMarginSoftmax, SampledRows
+from frameworks.pytorch.model import compile_now, make_module, ready
 from frameworks.pytorch.network import named_arrays
-from frameworks.pytorch.optimizer import CaseSGD
-from frameworks.pytorch.parallel import join, leave
+from frameworks.pytorch.optimizer import make_optimizer
+from frameworks.pytorch.parallel import join
 from frameworks.pytorch.precision import make_scaler
-from frameworks.pytorch.sampling import Sample, SampledRows
+from frameworks.pytorch.rendezvous import run_and_leave
 from frameworks.pytorch.settings import (
-    configure,
     device,
-    uses_channels_last,
-    uses_compile,
+    facts,
+    matmul_flops_per_second,
+    peak_device_bytes,
     uses_cuda_graphs,
-    uses_tf32,
 )
+
+Tensors = Tuple[torch.Tensor, torch.Tensor]
+
+
+class Feeder:
+    """Copies images and labels from numpy to the device.
+
+    On CUDA the copy runs in a stream of its own, in parallel with the previous step, from pinned memory: from
+    other memory a copy waits for the host. Batches are repeated, and each is pinned once.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream: Optional[torch.cuda.Stream] = None
+        self._pinned: Dict[int, Tuple[Any, Tensors]] = {}
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)
+
+    def __call__(self, batch: Batch) -> Tensors:
+        """Queue the copy, and let the current stream wait for it; on CPU nothing is copied."""
+        if self._stream is None:
+            return torch.from_numpy(batch[0]), torch.from_numpy(batch[1])
+        with torch.cuda.stream(self._stream):
+            images, labels = (array.to(self._device, non_blocking=True) for array in self._in_pinned(batch))
+        current = torch.cuda.current_stream(self._device)
+        current.wait_stream(self._stream)
+        for tensor in (images, labels):
+            tensor.record_stream(current)  # keeps its memory until that stream is done with it
+        return images, labels
+
+    def _in_pinned(self, batch: Batch) -> Tensors:
+        kept = self._pinned.get(id(batch[0]))
+        if kept is None:
+            if len(self._pinned) >= BATCHES:
+                self._pinned.clear()
+            images, labels = (torch.from_numpy(array).pin_memory() for array in batch)
+            # Keep the array too, so that no other one gets its id.
+            kept = self._pinned[id(batch[0])] = (batch[0], (images, labels))
+        return kept[1]
 
 
 class PendingStep:
-    """A step in the CUDA stream; its loss is copied behind it."""
+    """A step in the CUDA stream; its loss is copied to the host after it."""
 
     def __init__(self, loss: torch.Tensor, sample: Optional[Sample], window_start: torch.cuda.Event) -> None:
         self._sample, self._window_start = sample, window_start
-        told = loss.reshape(1) if sample is None else torch.stack([loss, sample.positives.to(loss.dtype)])
-        self._told = torch.empty_like(told, device="cpu", pin_memory=True)
-        self._told.copy_(told, non_blocking=True)
+        values = loss.reshape(1) if sample is None else torch.stack([loss, sample.positives.to(loss.dtype)])
+        self._on_host = torch.empty_like(values, device="cpu", pin_memory=True)
+        self._on_host.copy_(values, non_blocking=True)
         self._ended = torch.cuda.Event(enable_timing=True)
         self._ended.record()
 
@@ -49,10 +86,10 @@ class PendingStep:
         """Block until the step and the copy of its loss are done; return the loss.
 
         Raises:
-            ValueError: the sample of Partial FC had no place for all positives.
+            ValueError: the batch named more classes of the rank than it samples.
         """
         self._ended.synchronize()
-        loss, *positives = self._told.tolist()
+        loss, *positives = self._on_host.tolist()
         if positives and positives[0] > len(self._sample.index):
             raise ValueError(too_many_positives(int(positives[0]), len(self._sample.index)))
         return loss
@@ -71,8 +108,8 @@ class PyTorchTrainer:
     ) -> None:
         """Build the case's module; `arrays` holds every parameter and buffer by the table's name.
 
-        A process that stands for all devices, `rank.devices` of them, takes the batches of all. ValueError
-        where the process's place is not one of the case's.
+        A process that stands for all `rank.devices` devices takes the batches of all. ValueError if the
+        environment's number of ranks is not the case's.
         """
         if rank.world_size != case.world_size or rank.devices not in (1, case.world_size):
             raise ValueError(
@@ -82,22 +119,20 @@ class PyTorchTrainer:
         self._case, self._device = case, device(case)
         self.phases = Phases(self._synchronize)
         self._ranks = join(rank, self._device, self.phases)
-        module = build_module(case, rank, self._ranks, arrays, dtype)
+        module = make_module(case, rank, self._ranks, arrays, dtype)
         self.arrays, self._head, self._feed = named_arrays(module), module.head, Feeder(self._device)
         self._module = ready(case, module, self._ranks)
         compile_now(case, self._module, self._ranks)
         self.trained = {name: array for name, array in self.arrays.items() if array.requires_grad}
-        kinds = {spec.name: spec.kind for spec in parameters(layers_of(case))}
-        self._scaler = make_scaler(case, self._device, self._ranks)
         self.rows: Optional[SampledRows] = None
-        if isinstance(self._head, SampledMarginSoftmax):
+        sampled = isinstance(self._head, SampledMarginSoftmax)
+        if sampled:
             self.trained[CLASSIFIER] = self._head.rows
-        self._optimizer = CaseSGD(
-            self.trained, {**kinds, CLASSIFIER: "classifier"}, case.optimizer, self._scaler
-        )
-        if isinstance(self._head, SampledMarginSoftmax):
-            self.rows = SampledRows(self._head.weight, self._head.rows, self._optimizer)
-            self._head.connect(self.rows)
+        self._scaler = make_scaler(case, self._device, self._ranks)
+        self._optimizer = make_optimizer(case, self.trained, self._scaler)
+        if sampled:
+            self._head.connect(self._optimizer)
+            self.rows = self._head.sampled_rows
         self.start_window()
 
     def _synchronize(self) -> None:
@@ -118,10 +153,10 @@ class PyTorchTrainer:
         loss, _ = self.forward_backward(batch)
         return self.update(loss, iteration)
 
-    def forward_backward(self, batch: Batch) -> Tuple[torch.Tensor, torch.Tensor]:
+    def forward_backward(self, batch: Batch) -> Tensors:
         """Both passes: the global batch's loss, a scalar, and the rank's embeddings [B, E].
 
-        The gradients are in `trained`, with loss scaling still scaled.
+        The gradients, times the loss scale, are in `trained`.
         """
         with self.phases(DATA):
             images, labels = self._feed(batch)
@@ -136,10 +171,6 @@ class PyTorchTrainer:
             self._ranks.mean_(loss)
         return loss, embeddings
 
-    def sampled_index(self) -> Optional[np.ndarray]:
-        """Of the rank's rows those that the last step trained, int64 [size]; None where all are trained."""
-        return None if self.rows is None else self._head.last_sample.index.cpu().numpy()
-
     def update(self, loss: torch.Tensor, iteration: int) -> Union[PendingStep, FinishedStep]:
         """Update by the last gradients."""
         with self.phases(OPTIMIZER):
@@ -151,6 +182,10 @@ class PyTorchTrainer:
             return PendingStep(loss, sample, self._window_start)
         return FinishedStep(loss.item(), self._window_start)
 
+    def sampled_index(self) -> Optional[np.ndarray]:
+        """Which of the rank's rows the last step trained, int64 [size]; None: all."""
+        return None if self.rows is None else self._head.last_sample.index.cpu().numpy()
+
 
 def make_trainer(case: Case, rank: Rank) -> PyTorchTrainer:
     """A trainer with the initial weights of the case's seed; ValueError for several devices in a process."""
@@ -159,66 +194,5 @@ def make_trainer(case: Case, rank: Rank) -> PyTorchTrainer:
     return PyTorchTrainer(case, rank, initial_arrays(case, held_classes(case, rank)))
 
 
-def facts(case: Case) -> Dict[str, Any]:
-    """What runs: versions, threads, device, and the options in effect."""
-    configure(case)
-    found: Dict[str, Any] = {
-        "version": torch.__version__,
-        "device": case.device,
-        "threads": torch.get_num_threads(),
-        "memory_format": "channels_last" if uses_channels_last(case) else "contiguous",
-        "compiled": uses_compile(case),
-        "cuda_graphs": uses_cuda_graphs(case),
-        "fp32_precision": "tf32" if uses_tf32(case) else "ieee",
-    }
-    if case.device == "cpu":
-        capability = torch.backends.cpu.get_cpu_capability()
-        return {**found, "cpu_capability": capability, "onednn": _onednn_version()}
-    return {
-        **found,
-        "device_name": torch.cuda.get_device_name(),
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-    }
-
-
-def _onednn_version() -> Optional[str]:
-    """As in "Intel(R) MKL-DNN v3.12.0 (Git Hash ...)"; None in a build without it."""
-    for line in torch.__config__.show().splitlines():
-        if "MKL-DNN v" in line:
-            return line.split("MKL-DNN v")[1].split()[0]
-    return None
-
-
-def matmul_flops_per_second(case: Case) -> float:
-    """The best of five products of two square float32 matrices, n = 2048 on CPU and 8192 on a GPU.
-
-    The matrices are gone from the device before training, so that its peak memory is the training's own.
-    """
-    rate = _best_product(case)
-    if case.device == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    return rate
-
-
-def _best_product(case: Case) -> float:
-    size = {"cpu": 2048, "cuda": 8192}[case.device]
-    left, right = (torch.rand(size, size, device=device(case)) for _ in range(2))
-    best = float("inf")
-    for _ in range(6):  # the first also starts threads and libraries, and is never the best
-        start = time.perf_counter()
-        product = left @ right
-        product[0, 0].item()
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
-
-
-def peak_device_bytes(case: Case) -> Optional[int]:
-    """What the allocator had taken from the device at most."""
-    return None if case.device == "cpu" else torch.cuda.max_memory_reserved()
-
-
 if __name__ == "__main__":
-    program.run(make_trainer, facts, matmul_flops_per_second, peak_device_bytes)
-    leave()
+    run_and_leave(partial(program.run, make_trainer, facts, matmul_flops_per_second, peak_device_bytes))

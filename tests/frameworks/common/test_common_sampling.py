@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from frameworks.common.case import Case, Rank, case_from_dict
 from frameworks.common.margin import class_range, held_classes
-from frameworks.common.sampling import sample_size, sampled_classes, sampling_stream
+from frameworks.common.sampling import (
+    HostSampler,
+    sample_size,
+    sample_sizes,
+    sampled_classes,
+    sampling_stream,
+)
 
 
 def partial_fc(content: dict, *, classes: int, devices: int, ratio: float, batch: int = 4) -> Case:
@@ -93,6 +99,25 @@ def test_every_class_has_its_turn(case_content: dict) -> None:
 def test_more_positives_than_samples_are_an_error() -> None:
     with pytest.raises(ValueError, match="names 3 classes of a rank that samples 2; take a larger"):
         sampled_classes(np.array([10, 11, 12, 99]), range(10, 20), 2, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("devices", [1, 2], ids=["a process per device", "one process"])
+def test_a_host_sampler_says_where_each_label_stands_in_its_sample(case_content: dict, devices: int) -> None:
+    """Placed one after the other, the samples of all processes hold every class that the batch names."""
+    case = partial_fc(case_content, classes=319, devices=2, ratio=0.1)
+    labels, index = np.array([0, 318, 159, 160, 0, 12, 300, 161]), np.empty(0, np.int64)
+    assert [16, 15] == sample_sizes(case)
+    for number in range(0, 2, devices):
+        sampler = HostSampler(case, Rank(number, number, 0, 2, 2, devices, "", 0, None))
+        assert sum(sample_sizes(case)[number : number + devices]) == sampler.size
+        rows = sampler.sample(labels)
+        places = sampler.places(labels, rows)
+        inside = np.isin(labels, sampler.held)
+        assert (-1 == places[~inside]).all()
+        assert (labels[inside] - sampler.held.start).tolist() == rows[places[inside]].tolist()
+        index = np.append(index, rows + sampler.held.start)
+    assert set(labels) <= set(index)
+    assert 31 == len(set(index))
 
 
 def test_data_parallel_holds_all_classes_and_the_others_a_share(case_content: dict) -> None:

@@ -6,8 +6,9 @@ from torch import nn
 from frameworks.common.case import Optimizer, rank_from_environment
 from frameworks.common.phases import Phases
 from frameworks.pytorch.optimizer import CaseSGD
-from frameworks.pytorch.parallel import join, leave
+from frameworks.pytorch.parallel import join
 from frameworks.pytorch.precision import AgreedGradScaler
+from frameworks.pytorch.rendezvous import run_and_leave
 
 INFINITE = float("inf")
 
@@ -26,7 +27,6 @@ def main() -> None:
         weights.append(weight.item())
         scales.append(scaler.get_scale())
     print([weights, scales])  # noqa: T201
-    leave()
 
 
-main()
+run_and_leave(main)

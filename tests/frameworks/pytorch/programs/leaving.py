@@ -6,7 +6,8 @@ import torch
 
 from frameworks.common.case import rank_from_environment
 from frameworks.common.phases import Phases
-from frameworks.pytorch.parallel import join, leave
+from frameworks.pytorch.parallel import join
+from frameworks.pytorch.rendezvous import run_and_leave
 
 
 def main() -> None:
@@ -14,7 +15,6 @@ def main() -> None:
     ranks = join(rank_from_environment(), torch.device("cpu"), Phases(lambda: None))
     ranks.sum_(torch.ones(1))
     print("trained")  # noqa: T201
-    leave()
 
 
-main()
+run_and_leave(main)

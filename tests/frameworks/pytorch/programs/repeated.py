@@ -4,7 +4,7 @@ import sys
 
 from frameworks.common.case import rank_from_environment, read_case
 from frameworks.common.data import batches
-from frameworks.pytorch.parallel import leave
+from frameworks.pytorch.rendezvous import run_and_leave
 from frameworks.pytorch.settings import configure
 from frameworks.pytorch.train import make_trainer
 
@@ -16,7 +16,6 @@ def main() -> None:
     (batch,) = batches(case, rank.rank, 1)
     for step in range(int(sys.argv[2])):
         print(trainer.step(batch, step).wait(), flush=True)  # noqa: T201
-    leave()
 
 
-main()
+run_and_leave(main)

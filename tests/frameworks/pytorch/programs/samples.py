@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from frameworks.common.case import Rank, read_case
-from frameworks.pytorch.sampling import DeviceSampler
+from frameworks.pytorch.head_sharded import DeviceSampler
 
 STEPS = 20
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from frameworks.common.case import rank_from_environment, read_case
 from frameworks.common.data import batches
-from frameworks.pytorch.train import configure, make_trainer
+from frameworks.pytorch.settings import configure
+from frameworks.pytorch.train import make_trainer
 
 
 def main() -> None:
