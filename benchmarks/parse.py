@@ -24,9 +24,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlperf.importing.archives import open_logs
 from dlperf.importing.dialects.registry import load_dialects
 from dlperf.importing.reader import LogReader
-from dlperf.importing.stream import open_logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

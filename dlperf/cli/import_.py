@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dlperf.errors import UserError
-    from dlperf.results.import_facts import Facts
+    from dlperf.importing.case import Facts
     from dlperf.results.importing import Done, Instructions
 
 EXIT_NOTHING_IMPORTED = 2
@@ -69,8 +69,8 @@ def command(
 ) -> None:
     """Turn the logs at PATH (files, folders, archives) into results beside your own."""
     from dlperf.errors import UserError
+    from dlperf.importing.case import facts_of_settings
     from dlperf.importing.dialects.registry import choose_dialects
-    from dlperf.results.import_facts import facts_of_settings
     from dlperf.results.import_files import files_of
     from dlperf.results.imported import METHODS as METHOD_NAMES
     from dlperf.results.importing import Instructions
@@ -118,7 +118,7 @@ def _import_all(files: Sequence[Path | UserError], instructions: Instructions) -
 
 def _report(error: UserError, questions: dict[str, list[str]]) -> None:
     """Say what is wrong at once, but ask each question once for all files at the end."""
-    from dlperf.results.import_case import NotTold
+    from dlperf.importing.case import NotTold
 
     if isinstance(error, NotTold):
         questions.setdefault(error.question, []).append(error.name)
@@ -160,9 +160,9 @@ def _what_is_wrong(key: str, value: object) -> str | None:
 def _rules(path: Path) -> list[tuple[str, Facts]]:
     """Read the mapping file: pattern -> settings."""
     from dlperf.errors import SourceErrors
+    from dlperf.importing.case import KEYS, facts_of_settings
     from dlperf.plan.validation import unknown
     from dlperf.plan.yaml_reader import read_document
-    from dlperf.results.import_facts import KEYS, facts_of_settings
 
     document = read_document(path, shown=str(path))
     if document.problems:

@@ -78,7 +78,7 @@ def _chosen(found: list[Path], repeat: int | None) -> Path:
 
 
 def _print_all(logs: RunLogs) -> None:
-    from dlperf.importing.stream import open_logs
+    from dlperf.importing.archives import open_logs
 
     out = sys.stdout.buffer
     for rank, path in logs.logs:

@@ -13,8 +13,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from dlperf.importing.archives import Log
     from dlperf.importing.dialects.base import Dialect
-    from dlperf.importing.stream import Log
     from dlperf.importing.writers import Writer
     from dlperf.logs.endings import Ending
 
@@ -120,7 +120,7 @@ def _parse_all(
 
 
 def _logs(file: Path) -> Iterator[Log]:
-    from dlperf.importing.stream import open_logs, open_stream
+    from dlperf.importing.archives import open_logs, open_stream
 
     return open_stream("<stdin>", sys.stdin.buffer) if str(file) == "-" else open_logs(file)
 

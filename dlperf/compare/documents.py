@@ -20,10 +20,10 @@ from dlperf.compare.words import (
     shown,
     summary,
 )
+from dlperf.logs.text import plain
 from dlperf.report.markdown import escape, markdown_writer, table
 from dlperf.report.text import Column, Table
 from dlperf.results.cell import cell_name
-from dlperf.results.logfiles import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,18 +9,17 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from dlperf.errors import UserError
-from dlperf.importing.columnar.lines import LineReader
-from dlperf.importing.records import Batch, empty
-from dlperf.importing.runs import RunSplitter
+from dlperf.importing.columnar import LineReader
+from dlperf.importing.records import Batch, RunSplitter, empty
 from dlperf.logs.failures import FailureScan
-from dlperf.logs.wrappers import ANSI
+from dlperf.logs.text import ANSI
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from dlperf.importing.columnar.lines import ChunkLines
+    from dlperf.importing.archives import Chunk, Log
+    from dlperf.importing.columnar import ChunkLines
     from dlperf.importing.dialects.base import Dialect
-    from dlperf.importing.stream import Chunk, Log
     from dlperf.logs.endings import Ending
     from dlperf.logs.failures import Failure
 

@@ -1,1 +1,1 @@
-"""Text to records: what the logs of training programs say."""
+"""Our own log: its events, how a run failed, and how its processes ended."""

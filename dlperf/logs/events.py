@@ -1,19 +1,37 @@
 """Our own `:::MLLOG {json}` lines, read back: text in, events and steps out.
 
-Streaming and pure. A line that was cut, was torn by another process's output or is no event of ours is passed
-over: a step that cannot be read is a step that is missing, and the run then says `incomplete`.
+Streaming and pure. A line that was cut, was torn by another process's output or is no event of ours is
+skipped: a step that cannot be read is a missing step, and the run is then `incomplete`.
 """
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from dlperf.logs.values import finite, whole
+_MOST = 1 << 63  # what others can store; JSON's numbers have no end
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+
+def whole(value: Any) -> int | None:
+    """A whole number of 64 bits."""
+    if isinstance(value, bool) or not isinstance(value, int) or not -_MOST <= value < _MOST:
+        return None
+    return value
+
+
+def finite(value: Any) -> float | None:
+    """A number that is neither infinite nor NaN."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
 
 PREFIX = ":::MLLOG"
 NAMESPACE = "dlperf"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import PositiveInt  # noqa: TC002 - pydantic reads the annotation
+from pydantic import PositiveInt
 
 from dlperf.plan.case import Workload
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 from markupsafe import escape as escaped
 
+from dlperf.logs.text import plain
 from dlperf.report.text import Writer
-from dlperf.results.logfiles import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
+from dlperf.logs.text import plain
 from dlperf.report.text import Writer
-from dlperf.results.logfiles import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,12 +15,11 @@ from pydantic import ValidationError
 from dlperf import __version__
 from dlperf.documents import first_problem
 from dlperf.errors import UserError
-from dlperf.logs.events import TRAIN, Event, Step, read_events, read_steps
-from dlperf.logs.values import finite, whole
+from dlperf.logs.events import TRAIN, Event, Step, finite, read_events, read_steps, whole
+from dlperf.logs.text import log_files, read_lines
 from dlperf.plan.case import Case
 from dlperf.results.folders import told_repeat
 from dlperf.results.imported import extract_imported, read_import
-from dlperf.results.logfiles import log_files, read_lines
 from dlperf.results.outcome import read_outcome
 from dlperf.results.schema import Engine, RunFigures, RunResult, Status
 from dlperf.results.statistics import quantile, samples_per_second

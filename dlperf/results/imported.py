@@ -15,15 +15,15 @@ import numpy as np
 from dlperf import __version__
 from dlperf.documents import read_document
 from dlperf.errors import UserError
+from dlperf.importing.archives import open_logs
+from dlperf.importing.case import Preamble
 from dlperf.importing.columnar.spool import Spool
 from dlperf.importing.dialects.registry import choose_dialects
-from dlperf.importing.preamble import Preamble
 from dlperf.importing.reader import LogReader
 from dlperf.importing.records import RANK, ROW, Batch
-from dlperf.importing.stream import open_logs
+from dlperf.logs.text import plain
 from dlperf.results import method_2021
 from dlperf.results.folders import told_repeat
-from dlperf.results.logfiles import plain
 from dlperf.results.measure import SAMPLES_PER_SECONDS, Measured, measure
 from dlperf.results.schema import Imported, RunResult, Status
 from dlperf.results.verdict import STATUS_OF, Verdict, one_line
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from dlperf.importing.archives import Log
     from dlperf.importing.dialects.base import Dialect
-    from dlperf.importing.stream import Log
     from dlperf.logs.failures import Failure
     from dlperf.plan.case import Case
 

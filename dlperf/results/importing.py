@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from dlperf.errors import UserError
-from dlperf.importing.stream import open_logs
+from dlperf.importing.archives import open_logs
+from dlperf.importing.case import Facts, describe, facts_of_path, facts_of_text, join, mapped
 from dlperf.results.folders import repeat_of
-from dlperf.results.import_case import describe
-from dlperf.results.import_facts import Facts, facts_of_path, facts_of_text, join, mapped
 from dlperf.results.imported import IMPORT_FILE, LOG_STEM, imported_result, parse_log, read_import
 from dlperf.results.schema import Imported
 from dlperf.results.store import write_result
@@ -28,10 +27,9 @@ from dlperf.results.store import write_result
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from dlperf.importing.stream import Log
+    from dlperf.importing.archives import Log
+    from dlperf.importing.case import Described, Fact
     from dlperf.plan.case import Case
-    from dlperf.results.import_case import Described
-    from dlperf.results.import_facts import Fact
     from dlperf.results.imported import ParsedLog
     from dlperf.results.measure import Measured
     from dlperf.results.schema import RunResult

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dlperf.logs.values import finite, whole
+from dlperf.logs.events import finite, whole
 
 if TYPE_CHECKING:
     from pathlib import Path

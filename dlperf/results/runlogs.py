@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dlperf.errors import UserError
+from dlperf.logs.text import log_files
 from dlperf.results.extract import read_case
 from dlperf.results.folders import repeat_of, sweep_folders
 from dlperf.results.imported import LOG_STEM
-from dlperf.results.logfiles import log_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

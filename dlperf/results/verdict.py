@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dlperf.logs.events import TRAIN, Step
 from dlperf.logs.failures import Failure, FailureKind, classify
-from dlperf.results.logfiles import log_files, plain, read_lines
+from dlperf.logs.text import log_files, plain, read_lines
 from dlperf.results.memory_kill import memory_kill
 from dlperf.results.schema import Status
 

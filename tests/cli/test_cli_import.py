@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from filelock import FileLock
 
 from dlperf.cli import main
-from dlperf.results.import_facts import KEYS
+from dlperf.importing.case import KEYS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -34,9 +34,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "importing"))
 from log_makers import DIALECTS, PROGRAMS, Made
 
 from dlperf.errors import UserError
-from dlperf.importing.preamble import Preamble
+from dlperf.importing.archives import open_logs, open_stream
+from dlperf.importing.case import Preamble
 from dlperf.importing.reader import LogReader
-from dlperf.importing.stream import open_logs, open_stream
 from dlperf.importing.writers import WRITERS
 from dlperf.logs.endings import KnownExit
 from dlperf.logs.events import read_events, read_steps
@@ -45,7 +45,7 @@ from dlperf.results.statistics import samples_per_second
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dlperf.importing.stream import Log
+    from dlperf.importing.archives import Log
 
 LONGEST_SECONDS = 10.0
 LARGEST_RESIDENT_BYTES = 1 << 30

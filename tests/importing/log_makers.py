@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 
+from dlperf.importing.archives import Log
 from dlperf.importing.dialects.registry import load_dialects
 from dlperf.importing.reader import LogReader
-from dlperf.importing.stream import Log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

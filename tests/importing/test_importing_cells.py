@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlperf.importing.columnar.cells import reader_of
-from dlperf.importing.columnar.digits import texts_at
-from dlperf.importing.columnar.layout import MASK
+from dlperf.importing.columnar.cells import reader_of, texts_at
+from dlperf.importing.columnar.layouts import MASK
 
 
 def read(group: str, *texts: str) -> list[float]:

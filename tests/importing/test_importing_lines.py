@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from log_makers import DIALECTS, PROGRAMS, Made
 from plain_reader import read_alone
 
+from dlperf.importing.archives import Log
 from dlperf.importing.reader import LogReader
-from dlperf.importing.runs import RunSplitter
-from dlperf.importing.stream import Log
+from dlperf.importing.records import RunSplitter
 
 if TYPE_CHECKING:
     from dlperf.importing.dialects.base import Dialect

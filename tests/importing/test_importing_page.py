@@ -16,9 +16,9 @@ import pytest
 from log_makers import DIALECTS
 
 from dlperf.cli import main
+from dlperf.importing.archives import Log
 from dlperf.importing.dialects.base import Dialect
 from dlperf.importing.reader import LogReader
-from dlperf.importing.stream import Log
 
 PAGE = (Path(__file__).parents[2] / "docs/logs.md").read_text()
 COMMANDS = [line.split() for line in PAGE.splitlines() if line.startswith("    dlperf ")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlperf.importing.preamble import Preamble
+from dlperf.importing.case import Preamble
 
 
 def settings(*lines: str) -> dict[str, tuple[str, int]]:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from log_makers import DIALECTS, NOISE, PROGRAMS, WRAPPERS, Made, parse, runs, seen
 from plain_reader import read_alone
 
-from dlperf.importing.columnar.lines import LineReader
+from dlperf.importing.archives import Log
+from dlperf.importing.columnar import LineReader
 from dlperf.importing.dialects.base import Scope
 from dlperf.importing.reader import LogReader
-from dlperf.importing.stream import Log
 
 EVERY_PROGRAM = pytest.mark.parametrize("name", PROGRAMS)
 FEW = settings(max_examples=20, deadline=None)
@@ -181,7 +181,7 @@ def test_gzip_that_stops_in_its_middle_gives_what_was_whole() -> None:
     ]
     text = "".join(program.line(one) + "\n" for one in made).encode()
     packed = gzip.compress(text)
-    from dlperf.importing.stream import open_stream  # noqa: PLC0415
+    from dlperf.importing.archives import open_stream  # noqa: PLC0415
 
     (log,) = open_stream("a.log.gz", io.BytesIO(packed[: len(packed) // 2]))
     reader = LogReader(log, dialects=list(DIALECTS.values()))

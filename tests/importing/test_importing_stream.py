@@ -15,9 +15,10 @@ import zstandard
 from log_makers import DIALECTS, parse
 
 from dlperf.errors import UserError
-from dlperf.importing import archives, stream
+from dlperf.importing import archives
+from dlperf.importing import archives as stream
+from dlperf.importing.archives import Log, open_logs, open_stream
 from dlperf.importing.reader import LogReader
-from dlperf.importing.stream import Log, open_logs, open_stream
 
 if TYPE_CHECKING:
     from pathlib import Path

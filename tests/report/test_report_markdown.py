@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.cells import cell_len
 
+from dlperf.logs.text import plain
 from dlperf.report.language import messages
 from dlperf.report.markdown import code, escape, markdown_writer, table
 from dlperf.report.text import Anchor, Code, Column, Joined, Link, Table, say
-from dlperf.results.logfiles import plain
 
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 WRITE = markdown_writer()

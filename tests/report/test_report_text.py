@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from run_folders import Y1, make_case, store_good_runs
 
 from dlperf.errors import UserError
+from dlperf.logs.text import plain
 from dlperf.report.building import build_report
 from dlperf.report.html import html_writer, table
 from dlperf.report.request import Request, without_charts
 from dlperf.report.text import Anchor, Code, Column, Joined, Link, Table, plain_text, say
-from dlperf.results.logfiles import plain
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlperf.errors import UserError
-from dlperf.results.import_facts import facts_of_settings
+from dlperf.importing.case import facts_of_settings
 from dlperf.results.importing import Done, Instructions, import_file
 
 if TYPE_CHECKING:

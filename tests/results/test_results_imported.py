@@ -19,11 +19,10 @@ import pytest
 from import_lab import TOLD, imported, instructions, oneflow_log, partial_fc_log, rates
 
 from dlperf.errors import UserError
+from dlperf.importing.case import NotTold, facts_of_path, facts_of_settings
 from dlperf.importing.columnar import spool
 from dlperf.results import joining, method_2021
 from dlperf.results.extract import extract
-from dlperf.results.import_case import NotTold
-from dlperf.results.import_facts import facts_of_path, facts_of_settings
 from dlperf.results.import_files import files_of
 from dlperf.results.importing import Done, Instructions, import_file
 from dlperf.results.schema import Status

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dlperf.errors import UserError
+from dlperf.importing.case import facts_of_settings
 from dlperf.plan.case import Topology
 from dlperf.results import published
 from dlperf.results.figures import case_figures
-from dlperf.results.import_facts import facts_of_settings
 from dlperf.results.importing import Done, Instructions, import_file
 from dlperf.results.method_2021 import case_figure, run_figure, speedup
 from dlperf.results.published import Published, load_published, published_names

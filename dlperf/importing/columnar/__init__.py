@@ -1,1 +1,8 @@
-"""The fast reader: lines that differ in digits alone are read together, column by column."""
+"""The fast reader. `LineReader(dialects).read(data, ...)` is its one door; docs/logs.md says how it works."""
+
+from __future__ import annotations
+
+from dlperf.importing.columnar.cells import Rows
+from dlperf.importing.columnar.lines import ChunkLines, LineReader
+
+__all__ = ["ChunkLines", "LineReader", "Rows"]

@@ -1,21 +1,193 @@
-"""Numbers of many lines read at once, by the shape of their texts.
+"""The numbers of many lines read at once, column by column.
 
-The shape of a text is the text with every digit masked. All texts of a shape have their digits at the same
-places, whatever lines they stand in.
+Texts of one shape (the text with every digit masked) have their digits at the same places, whatever lines
+they stand in. A `CellTable` knows where each layout has its fields and which shapes they have; it reads a
+field of all lines of a chunk shape by shape, of which there are few. Eight digits are one machine word, which
+three multiplications turn into a number (D. Lemire, "Quickly parsing eight digits", 2018).
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from dlperf.importing.columnar.digits import Digits, texts_at, windows_at
-from dlperf.importing.columnar.times import Time
+from dlperf.importing.columnar.layouts import MASK, Found
+from dlperf.importing.dialects.base import Dialect
+from dlperf.importing.records import FIELDS, TIME
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+WORD = 8
+
+
+def texts_at(buffer: NDArray[np.uint8], starts: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
+    """The `width` bytes from each start, uint8 [n, width]; numpy copies them fast as one element each."""
+    elements = np.ndarray((len(buffer) - width + 1,), f"V{width}", buffer=buffer.data, strides=(1,))
+    return elements[starts].view(np.uint8).reshape(len(starts), width)
+
+
+def windows_at(buffer: NDArray[np.uint8], starts: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
+    """The same where less than `width` bytes may be left of the buffer; zeros stand behind its end."""
+    last = len(buffer) - width
+    behind = starts > last
+    if not behind.any():
+        return texts_at(buffer, starts, width)
+    windows = np.empty((len(starts), width), np.uint8)
+    if last >= 0:
+        windows[~behind] = texts_at(buffer, starts[~behind], width)
+    before = max(0, last)
+    end = np.concatenate([buffer[before:], np.zeros(width, np.uint8)])
+    windows[behind] = texts_at(end, starts[behind] - before, width)
+    return windows
+
+
+def words_in(windows: NDArray[np.uint8], offset: int) -> NDArray[np.uint64]:
+    """The eight bytes at an offset into windows [n, width], uint64 [n], the first of them the lowest."""
+    count, width = windows.shape
+    return np.ndarray((count,), "<u8", windows.data, offset, (width,)).copy()
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Neighbouring digits: the word at `offset` masked and shifted has them where their group needs them."""
+
+    offset: int
+    mask: int
+    shift: int
+
+
+class Digits:
+    """The whole number that the digits at some places of a text make, up to 18 of them.
+
+    `width` is how much of the text is looked at.
+
+    Groups of eight, from the right, stand in a word with the last digit in the highest byte. Neighbours are
+    then put together to 2, 4 and 8 digits: D. Lemire, "Quickly parsing eight digits" (2018).
+    """
+
+    def __init__(self, places: list[int]) -> None:
+        ends = range(len(places), 0, -WORD)
+        self._groups = [_pieces(places[max(0, end - WORD) : end]) for end in ends]
+        self._lengths = [min(end, WORD) for end in ends]
+        self.width = WORD + max(piece.offset for pieces in self._groups for piece in pieces)
+
+    def read(self, windows: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """The numbers, [n], of windows [n, at least `width`] that begin where the texts do."""
+        whole = np.zeros(0, np.int64)
+        for number, (pieces, length) in enumerate(zip(self._groups, self._lengths, strict=True)):
+            word = np.zeros(0, np.uint64)
+            for first, piece in enumerate(pieces):
+                part = words_in(windows, piece.offset)
+                part &= np.uint64(piece.mask)
+                part <<= np.uint64(piece.shift)
+                word = part if not first else word | part
+            value = _number(word, length).view(np.int64)
+            whole = value if not number else whole + value * 10 ** (WORD * number)
+        return whole
+
+
+def _pieces(places: list[int]) -> list[_Piece]:
+    """How to put the digits at these places, at most eight, at the high end of a word."""
+    pieces = []
+    first = 0
+    for end in range(1, len(places) + 1):
+        if end == len(places) or places[end] != places[end - 1] + 1:
+            mask = int.from_bytes(b"\x0f" * (end - first), "little")
+            pieces.append(_Piece(places[first], mask, 8 * (WORD - len(places) + first)))
+            first = end
+    return pieces
+
+
+def _number(word: NDArray[np.uint64], digits: int) -> NDArray[np.uint64]:
+    """The number of at most eight digits at the high end of each word, the rest of which is 0."""
+    word = word * np.uint64(10 << 8 | 1)
+    word >>= np.uint64(8)
+    word &= np.uint64(0x00FF00FF00FF00FF)
+    if digits <= 2:  # noqa: PLR2004  two to a pair
+        word >>= np.uint64(48)
+        return word
+    word *= np.uint64(100 << 16 | 1)
+    word >>= np.uint64(16)
+    word &= np.uint64(0x0000FFFF0000FFFF)
+    if digits <= 4:  # noqa: PLR2004  two pairs
+        word >>= np.uint64(32)
+        return word
+    word *= np.uint64(10_000 << 32 | 1)
+    word >>= np.uint64(32)
+    return word
+
+
+_TIME = re.compile(
+    rb"(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?:Z|([-+])(\d\d):?(\d\d))?"
+)
+_EPOCH_DAY = dt.date(1970, 1, 1).toordinal()
+_DAY_MS = 86_400_000
+_DATE_BYTES, _CLOCK_AT = 10, 11
+_HOUR, _MINUTE, _SECOND = 3_600_000, 60_000, 1000
+
+
+class Time:
+    """Such as 2021-07-06 11:26:28,123: milliseconds since 1970."""
+
+    def __init__(self, shape: bytes) -> None:
+        parts = _TIME.fullmatch(shape)
+        if parts is None:  # cannot be: the text was found by the same pattern
+            raise AssertionError(shape)
+        self._date = Digits([place for group in (1, 2, 3) for place in range(*parts.span(group))])
+        self._more: list[tuple[Digits, int]] = []  # and what each is worth in milliseconds
+        if parts[7] is not None:
+            start, digits = parts.start(7), min(len(parts[7]), 3)  # whole milliseconds
+            self._more.append((Digits([*range(start, start + digits)]), 10 ** (3 - digits)))
+        if parts[8] is not None:
+            direction = 1 if parts[8] == b"-" else -1  # a zone ahead of UTC reads later than UTC
+            for group, worth in ((9, _HOUR), (10, _MINUTE)):
+                self._more.append((Digits([*range(*parts.span(group))]), direction * worth))
+        self._width = max(
+            _CLOCK_AT + WORD, *(digits.width for digits, _worth in self._more), self._date.width
+        )
+
+    def read(self, buffer: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """See `cells.Reader`."""
+        windows = windows_at(buffer, starts, self._width)
+        dates = windows[:, :_DATE_BYTES]
+        same_day = (dates == dates[:1]).all()
+        days = _days(self._date.read(windows[:1] if same_day else windows))
+        instants = days * _DAY_MS + _of_day(words_in(windows, _CLOCK_AT))
+        for digits, worth in self._more:
+            instants += digits.read(windows) * worth
+        return instants
+
+
+def _of_day(clock: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Milliseconds since midnight of texts hh:mm:ss, [n] words."""
+    pairs = clock & np.uint64(0x0F0F000F0F000F0F)
+    pairs = pairs * np.uint64(10) + (pairs >> np.uint64(8))  # in the lower byte of each two
+    byte = np.uint64(0xFF)
+    milliseconds = (pairs & byte) * np.uint64(_HOUR)
+    milliseconds += ((pairs >> np.uint64(24)) & byte) * np.uint64(_MINUTE)
+    milliseconds += ((pairs >> np.uint64(48)) & byte) * np.uint64(_SECOND)
+    return milliseconds.view(np.int64)
+
+
+def _days(dates: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Days from 1970-01-01 to yyyymmdd; NaN where there is no such date."""
+    unique, inverse = np.unique(dates, return_inverse=True)
+    return np.array([_day(int(date)) for date in unique.tolist()], np.float64)[inverse]
+
+
+def _day(date: int) -> float:
+    try:
+        return float(dt.date(date // 10_000, date // 100 % 100, date % 100).toordinal() - _EPOCH_DAY)
+    except ValueError:
+        return float("nan")
+
 
 # A whole number of this many digits is exact in a double, and so is a power of ten below 1e22: their quotient
 # is the double nearest to the decimal.
@@ -111,3 +283,140 @@ def _floats(texts: NDArray[np.uint8]) -> NDArray[np.float64]:
     width = texts.shape[1]
     cells = np.ascontiguousarray(texts).view(f"S{width}").ravel()
     return np.array([float(cell) for cell in cells.tolist()], np.float64)
+
+
+_NOT_GIVEN = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Raw rows: records, and losses on lines of their own, in the order of the log.
+
+    Attributes:
+        index: int64 [n], which line of the chunk, from 0.
+        values: float64 [n, 7], as in `Batch`.
+        given: bool [n, 7], as in `Batch`.
+    """
+
+    index: NDArray[np.int64]
+    values: NDArray[np.float64]
+    given: NDArray[np.bool_]
+
+
+class _Growing:
+    """A two-dimensional array to which rows are added."""
+
+    def __init__(self, columns: int, fill: int) -> None:
+        self._fill = fill
+        self._kept = np.full((64, columns), fill, np.int32)
+        self._rows = 0
+
+    def __len__(self) -> int:
+        return self._rows
+
+    @property
+    def array(self) -> NDArray[np.int32]:
+        """[rows, columns]; good until the next change."""
+        return self._kept[: self._rows]
+
+    def put(self, row: int, cells: Sequence[int]) -> None:
+        """Write a row; those before it that were never written hold `fill`."""
+        while row >= len(self._kept):
+            self._kept = np.concatenate([self._kept, np.full_like(self._kept, self._fill)])
+        self._kept[row] = cells
+        self._rows = max(self._rows, row + 1)
+
+
+class CellTable:
+    """By the code of a layout its matches of each dialect; by match where its cells are, and their shapes."""
+
+    def __init__(self) -> None:
+        self._readers: list[Reader] = []
+        self._numbers: dict[tuple[str, bytes], int] = {}  # group and shape -> number of the reader
+        self._matches: dict[str, _Growing] = {}  # dialect -> by code: first match, number of matches
+        self._starts = _Growing(len(FIELDS), 0)
+        self._shapes = _Growing(len(FIELDS), _NOT_GIVEN)
+
+    def __len__(self) -> int:
+        """How many matches it knows."""
+        return len(self._starts)
+
+    def add(self, code: int, found: Sequence[Found], line: bytes) -> None:
+        """Remember the layout of a line."""
+        for name in {item.dialect.name for item in found}:
+            mine = [item for item in found if item.dialect.name == name]
+            self._matches.setdefault(name, _Growing(2, 0)).put(code, (len(self._starts), len(mine)))
+            for item in mine:
+                self._add_match(item, line)
+
+    def _add_match(self, found: Found, line: bytes) -> None:
+        starts, shapes = [0] * len(FIELDS), [_NOT_GIVEN] * len(FIELDS)
+        for cell in found.cells:
+            key = (cell.group, line[cell.start : cell.end].translate(MASK))
+            number = self._numbers.setdefault(key, len(self._readers))
+            if number == len(self._readers):
+                self._readers.append(reader_of(*key))
+            starts[cell.column], shapes[cell.column] = cell.start, number
+        self._shapes.put(len(self._starts), shapes)
+        self._starts.put(len(self._starts), starts)
+
+    def read(
+        self,
+        buffer: NDArray[np.uint8],
+        starts: NDArray[np.int64],
+        codes: NDArray[np.int32],
+        dialect: Dialect,
+    ) -> Rows:
+        """Everything of a dialect in the lines that start there and have these codes, both [n]."""
+        if dialect.name not in self._matches:
+            return Rows(
+                index=np.empty(0, np.int64),
+                values=np.empty((0, len(FIELDS))),
+                given=np.empty((0, len(FIELDS)), np.bool_),
+            )
+        index, match = self._of_lines(codes, self._matches[dialect.name].array)
+        used = np.flatnonzero(np.bincount(match))
+        begins = starts[index]
+        # A column's cells are neighbours in memory.
+        values = np.full((len(FIELDS), len(index)), np.nan).T
+        given = np.empty((len(FIELDS), len(index)), np.bool_).T
+        for column in range(len(FIELDS)):
+            cells, shapes = self._starts.array[:, column], self._shapes.array[:, column]
+            if len(used) and (shapes[used] == shapes[used[0]]).all():
+                number = int(shapes[used[0]])
+                given[:, column] = number != _NOT_GIVEN
+                if number != _NOT_GIVEN:
+                    values[:, column] = self._readers[number].read(buffer, begins + cells[match])
+            else:
+                of_lines = shapes[match]
+                given[:, column] = of_lines != _NOT_GIVEN
+                self._read_shapes(buffer, begins + cells[match], of_lines, values[:, column])
+        given[:, TIME] &= ~np.isnan(values[:, TIME])
+        return Rows(index=index, values=values, given=given)
+
+    @staticmethod
+    def _of_lines(
+        codes: NDArray[np.int32], matches: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Each match: the line that it is in, and its number; by line, within a line by position."""
+        index = np.flatnonzero(codes < len(matches))
+        of_lines = codes if len(index) == len(codes) else codes[index]
+        first, count = (np.ascontiguousarray(part)[of_lines].astype(np.int64) for part in matches.T)
+        if (count == 1).all():
+            return index, first
+        index = np.repeat(index, count)
+        before = np.cumsum(count) - count
+        return index, np.repeat(first - before, count) + np.arange(len(index))
+
+    def _read_shapes(
+        self,
+        buffer: NDArray[np.uint8],
+        starts: NDArray[np.int64],
+        shapes: NDArray[np.int32],
+        values: NDArray[np.float64],
+    ) -> None:
+        """Read the texts that start there and have these shapes into `values`; all but `buffer` are [n]."""
+        counts = np.bincount(shapes + 1)[1:]
+        for number in np.flatnonzero(counts).tolist():
+            rows = np.flatnonzero(shapes == number)
+            values[rows] = self._readers[number].read(buffer, starts[rows])

@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlperf.importing.columnar.layout import MASK, find_records
-from dlperf.importing.columnar.seen import SeenRecords
-from dlperf.importing.columnar.table import CellTable
+from dlperf.importing.columnar.cells import CellTable
+from dlperf.importing.columnar.layouts import MASK, SeenRecords, find_records
 from dlperf.importing.columnar.templates import UNKNOWN, Templates
-from dlperf.logs.failure_text import is_suspicious
+from dlperf.logs.failures import is_suspicious
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from dlperf.importing.columnar.table import Rows
+    from dlperf.importing.columnar.cells import Rows
     from dlperf.importing.dialects.base import Dialect
 
 _WORD = 8

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlperf.importing.columnar.digits import texts_at, windows_at, words_in
+from dlperf.importing.columnar.cells import texts_at, windows_at, words_in
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

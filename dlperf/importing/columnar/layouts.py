@@ -1,24 +1,19 @@
-"""Lines that differ in digits alone are read alike: one regular-expression match a layout, not a line.
+"""What one line says, found by the dialects' patterns: where its fields stand, and whether it was cut off.
 
-A layout is a line with every digit masked. Its first line is matched by the dialects' patterns, to which one
-digit is as good as another; every other line of the layout therefore matches at the same places, and its
-numbers are read from there (`cells.py`).
+A layout is a line with every digit masked. The patterns do not care which digit it is, so all lines of a
+layout match at the same places; only the first one is searched.
 """
 
 from __future__ import annotations
 
 import re
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from dlperf.importing.dialects.base import TIMESTAMP
+from dlperf.importing.dialects.base import NUMBER, TIMESTAMP, Dialect
 from dlperf.importing.records import EPOCH, FIELDS, ITERATION, RANK, SAMPLES_PER_SEC, TIME
-from dlperf.logs.wrappers import wrapper_rank
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dlperf.importing.dialects.base import Dialect
+from dlperf.logs.text import wrapper_rank
 
 MASK = bytes(ord("0") if ord("0") <= byte <= ord("9") else byte for byte in range(256))
 _LONGEST_PREFIX = 512  # what wrappers put in front of a record
@@ -93,3 +88,41 @@ def _is_sane(line: bytes, start: int, end: int, name: str) -> bool:
     if name == "time":
         return True
     return end - start <= _LONGEST_WHOLE and _PLAIN.fullmatch(line, start, end) is not None
+
+
+_MOST_TEXTS = 2000
+_LONGEST_TEXT = 4096
+_NUMBERS = re.compile(rb"(?:" + NUMBER + rb")")
+
+
+class SeenRecords:
+    """One record of each layout, the latest ones."""
+
+    def __init__(self) -> None:
+        self._texts: deque[bytes] = deque(maxlen=_MOST_TEXTS)
+
+    def add(self, texts: Iterable[bytes]) -> None:
+        """Remember the texts of records."""
+        self._texts.extend(text for text in texts if len(text) <= _LONGEST_TEXT)
+
+    def is_whole(self, found: Found, line: bytes, text: bytes) -> bool:
+        """Whether a record at the end of a log that stops without a line feed is all there."""
+        shape, shapes = _shape(text), set(map(_shape, self._texts))
+        if shape in shapes:
+            return True
+        outline = shape[0]
+        if any(known.startswith(outline) and known != outline for known, _last in shapes):
+            return False
+        ending = found.dialect.ending
+        return not shapes if ending is None else ending.fullmatch(line, found.start) is not None
+
+
+def _shape(text: bytes) -> tuple[bytes, bytes]:
+    """The text without its numbers, and the decimals of a number at its very end: a cut one has fewer."""
+    text = text.rstrip()
+    last = b""
+    for match in _NUMBERS.finditer(text):
+        number = match[0].translate(MASK)
+        if match.end() == len(text):
+            last = number.partition(b".")[2] if b"0" in number else number
+    return _NUMBERS.sub(b"#", text), last

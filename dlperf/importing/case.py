@@ -1,0 +1,400 @@
+"""The case of a foreign log: what its path, its text, a mapping file and `--set` say about it.
+
+Nothing is guessed. Contradictions are named with both sources; what is missing is asked for, all at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dlperf.documents import first_problem
+from dlperf.errors import SourceErrors, UserError
+from dlperf.importing.dialects.base import Dialect
+from dlperf.plan.case import Case, Measure, Topology
+from dlperf.plan.experiment_file import ExperimentFile
+from dlperf.plan.files import known_names
+from dlperf.plan.load import load_experiment
+from dlperf.plan.validation import unknown
+
+# What the programs call it -> what it is called here.
+_KEYS = {
+    "batch_size_per_device": "batch_size_per_device",
+    "per_batch_size": "batch_size_per_device",
+    "batch_size": "batch_size",
+    "num_nodes": "nodes",
+    "node_num": "nodes",
+    "nnodes": "nodes",
+    "device_num_per_node": "devices_per_node",
+    "gpu_num_per_node": "devices_per_node",
+    "nproc_per_node": "devices_per_node",
+    "ctx_num": "devices_per_node",
+    "gpu num": "devices_per_node",
+    "world_size": "world_size",
+    "num_classes": "num_classes",
+    "sample_ratio": "sample_ratio",
+    "sample_rate": "sample_ratio",
+    "network": "network",
+    "dataset": "dataset",
+    "use_fp16": "fp16",
+    "fp16": "fp16",
+    "model_parallel": "model_parallel",
+    "partial_fc": "partial_fc",
+}
+_NAMES = "|".join(sorted(map(re.escape, _KEYS), key=len, reverse=True)).encode()
+_SETTING = re.compile(
+    rb"(?<![\w.])(?:--)?(?P<key>" + _NAMES + rb")['\"]?(?:[ \t]*[:=][ \t]*|[ \t]+)"
+    rb"['\"]?(?P<value>[A-Za-z0-9][\w.+-]*)"
+)
+_COUNTS = frozenset(
+    {"batch_size_per_device", "batch_size", "nodes", "devices_per_node", "world_size", "num_classes"}
+)
+_SWITCHES = frozenset({"fp16", "model_parallel", "partial_fc"})
+_ON, _OFF = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no"})
+_MOST_LINES = 5000
+_MOST_DIGITS = 18  # no count of anything has more, and Python reads no number of thousands
+
+
+class Preamble:
+    """Collects settings from the lines before a log's first record; the first one of a name counts."""
+
+    def __init__(self) -> None:
+        self.settings: dict[str, tuple[str, int]] = {}  # name -> value, line
+        self._lines = 0
+
+    def feed(self, line: int, text: bytes) -> None:
+        """Look at one line."""
+        self._lines += 1
+        if self._lines > _MOST_LINES:
+            return
+        for match in _SETTING.finditer(text):
+            name = _KEYS[match["key"].decode()]
+            value = _value(name, match["value"].decode())
+            if value is not None:
+                self.settings.setdefault(name, (value, line))
+
+
+def _value(name: str, text: str) -> str | None:
+    """The value in one spelling; None where it is none of this setting."""
+    if name in _COUNTS:
+        return str(int(text)) if text.isdigit() and len(text) <= _MOST_DIGITS and int(text) > 0 else None
+    if name in _SWITCHES:
+        lower = text.lower()
+        return "1" if lower in _ON else "0" if lower in _OFF else None
+    if name == "sample_ratio":
+        try:
+            return text if 0 < float(text) <= 1 else None
+        except ValueError:
+            return None
+    return text.rstrip(".")
+
+
+# 1n8g/r100_b64_fp32_1.log
+_FOLDER = re.compile(r"(?P<topology>[1-9]\d*n[1-9]\d*g)")
+_FILE = re.compile(
+    r"(?P<network>[^_]+)_b(?P<batch_size_per_device>[1-9]\d*)_(?P<precision>fp32|fp16|bf16)_(?P<repeat>[1-9]\d*)\.log"
+)
+_NETWORKS = {"y1": "mobilefacenet", "fmobilefacenet": "mobilefacenet"}
+_RESNET = re.compile(r"(?:i?res(?:net)?|r)(\d+)")
+_DATASETS = {"emore": "face_emore", "faces_emore": "face_emore"}
+DEFAULT_WARMUP_ITERATIONS = 20
+
+# In the order in which they are asked for.
+KEYS = {
+    "framework": "oneflow, mxnet, pytorch, ...",
+    "version": "the framework's, such as 0.3.4",
+    "experiment": "the workload, such as r100_emore",
+    "parallelism": "data, model or partial_fc",
+    "sample_ratio": "of partial_fc, such as 0.1",
+    "topology": "nodes and devices a node, such as 1n8g",
+    "device": "cuda or cpu",
+    "batch_size_per_device": "images a device",
+    "precision": "fp32, fp16 or bf16",
+    "num_classes": "of the classifier; else the experiment's",
+    "threads_per_device": "of a CPU run",
+    "repeat": "number of the run, from 1",
+    "warmup_iterations": f"left out at the beginning; {DEFAULT_WARMUP_ITERATIONS} unless told",
+    "network": "r100, y1, ...: tells the experiment together with the dataset",
+    "dataset": "emore, glint360k: tells the experiment together with the network",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A value and who says so."""
+
+    value: str
+    source: str
+
+
+Facts = dict[str, Fact]
+
+
+def facts_of_path(name: str) -> Facts:
+    """What the 2021 layout `<N>n<G>g/<network>_b<batch>_<precision>_<run>.log` says; `name` as in `Log`."""
+    parts = name.replace("!", "/").split("/")
+    facts: Facts = {}
+    file = _FILE.match(parts[-1])
+    if file is not None:
+        facts.update({key: Fact(value, f"file name {parts[-1]}") for key, value in file.groupdict().items()})
+    folders = [match for part in parts[:-1] if (match := _FOLDER.fullmatch(part))]
+    if folders:
+        facts["topology"] = Fact(folders[-1]["topology"], f"folder {folders[-1]['topology']}")
+        facts["device"] = Fact("cuda", f"folder {folders[-1]['topology']}")
+    return facts
+
+
+def facts_of_text(settings: Mapping[str, tuple[str, int]], dialect: Dialect) -> Facts:
+    """What the log's own text says: the settings of its preamble, and the program that printed it."""
+    told = {name: Fact(value, f"line {line}") for name, (value, line) in settings.items()}
+    facts = {name: fact for name, fact in told.items() if name in KEYS}
+    if dialect.framework is not None:
+        facts["framework"] = Fact(dialect.framework, f"dialect {dialect.name}")
+    if dialect.batch_size_is_per_device and "batch_size" in told:
+        facts["batch_size_per_device"] = told["batch_size"]
+    if "fp16" in told:
+        facts["precision"] = Fact("fp16" if told["fp16"].value == "1" else "fp32", told["fp16"].source)
+    facts.update(_told_topology(told))
+    facts.update(_told_parallelism(told, dialect))
+    return facts
+
+
+def _told_topology(told: Facts) -> Facts:
+    if "nodes" in told and "devices_per_node" in told:
+        text = f"{told['nodes'].value}n{told['devices_per_node'].value}g"
+        return {"topology": Fact(text, f"{told['nodes'].source} and {told['devices_per_node'].source}")}
+    if "world_size" in told and told["world_size"].value == "1":
+        return {"topology": Fact("1n1g", told["world_size"].source)}
+    return {}
+
+
+def _told_parallelism(told: Facts, dialect: Dialect) -> Facts:
+    if dialect.parallelism is not None:
+        return {"parallelism": Fact(dialect.parallelism, f"dialect {dialect.name}")}
+    if "model_parallel" not in told and "partial_fc" not in told:
+        return {}
+    partial, model = (told.get(name, Fact("0", "")) for name in ("partial_fc", "model_parallel"))
+    if partial.value == "1":
+        return {"parallelism": Fact("partial_fc", partial.source)}
+    if model.value == "1":
+        return {"parallelism": Fact("model", model.source)}
+    source = told.get("model_parallel", partial).source
+    return {"parallelism": Fact("data", source)}
+
+
+def facts_of_settings(settings: Mapping[str, str], source: str) -> Facts:
+    """What the user says; UserError for a key that there is not."""
+    for key in settings:
+        if key not in KEYS:
+            raise UserError(f"{source}: {unknown('key', key, KEYS)}")
+    return {key: Fact(value, source) for key, value in settings.items()}
+
+
+def mapped(name: str, rules: Sequence[tuple[str, Facts]]) -> Facts:
+    """What the mapping file says about a log: all patterns that fit its name, the later ones on top."""
+    facts: Facts = {}
+    for pattern, told in rules:
+        if fnmatchcase(name, pattern) or fnmatchcase(name, f"*/{pattern}"):
+            facts.update(told)
+    return facts
+
+
+def join(name: str, *sources: Facts, mapping: Facts) -> Facts:
+    """All facts together; the mapping file, which speaks of single files, wins.
+
+    Raises:
+        UserError: two sources contradict each other.
+    """
+    joined = dict(mapping)
+    for source in sources:
+        for key, fact in source.items():
+            other = joined.setdefault(key, fact)
+            if key not in mapping and spelled(key, other.value) != spelled(key, fact.value):
+                raise UserError(
+                    f"{name}: contradictory {key}: {other.value} says {other.source}, {fact.value} says "
+                    f"{fact.source}; give the right one for this file in a mapping file (--map)"
+                )
+    return joined
+
+
+def spelled(key: str, value: str) -> str:
+    """The value as experiments spell it: `r100` is `iresnet100`."""
+    if key == "network":
+        match = _RESNET.fullmatch(value.lower())
+        return f"iresnet{match[1]}" if match else _NETWORKS.get(value.lower(), value.lower())
+    if key == "dataset":
+        return _DATASETS.get(value.lower(), value.lower())
+    return value
+
+
+_MEASURED_ITERATIONS = 100
+_FROM_1 = frozenset({"batch_size_per_device", "num_classes", "threads_per_device", "repeat"})
+_ALWAYS_NEEDED = (
+    "framework",
+    "version",
+    "experiment",
+    "parallelism",
+    "topology",
+    "device",
+    "batch_size_per_device",
+    "precision",
+)
+
+
+class NotTold(UserError):
+    """Something about a log that nobody tells; `question` is the same for logs that lack the same."""
+
+    def __init__(self, name: str, question: str) -> None:
+        self.name, self.question = name, question
+        super().__init__(f"{name}: {question}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """A log's case, its repeat if told, and what holds a placeholder in the case: nobody can tell."""
+
+    case: Case
+    repeat: int | None
+    warmup_iterations: int
+    not_known: tuple[str, ...]
+
+
+def describe(name: str, facts: Facts, *, folder: Path) -> Described:
+    """The case of a log.
+
+    Args:
+        name: the log's, for messages.
+        facts: joined.
+        folder: where the user stands; experiments are looked up there first.
+
+    Raises:
+        UserError: something is missing or no value of its key; the text says what to give.
+    """
+    experiments = known_names("experiment", folders=(folder,))
+    experiment = (
+        facts["experiment"].value if "experiment" in facts else _told_experiment(facts, experiments, folder)
+    )
+    missing = _missing(facts, experiment)
+    if missing:
+        asked = " ".join(f"--set {key}=..." for key in missing)
+        hints = "; ".join(f"{key}: {_hint(key, facts, experiments, folder)}" for key in missing)
+        raise NotTold(name, f"cannot tell {', '.join(missing)}; add {asked} ({hints})")
+    if experiment is None:
+        raise AssertionError("asked for above")
+    try:
+        _check_network(name, facts, experiment, folder)
+        return _described(facts, experiment, folder)
+    except ValidationError as error:
+        raise UserError(f"{name}: {first_problem(error)}") from error
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error
+
+
+@cache
+def _experiment(name: str, folder: Path) -> ExperimentFile:
+    """Read once for the logs of one import."""
+    return load_experiment(name, folder=folder)[0]
+
+
+def _check_network(name: str, facts: Facts, experiment: str, folder: Path) -> None:
+    try:
+        workload = _experiment(experiment, folder).workload
+    except SourceErrors:
+        raise
+    except UserError as error:
+        raise UserError(f"{name}: {error} ({facts['experiment'].source})") from error
+    told = facts.get("network")
+    if told is not None and spelled("network", told.value) != workload.network:
+        raise UserError(
+            f"{name}: contradictory network: {told.value} says {told.source}, "
+            f"{workload.network} says experiment {experiment}"
+        )
+
+
+def _missing(facts: Facts, experiment: str | None) -> list[str]:
+    needed = list(_ALWAYS_NEEDED)
+    if "parallelism" in facts and facts["parallelism"].value == "partial_fc":
+        needed.append("sample_ratio")
+    if "device" in facts and facts["device"].value == "cpu":
+        needed.append("threads_per_device")
+    return [
+        key for key in KEYS if key in needed and key not in facts and not (key == "experiment" and experiment)
+    ]
+
+
+def _hint(key: str, facts: Facts, experiments: Sequence[str], folder: Path) -> str:
+    if key == "experiment":
+        return " or ".join(_fitting(facts, experiments, folder)) or KEYS[key]
+    return KEYS[key]
+
+
+def _told_experiment(facts: Facts, experiments: Sequence[str], folder: Path) -> str | None:
+    if "network" not in facts or "dataset" not in facts:
+        return None
+    fitting = _fitting(facts, experiments, folder)
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _fitting(facts: Facts, experiments: Sequence[str], folder: Path) -> list[str]:
+    """The experiments that the network and the dataset leave."""
+    fitting = []
+    for name in experiments:
+        workload = _experiment(name, folder).workload
+        network = "network" not in facts or spelled("network", facts["network"].value) == workload.network
+        dataset = "dataset" not in facts or spelled("dataset", facts["dataset"].value) == workload.dataset
+        if network and dataset:
+            fitting.append(name)
+    return fitting
+
+
+def _described(facts: Facts, experiment: str, folder: Path) -> Described:
+    file = _experiment(experiment, folder)
+    warmup = _whole(facts, "warmup_iterations", DEFAULT_WARMUP_ITERATIONS)
+    partial = facts["parallelism"].value == "partial_fc"
+    not_known = ["data", "measured_iterations", "seed"] + ["threads_per_device"] * (
+        "threads_per_device" not in facts
+    )
+    content = {
+        "framework": facts["framework"].value,
+        "version": facts["version"].value,
+        "workload": file.workload,
+        "parallelism": facts["parallelism"].value,
+        "sample_ratio": _number(facts, "sample_ratio") if partial else None,
+        "precision": facts["precision"].value,
+        "topology": Topology.from_text(facts["topology"].value),
+        "device": facts["device"].value,
+        "batch_size_per_device": _whole(facts, "batch_size_per_device", 0),
+        "num_classes": _whole(facts, "num_classes", file.num_classes),
+        "threads_per_device": _whole(facts, "threads_per_device", 1),
+        "measure": Measure(warmup_iterations=warmup, measured_iterations=_MEASURED_ITERATIONS),
+    }
+    return Described(
+        case=Case.model_validate(content),
+        repeat=_whole(facts, "repeat", 1) if "repeat" in facts else None,
+        warmup_iterations=warmup,
+        not_known=tuple(not_known),
+    )
+
+
+def _whole(facts: Facts, key: str, default: int) -> int:
+    if key not in facts:
+        return default
+    text = facts[key].value
+    if not text.isascii() or not text.isdigit() or len(text) > _MOST_DIGITS:
+        raise ValueError(f"{key}={text}: no whole number that there can be ({facts[key].source})")
+    if key in _FROM_1 and not int(text):
+        raise ValueError(f"{key}={text}: counts from 1 ({facts[key].source})")
+    return int(text)
+
+
+def _number(facts: Facts, key: str) -> float:
+    try:
+        return float(facts[key].value)
+    except ValueError as error:
+        raise ValueError(f"{key}={facts[key].value}: no number ({facts[key].source})") from error
