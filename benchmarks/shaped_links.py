@@ -75,6 +75,7 @@ def cluster_file(folder: Path, lab: NetLab, label: str) -> Path:
         "interface": "eth0",
         "link": label,
         "folder": FOLDER,
+        "ssh_config": str(lab.home / ".ssh" / "config"),
         "python": sys.executable,
         "nodes": [host.name for host in lab.hosts],
     }

@@ -124,7 +124,7 @@ def main() -> None:
         folder, host = Path(name), lab.hosts[0]
         (folder / "lab.yaml").write_text(
             "device: cpu\ndevices: 1\ncores: 1\nfolder: /root/work\nnodes: [node0]\n"
-            f"python: {sys.executable}\n"
+            f"python: {sys.executable}\nssh_config: {lab.home}/.ssh/config\n"
         )
         plain = ["ssh", "-F", str(lab.home / ".ssh" / "config"), "node0", "true"]
         alone = supervisor_start(host)

@@ -83,7 +83,7 @@ def clean(
     from dlperf.plan.validation import unknown
     from dlperf.running.cluster import reached
     from dlperf.running.transports.base import NodeLost
-    from dlperf.running.transports.ssh_attend import Refusal
+    from dlperf.running.transports.ssh_session import Refusal
 
     loaded = _real(cluster)
     known = [node.name for node in loaded.nodes]

@@ -36,6 +36,7 @@ class ClusterNode:
     engine_address: str | None
     port: int | None
     user: str | None
+    ssh_config: Path | None
     device: DeviceKind
     devices: int
     cores: int
@@ -122,11 +123,16 @@ def load_cluster(name: str, *, folder: Path | None = None) -> Cluster:
         ]
     if file is None or wrong:
         raise SourceErrors(wrong)
-    nodes = _virtual(file, file.simulation) if file.simulation else tuple(_resolved(file))
+    nodes = (
+        _virtual(file, file.simulation)
+        if file.simulation
+        else tuple(_resolved(file, folder=path.absolute().parent))
+    )
     return Cluster(name=path.stem, path=document.path, nodes=nodes, simulation=file.simulation)
 
 
-def _resolved(file: ClusterFile) -> Iterator[ClusterNode]:
+def _resolved(file: ClusterFile, *, folder: Path) -> Iterator[ClusterNode]:
+    """The nodes of a cluster file that lies in `folder`."""
     for node in file.nodes:
 
         def of(key: str, default: Any = None, *, node: NodeEntry = node) -> Any:
@@ -139,6 +145,7 @@ def _resolved(file: ClusterFile) -> Iterator[ClusterNode]:
             engine_address=node.engine_address,
             port=of("port"),
             user=of("user"),
+            ssh_config=folder / Path(config).expanduser() if (config := of("ssh_config")) else None,
             device=of("device", "cuda"),
             devices=of("devices"),
             cores=of("cores"),
@@ -155,4 +162,4 @@ def _resolved(file: ClusterFile) -> Iterator[ClusterNode]:
 def _virtual(file: ClusterFile, simulation: Simulation) -> tuple[ClusterNode, ...]:
     width = len(str(simulation.nodes))
     entries = tuple(NodeEntry(name=f"sim{number:0{width}}") for number in range(1, simulation.nodes + 1))
-    return tuple(_resolved(file.model_copy(update={"nodes": entries})))
+    return tuple(_resolved(file.model_copy(update={"nodes": entries}), folder=Path()))

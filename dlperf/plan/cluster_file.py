@@ -57,6 +57,7 @@ class NodeSettings(Model):
 
     port: Port | None = None
     user: Text | None = None
+    ssh_config: Text | None = None  # file to read in place of ~/.ssh/config, as `ssh -F` does
     device: Literal["cpu", "cuda"] | None = None  # what the devices are; left out: cuda
     devices: PositiveInt | None = None  # a node, ranks at most
     cores: PositiveInt | None = None  # CPU cores a node that ranks may use

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 from dlperf.errors import InfrastructureError, UserError
-from dlperf.running.concurrently import each
-from dlperf.running.transports.base import NodeLost
+from dlperf.plan.cluster import Cluster, ClusterNode
+from dlperf.running.transports.base import NodeLost, each
 from dlperf.running.transports.ssh import SshNode
-from dlperf.running.transports.ssh_config import read_config
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from dlperf.plan.cluster import Cluster
 
 _POLL_SECONDS = 1.0
-_TOLD = 3  # nodes that one message tells of; `dlperf cluster check` tells of all
+_SHOWN = 3  # nodes that one message names; `dlperf cluster check` names all
 
 
 @contextmanager
@@ -26,10 +20,13 @@ def reached(cluster: Cluster, *, say: Callable[[str], None]) -> Iterator[tuple[S
     """The nodes, connected where that is possible; `trouble` of the others says why not.
 
     Raises:
-        UserError: two of them are the same machine by the user's ssh configuration.
+        UserError: the ssh configuration cannot be followed, or makes one machine of two nodes.
     """
-    config = read_config()
-    nodes = tuple(SshNode(spec, cluster=cluster.path, config=config, say=say) for spec in cluster.nodes)
+
+    def node(spec: ClusterNode) -> SshNode:
+        return SshNode(spec, cluster=cluster.path, say=say)
+
+    nodes = tuple(each(cluster.nodes, node))
     _must_differ(nodes, cluster)
     try:
         each(nodes, _reach)
@@ -40,12 +37,12 @@ def reached(cluster: Cluster, *, say: Callable[[str], None]) -> Iterator[tuple[S
 
 @contextmanager
 def held(cluster: Cluster, *, wait: bool, say: Callable[[str], None]) -> Iterator[tuple[SshNode, ...]]:
-    """The nodes as `reached`, and no other dlperf measures on them meanwhile.
+    """The nodes as `reached` gives them; no other dlperf measures on them meanwhile.
 
     Raises:
         UserError: as `reached`.
-        InfrastructureError: no node can be reached and is what the cluster file says, or `wait` is False and
-            another dlperf measures on one.
+        InfrastructureError: no node can be reached and has what the cluster file says, or `wait` is False
+            and another dlperf measures on one.
     """
     with reached(cluster, say=say) as nodes:
         for node in nodes:
@@ -53,8 +50,8 @@ def held(cluster: Cluster, *, wait: bool, say: Callable[[str], None]) -> Iterato
                 with suppress(NodeLost):  # its trouble says so
                     node.must_suit()
         if all(node.trouble is not None for node in nodes):
-            lines = "; ".join(f"{node.name}: {node.trouble}" for node in nodes[:_TOLD])
-            more = f"; and {len(nodes) - _TOLD} more" if len(nodes) > _TOLD else ""
+            lines = "; ".join(f"{node.name}: {node.trouble}" for node in nodes[:_SHOWN])
+            more = f"; and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else ""
             raise InfrastructureError(f"no node of {cluster.path} can be used ({lines}{more})")
         # All sweeps take the nodes in one order, so that no two wait for each other.
         for node in sorted(nodes, key=lambda node: (node.target.host, node.target.port)):

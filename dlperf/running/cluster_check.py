@@ -5,22 +5,18 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dlperf.running.concurrently import each
+from dlperf.plan.cluster import ClusterNode
 from dlperf.running.health import Finding, Level
-from dlperf.running.transports.base import NodeLost
-from dlperf.running.transports.ssh_attend import Refusal
-from dlperf.running.transports.ssh_connection import errors_of
+from dlperf.running.transports.base import NodeLost, each
+from dlperf.running.transports.ssh import SshNode
+from dlperf.running.transports.ssh_session import Refusal, errors_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from paramiko.channel import Channel
-
-    from dlperf.plan.cluster import ClusterNode
-    from dlperf.running.transports.ssh import SshNode
 
 _ROUND_TRIPS = 9
 _LITTLE_DISK_BYTES, _NO_DISK_BYTES = 10 << 30, 100 << 20

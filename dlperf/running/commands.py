@@ -12,7 +12,7 @@ from dlperf.plan.cluster import fits
 from dlperf.running.places import Site, physical_cores
 from dlperf.running.preparation import Seat, launch_files, specification
 from dlperf.running.run_folder import CASE_NAME, run_folder
-from dlperf.running.transports.ssh_code import shipped_code
+from dlperf.running.transports.ssh_session import shipped_code
 from dlperf.running.variables import INHERITED, inherited, redacted
 from dlperf.shipped import shipped_root
 

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 from dlperf.errors import InfrastructureError
 from dlperf.results.outcome import read_outcome
 from dlperf.results.store import write_atomically
-from dlperf.running.concurrently import each
 from dlperf.running.course import Course, combined
 from dlperf.running.launch_file import LEASE_SECONDS
 from dlperf.running.places import Site
 from dlperf.running.preparation import Seat, launch_files
 from dlperf.running.provenance import run_environment
 from dlperf.running.run_folder import CASE_NAME, ENVIRONMENT_NAME, LAUNCH_NAME, OUTCOME_NAME, node_file
-from dlperf.running.transports.base import NodeLost
+from dlperf.running.transports.base import NodeLost, each
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

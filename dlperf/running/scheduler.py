@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from dlperf.errors import EnvironmentUnavailable, InfrastructureError, UserError
 from dlperf.results.schema import Status
-from dlperf.running.concurrently import each
 from dlperf.running.pool import Pool
 from dlperf.running.preparation import specification
 from dlperf.running.run_folder import CASE_NAME, RESULT_NAME, run_folder
 from dlperf.running.run_nodes import NodeUnfit, ReadyNode
 from dlperf.running.runner import salvaged, store_unmeasured
-from dlperf.running.transports.base import NodeLost
+from dlperf.running.transports.base import NodeLost, each
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -44,6 +44,8 @@ class ClusterLab(SweepLab):
             "devices": 2,
             "cores": 2,
             "folder": FOLDER,
+            # `ssh` reads the file of the user's own home folder, whatever HOME says.
+            "ssh_config": str(self.net.home / ".ssh" / "config"),
             "python": sys.executable,
             "environment": {"NCCL_TEST_MARK": self.mark},
             "nodes": [host.name for host in self.net.hosts[:hosts]],

@@ -6,23 +6,18 @@ import os
 import shutil
 import subprocess
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from cluster_lab import ClusterLab
+from netlab import NetLab
 from processes import until
 
 from dlperf.plan.cluster import load_cluster
 from dlperf.running.transports.base import NodeLost
 from dlperf.running.transports.ssh import SshNode
-from dlperf.running.transports.ssh_config import read_config
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from cluster_lab import ClusterLab
-    from netlab import NetLab
-
 
 # To connect and to be refused; the limits of a node that says nothing are longer.
 CONNECT_SECONDS = 15.0
@@ -40,19 +35,27 @@ def home(netlab: NetLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.fixture
-def node_of(lab: ClusterLab) -> Iterator[Callable[..., SshNode]]:
-    """A node by what a cluster file says of it."""
+def node_of(lab: ClusterLab, home: Path) -> Iterator[Callable[..., SshNode]]:
+    """A node by what a cluster file says of it, with the ssh configuration of `home`."""
     made: list[SshNode] = []
 
     def node(**keys: Any) -> SshNode:
-        lab.write_cluster(nodes=[{"name": "node1"} | keys])
+        lab.write_cluster(nodes=[{"name": "node1"} | keys], ssh_config=str(home / ".ssh" / "config"))
         cluster = load_cluster("lab", folder=lab.folder)
-        made.append(SshNode(cluster.nodes[0], cluster="lab", config=read_config(), say=lambda _text: None))
+        made.append(SshNode(cluster.nodes[0], cluster="lab", say=lambda _text: None))
         return made[-1]
 
     yield node
     for each in made:
         each.close()
+
+
+@pytest.fixture(params=["ssh", "parser"])
+def resolver(request: pytest.FixtureRequest, lab: ClusterLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With OpenSSH's client, and with none on PATH."""
+    del lab  # which needs tools
+    if request.param == "parser":
+        monkeypatch.setenv("PATH", "/nowhere")
 
 
 def refusal(node: SshNode) -> str:
@@ -62,11 +65,24 @@ def refusal(node: SshNode) -> str:
     return str(caught.value)
 
 
+def configure(home: Path, text: str) -> None:
+    """Put lines before those of the user's configuration."""
+    config = home / ".ssh" / "config"
+    config.write_text(text + config.read_text())
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file of /proc; nothing where its process is gone."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
 def known_hosts(home: Path) -> Path:
     return home / ".ssh" / "known_hosts"
 
 
-@pytest.mark.usefixtures("home")
 def test_a_host_is_found_by_its_alias(node_of: Callable[..., SshNode]) -> None:
     node = node_of()
     node.connect()
@@ -146,39 +162,91 @@ def test_an_encrypted_key_is_used_through_the_agent_alone(
         subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", str(key)], check=True)
         assert "our key is encrypted, and dlperf asks for no passphrase" in refusal(node_of())
         config = home / ".ssh" / "config"
-        config.write_text(config.read_text().replace("  IdentitiesOnly yes\n", ""))
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SSH_AUTH_SOCK", str(home / "agent"))
+            node_of().connect()  # IdentitiesOnly: the agent's key is one of those that are named
+            key.rename(key.with_name("elsewhere"))
+            key.with_suffix(".pub").rename(key.with_name("elsewhere.pub"))
+            assert "accepts none of our keys" in refusal(node_of())
+            config.write_text(config.read_text().replace("  IdentitiesOnly yes\n", ""))
             node_of().connect()
+        configure(home, f"IdentityAgent {home}/agent\n")
+        node_of().connect()
     finally:
         agent.terminate()
         agent.wait()
 
 
-def test_a_node_behind_a_jump_host(node_of: Callable[..., SshNode], home: Path, netlab: NetLab) -> None:
-    config = home / ".ssh" / "config"
-    behind = f"Host behind\n  HostName {netlab.hosts[1].ip}\n  ProxyJump node0\n"
-    config.write_text(behind + config.read_text())
+@pytest.mark.parametrize(
+    ("jump", "hops"), [("node0", (0,)), ("ssh://root@node0:22,node2", (0, 2)), ("next", (2, 0))]
+)
+@pytest.mark.usefixtures("resolver")
+def test_a_node_behind_jump_hosts(
+    node_of: Callable[..., SshNode], home: Path, netlab: NetLab, jump: str, hops: tuple[int, ...]
+) -> None:
+    ips = [host.ip for host in netlab.hosts]
+    configure(
+        home,
+        f"Host behind\n  HostName {ips[1]}\n  ProxyJump {jump}\n"
+        f"Host next\n  HostName {ips[0]}\n  ProxyJump node2\n",
+    )
     node = node_of(name="behind")
-    log = netlab.hosts[0].folder / "sshd.log"
-    before = log.read_text().count("Accepted publickey")
+    logs = [netlab.hosts[hop].folder / "sshd.log" for hop in hops]
+    before = [log.read_text().count("Accepted publickey") for log in logs]
+    assert [ips[hop] for hop in hops] == [target.host for target in node.target.jumps]
     node.connect()
     assert node.facts().host == "node1"
-    assert log.read_text().count("Accepted publickey") == before + 1
+    assert [count + 1 for count in before] == [log.read_text().count("Accepted publickey") for log in logs]
 
 
-@pytest.mark.usefixtures("home")
+def test_include_match_and_tokens_of_the_users_configuration_count(
+    node_of: Callable[..., SshNode], home: Path, netlab: NetLab
+) -> None:
+    ip, key = netlab.hosts[1].ip, home / ".ssh" / "id_ed25519"
+    key.rename(home / f"key_{ip}_root")
+    config = home / ".ssh" / "config"
+    config.write_text(f"Include {home}/more\nHost *\n  User nobody\n")
+    (home / "more").write_text(
+        f"Host a?ias\n  HostName {ip}\n"
+        f'Match host {ip} exec "test %n = alias"\n  User root\n'
+        f"  IdentityFile {home}/key_%h_%r\n  UserKnownHostsFile {known_hosts(home)}\n"
+    )
+    node = node_of(name="alias")
+    node.connect()
+    assert node.facts().host == "node1"
+
+
+@pytest.mark.usefixtures("resolver")
+def test_host_keys_are_known_by_an_alias_in_a_file_elsewhere_and_are_always_verified(
+    node_of: Callable[..., SshNode], home: Path, netlab: NetLab
+) -> None:
+    key = " ".join((netlab.hosts[1].folder / "hostkey.pub").read_text().split()[:2])
+    elsewhere = home / "elsewhere"
+    configure(
+        home,
+        f"Host node1\n  HostKeyAlias bench-one\n  UserKnownHostsFile {elsewhere}\n"
+        "  StrictHostKeyChecking no\n",
+    )
+    text = refusal(node_of())
+    assert text.startswith("the host key of bench-one is not known: SHA256:")
+    assert text.endswith(f"echo 'bench-one {key}' >> {elsewhere}")
+    elsewhere.write_text(f"!bench-one,* {key}\n")
+    assert "the host key of bench-one is not known: " in refusal(node_of())
+    elsewhere.write_text(f"other,bench-* {key}\n")
+    node_of().connect()
+    configure(home, "Host node1\n  UserKnownHostsFile /dev/null\n")
+    assert "name a file with UserKnownHostsFile in ssh's configuration and add" in refusal(node_of())
+
+
 def test_nothing_listens_there(node_of: Callable[..., SshNode], netlab: NetLab) -> None:
     text = refusal(node_of(name="closed", address=netlab.hosts[1].ip, port=2222))
     assert f"@{netlab.hosts[1].ip}:2222 cannot be reached: Connection refused" in text
 
 
-@pytest.mark.usefixtures("home")
 def test_a_python_that_is_not_there_is_told(node_of: Callable[..., SshNode]) -> None:
     assert "no/such/python does not start dlperf there: " in refusal(node_of(python="/no/such/python"))
 
 
-@pytest.mark.usefixtures("home")
 def test_what_prints_before_any_command_is_told_at_once(node_of: Callable[..., SshNode]) -> None:
     """A prefix does it here; a login shell's startup files do it in life."""
     before = time.monotonic()
@@ -187,15 +255,35 @@ def test_what_prints_before_any_command_is_told_at_once(node_of: Callable[..., S
     assert time.monotonic() - before < CONNECT_SECONDS
 
 
-@pytest.mark.parametrize(("command", "words"), [("/no/such/proxy", "No such file"), ('"open', "quotation")])
+@pytest.mark.parametrize(
+    ("command", "words"), [("/no/such/proxy %h", "No such file"), ("head -c 1", "banner")]
+)
 def test_a_proxy_command_that_does_not_work_is_named(
     node_of: Callable[..., SshNode], home: Path, command: str, words: str
 ) -> None:
-    config = home / ".ssh" / "config"
-    config.write_text(f"Host behind\n  HostName 10.9.9.9\n  ProxyCommand {command}\n{config.read_text()}")
+    configure(home, f"Host behind\n  HostName 10.9.9.9\n  ProxyCommand {command}\n")
     text = refusal(node_of(name="behind"))
-    assert f"cannot be reached through the ProxyCommand {command!r}: " in text
+    expanded = command.replace("%h", "10.9.9.9")
+    assert f"cannot be reached through the ProxyCommand {expanded!r}: " in text
     assert words in text
+
+
+def test_a_proxy_command_carries_the_connection_and_ends_with_it(
+    node_of: Callable[..., SshNode], home: Path, netlab: NetLab
+) -> None:
+    command = f"ssh -F {home}/.ssh/config -W %h:%p node0"
+    configure(home, f"Host behind\n  HostName {netlab.hosts[1].ip}\n  ProxyCommand {command}\n")
+    node = node_of(name="behind")
+    node.connect()
+    assert node.facts().host == "node1"
+    expanded = f"-W\0{netlab.hosts[1].ip}:22\0node0\0".encode()
+
+    def proxies() -> list[Path]:
+        return [path for path in Path("/proc").glob("[0-9]*/cmdline") if expanded in read_bytes(path)]
+
+    assert 1 == len(proxies())
+    node.close()
+    assert [] == proxies()
 
 
 @pytest.mark.parametrize(
@@ -217,7 +305,6 @@ def test_a_node_that_is_less_than_the_cluster_file_says_is_set_aside(
     assert result.nodes == ("node1",)
 
 
-@pytest.mark.usefixtures("home")
 def test_a_node_with_fewer_gpus_than_the_cluster_file_says_is_refused(
     node_of: Callable[..., SshNode],
 ) -> None:
@@ -225,7 +312,6 @@ def test_a_node_with_fewer_gpus_than_the_cluster_file_says_is_refused(
     assert text == "the cluster file says 8 GPUs, nvidia-smi lists none"
 
 
-@pytest.mark.usefixtures("home")
 def test_a_prefix_stands_before_every_command(node_of: Callable[..., SshNode]) -> None:
     node = node_of(prefix=["env", "--", "NCCL_PREFIXED=it's $HOME"])
     node.connect()

@@ -14,7 +14,6 @@ from dlperf.errors import EnvironmentUnavailable
 from dlperf.plan.cluster import load_cluster
 from dlperf.plan.origin import sha256_of
 from dlperf.running.transports.ssh import SshNode
-from dlperf.running.transports.ssh_config import read_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,7 +63,7 @@ def node_of(
         variables = {"PATH": f"{Path(sys.base_prefix) / 'bin'}:/usr/bin:/bin"}
         lab.write_cluster(nodes=["node1"], folder=f"/root/{lab.mark}", environment=variables, **keys)
         cluster = load_cluster("lab", folder=lab.folder)
-        made.append(SshNode(cluster.nodes[0], cluster="lab", config=read_config(), say=said.append))
+        made.append(SshNode(cluster.nodes[0], cluster="lab", say=said.append))
         made[-1].connect()
         return made[-1]
 

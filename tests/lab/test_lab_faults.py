@@ -12,7 +12,7 @@ import pytest
 from cluster_lab import LONG
 from processes import PROMISED_SECONDS, until, until_line
 
-from dlperf.running.transports.ssh_attend import BEAT_SECONDS, SILENCE_SECONDS
+from dlperf.running.transports.ssh_session import BEAT_SECONDS, SILENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol, TypeVar
 
+from dlperf.adapters.base import EnvironmentSpec
+from dlperf.environments import Environment
 from dlperf.errors import InfrastructureError
+from dlperf.plan.case import Case
+from dlperf.results.environment import Node as NodeFacts
+from dlperf.running.places import Core
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+# sshd refuses connections at random when more than ten are being made, and a node has little to do for us.
+_MOST_AT_ONCE = 8
 
-    from dlperf.adapters.base import EnvironmentSpec
-    from dlperf.environments import Environment
-    from dlperf.plan.case import Case
-    from dlperf.results.environment import Node as NodeFacts
-    from dlperf.running.places import Core
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class NodeLost(InfrastructureError):
@@ -144,3 +148,15 @@ class Node(Protocol):
             NodeLost: the node was lost.
             InfrastructureError: processes of the run are still there.
         """
+
+
+def each(items: Sequence[Item], function: Callable[[Item], Result]) -> list[Result]:
+    """`function` of every item, several at once, in their order.
+
+    The first item's error is raised when all are done, if there is one.
+    """
+    if len(items) == 1:
+        return [function(items[0])]
+    with ThreadPoolExecutor(max_workers=_MOST_AT_ONCE) as pool:
+        futures = [pool.submit(function, item) for item in items]
+    return [future.result() for future in futures]

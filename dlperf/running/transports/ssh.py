@@ -4,37 +4,48 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import tarfile
+import tempfile
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
-from dlperf.plan.cluster import fits
+from dlperf.adapters.base import EnvironmentSpec
+from dlperf.environments import Environment, ensure
+from dlperf.environments.elsewhere import adopted, adopting_request, made, making_request
+from dlperf.environments.environment import environment_key
+from dlperf.environments.uv import find_uv
+from dlperf.errors import EnvironmentUnavailable
+from dlperf.plan.case import Case
+from dlperf.plan.cluster import ClusterNode, fits
+from dlperf.results.environment import Node as NodeFacts
+from dlperf.running.places import Core
 from dlperf.running.provenance import node_from_facts
 from dlperf.running.run_folder import CASE_NAME, LAUNCH_NAME
 from dlperf.running.transports.base import NodeLost
-from dlperf.running.transports.ssh_attend import Attendant, Refusal, Silent
-from dlperf.running.transports.ssh_code import attending, program, shipped_code
 from dlperf.running.transports.ssh_config import target_of
-from dlperf.running.transports.ssh_connection import SshConnection, begun, errors_of, sent, unpack
-from dlperf.running.transports.ssh_environment import environment_on
 from dlperf.running.transports.ssh_link import Link, LinkError
+from dlperf.running.transports.ssh_session import (
+    Attendant,
+    Refusal,
+    Silent,
+    SshConnection,
+    attend_command,
+    errors_of,
+    greet,
+    node_command,
+    send_all,
+    shipped_code,
+    unpack,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from paramiko.channel import Channel
-    from paramiko.config import SSHConfig
 
-    from dlperf.adapters.base import EnvironmentSpec
-    from dlperf.environments import Environment
-    from dlperf.plan.case import Case
-    from dlperf.plan.cluster import ClusterNode
-    from dlperf.results.environment import Node as NodeFacts
-    from dlperf.running.places import Core
-
-# Of every process that a run starts on a node: `dlperf cluster clean` knows them by it.
+# A variable of every process that a run starts on a node: `dlperf cluster clean` finds them by it.
 _RUN_VARIABLE = "DLPERF_RUN"
 
 
@@ -43,13 +54,15 @@ class SshNode:
 
     remote = True
 
-    def __init__(
-        self, spec: ClusterNode, *, cluster: str, config: SSHConfig, say: Callable[[str], None]
-    ) -> None:
-        """Take what the cluster file says, the user's ssh configuration, and where messages go."""
+    def __init__(self, spec: ClusterNode, *, cluster: str, say: Callable[[str], None]) -> None:
+        """Take what the cluster file says, and where messages go.
+
+        Raises:
+            UserError: the ssh configuration cannot be read or followed.
+        """
         self._spec, self._cluster, self._say, self._held = spec, cluster, say, False
         self.name = spec.name
-        self.target = target_of(spec, config)
+        self.target = target_of(spec)
         self.interface = spec.interface
         self.variables = (*spec.environment, _RUN_VARIABLE)
         self.trouble: str | None = "not connected"
@@ -83,10 +96,10 @@ class SshNode:
             raise NodeLost(self, self.trouble) from error
 
     def must_suit(self) -> None:
-        """Give a node up that is less than the cluster file says.
+        """Let go of a node that has less than the cluster file says.
 
         Raises:
-            NodeLost: it is; with the reason.
+            NodeLost: it has less; with the reason.
         """
         cores = len(self._hello["cpus"])
         reason = None
@@ -105,7 +118,7 @@ class SshNode:
             raise NodeLost(self, reason)
 
     def hold(self) -> bool:
-        """Keep every other dlperf from measuring there, until `close`; False where another one does already.
+        """Keep every other dlperf from measuring there, until `close`; False while another one does.
 
         Raises:
             NodeLost: it was lost meanwhile.
@@ -119,12 +132,13 @@ class SshNode:
 
     def _attend(self, link: Link) -> Attendant:
         code = shipped_code()
-        channel = link.start(self._command(attending(self._spec.python, work=self._spec.work, code=code)))
-        unread = begun(channel, code=code, python=self._spec.python)
+        command = attend_command(self._spec.python, work=self._spec.work, code=code)
+        channel = link.start(self._command(command))
+        unread = greet(channel, code=code, python=self._spec.python)
         return Attendant(channel, lost=self._lose, unread=unread)
 
     def _lose(self, reason: str) -> None:
-        """Give the connection up: whoever waits for something on it comes to the end."""
+        """Drop the connection, so that nothing waits for it any longer."""
         with self._losing:
             if self.trouble is None:
                 self.trouble = f"lost: {reason}"
@@ -205,31 +219,62 @@ class SshNode:
         return int(self._must_tell("port"))
 
     def environment(self, spec: EnvironmentSpec, *, python: Path | None) -> Environment:
-        """See Node."""
-        copy = self._spec.environments == "copy"
-        return environment_on(self, spec, python=python, copy=copy, say=self._say)
+        """See Node: found there, made there with uv, or made here and copied."""
+        name = f"{spec.framework}=={spec.version}"
 
-    @property
-    def uv(self) -> str | None:
-        """The uv that was on the node when it was connected."""
-        path: str | None = self._hello["uv"]
-        return path
+        def progress(text: str) -> None:
+            self._say(f"{self.name}: {name}: {text}")
 
-    @property
-    def architecture(self) -> str:
-        """Of its processor, such as x86_64."""
-        return str(self._hello["architecture"])
+        try:
+            if python is not None:
+                return adopted(spec, self.ask(**adopting_request(spec, python))["environment"])
+            request = making_request(spec)
+            found = self.ask(**request, found_only=True)["environment"]
+            if found is not None:
+                return made(found)
+            # What is built from source is built once, here; a wheel of the user's own is only here.
+            if self._spec.environments == "copy" or spec.builds or spec.wheel:
+                request = self._copy_environment(spec, progress)
+            elif self._hello["uv"] is None:
+                self._bring_uv(progress)
+            answer = self.ask(**request, found_only=False, progress=progress, limit_seconds=None)
+        except Refusal as error:
+            hint = "" if python else "; `environments: copy` in the cluster file makes it here and copies it"
+            raise EnvironmentUnavailable(f"{name} on {self.name}: {error}{hint}") from error
+        return made(answer["environment"])
 
-    def put(self, how: str, place: str, content: IO[bytes]) -> None:
-        """Bring a program (`put-program`) or the tar of a folder (`put`) to a place under `work`.
+    def _copy_environment(self, spec: EnvironmentSpec, progress: Callable[[str], None]) -> dict[str, Any]:
+        """Make the environment on this machine, copy it, and give the request that puts it to use."""
+        here = ensure(spec, report=self._say)
+        folder = f"environments/.copied-{environment_key(spec)}"
+        with here.in_use(), tempfile.TemporaryFile() as packed:
+            progress("copying its environment")
+            with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
+                archive.add(here.root, ".")
+            packed.seek(0)
+            self._put("put", folder, packed)
+        minor = ".".join(here.manifest.python_version.split(".")[:2])
+        return making_request(spec, copied=str(self.work / folder), python=minor)
+
+    def _bring_uv(self, progress: Callable[[str], None]) -> None:
+        """Lend the node our own uv, one static program."""
+        here = find_uv(progress)
+        if self._hello["architecture"] != os.uname().machine:
+            raise Refusal("there is no uv on this node, and ours is for another kind of processor")
+        progress("bringing uv")
+        with here.path.open("rb") as stream:
+            self._put("put-program", f"tools/uv-{here.version.split()[-1]}", stream)
+
+    def _put(self, operation: str, path: str, content: IO[bytes]) -> None:
+        """Bring a program (`put-program`) or the tar of a folder (`put`) to a path under `work`.
 
         Raises:
             NodeLost: it was lost meanwhile.
-            Refusal: it has no room, for one.
+            Refusal: the copy did not arrive, because the disk is full for example.
         """
-        channel = self.start(self._program([how, place]))
+        channel = self.start(self._program(operation, path))
         try:
-            code, errors = sent(channel, content)
+            code, errors = send_all(channel, content)
         finally:
             channel.close()
         if not self._is_up():
@@ -245,8 +290,7 @@ class SshNode:
             "environment": self._spec.environment,
         }
         data, name = json.dumps(content).encode(), _run_name(folder)
-        words = ["run", name, str(len(data))]
-        command = self._program(words)
+        command = self._program("run", name, str(len(data)))
         channel = self.start(["env", f"{_RUN_VARIABLE}={name}", *command])
         try:
             channel.sendall(data)
@@ -257,8 +301,7 @@ class SshNode:
 
     def bring_back(self, folder: Path, *, outcome: str) -> None:
         """See Node."""
-        words = ["fetch", _run_name(folder)]
-        channel = self.start(self._program(words))
+        channel = self.start(self._program("fetch", _run_name(folder)))
         try:
             with channel.makefile("rb") as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
                 unpack(archive, folder, outcome=outcome)
@@ -284,8 +327,8 @@ class SshNode:
     def _command(self, argv: Sequence[str]) -> list[str]:
         return [*self._spec.prefix, *argv]
 
-    def _program(self, words: Sequence[str]) -> list[str]:
-        return program(self._spec.python, code=self.code, work=self._spec.work, words=words)
+    def _program(self, *words: str) -> list[str]:
+        return node_command(self._spec.python, code=self.code, work=self._spec.work, words=words)
 
     def _is_up(self) -> bool:
         return self.trouble is None and self._link is not None and self._link.is_up

@@ -1,34 +1,74 @@
-"""What `ssh NAME` would use: the user's own ~/.ssh/config laid under what a cluster file says of a node."""
+"""The way to a host: what the user's ssh configuration says, below what a cluster file says of the node.
+
+Where OpenSSH's client is installed, `ssh -G` gives the answer, so that Include, Match, tokens and the
+system's own files count as they do for `ssh`. Where it is not, paramiko's parser reads the user's file, and a
+line that it cannot follow is an error.
+"""
 
 from __future__ import annotations
 
 import getpass
+import os
+import pwd
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paramiko.config import SSHConfig
 
 from dlperf.errors import UserError
+from dlperf.plan.cluster import ClusterNode
 
-if TYPE_CHECKING:
-    from dlperf.plan.cluster import ClusterNode
-
+# A command of `Match exec` may hang.
+_SSH_SECONDS = 10.0
+_CONNECT_SECONDS = 10.0
 _PORT, _HIGHEST_PORT = 22, 65535
-_SYSTEM_KNOWN_HOSTS = Path("/etc/ssh/ssh_known_hosts")
+_HOP = re.compile(r"(?:ssh://)?(?:(?P<user>.*)@)?(?P<host>\[[^]]+\]|[^:\[\]]+)(?::(?P<port>\d+))?/?")
+
+# What follows is for a machine without OpenSSH's client.
+_USUAL_KEYS = tuple(f"~/.ssh/id_{kind}" for kind in ("rsa", "ecdsa", "ed25519"))
+_SYSTEM_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
+_LINE = re.compile(r"(\w+)(?:\s*=\s*|\s+)(.+)")
+_CRITERIA, _CRITERIA_WITH_VALUE = ("all", "canonical", "final"), ("host", "originalhost", "user", "localuser")
+_REMEDY = (
+    "install OpenSSH's client, whose `ssh -G` follows everything, or name a simpler file with ssh_config in "
+    "the cluster file"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where to connect and how; `jumps` are passed one after the other."""
+    """Where to connect and how.
+
+    Attributes:
+        host: name or address to connect to.
+        keys: key files to try, in this order; they need not exist.
+        agent: the socket of ssh-agent; None: no agent is asked.
+        only_keys: whether of the agent's keys only those of `keys` are used (IdentitiesOnly).
+        known_hosts: files with host keys, the user's own first.
+        new_host_keys: the file that takes a new host key; None: the user has switched it off.
+        host_key_alias: the name that the host's key is known by, where that is not the host.
+        connect_seconds: limit for each step of connecting.
+        jumps: hosts to go through, the first one to connect to first.
+    """
 
     host: str
     port: int
     user: str
-    keys: tuple[Path, ...]  # named for it; none: the usual ones of ~/.ssh
-    agent: bool
-    known_hosts: tuple[Path, ...]  # the user's own first: that is where a new key belongs
-    host_key_name: str | None  # under which the key is known, where that is not the host
+    keys: tuple[Path, ...]
+    agent: Path | None
+    only_keys: bool
+    known_hosts: tuple[Path, ...]
+    new_host_keys: Path | None
+    host_key_alias: str | None
+    connect_seconds: float
     jumps: tuple[Target, ...] = ()
     proxy_command: str | None = None
 
@@ -38,91 +78,212 @@ class Target:
 
     @property
     def known_as(self) -> str:
-        """The name that stands in known_hosts."""
-        name = self.host_key_name or self.host
-        return name if self.port == _PORT or self.host_key_name else f"[{name}]:{self.port}"
+        """The name in known_hosts."""
+        name = self.host_key_alias or self.host
+        return name if self.port == _PORT or self.host_key_alias else f"[{name}]:{self.port}"
 
 
-def read_config() -> SSHConfig:
-    """The user's ssh configuration; an empty one where there is none.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """A host as the user named it; user and port of the cluster file or of a ProxyJump win."""
 
-    Raises:
-        UserError: it cannot be read.
-    """
-    path = Path("~/.ssh/config").expanduser()
-    try:
-        return SSHConfig.from_path(str(path)) if path.is_file() else SSHConfig()
-    except Exception as error:
-        # paramiko raises whatever its parser meets: ConfigParseError, UnicodeDecodeError, KeyError
-        raise UserError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
+    name: str
+    user: str | None
+    port: int | None
+    config: Path | None  # in place of the user's and the system's files
 
 
-def target_of(node: ClusterNode, config: SSHConfig) -> Target:
-    """The way to a node; what the cluster file says wins over the user's configuration.
+def target_of(node: ClusterNode) -> Target:
+    """The way to a node.
 
     Raises:
-        UserError: the configuration gives no port, or jumps that lead back to where they began.
+        UserError: the ssh configuration cannot be read or followed, or leads nowhere.
     """
-    return _target(node.address, config, user=node.user, port=node.port)
+    request = _Request(name=node.address, user=node.user, port=node.port, config=node.ssh_config)
+    return _target(request, through=True, behind=())
 
 
-def _target(
-    name: str,
-    config: SSHConfig,
-    *,
-    user: str | None,
-    port: int | None,
-    may_jump: bool = True,
-    behind: tuple[str, ...] = (),
-) -> Target:
-    """`behind` are the hosts that are reached through this one."""
-    if name in behind:
-        way = " -> ".join([*behind, name])
-        raise UserError(f"~/.ssh/config: ProxyJump leads in a circle ({way}); put 'ProxyJump none' for one")
-    found: dict[str, Any] = dict(config.lookup(name))
-    keys = [Path(file).expanduser() for file in found.get("identityfile", ())]
-    own = [
-        Path(file).expanduser() for file in str(found.get("userknownhostsfile", "~/.ssh/known_hosts")).split()
-    ]
-    jump, command = found.get("proxyjump"), found.get("proxycommand")
+def _target(request: _Request, *, through: bool, behind: tuple[str, ...]) -> Target:
+    """Resolve a host; `behind` are the hosts that are reached through it.
+
+    Without `through` its own ProxyJump and ProxyCommand are left aside: a hop before it takes their place.
+    """
+    where = f"ssh configuration of {request.name}"
+    if request.name in behind:
+        way = " -> ".join([*behind, request.name])
+        raise UserError(f"{where}: ProxyJump leads in a circle ({way}); put 'ProxyJump none' for one of them")
+    ssh = shutil.which("ssh")
+    settings = _from_parser(request) if ssh is None else _from_ssh(ssh, request)
+    home = Path.home() if ssh is None else Path(pwd.getpwuid(os.getuid()).pw_dir)
+
+    def value(key: str) -> str | None:
+        text = settings.get(key, ["none"])[0]
+        return None if text.lower() == "none" else text
+
+    host, port = value("hostname") or request.name, value("port") or str(_PORT)
+    user = value("user") or getpass.getuser()
+    if not port.isdecimal() or not 0 < int(port) <= _HIGHEST_PORT:
+        raise UserError(f"{where}: Port {port!r} is not a number from 1 to {_HIGHEST_PORT}")
+    tokens = {
+        "%": "%",
+        "d": str(home),
+        "h": host,
+        "i": str(os.getuid()),
+        "k": value("hostkeyalias") or request.name,
+        "L": socket.gethostname().partition(".")[0],
+        "l": socket.gethostname(),
+        "n": request.name,
+        "p": port,
+        "r": user,
+        "u": getpass.getuser(),
+    }
+
+    def expanded(text: str) -> str:
+        def token(match: re.Match[str]) -> str:
+            if match[1] not in tokens:
+                raise UserError(
+                    f"{where}: dlperf does not know the token {match[0]} in {text!r}; write it out"
+                )
+            return tokens[match[1]]
+
+        return re.sub(r"%(.)", token, text)
+
+    def paths(texts: Iterable[str]) -> tuple[Path, ...]:
+        """The files, with `~` and variables put in, without those that switch something off."""
+        given = [re.sub(r"^~(?=/)", str(home), expanded(text)) for text in texts]
+        named = [text for text in given if text not in ("none", "/dev/null")]
+        return tuple(Path(os.path.expandvars(text)).expanduser() for text in named)
+
+    own = paths((value("userknownhostsfile") or "").split())
+    jump, command = (value("proxyjump"), value("proxycommand")) if through else (None, None)
+    if command and value("proxyusefdpass") == "yes":
+        raise UserError(f"{where}: dlperf does not know ProxyUseFdpass; use a ProxyCommand without it")
+    wait = value("connecttimeout") or ""
     return Target(
-        host=found["hostname"],
-        port=port or _port(found.get("port", str(_PORT)), name),
-        user=user or found.get("user") or getpass.getuser(),
-        keys=tuple(keys),
-        agent=found.get("identitiesonly", "no") != "yes" or not keys,
-        known_hosts=(*own, _SYSTEM_KNOWN_HOSTS),
-        host_key_name=found.get("hostkeyalias"),
-        jumps=(
-            _jumps(jump, config, behind=(*behind, name))
-            if may_jump and jump and jump.lower() != "none"
-            else ()
-        ),
-        proxy_command=command if may_jump and command and command.lower() != "none" else None,
+        host=host,
+        port=int(port),
+        user=user,
+        keys=paths(settings.get("identityfile", ())),
+        agent=_agent(settings.get("identityagent", ["SSH_AUTH_SOCK"])[0], paths),
+        only_keys=value("identitiesonly") == "yes",
+        known_hosts=(*own, *paths((value("globalknownhostsfile") or "").split())),
+        new_host_keys=own[0] if own else None,
+        host_key_alias=value("hostkeyalias"),
+        connect_seconds=float(wait) if wait.isdecimal() and int(wait) else _CONNECT_SECONDS,
+        jumps=_jumps(expanded(jump), request, where=where, behind=behind) if jump else (),
+        proxy_command=expanded(command) if command else None,
     )
 
 
-def _port(text: str, name: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) <= _HIGHEST_PORT:
-        raise UserError(f"~/.ssh/config: Port of {name} is {text!r}, which is none")
-    return int(text)
+def _agent(text: str, paths: Callable[[Iterable[str]], tuple[Path, ...]]) -> Path | None:
+    """The agent's socket: a path, `none`, or the name of a variable."""
+    if text == "SSH_AUTH_SOCK" or text.startswith("$"):
+        text = os.environ.get(text.strip("${}"), "")
+    return next(iter(paths([text] if text else [])), None)
 
 
-def _jumps(text: str, config: SSHConfig, *, behind: tuple[str, ...]) -> tuple[Target, ...]:
-    """The hosts of a ProxyJump: `[user@]host[:port]`, the first one to connect to first."""
+def _jumps(text: str, request: _Request, *, where: str, behind: tuple[str, ...]) -> tuple[Target, ...]:
+    """The hosts of a ProxyJump, `[user@]host[:port]` or `ssh://...`; the first may have jumps of its own."""
     targets: list[Target] = []
-    for hop in text.split(","):
-        user, _, place = hop.strip().rpartition("@")
-        name, colon, port = place.rpartition(":")
-        if not colon or not port.isdigit():
-            name, port = place, ""
+    for hop in map(str.strip, text.split(",")):
+        match = _HOP.fullmatch(hop)
+        if match is None or match["host"].startswith("-"):
+            raise UserError(f"{where}: ProxyJump: {hop!r} is not a host; write [user@]host[:port]")
         target = _target(
-            name,
-            config,
-            user=user or None,
-            port=int(port) if port else None,
-            may_jump=not targets,
-            behind=behind,
+            _Request(
+                name=match["host"].strip("[]"),
+                user=match["user"],
+                port=int(match["port"]) if match["port"] else None,
+                config=request.config,
+            ),
+            through=not targets,
+            behind=(*behind, request.name),
         )
         targets += [*target.jumps, target]
     return tuple(targets)
+
+
+def _from_ssh(ssh: str, request: _Request) -> dict[str, list[str]]:
+    """What `ssh -G` says: keys in lower case, each with its values."""
+    options = (("-F", request.config), ("-l", request.user), ("-p", request.port))
+    words = [word for option, value in options if value is not None for word in (option, str(value))]
+    shown = shlex.join(["ssh", "-G", *words, request.name])
+    # In a session of its own: what a `Match exec` has started ends with it.
+    process = subprocess.Popen(
+        [ssh, "-G", "-T", *words, "--", request.name],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=_SSH_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"`{shown}` did not end within {_SSH_SECONDS:g} s; look for a `Match exec` in ssh's "
+            "configuration whose command hangs"
+        ) from error
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    settings: dict[str, list[str]] = {}
+    for line in output.splitlines():
+        key, _, value = line.partition(" ")
+        settings.setdefault(key, []).append(value)
+    if process.returncode != 0 or "hostname" not in settings:
+        reason = "; ".join(filter(None, errors.splitlines())) or f"no host name; is {ssh} OpenSSH's?"
+        raise UserError(f"`{shown}` fails: {reason}")
+    return settings
+
+
+def _from_parser(request: _Request) -> dict[str, list[str]]:
+    """What paramiko's parser makes of the user's file, with the defaults of OpenSSH."""
+    path = request.config or Path("~/.ssh/config").expanduser()
+    given = [f"{key} {value}\n" for key, value in (("User", request.user), ("Port", request.port)) if value]
+    try:
+        text = path.read_text(encoding="utf-8") if request.config or path.is_file() else ""
+        refused = [
+            f"{path}:{number}: {problem}; {_REMEDY}"
+            for number, line in enumerate(text.splitlines(), start=1)
+            if (problem := _beyond_parser(line.strip()))
+        ]
+        text = "".join(given) + text
+        # Lists of strings for keys that may stand there twice, strings for the others.
+        found: dict[str, Any] = {} if refused else dict(SSHConfig.from_text(text).lookup(request.name))
+    except Exception as error:
+        # The parser raises whatever it meets: ConfigParseError, KeyError, ValueError.
+        raise UserError(f"{path}: cannot be read: {type(error).__name__}: {error}; {_REMEDY}") from error
+    if refused:
+        raise UserError(refused[0])
+    defaults = {
+        "identityfile": [*_USUAL_KEYS],
+        "userknownhostsfile": ["~/.ssh/known_hosts"],
+        "globalknownhostsfile": [_SYSTEM_KNOWN_HOSTS],
+    }
+    return defaults | {
+        key: value if isinstance(value, list) else ["none" if value is None else value]
+        for key, value in found.items()
+    }
+
+
+def _beyond_parser(line: str) -> str | None:
+    """Why paramiko's parser cannot follow a line of a configuration; None where it can."""
+    if not line or line.startswith("#"):
+        return None
+    match = _LINE.match(line)
+    if match is None:
+        return f"{line!r} is not a keyword with a value"
+    keyword = match[1].lower()
+    if keyword == "include":
+        return "without `ssh` dlperf does not follow Include"
+    words = shlex.split(match[2]) if keyword == "match" else []
+    while words:
+        criterion = words.pop(0).removeprefix("!")
+        if criterion in _CRITERIA_WITH_VALUE and words:
+            words.pop(0)
+        elif criterion not in _CRITERIA:
+            return f"without `ssh` dlperf does not follow `Match {criterion}`"
+    return None

@@ -1,28 +1,36 @@
-"""A verified connection to a host with paramiko: host keys, jump hosts, retries, and errors in words."""
+"""A verified connection to a host with paramiko: host keys, our keys, jump hosts, retries, messages."""
 
 from __future__ import annotations
 
+import base64
 import logging
+import os
+import select
 import shlex
 import socket
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import paramiko
+from cryptography.exceptions import UnsupportedAlgorithm
+from paramiko.agent import AgentSSH
+from paramiko.auth_strategy import AuthSource, AuthStrategy, InMemoryPrivateKey, SourceResult
+from paramiko.hostkeys import HostKeyEntry, HostKeys, InvalidHostKey
+from paramiko.pkey import UnknownKeyType
 
-from dlperf.running.transports.ssh_known_hosts import take_known_hosts
+from dlperf.running.transports.ssh_config import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from paramiko.channel import Channel
-
-    from dlperf.running.transports.ssh_config import Target
 
 # sshd drops connections at random while many others are being made; a node may also just be booting.
 _PAUSES_SECONDS = (0.5, 1.0, 2.0)
-_CONNECT_SECONDS = 10.0
 _CHANNEL_SECONDS = 20.0
+_REVOKED = "@revoked"
 
 # It reports what it raises as well; the errors here say it once, in words.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
@@ -36,6 +44,113 @@ class LinkError(Exception):
         super().__init__(text)
 
 
+class Link:
+    """One connection, with those to its jump hosts; any number of commands at once on it."""
+
+    def __init__(self, client: paramiko.SSHClient, opened: ExitStack) -> None:
+        self._client, self._opened = client, opened
+
+    @classmethod
+    def connect(cls, target: Target) -> Self:
+        """Connect, with some more attempts where that may help.
+
+        Raises:
+            LinkError: it cannot be reached, its key is not known or has changed, or it does not let us in.
+        """
+        pauses = iter(_PAUSES_SECONDS)
+        while True:
+            try:
+                with ExitStack() as opened:
+                    jump = None
+                    for hop in target.jumps:
+                        jump = _client(hop, through=jump, opened=opened)
+                    return cls(_client(target, through=jump, opened=opened), opened.pop_all())
+            except LinkError as error:
+                pause = next(pauses, None)
+                if error.hopeless or pause is None:
+                    raise
+            time.sleep(pause)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it has not been found broken."""
+        transport = self._client.get_transport()
+        return transport is not None and transport.is_active()
+
+    def start(self, argv: Sequence[str]) -> Channel:
+        """Start a command; its standard streams are the channel. Every word is quoted for the login shell.
+
+        Raises:
+            LinkError: the connection is broken, or sshd starts no more commands.
+        """
+        transport = self._client.get_transport()
+        if transport is None:
+            raise LinkError("the connection is closed")
+        try:
+            channel = transport.open_session(timeout=_CHANNEL_SECONDS)
+            channel.exec_command(f"exec {shlex.join(argv)}")
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise LinkError(f"no command can be started: {_describe(error)}") from error
+        return channel
+
+    def close(self) -> None:
+        """Close it; whatever it still carries is cut off."""
+        self._opened.close()
+
+
+def _client(target: Target, *, through: paramiko.SSHClient | None, opened: ExitStack) -> paramiko.SSHClient:
+    client = paramiko.SSHClient()
+    revoked = _take_host_keys(client.get_host_keys(), target)
+    client.set_missing_host_key_policy(_Refuse(revoked))
+    try:
+        opened.callback(client.close)
+        client.connect(
+            target.host_key_alias or target.host,
+            # With a HostKeyAlias the key is known by that name alone, whatever the port.
+            port=22 if target.host_key_alias else target.port,
+            auth_strategy=_OurKeys(target),
+            sock=opened.enter_context(closing(_socket(target, through))),
+            timeout=target.connect_seconds,
+            banner_timeout=target.connect_seconds,
+            auth_timeout=2 * target.connect_seconds,
+        )
+    except (paramiko.SSHException, _UnknownHostKey, OSError, EOFError, ValueError) as error:
+        raise _link_error(target, error) from error
+    return client
+
+
+def _socket(target: Target, through: paramiko.SSHClient | None) -> socket.socket | Channel | _Proxy:
+    if through is not None:
+        transport = through.get_transport()
+        if transport is None:
+            raise paramiko.SSHException("the connection to the jump host is closed")
+        return transport.open_channel(
+            "direct-tcpip", (target.host, target.port), ("127.0.0.1", 0), timeout=target.connect_seconds
+        )
+    if target.proxy_command is not None:
+        return _Proxy(target.proxy_command)
+    connected = socket.create_connection((target.host, target.port), timeout=target.connect_seconds)
+    # Requests and leases are a few bytes; without it each waits 40 ms for an acknowledgement.
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connected
+
+
+class _Proxy(paramiko.ProxyCommand):
+    """A ProxyCommand whose end is noticed, and whose process is gone after `close`."""
+
+    def recv(self, size: int) -> bytes:
+        """Read at most `size` bytes; b"" when the command has ended."""
+        output = self.process.stdout.fileno()  # type: ignore[union-attr]
+        if not select.select([output], [], [], self.timeout)[0]:
+            raise TimeoutError
+        return os.read(output, size)
+
+    def close(self) -> None:
+        """End the command, and wait for that."""
+        with self.process as process:
+            process.kill()
+
+
 class _UnknownHostKey(Exception):
     def __init__(self, key: paramiko.PKey, *, revoked: bool) -> None:
         self.key, self.revoked = key, revoked
@@ -43,7 +158,7 @@ class _UnknownHostKey(Exception):
 
 
 class _Refuse(paramiko.MissingHostKeyPolicy):
-    """Strict: a host without a known key is never trusted."""
+    """A host without a known key is never trusted, whatever StrictHostKeyChecking says."""
 
     def __init__(self, revoked: frozenset[str]) -> None:
         self._revoked = revoked
@@ -54,113 +169,127 @@ class _Refuse(paramiko.MissingHostKeyPolicy):
         raise _UnknownHostKey(key, revoked=key.get_base64() in self._revoked)
 
 
-class Link:
-    """One connection, with those to its jump hosts; any number of commands at once on it."""
+def _take_host_keys(keys: HostKeys, target: Target) -> frozenset[str]:
+    """Add the keys that the known_hosts files have for the target; give the revoked ones, in base64.
 
-    def __init__(self, clients: Sequence[paramiko.SSHClient]) -> None:
-        self._clients = clients
+    `HostKeys.load` of paramiko knows neither patterns nor markers and stops at a damaged line. Certificate
+    authorities are not trusted, as paramiko knows no host certificates. Of two keys of one type the first
+    counts.
+    """
+    lines = [line for path in target.known_hosts for line in _known_hosts(path)]
+    revoked = frozenset(entry.key.get_base64() for marker, entry in lines if marker == _REVOKED)
+    taken: dict[str, paramiko.PKey] = {}
+    for marker, entry in lines:
+        good = not marker and entry.key.get_base64() not in revoked
+        if good and _names(entry.hostnames, target.known_as):
+            taken.setdefault(entry.key.get_name(), entry.key)
+    for kind, key in taken.items():
+        keys.add(target.known_as, kind, key)
+    return revoked
 
-    @classmethod
-    def connect(cls, target: Target) -> Self:
-        """Connect, again some times where that may help.
 
-        Raises:
-            LinkError: it cannot be reached, its key is not known or has changed, or it lets us not in.
-        """
-        pauses = iter(_PAUSES_SECONDS)
-        while True:
-            try:
-                return cls(_clients(target))
-            except LinkError as error:
-                pause = next(pauses, None)
-                if error.hopeless or pause is None:
-                    raise
-            time.sleep(pause)
+def _known_hosts(path: Path) -> Iterator[tuple[str, HostKeyEntry]]:
+    """The marker of each line, mostly none, and its entry; a line or file that cannot be read is left out."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    for line in text.splitlines():
+        words = line.split()
+        marker = words.pop(0) if words and words[0].startswith("@") else ""
+        entry = None
+        if words and not words[0].startswith("#"):
+            with suppress(InvalidHostKey, paramiko.SSHException, ValueError):
+                entry = HostKeyEntry.from_line(" ".join(words))
+        if entry is not None and entry.key is not None:
+            yield marker, entry
 
-    @property
-    def is_up(self) -> bool:
-        """Whether it has not been found broken."""
-        transport = self._clients[-1].get_transport()
-        return transport is not None and transport.is_active()
 
-    def start(self, argv: Sequence[str]) -> Channel:
-        """Start a command; its standard streams are the channel. Every word is quoted for the login shell.
+def _names(patterns: Sequence[str], host: str) -> bool:
+    """Whether a line of known_hosts is about a host: names, hashed names, `*`, `?` and `!`."""
+    named = False
+    for pattern in patterns:
+        if pattern.startswith("|1|"):
+            with suppress(ValueError, AssertionError, IndexError):  # a damaged one
+                named = named or HostKeys.hash_host(host, pattern) == pattern
+        elif fnmatchcase(host.lower(), pattern.removeprefix("!").lower().replace("[", "[[]")):
+            if pattern.startswith("!"):
+                return False
+            named = True
+    return named
 
-        Raises:
-            LinkError: the connection is broken, or sshd starts no more commands.
-        """
-        transport = self._clients[-1].get_transport()
-        if transport is None:
-            raise LinkError("the connection is closed")
+
+class _Agent(AgentSSH):
+    """The agent behind a socket; paramiko's own class knows only that of SSH_AUTH_SOCK."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            channel = transport.open_session(timeout=_CHANNEL_SECONDS)
-            channel.exec_command(f"exec {shlex.join(argv)}")
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            raise LinkError(f"no command can be started: {_words(error)}") from error
-        return channel
+            self._socket.connect(str(path))
+            self._connect(self._socket)  # type: ignore[attr-defined]
+        except BaseException:
+            self._socket.close()
+            raise
 
     def close(self) -> None:
-        """Close it; whatever it still carries is cut off."""
-        for client in reversed(self._clients):
-            client.close()
+        self._socket.close()
 
 
-def _clients(target: Target) -> list[paramiko.SSHClient]:
-    clients: list[paramiko.SSHClient] = []
-    try:
-        for hop in (*target.jumps, target):
-            clients.append(_client(hop, through=clients[-1] if clients else None))
-    except BaseException:
-        for client in reversed(clients):
-            client.close()
-        raise
-    return clients
+class _OurKeys(AuthStrategy):
+    """Keys in the order of ssh: of the agent's those that are named, then its others, then key files."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(ssh_config=paramiko.SSHConfig())
+        self._target, self._encrypted = target, False
+
+    def authenticate(self, transport: paramiko.Transport) -> list[SourceResult]:
+        """Try one key after the other."""
+        self._transport = transport
+        return super().authenticate(transport)
+
+    def get_sources(self) -> Iterator[AuthSource]:
+        """Give each key; who asks for more than there are gets the error."""
+        for key in self._keys():
+            yield InMemoryPrivateKey(self._target.user, key)
+            if not self._transport.is_active():
+                raise paramiko.SSHException(
+                    "it closed the connection while our keys were tried; if it allows few attempts, use "
+                    "IdentitiesOnly"
+                )
+        if self._encrypted:
+            raise paramiko.PasswordRequiredException
+        raise paramiko.AuthenticationException
+
+    def _keys(self) -> Iterator[paramiko.PKey]:
+        files = [path for path in self._target.keys if path.is_file()]
+        tried = set()
+        if self._target.agent is not None:
+            with suppress(OSError, paramiko.SSHException), closing(_Agent(self._target.agent)) as agent:
+                held = {key.asbytes(): key for key in agent.get_keys()}
+                named = [blob for blob in map(_public, self._target.keys) if blob in held]
+                others = () if self._target.only_keys else held
+                for blob in dict.fromkeys([*named, *others]):
+                    tried.add(blob)
+                    yield held[blob]
+        for path in files:
+            try:
+                key = paramiko.PKey.from_path(path)
+            except (paramiko.PasswordRequiredException, TypeError):  # cryptography raises the latter
+                self._encrypted |= _public(path) not in tried
+            except (paramiko.SSHException, UnknownKeyType, UnsupportedAlgorithm, ValueError, OSError):
+                continue  # not a private key that paramiko knows
+            else:
+                if key.asbytes() not in tried:
+                    yield key
 
 
-def _client(target: Target, *, through: paramiko.SSHClient | None) -> paramiko.SSHClient:
-    client = paramiko.SSHClient()
-    revoked = take_known_hosts(client.get_host_keys(), target.known_hosts)
-    client.set_missing_host_key_policy(_Refuse(revoked))
-    try:
-        client.connect(
-            target.host_key_name or target.host,
-            port=_port_for_key(target),
-            username=target.user,
-            key_filename=[str(key) for key in target.keys if key.is_file()],  # type: ignore[arg-type]
-            allow_agent=target.agent,
-            look_for_keys=not target.keys,
-            sock=_socket(target, through),
-            timeout=_CONNECT_SECONDS,
-            banner_timeout=_CONNECT_SECONDS,
-            auth_timeout=2 * _CONNECT_SECONDS,
-        )
-    except (paramiko.SSHException, _UnknownHostKey, OSError, EOFError, ValueError) as error:
-        client.close()
-        raise _link_error(target, error) from error
-    return client
-
-
-def _port_for_key(target: Target) -> int:
-    """With a HostKeyAlias the key is known by that name alone, whatever the port."""
-    return 22 if target.host_key_name else target.port
-
-
-def _socket(
-    target: Target, through: paramiko.SSHClient | None
-) -> socket.socket | Channel | paramiko.ProxyCommand:
-    if through is not None:
-        transport = through.get_transport()
-        if transport is None:
-            raise paramiko.SSHException("the connection to the jump host is closed")
-        return transport.open_channel(
-            "direct-tcpip", (target.host, target.port), ("127.0.0.1", 0), timeout=_CONNECT_SECONDS
-        )
-    if target.proxy_command is not None:
-        return paramiko.ProxyCommand(target.proxy_command)
-    made = socket.create_connection((target.host, target.port), timeout=_CONNECT_SECONDS)
-    # Requests and leases are a few bytes; without it each waits 40 ms for an acknowledgement.
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return made
+def _public(path: Path) -> bytes | None:
+    """The public half of a key: of the file beside it, or of itself where that is all there is."""
+    for file in (Path(f"{path}.pub"), path):
+        with suppress(OSError, ValueError, IndexError):
+            return base64.b64decode(file.read_text().split()[1], validate=True)
+    return None
 
 
 def _link_error(target: Target, error: Exception) -> LinkError:
@@ -172,17 +301,26 @@ def _link_error(target: Target, error: Exception) -> LinkError:
         )
     if isinstance(error, _UnknownHostKey):
         line = f"{target.known_as} {error.key.get_name()} {error.key.get_base64()}"
+        adding = (
+            f"add it with: echo {shlex.quote(line)} >> {shlex.quote(str(target.new_host_keys))}"
+            if target.new_host_keys
+            else f"name a file with UserKnownHostsFile in ssh's configuration and add this line to it: {line}"
+        )
         return LinkError(
             f"the host key of {target.known_as} is not known: {error.key.fingerprint}; if that is what "
-            "`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` (or another key's) says there, add it with: "
-            f"echo {shlex.quote(line)} >> {target.known_hosts[0]}",
+            f"`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` (or another key's) says there, {adding}",
             hopeless=True,
         )
     if isinstance(error, paramiko.BadHostKeyException):
+        removal = (
+            f"ssh-keygen -f {shlex.quote(str(target.new_host_keys))} -R {shlex.quote(target.known_as)}"
+            if target.new_host_keys
+            else f"remove its line from {' or '.join(map(str, target.known_hosts))}"
+        )
         return LinkError(
             f"the host key of {target.known_as} has CHANGED: known is {error.expected_key.fingerprint}, "
             f"it shows {error.key.fingerprint}; somebody may be in between. If the change is rightful: "
-            f"ssh-keygen -f {target.known_hosts[0]} -R {shlex.quote(target.known_as)}",
+            f"{removal}",
             hopeless=True,
         )
     if isinstance(error, paramiko.PasswordRequiredException):
@@ -191,20 +329,21 @@ def _link_error(target: Target, error: Exception) -> LinkError:
             hopeless=True,
         )
     if isinstance(error, paramiko.AuthenticationException):
-        tried = [str(key) for key in target.keys] or ["the usual keys of ~/.ssh"]
-        more = ["ssh-agent's"] if target.agent else []
+        files = [str(path) for path in target.keys if path.is_file()]
+        agent = ["ssh-agent's"] if target.agent else []
+        tried = ", ".join([*files, *agent]) or f"none: there is no {' or '.join(map(str, target.keys))}"
         return LinkError(
-            f"{target} accepts none of our keys (tried: {', '.join([*tried, *more])}); "
+            f"{target} accepts none of our keys (tried: {tried}); "
             f"try `ssh {shlex.quote(str(target).partition(':')[0])}`, or add one with ssh-copy-id",
             hopeless=True,
         )
     way = f" through the ProxyCommand {target.proxy_command!r}" if target.proxy_command else ""
-    # Who waited for so long once need not do so again.
+    # After one timeout another attempt is not worth the wait.
     hopeless = isinstance(error, TimeoutError | ValueError)
-    return LinkError(f"{target} cannot be reached{way}: {_words(error)}", hopeless=hopeless)
+    return LinkError(f"{target} cannot be reached{way}: {_describe(error)}", hopeless=hopeless)
 
 
-def _words(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):
         return "nothing answers on that port"
     if isinstance(error, OSError):

@@ -1,0 +1,335 @@
+"""What goes over a connection to a node: our code, requests and answers, a supervisor's streams, files."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import os
+import queue
+import tarfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any
+
+from dlperf.results.store import write_atomically
+from dlperf.running.run_folder import OUTCOME_NAME
+from dlperf.shipped import shipped_folder
+
+if TYPE_CHECKING:
+    from paramiko.channel import Channel  # takes its time, and `--dry-run` needs `shipped_code` alone
+
+BEAT_SECONDS = 2.5
+# A beat without an answer for so long: the node is lost. With the pause before it, at most 12.5 s.
+SILENCE_SECONDS = 10.0
+# When this process was stopped and goes on, the answer may lie in a buffer, unread.
+_SECOND_LOOK_SECONDS = 1.0
+_ANSWER_SECONDS = 120.0
+_GREETING_SECONDS = 60.0
+_CHUNK_BYTES = 1 << 16
+_LONGEST_COMPLAINT = 2000
+_LONGEST_SHOWN = 60  # bytes
+
+# Runs on whatever Python the node has. WORK HASH BYTES: say whether the code is there, take it where it is
+# missing, become the program that answers requests. It does not read standard input ahead: the rest is for
+# that program.
+_BOOTSTRAP = """
+import io, os, sys, tarfile, tempfile
+work, name, size = os.path.expanduser(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+if sys.version_info < (3, 8):
+    sys.exit("dlperf needs Python 3.8 or newer on the node, this is %s" % sys.version.split()[0])
+codes = os.path.join(os.path.abspath(work), "code")
+code = os.path.join(codes, name)
+there = os.path.isdir(code)
+try:
+    os.makedirs(codes, exist_ok=True)
+except OSError as error:
+    sys.exit("the working folder cannot be made: %s" % error)
+os.write(1, b"there\\n" if there else b"missing\\n")
+if not there:
+    parts = []
+    while size:
+        part = os.read(0, size)
+        if not part:
+            sys.exit("the code came only in part")
+        parts.append(part)
+        size -= len(part)
+    made = tempfile.mkdtemp(prefix=".coming-", dir=codes)
+    with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as archive:
+        archive.extractall(made)
+    os.chmod(made, 0o755)
+    try:
+        os.rename(made, code)
+    except OSError:
+        if not os.path.isdir(code):
+            raise
+sys.stdout.flush()
+os.execv(sys.executable, [sys.executable, "-I", "-B", "-c", sys.argv[4], code, sys.argv[1]])
+"""
+_PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "from frameworks.node.__main__ import main; sys.exit(main())"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """What a node needs of dlperf: `content` is a tar, `name` its hash."""
+
+    name: str
+    content: bytes
+
+
+@cache
+def shipped_code() -> Code:
+    """All Python files of `frameworks/`, the same bytes for the same files."""
+    root = shipped_folder("frameworks")
+    digest, stream = hashlib.sha256(), io.BytesIO()
+    with (
+        gzip.GzipFile(fileobj=stream, mode="wb", mtime=0, compresslevel=6) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
+        for path in sorted(root.rglob("*.py")):
+            content = path.read_bytes()
+            entry = tarfile.TarInfo(str(Path("frameworks") / path.relative_to(root)))
+            entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content))
+            digest.update(entry.name.encode() + b"\0" + content + b"\0")
+    return Code(name=digest.hexdigest()[:16], content=stream.getvalue())
+
+
+def attend_command(python: str, *, work: str, code: Code) -> list[str]:
+    """The command that asks for the code where it is missing and then answers requests."""
+    words = [work, code.name, str(len(code.content)), _one_line(_PROGRAM)]
+    return [python, "-I", "-B", "-c", _one_line(_BOOTSTRAP), *words]
+
+
+def node_command(python: str, *, code: Path, work: str, words: Sequence[str]) -> list[str]:
+    """The command for anything else that `frameworks/node` does."""
+    return [python, "-I", "-B", "-c", _one_line(_PROGRAM), str(code), work, *words]
+
+
+def _one_line(source: str) -> str:
+    """Python source without a character that a login shell could change."""
+    packed = base64.b64encode(source.encode()).decode()
+    return f"import base64;exec(base64.b64decode('{packed}'))"
+
+
+class Silent(Exception):
+    """The node no longer answers; the text says how that was noticed."""
+
+
+class Refusal(Exception):
+    """The node answers that it cannot; the text says why."""
+
+
+class Attendant:
+    """`frameworks/node/attend.py` at the other end of a channel. It takes one request at a time."""
+
+    def __init__(self, channel: Channel, *, lost: Callable[[str], None], unread: bytes = b"") -> None:
+        """Take a channel of which `unread` was read already; `lost` is called once, from a thread."""
+        self._channel, self._lost, self._unread = channel, lost, unread
+        self._asking = threading.Lock()
+        self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._beaten, self._over = threading.Event(), threading.Event()
+        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._read, self._beat)]
+        for thread in self._threads:
+            thread.start()
+
+    def ask(
+        self,
+        op: str,
+        *,
+        progress: Callable[[str], None] = lambda _text: None,
+        limit_seconds: float | None = _ANSWER_SECONDS,
+        **arguments: Any,
+    ) -> dict[str, Any]:
+        """The answer to a request; `progress` gets lines meanwhile.
+
+        Raises:
+            Refusal: the node says that it cannot.
+            Silent: no answer came, and none will.
+        """
+        with self._asking:
+            self._send({"op": op, **arguments})
+            while True:
+                try:
+                    answer = self._answers.get(timeout=limit_seconds)
+                except queue.Empty:
+                    raise Silent(f"no answer to {op!r} within {limit_seconds:g} s") from None
+                if answer is None:
+                    self._answers.put(None)  # for whoever asks next
+                    raise Silent("the connection broke")
+                if "progress" in answer:
+                    progress(str(answer["progress"]))
+                elif "refused" in answer:
+                    raise Refusal(str(answer["refused"]))
+                else:
+                    return answer
+
+    def close(self) -> None:
+        """Let it end; what it holds on the node is dropped."""
+        self._end()
+        with contextlib.suppress(OSError, EOFError):
+            self._channel.close()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
+
+    def _end(self) -> bool:
+        """End the thread that beats; whether it was still to go on."""
+        was_over = self._over.is_set()
+        self._over.set()
+        self._beaten.set()
+        return not was_over
+
+    def _send(self, content: dict[str, Any]) -> None:
+        try:
+            self._channel.sendall(json.dumps(content).encode() + b"\n")
+        except (OSError, EOFError) as error:
+            raise Silent("the connection broke") from error
+
+    def _read(self) -> None:
+        unfinished = self._unread
+        while True:
+            *lines, unfinished = unfinished.split(b"\n")
+            for line in lines:
+                self._take(line)
+            try:
+                data = self._channel.recv(1 << 16)
+            except (OSError, EOFError):
+                data = b""
+            if not data:
+                break
+            unfinished += data
+        self._answers.put(None)
+        if self._end():
+            self._lost(errors_of(self._channel) or "the connection broke")
+
+    def _take(self, line: bytes) -> None:
+        with contextlib.suppress(ValueError):
+            answer = json.loads(line)
+            if isinstance(answer, dict) and "beat" in answer:
+                self._beaten.set()
+            elif isinstance(answer, dict):
+                self._answers.put(answer)
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            self._beaten.clear()
+            if self._over.is_set():  # which woke us before, or does below
+                return
+            with contextlib.suppress(Silent):
+                self._send({"beat": 1})
+            if not self._beaten.wait(SILENCE_SECONDS) and not self._beaten.wait(_SECOND_LOOK_SECONDS):
+                if self._end():
+                    self._lost(f"no sign of life for {SILENCE_SECONDS:g} s")
+                return
+
+
+def greet(channel: Channel, *, code: Code, python: str) -> bytes:
+    """Wait until `attend_command` has started on a node, and send the code where it is missing.
+
+    Returns what was read beyond the greeting.
+
+    Raises:
+        Refusal: it did not start; with the reason.
+    """
+    channel.settimeout(_GREETING_SECONDS)
+    data = b""
+    while b"\n" not in data and (part := channel.recv(_CHUNK_BYTES)):
+        data += part
+    greeting, _, unread = data.partition(b"\n")
+    if greeting == b"missing":
+        channel.sendall(code.content)
+    elif not greeting:
+        words = errors_of(channel) or "it ended without a message"
+        raise Refusal(f"{python} does not start dlperf there: {words}")
+    elif greeting != b"there":
+        shown = greeting[:_LONGEST_SHOWN].decode(errors="replace")
+        raise Refusal(
+            f"its login shell or the prefix prints {shown!r} before any command; let startup files (such as "
+            "~/.bashrc) print nothing where there is no terminal"
+        )
+    channel.settimeout(None)
+    return unread
+
+
+class SshConnection:
+    """A supervisor at the other end of a channel."""
+
+    def __init__(self, channel: Channel, *, is_up: Callable[[], bool], removal_command: str) -> None:
+        # The channel must be kept: paramiko closes one that nobody holds, and the run ends with it.
+        self._channel, self._is_up = channel, is_up
+        self.removal_command = removal_command
+
+    def receive(self) -> bytes:
+        """See Connection."""
+        return self._channel.recv(_CHUNK_BYTES)
+
+    def send(self, data: bytes) -> None:
+        """See Connection."""
+        try:
+            self._channel.sendall(data)
+        except EOFError as error:
+            raise OSError("the connection is closed") from error
+
+    def exit_code(self) -> int | None:
+        """See Connection; -1 where a signal ended the supervisor."""
+        code = self._channel.recv_exit_status()
+        return None if code < 0 and not self._is_up() else code
+
+    def complaint(self) -> str:
+        """See Connection."""
+        return errors_of(self._channel)
+
+    def hang_up(self) -> None:
+        """See Connection."""
+        if not self._channel.closed:
+            self._channel.shutdown_write()
+
+    def close(self) -> None:
+        """See Connection."""
+        self._channel.close()
+
+
+def errors_of(channel: Channel) -> str:
+    """The end of what a program wrote to standard error, on one line; for a program that has ended."""
+    text = b""
+    with contextlib.suppress(OSError, EOFError):
+        while data := channel.recv_stderr(_CHUNK_BYTES):
+            text = (text + data)[-_LONGEST_COMPLAINT:]
+    return " ".join(text.decode(errors="replace").split())
+
+
+def send_all(channel: Channel, content: IO[bytes]) -> tuple[int, str]:
+    """Send all of `content` to a program; its exit code and what it wrote to standard error."""
+    with contextlib.suppress(OSError, EOFError):  # the program or the connection ended: its exit code tells
+        while data := content.read(1 << 20):
+            channel.sendall(data)
+        channel.shutdown_write()
+    return channel.recv_exit_status(), errors_of(channel)
+
+
+def unpack(archive: tarfile.TarFile, folder: Path, *, outcome: str) -> None:
+    """Take logs and outcome out of what a node sends, and no other file."""
+    (folder / "logs").mkdir(exist_ok=True)
+    for entry in archive:
+        stream = archive.extractfile(entry) if entry.isfile() else None
+        path = PurePosixPath(entry.name)
+        if stream is None:
+            continue
+        if entry.name == OUTCOME_NAME:
+            write_atomically(folder / outcome, stream.read())
+        elif path.parent == PurePosixPath("logs") and path.match("rank*.log"):
+            with (folder / "logs" / path.name).open("wb") as log:
+                while data := stream.read(1 << 20):
+                    log.write(data)
+                log.flush()
+                os.fsync(log.fileno())
