@@ -1,11 +1,13 @@
-"""Time and peak memory of a sweep on a simulated cluster: `python benchmarks/sim.py [CASES] [NODES]`.
+"""Time and peak memory of a sweep on many nodes: `python benchmarks/sim.py [CASES] [NODES]`.
 
-Plans, runs and reports CASES cases (default 10 000) of one run each on NODES virtual nodes (default 1 000),
-as a user does, in a temporary folder. The results are invented; time and memory of dlperf are not.
+Plans, runs and reports CASES cases (default 10 000) of one run each on NODES nodes (default 1 000), as a user
+does, in a temporary folder. The nodes are doubles (tests/simulated_nodes.py): the results are invented, time
+and memory of dlperf are not.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -22,12 +24,13 @@ threads_per_device: 8
 device: cuda
 measure: {{repeats: 1, warmup_iterations: 5, measured_iterations: 20}}
 """
-CLUSTER = """\
-transport: sim
-devices: 8
-cores: 64
-simulation: {{nodes: {nodes}, oom: 0.01, hang: 0.01, cut_log: 0.01, node_loss: 0.001, slow_nodes: 0.05}}
-"""
+CLUSTER = {"devices": 8, "cores": 64}
+SIMULATION = {"oom": 0.01, "hang": 0.01, "cut_log": 0.01, "node_loss": 0.001, "slow_nodes": 0.05}
+DLPERF_ON_DOUBLES = (
+    sys.executable,
+    str(Path(__file__).parents[1] / "tests" / "simulated_nodes.py"),
+    json.dumps(SIMULATION),
+)
 CASES_A_BATCH = 8
 
 
@@ -35,8 +38,7 @@ def measured(folder: Path, *arguments: str) -> None:
     """Run dlperf and print what it took."""
     start = time.perf_counter()
     with (folder / "out.txt").open("wb") as out:
-        command = [sys.executable, "-m", "dlperf", *arguments]
-        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder)
+        process = subprocess.Popen([*DLPERF_ON_DOUBLES, *arguments], stdout=out, stderr=out, cwd=folder)
         _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - start
     code = os.waitstatus_to_exitcode(status)
@@ -56,12 +58,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "sweep.yaml").write_text(SWEEP.format(batches=batches))
-        (folder / "nodes.yaml").write_text(CLUSTER.format(nodes=nodes))
+        names = [f"sim{number}" for number in range(1, nodes + 1)]
+        (folder / "nodes.yaml").write_text(json.dumps(CLUSTER | {"nodes": names}))  # JSON is YAML
         print(f"{len(batches) * CASES_A_BATCH} cases on {nodes} nodes, load {os.getloadavg()[0]:.1f}")
         measured(folder, "plan", "sweep.yaml", "--cluster", "nodes.yaml", "--format", "json")
         measured(folder, "run", "sweep.yaml", "--cluster", "nodes.yaml")
         measured(folder, "run", "sweep.yaml", "--cluster", "nodes.yaml")  # only what a lost node left
-        measured(folder, "report", "results/simulated_sweep")
+        measured(folder, "report", "results/sweep")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from dlperf.plan.cluster import Cluster
     from dlperf.running.cluster_check import Checkup
 
 EXIT_BAD = 5
@@ -51,10 +50,11 @@ def check(ctx: click.Context, *, cluster: str, as_json: bool) -> None:
     """Check connection, clock, disk, cores, GPUs, environments and links of every node of CLUSTER."""
     import json
 
+    from dlperf.plan.cluster import load_cluster
     from dlperf.running.cluster import reached
     from dlperf.running.cluster_check import check_nodes
 
-    loaded = _real(cluster)
+    loaded = load_cluster(cluster)
     with reached(loaded, say=lambda text: click.echo(text, err=True)) as nodes:
         found = check_nodes(nodes, loaded.nodes)
     if as_json:
@@ -80,12 +80,13 @@ def clean(
     from dataclasses import replace
 
     from dlperf.errors import UserError
+    from dlperf.plan.cluster import load_cluster
     from dlperf.plan.validation import unknown
     from dlperf.running.cluster import reached
     from dlperf.running.transports.base import NodeLost
     from dlperf.running.transports.ssh_session import Refusal
 
-    loaded = _real(cluster)
+    loaded = load_cluster(cluster)
     known = [node.name for node in loaded.nodes]
     for name in names:
         if name not in known:
@@ -113,16 +114,6 @@ def clean(
 
 def _count(things: list[object], one: str, several: str) -> str:
     return f"{len(things)} {one if len(things) == 1 else several}"
-
-
-def _real(name: str) -> Cluster:
-    from dlperf.errors import UserError
-    from dlperf.plan.cluster import load_cluster
-
-    loaded = load_cluster(name)
-    if loaded.simulation is not None:
-        raise UserError(f"{loaded.path}: its nodes are simulated; there is nothing to look at")
-    return loaded
 
 
 def _text(found: list[Checkup]) -> str:

@@ -103,8 +103,7 @@ def where(plan: Plan) -> str:
     if plan.cluster is None:
         return str(plan.machine)
     count = len(plan.cluster.nodes)
-    kind = "SIMULATED " if plan.cluster.simulated else ""
-    return f"{kind}cluster {plan.cluster.name}: {_counted(count, 'node')} with {plan.machine}"
+    return f"cluster {plan.cluster.name}: {_counted(count, 'node')} with {plan.machine}"
 
 
 def _table(rows: list[Row], *, folded: frozenset[str]) -> Table:

@@ -79,10 +79,6 @@ def command(
         plan = chosen.selected(chosen.plan(f"measure.repeats={2 * repeats}", "order=interleaved"))
         if not plan.runnable:
             raise UserError(f"{chosen.sweep}: nothing can run here; `dlperf plan {chosen.sweep}` says why")
-        if plan.cluster is not None and plan.cluster.simulated:
-            raise UserError(
-                f"cluster {plan.cluster.name} is simulated, and so is its noise; nothing to measure"
-            )
         folder = session_folder(results or default_folder(plan, suffix="-qualify"), known)
         code = _run(plan, folder, chosen.cluster, wait=not no_wait)
         if code:

@@ -34,8 +34,7 @@ def summary_text(
     """What became of a sweep: counts, limits, failures, the next command. `again` is the one that ran it."""
     counts = Counter(item.result.status for item in stored)
     parts = [f"{counts[status]} {status}" for status in Status if counts[status]]
-    simulated = "SIMULATED: " if plan.cluster is not None and plan.cluster.simulated else ""
-    lines = [f"{simulated}{plan.sweep}: {len(stored)} of {len(plan.runs)} runs: {', '.join(parts) or 'none'}"]
+    lines = [f"{plan.sweep}: {len(stored)} of {len(plan.runs)} runs: {', '.join(parts) or 'none'}"]
     left_out = Counter(item.status for item in plan.cases if item.reason is not None)
     if left_out:
         known_before = ", ".join(f"{count} {status}" for status, count in left_out.items())
@@ -92,7 +91,6 @@ def summary_json(
     ]
     content = {
         "sweep": plan.sweep,
-        "simulated": plan.cluster is not None and plan.cluster.simulated,
         "results": str(folder),
         "planned_runs": len(plan.runs),
         "counts": Counter(item.result.status for item in stored),

@@ -172,10 +172,6 @@ def _nodes(cluster: Cluster | None, *, wait: bool, say: Callable[[str], None]) -
     if cluster is None:
         with ExitStack() as in_use:
             yield [LocalNode(report=say, in_use=in_use)]
-    elif cluster.simulation is not None:
-        from dlperf.running.transports.sim import SimNode
-
-        yield [SimNode(spec, cluster.simulation) for spec in cluster.nodes]
     else:
         from dlperf.running.cluster import held  # paramiko takes its time
 

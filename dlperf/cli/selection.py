@@ -108,9 +108,8 @@ def cluster_of(name: str | None) -> Cluster | None:
 
 
 def default_folder(plan: Plan, *, suffix: str = "") -> Path:
-    """Where the results of a plan go; simulated ones never where measured ones do."""
-    simulated = plan.cluster is not None and plan.cluster.simulated
-    return Path("results") / ((f"simulated_{plan.sweep}" if simulated else plan.sweep) + suffix)
+    """Where the results of a plan go."""
+    return Path("results") / (plan.sweep + suffix)
 
 
 def plan_here(loaded: Sweep, *, adapters: Mapping[str, Adapter], cluster: Cluster | None) -> Plan:

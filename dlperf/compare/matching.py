@@ -25,7 +25,6 @@ _CELL: dict[str, Callable[[Case], object]] = {
     "precision": lambda case: case.precision,
     "device": lambda case: case.device,
     "framework": lambda case: case.framework,
-    "simulated": lambda case: case.simulated,  # made-up numbers say nothing about measured ones
 }
 _UNKNOWN = frozenset({None, "unknown hardware"})
 

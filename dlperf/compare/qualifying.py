@@ -38,10 +38,8 @@ def qualify(side: Side, *, runs: int = 5, splits: int = SPLITS, seed: int = 0) -
         seed: of the draw.
 
     Raises:
-        UserError: no case has runs for `FEWEST_RUNS` blocks, a value is no figure, or runs are simulated.
+        UserError: no case has runs for `FEWEST_RUNS` blocks, or a value is no figure.
     """
-    if any(one.case.simulated for one in side.cases):
-        raise UserError(f"{side.label}: simulated runs have no noise that could be measured")
     blocks = {metric.name: _blocks(side, metric) for metric in MEASURED}
     usable = blocks[MEASURED[0].name]
     if not usable:

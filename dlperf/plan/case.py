@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import Field, PositiveInt, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from dlperf.model import Model
 from dlperf.plan.memory_size import bytes_text
@@ -178,7 +179,8 @@ class Case(Model):
     measure: Measure
     seed: Annotated[int, Field(ge=0)] = 0
     options: dict[str, OptionValue] = Field(default_factory=dict)
-    simulated: bool = False  # made up by `transport: sim`; another case than the one that is measured
+    # Earlier versions could invent results, which said True here; such a case is refused. Never written.
+    simulated: Annotated[SkipJsonSchema[Literal[False]], Field(exclude=True)] = False
     # Of a device of the CPU, held by the supervisor. Not written where there is none, as `search`, so that
     # other cases keep their identity.
     memory_bytes: Annotated[PositiveInt | None, Field(exclude_if=lambda size: size is None)] = None
@@ -213,12 +215,9 @@ class Case(Model):
     def content_hash(self) -> str:
         """First 12 hexadecimal digits of SHA-256 over the canonical JSON of the whole case.
 
-        `simulated` counts where it is true alone, so that measured cases keep the names they have; a number
-        that is searched for does not.
+        A number that is searched for does not count.
         """
-        left_out: set[str] = set() if self.simulated else {"simulated"}
-        if self.search is not None:
-            left_out.add(self.search.axis)
+        left_out: set[str] = {self.search.axis} if self.search is not None else set()
         content = self.model_dump(mode="json", exclude=left_out)
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
@@ -234,6 +233,4 @@ class Case(Model):
         )
         if self.memory_bytes is not None:
             readable = f"{readable}_{bytes_text(self.memory_bytes)}"
-        if self.simulated:
-            readable = f"simulated_{readable}"
         return re.sub(r"[^A-Za-z0-9._+-]", "-", readable) + f"-{self.content_hash}"

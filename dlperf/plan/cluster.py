@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dlperf.errors import SourceErrors
 from dlperf.machine import Machine
-from dlperf.plan.cluster_file import ClusterFile, NodeEntry, Simulation, problems, secrets
+from dlperf.plan.cluster_file import ClusterFile, NodeEntry, problems, secrets
 from dlperf.plan.files import find_file, shown
 from dlperf.plan.validation import dotted, validate
 from dlperf.plan.yaml_reader import read_document
@@ -62,12 +62,11 @@ class ClusterNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """A checked cluster; `simulation` exactly when its nodes are virtual."""
+    """A checked cluster."""
 
     name: str
     path: str
     nodes: tuple[ClusterNode, ...]
-    simulation: Simulation | None = None
 
     @property
     def weakest(self) -> Machine:
@@ -123,12 +122,8 @@ def load_cluster(name: str, *, folder: Path | None = None) -> Cluster:
         ]
     if file is None or wrong:
         raise SourceErrors(wrong)
-    nodes = (
-        _virtual(file, file.simulation)
-        if file.simulation
-        else tuple(_resolved(file, folder=path.absolute().parent))
-    )
-    return Cluster(name=path.stem, path=document.path, nodes=nodes, simulation=file.simulation)
+    nodes = tuple(_resolved(file, folder=path.absolute().parent))
+    return Cluster(name=path.stem, path=document.path, nodes=nodes)
 
 
 def _resolved(file: ClusterFile, *, folder: Path) -> Iterator[ClusterNode]:
@@ -157,9 +152,3 @@ def _resolved(file: ClusterFile, *, folder: Path) -> Iterator[ClusterNode]:
             prefix=of("prefix", ()),
             environments=of("environments", "make"),
         )
-
-
-def _virtual(file: ClusterFile, simulation: Simulation) -> tuple[ClusterNode, ...]:
-    width = len(str(simulation.nodes))
-    entries = tuple(NodeEntry(name=f"sim{number:0{width}}") for number in range(1, simulation.nodes + 1))
-    return tuple(_resolved(file.model_copy(update={"nodes": entries}), folder=Path()))

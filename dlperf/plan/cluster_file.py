@@ -49,7 +49,6 @@ Host = Annotated[Text, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Variables = Annotated[dict[str, str], AfterValidator(_variables)]
 Link = Annotated[str, AfterValidator(_short_line)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class NodeSettings(Model):
@@ -82,30 +81,11 @@ def _node_entry(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-class Simulation(Model):
-    """Virtual nodes, and what happens on them. Shares are probabilities a run, except where it is said."""
-
-    nodes: PositiveInt
-    seed: Annotated[int, Field(ge=0)] = 0
-    samples_per_sec: Annotated[float, Field(gt=0)] = 100.0  # a device
-    step_noise: Share = 0.02  # standard deviation of the seconds of a step over their mean
-    run_noise: Share = 0.005  # likewise from run to run
-    drift: Annotated[float, Field(gt=-1, lt=1)] = 0.0  # of the speed from the first step of a run to the last
-    slow_nodes: Share = 0.0  # share of the nodes
-    slow_factor: Annotated[float, Field(gt=0, le=1)] = 0.8  # their speed over the others'
-    scaling: Annotated[float, Field(gt=0, le=1)] = 0.95  # speed of a device each time the devices double
-    oom: Share = 0.0
-    hang: Share = 0.0
-    cut_log: Share = 0.0
-    node_loss: Share = 0.0
-
-
 class ClusterFile(NodeSettings):
     """A cluster file."""
 
-    transport: Literal["ssh", "sim"] = "ssh"
+    transport: Literal["ssh"] = "ssh"
     nodes: tuple[Annotated[NodeEntry, BeforeValidator(_node_entry)], ...] = ()
-    simulation: Simulation | None = None
     notes: str = ""
 
 
@@ -121,20 +101,8 @@ def secrets(document: Document) -> Iterator[Problem]:
 
 def problems(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:
     """Where keys that are right one by one do not go together, and what is wrong there."""
-    if file.transport == "sim":
-        if file.simulation is None:
-            yield (), "transport sim needs the key 'simulation', such as 'simulation: {nodes: 4}'"
-        if file.nodes:
-            yield ("nodes",), "transport sim has the nodes of 'simulation'; remove this key"
-    else:
-        if file.simulation is not None:
-            yield ("simulation",), "goes with 'transport: sim' alone"
-        if not file.nodes:
-            yield (), "key 'nodes' is missing: a list of host names, or of mappings with 'name'"
-    if file.transport == "sim":
-        for key in ("devices", "cores"):
-            if getattr(file, key) is None:
-                yield (), f"key {key!r} is missing: how many {key} each node has"
+    if not file.nodes:
+        yield (), "key 'nodes' is missing: a list of host names, or of mappings with 'name'"
     yield from _node_problems(file)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from pydantic import Field, PositiveInt
 
 from dlperf.machine import Machine
-from dlperf.model import Model
+from dlperf.model import Model, Retired
 from dlperf.plan.case import Case, DeviceKind, Measure
 from dlperf.plan.grid import cells
 from dlperf.plan.installation import specification_of
@@ -63,7 +63,7 @@ class PlannedCluster(Model):
 
     name: str
     nodes: tuple[str, ...]
-    simulated: bool = False  # its nodes are virtual, and so is every number that they give
+    simulated: Retired = None
 
 
 class Plan(Model):
@@ -116,8 +116,6 @@ def make_plan(
     for cell in cells(file, sweep.experiments, versions=versions):
         adapter = adapters[cell.framework.name]
         case = _case(cell, sweep, adapter=adapter, device=device, cores=machine.cores)
-        if cluster is not None and cluster.simulation is not None:
-            case = case.changed(simulated=True)
         if cluster is None:
             missing = lacking(case, machine, oversubscribe=file.oversubscribe)
         else:
@@ -145,11 +143,7 @@ def make_plan(
 
 
 def _planned_cluster(cluster: Cluster) -> PlannedCluster:
-    return PlannedCluster(
-        name=cluster.name,
-        nodes=tuple(node.name for node in cluster.nodes),
-        simulated=cluster.simulation is not None,
-    )
+    return PlannedCluster(name=cluster.name, nodes=tuple(node.name for node in cluster.nodes))
 
 
 def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, cores: int) -> Case:

@@ -54,8 +54,6 @@ def no_memory(case: Case) -> str | None:
         return "memory is a budget for devices of the CPU; a GPU has its own"
     if case.search is None:
         return None
-    if case.simulated:
-        return "transport sim has no memory that could run out; write a number in place of max"
     if case.device == "cpu" and case.memory_bytes is None:
         return (
             "max on a CPU needs a budget that stands for a GPU's memory, such as 'memory: 2GiB' in the sweep "

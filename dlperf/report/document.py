@@ -129,12 +129,11 @@ def document(
     slugs = _unique(_slug(comparison) for comparison in made)
     flags = _by_case(referee(figures))
     published = tuple(published_report(one, titles=titles) for one in loaded.published)
-    simulated = any(figure.case.simulated for figure in figures)
     title = joined(
         (*(sweep.resolve().name for sweep in results.sweeps), *(one.title for one in published)), " + "
     )
     return Document(
-        title=say("SIMULATED: {names}", names=title) if simulated else title,
+        title=title,
         dlperf_version=__version__,
         cases=len(figures),
         runs=len(results.runs),
@@ -207,10 +206,9 @@ def _by_case(flags: Iterable[Flag]) -> dict[CaseKey, list[Flag]]:
 def _heading(comparison: Comparison) -> Inline:
     """Experiment and parallelism, and what tells the table from others of both where that is short."""
     case = comparison.sample
-    mark = (say("SIMULATED"),) if case.simulated else ()
     group = (say("{what}: {value}", what=name, value=value) for name, value in comparison.group)
     apart = (text for text in comparison.apart if len(plain_text(text)) <= _LONGEST_IN_HEADING)
-    return joined((case.workload.experiment, PARALLELISMS[case.parallelism], *mark, *group, *apart))
+    return joined((case.workload.experiment, PARALLELISMS[case.parallelism], *group, *apart))
 
 
 def _settings(comparison: Comparison) -> Iterator[tuple[Text, Inline]]:

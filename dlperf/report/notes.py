@@ -29,11 +29,6 @@ def report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> tuple[Tex
 
 
 def _report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> Iterator[Text]:
-    if any(figure.case.simulated for figure in loaded.figures):
-        yield say(
-            "**SIMULATED.** Every number here was made up by `transport: sim` to try the harness and its "
-            "statistics. Nothing was measured, and nothing follows for any framework or machine."
-        )
     if any(figure.case.device == "cpu" for figure in loaded.figures):
         yield say(
             "Devices here are CPU cores. Such topologies prove that programs and harness are correct, never "

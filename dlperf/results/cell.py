@@ -11,8 +11,7 @@ if TYPE_CHECKING:
 def cell_name(case: Case) -> str:
     """Such as `y1_emore data 1n1g b128 c85742 fp32`; `bmax` where the largest was searched for."""
     ratio = f"{case.sample_ratio:g}" if case.sample_ratio is not None else ""
-    simulated = "SIMULATED " if case.simulated else ""
     return (
-        f"{simulated}{case.workload.experiment} {case.parallelism}{ratio} {case.topology} "
+        f"{case.workload.experiment} {case.parallelism}{ratio} {case.topology} "
         f"b{case.size('batch_size_per_device')} c{case.size('num_classes')} {case.precision}"
     )

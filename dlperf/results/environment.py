@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from dlperf.model import Model
+from dlperf.model import Model, Retired
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +61,7 @@ class RunEnvironment(Model):
     packages: dict[str, str] = Field(default_factory=dict)  # name -> version in the framework's environment
     variables: dict[str, str] = Field(default_factory=dict)  # set for the ranks, secrets redacted
     cpus: dict[str, tuple[int, ...]] = Field(default_factory=dict)  # rank -> the cores that it is bound to
-    simulated: bool = False  # the nodes are virtual, and so is what they gave
+    simulated: Retired = None
 
     @cached_property
     def hardware_key(self) -> str:

@@ -59,7 +59,6 @@ def load(paths: Sequence[Path], *, strict: bool, from_logs: bool = False) -> Loa
     if strict and results.skipped:
         raise UserError("\n".join(str(skipped) for skipped in results.skipped))
     figures = case_figures(results, planned_cells(results.plans))
-    _must_not_mix(figures, published=bool(published))
     if not figures and not published:
         raise UserError("\n".join([_nothing(paths), *(str(skipped) for skipped in results.skipped)]))
     limits = tuple(
@@ -74,17 +73,6 @@ def _as_planned(limits: Sequence[StoredLimit], plan: Plan | None) -> list[Stored
     """The limits in the order of the plan's cases: frameworks stand as the sweep names them."""
     order = {item.case_id: number for number, item in enumerate(plan.cases)} if plan is not None else {}
     return sorted(limits, key=lambda limit: order.get(limit.record.case.case_id, len(order)))
-
-
-def _must_not_mix(figures: Sequence[CaseFigures], *, published: bool) -> None:
-    """Simulated numbers stand in no table with measured ones; UserError where they would."""
-    simulated = next((figure.sweep for figure in figures if figure.case.simulated), None)
-    measured = next((str(figure.sweep) for figure in figures if not figure.case.simulated), None)
-    if simulated is not None and (measured or published):
-        raise UserError(
-            f"{simulated} holds simulated results and {measured or PREFIX + '...'} measured ones, which "
-            "never stand in one table; name their folders one at a time"
-        )
 
 
 def _nothing(paths: Sequence[Path]) -> str:

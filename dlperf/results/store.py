@@ -82,20 +82,16 @@ def write_result(folder: Path, result: RunResult, *, steps: Iterable[Step] | Non
         steps: the series; None reads it from the folder's logs.
     """
     series = extract(folder).steps if steps is None else steps
-    write_atomically(folder / "steps.csv", steps_as_csv(series, simulated=result.case.simulated))
+    write_atomically(folder / "steps.csv", steps_as_csv(series))
     write_atomically(folder / "result.json", (result.model_dump_json(indent=2) + "\n").encode())
 
 
-def steps_as_csv(steps: Iterable[Step], *, simulated: bool) -> Iterator[bytes]:
-    """The series with a header, line by line; a loss that was not printed is an empty field, a NaN is `nan`.
-
-    A simulated series has one column more, `simulated`.
-    """
-    mark = ",simulated" if simulated else ""
-    yield (",".join(STEP_COLUMNS) + f"{mark}\n").encode()
+def steps_as_csv(steps: Iterable[Step]) -> Iterator[bytes]:
+    """The series with a header, line by line; a loss that was not printed is empty, a NaN is `nan`."""
+    yield (",".join(STEP_COLUMNS) + "\n").encode()
     for step in steps:
         loss = "" if step.loss is None else repr(step.loss)
-        yield f"{step.step},{step.samples},{step.seconds!r},{step.kind},{loss}{mark}\n".encode()
+        yield f"{step.step},{step.samples},{step.seconds!r},{step.kind},{loss}\n".encode()
 
 
 def read_steps_csv(folder: Path) -> list[float]:

@@ -86,7 +86,6 @@ def combined(
         "cpu_seconds": [outcome.get("cpu_seconds") if outcome else None for outcome in outcomes],
         "processes_left": [pid for outcome in told for pid in outcome["processes_left"]],
         **({"memory_held_by": held_by[0]} if held_by else {}),
-        **({"simulated": True} if any(outcome.get("simulated") for outcome in told) else {}),
     }
 
 

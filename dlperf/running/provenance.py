@@ -18,14 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dlperf.environments import Environment
-    from dlperf.plan.case import Case
     from dlperf.running.launch_file import LaunchFile
 
 _TOOL_SECONDS = 20
 
 
 def run_environment(
-    case: Case,
     *,
     nodes: Sequence[Node],
     environment: Environment,
@@ -35,7 +33,6 @@ def run_environment(
     """What a run uses, as it is now.
 
     Args:
-        case: what is run.
         nodes: what they are, by node rank.
         environment: the framework's on node 0; the others were made from the same specification.
         launches: by node rank.
@@ -52,7 +49,6 @@ def run_environment(
         packages=environment.manifest.packages,
         variables=redacted(dict(sorted(set_for_ranks.items()))),
         cpus={str(rank.rank): rank.cpus for launch in launches for rank in launch.ranks},
-        simulated=case.simulated,
     )
 
 

@@ -82,7 +82,6 @@ def write_run_folder(
     ]
     launches = launch_files(case, adapter=adapter, seats=seats, limits=limits, port=port)
     environment = run_environment(
-        case,
         nodes=facts,
         environment=nodes[0].environment,
         launches=launches,

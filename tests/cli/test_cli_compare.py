@@ -209,12 +209,3 @@ def test_a_baseline_without_a_case_is_no_all_clear(tmp_path: Path) -> None:
     (tmp_path / "none.json").write_text(json.dumps(saved | {"cases": []}))
     done = run("compare", "none.json", "a")
     assert (done.exit_code, done.stdout.splitlines()[-1]) == (3, "no verdict: nothing could be told")
-
-
-def test_simulated_results_say_so_and_are_never_compared_with_measured_ones(tmp_path: Path) -> None:
-    for name, simulated in (("measured", False), ("simulated", True), ("again", True)):
-        store_good_runs(tmp_path / name, make_case(simulated=simulated), RATES)
-    done = run("compare", "simulated", "again", "--allow", "hardware", "--all")
-    assert done.stdout.count("SIMULATED ") >= 3
-    mixed = run("compare", "measured", "simulated", "--allow", "hardware")
-    assert (mixed.exit_code, "missing" in mixed.stdout) == (3, True)

@@ -172,11 +172,6 @@ def test_too_few_runs_qualify_nothing() -> None:
         qualify(side(side_case()))
 
 
-def test_simulated_runs_qualify_nothing() -> None:
-    with pytest.raises(UserError, match="simulated runs have no noise"):
-        qualify(side(side_case(scaled(1.0) * 2, simulated=True)))
-
-
 def test_a_value_that_is_no_figure_is_named() -> None:
     runs = [case_at(np.full(10, 100.0), 2, 0), case_at(np.zeros(10), 3, 0)]
     with pytest.raises(UserError, match="a run's samples/s is 0, which is no figure"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dlperf.plan.cluster import load_cluster
-from dlperf.plan.cluster_file import ClusterFile, NodeEntry, Simulation
+from dlperf.plan.cluster_file import ClusterFile, NodeEntry
 
 PAGE = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text()
 BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
@@ -23,5 +23,5 @@ def test_its_files_load(block: str, tmp_path: Path) -> None:
 def test_its_tables_name_every_key() -> None:
     cells = re.findall(r"^\| (`[^|]*) \|", PAGE, flags=re.MULTILINE)
     named = {name for cell in cells for name in re.findall(r"`([a-z_]+)`", cell)}
-    known = {*NodeEntry.model_fields, *ClusterFile.model_fields, *Simulation.model_fields}
-    assert known - {"nodes", "transport", "simulation", "notes"} == named - {"simulation", "nodes"}
+    known = {*NodeEntry.model_fields, *ClusterFile.model_fields}
+    assert known - {"nodes", "transport", "notes"} == named - {"nodes"}

@@ -65,7 +65,7 @@ def test_the_shipped_example_is_valid(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (TWO + "adress: x\n", "c.yaml:5:1: unknown key 'adress'; known: port, user, ssh_config, device, devices, cores, interface, link, folder, environment, python, prefix, environments, transport, nodes, simulation, notes"),
+        (TWO + "adress: x\n", "c.yaml:5:1: unknown key 'adress'; known: port, user, ssh_config, device, devices, cores, interface, link, folder, environment, python, prefix, environments, transport, nodes, notes"),
         (TWO.replace("port:", "prot:"), "c.yaml:4:41: unknown key 'prot' (did you mean 'port'?)"),
         (TWO.replace("port: 2222", "port: 70000"), "c.yaml:4:47: nodes[1].port: must be less than or equal to 65535, not 70000"),
         (TWO.replace("name: b", "name: a"), "c.yaml:4:12: nodes[1]: node 'a' is listed twice; remove one"),
@@ -73,8 +73,6 @@ def test_the_shipped_example_is_valid(tmp_path: Path) -> None:
         (TWO.replace("cores: 16\n", ""), "c.yaml:3:9: nodes[0]: key 'cores' is missing, here or for all nodes: how many cores 'a' has"),
         (TWO.replace("nodes: [a", "nodes: ['-oProxyCommand=x'"), "c.yaml:4:9: nodes[0]: '-oProxyCommand=x' is no host name, alias or address"),
         ("devices: 1\ncores: 2\n", "c.yaml:1:1: key 'nodes' is missing: a list of host names, or of mappings with 'name'"),
-        ("devices: 1\ncores: 2\ntransport: sim\n", "c.yaml:1:1: transport sim needs the key 'simulation', such as 'simulation: {nodes: 4}'"),
-        (TWO + "simulation: {nodes: 3}\n", "c.yaml:5:1: simulation: goes with 'transport: sim' alone"),
         (TWO + "link: ''\n", "c.yaml:5:7: link: must be one line of 1 to 80 characters"),
         (TWO + "link: |\n  two\n  lines\n", "c.yaml:5:7: link: must be one line of 1 to 80 characters"),
         (TWO + "environment: {'A B': x}\n", "c.yaml:5:1: environment: 'A B' is no name of a variable"),
@@ -115,13 +113,4 @@ def test_a_plan_for_a_cluster_says_what_the_cluster_lacks(tmp_path: Path, adapte
         "4n1g": "needs 4 nodes; cluster c has 2",
     }
     assert plan.cluster is not None
-    assert (("a", "b"), False) == (plan.cluster.nodes, plan.cluster.simulated)
-
-
-def test_a_simulated_case_is_another_case_than_the_measured_one(tmp_path: Path, adapters: Any) -> None:
-    virtual = "transport: sim\ndevice: cpu\ndevices: 4\ncores: 16\nsimulation: {nodes: 4}\n"
-    measured, simulated = (planned(text, tmp_path, adapters).runnable[0] for text in (TWO, virtual))
-    assert simulated.simulated
-    assert simulated.case_id.startswith("simulated_mxnet-1.9.1_")
-    assert not measured.case_id.startswith("simulated_")
-    assert simulated.content_hash != measured.content_hash
+    assert ("a", "b") == plan.cluster.nodes

@@ -22,8 +22,6 @@ from dlperf.shipped import shipped_folder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dlperf.report.language import Language
-    from dlperf.report.request import Form
 
 TRANSLATED = sorted(set(LANGUAGES) - {ENGLISH})
 
@@ -105,24 +103,6 @@ def test_a_report_in_chinese_says_the_same_numbers(tmp_path: Path, form: str) ->
         assert word not in chinese
     numbers = [re.findall(r"\d+\.\d+", text) for text in texts.values()]
     assert sorted(numbers[0]) == sorted(numbers[1])
-
-
-@pytest.mark.parametrize("form", ["md", "html"])
-@pytest.mark.parametrize("language", sorted(LANGUAGES))
-def test_simulated_results_say_so_in_every_form_and_language(
-    tmp_path: Path, form: Form, language: Language
-) -> None:
-    store_good_runs(tmp_path / "y1", make_case(simulated=True), [10.0])
-    request = Request(paths=(tmp_path,), form=form, language=language)
-    text = without_charts(build_report(request), request)
-    title, heading = r"<h1>.*</h1>", r"<h2>y1.*</h2>"
-    if form == "md":
-        title, heading = r"(?m)^# .*$", r"(?m)^## y1.*$"
-    for place in (title, heading):
-        found = re.search(place, text)
-        assert found is not None
-        assert "SIMULATED" in found[0]
-    assert "`transport: sim`" in text or "<code>transport: sim</code>" in text
 
 
 def test_a_page_names_its_language(tmp_path: Path) -> None:

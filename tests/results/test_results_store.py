@@ -194,6 +194,18 @@ def test_the_energy_that_earlier_versions_wrote_is_passed_over(tmp_path: Path) -
     assert "energy" not in json.loads(run.result.model_dump_json())
 
 
+def test_a_result_that_an_earlier_version_invented_is_refused(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, make_case())
+    store_run(folder)
+    path = folder / "result.json"
+    content = json.loads(path.read_text())
+    content["case"]["simulated"] = True
+    path.write_text(json.dumps(content))
+    found = read_results(tmp_path)
+    assert found.runs == ()
+    assert "case.simulated" in found.skipped[0].why
+
+
 def test_a_run_without_a_result_holds_none(tmp_path: Path) -> None:
     write_run(tmp_path / "y1", make_case())
     results = read_results(tmp_path)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from run_folders import make_case
+from simulated_nodes import SimulatedNode, Simulation
 
 from dlperf.plan.case import Topology
 from dlperf.plan.cluster import load_cluster
-from dlperf.plan.cluster_file import Simulation
 from dlperf.running.pool import Pool
-from dlperf.running.transports.sim import SimNode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,11 +18,9 @@ if TYPE_CHECKING:
 
 
 def pool(folder: Path, *, usable: Any = lambda _node, _case: True) -> Pool:
-    (folder / "c.yaml").write_text(
-        "transport: sim\ndevice: cpu\ndevices: 2\ncores: 8\nsimulation: {nodes: 3}\n"
-    )
+    (folder / "c.yaml").write_text("device: cpu\ndevices: 2\ncores: 8\nnodes: [sim1, sim2, sim3]\n")
     cluster = load_cluster("c.yaml", folder=folder)
-    return Pool(nodes=[SimNode(node, Simulation(nodes=3)) for node in cluster.nodes], usable=usable)
+    return Pool(nodes=[SimulatedNode(node, Simulation()) for node in cluster.nodes], usable=usable)
 
 
 def case(topology: str) -> Case:

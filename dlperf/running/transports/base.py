@@ -1,4 +1,4 @@
-"""What every kind of node provides: this machine, one behind ssh, a simulated one."""
+"""What every kind of node provides: this machine, or one behind ssh."""
 
 from __future__ import annotations
 
