@@ -17,20 +17,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from dlperf.compare.confirming import CONFIRMING_RULE, looks_worse
-from dlperf.compare.contrast import contrast
-from dlperf.compare.judging import fit_priors, judge
-from dlperf.compare.metrics import SAMPLES_PER_SECOND, Verdict
-from dlperf.compare.sources import read_side
-from dlperf.results.significance import benjamini_hochberg
+from dlperf.compare.gate import CONFIRMING_RULE, looks_worse
+from dlperf.compare.sets import SAMPLES_PER_SECOND, Verdict, read_side
+from dlperf.compare.tests import contrast, fit_priors, judge
+from dlperf.statistics.multiple import benjamini_hochberg
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from dlperf.compare.contrast import Contrast
-    from dlperf.compare.judging import Judged
+    from dlperf.compare.tests import Contrast, Judged
 
     Array = NDArray[np.float64]
 
@@ -115,7 +112,7 @@ def compare_rule(sweep: Sweep) -> set[int]:
 
 
 def gate_rule(sweep: Sweep) -> set[int]:
-    """As dlperf.cli.gate_rounds: suspects at 5 %, then Holm on fresh runs, which are looked at twice."""
+    """As dlperf.cli.gate: suspects at 5 %, then Holm on fresh runs, which are looked at twice."""
     made = contrasts(sweep.baseline, sweep.candidate)
     judged = judge(SAMPLES_PER_SECOND, made, margins=[MARGIN] * CASES)
     doubtful = [case for case, one in enumerate(judged) if looks_worse(SAMPLES_PER_SECOND, one)]

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
-from dlperf.results.environment import Node, RunEnvironment
-from dlperf.results.schema import Engine, RunFigures, RunResult, Status
+from dlperf.results.schema import Engine, Node, RunEnvironment, RunFigures, RunResult, Status
 from frameworks.common.events import EventLog
 
 if TYPE_CHECKING:

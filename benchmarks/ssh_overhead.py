@@ -26,12 +26,11 @@ from netlab import NetLab, why_not  # noqa: E402  a folder of the tests
 from dlperf.adapters.base import EnvironmentSpec, RankCommand  # noqa: E402
 from dlperf.plan.case import Case, Loss, Measure, Topology, Workload  # noqa: E402
 from dlperf.plan.cluster import load_cluster  # noqa: E402
-from dlperf.plan.sweep_file import Limits  # noqa: E402
+from dlperf.plan.sweep import Limits  # noqa: E402
 from dlperf.running.cluster import held  # noqa: E402
-from dlperf.running.interrupts import Interrupts  # noqa: E402
-from dlperf.running.launch_file import LaunchFile, RankProcess  # noqa: E402
-from dlperf.running.run_nodes import ReadyNode  # noqa: E402
-from dlperf.running.runner import Runner  # noqa: E402
+from dlperf.running.launch import LaunchFile, RankProcess  # noqa: E402
+from dlperf.running.run import ReadyNode, Runner  # noqa: E402
+from dlperf.running.supervision import Interrupts  # noqa: E402
 
 if TYPE_CHECKING:
     from netlab import Host

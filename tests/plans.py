@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlperf.machine import Machine
 from dlperf.plan.lock import LOCK_NAME, write_lock
+from dlperf.plan.machine import Machine
 from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
-from dlperf.plan.sweep_file import Limits
+from dlperf.plan.sweep import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
-from dlperf.results.environment import Node, RunEnvironment
+from dlperf.results.schema import Node, RunEnvironment
 from dlperf.results.store import store_run
 from frameworks.common.events import END, START, EventLog
 

@@ -26,10 +26,10 @@ from dlperf.environments import Environment, Manifest
 from dlperf.environments.environment import environment_key
 from dlperf.plan.case import Case
 from dlperf.plan.cluster import Cluster, ClusterNode, fits
-from dlperf.results.environment import Node as NodeFacts
-from dlperf.results.environment import read_environment
+from dlperf.results.schema import Node as NodeFacts
+from dlperf.results.schema import read_environment
 from dlperf.running import cluster as real_nodes
-from dlperf.running.launch_file import LaunchFile
+from dlperf.running.launch import LaunchFile
 from dlperf.running.run_folder import CASE_NAME
 from dlperf.running.transports.base import NodeLost
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from dlperf.adapters.base import EnvironmentSpec
-    from dlperf.running.places import Core
+    from dlperf.running.launch import Core
 
 _NOWHERE = Path("/simulated")
 _MARK = "SIMULATED by a test of dlperf: there is no such node, and nothing here was measured"

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from dlperf.documents import read_document
 from dlperf.errors import UserError
+from dlperf.files import read_document
 from dlperf.model import Model
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import dlperf.machine as machine_module
-from dlperf.machine import Machine, detect_machine, gpu_memory_bytes
+import dlperf.plan.machine as machine_module
+from dlperf.plan.machine import Machine, detect_machine, gpu_memory_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path

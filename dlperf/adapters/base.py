@@ -8,14 +8,13 @@ which processes a case consists of. It starts nothing. Register one under the en
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from dlperf.plan.case import Case, DeviceKind
+
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pydantic import BaseModel
-
-    from dlperf.plan.case import Case, DeviceKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,10 +5,7 @@ The programs are `python -m frameworks.<framework>.train CASE_FILE`; docs/archit
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from dlperf.adapters.base import Launch, Place
+from dlperf.adapters.base import Launch, Place
 
 # Every library that may bring a thread pool of its own; left alone, the engines choose different counts.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dlperf.adapters.base import EnvironmentSpec, RankCommand, SourceBuild, SourceEdit
+from dlperf.adapters.base import EnvironmentSpec, Launch, Place, RankCommand, SourceBuild, SourceEdit
 from dlperf.adapters.common import rank_environment, train_argv
 from dlperf.model import Model
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dlperf.adapters.base import Launch, Place
-    from dlperf.plan.case import Case, DeviceKind
+from dlperf.plan.case import Case, DeviceKind
 
 # Version -> the CPythons whose wheel was seen to train, best first.
 _PYTHONS = {

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from dlperf.adapters.base import EnvironmentSpec, RankCommand
+from dlperf.adapters.base import EnvironmentSpec, Launch, Place, RankCommand
 from dlperf.adapters.common import rank_environment, train_argv
 from dlperf.model import Model
-
-if TYPE_CHECKING:
-    from dlperf.adapters.base import Launch, Place
-    from dlperf.plan.case import Case, DeviceKind
+from dlperf.plan.case import Case, DeviceKind
 
 # Version -> the CPythons whose wheel was seen to train, best first.
 _PYTHONS = {"0.9.0": ("3.10", "3.9", "3.8"), "0.8.0": ("3.8",)}

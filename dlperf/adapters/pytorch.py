@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
-from dlperf.adapters.base import EnvironmentSpec, RankCommand
+from dlperf.adapters.base import EnvironmentSpec, Launch, Place, RankCommand
 from dlperf.adapters.common import rank_environment, train_argv
 from dlperf.model import Model
-
-if TYPE_CHECKING:
-    from dlperf.adapters.base import Launch, Place
-    from dlperf.plan.case import Case, DeviceKind
+from dlperf.plan.case import Case, DeviceKind
 
 _VERSIONS = ("2.13.0",)
 _NUMPY = "numpy==2.4.6"

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
+from dlperf.adapters.base import Adapter
 from dlperf.errors import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
-
-    from dlperf.adapters.base import Adapter
 
 GROUP = "dlperf.adapters"
 

@@ -16,14 +16,14 @@ from dlperf.align.diagnosis import Two, culprit, first_to_differ
 from dlperf.align.probe import Settings, probe_case
 from dlperf.align.programs import Contestant, make_inputs, run_program
 from dlperf.align.verdict import REFERENCE, verdict
-from dlperf.shipped import shipped_root
+from dlperf.files import shipped_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from dlperf.plan.case import Case, Workload
-    from dlperf.running.interrupts import Interrupts
+    from dlperf.running.supervision import Interrupts
 
 ReferenceMode = Literal["auto", "always", "never"]
 

@@ -9,7 +9,7 @@ from dlperf.align.modes import ON_ONE_DEVICE
 from dlperf.align.programs import Contestant
 from dlperf.environments import ensure
 from dlperf.errors import EnvironmentUnavailable
-from dlperf.shipped import shipped_root
+from dlperf.files import shipped_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,13 +13,12 @@ from dlperf.align.arrays import Flaw
 from dlperf.align.modes import ON_ONE_DEVICE
 from dlperf.errors import InfrastructureError
 from dlperf.logs.failures import classify
-from dlperf.plan.sweep_file import Limits
-from dlperf.results.outcome import read_outcome
+from dlperf.plan.sweep import Limits
+from dlperf.results.schema import read_outcome
 from dlperf.results.store import write_atomically
-from dlperf.running.launch_file import LEASE_SECONDS, launch_file
-from dlperf.running.places import free_port, local_places
+from dlperf.running.launch import LEASE_SECONDS, free_port, launch_file, local_places
 from dlperf.running.run_folder import CASE_NAME, LAUNCH_NAME, OUTCOME_NAME, empty_folder
-from dlperf.running.supervised import SupervisedRun
+from dlperf.running.supervision import SupervisedRun
 from dlperf.running.transports.local import supervised_here
 
 if TYPE_CHECKING:
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
     from dlperf.adapters.base import Adapter, RankCommand
     from dlperf.align.modes import Mode
     from dlperf.plan.case import Case
-    from dlperf.results.outcome import Outcome
-    from dlperf.running.interrupts import Interrupts
+    from dlperf.results.schema import Outcome
+    from dlperf.running.supervision import Interrupts
 
 OUTPUTS_NAME: Final = "outputs.npz"
 

@@ -162,9 +162,9 @@ def command(
     from dlperf.align.probe import Settings
     from dlperf.cli.align_frameworks import entrants_of
     from dlperf.cli.align_run import Question, must_have_an_answer, run
-    from dlperf.machine import detect_machine
     from dlperf.plan.load import load_experiment
-    from dlperf.running.interrupts import Interrupted
+    from dlperf.plan.machine import detect_machine
+    from dlperf.running.supervision import Interrupted
 
     machine = detect_machine()
     kind = machine.device if device == "auto" else device
@@ -200,7 +200,7 @@ def _modes(
     from dlperf.align.modes import modes
     from dlperf.errors import UserError
     from dlperf.plan.case import Parallelism, Topology
-    from dlperf.plan.validation import unknown
+    from dlperf.plan.documents import unknown
 
     known: tuple[Parallelism, ...] = get_args(Parallelism)
     names = list(dict.fromkeys(part.strip() for part in parallelisms.split(",")))

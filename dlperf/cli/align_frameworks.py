@@ -9,9 +9,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from dlperf.align.entrants import Entrant
 from dlperf.errors import UserError
-from dlperf.plan.installation import specification_of
-from dlperf.plan.origins import origin_of
-from dlperf.plan.sweep_file import FrameworkEntry, FrameworkReference
+from dlperf.plan.load import origin_of
+from dlperf.plan.sweep import FrameworkEntry, FrameworkReference
+from dlperf.plan.versions import specification_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

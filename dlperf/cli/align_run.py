@@ -15,8 +15,8 @@ import click
 from dlperf.align.course import REFERENCE_FRAMEWORK, Alignment
 from dlperf.align.entrants import contestants_of
 from dlperf.errors import UserError
-from dlperf.running.interrupts import Interrupts
-from dlperf.running.locks import whole_machine
+from dlperf.running.run_folder import whole_machine
+from dlperf.running.supervision import Interrupts
 
 if TYPE_CHECKING:
     from dlperf.align.certificate import Certificate, Tolerance
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from dlperf.align.entrants import Entrant
     from dlperf.align.modes import Mode
     from dlperf.align.probe import Settings
-    from dlperf.machine import Machine
     from dlperf.plan.case import Workload
+    from dlperf.plan.machine import Machine
 
 _KEPT = "align"
 _INPUTS = "inputs.npz"  # by which a folder that an alignment left is known

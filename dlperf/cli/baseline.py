@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from dlperf.compare.sets import Side
 from dlperf.errors import UserError
-
-if TYPE_CHECKING:
-    from dlperf.compare.side import Side
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _folder = click.option(
@@ -47,7 +44,7 @@ def save(*, name: str, results: str, only: str | None, replace: bool, folder: Pa
 
     The file holds cases and figures, no logs; commit it beside the code that it is the baseline of.
     """
-    from dlperf.compare.sources import read_side, selected
+    from dlperf.compare.sets import read_side, selected
     from dlperf.results.store import write_atomically
 
     if not _NAME.fullmatch(name):
@@ -69,7 +66,7 @@ def save(*, name: str, results: str, only: str | None, replace: bool, folder: Pa
 @_folder
 def list_(*, folder: Path) -> None:
     """List the baselines: name, day, cases, runs."""
-    from dlperf.compare.sources import read_baseline
+    from dlperf.compare.sets import read_baseline
     from dlperf.results.qualification import QUALIFICATION_NAME
 
     paths = sorted(path for path in folder.glob("*.json") if path.name != QUALIFICATION_NAME)
@@ -89,11 +86,10 @@ def list_(*, folder: Path) -> None:
 @_folder
 def show(*, name: str, folder: Path) -> None:
     """Show the cases of the baseline NAME with their figures."""
-    from dlperf.compare.metrics import SAMPLES_PER_SECOND
-    from dlperf.compare.sources import read_side
-    from dlperf.compare.words import value
+    from dlperf.compare.output import value
+    from dlperf.compare.sets import SAMPLES_PER_SECOND, read_side
     from dlperf.report.numbers import plural
-    from dlperf.results.cell import cell_name
+    from dlperf.results.cases import cell_name
 
     side = read_side(name, inside=Path("results"), baselines=folder)
     click.echo(f"{side.label}  {_described(side)}")

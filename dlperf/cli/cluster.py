@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
-if TYPE_CHECKING:
-    from dlperf.running.cluster_check import Checkup
+from dlperf.running.cluster_check import Checkup
 
 EXIT_BAD = 5
 
@@ -81,7 +78,7 @@ def clean(
 
     from dlperf.errors import UserError
     from dlperf.plan.cluster import load_cluster
-    from dlperf.plan.validation import unknown
+    from dlperf.plan.documents import unknown
     from dlperf.running.cluster import reached
     from dlperf.running.transports.base import NodeLost
     from dlperf.running.transports.ssh_session import Refusal

@@ -2,15 +2,198 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import reduce, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
 import click
+from rich.table import Table
+from rich.text import Text
 
-from dlperf.cli.compare_options import judging_options
+from dlperf.cli.tables import rendered
+from dlperf.compare.matching import GUARDS
+from dlperf.compare.output import HEADINGS, NUMBERS, cells, headline, shown, summary
+from dlperf.compare.sets import IMPROVEMENTS, REGRESSIONS, Verdict
+from dlperf.compare.verdicts import Finding, Findings, Settings
+from dlperf.errors import UserError
+from dlperf.results.cases import cell_name
+from dlperf.results.qualification import Qualification
 
-if TYPE_CHECKING:
-    from dlperf.cli.compare_options import Judging
+R = TypeVar("R")
+
+FORMATS = ("text", "md", "pr", "json", "junit", "github")
+
+_OPTIONS = (
+    click.option(
+        "--margin",
+        "margins",
+        multiple=True,
+        metavar="[METRIC=]PERCENT",
+        help="The smallest change that counts: 2% of samples/s, or step_seconds_p95=10%. Repeatable.  "
+        "[default: 1 % of samples/s, 5 % of step p95, 2 % of peak memory]",
+    ),
+    click.option(
+        "--metric",
+        "metrics",
+        multiple=True,
+        metavar="METRIC",
+        help="Compare this metric alone: samples_per_sec, step_seconds_p95 or peak_memory_bytes. Repeatable.",
+    ),
+    click.option(
+        "--allow",
+        multiple=True,
+        type=click.Choice(GUARDS),
+        help="Compare although this differs, and say so. Repeatable.",
+    ),
+    click.option(
+        "--expected",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="YAML file of known regressions, each with a reason and a last day.",
+    ),
+    click.option(
+        "--qualified",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="What `dlperf qualify` found here.  [default: baselines/qualification.json where it is]",
+    ),
+    click.option("--strict", is_flag=True, help="Exit code 4 where some cases could not be told."),
+    click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True),
+    click.option(
+        "--write",
+        "files",
+        multiple=True,
+        metavar="FORMAT=FILE",
+        help="Write this form into a file too, such as junit=gate.xml. Repeatable.",
+    ),
+    click.option("--all", "everything", is_flag=True, help="Show every metric of every case in the table."),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judging:
+    """What these options say; `files` are forms by the file that each is written to."""
+
+    margins: tuple[str, ...]
+    metrics: tuple[str, ...]
+    allow: tuple[str, ...]
+    expected: Path | None
+    qualified: Path | None
+    strict: bool
+    form: str
+    files: Mapping[Path, str]
+    everything: bool
+
+    def settings(self, *, compared: tuple[str, ...] = ()) -> Settings:
+        """Settings of a comparison; UserError where an option is wrong."""
+        from dlperf.compare.output import qualification_line
+        from dlperf.compare.sets import MEASURED
+        from dlperf.compare.verdicts import Settings, no_floor, qualified_floor, read_expected
+
+        by_name = {metric.name: metric for metric in MEASURED}
+        found = _qualification(self.qualified)
+        return Settings(
+            noise_floor=qualified_floor(found) if found is not None else no_floor,
+            notes=(qualification_line(found),) if found is not None else (),
+            metrics=tuple(by_name[_known(name)] for name in dict.fromkeys(self.metrics)) or MEASURED,
+            margins=dict(_margin(text) for text in self.margins),
+            allow=self.allow,
+            compared=compared,
+            expected=read_expected(self.expected) if self.expected is not None else (),
+        )
+
+    def answer(self, findings: Findings) -> int:
+        """Print the findings, write them into the files, and give the exit code.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        from dlperf.compare.output import exit_code
+
+        code = exit_code(findings, strict=self.strict)
+        click.echo(self._text(findings, self.form, code=code), nl=False)
+        for path, form in self.files.items():
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(self._text(findings, form, code=code), encoding="utf-8")
+            except OSError as error:
+                why = f"{error.filename or path}: {error.strerror}"
+                raise UserError(f"--write {form}={path}: cannot be written ({why})") from None
+        return code
+
+    def _text(self, findings: Findings, form: str, *, code: int) -> str:
+        from dlperf.compare import output as documents
+
+        if form == "text":
+            return findings_text(findings, everything=self.everything)
+        made = {
+            "md": documents.markdown,
+            "pr": documents.comment,
+            "junit": documents.junit,
+            "github": documents.workflow_commands,
+        }
+        return made[form](findings) if form in made else documents.as_json(findings, exit_code=code)
+
+
+def judging_options(function: Callable[..., R]) -> Callable[..., R]:
+    """Give a command the options above; they arrive as `judging`, a Judging."""
+    names = {one.name for one in fields(Judging)}
+
+    @wraps(function)
+    def with_judging(*arguments: Any, **options: Any) -> R:
+        given = {name: options.pop(name) for name in names}
+        judging = Judging(**given | {"files": _wanted_files(given["files"])})
+        return function(*arguments, judging=judging, **options)
+
+    return reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), with_judging)
+
+
+def _qualification(given: Path | None) -> Qualification | None:
+    from dlperf.results.qualification import read_qualification, usual_qualification
+
+    path = given or usual_qualification()
+    return read_qualification(path) if path is not None else None
+
+
+def _margin(text: str) -> tuple[str, float]:
+    name, separator, value = text.rpartition("=")
+    try:
+        percent = float(value.strip().removesuffix("%"))
+    except ValueError:
+        percent = -1.0
+    if not 0 < percent < 100:  # noqa: PLR2004 - percent
+        raise UserError(f"--margin {text}: write a percentage, such as --margin 2% or samples_per_sec=2%")
+    return _known(name) if separator else "samples_per_sec", percent / 100
+
+
+def _known(name: str) -> str:
+    from dlperf.compare.sets import MEASURED
+    from dlperf.plan.documents import unknown
+
+    names = [metric.name for metric in MEASURED]
+    if name not in names:
+        raise UserError(unknown("metric", name, names))
+    return name
+
+
+def _wanted_files(files: tuple[str, ...]) -> dict[Path, str]:
+    """`--write FORMAT=FILE` as files and their forms; UserError before anything runs."""
+    wanted: dict[Path, str] = {}
+    for text in files:
+        form, separator, name = text.partition("=")
+        if not separator or not name or form not in FORMATS:
+            raise UserError(f"--write {text}: write FORMAT=FILE with one of {', '.join(FORMATS)}")
+        path = Path(name)
+        if path in wanted:
+            raise UserError(f"--write {text}: {name} is written as {wanted[path]} already; name another file")
+        if path.is_dir():
+            raise UserError(f"--write {text}: {name} is a folder; name a file")
+        wanted[path] = form
+    return wanted
+
+
+# `dlperf compare`: did it become slower?
+
 
 _EPILOG = """\b
 Examples:
@@ -48,9 +231,52 @@ def command(
     judging: Judging,
 ) -> None:
     """Compare CANDIDATE with BASELINE, case by case: slower, faster, the same, or not told."""
-    from dlperf.compare.comparing import compare
-    from dlperf.compare.sources import compared_fields, read_side
+    from dlperf.compare.sets import compared_fields, read_side
+    from dlperf.compare.verdicts import compare
 
     settings = judging.settings(compared=compared_fields(baseline, candidate))
     sides = (read_side(text, inside=inside) for text in (baseline, candidate))
     ctx.exit(judging.answer(compare(*sides, settings=settings)))
+
+
+# Findings on a terminal.
+
+
+_STYLES = {
+    **dict.fromkeys(REGRESSIONS, "bold red"),
+    **dict.fromkeys(IMPROVEMENTS, "green"),
+    Verdict.MISSING: "yellow",
+    Verdict.NOT_COMPARABLE: "yellow",
+}
+
+
+def findings_text(findings: Findings, *, everything: bool) -> str:
+    """The table of a comparison, its notes, and the answer on the last line."""
+    return "\n".join(_lines(findings, everything=everything)) + "\n"
+
+
+def _lines(findings: Findings, *, everything: bool) -> Iterator[str]:
+    yield f"{findings.candidate} against {findings.baseline}"
+    rows = findings.rows if everything else shown(findings)
+    if rows:
+        yield ""
+        yield rendered(_table(rows)).rstrip()
+    for one in findings.new:
+        yield f"without a baseline: {one.case.framework} {one.case.version} {cell_name(one.case)}"
+    for note in findings.notes:
+        yield f"note: {note}"
+    yield ""
+    yield summary(findings)
+    yield headline(findings)
+
+
+def _table(rows: tuple[Finding, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    content = [cells(row) for row in rows]
+    kept = [place for place in range(len(HEADINGS)) if any(row[place] for row in content)]
+    for place in kept:
+        table.add_column(HEADINGS[place], justify="right" if HEADINGS[place] in NUMBERS else "left")
+    for row, texts in zip(rows, content, strict=True):
+        # Text, not markup: a reason may hold brackets.
+        table.add_row(*(Text(texts[place]) for place in kept), style=_STYLES.get(row.verdict))
+    return table

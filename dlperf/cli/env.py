@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import click
 
+from dlperf.adapters.base import EnvironmentSpec
+from dlperf.environments.catalogue import Entry
 from dlperf.errors import EnvironmentUnavailable, UserError
-
-if TYPE_CHECKING:
-    from dlperf.adapters.base import EnvironmentSpec
-    from dlperf.environments.catalogue import Entry
-    from dlperf.plan.case import DeviceKind
+from dlperf.plan.case import DeviceKind
 
 _BYTES_PER_GIB = 1024**3
 
@@ -150,8 +148,8 @@ def doctor(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None
 def _spec(name: str, device: str, *, parallel: bool) -> EnvironmentSpec:
     """What the adapter asks for; `name` is `mxnet` or `mxnet==1.9.1`."""
     from dlperf.adapters.registry import load_adapters
-    from dlperf.machine import detect_machine
-    from dlperf.plan.validation import unknown
+    from dlperf.plan.documents import unknown
+    from dlperf.plan.machine import detect_machine
 
     framework, separator, version = name.partition("==")
     adapters = load_adapters()

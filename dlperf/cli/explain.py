@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from dlperf.results.explanation import Section
+from dlperf.results.explanation import Section
 
 _EPILOG = """\b
 Examples:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dlperf.compare.history import By, History
-    from dlperf.compare.side import Side
+from dlperf.compare.history import By, History
+from dlperf.compare.sets import Side
 
 _EPILOG = """\b
 Examples:
@@ -39,9 +37,9 @@ def command(
 ) -> None:
     """Show CASE in every session under DIR, with the sessions from which on it is faster or slower."""
     from dlperf.compare.history import histories
-    from dlperf.compare.metrics import MEASURED
+    from dlperf.compare.sets import MEASURED
     from dlperf.errors import UserError
-    from dlperf.plan.validation import unknown
+    from dlperf.plan.documents import unknown
 
     metrics = {metric.name: metric for metric in MEASURED}
     if metric_name not in metrics:
@@ -57,7 +55,7 @@ def command(
 
 
 def _side(source: str) -> Side:
-    from dlperf.compare.sources import read_baseline, side_of
+    from dlperf.compare.sets import read_baseline, side_of
     from dlperf.results.query import load
 
     path = Path(source)
@@ -99,7 +97,7 @@ def _lines(one: History) -> Iterator[str]:
 
     from dlperf.cli.tables import rendered
     from dlperf.compare.history import FEWEST_POINTS
-    from dlperf.compare.words import change, value
+    from dlperf.compare.output import change, value
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in (

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dlperf.errors import UserError
-    from dlperf.importing.case import Facts
-    from dlperf.results.importing import Done, Instructions
+from dlperf.errors import UserError
+from dlperf.importing.case import Facts
+from dlperf.results.importing import Done, Instructions
 
 EXIT_NOTHING_IMPORTED = 2
 EXIT_SOME_NOT_IMPORTED = 3
@@ -161,8 +158,7 @@ def _rules(path: Path) -> list[tuple[str, Facts]]:
     """Read the mapping file: pattern -> settings."""
     from dlperf.errors import SourceErrors
     from dlperf.importing.case import KEYS, facts_of_settings
-    from dlperf.plan.validation import unknown
-    from dlperf.plan.yaml_reader import read_document
+    from dlperf.plan.documents import read_document, unknown
 
     document = read_document(path, shown=str(path))
     if document.problems:

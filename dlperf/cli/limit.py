@@ -5,18 +5,16 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from dlperf.cli.run import show, warn_of_misspelt_variables
 from dlperf.cli.selection import cluster_of, default_folder, plan_here
-
-if TYPE_CHECKING:
-    from dlperf.plan.cluster import Cluster
-    from dlperf.plan.document import Value
-    from dlperf.plan.plan import Plan
-    from dlperf.plan.settings import Setting
+from dlperf.plan.cluster import Cluster
+from dlperf.plan.documents import Value
+from dlperf.plan.load import Setting
+from dlperf.plan.plan import Plan
 
 _EPILOG = """\b
 Examples:
@@ -98,8 +96,8 @@ def command(
         return
     warn_of_misspelt_variables()
 
-    from dlperf.cli.run_sweep import Manner, run_sweep
-    from dlperf.running.interrupts import Interrupted
+    from dlperf.cli.run import Manner, run_sweep
+    from dlperf.running.supervision import Interrupted
 
     manner = Manner(
         cluster=nodes,
@@ -124,10 +122,8 @@ def command(
 
 def _plan(options: dict[str, Any], settings: tuple[str, ...], cluster: Cluster | None) -> Plan:
     from dlperf.adapters.registry import load_adapters
-    from dlperf.plan.files import find_file
-    from dlperf.plan.limit_sweep import limit_document
-    from dlperf.plan.load import checked_sweep
-    from dlperf.plan.settings import value_setting
+    from dlperf.plan.documents import find_file
+    from dlperf.plan.load import checked_sweep, limit_document, value_setting
 
     here = Path.cwd()
     experiment, axis = options["experiment"], options["axis"]
@@ -148,7 +144,7 @@ def _plan(options: dict[str, Any], settings: tuple[str, ...], cluster: Cluster |
 def _settings(options: dict[str, Any], *, frameworks: list[str]) -> tuple[Setting, ...]:
     """The options as keys of a sweep; problems about one name the option."""
     from dlperf.errors import UserError
-    from dlperf.plan.settings import Setting
+    from dlperf.plan.load import Setting
 
     axis = _AXES[options["axis"]]
     other = {"batch_size": "num_classes", "num_classes": "batch_size"}[options["axis"]]

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, NamedTuple
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dlperf.results.runlogs import RunLogs
+from dlperf.results.runlogs import RunLogs
 
 _BLOCK = 1 << 16
 _POLL_SECONDS = 0.2

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from dlperf.importing.archives import Log
-    from dlperf.importing.dialects.base import Dialect
-    from dlperf.importing.writers import Writer
-    from dlperf.logs.endings import Ending
+from dlperf.importing.archives import Log
+from dlperf.importing.dialects.base import Dialect
+from dlperf.importing.writers import Writer
+from dlperf.logs.endings import Ending
 
 EXIT_NOTHING_USABLE = 2
 EXIT_SOME_UNUSABLE = 3

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from rich.table import Table
+from rich.text import Text
 
-from dlperf.cli.selection import default_folder, sweep_options
-
-if TYPE_CHECKING:
-    from dlperf.cli.selection import SweepChoice
-    from dlperf.plan.cluster import Cluster
-    from dlperf.plan.plan import Plan
+from dlperf.cli.selection import SweepChoice, default_folder, sweep_options
+from dlperf.cli.tables import rendered
+from dlperf.plan.case import bytes_text
+from dlperf.plan.cluster import Cluster
+from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
 
 _EPILOG = """\b
 Examples:
@@ -64,16 +67,15 @@ def _commands(plan: Plan, folder: Path, cluster: Cluster | None) -> str:
 
 
 def _listing(plan: Plan, *, form: str, order: bool, folder: Path) -> str:
-    from dlperf.cli import plan_view as view
 
     if form == "csv":
         runs = [{"run": number, **run.model_dump()} for number, run in enumerate(plan.runs, 1)]
-        return _as_csv(runs if order else view.plan_rows(plan, seconds=view.known_seconds(folder)))
+        return _as_csv(runs if order else plan_rows(plan, seconds=known_seconds(folder)))
     if form == "json":
-        return _as_json(plan, view.plan_rows(plan, seconds=view.known_seconds(folder)))
+        return _as_json(plan, plan_rows(plan, seconds=known_seconds(folder)))
     if order and not plan.runs:
         click.echo("none of these cases can run here; leave out --order to see why", err=True)
-    return view.order_text(plan) if order else view.plan_text(plan, seconds=view.known_seconds(folder))
+    return order_text(plan) if order else plan_text(plan, seconds=known_seconds(folder))
 
 
 def _as_csv(rows: list[dict[str, Any]]) -> str:
@@ -102,3 +104,179 @@ def _as_json(plan: Plan, rows: list[dict[str, Any]]) -> str:
         "runs": [run.model_dump() for run in plan.runs],
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+# A plan for people and programs: the table, its rows, the order of the runs.
+
+
+Row = dict[str, Any]
+
+_HEADINGS = {
+    "batch_size_per_device": "batch",
+    "num_classes": "classes",
+    "threads_per_device": "threads",
+}
+# Told once above the table where every case has the same value.
+_FOLDABLE = (
+    "experiment",
+    "parallelism",
+    "num_classes",
+    "precision",
+    "device",
+    "threads_per_device",
+    "memory",
+)
+_RIGHT = frozenset({"batch_size_per_device", "num_classes", "threads_per_device", "runs", "estimate"})
+
+
+def plan_rows(plan: Plan, *, seconds: Mapping[str, float]) -> list[Row]:
+    """One flat row a case, in the plan's order.
+
+    `seconds` holds what a run of a case took before, where that is known; `estimated_seconds` is that times
+    the runs, else None.
+    """
+    runs = Counter(run.case_id for run in plan.runs)
+    return [_row(item, runs=runs[item.case_id], seconds=seconds.get(item.case_id)) for item in plan.cases]
+
+
+def _row(item: PlannedCase, *, runs: int, seconds: float | None) -> Row:
+    case = item.case
+    return {
+        "framework": case.framework,
+        "version": case.version,
+        "experiment": case.workload.experiment,
+        "parallelism": case.parallelism,
+        "sample_ratio": case.sample_ratio,
+        "topology": str(case.topology),
+        "batch_size_per_device": case.size("batch_size_per_device"),
+        "num_classes": case.size("num_classes"),
+        "precision": case.precision,
+        "device": case.device,
+        "threads_per_device": case.threads_per_device,
+        "memory": None if case.memory_bytes is None else bytes_text(case.memory_bytes),
+        "options": case.options,
+        "status": item.status.value,
+        "reason": item.reason,
+        "runs": runs,
+        "estimated_seconds": seconds * runs if seconds is not None else None,
+        "case_id": item.case_id,
+    }
+
+
+def plan_text(plan: Plan, *, seconds: Mapping[str, float]) -> str:
+    """The plan as a table with a summary above and below."""
+    rows = plan_rows(plan, seconds=seconds)
+    same = {
+        key: rows[0][key]
+        for key in _FOLDABLE
+        if len({row[key] for row in rows}) == 1 and (key != "memory" or rows[0][key] is not None)
+    }
+    counts = f"{_counted(len(rows), 'case')}, {_counted(len(plan.runs), 'run')}"
+    lines = [
+        f"{plan.sweep}: {counts} ({plan.repeats} of each runnable case, {plan.order}) on {where(plan)}",
+        "every case: " + ", ".join(f"{_HEADINGS.get(key, key)} {value}" for key, value in same.items()),
+    ]
+    lines += [f"{name}: from {one.wheel or one.index}" for name, one in plan.origins.items()]
+    options = {row["framework"]: _cell(row, "options") for row in rows}
+    if all(_cell(row, "options") == options[row["framework"]] for row in rows):
+        same["options"] = options
+        lines += [f"options of {name}: {text}" for name, text in options.items() if text]
+    lines += [
+        "",
+        rendered(_table(rows, folded=frozenset(same))),
+        *_summary(plan, rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def where(plan: Plan) -> str:
+    """The machine, or the cluster, of a plan."""
+    if plan.cluster is None:
+        return str(plan.machine)
+    count = len(plan.cluster.nodes)
+    return f"cluster {plan.cluster.name}: {_counted(count, 'node')} with {plan.machine}"
+
+
+def _table(rows: list[Row], *, folded: frozenset[str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    keys = [key for key in _COLUMNS if key not in folded and any(_cell(row, key) for row in rows)]
+    for key in keys:
+        table.add_column(_HEADINGS.get(key, key), justify="right" if key in _RIGHT else "left")
+    for row in rows:
+        # Text, not markup: a reason may hold brackets.
+        table.add_row(*(Text(_cell(row, key)) for key in keys))
+    return table
+
+
+_COLUMNS = (
+    "framework",
+    "experiment",
+    "parallelism",
+    "topology",
+    "batch_size_per_device",
+    "num_classes",
+    "precision",
+    "device",
+    "threads_per_device",
+    "memory",
+    "options",
+    "runs",
+    "estimate",
+    "status",
+    "reason",
+)
+
+
+def _cell(row: Row, key: str) -> str:
+    if key == "framework":
+        return f"{row['framework']} {row['version']}"
+    if key == "parallelism" and row["sample_ratio"] is not None:
+        return f"{row[key]} {row['sample_ratio']:g}"
+    if key == "options":
+        return " ".join(f"{name}={value}" for name, value in row[key].items())
+    if key == "estimate":
+        return duration(row["estimated_seconds"]) if row["estimated_seconds"] is not None else ""
+    return str(row[key]) if row[key] is not None else ""
+
+
+def _summary(plan: Plan, rows: list[Row]) -> Iterator[str]:
+    counts = Counter(item.status for item in plan.cases)
+    yield ", ".join(f"{counts[status]} {status.value}" for status in PlanStatus if counts[status])
+    known = [row["estimated_seconds"] for row in rows if row["estimated_seconds"] is not None and row["runs"]]
+    runnable = counts[PlanStatus.RUNNABLE]
+    if known:
+        yield f"about {duration(sum(known))} for the {len(known)} of {runnable} cases that ran before"
+
+
+def order_text(plan: Plan) -> str:
+    """The runs in the order in which they are made, one a line."""
+    width = len(str(len(plan.runs)))
+    return "".join(
+        f"{number:>{width}}  r{run.repeat}  {run.case_id}\n" for number, run in enumerate(plan.runs, 1)
+    )
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.5 h`: as exact as an estimate deserves."""
+    if seconds < 100:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
+
+
+def known_seconds(results: Path) -> dict[str, float]:
+    """Median seconds of a run for each case with results under a sweep's results folder."""
+    from statistics import median
+
+    from dlperf.results.store import read_results
+
+    if not results.is_dir():
+        return {}
+    seconds: dict[str, list[float]] = {}
+    for run in read_results(results).runs:
+        if run.result.seconds is not None:
+            seconds.setdefault(run.result.case.case_id, []).append(run.result.seconds)
+    return {case_id: median(values) for case_id, values in seconds.items()}

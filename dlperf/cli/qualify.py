@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from dlperf.cli.selection import default_folder, sweep_options
+from dlperf.cli.selection import SweepChoice, default_folder, sweep_options
+from dlperf.compare.sets import Side
 from dlperf.errors import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dlperf.cli.selection import SweepChoice
-    from dlperf.compare.side import Side
-    from dlperf.plan.cluster import Cluster
-    from dlperf.plan.plan import Plan
-    from dlperf.results.qualification import Qualification
+from dlperf.plan.cluster import Cluster
+from dlperf.plan.plan import Plan
+from dlperf.results.qualification import Qualification
 
 _EPILOG = """\b
 Examples:
@@ -95,7 +90,7 @@ def command(
 
 def _side(folder: Path) -> Side:
     """The runs of one session; UserError where the folder holds several."""
-    from dlperf.compare.sources import side_of
+    from dlperf.compare.sets import side_of
     from dlperf.results.query import load
 
     loaded = load([folder], strict=False)
@@ -122,8 +117,8 @@ def session_folder(folder: Path, known: Qualification) -> Path:
 
 def _run(plan: Plan, folder: Path, cluster: Cluster | None, *, wait: bool) -> int:
     """Make the runs; another exit code than 0 where a signal ended them."""
-    from dlperf.cli.run_sweep import make_runs, quiet_manner
-    from dlperf.running.interrupts import Interrupted
+    from dlperf.cli.run import make_runs, quiet_manner
+    from dlperf.running.supervision import Interrupted
 
     manner = quiet_manner(cluster, wait=wait)
     try:
@@ -144,8 +139,8 @@ def _lines(found: Qualification) -> Iterator[str]:
     from rich.text import Text
 
     from dlperf.cli.tables import rendered
-    from dlperf.compare.metrics import METRICS
-    from dlperf.compare.words import qualification_line
+    from dlperf.compare.output import qualification_line
+    from dlperf.compare.sets import METRICS
     from dlperf.report.numbers import percent
 
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from dlperf.cli.garbage import cycles_left_alone
 from dlperf.errors import UserError
-
-if TYPE_CHECKING:
-    from dlperf.report.document import Document
-    from dlperf.report.language import Language
-    from dlperf.report.request import Request
+from dlperf.report.document import Document
+from dlperf.report.language import Language
+from dlperf.report.request import Request
 
 EXIT_DIFFERENT = 1
 EXIT_SOME_MISSING = 3

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from dlperf.cli.garbage import cycles_left_alone
-
-if TYPE_CHECKING:
-    from dlperf.results.rows import Row
+from dlperf.results.cases import Row
 
 EXIT_SOME_MISSING = 3
 
@@ -42,8 +39,8 @@ def command(
 
     DIR is a results folder, the folder of one sweep or published:NAME.
     """
+    from dlperf.results.cases import rows
     from dlperf.results.query import load
-    from dlperf.results.rows import rows
 
     loaded = load(folders or (Path("results"),), strict=strict)
     for skipped in loaded.results.skipped:

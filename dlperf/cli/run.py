@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
+from rich.table import Table
+from rich.text import Text
 
-from dlperf.cli.selection import default_folder, sweep_options
-
-if TYPE_CHECKING:
-    from dlperf.cli.selection import SweepChoice
-    from dlperf.plan.cluster import Cluster
-    from dlperf.plan.plan import Plan
+from dlperf.adapters.registry import load_adapters
+from dlperf.cli.plan import known_seconds
+from dlperf.cli.progress import progress_for_terminal
+from dlperf.cli.selection import SweepChoice, default_folder, sweep_options
+from dlperf.cli.tables import limits_json, limits_table, rendered
+from dlperf.limit.course import LimitCourse
+from dlperf.plan.cluster import Cluster
+from dlperf.plan.lock import freeze
+from dlperf.plan.plan import Plan, PlannedRun
+from dlperf.results.limits import StoredLimit, read_limits
+from dlperf.results.schema import Status
+from dlperf.running.run import Progress, Runner
+from dlperf.running.run_folder import (
+    StoredResult,
+    pending_runs,
+    results_folder,
+    stored_results,
+    whole_machine,
+)
+from dlperf.running.scheduler import Scheduler, must_fit
+from dlperf.running.supervision import Interrupts
+from dlperf.running.transports.base import Node
+from dlperf.running.transports.local import LocalNode
 
 _EPILOG = """\b
 Examples:
@@ -104,8 +128,7 @@ def command(
     if chosen.cluster is None and parallel_nodes > 1:
         raise click.UsageError("--parallel-nodes goes with --cluster")
 
-    from dlperf.cli.run_sweep import Manner, run_sweep
-    from dlperf.running.interrupts import Interrupted
+    from dlperf.running.supervision import Interrupted
 
     try:
         code = run_sweep(
@@ -132,7 +155,7 @@ def command(
 
 
 def _seconds(value: str) -> float:
-    from dlperf.plan.fields import seconds_of
+    from dlperf.plan.sweep import seconds_of
 
     try:
         return float(seconds_of(value))
@@ -143,7 +166,7 @@ def _seconds(value: str) -> float:
 def show(plan: Plan, folder: Path, cluster: Cluster | None) -> None:
     """Print the plan, and the processes of each case's first run."""
     from dlperf.adapters.registry import load_adapters
-    from dlperf.cli.plan_view import known_seconds, plan_text
+    from dlperf.cli.plan import known_seconds, plan_text
     from dlperf.running.commands import commands_text
 
     click.echo(plan_text(plan, seconds=known_seconds(folder)))
@@ -152,7 +175,7 @@ def show(plan: Plan, folder: Path, cluster: Cluster | None) -> None:
 
 def warn_of_misspelt_variables() -> None:
     """Name variables of the environment that look like an engine's and reach none."""
-    from dlperf.running.variables import misspelt
+    from dlperf.running.launch import misspelt
 
     for name, prefix in misspelt(os.environ).items():
         click.echo(f"warning: the variable {name} reaches no engine; did you mean {prefix}...?", err=True)
@@ -160,7 +183,249 @@ def warn_of_misspelt_variables() -> None:
 
 def _must_be_free(port: int) -> None:
     from dlperf.errors import UserError
-    from dlperf.running.places import is_free
+    from dlperf.running.launch import is_free
 
     if not is_free(port):
         raise UserError(f"--port: {port} is taken on this machine; leave it out, and a free one is chosen")
+
+
+# What `dlperf run` prints at its end, as text and as JSON.
+
+
+def summary_text(
+    plan: Plan,
+    stored: Sequence[StoredResult],
+    folder: Path,
+    limits: Sequence[StoredLimit],
+    *,
+    again: str,
+) -> str:
+    """What became of a sweep: counts, limits, failures, the next command. `again` is the one that ran it."""
+    counts = Counter(item.result.status for item in stored)
+    parts = [f"{counts[status]} {status}" for status in Status if counts[status]]
+    lines = [f"{plan.sweep}: {len(stored)} of {len(plan.runs)} runs: {', '.join(parts) or 'none'}"]
+    left_out = Counter(item.status for item in plan.cases if item.reason is not None)
+    if left_out:
+        known_before = ", ".join(f"{count} {status}" for status, count in left_out.items())
+        lines.append(f"cases that were not planned: {known_before} (why: {again} --dry-run)")
+    if limits:
+        lines += ["", rendered(limits_table(limits)).rstrip()]
+    bad = [item for item in stored if item.result.status is not Status.OK]
+    if bad:
+        lines += ["", rendered(_failures(bad)).rstrip()]
+        if any(item.result.status is not Status.NOT_MEASURED for item in bad):
+            lines.append(f"Once the cause is gone: {again} --retry-failed")
+    if stored:
+        next_command = shlex.join(["dlperf", "report", str(folder), "--out", "report.md"])
+        lines += ["", f"Next: {next_command}"]
+    return "\n".join(lines) + "\n"
+
+
+def _failures(bad: Sequence[StoredResult]) -> Table:
+    """Runs of one case that failed for the same reason stand on one line."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("case", "runs", "status", "reason", "evidence"):
+        table.add_column(heading)
+    groups: dict[tuple[str, str, str], list[StoredResult]] = {}
+    for item in bad:
+        result = item.result
+        key = (result.case.case_id, str(result.status), result.reason or "")
+        groups.setdefault(key, []).append(item)
+    for (case_id, status, reason), items in groups.items():
+        runs = " ".join(f"r{item.result.repeat}" for item in items)
+        table.add_row(*map(Text, (case_id, runs, status, reason, _evidence(items[0]))))
+    return table
+
+
+def _evidence(item: StoredResult) -> str:
+    return f"{item.folder}/{item.result.evidence}" if item.result.evidence else ""
+
+
+def summary_json(
+    plan: Plan, stored: Sequence[StoredResult], folder: Path, limits: Sequence[StoredLimit]
+) -> str:
+    """The same as JSON."""
+    runs: list[dict[str, Any]] = [
+        {
+            "case_id": item.result.case.case_id,
+            "repeat": item.result.repeat,
+            "status": item.result.status,
+            "reason": item.result.reason,
+            "evidence": item.result.evidence,
+            "samples_per_sec": item.result.figures.samples_per_sec if item.result.figures else None,
+            "seconds": item.result.seconds,
+            "folder": str(item.folder),
+        }
+        for item in stored
+    ]
+    content = {
+        "sweep": plan.sweep,
+        "results": str(folder),
+        "planned_runs": len(plan.runs),
+        "counts": Counter(item.result.status for item in stored),
+        "runs": runs,
+        **({"limits": limits_json(limits)} if limits else {}),
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+# The course of `dlperf run`: locks, frozen plan, environments, runs, summary.
+
+
+EXIT_OK, EXIT_SOME_FAILED = 0, 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """Where and how the runs are made.
+
+    Attributes:
+        cluster: its nodes; None for this machine.
+        retry_failed: make failed runs again.
+        wait: wait for another dlperf that measures there.
+        port: where the ranks of a case meet; None for a free one each run.
+        patience_seconds: how long runs wait for nodes that were lost.
+        side_by_side: how many runs of one node each go on at once.
+    """
+
+    cluster: Cluster | None
+    retry_failed: bool
+    wait: bool
+    port: int | None
+    patience_seconds: float
+    side_by_side: int
+
+
+def quiet_manner(cluster: Cluster | None, *, wait: bool) -> Manner:
+    """One run at a time, and none made again: for runs that are to be compared."""
+    return Manner(
+        cluster=cluster, retry_failed=False, wait=wait, port=None, patience_seconds=0.0, side_by_side=1
+    )
+
+
+def run_sweep(
+    whole: Plan,
+    folder: Path,
+    *,
+    selected: Callable[[Plan], Plan],
+    manner: Manner,
+    as_json: bool,
+    again: str,
+) -> int:
+    """Freeze the plan in `folder`, make the selected runs that are missing, print the summary; the exit code.
+
+    `again` is the command that does this once more, for the summary.
+
+    Raises:
+        Interrupted: a signal; what is done is stored and nothing is left running.
+        DlperfError: wrong input, or the infrastructure failed.
+    """
+    plan, stored = make_runs(whole, folder, selected=selected, manner=manner)
+    cases = {item.case_id for item in plan.cases}
+    limits = [limit for limit in read_limits(folder) if limit.record.case.case_id in cases]
+    if as_json:
+        click.echo(summary_json(plan, stored, folder, limits), nl=False)
+    else:
+        click.echo(summary_text(plan, stored, folder, limits, again=again), nl=False)
+    good = all(item.result.status is Status.OK for item in stored)
+    return EXIT_OK if good and stored and len(stored) == len(plan.runs) else EXIT_SOME_FAILED
+
+
+def make_runs(
+    whole: Plan,
+    folder: Path,
+    *,
+    selected: Callable[[Plan], Plan],
+    manner: Manner,
+) -> tuple[Plan, tuple[StoredResult, ...]]:
+    """Freeze the plan in `folder` and make the selected runs that are missing; those and all their results.
+
+    Raises as `run_sweep`.
+    """
+    interrupts = Interrupts(say=_say)
+    with interrupts.taken(), results_folder(folder):
+        plan = selected(freeze(whole, folder))
+        _say_what_is_left_out(plan)
+        runs = pending_runs(plan, results=folder, retry_failed=manner.retry_failed)
+        if runs:
+            _make(plan, runs, folder, manner=manner, interrupts=interrupts)
+    return plan, stored_results(plan, results=folder)
+
+
+def _make(
+    plan: Plan,
+    runs: Sequence[PlannedRun],
+    folder: Path,
+    *,
+    manner: Manner,
+    interrupts: Interrupts,
+) -> None:
+    """Make the runs where and how they are to be made."""
+    adapters = load_adapters()
+    must_fit(plan, adapters)
+    progress = progress_for_terminal(
+        known_seconds=known_seconds(folder),
+        cases=[run.case_id for run in runs],
+        several=manner.side_by_side > 1,
+    )
+    with _nodes(manner.cluster, wait=manner.wait, say=progress.message) as nodes:
+
+        def scheduler_of(plan: Plan, folder: Path, progress: Progress) -> Scheduler:
+            return Scheduler(
+                plan=plan,
+                results=folder,
+                adapters=adapters,
+                progress=progress,
+                nodes=nodes,
+                patience_seconds=manner.patience_seconds,
+                side_by_side=manner.side_by_side,
+            )
+
+        scheduler = scheduler_of(plan, folder, progress)
+        scheduler.prepare(runs)
+        with nullcontext() if manner.cluster else whole_machine(wait=manner.wait, say=progress.message):
+            runner = _runner(plan, interrupts, progress, port=manner.port)
+            try:
+                if any(case.search is not None for case in plan.runnable):
+                    course = LimitCourse(
+                        plan=plan,
+                        results=folder,
+                        scheduler=scheduler_of,
+                        runner=runner,
+                        retry_failed=manner.retry_failed,
+                    )
+                    course.run(runs)
+                else:
+                    progress.planned(total=len(plan.runs), done=len(plan.runs) - len(runs))
+                    scheduler.run(runs, runner=runner)
+            finally:
+                progress.finished()
+
+
+@contextmanager
+def _nodes(cluster: Cluster | None, *, wait: bool, say: Callable[[str], None]) -> Iterator[Sequence[Node]]:
+    """The nodes of the cluster, held for this sweep; or this machine."""
+    if cluster is None:
+        with ExitStack() as in_use:
+            yield [LocalNode(report=say, in_use=in_use)]
+    else:
+        from dlperf.running.cluster import held  # paramiko takes its time
+
+        with held(cluster, wait=wait, say=say) as nodes:
+            yield nodes
+
+
+def _runner(plan: Plan, interrupts: Interrupts, progress: Progress, *, port: int | None) -> Runner:
+    return Runner(limits=plan.limits, interrupts=interrupts, progress=progress, port=port)
+
+
+def _say_what_is_left_out(plan: Plan) -> None:
+    """One line for each reason why cases will not run, before any other does."""
+    reasons = Counter((item.status, item.reason) for item in plan.cases if item.reason is not None)
+    for (status, reason), count in reasons.items():
+        click.echo(f"{count} case{'s' if count > 1 else ''} {status}: {reason}", err=True)
+
+
+def _say(text: str) -> None:
+    """Speak from a signal handler, which must not enter a write of sys.stderr that it interrupts."""
+    os.write(2, f"\ndlperf: {text}\n".encode())

@@ -9,16 +9,16 @@ import click
 
 # name: module and model; imported when asked for
 _MODELS = {
-    "sweep": ("dlperf.plan.sweep_file", "SweepFile"),
-    "experiment": ("dlperf.plan.experiment_file", "ExperimentFile"),
-    "cluster": ("dlperf.plan.cluster_file", "ClusterFile"),
+    "sweep": ("dlperf.plan.sweep", "SweepFile"),
+    "experiment": ("dlperf.plan.sweep", "ExperimentFile"),
+    "cluster": ("dlperf.plan.cluster", "ClusterFile"),
     "case": ("dlperf.plan.case", "Case"),
     "plan": ("dlperf.plan.plan", "Plan"),
     "result": ("dlperf.results.schema", "RunResult"),
-    "environment": ("dlperf.results.environment", "RunEnvironment"),
+    "environment": ("dlperf.results.schema", "RunEnvironment"),
     "limit": ("dlperf.results.limits", "LimitRecord"),
     "import": ("dlperf.results.schema", "Imported"),
-    "baseline": ("dlperf.compare.side", "Side"),
+    "baseline": ("dlperf.compare.sets", "Side"),
     "qualification": ("dlperf.results.qualification", "Qualification"),
     "published": ("dlperf.results.published_data", "PublishedData"),
 }

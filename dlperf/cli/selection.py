@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import reduce, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from dlperf.adapters.base import Adapter
-    from dlperf.plan.cluster import Cluster
-    from dlperf.plan.load import Sweep
-    from dlperf.plan.plan import Plan
+from dlperf.adapters.base import Adapter
+from dlperf.plan.cluster import Cluster
+from dlperf.plan.load import Sweep
+from dlperf.plan.plan import Plan
 
 R = TypeVar("R")
 
@@ -72,8 +70,7 @@ class SweepChoice:
             UserError: whatever is wrong with the files or the options.
         """
         from dlperf.adapters.registry import load_adapters
-        from dlperf.plan.load import load_sweep
-        from dlperf.plan.settings import axis_setting, value_setting
+        from dlperf.plan.load import axis_setting, load_sweep, value_setting
 
         laid_over = (*map(axis_setting, self.axes), *map(value_setting, (*self.settings, *more)))
         adapters = load_adapters()
@@ -114,7 +111,7 @@ def default_folder(plan: Plan, *, suffix: str = "") -> Path:
 
 def plan_here(loaded: Sweep, *, adapters: Mapping[str, Adapter], cluster: Cluster | None) -> Plan:
     """The plan of a loaded sweep on this machine, or on a cluster."""
-    from dlperf.machine import detect_machine
+    from dlperf.plan.machine import detect_machine
     from dlperf.plan.plan import make_plan
 
     machine = detect_machine() if cluster is None else cluster.weakest

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from dlperf.results.figures import CaseFigures
-    from dlperf.results.store import StoredRun
+from dlperf.results.cases import CaseFigures
+from dlperf.results.store import StoredRun
 
 _EPILOG = """\b
 Examples:
@@ -54,7 +51,7 @@ def _as_json(everything: Sequence[CaseFigures], found: Sequence[CaseFigures]) ->
     """
     import json
 
-    from dlperf.results.rows import rows
+    from dlperf.results.cases import rows
 
     entries = [
         {
@@ -153,7 +150,7 @@ def _figures(figure: CaseFigures) -> Iterator[tuple[str, object]]:
 
 def _run(run: StoredRun) -> Iterator[tuple[str, object]]:
     from dlperf.report.numbers import mebibytes, rate
-    from dlperf.results.steadiness import steadiness_line
+    from dlperf.results.extract import steadiness_line
 
     result = run.result
     yield "status", result.status.value

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlperf.report.numbers import factor, percent, rate, span
-
-if TYPE_CHECKING:
-    from dlperf.results.rows import Row
+from dlperf.report.numbers import factor, mebibytes, percent, rate, span
+from dlperf.results.cases import Row
+from dlperf.results.limits import StoredLimit
 
 # Wide enough that no cell is ever cut where the output is no terminal.
 _FILE_WIDTH = 400
@@ -94,3 +94,55 @@ def _number(row: Row, name: str) -> float | None:
 def _parallelism(row: Row) -> str:
     ratio = row["sample_ratio"]
     return str(row["parallelism"]) + (f" {ratio:g}" if isinstance(ratio, float) else "")
+
+
+# The limits of a results folder on a terminal.
+
+
+_LIMIT_COLUMNS = (
+    ("case", "left"),
+    ("limit", "right"),
+    ("probes", "right"),
+    ("by arithmetic (MiB)", "right"),
+    ("measured (MiB)", "right"),
+    ("", "left"),
+)
+
+
+def limits_table(limits: Sequence[StoredLimit]) -> Table:
+    """One line a search: what was found, and the memory there by arithmetic and as it was measured."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading, justify in _LIMIT_COLUMNS:
+        table.add_column(heading, justify="right" if justify == "right" else "left")
+    for limit in limits:
+        record = limit.record
+        at = limit.probe_at(record.trains) if record.trains is not None else None
+        cells = (
+            record.case.case_id,
+            str(record.trains) if record.status.value == "found" else "",
+            str(len(record.probes)),
+            mebibytes(record.model_bytes) if record.model else "",
+            mebibytes(at.peak_memory_bytes) if at is not None else "",
+            record.reason,
+        )
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def limits_json(limits: Sequence[StoredLimit]) -> list[dict[str, Any]]:
+    """The searches for programs."""
+    return [
+        {
+            "case_id": limit.record.case.case_id,
+            "axis": limit.record.case.search.axis if limit.record.case.search is not None else None,
+            "status": limit.record.status,
+            "reason": limit.record.reason,
+            "trains": limit.record.trains,
+            "fails": limit.record.fails,
+            "guess": limit.record.guess,
+            "model_bytes": limit.record.model_bytes,
+            "probes": [probe.model_dump(mode="json") for probe in limit.record.probes],
+            "folder": str(limit.folder),
+        }
+        for limit in limits
+    ]

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from dlperf.compare.sets import Metric, Side, SideCase
 from dlperf.errors import UserError
-from dlperf.plan.origin import version_order
-from dlperf.results.cell import cell_name
-from dlperf.results.rows import canonical
+from dlperf.plan.versions import version_order
+from dlperf.results.cases import canonical, cell_name
 from dlperf.results.schema import Status
-from dlperf.results.statistics import quantile
-from dlperf.results.steady import change_points
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from dlperf.compare.metrics import Metric
-    from dlperf.compare.side import Side, SideCase
+from dlperf.statistics.basic import quantile
+from dlperf.statistics.changepoint import change_points
 
 By = Literal["date", "version"]
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from dlperf.compare.words import change
+from dlperf.compare.history import By, History
+from dlperf.compare.output import change
 from dlperf.report.charts.canvas import COLOURS, FAINT, STYLE, WIDTH, Picture, picture
 from dlperf.report.numbers import plural
-from dlperf.results.statistics import quantile
-
-if TYPE_CHECKING:
-    from dlperf.compare.history import By, History
+from dlperf.statistics.basic import quantile
 
 _MOST_LABELS = 30
 _WORSE = COLOURS[5]

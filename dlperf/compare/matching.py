@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 from dlperf.align.certificate import workload_hash
-from dlperf.plan.memory_size import bytes_text
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
-
-    from dlperf.compare.side import Side, SideCase
-    from dlperf.plan.case import Case
+from dlperf.compare.sets import Side, SideCase
+from dlperf.plan.case import Case, bytes_text
 
 # The cell of a sweep: cases of one cell are asked to do the same.
 _CELL: dict[str, Callable[[Case], object]] = {
@@ -124,7 +120,7 @@ def _hardware(one: SideCase) -> tuple[object, ...]:
 
 
 def guarded(one: SideCase) -> dict[str, object]:
-    """What must be the same on both sides, by the names in `dlperf.compare.guards`."""
+    """What must be the same on both sides, by the names in `dlperf.compare.matching`."""
     case = one.case
     measure = case.measure
     return {
@@ -190,3 +186,20 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, object]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
+
+
+# What must be the same on both sides beside the case itself; `--allow NAME` lets it differ.
+
+
+GUARDS: Final = (
+    "experiment",
+    "iterations",
+    "threads",
+    "memory",
+    "limit",
+    "seed",
+    "options",
+    "hardware",
+    "driver",
+    "alignment",
+)

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import math
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
-from dlperf.compare.contrast import FEWEST_RUNS, Contrast, contrast
-from dlperf.compare.judging import fit_priors, judge
-from dlperf.compare.metrics import MEASURED, REGRESSIONS, Metric
+from dlperf.compare.sets import MEASURED, REGRESSIONS, Metric, Side, SideCase
+from dlperf.compare.tests import FEWEST_RUNS, Contrast, contrast, fit_priors, judge
 from dlperf.errors import UserError
-from dlperf.results.cell import cell_name
-from dlperf.results.moderation import NO_PRIOR, moderated
+from dlperf.results.cases import cell_name
 from dlperf.results.qualification import CaseNoise, Session
-from dlperf.results.statistics import mean, t_quantile
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from dlperf.compare.side import Side, SideCase
+from dlperf.statistics.basic import mean, t_quantile
+from dlperf.statistics.moderation import NO_PRIOR, moderated
 
 SPLITS = 400
 

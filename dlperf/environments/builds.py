@@ -11,20 +11,15 @@ import re
 import shutil
 import sysconfig
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from dlperf.adapters.base import EnvironmentSpec, SourceBuild
 from dlperf.environments.environment import cache_root, digest_of
-from dlperf.environments.locks import exclusive
 from dlperf.environments.probe import inspect
-from dlperf.environments.processes import follow
+from dlperf.environments.processes import exclusive, follow
 from dlperf.errors import EnvironmentUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from dlperf.adapters.base import EnvironmentSpec, SourceBuild
 
 # Fetches a source distribution, which uv can install and not build; the last one for Python 3.8.
 _PIP = "pip==24.3.1"

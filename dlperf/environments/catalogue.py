@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dlperf.environments.environment import Environment, environments_root, lock_of, read_environment
-from dlperf.environments.locks import Busy, exclusive_now
 from dlperf.environments.make import discard, discard_leftovers
 from dlperf.environments.probe import framework_version, inspect
+from dlperf.environments.processes import Busy, exclusive_now
 from dlperf.errors import EnvironmentUnavailable, InfrastructureError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

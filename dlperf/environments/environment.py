@@ -6,20 +6,18 @@ import hashlib
 import json
 import os
 import sysconfig
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import platformdirs
 
 from dlperf.adapters.base import EnvironmentSpec
-from dlperf.environments.locks import shared
+from dlperf.environments.processes import shared
 from dlperf.errors import EnvironmentUnavailable
 from dlperf.model import Model
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MANIFEST_NAME = "dlperf-environment.json"
 

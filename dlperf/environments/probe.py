@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from dlperf.adapters.base import EnvironmentSpec
 from dlperf.environments.processes import run_python
 from dlperf.errors import EnvironmentUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dlperf.adapters.base import EnvironmentSpec
 
 _PROBE_SECONDS = 120
 # Importing a framework for the first time reads gigabytes from a cold disk, maybe beside other load.

@@ -14,14 +14,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from dlperf.documents import first_problem
 from dlperf.errors import SourceErrors, UserError
+from dlperf.files import first_problem
 from dlperf.importing.dialects.base import Dialect
 from dlperf.plan.case import Case, Measure, Topology
-from dlperf.plan.experiment_file import ExperimentFile
-from dlperf.plan.files import known_names
+from dlperf.plan.documents import known_names, unknown
 from dlperf.plan.load import load_experiment
-from dlperf.plan.validation import unknown
+from dlperf.plan.sweep import ExperimentFile
 
 # What the programs call it -> what it is called here.
 _KEYS = {

@@ -6,33 +6,22 @@ evidence of its search, which goes on below, and all of them are made again at w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import Protocol
 
 from dlperf.limit.finding import LimitSearch, add_evidence, with_value
-from dlperf.limit.model import ask_model
-from dlperf.machine import gpu_memory_bytes
-from dlperf.plan.order import PlannedRun
-from dlperf.plan.plan import PlannedCase, PlanStatus
-from dlperf.results.limits import LimitStatus, limit_folder
-from dlperf.results.schema import Status
-from dlperf.running.run_folder import run_folder
-from dlperf.running.runner import store_unmeasured
-from dlperf.running.stored import read_result
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from dlperf.limit.model import ModelAnswer
-    from dlperf.logs.events import Step
-    from dlperf.plan.case import Case
-    from dlperf.plan.plan import Plan
-    from dlperf.results.limits import LimitRecord
-    from dlperf.results.schema import RunResult
-    from dlperf.running.progress import Progress
-    from dlperf.running.runner import Runner
-    from dlperf.running.scheduler import Scheduler
+from dlperf.limit.model import ModelAnswer, ask_model
+from dlperf.logs.events import Step
+from dlperf.plan.case import Case
+from dlperf.plan.machine import gpu_memory_bytes
+from dlperf.plan.plan import Plan, PlannedCase, PlannedRun, PlanStatus
+from dlperf.results.limits import LimitRecord, LimitStatus, limit_folder
+from dlperf.results.schema import RunResult, Status
+from dlperf.running.run import Progress, Runner, store_unmeasured
+from dlperf.running.run_folder import read_result, run_folder
+from dlperf.running.scheduler import Scheduler
 
 
 class MakeScheduler(Protocol):

@@ -8,13 +8,16 @@ until one of them ran out of memory there, lie among them and are taken as probe
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from dlperf import __version__
+from dlperf.limit.model import ModelAnswer
 from dlperf.limit.search import (
     BeyondUpper,
     Broken,
+    End,
     Found,
     NothingTrains,
     Outcome,
@@ -23,22 +26,11 @@ from dlperf.limit.search import (
     Tried,
     next_step,
 )
-from dlperf.plan.case import Measure
-from dlperf.plan.memory_size import bytes_text
+from dlperf.plan.case import Case, Measure, Search, bytes_text
 from dlperf.results.limits import LIMIT_NAME, LimitRecord, LimitStatus, ProbeRecord, probe_record, read_limit
-from dlperf.results.schema import Status
+from dlperf.results.schema import RunResult, Status
 from dlperf.results.store import read_results, write_atomically
-from dlperf.running.run_folder import run_folder
-from dlperf.running.stored import read_result
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from dlperf.limit.model import ModelAnswer
-    from dlperf.limit.search import End
-    from dlperf.plan.case import Case, Search
-    from dlperf.results.schema import RunResult
+from dlperf.running.run_folder import read_result, run_folder
 
 _STATUS = {
     Found: LimitStatus.FOUND,

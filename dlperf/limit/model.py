@@ -9,17 +9,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from dlperf.errors import InfrastructureError
+from dlperf.files import shipped_root
 from dlperf.model import Model
+from dlperf.plan.case import Case
 from dlperf.results.limits import MemoryPart
-from dlperf.shipped import shipped_root
-
-if TYPE_CHECKING:
-    from dlperf.plan.case import Case
 
 _SECONDS = 120
 

@@ -11,12 +11,9 @@ goes down in doubling steps, and back up by bisection, all with full-length runs
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 MOST_TRIES = 2  # of one value, where a probe failed for anything but memory
 _BRACKET = 1.2  # the first step from a guess

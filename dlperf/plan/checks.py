@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dlperf.plan.documents import dotted, unknown
 from dlperf.plan.grid import cells, count_cells, matches
-from dlperf.plan.validation import dotted, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from dlperf.adapters.base import Adapter
     from dlperf.errors import Problem
-    from dlperf.plan.document import Document, KeyPath
-    from dlperf.plan.experiment_file import ExperimentFile
-    from dlperf.plan.sweep_file import FrameworkEntry, SweepFile
+    from dlperf.plan.documents import Document, KeyPath
+    from dlperf.plan.sweep import ExperimentFile, FrameworkEntry, SweepFile
 
     Found = Iterator[tuple[KeyPath, str]]
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from dlperf.plan.fields import TopologyGrid
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from dlperf.plan.case import OptionValue, Parallelism, Precision, Topology
-    from dlperf.plan.experiment_file import ExperimentFile
-    from dlperf.plan.fields import TopologyAxis
-    from dlperf.plan.sweep_file import Axes, Condition, FrameworkEntry, Include, SweepFile
+from dlperf.adapters.base import Adapter
+from dlperf.plan.case import Case, OptionValue, Parallelism, Precision, Search, SearchedAxis, Topology
+from dlperf.plan.sweep import (
+    Axes,
+    Condition,
+    ExperimentFile,
+    FrameworkEntry,
+    Include,
+    SearchSettings,
+    SweepFile,
+    TopologyAxis,
+    TopologyGrid,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,3 +160,58 @@ def _means(entry: FrameworkEntry, known: FrameworkEntry) -> bool:
 
 def _with_version(entry: FrameworkEntry, versions: Mapping[str, str]) -> FrameworkEntry:
     return entry if entry.version else entry.model_copy(update={"version": versions[entry.name]})
+
+
+# What a plan says about cells with `max`, and about memory budgets: which values are tried, or why none.
+
+
+# Of the smallest values of a search, that an engine may refuse to train.
+_MOST_UNSUPPORTED = 4
+
+
+def search_of(cell: Cell, settings: SearchSettings) -> Search | None:
+    """How the cell's `max` is found; classes that are split are tried in numbers that split evenly."""
+    sizes: dict[SearchedAxis, object] = {
+        "batch_size_per_device": cell.batch_size_per_device,
+        "num_classes": cell.num_classes,
+    }
+    axis = next((axis for axis, size in sizes.items() if size == "max"), None)
+    if axis is None:
+        return None
+    bounds = getattr(settings, axis)
+    shards = cell.topology.world_size if axis == "num_classes" and cell.parallelism != "data" else 1
+    granularity = -(-bounds.granularity // shards) * shards
+    return Search(
+        axis=axis,
+        lower=granularity,
+        granularity=granularity,
+        upper=bounds.upper,
+        iterations=settings.iterations,
+    )
+
+
+def from_supported(case: Case, search: Search, adapter: Adapter) -> Case:
+    """The case searching from the first value on that the engine can train; PyTorch takes no batch of 1."""
+    lowers = (search.granularity * step for step in range(1, _MOST_UNSUPPORTED + 1))
+    tried = (
+        case.changed(**{search.axis: lower, "search": search.model_copy(update={"lower": lower})})
+        for lower in lowers
+        if lower <= search.upper
+    )
+    return next((one for one in tried if adapter.unsupported(one) is None), case)
+
+
+def no_memory(case: Case) -> str | None:
+    """Why a budget cannot be held, or a limit not be searched for, on the device that the case came to."""
+    if case.memory_bytes is not None and case.device == "cuda":
+        return "memory is a budget for devices of the CPU; a GPU has its own"
+    if case.search is None:
+        return None
+    if case.device == "cpu" and case.memory_bytes is None:
+        return (
+            "max on a CPU needs a budget that stands for a GPU's memory, such as 'memory: 2GiB' in the sweep "
+            "or --memory 2GiB"
+        )
+    if case.search.granularity > case.search.upper:
+        return f"the search has no value: steps of {case.search.granularity} up to {case.search.upper}"
+    return None

@@ -2,29 +2,125 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import yaml
 from pydantic import ValidationError
 
+from dlperf.adapters.base import Adapter
 from dlperf.errors import Problem, SourceErrors, UserError
-from dlperf.plan.checks import at_places, grid_problems, sweep_problems
-from dlperf.plan.experiment_file import ExperimentFile
-from dlperf.plan.files import find_file, shown
-from dlperf.plan.origins import with_origins
-from dlperf.plan.settings import apply_settings
-from dlperf.plan.sweep_file import SweepFile
-from dlperf.plan.validation import problems_of, unknown, validate
-from dlperf.plan.yaml_reader import read_document
+from dlperf.plan.checks import at_places, framework_entries, grid_problems, sweep_problems
+from dlperf.plan.documents import (
+    Document,
+    KeyPath,
+    Value,
+    find_file,
+    parse_document,
+    parse_scalar,
+    problems_of,
+    read_document,
+    shown,
+    unknown,
+    validate,
+)
+from dlperf.plan.sweep import ExperimentFile, FrameworkEntry, SweepFile
+from dlperf.plan.versions import Origin, read_wheel
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
-    from dlperf.adapters.base import Adapter
-    from dlperf.plan.document import Document, KeyPath
-    from dlperf.plan.origin import Origin
-    from dlperf.plan.settings import Setting
+def with_origins(
+    file: SweepFile, *, folder: Path, adapters: Mapping[str, Adapter]
+) -> tuple[SweepFile, dict[str, Origin], list[tuple[KeyPath, str]]]:
+    """The sweep with each version from elsewhere under its label; the origins by `name==label`; problems.
+
+    Args:
+        file: as written.
+        folder: that paths of wheels are relative to.
+        adapters: by name.
+    """
+    origins: dict[str, Origin] = {}
+    problems: list[tuple[KeyPath, str]] = []
+    entries: dict[KeyPath, FrameworkEntry] = {}
+    for path, entry in framework_entries(file):
+        try:
+            origin = origin_of(entry, folder=folder, adapter=adapters[entry.name])
+        except ValueError as error:
+            problems.append(((*path, "wheel"), str(error)))
+            origin = None
+        if origin is not None:
+            entries[path] = entry.model_copy(update={"version": origin.label})
+            origins[str(entries[path])] = origin
+    return (_with_entries(file, entries) if entries else file), origins, problems
+
+
+def origin_of(entry: FrameworkEntry, *, folder: Path, adapter: Adapter) -> Origin | None:
+    """Where a framework's version comes from; None where the adapter says it. `folder`: of relative paths.
+
+    Raises:
+        ValueError: the wheel is not there, or not one that the adapter can use.
+    """
+    if entry.wheel is not None:
+        return read_wheel(entry.wheel, folder=folder, adapter=adapter)
+    return None if entry.index is None else Origin(version=str(entry.version), index=entry.index)
+
+
+def _with_entries(file: SweepFile, entries: Mapping[KeyPath, FrameworkEntry]) -> SweepFile:
+    def replaced(path: KeyPath, listed: tuple[FrameworkEntry, ...]) -> tuple[FrameworkEntry, ...]:
+        return tuple(entries.get((*path, index), entry) for index, entry in enumerate(listed))
+
+    includes = tuple(
+        one
+        if one.frameworks is None
+        else one.model_copy(
+            update={"frameworks": replaced(("include", number, "frameworks"), one.frameworks)}
+        )
+        for number, one in enumerate(file.include)
+    )
+    frameworks = replaced(("frameworks",), file.frameworks)
+    return file.model_copy(update={"frameworks": frameworks, "include": includes})
+
+
+# Values given on the command line in place of the sweep file's: `-S key=value` and `-P axis=a,b`.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One value laid over the sweep file; problems about it name `label`."""
+
+    path: tuple[str, ...]
+    value: Value
+    label: str
+
+
+def value_setting(text: str) -> Setting:
+    """Read `measure.repeats=3`; UserError where there is no key or no `=`."""
+    key, value = _split("-S", text)
+    return Setting(path=tuple(key.split(".")), value=parse_scalar(value), label=f"-S {text}")
+
+
+def axis_setting(text: str) -> Setting:
+    """Read `topology=1n1g,1n2g`; UserError where there is no key or no `=`."""
+    key, values = _split("-P", text)
+    listed = tuple(parse_scalar(value.strip()) for value in values.split(","))
+    return Setting(path=(key,), value=listed, label=f"-P {text}")
+
+
+def apply_settings(document: Document, settings: tuple[Setting, ...]) -> Document:
+    """The document with the settings laid over it, the last one on top."""
+    for setting in settings:
+        document = document.with_value(setting.path, setting.value, label=setting.label)
+    return document
+
+
+def _split(option: str, text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not key.strip() or not separator:
+        raise UserError(f"{option} {text}: write key=value, such as {option} batch_size_per_device=64")
+    return key.strip(), value.strip()
+
+
+# Sweep and experiment files by name -> a checked Sweep, or every problem found in them at once.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,3 +297,23 @@ def _option_problems(document: Document, adapters: Mapping[str, Adapter]) -> lis
                 found = problems_of(error, model=adapters[name].options, document=document, below=below)
                 problems.extend(found)
     return problems
+
+
+# `dlperf limit` as a sweep: the same plan, the same runs, made from options in place of a file.
+
+
+SHOWN = "dlperf limit"
+
+
+def limit_document(values: Mapping[str, Value]) -> Document:
+    """The sweep file that says the same as the options; problems in it name the command."""
+    content = {name: _plain(value) for name, value in values.items()}
+    return parse_document(f"# Made by {SHOWN}.\n{yaml.safe_dump(content, sort_keys=False)}", shown=SHOWN)
+
+
+def _plain(value: Value) -> object:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return value

@@ -5,16 +5,13 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 from pydantic import ValidationError
 
 from dlperf.errors import UserError
 from dlperf.plan.plan import PLAN_SCHEMA_VERSION, Plan
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 LOCK_NAME = "plan.lock.json"
 

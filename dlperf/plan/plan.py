@@ -2,29 +2,76 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, PositiveInt
 
-from dlperf.machine import Machine
+from dlperf.adapters.base import Adapter
 from dlperf.model import Model, Retired
 from dlperf.plan.case import Case, DeviceKind, Measure
-from dlperf.plan.grid import cells
-from dlperf.plan.installation import specification_of
-from dlperf.plan.order import PlannedRun, ordered_runs
-from dlperf.plan.origin import Origin
-from dlperf.plan.searching import from_supported, no_memory, search_of
-from dlperf.plan.sweep_file import Limits, Order
+from dlperf.plan.cluster import Cluster
+from dlperf.plan.grid import Cell, cells, from_supported, no_memory, search_of
+from dlperf.plan.load import Sweep
+from dlperf.plan.machine import Machine
+from dlperf.plan.sweep import Limits, Order
+from dlperf.plan.versions import Origin, specification_of
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
-    from dlperf.adapters.base import Adapter
-    from dlperf.plan.cluster import Cluster
-    from dlperf.plan.grid import Cell
-    from dlperf.plan.load import Sweep
+class PlannedRun(Model):
+    """One repeat of one case; repeats count from 1."""
+
+    case_id: str
+    repeat: int
+
+
+def ordered_runs(cases: Sequence[Case], *, repeats: int, order: Order, seed: int) -> tuple[PlannedRun, ...]:
+    """Every case `repeats` times.
+
+    `interleaved` goes from cell to cell. A cell's cases differ in their framework only; they are run in
+    blocks, each of them once a block, and the order turns round from block to block (A B, B A, A B, ...), so
+    that a machine that drifts hits all frameworks alike. `sequential` makes all repeats of a case before the
+    next case; `shuffled` mixes all runs, the same way for the same seed.
+    """
+    if order == "interleaved":
+        return tuple(run for arms in cells_of(cases) for run in _blocks(arms, repeats))
+    runs = [
+        PlannedRun(case_id=case.case_id, repeat=repeat) for case in cases for repeat in range(1, repeats + 1)
+    ]
+    if order == "shuffled":
+        random.Random(seed).shuffle(runs)  # noqa: S311 - an order, no secret
+    return tuple(runs)
+
+
+def cells_of(cases: Sequence[Case]) -> list[list[Case]]:
+    """The cases of each cell (they differ in their framework only), cells as they first appear."""
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(cell_of(case), []).append(case)
+    return list(groups.values())
+
+
+def cell_of(case: Case) -> str:
+    """Equal for cases of one cell. What a search finds, and where it begins, is the framework's own."""
+    left_out: dict[str, Any] = {"framework": True, "version": True, "options": True}
+    if case.search is not None:
+        left_out |= {case.search.axis: True, "search": {"lower": True}}
+    return case.model_dump_json(exclude=left_out)
+
+
+def _blocks(arms: Sequence[Case], repeats: int) -> list[PlannedRun]:
+    return [
+        PlannedRun(case_id=case.case_id, repeat=repeat)
+        for repeat in range(1, repeats + 1)
+        for case in (arms if repeat % 2 else reversed(arms))
+    ]
+
+
+# A sweep on a machine -> the plan: what would run, what would not and why, and in which order.
+
 
 PLAN_SCHEMA_VERSION: Final = 1
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from dlperf.errors import UserError
 from dlperf.plan.case import SearchedAxis
-from dlperf.plan.validation import unknown
+from dlperf.plan.documents import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dlperf.report.text import Inline
-    from dlperf.results.figures import CaseFigures
+    from dlperf.results.cases import CaseFigures
     from dlperf.results.query import Loaded
 
 

@@ -9,9 +9,8 @@ from dlperf.adapters.registry import load_adapters
 from dlperf.errors import UserError
 from dlperf.report.alignment import read_certificates
 from dlperf.report.document import Document, document
-from dlperf.results.digest import run_digest
 from dlperf.results.qualification import read_qualification
-from dlperf.results.query import load
+from dlperf.results.query import load, run_digest
 
 if TYPE_CHECKING:
     from dlperf.report.request import Request

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from dlperf.report.comparison import Arm, Comparison, Row
     from dlperf.report.text import Inline
-    from dlperf.results.figures import CaseFigures
+    from dlperf.results.cases import CaseFigures
     from dlperf.results.qualification import Qualification
-    from dlperf.results.statistics import Summary
+    from dlperf.statistics.basic import Summary
 
 ONE_RUN = say("one run")
 _SECONDS_AN_HOUR = 3600

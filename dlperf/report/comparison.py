@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dlperf.report.distinctions import distinctions
 from dlperf.report.text import say
-from dlperf.results.rows import canonical
+from dlperf.results.cases import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from dlperf.plan.case import Case
     from dlperf.report.text import Text
-    from dlperf.results.figures import CaseFigures
+    from dlperf.results.cases import CaseFigures
 
 # What a row of a table is made of, in the order of its columns.
 ROW_FIELDS = ("topology", "batch_size_per_device", "num_classes", "precision", "sample_ratio")
@@ -175,7 +175,7 @@ def comparisons(
 
     Args:
         figures: the cases, in their order.
-        speedups: of each against its 1n1g; `dlperf.results.rows.speedups`.
+        speedups: of each against its 1n1g; `dlperf.results.cases.speedups`.
         titles: frameworks as their makers write them, by name.
         group_by: fields of `ROW_FIELDS`; cases with different values stand in different tables.
     """

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from dlperf.errors import UserError
 from dlperf.report.columns import ceilings, cost_per_million_samples, share_of_ceiling
-from dlperf.results.rows import rows
+from dlperf.results.cases import rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dlperf.report.view import View
-    from dlperf.results.figures import CaseFigures
-    from dlperf.results.rows import Row
+    from dlperf.results.cases import CaseFigures, Row
     from dlperf.results.store import StoredRun
 
 DATA_FORMS: Final = ("csv", "json", "parquet")

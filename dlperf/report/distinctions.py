@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlperf.plan.memory_size import bytes_text
+from dlperf.plan.case import bytes_text
 from dlperf.report.numbers import iterations, or_not_known
 from dlperf.report.text import say
 
 if TYPE_CHECKING:
     from dlperf.plan.case import Case
     from dlperf.report.text import Inline, Text
-    from dlperf.results.figures import CaseFigures
+    from dlperf.results.cases import CaseFigures
 
 
 def distinctions(figure: CaseFigures) -> dict[Text, Inline]:

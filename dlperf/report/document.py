@@ -30,14 +30,14 @@ from dlperf.report.referee import Flag, referee
 from dlperf.report.tables import Scene, breakdown_table, inside_table, repeats_table, throughput_table
 from dlperf.report.text import joined, plain_text, say
 from dlperf.report.view import View, check_baseline
-from dlperf.results.rows import speedups
+from dlperf.results.cases import speedups
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dlperf.align.certificate import Certificate
     from dlperf.report.text import Inline, Table, Text
-    from dlperf.results.figures import CaseFigures
+    from dlperf.results.cases import CaseFigures
     from dlperf.results.qualification import Qualification
     from dlperf.results.query import Loaded
     from dlperf.results.store import Skipped
@@ -109,7 +109,7 @@ def document(
         skipped: files that could not be read.
         view: what the reader asked for.
         beside: the folder that the report will lie in; links to run folders start there.
-        digests: of the run folders, `dlperf.results.digest.run_digest`.
+        digests: of the run folders, `dlperf.results.query.run_digest`.
 
     Raises:
         UserError: the view asks for a framework that is not there.

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from dlperf.plan.case import Case
     from dlperf.report.text import Inline, Text
-    from dlperf.results.environment import RunEnvironment
     from dlperf.results.query import Loaded
+    from dlperf.results.schema import RunEnvironment
     from dlperf.results.store import StoredRun
 
 _LONGEST_VALUE = 160

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dlperf.report.text import Inline
-    from dlperf.results.figures import CaseFigures
+    from dlperf.results.cases import CaseFigures
 
 CaseKey = tuple["Path", str, str]
 
@@ -52,7 +52,7 @@ class Evidence:
         Args:
             figures: the cases.
             beside: the folder of the report, from which the links to the run folders start.
-            digests: of the run folders, `dlperf.results.digest.run_digest`.
+            digests: of the run folders, `dlperf.results.query.run_digest`.
         """
         headings = (say("case"), say("run"), say("status"))
         columns = (

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from dlperf.report.comparison import Arm, Comparison, Row
     from dlperf.report.text import Inline, Text
-    from dlperf.results.figures import CaseFigures
+    from dlperf.results.cases import CaseFigures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

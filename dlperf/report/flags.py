@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dlperf.plan.case import Case
     from dlperf.report.referee import Flag
     from dlperf.report.text import Inline
-    from dlperf.results.figures import CaseFigures
+    from dlperf.results.cases import CaseFigures
 
 
 def flags_table(flags: Iterable[Flag], *, name: Callable[[CaseFigures], Inline]) -> Table | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dlperf.report.tables import status_word
 from dlperf.report.text import Code, Column, Table, plural, say
-from dlperf.results.planned import NOT_YET
+from dlperf.results.cases import NOT_YET
 from dlperf.results.schema import Status
 
 if TYPE_CHECKING:

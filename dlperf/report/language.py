@@ -9,7 +9,7 @@ import json
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
-from dlperf.shipped import shipped_folder
+from dlperf.files import shipped_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlperf.plan.memory_size import bytes_text
+from dlperf.plan.case import bytes_text
 from dlperf.report.limit_searches import held_by, probe_table, search_table, version_words
 from dlperf.report.published_annex import classes_ratio
 from dlperf.report.published_tables import DASH, PARALLELISMS
 from dlperf.report.text import Column, Table, joined, say
+from dlperf.results.cases import canonical
 from dlperf.results.limits import LimitStatus
-from dlperf.results.rows import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -9,7 +9,7 @@ from dlperf.report.text import plural, say
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dlperf.plan.sweep_file import Order
+    from dlperf.plan.sweep import Order
     from dlperf.report.text import Text
     from dlperf.report.view import View
     from dlperf.results.qualification import Qualification

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from dlperf.report.columns import share_of_ceiling
 from dlperf.report.numbers import percent
 from dlperf.report.text import Link, joined, plural, say
-from dlperf.results.statistics import FEWEST_RUNS_FOR_SPREAD
+from dlperf.statistics.basic import FEWEST_RUNS_FOR_SPREAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dlperf.report.comparison import Comparison
     from dlperf.report.text import Text
-    from dlperf.results.environment import Node
     from dlperf.results.query import Loaded
+    from dlperf.results.schema import Node
 
 # With fewer, the spread of the runs is too badly known to call two cases different (docs/statistics.md).
 FEWEST_RUNS_FOR_A_VERDICT = 4

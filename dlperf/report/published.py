@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
+from dlperf.files import shipped_folder
 from dlperf.model import Model
 from dlperf.report.flags import flags_table
 from dlperf.report.published_annex import (
@@ -29,14 +30,13 @@ from dlperf.report.published_tables import (
 )
 from dlperf.report.referee import referee
 from dlperf.report.text import Column, Link, Table, joined, say
-from dlperf.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from dlperf.report.referee import Flag
     from dlperf.report.text import Inline, Text
-    from dlperf.results.figures import CaseFigures
+    from dlperf.results.cases import CaseFigures
     from dlperf.results.published import Published
     from dlperf.results.published_data import PublishedCase
 

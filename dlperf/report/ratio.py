@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from dlperf.results.statistics import ratio_interval
+from dlperf.statistics.basic import ratio_interval
 
 if TYPE_CHECKING:
-    from dlperf.results.figures import CaseFigures
-    from dlperf.results.statistics import Interval
+    from dlperf.results.cases import CaseFigures
+    from dlperf.statistics.basic import Interval
 
 # A ratio that may be ten times as large is not known at all.
 WIDEST_RATIO: Final = 10.0

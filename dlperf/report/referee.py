@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from dlperf.report.text import Inline
-    from dlperf.results.figures import CaseFigures
-    from dlperf.results.statistics import Summary
+    from dlperf.results.cases import CaseFigures
+    from dlperf.statistics.basic import Summary
 
 # How much slower is much slower, and how far two sessions may lie apart.
 MARGIN = 0.05

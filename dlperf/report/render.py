@@ -14,12 +14,12 @@ import jinja2
 from markupsafe import Markup
 
 from dlperf.errors import UserError
+from dlperf.files import shipped_folder
 from dlperf.report import html as html_form
 from dlperf.report import markdown as markdown_form
 from dlperf.report.language import ENGLISH, LANGUAGES, messages
 from dlperf.report.markdown import Markdown
 from dlperf.report.text import Anchor, Code, Joined, Link, Text, plural, say
-from dlperf.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

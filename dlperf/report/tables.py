@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dlperf.report.comparison import Arm, Comparison, Row
     from dlperf.report.evidence import Evidence
     from dlperf.report.text import Inline
-    from dlperf.results.figures import CaseFigures
+    from dlperf.results.cases import CaseFigures
     from dlperf.results.qualification import Qualification
 
 ABSENT = say("not in the sweep")

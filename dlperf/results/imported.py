@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlperf import __version__
-from dlperf.documents import read_document
 from dlperf.errors import UserError
+from dlperf.files import read_document
 from dlperf.importing.archives import open_logs
 from dlperf.importing.case import Preamble
 from dlperf.importing.columnar.spool import Spool
@@ -23,7 +23,7 @@ from dlperf.importing.reader import LogReader
 from dlperf.importing.records import RANK, ROW, Batch
 from dlperf.logs.text import plain
 from dlperf.results import method_2021
-from dlperf.results.folders import told_repeat
+from dlperf.results.layout import told_repeat
 from dlperf.results.measure import SAMPLES_PER_SECONDS, Measured, measure
 from dlperf.results.schema import Imported, RunResult, Status
 from dlperf.results.verdict import STATUS_OF, Verdict, one_line

@@ -19,8 +19,8 @@ from filelock import FileLock, Timeout
 from dlperf.errors import UserError
 from dlperf.importing.archives import open_logs
 from dlperf.importing.case import Facts, describe, facts_of_path, facts_of_text, join, mapped
-from dlperf.results.folders import repeat_of
 from dlperf.results.imported import IMPORT_FILE, LOG_STEM, imported_result, parse_log, read_import
+from dlperf.results.layout import repeat_of
 from dlperf.results.schema import Imported
 from dlperf.results.store import write_result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +12,6 @@ from dlperf.errors import UserError
 from dlperf.importing.records import EPOCH, ITERATION, SAMPLES_PER_SEC, Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
 # Steps of which another process's line may still come.

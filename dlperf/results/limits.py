@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Literal
+from pathlib import Path
+from typing import Final, Literal
 
 from pydantic import ValidationError
 
 from dlperf.model import Model
 from dlperf.plan.case import Case
 from dlperf.results.extract import extract
-from dlperf.results.schema import Status
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dlperf.results.schema import RunResult
+from dlperf.results.schema import RunResult, Status
 
 LIMITS_FOLDER: Final = "limits"
 LIMIT_NAME: Final = "limit.json"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,22 +17,17 @@ import numpy as np
 
 from dlperf.errors import UserError
 from dlperf.importing.columnar.spool import Spool
-from dlperf.importing.dialects.base import Scope
+from dlperf.importing.dialects.base import Dialect, Scope
 from dlperf.importing.records import EPOCH, ITERATION, LOSS, RANK, SAMPLES_PER_SEC, Batch
 from dlperf.logs.events import TRAIN, WARMUP, Step
+from dlperf.plan.case import Case
 from dlperf.results import method_2021
 from dlperf.results.joining import are_rates, joined, rated
-from dlperf.results.schema import RunFigures
+from dlperf.results.schema import Imported, RunFigures
 from dlperf.results.selection import quantiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from numpy.typing import NDArray
-
-    from dlperf.importing.dialects.base import Dialect
-    from dlperf.plan.case import Case
-    from dlperf.results.schema import Imported
 
 SAMPLES_PER_SECONDS = "samples/seconds"
 OTHER = "other"  # the kind of a step that the method neither counts as warm-up nor takes

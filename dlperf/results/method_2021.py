@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dlperf.importing.records import Batch
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from numpy.typing import NDArray
-
-    from dlperf.importing.records import Batch
 
 NAME = "dlperf-2021"
 FORMULA = "mean of rates, rounded to 2 decimals"

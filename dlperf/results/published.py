@@ -12,15 +12,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from dlperf.documents import first_problem
 from dlperf.errors import UserError
+from dlperf.files import first_problem, shipped_folder
 from dlperf.plan.case import Case, Measure, Topology, Workload
 from dlperf.plan.load import load_experiment
-from dlperf.results.figures import CaseFigures, sort_key
+from dlperf.results.cases import CaseFigures, sort_key
 from dlperf.results.published_data import PublishedCase, PublishedData
 from dlperf.results.schema import Status
-from dlperf.results.statistics import Summary, summarise
-from dlperf.shipped import shipped_folder
+from dlperf.statistics.basic import Summary, summarise
 
 PREFIX = "published:"
 DATA_FILE = "data.json"

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from dlperf import __version__
-from dlperf.documents import read_document
+from dlperf.files import read_document
 from dlperf.model import Model
-from dlperf.results.cell import cell_name
-from dlperf.results.moderation import Variance, fit_prior, moderated
-from dlperf.results.statistics import standard_deviation, t_quantile
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from dlperf.plan.case import Case
+from dlperf.plan.case import Case
+from dlperf.results.cases import cell_name
+from dlperf.statistics.basic import standard_deviation, t_quantile
+from dlperf.statistics.moderation import Variance, fit_prior, moderated
 
 QUALIFICATION_NAME: Final = "qualification.json"
 QUALIFICATION_SCHEMA_VERSION: Final = 2

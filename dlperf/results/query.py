@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from dlperf.errors import UserError
-from dlperf.results.figures import case_figures
-from dlperf.results.limits import read_limits
-from dlperf.results.planned import planned_cells
-from dlperf.results.published import PREFIX, load_published
-from dlperf.results.store import made_again, read_results
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from dlperf.plan.plan import Plan
-    from dlperf.results.figures import CaseFigures
-    from dlperf.results.limits import StoredLimit
-    from dlperf.results.published import Published
-    from dlperf.results.store import Results
+from dlperf.plan.plan import Plan
+from dlperf.results.cases import CaseFigures, case_figures, planned_cells
+from dlperf.results.limits import StoredLimit, read_limits
+from dlperf.results.published import PREFIX, Published, load_published
+from dlperf.results.store import Results, made_again, read_results
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,3 +90,44 @@ def find_case(figures: Sequence[CaseFigures], name: str) -> tuple[CaseFigures, .
         hint = f"; did you mean {' or '.join(near)}?" if near else "; `dlperf results` lists them"
         raise UserError(f"no case is named {name!r}{hint}")
     return tuple(found)
+
+
+# A fingerprint of what a run's figures are made from, so that a report can say what it was made from.
+
+
+_DIGITS = 16
+_CHUNK = 1 << 16
+# A report reads thousands of these files: plain names in place of a Path each halve the time.
+_SOURCES = ("case.json", "outcome.json", "import.json")
+
+
+def run_digest(folder: Path) -> str:
+    """First 16 hexadecimal digits of SHA-256 over the names and contents of a run's sources.
+
+    The sources are `case.json`, `outcome.json`, `import.json` and the files of `logs/`, as far as they are
+    there; what is made from them (`result.json`, `steps.csv`) does not count.
+    """
+    digest = hashlib.sha256()
+    place = str(folder)
+    sources = [name for name in os.listdir(place) if name in _SOURCES]  # noqa: PTH208
+    for name in (*sorted(sources), *_logs(place)):
+        digest.update(f"{name} {_digest_of(f'{place}/{name}')}\n".encode())
+    return digest.hexdigest()[:_DIGITS]
+
+
+def _logs(place: str) -> list[str]:
+    try:
+        return [f"logs/{name}" for name in sorted(os.listdir(f"{place}/logs"))]  # noqa: PTH208
+    except FileNotFoundError:
+        return []
+
+
+def _digest_of(path: str) -> str:
+    digest = hashlib.sha256()
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while chunk := os.read(descriptor, _CHUNK):
+            digest.update(chunk)
+    finally:
+        os.close(descriptor)
+    return digest.hexdigest()

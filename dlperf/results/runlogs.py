@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from dlperf.errors import UserError
 from dlperf.logs.text import log_files
 from dlperf.results.extract import read_case
-from dlperf.results.folders import repeat_of, sweep_folders
 from dlperf.results.imported import LOG_STEM
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+from dlperf.results.layout import repeat_of, sweep_folders
 
 _HASH_DIGITS = 12
 

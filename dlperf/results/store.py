@@ -5,27 +5,22 @@ from __future__ import annotations
 import csv
 import os
 import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import IO, TYPE_CHECKING
+from pathlib import Path
+from typing import IO
 
 from pydantic import ValidationError
 
-from dlperf.documents import first_problem, version_problem
 from dlperf.errors import UserError
-from dlperf.logs.events import TRAIN
+from dlperf.files import first_problem, version_problem
+from dlperf.logs.events import TRAIN, Step
 from dlperf.plan.lock import LOCK_NAME, read_lock
-from dlperf.results.environment import UNKNOWN_HARDWARE, RunEnvironment, read_environment
+from dlperf.plan.plan import Plan
 from dlperf.results.extract import extract
-from dlperf.results.folders import run_folders, sweep_folders
-from dlperf.results.schema import RunResult, Status
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
-
-    from dlperf.logs.events import Step
-    from dlperf.plan.plan import Plan
+from dlperf.results.layout import run_folders, sweep_folders
+from dlperf.results.schema import UNKNOWN_HARDWARE, RunEnvironment, RunResult, Status, read_environment
 
 STEP_COLUMNS = ("step", "samples", "seconds", "kind", "loss")
 

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from dlperf.adapters.base import Adapter
 from dlperf.environments.environment import environment_key, environments_root
-from dlperf.plan.cluster import fits
-from dlperf.running.places import Site, physical_cores
-from dlperf.running.preparation import Seat, launch_files, specification
+from dlperf.files import shipped_root
+from dlperf.plan.case import Case
+from dlperf.plan.cluster import Cluster, ClusterNode, fits
+from dlperf.plan.plan import Plan
+from dlperf.running.launch import (
+    INHERITED,
+    RankProcess,
+    Seat,
+    Site,
+    inherited,
+    launch_files,
+    physical_cores,
+    redacted,
+    specification,
+)
 from dlperf.running.run_folder import CASE_NAME, run_folder
 from dlperf.running.transports.ssh_session import shipped_code
-from dlperf.running.variables import INHERITED, inherited, redacted
-from dlperf.shipped import shipped_root
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from dlperf.adapters.base import Adapter
-    from dlperf.plan.case import Case
-    from dlperf.plan.cluster import Cluster, ClusterNode
-    from dlperf.plan.plan import Plan
-    from dlperf.running.launch_file import RankProcess
 
 # Stands for the port that is chosen at the start of a run.
 _LATER = 0

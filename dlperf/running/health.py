@@ -5,25 +5,84 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dlperf.environments.environment import environments_root
 from dlperf.environments.uv import find_uv
 from dlperf.errors import EnvironmentUnavailable, InfrastructureError
-from dlperf.running.cgroups import CgroupLimits, cgroup_limits
-from dlperf.running.locks import whole_machine
-from dlperf.running.places import physical_cores
+from dlperf.results.schema import Node
+from dlperf.running.launch import misspelt, physical_cores
 from dlperf.running.provenance import this_node
-from dlperf.running.variables import misspelt
+from dlperf.running.run_folder import whole_machine
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+# Version 1 writes a huge number for "no limit" (2^63 rounded to pages).
+_NO_LIMIT_BYTES = 1 << 60
 
-    from dlperf.results.environment import Node
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupLimits:
+    """The tightest limits; None where there is none."""
+
+    cpus: float | None  # CPU seconds a second
+    memory_bytes: int | None
+
+
+def cgroup_limits(root: Path = Path("/")) -> CgroupLimits:
+    """The limits of this process; `root` is where /proc and /sys lie."""
+    cpus, memory = [], []
+    for folder in _groups(root):
+        cpus += [quota for quota in (_cpus_2(folder), _cpus_1(folder)) if quota is not None]
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            limit = _number(folder / name)
+            if limit is not None and limit < _NO_LIMIT_BYTES:
+                memory.append(limit)
+    return CgroupLimits(cpus=min(cpus, default=None), memory_bytes=min(memory, default=None))
+
+
+def _groups(root: Path) -> Iterator[Path]:
+    """Folders of the groups that hold this process and of all above them."""
+    mount = root / "sys/fs/cgroup"
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        for top in [mount / name for name in controllers.split(",")] if controllers else [mount]:
+            folder = top / path.lstrip("/")
+            while folder.is_relative_to(top):
+                yield folder
+                if folder == top:
+                    break
+                folder = folder.parent
+
+
+def _cpus_2(folder: Path) -> float | None:
+    words = _text(folder / "cpu.max").split()
+    if len(words) != 2 or words[0] == "max":  # noqa: PLR2004  quota and period
+        return None
+    return int(words[0]) / int(words[1])
+
+
+def _cpus_1(folder: Path) -> float | None:
+    quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+    return quota / period if quota is not None and period and quota > 0 else None
+
+
+def _number(path: Path) -> int | None:
+    with suppress(ValueError):
+        return int(_text(path))
+    return None
+
+
+def _text(path: Path) -> str:
+    with suppress(OSError):
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    return ""
+
+
+# What is wrong with this machine, before a sweep finds out: one finding a check, each with the next step.
+
 
 # Of a core: less is a desktop's background, more is somebody's work.
 _QUIET_LOAD = 0.25

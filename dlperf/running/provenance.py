@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlperf import __version__
+from dlperf.environments import Environment
 from dlperf.errors import InfrastructureError
-from dlperf.results.environment import Node, RunEnvironment
-from dlperf.running.variables import redacted
-from dlperf.shipped import shipped_folder, shipped_root
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from dlperf.environments import Environment
-    from dlperf.running.launch_file import LaunchFile
+from dlperf.files import shipped_folder, shipped_root
+from dlperf.results.schema import Node, RunEnvironment
+from dlperf.running.launch import LaunchFile, redacted
 
 _TOOL_SECONDS = 20
 

@@ -18,7 +18,7 @@ from dlperf.align.modes import ON_ONE_DEVICE
 from dlperf.cli import main
 from dlperf.cli.align_frameworks import entrants_of
 from dlperf.errors import EnvironmentUnavailable, UserError
-from dlperf.plan.origin import sha256_of
+from dlperf.plan.versions import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,9 +12,9 @@ from dlperf.align.certificate import Tolerance
 from dlperf.align.course import Alignment
 from dlperf.align.probe import Settings
 from dlperf.align.programs import Contestant
+from dlperf.files import shipped_folder, shipped_root
 from dlperf.plan.case import Loss, Schedule, Workload
-from dlperf.running.interrupts import Interrupts
-from dlperf.shipped import shipped_folder, shipped_root
+from dlperf.running.supervision import Interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

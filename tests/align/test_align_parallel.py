@@ -12,9 +12,9 @@ from dlperf.align.course import Alignment
 from dlperf.align.modes import Mode
 from dlperf.align.probe import Settings
 from dlperf.align.programs import Contestant
+from dlperf.files import shipped_root
 from dlperf.plan.case import Loss, Schedule, Topology, Workload
-from dlperf.running.interrupts import Interrupts
-from dlperf.shipped import shipped_root
+from dlperf.running.supervision import Interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

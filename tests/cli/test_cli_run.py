@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from sweep_lab import SweepLab
 
-from dlperf.cli import run_progress
-from dlperf.cli.run_progress import PlainProgress, SweepState
+from dlperf.cli import progress as run_progress
+from dlperf.cli.progress import PlainProgress, SweepState
 from dlperf.logs.events import Step
 from dlperf.results.schema import RunResult, Status
 

@@ -13,12 +13,12 @@ import pytest
 
 from dlperf.adapters.registry import load_adapters
 from dlperf.cli import main
-from dlperf.compare.expected import read_expected
-from dlperf.compare.metrics import METRICS, Verdict
-from dlperf.machine import Machine
+from dlperf.compare.sets import METRICS, Verdict
+from dlperf.compare.verdicts import read_expected
+from dlperf.plan.documents import read_document
 from dlperf.plan.load import load_sweep
+from dlperf.plan.machine import Machine
 from dlperf.plan.plan import make_plan
-from dlperf.plan.yaml_reader import read_document
 
 TEXT = (Path(__file__).parents[2] / "docs" / "regression.md").read_text()
 BLOCKS = re.findall(r"```(yaml|sh)\n(.*?)```", TEXT, re.DOTALL)

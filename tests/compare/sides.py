@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from run_folders import make_case
 
-from dlperf.compare.side import Side, SideCase, SideRun
+from dlperf.compare.sets import Side, SideCase, SideRun
 from dlperf.results.schema import Status
 
 if TYPE_CHECKING:

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from sides import side, side_case
 
-from dlperf.compare.comparing import compare
-from dlperf.compare.confirming import confirm, suspects
-from dlperf.compare.metrics import SAMPLES_PER_SECOND, Verdict
-from dlperf.compare.settings import Settings
+from dlperf.compare.gate import confirm, suspects
+from dlperf.compare.sets import SAMPLES_PER_SECOND, Verdict
+from dlperf.compare.verdicts import Settings, compare
 
 if TYPE_CHECKING:
-    from dlperf.compare.finding import Findings
-    from dlperf.compare.side import Side
+    from dlperf.compare.sets import Side
+    from dlperf.compare.verdicts import Findings
 
 CASES, RUNS = 20, 5
 ONE_METRIC = Settings(metrics=(SAMPLES_PER_SECOND,))

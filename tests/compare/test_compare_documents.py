@@ -9,12 +9,10 @@ import pytest
 from markdown_it import MarkdownIt
 from sides import FLAT, scaled, side, side_case
 
-from dlperf.cli.compare_view import findings_text
-from dlperf.compare import documents
-from dlperf.compare.comparing import compare
-from dlperf.compare.finding import Findings
-from dlperf.compare.metrics import PEAK_MEMORY, SAMPLES_PER_SECOND
-from dlperf.compare.settings import Settings
+from dlperf.cli.compare import findings_text
+from dlperf.compare import output as documents
+from dlperf.compare.sets import PEAK_MEMORY, SAMPLES_PER_SECOND
+from dlperf.compare.verdicts import Findings, Settings, compare
 
 ONE_METRIC = Settings(metrics=(SAMPLES_PER_SECOND,))
 

@@ -14,14 +14,14 @@ from sides import scaled, side, side_case
 from dlperf.cli import main
 from dlperf.compare.history import History, histories
 from dlperf.compare.history_chart import history_chart
-from dlperf.compare.metrics import SAMPLES_PER_SECOND
+from dlperf.compare.sets import SAMPLES_PER_SECOND
 from dlperf.errors import UserError
 from dlperf.results.store import store_run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlperf.compare.side import Side
+    from dlperf.compare.sets import Side
 
 
 def session(day: int, factor: float = 1.0, **changes: object) -> Side:

@@ -10,9 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import optimize, special, stats
 
-from dlperf.compare.contrast import Contrast, contrast
-from dlperf.compare.judging import Rule, fit_priors, judge
-from dlperf.compare.metrics import (
+from dlperf.compare.sets import (
     METRICS,
     PEAK_MEMORY,
     REGRESSIONS,
@@ -21,16 +19,9 @@ from dlperf.compare.metrics import (
     Metric,
     Verdict,
 )
-from dlperf.compare.power import runs_to_detect
-from dlperf.results.moderation import (
-    NO_PRIOR,
-    Prior,
-    Variance,
-    fit_prior,
-    inverse_trigamma,
-    moderated,
-)
-from dlperf.results.significance import benjamini_hochberg, holm, two_sided_p
+from dlperf.compare.tests import Contrast, Rule, contrast, fit_priors, judge, runs_to_detect
+from dlperf.statistics.moderation import NO_PRIOR, Prior, Variance, fit_prior, inverse_trigamma, moderated
+from dlperf.statistics.multiple import benjamini_hochberg, holm, two_sided_p
 
 rates = st.floats(min_value=0.01, max_value=1e5)
 p_lists = st.lists(st.floats(min_value=0, max_value=1), max_size=30)

@@ -10,18 +10,11 @@ import pytest
 from run_folders import Y1
 from sides import FLAT, scaled, side, side_case
 
-from dlperf.compare.arms import arms_of
-from dlperf.compare.comparing import compare
-from dlperf.compare.documents import as_json, markdown
-from dlperf.compare.exit_code import exit_code
-from dlperf.compare.expected import ExpectedFailure, read_expected
-from dlperf.compare.guards import GUARDS
-from dlperf.compare.matching import guarded, match
-from dlperf.compare.metrics import LARGEST_BATCH, SAMPLES_PER_SECOND, Verdict
-from dlperf.compare.notes import of_several
-from dlperf.compare.settings import Settings
-from dlperf.compare.side import Side
-from dlperf.compare.words import headline, summary
+from dlperf.compare.gate import arms_of
+from dlperf.compare.matching import GUARDS, guarded, match
+from dlperf.compare.output import as_json, exit_code, headline, markdown, summary
+from dlperf.compare.sets import LARGEST_BATCH, SAMPLES_PER_SECOND, Side, Verdict
+from dlperf.compare.verdicts import ExpectedFailure, Settings, compare, of_several, read_expected
 from dlperf.errors import SourceErrors, UserError
 from dlperf.plan.case import Measure, Search
 from dlperf.results.qualification import Floor
@@ -30,8 +23,8 @@ from dlperf.results.schema import Status
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlperf.compare.finding import Finding, Findings
-    from dlperf.compare.side import SideCase
+    from dlperf.compare.sets import SideCase
+    from dlperf.compare.verdicts import Finding, Findings
 
 NEW = {"version": "1.9.2"}
 

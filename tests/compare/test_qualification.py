@@ -11,21 +11,18 @@ import numpy as np
 import pytest
 from sides import scaled, side, side_case
 
-from dlperf.compare.comparing import compare
-from dlperf.compare.documents import as_json
 from dlperf.compare.matching import Pair
-from dlperf.compare.metrics import PEAK_MEMORY, SAMPLES_PER_SECOND, Verdict
+from dlperf.compare.output import as_json, cells, qualification_line
 from dlperf.compare.qualifying import qualify
-from dlperf.compare.settings import Settings, qualified_floor
-from dlperf.compare.side import SideCase, SideRun
-from dlperf.compare.words import cells, qualification_line
+from dlperf.compare.sets import PEAK_MEMORY, SAMPLES_PER_SECOND, SideCase, SideRun, Verdict
+from dlperf.compare.verdicts import Settings, compare, qualified_floor
 from dlperf.errors import UserError
 from dlperf.results.qualification import Qualification, read_qualification
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlperf.compare.finding import Finding, Findings
+    from dlperf.compare.verdicts import Finding, Findings
 
 NONE = Qualification(dlperf_version="", sessions=())
 NOISE = (0.001, 0.002, 0.004, 0.02)

@@ -15,8 +15,8 @@ from environment_lab import WAIT_SECONDS, HoldingIndex, maker, write_wheel
 
 from dlperf.environments import ensure
 from dlperf.environments.environment import environment_key, lock_of
-from dlperf.environments.locks import exclusive
 from dlperf.environments.make import make
+from dlperf.environments.processes import exclusive
 from dlperf.errors import EnvironmentUnavailable
 
 if TYPE_CHECKING:

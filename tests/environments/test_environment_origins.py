@@ -13,7 +13,7 @@ from dlperf.adapters.base import WheelFile
 from dlperf.environments import ensure
 from dlperf.environments.environment import environment_key
 from dlperf.errors import EnvironmentUnavailable
-from dlperf.plan.origin import sha256_of
+from dlperf.plan.versions import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

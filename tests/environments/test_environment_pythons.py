@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dlperf.environments.pythons import find_python, works
-from dlperf.environments.uv import Uv, find_uv
+from dlperf.environments.uv import Uv, find_python, find_uv, works
 from dlperf.errors import EnvironmentUnavailable
 
 if TYPE_CHECKING:

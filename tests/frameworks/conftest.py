@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from rank_processes import RankProcesses
 
+from dlperf.files import shipped_root
 from dlperf.plan.case import Case, Loss, Measure, Optimizer, Schedule, Topology, Workload
-from dlperf.shipped import shipped_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

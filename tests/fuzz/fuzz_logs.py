@@ -40,7 +40,7 @@ from dlperf.importing.reader import LogReader
 from dlperf.importing.writers import WRITERS
 from dlperf.logs.endings import KnownExit
 from dlperf.logs.events import read_events, read_steps
-from dlperf.results.statistics import samples_per_second
+from dlperf.statistics.basic import samples_per_second
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

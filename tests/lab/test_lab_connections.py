@@ -8,16 +8,18 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from cluster_lab import ClusterLab
-from netlab import NetLab
 from processes import until
 
 from dlperf.plan.cluster import load_cluster
 from dlperf.running.transports.base import NodeLost
 from dlperf.running.transports.ssh import SshNode
+
+if TYPE_CHECKING:
+    from cluster_lab import ClusterLab
+    from netlab import NetLab
 
 # To connect and to be refused; the limits of a node that says nothing are longer.
 CONNECT_SECONDS = 15.0

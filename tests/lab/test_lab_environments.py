@@ -12,7 +12,7 @@ import pytest
 from dlperf.adapters.base import EnvironmentSpec, WheelFile
 from dlperf.errors import EnvironmentUnavailable
 from dlperf.plan.cluster import load_cluster
-from dlperf.plan.origin import sha256_of
+from dlperf.plan.versions import sha256_of
 from dlperf.running.transports.ssh import SshNode
 
 if TYPE_CHECKING:

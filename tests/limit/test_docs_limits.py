@@ -10,10 +10,10 @@ import pytest
 from run_folders import make_case
 
 from dlperf.adapters.registry import load_adapters
-from dlperf.machine import Machine
 from dlperf.plan.load import load_sweep
+from dlperf.plan.machine import Machine
 from dlperf.plan.plan import make_plan
-from dlperf.plan.sweep_file import SearchSettings
+from dlperf.plan.sweep import SearchSettings
 from frameworks.common.case import case_from_dict
 from frameworks.common.memory import memory_parts
 

@@ -6,7 +6,7 @@ import pytest
 
 from dlperf.logs.endings import KnownExit
 from dlperf.logs.failures import Failure, classify
-from dlperf.results.outcome import Outcome, RankEnd
+from dlperf.results.schema import Outcome, RankEnd
 
 CLEAN = ["train: iter 0, loss 44.1, throughput: 12.500", "train: iter 1, loss 44.0, throughput: 12.600"]
 

@@ -80,7 +80,7 @@ def test_reports_published_figures_in_an_empty_folder(installed: Path, tmp_path:
 
 
 def test_finds_what_ships_in_the_wheel(installed: Path, tmp_path: Path) -> None:
-    source = "from dlperf.shipped import shipped_root; print(shipped_root())"
+    source = "from dlperf.files import shipped_root; print(shipped_root())"
     found = subprocess.run(
         [installed / "python", "-c", source], cwd=tmp_path, capture_output=True, text=True, check=True
     )

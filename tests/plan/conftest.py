@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dlperf.adapters.base import EnvironmentSpec, Launch, RankCommand
-from dlperf.machine import Machine
 from dlperf.model import Model
+from dlperf.plan.machine import Machine
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

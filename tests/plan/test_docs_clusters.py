@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dlperf.plan.cluster import load_cluster
-from dlperf.plan.cluster_file import ClusterFile, NodeEntry
+from dlperf.plan.cluster import ClusterFile, NodeEntry, load_cluster
 
 PAGE = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text()
 BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dlperf.errors import SourceErrors
-from dlperf.plan.experiment_file import ExperimentFile
 from dlperf.plan.load import load_experiment, load_sweep
 from dlperf.plan.plan import PlanStatus, make_plan
 from dlperf.plan.selection import KEYS
-from dlperf.plan.sweep_file import Condition, SweepFile
+from dlperf.plan.sweep import Condition, ExperimentFile, SweepFile
 
 if TYPE_CHECKING:
-    from dlperf.machine import Machine
+    from dlperf.plan.machine import Machine
 
 TEXT = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
 SWEEP, EXPERIMENT = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)

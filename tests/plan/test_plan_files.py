@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dlperf.errors import UserError
-from dlperf.plan.files import find_file, known_names, shown
+from dlperf.files import shipped_folder
+from dlperf.plan.documents import find_file, known_names, shown
 from dlperf.plan.load import load_sweep
-from dlperf.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dlperf.machine import Machine
 from dlperf.plan.load import load_sweep
+from dlperf.plan.machine import Machine
 from dlperf.plan.plan import Plan, PlanStatus, make_plan
 
 if TYPE_CHECKING:

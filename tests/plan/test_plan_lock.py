@@ -10,11 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlperf.errors import UserError
-from dlperf.machine import Machine
-from dlperf.plan.load import load_sweep
+from dlperf.plan.load import Setting, axis_setting, load_sweep, value_setting
 from dlperf.plan.lock import LOCK_NAME, compare_plans, freeze, read_lock, write_lock
+from dlperf.plan.machine import Machine
 from dlperf.plan.plan import Plan, make_plan
-from dlperf.plan.settings import Setting, axis_setting, value_setting
 
 if TYPE_CHECKING:
     from pathlib import Path

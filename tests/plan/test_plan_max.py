@@ -8,11 +8,10 @@ import pytest
 import yaml
 
 from dlperf.adapters.registry import load_adapters
-from dlperf.machine import Machine
+from dlperf.plan.case import bytes_of, bytes_text
 from dlperf.plan.load import load_sweep
-from dlperf.plan.memory_size import bytes_of, bytes_text
-from dlperf.plan.order import cell_of
-from dlperf.plan.plan import PlanStatus, make_plan
+from dlperf.plan.machine import Machine
+from dlperf.plan.plan import PlanStatus, cell_of, make_plan
 from dlperf.plan.selection import select
 
 if TYPE_CHECKING:

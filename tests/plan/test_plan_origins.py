@@ -11,11 +11,11 @@ import yaml
 
 from dlperf.adapters.registry import load_adapters
 from dlperf.errors import SourceErrors
-from dlperf.machine import Machine
 from dlperf.plan.load import load_sweep
-from dlperf.plan.origin import Origin, environment_from, sha256_of
+from dlperf.plan.machine import Machine
 from dlperf.plan.plan import Plan, PlanStatus, make_plan
-from dlperf.running.preparation import specification
+from dlperf.plan.versions import Origin, environment_from, sha256_of
+from dlperf.running.launch import specification
 
 if TYPE_CHECKING:
     from pathlib import Path

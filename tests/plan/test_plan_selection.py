@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from dlperf.machine import Machine
     from dlperf.plan.case import Case
+    from dlperf.plan.machine import Machine
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from frameworks.common.case import case_from_dict
 from frameworks.common.cost import model_cost
 
 if TYPE_CHECKING:
-    from dlperf.machine import Machine
+    from dlperf.plan.machine import Machine
 
 SWEEPS = ("r100_emore", "r100_glint360k", "y1_emore")
 ONE_NODE = ("1n1g", "1n4g", "1n8g")

@@ -13,16 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlperf.errors import SourceErrors, UserError
-from dlperf.plan.load import load_experiment, load_sweep
+from dlperf.files import shipped_folder
+from dlperf.plan.load import Setting, axis_setting, load_experiment, load_sweep, value_setting
 from dlperf.plan.plan import make_plan
-from dlperf.plan.settings import Setting, axis_setting, value_setting
-from dlperf.plan.sweep_file import Condition, FrameworkEntry, SweepFile
-from dlperf.shipped import shipped_folder
+from dlperf.plan.sweep import Condition, FrameworkEntry, SweepFile
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlperf.machine import Machine
+    from dlperf.plan.machine import Machine
 
 GOOD = """\
 experiment: quickstart

@@ -12,8 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlperf.errors import SourceErrors
-from dlperf.plan.document import Document, KeyPath, Place
-from dlperf.plan.yaml_reader import MAX_BYTES, parse_document, parse_scalar, read_document
+from dlperf.plan.documents import (
+    MAX_BYTES,
+    Document,
+    KeyPath,
+    Place,
+    parse_document,
+    parse_scalar,
+    read_document,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

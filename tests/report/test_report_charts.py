@@ -14,10 +14,10 @@ from dlperf.plan.case import Topology
 from dlperf.report.charts import Chart, charts
 from dlperf.report.charts.throughput import MOST_BARS
 from dlperf.report.comparison import comparisons
+from dlperf.results.cases import speedups
 from dlperf.results.query import load
-from dlperf.results.rows import speedups
-from dlperf.results.statistics import ratio_interval
 from dlperf.results.store import store_run
+from dlperf.statistics.basic import ratio_interval
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,8 +10,8 @@ from run_folders import MACHINE, Y1, make_case, store_good_runs
 from dlperf.plan.case import Measure, Schedule, Topology
 from dlperf.report.comparison import Comparison, comparisons
 from dlperf.report.text import plain_text
+from dlperf.results.cases import speedups
 from dlperf.results.query import load
-from dlperf.results.rows import speedups
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,11 +13,11 @@ from jinja2 import nodes
 from run_folders import make_case, store_good_runs
 
 import dlperf.report
+from dlperf.files import shipped_folder
 from dlperf.plan.case import Topology
 from dlperf.report.building import build_report
 from dlperf.report.language import ENGLISH, LANGUAGES, messages
 from dlperf.report.request import Request, without_charts
-from dlperf.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,11 +16,11 @@ from markdown_it import MarkdownIt
 from matplotlib.image import imread
 from run_folders import make_case, store_good_runs
 
+from dlperf.files import shipped_folder
 from dlperf.report import writing
 from dlperf.report.building import build_report
 from dlperf.report.pages import read_html, read_markdown
 from dlperf.report.request import Request, without_charts
-from dlperf.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from run_folders import make_case, store_good_runs
 
 from dlperf.cli import main
 from dlperf.compare.qualifying import qualify
-from dlperf.compare.sources import side_of
+from dlperf.compare.sets import side_of
 from dlperf.plan.case import Topology
 from dlperf.report.numbers import percent
 from dlperf.results.qualification import Qualification

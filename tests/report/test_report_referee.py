@@ -15,14 +15,14 @@ from dlperf.report.request import Request, without_charts
 from dlperf.report.text import plain_text
 from dlperf.results.published import load_published
 from dlperf.results.query import load
-from dlperf.results.statistics import summarise
+from dlperf.statistics.basic import summarise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from dlperf.plan.case import Case
-    from dlperf.results.figures import CaseFigures
+    from dlperf.results.cases import CaseFigures
 
 MORE_DEVICES, CEILING, FLOOR, BATCH, SAMPLING, STEP, MEMORY, FLOPS, SESSIONS = (
     plain_text(law.name) for law in LAWS

@@ -12,9 +12,9 @@ from run_folders import make_case, store_good_runs
 
 from dlperf.cli import main
 from dlperf.errors import UserError
+from dlperf.files import shipped_folder
 from dlperf.report.verify import verify
-from dlperf.running.runner import store_unmeasured
-from dlperf.shipped import shipped_folder
+from dlperf.running.run import store_unmeasured
 
 if TYPE_CHECKING:
     from pathlib import Path

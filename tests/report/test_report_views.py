@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 from run_folders import MACHINE, Y1, failed, make_case, store_good_runs, write_run
 
 from dlperf.errors import UserError
+from dlperf.files import shipped_folder
 from dlperf.plan.case import Topology
 from dlperf.plan.load import load_experiment
 from dlperf.report.building import build_report
@@ -19,7 +20,6 @@ from dlperf.report.columns import COLUMNS, cost_per_million_samples
 from dlperf.report.request import Request, without_charts
 from dlperf.report.view import View
 from dlperf.results.store import store_run
-from dlperf.shipped import shipped_folder
 
 MXNET = {"framework": "mxnet", "version": "1.9.1"}
 ONEFLOW = {"framework": "oneflow", "version": "0.9.0"}

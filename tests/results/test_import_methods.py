@@ -13,7 +13,7 @@ import pytest
 from import_lab import imported, instructions, oneflow_log, partial_fc_log, rates
 
 from dlperf.errors import UserError
-from dlperf.results.figures import case_figures
+from dlperf.results.cases import case_figures
 from dlperf.results.method_2021 import case_figure, run_figure, speedup
 from dlperf.results.schema import Status
 from dlperf.results.store import read_results

@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dlperf.compare.contrast import Contrast
-from dlperf.compare.judging import fit_priors, judge
-from dlperf.compare.metrics import SAMPLES_PER_SECOND, Verdict
-from dlperf.results.learning import FEWEST_CASES, MixtureError, StudentError, learned
-from dlperf.results.moderation import Prior, Variance
+from dlperf.compare.sets import SAMPLES_PER_SECOND, Verdict
+from dlperf.compare.tests import Contrast, fit_priors, judge
+from dlperf.statistics.moderation import FEWEST_CASES, MixtureError, Prior, StudentError, Variance, learned
 
 DEGREES = 4
 

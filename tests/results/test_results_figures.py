@@ -11,8 +11,8 @@ from run_folders import MACHINE, failed, make_case, store_good_runs, write_run
 from dlperf.errors import UserError
 from dlperf.plan.case import Topology
 from dlperf.plan.plan import PlanStatus
+from dlperf.results.cases import rows, speedups
 from dlperf.results.query import find_case, load
-from dlperf.results.rows import rows, speedups
 from dlperf.results.schema import RunResult, Status
 from dlperf.results.store import store_run, write_result
 

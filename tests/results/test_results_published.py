@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dlperf.errors import UserError
+from dlperf.files import shipped_folder
 from dlperf.importing.case import facts_of_settings
 from dlperf.plan.case import Topology
 from dlperf.results import published
-from dlperf.results.figures import case_figures
+from dlperf.results.cases import case_figures
 from dlperf.results.importing import Done, Instructions, import_file
 from dlperf.results.method_2021 import case_figure, run_figure, speedup
 from dlperf.results.published import Published, load_published, published_names
 from dlperf.results.published_data import PublishedData, PublishedRepeats
 from dlperf.results.schema import Status
 from dlperf.results.store import read_results
-from dlperf.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlperf.results.selection import quantiles
-from dlperf.results.statistics import quantile
+from dlperf.statistics.basic import quantile
 
 POSITIVE = st.floats(min_value=0, exclude_min=True, allow_nan=False, allow_infinity=False)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dlperf.results.statistics import (
+from dlperf.statistics.basic import (
     Interval,
     quantile,
     ratio_interval,

@@ -14,7 +14,7 @@ from run_folders import make_case, write_run
 from dlperf.plan.case import Measure
 from dlperf.results.extract import extract
 from dlperf.results.schema import RunResult, Status
-from dlperf.results.steady import FEWEST_JUDGED, Shape, classify
+from dlperf.statistics.changepoint import FEWEST_JUDGED, Shape, classify
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from dlperf.running.launch_file import GRACE_SECONDS, LEASE_SECONDS
-from dlperf.running.variables import INHERITED
+from dlperf.running.launch import GRACE_SECONDS, INHERITED, LEASE_SECONDS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
 

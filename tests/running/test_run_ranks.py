@@ -12,8 +12,8 @@ from run_folders import make_case
 
 from dlperf.adapters.base import Place, RankCommand
 from dlperf.plan.case import Topology
-from dlperf.plan.sweep_file import Limits
-from dlperf.running.launch_file import launch_file
+from dlperf.plan.sweep import Limits
+from dlperf.running.launch import launch_file
 
 if TYPE_CHECKING:
     from sweep_lab import SweepLab

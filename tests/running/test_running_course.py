@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dlperf.running.course import Course, combined
+from dlperf.running.supervision import Course, combined
 
 
 def outcome(reason: str, *ranks: tuple[int, int | None], first: int | None = None) -> dict[str, Any]:

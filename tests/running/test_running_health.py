@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dlperf.running.cgroups import CgroupLimits, cgroup_limits
 from dlperf.running.health import (
+    CgroupLimits,
     Level,
+    cgroup_limits,
     check_clock,
     check_cores,
     check_cpu_quota,

@@ -8,7 +8,7 @@ import socket
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlperf.running.places import bind, free_port, physical_cores
+from dlperf.running.launch import bind, free_port, physical_cores
 
 # Four cores in two packages, siblings as Linux numbers them: CPU n and n + 4 share a core.
 HYPERTHREADED = {cpu: (cpu % 4 // 2, cpu % 2) for cpu in range(8)}

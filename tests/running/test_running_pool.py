@@ -9,7 +9,7 @@ from simulated_nodes import SimulatedNode, Simulation
 
 from dlperf.plan.case import Topology
 from dlperf.plan.cluster import load_cluster
-from dlperf.running.pool import Pool
+from dlperf.running.scheduler import Pool
 
 if TYPE_CHECKING:
     from pathlib import Path

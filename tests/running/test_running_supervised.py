@@ -11,8 +11,8 @@ import pytest
 from processes import PROMISED_SECONDS, until
 
 from dlperf.errors import InfrastructureError
-from dlperf.running.launch_file import LaunchFile, RankProcess
-from dlperf.running.supervised import SupervisedRun
+from dlperf.running.launch import LaunchFile, RankProcess
+from dlperf.running.supervision import SupervisedRun
 from dlperf.running.transports.local import supervised_here
 
 if TYPE_CHECKING:

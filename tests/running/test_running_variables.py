@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dlperf.running.variables import inherited, misspelt, redacted
+from dlperf.running.launch import inherited, misspelt, redacted
 
 
 def test_engines_and_places_are_inherited_and_nothing_else() -> None:

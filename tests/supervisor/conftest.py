@@ -8,8 +8,7 @@ import pytest
 from processes import until
 from supervisor_lab import Lab
 
-from dlperf.environments.pythons import find_python
-from dlperf.environments.uv import find_uv
+from dlperf.environments.uv import find_python, find_uv
 from dlperf.errors import EnvironmentUnavailable
 
 if TYPE_CHECKING:

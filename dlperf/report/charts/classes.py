@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dlperf.report.comparison import Arm, Comparison
-    from dlperf.results.figures import CaseFigures
+    from dlperf.results.cases import CaseFigures
 
 Value = tuple[float, float, float]  # the figure, its smallest and its largest run
 

@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from dlperf.report.charts.canvas import INK, WIDTH, Chart, Palette, drawn, varying
 from dlperf.report.charts.plot import Plot, PlotPoint, PlotSeries
 from dlperf.report.numbers import rate
-from dlperf.results.statistics import quantile
 from dlperf.results.store import read_steps_csv
+from dlperf.statistics.basic import quantile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dlperf.report.comparison import Arm, Comparison
-    from dlperf.results.figures import CaseFigures
+    from dlperf.results.cases import CaseFigures
 
 # More than this is a wall; the table is there for it.
 MOST_BOXES = 36

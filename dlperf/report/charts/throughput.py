@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from dlperf.report.comparison import Comparison
-    from dlperf.results.figures import CaseFigures
+    from dlperf.results.cases import CaseFigures
 
 # More than this is a wall; the table is there for it.
 MOST_BARS = 48

@@ -11,8 +11,8 @@ from dlperf.adapters.base import EnvironmentSpec
 from dlperf.environments import Environment
 from dlperf.errors import InfrastructureError
 from dlperf.plan.case import Case
-from dlperf.results.environment import Node as NodeFacts
-from dlperf.running.places import Core
+from dlperf.results.schema import Node as NodeFacts
+from dlperf.running.launch import Core
 
 # sshd refuses connections at random when more than ten are being made, and a node has little to do for us.
 _MOST_AT_ONCE = 8

@@ -7,27 +7,21 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import cached_property
-from typing import IO, TYPE_CHECKING
+from pathlib import Path
+from typing import IO
 
-from dlperf.environments import ensure
+from dlperf.adapters.base import EnvironmentSpec
+from dlperf.environments import Environment, ensure
 from dlperf.errors import InfrastructureError
-from dlperf.running.places import free_port, physical_cores
+from dlperf.files import shipped_folder, shipped_root
+from dlperf.plan.case import Case
+from dlperf.results.schema import Node as NodeFacts
+from dlperf.running.launch import Core, free_port, inherited, physical_cores
 from dlperf.running.provenance import this_node
 from dlperf.running.run_folder import CASE_NAME, wait_until_deserted
-from dlperf.running.variables import inherited
-from dlperf.shipped import shipped_folder, shipped_root
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from contextlib import ExitStack
-    from pathlib import Path
-
-    from dlperf.adapters.base import EnvironmentSpec
-    from dlperf.environments import Environment
-    from dlperf.plan.case import Case
-    from dlperf.results.environment import Node as NodeFacts
-    from dlperf.running.places import Core
 
 _CHUNK_BYTES = 1 << 16
 _LONGEST_COMPLAINT = 2000

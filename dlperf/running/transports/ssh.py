@@ -15,14 +15,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 from dlperf.adapters.base import EnvironmentSpec
 from dlperf.environments import Environment, ensure
-from dlperf.environments.elsewhere import adopted, adopting_request, made, making_request
 from dlperf.environments.environment import environment_key
+from dlperf.environments.make import adopted, adopting_request, made, making_request
 from dlperf.environments.uv import find_uv
 from dlperf.errors import EnvironmentUnavailable
 from dlperf.plan.case import Case
 from dlperf.plan.cluster import ClusterNode, fits
-from dlperf.results.environment import Node as NodeFacts
-from dlperf.running.places import Core
+from dlperf.results.schema import Node as NodeFacts
+from dlperf.running.launch import Core
 from dlperf.running.provenance import node_from_facts
 from dlperf.running.run_folder import CASE_NAME, LAUNCH_NAME
 from dlperf.running.transports.base import NodeLost

@@ -18,9 +18,9 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
+from dlperf.files import shipped_folder
 from dlperf.results.store import write_atomically
 from dlperf.running.run_folder import OUTCOME_NAME
-from dlperf.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from paramiko.channel import Channel  # takes its time, and `--dry-run` needs `shipped_code` alone

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlperf.shipped import shipped_root
+from dlperf.files import shipped_root
 from frameworks.common.case import Case, case_from_dict
 from frameworks.common.memory import largest_value, memory_parts
 from frameworks.common.networks import layers_of, parameters

@@ -10,9 +10,9 @@ from rank_processes import outputs_of
 
 from dlperf.adapters.base import Launch
 from dlperf.adapters.oneflow import ADAPTER
+from dlperf.files import shipped_root
 from dlperf.plan.case import Case
-from dlperf.running.places import free_port, local_places
-from dlperf.shipped import shipped_root
+from dlperf.running.launch import free_port, local_places
 
 if TYPE_CHECKING:
     import subprocess

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dlperf.shipped import shipped_root
+from dlperf.files import shipped_root
 
 # A processor file as Linux writes it, cut to the lines that matter.
 CPU_INFO = "processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: fpu sse2 {flags} clflush\n"

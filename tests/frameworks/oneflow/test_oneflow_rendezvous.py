@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dlperf.shipped import shipped_root
+from dlperf.files import shipped_root
 from frameworks.common.case import RENDEZVOUS_SECONDS
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import pytest
 from engines import PYTORCH
 from rank_processes import outputs_of
 
-from dlperf.running.places import free_port
-from dlperf.shipped import shipped_root
+from dlperf.files import shipped_root
+from dlperf.running.launch import free_port
 
 if TYPE_CHECKING:
     import subprocess

@@ -1,0 +1,178 @@
+"""From a first look to a verdict: what looks worse is run again, and judged on the fresh runs alone.
+
+A first look at many cases finds some by chance. Runs made after the suspicion are not chosen by it, so that
+they can be judged as if they were the only ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from dlperf.compare.sets import REGRESSIONS, Metric, Side, Verdict
+from dlperf.compare.tests import LEVEL, Judged, Priors, Rule, fit_priors
+from dlperf.compare.verdicts import Finding, Findings, Settings, compare
+from dlperf.errors import UserError
+from dlperf.plan.case import Case
+from dlperf.plan.documents import unknown
+from dlperf.statistics.multiple import holm
+
+# How often fresh runs may be looked at: a single disturbed run can hide a change from the first look.
+CONFIRMING_LOOKS = 2
+CONFIRMING_RULE = Rule(level=LEVEL / CONFIRMING_LOOKS, adjust=holm)
+# Part of the margin from which on a likely change is looked at again.
+_WORTH_A_LOOK = 0.5
+
+
+def suspects(findings: Findings) -> tuple[Finding, ...]:
+    """What looks worse at 5 %, tested as if it were alone, by half the margin or more."""
+    return tuple(
+        row
+        for row in findings.rows
+        if row.judged is not None and row.expected is None and looks_worse(row.metric, row.judged)
+    )
+
+
+def looks_worse(metric: Metric, judged: Judged) -> bool:
+    """Whether a contrast is worth more runs."""
+    effect = judged.contrast.log_ratio
+    return (
+        metric.verdict(effect) in REGRESSIONS
+        and judged.p < LEVEL
+        and abs(effect) >= _WORTH_A_LOOK * math.log1p(judged.margin)
+    )
+
+
+def priors_of(findings: Findings) -> dict[str, Priors]:
+    """What the variances of each metric have in common, for rounds with fewer cases."""
+    by_metric: dict[str, list[Finding]] = {}
+    for row in findings.rows:
+        by_metric.setdefault(row.metric.name, []).append(row)
+    return {
+        name: fit_priors([row.judged.contrast for row in rows if row.judged is not None])
+        for name, rows in by_metric.items()
+    }
+
+
+def confirm(first: Findings, *, fresh: tuple[Side, Side], settings: Settings) -> Findings:
+    """The first findings with every suspect's replaced by the finding on the fresh runs alone.
+
+    Each metric's suspects are tested together by Holm's rule, at a level that allows for `CONFIRMING_LOOKS`.
+    The variances are moderated by what the first round found out about them.
+    """
+    doubtful = suspects(first)
+    priors = priors_of(first)
+    replaced: dict[int, Finding] = {}
+    for metric in dict.fromkeys(row.metric for row in doubtful):
+        rows = [row for row in doubtful if row.metric is metric]
+        again = compare(
+            *(_cases_of(side, rows) for side in fresh),
+            settings=replace(
+                settings, metrics=(metric,), rule=CONFIRMING_RULE, priors=priors, notes=(), expected=()
+            ),
+        )
+        by_case = {row.baseline.case.content_hash: row for row in again.rows if row.metric is metric}
+        for row in rows:
+            found = by_case.get(row.baseline.case.content_hash)
+            replaced[id(row)] = (
+                replace(row, verdict=Verdict.INCONCLUSIVE, reason="it could not be run again")
+                if found is None
+                else replace(found, baseline=row.baseline, noise_floor=row.noise_floor)
+            )
+    note = f"suspects run again and judged on those runs alone: {len(replaced)}"
+    return replace(
+        first,
+        rows=tuple(replaced.get(id(row), row) for row in first.rows),
+        notes=(*first.notes, note) if replaced else first.notes,
+    )
+
+
+def undecided(confirmed: Findings, first: Findings) -> tuple[Finding, ...]:
+    """The suspects of the first findings that their fresh runs could not tell."""
+    doubtful = {_key(row) for row in suspects(first)}
+    return tuple(
+        row
+        for row in confirmed.rows
+        if row.verdict is Verdict.INCONCLUSIVE and row.judged is not None and _key(row) in doubtful
+    )
+
+
+def _key(row: Finding) -> tuple[str, str]:
+    return (row.baseline.case.content_hash, row.metric.name)
+
+
+def _cases_of(side: Side, rows: Sequence[Finding]) -> Side:
+    wanted = {
+        one.case.content_hash for row in rows for one in (row.baseline, row.candidate) if one is not None
+    }
+    return side.only(one for one in side.cases if one.case.content_hash in wanted)
+
+
+# A sweep with versions as an axis holds both sides: which version is compared with which.
+
+
+Version = tuple[str, str]  # framework and version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arms:
+    """One comparison inside a sweep: a version of each framework against another one of it."""
+
+    baseline: tuple[Version, ...]
+    candidate: tuple[Version, ...]
+
+    def sides(self, side: Side) -> tuple[Side, Side]:
+        """Baseline and candidate among the cases of a side; either may hold a part of the versions only."""
+        return _of(side, self.baseline), _of(side, self.candidate)
+
+
+def _of(side: Side, versions: Sequence[Version]) -> Side:
+    cases = (one for one in side.cases if (one.case.framework, one.case.version) in versions)
+    label = ", ".join(f"{framework} {version}" for framework, version in versions)
+    return side.only(cases).model_copy(update={"label": label})
+
+
+def arms_of(cases: Iterable[Case], *, sweep: str, baselines: Sequence[str] = ()) -> tuple[Arms, ...]:
+    """The comparisons that a sweep holds: one for each further version of a framework.
+
+    Of each framework with several versions one is the baseline: that which `baselines` names, else the first
+    in the order of the cases. A framework with one version is in no comparison.
+
+    Args:
+        cases: of the sweep, in its order.
+        sweep: its name, for messages.
+        baselines: `name==version` of those that are not the first.
+
+    Raises:
+        UserError: no framework has two versions, or a named baseline is not there.
+    """
+    versions: dict[str, list[str]] = {}
+    for case in cases:
+        listed = versions.setdefault(case.framework, [])
+        if case.version not in listed:
+            listed.append(case.version)
+    for name in baselines:
+        _put_first(versions, name)
+    several = {name: listed for name, listed in versions.items() if len(listed) > 1}
+    if not several:
+        raise UserError(
+            f"{sweep}: no framework is there in two versions; list both in the sweep "
+            "(frameworks: [mxnet==1.9.0, mxnet==1.9.1]) or name a baseline with --against"
+        )
+    return tuple(
+        Arms(
+            baseline=tuple((name, listed[0]) for name, listed in several.items() if place < len(listed)),
+            candidate=tuple((name, listed[place]) for name, listed in several.items() if place < len(listed)),
+        )
+        for place in range(1, max(map(len, several.values())))
+    )
+
+
+def _put_first(versions: dict[str, list[str]], name: str) -> None:
+    framework, _, version = name.partition("==")
+    if version not in versions.get(framework, ()):
+        known = [f"{one}=={each}" for one, listed in versions.items() for each in listed]
+        raise UserError(f"--baseline: {unknown('version', name, known)}")
+    versions[framework].remove(version)
+    versions[framework].insert(0, version)

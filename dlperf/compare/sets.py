@@ -1,0 +1,349 @@
+"""What is compared: each metric with its unit, which direction is good, and the words for a change."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Literal
+
+from dlperf import __version__
+from dlperf.align.certificate import CERTIFICATE_NAMES, Certificate, load_certificate, workload_hash
+from dlperf.align.certificate import Pair as AlignedPair
+from dlperf.errors import UserError
+from dlperf.files import read_document
+from dlperf.model import Model, Retired
+from dlperf.plan.case import Case
+from dlperf.plan.plan import PlannedCase, PlanStatus
+from dlperf.plan.selection import parse_pair
+from dlperf.results.cases import CaseFigures
+from dlperf.results.published import PREFIX
+from dlperf.results.qualification import QUALIFICATION_NAME
+from dlperf.results.query import Loaded, load
+from dlperf.results.schema import RunFigures, Status
+from dlperf.results.store import StoredRun
+from dlperf.statistics.basic import quantile
+
+DEFAULT_MARGIN = 0.01
+
+
+class Verdict(StrEnum):
+    """What may be said about one metric of one case."""
+
+    SLOWER = "slower"
+    FASTER = "faster"
+    WORSE = "worse"  # a metric that is no speed: more memory, a lower limit
+    BETTER = "better"
+    SAME = "same"  # shown, not assumed: the interval lies inside the margin
+    INCONCLUSIVE = "inconclusive"
+    NOT_COMPARABLE = "not_comparable"
+    MISSING = "missing"
+
+
+REGRESSIONS = frozenset({Verdict.SLOWER, Verdict.WORSE})
+IMPROVEMENTS = frozenset({Verdict.FASTER, Verdict.BETTER})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A figure of a run that can get better or worse; values are above 0.
+
+    `margin` is the smallest change that counts where the user names no other, a fraction.
+    """
+
+    name: str
+    title: str
+    unit: str
+    better: Literal["higher", "lower"]
+    margin: float = DEFAULT_MARGIN
+    speed: bool = True
+
+    def verdict(self, log_ratio: float) -> Verdict:
+        """The word for a change of log(candidate / baseline) that counts."""
+        if (log_ratio > 0) == (self.better == "higher"):
+            return Verdict.FASTER if self.speed else Verdict.BETTER
+        return Verdict.SLOWER if self.speed else Verdict.WORSE
+
+
+SAMPLES_PER_SECOND = Metric(name="samples_per_sec", title="samples/s", unit="samples/s", better="higher")
+STEP_P95 = Metric(name="step_seconds_p95", title="step p95", unit="s", better="lower", margin=0.05)
+PEAK_MEMORY = Metric(
+    name="peak_memory_bytes", title="peak memory", unit="bytes", better="lower", margin=0.02, speed=False
+)
+# Found by what ran and what ran out of memory, not by runs: see dlperf.compare.verdicts.
+LARGEST_CLASSES = Metric(
+    name="max_num_classes", title="most classes", unit="classes", better="higher", margin=0.0, speed=False
+)
+LARGEST_BATCH = Metric(
+    name="max_batch_size_per_device",
+    title="largest batch",
+    unit="samples a device",
+    better="higher",
+    margin=0.0,
+    speed=False,
+)
+
+MEASURED = (SAMPLES_PER_SECOND, STEP_P95, PEAK_MEMORY)
+LIMITS = (LARGEST_CLASSES, LARGEST_BATCH)
+METRICS = {metric.name: metric for metric in (*MEASURED, *LIMITS)}
+
+
+# One side of a comparison: its cases with the values of their runs. Saved, it is a baseline.
+
+
+BASELINE_SCHEMA_VERSION: Final = 1
+
+Alignment = Literal["aligned", "not aligned"]
+
+
+class SideRun(Model):
+    """A good run: its value of each metric that it has.
+
+    Runs of two cases of one cell with the same `session` and `repeat` were made in one block.
+    """
+
+    repeat: int
+    session: str | None = None  # None: not known, or not run in blocks
+    started_at: str | None = None  # ISO 8601, UTC
+    values: dict[str, float]
+    before: Retired = None
+    after: Retired = None
+
+    @property
+    def block(self) -> str | None:
+        """Equal for runs made in one block; None where there is none."""
+        return None if self.session is None else f"{self.session} r{self.repeat}"
+
+
+class SideCase(Model):
+    """A case, what it ran on, and its good runs; without one `status` and `reason` say why."""
+
+    case: Case
+    hardware: str
+    driver: str | None = None
+    alignment: Alignment | None = None  # None: not proven
+    python: str | None = None  # that the framework ran on, such as `3.10.13`; None: not known
+    status: Status
+    reason: str | None = None
+    runs: tuple[SideRun, ...] = ()
+    failed_runs: int = 0
+    out_of_memory: bool = False  # how a run without a figure ended
+
+    def values(self, metric: Metric) -> dict[str, float]:
+        """The metric's values by block; a run outside any block has a name of its own."""
+        return {
+            run.block or f"run {number}": run.values[metric.name]
+            for number, run in enumerate(self.runs)
+            if metric.name in run.values
+        }
+
+    def checked_values(self, metric: Metric) -> dict[str, float]:
+        """The same; UserError where one is not above 0, which has no logarithm and is no figure."""
+        values = self.values(metric)
+        bad = [value for value in values.values() if not value > 0]
+        if bad:
+            raise UserError(
+                f"{self.case.case_id}: a run's {metric.title} is {bad[0]:g}, which is no figure; "
+                "look at its log (`dlperf explain`) and remove that run's folder"
+            )
+        return values
+
+    def figure(self, metric: Metric) -> float | None:
+        """The median over the runs."""
+        values = list(self.values(metric).values())
+        return quantile(values, 0.5) if values else None
+
+
+class Side(Model):
+    """All cases of one side; `label` is what the user called it."""
+
+    schema_version: Literal[1] = BASELINE_SCHEMA_VERSION
+    label: str
+    created_at: str | None = None
+    dlperf_version: str
+    cases: tuple[SideCase, ...]
+
+    def pooled(self) -> Side:
+        """The same with the runs of a case put together that was run in several sessions."""
+        by_case: dict[tuple[str, str], list[SideCase]] = {}
+        for one in self.cases:
+            by_case.setdefault((one.case.content_hash, one.hardware), []).append(one)
+        return self.model_copy(update={"cases": tuple(map(_one_case, by_case.values()))})
+
+    def only(self, cases: Iterable[SideCase]) -> Side:
+        """The same with these cases alone."""
+        return self.model_copy(update={"cases": tuple(cases)})
+
+
+def _one_case(parts: list[SideCase]) -> SideCase:
+    good = [part for part in parts if part.status is Status.OK]
+    first = (good or parts)[0]
+    update: Mapping[str, object] = {
+        "runs": tuple(run for part in parts for run in part.runs),
+        "failed_runs": sum(part.failed_runs for part in parts),
+        "out_of_memory": any(part.out_of_memory for part in parts),
+    }
+    return first.model_copy(update=update)
+
+
+# Where a side comes from: a results folder, a saved baseline, published figures, or a part of a folder.
+
+
+BASELINES = Path("baselines")
+
+
+def read_side(text: str, *, inside: Path, baselines: Path = BASELINES) -> Side:
+    """The side that `text` names.
+
+    A folder, a file of a baseline or `published:NAME` is taken as such; `key=value` selects the cases of
+    `inside` that have the value; any other word is the name of a baseline in `baselines`.
+
+    Raises:
+        UserError: it names nothing, or nothing that could be read.
+    """
+    path = Path(text)
+    if text.startswith(PREFIX) or path.is_dir():
+        return _without_twins(side_of(load([path], strict=False), label=text))
+    if path.is_file():
+        return read_baseline(path)
+    if "=" in text:
+        return _without_twins(selected(side_of(load([inside], strict=False), label=text), text))
+    saved = baselines / f"{text}.json"
+    if saved.is_file():
+        return read_baseline(saved)
+    known = (
+        ", ".join(sorted(one.stem for one in baselines.glob("*.json") if one.name != QUALIFICATION_NAME))
+        or "none"
+    )
+    raise UserError(
+        f"{text}: no results folder, no published:NAME, no selector such as framework=mxnet==1.9.1 and no "
+        f"baseline in {baselines} (known: {known})"
+    )
+
+
+def _without_twins(side: Side) -> Side:
+    """The side; UserError where it holds a case twice, from two sweeps or two kinds of machine."""
+    counts = Counter(one.case.case_id for one in side.cases)
+    twins = [case_id for case_id, count in counts.items() if count > 1]
+    if twins:
+        raise UserError(
+            f"{side.label}: {len(twins)} cases stand there more than once, such as {twins[0]}; "
+            "name the folder of one sweep, run on one kind of machine"
+        )
+    return side
+
+
+def selected(side: Side, text: str) -> Side:
+    """The cases of a side that `key=value` (or `key=a,b`) selects; UserError where there is none."""
+    _key, matches = parse_pair("selector", text)
+    cases = [one for one in side.cases if matches(PlannedCase(case=one.case, status=PlanStatus.RUNNABLE))]
+    if not cases:
+        known = ", ".join(sorted({f"{one.case.framework}=={one.case.version}" for one in side.cases}))
+        raise UserError(f"{text}: selects none of the {len(side.cases)} cases there (frameworks: {known})")
+    return side.only(cases)
+
+
+def compared_fields(baseline: str, candidate: str) -> tuple[str, ...]:
+    """The fields that two selectors tell apart; of the same framework in two versions none.
+
+    One selector alone tells nothing apart: the other side has cases of its own.
+    """
+    pairs = [
+        text.partition("=")[::2] for text in (baseline, candidate) if "=" in text and not Path(text).exists()
+    ]
+    if len(pairs) < len((baseline, candidate)):
+        return ()
+    names = {value.partition("==")[0] for key, value in pairs if key == "framework"}
+    return tuple({key for key, _ in pairs if key != "framework" or len(names) > 1} - {"version"})
+
+
+def read_baseline(path: Path) -> Side:
+    """A saved baseline; UserError where it is of another schema version or damaged."""
+    return read_document(path, Side, kind="baseline", remedy="`dlperf baseline save` writes one")
+
+
+def side_of(loaded: Loaded, *, label: str) -> Side:
+    """The side that loaded results make; published ones have a single value a case.
+
+    Raises:
+        UserError: a result cannot be read, which would look like a case that is missing.
+    """
+    if loaded.results.skipped:
+        raise UserError("\n".join(str(one) for one in loaded.results.skipped))
+    certificates = _certificates(loaded.results.sweeps)
+    interleaved = {sweep: plan.order == "interleaved" for sweep, plan in loaded.results.plans.items()}
+    sessions = {sweep: _session(sweep, loaded) for sweep in loaded.results.sweeps if interleaved.get(sweep)}
+    cases = tuple(
+        _case(figure, session=sessions.get(figure.sweep), certificates=certificates)
+        for figure in loaded.all_figures
+    )
+    started = [run.result.started_at for run in loaded.results.runs if run.result.started_at]
+    return Side(label=label, created_at=max(started, default=None), dlperf_version=__version__, cases=cases)
+
+
+def _session(sweep: Path, loaded: Loaded) -> str | None:
+    """A name that no other run of the sweep has; None where no run says when it was."""
+    starts = [run.result.started_at for run in loaded.results.runs if run.sweep == sweep]
+    known = [start for start in starts if start is not None]
+    return f"{sweep.resolve().name} {min(known)}" if known else None
+
+
+def _case(figure: CaseFigures, *, session: str | None, certificates: Sequence[Certificate]) -> SideCase:
+    good = [run for run in figure.runs if run.result.figures is not None]
+    runs = tuple(_run(run, session=session) for run in good)
+    if not figure.runs and figure.summary is not None:
+        runs = (SideRun(repeat=1, values={MEASURED[0].name: figure.summary.median}),)
+    pythons = {run.environment.python for run in good if run.environment and run.environment.python}
+    drivers = {node.driver for run in figure.runs if run.environment for node in run.environment.nodes}
+    return SideCase(
+        case=figure.case,
+        hardware=figure.hardware,
+        driver=", ".join(sorted(one for one in drivers if one is not None)) or None,
+        alignment=_alignment(figure.case, certificates),
+        python=", ".join(sorted(pythons)) or None,
+        status=figure.status,
+        reason=figure.reason,
+        runs=runs,
+        failed_runs=len(figure.failed),
+        out_of_memory=any(run.result.status is Status.OOM for run in figure.failed),
+    )
+
+
+def _run(run: StoredRun, *, session: str | None) -> SideRun:
+    result = run.result
+    return SideRun(
+        repeat=result.repeat,
+        session=session,
+        started_at=result.started_at,
+        values=_values(result.figures) if result.figures is not None else {},
+    )
+
+
+def _values(figures: RunFigures) -> dict[str, float]:
+    values = {metric.name: getattr(figures, metric.name) for metric in MEASURED}
+    return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def _certificates(sweeps: Iterable[Path]) -> list[Certificate]:
+    return [load_certificate(path) for sweep in sweeps for path in sorted(sweep.glob(CERTIFICATE_NAMES))]
+
+
+def _frameworks(pair: AlignedPair) -> set[str]:
+    """Of a pair's names, such as `mxnet==1.9.1 model 1n2g`."""
+    return {name.partition(" ")[0] for name in (pair.first, pair.second)}
+
+
+def _alignment(case: Case, certificates: Sequence[Certificate]) -> Alignment | None:
+    """What the certificates of the case's experiment prove about its framework; None: nothing."""
+    name = f"{case.framework}=={case.version}"
+    proofs = [
+        all(pair.passed for pair in one.pairs if name in _frameworks(pair))
+        for one in certificates
+        if one.experiment_hash == workload_hash(case.workload)
+        and any(contender.framework == name for contender in one.contenders)
+    ]
+    if not proofs:
+        return None
+    return "aligned" if all(proofs) else "not aligned"

@@ -1,0 +1,78 @@
+"""JSON files of our own, read back; what is wrong with one is said in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from dlperf.errors import UserError
+from dlperf.model import Model
+
+ModelT = TypeVar("ModelT", bound=Model)
+
+
+def read_document(path: Path, model: type[ModelT], *, kind: str, remedy: str) -> ModelT:
+    """The file at `path`, whose model has a `schema_version`.
+
+    Args:
+        path: where it lies.
+        model: what it holds.
+        kind: what it is called in messages, such as `baseline`.
+        remedy: how to come by a good one.
+
+    Raises:
+        UserError: there is no such file, it is of another schema version, or damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; {remedy}") from None
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        version = version_problem(content, model)
+        if version is not None:
+            raise UserError(f"{path}: a {kind} of {version}; {remedy}") from None
+        raise UserError(f"{path}: no {kind}: {first_problem(error)}; {remedy}") from None
+
+
+def version_problem(content: bytes, model: type[Model]) -> str | None:
+    """What is wrong with the schema version of a document; None where it is this dlperf's, or none at all."""
+    known = model.model_fields["schema_version"].default
+    try:
+        version = json.loads(content).get("schema_version")
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    if not isinstance(version, int) or version == known:
+        return None
+    todo = "use a newer dlperf" if version > known else "remove it"
+    return f"schema version {version}; this dlperf reads up to {known}: {todo}"
+
+
+def first_problem(error: ValidationError, *, not_json: str = "not JSON") -> str:
+    """`place: what is wrong there`, of the first of a document's problems; or `not_json`."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] == "json_invalid":
+        return not_json
+    place = ".".join(str(part) for part in first["loc"]) or "the file"
+    return f"{place}: {first['msg'].removeprefix('Value error, ')}"
+
+
+# Where the files that ship beside the package lie: in a checkout or inside an installed wheel.
+
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def shipped_root() -> Path:
+    """The folder that holds `frameworks/`, `experiments/`, `sweeps/`, `clusters/` and `templates/`."""
+    installed = _PACKAGE / "_shipped"
+    return installed if installed.is_dir() else _PACKAGE.parent
+
+
+def shipped_folder(name: str) -> Path:
+    """The shipped folder `name`, such as `sweeps`."""
+    return shipped_root() / name

@@ -1,0 +1,352 @@
+"""What a sweep file may hold. docs/sweeps.md describes it for people.
+
+Names of frameworks are checked against the `frameworks` of the validation context, so that a misspelt one is
+reported together with everything else.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    GetJsonSchemaHandler,
+    NonNegativeInt,
+    PositiveInt,
+    Tag,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
+
+from dlperf.model import Model
+from dlperf.plan.case import Measure, Parallelism, Precision, Topology, Workload, bytes_of
+from dlperf.plan.documents import unknown
+from dlperf.plan.versions import checked_index
+
+if TYPE_CHECKING:
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
+
+
+T = TypeVar("T")
+
+_DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<unit>s|m|h)")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+class _OneOrMore:
+    """Lets one value stand where a list may; the list must hold something, and nothing twice."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        many = handler(schema)
+        return {"anyOf": [many["items"], many]}
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _different(values: tuple[T, ...]) -> tuple[T, ...]:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise ValueError(f"{value} stands twice")
+    return values
+
+
+OneOrMore = Annotated[
+    tuple[T, ...], Field(min_length=1), BeforeValidator(_listed), AfterValidator(_different), _OneOrMore()
+]
+
+
+def _or_max(value: Any, number: ValidatorFunctionWrapHandler) -> Any:
+    return value if value == "max" else number(value)
+
+
+# `max` is the largest number that trains, found by search.
+if TYPE_CHECKING:
+    Count = int | Literal["max"]
+else:
+    Count = Annotated[
+        PositiveInt,
+        WrapValidator(_or_max),
+        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "max"}]}),
+    ]
+
+MemorySize = Annotated[
+    PositiveInt,
+    BeforeValidator(bytes_of),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}], "examples": ["2GiB"]}),
+]
+
+
+def seconds_of(value: Any) -> Any:
+    """Seconds where the value is a duration such as `30m`; any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value)
+    if match is None:
+        raise ValueError(f"{value!r} is no duration; write seconds, or a number with s, m or h as in '30m'")
+    return float(match["number"]) * _UNIT_SECONDS[match["unit"]]
+
+
+Seconds = Annotated[
+    float,
+    Field(gt=0),
+    BeforeValidator(seconds_of),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}], "examples": [90, "30m"]}),
+]
+
+
+def _topology(value: Any) -> Any:
+    return Topology.from_text(value) if isinstance(value, str) else value
+
+
+TopologyText = Annotated[
+    Topology,
+    BeforeValidator(_topology),
+    WithJsonSchema({"type": "string", "pattern": "^[1-9][0-9]*n[1-9][0-9]*g$", "examples": ["2n8g"]}),
+]
+
+
+class TopologyGrid(Model):
+    """Every number of nodes with every number of devices on each."""
+
+    nodes: OneOrMore[PositiveInt]
+    devices_per_node: OneOrMore[PositiveInt]
+
+    def topologies(self) -> tuple[Topology, ...]:
+        """The product, nodes first."""
+        pairs = itertools.product(self.nodes, self.devices_per_node)
+        return tuple(Topology(nodes=nodes, devices_per_node=devices) for nodes, devices in pairs)
+
+
+TopologyAxis = Annotated[
+    Annotated[TopologyGrid, Tag("grid")] | Annotated[OneOrMore[TopologyText], Tag("list")],
+    Discriminator(lambda value: "grid" if isinstance(value, dict | TopologyGrid) else "list"),
+]
+
+
+# What a sweep file may hold. docs/sweeps.md describes it for people.
+
+
+Order = Literal["interleaved", "sequential", "shuffled"]
+
+DEFAULT_TIME_LIMIT_SECONDS = 3600.0
+DEFAULT_STALL_LIMIT_SECONDS = 600.0
+
+
+def _framework_reference(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    named, at, source = (part.strip() for part in value.partition(" @ "))
+    name, equals, version = named.partition("==")
+    if not name or (equals and not version) or (at and not source):
+        raise ValueError(f"{named!r} is no framework; write name==version as in 'mxnet==1.9.1'")
+    entry = {"name": name, "version": version} if version else {"name": name}
+    if source:
+        entry["index" if version else "wheel"] = source
+    return entry
+
+
+class FrameworkEntry(Model):
+    """One framework of a sweep: `mxnet==1.9.1`, `mxnet @ WHEEL`, `mxnet==1.9.2 @ INDEX`, or a mapping.
+
+    The mapping may name an interpreter of the user's own, a wheel, or the package index of the version.
+    """
+
+    name: str
+    version: Annotated[str, Field(min_length=1)] | None = None  # None: the adapter's first version
+    python: Annotated[str, Field(min_length=1)] | None = None
+    wheel: Annotated[str, Field(min_length=1)] | None = None  # relative to the sweep's file
+    index: Annotated[str, Field(min_length=1), AfterValidator(checked_index)] | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str, info: ValidationInfo) -> str:
+        return _known("framework", name, info)
+
+    @model_validator(mode="after")
+    def _comes_from_one_place(self) -> Self:
+        given = [key for key in ("python", "wheel", "index") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"has {' and '.join(given)}; the framework comes from one of them")
+        if self.wheel is not None and self.version is not None:
+            raise ValueError("has a wheel, which says its version itself; leave out version")
+        if self.index is not None and self.version is None:
+            raise ValueError("has an index; name the version that is taken from there")
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.name}=={self.version}" if self.version else self.name
+
+
+def _known(kind: str, name: str, info: ValidationInfo) -> str:
+    known: Iterable[str] | None = (info.context or {}).get(f"{kind}s")
+    if known is not None and name not in known:
+        raise ValueError(unknown(kind, name, known))
+    return name
+
+
+class _OrText:
+    """Says in the JSON Schema that `name==version` may stand for the mapping."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        examples = ["mxnet==1.9.1", "mxnet @ WHEEL", "mxnet==1.9.2 @ INDEX"]
+        return {"anyOf": [{"type": "string", "examples": examples}, handler(schema)]}
+
+
+FrameworkReference = Annotated[FrameworkEntry, BeforeValidator(_framework_reference), _OrText()]
+SampleRatio = Annotated[float, Field(gt=0, le=1)]
+Options = dict[str, Any]  # by framework; the adapter's own model says what may stand there
+Threads = Annotated[
+    Annotated[PositiveInt, Tag("count")] | Annotated[Literal["auto"], Tag("word")],
+    Discriminator(lambda value: "word" if isinstance(value, str) else "count"),
+]
+
+
+class Axes(Model):
+    """The dimensions of a grid, each one value or a list. None: not given."""
+
+    experiment: OneOrMore[str] | None = None
+    frameworks: OneOrMore[FrameworkReference] | None = None
+    topology: TopologyAxis | None = None
+    parallelism: OneOrMore[Parallelism] | None = None
+    sample_ratio: OneOrMore[SampleRatio] | None = None  # applies to partial_fc alone
+    batch_size_per_device: OneOrMore[Count] | None = None
+    num_classes: OneOrMore[Count] | None = None  # None: the experiment's
+    precision: OneOrMore[Precision] | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The axes that are given, by name."""
+        values = {name: getattr(self, name) for name in Axes.model_fields}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class Include(Axes):
+    """Cells beside the grid: a small grid of its own that takes what it does not name from the sweep."""
+
+    options: Options = Field(default_factory=dict)  # laid over the sweep's
+
+
+class Condition(Model):
+    """Which cells an exclusion takes out: those that have one of the values of every key given."""
+
+    framework: OneOrMore[str] | None = None  # `mxnet`, or one version of it as `mxnet==1.9.1`
+    experiment: OneOrMore[str] | None = None
+    topology: TopologyAxis | None = None
+    nodes: OneOrMore[PositiveInt] | None = None
+    devices_per_node: OneOrMore[PositiveInt] | None = None
+    parallelism: OneOrMore[Parallelism] | None = None
+    sample_ratio: OneOrMore[SampleRatio] | None = None
+    batch_size_per_device: OneOrMore[Count] | None = None
+    num_classes: OneOrMore[Count] | None = None
+    precision: OneOrMore[Precision] | None = None
+
+    @field_validator("framework")
+    @classmethod
+    def _is_known(cls, names: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        for name in names or ():
+            _known("framework", name.partition("==")[0], info)
+        return names
+
+    @model_validator(mode="after")
+    def _has_a_key(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("must name at least one key, such as 'framework: mxnet'")
+        return self
+
+
+class Exclude(Model):
+    """Cells of the grid that are left out; the report prints `why` where their number would stand."""
+
+    when: Condition
+    why: Annotated[str, Field(min_length=1)]
+
+
+class SweepMeasure(Measure):
+    """What is measured, and how often each case is run."""
+
+    repeats: PositiveInt = 5
+
+
+class Limits(Model):
+    """When a run is ended: after `time` in all, or after `stall` without a new step or line."""
+
+    time: Seconds = DEFAULT_TIME_LIMIT_SECONDS
+    stall: Seconds = DEFAULT_STALL_LIMIT_SECONDS
+
+
+class BatchSearch(Model):
+    """Between which batch sizes `max` is found, and how exactly."""
+
+    granularity: PositiveInt = 1
+    upper: PositiveInt = 65_536
+
+
+class ClassesSearch(Model):
+    """Between which numbers of classes `max` is found, and how exactly."""
+
+    granularity: PositiveInt = 1000
+    upper: PositiveInt = 100_000_000
+
+
+class SearchSettings(Model):
+    """How `max` is found: each value is tried with a run of `iterations` iterations."""
+
+    iterations: PositiveInt = 10
+    batch_size_per_device: BatchSearch = BatchSearch()
+    num_classes: ClassesSearch = ClassesSearch()
+
+
+class SweepFile(Axes):
+    """A sweep file: a grid over one experiment or several."""
+
+    experiment: OneOrMore[str]
+    frameworks: OneOrMore[FrameworkReference]
+    topology: TopologyAxis
+    parallelism: OneOrMore[Parallelism] = ("data",)
+    batch_size_per_device: OneOrMore[Count]
+    precision: OneOrMore[Precision] = ("fp32",)
+    options: Options = Field(default_factory=dict)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads_per_device: Threads = "auto"
+    memory: MemorySize | None = None  # of each device of the CPU; stands for the memory of a GPU
+    search: SearchSettings = SearchSettings()
+    oversubscribe: bool = False  # devices of a CPU may share cores: shows programs at work, never scaling
+    exclude: tuple[Exclude, ...] = ()
+    include: tuple[Include, ...] = ()
+    measure: SweepMeasure = SweepMeasure()
+    seed: NonNegativeInt = 0
+    order: Order = "interleaved"
+    limits: Limits = Limits()
+    notes: str = ""
+
+
+# What an experiment file may hold: a workload, and how many classes its data set has.
+
+
+class ExperimentFile(Workload):
+    """A workload file. The experiment's name is the file's, so `experiment` is no key of it."""
+
+    num_classes: PositiveInt  # of the data set; a sweep may take another number
+    notes: str = ""
+
+    @property
+    def workload(self) -> Workload:
+        """What a case carries of it."""
+        kept: dict[str, Any] = {name: getattr(self, name) for name in Workload.model_fields}
+        return Workload(**kept)

@@ -1,0 +1,249 @@
+"""A version from elsewhere: a wheel file of the user's own, or a package index such as one of nightly builds.
+
+The version that results and tables show says where it is from, as `1.9.1+wheel.0a1b2c3d` or
+`2.14.0.dev20261101+index.0a1b2c3d`: two builds of one version are two arms.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import zipfile
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dlperf.adapters.base import Adapter, EnvironmentSpec, WheelFile
+from dlperf.model import Model
+from dlperf.plan.case import DeviceKind
+
+_SHOWN_DIGITS = 8
+_MINORS = range(8, 15)  # of the CPythons that the training programs run on
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Origin(Model):
+    """Where a version comes from: exactly one of `wheel` (with its hash and distribution) and `index`."""
+
+    version: str  # of the package
+    wheel: str | None = None  # absolute path
+    sha256: str | None = None
+    distribution: str | None = None  # that the wheel is of, normalised
+    pythons: tuple[str, ...] = ()  # that the wheel is for, such as `3.10`
+    index: str | None = None  # URL
+
+    @property
+    def label(self) -> str:
+        """The version of a case: the package's, and as a local version what tells the origin apart."""
+        kind, digest = ("wheel", self.sha256) if self.sha256 else ("index", _sha256(str(self.index).encode()))
+        return f"{self.version}{'.' if '+' in self.version else '+'}{kind}.{str(digest)[:_SHOWN_DIGITS]}"
+
+
+def distribution_of(requirement: str) -> str:
+    """The normalised name of the package that a requirement names: `mxnet-cu112` of `mxnet_cu112==1.9.1`."""
+    from packaging.utils import canonicalize_name  # noqa: PLC0415
+
+    return canonicalize_name(re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0])
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal digits; OSError where it cannot be read."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def checked_index(url: str) -> str:
+    """The URL of a package index as it may stand in a file.
+
+    Raises:
+        ValueError: it is none, is not encrypted on its way, or holds what could be a secret; the text does
+            not repeat it.
+    """
+    try:
+        parts = urlsplit(url)
+        secret = "@" in parts.netloc or parts.query or parts.fragment
+        host = parts.hostname
+    except ValueError:
+        raise ValueError("is no URL; write one as in 'https://host/simple'") from None
+    if secret:
+        raise ValueError(
+            "holds a user, a password or a token, and no secret belongs into a sweep; leave it out and give "
+            "it to uv by ~/.netrc or a keyring (UV_KEYRING_PROVIDER=subprocess)"
+        )
+    if parts.scheme == "file" and not parts.netloc and parts.path:
+        return url
+    if parts.scheme not in {"https", "http"} or not host:
+        raise ValueError("is no index; write a URL as in 'https://host/simple'")
+    if parts.scheme == "http" and host not in _LOOPBACK:
+        raise ValueError("is not encrypted: who changes it on its way runs code here; write https://")
+    return url
+
+
+def read_wheel(written: str, *, folder: Path, adapter: Adapter) -> Origin:
+    """The wheel that a sweep in `folder` names, checked against what the framework's adapter installs.
+
+    Raises:
+        ValueError: it is not there, is no wheel, is for another system or Python, or of another framework.
+    """
+    from packaging.utils import InvalidWheelFilename, parse_wheel_filename  # noqa: PLC0415
+
+    # normpath, not resolve: a link's own name is that of the wheel.
+    path = Path(os.path.normpath(folder.absolute() / Path(written).expanduser()))
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    try:
+        name, version, _, tags = parse_wheel_filename(path.name)
+    except InvalidWheelFilename:
+        raise ValueError(
+            f"{path.name} is no name of a wheel, such as mxnet-1.9.1-py3-none-manylinux2014_x86_64.whl"
+        ) from None
+    if not _is_wheel(path):
+        raise ValueError(f"{path} is no wheel: no zip archive with a .dist-info folder")
+    known = _distributions(adapter)
+    if name not in known:
+        raise ValueError(f"{path.name} is of {name}; {adapter.name} installs {' or '.join(known)}")
+    pythons = _pythons(map(str, tags))
+    if not pythons:
+        raise ValueError(
+            f"{path.name} fits no CPython 3.{_MINORS.start} to 3.{_MINORS.stop - 1} of this machine "
+            f"({', '.join(sorted(map(str, tags)))})"
+        )
+    return Origin(
+        version=str(version), wheel=str(path), sha256=sha256_of(path), distribution=name, pythons=pythons
+    )
+
+
+def _is_wheel(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(re.fullmatch(r"[^/]+\.dist-info/WHEEL", name) for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _pythons(tags: Iterable[str]) -> tuple[str, ...]:
+    """The CPythons that can install a wheel with one of these tags on this machine."""
+    from packaging.tags import compatible_tags, cpython_tags, platform_tags  # noqa: PLC0415
+
+    wanted, platforms = set(tags), list(platform_tags())
+    return tuple(
+        f"3.{minor}"
+        for minor in _MINORS
+        if not wanted.isdisjoint(map(str, cpython_tags((3, minor), platforms=platforms)))
+        or not wanted.isdisjoint(map(str, compatible_tags((3, minor), f"cp3{minor}", platforms=platforms)))
+    )
+
+
+def _distributions(adapter: Adapter) -> tuple[str, ...]:
+    """The packages that hold the framework, as the adapter's environments name them."""
+    found = {}
+    for device in ("cpu", "cuda"):
+        for version in adapter.versions:
+            try:
+                spec = adapter.environment(version, device)
+            except ValueError:
+                continue
+            found[distribution_of(_framework_requirement(spec))] = True
+    return tuple(found)
+
+
+def _framework_requirement(spec: EnvironmentSpec) -> str:
+    """The requirement that pins the framework itself: by its version, else the first."""
+    pinned = [text for text in spec.requirements if text.partition("==")[2] == spec.version]
+    return (pinned or list(spec.requirements) or [spec.framework])[0]
+
+
+def environment_from(
+    origin: Origin, *, adapter: Adapter, device: DeviceKind, parallel: bool
+) -> EnvironmentSpec:
+    """What the adapter asks for around the version nearest to the origin's, with the framework from there.
+
+    Raises:
+        ValueError: the adapter installs nothing on this device, or another package than the wheel's.
+    """
+    base = _nearest(origin.version, adapter=adapter, device=device, parallel=parallel)
+    replaced = _framework_requirement(base)
+    distribution = distribution_of(replaced)
+    if origin.distribution not in (None, distribution):
+        raise ValueError(
+            f"the wheel is of {origin.distribution}, and on {device} {adapter.name} installs {distribution}"
+        )
+    others = tuple(text for text in base.requirements if text != replaced)
+    ours = [python for python in base.pythons if python in origin.pythons]
+    return replace(
+        base,
+        version=origin.version,
+        # The adapter's order of Pythons, then those that the wheel alone knows of.
+        pythons=tuple(dict.fromkeys((*ours, *origin.pythons))) or base.pythons,
+        requirements=(f"{distribution}=={origin.version}", *others),
+        torch_backend=None,
+        wheel=WheelFile(path=origin.wheel, sha256=str(origin.sha256)) if origin.wheel else None,
+        index=origin.index,
+        notes=f"from {origin.wheel or origin.index}",
+    )
+
+
+def _nearest(version: str, *, adapter: Adapter, device: DeviceKind, parallel: bool) -> EnvironmentSpec:
+    """The environment of the newest known version that is not newer than `version`, else of the oldest."""
+    known, refusals = {}, []
+    for name in adapter.versions:
+        try:
+            known[name] = adapter.environment(name, device, parallel=parallel)
+        except ValueError as error:
+            refusals.append(str(error))
+    if not known:
+        raise ValueError(refusals[0] if refusals else f"{adapter.name} has no environment on {device}")
+    ascending = sorted(known, key=version_order)
+    older = [name for name in ascending if version_order(name) <= version_order(version)]
+    return known[older[-1] if older else ascending[0]]
+
+
+def version_order(version: str) -> tuple[int, object]:
+    """A key that sorts versions as packages do (1.10 behind 1.9, 2.0rc1 before 2.0); what is none first."""
+    from packaging.version import InvalidVersion, Version  # noqa: PLC0415
+
+    try:
+        return (1, Version(version))
+    except InvalidVersion:
+        return (0, version)
+
+
+# What must be installed for a version: one that the adapter knows, one from elsewhere, or the user's.
+
+
+def specification_of(
+    version: str,
+    *,
+    adapter: Adapter,
+    device: DeviceKind,
+    parallel: bool,
+    origin: Origin | None = None,
+    own_python: bool = False,
+) -> EnvironmentSpec:
+    """What is installed for `version`, or with `own_python` must be there already.
+
+    Args:
+        version: of a case.
+        adapter: the framework's.
+        device: the kind of device that it trains on.
+        parallel: for cases of several devices.
+        origin: where the version comes from, if not from where the adapter says.
+        own_python: an interpreter of the user's own may hold versions that dlperf cannot install.
+
+    Raises:
+        ValueError: the adapter knows no environment for it, and the user names none.
+    """
+    if origin is not None:
+        return environment_from(origin, adapter=adapter, device=device, parallel=parallel)
+    try:
+        return adapter.environment(version, device, parallel=parallel)
+    except ValueError:
+        if not own_python:
+            raise
+    return replace(adapter.environment(adapter.versions[0], device, parallel=parallel), version=version)

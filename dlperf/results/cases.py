@@ -1,0 +1,356 @@
+"""Runs to cases: the figure of each case, and a status with its reason where there is no figure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from dlperf.plan.case import Case
+from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
+from dlperf.results import method_2021
+from dlperf.results.schema import UNKNOWN_HARDWARE, RunFigures, Status
+from dlperf.results.store import Results, StoredRun
+from dlperf.statistics.basic import Summary, quantile, summarise
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseFigures:
+    """One case of one sweep on one kind of hardware: all its runs and what they come to.
+
+    `status` is ok when at least one run is; `failed` holds the others. Without a good run `summary` is
+    None, and `status`, `reason` and `evidence` are those of the first run, or of the plan where nothing ran.
+    """
+
+    case: Case
+    sweep: Path
+    hardware: str
+    status: Status
+    runs: tuple[StoredRun, ...]
+    summary: Summary | None
+    reason: str | None
+    evidence: str | None
+    planned_runs: int | None = None  # None where no plan says
+    not_known: frozenset[str] = frozenset()  # what holds a placeholder in the case: nobody could tell
+
+    @property
+    def missing_runs(self) -> int:
+        """Planned and not made, or without a whole result."""
+        return max(0, (self.planned_runs or 0) - len(self.runs))
+
+    @property
+    def threads_per_device(self) -> int | None:
+        """None where nobody knows."""
+        return None if "threads_per_device" in self.not_known else self.case.threads_per_device
+
+    @property
+    def data(self) -> str | None:
+        """What the network was trained on, such as `synthetic`; None where nobody knows."""
+        return None if "data" in self.not_known else self.case.workload.data
+
+    @property
+    def seed(self) -> int | None:
+        """None where nobody knows."""
+        return None if "seed" in self.not_known else self.case.seed
+
+    @property
+    def measured_iterations(self) -> int | None:
+        """None where nobody planned their number."""
+        return None if "measured_iterations" in self.not_known else self.case.measure.measured_iterations
+
+    @cached_property
+    def good(self) -> tuple[RunFigures, ...]:
+        """The figures of the good runs, by repeat."""
+        return tuple(run.result.figures for run in self.runs if run.result.figures is not None)
+
+    @property
+    def failed(self) -> tuple[StoredRun, ...]:
+        """The runs without figures, by repeat."""
+        return tuple(run for run in self.runs if run.result.figures is None)
+
+    @property
+    def step_seconds_median(self) -> float | None:
+        """Median over the good runs of their median step."""
+        return quantile([run.step_seconds_median for run in self.good], 0.5) if self.good else None
+
+    @property
+    def step_seconds_p95(self) -> float | None:
+        """Median over the good runs of their 95th percentile."""
+        return quantile([run.step_seconds_p95 for run in self.good], 0.5) if self.good else None
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """The largest of a rank over the good runs."""
+        return max(
+            (run.peak_memory_bytes for run in self.good if run.peak_memory_bytes is not None), default=None
+        )
+
+    @property
+    def phase_seconds(self) -> dict[str, float]:
+        """Seconds of a profiled step by part, each the median over the good runs that tell it."""
+        told = [run.result.engine.phase_seconds for run in self.runs if run.result.figures is not None]
+        names = dict.fromkeys(name for seconds in told for name in seconds)
+        return {name: quantile([one[name] for one in told if name in one], 0.5) for name in names}
+
+    @property
+    def model_flops_per_second(self) -> float | None:
+        """Model FLOPs of a training sample x samples/s: what the model needs, not what was executed."""
+        costs = [run.result.engine.training_flops_per_sample for run in self.runs if run.result.figures]
+        if self.summary is None or not costs or costs[0] is None:
+            return None
+        return costs[0] * self.summary.median
+
+    @property
+    def matmul_flops_per_second(self) -> float | None:
+        """The best rate of a large matrix product that any run of this case measured on one device."""
+        rates = (run.result.engine.matmul_flops_per_second for run in self.runs)
+        return max((rate for rate in rates if rate is not None), default=None)
+
+
+def case_figures(results: Results, cells: Sequence[PlannedCell] = ()) -> tuple[CaseFigures, ...]:
+    """The figures of every case, one for each sweep and kind of hardware, in the order of `sort_key`.
+
+    `cells` are what the sweeps' plans hold; those without a run come out with the plan's status and reason.
+    """
+    hardware = _hardware_of_sweeps(results)
+    groups: dict[tuple[Path, str, str], list[StoredRun]] = {}
+    for run, content_hash in _hashed(results.runs):
+        groups.setdefault((run.sweep, content_hash, _hardware_of(run, hardware)), []).append(run)
+    planned = {(cell.sweep, cell.case.content_hash): cell.runs for cell in cells}
+    figures = [
+        _from_runs(runs, hardware=kind, planned_runs=planned.get((sweep, content_hash)))
+        for (sweep, content_hash, kind), runs in groups.items()
+    ]
+    ran = {(sweep, content_hash) for sweep, content_hash, _ in groups}
+    figures += [
+        _from_cell(cell, hardware.get(cell.sweep, UNKNOWN_HARDWARE))
+        for cell in cells
+        if (cell.sweep, cell.case.content_hash) not in ran
+    ]
+    return tuple(sorted(figures, key=sort_key))
+
+
+def _hashed(runs: Iterable[StoredRun]) -> Iterator[tuple[StoredRun, str]]:
+    """Each run with its case's hash, made once for repeats that follow each other."""
+    before: Case | None = None
+    for run in runs:
+        if before is None or run.result.case != before:
+            before = run.result.case
+        yield run, before.content_hash
+
+
+def sort_key(figure: CaseFigures) -> tuple[object, ...]:
+    """Experiment, parallelism, the row of a table from left to right, framework; the hash breaks ties."""
+    case = figure.case
+    return (
+        case.workload.experiment,
+        case.parallelism,
+        figure.hardware,
+        case.topology.nodes,
+        case.topology.devices_per_node,
+        case.batch_size_per_device,
+        case.num_classes,
+        case.precision,
+        case.sample_ratio or 0.0,
+        case.threads_per_device,
+        case.framework,
+        case.version,
+        case.content_hash,
+        str(figure.sweep),
+    )
+
+
+def _from_runs(runs: Sequence[StoredRun], *, hardware: str, planned_runs: int | None) -> CaseFigures:
+    ordered = tuple(sorted(runs, key=lambda run: (run.result.repeat, str(run.folder))))
+    rates = [run.result.figures.samples_per_sec for run in ordered if run.result.figures is not None]
+    odd = (run.result for run in ordered if run.result.reason)
+    telling = next(odd, ordered[0].result) if rates else ordered[0].result
+    return CaseFigures(
+        case=ordered[0].result.case,
+        sweep=ordered[0].sweep,
+        hardware=hardware,
+        status=Status.OK if rates else ordered[0].result.status,
+        runs=ordered,
+        summary=_summary(ordered, rates) if rates else None,
+        reason=telling.reason,
+        evidence=telling.evidence,
+        planned_runs=planned_runs,
+        not_known=frozenset(
+            name for run in ordered if run.result.imported for name in run.result.imported.not_known
+        ),
+    )
+
+
+def _summary(runs: Sequence[StoredRun], rates: Sequence[float]) -> Summary:
+    """Of runs imported by the method of 2021 the figure is rounded as its scripts did."""
+    summary = summarise(rates)
+    if all(run.result.imported and run.result.imported.method == method_2021.NAME for run in runs):
+        return replace(summary, median=method_2021.case_figure(rates))
+    return summary
+
+
+def _hardware_of_sweeps(results: Results) -> dict[Path, str]:
+    """The hardware of each sweep whose runs all had the same: there a cell without a run would have run."""
+    found: dict[Path, set[str]] = {}
+    for run in results.runs:
+        if run.environment is not None:
+            found.setdefault(run.sweep, set()).add(run.hardware)
+    return {sweep: kinds.pop() for sweep, kinds in found.items() if len(kinds) == 1}
+
+
+def _hardware_of(run: StoredRun, of_sweeps: Mapping[Path, str]) -> str:
+    """Its own; a run that never started has none and stands with the others of its sweep."""
+    return run.hardware if run.environment is not None else of_sweeps.get(run.sweep, UNKNOWN_HARDWARE)
+
+
+def _from_cell(cell: PlannedCell, hardware: str) -> CaseFigures:
+    return CaseFigures(
+        case=cell.case,
+        sweep=cell.sweep,
+        hardware=hardware,
+        status=cell.status,
+        runs=(),
+        summary=None,
+        reason=cell.reason,
+        evidence=None,
+        planned_runs=cell.runs,
+    )
+
+
+# What the plan of a sweep says about cells without a run: not run yet, excluded, or unsupported.
+
+
+NOT_YET = "planned and not run yet; `dlperf run` goes on with the sweep"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedCell:
+    """A case of a plan, how many runs it should have, and what stands for it while it has none."""
+
+    sweep: Path
+    case: Case
+    runs: int
+    status: Status
+    reason: str
+
+
+def planned_cells(plans: Mapping[Path, Plan]) -> tuple[PlannedCell, ...]:
+    """Every cell of the frozen plans of the sweeps."""
+    return tuple(cell for sweep, plan in plans.items() for cell in _cells(sweep, plan))
+
+
+def _cells(sweep: Path, plan: Plan) -> Iterator[PlannedCell]:
+    for item in plan.cases:
+        status, reason = _standing(item)
+        runs = plan.repeats if item.status is PlanStatus.RUNNABLE else 0
+        yield PlannedCell(sweep=sweep, case=item.case, runs=runs, status=status, reason=reason)
+
+
+def _standing(item: PlannedCase) -> tuple[Status, str]:
+    reason = item.reason or "no reason given"
+    if item.status is PlanStatus.UNSUPPORTED:
+        return Status.UNSUPPORTED, reason
+    if item.status is PlanStatus.EXCLUDED:
+        return Status.NOT_MEASURED, f"excluded: {reason}"
+    if item.status is PlanStatus.UNAVAILABLE:
+        return Status.NOT_MEASURED, reason
+    return Status.NOT_MEASURED, NOT_YET
+
+
+# Cases as flat rows: what `dlperf results` prints as JSON and CSV. docs/results.md names each field.
+
+
+Value = str | int | float | None
+Row = dict[str, Value]
+
+
+def rows(figures: Sequence[CaseFigures]) -> list[Row]:
+    """One flat row a case, in the order of the figures. Where there is no number stands None and a status."""
+    by_case = speedups(figures)
+    return [_row(figure, by_case[index]) for index, figure in enumerate(figures)]
+
+
+def _row(figure: CaseFigures, speedup: float | None) -> Row:
+    case, summary = figure.case, figure.summary
+    interval = summary.interval if summary else None
+    return {
+        "case_id": case.case_id,
+        "framework": case.framework,
+        "version": case.version,
+        "experiment": case.workload.experiment,
+        "network": case.workload.network,
+        "dataset": case.workload.dataset,
+        "parallelism": case.parallelism,
+        "sample_ratio": case.sample_ratio,
+        "topology": str(case.topology),
+        "nodes": case.topology.nodes,
+        "devices_per_node": case.topology.devices_per_node,
+        "device": case.device,
+        "batch_size_per_device": case.batch_size_per_device,
+        "num_classes": case.num_classes,
+        "precision": case.precision,
+        "threads_per_device": figure.threads_per_device,
+        "options": json.dumps(case.options, sort_keys=True) if case.options else None,
+        "status": figure.status.value,
+        "samples_per_sec": summary.median if summary else None,
+        "samples_per_sec_min": summary.minimum if summary else None,
+        "samples_per_sec_max": summary.maximum if summary else None,
+        "cv": summary.cv if summary else None,
+        "interval_low": interval.low if interval else None,
+        "interval_high": interval.high if interval else None,
+        "runs_ok": len(figure.good),
+        "runs_failed": len(figure.failed),
+        "runs_missing": figure.missing_runs,
+        "speedup": speedup,
+        "step_seconds_median": figure.step_seconds_median,
+        "step_seconds_p95": figure.step_seconds_p95,
+        "loss_first": figure.good[0].loss_first if figure.good else None,
+        "loss_last": figure.good[0].loss_last if figure.good else None,
+        "peak_memory_bytes": figure.peak_memory_bytes,
+        "model_flops_per_second": figure.model_flops_per_second,
+        "matmul_flops_per_second": figure.matmul_flops_per_second,
+        "reason": figure.reason,
+        "evidence": figure.evidence,
+        "hardware": figure.hardware,
+        "not_known": ", ".join(sorted(figure.not_known)) or None,
+        "results": str(figure.sweep),
+    }
+
+
+def speedups(figures: Sequence[CaseFigures]) -> tuple[float | None, ...]:
+    """Each case's samples/s over that of 1n1g, all else equal; None without one of the two."""
+    keys = [_key_without_topology(figure) for figure in figures]
+    single = {
+        key: figure.summary.median
+        for key, figure in zip(keys, figures, strict=True)
+        if figure.summary is not None and figure.case.topology.world_size == 1
+    }
+    return tuple(
+        figure.summary.median / single[key] if figure.summary is not None and key in single else None
+        for key, figure in zip(keys, figures, strict=True)
+    )
+
+
+def _key_without_topology(figure: CaseFigures) -> tuple[object, ...]:
+    case = canonical(figure.case, leaving_out=("topology",))
+    return (str(figure.sweep), figure.hardware, figure.not_known, case)
+
+
+def canonical(case: Case, *, leaving_out: Iterable[str]) -> str:
+    """The case as canonical JSON without some of its fields: equal for cases that differ in those alone."""
+    content: Mapping[str, object] = case.model_dump(mode="json", exclude=set(leaving_out))
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+# What a case is asked to do, without who does it, in words.
+
+
+def cell_name(case: Case) -> str:
+    """Such as `y1_emore data 1n1g b128 c85742 fp32`; `bmax` where the largest was searched for."""
+    ratio = f"{case.sample_ratio:g}" if case.sample_ratio is not None else ""
+    return (
+        f"{case.workload.experiment} {case.parallelism}{ratio} {case.topology} "
+        f"b{case.size('batch_size_per_device')} c{case.size('num_classes')} {case.precision}"
+    )

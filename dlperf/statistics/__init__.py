@@ -1,0 +1,1 @@
+"""Pure functions over numbers: intervals, change points, variances, many tests at once."""

@@ -1,0 +1,147 @@
+"""Figures from numbers: pure functions. docs/statistics.md says why these and no others.
+
+No function here drops a value, and none returns a number where there is none to give: too few runs for an
+interval give None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+CONFIDENCE = 0.95
+# A sample of one says nothing about spread.
+FEWEST_RUNS_FOR_SPREAD = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A two-sided confidence interval, in the unit of its values."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """A case's figure from its runs' rates, in the unit of the rates; `cv` is a fraction of the mean.
+
+    `cv` and `interval` are None with fewer than two runs.
+    """
+
+    median: float
+    minimum: float
+    maximum: float
+    cv: float | None
+    interval: Interval | None
+    runs: int
+
+
+def samples_per_second(samples: Iterable[int], seconds: Iterable[float]) -> float:
+    """Sum of samples / sum of seconds. A mean of rates would count fast steps more than slow ones."""
+    return sum(samples) / math.fsum(seconds)
+
+
+def summarise(rates: Sequence[float]) -> Summary:
+    """Median, extremes, coefficient of variation and t interval of the rates of a case's good runs.
+
+    Raises:
+        ValueError: there is no rate.
+    """
+    if not rates:
+        raise ValueError("no rates to summarise")
+    return Summary(
+        median=quantile(rates, 0.5),
+        minimum=min(rates),
+        maximum=max(rates),
+        cv=coefficient_of_variation(rates),
+        interval=t_interval(rates),
+        runs=len(rates),
+    )
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` of the values lie, linear between neighbours.
+
+    Definition 7 of Hyndman and Fan, "Sample quantiles in statistical packages", The American Statistician 50
+    (1996); numpy's default.
+    """
+    ordered = sorted(values)
+    position = share * (len(ordered) - 1)
+    below = math.floor(position)
+    above = min(below + 1, len(ordered) - 1)
+    low, high = ordered[below], ordered[above]
+    return min(max(low + (high - low) * (position - below), low), high)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Arithmetic mean; the same whatever the order of the values."""
+    return math.fsum(values) / len(values)
+
+
+def standard_deviation(values: Sequence[float]) -> float | None:
+    """Sample standard deviation, n - 1 in the denominator; None with fewer than two values."""
+    if len(values) < FEWEST_RUNS_FOR_SPREAD:
+        return None
+    centre = mean(values)
+    return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
+
+
+def coefficient_of_variation(values: Sequence[float]) -> float | None:
+    """Standard deviation / mean of rates, which are above 0; None with fewer than two."""
+    deviation = standard_deviation(values)
+    return None if deviation is None else deviation / mean(values)
+
+
+def t_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval | None:
+    """Two-sided interval for the mean of the runs: mean -+ t(n - 1) x s / sqrt(n); None with fewer than two.
+
+    Student, "The probable error of a mean", Biometrika 6 (1908). The runs are the sample: steps of one run
+    are correlated and would make it far too narrow.
+    """
+    deviation = standard_deviation(values)
+    if deviation is None:
+        return None
+    quantile_of_t = t_quantile(0.5 + confidence / 2, degrees=len(values) - 1)
+    half = quantile_of_t * deviation / math.sqrt(len(values))
+    centre = mean(values)
+    return Interval(low=centre - half, high=centre + half)
+
+
+def ratio_interval(
+    over: Sequence[float], under: Sequence[float], *, confidence: float = CONFIDENCE
+) -> Interval | None:
+    """Two-sided interval for the ratio of two cases' rates (geometric means); None with fewer than two each.
+
+    Rates vary by a factor, so that their logarithms are compared: Welch's interval for the difference of the
+    means ("The generalization of Student's problem when several different population variances are involved",
+    Biometrika 34, 1947) with Satterthwaite's degrees of freedom, then back by exp. The rates are above 0.
+    """
+    logs = [math.log(rate) for rate in over], [math.log(rate) for rate in under]
+    deviations = [standard_deviation(side) for side in logs]
+    if deviations[0] is None or deviations[1] is None:
+        return None
+    parts = [
+        deviation**2 / len(side)
+        for deviation, side in zip(deviations, logs, strict=True)
+        if deviation is not None
+    ]
+    difference, variance = mean(logs[0]) - mean(logs[1]), math.fsum(parts)
+    if variance == 0:
+        return Interval(low=math.exp(difference), high=math.exp(difference))
+    degrees = variance**2 / math.fsum(
+        part**2 / (len(side) - 1) for part, side in zip(parts, logs, strict=True)
+    )
+    half = t_quantile(0.5 + confidence / 2, degrees=degrees) * math.sqrt(variance)
+    return Interval(low=math.exp(difference - half), high=math.exp(difference + half))
+
+
+@lru_cache(maxsize=4096)
+def t_quantile(share: float, *, degrees: float) -> float:
+    """The value below which `share` of Student's t distribution lies; `degrees` need not be whole."""
+    # scipy.stats holds the same and takes ten times as long to load; scipy ships no types.
+    from scipy.special import stdtrit  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    return float(stdtrit(degrees, share))
