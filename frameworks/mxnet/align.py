@@ -10,7 +10,7 @@ from frameworks.common.case import Case, Rank
 from frameworks.common.data import Batch
 from frameworks.common.initial import CLASSIFIER
 from frameworks.common.margin import held_classes
-from frameworks.mxnet.parallel import make_group
+from frameworks.mxnet.parallel import join
 from frameworks.mxnet.train import MXNetTrainer, PendingStep
 
 
@@ -21,7 +21,7 @@ class MXNetAlign:
         held = held_classes(case, rank)
         arrays = {**inputs.parameters, **inputs.buffers}
         arrays[CLASSIFIER] = arrays[CLASSIFIER][held.start : held.stop]
-        self._trainer = MXNetTrainer(case, rank, make_group(case, rank), arrays)
+        self._trainer = MXNetTrainer(case, rank, join(case, rank), arrays)
         self._embeddings: List[Any] = []  # NDArrays, from the first step on
 
     def step(self, batch: Batch, iteration: int) -> PendingStep:
