@@ -14,7 +14,8 @@ from frameworks.common.margin import held_classes
 from frameworks.common.networks import BATCH_NORM_MOMENTUM, layers_of, map_sides, parameters
 from frameworks.common.schedule import learning_rate
 from frameworks.oneflow.optimizer import momentum_buffers, rate_outside_buffer
-from frameworks.oneflow.parallel import end_at_once, own_part
+from frameworks.oneflow.parallel import own_part
+from frameworks.oneflow.rendezvous import run_and_leave
 from frameworks.oneflow.train import OneFlowTrainer, PendingStep
 
 
@@ -93,4 +94,4 @@ class OneFlowAlign:
 
 
 if __name__ == "__main__":
-    end_at_once(partial(align.run, OneFlowAlign))
+    run_and_leave(partial(align.run, OneFlowAlign))
