@@ -81,33 +81,13 @@ def case_from_dict(content: Dict[str, Any]) -> Case:
     """Turn the JSON of a case file into a Case; KeyError names what is missing."""
     workload = content["workload"]
     optimizer, schedule = workload["optimizer"], workload["schedule"]
-    return Case(
-        framework=content["framework"],
-        version=content["version"],
-        experiment=workload["experiment"],
-        network=workload["network"],
-        head=workload["head"],
-        embedding_size=workload["embedding_size"],
-        dropout=workload["dropout"],
-        loss=Loss(**workload["loss"]),
-        optimizer=Optimizer(**{**optimizer, "no_decay": tuple(optimizer["no_decay"])}),
-        schedule=Schedule(schedule["learning_rate"], tuple(schedule["steps"]), tuple(schedule["scales"])),
-        classifier_init_std=workload["classifier_init_std"],
-        batch_norm=workload.get("batch_norm", "batch"),
-        parallelism=content["parallelism"],
-        sample_ratio=content["sample_ratio"],
-        precision=content["precision"],
-        nodes=content["topology"]["nodes"],
-        devices_per_node=content["topology"]["devices_per_node"],
-        device=content["device"],
-        batch_size_per_device=content["batch_size_per_device"],
-        num_classes=content["num_classes"],
-        threads_per_device=content["threads_per_device"],
-        warmup_iterations=content["measure"]["warmup_iterations"],
-        measured_iterations=content["measure"]["measured_iterations"],
-        seed=content["seed"],
-        options=content["options"],
+    values = {"batch_norm": "batch", **workload, **content["topology"], **content["measure"], **content}
+    values["loss"] = Loss(**workload["loss"])
+    values["optimizer"] = Optimizer(**{**optimizer, "no_decay": tuple(optimizer["no_decay"])})
+    values["schedule"] = Schedule(
+        schedule["learning_rate"], tuple(schedule["steps"]), tuple(schedule["scales"])
     )
+    return Case(**{name: values[name] for name in Case._fields})
 
 
 def read_case(path: str) -> Case:

@@ -102,14 +102,6 @@ class _PReLU(HybridBlock):
         return x + scaled
 
 
-def _dropout(layer: networks.Dropout) -> HybridBlock:
-    return nn.Dropout(layer.probability)
-
-
-def _flatten(_layer: networks.Flatten) -> HybridBlock:
-    return nn.Flatten()
-
-
 def _linear(layer: networks.Linear) -> HybridBlock:
     return nn.Dense(layer.out_features, in_units=layer.in_features, prefix=layer.name + ".")
 
@@ -118,8 +110,8 @@ _MAKERS: "Dict[type, Callable[..., HybridBlock]]" = {
     networks.Conv: _convolution,
     networks.BatchNorm: _batch_norm,
     networks.PReLU: _PReLU,
-    networks.Dropout: _dropout,
-    networks.Flatten: _flatten,
+    networks.Dropout: lambda layer: nn.Dropout(layer.probability),
+    networks.Flatten: lambda _layer: nn.Flatten(),
     networks.Linear: _linear,
     networks.Residual: ResidualBlock,
 }

@@ -110,10 +110,6 @@ class _PReLU(nn.PReLU):
         return flow._C.prelu(x, self.weight.to(x.dtype))  # noqa: SLF001
 
 
-def _prelu(layer: networks.PReLU) -> nn.Module:
-    return _PReLU(layer.channels)
-
-
 class _Dropout(nn.Module):
     """In a graph of several ranks OneFlow's own gives all of them the same mask, whatever the seed."""
 
@@ -127,14 +123,6 @@ class _Dropout(nn.Module):
         return x * (kept.to(x.dtype) / (1 - self._probability))
 
 
-def _dropout(layer: networks.Dropout) -> nn.Module:
-    return _Dropout(layer.probability)
-
-
-def _flatten(_layer: networks.Flatten) -> nn.Module:
-    return nn.Flatten()
-
-
 class _Linear(nn.Linear):
     """Computes in the dtype of its input."""
 
@@ -142,16 +130,12 @@ class _Linear(nn.Linear):
         return functional.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
 
 
-def _linear(layer: networks.Linear) -> nn.Module:
-    return _Linear(layer.in_features, layer.out_features)
-
-
 _MAKERS: "Dict[type, Callable[[Any], nn.Module]]" = {
     networks.Conv: _convolution,
     networks.BatchNorm: _batch_norm,
-    networks.PReLU: _prelu,
-    networks.Dropout: _dropout,
-    networks.Flatten: _flatten,
-    networks.Linear: _linear,
+    networks.PReLU: lambda layer: _PReLU(layer.channels),
+    networks.Dropout: lambda layer: _Dropout(layer.probability),
+    networks.Flatten: lambda _layer: nn.Flatten(),
+    networks.Linear: lambda layer: _Linear(layer.in_features, layer.out_features),
     networks.Residual: ResidualBlock,
 }
