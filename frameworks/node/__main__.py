@@ -1,4 +1,4 @@
-"""See the package's own description."""
+"""See the package's docstring."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ def main() -> int:
     folder = Path(work).expanduser().absolute()
     try:
         if not words:
-            from frameworks.node.attend import Attendant  # noqa: PLC0415  a run must not wait for its imports
+            from frameworks.node.attend import Attendant  # noqa: PLC0415  a run does not need it
 
             Attendant(folder).serve()
             return 0

@@ -1,4 +1,4 @@
-"""A run on a node: its files arrive, its supervisor works, its logs leave."""
+"""A run on a node: its files arrive, its supervisor works, its logs are sent back."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from frameworks.node.locks import until_deserted
 
 
 def run(work: Path, name: str, size: int) -> int:
-    """Write the files of a run, whose JSON of `size` bytes comes first, and supervise it in this process."""
+    """Write the files of a run, which come first as `size` bytes of JSON, and supervise it here."""
     content = json.loads(read_exactly(size))
     folder = work / "runs" / name
     if folder.exists():
@@ -28,11 +28,11 @@ def run(work: Path, name: str, size: int) -> int:
 
 
 def fetch(work: Path, name: str) -> int:
-    """Write logs and outcome of a run as a tar, and remove the run when its reader sends a byte for it."""
+    """Write logs and outcome of a run as a tar, and remove the run when the reader confirms with a byte."""
     folder = work / "runs" / name
     until_deserted(folder)
     with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as archive:
-        # The outcome last: where it has arrived everything has.
+        # The outcome comes last: if it has arrived, everything has.
         for path in (*sorted(folder.glob("logs/rank*.log")), folder / "outcome.json"):
             if path.is_file():
                 archive.add(str(path), str(path.relative_to(folder)))
@@ -43,7 +43,7 @@ def fetch(work: Path, name: str) -> int:
 
 
 def put(target: Path, *, executable: bool) -> int:
-    """Put what comes on standard input at `target`: a program, or a tar that becomes a folder."""
+    """Store standard input at `target`: a program, or a tar that becomes a folder."""
     temporary = target.with_name(f".putting-{target.name}-{os.getpid()}")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -53,7 +53,7 @@ def put(target: Path, *, executable: bool) -> int:
             temporary.chmod(0o755)
         else:
             with tarfile.open(fileobj=sys.stdin.buffer, mode="r|gz") as archive:
-                # Made by dlperf of its own files; newer Pythons would refuse the links of an environment.
+                # Made by dlperf from its own files; newer Pythons would refuse the links of an environment.
                 trusting = {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
                 archive.extractall(str(temporary), **trusting)  # type: ignore[arg-type]  # noqa: S202
             shutil.rmtree(target, ignore_errors=True)
@@ -68,7 +68,7 @@ def put(target: Path, *, executable: bool) -> int:
 
 
 def read_exactly(size: int) -> bytes:
-    """Take `size` bytes from standard input and not one more: what follows is the lease."""
+    """Read exactly `size` bytes from standard input: what follows is the lease."""
     parts, missing = [], size
     while missing:
         part = os.read(0, missing)
