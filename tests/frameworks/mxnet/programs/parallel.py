@@ -15,7 +15,6 @@ import numpy as np
 from frameworks.common.align import outputs_name, read_inputs
 from frameworks.common.case import rank_from_environment, read_case
 from frameworks.common.initial import CLASSIFIER
-from frameworks.common.margin import held_classes
 from frameworks.mxnet import parallel
 from frameworks.mxnet.train import MXNetTrainer
 
@@ -27,10 +26,8 @@ parallel._GROUP_BYTES = 2**20
 
 
 def trained(case: Case, rank: Rank, ranks: parallel.Ranks, inputs_file: str) -> dict[str, np.ndarray]:
-    inputs, held = read_inputs(inputs_file, case, rank), held_classes(case, rank)
-    arrays = {**inputs.parameters, **inputs.buffers}
-    arrays[CLASSIFIER] = arrays[CLASSIFIER][held.start : held.stop]
-    trainer = MXNetTrainer(case, rank, ranks, arrays)
+    inputs = read_inputs(inputs_file, case, rank)
+    trainer = MXNetTrainer(case, rank, ranks, {**inputs.parameters, **inputs.buffers})
     partial = trainer.head is not None and (case.sample_ratio or 1.0) < 1.0
     losses, found = [], {}
     for iteration, batch in enumerate(inputs.batches):
