@@ -90,17 +90,12 @@ def _serve(rank: Rank) -> None:
 def _await_all(rank: Rank) -> None:
     """Meet the other ranks at rank 0's server: Horovod gives up too early on ranks that still import."""
     deadline = time.monotonic() + RENDEZVOUS_SECONDS
-    _retry_until(deadline, rank, "PUT", rank.rank)
-    for other in range(rank.world_size):
-        _retry_until(deadline, rank, "GET", other)
-
-
-def _retry_until(deadline: float, rank: Rank, method: str, about: int) -> None:
-    while not _answered(rank, method, about):
-        if time.monotonic() > deadline:
-            missing = 0 if method == "PUT" else about
-            raise RendezvousError(f"rank {missing} did not come within {RENDEZVOUS_SECONDS} s")
-        time.sleep(_RETRY_SECONDS)
+    for method, about in (("PUT", rank.rank), *(("GET", other) for other in range(rank.world_size))):
+        while not _answered(rank, method, about):
+            if time.monotonic() > deadline:
+                missing = 0 if method == "PUT" else about
+                raise RendezvousError(f"rank {missing} did not come within {RENDEZVOUS_SECONDS} s")
+            time.sleep(_RETRY_SECONDS)
 
 
 def _answered(rank: Rank, method: str, about: int) -> bool:
