@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from dlperf.shipped import shipped_folder
+from dlperf.files import shipped_folder
 
 TITLES = {"pytorch": "PyTorch", "mxnet": "MXNet", "oneflow": "OneFlow"}
 MODULES = (
