@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,9 +21,6 @@ from frameworks.common.data import BATCHES, batches, endless_batches, process_ba
 from frameworks.common.events import PREFIX, EventLog
 from frameworks.common.networks import buffers, layers_of, parameters
 from frameworks.common.schedule import learning_rate
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def rank_of(**given: object) -> Rank:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from frameworks.common.case import Rank
 from frameworks.mxnet import rendezvous
 from frameworks.mxnet.rendezvous import RendezvousError, horovod_variables
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Callable
-    from pathlib import Path
 
 
 def place(rank: int, *, nodes: int, per_node: int, interface: str | None = None, port: int = 1234) -> Rank:

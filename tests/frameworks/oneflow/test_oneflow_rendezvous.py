@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from dlperf.files import shipped_root
 from frameworks.common.case import RENDEZVOUS_SECONDS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 # The limit, made short; everything else is the program's.
 SHORT = """

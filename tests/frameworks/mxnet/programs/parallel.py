@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from frameworks.common.align import outputs_name, read_inputs
-from frameworks.common.case import rank_from_environment, read_case
+from frameworks.common.case import Case, Rank, rank_from_environment, read_case
 from frameworks.common.initial import CLASSIFIER
 from frameworks.mxnet import parallel
 from frameworks.mxnet.train import MXNetTrainer
-
-if TYPE_CHECKING:
-    from frameworks.common.case import Case, Rank
 
 # So that a small network's gradients travel in several groups.
 parallel._GROUP_BYTES = 2**20

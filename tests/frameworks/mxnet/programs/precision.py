@@ -6,20 +6,15 @@ What a GPU does with a float16 network is not here: MXNet has no float16 product
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import mxnet as mx
 import numpy as np
 
-from frameworks.common.case import rank_from_environment, read_case
+from frameworks.common.case import Case, Optimizer, rank_from_environment, read_case
 from frameworks.common.data import batches
 from frameworks.mxnet.optimizer import make_optimizer
 from frameworks.mxnet.precision import DynamicLossScale, LossScale, make_scaler
-from frameworks.mxnet.train import make_trainer
-
-if TYPE_CHECKING:
-    from frameworks.common.case import Case, Optimizer
-    from frameworks.mxnet.train import MXNetTrainer
+from frameworks.mxnet.train import MXNetTrainer, make_trainer
 
 RATE, STEPS = 0.5, 3
 
