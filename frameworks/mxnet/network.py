@@ -50,16 +50,9 @@ def _layer(layer: networks.Layer, prelu_form: str) -> HybridBlock:
 
 
 def _convolution(layer: networks.Conv) -> HybridBlock:
-    return nn.Conv2D(
-        layer.out_channels,
-        layer.kernel,
-        layer.stride,
-        layer.padding,
-        groups=layer.groups,
-        use_bias=False,
-        in_channels=layer.in_channels,
-        prefix=layer.name + ".",
-    )
+    shape = layer.out_channels, layer.kernel, layer.stride, layer.padding
+    named = {"in_channels": layer.in_channels, "prefix": layer.name + "."}
+    return nn.Conv2D(*shape, groups=layer.groups, use_bias=False, **named)
 
 
 def _batch_norm(layer: networks.BatchNorm) -> HybridBlock:

@@ -46,61 +46,36 @@ def _layer(layer: networks.Layer) -> nn.Module:
     return module
 
 
-class _Conv2d(nn.Conv2d):
+class _Convolution(nn.Conv2d):
     """Computes in the dtype of its input."""
 
+    def __init__(self, layer: networks.Conv) -> None:
+        shape = layer.in_channels, layer.out_channels, layer.kernel, layer.stride, layer.padding
+        super().__init__(*shape, groups=layer.groups, bias=False)
+
     def forward(self, x: Tensor) -> Tensor:
-        return flow._C.conv2d(  # noqa: SLF001 - nn.functional has none in 0.8
-            x,
-            self.weight.to(x.dtype),
-            None,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=self.groups,
-            channel_pos="channels_first",
-        )
-
-
-def _convolution(layer: networks.Conv) -> nn.Module:
-    return _Conv2d(
-        layer.in_channels,
-        layer.out_channels,
-        layer.kernel,
-        layer.stride,
-        layer.padding,
-        groups=layer.groups,
-        bias=False,
-    )
+        options = {"stride": self.stride, "padding": self.padding, "groups": self.groups}
+        # nn.functional has none in 0.8.
+        return flow._C.conv2d(x, self.weight.to(x.dtype), None, **options)  # noqa: SLF001
 
 
 class _BatchNorm(nn.BatchNorm2d):
     """OneFlow's normalisation over axis 1, for [B, C] as well as [B, C, H, W]."""
 
-    def __init__(self, channels: int, eps: float, momentum: float) -> None:
-        super().__init__(channels, eps=eps, momentum=momentum)
+    def __init__(self, layer: networks.BatchNorm) -> None:
+        # OneFlow's momentum is the weight of the batch, the table's that of the past.
+        super().__init__(layer.channels, eps=layer.eps, momentum=1 - networks.BATCH_NORM_MOMENTUM)
         self.num_batches_tracked = None  # unused, and it costs an operator per layer
+        self._frozen = layer.frozen
+        self.weight.requires_grad_(not layer.fixed_gamma)
+        self.train()
+
+    def train(self, mode: bool = True) -> "_BatchNorm":  # noqa: FBT001, FBT002 - torch's signature
+        """A frozen one stays in evaluation mode: it normalises by the running statistics."""
+        return super().train(mode and not self._frozen)
 
     def _check_input_dim(self, x: Tensor) -> None:
         """Accept both."""
-
-
-class _FrozenBatchNorm(_BatchNorm):
-    """Normalises by the running statistics, also in training."""
-
-    def train(self, mode: bool = True) -> "_FrozenBatchNorm":  # noqa: FBT001, FBT002 - torch's signature
-        """Stay in evaluation mode."""
-        del mode
-        return super().train(False)  # noqa: FBT003
-
-
-def _batch_norm(layer: networks.BatchNorm) -> nn.Module:
-    # OneFlow's momentum is the weight of the batch, the table's that of the past.
-    kind = _FrozenBatchNorm if layer.frozen else _BatchNorm
-    norm = kind(layer.channels, eps=layer.eps, momentum=1 - networks.BATCH_NORM_MOMENTUM).train()
-    if layer.fixed_gamma:
-        norm.weight.requires_grad_(False)  # noqa: FBT003 - torch's signature
-    return norm
 
 
 class _PReLU(nn.PReLU):
@@ -131,8 +106,8 @@ class _Linear(nn.Linear):
 
 
 _MAKERS: "Dict[type, Callable[[Any], nn.Module]]" = {
-    networks.Conv: _convolution,
-    networks.BatchNorm: _batch_norm,
+    networks.Conv: _Convolution,
+    networks.BatchNorm: _BatchNorm,
     networks.PReLU: lambda layer: _PReLU(layer.channels),
     networks.Dropout: lambda layer: _Dropout(layer.probability),
     networks.Flatten: lambda _layer: nn.Flatten(),

@@ -48,15 +48,8 @@ def _layer(layer: networks.Layer) -> nn.Module:
 
 
 def _convolution(layer: networks.Conv) -> nn.Module:
-    return nn.Conv2d(
-        layer.in_channels,
-        layer.out_channels,
-        layer.kernel,
-        layer.stride,
-        layer.padding,
-        groups=layer.groups,
-        bias=False,
-    )
+    shape = layer.in_channels, layer.out_channels, layer.kernel, layer.stride, layer.padding
+    return nn.Conv2d(*shape, groups=layer.groups, bias=False)
 
 
 class _BatchNorm(nn.Module):
