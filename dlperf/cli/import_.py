@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from dlperf.errors import UserError
-from dlperf.importing.case import Facts
-from dlperf.results.importing import Done, Instructions
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dlperf.errors import UserError
+    from dlperf.importing.case import Facts
+    from dlperf.importing.run_folders import Done, Instructions
 
 EXIT_NOTHING_IMPORTED = 2
 EXIT_SOME_NOT_IMPORTED = 3
@@ -67,10 +70,9 @@ def command(
     """Turn the logs at PATH (files, folders, archives) into results beside your own."""
     from dlperf.errors import UserError
     from dlperf.importing.case import facts_of_settings
+    from dlperf.importing.convert import METHODS as METHOD_NAMES
     from dlperf.importing.dialects.registry import choose_dialects
-    from dlperf.results.import_files import files_of
-    from dlperf.results.imported import METHODS as METHOD_NAMES
-    from dlperf.results.importing import Instructions
+    from dlperf.importing.run_folders import Instructions, files_of
 
     choose_dialects(dialect)
     if name is not None and (Path(name).name != name or name == ".."):
@@ -94,7 +96,7 @@ def command(
 def _import_all(files: Sequence[Path | UserError], instructions: Instructions) -> tuple[int, int]:
     """Import them, say what came of each, and ask what nobody told; how many runs were good and logs bad."""
     from dlperf.errors import UserError
-    from dlperf.results.importing import alone_in, import_file
+    from dlperf.importing.run_folders import alone_in, import_file
 
     good = bad = 0
     questions: dict[str, list[str]] = {}

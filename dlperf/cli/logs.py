@@ -76,13 +76,11 @@ def _chosen(found: list[Path], repeat: int | None) -> Path:
 
 
 def _print_all(logs: RunLogs) -> None:
-    from dlperf.importing.archives import open_logs
-
     out = sys.stdout.buffer
     for rank, path in logs.logs:
         printer = _Printer(out, prefix=_prefix(rank, logs))
-        for log in open_logs(path):
-            while block := log.stream.read(_BLOCK):
+        with path.open("rb") as stream:
+            while block := stream.read(_BLOCK):
                 printer.write(block)
         printer.finish()
     out.flush()
@@ -128,8 +126,8 @@ def _print_new(path: Path, printer: _Printer, place: _Place | None) -> _Place:
         return _Place(now.st_ino, stream.tell())
 
 
-def _prefix(rank: int | None, logs: RunLogs) -> bytes:
-    return b"" if rank is None or len(logs.logs) == 1 else f"[rank{rank}] ".encode()
+def _prefix(rank: int, logs: RunLogs) -> bytes:
+    return b"" if len(logs.logs) == 1 else f"[rank{rank}] ".encode()
 
 
 class _Printer:

@@ -110,17 +110,17 @@ KEYS = {
     "version": "the framework's, such as 0.3.4",
     "experiment": "the workload, such as r100_emore",
     "parallelism": "data, model or partial_fc",
-    "sample_ratio": "of partial_fc, such as 0.1",
-    "topology": "nodes and devices a node, such as 1n8g",
+    "sample_ratio": "for partial_fc, such as 0.1",
+    "topology": "nodes and devices per node, such as 1n8g",
     "device": "cuda or cpu",
-    "batch_size_per_device": "images a device",
+    "batch_size_per_device": "images per device",
     "precision": "fp32, fp16 or bf16",
-    "num_classes": "of the classifier; else the experiment's",
-    "threads_per_device": "of a CPU run",
+    "num_classes": "of the classifier; default: the experiment's",
+    "threads_per_device": "for a CPU run",
     "repeat": "number of the run, from 1",
-    "warmup_iterations": f"left out at the beginning; {DEFAULT_WARMUP_ITERATIONS} unless told",
-    "network": "r100, y1, ...: tells the experiment together with the dataset",
-    "dataset": "emore, glint360k: tells the experiment together with the network",
+    "warmup_iterations": f"not counted; default {DEFAULT_WARMUP_ITERATIONS}",
+    "network": "r100, y1, ...; gives the experiment together with the dataset",
+    "dataset": "emore, glint360k; gives the experiment together with the network",
 }
 
 
@@ -216,8 +216,8 @@ def join(name: str, *sources: Facts, mapping: Facts) -> Facts:
             other = joined.setdefault(key, fact)
             if key not in mapping and spelled(key, other.value) != spelled(key, fact.value):
                 raise UserError(
-                    f"{name}: contradictory {key}: {other.value} says {other.source}, {fact.value} says "
-                    f"{fact.source}; give the right one for this file in a mapping file (--map)"
+                    f"{name}: {key}: {other.source} says {other.value}, {fact.source} says {fact.value}; "
+                    "give the right one for this file in a mapping file (--map)"
                 )
     return joined
 
@@ -311,8 +311,8 @@ def _check_network(name: str, facts: Facts, experiment: str, folder: Path) -> No
     told = facts.get("network")
     if told is not None and spelled("network", told.value) != workload.network:
         raise UserError(
-            f"{name}: contradictory network: {told.value} says {told.source}, "
-            f"{workload.network} says experiment {experiment}"
+            f"{name}: network: {told.source} says {told.value}, "
+            f"experiment {experiment} says {workload.network}"
         )
 
 
@@ -386,9 +386,9 @@ def _whole(facts: Facts, key: str, default: int) -> int:
         return default
     text = facts[key].value
     if not text.isascii() or not text.isdigit() or len(text) > _MOST_DIGITS:
-        raise ValueError(f"{key}={text}: no whole number that there can be ({facts[key].source})")
+        raise ValueError(f"{key}={text}: not a whole number, or far too large ({facts[key].source})")
     if key in _FROM_1 and not int(text):
-        raise ValueError(f"{key}={text}: counts from 1 ({facts[key].source})")
+        raise ValueError(f"{key}={text}: must be at least 1 ({facts[key].source})")
     return int(text)
 
 
@@ -396,4 +396,4 @@ def _number(facts: Facts, key: str) -> float:
     try:
         return float(facts[key].value)
     except ValueError as error:
-        raise ValueError(f"{key}={facts[key].value}: no number ({facts[key].source})") from error
+        raise ValueError(f"{key}={facts[key].value}: not a number ({facts[key].source})") from error

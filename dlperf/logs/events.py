@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -35,7 +35,8 @@ def finite(value: Any) -> float | None:
 
 PREFIX = ":::MLLOG"
 NAMESPACE = "dlperf"
-WARMUP, TRAIN = "warmup", "train"
+# Kinds of steps: a warm-up step and one outside the window of a method are kept, and do not count.
+WARMUP, TRAIN, OTHER = "warmup", "train", "other"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +58,18 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One iteration. `samples` are the whole job's; `loss` may be nan or inf, None where not printed.
+    """One iteration, or several that one line covers.
 
-    `kind` is `train` for an accepted step and `warmup` for one that is timed, kept and not counted.
+    Attributes:
+        step: from 0; rising, not always by 1.
+        samples: of the whole job.
+        seconds: for all of the samples.
+        kind: `train` for an accepted step; any other is timed, kept and not counted.
+        loss: may be nan or inf; None where not printed.
+        line: in the text that was read, from 1.
+        time_ms: when it was printed, since 1970; None where not known.
+        iterations: that the line covers.
+        throughput: samples/s as the line says; None where it does not.
     """
 
     step: int
@@ -68,7 +78,29 @@ class Step:
     kind: str
     loss: float | None
     line: int = 0
-    time_ms: int | None = field(default=None, compare=False)  # since 1970, when it was printed
+    time_ms: int | None = field(default=None, compare=False)
+    iterations: int = 1
+    throughput: float | None = field(default=None, compare=False)
+
+
+def event_line(
+    key: str,
+    value: Any = None,
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    event_type: str = "POINT_IN_TIME",
+    time_ms: int | None = None,
+) -> str:
+    """One event of rank 0 as a line; the same format as `frameworks/common/events.py` writes."""
+    content = {
+        "namespace": NAMESPACE,
+        "time_ms": time_ms,
+        "event_type": event_type,
+        "key": key,
+        "value": value,
+        "metadata": {"rank": 0, **(metadata or {})},
+    }
+    return f"{PREFIX} {json.dumps(content, allow_nan=False)}\n"
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -130,6 +162,8 @@ def step_of(event: Event) -> Step | None:
         loss=_loss(event.value),
         line=event.line,
         time_ms=event.time_ms,
+        iterations=max(1, whole(event.metadata.get("iterations")) or 1),
+        throughput=finite(event.value.get("throughput")),
     )
 
 

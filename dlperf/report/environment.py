@@ -92,8 +92,7 @@ def _machine(runs: Sequence[StoredRun]) -> Iterator[tuple[Text, Inline]]:
 
 def _threads(runs: Sequence[StoredRun]) -> Inline:
     """Every number of them, then that some run's is not known."""
-    imported = [run.result.imported for run in runs]
-    unknown = [one is not None and "threads_per_device" in one.not_known for one in imported]
+    unknown = ["threads_per_device" in run.result.not_known for run in runs]
     numbers = {
         run.result.case.threads_per_device
         for run, not_known in zip(runs, unknown, strict=True)

@@ -177,16 +177,14 @@ def _from_runs(runs: Sequence[StoredRun], *, hardware: str, planned_runs: int | 
         reason=telling.reason,
         evidence=telling.evidence,
         planned_runs=planned_runs,
-        not_known=frozenset(
-            name for run in ordered if run.result.imported for name in run.result.imported.not_known
-        ),
+        not_known=frozenset(name for run in ordered for name in run.result.not_known),
     )
 
 
 def _summary(runs: Sequence[StoredRun], rates: Sequence[float]) -> Summary:
-    """Of runs imported by the method of 2021 the figure is rounded as its scripts did."""
+    """By the 2021 method the figure is rounded as its scripts did."""
     summary = summarise(rates)
-    if all(run.result.imported and run.result.imported.method == method_2021.NAME for run in runs):
+    if all(run.result.method == method_2021.NAME for run in runs):
         return replace(summary, median=method_2021.case_figure(rates))
     return summary
 

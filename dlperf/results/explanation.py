@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from dlperf.errors import UserError
-from dlperf.logs.events import TRAIN, WARMUP, Step
+from dlperf.logs.events import OTHER, TRAIN, WARMUP
 from dlperf.results import method_2021
-from dlperf.results.cases import CaseFigures
 from dlperf.results.extract import PAUSE, UNSTEADY, Extracted, extract
-from dlperf.results.imported import imported_log
-from dlperf.results.schema import Imported, RunResult
-from dlperf.results.store import StoredRun
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dlperf.logs.events import Step
+    from dlperf.results.cases import CaseFigures
+    from dlperf.results.schema import Imported, RunResult
+    from dlperf.results.store import StoredRun
 
 _KINDS = {
     WARMUP: "warm-up",
-    "other": "outside the method's window",
+    OTHER: "outside the method's window",
     UNSTEADY: "before the steady state",
     PAUSE: "a pause",
 }
@@ -77,7 +81,10 @@ def _of_run(run: StoredRun) -> Iterator[tuple[str, str]]:
     if result.evidence:
         yield "evidence", result.evidence
     if result.imported is not None:
-        yield from _source(result.imported)
+        yield from _origin(result.imported)
+        yield "method", result.method
+    if result.not_known:
+        yield "not known", f"{', '.join(result.not_known)}: the case holds placeholders"
     try:
         yield from _window(run)
     except (UserError, OSError) as error:
@@ -85,19 +92,17 @@ def _of_run(run: StoredRun) -> Iterator[tuple[str, str]]:
     yield from _environment(run)
 
 
-def _source(imported: Imported) -> Iterator[tuple[str, str]]:
-    yield "imported from", f"{imported.source}, run {imported.run + 1} in it, sha256 {imported.sha256}"
+def _origin(imported: Imported) -> Iterator[tuple[str, str]]:
+    where = f", lines {imported.lines[0]} to {imported.lines[1]}" if imported.lines else ""
+    yield "imported from", f"{imported.source}, run {imported.run + 1}{where}, sha256 {imported.sha256}"
+    yield "original", imported.log
     yield "dialect", imported.dialect
-    yield "method", imported.method
-    if imported.not_known:
-        yield "not known", f"{', '.join(imported.not_known)}: a placeholder stands in the case"
 
 
 def _window(run: StoredRun) -> Iterator[tuple[str, str]]:
     """The steps and the arithmetic, made again from the log."""
     extracted = extract(run.folder)
-    log = "rank0.log" if run.result.imported is None else imported_log(run.folder).name
-    yield "log", f"logs/{log}"
+    yield "log", "logs/rank0.log"
     stretches = [_Stretch.of(kind, steps) for kind, steps in groupby(extracted.steps, lambda step: step.kind)]
     used = [stretch for stretch in stretches if stretch.kind == TRAIN]
     yield "rule", extracted.rule
@@ -146,7 +151,7 @@ def _formula(extracted: Extracted) -> str:
         raise ValueError("no figure to explain")
     rate = result.figures.samples_per_sec
     used = (step for step in extracted.steps if step.kind == TRAIN)
-    if result.imported is not None and result.imported.method == method_2021.NAME:
+    if result.method == method_2021.NAME:
         return f"{method_2021.FORMULA}, of {sum(1 for _ in used)} rates = {rate:.2f} samples/s"
     samples = 0
 

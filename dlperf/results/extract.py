@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -16,13 +16,22 @@ from pydantic import ValidationError
 
 from dlperf import __version__
 from dlperf.errors import UserError
-from dlperf.files import first_problem
+from dlperf.files import first_problem, read_document
 from dlperf.logs.events import TRAIN, Event, Step, finite, read_events, read_steps, whole
 from dlperf.logs.text import log_files, read_lines
 from dlperf.plan.case import Case
-from dlperf.results.imported import extract_imported, read_import
+from dlperf.results import method_2021
 from dlperf.results.layout import told_repeat
-from dlperf.results.schema import Engine, RunFigures, RunResult, Status, Steadiness, read_outcome
+from dlperf.results.schema import (
+    SAMPLES_PER_SECONDS,
+    Engine,
+    Imported,
+    RunFigures,
+    RunResult,
+    Status,
+    Steadiness,
+    read_outcome,
+)
 from dlperf.results.verdict import Verdict, judge
 from dlperf.statistics.basic import quantile, samples_per_second
 from dlperf.statistics.changepoint import FEWEST_JUDGED, FEWEST_STEADY, Course, Shape, classify
@@ -106,12 +115,15 @@ def steadiness_line(steadiness: Steadiness) -> str:
 # A run folder's result, made from `case.json`, `outcome.json` and `logs/` alone. Writes nothing.
 
 
+IMPORT_FILE = "import.json"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extracted:
-    """A result, the whole step series behind it (iterate as often as you like), and which steps count."""
+    """A result, the whole step series behind it, and which steps count."""
 
     result: RunResult
-    steps: Iterable[Step]
+    steps: Sequence[Step]
     rule: str = OWN_RULE
 
 
@@ -128,16 +140,14 @@ def extract(folder: Path) -> Extracted:
     """The result of a run folder and its step series; raises as `result_from_run_folder`."""
     case = read_case(folder)
     imported = read_import(folder)
-    if imported is not None:
-        result, measured = extract_imported(folder, case=case, imported=imported)
-        return Extracted(result=result, steps=measured.steps, rule=measured.rule)
     repeat = told_repeat(folder)
     outcome = read_outcome(folder / "outcome.json")
-    events = _events(folder)
-    steps = read_steps(events.get(0, ()))
-    verdict = judge(case, steps=steps, outcome=outcome, folder=folder)
+    steps, events = _read_logs(folder)
+    own = events.get(0, [])
+    method, window = _method(own)
+    verdict = judge(case, steps=steps, events=own, outcome=outcome, folder=folder)
     steadiness = None
-    if verdict.status is Status.OK:
+    if verdict.status is Status.OK and window is None:
         steps, steadiness, verdict = in_steady_state(steps, verdict)
     result = RunResult(
         dlperf_version=__version__,
@@ -149,12 +159,15 @@ def extract(folder: Path) -> Extracted:
         started_at=outcome.started_at if outcome else None,
         seconds=outcome.seconds if outcome else None,
         nodes=outcome.hosts if outcome else (),
-        figures=_figures(steps, events) if verdict.status is Status.OK else None,
-        engine=_engine(events.get(0, ())),
+        figures=_figures(steps, events, method) if verdict.status is Status.OK else None,
+        engine=_engine(own),
+        method=method,
+        not_known=_not_known(own),
+        imported=imported,
         memory_held_by=outcome.memory_held_by if outcome else None,
         steadiness=steadiness,
     )
-    return Extracted(result=result, steps=steps, rule=rule_of(steadiness))
+    return Extracted(result=result, steps=steps, rule=window or rule_of(steadiness))
 
 
 def read_case(folder: Path) -> Case:
@@ -168,40 +181,88 @@ def read_case(folder: Path) -> Case:
         raise UserError(f"{path}: no case: {first_problem(error)}") from error
 
 
-def _events(folder: Path) -> dict[int, list[Event]]:
-    """Each rank's own events, from its own log."""
-    return {
-        rank: [event for event in read_events(read_lines(path)) if event.rank == rank]
-        for rank, path in log_files(folder).items()
-    }
+def read_import(folder: Path) -> Imported | None:
+    """`import.json` of a run folder; None where the run was not imported.
+
+    Raises:
+        UserError: the file is damaged, or an older or newer dlperf wrote it.
+    """
+    path = folder / IMPORT_FILE
+    if not path.exists():
+        return None
+    return read_document(
+        path, Imported, kind="record of an import", remedy="remove the run folder and import the log again"
+    )
 
 
-def figures_of(steps: Sequence[Step], *, peak_memory_bytes: int | None = None) -> RunFigures:
-    """The figures of a series with at least one accepted step (kind `train`)."""
+def _read_logs(folder: Path) -> tuple[tuple[Step, ...], dict[int, list[Event]]]:
+    """The steps of rank 0, and the other events of each rank, from its own log."""
+    steps: tuple[Step, ...] = ()
+    others: dict[int, list[Event]] = {}
+    for rank, path in log_files(folder).items():
+        events = (event for event in read_events(read_lines(path)) if event.rank == rank)
+        others[rank] = []
+        if rank == 0:
+            steps = read_steps(_keeping_others(events, others[rank]))
+        else:
+            others[rank].extend(event for event in events if event.key != "tracked_stats")
+    return steps, others
+
+
+def _keeping_others(events: Iterable[Event], others: list[Event]) -> Iterator[Event]:
+    """The events, of which those without a step are kept: a long log has millions of the rest."""
+    for event in events:
+        if event.key != "tracked_stats":
+            others.append(event)
+        yield event
+
+
+def _method(events: Iterable[Event]) -> tuple[str, str | None]:
+    """The method of the figure, and the rule by which the log chose its own window; None: it chose none."""
+    told = [event for event in events if event.key == "figure_method" and isinstance(event.value, str)]
+    if not told:
+        return SAMPLES_PER_SECONDS, None
+    return _storable(told[-1].value), _storable(str(told[-1].metadata.get("rule")))
+
+
+def _not_known(events: Iterable[Event]) -> tuple[str, ...]:
+    told = [event.value for event in events if event.key == "not_known" and isinstance(event.value, list)]
+    return tuple(_storable(str(name)) for name in told[-1]) if told else ()
+
+
+def figures_of(
+    steps: Sequence[Step], *, peak_memory_bytes: int | None = None, method: str = SAMPLES_PER_SECONDS
+) -> RunFigures:
+    """The figures of a series with at least one accepted step (kind `train`), by a method."""
     accepted = [step for step in steps if step.kind == TRAIN]
     seconds = [step.seconds for step in accepted]
+    each = [step.seconds / step.iterations for step in accepted]
+    if method == method_2021.NAME:
+        rate = method_2021.run_figure([step.throughput or step.samples / step.seconds for step in accepted])
+    else:
+        rate = samples_per_second((step.samples for step in accepted), seconds)
     losses = [step.loss for step in steps if step.loss is not None and math.isfinite(step.loss)]
     finite = len(losses) == sum(step.loss is not None for step in steps)
     return RunFigures(
-        samples_per_sec=samples_per_second((step.samples for step in accepted), seconds),
-        accepted_steps=len(accepted),
-        dropped_steps=len(steps) - len(accepted),
-        step_seconds_median=quantile(seconds, 0.5),
-        step_seconds_p95=quantile(seconds, 0.95),
+        samples_per_sec=rate,
+        accepted_steps=sum(step.iterations for step in accepted),
+        dropped_steps=sum(step.iterations for step in steps if step.kind != TRAIN),
+        step_seconds_median=quantile(each, 0.5),
+        step_seconds_p95=quantile(each, 0.95),
         loss_first=losses[0] if losses else None,
         loss_last=losses[-1] if losses and finite else None,
         peak_memory_bytes=peak_memory_bytes,
     )
 
 
-def _figures(steps: Sequence[Step], events: dict[int, list[Event]]) -> RunFigures:
+def _figures(steps: Sequence[Step], events: dict[int, list[Event]], method: str) -> RunFigures:
     peaks = [
         event.value
         for rank_events in events.values()
         for event in rank_events
         if event.key == "peak_memory_bytes" and _is_count(event.value)
     ]
-    return figures_of(steps, peak_memory_bytes=max(peaks, default=None))
+    return figures_of(steps, peak_memory_bytes=max(peaks, default=None), method=method)
 
 
 def _engine(events: Iterable[Event]) -> Engine:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlperf.errors import UserError
 from dlperf.logs.text import log_files
 from dlperf.results.extract import read_case
-from dlperf.results.imported import LOG_STEM
 from dlperf.results.layout import repeat_of, sweep_folders
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 _HASH_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunLogs:
-    """A run folder and its logs: one a rank, or the one of an imported run, whose rank is None."""
+    """A run folder and its logs, one per rank."""
 
     folder: Path
-    logs: tuple[tuple[int | None, Path], ...]
+    logs: tuple[tuple[int, Path], ...]
 
     @property
     def is_finished(self) -> bool:
@@ -71,15 +73,8 @@ def run_logs(folder: Path, *, ranks: Sequence[int] = (), nodes: Sequence[int] = 
         nodes: the nodes whose ranks to show; none means all.
 
     Raises:
-        UserError: a rank or a node has no log here, or an imported log does not part its ranks.
+        UserError: a rank or a node has no log here.
     """
-    imported = sorted((folder / "logs").glob(f"{LOG_STEM}*"))
-    if imported:
-        if ranks or nodes:
-            raise UserError(
-                f"{imported[0]}: an imported log holds all its ranks; leave out --rank and --node"
-            )
-        return RunLogs(folder=folder, logs=((None, imported[0]),))
     by_rank = log_files(folder)
     wanted = set(ranks or by_rank)
     if nodes:

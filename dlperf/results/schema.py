@@ -9,13 +9,14 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dlperf.logs.events import finite, whole
 from dlperf.model import Model, Retired
 from dlperf.plan.case import Case
 
 RESULT_SCHEMA_VERSION: Final = 1
+SAMPLES_PER_SECONDS: Final = "samples/seconds"  # the ordinary method of a run's figure
 
 
 class Status(StrEnum):
@@ -53,7 +54,8 @@ FAILED = frozenset(
 class RunFigures(Model):
     """The figures of one run, made from its log alone.
 
-    samples_per_sec = sum of samples / sum of seconds over the accepted steps.
+    By the method `samples/seconds`, samples_per_sec = sum of samples / sum of seconds of the accepted steps.
+    Steps are iterations, also where a line of the log covers several.
     """
 
     samples_per_sec: float
@@ -90,16 +92,25 @@ class Engine(Model):
 
 
 class Imported(Model):
-    """Where a result comes from that dlperf did not run; `import.json` of its run folder."""
+    """The origin of a run whose log another program wrote; `import.json` of its run folder."""
 
-    schema_version: Literal[1] = 1
-    source: str  # the file, as it was named when it was imported
-    sha256: str
+    schema_version: Literal[2] = 2
+    source: str  # the file, as it was named when it was imported; of a member of an archive both, with a `!`
+    sha256: str  # of the file, or of the member
+    log: str  # where the original lies in the run folder, such as `logs/imported.log`
     dialect: str
-    method: str  # how the figure was made from the records, such as `samples/seconds` or `dlperf-2021`
+    method: str  # of the figure: `samples/seconds` or `dlperf-2021`
     run: int = 0  # which of the runs appended in the file, from 0
+    lines: tuple[int, int] | None = None  # the first and last line with a record of the run; None: no record
     warmup_iterations: int = 0  # left out at the beginning by the method `samples/seconds`
-    not_known: tuple[str, ...] = ()  # what holds a placeholder in the case: nobody could tell
+    not_known: tuple[str, ...] = ()  # fields of the case that hold a placeholder
+
+    @field_validator("schema_version", mode="before")
+    @classmethod
+    def _is_not_the_first(cls, version: object) -> object:
+        if version == 1:
+            raise ValueError("imported by an older dlperf; remove the run folder and import the log again")
+        return version
 
 
 class RunResult(Model):
@@ -118,6 +129,10 @@ class RunResult(Model):
     figures: RunFigures | None = None  # present exactly when status is ok
     engine: Engine = Engine()
     imported: Imported | None = None
+    # How the figure was made from the steps; not written where it is the ordinary way.
+    method: Annotated[str, Field(exclude_if=lambda value: value == SAMPLES_PER_SECONDS)] = SAMPLES_PER_SECONDS
+    # Fields of the case that hold a placeholder, because no one knows them; not written where there are none.
+    not_known: Annotated[tuple[str, ...], Field(exclude_if=lambda value: not value)] = ()
     # What held the memory budget of the ranks: `cgroup` or `rlimit_data`; not written where there is none.
     memory_held_by: Annotated[str | None, Field(exclude_if=lambda value: value is None)] = None
     # Of long runs alone; not written where there is none.

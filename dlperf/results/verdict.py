@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlperf.logs.events import TRAIN, Step
+from dlperf.logs.events import TRAIN, Event, Step
 from dlperf.logs.failures import Failure, FailureKind, classify
 from dlperf.logs.text import log_files, plain, read_lines
 from dlperf.plan.case import Case
@@ -72,7 +72,7 @@ _BY_REASON = {
     "start_failed": (Status.CRASH, "a rank could not be started"),
 }
 
-STATUS_OF = {
+STATUS_OF: dict[str | None, Status] = {
     FailureKind.OOM: Status.OOM,
     FailureKind.KILLED: Status.KILLED,
     FailureKind.HANG: Status.STALLED,
@@ -90,13 +90,17 @@ class Verdict:
     evidence: str | None = None
 
 
-def judge(case: Case, *, steps: Sequence[Step], outcome: Outcome | None, folder: Path) -> Verdict:
-    """The verdict from the supervisor's outcome and the logs together."""
+def judge(
+    case: Case, *, steps: Sequence[Step], events: Sequence[Event], outcome: Outcome | None, folder: Path
+) -> Verdict:
+    """The verdict from the supervisor's outcome and the logs together; `events` are those without a step."""
     if outcome is None:
         return Verdict(
             status=Status.INCOMPLETE,
             reason=f"no outcome.json: the supervisor itself was ended; {_progress(case, steps)}",
         )
+    if outcome.reason == "unknown":
+        return _of_unwatched(steps, events)
     if outcome.reason == "completed":
         return _of_completed(case, steps, folder)
     if outcome.reason == "rank_failed":
@@ -114,6 +118,10 @@ def _of_completed(case: Case, steps: Sequence[Step], folder: Path) -> Verdict:
             reason=f"every rank ended with exit code 0, but {_progress(case, steps)}",
             evidence=_last_line(folder),
         )
+    return _ok(steps)
+
+
+def _ok(steps: Sequence[Step]) -> Verdict:
     bad = next((step for step in steps if step.loss is not None and not math.isfinite(step.loss)), None)
     if bad is None:
         return Verdict(status=Status.OK)
@@ -122,6 +130,30 @@ def _of_completed(case: Case, steps: Sequence[Step], folder: Path) -> Verdict:
         reason=f"loss not finite: {bad.loss} at step {bad.step}",
         evidence=f"logs/rank0.log:{bad.line}: tracked_stats step {bad.step} loss {bad.loss}",
     )
+
+
+def _of_unwatched(steps: Sequence[Step], events: Sequence[Event]) -> Verdict:
+    """No one watched the run, so its log alone says how it ended.
+
+    A run with accepted steps keeps its figure although it failed: such runs were often ended by hand once
+    they had enough steps.
+    """
+    last = {event.key: event for event in events}
+    good = any(step.kind == TRAIN for step in steps)
+    failure = last.get("failure")
+    if failure is not None and isinstance(failure.value, dict):
+        kind, shown = failure.value.get("kind"), failure.value.get("text")
+        place = f"{failure.metadata.get('file')}:{failure.metadata.get('line')}"
+        return Verdict(
+            status=Status.OK if good else STATUS_OF.get(kind, Status.CRASH),
+            reason=one_line(f"the run ended with {kind}: {shown}" if good else f"{kind}: {shown}"),
+            evidence=plain(f"{place}: {shown}"),
+        )
+    if good:
+        return _ok(steps)
+    method = last.get("figure_method")
+    why = None if method is None else method.metadata.get("no_figure_because")
+    return Verdict(status=Status.INSUFFICIENT, reason=one_line(str(why or "no accepted step")))
 
 
 def _of_failed_rank(case: Case, outcome: Outcome, folder: Path) -> Verdict:

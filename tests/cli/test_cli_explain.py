@@ -92,12 +92,12 @@ def test_an_imported_run_shows_where_it_comes_from_and_the_methods_rule(
     arguments = ["import", "1n1g/r100_b64_fp32_1.log", *told, "--method", "dlperf-2021"]
     assert 0 == CliRunner().invoke(main, arguments).exit_code
     run = explain("oneflow")["run 1"]
-    assert run["imported from"].startswith("1n1g/r100_b64_fp32_1.log, run 1 in it, sha256 ")
+    assert run["imported from"].startswith("1n1g/r100_b64_fp32_1.log, run 1, lines 1 to 150, sha256 ")
     assert "of the lines with iter > 5, the 20th to the 120th" == run["rule"]
-    assert "101 records: steps 25 to 125, lines 26 to 126" == run["used"]
-    assert "24 records: steps 126 to 149, lines 127 to 150: outside the method's window" == run["left out"]
+    assert "101 records: steps 25 to 125, lines 30 to 130" == run["used"]
+    assert "24 records: steps 126 to 149, lines 131 to 154: outside the method's window" == run["left out"]
     assert "mean of rates, rounded to 2 decimals, of 101 rates = 12.50 samples/s" == run["formula"]
-    assert "logs/imported.log" == run["log"]
+    assert ("logs/rank0.log", "logs/imported.log") == (run["log"], run["original"])
 
 
 def test_a_published_case_has_a_figure_and_no_run() -> None:

@@ -157,7 +157,7 @@ def test_what_an_import_that_was_killed_left_is_removed_unless_it_still_goes_on(
     (sweep / ".importing-left").mkdir(parents=True)
     with FileLock(sweep / ".import.lock"):
         result = run("import", logs, *TOLD)
-        assert (2, "dlperf: results/imported: another import goes on there; wait for its end\n") == (
+        assert (2, "dlperf: results/imported: another import is running there; wait for its end\n") == (
             result.exit_code,
             result.stderr,
         )

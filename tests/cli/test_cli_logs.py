@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import subprocess
 import sys
@@ -84,18 +83,6 @@ def test_a_name_of_several_cases_lists_them(tmp_path: Path) -> None:
     result = run("mxnet", tmp_path)
     assert 2 == result.exit_code
     assert sorted([CASE.case_id, TWO_NODES.case_id]) == sorted(result.stderr.split()[-2:])
-
-
-def test_an_imported_log_is_shown_unpacked(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "y1", CASE)
-    (folder / "logs/imported.log.gz").write_bytes(gzip.compress(b"old\n"))
-    store_run(write_run(tmp_path / "y1", CASE, repeat=2))
-    (folder / "result.json").write_bytes((folder.parent / "r2/result.json").read_bytes())
-    for options in ((), ("--follow",)):
-        assert "old\n" == run("y1", tmp_path, "--repeat", "1", *options).stdout
-    assert (
-        "holds all its ranks; leave out --rank" in run("y1", tmp_path, "--repeat", "1", "--rank", "0").stderr
-    )
 
 
 def test_follow_goes_on_until_the_run_has_its_result(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import pytest
 from dlperf.errors import UserError
 from dlperf.files import shipped_folder
 from dlperf.importing.case import facts_of_settings
+from dlperf.importing.run_folders import Done, Instructions, import_file
 from dlperf.plan.case import Topology
 from dlperf.results import published
 from dlperf.results.cases import case_figures
-from dlperf.results.importing import Done, Instructions, import_file
 from dlperf.results.method_2021 import case_figure, run_figure, speedup
 from dlperf.results.published import Published, load_published, published_names
 from dlperf.results.published_data import PublishedData, PublishedRepeats

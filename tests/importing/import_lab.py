@@ -8,7 +8,7 @@ import numpy as np
 
 from dlperf.errors import UserError
 from dlperf.importing.case import facts_of_settings
-from dlperf.results.importing import Done, Instructions, import_file
+from dlperf.importing.run_folders import Done, Instructions, import_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,6 +1,6 @@
-"""Files of logs -> run folders of a sweep folder.
+"""Files of foreign logs -> run folders of a sweep folder.
 
-A run folder is there whole or not at all. Importing the same file twice changes nothing.
+A run folder is complete or absent. Importing the same file twice changes nothing.
 """
 
 from __future__ import annotations
@@ -9,34 +9,38 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from dlperf.errors import UserError
-from dlperf.importing.archives import open_logs
-from dlperf.importing.case import Facts, describe, facts_of_path, facts_of_text, join, mapped
-from dlperf.results.imported import IMPORT_FILE, LOG_STEM, imported_result, parse_log, read_import
+from dlperf.importing.archives import Log, open_logs
+from dlperf.importing.case import (
+    Described,
+    Fact,
+    Facts,
+    describe,
+    facts_of_path,
+    facts_of_text,
+    join,
+    mapped,
+)
+from dlperf.importing.convert import EVENT_LOG, ParsedLog, convert, parse_log
+from dlperf.plan.case import Case
+from dlperf.results.extract import IMPORT_FILE, extract, read_import
 from dlperf.results.layout import repeat_of
-from dlperf.results.schema import Imported
-from dlperf.results.store import write_result
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from dlperf.importing.archives import Log
-    from dlperf.importing.case import Described, Fact
-    from dlperf.plan.case import Case
-    from dlperf.results.imported import ParsedLog
-    from dlperf.results.measure import Measured
-    from dlperf.results.schema import RunResult
+from dlperf.results.schema import Imported, RunResult
+from dlperf.results.store import store_run
 
 _BLOCK = 1 << 20
 _STAGING, _LOCK = ".importing-", ".import.lock"
+_LOG_STEM = "imported.log"
 _SUFFIXES = frozenset({".gz", ".zst", ".bz2", ".xz"})
+# No one watched the run: how it ended is in its log alone.
+_OUTCOME = '{"schema_version": 1, "reason": "unknown"}\n'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +48,12 @@ class Instructions:
     """What the user said.
 
     Attributes:
-        sweep: the sweep folder that gets the runs; made where there is none.
+        sweep: the sweep folder that gets the runs; created if missing.
         method: as in `Imported.method`.
-        dialect: a dialect's name, or `auto`.
+        dialect: the name of a dialect, or `auto`.
         told: from `--set`.
         rules: from the mapping file: pattern and facts.
-        here: where the user stands.
+        here: the working directory.
     """
 
     sweep: Path
@@ -62,7 +66,7 @@ class Instructions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """One run of a log. `is_new` is False where it was there already; `warnings` are of the log."""
+    """One run of a log. `is_new` is False where it was imported before; `warnings` are about the log."""
 
     source: str
     folder: Path
@@ -80,44 +84,77 @@ class _Staged:
     sha256: str
 
 
-@contextmanager
-def alone_in(sweep: Path) -> Iterator[None]:
-    """Hold the sweep folder against other imports; what one that was killed left there is removed.
+def files_of(paths: Sequence[Path], *, results: Path) -> Iterator[Path | UserError]:
+    """The files themselves, and all files in folders, by name; an error for a folder that cannot be read.
 
-    A folder into which nothing was imported is not left behind.
+    Hidden files, results of dlperf, and pipes and the like are skipped.
 
     Raises:
-        UserError: another import goes on there.
+        UserError: a path is itself a folder of results.
     """
-    made = [folder for folder in (sweep, *sweep.parents) if not folder.exists()]
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        if _is_of_results(path, results):
+            raise UserError(f"{path}: results of dlperf already; `dlperf results {path}` lists them")
+        unreadable: list[OSError] = []
+        for folder, folders, files in os.walk(path, onerror=unreadable.append):
+            here = Path(folder)
+            folders[:] = sorted(
+                name
+                for name in folders
+                if not name.startswith(".") and not _is_of_results(here / name, results)
+            )
+            found = (here / name for name in sorted(files) if not name.startswith("."))
+            yield from (file for file in found if file.is_file() or not file.exists())
+        for error in unreadable:
+            yield UserError(f"{error.filename}: cannot be read: {error.strerror}")
+
+
+def _is_of_results(folder: Path, results: Path) -> bool:
+    has_runs = any(folder.glob("runs/*/r*/case.json"))
+    return has_runs or (results.exists() and folder.samefile(results))
+
+
+@contextmanager
+def alone_in(sweep: Path) -> Iterator[None]:
+    """Lock the sweep folder against other imports; the remains of an import that was killed are removed.
+
+    A folder into which nothing was imported is removed again.
+
+    Raises:
+        UserError: another import is running there.
+    """
+    created = [folder for folder in (sweep, *sweep.parents) if not folder.exists()]
     sweep.mkdir(parents=True, exist_ok=True)
     lock = FileLock(sweep / _LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(f"{sweep}: another import goes on there; wait for its end") from None
+        raise UserError(f"{sweep}: another import is running there; wait for its end") from None
     try:
         for left in sweep.glob(f"{_STAGING}*"):
             shutil.rmtree(left, ignore_errors=True)
         yield
     finally:
         lock.release()
-        _remove_empty(sweep, made)
+        _remove_empty(sweep, created)
 
 
-def _remove_empty(sweep: Path, made: Sequence[Path]) -> None:
-    """Remove the folders that were made, innermost first, where nothing came into them."""
+def _remove_empty(sweep: Path, created: Sequence[Path]) -> None:
+    """Remove the folders that were created, innermost first, where they are still empty."""
     with suppress(OSError):
         (sweep / "runs").rmdir()
-    if made and not (sweep / "runs").exists():
+    if created and not (sweep / "runs").exists():
         (sweep / _LOCK).unlink(missing_ok=True)
         with suppress(OSError):  # the first that is not empty ends it
-            for folder in made:
+            for folder in created:
                 folder.rmdir()
 
 
 def import_file(path: Path, instructions: Instructions) -> Iterator[Done | UserError]:
-    """Import every log in the file; a log that cannot be imported gives its error and stops no other."""
+    """Import every log in the file; a log that cannot be imported yields its error and stops no other."""
     instructions.sweep.joinpath("runs").mkdir(parents=True, exist_ok=True)
     try:
         for log in open_logs(path):
@@ -132,11 +169,11 @@ def import_file(path: Path, instructions: Instructions) -> Iterator[Done | UserE
 
 @contextmanager
 def _staged(log: Log, path: Path, sweep: Path) -> Iterator[_Staged]:
-    """A copy of the log beside the runs: as it is on disk, or a member of an archive by itself."""
+    """A copy of the log beside the runs: a file as it is on disk, or a member of an archive by itself."""
     folder = Path(tempfile.mkdtemp(prefix=_STAGING, dir=sweep))
     try:
         suffix = path.suffix if not log.is_member and path.suffix in _SUFFIXES else ""
-        copy = folder / f"{LOG_STEM}{suffix}"
+        copy = folder / f"{_LOG_STEM}{suffix}"
         digest = hashlib.sha256()
         with log.stream if log.is_member else path.open("rb") as source, copy.open("wb") as target:
             while block := source.read(_BLOCK):
@@ -161,13 +198,15 @@ def _import_log(staged: _Staged, instructions: Instructions) -> Iterator[Done]:
     _check_ranks(parsed, described.case)
     if "topology" not in mapping:
         _check_world_size(parsed, described.case, facts["topology"])
-    for run in range(len(parsed.runs)):
+    for run, records in enumerate(parsed.runs):
         imported = Imported(
             source=staged.name,
             sha256=staged.sha256,
+            log=f"logs/{staged.path.name}",
             dialect=parsed.dialect.name,
             method=instructions.method,
             run=run,
+            lines=(int(records.line.min()), int(records.line.max())) if len(records) else None,
             warmup_iterations=described.warmup_iterations,
             not_known=described.not_known,
         )
@@ -182,21 +221,22 @@ def _parse(staged: _Staged, dialect: str) -> ParsedLog:
 
 
 def _check_ranks(parsed: ParsedLog, case: Case) -> None:
-    if parsed.highest_rank is not None and parsed.highest_rank[0] >= case.topology.world_size:
-        rank, line = parsed.highest_rank
+    highest = parsed.highest_rank
+    if highest is not None and highest[0] >= case.topology.world_size:
+        rank, line = highest
         raise UserError(
-            f"{parsed.name}: contradictory topology: line {line} is of rank {rank}, "
+            f"{parsed.name}: topology: line {line} is of rank {rank}, "
             f"and {case.topology} has {case.topology.world_size} ranks"
         )
 
 
 def _check_world_size(parsed: ParsedLog, case: Case, topology: Fact) -> None:
-    """Programs count processes: one a device, or one a node that drives all its devices."""
+    """Programs count processes: one per device, or one per node that drives all its devices."""
     told, line = parsed.settings.get("world_size", (None, 0))
     if told is not None and int(told) not in {case.topology.world_size, case.topology.nodes}:
         raise UserError(
-            f"{parsed.name}: contradictory topology: {topology.value} says {topology.source}, "
-            f"world size {told} says line {line}; give the right one for this file in a mapping file (--map)"
+            f"{parsed.name}: topology: {topology.source} says {topology.value}, "
+            f"line {line} says world size {told}; give the right one for this file in a mapping file (--map)"
         )
 
 
@@ -207,47 +247,43 @@ def _import_run(
     known = _known_runs(case_folder)
     for repeat, other in known.items():
         if (other.sha256, other.run, other.method) == (imported.sha256, imported.run, imported.method):
-            result, _measured = _result(staged, parsed, described.case, repeat, other)
+            folder = case_folder / f"r{repeat}"
+            result = extract(folder).result
             return Done(
-                source=staged.name,
-                folder=case_folder / f"r{repeat}",
-                result=result,
-                is_new=False,
-                warnings=parsed.warnings,
+                source=staged.name, folder=folder, result=result, is_new=False, warnings=parsed.warnings
             )
-    repeat = (
-        described.repeat if described.repeat is not None and imported.run == 0 else max(known, default=0) + 1
-    )
-    for number, other in known.items():
-        if other.not_known != imported.not_known:
-            raise UserError(
-                f"{staged.name}: not known of it: {', '.join(imported.not_known)}; of repeat {number} of its "
-                f"case ({other.source}): {', '.join(other.not_known)}; tell the same of both (--set, --map)"
-            )
-    if repeat in known:
-        raise UserError(
-            f"{staged.name}: repeat {repeat} of this case was imported from {known[repeat].source}; "
-            "give another with --set repeat=N"
-        )
-    result, measured = _result(staged, parsed, described.case, repeat, imported)
+    repeat = _repeat(staged, described, imported, known)
     folder = staged.path.parent / f"r{repeat}"
     (folder / "logs").mkdir(parents=True)
-    os.link(staged.path, folder / "logs" / staged.path.name)
+    os.link(staged.path, folder / imported.log)
     (folder / "case.json").write_text(described.case.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (folder / IMPORT_FILE).write_text(imported.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    write_result(folder, result, steps=measured.steps)
+    (folder / "outcome.json").write_text(_OUTCOME, encoding="utf-8")
+    with (folder / EVENT_LOG).open("w", encoding="utf-8") as stream:
+        stream.writelines(convert(parsed, case=described.case, imported=imported))
+    result = store_run(folder)
     case_folder.mkdir(parents=True, exist_ok=True)
     target = case_folder / f"r{repeat}"
     folder.rename(target)
     return Done(source=staged.name, folder=target, result=result, is_new=True, warnings=parsed.warnings)
 
 
-def _result(
-    staged: _Staged, parsed: ParsedLog, case: Case, repeat: int, imported: Imported
-) -> tuple[RunResult, Measured]:
-    return imported_result(
-        parsed, case=case, repeat=repeat, imported=imported, log_path=f"logs/{staged.path.name}"
-    )
+def _repeat(staged: _Staged, described: Described, imported: Imported, known: dict[int, Imported]) -> int:
+    """The number of a new run within its case; UserError where it cannot stand beside the other runs."""
+    for number, other in known.items():
+        if other.not_known != imported.not_known:
+            raise UserError(
+                f"{staged.name}: not known of it: {', '.join(imported.not_known)}; of repeat {number} of its "
+                f"case ({other.source}): {', '.join(other.not_known)}; say the same about both (--set, --map)"
+            )
+    if described.repeat is None or imported.run > 0:
+        return max(known, default=0) + 1
+    if described.repeat in known:
+        raise UserError(
+            f"{staged.name}: repeat {described.repeat} of this case was imported from "
+            f"{known[described.repeat].source}; give another with --set repeat=N"
+        )
+    return described.repeat
 
 
 def _known_runs(case_folder: Path) -> dict[int, Imported]:

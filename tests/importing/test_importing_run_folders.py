@@ -1,4 +1,4 @@
-"""Imported logs: what is told and what is asked for, and nothing twice."""
+"""Imported logs: what is told and what is asked for, and nothing twice; what the run folder then holds."""
 
 # ruff: noqa: E501  log lines are as long as they are
 
@@ -16,15 +16,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from import_lab import TOLD, imported, instructions, oneflow_log, partial_fc_log, rates
+from import_lab import TOLD, imported, instructions, oneflow_log, rates
 
 from dlperf.errors import UserError
 from dlperf.importing.case import NotTold, facts_of_path, facts_of_settings
-from dlperf.importing.columnar import spool
-from dlperf.results import joining, method_2021
+from dlperf.importing.convert import conversion_difference
+from dlperf.importing.run_folders import Done, Instructions, files_of, import_file
+from dlperf.logs.events import Event, read_events
 from dlperf.results.extract import extract
-from dlperf.results.import_files import files_of
-from dlperf.results.importing import Done, Instructions, import_file
 from dlperf.results.schema import Status
 from dlperf.results.store import read_results
 
@@ -33,11 +32,11 @@ def test_the_result_says_where_it_comes_from_and_the_folder_holds_the_log(tmp_pa
     path = oneflow_log(tmp_path / "1n8g/r100_b64_fp32_3.log", rates(60))
     (done,) = imported(path, instructions(tmp_path))
     assert done.result.imported is not None
-    assert (str(path), hashlib.sha256(path.read_bytes()).hexdigest(), "oneflow_face", "samples/seconds") == (
+    assert (str(path), hashlib.sha256(path.read_bytes()).hexdigest(), "oneflow_face", (1, 60)) == (
         done.result.imported.source, done.result.imported.sha256, done.result.imported.dialect,
-        done.result.imported.method,
+        done.result.imported.lines,
     )  # fmt: skip
-    assert ("data", "measured_iterations", "seed", "threads_per_device") == done.result.imported.not_known
+    assert ("data", "measured_iterations", "seed", "threads_per_device") == done.result.not_known
     assert path.read_bytes() == (done.folder / "logs/imported.log").read_bytes()
     assert "r3" == done.folder.name
     assert ("1n8g", 64, "fp32", "cuda") == (
@@ -184,14 +183,17 @@ def test_arcface_torch_prints_its_settings_as_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({"topology": "2n8g"}, "contradictory topology: 1n1g says folder 1n1g, 2n8g says --set"),
-        ({"batch_size_per_device": "96"}, "contradictory batch_size_per_device: 64 says file name"),
+        ({"topology": "2n8g"}, "topology: folder 1n1g says 1n1g, --set says 2n8g"),
+        (
+            {"batch_size_per_device": "96"},
+            "batch_size_per_device: file name r100_b64_fp32_1.log says 64, --set says 96",
+        ),
         (
             {"experiment": "y1_emore"},
-            "contradictory network: r100 says file name .*, mobilefacenet says experiment",
+            "network: file name .* says r100, experiment y1_emore says mobilefacenet",
         ),
         ({"parallelism": "tensor"}, "parallelism: Input should be 'data', 'model' or 'partial_fc'"),
-        ({"num_classes": "many"}, "num_classes=many: no whole number"),
+        ({"num_classes": "many"}, "num_classes=many: not a whole number"),
         ({"experiment": "r101"}, "unknown experiment 'r101'"),
     ],
 )
@@ -207,7 +209,7 @@ def test_a_rank_that_the_topology_does_not_have_is_a_contradiction(tmp_path: Pat
     path = tmp_path / "1n4g/r100_b64_fp32_1.log"
     path.parent.mkdir()
     path.write_text("[1,5]<stdout>:train: iter 0, loss 44.1, throughput: 12.500\n")
-    with pytest.raises(UserError, match="contradictory topology: line 1 is of rank 5, and 1n4g has 4 ranks"):
+    with pytest.raises(UserError, match="topology: line 1 is of rank 5, and 1n4g has 4 ranks"):
         imported(path, instructions(tmp_path))
 
 
@@ -236,40 +238,11 @@ def test_processes_that_print_each_their_rate_are_joined_step_by_step(order: str
     assert (29 * 20, 20) == (done.result.figures.accepted_steps, done.result.figures.dropped_steps)
 
 
-def test_processes_whose_lines_lie_too_far_apart_to_be_joined_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(joining, "_OPEN_STEPS", 10)
-    monkeypatch.setattr(spool, "_ROWS_AT_ONCE", 20)
-    path = tmp_path / "1n2g/r100_b64_fp32_1.log"
-    path.parent.mkdir()
-    path.write_text("".join(ranked(20 * step, rank, 200.0) for rank in (0, 1) for step in range(1, 31)))
-    with pytest.raises(
-        UserError, match=r"r100_b64_fp32_1\.log: line 31: the lines of this step lie more than 10 "
-    ):
-        imported(path, instructions(tmp_path, version="1.6.0"))
-
-
-@pytest.mark.parametrize("method", ["samples/seconds", "dlperf-2021"])
-def test_a_log_that_does_not_fit_into_memory_gives_the_same(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = partial_fc_log(tmp_path / "1n8g/r100_b64_fp32_1.log", rates(400, around=800))
-    told = {"method": method, "version": "1.6.0", "parallelism": "partial_fc", "sample_ratio": "0.1"}
-    (small,) = imported(path, instructions(tmp_path / "small", **told))
-    monkeypatch.setattr(spool, "_MOST_BYTES_IN_MEMORY", 100)
-    monkeypatch.setattr(spool, "_ROWS_AT_ONCE", 7)
-    monkeypatch.setattr(method_2021, "_MOST_RATES_AT_ONCE", 10)
-    (large,) = imported(path, instructions(tmp_path / "large", **told))
-    assert small.result.figures == large.result.figures
-    assert (small.folder / "steps.csv").read_bytes() == (large.folder / "steps.csv").read_bytes()
-
-
 def test_steps_that_start_again_all_the_time_are_no_appended_runs(tmp_path: Path) -> None:
     path = oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(2))
     path.write_text(path.read_text() * 1001)
     with pytest.raises(
-        UserError, match="steps start again more than 1000 times by line 2002: these are no runs"
+        UserError, match="steps start again more than 1000 times by line 2002: these are not runs"
     ):
         imported(path, instructions(tmp_path))
 
@@ -327,16 +300,6 @@ def test_folders_are_walked_but_not_into_results(tmp_path: Path) -> None:
     assert [tmp_path / "1n1g/r100_b64_fp32_1.log"] == found
 
 
-def test_an_import_file_that_is_damaged_is_named(tmp_path: Path) -> None:
-    (done,) = imported(oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(60)), instructions(tmp_path))
-    (done.folder / "import.json").write_text(json.dumps({"source": 1}))
-    with pytest.raises(
-        UserError,
-        match=r"import\.json: no import: source: Input should be a valid string; import the log again",
-    ):
-        extract(done.folder)
-
-
 def test_a_file_whose_name_is_no_text_is_imported_under_one_that_can_be_shown(tmp_path: Path) -> None:
     name = os.fsdecode(b"r100_b64_fp32_1.log.\xff\n")
     (done,) = imported(oneflow_log(tmp_path / "1n1g" / name, rates(50)), instructions(tmp_path))
@@ -348,9 +311,9 @@ def test_a_file_whose_name_is_no_text_is_imported_under_one_that_can_be_shown(tm
 def test_a_count_is_at_least_1_and_no_number_beyond_all_reason(key: str, tmp_path: Path) -> None:
     path = oneflow_log(tmp_path / "1n1g/r100.log", rates(50))
     told = {"batch_size_per_device": "64", "precision": "fp32"}
-    with pytest.raises(UserError, match=rf"r100\.log: {key}=0: counts from 1 \(--set\)"):
+    with pytest.raises(UserError, match=rf"r100\.log: {key}=0: must be at least 1 \(--set\)"):
         imported(path, instructions(tmp_path, **{**told, key: "0"}))
-    with pytest.raises(UserError, match=f"{key}=9{{400}}: no whole number that there can be"):
+    with pytest.raises(UserError, match=f"{key}=9{{400}}: not a whole number, or far too large"):
         imported(path, instructions(tmp_path, **{**told, key: "9" * 400}))
 
 
@@ -363,7 +326,7 @@ def test_a_world_size_is_that_of_the_devices_or_of_the_nodes(world_size: int, tm
         return
     with pytest.raises(
         UserError,
-        match="contradictory topology: 2n8g says folder 2n8g, world size 8 says line 1; give the right",
+        match="topology: folder 2n8g says 2n8g, line 1 says world size 8; give the right",
     ):
         imported(path, instructions(tmp_path))
 
@@ -423,3 +386,113 @@ def test_a_damaged_member_of_an_archive_stops_no_other(tmp_path: Path) -> None:
     assert 2 == len(damaged)
     assert isinstance(good, Done)
     assert (3, True) == (good.result.repeat, good.is_new)
+
+
+def events(folder: Path) -> dict[str, list[Event]]:
+    """The events of an imported run, by key."""
+    found: dict[str, list[Event]] = {}
+    for event in read_events((folder / "logs/rank0.log").read_text().splitlines()):
+        found.setdefault(event.key, []).append(event)
+    return found
+
+
+def test_the_event_log_says_what_a_reader_needs_to_know(tmp_path: Path) -> None:
+    path = tmp_path / "1n2g/r100_b64_fp32_1.log"
+    path.parent.mkdir()
+    path.write_text(
+        "noise\n"
+        + "".join(
+            f"INFO:root:Epoch[0] Batch [{step}]\tSpeed: 200.00 samples/sec\tacc=0.5\tlossvalue={loss}\n"
+            for step, loss in ((20, "nan"), (40, "7.500000"))
+        )
+        + "Killed\n"
+    )
+    (done,) = imported(path, instructions(tmp_path, version="1.6.0"))
+    said = events(done.folder)
+    assert [128] == [event.value for event in said["global_batch_size"]]
+    (method,) = said["figure_method"]
+    assert ("samples/seconds", "all records after the first 20 iterations") == (
+        method.value,
+        method.metadata["rule"],
+    )
+    assert [["data", "measured_iterations", "seed", "threads_per_device"]] == [
+        event.value for event in said["not_known"]
+    ]
+    assert [
+        ({"throughput": 200.0, "seconds": 12.8, "loss": None, "loss_text": "nan"}, 20, "warmup", 2),
+        ({"throughput": 200.0, "seconds": 12.8, "loss": 7.5}, 40, "train", 3),
+    ] == [
+        (event.value, event.metadata["step"], event.metadata["kind"], event.metadata["line"])
+        for event in said["tracked_stats"]
+    ]
+    assert [(2560, 20)] * 2 == [
+        (event.metadata["samples"], event.metadata["iterations"]) for event in said["tracked_stats"]
+    ]
+    (failure,) = said["failure"]
+    assert ({"kind": "killed", "text": "Killed"}, 4) == (failure.value, failure.metadata["line"])
+
+
+def test_steps_that_start_again_with_every_epoch_are_counted_on(tmp_path: Path) -> None:
+    path = tmp_path / "1n1g/r100_b64_fp32_1.log"
+    path.parent.mkdir()
+    path.write_text(
+        "".join(
+            f"INFO:root:Epoch[{epoch}] Batch [{step}]\tSpeed: 200.00 samples/sec\tacc=0.5\n"
+            for epoch in range(3)
+            for step in range(20, 100, 20)
+        )
+    )
+    (done,) = imported(path, instructions(tmp_path, version="1.6.0"))
+    assert list(range(0, 240, 20)) == [step.step for step in extract(done.folder).steps]
+    assert done.result.figures is not None
+    assert (220, 20) == (done.result.figures.accepted_steps, done.result.figures.dropped_steps)
+
+
+def test_the_original_gives_the_same_event_log_again(tmp_path: Path) -> None:
+    path = oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(50))
+    path.write_text(path.read_text() * 2)
+    for done in imported(path, instructions(tmp_path)):
+        assert conversion_difference(done.folder) is None
+
+
+def test_an_event_log_that_the_original_does_not_give_is_named_with_the_line(tmp_path: Path) -> None:
+    (done,) = imported(oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(50)), instructions(tmp_path))
+    log = done.folder / "logs/rank0.log"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text(
+        "".join([*lines[:10], lines[10].replace('"train"', '"warmup"').replace("2", "3"), *lines[11:]])
+    )
+    difference = conversion_difference(done.folder)
+    assert difference is not None
+    assert difference.startswith(f"{log}:11: it says :::MLLOG")
+    (done.folder / "logs/imported.log").write_text("changed\n")
+    difference = conversion_difference(done.folder)
+    assert difference is not None
+    assert "imported.log: not the log that was imported: its SHA-256 is " in difference
+    (done.folder / "logs/imported.log").unlink()
+    with pytest.raises(UserError, match="the log that this run was imported from is gone; import it again"):
+        conversion_difference(done.folder)
+
+
+def test_a_damaged_record_of_an_import_is_named(tmp_path: Path) -> None:
+    (done,) = imported(oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(60)), instructions(tmp_path))
+    (done.folder / "import.json").write_text(json.dumps({"source": 1}))
+    with pytest.raises(
+        UserError,
+        match=r"import\.json: no record of an import: source: Input should be a valid string; remove the run folder "
+        "and import the log again",
+    ):
+        extract(done.folder)
+
+
+def test_a_run_folder_that_an_older_dlperf_imported_is_refused(tmp_path: Path) -> None:
+    (done,) = imported(oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(60)), instructions(tmp_path))
+    for name in ("import.json", "result.json"):
+        content = json.loads((done.folder / name).read_text())
+        old = content["imported"] if name == "result.json" else content
+        old["schema_version"] = 1
+        (done.folder / name).write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"import\.json: .* schema version 1; .* and import the log again"):
+        extract(done.folder)
+    (skipped,) = read_results(tmp_path / "results").skipped
+    assert skipped.why.endswith("imported by an older dlperf; remove the run folder and import the log again")

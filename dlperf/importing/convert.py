@@ -1,0 +1,304 @@
+"""A foreign log -> our own event log, once, at import.
+
+The event log says all that a figure needs, in fields that any log may have: how many iterations a line
+covers, which steps count and by which method, what is not known about the case, and how the run failed.
+Nothing that reads a run folder afterwards asks who wrote the original.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlperf.errors import UserError
+from dlperf.importing.archives import Log, open_logs
+from dlperf.importing.case import Preamble
+from dlperf.importing.dialects.base import Dialect, Scope
+from dlperf.importing.dialects.registry import choose_dialects
+from dlperf.importing.reader import LogReader
+from dlperf.importing.records import (
+    EPOCH,
+    ITERATION,
+    RANK,
+    SAMPLES_PER_SEC,
+    Batch,
+    concatenate,
+)
+from dlperf.importing.windows_2021 import WINDOWS
+from dlperf.logs.events import OTHER, TRAIN, WARMUP, event_line
+from dlperf.logs.failures import Failure
+from dlperf.plan.case import Case
+from dlperf.results import method_2021
+from dlperf.results.extract import read_case, read_import
+from dlperf.results.schema import SAMPLES_PER_SECONDS, Imported
+
+EVENT_LOG = "logs/rank0.log"
+METHODS = {"dlperf": SAMPLES_PER_SECONDS, method_2021.NAME: method_2021.NAME}
+# Steps that start again more often than this in one file are not runs that somebody appended.
+MOST_RUNS = 1000
+_LOWEST_RATE = 1e-9  # samples/s; below it a step would take longer than anything lasts
+_EXACT_STEP = 1 << 53  # above it a double is not an exact whole number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedLog:
+    """A whole log: its records by run, what it says before the first one, and how each run failed."""
+
+    name: str
+    dialect: Dialect
+    runs: tuple[Batch, ...]
+    settings: dict[str, tuple[str, int]]  # from before the first record: name -> value, line
+    failures: dict[int, Failure]
+    warnings: tuple[str, ...]
+
+    @property
+    def highest_rank(self) -> tuple[int, int] | None:
+        """The highest rank that a record names, and the record's line; None where no record names one."""
+        records = concatenate(list(self.runs))
+        ranks = np.where(records.given[:, RANK], records.values[:, RANK], -1.0)
+        if not len(ranks) or ranks.max() < 0:
+            return None
+        at = int(ranks.argmax())
+        return int(ranks[at]), int(records.line[at])
+
+
+def parse_log(log: Log, *, dialect: str) -> ParsedLog:
+    """Read all of a log; about 80 bytes per record stay in memory.
+
+    Raises:
+        NoRecords, MixedDialects, UserError: as `LogReader`; or there are more than MOST_RUNS runs.
+    """
+    preamble = Preamble()
+    first_line = math.inf
+
+    def before_the_first_record(line: int, text: bytes) -> None:
+        if line < first_line:
+            preamble.feed(line, text)
+
+    reader = LogReader(log, dialects=choose_dialects(dialect), unrecognised=before_the_first_record)
+    batches = []
+    for batch in reader:
+        first_line = min(first_line, int(batch.line.min()))
+        batches.append(batch)
+        if batch.run[-1] >= MOST_RUNS:
+            raise UserError(
+                f"{log.name}: steps start again more than {MOST_RUNS} times by line {batch.line[-1]}: "
+                "these are not runs appended in one file"
+            )
+    records = concatenate(batches)
+    borders = np.searchsorted(records.run, np.arange(max(1, reader.runs) + 1)).tolist()
+    return ParsedLog(
+        name=log.name,
+        dialect=reader.dialect or _named_dialect(reader, log, dialect),
+        runs=tuple(records.take(slice(*pair)) for pair in pairwise(borders)),
+        settings={key: told for key, told in preamble.settings.items() if told[1] < first_line},
+        failures=reader.failures,
+        warnings=tuple(log.warnings),
+    )
+
+
+def _named_dialect(reader: LogReader, log: Log, dialect: str) -> Dialect:
+    """The dialect of a log without records: one that failed before its first step, if the user names it."""
+    failure = reader.failure
+    if failure is None:
+        reader.require_records()
+    elif dialect == "auto":
+        raise UserError(
+            f"{log.name}: no record, and it failed: {failure.kind}: {failure.evidence}; "
+            "name its program with --dialect to import it as a failed run"
+        )
+    return choose_dialects(dialect)[0]
+
+
+def convert(parsed: ParsedLog, *, case: Case, imported: Imported) -> Iterator[str]:
+    """One run of a foreign log as lines of our own event log.
+
+    Args:
+        parsed: the foreign log.
+        case: what was run.
+        imported: which run of the log, and which method makes its figure.
+
+    Raises:
+        UserError: the method does not know this dialect, or the log has no such run.
+    """
+    if imported.run >= len(parsed.runs):
+        raise UserError(
+            f"{parsed.name}: it has {len(parsed.runs)} runs, so there is no run {imported.run + 1}"
+        )
+    series = _series(parsed, case=case, imported=imported)
+    yield event_line("global_batch_size", case.global_batch_size)
+    yield event_line(
+        "figure_method", imported.method, {"rule": series.rule, "no_figure_because": series.lacking}
+    )
+    yield event_line("not_known", list(imported.not_known))
+    yield event_line("run_start", event_type="INTERVAL_START")
+    yield from series.lines(samples=series.iterations * case.global_batch_size)
+    failure = parsed.failures.get(imported.run)
+    if failure is not None:
+        evidence = failure.evidence
+        place = {"file": imported.log, "line": evidence.line}
+        yield event_line("failure", {"kind": str(failure.kind), "text": evidence.text}, place)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Series:
+    """The steps behind a figure.
+
+    Attributes:
+        records: one per step, with a rate in samples/s that can be divided by.
+        throughput: float64 [n], the rate that the method uses, in samples/s of the whole job.
+        kinds: whether each step counts: TRAIN, WARMUP or OTHER.
+        iterations: that a record covers.
+        rule: which records count, for people.
+        lacking: why there is no figure; None where there is one.
+    """
+
+    records: Batch
+    throughput: Sequence[float]
+    kinds: Sequence[str]
+    iterations: int
+    rule: str
+    lacking: str | None
+
+    def lines(self, *, samples: int) -> Iterator[str]:
+        """One event per step. A step lasts as long as its samples take at the printed rate."""
+        steps = self._step_numbers()
+        for step, record, throughput, kind in zip(
+            steps, self.records.records(), self.throughput, self.kinds, strict=True
+        ):
+            seconds = samples / record.samples_per_sec
+            value: dict[str, Any] = {"throughput": throughput, "seconds": seconds, "loss": record.loss}
+            if record.loss is not None and not math.isfinite(record.loss):
+                value.update(loss=None, loss_text=str(record.loss))  # JSON has no NaN
+            metadata = {
+                "step": step,
+                "samples": samples,
+                "kind": kind,
+                "iterations": self.iterations,
+                "line": record.line,
+            }
+            yield event_line("tracked_stats", value, metadata, time_ms=record.time)
+
+    def _step_numbers(self) -> list[int]:
+        """As printed where they rise from record to record, else counted."""
+        printed = self.records.values[:, ITERATION]
+        rising = self.records.given[:, ITERATION].all() and (np.diff(printed, prepend=-1.0) > 0).all()
+        if rising and (printed < _EXACT_STEP).all():
+            return [round(step) for step in printed.tolist()]
+        return [index * self.iterations for index in range(len(self.records))]
+
+
+def _series(parsed: ParsedLog, *, case: Case, imported: Imported) -> _Series:
+    batch = parsed.runs[imported.run]
+    iterations = _iterations(batch)
+    if imported.method == method_2021.NAME:
+        return _series_2021(parsed, batch, case=case, iterations=iterations)
+    ranks = np.unique(np.where(batch.given[:, RANK], batch.values[:, RANK], -1.0))  # -1: a line without one
+    processes = max(case.topology.nodes, len(ranks))
+    good = batch.take(_have_rates(batch))
+    records = good if parsed.dialect.scope is Scope.JOB else _joined(good, processes)
+    warmup = imported.warmup_iterations
+    used = np.arange(len(records)) * iterations >= warmup
+    return _Series(
+        records=records,
+        throughput=records.values[:, SAMPLES_PER_SEC].tolist(),
+        kinds=np.where(used, TRAIN, WARMUP).tolist(),
+        iterations=iterations,
+        rule=f"all records after the first {warmup} iterations",
+        lacking=None if used.any() else f"no record with a rate after the {warmup} warm-up iterations",
+    )
+
+
+def _series_2021(parsed: ParsedLog, batch: Batch, *, case: Case, iterations: int) -> _Series:
+    if parsed.dialect.name not in WINDOWS:
+        raise UserError(
+            f"{parsed.name}: method {method_2021.NAME} is not defined for {parsed.dialect.name}; it knows "
+            f"{', '.join(WINDOWS)}"
+        )
+    window = WINDOWS[parsed.dialect.name](case.topology.nodes)
+    used, lacking = window.choose(batch)
+    good = _have_rates(batch)
+    records = batch.take(good)
+    return _Series(
+        records=records,
+        throughput=[window.rate(rate) for rate in records.values[:, SAMPLES_PER_SEC].tolist()],
+        kinds=np.where(used[good] & (lacking is None), TRAIN, OTHER).tolist(),
+        iterations=iterations,
+        rule=window.rule,
+        lacking=lacking,
+    )
+
+
+def _have_rates(batch: Batch) -> NDArray[np.bool_]:
+    """Which records have a rate that can be divided by, bool [n]."""
+    rates = batch.values[:, SAMPLES_PER_SEC]
+    return np.isfinite(rates) & (rates > _LOWEST_RATE)
+
+
+def _iterations(batch: Batch) -> int:
+    """That a record covers: the median distance of neighbours within an epoch; 1 without any."""
+    epoch = np.where(batch.given[:, EPOCH], batch.values[:, EPOCH], -1.0)
+    iteration = np.where(batch.given[:, ITERATION], batch.values[:, ITERATION], math.nan)
+    distance = np.diff(iteration)
+    distance = distance[(np.diff(epoch) == 0) & (distance > 0)]
+    return round(float(np.median(distance))) if len(distance) else 1
+
+
+def _joined(batch: Batch, processes: int) -> Batch:
+    """One record per step with the whole job's rate: the mean of its processes' rates times their number.
+
+    The other fields are those of the step's first line.
+    """
+    has_step = batch.given[:, ITERATION]
+    epoch = np.where(batch.given[:, EPOCH], batch.values[:, EPOCH], 0.0)
+    keys = zip(
+        np.where(has_step, epoch, math.inf).tolist(),
+        np.where(has_step, batch.values[:, ITERATION], batch.line).tolist(),
+        strict=True,
+    )
+    steps: dict[tuple[float, float], list[int]] = {}
+    for index, key in enumerate(keys):
+        steps.setdefault(key, []).append(index)
+    rates = batch.values[:, SAMPLES_PER_SEC].tolist()
+    joined = batch.take(np.array([indices[0] for indices in steps.values()], np.int64))
+    joined.values[:, SAMPLES_PER_SEC] = [
+        math.fsum(rates[index] for index in indices) / len(indices) * processes for indices in steps.values()
+    ]
+    return joined
+
+
+def conversion_difference(folder: Path) -> str | None:
+    """Where the event log of a run folder is not what its original log now gives; None where it is.
+
+    A run that was not imported has no original, and no difference.
+
+    Raises:
+        UserError: the folder or the original cannot be read.
+    """
+    imported = read_import(folder)
+    if imported is None:
+        return None
+    original = folder / imported.log
+    if not original.is_file():
+        raise UserError(f"{original}: the log that this run was imported from is gone; import it again")
+    for log in open_logs(original):
+        with original.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if digest != imported.sha256:
+            return f"{original}: not the log that was imported: its SHA-256 is {digest}"
+        parsed = parse_log(log, dialect=imported.dialect)
+        again = convert(parsed, case=read_case(folder), imported=imported)
+        with (folder / EVENT_LOG).open(encoding="utf-8") as stored:
+            for number, (line, new) in enumerate(zip_longest(stored, again), 1):
+                if line != new:
+                    said, gives = (text.strip() if text else "nothing" for text in (line, new))
+                    return f"{folder / EVENT_LOG}:{number}: it says {said}, {original.name} gives {gives}"
+    return None
