@@ -275,30 +275,28 @@ def _joined(batch: Batch, processes: int) -> Batch:
     return joined
 
 
-def conversion_difference(folder: Path) -> str | None:
-    """Where the event log of a run folder is not what its original log now gives; None where it is.
-
-    A run that was not imported has no original, and no difference.
+def check_conversion(folder: Path) -> None:
+    """Convert the original log of a run folder again and compare; a run that was not imported has none.
 
     Raises:
-        UserError: the folder or the original cannot be read.
+        UserError: the event log is not what the original gives, or one of them cannot be read.
     """
     imported = read_import(folder)
     if imported is None:
-        return None
+        return
     original = folder / imported.log
     if not original.is_file():
         raise UserError(f"{original}: the log that this run was imported from is gone; import it again")
+    with original.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != imported.sha256:
+        raise UserError(f"{original}: changed since it was imported (SHA-256 {digest}); import the log again")
     for log in open_logs(original):
-        with original.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if digest != imported.sha256:
-            return f"{original}: not the log that was imported: its SHA-256 is {digest}"
-        parsed = parse_log(log, dialect=imported.dialect)
-        again = convert(parsed, case=read_case(folder), imported=imported)
+        again = convert(parse_log(log, dialect=imported.dialect), case=read_case(folder), imported=imported)
         with (folder / EVENT_LOG).open(encoding="utf-8") as stored:
-            for number, (line, new) in enumerate(zip_longest(stored, again), 1):
+            for number, (line, new) in enumerate(zip_longest(stored, again, fillvalue="nothing"), 1):
                 if line != new:
-                    said, gives = (text.strip() if text else "nothing" for text in (line, new))
-                    return f"{folder / EVENT_LOG}:{number}: it says {said}, {original.name} gives {gives}"
-    return None
+                    raise UserError(
+                        f"{folder / EVENT_LOG}:{number}: it says {line.strip()}, {original.name} gives "
+                        f"{new.strip()}; import the log again"
+                    )

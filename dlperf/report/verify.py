@@ -7,10 +7,12 @@ from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, TypeVar
 
 from dlperf.errors import UserError
+from dlperf.importing.convert import check_conversion
 from dlperf.report.building import build_report
 from dlperf.report.pages import read_html, read_markdown
 from dlperf.report.record import read_record, request_of
 from dlperf.report.request import without_charts
+from dlperf.results.layout import run_folders, sweep_folders
 from dlperf.results.published import PREFIX
 
 if TYPE_CHECKING:
@@ -49,7 +51,8 @@ def verify(path: Path) -> Verified:
     """Make the report at `path` again from the logs of its runs, and compare all it says with the file.
 
     Raises:
-        UserError: the file cannot be read, does not say what it was made from, or that is not there any more.
+        UserError: the file cannot be read, does not say what it was made from, that is not there any more, or
+            the event log of an imported run is not what its original gives.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -59,9 +62,12 @@ def verify(path: Path) -> Verified:
         raise UserError(f"{path}: no report of dlperf: not UTF-8") from error
     record = read_record(path, text)
     request = request_of(record, folder=path.parent)
-    gone = [folder for folder in request.paths if not (str(folder).startswith(PREFIX) or folder.is_dir())]
+    folders = [path for path in request.paths if not str(path).startswith(PREFIX)]
+    gone = [folder for folder in folders if not folder.is_dir()]
     if gone:
         raise UserError(f"{path}: it was made from {gone[0]}, which is not there: it cannot be made again")
+    for run in (run for folder in folders for sweep in sweep_folders(folder) for run in run_folders(sweep)):
+        check_conversion(run)
     document = build_report(request, beside=path.parent, from_logs=True)
     read = read_markdown if record.form == "md" else read_html
     said, found = read(text), read(without_charts(document, request))

@@ -20,7 +20,7 @@ from import_lab import TOLD, imported, instructions, oneflow_log, rates
 
 from dlperf.errors import UserError
 from dlperf.importing.case import NotTold, facts_of_path, facts_of_settings
-from dlperf.importing.convert import conversion_difference
+from dlperf.importing.convert import check_conversion
 from dlperf.importing.run_folders import Done, Instructions, files_of, import_file
 from dlperf.logs.events import Event, read_events
 from dlperf.results.extract import extract
@@ -452,7 +452,7 @@ def test_the_original_gives_the_same_event_log_again(tmp_path: Path) -> None:
     path = oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(50))
     path.write_text(path.read_text() * 2)
     for done in imported(path, instructions(tmp_path)):
-        assert conversion_difference(done.folder) is None
+        check_conversion(done.folder)
 
 
 def test_an_event_log_that_the_original_does_not_give_is_named_with_the_line(tmp_path: Path) -> None:
@@ -462,16 +462,16 @@ def test_an_event_log_that_the_original_does_not_give_is_named_with_the_line(tmp
     log.write_text(
         "".join([*lines[:10], lines[10].replace('"train"', '"warmup"').replace("2", "3"), *lines[11:]])
     )
-    difference = conversion_difference(done.folder)
-    assert difference is not None
-    assert difference.startswith(f"{log}:11: it says :::MLLOG")
+    with pytest.raises(UserError, match=rf"{log}:11: it says :::MLLOG .*, imported.log gives :::MLLOG .*"):
+        check_conversion(done.folder)
     (done.folder / "logs/imported.log").write_text("changed\n")
-    difference = conversion_difference(done.folder)
-    assert difference is not None
-    assert "imported.log: not the log that was imported: its SHA-256 is " in difference
+    with pytest.raises(
+        UserError, match=r"imported\.log: changed since it was imported \(SHA-256 .*import the log"
+    ):
+        check_conversion(done.folder)
     (done.folder / "logs/imported.log").unlink()
     with pytest.raises(UserError, match="the log that this run was imported from is gone; import it again"):
-        conversion_difference(done.folder)
+        check_conversion(done.folder)
 
 
 def test_a_damaged_record_of_an_import_is_named(tmp_path: Path) -> None:
