@@ -1,22 +1,35 @@
-"""`align.json`: what an alignment found, saved so that a report can show it."""
+"""`align.json`: who agrees with whom at each stage of a training step, and what follows from that.
 
-from __future__ import annotations
+Everything that is printed is derived from what the file holds. Nothing is guessed: a participant is named
+only where others, by a majority of frameworks, agree without it.
+"""
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Final, Literal
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
+from rich.table import Table
+from rich.text import Text
 
 from dlperf.errors import UserError
 from dlperf.model import Model
 from dlperf.plan.case import Case, Workload
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 CERTIFICATE_NAME: Final = "align.json"
-CERTIFICATE_NAMES: Final = "align*.json"  # those of several devices too, see `modes.certificate_name`
+CERTIFICATE_NAMES: Final = "align*.json"  # with those of several devices, see `certificate_name`
+REFERENCE: Final = "reference"  # its name in pairs
+REFERENCE_FRAMEWORK: Final = "pytorch"  # whose program can compute in float64
+
+# In the order in which a step computes them.
+Stage = Literal["embeddings", "loss", "gradients", "step", "statistics", "later steps"]
+STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
+
+_MAJORITY: Final = 2  # votes
+_LISTED: Final = 4  # names, or kinds of parameter, that are listed in full
 
 
 class Tolerance(Model):
@@ -34,35 +47,62 @@ class Worst(Model):
 
 
 class Figures(Model):
-    """Relative differences of two contestants."""
+    """Relative differences of two participants."""
 
     embeddings: float
-    losses: tuple[float, ...]  # one a step
+    losses: tuple[float, ...]  # one per step
     gradient_norm: Worst  # after the first backward pass
     first_step: Worst  # parameters and BatchNorm statistics after one step
     parameters: Worst  # after all steps
     statistics: Worst  # after all steps
 
 
+class StageResult(Model):
+    """How far two participants are apart at one stage.
+
+    Attributes:
+        stage: which one.
+        difference: the largest relative difference.
+        first: the first array beyond tolerance, in the order in which a step computes them; None where the
+            two agree. In the forward pass these are the statistics of each BatchNorm's input.
+        beyond: number of arrays beyond tolerance, of `arrays`.
+        kinds: kinds of parameter beyond tolerance, in words.
+    """
+
+    stage: Stage
+    difference: float
+    first: str | None = None
+    beyond: int = 0
+    arrays: int = 1
+    kinds: tuple[str, ...] = ()
+
+
 class Pair(Model):
-    """Two contestants compared; without figures where one of them gave nothing to compare."""
+    """Two participants compared; without figures where one of them gave nothing to compare."""
 
     first: str
     second: str
     passed: bool
     figures: Figures | None = None
-    first_to_differ: str | None = None  # the first array in the network's order beyond tolerance
-    culprit: str | None = None  # what in the definition is computed differently, as far as that can be told
+    stages: tuple[StageResult, ...] = ()  # in order; not in certificates of schema version 1
+    first_to_differ: str | None = None  # of the first stage that differs
+    # What explains every difference of that stage exactly; in schema version 1 a fitted guess.
+    hint: str | None = Field(default=None, validation_alias=AliasChoices("hint", "culprit"))
     error: str | None = None
 
+    def at(self, stage: Stage) -> StageResult:
+        """How far the two are apart at a stage."""
+        return self.stages[STAGES.index(stage)]
 
-class Contender(Model):
+
+class ParticipantResult(Model):
     """One that took part; `error` says why it has no outputs."""
 
     name: str  # such as `mxnet==1.9.1`, or `mxnet==1.9.1 model 1n2g` of several devices
     version: str  # as the engine itself prints it
     seconds: float | None = None
     losses: tuple[float, ...] = ()
+    defined_loss: float | None = None  # of step 1, computed from its embeddings by the definition
     error: str | None = None
 
     @property
@@ -79,9 +119,9 @@ class Contender(Model):
 
 
 class Certificate(Model):
-    """The whole finding; `case` is what was trained, with the framework left as the first contender's."""
+    """The result of an alignment; `case` is what the participant with the most devices trained."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     dlperf_version: str
     created_at: str  # ISO 8601, UTC
     experiment: str
@@ -89,21 +129,13 @@ class Certificate(Model):
     case: Case
     steps: int
     tolerance: Tolerance
-    contenders: tuple[Contender, ...]
+    participants: tuple[ParticipantResult, ...] = Field(
+        validation_alias=AliasChoices("participants", "contenders")
+    )
     pairs: tuple[Pair, ...]
-    reference: tuple[Pair, ...] = ()  # each contender against PyTorch in float64, where that ran
+    reference: tuple[Pair, ...] = ()  # each participant against PyTorch in float64, where that ran
     verdict: str  # one line
     passed: bool
-
-    @property
-    def first_loss_difference(self) -> float | None:
-        """The largest over the pairs; None where nothing was compared."""
-        return max((pair.figures.losses[0] for pair in self.pairs if pair.figures), default=None)
-
-    @property
-    def loss_difference(self) -> float | None:
-        """The largest over the pairs and steps; None where nothing was compared."""
-        return max((max(pair.figures.losses) for pair in self.pairs if pair.figures), default=None)
 
 
 def workload_hash(workload: Workload) -> str:
@@ -113,7 +145,7 @@ def workload_hash(workload: Workload) -> str:
 
 
 def load_certificate(path: Path) -> Certificate:
-    """Read a certificate.
+    """Read a certificate, of this version or an older one.
 
     Raises:
         UserError: there is none at `path`, or it cannot be read.
@@ -128,3 +160,207 @@ def load_certificate(path: Path) -> Certificate:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(f"{path}: no certificate of `dlperf align`: {where}: {first['msg']}") from error
+
+
+def faults(certificate: Certificate) -> tuple[str, ...]:
+    """Who differs from whom and where first, and who has nothing to compare; () where all is well."""
+    absent = {f"{one.name}: {one.error}": one.name for one in certificate.participants if one.error}
+    lines = [*_Agreement(certificate).findings(), *(_absent(why) for why in absent)]
+    own = dict.fromkeys(pair.error for pair in certificate.reference if pair.error)
+    return (*lines, *(_absent(f"the {why}") for why in own if why not in absent))
+
+
+def _absent(error: str) -> str:
+    name, _, why = error.partition(": ")
+    return f"{name} has nothing to compare: {why}"
+
+
+def verdict(certificate: Certificate) -> str:
+    """One line: the largest difference where all is well, else the faults."""
+    losses = [pair.figures.losses for pair in certificate.pairs if pair.figures]
+    return "; ".join(faults(certificate)) or (
+        f"max loss difference {max(map(max, losses)):.0e} over {len(losses[0])} steps"
+    )
+
+
+class _Agreement:
+    """Who agrees with whom at each stage, and who stands alone."""
+
+    def __init__(self, certificate: Certificate) -> None:
+        pairs = (*certificate.pairs, *certificate.reference)
+        self._pairs = {frozenset((pair.first, pair.second)): pair for pair in pairs if pair.stages}
+        compared = {name for both in self._pairs for name in both}
+        self.names = [one.name for one in certificate.participants if one.name in compared]
+        self.names += [REFERENCE] if REFERENCE in compared else []
+        # Whose first loss is what the definition gives for its own embeddings.
+        self._as_defined: dict[str, bool] = {}
+        self._losses: dict[str, str] = {}
+        for one in certificate.participants:
+            if one.name in compared and one.defined_loss is not None:
+                apart = abs(one.losses[0] - one.defined_loss) / max(one.defined_loss, 1e-30)
+                self._as_defined[one.name] = apart <= certificate.tolerance.first_step
+                self._losses[one.name] = (
+                    f"{one.name} computed {one.losses[0]:.6g}, the definition gives {one.defined_loss:.6g}"
+                )
+
+    def groups(self, stage: Stage, names: Sequence[str]) -> list[list[str]]:
+        """The names, each with those that it agrees with; the largest group first."""
+        groups: list[list[str]] = []
+        for name in names:
+            group = next((g for g in groups if all(self._agree(stage, name, other) for other in g)), None)
+            if group is None:
+                groups.append([name])
+            else:
+                group.append(name)
+        return sorted(groups, key=len, reverse=True)
+
+    def differing(self, stage: Stage, first: Sequence[str], second: Sequence[str]) -> Pair:
+        """Of two groups the first two members that differ."""
+        both = ((one, other) for one in first for other in second)
+        return next(self._pairs[frozenset(pair)] for pair in both if not self._agree(stage, *pair))
+
+    def _agree(self, stage: Stage, first: str, second: str) -> bool:
+        return self._pairs[frozenset((first, second))].at(stage).first is None
+
+    def findings(self) -> Iterator[str]:
+        """A sentence about each group that stands alone, until the others agree or there is no majority."""
+        names = self.names
+        while True:
+            every = ((stage, self.groups(stage, names)) for stage in STAGES)
+            stage, groups = next(((stage, groups) for stage, groups in every if len(groups) > 1), (None, []))
+            if stage is None:
+                return
+            majority = self._majority(stage, groups)
+            if majority is None:
+                yield self._sentence(stage, _undecided(groups), groups[0], groups[1:])
+                return
+            for group in groups:
+                if group is not majority:
+                    yield self._sentence(stage, _alone(group, majority), majority, [group])
+            names = majority
+
+    def _majority(self, stage: Stage, groups: list[list[str]]) -> list[str] | None:
+        """The group with most votes, where it has at least two and all others differ from all of it.
+
+        A framework has one vote, however many of its versions and modes take part, because they run the same
+        program of ours; PyTorch shares its vote with the reference. Where only one framework takes part each
+        participant has a vote. On the first loss the definition votes, too.
+        """
+        frameworks = {_framework(name) for group in groups for name in group}
+        votes = []
+        for group in groups:
+            voters = set(map(_framework, group)) if len(frameworks) > 1 else set(group)
+            defined = [self._as_defined[name] for name in group if name in self._as_defined]
+            votes.append(len(voters) + (stage == "loss" and bool(defined) and all(defined)))
+        best = groups[votes.index(max(votes))]
+        rest = [name for group in groups if group is not best for name in group]
+        apart = not any(self._agree(stage, name, other) for name in best for other in rest)
+        return best if apart and max(votes) >= _MAJORITY and votes.count(max(votes)) == 1 else None
+
+    def _sentence(self, stage: Stage, who: str, first: list[str], others: list[list[str]]) -> str:
+        """Who differs, where first, and what is known about it besides."""
+        pair = self.differing(stage, first, others[0])
+        notes = []
+        if stage == "loss":
+            names = [*first, *(name for group in others for name in group)]
+            notes += [self._losses[name] for name in names if not self._as_defined.get(name, True)]
+        if pair.hint is not None and len(others) == 1:
+            notes.append(pair.hint)
+        return "; ".join([f"{who}: {_where(pair.at(stage))}", *notes])
+
+
+def _framework(name: str) -> str:
+    return REFERENCE_FRAMEWORK if name == REFERENCE else name.partition("==")[0]
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) > _LISTED:
+        return f"{', '.join(names[: _LISTED - 1])} and {len(names) - _LISTED + 1} more"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _alone(group: list[str], majority: list[str]) -> str:
+    own = [name for name in group if name != REFERENCE] or group
+    shared = f" (with the {REFERENCE}, which runs the same program)" if len(own) < len(group) else ""
+    agree = f"{_listed(majority)} agree" if len(majority) > 1 else f"{majority[0]} is as defined"
+    return f"{_listed(own)} {'stands alone' if len(own) == 1 else 'stand apart'}{shared} while {agree}"
+
+
+def _undecided(groups: list[list[str]]) -> str:
+    shared = any(REFERENCE in group and len(group) > 1 for group in groups)
+    note = f" (the {REFERENCE} runs {REFERENCE_FRAMEWORK}'s program and settles nothing)" if shared else ""
+    return f"{' | '.join(map(_listed, groups))} differ, and there is no majority{note}"
+
+
+def _where(result: StageResult) -> str:
+    """The first stage that differs and the first array in it; all stages before it agree."""
+    kinds = f" ({', '.join(result.kinds)})" if 0 < len(result.kinds) < _LISTED else ""
+    number = f"{result.beyond} of {result.arrays}"
+    texts: dict[Stage, str] = {
+        "embeddings": f"the forward pass differs, first in {result.first}",
+        "loss": "the embeddings agree, the first loss differs",
+        "gradients": f"the loss agrees, {number} gradients differ{kinds}, backwards first {result.first}",
+        "step": f"the gradients agree, {number} parameters differ after the first step{kinds}, "
+        f"first {result.first}",
+        "statistics": f"the parameters agree, {number} BatchNorm statistics differ after the first step, "
+        f"first {result.first}",
+        "later steps": f"the first step agrees, later steps differ, first in {result.first}",
+    }
+    return texts[result.stage]
+
+
+def heading(certificate: Certificate) -> str:
+    """What was compared and under which conditions."""
+    case, workload = certificate.case, certificate.case.workload
+    norms = ""
+    if workload.batch_norm == "frozen":
+        norms = "BatchNorm is frozen: it normalises by given statistics\n"
+    elif case.topology.world_size > 1:
+        norms = f"BatchNorm normalises each device's {case.batch_size_per_device} images separately\n"
+    return (
+        f"{certificate.experiment}: {workload.network}, head {workload.head}, {workload.loss.kind}, "
+        f"{certificate.steps} steps of {case.global_batch_size} images, {case.num_classes} classes, "
+        f"fp32 on {case.device}\n"
+        f"{norms}no dropout; probe weights and learning rate (docs/alignment.md); tolerance "
+        f"{certificate.tolerance.first_step:g} in the first step, "
+        f"{certificate.tolerance.after_steps:g} for gradients and later steps\n"
+    )
+
+
+def stage_table(certificate: Certificate) -> Table:
+    """One line per stage: the largest relative difference, who agrees, and the first array that differs."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("stage", no_wrap=True)
+    table.add_column("difference", justify="right")
+    table.add_column("who agrees")
+    table.add_column("first to differ")
+    agreement = _Agreement(certificate)
+    short = _short(agreement.names)
+    pairs = [pair for pair in (*certificate.pairs, *certificate.reference) if pair.stages]
+    for stage in STAGES if pairs else ():
+        groups = agreement.groups(stage, agreement.names)
+        first = agreement.differing(stage, *groups[:2]).at(stage).first if len(groups) > 1 else None
+        cell = " | ".join(_listed([short[name] for name in group]) for group in groups)
+        table.add_row(
+            stage,
+            f"{max(pair.at(stage).difference for pair in pairs):.0e}",
+            Text("all", "green") if len(groups) == 1 else Text(cell, "red"),
+            Text(first or ""),
+        )
+    return table
+
+
+def _short(names: Sequence[str]) -> Mapping[str, str]:
+    """Each name, without its version where each framework takes part in one version."""
+    engines = {name.partition(" ")[0] for name in names if name != REFERENCE}
+    if len({_framework(engine) for engine in engines}) < len(engines):
+        return {name: name for name in names}
+    return {name: re.sub("==[^ ]*", "", name) for name in names}
+
+
+def conclusion(certificate: Certificate) -> str:
+    """The verdict, or a line for each fault."""
+    if certificate.passed:
+        names = [one.name for one in certificate.participants if not one.error]
+        return f"aligned: {len(names)} participants, {certificate.verdict}\n"
+    return "".join(f"not aligned: {fault}\n" for fault in faults(certificate))

@@ -1,4 +1,4 @@
-"""How far two contenders are apart: every figure is a difference relative to a size that is named here.
+"""How far two participants are apart: every figure is a difference relative to a size that is named here.
 
 | figure | difference | relative to |
 |---|---|---|
@@ -11,28 +11,94 @@ A gradient that is zero by mathematics, such as that of a bias in front of a Bat
 every engine: hence the floor.
 """
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
+from scipy.special import logsumexp  # type: ignore[import-untyped]  # scipy ships no types
 
-from dlperf.align.certificate import Figures, Worst
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from dlperf.align.arrays import Array, Inputs, Outputs
-    from dlperf.align.certificate import Tolerance
+from dlperf.align.arrays import CLASSIFIER, STATISTIC, Array, Inputs, Outputs
+from dlperf.align.certificate import Figures, Pair, Stage, StageResult, Tolerance, Worst
+from dlperf.plan.case import Case, Loss
 
 GRADIENT_FLOOR: Final = 1e-3
+
+# Share of a difference that a hint may leave unexplained: rounding, and the denominator of a variance.
+_UNEXPLAINED: Final = 0.01
+
+_KIND_WORDS: Final = {
+    "convolution": "convolution weights",
+    "linear": "the linear layer's weight",
+    "bias": "the linear layer's bias",
+    "batch_norm": "BatchNorm gamma and beta",
+    "prelu": "PReLU slopes",
+    "classifier": "the class weights",
+}
+
+
+def compare(
+    names: tuple[str, str],
+    first: Outputs,
+    second: Outputs,
+    inputs: Inputs,
+    *,
+    case: Case,
+    tolerance: Tolerance,
+) -> Pair:
+    """Two participants stage by stage; `case` is what those with the most devices trained."""
+    early, late, kinds = tolerance.first_step, tolerance.after_steps, inputs.kinds
+    losses = {
+        f"the loss of step {step}": abs(a - b) / max(abs(b), np.finfo(float).tiny)
+        for step, (a, b) in enumerate(zip(first.losses, second.losses, strict=True), 1)
+    }
+    gradients = gradient_differences(first, second)
+    one = {name: difference(first.after_first_step(name), second.after_first_step(name)) for name in kinds}
+    every = {name: difference(first.after_all_steps(name), second.after_all_steps(name)) for name in kinds}
+    parameters, statistics = (
+        {name: one[name] for name in among} for among in (inputs.parameters, inputs.statistics)
+    )
+    later = {**dict(list(losses.items())[1:]), **every}
+    stages = (
+        _forward(first, second, inputs, early, frozen=case.workload.batch_norm == "frozen"),
+        _stage("loss", {"the loss of step 1": losses["the loss of step 1"]}, early, kinds),
+        _stage("gradients", dict(reversed(gradients.items())), late, kinds),
+        _stage("step", parameters, early, kinds),
+        _stage("statistics", statistics, early, kinds),
+        _stage("later steps", later, late, kinds),
+    )
+    differing = next((stage for stage in stages if stage.first is not None), None)
+    hint = None
+    if differing and differing.stage in {"step", "statistics"}:
+        among = parameters if differing.stage == "step" else statistics
+        wrong = {
+            name: (first.after_first_step(name).astype(np.float64), second.after_first_step(name))
+            for name, value in among.items()
+            if value > early
+        }
+        hint = _decay(names, wrong, inputs, case) or _momentum(names, wrong, inputs)
+    return Pair(
+        first=names[0],
+        second=names[1],
+        passed=differing is None,
+        figures=Figures(
+            embeddings=stages[0].difference,
+            losses=tuple(losses.values()),
+            gradient_norm=_worst(gradients),
+            first_step=_worst(one),
+            parameters=_worst({name: every[name] for name in parameters}),
+            statistics=_worst({name: every[name] for name in statistics}),
+        ),
+        stages=stages,
+        first_to_differ=differing.first if differing else None,
+        hint=hint,
+    )
 
 
 def difference(first: Array, second: Array) -> float:
     """Largest difference of two elements, relative to the largest magnitude in `second`.
 
-    Statistics of other numbers of devices, [devices, channels], are held against each other, all with all.
+    Statistics of different numbers of devices, [devices, channels], are compared all with all.
     """
     if first.ndim == second.ndim and first.shape != second.shape:
         first, second = first[:, None], second[None]
@@ -52,43 +118,111 @@ def gradient_differences(first: Outputs, second: Outputs) -> dict[str, float]:
     }
 
 
-def figures(first: Outputs, second: Outputs, inputs: Inputs) -> Figures:
-    """All figures of a pair."""
-    losses = zip(first.losses, second.losses, strict=True)
-    statistics = [name for name, kind in inputs.kinds.items() if kind == "statistic"]
-
-    def after_first(name: str) -> float:
-        return difference(first.after_first_step(name), second.after_first_step(name))
-
-    def after_all(name: str) -> float:
-        return difference(first.after_all_steps(name), second.after_all_steps(name))
-
-    return Figures(
-        embeddings=difference(first.embeddings, second.embeddings),
-        losses=tuple(abs(a - b) / max(abs(b), np.finfo(float).tiny) for a, b in losses),
-        gradient_norm=_worst(gradient_differences(first, second).items()),
-        first_step=_worst_of(inputs.kinds, after_first),
-        parameters=_worst_of(inputs.parameters, after_all),
-        statistics=_worst_of(statistics, after_all),
+def _stage(
+    stage: Stage, differences: Mapping[str, float], tolerance: float, kinds: Mapping[str, str]
+) -> StageResult:
+    """`differences` stand in the order in which a step computes the arrays."""
+    beyond = [name for name, value in differences.items() if value > tolerance]
+    found = {kinds.get(name) for name in beyond}
+    return StageResult(
+        stage=stage,
+        difference=max(differences.values(), default=0.0),
+        first=beyond[0] if beyond else None,
+        beyond=len(beyond),
+        arrays=len(differences),
+        kinds=tuple(words for kind, words in _KIND_WORDS.items() if kind in found),
     )
 
 
-def passes(found: Figures, tolerance: Tolerance) -> bool:
-    """Whether every figure is within its tolerance."""
-    first = (found.embeddings, found.losses[0], found.first_step.difference)
-    later = (
-        *found.losses[1:],
-        found.gradient_norm.difference,
-        found.parameters.difference,
-        found.statistics.difference,
+def _forward(
+    first: Outputs, second: Outputs, inputs: Inputs, tolerance: float, *, frozen: bool
+) -> StageResult:
+    """Whether the embeddings agree, and if not, where the forward passes part.
+
+    That shows in the mean and variance that each BatchNorm keeps of its input, unless it is frozen. Their
+    difference is relative to how far the step moved them, so that their values before it do not hide it.
+    """
+    apart = difference(first.embeddings, second.embeddings)
+    differences = {"the embeddings": apart}
+    if apart > tolerance and not frozen:
+        moved = {}
+        for name in inputs.statistics:
+            start = inputs.initial(name).astype(np.float64)
+            moved[name] = difference(
+                first.after_first_step(name) - start, second.after_first_step(name) - start
+            )
+        differences = {**moved, **differences}
+    located = _stage("embeddings", differences, tolerance, inputs.kinds)
+    return located.model_copy(update={"difference": apart})
+
+
+def _worst(differences: Mapping[str, float]) -> Worst:
+    name = max(differences, key=lambda key: differences[key])
+    return Worst(name=name, difference=differences[name])
+
+
+def defined_loss(outputs: Outputs, inputs: Inputs, case: Case) -> float | None:
+    """What the definition of docs/workloads.md gives for a participant's own first embeddings.
+
+    None with a sample of the classes, which only the engines know.
+    """
+    if (case.sample_ratio or 1.0) < 1:
+        return None
+    return margin_loss(
+        cosines(outputs.embeddings, inputs.initial(CLASSIFIER)), inputs.labels, case.workload.loss
     )
-    return max(first) <= tolerance.first_step and max(later) <= tolerance.after_steps
 
 
-def _worst_of(names: Iterable[str], measure: Callable[[str], float]) -> Worst:
-    return _worst((name, measure(name)) for name in names)
+def cosines(embeddings: Array, weight: Array) -> Array:
+    """Cosine of every embedding [B, E] and class [C, E]: float64 [B, C]."""
+    wide = [rows.astype(np.float64) for rows in (embeddings, weight)]
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in wide]
+    product: Array = unit[0] @ unit[1].T
+    return product
 
 
-def _worst(pairs: Iterable[tuple[str, float]]) -> Worst:
-    name, value = max(pairs, key=lambda pair: pair[1])
-    return Worst(name=name, difference=value)
+def margin_loss(cosine: Array, labels: Array, loss: Loss) -> float:
+    """The definition of docs/workloads.md on cosines [B, C]; the mean over the batch."""
+    rows = np.arange(len(labels))
+    logits = cosine.copy()
+    theta = np.arccos(np.clip(logits[rows, labels], -1, 1))
+    logits[rows, labels] = np.cos(loss.m1 * theta + loss.m2) - loss.m3
+    logits *= loss.scale
+    return float(np.mean(logsumexp(logits, axis=1) - logits[rows, labels]))
+
+
+def _decay(
+    names: tuple[str, str], wrong: Mapping[str, tuple[Array, Array]], inputs: Inputs, case: Case
+) -> str | None:
+    """Weight decay, where the first step of whole kinds of parameter differs by a multiple of the weights."""
+    kinds = {inputs.kinds[name] for name in wrong}
+    share = _multiple([a - b for a, b in wrong.values()], [inputs.initial(name) for name in wrong])
+    defined = case.workload.schedule.learning_rate * case.workload.optimizer.weight_decay
+    whole = len(wrong) == sum(kind in kinds for kind in inputs.kinds.values())
+    if STATISTIC in kinds or share is None or not whole or not defined:
+        return None
+    more, less = names if share < 0 else names[::-1]  # whose weights stay larger decays them less
+    words = ", ".join(words for kind, words in _KIND_WORDS.items() if kind in kinds)
+    times = f"{abs(share) / defined:.3g} times the defined decay"
+    return f"weight decay explains it: {more} decays {words} more than {less}, by {times}"
+
+
+def _momentum(names: tuple[str, str], wrong: Mapping[str, tuple[Array, Array]], inputs: Inputs) -> str | None:
+    """Momentum of running statistics, where the step moved them by a multiple in one of two participants."""
+    if any(inputs.kinds[name] != STATISTIC for name in wrong):
+        return None
+    moves = [second - inputs.initial(name) for name, (_, second) in wrong.items()]
+    share = _multiple([a - b for a, b in wrong.values()], moves)
+    if share is None:
+        return None
+    times = f"{1 + share:.3g} times as far in {names[0]} as in {names[1]}"
+    return f"another momentum explains it: these statistics move {times}"
+
+
+def _multiple(apart: Sequence[Array], base: Sequence[Array]) -> float | None:
+    """The factor by which `base` gives `apart`, element by element; None where no factor does."""
+    x, y = (np.concatenate([array.ravel() for array in arrays]) for arrays in (base, apart))
+    factor = float(x @ y / max(x @ x, np.finfo(float).tiny))
+    both = zip(apart, base, strict=True)
+    fits = (np.abs(a - factor * b).max() <= _UNEXPLAINED * np.abs(a).max() for a, b in both)
+    return factor if all(fits) else None

@@ -1,77 +1,197 @@
-"""Run the alignment programs, each in its framework's own environment, under the supervisor as every run."""
-
-from __future__ import annotations
+"""Run the alignment programs, each in its framework's environment and under the supervisor as every run."""
 
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import combinations
+from pathlib import Path
+from typing import Final, Literal
 
-from dlperf.adapters.base import Launch
-from dlperf.align.arrays import Flaw
-from dlperf.align.modes import ON_ONE_DEVICE
+from dlperf import __version__
+from dlperf.adapters.base import Launch, RankCommand
+from dlperf.align.arrays import Flaw, Inputs, Outputs
+from dlperf.align.certificate import (
+    REFERENCE,
+    REFERENCE_FRAMEWORK,
+    Certificate,
+    Pair,
+    ParticipantResult,
+    Tolerance,
+    verdict,
+    workload_hash,
+)
+from dlperf.align.compare import compare, defined_loss
+from dlperf.align.participants import Participant, Settings, probe_case
 from dlperf.errors import InfrastructureError
+from dlperf.files import shipped_root
 from dlperf.logs.failures import classify
+from dlperf.plan.case import Case, Workload
 from dlperf.plan.sweep import Limits
-from dlperf.results.schema import read_outcome
+from dlperf.results.schema import Outcome, read_outcome
 from dlperf.results.store import write_atomically
 from dlperf.running.launch import LEASE_SECONDS, free_port, launch_file, local_places
 from dlperf.running.run_folder import CASE_NAME, LAUNCH_NAME, OUTCOME_NAME, empty_folder
-from dlperf.running.supervision import SupervisedRun
+from dlperf.running.supervision import Interrupts, SupervisedRun
 from dlperf.running.transports.local import supervised_here
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+ReferenceMode = Literal["auto", "always", "never"]
 
-    from dlperf.adapters.base import Adapter, RankCommand
-    from dlperf.align.modes import Mode
-    from dlperf.plan.case import Case
-    from dlperf.results.schema import Outcome
-    from dlperf.running.supervision import Interrupts
-
+INPUTS_NAME: Final = "inputs.npz"
 OUTPUTS_NAME: Final = "outputs.npz"
 
 _TRAINING, _ALIGNMENT = ".train", ".align"
-_INPUTS_SECONDS = 600
+_INPUTS_SECONDS: Final = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contestant:
-    """A framework to align.
+class Trained:
+    """What a participant's program gave: outputs, or a result that says why there are none."""
 
-    Attributes:
-        name: how it is called in tables, such as `mxnet==1.9.1`.
-        version: as the engine itself prints it.
-        adapter: says how it is started.
-        python: the interpreter of its environment.
-        code: the folder that holds `frameworks/`.
-        mode: how it is spread over devices.
-        arguments: more arguments for its program.
-        one_process: whether one process stands for all devices, whatever the adapter would start.
+    result: ParticipantResult
+    outputs: Outputs | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alignment:
+    """What to align and how; `folder` takes the programs' files, gigabytes of them, and is the caller's.
+
+    `absent` are frameworks that were asked for and cannot take part: name -> why.
     """
 
-    name: str
-    version: str
-    adapter: Adapter
-    python: Path
-    code: Path
-    mode: Mode = ON_ONE_DEVICE
-    arguments: tuple[str, ...] = ()
-    one_process: bool = False
+    workload: Workload
+    participants: Sequence[Participant]
+    settings: Settings
+    tolerance: Tolerance
+    reference: ReferenceMode
+    time_limit_seconds: float
+    folder: Path
+    interrupts: Interrupts
+    say: Callable[[str], None]
+    absent: Mapping[str, str] = field(default_factory=dict)
 
+    def certificate(self) -> Certificate:
+        """Run the programs and compare what they computed.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """What a contestant's program left: a file of each of its processes, by rank."""
+        Raises:
+            Interrupted: a signal.
+            InfrastructureError: the inputs could not be made, or a supervisor failed.
+        """
+        case = self._case(self._largest())
+        self.say("making weights and batches")
+        path = make_inputs(case, self.folder, steps=self.settings.steps, code=shipped_root())
+        with Inputs(path) as inputs, ExitStack() as opened:
+            trained = [self._train(one, path, inputs, opened) for one in self.participants]
+            trained += [
+                Trained(result=ParticipantResult(name=name, version="", error=why))
+                for name, why in self.absent.items()
+            ]
+            pairs = [self._pair(one, other, inputs) for one, other in combinations(trained, 2)]
+            reference = self._reference(pairs, path, inputs, opened)
+            present = trained[: len(self.participants)]
+            against = [self._pair(one, reference, inputs) for one in present] if reference else []
+        certificate = Certificate(
+            dlperf_version=__version__,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            experiment=self.workload.experiment,
+            experiment_hash=workload_hash(self.workload),
+            case=case,
+            steps=self.settings.steps,
+            tolerance=self.tolerance,
+            participants=tuple(one.result for one in trained),
+            pairs=tuple(pairs),
+            reference=tuple(against),
+            verdict="",
+            passed=all(pair.passed for pair in (*pairs, *against)),
+        )
+        return certificate.model_copy(update={"verdict": verdict(certificate)})
 
-    outputs: tuple[Path, ...]
-    seconds: float
+    def _case(self, participant: Participant) -> Case:
+        framework = participant.adapter.name
+        version = participant.name.partition(" ")[0].removeprefix(f"{framework}==")
+        return probe_case(
+            self.workload, framework=framework, version=version, settings=self.settings, mode=participant.mode
+        )
+
+    def _largest(self) -> Participant:
+        """The participant with the most devices, whose batches are the global ones."""
+        return max(self.participants, key=lambda one: one.mode.topology.world_size)
+
+    def _train(
+        self,
+        participant: Participant,
+        inputs_file: Path,
+        inputs: Inputs,
+        opened: ExitStack,
+        *,
+        case: Case | None = None,
+    ) -> Trained:
+        """Run a participant's program; `opened` closes its outputs."""
+        case = case or self._case(participant)
+        folder = self.folder / participant.name.replace(" ", "_")
+        result = ParticipantResult(name=participant.name, version=participant.version)
+        self.say(f"{participant.name}: training {self.settings.steps} steps")
+        try:
+            files, seconds = run_program(
+                participant,
+                case,
+                folder,
+                inputs=inputs_file,
+                time_limit_seconds=self.time_limit_seconds,
+                interrupts=self.interrupts,
+            )
+            outputs = Outputs(files, inputs, steps=self.settings.steps)
+        except Flaw as flaw:
+            self.say(f"{participant.name}: {flaw}")
+            return Trained(result=result.model_copy(update={"error": str(flaw)}))
+        opened.callback(outputs.close)
+        self.say(f"{participant.name}: done in {seconds:.0f} s")
+        computed = {
+            "seconds": round(seconds, 1),
+            "losses": outputs.losses,
+            "defined_loss": defined_loss(outputs, inputs, case),
+        }
+        return Trained(result=result.model_copy(update=computed), outputs=outputs)
+
+    def _pair(self, first: Trained, second: Trained, inputs: Inputs) -> Pair:
+        names = first.result.name, second.result.name
+        if first.outputs is None or second.outputs is None:
+            flawed = (first if first.outputs is None else second).result
+            why = f"{flawed.name}: {flawed.error}"
+            return Pair(first=names[0], second=names[1], passed=False, error=why)
+        case = self._case(self._largest())
+        return compare(names, first.outputs, second.outputs, inputs, case=case, tolerance=self.tolerance)
+
+    def _reference(
+        self, pairs: Sequence[Pair], inputs_file: Path, inputs: Inputs, opened: ExitStack
+    ) -> Trained | None:
+        """PyTorch in float64; for `auto` only where two participants differ."""
+        differ = any(pair.figures and not pair.passed for pair in pairs)
+        if self.reference == "never" or (self.reference == "auto" and not differ):
+            return None
+        engine = next((one for one in self.participants if one.adapter.name == REFERENCE_FRAMEWORK), None)
+        if engine is None:
+            self.say(f"no reference: {REFERENCE_FRAMEWORK} computes it, and takes no part")
+            return None
+        mode = self._largest().mode
+        reference = replace(
+            engine,
+            name=REFERENCE,
+            mode=mode,
+            arguments=("float64",),
+            one_process=mode.topology.world_size > 1,
+        )
+        # Eager and in NCHW: the plainest way through the engine.
+        plain = {"channels_last": False, "compile": False}
+        case = self._case(replace(engine, mode=mode)).model_copy(update={"options": plain})
+        return self._train(reference, inputs_file, inputs, opened, case=case)
 
 
 def make_inputs(case: Case, folder: Path, *, steps: int, code: Path) -> Path:
-    """Write the weights and batches that every contestant is given; needs no framework.
+    """Write the weights and batches that every participant is given; needs no framework.
 
     Raises:
         InfrastructureError: it did not work, or took too long.
@@ -99,27 +219,27 @@ def make_inputs(case: Case, folder: Path, *, steps: int, code: Path) -> Path:
 
 
 def run_program(
-    contestant: Contestant,
+    participant: Participant,
     case: Case,
     folder: Path,
     *,
     inputs: Path,
     time_limit_seconds: float,
     interrupts: Interrupts,
-) -> Finished:
-    """Run a contestant's program in `folder`.
+) -> tuple[tuple[Path, ...], float]:
+    """Run a participant's program in `folder`; its output files by rank, and the seconds it took.
 
     Raises:
         Flaw: it cannot run the case, or failed; with the reason.
         Interrupted: a signal stopped it, and nothing of it is left running.
         InfrastructureError: the supervisor could not do its work.
     """
-    reason = contestant.adapter.unsupported(case)
+    reason = participant.adapter.unsupported(case)
     if reason is not None:
         raise Flaw(f"unsupported: {reason}")
     empty_folder(folder)
     write_atomically(folder / CASE_NAME, (case.model_dump_json(indent=1) + "\n").encode())
-    _write_launch(contestant, case, folder, inputs=inputs, time_limit_seconds=time_limit_seconds)
+    _write_launch(participant, case, folder, inputs=inputs, time_limit_seconds=time_limit_seconds)
     with interrupts.held():
         connection = supervised_here(folder, launch=LAUNCH_NAME)
         with SupervisedRun([connection], lease_seconds=LEASE_SECONDS) as run:
@@ -137,8 +257,8 @@ def run_program(
         folder / outputs_name(end.rank) for end in sorted(outcome.ranks, key=lambda end: end.rank)
     )
     if not all(path.is_file() for path in outputs):
-        raise Flaw("its program ended well and wrote no outputs")
-    return Finished(outputs=outputs, seconds=outcome.seconds or 0.0)
+        raise Flaw("its program succeeded but wrote no outputs")
+    return outputs, outcome.seconds or 0.0
 
 
 def outputs_name(rank: int) -> str:
@@ -147,38 +267,38 @@ def outputs_name(rank: int) -> str:
 
 
 def _write_launch(
-    contestant: Contestant, case: Case, folder: Path, *, inputs: Path, time_limit_seconds: float
+    participant: Participant, case: Case, folder: Path, *, inputs: Path, time_limit_seconds: float
 ) -> None:
     places = local_places(case, port=free_port())
     launch = Launch(
         case=case,
         case_file=(folder / CASE_NAME).absolute(),
-        code=contestant.code,
-        python=contestant.python,
+        code=participant.code,
+        python=participant.python,
         places=places,
     )
-    files = (str(inputs.absolute()), str((folder / OUTPUTS_NAME).absolute()), *contestant.arguments)
-    commands = [_aligning(command, files) for command in contestant.adapter.rank_commands(launch)]
-    if contestant.one_process:
-        commands = [_for_all_devices(commands[0], len(places))]
+    files = (str(inputs.absolute()), str((folder / OUTPUTS_NAME).absolute()), *participant.arguments)
+    commands = [_alignment_command(command, files) for command in participant.adapter.rank_commands(launch)]
+    if participant.one_process:
+        commands = [_single_process(commands[0], len(places))]
     limits = Limits(time=time_limit_seconds)
-    told = launch_file(case, places=places, commands=commands, limits=limits, node_rank=0)
-    # The program says nothing until it is done.
-    told = told.model_copy(update={"stall_limit_seconds": None})
-    write_atomically(folder / LAUNCH_NAME, (told.model_dump_json(indent=1) + "\n").encode())
+    content = launch_file(case, places=places, commands=commands, limits=limits, node_rank=0)
+    # The program prints nothing until it is done.
+    content = content.model_copy(update={"stall_limit_seconds": None})
+    write_atomically(folder / LAUNCH_NAME, (content.model_dump_json(indent=1) + "\n").encode())
 
 
-def _aligning(command: RankCommand, files: tuple[str, ...]) -> RankCommand:
+def _alignment_command(command: RankCommand, files: tuple[str, ...]) -> RankCommand:
     """The alignment program beside the training program that the adapter starts."""
-    at = next((index for index, word in enumerate(command.argv) if word == "-m"), None)
-    module = command.argv[at + 1] if at is not None else ""
-    if at is None or not module.endswith(_TRAINING):
-        raise Flaw("its adapter starts no `python -m ....train`, beside which an alignment program could lie")
-    renamed = module.removesuffix(_TRAINING) + _ALIGNMENT
-    return replace(command, argv=(*command.argv[: at + 1], renamed, *command.argv[at + 2 :], *files))
+    argv = list(command.argv)
+    module = argv.index("-m") + 1 if "-m" in argv else None
+    if module is None or not argv[module].endswith(_TRAINING):
+        raise Flaw("its adapter starts no `python -m ....train`, so that it has no alignment program")
+    argv[module] = argv[module].removesuffix(_TRAINING) + _ALIGNMENT
+    return replace(command, argv=(*argv, *files))
 
 
-def _for_all_devices(command: RankCommand, devices: int) -> RankCommand:
+def _single_process(command: RankCommand, devices: int) -> RankCommand:
     """The first rank's process, told that it stands for every device."""
     alone = {"DLPERF_DEVICES": str(devices)}
     return replace(command, env={**command.env, **alone}, devices=devices)

@@ -1,17 +1,47 @@
 """`dlperf align`: proof that the frameworks compute the same function."""
 
-from __future__ import annotations
-
 import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Final, Literal, get_args
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
-if TYPE_CHECKING:
-    from dlperf.align.certificate import Certificate
-    from dlperf.align.course import ReferenceMode
-    from dlperf.align.modes import Mode
+from dlperf.adapters.base import Adapter
+from dlperf.adapters.registry import load_adapters
+from dlperf.align.certificate import (
+    REFERENCE_FRAMEWORK,
+    Certificate,
+    Tolerance,
+    conclusion,
+    heading,
+    stage_table,
+)
+from dlperf.align.participants import (
+    Framework,
+    Mode,
+    Settings,
+    certificate_name,
+    comparable_modes,
+    participants_of,
+)
+from dlperf.align.programs import INPUTS_NAME, Alignment, ReferenceMode
+from dlperf.cli.tables import rendered
+from dlperf.errors import UserError
+from dlperf.plan.case import DeviceKind, Parallelism, Topology
+from dlperf.plan.documents import unknown
+from dlperf.plan.load import load_experiment, origin_of
+from dlperf.plan.machine import Machine, detect_machine
+from dlperf.plan.sweep import FrameworkEntry, FrameworkReference
+from dlperf.plan.versions import specification_of
+from dlperf.results.store import write_atomically
+from dlperf.running.run_folder import whole_machine
+from dlperf.running.supervision import Interrupted, Interrupts
 
 EXIT_ALIGNED, EXIT_BROKEN = 0, 1
 
@@ -28,16 +58,20 @@ Examples:
 
 EXPERIMENT is a path, or the name of a file in ./experiments or of an experiment that ships with dlperf.
 
-All frameworks get the same weights and batches, made by numpy, and train some steps; then embeddings, losses,
-gradients, parameters and BatchNorm statistics are compared, also between the ways to spread a case over
-devices that are asked for. The finding is saved as align.json (of several devices as align-WAYS.json), which
-`dlperf report` shows. docs/alignment.md says what is compared and what the figures are relative to.
+All frameworks get the same weights and batches, made by numpy, and train some steps. Then embeddings,
+losses, gradients, parameters and BatchNorm statistics are compared, across frameworks and across the
+requested parallelisms. The result is saved as align.json (of several devices as align-MODES.json), which
+`dlperf report` shows. docs/alignment.md says what is compared and how to read the output.
 
 Exit codes: 0 aligned, 1 not aligned or not comparable, 2 wrong input, 5 infrastructure, 130 Ctrl-C."""
 
 
+_KEPT: Final = "align"
+_REFERENCE: TypeAdapter[FrameworkEntry] = TypeAdapter(FrameworkReference)
+
+
 class _Finite(click.FloatRange):
-    """A range that holds no `nan`, which compares as neither too small nor too large, and no `inf`."""
+    """A range without `nan`, which compares as neither too small nor too large, and without `inf`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))
@@ -50,7 +84,7 @@ class _Finite(click.FloatRange):
     "--frameworks",
     metavar="NAME==VERSION,...",
     help="Which to align: NAME, NAME==VERSION, 'NAME @ WHEEL' or 'NAME==VERSION @ INDEX'.  "
-    "[default: every framework there is]",
+    "[default: every framework]",
 )
 @click.option(
     "--python",
@@ -63,7 +97,7 @@ class _Finite(click.FloatRange):
 @click.option(
     "--batch-size",
     type=click.IntRange(min=2),
-    help="Images a step and device.  [default: 2, or 4 for mobilefacenet]",
+    help="Images per step and device.  [default: 2, or 4 for mobilefacenet]",
 )
 @click.option(
     "--parallelism",
@@ -71,7 +105,7 @@ class _Finite(click.FloatRange):
     default="data",
     show_default=True,
     metavar="NAME,...",
-    help="data, model, partial_fc: all are compared with each other.",
+    help="data, model, partial_fc: each is compared with each.",
 )
 @click.option(
     "--topology",
@@ -79,29 +113,29 @@ class _Finite(click.FloatRange):
     default="1n1g",
     show_default=True,
     metavar="NnGg,...",
-    help="Of this machine; several of them with --frozen-batch-norm.",
+    help="Devices of this machine; several topologies need --frozen-batch-norm.",
 )
 @click.option(
     "--sample-ratio",
     type=_Finite(min=0, max=1, min_open=True),
     default=1.0,
     show_default=True,
-    help="Of partial_fc; below 1 it is compared with itself alone, across frameworks.",
+    help="Of partial_fc; below 1 only partial_fc itself is compared, across frameworks.",
 )
 @click.option(
     "--frozen-batch-norm",
     is_flag=True,
-    help="Normalise by given statistics, so that other numbers of devices compute the same.",
+    help="Normalise by given statistics, so that any number of devices computes the same function.",
 )
 @click.option(
     "--num-classes",
     type=click.IntRange(min=2),
     default=1000,
     show_default=True,
-    help="Classes in place of the experiment's, which are more than a proof needs.",
+    help="Number of classes; a proof needs fewer than the experiment has.",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights and batches."
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of weights and batches."
 )
 @click.option(
     "--tolerance",
@@ -115,7 +149,7 @@ class _Finite(click.FloatRange):
     type=click.Choice(["auto", "always", "never"]),
     default="auto",
     show_default=True,
-    help="Compare with PyTorch in float64, which tells who is wrong; auto: where two differ.",
+    help="Compare with PyTorch in float64 as one more participant; auto: where two differ.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
@@ -123,7 +157,7 @@ class _Finite(click.FloatRange):
     type=_Finite(min=1),
     default=1800,
     show_default=True,
-    help="Seconds that one framework may take.",
+    help="Seconds that each program may take.",
 )
 @click.option(
     "--out",
@@ -156,76 +190,146 @@ def command(
     **chosen: Any,  # the fields of `Settings` that have the same name
 ) -> None:
     """Prove that the frameworks compute the same function on EXPERIMENT, or name what differs."""
-    from dlperf.adapters.registry import load_adapters
-    from dlperf.align.certificate import Tolerance
-    from dlperf.align.modes import certificate_name
-    from dlperf.align.probe import Settings
-    from dlperf.cli.align_frameworks import entrants_of
-    from dlperf.cli.align_run import Question, must_have_an_answer, run
-    from dlperf.plan.load import load_experiment
-    from dlperf.plan.machine import detect_machine
-    from dlperf.running.supervision import Interrupted
-
     machine = detect_machine()
-    kind = machine.device if device == "auto" else device
     frozen = chosen["frozen_batch_norm"]
     modes = _modes(parallelisms, topologies, sample_ratio, frozen_batch_norm=frozen)
-    most = max(mode.topology.world_size for mode in modes)
-    question = Question(
-        workload=load_experiment(experiment)[0].workload,
-        entrants=entrants_of(frameworks, pythons, adapters=load_adapters(), device=kind, parallel=most > 1),
-        modes=modes,
-        settings=Settings(**chosen, cores=machine.cores, global_devices=most, device=kind),
-        tolerance=Tolerance(first_step=tolerance, after_steps=10 * tolerance),
-        reference=reference,
-        time_limit_seconds=time_limit,
-    )
-    must_have_an_answer(question, machine)
-    folder = _made(out or Path("results") / question.workload.experiment)
+    devices = max(mode.topology.world_size for mode in modes)
+    kind = machine.device if device == "auto" else device
+    settings = Settings(**chosen, cores=machine.cores, global_devices=devices, device=kind)
+    workload = load_experiment(experiment)[0].workload
+    asked = frameworks_of(frameworks, pythons, adapters=load_adapters(), device=kind, parallel=devices > 1)
+    _check(asked, modes, settings, reference, machine)
+    folder = _made(out or Path("results") / workload.experiment)
+    interrupts = Interrupts(say=_say)
     try:
-        certificate = run(question, folder, keep=keep)
+        with ExitStack() as held:
+            held.enter_context(interrupts.taken())
+            work_folder = _work_folder(folder, keep=keep, held=held)
+            participants, absent = participants_of(asked, modes, held=held, say=_say)
+            held.enter_context(whole_machine(wait=True, say=_say))
+            certificate = Alignment(
+                workload=workload,
+                participants=participants,
+                settings=settings,
+                tolerance=Tolerance(first_step=tolerance, after_steps=10 * tolerance),
+                reference=reference,
+                time_limit_seconds=time_limit,
+                folder=work_folder,
+                interrupts=interrupts,
+                say=_say,
+                absent=absent,
+            ).certificate()
     except Interrupted as interrupted:
         click.echo("stopped; nothing was saved", err=True)
         ctx.exit(interrupted.exit_code)
-    path = folder / certificate_name(modes, frozen_batch_norm=frozen)
-    _finish(certificate, path, as_json=as_json)
+    _finish(certificate, folder / certificate_name(modes, frozen_batch_norm=frozen), as_json=as_json)
     ctx.exit(EXIT_ALIGNED if certificate.passed else EXIT_BROKEN)
 
 
 def _modes(
     parallelisms: str, topologies: str, sample_ratio: float, *, frozen_batch_norm: bool
 ) -> tuple[Mode, ...]:
-    from typing import get_args
-
-    from dlperf.align.modes import modes
-    from dlperf.errors import UserError
-    from dlperf.plan.case import Parallelism, Topology
-    from dlperf.plan.documents import unknown
-
     known: tuple[Parallelism, ...] = get_args(Parallelism)
     names = list(dict.fromkeys(part.strip() for part in parallelisms.split(",")))
     for name in names:
         if name not in known:
             raise UserError(f"--parallelism: {unknown('parallelism', name, known)}")
     try:
-        places = [Topology.from_text(part.strip()) for part in topologies.split(",")]
+        chosen = [Topology.from_text(part.strip()) for part in topologies.split(",")]
     except ValueError as error:
         raise UserError(f"--topology: {error}") from error
-    return modes(
+    return comparable_modes(
         [one for name in names for one in known if one == name],
-        list(dict.fromkeys(places)),
+        list(dict.fromkeys(chosen)),
         sample_ratio=sample_ratio,
         frozen_batch_norm=frozen_batch_norm,
     )
 
 
-def _made(folder: Path) -> Path:
-    from dlperf.errors import UserError
+def frameworks_of(
+    frameworks: str | None,
+    pythons: Sequence[str],
+    *,
+    adapters: Mapping[str, Adapter],
+    device: DeviceKind,
+    parallel: bool,
+) -> tuple[Framework, ...]:
+    """What `--frameworks` and `--python` name; without the former every framework.
 
-    if folder.suffix == ".json":
-        raise UserError(
-            f"{folder}: --out takes the folder that {folder.name} is to lie in: --out {folder.parent}"
+    Raises:
+        UserError: an option is wrong, with its name.
+    """
+    own = {}
+    for text in pythons:
+        name, separator, path = text.partition("=")
+        if not (name and separator and path):
+            raise UserError(f"--python: {text!r} is no NAME=PATH; write mxnet=/path/to/python")
+        own[name] = path
+    asked = list(adapters) if frameworks is None else [part.strip() for part in frameworks.split(",")]
+    entries = [_entry(text, own, adapters) for text in asked]
+    stray = sorted(set(own) - {entry.name for entry in entries})
+    if stray:
+        raise UserError(f"--python: {stray[0]} is not among the frameworks to align")
+    chosen = tuple(_framework(entry, adapters[entry.name], device, parallel=parallel) for entry in entries)
+    if len({framework.name for framework in chosen}) < len(chosen):
+        raise UserError("--frameworks: one of them is given twice")
+    return chosen
+
+
+def _entry(text: str, pythons: Mapping[str, str], adapters: Mapping[str, Adapter]) -> FrameworkEntry:
+    try:
+        entry = _REFERENCE.validate_python(text, context={"frameworks": adapters})
+        content: dict[str, Any] = {**entry.model_dump(), "python": pythons.get(entry.name)}
+        return FrameworkEntry.model_validate(content, context={"frameworks": adapters})
+    except ValidationError as error:
+        why = error.errors()[0]["msg"].removeprefix("Value error, ")
+        # Without the rest of the text: the URL of an index is refused where it holds what could be a secret.
+        name, at, _ = text.partition(" @ ")
+        raise UserError(f"--frameworks: {f'{name}: ' if at else ''}{why}") from None
+
+
+def _framework(entry: FrameworkEntry, adapter: Adapter, device: DeviceKind, *, parallel: bool) -> Framework:
+    try:
+        origin = origin_of(entry, folder=Path.cwd(), adapter=adapter)
+        version = origin.label if origin else entry.version or adapter.versions[0]
+        spec = specification_of(
+            version,
+            adapter=adapter,
+            device=device,
+            parallel=parallel,
+            origin=origin,
+            own_python=entry.python is not None,
         )
+    except ValueError as error:
+        raise UserError(f"--frameworks: {error}") from error
+    python = Path(entry.python).expanduser().absolute() if entry.python else None
+    return Framework(name=f"{entry.name}=={version}", adapter=adapter, spec=spec, python=python)
+
+
+def _check(
+    frameworks: Sequence[Framework],
+    modes: Sequence[Mode],
+    settings: Settings,
+    reference: ReferenceMode,
+    machine: Machine,
+) -> None:
+    """UserError for what cannot be compared, before anything is written or started."""
+    devices, classes = settings.global_devices, settings.num_classes
+    if len(frameworks) * len(modes) < 2:  # noqa: PLR2004
+        raise UserError("--frameworks: give two or more different frameworks or versions to compare")
+    if settings.device == "cuda" and devices > len(machine.gpus):
+        raise UserError(f"--topology: {devices} GPUs are asked for; this machine has {len(machine.gpus)}")
+    if any(classes < mode.topology.world_size for mode in modes if mode.parallelism != "data"):
+        raise UserError(f"--num-classes: {classes} cannot be split over {devices} devices; take more")
+    if reference == "always" and REFERENCE_FRAMEWORK not in {one.adapter.name for one in frameworks}:
+        raise UserError(
+            f"--reference always: {REFERENCE_FRAMEWORK} computes the reference; add it to --frameworks"
+        )
+
+
+def _made(folder: Path) -> Path:
+    if folder.suffix == ".json":
+        raise UserError(f"{folder}: --out takes the folder for {folder.name}: --out {folder.parent}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -233,18 +337,35 @@ def _made(folder: Path) -> Path:
     return folder
 
 
+def _work_folder(folder: Path, *, keep: bool, held: ExitStack) -> Path:
+    """Where the programs' files go: beside the certificate, as they may be too large for /tmp."""
+    for leftover in folder.glob(".align-*-*"):
+        if not Path("/proc", leftover.name.split("-")[1]).exists():
+            shutil.rmtree(leftover, ignore_errors=True)  # gigabytes, of a dlperf that was killed
+    if not keep:
+        temporary = tempfile.TemporaryDirectory(prefix=f".align-{os.getpid()}-", dir=folder)
+        return Path(held.enter_context(temporary))
+    kept = folder / _KEPT
+    if kept.exists() and not (kept / INPUTS_NAME).is_file():
+        raise UserError(f"{kept} was not left by an alignment; remove it, or choose another --out DIR")
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir()
+    return kept
+
+
 def _finish(certificate: Certificate, path: Path, *, as_json: bool) -> None:
     """Save the certificate and print it."""
-    from dlperf.align.table import findings, heading, pairs_table
-    from dlperf.cli.tables import rendered
-    from dlperf.results.store import write_atomically
-
     text = certificate.model_dump_json(indent=1) + "\n"
     if as_json:
         click.echo(text, nl=False)
     else:
         click.echo(
-            f"{heading(certificate)}\n{rendered(pairs_table(certificate))}\n{findings(certificate)}", nl=False
+            f"{heading(certificate)}\n{rendered(stage_table(certificate))}\n{conclusion(certificate)}",
+            nl=False,
         )
     write_atomically(path, text.encode())
     click.echo(f"certificate: {path}", err=as_json)
+
+
+def _say(text: str) -> None:
+    click.echo(f"dlperf: {text}", err=True)

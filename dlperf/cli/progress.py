@@ -27,15 +27,15 @@ _BAR_WIDTH = 24
 
 
 def progress_for_terminal(
-    *, known_seconds: Mapping[str, float], cases: Iterable[str], parallel_nodes: int = 1
+    *, known_seconds: Mapping[str, float], cases: Iterable[str], several: bool = False
 ) -> Progress:
     """The progress that suits standard error.
 
-    `known_seconds` are by case id, `cases` holds one id per run; `parallel_nodes`: runs at a time.
+    `known_seconds` are by case id, `cases` holds one id a run; `several`: more than one goes on at once.
     """
     state = SweepState(known_seconds=known_seconds, cases=cases)
-    if parallel_nodes > 1:
-        return ParallelProgress(state)
+    if several:
+        return SeveralProgress(state)
     console = Console(stderr=True)
     if console.is_terminal and not console.is_dumb_terminal:
         return LiveProgress(state, console)
@@ -162,8 +162,8 @@ class PlainProgress:
         """See Progress."""
 
 
-class ParallelProgress(PlainProgress):
-    """Lines without the steps of a run: several runs go on at a time, each in its own thread."""
+class SeveralProgress(PlainProgress):
+    """Lines without what one run is doing, as several go on at once in threads of their own."""
 
     def __init__(self, state: SweepState) -> None:
         super().__init__(state)

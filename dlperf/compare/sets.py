@@ -342,7 +342,7 @@ def _alignment(case: Case, certificates: Sequence[Certificate]) -> Alignment | N
         all(pair.passed for pair in one.pairs if name in _frameworks(pair))
         for one in certificates
         if one.experiment_hash == workload_hash(case.workload)
-        and any(contender.framework == name for contender in one.contenders)
+        and any(participant.framework == name for participant in one.participants)
     ]
     if not proofs:
         return None

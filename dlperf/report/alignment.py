@@ -57,7 +57,9 @@ def alignment_line(comparison: Comparison, certificates: Sequence[Certificate]) 
     if all(row.nodes * row.devices_per_node == 1 for row in comparison.rows):
         return line
     parallelism = comparison.sample.parallelism
-    spread = [one for one in own if any(who.parallelism == parallelism for who in one.contenders)]
+    spread = [
+        one for one in own if any(participant.parallelism == parallelism for participant in one.participants)
+    ]
     over: Inline = joined((_of_certificate(one, comparison) for one in spread), "; ")
     if not spread:
         over = say(
@@ -78,7 +80,7 @@ def _is_about(certificate: Certificate, workload: Workload) -> bool:
 def _is_whole_on_one(certificate: Certificate) -> bool:
     """Whether all classes were trained, on one device."""
     sampled = (certificate.case.sample_ratio or 1.0) < 1
-    return not sampled and not any(contender.parallelism for contender in certificate.contenders)
+    return not sampled and not any(participant.parallelism for participant in certificate.participants)
 
 
 def _of_certificate(certificate: Certificate | None, comparison: Comparison) -> Text:
@@ -90,12 +92,12 @@ def _of_certificate(certificate: Certificate | None, comparison: Comparison) -> 
     broken = _not_proven(certificate, workload)
     if broken is not None:
         return broken
-    names = {contender.framework for contender in certificate.contenders}
+    names = {participant.framework for participant in certificate.participants}
     arms = dict.fromkeys(f"{arm.framework}=={arm.version}" for arm in comparison.arms)
     line = say(
         "aligned: {verdict} ({names}; {day})",
         verdict=certificate.verdict,
-        names=", ".join(contender.name for contender in certificate.contenders),
+        names=", ".join(participant.name for participant in certificate.participants),
         day=certificate.created_at[:10],
     )
     strangers = ", ".join(name for name in arms if name not in names)
@@ -170,5 +172,5 @@ def _pair(pair: Pair) -> tuple[Inline, ...]:
         f"{pair.first}, {pair.second}",
         say("yes") if pair.passed else say("no"),
         *([f"{value:.1e}" for value in differences] or (say("not compared"),) * 6),
-        pair.culprit or pair.error or pair.first_to_differ or "",
+        pair.hint or pair.error or pair.first_to_differ or "",
     )

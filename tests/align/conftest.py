@@ -1,26 +1,18 @@
 """Inputs of a small alignment and outputs that a test can bend."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dlperf.align.arrays import Inputs, Outputs, read_outputs
-from dlperf.align.certificate import Tolerance
-from dlperf.align.diagnosis import Two
-from dlperf.align.head import cosines, margin_loss
-from dlperf.align.probe import Settings, probe_case
-from dlperf.plan.case import Case, Loss, Schedule, Workload
+from dlperf.align.arrays import Inputs, Outputs
+from dlperf.align.certificate import Pair, Tolerance
+from dlperf.align.compare import compare, cosines, margin_loss
+from dlperf.align.participants import Settings, probe_case
+from dlperf.plan.case import Case, Loss, LossKind, Schedule, Workload
 from frameworks.common.align_inputs import align_inputs
 from frameworks.common.case import case_from_dict
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from dlperf.plan.case import LossKind
 
 Arrays = dict[str, np.ndarray]
 
@@ -99,27 +91,29 @@ def outputs(inputs: Inputs, tmp_path: Path) -> Callable[[Arrays], Outputs]:
     def write(made: Arrays) -> Outputs:
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.npz"
         np.savez(path, **made)
-        return read_outputs([path], inputs, steps=STEPS)
+        return Outputs([path], inputs, steps=STEPS)
 
     return write
 
 
 @pytest.fixture
-def two(
+def bent(
     inputs: Inputs, arrays: Callable[[LossKind], Arrays], outputs: Callable[[Arrays], Outputs]
-) -> Callable[..., Two]:
-    """`mxnet` with its arrays bent by a function, and `pytorch` with the same arrays as they were."""
+) -> Callable[..., Pair]:
+    """`mxnet` with its arrays bent by a function, compared with `pytorch`, which has them as they were."""
 
-    def make(bend: Callable[[Arrays], None], kind: LossKind = "arcface") -> Two:
-        bent = arrays(kind)
-        bend(bent)
-        return Two(
-            first_name="mxnet",
-            second_name="pytorch",
-            first=outputs(bent),
-            second=outputs(arrays(kind)),
-            inputs=inputs,
-            case=case_of(kind),
+    def make(bend: Callable[[Arrays], None], *, frozen: bool = False) -> Pair:
+        changed, case = arrays("arcface"), case_of()
+        bend(changed)
+        if frozen:
+            workload = case.workload.model_copy(update={"batch_norm": "frozen"})
+            case = case.model_copy(update={"workload": workload})
+        return compare(
+            ("mxnet", "pytorch"),
+            outputs(changed),
+            outputs(arrays("arcface")),
+            inputs,
+            case=case,
             tolerance=Tolerance(),
         )
 

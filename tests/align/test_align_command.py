@@ -1,36 +1,29 @@
 """`dlperf align`: what is refused before anything is written, who is asked, and what is left behind."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import zipfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from dlperf.adapters.registry import load_adapters
-from dlperf.align.entrants import contestants_of
-from dlperf.align.modes import ON_ONE_DEVICE
+from dlperf.align.participants import ON_ONE_DEVICE, Framework, participants_of
 from dlperf.cli import main
-from dlperf.cli.align_frameworks import entrants_of
+from dlperf.cli.align import frameworks_of
 from dlperf.errors import EnvironmentUnavailable, UserError
 from dlperf.plan.versions import sha256_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dlperf.align.entrants import Entrant
 
 ADAPTERS: Any = load_adapters()
 WHEEL = "mxnet-1.9.2-py3-none-any.whl"
 
 
-def entrants(frameworks: str | None, *pythons: str, device: Any = "cpu") -> Sequence[Entrant]:
-    return entrants_of(frameworks, pythons, adapters=ADAPTERS, device=device, parallel=False)
+def asked(frameworks: str | None, *pythons: str, device: Any = "cpu") -> Sequence[Framework]:
+    return frameworks_of(frameworks, pythons, adapters=ADAPTERS, device=device, parallel=False)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "--topology: '2g' is no topology; write nodes and devices a node as in '2n8g'",
         ),
         (["--frameworks", "mxnet"], "--frameworks: give two or more different frameworks or versions"),
-        (["--frameworks", "mxnet,mxnet==1.9.1"], "--frameworks: one of them stands twice"),
+        (["--frameworks", "mxnet,mxnet==1.9.1"], "--frameworks: one of them is given twice"),
         (["--frameworks", ""], "--frameworks: '' is no framework; write name==version as in"),
         (["--frameworks", "mxnet==,pytorch"], "--frameworks: 'mxnet==' is no framework"),
         (["--frameworks", "mxnet,torch"], "--frameworks: unknown framework 'torch'"),
@@ -67,7 +60,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             ["--out", "results/y1/align.json"],
-            "results/y1/align.json: --out takes the folder that align.json is to lie in: --out results/y1",
+            "results/y1/align.json: --out takes the folder for align.json: --out results/y1",
         ),
         (["--out", WHEEL], f"{WHEEL}: File exists; choose another folder with --out DIR"),
         (
@@ -116,11 +109,11 @@ def test_what_a_killed_alignment_left_goes_with_the_next_and_that_of_a_running_o
 
 
 def test_every_framework_takes_part_in_its_first_version() -> None:
-    assert ["mxnet==1.9.1", "oneflow==0.9.0", "pytorch==2.13.0"] == [one.name for one in entrants(None)]
+    assert ["mxnet==1.9.1", "oneflow==0.9.0", "pytorch==2.13.0"] == [one.name for one in asked(None)]
 
 
 def test_a_wheel_is_a_version_beside_the_published_one(folder: Path) -> None:
-    published, own = entrants(f"mxnet, mxnet @ {WHEEL}")
+    published, own = asked(f"mxnet, mxnet @ {WHEEL}")
 
     digest = sha256_of(folder / WHEEL)
     assert ("mxnet==1.9.1", f"mxnet==1.9.2+wheel.{digest[:8]}") == (published.name, own.name)
@@ -129,7 +122,7 @@ def test_a_wheel_is_a_version_beside_the_published_one(folder: Path) -> None:
 
 
 def test_a_version_of_an_index_comes_from_there() -> None:
-    (nightly,) = entrants("pytorch==2.14.0.dev20261101 @ https://nightly.example/simple")
+    (nightly,) = asked("pytorch==2.14.0.dev20261101 @ https://nightly.example/simple")
 
     assert nightly.name.startswith("pytorch==2.14.0.dev20261101+index.")
     assert ("https://nightly.example/simple", "2.14.0.dev20261101") == (
@@ -140,13 +133,13 @@ def test_a_version_of_an_index_comes_from_there() -> None:
 
 def test_a_secret_in_the_url_of_an_index_is_refused_and_not_repeated() -> None:
     with pytest.raises(UserError, match="holds a user, a password or a token") as caught:
-        entrants("pytorch==2.14.0 @ https://me:hunter2@nightly.example/simple")
+        asked("pytorch==2.14.0 @ https://me:hunter2@nightly.example/simple")
 
     assert "hunter2" not in str(caught.value)
 
 
 def test_an_interpreter_of_ones_own_may_hold_a_version_that_dlperf_cannot_install() -> None:
-    (own,) = entrants("mxnet==1.5.1", "mxnet=python3")
+    (own,) = asked("mxnet==1.5.1", "mxnet=python3")
 
     assert ("mxnet==1.5.1", "1.5.1", Path.cwd() / "python3") == (own.name, own.spec.version, own.python)
 
@@ -154,12 +147,14 @@ def test_an_interpreter_of_ones_own_may_hold_a_version_that_dlperf_cannot_instal
 def test_who_cannot_be_installed_is_absent_with_the_reason_and_the_others_take_part(
     engine_python: Any,
 ) -> None:
-    broken, sound = entrants("mxnet,pytorch", "mxnet=/no/python", f"pytorch={engine_python('pytorch')}")
+    broken, sound = asked("mxnet,pytorch", "mxnet=/no/python", f"pytorch={engine_python('pytorch')}")
 
     with ExitStack() as held:
-        contestants, absent = contestants_of([broken, sound], [ON_ONE_DEVICE], held=held, say=lambda _: None)
+        participants, absent = participants_of(
+            [broken, sound], [ON_ONE_DEVICE], held=held, say=lambda _: None
+        )
         with pytest.raises(EnvironmentUnavailable, match="no framework to align: mxnet==1"):
-            contestants_of([broken], [ON_ONE_DEVICE], held=held, say=lambda _: None)
+            participants_of([broken], [ON_ONE_DEVICE], held=held, say=lambda _: None)
 
-    assert ["pytorch==2.13.0"] == [one.name for one in contestants]
+    assert ["pytorch==2.13.0"] == [one.name for one in participants]
     assert {"mxnet==1.9.1": "/no/python is no program; give the path of a Python with mxnet"} == absent

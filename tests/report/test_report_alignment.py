@@ -10,9 +10,9 @@ from run_folders import Y1, make_case, store_good_runs
 from dlperf.align.certificate import (
     CERTIFICATE_NAME,
     Certificate,
-    Contender,
     Figures,
     Pair,
+    ParticipantResult,
     Tolerance,
     Worst,
     workload_hash,
@@ -46,7 +46,7 @@ def certificate(**changes: Any) -> Certificate:
         "case": make_case(),
         "steps": 2,
         "tolerance": Tolerance(),
-        "contenders": tuple(Contender(name=name, version=name.split("==")[1]) for name in NAMES),
+        "participants": tuple(ParticipantResult(name=name, version=name.split("==")[1]) for name in NAMES),
         "pairs": (Pair(first=NAMES[0], second=NAMES[1], passed=True, figures=figures),),
         "verdict": "max loss difference 3e-06 over 2 steps",
         "passed": True,
@@ -98,7 +98,7 @@ def test_a_given_certificate_is_taken_in_place_of_those_beside_the_results(
     sweep: Path, tmp_path: Path
 ) -> None:
     (sweep / CERTIFICATE_NAME).write_text(certificate().model_dump_json())
-    pair = Pair(first=NAMES[0], second=NAMES[1], passed=False, culprit="the margin: m3 0.35 for 0.4")
+    pair = Pair(first=NAMES[0], second=NAMES[1], passed=False, hint="the margin: m3 0.35 for 0.4")
     broken = certificate(passed=False, verdict="losses differ by 4 %", pairs=(pair,))
     (tmp_path / "other.json").write_text(broken.model_dump_json())
     text = report(sweep, tmp_path / "other.json")
@@ -163,9 +163,9 @@ def several(tmp_path: Path) -> Path:
 
 def spread(parallelism: str) -> Certificate:
     names = [f"{name} {parallelism} 1n2g" for name in NAMES]
-    contenders = tuple(Contender(name=name, version="1") for name in names)
+    participants = tuple(ParticipantResult(name=name, version="1") for name in names)
     pair = certificate().pairs[0].model_copy(update={"first": names[0], "second": names[1]})
-    return certificate(contenders=contenders, pairs=(pair,))
+    return certificate(participants=participants, pairs=(pair,))
 
 
 def test_a_proof_on_one_device_is_none_on_several(several: Path) -> None:

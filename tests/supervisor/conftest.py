@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from processes import until
@@ -11,6 +10,10 @@ from supervisor_lab import Lab
 
 from dlperf.environments.uv import find_python, find_uv
 from dlperf.errors import EnvironmentUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,8 +14,12 @@ from frameworks.common.case import read_case
 from frameworks.common.margin import class_range, margin_softmax
 from frameworks.common.sampling import sample_size
 
-Arrays = dict[str, np.ndarray]
-RunHead = Callable[..., tuple[Arrays, Arrays, program_case.Case]]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Arrays = dict[str, np.ndarray]
+    RunHead = Callable[..., tuple[Arrays, Arrays, program_case.Case]]
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

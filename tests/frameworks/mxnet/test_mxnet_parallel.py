@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,7 +14,11 @@ from frameworks.common.initial import CLASSIFIER
 from frameworks.common.margin import class_range
 from frameworks.common.sampling import sample_size
 
-Arrays = dict[str, np.ndarray]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Arrays = dict[str, np.ndarray]
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

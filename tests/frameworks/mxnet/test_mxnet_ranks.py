@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from frameworks.common.events import PREFIX
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+    from pathlib import Path
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

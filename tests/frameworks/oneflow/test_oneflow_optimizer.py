@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,6 +10,10 @@ import pytest
 from dlperf.plan.case import Optimizer, Schedule
 from frameworks.common import case as program_case
 from frameworks.common.schedule import learning_rate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

@@ -6,13 +6,16 @@ That the ways to split a case compute one function is shown for every engine in 
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from frameworks.common.events import PREFIX
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+    from pathlib import Path
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

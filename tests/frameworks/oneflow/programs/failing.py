@@ -3,8 +3,7 @@
 import oneflow as flow
 
 from frameworks.common.case import rank_from_environment
-from frameworks.oneflow.parallel import BY_ROWS, REPLICATED
-from frameworks.oneflow.rendezvous import run_and_leave
+from frameworks.oneflow.parallel import BY_ROWS, REPLICATED, end_at_once
 
 
 def main() -> None:
@@ -15,4 +14,4 @@ def main() -> None:
         flow.ones(1).to_global(placement=everyone, sbp=BY_ROWS).to_global(sbp=REPLICATED).numpy()
 
 
-run_and_leave(main)
+end_at_once(main)

@@ -1,18 +1,13 @@
 """The files of several processes read as one: what is split comes whole, what is copied must be the same."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dlperf.align.arrays import CLASSIFIER, Flaw, Inputs, Outputs, read_outputs
+from dlperf.align.arrays import CLASSIFIER, Flaw, Inputs, Outputs
 from dlperf.align.compare import difference
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 Arrays = dict[str, np.ndarray]
 STEPS = 5
@@ -37,7 +32,7 @@ def two_ranks(inputs: Inputs, arrays: Callable[..., Arrays], tmp_path: Path) -> 
                 bend(made)
             paths.append(tmp_path / f"{rank}.npz")
             np.savez(paths[-1], **made)
-        return read_outputs(paths, inputs, steps=STEPS)
+        return Outputs(paths, inputs, steps=STEPS)
 
     return read
 
@@ -73,7 +68,7 @@ def test_copies_that_drift_apart_are_a_flaw(two_ranks: Callable[..., Outputs]) -
     def bend(made: Arrays) -> None:
         made["parameter/conv1.conv.weight"] *= 1.001
 
-    with pytest.raises(Flaw, match=r"process 1's copy of parameter/conv1.conv.weight is another"):
+    with pytest.raises(Flaw, match=r"process 1's copy of parameter/conv1.conv.weight differs"):
         two_ranks(bend)
 
 
@@ -85,13 +80,13 @@ def test_ranks_that_print_different_losses_are_a_flaw(two_ranks: Callable[..., O
         two_ranks(bend)
 
 
-def test_a_copy_that_holds_no_numbers_is_a_flaw(two_ranks: Callable[..., Outputs]) -> None:
-    """The first process's copy is sound, and no number is further from it than any tolerance."""
+def test_a_copy_that_holds_nan_is_a_flaw(two_ranks: Callable[..., Outputs]) -> None:
+    """The first process's copy is sound, and NaN is not greater than any tolerance."""
 
     def bend(made: Arrays) -> None:
         made["parameter/conv1.conv.weight"][0] = np.nan
 
-    with pytest.raises(Flaw, match=r"process 1's copy of parameter/conv1.conv.weight is another"):
+    with pytest.raises(Flaw, match=r"process 1's copy of parameter/conv1.conv.weight differs"):
         two_ranks(bend)
 
 
@@ -99,8 +94,8 @@ def test_a_copy_that_holds_no_numbers_is_a_flaw(two_ranks: Callable[..., Outputs
     ("key", "other", "why"),
     [
         ("parameter/conv1.bn.weight", np.ones(1), r"process 1's copy of \S+ has shape \[1\]"),
-        ("losses", np.ones(3), "it gave 3 losses for 5 steps"),
-        ("embeddings", np.ones((7, 128)), r"embeddings has shape \[9, 128\] in place of \[4, 128\]"),
+        ("losses", np.ones(3), "it wrote 3 losses for 5 steps"),
+        ("embeddings", np.ones((7, 128)), r"embeddings has shape \[9, 128\], expected \[4, 128\]"),
         ("gradient_norm/conv1.bn.bias", np.array(np.nan), "gradient_norm/conv1.bn.bias is nan"),
     ],
 )
@@ -115,14 +110,26 @@ def test_what_no_engine_should_write_is_a_flaw_and_never_compared(
 
 
 @pytest.mark.parametrize("key", ["embeddings", "gradient_norm/conv1.conv.weight"])
-def test_values_that_are_no_numbers_are_a_flaw_of_a_process_alone_too(
+def test_values_that_are_not_finite_are_a_flaw_of_a_single_process_too(
     arrays: Callable[..., Arrays], outputs: Callable[[Arrays], Outputs], key: str
 ) -> None:
     made = arrays()
     made[key] = np.full_like(made[key], np.nan)
 
-    with pytest.raises(Flaw, match=rf"{key} (holds values that are no numbers|is nan)"):
+    with pytest.raises(Flaw, match=rf"{key} (holds values that are not finite|is nan)"):
         outputs(made)
+
+
+def test_an_array_that_is_missing_or_unknown_is_a_flaw(
+    arrays: Callable[..., Arrays], outputs: Callable[[Arrays], Outputs]
+) -> None:
+    made = arrays()
+    del made["parameter/conv1.bn.weight"]
+    with pytest.raises(Flaw, match=r"its outputs lack parameter/conv1.bn.weight"):
+        outputs(made)
+
+    with pytest.raises(Flaw, match=r"its outputs hold parameter/more, which the network does not have"):
+        outputs({**arrays(), "parameter/more": np.ones(1)})
 
 
 def test_a_file_that_holds_no_arrays_is_a_flaw(inputs: Inputs, tmp_path: Path) -> None:
@@ -130,10 +137,10 @@ def test_a_file_that_holds_no_arrays_is_a_flaw(inputs: Inputs, tmp_path: Path) -
     path.write_bytes(b"PK half written")
 
     with pytest.raises(Flaw, match=r"outputs.npz holds no arrays"):
-        read_outputs([path], inputs, steps=STEPS)
+        Outputs([path], inputs, steps=STEPS)
 
 
-def test_statistics_of_other_numbers_of_devices_are_compared_all_with_all() -> None:
+def test_statistics_of_different_numbers_of_devices_are_compared_all_with_all() -> None:
     two, four = np.ones((2, 3)), np.ones((4, 3))
 
     assert 0 == difference(two, four)

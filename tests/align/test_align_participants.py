@@ -1,11 +1,8 @@
-"""Which ways to spread a case can be held against each other, and what their certificate is called."""
-
-from __future__ import annotations
+"""Which modes can be compared, what their certificate is called, and what each participant trains."""
 
 import pytest
 
-from dlperf.align.modes import Mode, certificate_name, modes
-from dlperf.align.probe import Settings, probe_case
+from dlperf.align.participants import Mode, Settings, certificate_name, comparable_modes, probe_case
 from dlperf.errors import UserError
 from dlperf.plan.case import Loss, Topology, Workload
 
@@ -13,7 +10,7 @@ ONE, TWO, THREE, FOUR = (Topology.from_text(f"1n{count}g") for count in (1, 2, 3
 
 
 def test_every_parallelism_meets_every_topology() -> None:
-    chosen = modes(["data", "partial_fc"], [ONE, TWO], sample_ratio=1.0, frozen_batch_norm=True)
+    chosen = comparable_modes(["data", "partial_fc"], [ONE, TWO], sample_ratio=1.0, frozen_batch_norm=True)
 
     assert ["data 1n1g", "data 1n2g", "partial_fc-1 1n1g", "partial_fc-1 1n2g"] == [str(m) for m in chosen]
 
@@ -24,15 +21,15 @@ def test_every_parallelism_meets_every_topology() -> None:
         (["data"], [ONE, TWO], 1.0, False, "give one topology, or --frozen-batch-norm"),
         (["data"], [TWO, THREE], 1.0, True, "2 devices cannot share the global batch of 3 evenly"),
         (["data"], [Topology.from_text("2n1g")], 1.0, False, "2n1g has several nodes"),
-        (["model", "partial_fc"], [TWO], 0.1, False, "align it by itself on one topology"),
-        (["partial_fc"], [TWO, FOUR], 0.1, True, "align it by itself on one topology"),
+        (["model", "partial_fc"], [TWO], 0.1, False, "align it alone on one topology"),
+        (["partial_fc"], [TWO, FOUR], 0.1, True, "align it alone on one topology"),
     ],
 )
 def test_what_computes_another_function_is_refused(
     parallelisms: list, topologies: list, ratio: float, why: str, *, frozen: bool
 ) -> None:
     with pytest.raises(UserError, match=why):
-        modes(parallelisms, topologies, sample_ratio=ratio, frozen_batch_norm=frozen)
+        comparable_modes(parallelisms, topologies, sample_ratio=ratio, frozen_batch_norm=frozen)
 
 
 def test_certificates_of_other_modes_do_not_replace_each_other() -> None:
@@ -40,11 +37,12 @@ def test_certificates_of_other_modes_do_not_replace_each_other() -> None:
         certificate_name([Mode()], frozen_batch_norm=False),
         certificate_name([Mode()], frozen_batch_norm=True),
         certificate_name(
-            modes(["data", "model"], [TWO], sample_ratio=1.0, frozen_batch_norm=False),
+            comparable_modes(["data", "model"], [TWO], sample_ratio=1.0, frozen_batch_norm=False),
             frozen_batch_norm=False,
         ),
         certificate_name(
-            modes(["partial_fc"], [TWO], sample_ratio=0.1, frozen_batch_norm=False), frozen_batch_norm=False
+            comparable_modes(["partial_fc"], [TWO], sample_ratio=0.1, frozen_batch_norm=False),
+            frozen_batch_norm=False,
         ),
     ]
 
@@ -56,7 +54,7 @@ def test_certificates_of_other_modes_do_not_replace_each_other() -> None:
     ] == names
 
 
-def test_all_contenders_share_one_global_batch_and_the_cores() -> None:
+def test_all_participants_share_one_global_batch_and_the_cores() -> None:
     workload = Workload(
         experiment="y1",
         network="mobilefacenet",
