@@ -7,17 +7,13 @@ doi:10.1016/j.jpdc.2008.09.002.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from frameworks.common.case import case_from_dict
+from frameworks.common.case import Case, case_from_dict
 from frameworks.common.cost import model_cost
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from frameworks.common.case import Case
 
 FLOAT, LABEL = 4, 8  # bytes
 # Of an Ethernet frame of TCP over IPv4 with timestamps, and the standard MTU of 1500 bytes.

@@ -1,39 +1,48 @@
-"""All processes below this one: found, signalled, counted and killed. For the supervisor, on Linux."""
+"""All processes below this one: found, signalled, counted and killed. For the supervisor, on Linux.
+
+`guarded` is the supervisor's other half: a process that ends the tree when the supervisor itself is killed.
+"""
 
 import contextlib
 import ctypes
 import os
 import resource
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Callable, Dict, List, Set
 
+from rank_memory import remove_left_groups
+
+EXIT_KILLED, EXIT_NO_OUTCOME = 4, 5
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-# What survives SIGKILL for so long waits in the kernel (a dead disk, a dead driver); it is reported.
+# What survives SIGKILL this long is stuck in the kernel (a dead disk, a dead driver); it is reported.
 KILL_LIMIT_SECONDS = 10.0
+_REAP_INTERVAL_SECONDS = 0.02
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def become_subreaper() -> None:
-    """Make every orphan below this process its own child, however often it forked or called setsid."""
+    """Make every orphan below this process its child, even if it forked twice or called setsid."""
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def die_with_parent(number: int, parent: int) -> None:
-    """Ask the kernel for signal `number` when the process `parent`, which has started this one, ends."""
+    """Ask the kernel to send signal `number` when the parent process `parent` ends."""
     _libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), number)
 
 
 def descendants() -> Set[int]:
-    """Every process below this one that has not been waited for."""
+    """Every process below this one that has not been reaped."""
     children: Dict[int, List[int]] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
-            with contextlib.suppress(OSError):  # it has ended meanwhile
+            with contextlib.suppress(OSError):  # it has just ended
                 parent = int((folder / "stat").read_bytes().rpartition(b")")[2].split()[1])
                 children.setdefault(parent, []).append(int(folder.name))
     found, todo = set(), [os.getpid()]
@@ -45,24 +54,25 @@ def descendants() -> Set[int]:
 
 
 def signal_all(number: int) -> bool:
-    """Send a signal to every descendant; whether there was one."""
+    """Send a signal to every descendant; whether there were any."""
     found = descendants()
     for pid in found:
-        with contextlib.suppress(OSError):  # gone, or another user's: the next walk shows which
+        with contextlib.suppress(OSError):  # gone, or another user's; the next call finds out
             os.kill(pid, number)
     return bool(found)
 
 
 def cpu_seconds_of_children() -> float:
-    """What every process that was started here and has been waited for used, its own children included."""
+    """CPU time of every reaped process below this one, including its own children."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def kill_all(between: Callable[[], None]) -> Set[int]:
-    """Kill every descendant, and what those started meanwhile, until none is left; `between` waits for them.
+    """Kill every descendant, and what those start meanwhile, until none is left; `between` reaps them.
 
-    Gives those that are still there after KILL_LIMIT_SECONDS.
+    Returns:
+        The processes that are still there after KILL_LIMIT_SECONDS.
     """
     deadline = time.monotonic() + KILL_LIMIT_SECONDS
     while signal_all(signal.SIGKILL):
@@ -70,3 +80,39 @@ def kill_all(between: Callable[[], None]) -> Set[int]:
             return descendants()
         between()
     return set()
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Run `work` in a child and return its exit code; its tree ends even if that child itself is killed.
+
+    If this process is killed instead, the child ends its tree and itself.
+    """
+    become_subreaper()
+    guard = os.getpid()
+    worker = os.fork()
+    if worker == 0:
+        code = EXIT_NO_OUTCOME
+        try:
+            become_subreaper()
+            die_with_parent(signal.SIGTERM, guard)
+            code = work()
+        except BaseException as error:  # noqa: BLE001  the child must not return into main
+            print(f"supervisor.py: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(code)
+    for number in ENDING_SIGNALS:
+        signal.signal(number, lambda received, _: os.kill(worker, received))
+    _, status = os.waitpid(worker, 0)
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    kill_all(_reap_orphans)
+    remove_left_groups(mine=True)
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else EXIT_KILLED
+
+
+def _reap_orphans() -> None:
+    """Reap whatever has ended, a moment after it was killed."""
+    time.sleep(_REAP_INTERVAL_SECONDS)
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass

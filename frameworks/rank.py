@@ -1,4 +1,4 @@
-"""One rank: its process, the pipe that its output comes through, its log. For the supervisor, on Linux."""
+"""One rank: its process, the pipe of its output, its log. For the supervisor, on Linux."""
 
 import contextlib
 import fcntl
@@ -10,22 +10,21 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from echo import ECHO_CHARACTERS, Echo
-from launch import RankSpec
 from process_tree import die_with_parent
 from rank_memory import RankMemory, group_name
+from supervisor_io import ECHO_CHARACTERS, Echo, RankSpec
 
 F_SETPIPE_SZ = 1031
 PIPE_BYTES = 1 << 20
-# Where memory runs out the kernel shall take a rank, not the supervisor, the harness or the node's sshd.
+# If memory runs out, the kernel should kill a rank, not the supervisor, the harness or the node's sshd.
 RANK_OOM_SCORE = 500
 
 
 class Rank:
-    """One started process and the pipe that its output comes through."""
+    """One started process and the pipe of its output."""
 
     def __init__(self, spec: RankSpec, inherit: List[str]) -> None:
-        """Start it; OSError with the reason where that cannot be done."""
+        """Start it; OSError with the reason if that fails."""
         self.number = spec.rank
         self.status: Optional[int] = None
         self.seconds: Optional[float] = None
@@ -36,7 +35,7 @@ class Rank:
         self._log = os.open(spec.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         self.pipe, write_end = os.pipe()
         os.set_blocking(self.pipe, False)
-        with contextlib.suppress(OSError):  # else the user's share of pipe memory is used up
+        with contextlib.suppress(OSError):  # the user may have no pipe memory left
             fcntl.fcntl(write_end, F_SETPIPE_SZ, PIPE_BYTES)
         try:
             self.memory = RankMemory(group_name(os.getppid(), spec.rank), budget=spec.memory_bytes)
@@ -46,9 +45,10 @@ class Rank:
         self.started = time.monotonic()
 
     def take_output(self, echo: Echo) -> Optional[int]:
-        """Move what has arrived to the log, a pipe full at most; how many bytes, None where nothing is there.
+        """Move at most one pipe full of output to the log; the number of bytes, or None if there was nothing.
 
-        0 is the end of the pipe. Not until it is empty: a rank that prints without end must not keep us here.
+        0 means the end of the pipe. It does not read until the pipe is empty, because a rank that prints
+        without end would keep us here.
         """
         try:
             data = os.read(self.pipe, PIPE_BYTES)
@@ -68,18 +68,18 @@ class Rank:
 
     def _show(self, data: bytes, echo: Echo) -> None:
         *lines, rest = (self._unfinished + data).split(b"\n")
-        self._unfinished = rest[:ECHO_CHARACTERS]  # the log has the whole of a longer line
+        self._unfinished = rest[:ECHO_CHARACTERS]  # the log has the whole line
         for line in lines:
             text = line[:ECHO_CHARACTERS].decode("utf-8", "replace").rstrip("\r")
             echo.send("output", rank=self.number, text=text)
 
     def ended(self, status: int) -> None:
-        """Keep the status that waitpid has given."""
+        """Keep the status that waitpid returned."""
         self.status, self.seconds = status, time.monotonic() - self.started
 
     @property
     def failed(self) -> bool:
-        """Whether it has ended, and not with exit code 0."""
+        """Whether it has ended with anything but exit code 0."""
         return bool(self.status)
 
     def as_json(self) -> Dict[str, Any]:
@@ -96,7 +96,7 @@ class Rank:
         return entry
 
     def close(self) -> None:
-        """Bring the log to the disk."""
+        """Flush the log to disk."""
         try:
             os.fsync(self._log)
             os.close(self._log)
@@ -120,7 +120,7 @@ def _start(spec: RankSpec, inherit: List[str], output: int, memory: RankMemory) 
         memory.enter()
 
     if spec.cpus:
-        os.sched_setaffinity(0, spec.cpus)  # the child inherits it, and an error has its text here
+        os.sched_setaffinity(0, spec.cpus)  # the child inherits it; errors are readable here
     try:
         process = subprocess.Popen(
             spec.argv,
@@ -133,7 +133,7 @@ def _start(spec: RankSpec, inherit: List[str], output: int, memory: RankMemory) 
         )
     finally:
         os.sched_setaffinity(0, everywhere)
-    process.returncode = 0  # waited for by pid, together with the orphans
+    process.returncode = 0  # reaped by pid, together with the orphans
     with contextlib.suppress(OSError):
         Path("/proc", str(process.pid), "oom_score_adj").write_text(str(RANK_OOM_SCORE))
     return process.pid

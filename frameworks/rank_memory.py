@@ -1,7 +1,7 @@
-"""The memory of a rank: what it may take, and whether the kernel has killed it for lack of any.
+"""The memory of a rank: its budget, and whether the kernel killed it for lack of memory. For the supervisor.
 
-For the supervisor. docs/limits.md says what counts, docs/reliability.md, "Killed for lack of memory?",
-what tells a kill by the kernel from another.
+docs/limits.md says what counts; docs/reliability.md, "Killed for lack of memory?", how such a kill is
+recognised.
 """
 
 import contextlib
@@ -14,16 +14,16 @@ from typing import Dict, List, Optional, Tuple
 
 GROUP_LIMIT_SECONDS = 2.0
 POLL_SECONDS = 0.02
-# Of the control group of a rank: the guard's process id, the namespace of that, the rank.
+# The control group of a rank: the guard's process id, its namespace, the rank.
 _GROUP_NAME = re.compile(r"dlperf-(\d+)-(\d+)-rank\d+")
-# Longer than from making a group to the first process in it.
+# Longer than it takes from creating a group to the first process in it.
 DESERTED_SECONDS = 60.0
-# The kernel's number of the control group namespace that the machine begins with.
+# The kernel's number of the initial control group namespace.
 _FIRST_NAMESPACE = "cgroup:[4026531835]"
 
 
 def own_groups() -> Dict[str, str]:
-    """The control group of this process by controller; version 2's stands under ""."""
+    """The control group of this process by controller; the key "" is for version 2."""
     groups = {}
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
@@ -33,27 +33,27 @@ def own_groups() -> Dict[str, str]:
 
 
 def _memory_group() -> Optional[Tuple[Path, Path]]:
-    """Our own group of version 1's memory controller, and where that is mounted; None where there is none."""
+    """Our own group of version 1's memory controller, and its mount point; None if there is none."""
     path, top = own_groups().get("memory"), Path("/sys/fs/cgroup/memory")
     if path is None or not top.is_dir():
         return None
     own = top / path.lstrip("/")
-    # In a container the path may be one that the host sees; its own group is the root of what it sees.
+    # In a container the path may be the host's; the container's own group is the root of what it sees.
     return (own if own.is_dir() else top), top
 
 
 def _unified_group() -> Optional[Tuple[Path, Path]]:
-    """Likewise of version 2."""
+    """The same for version 2."""
     path, top = own_groups().get(""), Path("/sys/fs/cgroup")
     return None if path is None else (top / path.lstrip("/"), top)
 
 
 def memory_parents(*, beside: bool) -> List[Tuple[Path, str]]:
-    """Where a group of a rank may be made, and the name of the file that holds a limit there.
+    """Where a rank's group may be created, and the name of the file that holds a limit there.
 
-    Below our own group, so that whatever limits us limits the ranks too. In version 2 a group that holds
-    processes has no groups with limits below it (the root has): `beside` allows one beside our own, where
-    that has no limit of its own to be evaded.
+    Below our own group, so that our limits hold for the ranks too. In version 2 a group with processes in it
+    cannot have groups with limits below it, except for the root: `beside` allows one next to our own, if our
+    own has no limit that it would evade.
     """
     parents = []
     first, second = _memory_group(), _unified_group()
@@ -71,12 +71,12 @@ def memory_parents(*, beside: bool) -> List[Tuple[Path, str]]:
 
 
 def node_oom_kills() -> int:
-    """How many processes the kernel of this machine has killed for lack of memory; 0 where it is silent."""
+    """How many processes this machine's kernel has killed for lack of memory; 0 if it does not say."""
     return _count(Path("/proc/vmstat")) or 0
 
 
 def group_oom_kills() -> Optional[int]:
-    """How many of our own control group; None where that is the whole machine, or nothing is counted."""
+    """The same in our own control group; None if that is the whole machine, or nothing is counted."""
     second = _unified_group()
     if second is not None and (found := _count(second[0] / "memory.events")) is not None:
         return found  # the root has no such file
@@ -87,7 +87,7 @@ def group_oom_kills() -> Optional[int]:
 
 
 def _in_first_namespace() -> bool:
-    """Whether the root of the groups that we see is the machine's own."""
+    """Whether the root of the control groups that we see is the machine's."""
     try:
         return os.readlink("/proc/self/ns/cgroup") == _FIRST_NAMESPACE
     except OSError:
@@ -107,23 +107,23 @@ def _text(path: Path) -> str:
 
 
 class RankMemory:
-    """A control group of a rank's own where one can be made, and its budget where it has one.
+    """A rank's own control group, if one can be created, and its budget, if it has one.
 
-    The group counts what the kernel kills in it for lack of memory, wherever it is short: that tells a rank
-    that was killed for it from one that was killed otherwise. It holds the budget too: what is resident
-    counts, of the rank and its children, and the kernel ends what goes beyond. Without a group RLIMIT_DATA
-    counts the private memory that each process may write to, resident or not, and refuses more. RLIMIT_AS
-    would count the address space that the engines reserve and never touch.
+    The group counts the processes in it that the kernel killed for lack of memory, whatever limit was
+    reached: so we can tell such a rank from one that was killed for another reason. The group also enforces
+    the budget: it counts the resident memory of the rank and its children, and the kernel kills what exceeds
+    it. Without a group RLIMIT_DATA counts the private writable memory of each process, resident or not, and
+    refuses more. RLIMIT_AS would count address space that the engines reserve and never use.
     """
 
     def __init__(self, name: str, *, budget: Optional[int]) -> None:
-        """Make the group `name` if that can be done; `budget` in bytes.
+        """Create the group `name` if possible; `budget` in bytes.
 
-        A rank without a budget is left in our own group rather than put beside it, where it would be out of
-        reach of what else limits us.
+        A rank without a budget stays in our own group if the only place is next to it, where our other limits
+        would not hold for the rank.
         """
         self.budget = budget
-        self.oom_kills: Optional[int] = None  # of the group's processes; known when it is closed
+        self.oom_kills: Optional[int] = None  # in the group; known after close
         self.group: Optional[Path] = None
         for parent, limit in memory_parents(beside=budget is not None):
             group = parent / name
@@ -137,7 +137,7 @@ class RankMemory:
             remove_group(group)
 
     def _fits(self, group: Path, limit: str) -> bool:
-        """Set the limit and try whether a process of ours can join."""
+        """Set the limit and test whether a process of ours can join."""
         try:
             if self.budget is not None:
                 _set_limit(group, limit, self.budget)
@@ -154,20 +154,20 @@ class RankMemory:
 
     @property
     def held_by(self) -> Optional[str]:
-        """How outcome.json calls what holds the budget; None without one."""
+        """What enforces the budget, as in outcome.json; None without a budget."""
         if self.budget is None:
             return None
         return "rlimit_data" if self.group is None else "cgroup"
 
     def enter(self) -> None:
-        """Put this process, which becomes the rank, there; OSError, ValueError where it fails."""
+        """Put this process, which becomes the rank, into it; OSError or ValueError if that fails."""
         if self.group is not None:
             (self.group / "cgroup.procs").write_text("0")
         elif self.budget is not None:
             resource.setrlimit(resource.RLIMIT_DATA, (self.budget, self.budget))
 
     def close(self) -> None:
-        """Count what the kernel has killed in the group, whose processes are gone, and remove it."""
+        """Read how often the kernel killed in the group, whose processes are gone, and remove it."""
         if self.group is None:
             return
         counts = [_count(self.group / name) for name in ("memory.events", "memory.oom_control")]
@@ -176,7 +176,7 @@ class RankMemory:
 
 
 def _set_limit(group: Path, limit: str, size: int) -> None:
-    """Set it, swap included."""
+    """Set it, including swap."""
     (group / limit).write_text(str(size))
     for name, value in (("memory.memsw.limit_in_bytes", str(size)), ("memory.swap.max", "0")):
         if (group / name).exists():
@@ -184,7 +184,7 @@ def _set_limit(group: Path, limit: str, size: int) -> None:
 
 
 def remove_group(group: Path) -> None:
-    """Remove an empty control group; the kernel may take a moment to see that it is."""
+    """Remove an empty control group; the kernel may need a moment to notice that it is empty."""
     deadline = time.monotonic() + GROUP_LIMIT_SECONDS
     while group.is_dir() and time.monotonic() < deadline:
         with contextlib.suppress(OSError):
@@ -194,7 +194,7 @@ def remove_group(group: Path) -> None:
 
 
 def remove_left_groups(*, mine: bool) -> None:
-    """Remove groups of supervisors that are gone; with `mine` those that this guard's supervisor has left."""
+    """Remove groups of supervisors that are gone; with `mine`, those of this guard's own supervisor."""
     us = (os.getpid(), _namespace())
     for parent, _ in memory_parents(beside=True):
         for group in parent.glob("dlperf-*"):
@@ -206,7 +206,7 @@ def remove_left_groups(*, mine: bool) -> None:
 
 
 def _is_left(group: Path, owner: Tuple[int, int]) -> bool:
-    """Whether nobody will use it any more. Of another container we do not see who lives, but who works."""
+    """Whether no one uses it any more. In another container we see only processes that are in a group."""
     pid, namespace = owner
     if namespace == _namespace():
         return not Path("/proc", str(pid)).exists()
@@ -217,13 +217,13 @@ def _is_left(group: Path, owner: Tuple[int, int]) -> bool:
 
 
 def _namespace() -> int:
-    """The number of the namespace that our process ids are of: containers may share the control groups."""
+    """The namespace of our process ids: containers may share the control groups."""
     try:
         return os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116  not the link itself
-    except OSError:  # a /proc of other processes than ours: no group is known there either
+    except OSError:  # a /proc that does not show us: it knows no group of ours either
         return 0
 
 
 def group_name(guard: int, rank: int) -> str:
-    """Of the group of a rank whose supervisor has the guard `guard`."""
+    """The name of a rank's group, by the process id of its supervisor's guard."""
     return f"dlperf-{guard}-{_namespace()}-rank{rank}"

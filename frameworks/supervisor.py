@@ -1,10 +1,10 @@
-"""`supervisor.py LAUNCH_FILE` starts the ranks of one node, keeps their output, and leaves nothing running.
+"""`supervisor.py LAUNCH_FILE` starts the ranks of one node, logs their output, and leaves nothing running.
 
-Runs in the run folder, on Linux, and needs the standard library of Python 3.8 and the modules beside it.
+It runs in the run folder, on Linux, and needs only Python 3.8 and the modules in this folder.
 docs/architecture.md, "Supervisor", describes launch.json, outcome.json and the lines on standard output;
-docs/reliability.md what happens when something dies.
+docs/reliability.md describes what happens when something dies.
 
-Standard input is the lease: any byte renews it, `s` asks the ranks to end, `k` kills them, its end means that
+Standard input is the lease: any byte renews it, `s` asks the ranks to end, `k` kills them. Its end means that
 the harness is gone.
 """
 
@@ -22,20 +22,24 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # `python -I` leaves it out
 
-from echo import ECHO_CLOSE_SECONDS, Echo
-from guard import ENDING_SIGNALS, guarded
-from launch import Launch, read_launch
-from outcome_file import OutcomeFile
-from process_tree import cpu_seconds_of_children, descendants, kill_all, signal_all
+from process_tree import (
+    ENDING_SIGNALS,
+    cpu_seconds_of_children,
+    descendants,
+    guarded,
+    kill_all,
+    signal_all,
+)
 from rank import Rank
 from rank_memory import group_oom_kills, node_oom_kills, remove_left_groups
+from supervisor_io import ECHO_CLOSE_SECONDS, Echo, Launch, OutcomeFile, read_launch
 
-EXIT_COMPLETED, EXIT_NOT_COMPLETED, EXIT_BAD_LAUNCH = 0, 1, 2  # guard.py has more
+EXIT_COMPLETED, EXIT_NOT_COMPLETED, EXIT_BAD_LAUNCH = 0, 1, 2  # process_tree.py has more
 
-# Output is read at most this often, so that a rank that prints a line a step does not pay for our waking up.
+# Output is read at most this often, so that a rank that prints a line per step is not slowed down by us.
 READ_INTERVAL_SECONDS = 0.02
 TICK_SECONDS = 0.25
-# When the harness is gone nobody waits for last words.
+# Once the harness is gone, the ranks get less time to end.
 ORPHAN_GRACE_SECONDS = 1.0
 
 
@@ -53,7 +57,7 @@ class Supervisor:
         self._launch = launch
         self._echo = Echo()
         self._ranks: List[Rank] = []
-        self._open: Dict[int, Rank] = {}  # by the pipe that its output comes through
+        self._open: Dict[int, Rank] = {}  # by the pipe of its output
         self._first_failed: Optional[int] = None
         self._stop: Optional[str] = None
         self._kill = self._harness_gone = self._over = False
@@ -71,7 +75,7 @@ class Supervisor:
         self._started = self._last_beat = self._last_output = time.monotonic()
 
     def run(self) -> Dict[str, Any]:
-        """Run the ranks to their end, kill what is left; the content of outcome.json."""
+        """Run the ranks to their end and kill what is left; the content of outcome.json."""
         started_at = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         node_before, group_before = node_oom_kills(), group_oom_kills()
         try:
@@ -102,7 +106,7 @@ class Supervisor:
         return outcome
 
     def finish(self, outcome: Dict[str, Any]) -> None:
-        """Say the outcome, as the last line."""
+        """Send the outcome as the last line."""
         self._echo.send("finished", wait=ECHO_CLOSE_SECONDS, outcome=outcome)
         self._echo.close()
 
@@ -130,7 +134,7 @@ class Supervisor:
         return None
 
     def _turn(self, timeout: float) -> None:
-        """Wait for something to happen and take note of it."""
+        """Wait for something to happen and record it."""
         ready = [descriptor for descriptor, _ in self._poll.poll(timeout * 1000)]
         outputs = [self._open[descriptor] for descriptor in ready if descriptor in self._open]
         if self._wake in ready:
@@ -145,7 +149,7 @@ class Supervisor:
             time.sleep(READ_INTERVAL_SECONDS)
 
     def _take_output(self, rank: Rank) -> bool:
-        """Whether there may be more."""
+        """Whether there may be more output."""
         count = rank.take_output(self._echo)
         if count == 0:
             del self._open[rank.pipe]
@@ -180,16 +184,16 @@ class Supervisor:
                 return
             rank = ranks.get(pid)
             if rank is None:
-                continue  # an orphan that has come to us
+                continue  # an orphan, which is now our child
             rank.ended(status)
             if rank.pipe in self._open:
-                self._take_output(rank)  # its last words stand before its end
+                self._take_output(rank)  # log its last output before its end
             if rank.failed and self._first_failed is None and not self._over:
                 self._first_failed = rank.number
             self._echo.send("rank_exit", **rank.as_json())
 
     def _ending(self) -> Optional[Ending]:
-        """Why the run ends now; None while it goes on."""
+        """Why the run ends now; None: it goes on."""
         launch, now = self._launch, time.monotonic()
         log_error = self._log_error()
         endings = (
@@ -208,7 +212,7 @@ class Supervisor:
         return next((str(rank.log_error) for rank in self._ranks if rank.log_error is not None), None)
 
     def _end_all(self) -> Set[int]:
-        """Ask every descendant to end, then kill it; those that even SIGKILL did not end."""
+        """Ask every descendant to end, then kill it; the processes that survive even SIGKILL."""
         self._over, grace = True, self._launch.grace
         if self._harness_gone:
             grace = min(grace, ORPHAN_GRACE_SECONDS)
@@ -221,7 +225,7 @@ class Supervisor:
         left = kill_all(lambda: self._turn(READ_INTERVAL_SECONDS))
         for rank in self._ranks:
             while rank.pipe in self._open and self._take_output(rank):
-                pass  # nobody is left who could write more
+                pass  # no process is left that could write more
             rank.close()
         return left
 
@@ -245,7 +249,7 @@ def main() -> int:
     path = sys.argv[1]
     try:
         launch = read_launch(path)
-        # Held until both processes are gone: whoever can take it knows that nothing runs in this folder.
+        # Held until both processes are gone: whoever gets this lock knows that nothing runs in this folder.
         held = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -118,7 +118,7 @@ def _environment(launch: Launch, place: Place) -> dict[str, str]:
     return {
         **rank_environment(launch, place),
         **(_meeting(launch, place) if launch.case.topology.world_size > 1 else {}),
-        "DLPERF_ONEFLOW_OPENBLAS_CORE": options.openblas_core,  # frameworks/oneflow/blas.py
+        "DLPERF_ONEFLOW_OPENBLAS_CORE": options.openblas_core,  # frameworks/oneflow/__init__.py
         "ONEFLOW_EP_CUDA_ENABLE_TF32_EXECUTION": "1" if options.tf32 else "0",
         "GLOG_logtostderr": "1",  # else OneFlow makes a folder `log` where it runs
         "GLOG_minloglevel": "2",  # errors

@@ -104,8 +104,8 @@ def command(
         retry_failed=retry_failed,
         wait=not no_wait,
         port=None,
-        patience_seconds=0.0,
-        side_by_side=1,
+        wait_for_nodes_seconds=0.0,
+        parallel_nodes=1,
     )
     again = shlex.join(["dlperf", *(word for word in sys.argv[1:] if word != "--retry-failed")])
     try:

@@ -27,15 +27,15 @@ _BAR_WIDTH = 24
 
 
 def progress_for_terminal(
-    *, known_seconds: Mapping[str, float], cases: Iterable[str], several: bool = False
+    *, known_seconds: Mapping[str, float], cases: Iterable[str], parallel_nodes: int = 1
 ) -> Progress:
     """The progress that suits standard error.
 
-    `known_seconds` are by case id, `cases` holds one id a run; `several`: more than one goes on at once.
+    `known_seconds` are by case id, `cases` holds one id per run; `parallel_nodes`: runs at a time.
     """
     state = SweepState(known_seconds=known_seconds, cases=cases)
-    if several:
-        return SeveralProgress(state)
+    if parallel_nodes > 1:
+        return ParallelProgress(state)
     console = Console(stderr=True)
     if console.is_terminal and not console.is_dumb_terminal:
         return LiveProgress(state, console)
@@ -162,8 +162,8 @@ class PlainProgress:
         """See Progress."""
 
 
-class SeveralProgress(PlainProgress):
-    """Lines without what one run is doing, as several go on at once in threads of their own."""
+class ParallelProgress(PlainProgress):
+    """Lines without the steps of a run: several runs go on at a time, each in its own thread."""
 
     def __init__(self, state: SweepState) -> None:
         super().__init__(state)

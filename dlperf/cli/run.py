@@ -86,10 +86,11 @@ Exit codes: 0 every run is ok, 2 wrong input, 3 some cases failed or could not b
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="How many cases of one node each run at once, each on a node of the cluster.",
+    help="How many single-node cases run at a time, each on its own node of the cluster.",
 )
 @click.option(
     "--wait-for-nodes",
+    "wait_for_nodes_seconds",
     metavar="DURATION",
     default="10m",
     show_default=True,
@@ -110,7 +111,7 @@ def command(
     no_wait: bool,
     port: int | None,
     parallel_nodes: int,
-    wait_for_nodes: float,
+    wait_for_nodes_seconds: float,
     as_json: bool,
 ) -> None:
     """Train the cases of SWEEP, one after the other, and store every run under the results folder."""
@@ -140,8 +141,8 @@ def command(
                 retry_failed=retry_failed,
                 wait=not no_wait,
                 port=port,
-                patience_seconds=wait_for_nodes,
-                side_by_side=parallel_nodes,
+                wait_for_nodes_seconds=wait_for_nodes_seconds,
+                parallel_nodes=parallel_nodes,
             ),
             as_json=as_json,
             again=shlex.join(["dlperf", *(word for word in sys.argv[1:] if word != "--retry-failed")]),
@@ -284,22 +285,27 @@ class Manner:
         retry_failed: make failed runs again.
         wait: wait for another dlperf that measures there.
         port: where the ranks of a case meet; None for a free one each run.
-        patience_seconds: how long runs wait for nodes that were lost.
-        side_by_side: how many runs of one node each go on at once.
+        wait_for_nodes_seconds: how long runs wait for nodes that were lost.
+        parallel_nodes: how many single-node runs go on at a time.
     """
 
     cluster: Cluster | None
     retry_failed: bool
     wait: bool
     port: int | None
-    patience_seconds: float
-    side_by_side: int
+    wait_for_nodes_seconds: float
+    parallel_nodes: int
 
 
 def quiet_manner(cluster: Cluster | None, *, wait: bool) -> Manner:
     """One run at a time, and none made again: for runs that are to be compared."""
     return Manner(
-        cluster=cluster, retry_failed=False, wait=wait, port=None, patience_seconds=0.0, side_by_side=1
+        cluster=cluster,
+        retry_failed=False,
+        wait=wait,
+        port=None,
+        wait_for_nodes_seconds=0.0,
+        parallel_nodes=1,
     )
 
 
@@ -366,7 +372,7 @@ def _make(
     progress = progress_for_terminal(
         known_seconds=known_seconds(folder),
         cases=[run.case_id for run in runs],
-        several=manner.side_by_side > 1,
+        parallel_nodes=manner.parallel_nodes,
     )
     with _nodes(manner.cluster, wait=manner.wait, say=progress.message) as nodes:
 
@@ -377,8 +383,8 @@ def _make(
                 adapters=adapters,
                 progress=progress,
                 nodes=nodes,
-                patience_seconds=manner.patience_seconds,
-                side_by_side=manner.side_by_side,
+                wait_for_nodes_seconds=manner.wait_for_nodes_seconds,
+                parallel_nodes=manner.parallel_nodes,
             )
 
         scheduler = scheduler_of(plan, folder, progress)

@@ -7,15 +7,15 @@ from matplotlib.figure import Figure
 
 from dlperf.compare.history import By, History
 from dlperf.compare.output import change
-from dlperf.report.charts.canvas import COLOURS, FAINT, STYLE, WIDTH, Picture, picture
-from dlperf.report.numbers import plural
+from dlperf.report.charts.canvas import COLOURS, FAINT, STYLE, WIDTH, Chart, draw, hover
+from dlperf.report.numbers import plural, rate
 from dlperf.statistics.basic import quantile
 
 _MOST_LABELS = 30
 _WORSE = COLOURS[5]
 
 
-def history_chart(history: History, *, by: By) -> Picture:
+def history_chart(history: History, *, by: By) -> Chart:
     """The chart of a history."""
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
@@ -28,6 +28,10 @@ def history_chart(history: History, *, by: By) -> Picture:
             [point.maximum - point.median for point in points],
         ]
         axes.errorbar(places, medians, yerr=whiskers, fmt="o", color=COLOURS[0], ecolor=FAINT, capsize=3)
+        for place, point in enumerate(points):
+            (area,) = axes.plot(place, point.median, marker="o", markersize=14, alpha=0, zorder=10)
+            runs = f"runs {rate(point.minimum)} to {rate(point.maximum)}"
+            hover(area, f"{point.version}, {point.day}: {rate(point.median)}", runs)
         ends = [*history.starts[1:], len(points)]
         for start, end in zip(history.starts, ends, strict=True):
             level = quantile(medians[start:end], 0.5)
@@ -45,7 +49,7 @@ def history_chart(history: History, *, by: By) -> Picture:
         axes.set_xticks(places[::every], labels[::every], rotation=45, ha="right", fontsize=8)
         axes.set_ylabel(f"{history.metric.title}: median, smallest and largest run")
         axes.set_title(history.title, loc="left", pad=16)
-        return picture(figure, name="history", alt=_alt_text(history))
+        return draw(figure, name="history", alt=_alt_text(history))
 
 
 def _alt_text(history: History) -> str:

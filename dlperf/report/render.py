@@ -6,7 +6,7 @@ import base64
 import hashlib
 import re
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 TEMPLATES: Final = {"md": "report.md.j2", "html": "report.html.j2"}
 _CONTENT = (str, Text, Code, Link, Anchor, Joined)
-_SOURCE_MAP = re.compile(r"^//# sourceMappingURL=.*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +88,6 @@ def html(
     environment = _environment(template, autoescape=True)
     environment.finalize = lambda value: value if isinstance(value, Markup) else _markup(write, value)
     environment.filters.update({"table": lambda content: html_form.table(content, write), "svg": _svg})
-    environment.filters["plot"] = asdict
     environment.globals.update({"asset": _asset, "hash": _hash, "language": LANGUAGES[language]})
     text = _rendered(environment, template, TEMPLATES["html"], document=document, charts=charts)
     return text.rstrip("\n") + "\n"
@@ -149,8 +147,7 @@ def _markup(write: Writer, value: Any) -> Markup:
 
 def _asset(name: str) -> Markup:
     """A shipped file for within a <style> or a <script>."""
-    text = (shipped_folder("templates") / name).read_text(encoding="utf-8")
-    return Markup(_SOURCE_MAP.sub("", text))  # noqa: S704  our own files
+    return Markup((shipped_folder("templates") / name).read_text(encoding="utf-8"))  # noqa: S704  our own
 
 
 def _hash(name: str) -> str:
@@ -159,11 +156,7 @@ def _hash(name: str) -> str:
     return f"sha256-{base64.b64encode(digest).decode()}"
 
 
-def _svg(chart: Chart, number: int) -> Markup:
-    """The picture itself; ids are made unique on the page, and what only a file has is left out."""
+def _svg(chart: Chart) -> Markup:
+    """The picture itself, without the declaration that only a file has."""
     text = chart.svg.decode()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\bid="', f'id="c{number}-', text)
-    text = re.sub(r'(href="#|url\(#)', rf"\1c{number}-", text)
-    return Markup(text)  # noqa: S704  drawn by us, its text escaped by matplotlib
+    return Markup(text[text.index("<svg") :])  # noqa: S704  drawn by us, its text escaped

@@ -1,4 +1,4 @@
-"""What is wrong with the nodes of a cluster, before a sweep finds out."""
+"""`dlperf cluster check`: what is wrong with the nodes of a cluster, before a sweep finds out."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _LITTLE_DISK_BYTES, _NO_DISK_BYTES = 10 << 30, 100 << 20
 # Of a second: logs of different nodes are compared by eye. Nothing that is measured depends on it.
 _CLOCK_SECONDS = 1.0
 _BUSY_GPU_SHARE = 0.9
-_LINK_SECONDS, _LINK_PATIENCE_SECONDS = 1, 20.0
+_LINK_SECONDS, _LINK_LIMIT_SECONDS = 1, 20.0
 
 
 @dataclass(kw_only=True)
 class Checkup:
-    """What was found on one node; None where it was not found out.
+    """What was found on one node; None where it could not be found out.
 
     Attributes:
         node: its name.
@@ -71,7 +71,7 @@ class Checkup:
 
 
 def check_nodes(nodes: Sequence[SshNode], specs: Sequence[ClusterNode]) -> list[Checkup]:
-    """Look at all nodes, at several at once, then at the links between them."""
+    """Check the nodes, several at a time, then the links between them."""
     found = each(list(zip(nodes, specs, strict=True)), lambda pair: _checkup(*pair))
     reached = [(node, checkup) for node, checkup in zip(nodes, found, strict=True) if node.trouble is None]
     for node, checkup in reached[1:]:
@@ -135,12 +135,14 @@ def _read_condition(checkup: Checkup, condition: dict[str, Any], spec: ClusterNo
         text = f"{checkup.free_bytes / 2**30:.1f} GiB free in {spec.work}; an environment may take 10 GiB"
         checkup.note("disk", text, level=level)
     if facts["load"] > facts["cores"] / 4:
-        text = f"{facts['load']} processes wanted to run in the last minute: something else runs there"
+        text = f"load average {facts['load']} on {facts['cores']} CPUs: something else runs there"
         checkup.note("load", text, level=Level.WARNING)
     if condition["uv"] is None and spec.environments == "make":
-        checkup.note("uv", "none there; dlperf brings its own")
+        checkup.note("uv", "not installed there; dlperf brings its own")
     if condition["measured_by_another"]:
-        checkup.note("other dlperf", "one measures there now; a sweep waits for it", level=Level.WARNING)
+        checkup.note(
+            "other dlperf", "one measures there now; a sweep waits until it ends", level=Level.WARNING
+        )
     if condition["left_processes"]:
         pids = " ".join(map(str, condition["left_processes"]))
         text = f"processes of a run are left: {pids}; `dlperf cluster clean` ends them"
@@ -164,28 +166,18 @@ def _check_link(server: SshNode, client: SshNode, checkup: Checkup) -> None:
     try:
         tools = [node.ask("condition")["iperf3"] for node in (server, client)]
         if not all(tools):
-            checkup.note("link", "not measured: iperf3 is not there")
+            checkup.note("link", "not measured: iperf3 is missing")
             return
         port = str(server.free_port())
         # sshd does not end what it has started when its channel is closed.
-        patience = str(int(2 * _LINK_PATIENCE_SECONDS))
-        words = ["-s", "-1", "-p", port, "-B", server.address, "--forceflush"]
-        serving = server.start(["timeout", patience, tools[0], *words])
+        limit = str(int(2 * _LINK_LIMIT_SECONDS))
+        options = f"-s -1 -p {port} --forceflush -B".split()
+        serving = server.start(["timeout", limit, tools[0], *options, server.address])
         try:
             _until(serving, b"listening")
-            words = [
-                "-c",
-                server.address,
-                "-p",
-                port,
-                "-t",
-                str(_LINK_SECONDS),
-                "-J",
-                "--connect-timeout",
-                "5000",
-            ]
-            asking = client.start([tools[1], *words])
-            asking.settimeout(_LINK_PATIENCE_SECONDS)
+            options = f"-p {port} -t {_LINK_SECONDS} -J --connect-timeout 5000".split()
+            asking = client.start([tools[1], "-c", server.address, *options])
+            asking.settimeout(_LINK_LIMIT_SECONDS)
             answer = json.loads(b"".join(_all(asking)))
             bits = answer["end"]["sum_received"]["bits_per_second"]
             checkup.link_gbit = round(bits / 1e9, 2)
@@ -199,7 +191,7 @@ def _check_link(server: SshNode, client: SshNode, checkup: Checkup) -> None:
 
 
 def _until(channel: Channel, text: bytes) -> None:
-    channel.settimeout(_LINK_PATIENCE_SECONDS)
+    channel.settimeout(_LINK_LIMIT_SECONDS)
     said = b""
     while text not in said:
         part = channel.recv(1 << 12)

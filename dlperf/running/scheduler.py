@@ -104,8 +104,8 @@ class Scheduler:
         adapters: by name.
         progress: is told.
         nodes: this machine alone, or those of a cluster, which the caller holds alone.
-        patience_seconds: how long runs wait for nodes that were set aside.
-        side_by_side: how many runs of one node each may go on at once, each on a node of its own.
+        wait_for_nodes_seconds: how long runs wait for nodes that were set aside.
+        parallel_nodes: how many single-node runs go on at a time, each on its own node.
     """
 
     plan: Plan
@@ -113,8 +113,8 @@ class Scheduler:
     adapters: Mapping[str, Adapter]
     progress: Progress
     nodes: Sequence[Node]
-    patience_seconds: float = 0.0
-    side_by_side: int = 1
+    wait_for_nodes_seconds: float = 0.0
+    parallel_nodes: int = 1
     _environments: dict[tuple[str, str], Environment | EnvironmentUnavailable] = field(default_factory=dict)
     _losses: Counter[PlannedRun] = field(default_factory=Counter)
     _failed_starts: Counter[str] = field(default_factory=Counter)  # by node, since its last run
@@ -142,10 +142,10 @@ class Scheduler:
         left = list(runs)
         while left:
             single = [run for run in left if self._cases[run.case_id].topology.nodes == 1]
-            beside = single if self.side_by_side > 1 else []
-            alone = [run for run in left if run not in beside]
-            left = self._made_beside(beside, runner) if beside else []
-            left += self._made_alone(alone, runner)
+            parallel = single if self.parallel_nodes > 1 else []
+            sequential = [run for run in left if run not in parallel]
+            left = self._run_in_parallel(parallel, runner) if parallel else []
+            left += self._run_sequentially(sequential, runner)
             if left and not self._node_comes_back(left, runner):
                 aside = "; ".join(f"{name}: {reason}" for name, reason in self._pool.aside.items())
                 waiting = f"{len(left)} runs wait" if len(left) > 1 else "1 run waits"
@@ -153,8 +153,8 @@ class Scheduler:
                     f"{waiting} for nodes ({aside}); what is done is kept: start again to go on"
                 )
 
-    def _made_alone(self, runs: Sequence[PlannedRun], runner: Runner) -> list[PlannedRun]:
-        """Make runs one after the other; those that no node is left for."""
+    def _run_sequentially(self, runs: Sequence[PlannedRun], runner: Runner) -> list[PlannedRun]:
+        """Make runs one after the other; returns those without a node."""
         queue, left = deque(runs), []
         while queue:
             runner.interrupts.check()
@@ -166,8 +166,8 @@ class Scheduler:
                 queue.append(run)
         return left
 
-    def _made_beside(self, runs: Sequence[PlannedRun], runner: Runner) -> list[PlannedRun]:
-        """Make runs of one node each on several nodes at once; those that no node is left for."""
+    def _run_in_parallel(self, runs: Sequence[PlannedRun], runner: Runner) -> list[PlannedRun]:
+        """Make single-node runs on several nodes at a time; returns those without a node."""
         queue, left = deque(runs), []
         halt = threading.Event()
 
@@ -187,7 +187,7 @@ class Scheduler:
                 elif nodes is not None and not self._is_done(run, nodes, runner):
                     queue.append(run)
 
-        count = min(self.side_by_side, len(self.nodes))
+        count = min(self.parallel_nodes, len(self.nodes))
         with runner.interrupts.held(), ThreadPoolExecutor(count) as workers:
             going = [workers.submit(work) for _ in range(count)]
             try:
@@ -199,12 +199,12 @@ class Scheduler:
         return left + list(queue)
 
     def _node_comes_back(self, left: Sequence[PlannedRun], runner: Runner) -> bool:
-        """Wait, within the sweep's patience, until a node that was set aside can take one of the runs."""
+        """Wait for a node that was set aside and can take one of the runs, up to `wait_for_nodes_seconds`."""
 
         def is_one_for_somebody() -> bool:
             return any(self._pool.could_take(self._cases[run.case_id]) for run in left)
 
-        deadline, pause = time.monotonic() + self.patience_seconds, _FIRST_PAUSE_SECONDS
+        deadline, pause = time.monotonic() + self.wait_for_nodes_seconds, _FIRST_PAUSE_SECONDS
         if is_one_for_somebody():
             return True
         while time.monotonic() < deadline:

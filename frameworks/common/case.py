@@ -1,4 +1,4 @@
-"""The case file as the training programs see it. `dlperf/plan/case.py` writes it and documents each field."""
+"""The case file as the training programs see it; `dlperf/plan/case.py` writes it and documents each field."""
 
 import json
 import os
@@ -27,7 +27,7 @@ class Optimizer(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """From iteration steps[i] on the learning rate is `learning_rate` x scales[i]."""
+    """From iteration steps[i] on, the learning rate is `learning_rate` x scales[i]."""
 
     learning_rate: float
     steps: Tuple[int, ...]
@@ -37,7 +37,7 @@ class Schedule(NamedTuple):
 class Case(NamedTuple):
     """One case, flat. Sizes are in samples and classes; `sample_ratio` is None outside Partial FC.
 
-    `batch_norm` is `batch`, or `frozen`: normalise by the running statistics and leave them alone.
+    `batch_norm` is `batch` or `frozen`: normalise by the running statistics and do not change them.
     """
 
     framework: str
@@ -73,54 +73,34 @@ class Case(NamedTuple):
 
     @property
     def global_batch_size(self) -> int:
-        """Samples an iteration over all ranks."""
+        """Samples per iteration over all ranks."""
         return self.batch_size_per_device * self.world_size
 
 
 def case_from_dict(content: Dict[str, Any]) -> Case:
-    """Turn the JSON of a case file into a Case; KeyError names what is missing."""
+    """Turn the JSON of a case file into a Case; KeyError names a missing field."""
     workload = content["workload"]
     optimizer, schedule = workload["optimizer"], workload["schedule"]
-    return Case(
-        framework=content["framework"],
-        version=content["version"],
-        experiment=workload["experiment"],
-        network=workload["network"],
-        head=workload["head"],
-        embedding_size=workload["embedding_size"],
-        dropout=workload["dropout"],
-        loss=Loss(**workload["loss"]),
-        optimizer=Optimizer(**{**optimizer, "no_decay": tuple(optimizer["no_decay"])}),
-        schedule=Schedule(schedule["learning_rate"], tuple(schedule["steps"]), tuple(schedule["scales"])),
-        classifier_init_std=workload["classifier_init_std"],
-        batch_norm=workload.get("batch_norm", "batch"),
-        parallelism=content["parallelism"],
-        sample_ratio=content["sample_ratio"],
-        precision=content["precision"],
-        nodes=content["topology"]["nodes"],
-        devices_per_node=content["topology"]["devices_per_node"],
-        device=content["device"],
-        batch_size_per_device=content["batch_size_per_device"],
-        num_classes=content["num_classes"],
-        threads_per_device=content["threads_per_device"],
-        warmup_iterations=content["measure"]["warmup_iterations"],
-        measured_iterations=content["measure"]["measured_iterations"],
-        seed=content["seed"],
-        options=content["options"],
+    values = {"batch_norm": "batch", **workload, **content["topology"], **content["measure"], **content}
+    values["loss"] = Loss(**workload["loss"])
+    values["optimizer"] = Optimizer(**{**optimizer, "no_decay": tuple(optimizer["no_decay"])})
+    values["schedule"] = Schedule(
+        schedule["learning_rate"], tuple(schedule["steps"]), tuple(schedule["scales"])
     )
+    return Case(**{name: values[name] for name in Case._fields})
 
 
 def read_case(path: str) -> Case:
-    """Read a case file; OSError, ValueError or KeyError where it is no case."""
+    """Read a case file; OSError, ValueError or KeyError if it is not one."""
     return case_from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
 
 class Rank(NamedTuple):
     """This process's place, from the environment that the adapter sets.
 
-    `rank`, `local_rank` and `world_size` count devices. A process drives `devices` of them, from `rank` and
-    `local_rank` on; nearly always one. `interface` is the network interface between the nodes, None where the
-    engine may choose.
+    `rank`, `local_rank` and `world_size` count devices. A process drives `devices` of them, nearly always
+    one, from `rank` and `local_rank` on. `interface` is the network interface between the nodes; None lets
+    the engine choose.
     """
 
     rank: int
@@ -135,7 +115,7 @@ class Rank(NamedTuple):
 
 
 def rank_from_environment() -> Rank:
-    """Read DLPERF_RANK and its kin; a process started by hand is rank 0 of 1."""
+    """Read DLPERF_RANK and the related variables; a process started by hand is rank 0 of 1."""
     get = os.environ.get
     return Rank(
         rank=int(get("DLPERF_RANK", "0")),
@@ -150,7 +130,7 @@ def rank_from_environment() -> Rank:
     )
 
 
-# How long an engine may wait for another rank before it gives up: far longer than ranks are apart while they
-# import and compile on a busy machine, far shorter than the engines' own half hours.
+# How long an engine waits for another rank before it gives up: far longer than ranks differ in importing and
+# compiling on a busy machine, far shorter than the engines' own defaults of half an hour.
 RENDEZVOUS_SECONDS = 300
 COLLECTIVE_SECONDS = 120

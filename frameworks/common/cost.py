@@ -1,4 +1,4 @@
-"""What a case costs by arithmetic: parameters, multiply-accumulates, training FLOPs a sample.
+"""What a case costs by arithmetic: parameters, multiply-accumulates, training FLOPs per sample.
 
 A multiply-accumulate (MAC) is 2 FLOPs; training is counted as 3 forward passes (forward, gradient of the
 input, gradient of the weights), as in Kaplan et al. (arXiv:2001.08361), section 2.1. Norms, activations and
@@ -14,7 +14,7 @@ from frameworks.common.sampling import sample_sizes
 
 
 class ModelCost(NamedTuple):
-    """Counts of one model; `classifier_*` for the classes that an iteration touches."""
+    """Counts of one model; `classifier_macs` are for the classes that an iteration uses."""
 
     network_parameters: int
     classifier_parameters: int
@@ -36,7 +36,7 @@ def forward_macs(layers: Layers) -> int:
 
 
 def classes_touched(case: Case) -> int:
-    """Classes whose weights an iteration reads, over all devices; with Partial FC those that are sampled."""
+    """Classes whose weights an iteration uses, over all devices; with Partial FC only the sampled ones."""
     if case.parallelism != "partial_fc":
         return case.num_classes
     return sum(sample_sizes(case))

@@ -1,4 +1,4 @@
-"""Synthetic training data: the same uint8 images and labels in every framework, from the case's seed."""
+"""Synthetic training data, the same uint8 images and labels in every framework, from the case's seed."""
 
 import itertools
 from typing import Iterator, List, Tuple
@@ -10,7 +10,7 @@ from frameworks.common.networks import INPUT_SHAPE
 
 Batch = Tuple[np.ndarray, np.ndarray]
 
-# Distinct batches a rank cycles through: enough that no cache holds the input of the next step.
+# Distinct batches that a rank repeats: enough that no cache holds the input of the next step.
 BATCHES = 8
 
 
@@ -26,7 +26,7 @@ def batches(case: Case, rank: int, count: int) -> List[Batch]:
 
 
 def process_batches(case: Case, rank: Rank, count: int) -> List[Batch]:
-    """`count` batches of a process: those of its devices one behind the other, images [D B, 3, 112, 112]."""
+    """`count` batches of a process: those of its devices concatenated, images [D B, 3, 112, 112]."""
     own = [batches(case, number, count) for number in range(rank.rank, rank.rank + rank.devices)]
     if len(own) == 1:
         return own[0]
@@ -34,8 +34,8 @@ def process_batches(case: Case, rank: Rank, count: int) -> List[Batch]:
 
 
 def endless_batches(case: Case, rank: Rank) -> Iterator[Batch]:
-    """The process's batches, again and again.
+    """The process's batches, repeated without end.
 
-    They are made beforehand, so that the loop pays for the copy to the device and not for numpy.
+    They are made beforehand, so that a step's time includes the copy to the device but not numpy's work.
     """
     return itertools.cycle(process_batches(case, rank, BATCHES))

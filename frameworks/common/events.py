@@ -1,7 +1,7 @@
-"""Events in MLPerf's logging format, one line each on standard output.
+"""Events in MLPerf's logging format, one line per event on standard output.
 
-Keys that MLPerf defines carry its meaning (init_start, init_stop, run_start, run_stop, global_batch_size,
-tracked_stats); the rest are ours and listed in docs/architecture.md.
+Keys that MLPerf defines have its meaning (init_start, init_stop, run_start, run_stop, global_batch_size,
+tracked_stats). docs/architecture.md lists all keys.
 """
 
 import json
@@ -15,14 +15,14 @@ POINT, START, END = "POINT_IN_TIME", "INTERVAL_START", "INTERVAL_END"
 
 
 class EventLog:
-    """Writes the events of one rank. Each line is flushed: a run may be killed at any moment."""
+    """Writes the events of one rank. Each line is flushed, as a run may be killed at any moment."""
 
     def __init__(self, rank: int, stream: Any = None) -> None:
         self._rank = rank
         self._stream = stream or sys.stdout
 
     def event(self, key: str, value: Any = None, event_type: str = POINT, **metadata: Any) -> None:
-        """Print one event; `metadata` gets this rank's number."""
+        """Print one event; this rank's number is added to `metadata`."""
         line = {
             "namespace": "dlperf",
             "time_ms": int(time.time() * 1000),
@@ -35,7 +35,7 @@ class EventLog:
         self._stream.flush()
 
     def step(self, step: int, samples: int, seconds: float, loss: Optional[float], kind: str) -> None:
-        """One iteration done: `step` from 0, `samples` of the whole job, `kind` warmup or train."""
+        """Print one finished iteration: `step` from 0, `samples` over all ranks, `kind` warmup or train."""
         finite = loss is not None and math.isfinite(loss)
         value = {"throughput": samples / seconds, "seconds": seconds, "loss": loss if finite else None}
         if loss is not None and not finite:

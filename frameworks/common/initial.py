@@ -1,7 +1,7 @@
-"""Initial parameters, the same numbers in every framework: float32 arrays made by numpy from the case's seed.
+"""Initial parameters, the same in every framework: float32 arrays that numpy makes from the case's seed.
 
-Each array has its own random stream, keyed by its name, and the classifier one stream for each block of rows,
-so that a rank can make its own share of the classes and gets the same rows whatever the number of ranks.
+Each array has its own random stream, keyed by its name. The classifier has one stream per block of rows, so
+that a rank can make its own share of the classes, and a row does not depend on the number of ranks.
 """
 
 import zlib
@@ -56,7 +56,7 @@ def initial_classifier(first: int, last: int, embedding_size: int, std: float, s
 
 
 def initial_arrays(case: Case, held: range) -> Dict[str, np.ndarray]:
-    """Every parameter and buffer by the table's name; of the classifier the rows `held` alone."""
+    """Every parameter and buffer by the table's name; the classifier has only the rows `held`."""
     layers = layers_of(case)
     std, size = case.classifier_init_std, case.embedding_size
     classifier = initial_classifier(held.start, held.stop, size, std, case.seed)

@@ -1,14 +1,14 @@
 """The measured loop, one for all frameworks: what is timed, when it waits, what it prints.
 
-A step is started without waiting for it. While the device works on step k the loop waits for step k-1, so
-the device always has work queued and is drained only at the edges of the window: before the first step,
+A step is started without waiting for it. While the device works on step k, the loop waits for step k-1. So
+the device always has work queued, and is drained only at the edges of a window: before the first step,
 between warm-up and measured steps, and after the last. The seconds of a step are the time between two
-completions, the window's start standing before the first; their sum is the window's length. Loading the batch
-and copying it to the device are inside.
+completions, or from the window's start to the first one; their sum is the window's length. They include
+loading the batch and copying it to the device.
 
-When a step was complete is told by the device's events where the engine has them, else by the host's
-monotonic clock when `wait` returns. An engine that computes inside `step` itself, as PyTorch does on CPU, is
-complete before the loop waits: it returns a `FinishedStep`, timed where it ended.
+The device's events say when a step completed or, if the engine has none, the host's monotonic clock when
+`wait` returns. An engine that computes inside `step` itself, as PyTorch does on CPU, has completed before the
+loop waits: it returns a `FinishedStep`, which took the time at the end of the step.
 """
 
 import time
@@ -19,12 +19,12 @@ from frameworks.common.data import Batch
 from frameworks.common.events import END, START, EventLog
 from frameworks.common.phases import DATA, Phases
 
-# Of the breakdown: enough to even out a hiccup.
+# For the breakdown: enough to average out an outlier.
 PROFILED_ITERATIONS = 3
 
 
 class Pending(Protocol):
-    """A step that was started."""
+    """A started step."""
 
     def wait(self) -> float:
         """Block until the step is complete and return its loss, the mean over the global batch."""
@@ -32,7 +32,8 @@ class Pending(Protocol):
     def seconds_since(self, previous: "Optional[Pending]") -> Optional[float]:
         """Time from the end of `previous` (None: from the window's start) to the end of this step.
 
-        None where only the host's clock can tell, at the return of `wait`. Called after `wait` of both.
+        None if the engine has no such time: the loop then takes the host's clock at the return of `wait`. It
+        is called after `wait` of both steps.
         """
 
 
@@ -45,10 +46,10 @@ class HostTimed:
 
 
 class FinishedStep:
-    """The Pending of an engine that computes inside `step`: complete when it is made."""
+    """The Pending of an engine that computes inside `step`: complete when it is created."""
 
     def __init__(self, loss: float, window_start: float) -> None:
-        """Take the loss, and the `time.perf_counter()` of the last `start_window`."""
+        """Take the loss, and `time.perf_counter()` at the last `start_window`."""
         self._loss, self._window_start, self._ended = loss, window_start, time.perf_counter()
 
     def wait(self) -> float:
@@ -63,7 +64,7 @@ class FinishedStep:
 class Trainer(Protocol):
     """What `frameworks/<framework>/train.py` builds from a case.
 
-    `step` counts its parts with `phases`, which are off while steps are measured; None: it cannot tell them.
+    `step` times its parts with `phases`, which are off during measured steps; None if it cannot.
     """
 
     phases: Optional[Phases]
@@ -72,11 +73,11 @@ class Trainer(Protocol):
         """Drain the device; the next step starts a window."""
 
     def step(self, batch: Batch, iteration: int) -> Pending:
-        """Start one iteration on this rank's batch; `iteration` counts from 0 and sets the learning rate."""
+        """Start one iteration on this rank's batch; `iteration`, from 0 on, decides the learning rate."""
 
 
 def train(trainer: Trainer, case: Case, batches: Iterator[Batch], log: EventLog) -> None:
-    """Run the warm-up and the measured iterations and print one `tracked_stats` each."""
+    """Run the warm-up and measured iterations, and print `tracked_stats` for each."""
     warmup, measured = case.warmup_iterations, case.measured_iterations
     windows = {"warmup": range(warmup), "train": range(warmup, warmup + measured)}
     log.event("run_start", event_type=START)
@@ -87,7 +88,7 @@ def train(trainer: Trainer, case: Case, batches: Iterator[Batch], log: EventLog)
 
 
 def _window(trainer: Trainer, batches: Iterator[Batch], iterations: range) -> "Iterator[tuple[float, float]]":
-    """Seconds and loss of each iteration, one step behind the one that was last started."""
+    """Seconds and loss of each iteration, one step behind the last one started."""
     if not iterations:
         return
     trainer.start_window()
@@ -103,7 +104,7 @@ def _window(trainer: Trainer, batches: Iterator[Batch], iterations: range) -> "I
 
 
 def profile(trainer: Trainer, case: Case, batches: Iterator[Batch], log: EventLog) -> None:
-    """Train some more iterations, behind the measured ones, and print where their time goes."""
+    """Train a few more iterations after the measured ones, and print where their time goes."""
     if trainer.phases is None:
         return
     first = case.warmup_iterations + case.measured_iterations

@@ -1,4 +1,4 @@
-"""The margin softmax loss in float64 numpy: the definition that the engines' heads are held against.
+"""The margin softmax loss in float64 numpy: the definition that the engines' heads are tested against.
 
     cosine[b, c] = <e_b / |e_b|, w_c / |w_c|>
     logit[b, c]  = scale * cosine[b, c], and for the true class scale * (cos(m1 theta + m2) - m3)
@@ -14,11 +14,11 @@ import numpy as np
 
 from frameworks.common.case import Case, Loss, Rank
 
-# The true class's cosine is clamped to this before arccos, whose slope at the ends is infinite.
-# In float32 it is two steps below 1.
+# The true class's cosine is clamped to this before arccos, whose slope is infinite at the ends. In float32 it
+# is two steps below 1.
 COSINE_LIMIT = 1 - 1e-7
 
-# Rows shorter than this are divided by it instead of their length, as torch.nn.functional.normalize does.
+# Rows shorter than this are divided by it instead of their length, as in torch.nn.functional.normalize.
 _SHORTEST = 1e-12
 
 
@@ -31,15 +31,15 @@ class MarginSoftmax(NamedTuple):
 
 
 def has_angular_margin(loss: Loss) -> bool:
-    """Whether the true class's angle changes; without, no arccos is taken and nothing is clamped."""
+    """Whether the true class's angle changes; if not, there is no arccos and no clamp."""
     return loss.m1 != 1 or loss.m2 != 0
 
 
 def class_range(num_classes: int, world_size: int, rank: int) -> Tuple[int, int]:
-    """First and past-the-last class of a rank: shares as equal as can be, the first ranks have one more.
+    """First and past-the-last class of a rank; shares differ by at most one, the first ranks have the larger.
 
     Raises:
-        ValueError: a rank would have none.
+        ValueError: a rank would have no class.
     """
     if num_classes < world_size:
         raise ValueError(f"{num_classes} classes over {world_size} ranks leave some none; take fewer ranks")
@@ -48,7 +48,7 @@ def class_range(num_classes: int, world_size: int, rank: int) -> Tuple[int, int]
 
 
 def held_classes(case: Case, rank: Rank) -> range:
-    """The classes whose weights a process holds: all in data parallel, else those of its devices."""
+    """The classes whose weights a process holds: all of them in data parallel, else those of its devices."""
     if case.parallelism == "data":
         return range(case.num_classes)
     first, _ = class_range(case.num_classes, case.world_size, rank.rank)
@@ -66,10 +66,10 @@ def margin_softmax(
 def margin_softmax_of_shards(
     embeddings: np.ndarray, shards: List[np.ndarray], labels: np.ndarray, loss: Loss
 ) -> MarginSoftmax:
-    """The same, with the classes cut into consecutive shards [C_r, E], as model parallel ranks compute it.
+    """The same with the classes split into consecutive shards [C_r, E], as model parallel ranks compute it.
 
-    A shard's logits meet the others' only in the row maximum, in the sum of exponentials and in the true
-    class's logit; a label outside of a shard matches none of its rows.
+    Shards are combined only in the row maximum, the sum of exponentials and the true class's logit. A label
+    outside a shard matches none of its rows.
     """
     unit_embeddings, embedding_lengths = _unit(np.asarray(embeddings, np.float64))
     batch = len(labels)
@@ -120,7 +120,7 @@ def _shard_logits(unit_embeddings: np.ndarray, weight: np.ndarray, labels: np.nd
 
 
 def _with_margin(cosine: np.ndarray, loss: Loss) -> Tuple[np.ndarray, np.ndarray]:
-    """cos(m1 theta + m2) - m3 and its slope in the cosine; the slope is 0 where the clamp holds."""
+    """cos(m1 theta + m2) - m3 and its slope in the cosine; the slope is 0 where the cosine is clamped."""
     if not has_angular_margin(loss):
         return cosine - loss.m3, np.ones_like(cosine)
     theta = np.arccos(np.clip(cosine, -COSINE_LIMIT, COSINE_LIMIT))
@@ -130,11 +130,11 @@ def _with_margin(cosine: np.ndarray, loss: Loss) -> Tuple[np.ndarray, np.ndarray
 
 
 def _unit(rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Rows of length 1, and the lengths they had, [N, 1]."""
+    """Rows scaled to length 1, and their original lengths, [N, 1]."""
     lengths = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _SHORTEST)
     return rows / lengths, lengths
 
 
 def _through_unit(gradient: np.ndarray, unit: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Gradient by rows from the gradient by their unit rows: only what is tangential passes."""
+    """Gradient by rows from the gradient by their unit rows: only the tangential part passes."""
     return (gradient - (gradient * unit).sum(axis=1, keepdims=True) * unit) / lengths

@@ -1,20 +1,20 @@
-"""What a device's memory holds while it trains, by arithmetic on the network's table.
+"""What a device's memory holds during training, by arithmetic on the network's table.
 
-Tensors of the training alone: an engine's own libraries, its caches, workspaces and copies come on top, and
-one that computes in place needs fewer; so this is a first guess, never a limit. Weights, gradients, momentum
-and logits are float32 in every precision (fp16 and bf16 keep float32 masters, and the margin softmax is
-computed in float32); activations have the size of the precision.
+Only the tensors of the training count. An engine's libraries, caches, workspaces and copies come on top, and
+an engine that computes in place needs less. So this is a first guess, not a limit. Weights, gradients,
+momentum and logits are float32 in every precision (fp16 and bf16 keep float32 masters, and the margin softmax
+is computed in float32); activations have the size of the precision.
 
-`python -m frameworks.common.memory` answers a request in JSON on standard input:
+`python -m frameworks.common.memory` answers a JSON request on standard input:
 
     {"case": {...}, "search": {"axis": "num_classes", "granularity": 1000, "upper": 100000000},
      "budget": 2147483648}
 
-with the parts of the case as it stands, and the largest value of the axis whose parts fit the budget:
+with the parts of the case, and the largest value of the axis whose parts fit the budget:
 
     {"parts": [{"name": "activations", "bytes": 1, "formula": "..."}], "largest": 1000}
 
-`search` and `budget` may be null; `largest` is null then, and where not even one step fits.
+`search` and `budget` may be null; then `largest` is null, as it is if not even one step of the axis fits.
 """
 
 import json
@@ -45,7 +45,7 @@ FLOAT32_BYTES = 4
 
 
 class Part(NamedTuple):
-    """Bytes of one kind of tensor on one device, rank 0's, and where they come from."""
+    """Bytes of one kind of tensor on rank 0's device, and their formula."""
 
     name: str
     bytes: int
@@ -53,7 +53,7 @@ class Part(NamedTuple):
 
 
 def memory_parts(case: Case) -> List[Part]:
-    """The parts on the device of rank 0, which holds no fewer classes than any other."""
+    """The parts on the device of rank 0, which holds at least as many classes as any other."""
     layers = layers_of(case)
     network = FLOAT32_BYTES * sum(math.prod(spec.shape) for spec in parameters(layers))
     statistics = FLOAT32_BYTES * sum(math.prod(shape) for shape in buffers(layers).values())
@@ -84,7 +84,7 @@ def memory_parts(case: Case) -> List[Part]:
 
 
 def _rows(case: Case) -> "tuple[int, int]":
-    """Classes whose weights rank 0 holds, and those of them that a step trains."""
+    """How many classes rank 0 holds, and how many of them a step trains."""
     if case.parallelism == "data":
         return case.num_classes, case.num_classes
     first, last = class_range(case.num_classes, case.world_size, 0)
@@ -93,7 +93,7 @@ def _rows(case: Case) -> "tuple[int, int]":
 
 
 def outputs(layers: Layers) -> int:
-    """Elements that the layers give out for one image: what the backward pass needs of the forward pass."""
+    """Elements of all layers' outputs for one image: what the backward pass needs of the forward pass."""
     sides = map_sides(layers)
     return sum(_width(layer) * sides[layer.name] ** 2 for layer in walk(layers)) + sum(
         _width(layer.body[-1]) * sides[layer.name] ** 2 for layer in layers if isinstance(layer, Residual)
@@ -101,7 +101,7 @@ def outputs(layers: Layers) -> int:
 
 
 def _width(layer: Layer) -> int:
-    """Channels of a layer's output; what only passes on its input has none of its own."""
+    """Channels of a layer's output; 0 if it has no output array of its own."""
     if isinstance(layer, Conv):
         return layer.out_channels
     if isinstance(layer, (BatchNorm, PReLU)):
@@ -110,7 +110,7 @@ def _width(layer: Layer) -> int:
 
 
 def largest_value(case: Case, axis: str, granularity: int, upper: int, budget: int) -> Optional[int]:
-    """The largest multiple of the granularity up to `upper` whose parts fit the budget; None: none does."""
+    """The largest multiple of the granularity up to `upper` whose parts fit the budget; None: none fits."""
     low, high = 0, upper // granularity + 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -123,7 +123,7 @@ def largest_value(case: Case, axis: str, granularity: int, upper: int, budget: i
 
 
 def answer(request: Dict[str, Any]) -> Dict[str, Any]:
-    """The answer to a request; KeyError names what is missing in it."""
+    """The answer to a request; KeyError names a missing field."""
     case, search, budget = case_from_dict(request["case"]), request["search"], request["budget"]
     largest = None
     if search is not None and budget is not None:

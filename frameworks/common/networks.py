@@ -1,8 +1,8 @@
 """The networks, layer by layer: the one table that every framework builds from.
 
-A network is a tuple of layers in order; `Residual` is the only layer with layers inside. The name of a layer
-is the name of its parameters in every framework: `stage1.unit1.conv1` owns `stage1.unit1.conv1.weight`.
-Tensors are NCHW: images [B, 3, 112, 112], embeddings [B, embedding_size].
+A network is a tuple of layers in order; `Residual` is the only layer that contains others. A layer's
+parameters have its name in every framework: `stage1.unit1.conv1` owns `stage1.unit1.conv1.weight`. Tensors
+are NCHW: images [B, 3, 112, 112], embeddings [B, embedding_size].
 
 Sources: IResNet is the "improved residual unit" of Deng et al., ArcFace (arXiv:1801.07698), section 3.2;
 MobileFaceNet is Chen et al. (arXiv:1804.07573), table 1, with InsightFace's Y1 widths.
@@ -43,9 +43,9 @@ class Conv(NamedTuple):
 
 
 class BatchNorm(NamedTuple):
-    """Batch normalisation over axis 1. With `fixed_gamma` gamma stays 1 and is no parameter.
+    """Batch normalisation over axis 1. With `fixed_gamma`, gamma stays 1 and is not a parameter.
 
-    A `frozen` one normalises by the running statistics, which then never change; gamma and beta are trained.
+    A `frozen` one normalises by the running statistics and does not change them; gamma and beta are trained.
     """
 
     name: str
@@ -56,14 +56,14 @@ class BatchNorm(NamedTuple):
 
 
 class PReLU(NamedTuple):
-    """x where x > 0, else slope x; one slope a channel, weight [channels]."""
+    """x if x > 0, else slope x; one slope per channel, weight [channels]."""
 
     name: str
     channels: int
 
 
 class Dropout(NamedTuple):
-    """In training each element is 0 with `probability`, else divided by 1 - probability."""
+    """In training each element becomes 0 with `probability`, else it is divided by 1 - probability."""
 
     name: str
     probability: float
@@ -218,7 +218,7 @@ def _head(head: str, embedding_size: int, dropout: float) -> Layers:
 
 
 def walk(layers: Layers) -> Iterator[Layer]:
-    """Every layer, those inside a Residual in place of it: body first, then shortcut."""
+    """Every layer; a Residual is replaced by its layers, first the body's, then the shortcut's."""
     for layer in layers:
         if isinstance(layer, Residual):
             yield from walk(layer.body)
@@ -228,7 +228,7 @@ def walk(layers: Layers) -> Iterator[Layer]:
 
 
 def map_sides(layers: Layers, side: int = INPUT_SHAPE[1]) -> Dict[str, int]:
-    """Side of the square map behind each layer, by the layer's name; 1 from Flatten on."""
+    """Side of each layer's square output map, by the layer's name; 1 from Flatten on."""
     sides = {}
     for layer in layers:
         if isinstance(layer, Residual):
@@ -252,7 +252,7 @@ class ParameterSpec(NamedTuple):
 
 
 def parameters(layers: Layers) -> Tuple[ParameterSpec, ...]:
-    """All trained arrays of the network, in order; the classifier is not among them."""
+    """All trained arrays of the network, in order, without the classifier."""
     found = []
     for layer in walk(layers):
         if isinstance(layer, Conv):

@@ -1,8 +1,8 @@
-"""Where the time of a step goes: seconds by phase, taken in some steps behind the measured ones.
+"""Where the time of a step goes: seconds by phase, timed in a few steps after the measured ones.
 
-At the edges of a phase the device is waited for, so nothing overlaps while phases are taken: their sum is
-longer than a measured step, which keeps its device busy all through. Off, as in every measured step, a phase
-costs a call and waits for nothing.
+The device is drained at the edges of a phase, so nothing overlaps while phases are timed: their sum is longer
+than a measured step, which keeps its device busy throughout. When off, as in every measured step, a phase
+costs one call and waits for nothing.
 """
 
 import time
@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from typing import Callable, Dict, Iterator, List
 
 DATA, FORWARD_BACKWARD, COMMUNICATION, OPTIMIZER = "data", "forward_backward", "communication", "optimizer"
-# Of an engine that runs a whole step as one graph, and tells nothing of its parts.
+# For an engine that runs a whole step as one graph and does not show its parts.
 GRAPH = "graph"
 
 
 class Phases:
-    """Seconds by phase. A phase inside another one counts for itself alone."""
+    """Seconds by phase. A phase inside another one is not counted in the outer one."""
 
     def __init__(self, synchronize: Callable[[], None]) -> None:
-        """Take what waits until the device has done all that was queued."""
+        """Take a function that waits until the device has done everything queued."""
         self._synchronize = synchronize
         self._open: List[str] = []
         self._edge = 0.0
@@ -27,7 +27,7 @@ class Phases:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Count the block as `name`, while `on`."""
+        """While `on`, count the block as `name`."""
         if not self.on:
             yield
             return
@@ -40,7 +40,7 @@ class Phases:
             self._open.pop()
 
     def _turn(self) -> None:
-        """Give the time since the last edge to the innermost open phase."""
+        """Add the time since the last edge to the innermost open phase."""
         self._synchronize()
         now = time.perf_counter()
         if self._open:

@@ -16,7 +16,7 @@ from frameworks.common.loop import Trainer, profile, train
 
 
 def peak_resident_bytes() -> int:
-    """The largest resident set of this process so far, in bytes (Linux counts in KiB)."""
+    """The largest resident set of this process so far, in bytes; Linux counts in KiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -33,13 +33,13 @@ def run(
     matmul_flops_per_second: "Callable[[Case], float]",
     peak_device_bytes: "Callable[[Case], Optional[int]]",
 ) -> None:
-    """Run the case file named by the first argument.
+    """Run the case file that the first argument names.
 
     Args:
         make_trainer: builds network, classifier and optimizer, with the initial parameters loaded.
         facts: the engine's version, threads and device, for the log.
         matmul_flops_per_second: the rate of a large float32 matrix product in this engine, on this device.
-        peak_device_bytes: the device allocator's peak; None where memory is the process's own.
+        peak_device_bytes: the device allocator's peak; None if the device uses the process's own memory.
     """
     case = read_case(sys.argv[1])
     rank = rank_from_environment()

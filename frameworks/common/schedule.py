@@ -4,10 +4,7 @@ from frameworks.common.case import Schedule
 
 
 def learning_rate(schedule: Schedule, iteration: int) -> float:
-    """Base rate times the scale of the last step passed.
-
-    Iterations count from 0; step s acts from iteration s on.
-    """
+    """The base rate times the scale of the last step reached; iterations count from 0."""
     scale = 1.0
     for step, step_scale in zip(schedule.steps, schedule.scales):
         if iteration >= step:

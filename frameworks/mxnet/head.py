@@ -1,4 +1,4 @@
-"""The margin softmax classifier whose weights every device holds."""
+"""The margin softmax classifier with all classes on each device; `frameworks/common/margin.py` defines it."""
 
 from typing import Any
 
@@ -20,15 +20,15 @@ class MarginSoftmax(HybridBlock):
 
     def hybrid_forward(self, F: Any, embeddings: Any, labels: Any, weight: Any) -> Any:
         """Gluon calls this with F = mx.nd or mx.sym, and with the parameters by keyword."""
-        logits = margin_logits(F, embeddings, labels, weight, loss=self._loss, classes=self._classes)
+        logits = margin_logits(F, self._loss, embeddings, weight, labels=labels, classes=self._classes)
         probabilities = F.log_softmax(logits, axis=1)
         return -F.mean(F.pick(probabilities, labels, axis=1))
 
 
-def margin_logits(F: Any, embeddings: Any, labels: Any, weight: Any, *, loss: Loss, classes: int) -> Any:
-    """Logits [B, C] of embeddings [B, E] and class weights [C, E]: `scale` times the cosines.
+def margin_logits(F: Any, loss: Loss, embeddings: Any, weight: Any, *, labels: Any, classes: int) -> Any:
+    """Logits [B, C] of embeddings [B, E], class weights [C, E], labels int32 [B]: `scale` times the cosines.
 
-    That of the true class becomes cos(m1 theta + m2) - m3. A label that is -1 names no class.
+    The true class's cosine becomes cos(m1 theta + m2) - m3. A label of -1 names no class.
     """
     cosine = F.FullyConnected(
         F.L2Normalization(embeddings), F.L2Normalization(weight), num_hidden=classes, no_bias=True
@@ -36,11 +36,11 @@ def margin_logits(F: Any, embeddings: Any, labels: Any, weight: Any, *, loss: Lo
     if loss.kind == "softmax":
         return cosine * loss.scale
     target = F.pick(cosine, labels, axis=1, keepdims=True)
-    difference = _with_margin(F, target, loss) - target
+    difference = _with_margin(F, loss, target) - target
     return (cosine + F.broadcast_mul(F.one_hot(labels, classes), difference)) * loss.scale
 
 
-def _with_margin(F: Any, target: Any, loss: Loss) -> Any:
+def _with_margin(F: Any, loss: Loss, target: Any) -> Any:
     if not has_angular_margin(loss):
         return target - loss.m3
     theta = F.arccos(F.clip(target, -COSINE_LIMIT, COSINE_LIMIT))

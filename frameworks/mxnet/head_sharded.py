@@ -1,98 +1,75 @@
-"""The margin softmax classifier with its classes split over the devices: model parallel and Partial FC.
+"""The margin softmax over classes that are split over the devices; `frameworks/common/margin.py` defines it.
 
-As InsightFace's trainers for MXNet do it: the margin and the norms go through autograd; the softmax, whose
-sums come from all devices, is written out (An et al., arXiv:2010.05222, section 3). With R B samples in the
+As in InsightFace's trainers for MXNet, the margin and the norms go through autograd, and the softmax, whose
+sums come from all devices, is written out (An et al., arXiv:2010.05222, section 3). With R B images in the
 global batch and logits z [R B, C_r] on each device:
 
     m = max over all classes,  S = sum over all classes of exp(z - m)
     loss = mean of log S + m - z_true,  d loss / d z = (exp(z - m) / S - one_hot) / (R B)
 """
 
-from typing import Any, List, NamedTuple, Optional, Tuple
+from typing import Any, Optional, Tuple, Union
 
 import mxnet as mx
 import numpy as np
 from mxnet.gluon import HybridBlock
 
 from frameworks.common.case import Case, Loss, Rank
-from frameworks.common.margin import class_range
-from frameworks.common.sampling import sample_size, sampled_classes, sampling_stream
-from frameworks.mxnet.head import margin_logits
+from frameworks.common.margin import held_classes
+from frameworks.common.sampling import HostSampler
+from frameworks.mxnet.head import MarginSoftmax, margin_logits
 from frameworks.mxnet.optimizer import make_optimizer
-from frameworks.mxnet.parallel import Devices
+from frameworks.mxnet.parallel import NDArrays, Ranks
 
 
-class ShardLogits(HybridBlock):
-    """Embeddings float32 [R B, E], labels int32 [R B], class weights [C_r, E] -> logits [R B, C_r].
+class ShardedMarginSoftmax:
+    """The classifier of the process's own devices, with a shard on each."""
 
-    A label is the number of a row of the weights, or -1 where its class is another device's.
-    """
-
-    def __init__(self, loss: Loss, classes: int) -> None:
-        super().__init__(prefix="")
-        self._loss, self._classes = loss, classes
-
-    def hybrid_forward(self, F: Any, embeddings: Any, labels: Any, weight: Any) -> Any:
-        """Gluon calls this with F = mx.nd or mx.sym."""
-        return margin_logits(F, embeddings, labels, weight, loss=self._loss, classes=self._classes)
-
-
-class Gradients(NamedTuple):
-    """The loss float32 [1], the mean over the global batch, and its gradients by embeddings [B, E]."""
-
-    loss: mx.nd.NDArray
-    embeddings: List[mx.nd.NDArray]
-
-
-class ShardedHead:
-    """The shards of the process's own devices."""
-
-    def __init__(self, case: Case, rank: Rank, group: Devices, weight: np.ndarray) -> None:
+    def __init__(self, case: Case, rank: Rank, ranks: Ranks, weight: np.ndarray) -> None:
         """Take the weights of the classes that the process holds, float32 [held, E]."""
-        self._group = group
-        self._first_row = rank.rank * case.batch_size_per_device
-        self._batch = case.batch_size_per_device
-        ranks = range(rank.rank, rank.rank + rank.devices)
-        ranges = [range(*class_range(case.num_classes, case.world_size, number)) for number in ranks]
-        first = ranges[0].start
+        self._ranks, self._batch = ranks, case.batch_size_per_device
+        self._first_row = rank.rank * self._batch
+        each = [rank._replace(rank=rank.rank + number, devices=1) for number in range(rank.devices)]
+        held, first = [held_classes(case, own) for own in each], held_classes(case, rank).start
         rows = [
-            mx.nd.array(weight[held.start - first : held.stop - first], ctx=device)
-            for held, device in zip(ranges, group.devices)
+            mx.nd.array(weight[own.start - first : own.stop - first], ctx=device)
+            for own, device in zip(held, ranks.devices)
         ]
-        if case.parallelism == "partial_fc":
-            self.shards = [PartialShard(case, *shard) for shard in zip(ranges, rows, ranks)]
-        else:
-            self.shards = [Shard(case, *shard) for shard in zip(ranges, rows)]
+        self.shards = [self._shard(case, *parts) for parts in zip(each, held, rows)]
 
-    def gradients(self, embeddings: List[mx.nd.NDArray], labels: np.ndarray) -> Gradients:
-        """Queue forward and backward pass of embeddings float32 [B, E] a device; labels int [D B].
+    def _shard(self, case: Case, _rank: Rank, held: range, weight: mx.nd.NDArray) -> "_Shard":
+        return _Shard(case, held, weight, rows=weight)
+
+    def gradients(self, embeddings: NDArrays, labels: np.ndarray) -> Tuple[mx.nd.NDArray, NDArrays]:
+        """Queue forward and backward pass of embeddings float32 [B, E] per device, and labels int [D B].
+
+        Returns:
+            The loss float32 [1], the mean over the global batch, and its gradients by the embeddings.
 
         Raises:
             ValueError: with Partial FC, the labels name more classes of a device than it samples.
         """
-        all_labels = self._group.gather_labels(labels)
+        all_labels = self._ranks.gather_labels(labels)
         features = [shard.features for shard in self.shards]
-        self._group.gather(embeddings, features, "embeddings")
+        self._ranks.gather(embeddings, features, "embeddings")
         own_labels = [shard.own_labels(all_labels) for shard in self.shards]
         with mx.autograd.record():
             logits = [shard.logits(labels) for shard, labels in zip(self.shards, own_labels)]
         loss, by_logits = self._softmax(logits, own_labels)
         mx.autograd.backward(logits, by_logits)
-        by_features = self._group.total([array.grad for array in features], "by_embeddings")
+        by_features = self._ranks.total([array.grad for array in features], "by_embeddings")
         starts = range(self._first_row, self._first_row + len(self.shards) * self._batch, self._batch)
         own = [whole[start : start + self._batch] for whole, start in zip(by_features, starts)]
-        return Gradients(loss, own)
+        return loss, own
 
-    def _softmax(
-        self, logits: List[mx.nd.NDArray], labels: List[mx.nd.NDArray]
-    ) -> Tuple[mx.nd.NDArray, List[mx.nd.NDArray]]:
-        maxima = self._group.maximum([mx.nd.max(z, axis=1) for z in logits], "maximum")
+    def _softmax(self, logits: NDArrays, labels: NDArrays) -> Tuple[mx.nd.NDArray, NDArrays]:
+        maxima = self._ranks.maximum([mx.nd.max(z, axis=1) for z in logits], "maximum")
         exponentials = [mx.nd.exp(mx.nd.broadcast_sub(z, m.reshape((-1, 1)))) for z, m in zip(logits, maxima)]
         parts = [
             mx.nd.stack(mx.nd.sum(e, axis=1), mx.nd.pick(z, own, axis=1) * (own >= 0).astype("float32"))
             for e, z, own in zip(exponentials, logits, labels)
         ]
-        parts = self._group.total(parts, "sums")  # S and z_true, [2, R B]
+        parts = self._ranks.total(parts, "sums")  # S and z_true, [2, R B]
         loss = mx.nd.mean(mx.nd.log(parts[0][0]) + maxima[0] - parts[0][1])
         by_logits = []
         for e, part, own in zip(exponentials, parts, labels):
@@ -107,17 +84,46 @@ class ShardedHead:
             shard.update(rate)
 
 
-class Shard:
+class SampledMarginSoftmax(ShardedMarginSoftmax):
+    """The same over the rows of a sample per device; no other row is touched."""
+
+    def _shard(self, case: Case, rank: Rank, held: range, weight: mx.nd.NDArray) -> "_Shard":
+        return _SampledShard(case, held, weight, HostSampler(case, rank))
+
+
+def make_head(
+    case: Case, rank: Rank, ranks: Ranks, weight: np.ndarray
+) -> Union[MarginSoftmax, ShardedMarginSoftmax]:
+    """The case's classifier; only one that is split takes `weight` here, float32 [held, E]."""
+    if case.parallelism == "data":
+        return MarginSoftmax(case.loss, case.num_classes, case.embedding_size)
+    head = SampledMarginSoftmax if case.parallelism == "partial_fc" else ShardedMarginSoftmax
+    return head(case, rank, ranks, weight)
+
+
+class _ShardLogits(HybridBlock):
+    """Embeddings float32 [R B, E], labels int32 [R B], class weights [C_r, E] -> logits [R B, C_r].
+
+    A label is the number of a row of the weights, or -1 if another device has its class.
+    """
+
+    def __init__(self, loss: Loss, classes: int) -> None:
+        super().__init__(prefix="")
+        self._loss, self._classes = loss, classes
+
+    def hybrid_forward(self, F: Any, embeddings: Any, labels: Any, weight: Any) -> Any:
+        """Gluon calls this with F = mx.nd or mx.sym."""
+        return margin_logits(F, self._loss, embeddings, weight, labels=labels, classes=self._classes)
+
+
+class _Shard:
     """The classes of one device, all trained in each step."""
 
-    def __init__(self, case: Case, held: range, weight: mx.nd.NDArray) -> None:
-        """Take the weights float32 [C_r, E] of the classes `held`."""
-        self._set_up(case, held, weight, rows=weight)
-
-    def _set_up(self, case: Case, held: range, weight: mx.nd.NDArray, *, rows: mx.nd.NDArray) -> None:
+    def __init__(self, case: Case, held: range, weight: mx.nd.NDArray, *, rows: mx.nd.NDArray) -> None:
+        """Take the weights float32 [C_r, E] of the classes `held`, and the rows that a step trains."""
         self.weight, self._held, self._context, self._rows = weight, held, weight.context, rows
         self._rows.attach_grad()
-        self._block = ShardLogits(case.loss, len(rows))
+        self._block = _ShardLogits(case.loss, len(rows))
         self._block.hybridize(static_alloc=True, static_shape=True)
         self._optimizer = make_optimizer(case.optimizer)
         self.momentum: Optional[mx.nd.NDArray] = self._optimizer.create_state(0, weight)
@@ -145,28 +151,26 @@ class Shard:
         return self._rows.grad.asnumpy()
 
 
-class PartialShard(Shard):
+class _SampledShard(_Shard):
     """The classes of one device, of which each step trains a sample (`frameworks/common/sampling.py`)."""
 
-    def __init__(self, case: Case, held: range, weight: mx.nd.NDArray, rank: int) -> None:
-        """Take the weights float32 [C_r, E] of the classes `held`, and the device's rank."""
-        self._size, self._stream = sample_size(case, rank), sampling_stream(case, rank)
+    def __init__(self, case: Case, held: range, weight: mx.nd.NDArray, sampler: HostSampler) -> None:
+        """Take the weights float32 [C_r, E] of the classes `held`, and what draws the device's samples."""
+        rows = mx.nd.empty((sampler.size, case.embedding_size), ctx=weight.context)
+        super().__init__(case, held, weight, rows=rows)
+        self._sampler = sampler
         self._index: Optional[mx.nd.NDArray] = None
-        rows = mx.nd.empty((self._size, case.embedding_size), ctx=weight.context)
-        self._set_up(case, held, weight, rows=rows)
 
     def own_labels(self, labels: mx.nd.NDArray) -> mx.nd.NDArray:
         """Draw the sample, which needs the labels on the host; the labels' places in it, or -1."""
         on_host = labels.asnumpy()
-        index = sampled_classes(on_host, self._held, self._size, self._stream)
-        places = np.searchsorted(index, on_host - self._held.start).clip(max=self._size - 1)
-        found = index[places] == on_host - self._held.start
+        index = self._sampler.sample(on_host)
         self._index = mx.nd.array(index, ctx=self._context, dtype="int64")
         mx.nd.take(self.weight, self._index, out=self._rows)
-        return mx.nd.array(np.where(found, places, -1), ctx=self._context, dtype="int32")
+        return mx.nd.array(self._sampler.places(on_host, index), ctx=self._context, dtype="int32")
 
     def update(self, rate: float) -> None:
-        """Queue SGD on the sampled rows and on their momentum alone, and write both back."""
+        """Queue SGD on only the sampled rows and their momentum, and write both back."""
         momentum = None if self.momentum is None else mx.nd.take(self.momentum, self._index)
         self._optimizer.set_learning_rate(rate)
         self._optimizer.update_multi_precision([0], [self._rows], [self._rows.grad], [momentum])
@@ -179,7 +183,7 @@ class PartialShard(Shard):
         mx.nd._internal._scatter_set_nd(whole, rows, index, shape=whole.shape, out=whole)  # noqa: SLF001
 
     def gradient(self) -> np.ndarray:
-        """Of the last step, float32 [C_r, E]; 0 where a row was not sampled."""
+        """Of the last step, float32 [C_r, E]; 0 in rows that were not sampled."""
         whole = np.zeros(self.weight.shape, np.float32)
         whole[self._index.asnumpy()] = self._rows.grad.asnumpy()
         return whole

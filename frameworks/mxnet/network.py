@@ -4,36 +4,25 @@ from typing import Any, Callable, Dict
 
 from mxnet.gluon import HybridBlock, Parameter, nn
 
-from frameworks.common.networks import (
-    BATCH_NORM_MOMENTUM,
-    BatchNorm,
-    Conv,
-    Dropout,
-    Flatten,
-    Layer,
-    Layers,
-    Linear,
-    PReLU,
-    Residual,
-)
+from frameworks.common import networks
 
-# How PReLU multiplies by the slope (`PReLUBlock`): as a depthwise 1x1 convolution or as a broadcast product.
+# How PReLU multiplies by the slope (`_PReLU`): with a depthwise 1x1 convolution, or with a broadcast product.
 PRELU_FORMS = ("convolution", "broadcast")
 
-# Gluon's names of a parameter's last part where they differ from the table's.
+# Gluon's names of a parameter's last part, if they differ from the table's.
 _TABLE_NAMES = {"gamma": "weight", "beta": "bias"}
 
 
-def build_network(layers: Layers, prelu_form: str) -> HybridBlock:
+def build_network(layers: networks.Layers, prelu_form: str) -> HybridBlock:
     """The network: float32 [B, 3, 112, 112], scaled -> embeddings float32 [B, embedding_size]."""
     sequence = nn.HybridSequential(prefix="")
     for layer in layers:
-        sequence.add(_block(layer, prelu_form))
+        sequence.add(_layer(layer, prelu_form))
     return sequence
 
 
-def named_parameters(block: HybridBlock) -> Dict[str, Parameter]:
-    """Every Gluon parameter by the table's name, running statistics and fixed gammas included."""
+def named_arrays(block: HybridBlock) -> Dict[str, Parameter]:
+    """Every Gluon parameter by the table's name, including running statistics and fixed gammas."""
     named = {}
     for name, parameter in block.collect_params().items():
         layer, _, part = name.rpartition(".")
@@ -41,15 +30,51 @@ def named_parameters(block: HybridBlock) -> Dict[str, Parameter]:
     return named
 
 
-class PReLUBlock(HybridBlock):
-    """x where x > 0, else slope x, for [B, C, H, W] with one slope a channel: x + (slope - 1) min(x, 0).
+class ResidualBlock(HybridBlock):
+    """body(x) + shortcut(x); an empty shortcut is the identity."""
+
+    def __init__(self, layer: networks.Residual, prelu_form: str) -> None:
+        super().__init__(prefix="")
+        self.body = build_network(layer.body, prelu_form)
+        self.shortcut = build_network(layer.shortcut, prelu_form) if layer.shortcut else None
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:  # noqa: ARG002 - Gluon passes F
+        """Gluon calls this with F = mx.nd or mx.sym."""
+        return self.body(x) + (x if self.shortcut is None else self.shortcut(x))
+
+
+def _layer(layer: networks.Layer, prelu_form: str) -> HybridBlock:
+    if isinstance(layer, (networks.Residual, networks.PReLU)):
+        return _MAKERS[type(layer)](layer, prelu_form)
+    return _MAKERS[type(layer)](layer)
+
+
+def _convolution(layer: networks.Conv) -> HybridBlock:
+    shape = layer.out_channels, layer.kernel, layer.stride, layer.padding
+    named = {"in_channels": layer.in_channels, "prefix": layer.name + "."}
+    return nn.Conv2D(*shape, groups=layer.groups, use_bias=False, **named)
+
+
+def _batch_norm(layer: networks.BatchNorm) -> HybridBlock:
+    return nn.BatchNorm(
+        momentum=networks.BATCH_NORM_MOMENTUM,
+        epsilon=layer.eps,
+        scale=not layer.fixed_gamma,  # the operator's fix_gamma: gamma counts as 1 and has no gradient
+        use_global_stats=layer.frozen,
+        in_channels=layer.channels,
+        prefix=layer.name + ".",
+    )
+
+
+class _PReLU(HybridBlock):
+    """x if x > 0, else slope x, for [B, C, H, W] with one slope per channel: x + (slope - 1) min(x, 0).
 
     MXNet's own operator, `LeakyReLU(act_type="prelu")`, is not used: in a hybridized graph it can multiply
     the slope's gradient by the slope, depending on what follows it. The gradient at exactly 0 is the slope,
     as in the other engines. On CPU a depthwise convolution multiplies faster than the broadcast product.
     """
 
-    def __init__(self, layer: PReLU, form: str) -> None:
+    def __init__(self, layer: networks.PReLU, form: str) -> None:
         super().__init__(prefix=layer.name + ".")
         self._channels, self._form = layer.channels, form
         self.weight = self.params.get("weight", shape=(layer.channels,))
@@ -70,67 +95,16 @@ class PReLUBlock(HybridBlock):
         return x + scaled
 
 
-class ResidualBlock(HybridBlock):
-    """body(x) + shortcut(x); an empty shortcut is the identity."""
-
-    def __init__(self, layer: Residual, prelu_form: str) -> None:
-        super().__init__(prefix="")
-        self.body = build_network(layer.body, prelu_form)
-        self.shortcut = build_network(layer.shortcut, prelu_form) if layer.shortcut else None
-
-    def hybrid_forward(self, F: Any, x: Any) -> Any:  # noqa: ARG002 - Gluon passes F
-        """Gluon calls this with F = mx.nd or mx.sym."""
-        return self.body(x) + (x if self.shortcut is None else self.shortcut(x))
-
-
-def _block(layer: Layer, prelu_form: str) -> HybridBlock:
-    if isinstance(layer, Residual):
-        return ResidualBlock(layer, prelu_form)
-    if isinstance(layer, PReLU):
-        return PReLUBlock(layer, prelu_form)
-    return _MAKERS[type(layer)](layer)
-
-
-def _convolution(layer: Conv) -> HybridBlock:
-    return nn.Conv2D(
-        layer.out_channels,
-        layer.kernel,
-        layer.stride,
-        layer.padding,
-        groups=layer.groups,
-        use_bias=False,
-        in_channels=layer.in_channels,
-        prefix=layer.name + ".",
-    )
-
-
-def _batch_norm(layer: BatchNorm) -> HybridBlock:
-    return nn.BatchNorm(
-        momentum=BATCH_NORM_MOMENTUM,
-        epsilon=layer.eps,
-        scale=not layer.fixed_gamma,  # the operator's fix_gamma: gamma counts as 1 and has no gradient
-        use_global_stats=layer.frozen,
-        in_channels=layer.channels,
-        prefix=layer.name + ".",
-    )
-
-
-def _dropout(layer: Dropout) -> HybridBlock:
-    return nn.Dropout(layer.probability)
-
-
-def _flatten(_layer: Flatten) -> HybridBlock:
-    return nn.Flatten()
-
-
-def _linear(layer: Linear) -> HybridBlock:
+def _linear(layer: networks.Linear) -> HybridBlock:
     return nn.Dense(layer.out_features, in_units=layer.in_features, prefix=layer.name + ".")
 
 
-_MAKERS: "Dict[type, Callable[[Any], HybridBlock]]" = {
-    Conv: _convolution,
-    BatchNorm: _batch_norm,
-    Dropout: _dropout,
-    Flatten: _flatten,
-    Linear: _linear,
+_MAKERS: "Dict[type, Callable[..., HybridBlock]]" = {
+    networks.Conv: _convolution,
+    networks.BatchNorm: _batch_norm,
+    networks.PReLU: _PReLU,
+    networks.Dropout: lambda layer: nn.Dropout(layer.probability),
+    networks.Flatten: lambda _layer: nn.Flatten(),
+    networks.Linear: _linear,
+    networks.Residual: ResidualBlock,
 }

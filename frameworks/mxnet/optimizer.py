@@ -11,7 +11,7 @@ from frameworks.common.case import Optimizer
 def make_optimizer(optimizer: Optimizer) -> mx.optimizer.Optimizer:
     """The case's optimizer; its learning rate is set at each step.
 
-    Of a float16 weight it keeps a float32 one, which it updates and copies back.
+    It keeps a float32 copy of a float16 weight, updates that and copies it back.
     """
     common = {"momentum": optimizer.momentum, "multi_precision": True}
     if optimizer.decay == "decoupled":
@@ -20,7 +20,7 @@ def make_optimizer(optimizer: Optimizer) -> mx.optimizer.Optimizer:
 
 
 class DecoupledSGD(mx.optimizer.SGD):
-    """v = momentum v - lr g; w = w + v - lr decay w, with the w of before the step in the last term."""
+    """v = momentum v - rate g; w = w + v - rate decay w, with the w before the step in the last term."""
 
     def __init__(self, decay: float, **kwargs: Any) -> None:
         super().__init__(wd=0, **kwargs)

@@ -1,7 +1,7 @@
-"""The scale of the loss in fp16, where small gradients would otherwise be 0.
+"""What fp32 and fp16 mean: what the network computes in, and how the loss is scaled.
 
-The network's gradients come out multiplied by it, and the optimizer divides them again. It is MXNet's own
-dynamic scale, or one number.
+In fp16 small gradients would become 0. So the network's gradients are multiplied by a scale, which the
+optimizer divides out again: MXNet's own dynamic scale, or a constant.
 """
 
 from typing import Any, List
@@ -13,40 +13,45 @@ from mxnet.gluon import Parameter
 from frameworks.common.case import Case
 
 
-def loss_scale(case: Case) -> "LossScale":
-    """The scale that the case's precision and its option `loss_scale` ask for."""
-    if case.precision != "fp16":
-        return LossScale(1.0)
-    option = case.options.get("loss_scale", "dynamic")
-    return DynamicLossScale() if option == "dynamic" else LossScale(float(option))
+def network_dtype(case: Case) -> str:
+    """The dtype of the network; its BatchNorms stay float32."""
+    return "float16" if case.precision == "fp16" else "float32"
 
 
 class LossScale:
-    """One number, always."""
+    """A constant."""
 
     def __init__(self, factor: float) -> None:
         self.factor = factor
 
-    def overflowed(self, parameters: List[Parameter]) -> bool:  # noqa: ARG002 - of the dynamic one
-        """Whether the step must be left out; its gradients are not looked at here."""
+    def overflowed(self, parameters: List[Parameter]) -> bool:  # noqa: ARG002 - the dynamic scale's
+        """Whether the step must be skipped; the gradients are not checked here."""
         return False
 
 
 class DynamicLossScale:
-    """MXNet's: half as large when a gradient overflows, twice as large after 2000 steps without."""
+    """MXNet's own: halved if a gradient overflows, doubled after 2000 steps without an overflow."""
 
     def __init__(self) -> None:
         self._scaler: Any = LossScaler()
 
     @property
     def factor(self) -> float:
-        """What the gradients that are made next are multiplied by."""
+        """The scale of the next gradients."""
         return self._scaler._next_loss_scale  # noqa: SLF001 - `loss_scale` is that of the last ones
 
     def overflowed(self, parameters: List[Parameter]) -> bool:
-        """Whether a gradient is infinite or no number, so that the step must be left out.
+        """Whether a gradient is infinite or NaN, so that the step must be skipped.
 
-        It waits for the gradients: MXNet's scale is kept on the host.
+        It waits for the gradients: MXNet keeps the scale on the host.
         """
         with mx.autograd.pause():
             return self._scaler.has_overflow(parameters)
+
+
+def make_scaler(case: Case) -> "LossScale | DynamicLossScale":
+    """The scale for the case's precision and its option `loss_scale`."""
+    if case.precision != "fp16":
+        return LossScale(1.0)
+    option = case.options.get("loss_scale", "dynamic")
+    return DynamicLossScale() if option == "dynamic" else LossScale(float(option))

@@ -1,32 +1,32 @@
-"""Bring the processes of a case together with Horovod: by Gloo and the environment, without MPI.
+"""How the processes of a case meet with Horovod: through Gloo and environment variables, without MPI.
 
-Rank 0 serves Horovod's own rendezvous at the master's address; dlperf's supervisor has started the processes.
+dlperf's supervisor starts the processes. Rank 0 runs Horovod's own rendezvous server at the master's address.
 """
 
 import http.client
 import os
 import threading
 import time
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
 from frameworks.common.case import COLLECTIVE_SECONDS, RENDEZVOUS_SECONDS, Rank
 
-_ASK_AGAIN_SECONDS = 0.05
+_RETRY_SECONDS = 0.05
 
 
 class RendezvousError(Exception):
-    """The processes did not find each other; the text says which one is missing, or what is in the way."""
+    """The processes did not find each other; the text says which one is missing, or what went wrong."""
 
 
-def join(rank: Rank) -> Any:
-    """Wait for the other processes, give Horovod's MXNet module, ready for use.
+def meet(rank: Rank) -> Any:
+    """Wait for the other processes; Horovod's MXNet module, ready for use.
 
     Raises:
         RendezvousError: rank 0 cannot serve at the master's address, or a rank does not come in time.
     """
-    placed, tuned = horovod_variables(rank)
-    os.environ.update(placed)
-    for name, value in tuned.items():
+    required, defaults = horovod_variables(rank)
+    os.environ.update(required)
+    for name, value in defaults.items():
         os.environ.setdefault(name, value)
     if rank.rank == 0:
         _serve(rank)
@@ -39,10 +39,10 @@ def join(rank: Rank) -> Any:
     return hvd
 
 
-def horovod_variables(rank: Rank) -> "tuple[Dict[str, str], Dict[str, str]]":
-    """What Horovod reads of its environment: this process's place, and what a user may set otherwise."""
+def horovod_variables(rank: Rank) -> Tuple[Dict[str, str], Dict[str, str]]:
+    """Horovod's environment variables: what this process needs, and defaults that a user may override."""
     nodes = rank.world_size // rank.local_world_size
-    placed = {
+    required = {
         "HOROVOD_CONTROLLER": "gloo",
         "HOROVOD_CPU_OPERATIONS": "gloo",
         "HOROVOD_RANK": str(rank.rank),
@@ -55,16 +55,16 @@ def horovod_variables(rank: Rank) -> "tuple[Dict[str, str], Dict[str, str]]":
         "HOROVOD_GLOO_RENDEZVOUS_ADDR": rank.master_address,
         "HOROVOD_GLOO_RENDEZVOUS_PORT": str(rank.master_port),
     }
-    tuned = {
+    defaults = {
         "HOROVOD_GLOO_TIMEOUT_SECONDS": str(COLLECTIVE_SECONDS),
         "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": str(COLLECTIVE_SECONDS),
     }
     interface = rank.interface or ("lo" if nodes == 1 else None)
     if interface:
-        tuned["HOROVOD_GLOO_IFACE"] = interface
+        defaults["HOROVOD_GLOO_IFACE"] = interface
     if rank.interface:
-        tuned["NCCL_SOCKET_IFNAME"] = rank.interface
-    return placed, tuned
+        defaults["NCCL_SOCKET_IFNAME"] = rank.interface
+    return required, defaults
 
 
 def _host(node_rank: int) -> str:
@@ -88,19 +88,14 @@ def _serve(rank: Rank) -> None:
 
 
 def _await_all(rank: Rank) -> None:
-    """Meet the other ranks at rank 0's server: Horovod gives up on one that is still importing too early."""
+    """Meet the other ranks at rank 0's server: Horovod gives up too early on ranks that still import."""
     deadline = time.monotonic() + RENDEZVOUS_SECONDS
-    _until(deadline, rank, "PUT", rank.rank)
-    for other in range(rank.world_size):
-        _until(deadline, rank, "GET", other)
-
-
-def _until(deadline: float, rank: Rank, method: str, about: int) -> None:
-    while not _answered(rank, method, about):
-        if time.monotonic() > deadline:
-            missing = 0 if method == "PUT" else about
-            raise RendezvousError(f"rank {missing} did not come within {RENDEZVOUS_SECONDS} s")
-        time.sleep(_ASK_AGAIN_SECONDS)
+    for method, about in (("PUT", rank.rank), *(("GET", other) for other in range(rank.world_size))):
+        while not _answered(rank, method, about):
+            if time.monotonic() > deadline:
+                missing = 0 if method == "PUT" else about
+                raise RendezvousError(f"rank {missing} did not come within {RENDEZVOUS_SECONDS} s")
+            time.sleep(_RETRY_SECONDS)
 
 
 def _answered(rank: Rank, method: str, about: int) -> bool:
@@ -108,7 +103,7 @@ def _answered(rank: Rank, method: str, about: int) -> bool:
     try:
         connection.request(method, f"/arrived/{about}", body="1" if method == "PUT" else None)
         return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):  # its server is not there yet, or overrun
+    except (OSError, http.client.HTTPException):  # the server is not up yet, or overloaded
         return False
     finally:
         connection.close()

@@ -1,8 +1,8 @@
-"""Answers what dlperf asks of a node, as long as its lease is renewed.
+"""Answers dlperf's requests on a node, as long as its lease is renewed.
 
-Requests are JSON lines on standard input, answered in their order by JSON lines on standard output;
-`{"beat": n}` is answered at once, whatever else goes on. When standard input ends, or is silent for
-LEASE_SECONDS, this process ends, and with it what it started and the lock that it holds.
+Requests are JSON lines on standard input, answered in order by JSON lines on standard output; `{"beat": n}`
+is answered at once, even during another request. If standard input ends, or is silent for LEASE_SECONDS, this
+process ends, and with it everything that it started and the lock that it holds.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ Answer = Dict[str, Any]
 
 
 class Attendant:
-    """Answers requests; everything that it keeps lies under `work`."""
+    """Answers requests; all its files are under `work`."""
 
     def __init__(self, work: Path) -> None:
         self._work = work
@@ -53,7 +53,7 @@ class Attendant:
                 self.say({"refused": f"{type(error).__name__}: {error}"})
 
     def say(self, answer: Answer) -> None:
-        """One line; this process ends when nobody reads it."""
+        """Write one line; if nobody reads it, this process ends."""
         try:
             with self._writing:
                 sys.stdout.write(json.dumps(answer) + "\n")
@@ -109,7 +109,7 @@ class Attendant:
         if not self._lock.take():
             raise Refused("another dlperf measures on this node")
         for folder in self._run_folders():
-            until_deserted(folder)  # its harness was killed a moment ago
+            until_deserted(folder)  # its harness was just killed
             shutil.rmtree(folder)
         return {"locked": True}
 
@@ -118,7 +118,7 @@ class Attendant:
         return sorted(runs.iterdir()) if runs.is_dir() else []
 
     def _condition(self) -> Answer:
-        """What `dlperf cluster check` shows, except for what it measures from outside."""
+        """What `dlperf cluster check` shows, except what it measures from outside."""
         free = shutil.disk_usage(self._work)
         probe = self._work / f".writable-{os.getpid()}"
         try:
@@ -150,7 +150,7 @@ class Attendant:
         return {"environment": environment(self._work, self.say, **request)}
 
     def _clean(self, *, everything: bool) -> Answer:
-        """End what runs of dlperf have left and remove their folders; refused while one measures."""
+        """End processes that runs of dlperf left and remove their folders; refused during a run."""
         if not self._lock.take():
             raise Refused("another dlperf measures on this node; nothing was touched")
         killed = end_processes()
@@ -167,12 +167,12 @@ class Attendant:
 
 
 def leave() -> None:
-    """End this process at once; the kernel ends what it has started."""
+    """End this process at once; the kernel ends everything that it started."""
     os._exit(0)
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on at the moment."""
+    """A TCP port that is free now."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         port: int = probe.getsockname()[1]

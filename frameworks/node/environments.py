@@ -1,6 +1,6 @@
-"""Framework environments on a node: made with uv, or put together from a copy that was made elsewhere.
+"""Framework environments on a node: made with uv, or from a copy that was made elsewhere.
 
-What is installed and how it is proved comes from dlperf/environments; here is what must happen on the node.
+dlperf/environments decides what is installed and how it is checked; this module does the part on the node.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from frameworks.node.facts import output
 Answer = Dict[str, Any]
 Say = Callable[[Answer], None]
 MANIFEST = "dlperf-environment.json"
-# Says prctl(PR_SET_PDEATHSIG, SIGKILL) and becomes the program: preexec_fn does not go with threads.
+# Calls prctl(PR_SET_PDEATHSIG, SIGKILL) and becomes the program: preexec_fn is unsafe with threads.
 _TIED = (
     "import ctypes, os, sys\n"
     "ctypes.CDLL(None).prctl(1, 9)\n"
@@ -34,7 +34,7 @@ _PYTHON_PROBE = (
 
 
 def find_uv(work: Path) -> Optional[str]:
-    """The uv of this node: on PATH, where its installer puts it, or the one that dlperf has brought."""
+    """The uv of this node: on PATH, where its installer puts it, or the one that dlperf copied here."""
     brought = sorted((work / "tools").glob("uv-*"))
     candidates = [shutil.which("uv"), str(Path.home() / ".local/bin/uv"), *map(str, brought)]
     return next((path for path in candidates if path and os.access(path, os.X_OK)), None)
@@ -58,7 +58,7 @@ def run_tied(argv: List[str], variables: Dict[str, str], **options: Any) -> "sub
 
 
 def checked(python: str, probe: str, import_check: str) -> Answer:
-    """What an interpreter says of itself and of its framework; Refused where it does not work.
+    """What an interpreter reports of itself and its framework; Refused if it does not work.
 
     `python` may be a name on PATH.
     """
@@ -91,10 +91,11 @@ def environment(
     copied: Optional[str],
     found_only: bool,
 ) -> Optional[Answer]:
-    """The environment `key`: found, or made by the uv commands `steps`, or out of a folder copied here.
+    """The environment `key`: found, or made by the uv commands `steps`, or made from a folder copied here.
 
     In `steps`, {python}, {folder} and {interpreter} stand for the base Python, the new environment and its
-    interpreter. Appears under its name whole and proved, or not at all. `found_only` makes none; None then.
+    interpreter. It appears under its name only when complete and checked. With `found_only` none is made, and
+    the answer may be None.
     """
     root = work / "environments" / key
     if found_only and not (root / MANIFEST).exists():
@@ -151,7 +152,7 @@ def _held(path: Path, say: Say) -> Iterator[None]:
 
 
 def find_python(work: Path, versions: List[str], say: Say) -> str:
-    """The first CPython of `versions` that works here: pyenv's, on PATH, uv's; else uv downloads one."""
+    """The first CPython of `versions` that works here: pyenv's, on PATH, or uv's; else uv downloads one."""
     uv = find_uv(work)
     for version in versions:
         pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
@@ -174,8 +175,8 @@ def find_python(work: Path, versions: List[str], say: Say) -> str:
 
 
 def step(uv: str, arguments: List[str], variables: Dict[str, str], say: Say) -> None:
-    """Run uv once; what it prints is progress, and its last words the reason of a failure."""
-    places = "--find-links=/"  # folders of wheels on the machine that asks, maybe on a disk that both share
+    """Run uv once; its output is reported as progress, and its last lines as the reason of a failure."""
+    places = "--find-links=/"  # folders of wheels on the controlling machine, perhaps on a shared disk
     arguments = [word for word in arguments if not word.startswith(places) or Path(word[13:]).is_dir()]
     process = run_tied(
         [uv, "--color", "never", "--no-progress", *arguments], variables, stderr=subprocess.STDOUT
@@ -189,7 +190,7 @@ def step(uv: str, arguments: List[str], variables: Dict[str, str], say: Say) -> 
 
 
 def rebase(folder: Path, base: str) -> None:
-    """Let a virtual environment that was made on another machine stand on this one's Python."""
+    """Make a virtual environment from another machine use this machine's Python."""
     home = Path(base).parent
     config = folder / "pyvenv.cfg"
     lines = config.read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""What a node is: processor, memory, GPUs, system, as they are now. As a program it prints them as JSON."""
+"""The state of a node: processor, memory, GPUs, system. As a program it prints them as JSON."""
 
 import contextlib
 import fcntl
@@ -34,7 +34,7 @@ def facts() -> Dict[str, Any]:
 
 
 def gpu_rows(*fields: str, query: str = "gpu") -> List[List[str]]:
-    """What nvidia-smi lists, a row a GPU (or a process that uses one); nothing without a driver."""
+    """What nvidia-smi lists, a row per GPU (or per process that uses one); empty without a driver."""
     text = output("nvidia-smi", f"--query-{query}={','.join(fields)}", "--format=csv,noheader,nounits")
     rows = [line.split(", ") for line in (text or "").splitlines()]
     return [row for row in rows if len(row) == len(fields)]
@@ -58,7 +58,7 @@ def meminfo(key: str) -> Optional[int]:
 
 
 def system_name() -> Optional[str]:
-    """Such as `Debian GNU/Linux 12 (bookworm)`."""
+    """The system's name, such as `Debian GNU/Linux 12 (bookworm)`."""
     for line in lines_of("/etc/os-release"):
         if line.startswith("PRETTY_NAME="):
             return line.partition("=")[2].strip("\"'")
@@ -66,7 +66,7 @@ def system_name() -> Optional[str]:
 
 
 def governor() -> Optional[str]:
-    """The frequency governors of the CPUs that may be used."""
+    """The frequency governors of the usable CPUs."""
     paths = (f"/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor" for cpu in os.sched_getaffinity(0))
     return ", ".join(sorted({line for path in paths for line in lines_of(path)})) or None
 
@@ -83,7 +83,7 @@ def turbo() -> Optional[bool]:
 
 
 def physical_cores() -> Dict[str, List[int]]:
-    """Each CPU that may be used -> its package and core; a CPU that does not say is its own."""
+    """Each usable CPU -> its package and core; a CPU without that information is its own core."""
     found = {}
     for cpu in sorted(os.sched_getaffinity(0)):
         topology = f"/sys/devices/system/cpu/cpu{cpu}/topology"
@@ -93,7 +93,7 @@ def physical_cores() -> Dict[str, List[int]]:
 
 
 def address_of(interface: str) -> Optional[str]:
-    """The IPv4 address of a network interface; None where it has none."""
+    """The IPv4 address of a network interface; None if it has none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             answer = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", interface[:15].encode()))
@@ -103,14 +103,14 @@ def address_of(interface: str) -> Optional[str]:
 
 
 def lines_of(path: str) -> List[str]:
-    """The lines of a file; none where it cannot be read."""
+    """The lines of a file; empty if it cannot be read."""
     with contextlib.suppress(OSError):
         return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     return []
 
 
 def output(*command: str) -> Optional[str]:
-    """What a tool prints; None where it is missing, fails or hangs."""
+    """What a tool prints; None if it is missing, fails or hangs."""
     try:
         done = subprocess.run(
             command,

@@ -1,4 +1,4 @@
-"""Who is at work on a node: one measuring dlperf, supervisors in their folders, processes that were left."""
+"""Who works on a node: one measuring dlperf, supervisors in their folders, processes left over."""
 
 import contextlib
 import fcntl
@@ -10,22 +10,22 @@ from typing import List, Optional, Set
 
 from frameworks.node import Refused
 
-# A run that has ended is gone within seconds; one whose process the kernel does not let go is not waited for.
+# An ended run is gone within seconds; we do not wait for one whose process is stuck in the kernel.
 DESERTED_SECONDS = 30.0
-# The same file as on a machine that measures itself (dlperf/running/locks.py).
+# The same file as dlperf uses on its own machine (dlperf/running/locks.py).
 HOST_LOCK = "/tmp/dlperf-measuring.lock"  # noqa: S108  a lock, never read
-# In the environment of every rank, and so of whatever it starts.
+# In the environment of every rank, and so of everything that it starts.
 RUN_VARIABLE = "DLPERF_RUN"
 
 
 class HostLock:
-    """One measuring dlperf a machine; the kernel drops the lock of a dead owner."""
+    """One measuring dlperf per machine; the kernel releases the lock of a dead owner."""
 
     def __init__(self) -> None:
         self._descriptor: Optional[int] = None
 
     def take(self) -> bool:
-        """Whether it is ours now."""
+        """Take the lock if it is free; whether it is ours."""
         path = os.environ.get("DLPERF_HOST_LOCK") or HOST_LOCK
         while self._descriptor is None:
             descriptor = _opened_for_all(path)
@@ -38,29 +38,29 @@ class HostLock:
                 if os.stat(path).st_ino == os.fstat(descriptor).st_ino:  # noqa: PTH116  beside fstat
                     self._descriptor = descriptor
                     break
-            os.close(descriptor)  # its former holder has removed the file meanwhile
+            os.close(descriptor)  # its last holder has just removed the file
         return True
 
     def release(self) -> None:
-        """Let others take it."""
+        """Release it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
 
 def _opened_for_all(path: str) -> int:
-    """Open a file that other users may have made, which in /tmp goes without O_CREAT alone; else make it."""
+    """Open a file of another user, which in /tmp works only without O_CREAT; if there is none, create it."""
     try:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        with contextlib.suppress(OSError):  # made by another meanwhile
+        with contextlib.suppress(OSError):  # another user has just created it
             os.fchmod(descriptor, 0o666)
         return descriptor
 
 
 def is_deserted(folder: Path) -> bool:
-    """Whether no supervisor, and so no rank, is at work in a run folder."""
+    """Whether no supervisor, and so no rank, works in a run folder."""
     try:
         descriptor = os.open(folder / "launch.json", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -75,7 +75,7 @@ def is_deserted(folder: Path) -> bool:
 
 
 def until_deserted(folder: Path) -> None:
-    """Wait for the end of a supervisor; Refused where it does not come."""
+    """Wait until a supervisor has ended; Refused if it does not."""
     deadline = time.monotonic() + DESERTED_SECONDS
     while not is_deserted(folder):
         if time.monotonic() > deadline:
@@ -84,12 +84,12 @@ def until_deserted(folder: Path) -> None:
 
 
 def run_processes() -> List[int]:
-    """Processes of this user that a run of dlperf has started: its variable stands in their environment."""
+    """Processes of this user that a run of dlperf started: they have its variable in their environment."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
             with contextlib.suppress(OSError):
-                ours = folder.stat().st_uid == os.getuid()  # root could read, and kill, everybody's
+                ours = folder.stat().st_uid == os.getuid()  # root could read, and kill, everyone's
                 variables = (folder / "environ").read_bytes() if ours else b""
                 if any(
                     variable.startswith(f"{RUN_VARIABLE}=".encode()) for variable in variables.split(b"\0")
@@ -99,7 +99,7 @@ def run_processes() -> List[int]:
 
 
 def end_processes() -> Set[int]:
-    """Kill every process that a run of dlperf has started, until none is left; which they were."""
+    """Kill every process that a run of dlperf started, until none is left; returns their ids."""
     killed: Set[int] = set()
     deadline = time.monotonic() + DESERTED_SECONDS
     while time.monotonic() < deadline:

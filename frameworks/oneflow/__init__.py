@@ -1,10 +1,15 @@
-"""The OneFlow training program: one nn.Graph a step, over all ranks."""
+"""The OneFlow training program: one nn.Graph per step, over all ranks.
+
+The modules and their names are those of `frameworks/pytorch` and `frameworks/mxnet`, in the same order.
+"""
 
 import os
 
-from frameworks.oneflow.blas import choose_core
-from frameworks.oneflow.rendezvous import wait_for_the_other_ranks
+from frameworks.common.blas import choose_core
+from frameworks.oneflow.rendezvous import meet
 
-# OneFlow reads the environment when it is first imported, so no other module of this folder comes earlier.
-choose_core(os.environ)
-wait_for_the_other_ranks(os.environ)
+# OneFlow and its OpenBLAS read the environment when OneFlow is first imported, which only later modules of
+# this folder do. The adapter sets this variable to `detected` to leave the choice of kernels to OpenBLAS.
+if os.environ.get("DLPERF_ONEFLOW_OPENBLAS_CORE") != "detected":
+    choose_core(os.environ)
+meet(os.environ)

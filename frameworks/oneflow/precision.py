@@ -1,31 +1,34 @@
-"""Mixed precision: the network in 16 bits, the parameters, the margin softmax and the updates in float32.
+"""What fp32, fp16 and bf16 mean: what the network computes in, and how the loss is scaled.
 
-OneFlow's own pass (`enable_amp`) takes every matrix product of a graph into 16 bits, the classifier's too,
-and can spare none; the definition has the logits in float32. So the layers cast for themselves, to the dtype
-of their input. Statistics, gamma and beta of BatchNorm stay float32, as in OneFlow's pass.
+Parameters, margin softmax and updates stay float32. OneFlow's own pass (`enable_amp`) runs every matrix
+product of a graph in 16 bits and can exempt none, not even the classifier's, whose logits the definition has
+in float32. So the layers themselves cast their weights to the dtype of their input. Statistics, gamma and
+beta of BatchNorm stay float32, as in OneFlow's pass.
 """
+
+from typing import Optional
 
 import oneflow as flow
 
 from frameworks.common.case import Case
 
-
-def network_dtype(case: Case) -> flow.dtype:
-    """What the network computes in."""
-    return getattr(flow, {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[case.precision])
-
-
-# Of Partial FC in fp16: gradients near 1e-3 come to 1, in the middle of what float16 holds.
+# For Partial FC in fp16: it brings gradients of about 1e-3 to 1, the middle of float16's range.
 _FIXED_SCALE = 1024.0
 
 
-def scale_loss(graph: flow.nn.Graph, case: Case) -> None:
-    """Let OneFlow scale the loss of an fp16 case; bfloat16 reaches as far down as float32.
+def network_dtype(case: Case) -> flow.dtype:
+    """The dtype of the network."""
+    return getattr(flow, {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[case.precision])
 
-    It finds the scale itself, and skips the steps whose gradients are no numbers. With Partial FC the scale
-    is fixed: to look for such gradients OneFlow makes that of the classifier a whole one, without a word, and
-    its momentum then moves every row.
+
+def make_scaler(case: Case) -> "Optional[flow.amp.GradScaler | flow.amp.StaticGradScaler]":
+    """Scaling for fp16. None in fp32, and in bf16, which has the range of float32.
+
+    OneFlow's dynamic scaler finds the scale and skips steps with infinite gradients or NaNs. With Partial FC
+    the scale is fixed: to look for such gradients OneFlow silently turns the classifier's gradient of sampled
+    rows into one of all rows, and its momentum then moves every row.
     """
-    if case.precision == "fp16":
-        fixed = case.parallelism == "partial_fc"
-        graph.set_grad_scaler(flow.amp.StaticGradScaler(_FIXED_SCALE) if fixed else flow.amp.GradScaler())
+    if case.precision != "fp16":
+        return None
+    fixed = case.parallelism == "partial_fc"
+    return flow.amp.StaticGradScaler(_FIXED_SCALE) if fixed else flow.amp.GradScaler()

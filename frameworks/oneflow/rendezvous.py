@@ -1,25 +1,27 @@
-"""Bring the ranks of a case together, which OneFlow does when it is imported, and waits for ever.
+"""How the ranks of a case meet, which OneFlow does when it is imported, and how they part.
 
-It holds Python's lock while it waits, so that no thread of ours could say a word: Python's own watchdog ends
-the process, and shows where it stood.
+OneFlow waits for the other ranks without a limit and holds Python's global lock meanwhile, so that no thread
+of ours could act. Python's own watchdog ends the process and shows where it stood.
 """
 
 import faulthandler
 import os
 import socket
-from typing import Mapping
+import traceback
+from typing import Callable, Mapping
 
-from frameworks.common.case import RENDEZVOUS_SECONDS
+from frameworks.common.case import RENDEZVOUS_SECONDS, rank_from_environment
+from frameworks.common.program import exit_at_once
 
 
 class RendezvousError(Exception):
-    """What is in the way of the ranks' meeting."""
+    """What keeps the ranks from meeting."""
 
 
-def wait_for_the_other_ranks(environment: Mapping[str, str]) -> None:
+def meet(environment: Mapping[str, str]) -> None:
     """Import OneFlow, which meets the ranks that the environment names, within RENDEZVOUS_SECONDS.
 
-    A rank alone has none to wait for.
+    A single rank has none to wait for.
 
     Raises:
         RendezvousError: rank 0 cannot serve at the master's port.
@@ -41,3 +43,18 @@ def _refuse_a_taken_port(port: int) -> None:
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise RendezvousError(f"rank 0 cannot serve the other ranks at port {port}: {reason}") from None
+
+
+def run_and_leave(program: Callable[[], None]) -> None:
+    """Run this rank's program; if it fails on one of several ranks, end the process at once.
+
+    OneFlow's shutdown waits for the other ranks, which wait for this one: the failure would show only when
+    one of them gives up, and as that one's.
+    """
+    try:
+        program()
+    except Exception:
+        if rank_from_environment().world_size == 1:
+            raise
+        traceback.print_exc()
+        exit_at_once(1)

@@ -54,7 +54,7 @@ class TrainingModule(nn.Module):
         return self.head(embeddings, labels), embeddings.detach()
 
 
-class Shares(nn.Module):
+class _Shares(nn.Module):
     """A network that one process applies to the shares of several devices, [D B, ...], as if on each of them.
 
     The alignment's reference stands for all devices like this. The devices share the parameters. Each has its
@@ -85,7 +85,7 @@ def make_module(
     """The case's module on its device; `arrays` holds every parameter and buffer by the table's name."""
     network = build_network(layers_of(case))
     if rank.devices > 1:
-        network = Shares(network, rank.devices)
+        network = _Shares(network, rank.devices)
     memory_format = torch.channels_last if uses_channels_last(case) else torch.contiguous_format
     backbone = Backbone(network, dtype, memory_format, network_dtype(case))
     module = TrainingModule(backbone, make_head(case, rank, ranks))

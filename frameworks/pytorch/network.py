@@ -48,15 +48,8 @@ def _layer(layer: networks.Layer) -> nn.Module:
 
 
 def _convolution(layer: networks.Conv) -> nn.Module:
-    return nn.Conv2d(
-        layer.in_channels,
-        layer.out_channels,
-        layer.kernel,
-        layer.stride,
-        layer.padding,
-        groups=layer.groups,
-        bias=False,
-    )
+    shape = layer.in_channels, layer.out_channels, layer.kernel, layer.stride, layer.padding
+    return nn.Conv2d(*shape, groups=layer.groups, bias=False)
 
 
 class _BatchNorm(nn.Module):
@@ -92,28 +85,12 @@ class _BatchNorm(nn.Module):
         )
 
 
-def _prelu(layer: networks.PReLU) -> nn.Module:
-    return nn.PReLU(layer.channels)
-
-
-def _dropout(layer: networks.Dropout) -> nn.Module:
-    return nn.Dropout(layer.probability)
-
-
-def _flatten(_layer: networks.Flatten) -> nn.Module:
-    return nn.Flatten()
-
-
-def _linear(layer: networks.Linear) -> nn.Module:
-    return nn.Linear(layer.in_features, layer.out_features)
-
-
 _MAKERS: "Dict[type, Callable[[Any], nn.Module]]" = {
     networks.Conv: _convolution,
     networks.BatchNorm: _BatchNorm,
-    networks.PReLU: _prelu,
-    networks.Dropout: _dropout,
-    networks.Flatten: _flatten,
-    networks.Linear: _linear,
+    networks.PReLU: lambda layer: nn.PReLU(layer.channels),
+    networks.Dropout: lambda layer: nn.Dropout(layer.probability),
+    networks.Flatten: lambda _layer: nn.Flatten(),
+    networks.Linear: lambda layer: nn.Linear(layer.in_features, layer.out_features),
     networks.Residual: ResidualBlock,
 }

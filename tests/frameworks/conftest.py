@@ -9,20 +9,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
+from engines import Engine
 from rank_processes import RankProcesses
 
 from dlperf.files import shipped_root
 from dlperf.plan.case import Case, Loss, Measure, Optimizer, Schedule, Topology, Workload
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from engines import Engine
 
 
 @pytest.fixture

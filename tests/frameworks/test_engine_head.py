@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +14,6 @@ from engines import MXNET, ONEFLOW, PYTORCH
 from dlperf.plan.case import Loss
 from frameworks.common import case as program_case
 from frameworks.common.margin import margin_softmax
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

@@ -5,7 +5,8 @@ Of OneFlow, whose graph shows no gradients, see oneflow/test_oneflow_optimizer.p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +15,6 @@ from engines import MXNET, PYTORCH
 from dlperf.plan.case import Optimizer, Schedule
 from frameworks.common.initial import CLASSIFIER
 from frameworks.common.networks import build, parameters
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from engines import MXNET, ONEFLOW, PYTORCH
+from engines import MXNET, ONEFLOW, PYTORCH, Engine
 
 from frameworks.common.align_inputs import align_inputs
 from frameworks.common.case import read_case
 from frameworks.common.events import PREFIX
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from engines import Engine
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

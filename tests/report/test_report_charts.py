@@ -1,10 +1,10 @@
-"""Charts: both forms, text as text, equal bytes for equal figures, nothing drawn that was not measured."""
+"""Charts: text as text, figures under the pointer, equal bytes for equal figures, no figure that is none."""
 
 from __future__ import annotations
 
 import re
 import struct
-from typing import TYPE_CHECKING
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -12,15 +12,12 @@ from run_folders import failed, make_case, store_good_runs, write_run
 
 from dlperf.plan.case import Topology
 from dlperf.report.charts import Chart, charts
-from dlperf.report.charts.throughput import MOST_BARS
+from dlperf.report.charts.bars import MOST_BARS
 from dlperf.report.comparison import comparisons
 from dlperf.results.cases import speedups
 from dlperf.results.query import load
 from dlperf.results.store import store_run
-from dlperf.statistics.basic import ratio_interval
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from dlperf.statistics.basic import ratio_interval, t_interval
 
 ONEFLOW = {"framework": "oneflow", "version": "0.9.0"}
 
@@ -36,9 +33,13 @@ def one(folder: Path, name: str = "throughput", **settings: str) -> Chart:
     return chart
 
 
-def words(chart: Chart) -> list[str]:
+def words(chart: Chart, kind: str = "text") -> list[str]:
     root = ET.fromstring(chart.svg)  # noqa: S314  our own
-    return [element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    return [element.text or "" for element in root.iter(f"{{http://www.w3.org/2000/svg}}{kind}")]
+
+
+def hovers(chart: Chart) -> list[str]:
+    return words(chart, "title")
 
 
 def test_bars_carry_their_values_and_names_as_text(tmp_path: Path) -> None:
@@ -69,7 +70,7 @@ def test_several_topologies_have_a_speedup_chart_with_the_ideal_line(tmp_path: P
     assert speedup.alt == "Line chart, speedup against one device, y1. MXNet 1.9.1  2.00."
 
 
-def test_speedup_and_efficiency_have_the_interval_of_the_ratio_as_whiskers(tmp_path: Path) -> None:
+def test_speedup_and_efficiency_show_the_interval_of_the_ratio_to_one_device(tmp_path: Path) -> None:
     rates = {1: [10.0, 10.2, 9.8, 10.0], 2: [18.0, 18.9, 18.2, 18.1], 4: [30.0]}
     for devices, measured in rates.items():
         store_good_runs(
@@ -77,13 +78,16 @@ def test_speedup_and_efficiency_have_the_interval_of_the_ratio_as_whiskers(tmp_p
         )
     interval = ratio_interval(rates[2], rates[1])
     assert interval is not None
-    speedup, efficiency = (chart.plot for chart in drawn(tmp_path) if chart.name in {"speedup", "efficiency"})
-    ends = [end for point in speedup.series[0].points for end in (point.low, point.high)]
-    assert [1.0, 1.0, interval.low, interval.high, 3.0, 3.0] == pytest.approx(ends)
-    second = efficiency.series[0].points[1]
-    assert (interval.low / 2, interval.high / 2) == pytest.approx((second.low, second.high))
-    assert ("factor", "percent") == (speedup.numbers, efficiency.numbers)
-    assert speedup.y_name.endswith("(whiskers: 95 % interval)")
+    speedup, efficiency = one(tmp_path, "speedup"), one(tmp_path, "efficiency")
+    ends = f"95 % interval {interval.low:.2f} to {interval.high:.2f}"
+    assert [
+        "MXNet 1.9.1, 1n1g: 1.00 times one device; 4 runs",
+        f"MXNet 1.9.1, 1n2g: 1.81 times one device; {ends}; 4 runs",
+        "MXNet 1.9.1, 1n4g: 3.00 times one device; 1 run",
+    ] == hovers(speedup)
+    ends = f"95 % interval {50 * interval.low:.0f} % to {50 * interval.high:.0f} %"
+    assert f"MXNet 1.9.1, 1n2g: 91 % of the ideal; {ends}; 4 runs" in hovers(efficiency)
+    assert "(whiskers: 95 % interval)" in words(speedup)
 
 
 def test_a_median_outside_of_the_interval_of_the_means_is_drawn_all_the_same(tmp_path: Path) -> None:
@@ -91,9 +95,8 @@ def test_a_median_outside_of_the_interval_of_the_means_is_drawn_all_the_same(tmp
         store_good_runs(
             tmp_path / "y1", make_case(topology=Topology(nodes=1, devices_per_node=devices)), rates
         )
-    point = one(tmp_path, "speedup").plot.series[0].points[1]
-    assert point.high is not None
-    assert (2.0, True) == (point.y, point.high < 2)
+    _, second = hovers(one(tmp_path, "speedup"))
+    assert re.search(r"1n2g: 2\.00 times one device; 95 % interval 1\.\d\d to 1\.\d\d;", second)
 
 
 def test_equal_figures_give_equal_bytes(tmp_path: Path) -> None:
@@ -170,15 +173,16 @@ def test_the_parts_of_a_profiled_step_stand_on_a_bar_in_their_order(tmp_path: Pa
     )
 
 
-def test_classes_have_a_logarithmic_axis_and_whiskers(tmp_path: Path) -> None:
+def test_classes_are_an_axis_with_a_point_per_number(tmp_path: Path) -> None:
     for classes, rates in ((1_000, [10.0, 12.0]), (10_000, [8.0, 8.5]), (100_000, [2.0, 2.1])):
         store_good_runs(tmp_path / "y1", make_case(num_classes=classes), rates)
-    chart, memory = (chart for chart in drawn(tmp_path) if chart.name.startswith("classes-"))
+    chart, memory = one(tmp_path, "classes-throughput"), one(tmp_path, "classes-memory")
     assert {"1000", "10000", "100000", "MXNet 1.9.1  2.050"} <= set(words(chart))
-    assert chart.plot.logarithmic_x
-    assert [(1_000, 11.0, 10.0, 12.0), (10_000, 8.25, 8.0, 8.5), (100_000, 2.05, 2.0, 2.1)] == [
-        (point.x, point.y, point.low, point.high) for point in chart.plot.series[0].points
-    ]
+    assert [
+        "MXNet 1.9.1, 1000 classes: 11.00 samples/s; runs 10.00 to 12.00; 2 runs",
+        "MXNet 1.9.1, 10000 classes: 8.250 samples/s; runs 8.000 to 8.500; 2 runs",
+        "MXNet 1.9.1, 100000 classes: 2.050 samples/s; runs 2.000 to 2.100; 2 runs",
+    ] == hovers(chart)
     assert memory.alt.endswith("last values: MXNet 1.9.1  500.")
 
 
@@ -187,11 +191,9 @@ def test_the_times_of_iterations_are_a_box_of_all_good_runs(tmp_path: Path) -> N
     for repeat, seconds in ((1, (9.0, 9.0, 1.0, 2.0, 3.0, 4.0)), (2, (9.0, 9.0, 5.0, 6.0, 7.0, 8.0))):
         store_run(write_run(sweep, make_case(), repeat=repeat, seconds=seconds))
     chart = one(tmp_path, "iterations")
-    (point,) = chart.plot.series[0].points
     # Quantiles of 1 to 8; the 9 seconds are warm-up.
-    assert (1.35, 2.75, 4.5, 6.25, 7.65) == pytest.approx(
-        (point.low, point.start, point.middle, point.y, point.high)
-    )
+    spread = "25 to 75 % 2.750 to 6.250; 5 to 95 % 1.350 to 7.650"
+    assert [f"MXNet 1.9.1, 1n1g: median 4.500 s; {spread}; 8 iterations of 2 runs"] == hovers(chart)
     assert {"MXNet 1.9.1, 1n1g", "4.500"} <= set(words(chart))
 
 
@@ -202,12 +204,42 @@ def test_runs_without_their_steps_have_no_box(tmp_path: Path) -> None:
     assert ["throughput"] == [chart.name for chart in drawn(tmp_path)]
 
 
-def test_the_data_of_a_chart_say_what_its_picture_says(tmp_path: Path) -> None:
+def test_a_bar_tells_its_value_interval_and_runs_under_the_pointer(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [10.0, 10.4])
     log = "RuntimeError: CUDA out of memory\n"
     store_run(write_run(tmp_path / "y1", make_case(**ONEFLOW), log=log, outcome=failed("rank_failed")))
-    plot = one(tmp_path).plot
-    assert ("1n1g",) == plot.categories
-    assert [("MXNet 1.9.1", 10.2, ""), ("OneFlow 0.9.0", None, "out of memory")] == [
-        (series.label, series.points[0].y, series.points[0].word) for series in plot.series
-    ]
+    interval = t_interval([10.0, 10.4])
+    assert interval is not None
+    mean = f"95 % interval of the mean {interval.low:#.4g} to {interval.high:.2f}"
+    assert [
+        f"MXNet 1.9.1, 1n1g: 10.20 samples/s; runs 10.00 to 10.40; {mean}; 2 runs",
+        "OneFlow 0.9.0, 1n1g: out of memory",
+    ] == hovers(one(tmp_path))
+
+
+def test_a_part_of_a_step_tells_its_share_under_the_pointer(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [10.0], phases={"forward_backward": 3.0, "data": 1.0})
+    assert [
+        "MXNet 1.9.1, 1n1g, data: 1.000 s; 25 % of 4.000",
+        "MXNet 1.9.1, 1n1g, forward and backward: 3.000 s; 75 % of 4.000",
+    ] == hovers(one(tmp_path, "breakdown"))
+
+
+@pytest.mark.filterwarnings("ignore:Glyph 11")
+def test_a_picture_says_what_it_shows_and_styles_nothing_but_itself(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [10.0])
+    chart = one(tmp_path, title="a \x0b < b")
+    root = ET.fromstring(chart.svg)  # noqa: S314  our own
+    assert ("img", chart.alt.replace("\x0b", "")) == (root.get("role"), root.get("aria-label"))
+    assert [] == words(chart, "style") + words(chart, "metadata")
+    assert "Throughput: a  < b" in words(chart)
+
+
+def test_charts_on_one_page_share_no_id(tmp_path: Path) -> None:
+    for devices in (1, 2):
+        case = make_case(topology=Topology(nodes=1, devices_per_node=devices))
+        store_good_runs(tmp_path / "y1", case, [10.0 * devices, 11.0 * devices])
+    both = [*drawn(tmp_path), *drawn(tmp_path, title="another section")]
+    ids = [name for chart in both for name in re.findall(rb' id="([^"]*)"', chart.svg)]
+    assert len(ids) > len(both)
+    assert len(set(ids)) == len(ids)

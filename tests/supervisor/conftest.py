@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from processes import until
@@ -10,10 +11,6 @@ from supervisor_lab import Lab
 
 from dlperf.environments.uv import find_python, find_uv
 from dlperf.errors import EnvironmentUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture

@@ -7,17 +7,12 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from processes import PROMISED_SECONDS, until
-from supervisor_lab import LOOSE_CHILD
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from supervisor_lab import Lab
+from supervisor_lab import LOOSE_CHILD, Lab
 
 WORKS_FOREVER = "import time\nprint('working')\ntime.sleep(600)"
 # The rank and its loose grandchild both ignore SIGTERM.

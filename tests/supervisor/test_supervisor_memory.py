@@ -7,16 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from processes import until
 from small_memory import small_memory, starve_another
 from supervisor_lab import SUPERVISOR, Lab
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MIB = 1 << 20
 BUDGET = 200 * MIB

@@ -6,13 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
-from supervisor_lab import LOOSE_CHILD, SUPERVISOR
-
-if TYPE_CHECKING:
-    from supervisor_lab import Lab
+from supervisor_lab import LOOSE_CHILD, SUPERVISOR, Lab
 
 
 def test_ranks_that_end_well_are_completed(lab: Lab) -> None:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import matplotlib as mpl
 
-from dlperf.report.charts import breakdown, classes, efficiency, speedup, steps, throughput
+from dlperf.report.charts import bars, boxes, lines
 from dlperf.report.charts.canvas import STYLE, Chart, Palette
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dlperf.report.comparison import Arm, Comparison
+from dlperf.report.comparison import Arm, Comparison
 
 __all__ = ["Chart", "charts"]
 
 _MAKERS = (
-    throughput.chart,
-    speedup.chart,
-    efficiency.chart,
-    classes.throughput,
-    classes.memory,
-    steps.chart,
-    breakdown.chart,
+    bars.throughput,
+    lines.speedup,
+    lines.efficiency,
+    lines.throughput_by_classes,
+    lines.memory_by_classes,
+    boxes.iterations,
+    bars.breakdown,
 )
 
 
@@ -34,5 +30,5 @@ def charts(comparison: Comparison, *, title: str, arms: Sequence[Arm]) -> tuple[
     """
     palette = Palette(arms)
     with mpl.rc_context(STYLE):
-        made = (make(comparison, title=title, palette=palette) for make in _MAKERS)
-        return tuple(chart for chart in made if chart is not None)
+        drawn = (make(comparison, title=title, palette=palette) for make in _MAKERS)
+        return tuple(chart for chart in drawn if chart is not None)

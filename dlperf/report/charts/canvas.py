@@ -1,34 +1,34 @@
-"""What all charts share: look, colours, the row labels, and how a figure becomes a file.
+"""What all charts share: look, colours, row labels, hover texts, and how a figure becomes a file.
 
-An opaque white card with dark text reads alike on GitHub's light and dark pages. Colours are those of Okabe
-and Ito, "Color Universal Design" (2008); text in the SVG stays text.
+An opaque white card with dark text reads alike on GitHub's light and dark pages; the HTML page gives the card
+its own colours (templates/report.css). Colours are those of Okabe and Ito, "Color Universal Design" (2008).
+Text in the SVG stays text.
 """
 
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from xml.etree import ElementTree as ET
 
+import matplotlib as mpl
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from dlperf.report.charts.plot import Plot
-    from dlperf.report.comparison import Arm, Comparison, Row
+from dlperf.report.comparison import Arm, Comparison, Row
 
 # Okabe and Ito's palette without yellow, which is too light for white; neighbours lie far apart.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+# report.css knows these two, white and black, and replaces them on a dark page.
 INK, FAINT = "#24292f", "#6e7781"
 STYLE: Any = {  # matplotlib types the keys one by one
     "svg.fonttype": "none",
-    "svg.hashsalt": "dlperf",
     # The one font that comes with matplotlib; an SVG on a machine without it takes any without serifs.
     "font.family": ["sans-serif"],
     "font.sans-serif": ["DejaVu Sans"],
@@ -49,23 +49,21 @@ WIDTH = 8.0  # inches
 _MOST_COLUMNS = 3
 _LEGEND_LINE = 20  # points
 _DOTS_PER_INCH = 160
+_SVG = "http://www.w3.org/2000/svg"
+_HOVER = "hover: "
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+ET.register_namespace("", _SVG)
+ET.register_namespace("xlink", "http://www.w3.org/1999/xlink")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class Chart:
     """A chart in both formats; `name` is its own in its section, `alt` says it in words."""
 
     name: str
     alt: str
     png: bytes
     svg: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chart(Picture):
-    """A chart as pictures and as data."""
-
-    plot: Plot
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +85,26 @@ def legend_above(axes: Axes, handles: Sequence[Artist], *, title: str) -> None:
     axes.legend(handles=handles, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
 
 
-def drawn(figure: Figure, *, name: str, alt: str, plot: Plot) -> Chart:
-    """The chart of a figure, with its data."""
-    made = picture(figure, name=name, alt=alt)
-    return Chart(name=name, alt=alt, png=made.png, svg=made.svg, plot=plot)
+def name_bars(axes: Axes, names: Sequence[str]) -> None:
+    """Names of the bars at 0, 1, ..., from top to bottom."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
 
 
-def picture(figure: Figure, *, name: str, alt: str) -> Picture:
+def hover(artist: Artist, *parts: str) -> None:
+    """Text that a browser shows while the pointer is over the artist: an SVG `<title>`."""
+    artist.set_gid(_HOVER + "; ".join(part for part in parts if part))
+
+
+def hover_bar(axes: Axes, middle: float, *parts: str, height: float) -> None:
+    """The same over the whole row of a bar at `middle`, whose own area may be small."""
+    left, right = axes.get_xlim()
+    (area,) = axes.barh(middle, right - left, left=left, height=height, alpha=0, zorder=10)
+    hover(area, *parts)
+
+
+def draw(figure: Figure, *, name: str, alt: str) -> Chart:
     """Both pictures, without the date and the name of the program that would make equal charts differ."""
     png, svg = io.BytesIO(), io.BytesIO()
     figure.set_dpi(_DOTS_PER_INCH)
@@ -101,9 +112,41 @@ def picture(figure: Figure, *, name: str, alt: str) -> Picture:
     figure.draw_without_rendering()  # lays out once for both; savefig would do it again for each
     figure.set_layout_engine("none")
     raster.print_png(png, metadata={"Software": None})  # type: ignore[no-untyped-call]
-    vector = FigureCanvasSVG(figure)
-    vector.print_svg(svg, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
-    return Picture(name=name, alt=alt, png=png.getvalue(), svg=svg.getvalue())
+    # The ids of an SVG are made from this salt: those of two charts on one page differ.
+    with mpl.rc_context({"svg.hashsalt": f"{name} {alt}"}):
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})  # type: ignore[no-untyped-call]
+    return Chart(name=name, alt=alt, png=png.getvalue(), svg=_finished(svg.getvalue(), alt=alt))
+
+
+def _finished(svg: bytes, *, alt: str) -> bytes:
+    """The SVG with titles for hovering and a label, without what a page of several charts cannot have.
+
+    That is the style sheet, which would hold for the whole page, and the ids of groups, which are the same in
+    every file.
+    """
+    text = svg.decode()
+    root = ET.fromstring(_NOT_XML.sub("", text[text.index("<svg") :]))  # noqa: S314  our own
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+    for group in list(root.iter()):
+        for child in list(group):
+            if child.tag in {f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"}:
+                group.remove(child)
+        identity = group.get("id", "")
+        if identity not in used:
+            group.attrib.pop("id", None)
+        if identity.startswith(_HOVER):
+            title = ET.Element(f"{{{_SVG}}}title")
+            title.text, title.tail = identity.removeprefix(_HOVER), "\n"
+            group.insert(0, title)
+            group.set("pointer-events", "all")  # what is drawn with alpha=0 has no fill
+    label = {
+        "role": "img",
+        "aria-label": _NOT_XML.sub("", alt),
+        "stroke-linejoin": "round",
+        "stroke-linecap": "butt",
+    }
+    root.attrib.update(label)
+    return b'<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root) + b"\n"
 
 
 def varying(comparison: Comparison, row: Row, *, but: str = "") -> list[str]:
@@ -115,3 +158,8 @@ def varying(comparison: Comparison, row: Row, *, but: str = "") -> list[str]:
         "sample_ratio": f"ratio {row.sample_ratio:g}",
     }
     return [text for name, text in texts.items() if name != but and comparison.varying(name)]
+
+
+def case_name(comparison: Comparison, row: Row, arm: Arm) -> str:
+    """A case in words, as far as it differs from the others of its table."""
+    return ", ".join([comparison.label(arm), row.topology, *varying(comparison, row)])

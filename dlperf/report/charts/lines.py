@@ -1,70 +1,68 @@
-"""Lines over the number of devices or of classes, each labelled at its end, an ideal one among them."""
+"""Lines over the number of devices or of classes: speedup, efficiency, samples/s and peak memory of a rank.
+
+Each line is labelled at its end; speedup and efficiency have an ideal one among them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator, PercentFormatter
 
-from dlperf.report.charts.canvas import FAINT, WIDTH, Chart, drawn
-from dlperf.report.charts.plot import Plot, PlotPoint, PlotSeries
-from dlperf.report.numbers import factor, percent, rate
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from matplotlib.axes import Axes
-
-    from dlperf.report.charts.plot import Numbers
+from dlperf.report.charts.canvas import FAINT, WIDTH, Chart, Palette, draw, hover, varying
+from dlperf.report.comparison import Arm, Comparison, Row
+from dlperf.report.numbers import factor, percent, plural, rate
+from dlperf.report.ratio import interval_of_ratio, too_wide
+from dlperf.results.cases import CaseFigures
 
 # More than this is a tangle; the table is there for it.
 MOST_LINES = 8
 # What varies beside the framework is told by marker and dashes, the framework by its colour.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES = ("-", "--", "-.", ":")
-_WRITTEN: Mapping[Numbers, Callable[[float], str]] = {
-    "rate": rate,
-    "factor": factor,
-    "percent": lambda share: percent(share, decimals=0),
-    "whole": lambda value: f"{value:.0f}",
-}
+_HOVER_SIZE = 18  # points
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A value at `x`, which hovering calls `at`; `low` and `high` are the ends of its whiskers."""
+
+    x: int
+    value: float
+    at: str
+    low: float | None = None
+    high: float | None = None
+    runs: int | None = None  # None where nobody knows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One framework under one batch size, and whatever else of the rows varies."""
+    """One framework under one batch size, and whatever else of the rows varies; `x` of its points rises."""
 
     label: str
     colour: str
     variant: int
-    points: tuple[tuple[int, float], ...]  # x, value; x rising
-    whiskers: tuple[tuple[float, float], ...] = ()  # smallest and largest run at each point; or none
-
-    def scaled(self, change: Callable[[int, float], float]) -> Line:
-        """The line with other values."""
-        ends = zip(self.points, self.whiskers, strict=bool(self.whiskers))
-        return replace(
-            self,
-            points=tuple((size, change(size, value)) for size, value in self.points),
-            whiskers=tuple((change(size, low), change(size, high)) for (size, _), (low, high) in ends),
-        )
+    points: tuple[Point, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """What the lines' values are: name, how they are written, and the ideal at an x where there is one."""
+    """What the lines' values are: name, how one is written, and the ideal at an x where there is one.
+
+    `unit` follows a written value, and `spread` says what the whiskers are, where the pointer hovers.
+    """
 
     name: str
-    numbers: Numbers
+    written: Callable[[float], str]
+    unit: str
+    spread: str
+    percent: bool = False
     ideal: Callable[[int], float] | None = None
     ideal_name: str = "ideal"
-
-    def written(self, value: float) -> str:
-        """A value as the axis writes it."""
-        return _WRITTEN[self.numbers](value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +72,193 @@ class Across:
     name: str
     ticks: Mapping[int, str]
     logarithmic: bool = False
+
+
+SPEEDUP = Axis(
+    name="times the samples/s of one device",
+    written=factor,
+    unit="times one device",
+    spread="95 % interval",
+    ideal=float,
+)
+EFFICIENCY = Axis(
+    name="share of the samples/s of one device x devices",
+    written=lambda share: percent(share, decimals=0),
+    unit="of the ideal",
+    spread="95 % interval",
+    percent=True,
+    ideal=lambda _: 1.0,
+)
+CLASSES_RATE = Axis(
+    name="samples/s (whiskers: smallest, largest run)", written=rate, unit="samples/s", spread="runs"
+)
+CLASSES_MEMORY = Axis(
+    name="peak memory of a rank (MiB)", written=lambda value: f"{value:.0f}", unit="MiB", spread="runs"
+)
+
+
+def speedup(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
+    """Speedup; None where no framework was measured on several numbers of devices, or too many were."""
+    lines = _speedup_lines(comparison, palette)
+    return line_chart(
+        lines,
+        axis=_with_whiskers(SPEEDUP, lines),
+        across=_devices(comparison),
+        name="speedup",
+        title=f"Speedup: {title}",
+        alt=f"Line chart, speedup against one device, {title}.",
+    )
+
+
+def efficiency(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
+    """Speedup / devices; None where the speedup has no chart."""
+    lines = [
+        replace(line, points=tuple(map(_per_device, line.points)))
+        for line in _speedup_lines(comparison, palette)
+    ]
+    return line_chart(
+        lines,
+        axis=_with_whiskers(EFFICIENCY, lines),
+        across=_devices(comparison),
+        name="efficiency",
+        title=f"Scaling efficiency: {title}",
+        alt=f"Line chart, scaling efficiency, {title}.",
+    )
+
+
+def throughput_by_classes(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
+    """Samples/s; None where the number of classes does not vary."""
+    return line_chart(
+        _lines_by_classes(comparison, palette, _rates),
+        axis=CLASSES_RATE,
+        across=_classes(comparison),
+        name="classes-throughput",
+        title=f"Throughput against classes: {title}",
+        alt=f"Line chart, samples/s against the number of classes, {title}; last values:",
+    )
+
+
+def memory_by_classes(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
+    """Peak memory; None where the number of classes does not vary, or no run tells its memory."""
+    return line_chart(
+        _lines_by_classes(comparison, palette, _memory),
+        axis=CLASSES_MEMORY,
+        across=_classes(comparison),
+        name="classes-memory",
+        title=f"Peak memory against classes: {title}",
+        alt=f"Line chart, peak memory of a rank against the number of classes, {title}; last values:",
+    )
+
+
+def _speedup_lines(comparison: Comparison, palette: Palette) -> list[Line]:
+    """Speedup over devices of each framework, and of whatever else varies; a line takes two points.
+
+    Whiskers are the 95 % interval of the ratio to one device, where the runs give one that says something.
+    """
+    variants: dict[tuple[str, ...], int] = {}
+    points: dict[tuple[Arm, tuple[str, ...]], list[Point]] = {}
+    for row, arm in sorted(comparison.cases):
+        variant = tuple(varying(comparison, row))
+        variants.setdefault(variant, len(variants))
+        value = comparison.speedups.get((row, arm))
+        if value is not None:
+            low, high = _interval(comparison, row, arm) or (value, value)
+            point = Point(
+                x=row.nodes * row.devices_per_node,
+                value=value,
+                at=row.topology,
+                low=low,
+                high=high,
+                runs=len(comparison.cases[row, arm].good) or None,
+            )
+            points.setdefault((arm, variant), []).append(point)
+    return _lines(comparison, palette, points, variants)
+
+
+def _lines(
+    comparison: Comparison,
+    palette: Palette,
+    points: Mapping[tuple[Arm, tuple[str, ...]], Sequence[Point]],
+    variants: Mapping[tuple[str, ...], int],
+) -> list[Line]:
+    return [
+        Line(
+            label=", ".join([comparison.label(arm), *variant]),
+            colour=palette.colour(arm),
+            variant=variants[variant],
+            points=tuple(sorted(measured, key=lambda point: (point.x, point.value))),
+        )
+        for (arm, variant), measured in sorted(points.items())
+        if len(measured) > 1
+    ]
+
+
+def _interval(comparison: Comparison, row: Row, arm: Arm) -> tuple[float, float] | None:
+    """None where there is no interval, and on one device, whose speedup is 1 by definition."""
+    alone = replace(row, nodes=1, devices_per_node=1)
+    case, single = comparison.cases[row, arm], comparison.cases.get((alone, arm))
+    interval = interval_of_ratio(case, single) if row != alone and single is not None else None
+    return None if interval is None or too_wide(interval) else (interval.low, interval.high)
+
+
+def _per_device(point: Point) -> Point:
+    low, high = (None if end is None else end / point.x for end in (point.low, point.high))
+    return replace(point, value=point.value / point.x, low=low, high=high)
+
+
+def _with_whiskers(axis: Axis, lines: Sequence[Line]) -> Axis:
+    """The axis, which says what the whiskers are where there are any."""
+    some = any((point.low or 0) < (point.high or 0) for line in lines for point in line.points)
+    return replace(axis, name=f"{axis.name}\n(whiskers: {axis.spread})") if some else axis
+
+
+def _devices(comparison: Comparison) -> Across:
+    """The numbers of devices, each with the topologies that have it."""
+    topologies: dict[int, dict[str, None]] = {}
+    for row in comparison.rows:
+        topologies.setdefault(row.nodes * row.devices_per_node, {})[row.topology] = None
+    ticks = {size: "\n".join([str(size), *topologies[size]]) for size in sorted(topologies)}
+    return Across(name="devices", ticks=ticks)
+
+
+def _rates(case: CaseFigures) -> tuple[float, float, float] | None:
+    """The figure, its smallest and its largest run."""
+    summary = case.summary
+    return (summary.median, summary.minimum, summary.maximum) if summary else None
+
+
+def _memory(case: CaseFigures) -> tuple[float, float, float] | None:
+    """In MiB, the largest run first, as the tables have it."""
+    peaks = [run.peak_memory_bytes / 2**20 for run in case.good if run.peak_memory_bytes is not None]
+    return (max(peaks), min(peaks), max(peaks)) if peaks else None
+
+
+def _lines_by_classes(
+    comparison: Comparison,
+    palette: Palette,
+    measure: Callable[[CaseFigures], tuple[float, float, float] | None],
+) -> list[Line]:
+    """A line takes two points; topology, batch and whatever else varies make lines of their own."""
+    if not comparison.varying("num_classes"):
+        return []
+    variants: dict[tuple[str, ...], int] = {}
+    points: dict[tuple[Arm, tuple[str, ...]], list[Point]] = {}
+    for (row, arm), case in sorted(comparison.cases.items()):
+        topology = [row.topology] if comparison.scales else []
+        variant = (*topology, *varying(comparison, row, but="num_classes"))
+        variants.setdefault(variant, len(variants))
+        measured = measure(case)
+        if measured is not None and row.searched != "num_classes":
+            value, low, high = measured
+            at, runs = f"{row.num_classes} classes", len(case.good) or None
+            point = Point(x=row.num_classes, value=value, at=at, low=low, high=high, runs=runs)
+            points.setdefault((arm, variant), []).append(point)
+    return _lines(comparison, palette, points, variants)
+
+
+def _classes(comparison: Comparison) -> Across:
+    sizes = sorted({row.num_classes for row in comparison.rows if row.searched != "num_classes"})
+    return Across(name="classes", ticks={size: f"{size}" for size in sizes}, logarithmic=True)
 
 
 def line_chart(
@@ -102,76 +287,54 @@ def line_chart(
     if ideal:
         axes.plot(*zip(*ideal, strict=True), color=FAINT, linewidth=1, zorder=1)
     for line in lines:
-        _draw(axes, line)
-    highest = [value for line in lines for _, value in (*line.points, *line.whiskers)]
+        _draw_line(axes, line, axis)
+    points = [point for line in lines for point in line.points]
+    highest = [max(point.value, point.high or 0) for point in points]
     axes.set_ylim(0, max(*highest, *(value for _, value in ideal)) * 1.08)
     axes.set_xticks(sizes, [across.ticks[size] for size in sizes])
     axes.set_ylabel(axis.name)
-    if axis.numbers == "percent":
+    if axis.percent:
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     axes.set_xlabel(across.name)
     axes.set_title(title, loc="left")
-    labels = [f"{line.label}  {axis.written(line.points[-1][1])}" for line in lines]
-    ends = [(line.points[-1], label, line.colour) for line, label in zip(lines, labels, strict=True)]
+    labels = [f"{line.label}  {axis.written(line.points[-1].value)}" for line in lines]
+    ends = [
+        ((line.points[-1].x, line.points[-1].value), label, line.colour)
+        for line, label in zip(lines, labels, strict=True)
+    ]
     if ideal:
         ends.append((ideal[-1], axis.ideal_name, FAINT))
     _label_ends(axes, ends, column=_right_of(sizes, logarithmic=across.logarithmic))
-    plot = _plot(lines, axis=axis, across=across, ideal=ideal, title=title)
-    return drawn(figure, name=name, alt=f"{alt} {'; '.join(labels)}.", plot=plot)
+    return draw(figure, name=name, alt=f"{alt} {'; '.join(labels)}.")
 
 
-def _draw(axes: Axes, line: Line) -> None:
-    places, values = zip(*line.points, strict=True)
+def _draw_line(axes: Axes, line: Line, axis: Axis) -> None:
     axes.plot(
-        places,
-        values,
+        [point.x for point in line.points],
+        [point.value for point in line.points],
         color=line.colour,
         marker=_MARKERS[line.variant % len(_MARKERS)],
         linestyle=_DASHES[line.variant % len(_DASHES)],
         markersize=5,
     )
-    for place, (low, high) in zip(places, line.whiskers, strict=bool(line.whiskers)):
-        if high > low:  # about their own middle: an interval of means need not hold the medians
-            middle, reach = (low + high) / 2, (high - low) / 2
-            axes.errorbar(place, middle, yerr=reach, fmt="none", ecolor=line.colour, capsize=3)
+    for point in line.points:
+        spread = ""
+        if point.low is not None and point.high is not None and point.high > point.low:
+            # About their own middle: an interval of means need not hold the medians.
+            middle, reach = (point.low + point.high) / 2, (point.high - point.low) / 2
+            axes.errorbar(point.x, middle, yerr=reach, fmt="none", ecolor=line.colour, capsize=3)
+            spread = f"{axis.spread} {axis.written(point.low)} to {axis.written(point.high)}"
+        (area,) = axes.plot(
+            point.x, point.value, marker="o", markersize=_HOVER_SIZE, color=line.colour, alpha=0, zorder=10
+        )
+        value = f"{line.label}, {point.at}: {axis.written(point.value)} {axis.unit}"
+        hover(area, value, spread, "" if point.runs is None else plural(point.runs, "run"))
 
 
 def _right_of(sizes: Sequence[int], *, logarithmic: bool) -> float:
     """Where the labels stand: somewhat to the right of the last point, as far as the axis is long."""
     first, last = sizes[0], sizes[-1]
     return last * (last / first) ** 0.06 if logarithmic else last + (last - first) * 0.06
-
-
-def _plot(
-    lines: Sequence[Line], *, axis: Axis, across: Across, ideal: Sequence[tuple[int, float]], title: str
-) -> Plot:
-    series = [
-        PlotSeries(
-            label=line.label,
-            colour=line.colour,
-            variant=line.variant,
-            points=tuple(
-                PlotPoint(x=place, y=value, low=low, high=high)
-                for (place, value), (low, high) in zip(
-                    line.points, line.whiskers or [(None, None)] * len(line.points), strict=True
-                )
-            ),
-        )
-        for line in lines
-    ]
-    if ideal:
-        points = tuple(PlotPoint(x=place, y=value) for place, value in ideal)
-        series.append(PlotSeries(label=axis.ideal_name, colour=FAINT, points=points, ideal=True))
-    return Plot(
-        kind="lines",
-        title=title,
-        x_name=across.name,
-        y_name=axis.name,
-        series=tuple(series),
-        ticks=tuple(sorted(across.ticks.items())),
-        logarithmic_x=across.logarithmic,
-        numbers=axis.numbers,
-    )
 
 
 def _label_ends(axes: Axes, ends: Sequence[tuple[tuple[int, float], str, str]], *, column: float) -> None:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import matplotlib as mpl
 
 from dlperf.report.charts.canvas import COLOURS, STYLE, Chart
-from dlperf.report.charts.lines import Across, Axis, Line, line_chart
-from dlperf.report.charts.speedup import SPEEDUP
+from dlperf.report.charts.lines import SPEEDUP, Across, Axis, Line, Point, line_chart
+from dlperf.report.numbers import rate
+from dlperf.report.published import PublishedSection
 from dlperf.report.published_findings import series
 from dlperf.report.published_tables import topology_key, topology_name
 from dlperf.report.text import plain_text
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dlperf.report.published import PublishedSection
-    from dlperf.results.published_data import PublishedCase
+from dlperf.results.published_data import PublishedCase
 
 
 def charts(section: PublishedSection) -> tuple[Chart, ...]:
@@ -26,7 +22,7 @@ def charts(section: PublishedSection) -> tuple[Chart, ...]:
     ticks = {topology_key(case)[0]: f"{topology_key(case)[0]}\n{topology_name(case)}" for case in cases}
     across, title = Across(name="devices", ticks=ticks), plain_text(section.title)
     throughput = _lines(section, lambda case: case.samples_per_sec)
-    singles = [value for line in throughput for devices, value in line.points if devices == 1]
+    singles = [point.value for line in throughput for point in line.points if point.x == 1]
     single = max(singles, default=0.0)
     with mpl.rc_context(STYLE):
         made = (
@@ -34,7 +30,9 @@ def charts(section: PublishedSection) -> tuple[Chart, ...]:
                 throughput,
                 axis=Axis(
                     name="samples/s over all devices",
-                    numbers="rate",
+                    written=rate,
+                    unit="samples/s",
+                    spread="runs",
                     ideal=lambda devices: single * devices,
                     ideal_name="the fastest device x devices",
                 ),
@@ -61,8 +59,11 @@ def _lines(section: PublishedSection, value: Callable[[PublishedCase], float | N
     for variant, table in enumerate(section.tables):
         for name in table.grid.frameworks:
             labels = table.grid.labels
-            values = ((topology_key(case)[0], value(case)) for case in series(table.grid, name))
-            points = tuple((devices, number) for devices, number in values if number is not None)
+            points = tuple(
+                Point(x=topology_key(case)[0], value=number, at=topology_name(case))
+                for case in series(table.grid, name)
+                if (number := value(case)) is not None
+            )
             if len(points) > 1:
                 lines.append(
                     Line(

@@ -8,6 +8,7 @@ import os
 import select
 import shlex
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -19,7 +20,6 @@ import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
 from paramiko.agent import AgentSSH
 from paramiko.auth_strategy import AuthSource, AuthStrategy, InMemoryPrivateKey, SourceResult
-from paramiko.hostkeys import HostKeyEntry, HostKeys, InvalidHostKey
 from paramiko.pkey import UnknownKeyType
 
 from dlperf.running.transports.ssh_config import Target
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 # sshd drops connections at random while many others are being made; a node may also just be booting.
 _PAUSES_SECONDS = (0.5, 1.0, 2.0)
 _CHANNEL_SECONDS = 20.0
-_REVOKED = "@revoked"
 
 # It reports what it raises as well; the errors here say it once, in words.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
@@ -48,7 +47,7 @@ class Link:
     """One connection, with those to its jump hosts; any number of commands at once on it."""
 
     def __init__(self, client: paramiko.SSHClient, opened: ExitStack) -> None:
-        self._client, self._opened = client, opened
+        self._client, self._opened, self._closing = client, opened, threading.Lock()
 
     @classmethod
     def connect(cls, target: Target) -> Self:
@@ -95,12 +94,15 @@ class Link:
 
     def close(self) -> None:
         """Close it; whatever it still carries is cut off."""
-        self._opened.close()
+        with self._closing:
+            self._opened.close()
 
 
 def _client(target: Target, *, through: paramiko.SSHClient | None, opened: ExitStack) -> paramiko.SSHClient:
     client = paramiko.SSHClient()
-    revoked = _take_host_keys(client.get_host_keys(), target)
+    keys, revoked = _host_keys(target)
+    for kind, key in keys.items():
+        client.get_host_keys().add(target.known_as, kind, key)
     client.set_missing_host_key_policy(_Refuse(revoked))
     try:
         opened.callback(client.close)
@@ -160,7 +162,7 @@ class _UnknownHostKey(Exception):
 class _Refuse(paramiko.MissingHostKeyPolicy):
     """A host without a known key is never trusted, whatever StrictHostKeyChecking says."""
 
-    def __init__(self, revoked: frozenset[str]) -> None:
+    def __init__(self, revoked: set[str]) -> None:
         self._revoked = revoked
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
@@ -169,49 +171,37 @@ class _Refuse(paramiko.MissingHostKeyPolicy):
         raise _UnknownHostKey(key, revoked=key.get_base64() in self._revoked)
 
 
-def _take_host_keys(keys: HostKeys, target: Target) -> frozenset[str]:
-    """Add the keys that the known_hosts files have for the target; give the revoked ones, in base64.
+def _host_keys(target: Target) -> tuple[dict[str, paramiko.PKey], set[str]]:
+    """The keys that the known_hosts files have for the target, by type, and all revoked ones in base64.
 
     `HostKeys.load` of paramiko knows neither patterns nor markers and stops at a damaged line. Certificate
     authorities are not trusted, as paramiko knows no host certificates. Of two keys of one type the first
     counts.
     """
-    lines = [line for path in target.known_hosts for line in _known_hosts(path)]
-    revoked = frozenset(entry.key.get_base64() for marker, entry in lines if marker == _REVOKED)
-    taken: dict[str, paramiko.PKey] = {}
-    for marker, entry in lines:
-        good = not marker and entry.key.get_base64() not in revoked
-        if good and _names(entry.hostnames, target.known_as):
-            taken.setdefault(entry.key.get_name(), entry.key)
-    for kind, key in taken.items():
-        keys.add(target.known_as, kind, key)
-    return revoked
+    keys: list[paramiko.PKey] = []
+    revoked = set()
+    for path in target.known_hosts:
+        with suppress(OSError):
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                words = line.split()
+                marker = words.pop(0) if words and words[0].startswith(("@", "#")) else ""
+                with suppress(IndexError, ValueError, paramiko.SSHException, UnknownKeyType):
+                    key = paramiko.PKey.from_type_string(words[1], base64.b64decode(words[2]))
+                    if marker == "@revoked":
+                        revoked.add(key.get_base64())
+                    elif not marker and _is_named(target.known_as, words[0].split(",")):
+                        keys.append(key)
+    good = [key for key in keys if key.get_base64() not in revoked]
+    return {key.get_name(): key for key in reversed(good)}, revoked
 
 
-def _known_hosts(path: Path) -> Iterator[tuple[str, HostKeyEntry]]:
-    """The marker of each line, mostly none, and its entry; a line or file that cannot be read is left out."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return
-    for line in text.splitlines():
-        words = line.split()
-        marker = words.pop(0) if words and words[0].startswith("@") else ""
-        entry = None
-        if words and not words[0].startswith("#"):
-            with suppress(InvalidHostKey, paramiko.SSHException, ValueError):
-                entry = HostKeyEntry.from_line(" ".join(words))
-        if entry is not None and entry.key is not None:
-            yield marker, entry
-
-
-def _names(patterns: Sequence[str], host: str) -> bool:
+def _is_named(host: str, patterns: Sequence[str]) -> bool:
     """Whether a line of known_hosts is about a host: names, hashed names, `*`, `?` and `!`."""
     named = False
     for pattern in patterns:
         if pattern.startswith("|1|"):
             with suppress(ValueError, AssertionError, IndexError):  # a damaged one
-                named = named or HostKeys.hash_host(host, pattern) == pattern
+                named = named or paramiko.HostKeys.hash_host(host, pattern) == pattern
         elif fnmatchcase(host.lower(), pattern.removeprefix("!").lower().replace("[", "[[]")):
             if pattern.startswith("!"):
                 return False

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from frameworks.common import blas
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # A processor file as Linux writes it, cut to the lines that matter.
 CPU_INFO = "processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: fpu sse2 {flags} clflush\n"

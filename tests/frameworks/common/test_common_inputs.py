@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,9 +21,6 @@ from frameworks.common.data import BATCHES, batches, endless_batches, process_ba
 from frameworks.common.events import PREFIX, EventLog
 from frameworks.common.networks import buffers, layers_of, parameters
 from frameworks.common.schedule import learning_rate
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def rank_of(**given: object) -> Rank:
@@ -162,16 +159,22 @@ def test_alignment_inputs_hold_all_arrays_and_come_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(batches(case, 0, 2)[1][0], inputs.batches[1][0])
 
 
-def test_each_rank_of_an_alignment_gets_its_share_of_the_batch(tmp_path: Path) -> None:
-    case = case_from_dict({**CASE, "topology": {"nodes": 1, "devices_per_node": 2}})
+def test_each_rank_of_an_alignment_gets_its_share_of_the_batch_and_of_a_split_classifier(
+    tmp_path: Path,
+) -> None:
+    topology = {"nodes": 1, "devices_per_node": 2}
+    case = case_from_dict({**CASE, "topology": topology, "parallelism": "model"})
     path = tmp_path / "inputs.npz"
-    np.savez(path, **align_inputs(case, 1))
+    given = align_inputs(case, 1)
+    np.savez(path, **given)
 
-    for rank in range(2):
-        (images, labels) = read_inputs(str(path), case, rank_of(rank=rank, world_size=2)).batches[0]
+    for rank, held in enumerate((slice(0, 4), slice(4, 7))):
+        inputs = read_inputs(str(path), case, rank_of(rank=rank, world_size=2))
         expected = batches(case, rank, 1)[0]
-        np.testing.assert_array_equal(expected[0], images)
-        np.testing.assert_array_equal(expected[1], labels)
+        np.testing.assert_array_equal(expected[0], inputs.batches[0][0])
+        np.testing.assert_array_equal(expected[1], inputs.batches[0][1])
+        classifier = given["parameter/classifier.weight"][held]
+        np.testing.assert_array_equal(classifier, inputs.parameters["classifier.weight"])
 
 
 def test_each_process_of_an_alignment_has_a_file_of_its_own() -> None:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-from engines import MXNET
-from rank_processes import outputs_of
+from engines import MXNET, Engine
+from rank_processes import RankProcesses, outputs_of
 
 from dlperf.files import shipped_root
 from dlperf.running.launch import free_port as any_free_port
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from engines import Engine
-    from rank_processes import RankProcesses
 
 
 @pytest.fixture

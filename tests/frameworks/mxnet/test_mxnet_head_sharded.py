@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +15,8 @@ from frameworks.common.case import read_case
 from frameworks.common.margin import class_range, margin_softmax
 from frameworks.common.sampling import sample_size
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    Arrays = dict[str, np.ndarray]
-    RunHead = Callable[..., tuple[Arrays, Arrays, program_case.Case]]
+Arrays = dict[str, np.ndarray]
+RunHead = Callable[..., tuple[Arrays, Arrays, program_case.Case]]
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

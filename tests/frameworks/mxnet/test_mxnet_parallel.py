@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +15,7 @@ from frameworks.common.initial import CLASSIFIER
 from frameworks.common.margin import class_range
 from frameworks.common.sampling import sample_size
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    Arrays = dict[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

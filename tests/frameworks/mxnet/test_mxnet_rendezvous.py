@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from frameworks.common.case import Rank
 from frameworks.mxnet import rendezvous
 from frameworks.mxnet.rendezvous import RendezvousError, horovod_variables
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Callable
-    from pathlib import Path
 
 
 def place(rank: int, *, nodes: int, per_node: int, interface: str | None = None, port: int = 1234) -> Rank:
@@ -65,7 +62,7 @@ def test_several_nodes_talk_over_the_interface_that_is_named() -> None:
 
 def test_a_rank_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
     monkeypatch.setattr(rendezvous, "RENDEZVOUS_SECONDS", 0.2)
-    monkeypatch.setattr(rendezvous, "_ASK_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(rendezvous, "_RETRY_SECONDS", 0.01)
     with pytest.raises(RendezvousError, match=r"rank 0 did not come within 0\.2 s"):
         rendezvous._await_all(place(1, nodes=1, per_node=2, port=free_port))
 

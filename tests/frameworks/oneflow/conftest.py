@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from engines import ONEFLOW
-from rank_processes import outputs_of
+from engines import ONEFLOW, Engine
+from rank_processes import RankProcesses, outputs_of
 
 from dlperf.adapters.base import Launch
 from dlperf.adapters.oneflow import ADAPTER
 from dlperf.files import shipped_root
 from dlperf.plan.case import Case
 from dlperf.running.launch import free_port, local_places
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from engines import Engine
-    from rank_processes import RankProcesses
 
 
 @pytest.fixture

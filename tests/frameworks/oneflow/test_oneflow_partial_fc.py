@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,6 @@ from frameworks.common.case import Case, Rank, read_case
 from frameworks.common.margin import held_classes, margin_softmax
 from frameworks.common.sampling import sample_size, sampled_classes, sampling_stream
 from frameworks.common.schedule import learning_rate
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

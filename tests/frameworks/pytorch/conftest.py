@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from engines import PYTORCH
-from rank_processes import outputs_of
+from engines import PYTORCH, Engine
+from rank_processes import RankProcesses, outputs_of
 
 from dlperf.files import shipped_root
 from dlperf.running.launch import free_port
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from engines import Engine
-    from rank_processes import RankProcesses
 
 
 @pytest.fixture

@@ -6,16 +6,13 @@ That the ways to split a case compute one function is shown for every engine in 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from frameworks.common.events import PREFIX
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

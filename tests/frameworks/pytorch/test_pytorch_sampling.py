@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,6 @@ import pytest
 from dlperf.plan.case import Optimizer, Schedule
 from frameworks.common.case import read_case
 from frameworks.common.sampling import sample_size
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

@@ -11,12 +11,12 @@ import mxnet as mx
 import numpy as np
 
 from frameworks.common.networks import BatchNorm
-from frameworks.mxnet.network import build_network, named_parameters
+from frameworks.mxnet.network import build_network, named_arrays
 
 
 def frozen(x: np.ndarray, gamma: np.ndarray, eps: float, factor: np.ndarray) -> dict[str, np.ndarray]:
     norm = build_network((BatchNorm("bn", x.shape[1], eps, frozen=True),), "convolution")
-    named = named_parameters(norm)
+    named = named_arrays(norm)
     norm.initialize(mx.init.Zero())
     named["bn.running_mean"].set_data(mx.nd.array([0.1, -0.2]))
     named["bn.running_var"].set_data(mx.nd.array([0.5, 2.0]))
@@ -43,7 +43,7 @@ def main() -> None:
     results = {}
     for fixed in (False, True):
         norm = build_network((BatchNorm("bn", x.shape[1], eps, fixed_gamma=fixed),), "convolution")
-        named = named_parameters(norm)
+        named = named_arrays(norm)
         norm.initialize(mx.init.Zero())
         named["bn.running_var"].set_data(mx.nd.ones(x.shape[1]))
         named["bn.weight"].set_data(mx.nd.array(gamma))

@@ -14,24 +14,24 @@ import mxnet as mx
 import numpy as np
 
 from frameworks.common.case import Case, Loss, rank_from_environment, read_case
-from frameworks.mxnet.head_sharded import ShardedHead
-from frameworks.mxnet.parallel import make_group
+from frameworks.mxnet.head_sharded import make_head
+from frameworks.mxnet.parallel import join
 
 
 def stepped(case: Case, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     rank = rank_from_environment()
-    group = make_group(case, rank)
-    head = ShardedHead(case, rank, group, arrays["weight"])
+    ranks = join(case, rank)
+    head = make_head(case, rank, ranks, arrays["weight"])
     size = case.batch_size_per_device
     embeddings = [
         mx.nd.array(arrays["embeddings"][number * size :][:size], ctx=device)
-        for number, device in enumerate(group.devices)
+        for number, device in enumerate(ranks.devices)
     ]
     found = {}
     for step, rate in enumerate(arrays["rates"]):
-        made = head.gradients(embeddings, arrays["labels"])
-        found[f"{step}/loss"] = made.loss.asnumpy()
-        found[f"{step}/by_embeddings"] = np.concatenate([array.asnumpy() for array in made.embeddings])
+        loss, by_embeddings = head.gradients(embeddings, arrays["labels"])
+        found[f"{step}/loss"] = loss.asnumpy()
+        found[f"{step}/by_embeddings"] = np.concatenate([array.asnumpy() for array in by_embeddings])
         found[f"{step}/by_weight"] = np.concatenate([shard.gradient() for shard in head.shards])
         head.update(float(rate))
         found[f"{step}/weight"] = np.concatenate([shard.weight.asnumpy() for shard in head.shards])

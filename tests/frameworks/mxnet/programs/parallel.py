@@ -8,29 +8,22 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from frameworks.common.align import outputs_name, read_inputs
-from frameworks.common.case import rank_from_environment, read_case
+from frameworks.common.case import Case, Rank, rank_from_environment, read_case
 from frameworks.common.initial import CLASSIFIER
-from frameworks.common.margin import held_classes
 from frameworks.mxnet import parallel
 from frameworks.mxnet.train import MXNetTrainer
-
-if TYPE_CHECKING:
-    from frameworks.common.case import Case, Rank
 
 # So that a small network's gradients travel in several groups.
 parallel._GROUP_BYTES = 2**20
 
 
-def trained(case: Case, rank: Rank, group: parallel.Devices, inputs_file: str) -> dict[str, np.ndarray]:
-    inputs, held = read_inputs(inputs_file, case, rank), held_classes(case, rank)
-    arrays = {**inputs.parameters, **inputs.buffers}
-    arrays[CLASSIFIER] = arrays[CLASSIFIER][held.start : held.stop]
-    trainer = MXNetTrainer(case, rank, group, arrays)
+def trained(case: Case, rank: Rank, ranks: parallel.Ranks, inputs_file: str) -> dict[str, np.ndarray]:
+    inputs = read_inputs(inputs_file, case, rank)
+    trainer = MXNetTrainer(case, rank, ranks, {**inputs.parameters, **inputs.buffers})
     partial = trainer.head is not None and (case.sample_ratio or 1.0) < 1.0
     losses, found = [], {}
     for iteration, batch in enumerate(inputs.batches):
@@ -60,10 +53,10 @@ def main() -> None:
     *case_files, inputs_file, outputs_file = sys.argv[1:]
     rank = rank_from_environment()
     cases = {Path(path).stem: read_case(path) for path in case_files}
-    group = parallel.make_group(next(iter(cases.values())), rank)
+    ranks = parallel.join(next(iter(cases.values())), rank)
     found = {}
     for name, case in cases.items():
-        arrays = trained(case, rank, group, inputs_file)
+        arrays = trained(case, rank, ranks, inputs_file)
         found.update({f"{name}/{key}": array for key, array in arrays.items()})
     np.savez(outputs_name(outputs_file, rank.rank), **found)
 

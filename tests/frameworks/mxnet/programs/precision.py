@@ -6,27 +6,22 @@ What a GPU does with a float16 network is not here: MXNet has no float16 product
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import mxnet as mx
 import numpy as np
 
-from frameworks.common.case import rank_from_environment, read_case
+from frameworks.common.case import Case, Optimizer, rank_from_environment, read_case
 from frameworks.common.data import batches
 from frameworks.mxnet.optimizer import make_optimizer
-from frameworks.mxnet.precision import DynamicLossScale, LossScale, loss_scale
-from frameworks.mxnet.train import make_trainer
-
-if TYPE_CHECKING:
-    from frameworks.common.case import Case, Optimizer
-    from frameworks.mxnet.train import MXNetTrainer
+from frameworks.mxnet.precision import DynamicLossScale, LossScale, make_scaler
+from frameworks.mxnet.train import MXNetTrainer, make_trainer
 
 RATE, STEPS = 0.5, 3
 
 
 def scaled_steps(case: Case, scale: LossScale | DynamicLossScale) -> dict[str, np.ndarray]:
     trainer = make_trainer(case, rank_from_environment())
-    trainer._scale = scale
+    trainer._scaler = scale
     (batch,) = batches(case, 0, 1)
     before = _parameters(trainer)
     factors = []
@@ -85,7 +80,7 @@ def main() -> None:
         found = half_updates(case.optimizer._replace(decay=decay, weight_decay=0.1))
         results.update({f"half/{decay}/{key}": array for key, array in found.items()})
     half = case._replace(precision="fp16")
-    chosen = [loss_scale(half), loss_scale(half._replace(options={"loss_scale": 128.0})), loss_scale(case)]
+    chosen = [make_scaler(half), make_scaler(half._replace(options={"loss_scale": 128.0})), make_scaler(case)]
     results["chosen"] = np.array([f"{type(scale).__name__} {scale.factor}" for scale in chosen])
     np.savez(sys.argv[2], **results)
 

@@ -14,7 +14,7 @@ import numpy as np
 from mxnet.gluon import HybridBlock, nn
 
 from frameworks.common.networks import PReLU
-from frameworks.mxnet.network import PRELU_FORMS, PReLUBlock
+from frameworks.mxnet.network import PRELU_FORMS, _PReLU
 
 CHANNELS, SLOPE = 4, 0.25
 
@@ -33,7 +33,7 @@ class Operator(HybridBlock):
 def gradients(
     form: str, neighbour: str, x: np.ndarray, factor: np.ndarray, *, hybrid: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    prelu = Operator() if form == "operator" else PReLUBlock(PReLU("prelu", CHANNELS), form)
+    prelu = Operator() if form == "operator" else _PReLU(PReLU("prelu", CHANNELS), form)
     net = nn.HybridSequential(prefix="")
     # An identity before it: MXNet's fault appears behind a convolution.
     before = nn.Conv2D(CHANNELS, 1, in_channels=CHANNELS, use_bias=False, prefix="before.")

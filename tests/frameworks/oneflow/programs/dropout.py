@@ -8,7 +8,8 @@ import oneflow as flow
 from frameworks.common.case import rank_from_environment
 from frameworks.common.networks import Dropout, Flatten, Linear
 from frameworks.oneflow.network import build_network
-from frameworks.oneflow.parallel import BY_ROWS, REPLICATED, end_at_once, own_part
+from frameworks.oneflow.parallel import BY_ROWS, REPLICATED, own_part
+from frameworks.oneflow.rendezvous import run_and_leave
 
 
 class Graph(flow.nn.Graph):
@@ -34,4 +35,4 @@ def main() -> None:
     np.savez(f"{sys.argv[1]}.{rank_from_environment().rank}.npz", calls=calls)
 
 
-end_at_once(main)
+run_and_leave(main)

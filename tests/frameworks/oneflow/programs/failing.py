@@ -3,7 +3,8 @@
 import oneflow as flow
 
 from frameworks.common.case import rank_from_environment
-from frameworks.oneflow.parallel import BY_ROWS, REPLICATED, end_at_once
+from frameworks.oneflow.parallel import BY_ROWS, REPLICATED
+from frameworks.oneflow.rendezvous import run_and_leave
 
 
 def main() -> None:
@@ -14,4 +15,4 @@ def main() -> None:
         flow.ones(1).to_global(placement=everyone, sbp=BY_ROWS).to_global(sbp=REPLICATED).numpy()
 
 
-end_at_once(main)
+run_and_leave(main)

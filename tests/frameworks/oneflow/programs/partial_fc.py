@@ -16,13 +16,13 @@ from frameworks.common.data import batches
 from frameworks.common.initial import CLASSIFIER, initial_classifier
 from frameworks.common.margin import held_classes
 from frameworks.common.networks import INPUT_SHAPE, Flatten, Linear
-from frameworks.oneflow.graph import TrainingGraph, TrainingModule
-from frameworks.oneflow.head import make_head
+from frameworks.oneflow.head_sharded import HostSamples, make_head
+from frameworks.oneflow.model import Backbone, TrainingGraph, TrainingModule
 from frameworks.oneflow.network import build_network, named_arrays
 from frameworks.oneflow.optimizer import Momentum, Share, add_optimizers, momentum_buffers
-from frameworks.oneflow.parallel import AS_SUM, BY_ROWS, REPLICATED, Ranks, end_at_once, own_part
-from frameworks.oneflow.precision import scale_loss
-from frameworks.oneflow.sampling import HostSampler, sample_sizes
+from frameworks.oneflow.parallel import AS_SUM, BY_ROWS, REPLICATED, Ranks, join, own_part
+from frameworks.oneflow.precision import make_scaler
+from frameworks.oneflow.rendezvous import run_and_leave
 
 STEPS = 4
 
@@ -33,13 +33,13 @@ def make_module(case: Case, rank: Rank, ranks: Ranks) -> TrainingModule:
     network = build_network(layers).to_global(placement=ranks.placement, sbp=REPLICATED)
     held = held_classes(case, rank)
     weight = initial_classifier(held.start, held.stop, case.embedding_size, 0.1, case.seed)
-    head = make_head(case, ranks.spread(weight, BY_ROWS), sample_sizes(case))
-    return TrainingModule(network, head, flow.float32)
+    head = make_head(case, ranks.spread(weight, BY_ROWS))
+    return TrainingModule(Backbone(network, flow.float32), head)
 
 
 def main() -> None:
     case, rank = read_case(sys.argv[1]), rank_from_environment()
-    ranks, sampler = Ranks(case, rank), HostSampler(case, rank, sample_sizes(case))
+    ranks, sampler = join(case, rank), HostSamples(case, rank)
     module = make_module(case, rank, ranks)
     arrays = named_arrays(module)
     weight = arrays.pop(CLASSIFIER)
@@ -47,7 +47,7 @@ def main() -> None:
     graph = TrainingGraph(module, None)
     add_optimizers(graph, case.optimizer, case.schedule, shares)
     if sys.argv[3:] == ["scaled"]:
-        scale_loss(graph, case._replace(precision="fp16"))
+        graph.set_grad_scaler(make_scaler(case._replace(precision="fp16")))
 
     def inputs(images: np.ndarray, columns: np.ndarray, index: np.ndarray) -> list[flow.Tensor]:
         spread = ((images, BY_ROWS), (columns, AS_SUM), (index, BY_ROWS))
@@ -68,4 +68,4 @@ def main() -> None:
     np.savez(f"{sys.argv[2]}.{rank.rank}.npz", labels=[labels for _, labels in given], **found)
 
 
-end_at_once(main)
+run_and_leave(main)

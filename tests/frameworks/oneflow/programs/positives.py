@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import oneflow as flow
 
-from frameworks.oneflow.head import most_positives
+from frameworks.oneflow.head_sharded import most_positives
 from frameworks.oneflow.parallel import REPLICATED
 
 

@@ -14,7 +14,7 @@ from oneflow import nn
 
 from frameworks.common.case import Case, Optimizer, Schedule, read_case
 from frameworks.oneflow.optimizer import Momentum, Share, add_optimizers
-from frameworks.oneflow.precision import scale_loss
+from frameworks.oneflow.precision import make_scaler
 
 
 class Model(nn.Module):
@@ -64,7 +64,7 @@ def trained(case: Case, inputs: dict[str, np.ndarray], *, scaled: bool) -> dict[
     shares = [Share([model.weight], optimizer.weight_decay), Share([model.bias], 0.0)]
     graph = Graph(model, optimizer, schedule, shares)
     if scaled:
-        scale_loss(graph, case._replace(precision="fp16"))
+        graph.set_grad_scaler(make_scaler(case._replace(precision="fp16")))
     rows = [flow.tensor(row) for row in inputs["x"]]
     ballast = flow.ones(BALLAST, BALLAST)
     graph._compile(rows[0], ballast)

@@ -14,7 +14,8 @@ import numpy as np
 from frameworks.common.align import outputs_name
 from frameworks.common.case import rank_from_environment, read_case
 from frameworks.common.data import Batch, batches
-from frameworks.oneflow.parallel import end_at_once, own_part
+from frameworks.oneflow.parallel import own_part
+from frameworks.oneflow.rendezvous import run_and_leave
 from frameworks.oneflow.train import OneFlowTrainer, make_trainer
 
 
@@ -53,4 +54,4 @@ def main() -> None:
     np.savez(outputs_name(sys.argv[4], rank.rank), losses=losses, rest=rest, **before, **after)
 
 
-end_at_once(main)
+run_and_leave(main)

@@ -1,0 +1,152 @@
+"""Bars: samples/s of every framework in every row, and where the time of a profiled step goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from dlperf.report.charts.canvas import (
+    COLOURS,
+    FAINT,
+    INK,
+    WIDTH,
+    Chart,
+    Palette,
+    case_name,
+    draw,
+    hover,
+    hover_bar,
+    legend_above,
+    name_bars,
+    varying,
+)
+from dlperf.report.comparison import Comparison
+from dlperf.report.numbers import plural, rate, span
+from dlperf.report.phases import PHASES, in_order, phase_name
+from dlperf.report.tables import ABSENT, status_word
+from dlperf.report.text import plain_text
+from dlperf.results.cases import CaseFigures
+
+# More than this is a wall; the table is there for it.
+MOST_BARS = 48
+MOST_BREAKDOWN_BARS = 36
+_BAR, _GAP = 0.27, 0.25  # inches of a bar, and between two rows of the table
+_BREAKDOWN_BAR = 0.3  # inches
+_RATE = "samples/s over all devices: median of the runs, whiskers from smallest to largest run"
+_SECONDS = "seconds of a profiled step, its parts one after the other"
+_TEXT: dict[str, Any] = {"va": "center", "fontsize": 9}
+# A part below this share of the longest bar has no room for its number.
+_LEAST_SHARE = 0.07
+# Colours of the parts of a step, light enough for dark numbers on them.
+_PART_COLOURS = dict(zip(PHASES, (COLOURS[4], COLOURS[1], "#F0E442", COLOURS[3], "#BBBBBB"), strict=True))
+_ON_PART = "#1f2328"  # unlike INK it stays dark on a dark page
+
+
+def throughput(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
+    """Samples/s; None where nothing was measured, or too much for one picture."""
+    rows, arms = comparison.rows, comparison.arms
+    maxima = [figure.summary.maximum for figure in comparison.figures if figure.summary is not None]
+    if not maxima or len(rows) * len(arms) > MOST_BARS:
+        return None
+    height = len(arms) * _BAR + _GAP
+    figure = Figure(figsize=(WIDTH, len(rows) * height + 1.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlim(0, max(maxima) * 1.16)
+    for place, row in enumerate(rows):
+        for column, arm in enumerate(arms):
+            middle, case = place * height + column * _BAR, comparison.cases.get((row, arm))
+            _bar(axes, case, middle=middle, colour=palette.colour(arm))
+            name = case_name(comparison, row, arm)
+            hover_bar(axes, middle, f"{name}: {_value(case)}", *_spread(case), height=_BAR)
+    middles = [place * height + (len(arms) - 1) * _BAR / 2 for place in range(len(rows))]
+    labels = ["\n".join([row.topology, *varying(comparison, row)]) for row in rows]
+    axes.set_yticks(middles, labels)
+    axes.set_ylim(middles[-1] + height / 2, middles[0] - height / 2)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(_RATE, loc="right")
+    handles = [Patch(color=palette.colour(arm), label=comparison.label(arm)) for arm in arms]
+    legend_above(axes, handles, title=f"Throughput: {title}")
+    values = (
+        f"{case_name(comparison, row, arm)}: {rate(case.summary.median) if case.summary else _word(case)}"
+        for (row, arm), case in sorted(comparison.cases.items())
+    )
+    return draw(figure, name="throughput", alt=f"Bar chart of samples/s, {title}. {'; '.join(values)}.")
+
+
+def _bar(axes: Axes, case: CaseFigures | None, *, middle: float, colour: str) -> None:
+    unit = axes.get_xlim()[1] / 100
+    if case is None or case.summary is None:
+        axes.text(unit, middle, _word(case), color=FAINT, style="italic", **_TEXT)
+        return
+    summary = case.summary
+    axes.barh(middle, summary.median, height=_BAR * 0.88, color=colour)
+    if summary.maximum > summary.minimum:
+        reach = [[summary.median - summary.minimum], [summary.maximum - summary.median]]
+        axes.errorbar(summary.median, middle, xerr=reach, fmt="none", ecolor=INK, elinewidth=1.1, capsize=2.5)
+    axes.text(summary.maximum + unit, middle, rate(summary.median), **_TEXT)
+
+
+def _word(case: CaseFigures | None) -> str:
+    return plain_text(ABSENT if case is None else status_word(case.status))
+
+
+def _value(case: CaseFigures | None) -> str:
+    return f"{rate(case.summary.median)} samples/s" if case is not None and case.summary else _word(case)
+
+
+def _spread(case: CaseFigures | None) -> list[str]:
+    """Smallest to largest run, the 95 % interval of the mean, and the number of runs."""
+    if case is None or case.summary is None:
+        return []
+    summary, interval = case.summary, case.summary.interval
+    spread = [f"runs {span(summary.minimum, summary.maximum)}"] if summary.maximum > summary.minimum else []
+    if interval is not None:
+        spread.append(f"95 % interval of the mean {span(interval.low, interval.high)}")
+    return [*spread, plural(summary.runs, "run")]
+
+
+def breakdown(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
+    """Where the time of a step goes, a bar per case; None where no or too many cases tell their phases."""
+    del palette  # colours stand for phases here
+    bars = {
+        case_name(comparison, row, arm): in_order(case.phase_seconds)
+        for (row, arm), case in sorted(comparison.cases.items())
+        if case.phase_seconds
+    }
+    if not 0 < len(bars) <= MOST_BREAKDOWN_BARS:
+        return None
+    figure = Figure(figsize=(WIDTH, len(bars) * _BREAKDOWN_BAR + 1.5), layout="constrained")
+    axes = figure.add_subplot()
+    longest = max(sum(seconds.values()) for seconds in bars.values())
+    for place, (name, seconds) in enumerate(bars.items()):
+        start, whole = 0.0, sum(seconds.values())
+        for phase, value in seconds.items():
+            (part,) = axes.barh(place, value, left=start, height=0.8, color=_part_colour(phase))
+            share = f"{100 * value / whole:.0f} % of {rate(whole)}" if whole else ""
+            hover(part, f"{name}, {_part(phase)}: {rate(value)} s", share)
+            if value >= _LEAST_SHARE * longest:
+                middle = start + value / 2
+                axes.text(middle, place, rate(value), ha="center", va="center", fontsize=8, color=_ON_PART)
+            start += value
+    name_bars(axes, list(bars))
+    axes.set_xlim(0, longest * 1.05)
+    axes.set_xlabel(_SECONDS, loc="right")
+    phases = in_order({phase: 0.0 for seconds in bars.values() for phase in seconds})
+    handles = [Patch(color=_part_colour(phase), label=_part(phase)) for phase in phases]
+    legend_above(axes, handles, title=f"Where the time goes: {title}")
+    parts = "; ".join(
+        f"{bar}: {', '.join(f'{_part(phase)} {rate(value)}' for phase, value in seconds.items())}"
+        for bar, seconds in bars.items()
+    )
+    return draw(figure, name="breakdown", alt=f"Bar chart, seconds of a step by part, {title}. {parts}.")
+
+
+def _part(phase: str) -> str:
+    return plain_text(phase_name(phase))
+
+
+def _part_colour(phase: str) -> str:
+    return _PART_COLOURS.get(phase, "#DDDDDD")

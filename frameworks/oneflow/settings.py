@@ -1,0 +1,55 @@
+"""What a case's device means to OneFlow, and what the engine reports and measures of it."""
+
+import os
+from typing import Any, Dict, Optional
+
+import oneflow as flow
+
+from frameworks.common.blas import CORE
+from frameworks.common.case import Case, rank_from_environment
+from frameworks.common.matmul import best_flops_per_second
+
+
+def device(case: Case) -> flow.device:
+    """The device of this rank; CPUs are not told apart."""
+    if case.device == "cpu":
+        return flow.device("cpu", 0)
+    return flow.device("cuda", rank_from_environment().local_rank)
+
+
+def facts(case: Case) -> Dict[str, Any]:
+    """The engine as it runs: version, device, threads of OneFlow's own pool, and the options in effect."""
+    found: Dict[str, Any] = {
+        "version": flow.__version__,
+        "device": str(device(case)),
+        # OneFlow has no call for it; it uses this variable, else all processors.
+        "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
+    }
+    if case.device == "cpu":
+        return {**found, "openblas_core": os.environ.get(CORE, "detected"), "blas_threads": 1}
+    tf32 = os.environ.get("ONEFLOW_EP_CUDA_ENABLE_TF32_EXECUTION", "1")
+    return {**found, "fp32_precision": "ieee" if tf32 == "0" else "tf32"}
+
+
+def matmul_flops_per_second(case: Case) -> float:
+    """The best rate of a large float32 product; its memory is given back, so it does not count as a peak."""
+    rate = best_flops_per_second(
+        case,
+        make=lambda size: flow.rand(size, size, device=device(case)),
+        multiply=lambda left, right: flow.matmul(left, right)[0, 0].numpy(),
+    )
+    if case.device == "cuda":
+        flow.cuda.empty_cache()
+    return rate
+
+
+def synchronize() -> None:
+    """Wait for everything in the engine's queue; `flow.cuda.synchronize` is for CUDA only."""
+    flow._oneflow_internal.eager.Sync()  # noqa: SLF001
+
+
+def peak_device_bytes(case: Case) -> Optional[int]:
+    """What is in use on the device; a compiled graph takes its memory at once and keeps it. None on CPU."""
+    if case.device == "cpu":
+        return None
+    return int(flow._oneflow_internal.GetCUDAMemoryUsed() * 2**20)  # noqa: SLF001

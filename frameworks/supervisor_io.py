@@ -1,0 +1,116 @@
+"""What the supervisor reads and writes: launch.json, lines on standard output, outcome.json.
+
+docs/architecture.md, "Supervisor", describes all three.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import threading
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional
+
+ECHO_LINES, ECHO_CHARACTERS, ECHO_CLOSE_SECONDS = 1000, 4000, 1.0
+
+
+class RankSpec(NamedTuple):
+    """One process to start; `env` is added to what it inherits, and empty `cpus` leave it unbound.
+
+    `memory_bytes` is its budget; None: no budget.
+    """
+
+    rank: int
+    argv: List[str]
+    env: Dict[str, str]
+    cpus: List[int]
+    log: str
+    memory_bytes: Optional[int] = None
+
+
+class Launch(NamedTuple):
+    """launch.json. A limit of None means no limit."""
+
+    ranks: List[RankSpec]
+    inherit: List[str]
+    time_limit: Optional[float]
+    stall_limit: Optional[float]
+    lease: Optional[float]
+    grace: float
+
+
+def read_launch(path: str) -> Launch:
+    """Read launch.json; OSError, ValueError, KeyError or TypeError if it is invalid."""
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    if content["schema_version"] != 1:
+        raise ValueError("schema_version is {!r}, not 1".format(content["schema_version"]))
+    return Launch(
+        ranks=[RankSpec(**rank) for rank in content["ranks"]],
+        inherit=content["inherit"],
+        time_limit=content["time_limit_seconds"],
+        stall_limit=content["stall_limit_seconds"],
+        lease=content["lease_seconds"],
+        grace=content["grace_seconds"],
+    )
+
+
+class Echo:
+    """JSON lines on standard output, for watching only.
+
+    A thread writes them: a reader that is slow or gone loses lines and delays nothing.
+    """
+
+    def __init__(self) -> None:
+        self._lines: queue.Queue[Optional[bytes]] = queue.Queue(ECHO_LINES)
+        self._thread = threading.Thread(target=self._write, daemon=True)
+
+    def start(self) -> None:
+        """Begin to write; only after the ranks were forked, as fork and threads do not mix."""
+        self._thread.start()
+
+    def send(self, event: str, *, wait: float = 0.0, **content: Any) -> None:
+        """Send a line if there is room for it within `wait` seconds."""
+        line = json.dumps(dict(content, event=event)).encode() + b"\n"
+        with contextlib.suppress(queue.Full):
+            self._lines.put(line, block=wait > 0, timeout=wait or None)
+
+    def close(self) -> None:
+        """Give the reader a moment to take the remaining lines."""
+        try:
+            self._lines.put(None, timeout=ECHO_CLOSE_SECONDS)
+        except queue.Full:
+            return
+        self._thread.join(ECHO_CLOSE_SECONDS)
+
+    def _write(self) -> None:
+        line = self._lines.get()
+        while line is not None:
+            try:
+                while line:
+                    line = line[os.write(1, line) :]
+            except OSError:
+                return  # the reader is gone; the queue fills up and the rest is dropped
+            line = self._lines.get()
+
+
+class OutcomeFile:
+    """outcome.json, written whole or not at all; its space is reserved first, in case the disk fills up."""
+
+    def __init__(self, ranks: int) -> None:
+        self._unfinished = Path(".outcome.json.unfinished")
+        self._descriptor = os.open(
+            self._unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644
+        )
+        os.posix_fallocate(self._descriptor, 0, 4096 + 256 * ranks)
+
+    def write(self, content: Dict[str, Any]) -> None:
+        """Put the content in place, whole."""
+        data = json.dumps(content, indent=1).encode() + b"\n"
+        os.pwrite(self._descriptor, data, 0)
+        os.ftruncate(self._descriptor, len(data))
+        os.fsync(self._descriptor)
+        os.close(self._descriptor)
+        self._unfinished.rename("outcome.json")
+        folder = os.open(".", os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
