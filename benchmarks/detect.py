@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dlperf.compare.tests import Contrast, Judged
+    from dlperf.compare.tests import Effect, TestResult
 
     Array = NDArray[np.float64]
 
@@ -98,7 +98,7 @@ def asv(sweep: Sweep) -> set[int]:
     return found
 
 
-def contrasts(baseline: Array, candidate: Array) -> list[Contrast]:
+def contrasts(baseline: Array, candidate: Array) -> list[Effect]:
     return [
         contrast(dict(enumerate(map(float, one))), dict(enumerate(map(float, other))))
         for one, other in zip(baseline, candidate, strict=True)
@@ -134,7 +134,7 @@ def gate_rule(sweep: Sweep) -> set[int]:
     return {case for case, one in zip(doubtful, again, strict=True) if one.verdict is Verdict.SLOWER}
 
 
-def confirmed(fresh: list[Contrast], first: list[Contrast]) -> list[Judged]:
+def confirmed(fresh: list[Effect], first: list[Effect]) -> list[TestResult]:
     return judge(
         SAMPLES_PER_SECOND,
         fresh,

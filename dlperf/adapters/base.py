@@ -88,7 +88,7 @@ class EnvironmentSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class RankPlacement:
     """Where one rank of a case runs. Ports and addresses are chosen by dlperf before the launch."""
 
     rank: int
@@ -124,7 +124,7 @@ class Launch:
     case_file: Path
     code: Path
     python: Path
-    places: tuple[Place, ...]
+    places: tuple[RankPlacement, ...]
 
 
 class Adapter(Protocol):

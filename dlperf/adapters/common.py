@@ -5,7 +5,7 @@ The programs are `python -m frameworks.<framework>.train CASE_FILE`; docs/archit
 
 from __future__ import annotations
 
-from dlperf.adapters.base import Launch, Place
+from dlperf.adapters.base import Launch, RankPlacement
 
 # Every library that may bring a thread pool of its own; left alone, the engines choose different counts.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -16,7 +16,7 @@ def train_argv(launch: Launch, framework: str) -> tuple[str, ...]:
     return (str(launch.python), "-m", f"frameworks.{framework}.train", str(launch.case_file))
 
 
-def rank_environment(launch: Launch, place: Place) -> dict[str, str]:
+def rank_environment(launch: Launch, place: RankPlacement) -> dict[str, str]:
     """What the process of one rank gets on top of its node's environment, whatever the framework.
 
     An adapter adds its engine's own variables. CUDA_VISIBLE_DEVICES is not among these: what the user or a

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dlperf.adapters.base import EnvironmentSpec, Launch, Place, RankCommand, SourceBuild, SourceEdit
+from dlperf.adapters.base import EnvironmentSpec, Launch, RankCommand, RankPlacement, SourceBuild, SourceEdit
 from dlperf.adapters.common import rank_environment, train_argv
 from dlperf.model import Model
 from dlperf.plan.case import Case, DeviceKind
@@ -207,7 +207,7 @@ def _refuse_unknown(version: str, device: DeviceKind) -> None:
         raise ValueError(f"mxnet {version} is not built for CUDA here; known versions: {_CUDA_VERSION}")
 
 
-def _environment(launch: Launch, place: Place) -> dict[str, str]:
+def _environment(launch: Launch, place: RankPlacement) -> dict[str, str]:
     environment = {
         **rank_environment(launch, place),
         # One operator at a time, which has the case's threads to itself.

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from dlperf.adapters.base import EnvironmentSpec, Launch, Place, RankCommand
+from dlperf.adapters.base import EnvironmentSpec, Launch, RankCommand, RankPlacement
 from dlperf.adapters.common import rank_environment, train_argv
 from dlperf.model import Model
 from dlperf.plan.case import Case, DeviceKind
@@ -113,7 +113,7 @@ class OneFlowAdapter:
         return tuple(RankCommand(argv=argv, env=_environment(launch, place)) for place in launch.places)
 
 
-def _environment(launch: Launch, place: Place) -> dict[str, str]:
+def _environment(launch: Launch, place: RankPlacement) -> dict[str, str]:
     options = OneFlowOptions.model_validate(launch.case.options)
     return {
         **rank_environment(launch, place),
@@ -125,7 +125,7 @@ def _environment(launch: Launch, place: Place) -> dict[str, str]:
     }
 
 
-def _meeting(launch: Launch, place: Place) -> dict[str, str]:
+def _meeting(launch: Launch, place: RankPlacement) -> dict[str, str]:
     """How OneFlow finds the other ranks, when it is imported, and how long it waits for one."""
     return {
         "MASTER_ADDR": place.master_address,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from dlperf.adapters.base import EnvironmentSpec, Launch, Place, RankCommand
+from dlperf.adapters.base import EnvironmentSpec, Launch, RankCommand, RankPlacement
 from dlperf.adapters.common import rank_environment, train_argv
 from dlperf.model import Model
 from dlperf.plan.case import Case, DeviceKind
@@ -81,7 +81,7 @@ class PyTorchAdapter:
         )
 
 
-def _communication(launch: Launch, place: Place) -> dict[str, str]:
+def _communication(launch: Launch, place: RankPlacement) -> dict[str, str]:
     """The interface that the ranks speak over; the time limits stand in the program.
 
     Left alone gloo takes the one that the host's name resolves to, which may be none.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dlperf.compare.sets import Side
+from dlperf.compare.sets import ResultSet
 from dlperf.errors import UserError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -102,7 +102,7 @@ def show(*, name: str, folder: Path) -> None:
         )
 
 
-def _described(side: Side) -> str:
+def _described(side: ResultSet) -> str:
     from dlperf.report.numbers import plural
 
     runs = sum(len(case.runs) for case in side.cases)

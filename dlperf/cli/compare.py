@@ -16,7 +16,7 @@ from dlperf.cli.tables import rendered
 from dlperf.compare.matching import GUARDS
 from dlperf.compare.output import HEADINGS, NUMBERS, cells, headline, shown, summary
 from dlperf.compare.sets import IMPROVEMENTS, REGRESSIONS, Verdict
-from dlperf.compare.verdicts import Finding, Findings, Settings
+from dlperf.compare.verdicts import CaseVerdict, Findings, Settings
 from dlperf.errors import UserError
 from dlperf.results.cases import cell_name
 from dlperf.results.qualification import Qualification
@@ -270,7 +270,7 @@ def _lines(findings: Findings, *, everything: bool) -> Iterator[str]:
     yield headline(findings)
 
 
-def _table(rows: tuple[Finding, ...]) -> Table:
+def _table(rows: tuple[CaseVerdict, ...]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     content = [cells(row) for row in rows]
     kept = [place for place in range(len(HEADINGS)) if any(row[place] for row in content)]

@@ -10,12 +10,12 @@ from pathlib import Path
 import click
 
 from dlperf.cli.compare import Judging, judging_options
-from dlperf.cli.run import Manner, make_runs
+from dlperf.cli.run import RunOptions, make_runs
 from dlperf.cli.selection import SweepChoice, default_folder, sweep_options
 from dlperf.compare.gate import CONFIRMING_LOOKS, Arms, confirm, suspects, undecided
-from dlperf.compare.sets import Side, Verdict, side_of
+from dlperf.compare.sets import ResultSet, Verdict, side_of
 from dlperf.compare.tests import LEVEL, Rule
-from dlperf.compare.verdicts import Finding, Findings, Settings, compare, of_several
+from dlperf.compare.verdicts import CaseVerdict, Findings, Settings, compare, of_several
 from dlperf.errors import UserError
 from dlperf.plan.plan import Plan
 from dlperf.report.numbers import plural
@@ -103,7 +103,7 @@ def command(
         settings=settings,
         against=baseline,
         arms=arms,
-        manner=quiet_manner(chosen.cluster, wait=not no_wait),
+        run_options=quiet_manner(chosen.cluster, wait=not no_wait),
     )
     try:
         findings = gate.judged(repeats=first.repeats, until_decided=until_decided)
@@ -132,9 +132,9 @@ class Gate:
     plan: Callable[[int], Plan]
     folder: Path
     settings: Settings
-    against: Side | None
+    against: ResultSet | None
     arms: Sequence[Arms]
-    manner: Manner
+    run_options: RunOptions
 
     def judged(self, *, repeats: int, until_decided: int | None) -> Findings:
         """Run and judge; what was found stands on the last fresh runs.
@@ -176,18 +176,18 @@ class Gate:
             ]
         return confirmed
 
-    def _run(self, name: str, *, repeats: int, only: Iterable[Finding] | None = None) -> None:
+    def _run(self, name: str, *, repeats: int, only: Iterable[CaseVerdict] | None = None) -> None:
         plan = self.plan(repeats)
         if only is not None:
             plan = plan.narrowed(_case_ids(only))
         folder = self.folder / name
-        if not pending_runs(plan, results=folder, retry_failed=self.manner.retry_failed):
+        if not pending_runs(plan, results=folder, retry_failed=self.run_options.retry_failed):
             _say(f"{folder}: its runs are made already, and are judged as they are")
         make_runs(
             plan,
             folder,
             selected=lambda frozen: frozen,
-            manner=self.manner,
+            run_options=self.run_options,
         )
 
     def _findings(self, rounds: Sequence[str], rule: Rule) -> list[Findings]:
@@ -196,7 +196,7 @@ class Gate:
             compare(baseline, candidate, settings=settings) for baseline, candidate in self._sides(rounds)
         ]
 
-    def _sides(self, rounds: Sequence[str]) -> tuple[tuple[Side, Side], ...]:
+    def _sides(self, rounds: Sequence[str]) -> tuple[tuple[ResultSet, ResultSet], ...]:
         loaded = load([self.folder / name for name in rounds], strict=False)
         side = side_of(loaded, label=self.folder.name).pooled()
         if self.against is not None:
@@ -204,11 +204,11 @@ class Gate:
         return tuple(arms.sides(side) for arms in self.arms)
 
 
-def _is_unclear(row: Finding) -> bool:
+def _is_unclear(row: CaseVerdict) -> bool:
     return row.verdict is Verdict.INCONCLUSIVE and row.judged is not None
 
 
-def _case_ids(rows: Iterable[Finding]) -> frozenset[str]:
+def _case_ids(rows: Iterable[CaseVerdict]) -> frozenset[str]:
     """Both sides' cases: one of a baseline file is in no plan, and is passed over."""
     sides = (one for row in rows for one in (row.baseline, row.candidate))
     return frozenset(one.case.case_id for one in sides if one is not None)

@@ -9,7 +9,7 @@ from typing import cast
 import click
 
 from dlperf.compare.history import By, History
-from dlperf.compare.sets import Side
+from dlperf.compare.sets import ResultSet
 
 _EPILOG = """\b
 Examples:
@@ -54,7 +54,7 @@ def command(
     click.echo(_as_json(found) if form == "json" else "\n\n".join("\n".join(_lines(one)) for one in found))
 
 
-def _side(source: str) -> Side:
+def _side(source: str) -> ResultSet:
     from dlperf.compare.sets import read_baseline, side_of
     from dlperf.results.query import load
 

@@ -96,10 +96,10 @@ def command(
         return
     warn_of_misspelt_variables()
 
-    from dlperf.cli.run import Manner, run_sweep
+    from dlperf.cli.run import RunOptions, run_sweep
     from dlperf.running.supervision import Interrupted
 
-    manner = Manner(
+    run_options = RunOptions(
         cluster=nodes,
         retry_failed=retry_failed,
         wait=not no_wait,
@@ -110,7 +110,7 @@ def command(
     again = shlex.join(["dlperf", *(word for word in sys.argv[1:] if word != "--retry-failed")])
     try:
         code = run_sweep(
-            whole, folder, selected=lambda plan: plan, manner=manner, as_json=as_json, again=again
+            whole, folder, selected=lambda plan: plan, run_options=run_options, as_json=as_json, again=again
         )
     except Interrupted as interrupted:
         click.echo(

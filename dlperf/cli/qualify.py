@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from dlperf.cli.selection import SweepChoice, default_folder, sweep_options
-from dlperf.compare.sets import Side
+from dlperf.compare.sets import ResultSet
 from dlperf.errors import UserError
 from dlperf.plan.cluster import Cluster
 from dlperf.plan.plan import Plan
@@ -88,7 +88,7 @@ def command(
     click.echo(str(out))
 
 
-def _side(folder: Path) -> Side:
+def _side(folder: Path) -> ResultSet:
     """The runs of one session; UserError where the folder holds several."""
     from dlperf.compare.sets import side_of
     from dlperf.results.query import load
@@ -120,13 +120,13 @@ def _run(plan: Plan, folder: Path, cluster: Cluster | None, *, wait: bool) -> in
     from dlperf.cli.run import make_runs, quiet_manner
     from dlperf.running.supervision import Interrupted
 
-    manner = quiet_manner(cluster, wait=wait)
+    run_options = quiet_manner(cluster, wait=wait)
     try:
         make_runs(
             plan,
             folder,
             selected=lambda frozen: frozen,
-            manner=manner,
+            run_options=run_options,
         )
     except Interrupted as interrupted:
         click.echo(f"stopped; what is done is kept in {folder}", err=True)

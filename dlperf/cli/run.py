@@ -136,7 +136,7 @@ def command(
             whole,
             folder,
             selected=chosen.selected,
-            manner=Manner(
+            run_options=RunOptions(
                 cluster=chosen.cluster,
                 retry_failed=retry_failed,
                 wait=not no_wait,
@@ -277,7 +277,7 @@ EXIT_OK, EXIT_SOME_FAILED = 0, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manner:
+class RunOptions:
     """Where and how the runs are made.
 
     Attributes:
@@ -297,9 +297,9 @@ class Manner:
     parallel_nodes: int
 
 
-def quiet_manner(cluster: Cluster | None, *, wait: bool) -> Manner:
+def quiet_manner(cluster: Cluster | None, *, wait: bool) -> RunOptions:
     """One run at a time, and none made again: for runs that are to be compared."""
-    return Manner(
+    return RunOptions(
         cluster=cluster,
         retry_failed=False,
         wait=wait,
@@ -314,7 +314,7 @@ def run_sweep(
     folder: Path,
     *,
     selected: Callable[[Plan], Plan],
-    manner: Manner,
+    run_options: RunOptions,
     as_json: bool,
     again: str,
 ) -> int:
@@ -326,7 +326,7 @@ def run_sweep(
         Interrupted: a signal; what is done is stored and nothing is left running.
         DlperfError: wrong input, or the infrastructure failed.
     """
-    plan, stored = make_runs(whole, folder, selected=selected, manner=manner)
+    plan, stored = make_runs(whole, folder, selected=selected, run_options=run_options)
     cases = {item.case_id for item in plan.cases}
     limits = [limit for limit in read_limits(folder) if limit.record.case.case_id in cases]
     if as_json:
@@ -342,7 +342,7 @@ def make_runs(
     folder: Path,
     *,
     selected: Callable[[Plan], Plan],
-    manner: Manner,
+    run_options: RunOptions,
 ) -> tuple[Plan, tuple[StoredResult, ...]]:
     """Freeze the plan in `folder` and make the selected runs that are missing; those and all their results.
 
@@ -352,9 +352,9 @@ def make_runs(
     with interrupts.taken(), results_folder(folder):
         plan = selected(freeze(whole, folder))
         _say_what_is_left_out(plan)
-        runs = pending_runs(plan, results=folder, retry_failed=manner.retry_failed)
+        runs = pending_runs(plan, results=folder, retry_failed=run_options.retry_failed)
         if runs:
-            _make(plan, runs, folder, manner=manner, interrupts=interrupts)
+            _make(plan, runs, folder, run_options=run_options, interrupts=interrupts)
     return plan, stored_results(plan, results=folder)
 
 
@@ -363,7 +363,7 @@ def _make(
     runs: Sequence[PlannedRun],
     folder: Path,
     *,
-    manner: Manner,
+    run_options: RunOptions,
     interrupts: Interrupts,
 ) -> None:
     """Make the runs where and how they are to be made."""
@@ -372,9 +372,9 @@ def _make(
     progress = progress_for_terminal(
         known_seconds=known_seconds(folder),
         cases=[run.case_id for run in runs],
-        parallel_nodes=manner.parallel_nodes,
+        parallel_nodes=run_options.parallel_nodes,
     )
-    with _nodes(manner.cluster, wait=manner.wait, say=progress.message) as nodes:
+    with _nodes(run_options.cluster, wait=run_options.wait, say=progress.message) as nodes:
 
         def scheduler_of(plan: Plan, folder: Path, progress: Progress) -> Scheduler:
             return Scheduler(
@@ -383,14 +383,18 @@ def _make(
                 adapters=adapters,
                 progress=progress,
                 nodes=nodes,
-                wait_for_nodes_seconds=manner.wait_for_nodes_seconds,
-                parallel_nodes=manner.parallel_nodes,
+                wait_for_nodes_seconds=run_options.wait_for_nodes_seconds,
+                parallel_nodes=run_options.parallel_nodes,
             )
 
         scheduler = scheduler_of(plan, folder, progress)
         scheduler.prepare(runs)
-        with nullcontext() if manner.cluster else whole_machine(wait=manner.wait, say=progress.message):
-            runner = _runner(plan, interrupts, progress, port=manner.port)
+        with (
+            nullcontext()
+            if run_options.cluster
+            else whole_machine(wait=run_options.wait, say=progress.message)
+        ):
+            runner = _runner(plan, interrupts, progress, port=run_options.port)
             try:
                 if any(case.search is not None for case in plan.runnable):
                     course = LimitCourse(
@@ -398,7 +402,7 @@ def _make(
                         results=folder,
                         scheduler=scheduler_of,
                         runner=runner,
-                        retry_failed=manner.retry_failed,
+                        retry_failed=run_options.retry_failed,
                     )
                     course.run(runs)
                 else:

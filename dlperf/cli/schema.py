@@ -18,7 +18,7 @@ _MODELS = {
     "environment": ("dlperf.results.schema", "RunEnvironment"),
     "limit": ("dlperf.results.limits", "LimitRecord"),
     "import": ("dlperf.results.schema", "Imported"),
-    "baseline": ("dlperf.compare.sets", "Side"),
+    "baseline": ("dlperf.compare.sets", "ResultSet"),
     "qualification": ("dlperf.results.qualification", "Qualification"),
     "published": ("dlperf.results.published_data", "PublishedData"),
 }

@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from dlperf.compare.sets import REGRESSIONS, Metric, Side, Verdict
-from dlperf.compare.tests import LEVEL, Judged, Priors, Rule, fit_priors
-from dlperf.compare.verdicts import Finding, Findings, Settings, compare
+from dlperf.compare.sets import REGRESSIONS, Metric, ResultSet, Verdict
+from dlperf.compare.tests import LEVEL, Priors, Rule, TestResult, fit_priors
+from dlperf.compare.verdicts import CaseVerdict, Findings, Settings, compare
 from dlperf.errors import UserError
 from dlperf.plan.case import Case
 from dlperf.plan.documents import unknown
@@ -25,7 +25,7 @@ CONFIRMING_RULE = Rule(level=LEVEL / CONFIRMING_LOOKS, adjust=holm)
 _WORTH_A_LOOK = 0.5
 
 
-def suspects(findings: Findings) -> tuple[Finding, ...]:
+def suspects(findings: Findings) -> tuple[CaseVerdict, ...]:
     """What looks worse at 5 %, tested as if it were alone, by half the margin or more."""
     return tuple(
         row
@@ -34,7 +34,7 @@ def suspects(findings: Findings) -> tuple[Finding, ...]:
     )
 
 
-def looks_worse(metric: Metric, judged: Judged) -> bool:
+def looks_worse(metric: Metric, judged: TestResult) -> bool:
     """Whether a contrast is worth more runs."""
     effect = judged.contrast.log_ratio
     return (
@@ -46,7 +46,7 @@ def looks_worse(metric: Metric, judged: Judged) -> bool:
 
 def priors_of(findings: Findings) -> dict[str, Priors]:
     """What the variances of each metric have in common, for rounds with fewer cases."""
-    by_metric: dict[str, list[Finding]] = {}
+    by_metric: dict[str, list[CaseVerdict]] = {}
     for row in findings.rows:
         by_metric.setdefault(row.metric.name, []).append(row)
     return {
@@ -55,7 +55,7 @@ def priors_of(findings: Findings) -> dict[str, Priors]:
     }
 
 
-def confirm(first: Findings, *, fresh: tuple[Side, Side], settings: Settings) -> Findings:
+def confirm(first: Findings, *, fresh: tuple[ResultSet, ResultSet], settings: Settings) -> Findings:
     """The first findings with every suspect's replaced by the finding on the fresh runs alone.
 
     Each metric's suspects are tested together by Holm's rule, at a level that allows for `CONFIRMING_LOOKS`.
@@ -63,7 +63,7 @@ def confirm(first: Findings, *, fresh: tuple[Side, Side], settings: Settings) ->
     """
     doubtful = suspects(first)
     priors = priors_of(first)
-    replaced: dict[int, Finding] = {}
+    replaced: dict[int, CaseVerdict] = {}
     for metric in dict.fromkeys(row.metric for row in doubtful):
         rows = [row for row in doubtful if row.metric is metric]
         again = compare(
@@ -88,7 +88,7 @@ def confirm(first: Findings, *, fresh: tuple[Side, Side], settings: Settings) ->
     )
 
 
-def undecided(confirmed: Findings, first: Findings) -> tuple[Finding, ...]:
+def undecided(confirmed: Findings, first: Findings) -> tuple[CaseVerdict, ...]:
     """The suspects of the first findings that their fresh runs could not tell."""
     doubtful = {_key(row) for row in suspects(first)}
     return tuple(
@@ -98,11 +98,11 @@ def undecided(confirmed: Findings, first: Findings) -> tuple[Finding, ...]:
     )
 
 
-def _key(row: Finding) -> tuple[str, str]:
+def _key(row: CaseVerdict) -> tuple[str, str]:
     return (row.baseline.case.content_hash, row.metric.name)
 
 
-def _cases_of(side: Side, rows: Sequence[Finding]) -> Side:
+def _cases_of(side: ResultSet, rows: Sequence[CaseVerdict]) -> ResultSet:
     wanted = {
         one.case.content_hash for row in rows for one in (row.baseline, row.candidate) if one is not None
     }
@@ -122,12 +122,12 @@ class Arms:
     baseline: tuple[Version, ...]
     candidate: tuple[Version, ...]
 
-    def sides(self, side: Side) -> tuple[Side, Side]:
+    def sides(self, side: ResultSet) -> tuple[ResultSet, ResultSet]:
         """Baseline and candidate among the cases of a side; either may hold a part of the versions only."""
         return _of(side, self.baseline), _of(side, self.candidate)
 
 
-def _of(side: Side, versions: Sequence[Version]) -> Side:
+def _of(side: ResultSet, versions: Sequence[Version]) -> ResultSet:
     cases = (one for one in side.cases if (one.case.framework, one.case.version) in versions)
     label = ", ".join(f"{framework} {version}" for framework, version in versions)
     return side.only(cases).model_copy(update={"label": label})

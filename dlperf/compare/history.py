@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from dlperf.compare.sets import Metric, Side, SideCase
+from dlperf.compare.sets import CaseSamples, Metric, ResultSet
 from dlperf.errors import UserError
 from dlperf.plan.versions import version_order
 from dlperf.results.cases import canonical, cell_name
@@ -65,7 +65,7 @@ class History:
         return (0, *(place for place, point in enumerate(self.points) if point.change is not None))
 
 
-def histories(sides: Sequence[Side], name: str, *, metric: Metric, by: By) -> tuple[History, ...]:
+def histories(sides: Sequence[ResultSet], name: str, *, metric: Metric, by: By) -> tuple[History, ...]:
     """The history of the case that `name` means, one for each kind of machine.
 
     Args:
@@ -89,7 +89,7 @@ def histories(sides: Sequence[Side], name: str, *, metric: Metric, by: By) -> tu
         raise UserError(
             f"{name!r} names cases that differ in more than the version; write more of one of them:\n{ids}"
         )
-    series: dict[str, list[tuple[Side, SideCase]]] = {}
+    series: dict[str, list[tuple[ResultSet, CaseSamples]]] = {}
     gaps: list[Gap] = []
     for side, one in found:
         if _key(one) not in keys:
@@ -114,17 +114,17 @@ def histories(sides: Sequence[Side], name: str, *, metric: Metric, by: By) -> tu
     )
 
 
-def _why(one: SideCase, metric: Metric) -> str:
+def _why(one: CaseSamples, metric: Metric) -> str:
     if one.status is Status.OK:
         return f"its runs have no {metric.title}"
     return one.status.value + (f": {one.reason}" if one.reason else "")
 
 
-def _key(one: SideCase) -> str:
+def _key(one: CaseSamples) -> str:
     return canonical(one.case, leaving_out=("version",))
 
 
-def _points(ones: Iterable[tuple[Side, SideCase]], metric: Metric, by: By) -> tuple[Point, ...]:
+def _points(ones: Iterable[tuple[ResultSet, CaseSamples]], metric: Metric, by: By) -> tuple[Point, ...]:
     points = [_point(side, one, metric) for side, one in ones]
     points.sort(key=lambda point: point.day)
     if by == "version":
@@ -132,7 +132,7 @@ def _points(ones: Iterable[tuple[Side, SideCase]], metric: Metric, by: By) -> tu
     return tuple(_with_changes(points, metric))
 
 
-def _point(side: Side, one: SideCase, metric: Metric) -> Point:
+def _point(side: ResultSet, one: CaseSamples, metric: Metric) -> Point:
     values = list(one.checked_values(metric).values())
     return Point(
         source=side.label,

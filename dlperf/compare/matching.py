@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dlperf.align.certificate import workload_hash
-from dlperf.compare.sets import Side, SideCase
+from dlperf.compare.sets import CaseSamples, ResultSet
 from dlperf.plan.case import Case, bytes_text
 
 # The cell of a sweep: cases of one cell are asked to do the same.
@@ -41,8 +41,8 @@ class Difference:
 class Pair:
     """A case of each side; `differences` are all that there are, allowed or not."""
 
-    baseline: SideCase
-    candidate: SideCase
+    baseline: CaseSamples
+    candidate: CaseSamples
     differences: tuple[Difference, ...]
 
     def barred(self, allow: Collection[str]) -> str | None:
@@ -55,11 +55,11 @@ class Matched:
     """Pairs, and the cases of each side that the other has no counterpart of."""
 
     pairs: tuple[Pair, ...]
-    only_baseline: tuple[SideCase, ...]
-    only_candidate: tuple[SideCase, ...]
+    only_baseline: tuple[CaseSamples, ...]
+    only_candidate: tuple[CaseSamples, ...]
 
 
-def match(baseline: Side, candidate: Side, *, compared: Collection[str] = ()) -> Matched:
+def match(baseline: ResultSet, candidate: ResultSet, *, compared: Collection[str] = ()) -> Matched:
     """Match cases on everything but the compared thing.
 
     Cases of one cell are matched, first those alike in everything, then those that differ in what a guard
@@ -72,7 +72,7 @@ def match(baseline: Side, candidate: Side, *, compared: Collection[str] = ()) ->
         compared: names of the cell's fields that the sides differ in on purpose, such as `framework` or
             `precision`. The version is always free to differ.
     """
-    stages: tuple[Callable[[SideCase], tuple[object, ...]], ...] = (
+    stages: tuple[Callable[[CaseSamples], tuple[object, ...]], ...] = (
         lambda one: (*_cell(one, compared), _arm(one), *guarded(one).values()),
         lambda one: (*_cell(one, compared), _arm(one), *_hardware(one)),
         lambda one: (*_cell(one, compared), _arm(one)),
@@ -81,7 +81,7 @@ def match(baseline: Side, candidate: Side, *, compared: Collection[str] = ()) ->
         lambda one: _cell(one, compared),
     )
     left, right = list(baseline.cases), list(candidate.cases)
-    found: dict[int, SideCase] = {}
+    found: dict[int, CaseSamples] = {}
     for key in stages:
         for one, other in _unique_pairs(left, right, key):
             found[id(one)] = other
@@ -97,9 +97,11 @@ def match(baseline: Side, candidate: Side, *, compared: Collection[str] = ()) ->
 
 
 def _unique_pairs(
-    left: Sequence[SideCase], right: Sequence[SideCase], key: Callable[[SideCase], tuple[object, ...]]
-) -> list[tuple[SideCase, SideCase]]:
-    sides: tuple[dict[tuple[object, ...], list[SideCase]], ...] = ({}, {})
+    left: Sequence[CaseSamples],
+    right: Sequence[CaseSamples],
+    key: Callable[[CaseSamples], tuple[object, ...]],
+) -> list[tuple[CaseSamples, CaseSamples]]:
+    sides: tuple[dict[tuple[object, ...], list[CaseSamples]], ...] = ({}, {})
     for groups, cases in zip(sides, (left, right), strict=True):
         for one in cases:
             groups.setdefault(key(one), []).append(one)
@@ -107,19 +109,19 @@ def _unique_pairs(
     return [(ones[0], others[0]) for ones, others in both if len(ones) == len(others) == 1]
 
 
-def _cell(one: SideCase, compared: Collection[str]) -> tuple[object, ...]:
+def _cell(one: CaseSamples, compared: Collection[str]) -> tuple[object, ...]:
     return tuple(read(one.case) for name, read in _CELL.items() if name not in compared)
 
 
-def _arm(one: SideCase) -> tuple[object, ...]:
+def _arm(one: CaseSamples) -> tuple[object, ...]:
     return (one.case.framework, one.case.version, _options(one.case))
 
 
-def _hardware(one: SideCase) -> tuple[object, ...]:
+def _hardware(one: CaseSamples) -> tuple[object, ...]:
     return (one.hardware, one.driver)
 
 
-def guarded(one: SideCase) -> dict[str, object]:
+def guarded(one: CaseSamples) -> dict[str, object]:
     """What must be the same on both sides, by the names in `dlperf.compare.matching`."""
     case = one.case
     measure = case.measure
@@ -148,7 +150,7 @@ def _options(case: Case) -> str:
     return ", ".join(f"{name}={value}" for name, value in sorted(case.options.items())) or "none"
 
 
-def differences(baseline: SideCase, candidate: SideCase) -> tuple[Difference, ...]:
+def differences(baseline: CaseSamples, candidate: CaseSamples) -> tuple[Difference, ...]:
     """What two cases do not have in common of what must be the same.
 
     Options are a framework's own, and say nothing between two frameworks. What a side does not know (driver,

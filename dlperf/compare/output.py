@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 from dlperf import __version__
 from dlperf.compare.sets import IMPROVEMENTS, LIMITS, PEAK_MEMORY, REGRESSIONS, Metric, Verdict
-from dlperf.compare.verdicts import Finding, Findings
+from dlperf.compare.verdicts import CaseVerdict, Findings
 from dlperf.logs.text import plain
 from dlperf.report.markdown import escape, markdown_writer, table
 from dlperf.report.numbers import mebibytes, percent, plural, rate
@@ -25,7 +25,7 @@ HEADINGS = (
 NUMBERS = frozenset({"baseline", "candidate", "change", "smallest that counts", "runs"})
 
 
-def framework_name(finding: Finding) -> str:
+def framework_name(finding: CaseVerdict) -> str:
     """`mxnet 1.9.0 -> 1.9.1`, as short as tells what is compared."""
     before = finding.baseline.case
     after = finding.candidate.case if finding.candidate is not None else before
@@ -36,7 +36,7 @@ def framework_name(finding: Finding) -> str:
     return f"{before.framework} {before.version}"
 
 
-def cells(finding: Finding) -> tuple[str, ...]:
+def cells(finding: CaseVerdict) -> tuple[str, ...]:
     """A row under `HEADINGS`."""
     judged = finding.judged
     before, after = finding.figures
@@ -55,7 +55,7 @@ def cells(finding: Finding) -> tuple[str, ...]:
     )
 
 
-def _counts(finding: Finding) -> str:
+def _counts(finding: CaseVerdict) -> str:
     if finding.judged is None:
         return ""
     floor, margin = finding.noise_floor, finding.judged.margin
@@ -79,20 +79,20 @@ def change(ratio: float | None) -> str:
     return "" if ratio is None else f"{round(100 * (ratio - 1), 2) + 0:+.2f} %"
 
 
-def verdict_words(finding: Finding) -> str:
+def verdict_words(finding: CaseVerdict) -> str:
     """The verdict, and that it was expected."""
     words = finding.verdict.value.replace("_", " ")
     return f"{words} (expected)" if finding.expected else words
 
 
-def why(finding: Finding) -> str:
+def why(finding: CaseVerdict) -> str:
     """What stands behind a verdict that is not the test's own."""
     if finding.expected is not None:
         return f"expected until {finding.expected.until}: {finding.expected.reason}"
     return finding.reason or ""
 
 
-def sentence(finding: Finding) -> str:
+def sentence(finding: CaseVerdict) -> str:
     """One line about a finding, for a log or an annotation."""
     what = f"{framework_name(finding)}, {cell_name(finding.baseline.case)}: {finding.metric.title}"
     before, after = (value(finding.metric, figure) for figure in finding.figures)
@@ -132,13 +132,13 @@ def headline(findings: Findings) -> str:
 _TOLD = REGRESSIONS | IMPROVEMENTS | {Verdict.SAME}
 
 
-def notable(findings: Findings) -> tuple[Finding, ...]:
+def notable(findings: Findings) -> tuple[CaseVerdict, ...]:
     """What a reader who wants no details must see: changes, and what could not be compared."""
     quiet = {Verdict.SAME, Verdict.INCONCLUSIVE}
     return tuple(row for row in _by_weight(findings) if row.verdict not in quiet)
 
 
-def shown(findings: Findings) -> tuple[Finding, ...]:
+def shown(findings: Findings) -> tuple[CaseVerdict, ...]:
     """The notable rows, and of the other cases the one on the metric that they are counted by."""
     some = {id(row) for row in notable(findings)}
     return (*notable(findings), *(row for row in findings.cases if id(row) not in some))
@@ -154,7 +154,7 @@ _WEIGHT = {
 }
 
 
-def _by_weight(findings: Findings) -> Iterator[Finding]:
+def _by_weight(findings: Findings) -> Iterator[CaseVerdict]:
     """Regressions first; what keeps a case from being compared is said once."""
     seen: set[tuple[int, str | None]] = set()
     for row in sorted(findings.rows, key=lambda row: (_WEIGHT.get(row.verdict, 4), not row.is_regression)):
@@ -227,7 +227,7 @@ def _opening(findings: Findings) -> list[str]:
     return [f"**dlperf: {escape(headline(findings))}** ({sides})", "", escape(summary(findings)), ""]
 
 
-def _table(rows: Sequence[Finding]) -> str:
+def _table(rows: Sequence[CaseVerdict]) -> str:
     columns = tuple(Column(heading=name, numbers=name in NUMBERS) for name in HEADINGS)
     content = Table(caption="findings", columns=columns, rows=tuple(cells(row) for row in rows))
     return table(content, markdown_writer())
@@ -254,7 +254,7 @@ def as_json(findings: Findings, *, exit_code: int) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _entry(row: Finding) -> dict[str, Any]:
+def _entry(row: CaseVerdict) -> dict[str, Any]:
     judged = row.judged
     before, after = row.figures
     return {
@@ -286,7 +286,7 @@ def _entry(row: Finding) -> dict[str, Any]:
     }
 
 
-def _runs(row: Finding, side: int) -> dict[str, float]:
+def _runs(row: CaseVerdict, side: int) -> dict[str, float]:
     one = (row.baseline, row.candidate)[side]
     return one.values(row.metric) if one is not None else {}
 
@@ -325,11 +325,11 @@ def junit(findings: Findings) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suite, encoding="unicode") + "\n"
 
 
-def _test_name(row: Finding) -> tuple[str, str]:
+def _test_name(row: CaseVerdict) -> tuple[str, str]:
     return plain(framework_name(row)), plain(f"{cell_name(row.baseline.case)} {row.metric.title}")
 
 
-def _is_skipped(row: Finding) -> bool:
+def _is_skipped(row: CaseVerdict) -> bool:
     return row.verdict is Verdict.INCONCLUSIVE or row.expected is not None
 
 
@@ -352,12 +352,12 @@ def workflow_commands(findings: Findings) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _annotation(row: Finding) -> str:
+def _annotation(row: CaseVerdict) -> str:
     title = f"dlperf {row.verdict.value.replace('_', ' ')}"
     return f"::{_annotated_as(row)} title={title}::{_data(sentence(row))}"
 
 
-def _annotated_as(row: Finding) -> str:
+def _annotated_as(row: CaseVerdict) -> str:
     if row.is_regression:
         return "error"
     return "warning" if row.verdict in _FAILED and row.expected is None else "notice"

@@ -6,8 +6,8 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 
-from dlperf.compare.sets import MEASURED, REGRESSIONS, Metric, Side, SideCase
-from dlperf.compare.tests import FEWEST_RUNS, Contrast, contrast, fit_priors, judge
+from dlperf.compare.sets import MEASURED, REGRESSIONS, CaseSamples, Metric, ResultSet
+from dlperf.compare.tests import FEWEST_RUNS, Effect, contrast, fit_priors, judge
 from dlperf.errors import UserError
 from dlperf.results.cases import cell_name
 from dlperf.results.qualification import CaseNoise, Session
@@ -19,7 +19,7 @@ SPLITS = 400
 Values = tuple[float, float]  # of the two runs of a block
 
 
-def qualify(side: Side, *, runs: int = 5, splits: int = SPLITS, seed: int = 0) -> Session:
+def qualify(side: ResultSet, *, runs: int = 5, splits: int = SPLITS, seed: int = 0) -> Session:
     """Measure the noise of one session, and how often the comparison calls it a regression.
 
     The runs of a case are taken two by two in their order; each two are a block of an A/A comparison, whose
@@ -53,7 +53,7 @@ def qualify(side: Side, *, runs: int = 5, splits: int = SPLITS, seed: int = 0) -
     )
 
 
-def _blocks(side: Side, metric: Metric) -> list[tuple[SideCase, list[Values]]]:
+def _blocks(side: ResultSet, metric: Metric) -> list[tuple[CaseSamples, list[Values]]]:
     """Each case's values two by two, in the order in which they were made."""
     found = []
     for one in side.cases:
@@ -66,7 +66,7 @@ def _blocks(side: Side, metric: Metric) -> list[tuple[SideCase, list[Values]]]:
     return found
 
 
-def _contrast(values: Sequence[Values], turned: Sequence[bool]) -> Contrast:
+def _contrast(values: Sequence[Values], turned: Sequence[bool]) -> Effect:
     sides: tuple[dict[str, float], dict[str, float]] = ({}, {})
     for number, (pair, turn) in enumerate(zip(values, turned, strict=True)):
         for each, value in zip(sides, reversed(pair) if turn else pair, strict=True):
@@ -74,7 +74,7 @@ def _contrast(values: Sequence[Values], turned: Sequence[bool]) -> Contrast:
     return contrast(*sides)
 
 
-def _raises_alarm(blocks: dict[str, list[tuple[SideCase, list[Values]]]], draw: random.Random) -> bool:
+def _raises_alarm(blocks: dict[str, list[tuple[CaseSamples, list[Values]]]], draw: random.Random) -> bool:
     # The sides of a block are the same for all metrics, as they would be in a comparison.
     turns: dict[str, list[bool]] = {}
     for metric in MEASURED:
@@ -88,7 +88,9 @@ def _raises_alarm(blocks: dict[str, list[tuple[SideCase, list[Values]]]], draw: 
     return False
 
 
-def _noise(metric: Metric, blocks: Sequence[tuple[SideCase, list[Values]]], runs: int) -> Iterator[CaseNoise]:
+def _noise(
+    metric: Metric, blocks: Sequence[tuple[CaseSamples, list[Values]]], runs: int
+) -> Iterator[CaseNoise]:
     # Who ran first turns round from block to block, as in a sweep of two arms.
     contrasts = [
         _contrast(values, [bool(number % 2) for number in range(len(values))]) for _, values in blocks

@@ -117,7 +117,7 @@ class SideRun(Model):
         return None if self.session is None else f"{self.session} r{self.repeat}"
 
 
-class SideCase(Model):
+class CaseSamples(Model):
     """A case, what it ran on, and its good runs; without one `status` and `reason` say why."""
 
     case: Case
@@ -156,28 +156,28 @@ class SideCase(Model):
         return quantile(values, 0.5) if values else None
 
 
-class Side(Model):
+class ResultSet(Model):
     """All cases of one side; `label` is what the user called it."""
 
     schema_version: Literal[1] = BASELINE_SCHEMA_VERSION
     label: str
     created_at: str | None = None
     dlperf_version: str
-    cases: tuple[SideCase, ...]
+    cases: tuple[CaseSamples, ...]
 
-    def pooled(self) -> Side:
+    def pooled(self) -> ResultSet:
         """The same with the runs of a case put together that was run in several sessions."""
-        by_case: dict[tuple[str, str], list[SideCase]] = {}
+        by_case: dict[tuple[str, str], list[CaseSamples]] = {}
         for one in self.cases:
             by_case.setdefault((one.case.content_hash, one.hardware), []).append(one)
         return self.model_copy(update={"cases": tuple(map(_one_case, by_case.values()))})
 
-    def only(self, cases: Iterable[SideCase]) -> Side:
+    def only(self, cases: Iterable[CaseSamples]) -> ResultSet:
         """The same with these cases alone."""
         return self.model_copy(update={"cases": tuple(cases)})
 
 
-def _one_case(parts: list[SideCase]) -> SideCase:
+def _one_case(parts: list[CaseSamples]) -> CaseSamples:
     good = [part for part in parts if part.status is Status.OK]
     first = (good or parts)[0]
     update: Mapping[str, object] = {
@@ -194,7 +194,7 @@ def _one_case(parts: list[SideCase]) -> SideCase:
 BASELINES = Path("baselines")
 
 
-def read_side(text: str, *, inside: Path, baselines: Path = BASELINES) -> Side:
+def read_side(text: str, *, inside: Path, baselines: Path = BASELINES) -> ResultSet:
     """The side that `text` names.
 
     A folder, a file of a baseline or `published:NAME` is taken as such; `key=value` selects the cases of
@@ -223,7 +223,7 @@ def read_side(text: str, *, inside: Path, baselines: Path = BASELINES) -> Side:
     )
 
 
-def _without_twins(side: Side) -> Side:
+def _without_twins(side: ResultSet) -> ResultSet:
     """The side; UserError where it holds a case twice, from two sweeps or two kinds of machine."""
     counts = Counter(one.case.case_id for one in side.cases)
     twins = [case_id for case_id, count in counts.items() if count > 1]
@@ -235,7 +235,7 @@ def _without_twins(side: Side) -> Side:
     return side
 
 
-def selected(side: Side, text: str) -> Side:
+def selected(side: ResultSet, text: str) -> ResultSet:
     """The cases of a side that `key=value` (or `key=a,b`) selects; UserError where there is none."""
     _key, matches = parse_pair("selector", text)
     cases = [one for one in side.cases if matches(PlannedCase(case=one.case, status=PlanStatus.RUNNABLE))]
@@ -259,12 +259,12 @@ def compared_fields(baseline: str, candidate: str) -> tuple[str, ...]:
     return tuple({key for key, _ in pairs if key != "framework" or len(names) > 1} - {"version"})
 
 
-def read_baseline(path: Path) -> Side:
+def read_baseline(path: Path) -> ResultSet:
     """A saved baseline; UserError where it is of another schema version or damaged."""
-    return read_document(path, Side, kind="baseline", remedy="`dlperf baseline save` writes one")
+    return read_document(path, ResultSet, kind="baseline", remedy="`dlperf baseline save` writes one")
 
 
-def side_of(loaded: Loaded, *, label: str) -> Side:
+def side_of(loaded: Loaded, *, label: str) -> ResultSet:
     """The side that loaded results make; published ones have a single value a case.
 
     Raises:
@@ -280,7 +280,9 @@ def side_of(loaded: Loaded, *, label: str) -> Side:
         for figure in loaded.all_figures
     )
     started = [run.result.started_at for run in loaded.results.runs if run.result.started_at]
-    return Side(label=label, created_at=max(started, default=None), dlperf_version=__version__, cases=cases)
+    return ResultSet(
+        label=label, created_at=max(started, default=None), dlperf_version=__version__, cases=cases
+    )
 
 
 def _session(sweep: Path, loaded: Loaded) -> str | None:
@@ -290,14 +292,14 @@ def _session(sweep: Path, loaded: Loaded) -> str | None:
     return f"{sweep.resolve().name} {min(known)}" if known else None
 
 
-def _case(figure: CaseFigures, *, session: str | None, certificates: Sequence[Certificate]) -> SideCase:
+def _case(figure: CaseFigures, *, session: str | None, certificates: Sequence[Certificate]) -> CaseSamples:
     good = [run for run in figure.runs if run.result.figures is not None]
     runs = tuple(_run(run, session=session) for run in good)
     if not figure.runs and figure.summary is not None:
         runs = (SideRun(repeat=1, values={MEASURED[0].name: figure.summary.median}),)
     pythons = {run.environment.python for run in good if run.environment and run.environment.python}
     drivers = {node.driver for run in figure.runs if run.environment for node in run.environment.nodes}
-    return SideCase(
+    return CaseSamples(
         case=figure.case,
         hardware=figure.hardware,
         driver=", ".join(sorted(one for one in drivers if one is not None)) or None,

@@ -26,7 +26,7 @@ FEWEST_RUNS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contrast:
+class Effect:
     """log(candidate / baseline) of the geometric means, and how well it is known.
 
     `variance` is of one difference between two runs of one block, or (not blocked) of one run, on the scale
@@ -44,7 +44,7 @@ class Contrast:
         return (1 if self.blocked else 2) / count
 
 
-def contrast(baseline: Mapping[str, float], candidate: Mapping[str, float]) -> Contrast:
+def contrast(baseline: Mapping[str, float], candidate: Mapping[str, float]) -> Effect:
     """The contrast of runs by block: runs of both sides under one name were made in one block.
 
     Values are above 0. Runs of blocks are subtracted from each other, so that what a block has in common (a
@@ -69,9 +69,9 @@ def _log(value: float) -> float:
     return math.log(value)
 
 
-def _blocked(differences: Sequence[float]) -> Contrast:
+def _blocked(differences: Sequence[float]) -> Effect:
     count = len(differences)
-    return Contrast(
+    return Effect(
         log_ratio=mean(differences),
         variance=Variance(_squares(differences) / (count - 1), count - 1),
         unit=1 / count,
@@ -80,9 +80,9 @@ def _blocked(differences: Sequence[float]) -> Contrast:
     )
 
 
-def _independent(baseline: Sequence[float], candidate: Sequence[float]) -> Contrast:
+def _independent(baseline: Sequence[float], candidate: Sequence[float]) -> Effect:
     degrees = len(baseline) + len(candidate) - 2
-    return Contrast(
+    return Effect(
         log_ratio=mean(candidate) - mean(baseline),
         variance=Variance((_squares(baseline) + _squares(candidate)) / degrees, degrees),
         unit=1 / len(baseline) + 1 / len(candidate),
@@ -129,7 +129,7 @@ def runs_to_detect(
 
 
 def runs_to_settle(
-    contrast: Contrast, variance: Variance, *, margin: float, level: float, tests: int
+    contrast: Effect, variance: Variance, *, margin: float, level: float, tests: int
 ) -> int | None:
     """Runs a side with which the difference, were it as large as it looks, would be told or ruled out.
 
@@ -171,7 +171,7 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
+class TestResult:
     """The verdict on one contrast and the numbers behind it.
 
     `ratio` is candidate / baseline; `low` and `high` are its 95 % interval. `p` is for one test alone,
@@ -186,7 +186,7 @@ class Judged:
     p: float
     adjusted_p: float
     margin: float
-    contrast: Contrast
+    contrast: Effect
     runs_to_settle: int | None = None
 
 
@@ -201,7 +201,7 @@ class Rule:
 Priors = dict[bool, Prior]  # by whether the contrasts are blocked: their variances are of different things
 
 
-def fit_priors(contrasts: Sequence[Contrast]) -> Priors:
+def fit_priors(contrasts: Sequence[Effect]) -> Priors:
     """What the variances of a metric have in common over the cases."""
     return {
         blocked: _prior([one.variance for one in contrasts if one.blocked is blocked])
@@ -218,12 +218,12 @@ def _prior(variances: Sequence[Variance]) -> Prior:
 
 def judge(
     metric: Metric,
-    contrasts: Sequence[Contrast],
+    contrasts: Sequence[Effect],
     *,
     margins: Sequence[float],
     rule: Rule | None = None,
     priors: Mapping[bool, Prior] | None = None,
-) -> list[Judged]:
+) -> list[TestResult]:
     """Judge the contrasts of one metric together, in their order.
 
     A difference is called one when its test says so after the adjustment and it is as large as the margin:
@@ -259,8 +259,8 @@ class _Known:
     error: StudentError | MixtureError
 
 
-def _known(contrast: Contrast, prior: Prior, *, most_degrees: float) -> _Known:
-    if not prior.bears(contrast.variance):
+def _known(contrast: Effect, prior: Prior, *, most_degrees: float) -> _Known:
+    if not prior.covers(contrast.variance):
         prior = NO_PRIOR  # noisier than anything before: it was learned from quieter times
     variance = moderated(contrast.variance, prior, most_degrees=most_degrees)
     error: StudentError | MixtureError
@@ -273,7 +273,7 @@ def _known(contrast: Contrast, prior: Prior, *, most_degrees: float) -> _Known:
 
 def _judged(
     metric: Metric,
-    contrast: Contrast,
+    contrast: Effect,
     known: _Known,
     *,
     margin: float,
@@ -281,7 +281,7 @@ def _judged(
     adjusted: float,
     rule: Rule,
     tests: int,
-) -> Judged:
+) -> TestResult:
     centre, counts = contrast.log_ratio, math.log1p(margin)
     half = known.error.reach(0.975)
     half_of_equivalence = known.error.reach(1 - rule.level)
@@ -293,7 +293,7 @@ def _judged(
     else:
         verdict = Verdict.INCONCLUSIVE
         settle = runs_to_settle(contrast, known.variance, margin=margin, level=rule.level, tests=tests)
-    return Judged(
+    return TestResult(
         verdict=verdict,
         ratio=math.exp(centre),
         low=math.exp(centre - half),

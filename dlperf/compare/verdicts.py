@@ -21,12 +21,12 @@ from dlperf.compare.sets import (
     METRICS,
     REGRESSIONS,
     SAMPLES_PER_SECOND,
+    CaseSamples,
     Metric,
-    Side,
-    SideCase,
+    ResultSet,
     Verdict,
 )
-from dlperf.compare.tests import FEWEST_RUNS, Contrast, Judged, Priors, Rule, contrast, judge
+from dlperf.compare.tests import FEWEST_RUNS, Effect, Priors, Rule, TestResult, contrast, judge
 from dlperf.errors import SourceErrors, UserError
 from dlperf.model import Model
 from dlperf.plan.documents import read_document, unknown, validate
@@ -39,15 +39,15 @@ from dlperf.results.schema import Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class CaseVerdict:
     """The verdict on one metric of one case. `judged` is None where no test was made; `reason` says why."""
 
-    baseline: SideCase
-    candidate: SideCase | None
+    baseline: CaseSamples
+    candidate: CaseSamples | None
     metric: Metric
     verdict: Verdict
     reason: str | None = None
-    judged: Judged | None = None
+    judged: TestResult | None = None
     differences: tuple[Difference, ...] = ()
     figures: tuple[float | None, float | None] = (None, None)
     expected: ExpectedFailure | None = None
@@ -76,13 +76,13 @@ class Findings:
 
     baseline: str
     candidate: str
-    rows: tuple[Finding, ...]
+    rows: tuple[CaseVerdict, ...]
     metric: Metric = SAMPLES_PER_SECOND
-    new: tuple[SideCase, ...] = ()  # of the candidate alone
+    new: tuple[CaseSamples, ...] = ()  # of the candidate alone
     notes: tuple[str, ...] = ()
 
     @property
-    def cases(self) -> tuple[Finding, ...]:
+    def cases(self) -> tuple[CaseVerdict, ...]:
         """The findings on the metric that cases are counted by."""
         return tuple(row for row in self.rows if row.metric is self.metric)
 
@@ -92,12 +92,12 @@ class Findings:
         return sum(counts[verdict] for verdict in verdicts)
 
     @property
-    def regressions(self) -> tuple[Finding, ...]:
+    def regressions(self) -> tuple[CaseVerdict, ...]:
         """Changes for the worse that nobody announced."""
         return tuple(row for row in self.rows if row.is_regression)
 
     @property
-    def improvements(self) -> tuple[Finding, ...]:
+    def improvements(self) -> tuple[CaseVerdict, ...]:
         """Changes for the better."""
         return tuple(row for row in self.rows if row.verdict in IMPROVEMENTS)
 
@@ -108,7 +108,7 @@ class Findings:
 _FIELDS = {"num_classes": LARGEST_CLASSES, "batch_size_per_device": LARGEST_BATCH}
 
 
-def limits(pairs: Sequence[Pair], *, allow: Collection[str] = ()) -> list[Finding]:
+def limits(pairs: Sequence[Pair], *, allow: Collection[str] = ()) -> list[CaseVerdict]:
     """One finding for each pair of cases with `max`, and each family that differs in one size alone.
 
     Of a family one case must have run out of memory. Limits on different hardware, say, or of different
@@ -122,7 +122,7 @@ def limits(pairs: Sequence[Pair], *, allow: Collection[str] = ()) -> list[Findin
     ]
 
 
-def _found_by_search(pair: Pair, allow: Collection[str]) -> Iterator[Finding]:
+def _found_by_search(pair: Pair, allow: Collection[str]) -> Iterator[CaseVerdict]:
     """The two limits; a side without one is missing, which is said already."""
     search, other = pair.baseline.case.search, pair.candidate.case.search
     both_ok = pair.baseline.status is Status.OK and pair.candidate.status is Status.OK
@@ -141,7 +141,7 @@ def _found_by_search(pair: Pair, allow: Collection[str]) -> Iterator[Finding]:
     )
 
 
-def _of(field: str, metric: Metric, pairs: Sequence[Pair], allow: Collection[str]) -> Iterator[Finding]:
+def _of(field: str, metric: Metric, pairs: Sequence[Pair], allow: Collection[str]) -> Iterator[CaseVerdict]:
     families: dict[str, list[Pair]] = {}
     for pair in pairs:
         families.setdefault(canonical(pair.baseline.case, leaving_out=(field,)), []).append(pair)
@@ -163,7 +163,7 @@ def _of(field: str, metric: Metric, pairs: Sequence[Pair], allow: Collection[str
         )
 
 
-def _largest(field: str, cases: Sequence[SideCase]) -> int | None:
+def _largest(field: str, cases: Sequence[CaseSamples]) -> int | None:
     """The largest size that trained; None where none did, or one above it failed for anything but memory."""
     most = max((getattr(one.case, field) for one in cases if one.status is Status.OK), default=None)
     if most is None or any(getattr(one.case, field) > most and not one.out_of_memory for one in cases):
@@ -173,10 +173,10 @@ def _largest(field: str, cases: Sequence[SideCase]) -> int | None:
 
 def _finding(
     pair: Pair, metric: Metric, *, before: int, after: int, step: int, barred: str | None, reason: str
-) -> Finding:
+) -> CaseVerdict:
     """The finding on two limits; fewer than `step` apart they are the same."""
     verdict = Verdict.SAME if abs(after - before) < step else metric.verdict(after - before)
-    return Finding(
+    return CaseVerdict(
         baseline=pair.baseline,
         candidate=pair.candidate,
         metric=metric,
@@ -190,7 +190,9 @@ def _finding(
 # What a reader must know beside the verdicts of a comparison, one line each.
 
 
-def notes_on(baseline: Side, candidate: Side, rows: Sequence[Finding], settings: Settings) -> Iterator[str]:
+def notes_on(
+    baseline: ResultSet, candidate: ResultSet, rows: Sequence[CaseVerdict], settings: Settings
+) -> Iterator[str]:
     """How the sides were run, what was allowed, what failed, and which expectations are idle."""
     yield from settings.notes
     yield from _apart(rows)
@@ -222,7 +224,7 @@ def of_several(parts: Sequence[Sequence[str]]) -> tuple[str, ...]:
     )
 
 
-def _apart(rows: Sequence[Finding]) -> Iterator[str]:
+def _apart(rows: Sequence[CaseVerdict]) -> Iterator[str]:
     """What it means that sides were not run in turns, and whether anybody knows how much that is."""
     tested = [row for row in rows if row.judged is not None]
     apart = [row for row in tested if row.judged is not None and not row.judged.contrast.blocked]
@@ -247,7 +249,7 @@ def _apart(rows: Sequence[Finding]) -> Iterator[str]:
     )
 
 
-def _pythons(rows: Sequence[Finding]) -> Iterator[str]:
+def _pythons(rows: Sequence[CaseVerdict]) -> Iterator[str]:
     """Versions that ran on different Pythons, which are a part of what is compared then."""
     pairs = dict.fromkeys(
         (_runtime(row.baseline), _runtime(row.candidate))
@@ -262,7 +264,7 @@ def _differ(before: str | None, after: str | None) -> bool:
     return before is not None and after is not None and before != after
 
 
-def _runtime(one: SideCase) -> str:
+def _runtime(one: CaseSamples) -> str:
     return f"{one.case.framework} {one.case.version} on {one.python}"
 
 
@@ -320,11 +322,11 @@ class Settings:
 # Two sides -> findings: matched, guarded, tested together, judged.
 
 
-def compare(baseline: Side, candidate: Side, *, settings: Settings | None = None) -> Findings:
+def compare(baseline: ResultSet, candidate: ResultSet, *, settings: Settings | None = None) -> Findings:
     """Every verdict that the runs of two sides allow."""
     settings = settings or Settings()
     matched = match(baseline, candidate, compared=settings.compared)
-    rows: list[Finding] = []
+    rows: list[CaseVerdict] = []
     for metric in settings.metrics:
         rows += _of_metric(matched.pairs, metric, settings)
     gone = [one for one in matched.only_baseline if one.status is Status.OK]
@@ -343,7 +345,7 @@ def compare(baseline: Side, candidate: Side, *, settings: Settings | None = None
     )
 
 
-def _first_time(pairs: Sequence[Pair]) -> list[SideCase]:
+def _first_time(pairs: Sequence[Pair]) -> list[CaseSamples]:
     """Cases that only the candidate tried."""
     return [
         pair.candidate
@@ -352,12 +354,12 @@ def _first_time(pairs: Sequence[Pair]) -> list[SideCase]:
     ]
 
 
-def _of_metric(pairs: Sequence[Pair], metric: Metric, settings: Settings) -> list[Finding]:
-    found: list[Finding] = []
-    tested: list[tuple[Pair, Contrast, Floor | None]] = []
+def _of_metric(pairs: Sequence[Pair], metric: Metric, settings: Settings) -> list[CaseVerdict]:
+    found: list[CaseVerdict] = []
+    tested: list[tuple[Pair, Effect, Floor | None]] = []
     for pair in pairs:
         untested = _untested(pair, metric, settings)
-        if isinstance(untested, Finding):
+        if isinstance(untested, CaseVerdict):
             found.append(untested)
         elif untested is not None:
             floor = settings.noise_floor(pair, metric, in_turns=untested.blocked)
@@ -377,7 +379,7 @@ def _of_metric(pairs: Sequence[Pair], metric: Metric, settings: Settings) -> lis
     return found
 
 
-def _untested(pair: Pair, metric: Metric, settings: Settings) -> Finding | Contrast | None:
+def _untested(pair: Pair, metric: Metric, settings: Settings) -> CaseVerdict | Effect | None:
     """What can be said without a test, else what is to be tested; None: neither side has the metric."""
     before, after = pair.baseline.figure(metric), pair.candidate.figure(metric)
     if before is None:
@@ -385,7 +387,7 @@ def _untested(pair: Pair, metric: Metric, settings: Settings) -> Finding | Contr
     if after is None:
         only_once = metric is settings.lead or pair.candidate.status is Status.OK
         return _missing(pair.baseline, pair.candidate, metric=metric) if only_once else None
-    finding = Finding(
+    finding = CaseVerdict(
         baseline=pair.baseline,
         candidate=pair.candidate,
         metric=metric,
@@ -418,7 +420,7 @@ def _values(pair: Pair, metric: Metric) -> tuple[dict[str, float], dict[str, flo
 _NEVER_TRIED = frozenset({Status.UNSUPPORTED, Status.NOT_MEASURED})
 
 
-def _without_baseline(pair: Pair, metric: Metric) -> Finding | None:
+def _without_baseline(pair: Pair, metric: Metric) -> CaseVerdict | None:
     """A baseline that failed is missing; one that nobody tried has nothing to fall behind."""
     before = pair.baseline
     if before.status in _NEVER_TRIED:
@@ -435,14 +437,16 @@ def _without_baseline(pair: Pair, metric: Metric) -> Finding | None:
     )
 
 
-def _judged(pair: Pair, metric: Metric, judged: Judged, floor: Floor | None, *, own: float) -> Finding:
+def _judged(
+    pair: Pair, metric: Metric, judged: TestResult, floor: Floor | None, *, own: float
+) -> CaseVerdict:
     verdict, reason = judged.verdict, None
     if verdict in {Verdict.SAME, Verdict.INCONCLUSIVE} and _drowned(floor, own):
         verdict, reason = Verdict.INCONCLUSIVE, _drowned(floor, own)
     elif verdict is Verdict.INCONCLUSIVE:
         settle = judged.runs_to_settle
         reason = f"about {settle} runs a side would settle it" if settle else "too noisy to settle with runs"
-    return Finding(
+    return CaseVerdict(
         baseline=pair.baseline,
         candidate=pair.candidate,
         metric=metric,
@@ -465,13 +469,13 @@ def _drowned(floor: Floor | None, margin: float) -> str | None:
     return f"{known} (A/A); more runs a side make that less"
 
 
-def _missing(baseline: SideCase, candidate: SideCase | None, *, metric: Metric) -> Finding:
+def _missing(baseline: CaseSamples, candidate: CaseSamples | None, *, metric: Metric) -> CaseVerdict:
     reason = "the candidate has no such case"
     if candidate is not None and candidate.status is Status.OK:
         reason = f"the candidate's runs have no {metric.title}"
     elif candidate is not None:
         reason = candidate.status.value + (f": {candidate.reason}" if candidate.reason else "")
-    return Finding(
+    return CaseVerdict(
         baseline=baseline,
         candidate=candidate,
         metric=metric,
@@ -481,7 +485,7 @@ def _missing(baseline: SideCase, candidate: SideCase | None, *, metric: Metric) 
     )
 
 
-def _with_expectation(row: Finding, settings: Settings) -> Finding:
+def _with_expectation(row: CaseVerdict, settings: Settings) -> CaseVerdict:
     if row.verdict not in REGRESSIONS and row.verdict is not Verdict.MISSING:
         return row
     one = next((one for one in settings.expected if one.covers(row, today=settings.today)), None)
@@ -529,7 +533,7 @@ class ExpectedFailure(Model):
         """What a reader is told once its last day has passed."""
         return f"expected failure is over since {self.until}: {self.case} ({self.reason}); it counts again"
 
-    def covers(self, finding: Finding, *, today: date | None) -> bool:
+    def covers(self, finding: CaseVerdict, *, today: date | None) -> bool:
         """Whether it excuses the finding."""
         if self.is_over(today) or self.metric not in {None, finding.metric.name}:
             return False

@@ -21,7 +21,7 @@ from dlperf.logs.events import TRAIN, Event, Step, finite, read_events, read_ste
 from dlperf.logs.text import log_files, read_lines
 from dlperf.plan.case import Case
 from dlperf.results import method_2021
-from dlperf.results.layout import told_repeat
+from dlperf.results.layout import require_repeat
 from dlperf.results.schema import (
     SAMPLES_PER_SECONDS,
     Engine,
@@ -140,7 +140,7 @@ def extract(folder: Path) -> Extracted:
     """The result of a run folder and its step series; raises as `result_from_run_folder`."""
     case = read_case(folder)
     imported = read_import(folder)
-    repeat = told_repeat(folder)
+    repeat = require_repeat(folder)
     outcome = read_outcome(folder / "outcome.json")
     steps, events = _read_logs(folder)
     own = events.get(0, [])

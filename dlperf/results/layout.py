@@ -46,7 +46,7 @@ def repeat_of(folder: Path) -> int | None:
     return None if match is None else int(match[1])
 
 
-def told_repeat(folder: Path) -> int:
+def require_repeat(folder: Path) -> int:
     """The same; UserError where it is none."""
     repeat = repeat_of(folder.resolve())
     if repeat is None:

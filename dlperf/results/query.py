@@ -14,7 +14,7 @@ from dlperf.plan.plan import Plan
 from dlperf.results.cases import CaseFigures, case_figures, planned_cells
 from dlperf.results.limits import StoredLimit, read_limits
 from dlperf.results.published import PREFIX, Published, load_published
-from dlperf.results.store import Results, made_again, read_results
+from dlperf.results.store import Results, read_results, recompute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ def load(paths: Sequence[Path], *, strict: bool, from_logs: bool = False) -> Loa
     published = tuple(load_published(name) for name in names)
     results = read_results(*(path for path in paths if str(path) not in names))
     if from_logs:
-        results = made_again(results)
+        results = recompute(results)
     if strict and results.skipped:
         raise UserError("\n".join(str(skipped) for skipped in results.skipped))
     figures = case_figures(results, planned_cells(results.plans))

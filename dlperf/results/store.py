@@ -164,7 +164,7 @@ def read_results(*paths: Path) -> Results:
     return Results(runs=tuple(runs), skipped=tuple(skipped), sweeps=tuple(sweeps), plans=plans)
 
 
-def made_again(results: Results) -> Results:
+def recompute(results: Results) -> Results:
     """The results as their logs give them now; a run whose folder gives none is skipped and named."""
     runs, lost = [], []
     for run in results.runs:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dlperf.plan.cluster import ClusterNode
-from dlperf.running.health import Finding, Level
+from dlperf.running.health import HealthIssue, Level
 from dlperf.running.transports.base import NodeLost, each
 from dlperf.running.transports.ssh import SshNode
 from dlperf.running.transports.ssh_session import Refusal, errors_of
@@ -46,7 +46,7 @@ class Checkup:
 
     node: str
     place: str
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[HealthIssue] = field(default_factory=list)
     round_trip_ms: float | None = None
     clock_seconds: float | None = None
     python: str | None = None
@@ -58,7 +58,7 @@ class Checkup:
 
     def note(self, check: str, text: str, *, level: Level = Level.OK) -> None:
         """Add a finding."""
-        self.findings.append(Finding(check=check, level=level, text=text))
+        self.findings.append(HealthIssue(check=check, level=level, text=text))
 
     @property
     def is_bad(self) -> bool:

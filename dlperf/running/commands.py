@@ -15,9 +15,9 @@ from dlperf.plan.cluster import Cluster, ClusterNode, fits
 from dlperf.plan.plan import Plan
 from dlperf.running.launch import (
     INHERITED,
+    NodeInfo,
+    NodeLaunch,
     RankProcess,
-    Seat,
-    Site,
     inherited,
     launch_files,
     physical_cores,
@@ -66,32 +66,34 @@ def _commands(
     key = environment_key(spec)
     folder = run_folder(results, case_id=case.case_id, repeat=1)
     if cluster is None:
-        here = Seat(
-            site=Site(cores=physical_cores(), address="127.0.0.1", interface=None),
+        here = NodeLaunch(
+            site=NodeInfo(cores=physical_cores(), address="127.0.0.1", interface=None),
             python=given or environments_root() / key / "bin" / "python",
             case_file=(folder / CASE_NAME).absolute(),
             code=shipped_root(),
         )
-        nodes, seats = [""], [here]
+        nodes, node_launches = [""], [here]
     else:
         chosen = [node for node in cluster.nodes if fits(node, case, oversubscribe=True)]
         chosen = chosen[: case.topology.nodes]
         nodes = [f"# on {node.name}" for node in chosen]
-        seats = [_seat_there(node, folder, given=given, key=key) for node in chosen]
-    launches = launch_files(case, adapter=adapter, seats=seats, limits=plan.limits, port=_LATER)
+        node_launches = [_seat_there(node, folder, given=given, key=key) for node in chosen]
+    launches = launch_files(
+        case, adapter=adapter, node_launches=node_launches, limits=plan.limits, port=_LATER
+    )
     for node, launch in zip(nodes, launches, strict=True):
         if node:
             yield node
         yield from (_command(rank) for rank in launch.ranks)
 
 
-def _seat_there(node: ClusterNode, folder: Path, *, given: Path | None, key: str) -> Seat:
+def _seat_there(node: ClusterNode, folder: Path, *, given: Path | None, key: str) -> NodeLaunch:
     """Where things will lie on a node of a cluster, as far as that is known without a connection."""
     work = Path(node.work)
     cores = {cpu: (0, cpu) for cpu in range(node.cores)}
     address = node.engine_address or node.address
-    return Seat(
-        site=Site(cores=cores, address=address, interface=node.interface),
+    return NodeLaunch(
+        site=NodeInfo(cores=cores, address=address, interface=node.interface),
         python=given or work / "environments" / key / "bin" / "python",
         case_file=work / "runs" / f"{folder.parent.name}-{folder.name}" / CASE_NAME,
         code=work / "code" / shipped_code().name,

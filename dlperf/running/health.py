@@ -105,7 +105,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class HealthIssue:
     """What a check has found, on one line; not ok says what to do."""
 
     check: str
@@ -113,7 +113,7 @@ class Finding:
     text: str
 
 
-def findings(results: Path) -> Iterator[Finding]:
+def findings(results: Path) -> Iterator[HealthIssue]:
     """All checks of this machine, for results under `results` (or where it will be made)."""
     limits = cgroup_limits()
     cores = len(os.sched_getaffinity(0))
@@ -132,17 +132,17 @@ def findings(results: Path) -> Iterator[Finding]:
     yield check_other_dlperf()
 
 
-def _finding(check: str, text: str, *, level: Level = Level.OK) -> Finding:
-    return Finding(check=check, level=level, text=text)
+def _finding(check: str, text: str, *, level: Level = Level.OK) -> HealthIssue:
+    return HealthIssue(check=check, level=level, text=text)
 
 
-def check_cores(cores: int, *, on_machine: int, physical: int) -> Finding:
+def check_cores(cores: int, *, on_machine: int, physical: int) -> HealthIssue:
     """How many CPUs may be used, and how many cores they are."""
     text = f"{cores} of {on_machine} CPUs may be used, on {physical} physical cores"
     return _finding("cores", text)
 
 
-def check_cpu_quota(cores: int, limits: CgroupLimits) -> Finding:
+def check_cpu_quota(cores: int, limits: CgroupLimits) -> HealthIssue:
     """A quota below the cores stops threads for parts of each period, which no figure shows."""
     if limits.cpus is not None and limits.cpus < cores:
         text = (
@@ -153,7 +153,7 @@ def check_cpu_quota(cores: int, limits: CgroupLimits) -> Finding:
     return _finding("CPU quota", "no control group limits CPU time")
 
 
-def check_load(load: float, *, cores: int) -> Finding:
+def check_load(load: float, *, cores: int) -> HealthIssue:
     """Other work on the machine is measured too."""
     text = f"{load:.2f} processes wanted to run in the last minute, on {cores} CPUs"
     if load > _QUIET_LOAD * cores:
@@ -161,7 +161,7 @@ def check_load(load: float, *, cores: int) -> Finding:
     return _finding("load", text)
 
 
-def check_frequency(*, governor: str | None, turbo: bool | None) -> Finding:
+def check_frequency(*, governor: str | None, turbo: bool | None) -> HealthIssue:
     """A frequency that changes makes figures that change."""
     if governor is None:
         return _finding("frequency", "the machine does not show how its CPU frequency is governed")
@@ -172,7 +172,7 @@ def check_frequency(*, governor: str | None, turbo: bool | None) -> Finding:
     return _finding("frequency", f"governor performance{extra}")
 
 
-def check_memory(available: int, limits: CgroupLimits) -> Finding:
+def check_memory(available: int, limits: CgroupLimits) -> HealthIssue:
     """Memory that a run may take before something is killed; `available` in bytes."""
     usable = min(available, limits.memory_bytes or available)
     limited = (
@@ -184,7 +184,7 @@ def check_memory(available: int, limits: CgroupLimits) -> Finding:
     return _finding("memory", text)
 
 
-def check_disk(check: str, folder: Path, *, needed: int) -> Finding:
+def check_disk(check: str, folder: Path, *, needed: int) -> HealthIssue:
     """Room, and the right to write, in `folder` or in the nearest folder above it that exists."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
@@ -196,14 +196,14 @@ def check_disk(check: str, folder: Path, *, needed: int) -> Finding:
     return _finding(check, text)
 
 
-def check_clock(source: str | None) -> Finding:
+def check_clock(source: str | None) -> HealthIssue:
     """Iterations are timed with the monotonic clock."""
     if source is not None and source not in _FAST_CLOCKS:
         return _finding("clock", f"clock source {source} is slow to read", level=Level.WARNING)
     return _finding("clock", f"clock source {source or 'unknown'}")
 
 
-def check_uv() -> Finding:
+def check_uv() -> HealthIssue:
     """Environments are made with uv."""
     try:
         uv = find_uv(lambda _text: None)
@@ -212,7 +212,7 @@ def check_uv() -> Finding:
     return _finding("uv", f"{uv.version} ({uv.path})")
 
 
-def check_gpus(node: Node) -> Iterator[Finding]:
+def check_gpus(node: Node) -> Iterator[HealthIssue]:
     """The NVIDIA GPUs of this machine, and who else uses them."""
     if not node.accelerators:
         silent = shutil.which("nvidia-smi") is not None
@@ -228,7 +228,7 @@ def check_gpus(node: Node) -> Iterator[Finding]:
         yield _finding("GPU use", "nothing else runs on them")
 
 
-def check_variables(environment: Mapping[str, str]) -> Finding:
+def check_variables(environment: Mapping[str, str]) -> HealthIssue:
     """Tuning that reaches no engine because of a slip in its name."""
     wrong = [f"{name} (did you mean {prefix}...?)" for name, prefix in misspelt(environment).items()]
     if wrong:
@@ -236,7 +236,7 @@ def check_variables(environment: Mapping[str, str]) -> Finding:
     return _finding("variables", "no misspelt variable of an engine")
 
 
-def check_other_dlperf() -> Finding:
+def check_other_dlperf() -> HealthIssue:
     """Two sweeps at once would measure each other."""
     try:
         with whole_machine(wait=False, say=lambda _text: None):

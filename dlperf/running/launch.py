@@ -15,7 +15,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from dlperf.adapters.base import Adapter, EnvironmentSpec, Launch, Place, RankCommand
+from dlperf.adapters.base import Adapter, EnvironmentSpec, Launch, RankCommand, RankPlacement
 from dlperf.model import Model
 from dlperf.plan.case import Case
 from dlperf.plan.plan import Plan
@@ -29,7 +29,7 @@ Core = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
+class NodeInfo:
     """What a node of a run offers its ranks; see `Node` in transports/base.py."""
 
     cores: Mapping[int, Core]
@@ -37,11 +37,11 @@ class Site:
     interface: str | None
 
 
-def places(case: Case, *, sites: Sequence[Site], port: int) -> tuple[Place, ...]:
+def places(case: Case, *, sites: Sequence[NodeInfo], port: int) -> tuple[RankPlacement, ...]:
     """The places of a case on its nodes, by rank; `port` is one of the first node."""
     devices = case.topology.devices_per_node
     return tuple(
-        Place(
+        RankPlacement(
             rank=node_rank * devices + local_rank,
             local_rank=local_rank,
             node_rank=node_rank,
@@ -55,9 +55,9 @@ def places(case: Case, *, sites: Sequence[Site], port: int) -> tuple[Place, ...]
     )
 
 
-def local_places(case: Case, *, port: int) -> tuple[Place, ...]:
+def local_places(case: Case, *, port: int) -> tuple[RankPlacement, ...]:
     """The places of a case that runs on this machine alone."""
-    here = Site(cores=physical_cores(), address="127.0.0.1", interface=None)
+    here = NodeInfo(cores=physical_cores(), address="127.0.0.1", interface=None)
     return places(case, sites=[here], port=port)
 
 
@@ -245,7 +245,7 @@ class LaunchFile(Model):
 def launch_file(
     case: Case,
     *,
-    places: Sequence[Place],
+    places: Sequence[RankPlacement],
     commands: Sequence[RankCommand],
     limits: Limits,
     node_rank: int,
@@ -278,8 +278,8 @@ def launch_file(
 
 
 def _driven(
-    places: Sequence[Place], commands: Sequence[RankCommand]
-) -> Iterator[tuple[RankCommand, tuple[Place, ...]]]:
+    places: Sequence[RankPlacement], commands: Sequence[RankCommand]
+) -> Iterator[tuple[RankCommand, tuple[RankPlacement, ...]]]:
     """Each command with the places that its process drives; ValueError where some are left or missing."""
     left = iter(places)
     for command in commands:
@@ -295,10 +295,10 @@ def _driven(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seat:
+class NodeLaunch:
     """One node of a run: what it offers, and where the run's things lie on it."""
 
-    site: Site
+    site: NodeInfo
     python: Path
     case_file: Path
     code: Path
@@ -306,10 +306,10 @@ class Seat:
 
 
 def launch_files(
-    case: Case, *, adapter: Adapter, seats: Sequence[Seat], limits: Limits, port: int
+    case: Case, *, adapter: Adapter, node_launches: Sequence[NodeLaunch], limits: Limits, port: int
 ) -> tuple[LaunchFile, ...]:
     """What the supervisors are told, by node rank; `port` is one of the first node."""
-    everywhere = places(case, sites=[seat.site for seat in seats], port=port)
+    everywhere = places(case, sites=[seat.site for seat in node_launches], port=port)
 
     @cache  # nodes whose things lie in the same places, as they mostly do, are told the same
     def commands(case_file: Path, code: Path, python: Path) -> tuple[RankCommand, ...]:
@@ -325,7 +325,7 @@ def launch_files(
             node_rank=node_rank,
             variables=seat.variables,
         )
-        for node_rank, seat in enumerate(seats)
+        for node_rank, seat in enumerate(node_launches)
     )
 
 

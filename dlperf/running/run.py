@@ -18,7 +18,7 @@ from dlperf.plan.case import Case
 from dlperf.plan.sweep import Limits
 from dlperf.results.schema import Outcome, RunResult, Status, read_outcome
 from dlperf.results.store import store_run, write_atomically, write_result
-from dlperf.running.launch import LEASE_SECONDS, Seat, Site, launch_files
+from dlperf.running.launch import LEASE_SECONDS, NodeInfo, NodeLaunch, launch_files
 from dlperf.running.provenance import run_environment
 from dlperf.running.run_folder import (
     CASE_NAME,
@@ -74,9 +74,9 @@ def write_run_folder(
         port = port or machines[0].free_port()
     except NodeLost as lost:
         raise NodeUnfit(lost.node, str(lost)) from lost
-    seats = [
-        Seat(
-            site=Site(cores=node.cores, address=node.address, interface=node.interface),
+    node_launches = [
+        NodeLaunch(
+            site=NodeInfo(cores=node.cores, address=node.address, interface=node.interface),
             python=ready.environment.python,
             case_file=node.case_file(folder),
             code=node.code,
@@ -84,7 +84,7 @@ def write_run_folder(
         )
         for node, ready in zip(machines, nodes, strict=True)
     ]
-    launches = launch_files(case, adapter=adapter, seats=seats, limits=limits, port=port)
+    launches = launch_files(case, adapter=adapter, node_launches=node_launches, limits=limits, port=port)
     environment = run_environment(
         nodes=facts,
         environment=nodes[0].environment,

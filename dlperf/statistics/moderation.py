@@ -44,7 +44,7 @@ class Prior:
     degrees: float
     learned: Learned | None = None
 
-    def bears(self, sample: Variance) -> bool:
+    def covers(self, sample: Variance) -> bool:
         """Whether a sample so large is one of those that it is about: such things happen 1 time in 1000."""
         from scipy.special import chdtrc, fdtrc  # type: ignore[import-untyped]  # noqa: PLC0415
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from dlperf.adapters.base import Launch, Place
+from dlperf.adapters.base import Launch, RankPlacement
 from dlperf.adapters.mxnet import ADAPTER
 from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
 
@@ -40,7 +40,7 @@ def _case(**changes: object) -> Case:
 def _launch(case: Case) -> Launch:
     per_node = case.topology.devices_per_node
     places = tuple(
-        Place(
+        RankPlacement(
             rank=rank,
             local_rank=rank % per_node,
             node_rank=rank // per_node,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from dlperf.adapters.base import Launch, Place
+from dlperf.adapters.base import Launch, RankPlacement
 from dlperf.adapters.oneflow import ADAPTER
 from dlperf.adapters.registry import load_adapters
 from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
@@ -44,7 +44,7 @@ def _case(**changes: object) -> Case:
 
 def _launch(case: Case, *, interface: str | None = None) -> Launch:
     places = tuple(
-        Place(
+        RankPlacement(
             rank=rank,
             local_rank=rank % case.topology.devices_per_node,
             node_rank=rank // case.topology.devices_per_node,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from dlperf.adapters.base import Launch, Place
+from dlperf.adapters.base import Launch, RankPlacement
 from dlperf.adapters.pytorch import ADAPTER, PyTorchOptions
 from dlperf.adapters.registry import load_adapters
 from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
@@ -74,7 +74,7 @@ def test_an_unknown_version_is_refused_with_the_known_ones() -> None:
 def launch_of(topology: str, *, device: str = "cpu", interface: str | None = None) -> Launch:
     asked = case(topology=Topology.from_text(topology), device=device)
     places = tuple(
-        Place(
+        RankPlacement(
             rank=node * asked.topology.devices_per_node + local,
             local_rank=local,
             node_rank=node,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from run_folders import make_case
 
-from dlperf.compare.sets import Side, SideCase, SideRun
+from dlperf.compare.sets import CaseSamples, ResultSet, SideRun
 from dlperf.results.schema import Status
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def side_case(
     memory: float = 5e8,
     more: dict[str, Any] | None = None,
     **changes: Any,
-) -> SideCase:
+) -> CaseSamples:
     """A case of `make_case(**changes)` with one run a rate; without a rate it failed."""
     runs = tuple(
         SideRun(
@@ -44,10 +44,10 @@ def side_case(
         "status": Status.OK if runs else Status.CRASH,
         "runs": runs,
     }
-    return SideCase(**(fields | (more or {})))
+    return CaseSamples(**(fields | (more or {})))
 
 
-def side(*cases: SideCase | Iterable[SideCase], label: str = "side") -> Side:
+def side(*cases: CaseSamples | Iterable[CaseSamples], label: str = "side") -> ResultSet:
     """A side of these cases."""
-    flat = [one for each in cases for one in ([each] if isinstance(each, SideCase) else each)]
-    return Side(label=label, dlperf_version="0.1.0", cases=tuple(flat))
+    flat = [one for each in cases for one in ([each] if isinstance(each, CaseSamples) else each)]
+    return ResultSet(label=label, dlperf_version="0.1.0", cases=tuple(flat))

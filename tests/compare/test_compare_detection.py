@@ -14,7 +14,7 @@ from dlperf.compare.sets import SAMPLES_PER_SECOND, Verdict
 from dlperf.compare.verdicts import Settings, compare
 
 if TYPE_CHECKING:
-    from dlperf.compare.sets import Side
+    from dlperf.compare.sets import ResultSet
     from dlperf.compare.verdicts import Findings
 
 CASES, RUNS = 20, 5
@@ -28,7 +28,7 @@ class Lab:
         self.stream = np.random.default_rng(seed)
         self.noise = np.exp(self.stream.normal(math.log(0.004), 0.8, CASES))
 
-    def sweep(self, *, change: float = 0.0, session: str = "first") -> tuple[Side, Side]:
+    def sweep(self, *, change: float = 0.0, session: str = "first") -> tuple[ResultSet, ResultSet]:
         """Both sides; case 0 of the candidate is changed."""
         return tuple(  # type: ignore[return-value]
             side(

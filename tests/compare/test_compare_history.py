@@ -21,27 +21,27 @@ from dlperf.results.store import store_run
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlperf.compare.sets import Side
+    from dlperf.compare.sets import ResultSet
 
 
-def session(day: int, factor: float = 1.0, **changes: object) -> Side:
+def session(day: int, factor: float = 1.0, **changes: object) -> ResultSet:
     one = side_case(scaled(factor), **changes)
     runs = tuple(run.model_copy(update={"started_at": f"2026-03-{day:02}T10:00:00Z"}) for run in one.runs)
     return side(one.model_copy(update={"runs": runs}), label=f"day {day}")
 
 
-def without_figure() -> Side:
+def without_figure() -> ResultSet:
     one = side_case()
     runs = tuple(run.model_copy(update={"values": {"samples_per_sec": 0.0}}) for run in one.runs)
     return side(one.model_copy(update={"runs": runs}))
 
 
-def history(*sides: Side, by: str = "date") -> History:
+def history(*sides: ResultSet, by: str = "date") -> History:
     (one,) = histories(sides, "mxnet", metric=SAMPLES_PER_SECOND, by=by)  # type: ignore[arg-type]
     return one
 
 
-def noisy(days: int, *, change_on: int | None = None, seed: int = 1) -> list[Side]:
+def noisy(days: int, *, change_on: int | None = None, seed: int = 1) -> list[ResultSet]:
     stream = np.random.default_rng(seed)
     factors = np.exp(stream.normal(0, 0.004, days))
     return [

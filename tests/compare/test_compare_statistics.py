@@ -19,7 +19,7 @@ from dlperf.compare.sets import (
     Metric,
     Verdict,
 )
-from dlperf.compare.tests import Contrast, Rule, contrast, fit_priors, judge, runs_to_detect
+from dlperf.compare.tests import Effect, Rule, contrast, fit_priors, judge, runs_to_detect
 from dlperf.statistics.moderation import NO_PRIOR, Prior, Variance, fit_prior, inverse_trigamma, moderated
 from dlperf.statistics.multiple import benjamini_hochberg, holm, two_sided_p
 
@@ -31,7 +31,7 @@ def side(values: list[float], *, prefix: str = "") -> dict[str, float]:
     return {f"{prefix}{number}": value for number, value in enumerate(values)}
 
 
-def independent(baseline: list[float], candidate: list[float]) -> Contrast:
+def independent(baseline: list[float], candidate: list[float]) -> Effect:
     return contrast(side(baseline, prefix="b"), side(candidate, prefix="c"))
 
 

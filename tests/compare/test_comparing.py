@@ -13,7 +13,7 @@ from sides import FLAT, scaled, side, side_case
 from dlperf.compare.gate import arms_of
 from dlperf.compare.matching import GUARDS, guarded, match
 from dlperf.compare.output import as_json, exit_code, headline, markdown, summary
-from dlperf.compare.sets import LARGEST_BATCH, SAMPLES_PER_SECOND, Side, Verdict
+from dlperf.compare.sets import LARGEST_BATCH, SAMPLES_PER_SECOND, ResultSet, Verdict
 from dlperf.compare.verdicts import ExpectedFailure, Settings, compare, of_several, read_expected
 from dlperf.errors import SourceErrors, UserError
 from dlperf.plan.case import Measure, Search
@@ -23,13 +23,13 @@ from dlperf.results.schema import Status
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlperf.compare.sets import SideCase
-    from dlperf.compare.verdicts import Finding, Findings
+    from dlperf.compare.sets import CaseSamples
+    from dlperf.compare.verdicts import CaseVerdict, Findings
 
 NEW = {"version": "1.9.2"}
 
 
-def speed(findings: Findings) -> Finding:
+def speed(findings: Findings) -> CaseVerdict:
     (row,) = [row for row in findings.rows if row.metric is SAMPLES_PER_SECOND]
     return row
 
@@ -123,7 +123,9 @@ def test_a_case_without_a_baseline_is_listed_and_no_verdict() -> None:
         ),
     ],
 )
-def test_what_must_be_the_same_is_shown_where_it_differs(guard: str, candidate: SideCase, shown: str) -> None:
+def test_what_must_be_the_same_is_shown_where_it_differs(
+    guard: str, candidate: CaseSamples, shown: str
+) -> None:
     baseline = side(side_case())
     findings = compare(baseline, side(candidate))
     assert (speed(findings).verdict, speed(findings).reason) == (Verdict.NOT_COMPARABLE, shown)
@@ -333,21 +335,21 @@ def test_pooled_sessions_keep_their_blocks() -> None:
 
 def test_a_side_is_the_same_after_a_round_through_its_file() -> None:
     made = side(side_case(), side_case((), num_classes=7))
-    assert Side.model_validate_json(made.model_dump_json(exclude_none=True)) == made
+    assert ResultSet.model_validate_json(made.model_dump_json(exclude_none=True)) == made
 
 
 def test_a_baseline_with_the_machine_readings_of_earlier_versions_can_still_be_read() -> None:
     made = side(side_case())
     content = made.model_dump(mode="json", exclude_none=True)
     content["cases"][0]["runs"][0] |= {"before": {"matmul_flops_per_second": 1e12}, "after": None}
-    assert Side.model_validate_json(json.dumps(content)) == made
+    assert ResultSet.model_validate_json(json.dumps(content)) == made
 
 
 def test_the_command_offers_every_guard() -> None:
     assert GUARDS == tuple(guarded(side_case()))
 
 
-def versions(*names: str) -> list[SideCase]:
+def versions(*names: str) -> list[CaseSamples]:
     """A case for each `framework version`."""
     pairs = [name.split() for name in names]
     return [side_case(framework=framework, version=version) for framework, version in pairs]

@@ -14,7 +14,7 @@ from sides import scaled, side, side_case
 from dlperf.compare.matching import Pair
 from dlperf.compare.output import as_json, cells, qualification_line
 from dlperf.compare.qualifying import qualify
-from dlperf.compare.sets import PEAK_MEMORY, SAMPLES_PER_SECOND, SideCase, SideRun, Verdict
+from dlperf.compare.sets import PEAK_MEMORY, SAMPLES_PER_SECOND, CaseSamples, SideRun, Verdict
 from dlperf.compare.verdicts import Settings, compare, qualified_floor
 from dlperf.errors import UserError
 from dlperf.results.qualification import Qualification, read_qualification
@@ -22,7 +22,7 @@ from dlperf.results.qualification import Qualification, read_qualification
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlperf.compare.verdicts import Finding, Findings
+    from dlperf.compare.verdicts import CaseVerdict, Findings
 
 NONE = Qualification(dlperf_version="", sessions=())
 NOISE = (0.001, 0.002, 0.004, 0.02)
@@ -30,7 +30,7 @@ NOISE = (0.001, 0.002, 0.004, 0.02)
 
 def session_of(
     stream: np.random.Generator, day: str, *, levels: tuple[float, ...] = (1.0,) * 4
-) -> list[SideCase]:
+) -> list[CaseSamples]:
     """A/A runs of four cases, each with a noise of its own, made on `day` at these levels."""
     made = []
     for number, (noise, level) in enumerate(zip(NOISE, levels, strict=True)):
@@ -50,7 +50,7 @@ def qualified(*levels: float) -> Qualification:
     return found
 
 
-def speed(findings: Findings) -> Finding:
+def speed(findings: Findings) -> CaseVerdict:
     (row,) = [row for row in findings.rows if row.metric is SAMPLES_PER_SECOND]
     return row
 
@@ -144,7 +144,7 @@ def test_of_100_pairs_of_sessions_without_a_change_5_at_most_exceed_the_floor() 
     assert exceeded <= 8  # 5 expected of a floor that knows the variance; 8 is its 95th percentile
 
 
-def case_at(rates: np.ndarray, classes: int, number: int) -> SideCase:
+def case_at(rates: np.ndarray, classes: int, number: int) -> CaseSamples:
     case = side_case(num_classes=classes)
     runs = [
         SideRun(

@@ -16,7 +16,7 @@ from dlperf.plan.documents import (
     MAX_BYTES,
     Document,
     KeyPath,
-    Place,
+    RankPlacement,
     parse_document,
     parse_scalar,
     read_document,
@@ -74,15 +74,15 @@ def test_quotes_make_text() -> None:
 
 def test_every_key_and_value_has_its_place() -> None:
     document = parse("a: 1\nb:\n  - x\n  - {c: 2}\n")
-    assert Place("s.yaml", 1, 4) == document.place(("a",))
-    assert Place("s.yaml", 3, 5) == document.place(("b", 0))
-    assert Place("s.yaml", 4, 9) == document.place(("b", 1, "c"))
-    assert Place("s.yaml", 2, 1) == document.place(("b",))  # a list shows at its key
+    assert RankPlacement("s.yaml", 1, 4) == document.place(("a",))
+    assert RankPlacement("s.yaml", 3, 5) == document.place(("b", 0))
+    assert RankPlacement("s.yaml", 4, 9) == document.place(("b", 1, "c"))
+    assert RankPlacement("s.yaml", 2, 1) == document.place(("b",))  # a list shows at its key
 
 
 def test_a_place_of_something_absent_is_that_of_what_lacks_it() -> None:
     document = parse("a:\n  b: {}\n")
-    assert Place("s.yaml", 2, 3) == document.place(("a", "b", "absent"))
+    assert RankPlacement("s.yaml", 2, 3) == document.place(("a", "b", "absent"))
 
 
 def test_an_alias_is_the_value_of_its_anchor() -> None:
@@ -193,4 +193,4 @@ def test_a_value_from_the_command_line_shows_as_such() -> None:
     )
     path: KeyPath = ("measure", "repeats")
     assert {"measure": {"repeats": 3}} == document.data
-    assert Place("-S measure.repeats=3") == document.place(path)
+    assert RankPlacement("-S measure.repeats=3") == document.place(path)

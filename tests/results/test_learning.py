@@ -82,8 +82,8 @@ def test_runs_that_are_noisier_than_any_before_are_judged_by_their_own_noise() -
     noisy = Contrast(log_ratio=-0.05, variance=Variance(0.01, 4), unit=0.2, blocked=True, runs=(5, 5))
     priors = fit_priors(quiet)
     for prior in (priors[True], replace(priors[True], learned=None), Prior(1e-6, 12.0)):
-        assert all(prior.bears(one.variance) for one in quiet)
-        assert not prior.bears(noisy.variance)
+        assert all(prior.covers(one.variance) for one in quiet)
+        assert not prior.covers(noisy.variance)
         (judged,) = judge(SAMPLES_PER_SECOND, [noisy], margins=[0.01], priors={True: prior})
         assert judged.verdict is Verdict.INCONCLUSIVE
         assert judged.p > 0.2

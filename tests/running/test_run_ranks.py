@@ -10,7 +10,7 @@ import pytest
 from processes import marked
 from run_folders import make_case
 
-from dlperf.adapters.base import Place, RankCommand
+from dlperf.adapters.base import RankCommand, RankPlacement
 from dlperf.plan.case import Topology
 from dlperf.plan.sweep import Limits
 from dlperf.running.launch import launch_file
@@ -73,8 +73,8 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(lab: SweepLab) -> 
     assert not (lab.folder / "results").exists()
 
 
-def place(rank: int) -> Place:
-    return Place(
+def place(rank: int) -> RankPlacement:
+    return RankPlacement(
         rank=rank, local_rank=rank, node_rank=0, cpus=(rank,), master_address="127.0.0.1", master_port=1
     )
 
