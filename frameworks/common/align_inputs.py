@@ -1,8 +1,7 @@
 """Make the inputs of an alignment: `python -m frameworks.common.align_inputs CASE_FILE INPUTS.npz STEPS`.
 
-Needs numpy alone. The weights are no initial weights but a probe, made so that engines that compute the same
-function in float32 stay together over some steps, and engines that do not are told apart at once.
-docs/alignment.md shows what each choice is for.
+It needs only numpy. The weights are not initial weights but a probe: engines that compute the same function
+in float32 stay together over some steps, and others differ at once. docs/alignment.md explains each choice.
 """
 
 import sys
@@ -16,18 +15,19 @@ from frameworks.common.data import process_batches
 from frameworks.common.initial import CLASSIFIER, initial_classifier
 from frameworks.common.networks import BatchNorm, Layers, ParameterSpec, buffers, layers_of, parameters, walk
 
-# Length of every convolution's weight, seen as one vector. Its outputs then have small variances, in which
-# the eps of the BatchNorm behind it shows, and one step of SGD turns it by a few percent of its length.
+# Length of every convolution's weight as one vector. Its outputs then have small variances, so that the eps
+# of the following BatchNorm matters, and one step of SGD changes it by a few percent of its length.
 CONVOLUTION_LENGTH = 2.0
 LINEAR_LENGTH = 1.0
-# Scale of the map in front of the embedding layer. It brings the spread that the last BatchNorm divides by
-# near its eps; far above, a batch of two becomes +1 and -1 whatever went in, and its gradient rounding error.
+# Scale of the map before the embedding layer. It brings the deviation that the last BatchNorm divides by near
+# its eps; far above eps, a batch of two becomes +1 and -1 for any input, and its gradient is only rounding
+# error.
 LAST_MAP_SCALE = 0.005
-# Near 1 on either side: a value that rounding carries over 0 in one engine alone changes gradients little.
+# Near 1 on both sides: if rounding changes the sign of a value in one engine, gradients change little.
 SLOPES = (0.8, 1.2)
 GAMMAS = (0.5, 1.5)
 BETA_STD = 0.1
-# Small beside the variance of a batch, which has to be had back from their sum.
+# Small relative to the variance of a batch, which must be recoverable from their sum.
 VARIANCES = (0.005, 0.015)
 
 
@@ -78,7 +78,7 @@ def _probe(spec: ParameterSpec, stream: np.random.Generator) -> np.ndarray:
 
 
 def probe_buffers(layers: Layers, seed: int) -> Dict[str, np.ndarray]:
-    """Running statistics away from 0 and 1, so that their momentum shows: name -> float32 [channels]."""
+    """Running statistics other than 0 and 1, so that their momentum matters: name -> float32 [channels]."""
     made = {}
     for name, shape in buffers(layers).items():
         stream = np.random.default_rng([seed, 0xB0FF, zlib.crc32(name.encode())])
@@ -89,7 +89,7 @@ def probe_buffers(layers: Layers, seed: int) -> Dict[str, np.ndarray]:
 
 
 def _layout(layers: Layers) -> List[Tuple[str, str]]:
-    """Name and kind of every array: of each layer parameters, then statistics; the classifier last."""
+    """Name and kind of every array: each layer's parameters, then its statistics; the classifier last."""
     kinds = {spec.name: spec.kind for spec in parameters(layers)}
     kinds.update(dict.fromkeys(buffers(layers), "statistic"))
     parts = ("weight", "bias", "running_mean", "running_var")

@@ -1,7 +1,7 @@
-"""Run a program of a framework's `programs/` in its own environment and read the arrays that it writes.
+"""Run a program of a framework's `programs/` in its environment and read the arrays that it writes.
 
-The folder of each framework says in its own conftest which engine that is (fixture `engine`); tests beside
-this file hold for every engine, and name it as a parameter.
+The conftest of each framework's folder sets the fixture `engine`; tests in this folder are for every engine,
+and take it as a parameter.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def run_python(engine: Engine, engine_python: Callable[[str], Path], tmp_path: P
 def run_program(
     engine: Engine, run_python: Callable[..., str], tmp_path: Path
 ) -> Callable[..., dict[str, np.ndarray]]:
-    """Run the engine's `programs/NAME.py ARGUMENTS OUTPUTS.npz` and give the arrays of OUTPUTS.npz."""
+    """Run the engine's `programs/NAME.py ARGUMENTS OUTPUTS.npz` and return the arrays of OUTPUTS.npz."""
 
     def run(name: str, *arguments: str | Path) -> dict[str, np.ndarray]:
         outputs = tmp_path / f"{name}.npz"
@@ -61,7 +61,7 @@ def run_program(
 
 @pytest.fixture
 def case_file(engine: Engine, tmp_path: Path) -> Callable[..., Path]:
-    """Write a small case and give its path; what the tests change can be set."""
+    """Write a small case and return its path; tests can set what they change."""
 
     def write(
         network: str = "mobilefacenet",

@@ -1,4 +1,4 @@
-"""The processes of a training of several ranks: started and read together; none outlives its test."""
+"""The processes of several ranks, started and read together; none outlives its test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LIMIT_SECONDS = 300
 
 
 class RankProcesses:
-    """Starts ranks in `folder`; leaving the context ends whatever still runs."""
+    """Starts ranks in `folder`; leaving the context kills those that still run."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -30,7 +30,7 @@ class RankProcesses:
     def start(
         self, argv: Sequence[str | Path], environments: Iterable[dict[str, str]]
     ) -> list[subprocess.Popen[str]]:
-        """Start `argv` once for each of the environments, which are laid over the test's own."""
+        """Start `argv` once for each environment, which is added to the test's own."""
         processes = [
             subprocess.Popen(
                 [*map(str, argv)],
@@ -47,7 +47,7 @@ class RankProcesses:
 
 
 def outputs_of(processes: list[subprocess.Popen[str]]) -> list[str]:
-    """Wait for the ranks, each of which must end well; the standard output of each."""
+    """Wait for the ranks, which must all succeed; the standard output of each."""
     deadline = time.monotonic() + _LIMIT_SECONDS
     outputs = []
     for process in processes:

@@ -30,10 +30,10 @@ LOSSES = {
     [(MXNET, ("whole",)), (ONEFLOW, ("whole",)), (PYTORCH, ("whole", "sharded"))],
     ids=["mxnet", "oneflow", "pytorch"],
 )
-def test_losses_and_gradients_are_the_definitions(
+def test_losses_and_gradients_match_the_definition(
     forms: tuple[str, ...], run_program: Callable[..., dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
-    """Of random rows, and of rows along their class's weight and against it, where the clamp holds."""
+    """For random rows, and for rows parallel and opposite to their class's weight, which are clamped."""
     random = np.random.default_rng(2)
     embeddings = random.standard_normal((6, 16)).astype(np.float32)
     weight = (random.standard_normal((10, 16)) * 0.01).astype(np.float32)

@@ -1,6 +1,6 @@
 """The update rule, on the gradients of a real training, against the formula in numpy.
 
-Of OneFlow, whose graph shows no gradients, see oneflow/test_oneflow_optimizer.py.
+OneFlow's graph does not show gradients: see oneflow/test_oneflow_optimizer.py.
 """
 
 from __future__ import annotations

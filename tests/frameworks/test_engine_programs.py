@@ -79,7 +79,7 @@ def test_the_training_program_prints_every_event_and_nothing_else(
 def test_the_alignment_program_writes_every_array_and_gradients_without_weight_decay(
     engine: Engine, case_file: Callable[..., Path], run_python: Callable[..., str], tmp_path: Path
 ) -> None:
-    """The first step is -rate x (gradient + decay x weight): what is left without the decay has the norm."""
+    """The first step is -rate x (gradient + decay x weight); without the decay it has the norm."""
     path, inputs_file, outputs_file = case_file(), tmp_path / "inputs.npz", tmp_path / "outputs.npz"
     given = align_inputs(read_case(str(path)), 2)
     np.savez(inputs_file, **given)

@@ -1,4 +1,4 @@
-"""`frameworks/node` answers on every Python that a node may have."""
+"""`frameworks/node` works on every Python that a node may have."""
 
 from __future__ import annotations
 

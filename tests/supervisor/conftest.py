@@ -23,7 +23,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def oldest_python() -> str:
-    """CPython 3.8, the oldest that the supervisor has to run on."""
+    """CPython 3.8, the oldest that the supervisor supports."""
     try:
         return str(find_python(("3.8",), uv=find_uv(print)))
     except EnvironmentUnavailable as error:

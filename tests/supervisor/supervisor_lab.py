@@ -1,4 +1,4 @@
-"""A supervisor at work in a folder of its own. For tests only."""
+"""A supervisor in a folder of its own. For tests only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if os.fork() == 0:
 
 @dataclass
 class Lab:
-    """Starts supervisors in `folder`; every rank and all that it starts carries `mark` in its environment."""
+    """Starts supervisors in `folder`; every rank and everything it starts has `mark` in its environment."""
 
     folder: Path
     python: str = sys.executable
@@ -70,7 +70,7 @@ class Lab:
         (self.folder / "launch.json").write_text(json.dumps(content))
 
     def start(self, **options: Any) -> subprocess.Popen[bytes]:
-        """Start the supervisor; its three streams are pipes unless `options` say otherwise."""
+        """Start the supervisor; its three streams are pipes unless `options` change that."""
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         command = [self.python, "-I", str(SUPERVISOR), "launch.json"]
         process = subprocess.Popen(command, cwd=self.folder, **(pipes | options))
@@ -79,7 +79,7 @@ class Lab:
         return process
 
     def run(self) -> tuple[int, list[dict[str, Any]]]:
-        """Start it, keep its standard input open, read what it says to the end: exit code and events."""
+        """Start it, keep its standard input open, read its output to the end: exit code and events."""
         process = self.start()
         assert process.stdout is not None
         events = [json.loads(line) for line in process.stdout]

@@ -1,4 +1,4 @@
-"""Every way in which a run is ended from outside, for real: what is left, what is said, how long it takes."""
+"""Every way in which a run is ended from outside: what is left, what is reported, how long it takes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_lease_that_is_not_renewed_ends_everything(lab: Lab) -> None:
     assert lab.left() == set()
 
 
-def test_a_lease_that_is_renewed_holds(lab: Lab) -> None:
+def test_a_renewed_lease_keeps_the_run_going(lab: Lab) -> None:
     lab.launch("import time\nprint('working')\ntime.sleep(3)", lease_seconds=2)
     process = started(lab)
     assert process.stdin is not None
@@ -87,7 +87,7 @@ def test_silence_of_every_rank_is_a_stall(lab: Lab) -> None:
 
 
 @pytest.mark.slow
-def test_one_rank_that_speaks_keeps_the_others_from_stalling(lab: Lab) -> None:
+def test_output_of_one_rank_keeps_the_others_from_stalling(lab: Lab) -> None:
     speaks = "import time\nfor _ in range(24): print('.', end=''); time.sleep(0.25)"
     lab.launch("import time; time.sleep(5.5)", speaks, stall_limit_seconds=4)
     code, _ = lab.run()
@@ -95,7 +95,7 @@ def test_one_rank_that_speaks_keeps_the_others_from_stalling(lab: Lab) -> None:
     assert lab.outcome["seconds"] > 5
 
 
-def test_the_time_limit_ends_a_rank_that_speaks(lab: Lab) -> None:
+def test_the_time_limit_ends_a_rank_that_prints(lab: Lab) -> None:
     lab.launch("import time\nwhile True: print('.'); time.sleep(0.05)", time_limit_seconds=1)
     code, _ = lab.run()
     assert code == 1
@@ -104,7 +104,7 @@ def test_the_time_limit_ends_a_rank_that_speaks(lab: Lab) -> None:
     assert lab.outcome["ranks"][0]["signal"] == signal.SIGTERM
 
 
-def test_a_rank_that_prints_without_a_pause_is_ended_all_the_same(lab: Lab) -> None:
+def test_a_rank_that_prints_without_a_pause_is_ended_too(lab: Lab) -> None:
     lab.launch("import os\nwhile True: os.write(1, b'x' * 100 + b'\\n')", time_limit_seconds=1)
     code, _ = lab.run()
     assert code == 1
@@ -113,7 +113,7 @@ def test_a_rank_that_prints_without_a_pause_is_ended_all_the_same(lab: Lab) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_stops_the_ranks_and_lets_them_say_a_last_word(lab: Lab, number: signal.Signals) -> None:
+def test_a_signal_stops_the_ranks_and_keeps_their_last_output(lab: Lab, number: signal.Signals) -> None:
     lab.launch(
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: (print('last word'), sys.exit(0)))\n" + WORKS_FOREVER
@@ -127,7 +127,7 @@ def test_a_signal_stops_the_ranks_and_lets_them_say_a_last_word(lab: Lab, number
     assert lab.outcome["seconds"] < 3
 
 
-def test_who_ignores_sigterm_is_killed_after_the_grace_period(lab: Lab) -> None:
+def test_a_rank_that_ignores_sigterm_is_killed_after_the_grace_period(lab: Lab) -> None:
     lab.launch(STUBBORN, grace_seconds=1)
     process = started(lab)
     before = time.monotonic()
@@ -184,7 +184,7 @@ def test_kill_9_of_the_supervisor_leaves_nothing(lab: Lab) -> None:
     assert lab.outcome["reason"] == "stopped"
 
 
-def test_kill_9_of_the_supervisors_other_half_leaves_nothing(lab: Lab) -> None:
+def test_kill_9_of_the_supervisors_guard_leaves_nothing(lab: Lab) -> None:
     lab.launch(STUBBORN)
     process = started(lab)
     lab.until_log(b"loose")
@@ -220,7 +220,7 @@ def small_disk(lab: Lab) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(lab.folder)], check=True)
 
 
-def test_a_full_disk_ends_the_run_and_is_told(lab: Lab, small_disk: Path) -> None:
+def test_a_full_disk_ends_the_run_and_is_reported(lab: Lab, small_disk: Path) -> None:
     lab.launch(LOOSE_CHILD + "while True: print('x' * 1000); time.sleep(0.001)", grace_seconds=0.3)
     code, _ = lab.run()
     assert code == 1
@@ -230,7 +230,7 @@ def test_a_full_disk_ends_the_run_and_is_told(lab: Lab, small_disk: Path) -> Non
     assert lab.left() == set()
 
 
-def test_a_disk_that_is_full_at_the_start_is_told(lab: Lab, small_disk: Path) -> None:
+def test_a_disk_that_is_full_at_the_start_is_reported(lab: Lab, small_disk: Path) -> None:
     lab.launch("print('never')")
     free = shutil.disk_usage(small_disk).free
     (small_disk / "ballast").write_bytes(b"x" * free)
@@ -246,7 +246,7 @@ def test_the_kernels_out_of_memory_kills_are_counted(lab: Lab) -> None:
     assert lab.outcome["oom_kills"] == 0
 
 
-def test_a_rank_is_what_the_kernel_takes_first_when_memory_runs_out(lab: Lab) -> None:
+def test_the_kernel_kills_a_rank_first_when_memory_runs_out(lab: Lab) -> None:
     lab.launch("import time\nprint('working')\ntime.sleep(600)")
     process = started(lab)
     (rank,) = lab.left()

@@ -1,4 +1,4 @@
-"""A rank has a budget of memory, held by a control group where one can be made, else by RLIMIT_DATA."""
+"""A rank's memory budget, enforced by a control group if one can be created, else by RLIMIT_DATA."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_rank_without_a_budget_has_none(memory_lab: Lab) -> None:
     assert "memory_held_by" not in memory_lab.outcome
 
 
-def test_the_kernel_s_count_tells_which_rank_it_was(memory_lab: Lab) -> None:
+def test_the_kernels_count_shows_which_rank_was_killed(memory_lab: Lab) -> None:
     memory_lab.launch("import time; time.sleep(60)", TOO_MUCH)
     for rank in range(2):
         memory_lab.edit_rank(rank, memory_bytes=BUDGET)
@@ -72,7 +72,7 @@ def test_the_kernel_s_count_tells_which_rank_it_was(memory_lab: Lab) -> None:
     assert [0, 1] == [rank["oom_kills"] for rank in memory_lab.outcome["ranks"]]
 
 
-def test_a_kill_for_memory_elsewhere_is_not_counted_in_the_rank_s_own_group(memory_lab: Lab) -> None:
+def test_a_kill_for_memory_elsewhere_is_not_counted_in_the_ranks_group(memory_lab: Lab) -> None:
     memory_lab.launch("import time; print('on', flush=True); time.sleep(600)")
     process = memory_lab.start()
     memory_lab.until_log(b"on")
@@ -90,7 +90,7 @@ def test_a_kill_for_memory_elsewhere_is_not_counted_in_the_rank_s_own_group(memo
 
 
 def test_a_group_that_a_supervisor_of_another_container_uses_is_left_alone(memory_lab: Lab) -> None:
-    """It has the process id of nobody here, as ours may be nobody's there."""
+    """Its process id does not exist here, as ours may not exist there."""
     memory_lab.launch("import time; print('on', flush=True); time.sleep(600)")
     process = memory_lab.start()
     memory_lab.until_log(b"on")
@@ -122,7 +122,7 @@ def test_a_killed_supervisor_leaves_no_group(memory_lab: Lab) -> None:
 
 @pytest.fixture
 def nobodys_lab() -> Iterator[Lab]:
-    """A folder in which an unprivileged user can run a supervisor; pytest's own folders are root's alone."""
+    """A folder in which an unprivileged user can run a supervisor; only root can use pytest's own folders."""
     if os.getuid() != 0:
         pytest.skip("only root can become another user, who can make no control group")
     place = Path("/tmp") / f"dlperf-budget-{os.getpid()}"  # noqa: S108
@@ -145,7 +145,7 @@ AS_NOBODY = {"user": 65534, "env": {"PATH": "/usr/bin:/bin"}, "stdin": subproces
 
 
 def supervising() -> list[str]:
-    """The command; a Python that everybody may run."""
+    """The command; a Python that everyone may run."""
     return [
         shutil.which("python3", path="/usr/bin:/bin") or sys.executable,
         "-I",
@@ -154,8 +154,8 @@ def supervising() -> list[str]:
     ]
 
 
-def test_where_no_group_can_be_made_the_process_is_limited(nobodys_lab: Lab) -> None:
-    """RLIMIT_DATA refuses the memory, and Python says so."""
+def test_without_a_group_the_process_is_limited(nobodys_lab: Lab) -> None:
+    """RLIMIT_DATA refuses the memory, and Python reports it."""
     nobodys_lab.edit_rank(0, memory_bytes=BUDGET)
     subprocess.run(supervising(), cwd=nobodys_lab.folder, capture_output=True, check=False, **AS_NOBODY)
     assert "rlimit_data" == nobodys_lab.outcome["memory_held_by"]
@@ -163,8 +163,8 @@ def test_where_no_group_can_be_made_the_process_is_limited(nobodys_lab: Lab) -> 
     assert b"MemoryError" in nobodys_lab.log()
 
 
-def test_where_no_group_can_be_made_the_one_that_is_shared_counts(nobodys_lab: Lab) -> None:
-    """As in a container with a limit: the kernel takes the rank, and not the supervisor."""
+def test_without_a_group_of_its_own_the_shared_one_counts(nobodys_lab: Lab) -> None:
+    """As in a container with a limit: the kernel kills the rank, not the supervisor."""
     with small_memory() as group:
         join = 'echo $$ > "$0" && cd "$1" && shift && exec setpriv --reuid 65534 --clear-groups "$@"'
         words = ["sh", "-c", join, str(group), str(nobodys_lab.folder), *supervising()]

@@ -1,4 +1,4 @@
-"""What the supervisor does with ranks that come to their own end."""
+"""What the supervisor does with ranks that end by themselves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from supervisor_lab import LOOSE_CHILD, SUPERVISOR, Lab
 
 
-def test_ranks_that_end_well_are_completed(lab: Lab) -> None:
+def test_a_run_whose_ranks_succeed_is_completed(lab: Lab) -> None:
     lab.launch("print('one')", "print('two')")
     code, events = lab.run()
     assert code == 0
@@ -43,7 +43,7 @@ def test_it_runs_on_the_oldest_python(lab: Lab, oldest_python: str) -> None:
 
 
 def test_the_log_holds_the_bytes_as_they_came(lab: Lab) -> None:
-    """No decoding, no line ends added, standard error between standard output."""
+    """No decoding, no added line ends, standard error in order with standard output."""
     lab.launch(
         "import os\n"
         "os.write(1, b'\\xff\\xfe\\x00 out\\r\\n')\n"
@@ -76,7 +76,7 @@ def test_the_first_failing_rank_ends_the_others(lab: Lab) -> None:
     assert [rank["signal"] for rank in outcome["ranks"]] == [15, None, 15]
 
 
-def test_a_rank_killed_from_outside_is_told_by_its_signal(lab: Lab) -> None:
+def test_a_rank_killed_from_outside_is_reported_with_its_signal(lab: Lab) -> None:
     lab.launch("import os; print('last words'); os.kill(os.getpid(), 9)")
     lab.run()
     assert lab.outcome["reason"] == "rank_failed"
@@ -86,7 +86,7 @@ def test_a_rank_killed_from_outside_is_told_by_its_signal(lab: Lab) -> None:
 
 
 def test_what_a_rank_leaves_behind_is_killed(lab: Lab) -> None:
-    """A double fork in a session of its own that ignores SIGTERM, after a rank that ended well."""
+    """A double fork in its own session that ignores SIGTERM, after a rank that succeeded."""
     lab.launch(LOOSE_CHILD + "print('done', flush=True); time.sleep(0.2)", grace_seconds=0.3)
     code, _ = lab.run()
     assert code == 0
@@ -104,7 +104,7 @@ def test_a_missing_interpreter_is_start_failed_and_ends_the_ranks_before_it(lab:
     assert lab.left() == set()
 
 
-def test_a_log_that_cannot_be_made_is_start_failed(lab: Lab) -> None:
+def test_a_log_that_cannot_be_created_is_start_failed(lab: Lab) -> None:
     (lab.folder / "logs").write_text("a file where the folder should be")
     lab.launch("print('never')")
     code, _ = lab.run()
@@ -131,7 +131,7 @@ def test_a_rank_is_bound_to_its_cores_and_its_neighbour_is_not(lab: Lab) -> None
     assert json.loads(lab.log(1)) == sorted(os.sched_getaffinity(0))
 
 
-def test_a_rank_gets_its_variables_and_the_inherited_ones_alone(
+def test_a_rank_gets_only_its_variables_and_the_inherited_ones(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NCCL_DEBUG", "INFO")
@@ -150,21 +150,21 @@ def test_a_rank_gets_its_variables_and_the_inherited_ones_alone(
     }
 
 
-def test_every_rank_leads_a_session_of_its_own(lab: Lab) -> None:
+def test_every_rank_leads_its_own_session(lab: Lab) -> None:
     lab.launch("import os; print(os.getpid() == os.getsid(0))")
     lab.run()
     assert lab.log() == b"True\n"
 
 
-def test_nobody_reads_what_it_says(lab: Lab) -> None:
-    """A reader that never reads costs neither the ranks nor the logs anything."""
+def test_a_reader_that_never_reads_delays_nothing(lab: Lab) -> None:
+    """Neither the ranks nor the logs wait for it."""
     lab.launch("for number in range(200_000): print('line', number)")
     process = lab.start()
     assert process.wait(timeout=60) == 0
     assert lab.log() == b"".join(b"line %d\n" % number for number in range(200_000))
 
 
-def test_the_reader_of_what_it_says_is_gone(lab: Lab) -> None:
+def test_a_reader_that_is_gone_changes_nothing(lab: Lab) -> None:
     lab.launch("for number in range(20_000): print('line', number)")
     process = lab.start()
     assert process.stdout is not None
@@ -182,7 +182,7 @@ def test_the_reader_of_what_it_says_is_gone(lab: Lab) -> None:
         ('{"schema_version": 2}', "schema_version is 2, not 1"),
     ],
 )
-def test_a_launch_file_that_is_none_is_refused_in_one_line(lab: Lab, text: str, message: str) -> None:
+def test_an_invalid_launch_file_is_refused_in_one_line(lab: Lab, text: str, message: str) -> None:
     (lab.folder / "launch.json").write_text(text)
     process = lab.start()
     _, errors = process.communicate()
@@ -193,7 +193,7 @@ def test_a_launch_file_that_is_none_is_refused_in_one_line(lab: Lab, text: str, 
     assert not (lab.folder / "outcome.json").exists()
 
 
-def test_without_an_argument_it_says_how_it_is_used() -> None:
+def test_without_an_argument_it_prints_its_usage() -> None:
     done = subprocess.run([sys.executable, str(SUPERVISOR)], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "usage: supervisor.py LAUNCH_FILE\n"

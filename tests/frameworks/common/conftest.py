@@ -1,4 +1,4 @@
-"""What every test of the shared half of the training programs needs."""
+"""A small case, for the tests of what the training programs share."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ def test_macs_are_within_two_percent_of_the_published_ones(network: str, publish
     assert published == pytest.approx(forward_macs(build(network, "E", 512, 0.4)) / 1e9, rel=0.02)
 
 
-def test_macs_of_mobilefacenet_counted_by_hand() -> None:
-    """Map side and channels of every block, written out from the layer list, one line a block."""
+def test_macs_of_mobilefacenet_match_a_count_by_hand() -> None:
+    """Map side and channels of every block, written out from the layer list, one line per block."""
     expected = (
         56 * 56 * 3 * 64 * 9  # 3x3, stride 2
         + 56 * 56 * 64 * 9  # depthwise
@@ -35,7 +35,7 @@ def test_macs_of_mobilefacenet_counted_by_hand() -> None:
     assert 0.221 == pytest.approx(expected / 1e9, rel=0.005)
 
 
-def test_the_published_figure_of_mobilefacenet_is_that_of_another_network() -> None:
+def test_the_published_figure_of_mobilefacenet_is_for_another_network() -> None:
     """Upstream's 0.45 G is the count of its later `mbf`, not of the Y1 that the 2021 comparison trained.
 
     `mbf` keeps Y1's blocks and widths between, but passes 128 and 256 channels from block to block where Y1
@@ -87,7 +87,7 @@ def test_the_published_figure_of_mobilefacenet_is_that_of_another_network() -> N
         (0.0001, (1, 2), 2 * 8),  # 8 images may name 8 classes, and a rank keeps them all
     ],
 )
-def test_classes_that_an_iteration_touches(
+def test_classes_that_an_iteration_uses(
     case_content: dict, ratio: float | None, topology: tuple[int, int], expected: int
 ) -> None:
     nodes, devices = topology

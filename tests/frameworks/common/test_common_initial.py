@@ -11,7 +11,7 @@ from frameworks.common.networks import buffers, build, parameters
 LAYERS = build("mobilefacenet", "GDC", 128, 0.4)
 
 
-def test_every_parameter_is_made_in_its_shape() -> None:
+def test_every_parameter_has_its_shape() -> None:
     made = initial_parameters(LAYERS, seed=3)
 
     assert {spec.name: spec.shape for spec in parameters(LAYERS)} == {
@@ -51,7 +51,7 @@ def test_running_statistics_start_at_mean_zero_variance_one() -> None:
     }
 
 
-def test_the_seed_decides_and_arrays_of_one_shape_differ() -> None:
+def test_arrays_depend_on_the_seed_and_on_their_name() -> None:
     one, same, other = (initial_parameters(LAYERS, seed)["conv1.conv.weight"] for seed in (1, 1, 2))
     made = initial_parameters(LAYERS, 1)
 
@@ -63,7 +63,7 @@ def test_the_seed_decides_and_arrays_of_one_shape_differ() -> None:
 
 @given(first=st.integers(0, 20_000), count=st.integers(1, 9_000))
 def test_a_rank_makes_its_own_rows_of_the_same_classifier(first: int, count: int) -> None:
-    """8192 rows are one block of the random stream; a share may begin and end inside of one."""
+    """8192 rows are one block of the random stream; a share may begin and end inside one."""
     whole = initial_classifier(0, 29_000, 2, 0.01, seed=5)
 
     np.testing.assert_array_equal(

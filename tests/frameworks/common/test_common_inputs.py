@@ -64,7 +64,7 @@ def test_a_program_started_by_hand_is_rank_0_of_1(monkeypatch: pytest.MonkeyPatc
     assert rank_of() == rank_from_environment()
 
 
-def test_a_started_rank_knows_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_started_rank_reads_its_place_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     place = rank_of(
         rank=5,
         local_rank=1,
@@ -92,12 +92,12 @@ def test_the_rate_changes_at_its_iteration(iteration: int, expected: float) -> N
     assert expected == pytest.approx(learning_rate(schedule, iteration))
 
 
-def test_without_steps_the_rate_stays() -> None:
+def test_without_steps_the_rate_is_constant() -> None:
     assert learning_rate(Schedule(0.1, (), ()), 10**6) == 0.1
 
 
 @given(seed=st.integers(0, 2**31), rank=st.integers(0, 31))
-def test_batches_are_the_same_for_the_same_seed_and_rank_alone(seed: int, rank: int) -> None:
+def test_batches_depend_only_on_seed_and_rank(seed: int, rank: int) -> None:
     case = case_from_dict({**CASE, "seed": seed})
     (images, labels), again = batches(case, rank, 1)[0], batches(case, rank, 2)[0]
     other = batches(case, rank + 1, 1)[0]

@@ -20,7 +20,7 @@ def small_case(case_content: dict, *, warmup: int, measured: int) -> Case:
 
 
 class Clock:
-    """Stands where the loop looks for the module `time`; only a step's work makes it go on."""
+    """Replaces the module `time` in the loop; only the work of a step advances it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -53,7 +53,7 @@ class Synchronous:
 
 
 class WithEvents(Synchronous):
-    """A trainer whose device tells that every step took exactly a quarter of a second."""
+    """A trainer whose device says that every step took exactly a quarter of a second."""
 
     def step(self, _batch: object, iteration: int) -> WithEvents.Started:
         self.started.append(iteration)
@@ -130,7 +130,7 @@ def test_device_events_give_the_seconds_and_the_device_always_has_the_next_step(
     assert [None, made[0], made[1]] == [started.previous for started in made]
 
 
-def test_a_loss_that_is_no_number_is_written_as_text(case_content: dict, clock: Clock) -> None:
+def test_a_loss_that_is_nan_or_infinite_is_written_as_text(case_content: dict, clock: Clock) -> None:
     events = run(WithEvents(clock, []), small_case(case_content, warmup=0, measured=1))
     value = next(event["value"] for event in events if event["key"] == "tracked_stats")
 
@@ -163,7 +163,7 @@ def test_without_device_events_the_return_of_wait_ends_a_step(case_content: dict
 
 
 class WithPhases(Synchronous):
-    """A trainer that counts half a second of every step as data, while it is asked to."""
+    """A trainer that counts half a second of every step as data, while phases are on."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock, [0.0] * 10)
@@ -181,9 +181,7 @@ def profiled(trainer: Synchronous, case: Case) -> list[dict]:
     return [json.loads(line[len(PREFIX) :]) for line in stream.getvalue().splitlines()]
 
 
-def test_the_breakdown_comes_behind_the_measured_steps_and_is_a_mean(
-    case_content: dict, clock: Clock
-) -> None:
+def test_the_breakdown_is_a_mean_over_steps_after_the_measured_ones(case_content: dict, clock: Clock) -> None:
     trainer = WithPhases(clock)
 
     (event,) = profiled(trainer, small_case(case_content, warmup=2, measured=5))
@@ -194,7 +192,7 @@ def test_the_breakdown_comes_behind_the_measured_steps_and_is_a_mean(
     assert not trainer.phases.on
 
 
-def test_an_engine_that_cannot_tell_prints_no_breakdown(case_content: dict, clock: Clock) -> None:
+def test_an_engine_without_phases_prints_no_breakdown(case_content: dict, clock: Clock) -> None:
     trainer = Synchronous(clock, [])
     trainer.phases = None
 

@@ -64,7 +64,7 @@ def test_no_margin_is_the_plain_softmax_of_scaled_cosines(problem: tuple, scale:
     ],
     ids=["arcface", "cosface", "combined"],
 )
-def test_the_margin_changes_the_true_class_alone(loss: Loss, target: object) -> None:
+def test_the_margin_changes_only_the_true_class(loss: Loss, target: object) -> None:
     embeddings, weight, labels = np.array([[3.0, 4.0]]), np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([1])
     true, other = loss.scale * target(0.8), loss.scale * 0.6
 
@@ -103,7 +103,7 @@ def test_gradients_match_finite_differences(problem: tuple, loss: Loss) -> None:
 
 
 @given(problems(), losses, st.integers(1, 9))
-def test_shards_compute_the_same_wherever_the_labels_lie(problem: tuple, loss: Loss, world: int) -> None:
+def test_shards_compute_the_same_for_labels_in_any_shard(problem: tuple, loss: Loss, world: int) -> None:
     embeddings, weight, _ = problem
     world = min(world, len(weight))
     ranges = [class_range(len(weight), world, rank) for rank in range(world)]

@@ -57,7 +57,7 @@ def test_the_depth_is_in_the_name(depth: int) -> None:
     assert 4 == sum(".shortcut." in layer.name for layer in convolutions)
 
 
-def test_batch_norm_eps_is_one_number_a_place() -> None:
+def test_batch_norm_eps_depends_on_the_place() -> None:
     eps = {
         (network, layer.name.startswith("head.")): set()
         for network in NETWORKS
@@ -96,7 +96,7 @@ def test_head_e_is_head_fc_with_dropout() -> None:
 
 
 def test_parameters_of_r100_by_kind() -> None:
-    """A stem, 49 units of two convolutions and three norms, 4 shortcuts; the last norm has a bias alone."""
+    """A stem, 49 units of two convolutions and three norms, 4 shortcuts; the last norm has only a bias."""
     kinds = Counter(spec.kind for spec in parameters(build("iresnet100", "E", 512, 0.4)))
 
     assert {"convolution": 103, "prelu": 50, "batch_norm": 2 * 153 + 1, "linear": 1, "bias": 1} == kinds

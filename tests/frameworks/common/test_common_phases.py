@@ -1,4 +1,4 @@
-"""Where the time of a step goes, by a clock that the test moves."""
+"""Where the time of a step goes, by a clock that the test advances."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from frameworks.common.phases import COMMUNICATION, DATA, FORWARD_BACKWARD, Phas
 
 
 class Clock:
-    """Stands where the phases look for the module `time`."""
+    """Replaces the module `time` in the phases."""
 
     def __init__(self) -> None:
         self.now = 5.0
@@ -25,7 +25,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def test_off_nothing_is_counted_and_the_device_not_waited_for(clock: Clock) -> None:
+def test_when_off_nothing_is_counted_and_the_device_is_not_drained(clock: Clock) -> None:
     waited = []
     phases = Phases(lambda: waited.append(1))
 
@@ -35,7 +35,7 @@ def test_off_nothing_is_counted_and_the_device_not_waited_for(clock: Clock) -> N
     assert ({}, []) == (phases.seconds, waited)
 
 
-def test_a_phase_inside_another_counts_for_itself_alone(clock: Clock) -> None:
+def test_a_phase_inside_another_is_not_counted_in_it(clock: Clock) -> None:
     phases = Phases(lambda: None)
     phases.on = True
 
@@ -52,7 +52,7 @@ def test_a_phase_inside_another_counts_for_itself_alone(clock: Clock) -> None:
     assert {FORWARD_BACKWARD: 3.0, COMMUNICATION: 20.0, DATA: 5.0} == phases.seconds
 
 
-def test_what_is_still_queued_at_the_edge_counts_for_the_phase_that_queued_it(clock: Clock) -> None:
+def test_work_still_queued_at_the_edge_counts_for_the_phase_that_queued_it(clock: Clock) -> None:
     queued = [0.0]
 
     def synchronize() -> None:

@@ -32,7 +32,7 @@ def partial_fc(content: dict, *, classes: int, devices: int, ratio: float, batch
 
 
 def test_the_published_cases_sample_their_ratio_exactly(case_content: dict) -> None:
-    """85744 classes, 8 and 32 devices, the largest batches of 2021: positives never decide."""
+    """85744 classes, 8 and 32 devices, the largest batches of 2021: the ratio decides, not the positives."""
     for devices, batch, expected in ((8, 64, 1071), (8, 120, 1071), (32, 120, 268)):
         case = partial_fc(case_content, classes=85_744, devices=devices, ratio=0.1, batch=batch)
         assert expected == sample_size(case, 0)
@@ -49,7 +49,7 @@ def test_a_ratio_of_one_samples_all(case_content: dict) -> None:
 @given(
     st.integers(8, 5000), st.integers(1, 8), st.floats(0.001, 1), st.integers(1, 200), st.integers(0, 2**32)
 )
-def test_every_positive_is_sampled_and_nothing_twice(
+def test_every_positive_is_sampled_and_no_class_twice(
     case_content: dict, classes: int, devices: int, ratio: float, batch: int, seed: int
 ) -> None:
     case = partial_fc(case_content, classes=classes, devices=devices, ratio=ratio, batch=batch)
@@ -81,7 +81,7 @@ def test_samples_follow_the_seed_and_differ_between_ranks_and_steps(case_content
     assert first[0] != other[0]
 
 
-def test_every_class_has_its_turn(case_content: dict) -> None:
+def test_every_class_is_drawn_equally_often(case_content: dict) -> None:
     case = partial_fc(case_content, classes=100, devices=1, ratio=0.1)
     stream = sampling_stream(case, 0)
 

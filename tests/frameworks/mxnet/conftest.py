@@ -29,7 +29,7 @@ def free_port() -> int:
 def start_ranks(
     engine: Engine, engine_python: Callable[[str], Path], rank_processes: RankProcesses, free_port: int
 ) -> Callable[..., list[subprocess.Popen[str]]]:
-    """Start `python ARGUMENTS` once a rank, each with the variables of its place."""
+    """Start `python ARGUMENTS` once per rank, each with the variables of its place."""
 
     def start(
         *arguments: str | Path, ranks: int, devices: int = 1, nodes: int = 1, only: int | None = None
@@ -65,7 +65,7 @@ def start_ranks(
 
 @pytest.fixture
 def run_ranks(start_ranks: Callable[..., list[subprocess.Popen[str]]]) -> Callable[..., list[str]]:
-    """Run `python ARGUMENTS` once a rank; the standard output of each."""
+    """Run `python ARGUMENTS` once per rank; the standard output of each."""
 
     def run(*arguments: str | Path, ranks: int, devices: int = 1, nodes: int = 1) -> list[str]:
         return outputs_of(start_ranks(*arguments, ranks=ranks, devices=devices, nodes=nodes))
@@ -75,6 +75,6 @@ def run_ranks(start_ranks: Callable[..., list[subprocess.Popen[str]]]) -> Callab
 
 @pytest.fixture
 def taken_port(free_port: int) -> Iterator[int]:
-    """The port that the ranks are told to meet at, with somebody else on it."""
+    """The port at which the ranks should meet, in use by another program."""
     with socket.create_server(("127.0.0.1", free_port)):
         yield free_port

@@ -1,4 +1,4 @@
-"""BatchNorm as the table means it."""
+"""BatchNorm as the table defines it."""
 
 from __future__ import annotations
 

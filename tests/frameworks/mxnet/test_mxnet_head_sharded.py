@@ -71,7 +71,7 @@ def stepped(
 
 
 @pytest.mark.parametrize("decay", ["coupled", "decoupled"])
-def test_model_parallel_is_the_definition(decay: str, run_head: RunHead) -> None:
+def test_model_parallel_matches_the_definition(decay: str, run_head: RunHead) -> None:
     optimizer = {"kind": "sgd", "momentum": 0.9, "weight_decay": 0.1, "decay": decay, "no_decay": []}
     inputs, found, case = run_head(51, BATCH, parallelism="model", workload={"optimizer": optimizer})
 
@@ -93,10 +93,10 @@ def assert_close(found: np.ndarray, expected: np.ndarray, what: str) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=5e-5 * np.abs(expected).max(), err_msg=what)
 
 
-def test_partial_fc_is_the_definition_on_its_samples(
+def test_partial_fc_matches_the_definition_on_its_samples(
     run_head: RunHead,
 ) -> None:
-    """And a batch that names more classes of a device than it samples is an error."""
+    """A batch that names more classes of a device than it samples is an error."""
     inputs, found, case = run_head(1000, 64, parallelism="partial_fc", sample_ratio=0.05)
 
     shares = [class_range(1000, DEVICES, rank) for rank in range(DEVICES)]

@@ -17,7 +17,7 @@ FIXED_GAMMA = "head.embedding_bn.weight"
 
 
 def test_names_and_shapes_are_the_tables(run_program: Callable[..., dict[str, np.ndarray]]) -> None:
-    """Of every network with every head; besides them there is only the gamma that is no parameter."""
+    """Every network with every head; the only other array is the fixed gamma."""
     found = json.loads(str(run_program("names")["names"]))
     for model, arrays in found.items():
         network, head = model.split("/")

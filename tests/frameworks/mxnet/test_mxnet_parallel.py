@@ -1,4 +1,4 @@
-"""Two devices, as processes and in one process: all ways to spread a case train the same function."""
+"""Two devices, as two processes and in one process: every parallelism trains the same function."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ WAYS = {
 
 
 def whole(found: list[Arrays], name: str) -> Arrays:
-    """Losses and parameters of a case, the classifier put together where it is split."""
+    """Losses and parameters of a case, a split classifier concatenated."""
     prefix = f"{name}/"
     arrays = {key[len(prefix) :]: array for key, array in found[0].items() if key.startswith(prefix)}
     parts = [process[f"{name}/parameter/{CLASSIFIER}"] for process in found]
@@ -72,7 +72,7 @@ def assert_same(expected: Arrays, found: Arrays, what: str) -> None:
         np.testing.assert_allclose(found[name], array, rtol=0, atol=tolerance, err_msg=f"{what} {name}")
 
 
-def test_all_ways_agree_in_two_processes_and_in_one(train: Callable[..., list[Arrays]]) -> None:
+def test_all_parallelisms_agree_in_two_processes_and_in_one(train: Callable[..., list[Arrays]]) -> None:
     """The processes as two nodes of one device; 51 classes, which two devices share unevenly."""
     processes = train(
         {**WAYS, "frozen": FROZEN, "frozen_model": {**FROZEN, **WAYS["model"]}}, ranks=2, nodes=2

@@ -1,4 +1,4 @@
-"""Loss scales and float32 masters, as far as MXNet can be shown them on a CPU."""
+"""Loss scales and float32 masters, as far as MXNet can be tested on a CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
 def test_loss_scales_and_float32_masters(
     case_file: Callable[..., Path], run_program: Callable[..., dict[str, np.ndarray]]
 ) -> None:
-    """A scale changes nothing, but where gradients overflow; a float16 weight follows its float32 one."""
+    """A scale changes nothing unless gradients overflow; a float16 weight follows its float32 copy."""
     found = run_program("precision", case_file())
 
     chosen = found["chosen"].tolist()

@@ -11,10 +11,10 @@ import pytest
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 
-def test_slope_and_input_gradients_are_the_formulas(
+def test_slope_and_input_gradients_match_the_formula(
     run_program: Callable[..., dict[str, np.ndarray]],
 ) -> None:
-    """Of sum(factor x prelu(x)), with a convolution or nothing behind it; at x = 0 the slope counts."""
+    """Of sum(factor x prelu(x)), followed by a convolution or nothing; at x = 0 the slope holds."""
     found = run_program("prelu")
     x, factor, slope = found["x"], found["factor"], found["slope"].reshape(1, -1, 1, 1)
     slope_gradient = (factor * np.minimum(x, 0)).sum(axis=(0, 2, 3))

@@ -1,4 +1,4 @@
-"""The training program in two ranks, started as dlperf starts them."""
+"""The training program with two ranks, started as dlperf starts them."""
 
 from __future__ import annotations
 

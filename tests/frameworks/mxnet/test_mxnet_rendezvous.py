@@ -1,4 +1,4 @@
-"""How the processes are told of each other, and what is said when one does not come."""
+"""How the processes find each other, and the error if one does not come."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def place(rank: int, *, nodes: int, per_node: int, interface: str | None = None,
     )
 
 
-def test_horovod_is_told_the_place_of_a_rank() -> None:
+def test_horovod_gets_the_place_of_a_rank() -> None:
     placed, _ = horovod_variables(place(5, nodes=2, per_node=4))
     assert {
         "HOROVOD_CONTROLLER": "gloo",
@@ -44,7 +44,7 @@ def test_horovod_is_told_the_place_of_a_rank() -> None:
     } == placed
 
 
-def test_time_outs_are_set_and_one_node_talks_over_loopback() -> None:
+def test_time_outs_are_set_and_one_node_uses_loopback() -> None:
     _, tuned = horovod_variables(place(0, nodes=1, per_node=2))
     assert {
         "HOROVOD_GLOO_TIMEOUT_SECONDS": "120",
@@ -53,7 +53,7 @@ def test_time_outs_are_set_and_one_node_talks_over_loopback() -> None:
     } == tuned
 
 
-def test_several_nodes_talk_over_the_interface_that_is_named() -> None:
+def test_several_nodes_use_the_named_interface() -> None:
     _, tuned = horovod_variables(place(0, nodes=2, per_node=1, interface="ib0"))
     assert ("ib0", "ib0") == (tuned["HOROVOD_GLOO_IFACE"], tuned["NCCL_SOCKET_IFNAME"])
     _, free = horovod_variables(place(0, nodes=2, per_node=1))

@@ -26,7 +26,7 @@ def engine() -> Engine:
 def start_ranks(
     engine_python: Callable[[str], Path], rank_processes: RankProcesses
 ) -> Callable[..., list[subprocess.Popen[str]]]:
-    """Start `python ARGUMENTS` once a rank of the case, with the adapter's environment."""
+    """Start `python ARGUMENTS` once per rank of the case, with the adapter's environment."""
 
     def start(case_file: Path, *arguments: str | Path) -> list[subprocess.Popen[str]]:
         case = Case.model_validate_json(case_file.read_text())
@@ -45,7 +45,7 @@ def start_ranks(
 
 @pytest.fixture
 def run_ranks(start_ranks: Callable[..., list[subprocess.Popen[str]]]) -> Callable[..., list[str]]:
-    """Run `python ARGUMENTS` once a rank of the case; the standard output of each."""
+    """Run `python ARGUMENTS` once per rank of the case; the standard output of each."""
 
     def run(case_file: Path, *arguments: str | Path) -> list[str]:
         return outputs_of(start_ranks(case_file, *arguments))

@@ -11,7 +11,7 @@ import pytest
 
 @pytest.mark.engine
 @pytest.mark.slow
-def test_every_rank_and_every_step_has_a_mask_of_its_own(
+def test_every_rank_and_every_step_has_its_own_mask(
     parallel_case: Callable[..., Path], run_ranks: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     program = __file__.replace("test_oneflow_dropout.py", "programs/dropout.py")

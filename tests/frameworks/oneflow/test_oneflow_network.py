@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 
 def test_names_and_shapes_are_the_tables(run_program: Callable[..., dict[str, np.ndarray]]) -> None:
-    """Of every network with every head; nothing else is trained."""
+    """Every network with every head; nothing else is trained."""
     found = json.loads(str(run_program("names")["names"]))
     for model, module in found.items():
         network, head = model.split("/")

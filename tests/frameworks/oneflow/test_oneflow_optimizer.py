@@ -42,9 +42,9 @@ def test_sgd_follows_the_formula(
     run_program: Callable[..., dict[str, np.ndarray]],
     tmp_path: Path,
 ) -> None:
-    """The rate stands inside the momentum; weight decay acts on the weight and not on the bias.
+    """The rate is inside the momentum; the weight decays and the bias does not.
 
-    The dynamic scale of the loss, as for fp16, is taken out again before.
+    The dynamic loss scale of fp16 is divided out first.
     """
     random = np.random.default_rng(4)
     inputs = {

@@ -50,7 +50,7 @@ def sampled(
 
 
 def samples(case: Case, rank: int, labels: np.ndarray) -> list[np.ndarray]:
-    """The rows of a rank that take part in each step, drawn as the definition says."""
+    """The rows that a rank samples in each step, by the definition."""
     held, stream = held_of(case, rank), sampling_stream(case, rank)
     return [sampled_classes(of_step, held, sample_size(case, rank), stream) for of_step in labels]
 

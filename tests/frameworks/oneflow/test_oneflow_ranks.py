@@ -1,4 +1,4 @@
-"""The programs in two ranks: events, losses, and the end of a rank that fails."""
+"""The programs with two ranks: events, losses, and the end of a rank that fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAMPLED = {"parallelism": "partial_fc", "sample_ratio": 0.1, "num_classes": 301}
 def test_every_rank_prints_its_events(
     parallel_case: Callable[..., Path], run_ranks: Callable[..., list[str]]
 ) -> None:
-    """Of the same steps with the same loss; the ranks' talk about labels counts as communication."""
+    """For the same steps with the same loss; the exchange of labels counts as communication."""
     case = parallel_case("events", **SAMPLED)
     losses = []
     for rank, output in enumerate(run_ranks(case, "-m", "frameworks.oneflow.train", case)):
@@ -60,7 +60,7 @@ def test_the_loss_goes_down_on_one_batch(
 def test_a_rank_that_fails_ends_at_once_with_its_own_error(
     parallel_case: Callable[..., Path], start_ranks: Callable[..., list[subprocess.Popen[str]]]
 ) -> None:
-    """Left to itself OneFlow would wait for the other, which waits for this one."""
+    """OneFlow by itself would wait for the other rank, which waits for this one."""
     program = __file__.replace("test_oneflow_ranks.py", "programs/failing.py")
     _, failing = start_ranks(parallel_case("failing"), program)
     _, errors = failing.communicate(timeout=COLLECTIVE_SECONDS / 2)

@@ -1,4 +1,4 @@
-"""How the ranks of OneFlow meet, and what is said where they cannot."""
+"""How the ranks of OneFlow meet, and the error if they cannot."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def meet(python: str | Path, port: int, program: str, *, rank: int) -> subproces
 
 @pytest.mark.engine
 @pytest.mark.slow
-def test_a_rank_that_does_not_come_is_not_waited_for_for_ever(engine_python: Callable[[str], Path]) -> None:
+def test_a_rank_that_does_not_come_is_waited_for_only_so_long(engine_python: Callable[[str], Path]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     done = meet(engine_python("oneflow"), port, SHORT, rank=0)

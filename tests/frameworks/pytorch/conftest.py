@@ -23,7 +23,7 @@ def engine() -> Engine:
 def start_ranks(
     engine: Engine, engine_python: Callable[[str], Path], rank_processes: RankProcesses
 ) -> Callable[..., list[subprocess.Popen[str]]]:
-    """Start `python ARGUMENTS` once a rank, each with the variables of its place."""
+    """Start `python ARGUMENTS` once per rank, each with the variables of its place."""
 
     def start(*arguments: str | Path, ranks: int, devices: int = 1) -> list[subprocess.Popen[str]]:
         common = {
@@ -49,7 +49,7 @@ def start_ranks(
 
 @pytest.fixture
 def run_ranks(start_ranks: Callable[..., list[subprocess.Popen[str]]]) -> Callable[..., list[str]]:
-    """Run `python ARGUMENTS` once a rank; the standard output of each."""
+    """Run `python ARGUMENTS` once per rank; the standard output of each."""
 
     def run(*arguments: str | Path, ranks: int, devices: int = 1) -> list[str]:
         return outputs_of(start_ranks(*arguments, ranks=ranks, devices=devices))

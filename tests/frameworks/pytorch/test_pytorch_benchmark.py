@@ -1,4 +1,4 @@
-"""The GPU benchmark in its tiny form, so that it stays a program that runs."""
+"""The GPU benchmark in its tiny form, to keep it running."""
 
 from __future__ import annotations
 

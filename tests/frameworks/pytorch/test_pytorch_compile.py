@@ -1,4 +1,4 @@
-"""torch.compile on the CPU: the same losses and gradients, and compiling by itself leaves no trace."""
+"""torch.compile on the CPU: the same losses and gradients, and compiling leaves no trace."""
 
 from __future__ import annotations
 

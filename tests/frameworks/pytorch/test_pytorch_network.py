@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 
 def test_names_shapes_and_cost_are_the_tables(run_program: Callable[..., dict[str, np.ndarray]]) -> None:
-    """Of every network with every head; the engine counts its own multiply-accumulates as it goes."""
+    """Every network with every head; the engine counts its own multiply-accumulates."""
     found = json.loads(str(run_program("names")["found"]))
 
     for model, made in found.items():

@@ -1,6 +1,6 @@
 """Two ranks in real processes: what they print, half precision, and the end of a rank that is killed.
 
-That the ways to split a case compute one function is shown for every engine in tests/align.
+tests/align shows for every engine that all parallelisms compute the same function.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def test_the_training_program_of_two_ranks_prints_every_event(
     assert all(seconds > 0 for seconds in values["time_breakdown"].values())
 
 
-def test_the_loss_goes_down_in_half_precision_and_is_one_for_both_ranks(
+def test_the_loss_goes_down_in_half_precision_and_is_the_same_on_both_ranks(
     parallel_case: Callable[..., Path], run_ranks: Callable[..., list[str]], request: pytest.FixtureRequest
 ) -> None:
     schedule = {"learning_rate": 0.01, "steps": [], "scales": []}
@@ -71,10 +71,10 @@ def test_ranks_skip_a_step_together_whether_one_overflows_or_both(
         assert [2.0**15, 2.0**14, 2.0**14] == scales
 
 
-def test_ranks_that_are_done_end_without_taking_the_interpreter_down(
+def test_ranks_that_are_done_end_without_shutting_down_the_interpreter(
     run_ranks: Callable[..., list[str]], request: pytest.FixtureRequest
 ) -> None:
-    """In which a thread of gloo that is late, as on a busy machine, would abort the rank."""
+    """There a late thread of gloo, as on a busy machine, would abort the rank."""
     told = run_ranks(request.path.parent / "programs/leaving.py", ranks=2)
 
     assert ["trained\n", "trained\n"] == told

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
 def test_a_step_that_overflows_changes_nothing_later_ones_follow_the_formula_and_tf32_can_be_read(
     run_program: Callable[..., dict[str, np.ndarray]],
 ) -> None:
-    """Where torch leaves a momentum buffer as it was in memory if its first step is skipped."""
+    """Torch leaves a momentum buffer uninitialised if its first step is skipped."""
     found = run_program("overflow")
 
     for decay in ("coupled", "decoupled"):
@@ -47,7 +47,7 @@ def test_half_precision_learns_on_cpu(run_program: Callable[..., dict[str, np.nd
 def test_a_network_in_fp16_has_the_loss_of_fp32_and_skips_its_first_step(
     case_file: Callable[..., Path], run_python: Callable[..., str], request: pytest.FixtureRequest
 ) -> None:
-    """With so few images its gradients overflow at the scale that torch starts from."""
+    """With so few images its gradients overflow at torch's initial scale."""
     path, program = case_file(batch_size=2), request.path.parent / "programs/repeated.py"
     wide = float(run_python(program, path, "1"))
     path.write_text(json.dumps({**json.loads(path.read_text()), "precision": "fp16"}))

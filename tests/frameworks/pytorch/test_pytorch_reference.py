@@ -14,7 +14,7 @@ from frameworks.common.case import read_case
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 
-def test_the_float64_reference_differs_by_rounding_alone(
+def test_the_float64_reference_differs_only_by_rounding(
     case_file: Callable[..., Path], run_python: Callable[..., str], tmp_path: Path
 ) -> None:
     """Statistics are compared in one convention, whatever the dtype."""
@@ -34,13 +34,13 @@ def test_the_float64_reference_differs_by_rounding_alone(
                 np.testing.assert_allclose(single[name], double[name], atol=2e-5 * scale, err_msg=name)
 
 
-def test_the_running_variance_is_given_in_the_biased_convention(
+def test_the_running_variance_is_biased(
     case_file: Callable[..., Path], run_python: Callable[..., str], tmp_path: Path
 ) -> None:
     """The embedding's variance by hand: running = 0.9 before + 0.1 of the batch of four, biased.
 
-    Behind the embedding layer stands BatchNorm without gamma: x = mean + embedding x deviation. What is
-    left of a variance v is v / (v + eps), and so v can be had back from the embeddings.
+    The embedding layer is followed by BatchNorm without gamma: x = mean + embedding x deviation. A variance v
+    becomes v / (v + eps), so v can be computed from the embeddings.
     """
     path, inputs_file, outputs_file = case_file(), tmp_path / "inputs.npz", tmp_path / "outputs.npz"
     given = align_inputs(read_case(str(path)), 1)

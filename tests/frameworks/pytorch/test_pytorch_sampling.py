@@ -47,7 +47,7 @@ def test_the_devices_own_sampler_keeps_the_positives_and_draws_by_its_seed(
 def test_more_positives_than_a_sample_takes_are_counted(
     parallel_case: Callable[..., Path], run_program: Callable[..., Arrays]
 ) -> None:
-    """The device goes on; the count comes back with the loss, and then it is an error."""
+    """The device goes on; the count comes back with the loss and is checked then."""
     path = parallel_case("sampled", parallelism="partial_fc", sample_ratio=0.1, num_classes=501)
 
     found = run_program("samples", path)
@@ -59,7 +59,7 @@ def test_more_positives_than_a_sample_takes_are_counted(
 def test_rows_that_are_not_sampled_stay_as_they_are(
     decay: str, case_file: Callable[..., Path], run_program: Callable[..., Arrays]
 ) -> None:
-    """To the last bit, while momentum and weight decay move the others by the formula."""
+    """To the last bit, while the others move by the formula of momentum and weight decay."""
     path = case_file(
         optimizer=Optimizer(weight_decay=0.1, decay=decay),
         schedule=Schedule(learning_rate=0.1, steps=(1,), scales=(0.5,)),

@@ -1,6 +1,6 @@
 """A BatchNorm of the table on given input [B, C, 1, 1], trained once: output and running statistics.
 
-Of a frozen one also the gradients of sum(factor x output) by the input, gamma and beta.
+For a frozen one also the gradients of sum(factor x output) by the input, gamma and beta.
 """
 
 from __future__ import annotations

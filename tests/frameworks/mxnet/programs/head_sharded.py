@@ -1,8 +1,8 @@
 """CASE_FILE, INPUTS.npz, OUTPUTS.npz: the split classifier alone, on the devices of one process.
 
-INPUTS: embeddings [R B, E], weight [C, E], labels [R B], rates [K], losses as JSON. For each loss a step is
-trained a rate: loss, both gradients, and the weights after the update. With Partial FC also the error that a
-batch of too many positives ends in.
+INPUTS: embeddings [R B, E], weight [C, E], labels [R B], rates [K], losses as JSON. For each loss it trains
+one step per rate: loss, both gradients, and the weights after the update. With Partial FC also the error for
+a batch with too many positives.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """CASE_FILE..., INPUTS.npz, OUTPUTS.npz: train each case in turn on the inputs of an alignment, as its ranks.
 
-Each process writes a file of its own; `<case>/` stands before the arrays of a case. Of Partial FC with a
-ratio below 1 each step's sample and the rows before and after it are there too.
+Each process writes a file of its own; `<case>/` precedes the arrays of a case. With Partial FC and a
+ratio below 1 it also writes each step's sample, and the rows before and after it.
 """
 
 from __future__ import annotations

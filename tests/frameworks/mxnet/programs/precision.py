@@ -1,6 +1,6 @@
 """CASE_FILE, OUTPUTS.npz: loss scales on a float32 network, and updates of float16 weights.
 
-What a GPU does with a float16 network is not here: MXNet has no float16 products on the CPU.
+A float16 network is not tested: MXNet has no float16 products on the CPU.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def _parameters(trainer: MXNetTrainer) -> dict[str, np.ndarray]:
 
 
 def overflowing() -> DynamicLossScale:
-    """A scale that no float32 gradient stands; the next one is half as large."""
+    """A scale at which every float32 gradient overflows; the next one is half as large."""
     scale = DynamicLossScale()
     scale._scaler._next_loss_scale = 2.0**140
     return scale
 
 
 def half_updates(optimizer: Optimizer) -> dict[str, np.ndarray]:
-    """Three steps of an optimizer on a float16 weight: gradients, it, and the float32 one behind it."""
+    """Three steps of an optimizer on a float16 weight: gradients, the weight, and its float32 copy."""
     made = make_optimizer(optimizer)
     made.set_learning_rate(RATE)
     random = np.random.default_rng(1)

@@ -1,4 +1,4 @@
-"""PReLU in graphs of one convolution before it and one or none behind it: gradients, hybridized and not.
+"""PReLU in graphs with a convolution before it and one or none after it: gradients, hybridized and not.
 
 Arrays: x, factor, slope; and for each form (convolution, broadcast, operator) and neighbour (3x3, 1x1, none)
 `<form>/<neighbour>/{hybrid,eager}/{slope,input}`.

@@ -1,6 +1,6 @@
 """CASE_FILE...: three steps of the trainer of each; every trained array before and after, and its gradient.
 
-`<case>/<step>/` stands before the arrays of a case, which is called as its file.
+`<case>/<step>/` precedes the arrays of a case, which is named like its file.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""CASE_FILE, STEPS: train that often on one batch, waiting at once and one step behind; losses and arrays."""
+"""CASE_FILE, STEPS: train so many steps on one batch, waiting at once and one step behind: losses, arrays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from frameworks.mxnet.train import MXNetTrainer, make_trainer
 
 
 def losses_behind(trainer: MXNetTrainer, batch: Batch, steps: int) -> list[float]:
-    """As the measured loop does it: the next step is queued before the last one's loss is read."""
+    """As in the measured loop: the next step is queued before the last one's loss is read."""
     losses, running = [], None
     for iteration in range(steps):
         started = trainer.step(batch, iteration)

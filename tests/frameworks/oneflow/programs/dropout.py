@@ -1,4 +1,4 @@
-"""OUTPUTS: what dropout leaves of ones, in two calls of a graph of two ranks; OUTPUTS.RANK.npz."""
+"""OUTPUTS: dropout of ones, in two calls of a graph of two ranks; OUTPUTS.RANK.npz."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A rank of several that fails where the others wait for it."""
+"""One of several ranks fails while the others wait for it."""
 
 import oneflow as flow
 

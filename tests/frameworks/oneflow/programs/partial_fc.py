@@ -1,6 +1,6 @@
-"""CASE_FILE, OUTPUTS: some steps of the case's classifier behind a small network, by one rank of several.
+"""CASE_FILE, OUTPUTS: some steps of a small network with the case's classifier, by one of several ranks.
 
-OUTPUTS.RANK.npz: labels of all steps, and behind each step the loss, the rank's embeddings, its class weights
+OUTPUTS.RANK.npz: labels of all steps, and after each step the loss, the rank's embeddings, its class weights
 and their momentum.
 """
 

@@ -1,6 +1,6 @@
-"""CASE_FILE: a small network in front of the case's split classifier, eager and compiled: losses, gradients.
+"""CASE_FILE: a small network with the case's split classifier, eager and compiled: losses, gradients.
 
-`left`: whether compiling left every array as it was, and nothing to compile to the step.
+`left`: whether compiling changed no array, and left nothing to compile for the step.
 """
 
 import sys

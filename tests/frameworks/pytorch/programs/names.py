@@ -13,7 +13,7 @@ from frameworks.pytorch.network import build_network, named_arrays
 
 
 def macs(network: nn.Module) -> int:
-    """Counted as each convolution and linear layer is called, from what it is given and gives."""
+    """Counted at each call of a convolution or linear layer, from its weight and output."""
     counted = []
 
     def count(module: nn.Module, _inputs: object, output: torch.Tensor) -> None:

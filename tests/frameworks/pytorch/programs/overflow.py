@@ -1,4 +1,4 @@
-"""Loss scaling with the fused SGD: a first step that is skipped, two that are not. And what TF32 reads as."""
+"""Loss scaling with the fused SGD: a skipped first step, then two others. And how the TF32 settings read."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""CASE_FILE, STEPS: this rank's first batch, over and over; prints a loss a line."""
+"""CASE_FILE, STEPS: this rank's first batch, again and again; prints one loss per line."""
 
 import sys
 

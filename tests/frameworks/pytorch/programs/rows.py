@@ -1,4 +1,4 @@
-"""CASE_FILE: steps of Partial FC on one device; classifier, its momentum and the sample behind each."""
+"""CASE_FILE: steps of Partial FC on one device; classifier, its momentum and the sample after each."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""CASE_FILE, STEPS: train that often on one batch; losses and arrays."""
+"""CASE_FILE, STEPS: train that many steps on one batch; losses and arrays."""
 
 import sys
 
