@@ -20,7 +20,7 @@ _MODELS = {
     "import": ("dlperf.results.schema", "Imported"),
     "baseline": ("dlperf.compare.sets", "ResultSet"),
     "qualification": ("dlperf.results.qualification", "Qualification"),
-    "published": ("dlperf.results.published_data", "PublishedData"),
+    "published": ("dlperf.results.published", "PublishedData"),
 }
 
 _EPILOG = """\b

@@ -50,6 +50,8 @@ def read_certificates(
 
 def alignment_line(comparison: Comparison, certificates: Sequence[Certificate]) -> Text:
     """One line on a table: aligned, not aligned or not proven, and whom of its frameworks nobody aligned."""
+    if comparison.published:
+        return say("**not proven (the source published no evidence)**")
     workload = comparison.sample.workload
     own = [one for one in certificates if _is_about(one, workload)]
     on_one = next((one for one in own if _is_whole_on_one(one)), None)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from dlperf.report.columns import ratio_cell
 from dlperf.report.comparison import Row
+from dlperf.report.distinctions import sampled_parallelism
 from dlperf.report.numbers import rate
-from dlperf.report.published_tables import sampled_parallelism
 from dlperf.report.text import Column, Table, say
 
 if TYPE_CHECKING:

@@ -133,17 +133,24 @@ def _ratio(place: Place) -> Inline:
     return ratio_cell(place.figure, place.comparison.cases.get((place.row, place.base)))
 
 
+def _of_runs(cell: Callable[[Place], Inline]) -> Callable[[Place], Inline]:
+    """The cell; of a published figure whose single runs the source does not print, that it does not."""
+    return lambda place: (
+        say("not printed") if place.figure.published and place.summary.runs == 1 else cell(place)
+    )
+
+
 COLUMNS: Mapping[str, CaseColumn] = {
     "samples_per_sec": CaseColumn(say("samples/s"), lambda place: rate(place.summary.median)),
     "speedup": CaseColumn(say("speedup"), lambda place: factor(place.speedup)),
     "efficiency": CaseColumn(say("scaling efficiency"), _efficiency),
     "ratio": CaseColumn(say("ratio"), _ratio),
-    "spread": CaseColumn(say("min to max"), _min_to_max),
-    "cv": CaseColumn(say("CV"), lambda place: percent(place.summary.cv) or ONE_RUN),
-    "interval": CaseColumn(say("95 % interval of the mean"), _interval),
+    "spread": CaseColumn(say("min to max"), _of_runs(_min_to_max)),
+    "cv": CaseColumn(say("CV"), _of_runs(lambda place: percent(place.summary.cv) or ONE_RUN)),
+    "interval": CaseColumn(say("95 % interval of the mean"), _of_runs(_interval)),
     "noise_floor": CaseColumn(say("A/A noise floor"), _noise_floor),
-    "runs": CaseColumn(say("good runs"), lambda place: str(place.summary.runs)),
-    "failed": CaseColumn(say("failed runs"), lambda place: str(len(place.figure.failed))),
+    "runs": CaseColumn(say("good runs"), _of_runs(lambda place: str(place.summary.runs))),
+    "failed": CaseColumn(say("failed runs"), _of_runs(lambda place: str(len(place.figure.failed)))),
     "step": CaseColumn(
         say("median step (s)"), lambda place: rate(place.figure.step_seconds_median) or NOT_KNOWN
     ),

@@ -126,6 +126,11 @@ class Comparison:
         return next(iter(self.cases.values())).hardware
 
     @property
+    def published(self) -> bool:
+        """Whether its figures were printed by a source; they never share a table with runs of ours."""
+        return self.figures[0].published
+
+    @property
     def sweeps(self) -> tuple[Path, ...]:
         """The sweeps that its cases come from."""
         return tuple(sorted({figure.sweep for figure in self.cases.values()}))
@@ -237,7 +242,7 @@ class _Group:
 
 def _group_key(figure: CaseFigures) -> tuple[str, ...]:
     case = canonical(figure.case, leaving_out=(*ROW_FIELDS, *ARM_FIELDS, "search"))
-    return (figure.hardware, " ".join(sorted(figure.not_known)), case)
+    return (figure.hardware, str(figure.published), " ".join(sorted(figure.not_known)), case)
 
 
 def _apart(group: _Group, family: Iterable[_Group]) -> tuple[Text, ...]:

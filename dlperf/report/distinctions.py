@@ -6,12 +6,25 @@ from typing import TYPE_CHECKING
 
 from dlperf.plan.case import bytes_text
 from dlperf.report.numbers import iterations, or_not_known
-from dlperf.report.text import say
+from dlperf.report.text import joined, say
 
 if TYPE_CHECKING:
     from dlperf.plan.case import Case
     from dlperf.report.text import Inline, Text
     from dlperf.results.cases import CaseFigures
+
+
+PARALLELISMS = {
+    "data": say("data parallel"),
+    "model": say("model parallel"),
+    "partial_fc": say("Partial FC"),
+}
+
+
+def sampled_parallelism(parallelism: str, sample_ratio: float | None = None) -> Inline:
+    """Such as `Partial FC 0.1`."""
+    words = PARALLELISMS[parallelism]
+    return words if sample_ratio is None else joined((words, f"{sample_ratio:g}"), " ")
 
 
 def distinctions(figure: CaseFigures) -> dict[Text, Inline]:

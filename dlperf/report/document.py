@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from dlperf import __version__
 from dlperf.report.alignment import Proof, alignment_line, proofs
+from dlperf.report.annex import Annex, annex
 from dlperf.report.beside import beside_table
 from dlperf.report.columns import ceilings
 from dlperf.report.comparison import Arm, Comparison, comparisons
-from dlperf.report.distinctions import canonical_workload, memory_budget
+from dlperf.report.distinctions import PARALLELISMS, canonical_workload, memory_budget
 from dlperf.report.environment import EnvironmentTable, environment_tables
 from dlperf.report.evidence import CaseKey, Evidence, case_key
 from dlperf.report.findings import findings
@@ -24,8 +25,6 @@ from dlperf.report.limits import limit_tables
 from dlperf.report.method import method
 from dlperf.report.notes import comparison_notes, report_notes
 from dlperf.report.numbers import or_not_known
-from dlperf.report.published import PublishedReport, published_report
-from dlperf.report.published_tables import PARALLELISMS
 from dlperf.report.referee import Flag, referee
 from dlperf.report.tables import Scene, breakdown_table, inside_table, repeats_table, throughput_table
 from dlperf.report.text import joined, plain_text, say
@@ -70,12 +69,12 @@ class Document:
 
     title: Inline
     dlperf_version: str
-    cases: int
+    cases: int  # of our own: published ones are not counted
     runs: int
     failed_runs: int
     notes: tuple[Text, ...]
     sections: tuple[Section, ...]
-    published: tuple[PublishedReport, ...]
+    annexes: tuple[Annex, ...]
     arms: tuple[Arm, ...]  # of all sections
     limits: tuple[Table, ...]
     beside: Table | None
@@ -85,7 +84,7 @@ class Document:
     environments: tuple[EnvironmentTable, ...]
     evidence: Table | None
     skipped: tuple[str, ...]
-    figures: tuple[CaseFigures, ...]  # all of them, published ones too
+    figures: tuple[CaseFigures, ...]  # published ones too
 
 
 def document(
@@ -115,7 +114,7 @@ def document(
         UserError: the view asks for a framework that is not there.
     """
     view = view or View()
-    results, figures = loaded.results, loaded.figures
+    results, figures = loaded.results, loaded.all_figures
     made = comparisons(figures, speedups(figures), titles=titles, group_by=view.group_by)
     arms = tuple(sorted({arm for comparison in made for arm in comparison.arms}))
     check_baseline(view, arms)
@@ -128,14 +127,14 @@ def document(
     ]
     slugs = _unique(_slug(comparison) for comparison in made)
     flags = _by_case(referee(figures))
-    published = tuple(published_report(one, titles=titles) for one in loaded.published)
     title = joined(
-        (*(sweep.resolve().name for sweep in results.sweeps), *(one.title for one in published)), " + "
+        (*(sweep.resolve().name for sweep in results.sweeps), *(one.data.title for one in loaded.published)),
+        " + ",
     )
     return Document(
         title=title,
         dlperf_version=__version__,
-        cases=len(figures),
+        cases=len(loaded.figures),
         runs=len(results.runs),
         failed_runs=sum(run.result.figures is None for run in results.runs),
         notes=report_notes(loaded, made),
@@ -143,7 +142,7 @@ def document(
             _section(scene, slug=slug, certificates=certificates, flags=flags)
             for scene, slug in zip(scenes, slugs, strict=True)
         ),
-        published=published,
+        annexes=tuple(annex(one, titles=titles) for one in loaded.published),
         arms=arms,
         limits=limit_tables(loaded.limits, titles=titles, beside=beside),
         beside=beside_table(loaded, titles=titles),
@@ -153,7 +152,7 @@ def document(
         environments=environment_tables(loaded, titles=titles),
         evidence=evidence.table(figures, beside=beside, digests=digests),
         skipped=tuple(_skipped(one, results.sweeps) for one in skipped),
-        figures=loaded.all_figures,
+        figures=figures,
     )
 
 
@@ -176,7 +175,8 @@ def _section(
     flags: Mapping[CaseKey, Sequence[Flag]],
 ) -> Section:
     comparison = scene.comparison
-    measured = any(figure.summary is not None for figure in comparison.figures)
+    ours = not comparison.published
+    measured = ours and any(figure.summary is not None for figure in comparison.figures)
     return Section(
         slug=slug,
         title=_heading(comparison),
@@ -214,8 +214,10 @@ def _heading(comparison: Comparison) -> Inline:
 def _settings(comparison: Comparison) -> Iterator[tuple[Text, Inline]]:
     """What every case of a table has in common."""
     figure, row = comparison.figures[0], comparison.rows[0]
-    yield say("workload"), canonical_workload(figure)
-    if not comparison.varying("num_classes"):
+    ours = not comparison.published  # of its workload a source gives no more than the name
+    if ours:
+        yield say("workload"), canonical_workload(figure)
+    if ours and not comparison.varying("num_classes"):
         yield say("classes"), row.shown("num_classes")
     if not comparison.varying("precision"):
         yield say("precision"), row.precision
@@ -224,7 +226,8 @@ def _settings(comparison: Comparison) -> Iterator[tuple[Text, Inline]]:
     yield say("device"), figure.case.device
     if figure.case.memory_bytes is not None:
         yield say("memory budget"), memory_budget(figure.case)
-    yield say("threads a device"), or_not_known(figure.threads_per_device)
+    if ours:
+        yield say("threads a device"), or_not_known(figure.threads_per_device)
     yield say("hardware"), comparison.hardware
 
 

@@ -31,15 +31,20 @@ def flags_table(flags: Iterable[Flag], *, name: Callable[[CaseFigures], Inline])
 def case_words(figure: CaseFigures, *, titles: Mapping[str, str]) -> Inline:
     """A case as people name it, in the order of a table's columns."""
     case = figure.case
-    return joined((f"{titles.get(case.framework, case.framework)} {case.version}", *cell_words(case)))
+    return joined(
+        (
+            f"{titles.get(case.framework, case.framework)} {case.version}",
+            *cell_words(case, with_classes=not figure.published),
+        )
+    )
 
 
-def cell_words(case: Case) -> tuple[Inline, ...]:
+def cell_words(case: Case, *, with_classes: bool = True) -> tuple[Inline, ...]:
     """What a case is beside its framework and parallelism; of a number that is searched for, that it is."""
     parts: list[Inline] = [
         str(case.topology),
         say("batch {batch}", batch=case.size("batch_size_per_device")),
-        say("{count} classes", count=case.size("num_classes")),
+        *([say("{count} classes", count=case.size("num_classes"))] if with_classes else []),
         case.precision,
     ]
     if case.sample_ratio is not None:

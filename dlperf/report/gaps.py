@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dlperf.report.numbers import NOT_KNOWN
 from dlperf.report.tables import status_word
 from dlperf.report.text import Code, Column, Table, plural, say
 from dlperf.results.cases import NOT_YET
@@ -48,10 +49,10 @@ def _gaps(comparison: Comparison) -> Iterator[tuple[Inline, ...]]:
             comparison.label(arm),
             row.topology,
             row.shown("batch_size_per_device"),
-            row.shown("num_classes"),
+            NOT_KNOWN if figure.published else row.shown("num_classes"),
             row.precision,
         )
-        if not figure.runs:
+        if not figure.runs and figure.summary is None:
             yield (*place, status_word(figure.status), _reason(figure.reason), "")
         for run in figure.failed:
             yield (*place, *_failed_cells(run, of=len(figure.runs)))

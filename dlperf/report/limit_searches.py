@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dlperf.report.distinctions import PARALLELISMS
 from dlperf.report.evidence import link_to
 from dlperf.report.flags import cell_words
-from dlperf.report.numbers import mebibytes, rate
-from dlperf.report.published_tables import DASH, PARALLELISMS
+from dlperf.report.numbers import DASH, mebibytes, rate
 from dlperf.report.tables import status_word
 from dlperf.report.text import Code, Column, Link, Table, joined, plural, say
 from dlperf.results.limits import LimitStatus

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dlperf.plan.case import bytes_text
+from dlperf.report.distinctions import sampled_parallelism
 from dlperf.report.limit_searches import held_by, probe_table, search_table, version_words
-from dlperf.report.published_annex import classes_ratio
-from dlperf.report.published_tables import DASH, PARALLELISMS
-from dlperf.report.text import Column, Table, joined, say
+from dlperf.report.numbers import DASH, classes_ratio
+from dlperf.report.text import Column, Table, say
 from dlperf.results.cases import canonical
 from dlperf.results.limits import LimitStatus
 
@@ -133,14 +133,13 @@ def _options(case: Case) -> str:
 
 
 def _place(axis: SearchedAxis, case: Case) -> tuple[Inline, ...]:
-    ratio = (f"{case.sample_ratio:g}",) if case.sample_ratio is not None else ()
     return (
         case.workload.experiment,
         str(case.topology.nodes),
         str(case.topology.devices_per_node),
         str(case.number(_OTHER[axis])),
         case.precision,
-        joined((PARALLELISMS[case.parallelism], *ratio), " "),
+        sampled_parallelism(case.parallelism, case.sample_ratio),
         DASH if case.memory_bytes is None else bytes_text(case.memory_bytes),
     )
 

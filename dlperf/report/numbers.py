@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _FOUR_DIGITS_ARE_TWO_DECIMALS = 10.0
 NOT_KNOWN = say("not known")
+DASH = say("-")  # ours, so that it stands as it is and is not escaped as if it began a list
 
 
 def rate(value: float | None) -> str:
@@ -40,6 +41,11 @@ def percent(fraction: float | None, *, decimals: int = 2) -> str:
 def factor(value: float | None) -> str:
     """A ratio of two rates."""
     return "" if value is None else f"{value:.2f}"
+
+
+def classes_ratio(over: int, under: int) -> str:
+    """Of two numbers of classes, which are round: three decimals."""
+    return f"{over / under:.3f}"
 
 
 def span(low: float | None, high: float | None) -> str:

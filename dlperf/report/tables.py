@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dlperf.results.cases import CaseFigures
     from dlperf.results.qualification import Qualification
 
-ABSENT = say("not in the sweep")
+ABSENT = say("no such case")
 NOT_TOLD = say("not told")
 NO_SUCH_PART = say("none")
 _WORDS = {

@@ -41,16 +41,6 @@ class View:
         if price is not None and not (math.isfinite(price) and price > 0):
             raise UserError(f"--price-per-device-hour {price:g}: a price is a finite number above 0")
 
-    def must_be_plain(self) -> None:
-        """Raise UserError where something was asked for that published figures alone cannot show."""
-        asked = {"--columns": self.columns, "--baseline": self.baseline, "--group-by": self.group_by}
-        for option, value in asked.items():
-            if value:
-                raise UserError(
-                    f"{option}: published figures stand in the tables that they were printed in; name "
-                    "results beside them, or take the figures with --format csv"
-                )
-
     def columns_of(self, comparison: Comparison) -> tuple[str, ...]:
         """The names of the main table's columns."""
         if self.columns:

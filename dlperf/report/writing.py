@@ -60,17 +60,13 @@ MOST_CASES = 240
 def _charts(document: Document) -> Iterator[tuple[str, Chart]]:
     """Every chart, with the slug of its section."""
     sections = [section for section in document.sections if len(section.comparison.cases) <= MOST_CASES]
-    if not sections and not document.published:
+    if not sections:
         return
-    from dlperf.report.charts import charts, published  # noqa: PLC0415  half a second
+    from dlperf.report.charts import charts  # noqa: PLC0415  half a second
 
     for section in sections:
         for chart in charts(section.comparison, title=plain_text(section.title), arms=document.arms):
             yield section.slug, chart
-    for report in document.published:
-        for part in report.sections:
-            for chart in published.charts(part):
-                yield part.slug, chart
 
 
 def _link(chart: Chart, stem: str) -> ChartLink:

@@ -34,6 +34,7 @@ class CaseFigures:
     evidence: str | None
     planned_runs: int | None = None  # None where no plan says
     not_known: frozenset[str] = frozenset()  # what holds a placeholder in the case: nobody could tell
+    published: bool = False  # a source printed the figure; no run of ours stands behind it
 
     @property
     def missing_runs(self) -> int:

@@ -152,7 +152,7 @@ def test_where_there_is_no_number_stands_the_status_and_below_its_reason(tmp_pat
         },
     )
     made = tables(report(sweep))
-    assert made[0][1][3:] == ["fp16", "not in the sweep", "not in the sweep", "unsupported", "", ""]
+    assert made[0][1][3:] == ["fp16", "no such case", "no such case", "unsupported", "", ""]
     assert made[0][2][3:] == ["fp32", "10.05", "out of memory", "not measured", "", ""]
     gaps = made[3]
     assert [row[2:] for row in gaps[1:]] == [

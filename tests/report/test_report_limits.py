@@ -13,7 +13,7 @@ from dlperf.limit.model import ModelAnswer
 from dlperf.plan.case import Search
 from dlperf.report.building import build_report
 from dlperf.report.limits import limit_tables
-from dlperf.report.published_tables import DASH
+from dlperf.report.numbers import DASH
 from dlperf.report.request import Request, without_charts
 from dlperf.report.verify import verify
 from dlperf.report.writing import write_report

@@ -84,7 +84,7 @@ def test_the_first_column_says_why_there_is_no_number(sweep: Path) -> None:
     store_run(write_run(sweep, case, log=log, outcome=failed("rank_failed")))
     first, second = tables(sweep, columns=("memory", "cv"))["y1, data parallel"]
     names = [name for name in first if name.startswith("PyTorch")]
-    assert [("out of memory", ""), ("not in the sweep", "")] == [
+    assert [("out of memory", ""), ("no such case", "")] == [
         tuple(row[name] for name in names) for row in (first, second)
     ]
 
@@ -177,12 +177,3 @@ def test_two_workloads_of_one_name_never_stand_in_one_row(tmp_path: Path) -> Non
 
 def test_one_source_alone_has_nothing_beside_it(sweep: Path) -> None:
     assert "Beside other sources" not in tables(sweep)
-
-
-@pytest.mark.parametrize(
-    "view", [{"columns": ("memory",)}, {"baseline": "mxnet"}, {"group_by": ("precision",)}], ids=str
-)
-def test_a_view_of_published_figures_alone_is_refused(view: dict[str, Any]) -> None:
-    request = Request(paths=(Path("published:insightface_v100_2021"),), view=View(**view))
-    with pytest.raises(UserError, match=r"^--[a-z-]+: published figures stand in the tables"):
-        build_report(request)
