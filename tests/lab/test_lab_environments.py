@@ -81,7 +81,7 @@ def printed(node: SshNode, python: Path) -> str:
 @pytest.mark.usefixtures("wheels")
 def test_one_is_made_on_the_node_with_the_uv_that_is_brought_there(node_of: Callable[..., SshNode]) -> None:
     node = node_of()
-    assert node.uv is None
+    assert node._hello["uv"] is None
     made = node.environment(spec(), python=None)
     assert made.manifest.packages == {"tiny": "1.0"}
     assert made.manifest.version == "1.0"
@@ -117,7 +117,7 @@ def test_a_wheel_of_the_users_own_is_installed_here_and_the_environment_copied(
     made = node.environment(own, python=None)
     assert printed(node, made.python) == f"1.0 {made.root}\n"
     assert made.root.parent.parent == Path(node.work)
-    assert node.uv is None
+    assert node._hello["uv"] is None
 
 
 def test_the_users_own_interpreter_is_checked_on_the_node(node_of: Callable[..., SshNode]) -> None:

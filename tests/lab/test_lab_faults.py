@@ -103,7 +103,7 @@ def test_a_case_of_two_nodes_ends_on_both_when_one_is_lost(lab: ClusterLab, node
 
 
 def test_a_node_that_answers_and_starts_nothing_is_given_up(lab: ClusterLab) -> None:
-    """It would be taken back and set aside for ever, whatever the sweep's patience."""
+    """It would be taken back and set aside for ever, however long the sweep waits for nodes."""
     broken = 'case "$*" in *DLPERF_RUN=*) exit 5;; esac; exec "$@"'
     lab.write_cluster(hosts=1, prefix=["sh", "-c", broken, "sh"])
     lab.write()

@@ -1,4 +1,4 @@
-"""Sweeps over ssh: one node, several, side by side; what is stored, what is said, what is left."""
+"""Sweeps over ssh: one node, several, in parallel; what is stored, what is said, what is left."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_sweep_takes_one_connection_a_node_and_brings_its_code_once(lab: Clust
     assert len(list(lab.net.hosts[0].path(f"{WORK}/code").iterdir())) == 1
 
 
-def test_cases_of_one_node_run_side_by_side_where_that_is_asked_for(lab: ClusterLab) -> None:
+def test_single_node_cases_run_in_parallel_with_parallel_nodes(lab: ClusterLab) -> None:
     """Three runs that last two seconds each, on three nodes."""
     lab.write(
         batch_size_per_device=[2, 3, 4],
