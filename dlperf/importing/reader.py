@@ -6,22 +6,16 @@ Memory does not grow with the log.
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
 
 from dlperf.errors import UserError
-from dlperf.importing.columnar import LineReader
+from dlperf.importing.archives import Chunk, Log
+from dlperf.importing.columnar import ChunkLines, LineReader
+from dlperf.importing.dialects.base import Dialect
 from dlperf.importing.records import Batch, RunSplitter, empty
-from dlperf.logs.failures import FailureScan
+from dlperf.logs.endings import Ending
+from dlperf.logs.failures import Failure, FailureScan
 from dlperf.logs.text import ANSI
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from dlperf.importing.archives import Chunk, Log
-    from dlperf.importing.columnar import ChunkLines
-    from dlperf.importing.dialects.base import Dialect
-    from dlperf.logs.endings import Ending
-    from dlperf.logs.failures import Failure
 
 _LONGEST_QUOTE = 60
 _LONGEST_WATCHED = 64 << 10

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from dlperf.errors import UserError
-from dlperf.logs.events import OTHER, TRAIN, WARMUP
+from dlperf.logs.events import OTHER, TRAIN, WARMUP, Step
 from dlperf.results import method_2021
+from dlperf.results.cases import CaseFigures
 from dlperf.results.extract import PAUSE, UNSTEADY, Extracted, extract
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dlperf.logs.events import Step
-    from dlperf.results.cases import CaseFigures
-    from dlperf.results.schema import Imported, RunResult
-    from dlperf.results.store import StoredRun
+from dlperf.results.schema import Imported, RunResult
+from dlperf.results.store import StoredRun
 
 _KINDS = {
     WARMUP: "warm-up",

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from dlperf.errors import UserError
 from dlperf.logs.text import log_files
 from dlperf.results.extract import read_case
 from dlperf.results.layout import repeat_of, sweep_folders
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 _HASH_DIGITS = 12
 

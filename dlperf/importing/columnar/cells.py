@@ -12,17 +12,14 @@ import datetime as dt
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlperf.importing.columnar.layouts import MASK, Found
 from dlperf.importing.dialects.base import Dialect
 from dlperf.importing.records import FIELDS, TIME
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 
 WORD = 8
 

@@ -6,25 +6,19 @@ time is searched with the dialects' patterns.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dlperf.importing.columnar.cells import CellTable
+from dlperf.importing.columnar.cells import CellTable, Rows
 from dlperf.importing.columnar.layouts import MASK, SeenRecords, find_records
 from dlperf.importing.columnar.templates import UNKNOWN, Templates
+from dlperf.importing.dialects.base import Dialect
 from dlperf.logs.failures import is_suspicious
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    from dlperf.importing.columnar.cells import Rows
-    from dlperf.importing.dialects.base import Dialect
 
 _WORD = 8
 NOISE, WATCH, FIRST_ENTRY = 0, 1, 2

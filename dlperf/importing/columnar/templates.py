@@ -8,14 +8,11 @@ fit: the pattern of digits and other bytes in them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlperf.importing.columnar.cells import texts_at, windows_at, words_in
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 UNKNOWN = -1
 _WORD = 8

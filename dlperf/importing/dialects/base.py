@@ -20,12 +20,9 @@ alike. They must not cross a line feed or a carriage return.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import re
 
 # Pieces of patterns. NUMBER is what printf, str and json.dumps make of a float.
 NUMBER = rb"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf(?:inity)?|NaN|Infinity)"

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING
 
 from dlperf.errors import UserError
 from dlperf.importing.dialects.base import GROUPS, Dialect
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 GROUP = "dlperf.dialects"
 
