@@ -273,10 +273,15 @@ def _framework(name: str) -> str:
     return REFERENCE_FRAMEWORK if name == REFERENCE else name.partition("==")[0]
 
 
+def _few(names: Sequence[str]) -> list[str]:
+    """The names, or some of them and how many more there are."""
+    more = len(names) - _LISTED
+    return [*names] if more <= 0 else [*names[: _LISTED - 1], f"{more + 1} more"]
+
+
 def _listed(names: Sequence[str]) -> str:
-    if len(names) > _LISTED:
-        return f"{', '.join(names[: _LISTED - 1])} and {len(names) - _LISTED + 1} more"
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    *rest, last = _few(names)
+    return f"{', '.join(rest)} and {last}" if rest else last
 
 
 def _alone(group: list[str], majority: list[str]) -> str:
@@ -318,11 +323,11 @@ def heading(certificate: Certificate) -> str:
     elif case.topology.world_size > 1:
         norms = f"BatchNorm normalises each device's {case.batch_size_per_device} images separately\n"
     return (
-        f"{certificate.experiment}: {workload.network}, head {workload.head}, {workload.loss.kind}, "
+        f"{certificate.experiment}: {workload.network}, head {workload.head}, {workload.loss.kind}; "
         f"{certificate.steps} steps of {case.global_batch_size} images, {case.num_classes} classes, "
         f"fp32 on {case.device}\n"
-        f"{norms}no dropout; probe weights and learning rate (docs/alignment.md); tolerance "
-        f"{certificate.tolerance.first_step:g} in the first step, "
+        f"{norms}no dropout; weights and learning rate of the probe (docs/alignment.md)\n"
+        f"tolerance: {certificate.tolerance.first_step:g} in the first step, "
         f"{certificate.tolerance.after_steps:g} for gradients and later steps\n"
     )
 
@@ -340,7 +345,7 @@ def stage_table(certificate: Certificate) -> Table:
     for stage in STAGES if pairs else ():
         groups = agreement.groups(stage, agreement.names)
         first = agreement.differing(stage, *groups[:2]).at(stage).first if len(groups) > 1 else None
-        cell = " | ".join(_listed([short[name] for name in group]) for group in groups)
+        cell = " | ".join(", ".join(_few([short[name] for name in group])) for group in groups)
         table.add_row(
             stage,
             f"{max(pair.at(stage).difference for pair in pairs):.0e}",

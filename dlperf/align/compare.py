@@ -49,7 +49,7 @@ def compare(
     """Two participants stage by stage; `case` is what those with the most devices trained."""
     early, late, kinds = tolerance.first_step, tolerance.after_steps, inputs.kinds
     losses = {
-        f"the loss of step {step}": abs(a - b) / max(abs(b), np.finfo(float).tiny)
+        f"loss of step {step}": abs(a - b) / max(abs(b), np.finfo(float).tiny)
         for step, (a, b) in enumerate(zip(first.losses, second.losses, strict=True), 1)
     }
     gradients = gradient_differences(first, second)
@@ -61,7 +61,7 @@ def compare(
     later = {**dict(list(losses.items())[1:]), **every}
     stages = (
         _forward(first, second, inputs, early, frozen=case.workload.batch_norm == "frozen"),
-        _stage("loss", {"the loss of step 1": losses["the loss of step 1"]}, early, kinds),
+        _stage("loss", {"loss of step 1": losses["loss of step 1"]}, early, kinds),
         _stage("gradients", dict(reversed(gradients.items())), late, kinds),
         _stage("step", parameters, early, kinds),
         _stage("statistics", statistics, early, kinds),
@@ -143,7 +143,7 @@ def _forward(
     difference is relative to how far the step moved them, so that their values before it do not hide it.
     """
     apart = difference(first.embeddings, second.embeddings)
-    differences = {"the embeddings": apart}
+    differences = {"embeddings": apart}
     if apart > tolerance and not frozen:
         moved = {}
         for name in inputs.statistics:

@@ -44,44 +44,26 @@ ON_ONE_DEVICE: Final = Mode()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Framework:
-    """A framework in a version that is asked to take part.
+    """A framework in a version that is asked to take part."""
 
-    Attributes:
-        name: framework and version as in results, such as `mxnet==1.9.1` or `mxnet==1.9.1+wheel.0a1b2c3d`.
-        adapter: the framework's.
-        spec: what must be installed.
-        python: an interpreter of the user's own, in which it is installed.
-    """
-
-    name: str
+    name: str  # as in results, such as `mxnet==1.9.1` or `mxnet==1.9.1+wheel.0a1b2c3d`
     adapter: Adapter
-    spec: EnvironmentSpec
-    python: Path | None = None
+    spec: EnvironmentSpec  # what must be installed
+    python: Path | None = None  # an interpreter of the user's own, in which it is installed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Participant:
-    """A framework that is ready, in one mode.
+    """A framework whose environment is ready, in one mode."""
 
-    Attributes:
-        name: as in tables, such as `mxnet==1.9.1`.
-        version: as the engine itself prints it.
-        adapter: says how it is started.
-        python: the interpreter of its environment.
-        code: the folder that holds `frameworks/`.
-        mode: how it is spread over devices.
-        arguments: more arguments for its program.
-        one_process: whether one process stands for all devices, whatever the adapter would start.
-    """
-
-    name: str
-    version: str
+    name: str  # as in tables, such as `mxnet==1.9.1`
+    version: str  # as the engine itself prints it
     adapter: Adapter
-    python: Path
-    code: Path
+    python: Path  # the interpreter of its environment
+    code: Path  # the folder that holds `frameworks/`
     mode: Mode = ON_ONE_DEVICE
-    arguments: tuple[str, ...] = ()
-    one_process: bool = False
+    arguments: tuple[str, ...] = ()  # more arguments for its program
+    one_process: bool = False  # whether one process stands for all devices, whatever the adapter would start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,8 +32,8 @@ from dlperf.logs.failures import classify
 from dlperf.plan.case import Case, Workload
 from dlperf.plan.sweep import Limits
 from dlperf.results.schema import Outcome, read_outcome
-from dlperf.results.store import write_atomically
 from dlperf.running.launch import LEASE_SECONDS, free_port, launch_file, local_places
+from dlperf.running.run import write_model
 from dlperf.running.run_folder import CASE_NAME, LAUNCH_NAME, OUTCOME_NAME, empty_folder
 from dlperf.running.supervision import Interrupts, SupervisedRun
 from dlperf.running.transports.local import supervised_here
@@ -196,8 +196,8 @@ def make_inputs(case: Case, folder: Path, *, steps: int, code: Path) -> Path:
     Raises:
         InfrastructureError: it did not work, or took too long.
     """
-    case_file, inputs = folder / CASE_NAME, folder / "inputs.npz"
-    case_file.write_text(case.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    case_file, inputs = folder / CASE_NAME, folder / INPUTS_NAME
+    write_model(case_file, case)
     module = "frameworks.common.align_inputs"
     try:
         done = subprocess.run(
@@ -238,7 +238,7 @@ def run_program(
     if reason is not None:
         raise Flaw(f"unsupported: {reason}")
     empty_folder(folder)
-    write_atomically(folder / CASE_NAME, (case.model_dump_json(indent=1) + "\n").encode())
+    write_model(folder / CASE_NAME, case)
     _write_launch(participant, case, folder, inputs=inputs, time_limit_seconds=time_limit_seconds)
     with interrupts.held():
         connection = supervised_here(folder, launch=LAUNCH_NAME)
@@ -284,8 +284,7 @@ def _write_launch(
     limits = Limits(time=time_limit_seconds)
     content = launch_file(case, places=places, commands=commands, limits=limits, node_rank=0)
     # The program prints nothing until it is done.
-    content = content.model_copy(update={"stall_limit_seconds": None})
-    write_atomically(folder / LAUNCH_NAME, (content.model_dump_json(indent=1) + "\n").encode())
+    write_model(folder / LAUNCH_NAME, content.model_copy(update={"stall_limit_seconds": None}))
 
 
 def _alignment_command(command: RankCommand, files: tuple[str, ...]) -> RankCommand:

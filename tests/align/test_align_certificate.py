@@ -267,9 +267,9 @@ def test_the_table_says_who_agrees_at_each_stage(certificate: Callable[..., Cert
     found = certificate([MXNET, ONEFLOW, PYTORCH], {stage: [[MXNET], [ONEFLOW, PYTORCH]] for stage in late})
 
     assert [
-        "stage        difference  who agrees                   first to differ",
+        "stage        difference  who agrees                first to differ",
         "embeddings        1e-06  all",
-        "loss              5e-01  oneflow and pytorch | mxnet  an.array",
+        "loss              5e-01  oneflow, pytorch | mxnet  an.array",
     ] == rendered(stage_table(found)).splitlines()[:3]
 
 
