@@ -70,10 +70,9 @@ def compare(
     differing = next((stage for stage in stages if stage.first is not None), None)
     hint = None
     if differing and differing.stage in {"step", "statistics"}:
-        among = parameters if differing.stage == "step" else statistics
         wrong = {
             name: (first.after_first_step(name).astype(np.float64), second.after_first_step(name))
-            for name, value in among.items()
+            for name, value in one.items()
             if value > early
         }
         hint = _decay(names, wrong, inputs, case) or _momentum(names, wrong, inputs)
@@ -194,7 +193,7 @@ def margin_loss(cosine: Array, labels: Array, loss: Loss) -> float:
 def _decay(
     names: tuple[str, str], wrong: Mapping[str, tuple[Array, Array]], inputs: Inputs, case: Case
 ) -> str | None:
-    """Weight decay, where the first step of whole kinds of parameter differs by a multiple of the weights."""
+    """Weight decay, where only whole kinds of parameter differ, each by the same multiple of its weights."""
     kinds = {inputs.kinds[name] for name in wrong}
     share = _multiple([a - b for a, b in wrong.values()], [inputs.initial(name) for name in wrong])
     defined = case.workload.schedule.learning_rate * case.workload.optimizer.weight_decay

@@ -160,18 +160,20 @@ def test_weight_decay_that_one_kind_lacks_explains_every_difference(
     ) == pair.hint
 
 
-@pytest.mark.parametrize("other", ["head.linear.weight", "conv2.bn.weight"])
+@pytest.mark.parametrize(
+    "other", ["parameter/head.linear.weight", "parameter/conv2.bn.weight", "buffer/conv2.bn.running_mean"]
+)
 def test_weight_decay_that_leaves_one_difference_unexplained_is_no_hint(
     bent: Callable[..., Pair], inputs: Inputs, other: str
 ) -> None:
-    """Another parameter differs too, or one of the same kind by another amount."""
+    """Another parameter or statistic differs too, or one of the same kind by another amount."""
 
     def bend(made: Arrays) -> None:
         for name, kind in inputs.kinds.items():
             if kind == "batch_norm":
                 key = f"first_step/parameter/{name}"
                 made[key] = made[key] + np.float32(SHRINKAGE) * inputs.initial(name)
-        made[f"first_step/parameter/{other}"] = made[f"first_step/parameter/{other}"] * np.float32(1.001)
+        made[f"first_step/{other}"] = made[f"first_step/{other}"] * np.float32(1.001)
 
     pair = bent(bend)
 
