@@ -192,10 +192,11 @@ def _form_of(path: Path | None, option: str) -> str | None:
 
 
 def _write_data(report: Document, request: Request, out: Path | None, form: str) -> None:
-    from dlperf.report.data import data_rows, written
+    from dlperf.report.data import data_table
     from dlperf.results.store import write_atomically
+    from dlperf.results.tables import encoded
 
-    content = written(data_rows(report.figures, request.view), form)
+    content = encoded(data_table(report.figures, request.view), form)
     if out is None:
         click.echo(content, nl=False)
         return

@@ -7,8 +7,6 @@ from pathlib import Path
 import click
 
 from dlperf.cli.garbage import cycles_left_alone
-from dlperf.results.cases import Row
-
 EXIT_SOME_MISSING = 3
 
 _EPILOG = """\b
@@ -39,42 +37,20 @@ def command(
 
     DIR is a results folder, the folder of one sweep or published:NAME.
     """
-    from dlperf.results.cases import rows
+    from dlperf.cli.tables import case_table, rendered
     from dlperf.results.query import load
+    from dlperf.results.tables import LISTED, encoded, records
 
     loaded = load(folders or (Path("results"),), strict=strict)
     for skipped in loaded.results.skipped:
         click.echo(f"dlperf: skipped {skipped}", err=True)
-    made = rows(loaded.all_figures)
-    text = {"json": _as_json, "csv": _as_csv, "table": _as_table}[form](made)
+    listed = loaded.cases[[column.name for column in LISTED]]
+    text = rendered(case_table(records(listed))).encode() if form == "table" else encoded(listed, form)
     if out is None:
         click.echo(text, nl=False)
     else:
         from dlperf.results.store import write_atomically
 
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, text.encode())
+        write_atomically(out, text)
     ctx.exit(EXIT_SOME_MISSING if loaded.results.skipped else 0)
-
-
-def _as_json(rows: list[Row]) -> str:
-    import json
-
-    return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
-
-
-def _as_csv(rows: list[Row]) -> str:
-    import csv
-    import io
-
-    text = io.StringIO()
-    table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return text.getvalue()
-
-
-def _as_table(rows: list[Row]) -> str:
-    from dlperf.cli.tables import case_table, rendered
-
-    return rendered(case_table(rows))

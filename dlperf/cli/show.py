@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from dlperf.results.cases import CaseFigures
+from dlperf.results.query import Loaded
 from dlperf.results.store import StoredRun
 
 _EPILOG = """\b
@@ -35,7 +36,7 @@ def command(*, case: str, folders: tuple[Path, ...], as_json: bool) -> None:
         click.echo(f"dlperf: skipped {skipped}", err=True)
     found = find_case(loaded.all_figures, case)
     if as_json:
-        click.echo(_as_json(loaded.all_figures, found))
+        click.echo(_as_json(loaded, found))
         return
     for place, figure in enumerate(found):
         if place:
@@ -44,23 +45,22 @@ def command(*, case: str, folders: tuple[Path, ...], as_json: bool) -> None:
             click.echo(line)
 
 
-def _as_json(everything: Sequence[CaseFigures], found: Sequence[CaseFigures]) -> str:
-    """The row that `dlperf results` has of the case, the case whole, and its runs as they are stored.
-
-    A row's speedup needs the other cases too.
-    """
+def _as_json(loaded: Loaded, found: Sequence[CaseFigures]) -> str:
+    """The row that `dlperf results` has of the case, the case whole, and its runs as they are stored."""
     import json
 
-    from dlperf.results.cases import rows
+    from dlperf.results.tables import LISTED, records
 
+    wanted = {id(figure) for figure in found}
+    rows = records(loaded.cases[[column.name for column in LISTED]])
     entries = [
         {
             "figures": row,
             "case": figure.case.model_dump(mode="json"),
             "runs": [_stored(run) for run in figure.runs],
         }
-        for figure, row in zip(everything, rows(everything), strict=True)
-        if any(figure is wanted for wanted in found)
+        for figure, row in zip(loaded.all_figures, rows, strict=True)
+        if id(figure) in wanted
     ]
     return json.dumps(entries, indent=2, ensure_ascii=False)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from dlperf.report.numbers import factor, mebibytes, percent, rate, span
-from dlperf.results.cases import Row
 from dlperf.results.limits import StoredLimit
+
+if TYPE_CHECKING:
+    from dlperf.results.tables import Record  # it loads pandas
 
 # Wide enough that no cell is ever cut where the output is no terminal.
 _FILE_WIDTH = 400
@@ -29,7 +31,7 @@ def rendered(table: Table, *, stream: Any = None) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
 
 
-def case_table(rows: list[Row]) -> Table:
+def case_table(rows: list[Record]) -> Table:
     """One line a case: what it is, what it came to, or why it did not."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading, justify in _COLUMNS:
@@ -78,7 +80,7 @@ _COLUMNS: tuple[tuple[str, Any], ...] = (
 )
 
 
-def runs(row: Row) -> str:
+def runs(row: Record) -> str:
     """`3 of 5`, or `3` when all are good; empty where none was run."""
     good, failed = row["runs_ok"], row["runs_failed"]
     if not isinstance(good, int) or not isinstance(failed, int) or not good + failed:
@@ -86,12 +88,12 @@ def runs(row: Row) -> str:
     return f"{good} of {good + failed}" if failed else str(good)
 
 
-def _number(row: Row, name: str) -> float | None:
+def _number(row: Record, name: str) -> float | None:
     value = row[name]
     return value if isinstance(value, int | float) else None
 
 
-def _parallelism(row: Row) -> str:
+def _parallelism(row: Record) -> str:
     ratio = row["sample_ratio"]
     return str(row["parallelism"]) + (f" {ratio:g}" if isinstance(ratio, float) else "")
 

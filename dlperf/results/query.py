@@ -7,7 +7,9 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlperf.errors import UserError
 from dlperf.plan.plan import Plan
@@ -16,10 +18,16 @@ from dlperf.results.limits import StoredLimit, read_limits
 from dlperf.results.published import PREFIX, Published, load_published
 from dlperf.results.store import Results, read_results, recompute
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """Results and the figures of their cases, planned cells without a run included; published data sets."""
+    """Results and the figures of their cases, planned cells without a run included; published data sets.
+
+    `runs` and `cases` are the two tables of `dlperf.results.tables`.
+    """
 
     results: Results
     figures: tuple[CaseFigures, ...]  # of the results
@@ -30,6 +38,20 @@ class Loaded:
     def all_figures(self) -> tuple[CaseFigures, ...]:
         """Those of the results, then the published ones."""
         return (*self.figures, *(figure for published in self.published for figure in published.figures))
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """A row per run; `case_row` is the index of its case in `cases`. Published figures have no runs."""
+        from dlperf.results.tables import runs_table  # noqa: PLC0415 - pandas is slow to load
+
+        return runs_table(self.all_figures)
+
+    @cached_property
+    def cases(self) -> pd.DataFrame:
+        """A row per case; the index is the case's place in `all_figures`."""
+        from dlperf.results.tables import cases_table  # noqa: PLC0415
+
+        return cases_table(self.all_figures, self.runs)
 
 
 def load(paths: Sequence[Path], *, strict: bool, from_logs: bool = False) -> Loaded:

@@ -1,0 +1,339 @@
+"""Results as two pandas tables: a row per run, a row per case. Every reader that counts, pivots or joins uses them.
+
+`CASES` and `RUNS` document each column once; `dlperf schema cases` and docs/python.md show them. Text is
+`string`, a whole number `Int64` and any other number `float64`: a missing value is NA or NaN, never a number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import pandas as pd
+
+from dlperf.errors import UserError
+from dlperf.plan.case import Case
+from dlperf.results.cases import CaseFigures
+from dlperf.results.store import StoredRun
+from dlperf.statistics.basic import quantile
+
+Value = str | int | float | None
+Record = dict[str, Value]
+Kind = Literal["text", "whole", "number"]
+
+_DTYPES: Mapping[Kind, Any] = {"text": pd.StringDtype("python"), "whole": pd.Int64Dtype(), "number": "float64"}
+_ID_DIGITS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: what it holds, as what, in which unit."""
+
+    name: str
+    kind: Kind
+    meaning: str
+    unit: str = ""
+
+    @property
+    def dtype(self) -> str:
+        """Such as `Int64`."""
+        return {"text": "string", "whole": "Int64", "number": "float64"}[self.kind]
+
+
+def _text(name: str, meaning: str) -> Column:
+    return Column(name, "text", meaning)
+
+
+def _whole(name: str, meaning: str, unit: str = "") -> Column:
+    return Column(name, "whole", meaning, unit)
+
+
+def _number(name: str, meaning: str, unit: str = "") -> Column:
+    return Column(name, "number", meaning, unit)
+
+
+# What is asked for: the same in a row of a case and in those of its runs.
+_CASE: Final = (
+    _text("case_id", "name of the case; its last 12 digits are the hash of its content"),
+    _text("framework", "such as `mxnet`"),
+    _text("version", "of the framework, such as `1.9.1`"),
+    _text("experiment", "name of the workload"),
+    _text("network", "backbone of the workload"),
+    _text("dataset", "whose number of classes and images is used"),
+    _text("parallelism", "`data`, `model` or `partial_fc`"),
+    _number("sample_ratio", "share of the classes that partial_fc samples"),
+    _text("topology", "such as `2n8g`: 2 nodes with 8 devices each"),
+    _whole("nodes", "number of nodes"),
+    _whole("devices_per_node", "number of devices on each node"),
+    _text("device", "`cpu` or `cuda`"),
+    _whole("batch_size_per_device", "samples per device and iteration", "samples"),
+    _whole("num_classes", "classes of the head", "classes"),
+    _text("precision", "`fp32`, `fp16` or `bf16`"),
+    _whole("threads_per_device", "CPU threads per device", "threads"),
+    _text("options", "the framework's options as JSON text"),
+)
+_STATUS: Final = _text("status", "`ok`, or why there is no figure; docs/statistics.md lists the values")
+_REASON: Final = (
+    _text("reason", "one line: why there is no figure, or what is odd about it"),
+    _text("evidence", "the log line that shows the reason"),
+)
+_ORIGIN: Final = (
+    _text("hardware", "what decides speed, on one line"),
+    _text("not_known", "of an imported or published case: the settings that its source does not tell"),
+    _text("results", "folder of the sweep, or `published:NAME`"),
+)
+_PHASES: Final = _text("phase_seconds", "seconds of a profiled step by part, as JSON text")
+_KEYS: Final = (
+    _text("settings_id", "equal where all but framework, version, options and a table's row is the same"),
+    _text("series_id", "equal where all but the topology is the same"),
+    _text("searched", "the column whose largest value was searched for"),
+)
+
+# What `dlperf results` lists, in this order.
+LISTED: Final = (
+    *_CASE,
+    _STATUS,
+    _number("samples_per_sec", "the figure: median of the good runs, all devices together", "samples/s"),
+    _number("samples_per_sec_min", "slowest good run", "samples/s"),
+    _number("samples_per_sec_max", "fastest good run", "samples/s"),
+    _number("cv", "coefficient of variation of the good runs", "fraction"),
+    _number("interval_low", "lower end of the 95 % t interval for the mean of the runs", "samples/s"),
+    _number("interval_high", "upper end of the 95 % t interval for the mean of the runs", "samples/s"),
+    _whole("runs_ok", "good runs", "runs"),
+    _whole("runs_failed", "failed runs", "runs"),
+    _whole("runs_missing", "planned runs without a result", "runs"),
+    _number("speedup", "samples_per_sec over that of 1n1g, all else equal", "ratio"),
+    _number("step_seconds_median", "median over the good runs of their median step", "s"),
+    _number("step_seconds_p95", "median over the good runs of their 95th percentile", "s"),
+    _number("loss_first", "first loss of the first good run"),
+    _number("loss_last", "last loss of the first good run; missing where a loss was not finite"),
+    _whole("peak_memory_bytes", "largest peak of any rank in any good run", "bytes"),
+    _number("model_flops_per_second", "FLOPs of a training sample x samples_per_sec", "FLOP/s"),
+    _number("matmul_flops_per_second", "best rate of a large matrix product on one device", "FLOP/s"),
+    *_REASON,
+    *_ORIGIN,
+)
+CASES: Final = (
+    *LISTED,
+    _number("scaling_efficiency", "speedup / number of devices", "fraction"),
+    _number("share_of_matmul_rate", "model FLOP/s over the best matrix product rate there, fp32", "fraction"),
+    _PHASES,
+    *_KEYS,
+)
+RUNS: Final = (
+    _whole("case_row", "index of the run's case in the table of cases"),
+    *_CASE,
+    _STATUS,
+    _number("samples_per_sec", "samples / seconds over the accepted steps, all devices together", "samples/s"),
+    _number("step_seconds_median", "median of the accepted steps", "s"),
+    _number("step_seconds_p95", "95th percentile of the accepted steps", "s"),
+    _number("loss_first", "first loss"),
+    _number("loss_last", "last loss; missing where a loss was not finite"),
+    _whole("peak_memory_bytes", "largest peak of any rank", "bytes"),
+    _number("model_flops_per_second", "FLOPs of a training sample x samples_per_sec", "FLOP/s"),
+    _number("matmul_flops_per_second", "rate of a large matrix product on one device", "FLOP/s"),
+    *_REASON,
+    *_ORIGIN,
+    _PHASES,
+    _whole("repeat", "number of the run, from 1"),
+    _text("run_folder", "where the run lies"),
+    _text("started_at", "ISO 8601, UTC"),
+    _number("run_seconds", "start of the processes to their end", "s"),
+    _whole("accepted_steps", "iterations that count", "iterations"),
+    _whole("dropped_steps", "iterations that do not count", "iterations"),
+    *_KEYS,
+)
+
+
+# Columns of a case that come from its runs, its other cases, or both.
+_AGGREGATED: Final = frozenset(
+    {
+        *("runs_ok", "runs_failed", "speedup", "step_seconds_median", "step_seconds_p95"),
+        *("loss_first", "loss_last", "peak_memory_bytes", "matmul_flops_per_second"),
+        *("scaling_efficiency", "share_of_matmul_rate"),
+    }
+)
+
+
+def runs_table(figures: Sequence[CaseFigures]) -> pd.DataFrame:
+    """The columns of `RUNS`: a row per run, in the order of the cases and their repeats."""
+    records = [
+        {"case_row": number, **settings, **_of_run(run)}
+        for number, figure in enumerate(figures)
+        if figure.runs
+        for settings in [_settings(figure)]
+        for run in figure.runs
+    ]
+    return frame(records, RUNS)
+
+
+def cases_table(figures: Sequence[CaseFigures], runs: pd.DataFrame) -> pd.DataFrame:
+    """The columns of `CASES`: a row per case, whose index is the case's place in `figures`.
+
+    Args:
+        figures: the cases, in their order.
+        runs: `runs_table` of the same figures.
+    """
+    own = [column for column in CASES if column.name not in _AGGREGATED]
+    cases = frame([_settings(figure) | _of_case(figure) for figure in figures], own)
+    good = runs[runs["status"] == "ok"]
+    cases["runs_ok"] = good.groupby("case_row").size()
+    cases["runs_failed"] = runs[runs["status"] != "ok"].groupby("case_row").size()
+    cases = cases.fillna({"runs_ok": 0, "runs_failed": 0})
+    medians = good.groupby("case_row")[["step_seconds_median", "step_seconds_p95"]]
+    cases = cases.join(medians.agg(lambda seconds: quantile(seconds.tolist(), 0.5)))
+    cases = cases.join(good.drop_duplicates("case_row").set_index("case_row")[["loss_first", "loss_last"]])
+    cases["peak_memory_bytes"] = good.groupby("case_row")["peak_memory_bytes"].max()
+    cases["matmul_flops_per_second"] = runs.groupby("case_row")["matmul_flops_per_second"].max()
+    cases["speedup"] = speedups(cases)
+    devices = cases["nodes"] * cases["devices_per_node"]
+    cases["scaling_efficiency"] = cases["speedup"] / devices.astype("float64")
+    best = cases.groupby(["hardware", "threads_per_device"], dropna=False)["matmul_flops_per_second"]
+    share = cases["model_flops_per_second"] / (best.transform("max") * devices.astype("float64"))
+    # The product was of float32: of a case in another precision it says nothing.
+    cases["share_of_matmul_rate"] = share.where(cases["precision"] == "fp32")
+    return typed(cases, CASES)
+
+
+def speedups(cases: pd.DataFrame) -> pd.Series[float]:
+    """Each case's samples/s over that of 1n1g, all else equal; NaN without one of the two."""
+    keys = ["results", "hardware", "not_known", "series_id"]
+    single = cases[(cases["topology"] == "1n1g") & cases["samples_per_sec"].notna()]
+    single = single.drop_duplicates(keys, keep="last")[[*keys, "samples_per_sec"]]
+    both = cases[[*keys, "samples_per_sec"]].merge(single, how="left", on=keys, suffixes=("", "_single"))
+    return (both["samples_per_sec"] / both["samples_per_sec_single"]).set_axis(cases.index)
+
+
+def frame(records: Sequence[Mapping[str, Any]], columns: Iterable[Column]) -> pd.DataFrame:
+    """The records as a table of these columns; what a record lacks is missing."""
+    return pd.DataFrame(
+        {
+            column.name: pd.array([record.get(column.name) for record in records], dtype=_DTYPES[column.kind])
+            for column in columns
+        }
+    )
+
+
+def typed(table: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
+    """The table with exactly these columns, in this order and of their types."""
+    names = [column.name for column in columns]
+    return table.reindex(columns=names).astype({column.name: _DTYPES[column.kind] for column in columns})
+
+
+def _settings(figure: CaseFigures) -> Record:
+    """What is asked for, and where it ran: equal in the row of a case and in those of its runs."""
+    case = figure.case
+    return {
+        "case_id": case.case_id,
+        "framework": case.framework,
+        "version": case.version,
+        "experiment": case.workload.experiment,
+        "network": case.workload.network,
+        "dataset": case.workload.dataset,
+        "parallelism": case.parallelism,
+        "sample_ratio": case.sample_ratio,
+        "topology": str(case.topology),
+        "nodes": case.topology.nodes,
+        "devices_per_node": case.topology.devices_per_node,
+        "device": case.device,
+        "batch_size_per_device": case.batch_size_per_device,
+        "num_classes": case.num_classes,
+        "precision": case.precision,
+        "threads_per_device": figure.threads_per_device,
+        "options": json.dumps(case.options, sort_keys=True) if case.options else None,
+        "hardware": figure.hardware,
+        "not_known": ", ".join(sorted(figure.not_known)) or None,
+        "results": str(figure.sweep),
+        "searched": case.search.axis if case.search is not None else None,
+        **_keys(case),
+    }
+
+
+# What a table of the report has as rows and columns; all else is the same in one table.
+_ROW: Final = ("topology", "batch_size_per_device", "num_classes", "precision", "sample_ratio")
+_COLUMN: Final = ("framework", "version", "options")
+
+
+def _keys(case: Case) -> Record:
+    content = case.model_dump(mode="json")
+    return {
+        "settings_id": _digest(content, leaving_out=(*_ROW, *_COLUMN, "search")),
+        "series_id": _digest(content, leaving_out=("topology",)),
+    }
+
+
+def _digest(content: Mapping[str, object], *, leaving_out: Iterable[str]) -> str:
+    kept = {name: value for name, value in content.items() if name not in set(leaving_out)}
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]
+
+
+def _of_case(figure: CaseFigures) -> Record:
+    summary = figure.summary
+    interval = summary.interval if summary else None
+    return {
+        "status": figure.status.value,
+        "samples_per_sec": summary.median if summary else None,
+        "samples_per_sec_min": summary.minimum if summary else None,
+        "samples_per_sec_max": summary.maximum if summary else None,
+        "cv": summary.cv if summary else None,
+        "interval_low": interval.low if interval else None,
+        "interval_high": interval.high if interval else None,
+        "runs_missing": figure.missing_runs,
+        "model_flops_per_second": figure.model_flops_per_second,
+        "reason": figure.reason,
+        "evidence": figure.evidence,
+        "phase_seconds": json.dumps(figure.phase_seconds) if figure.phase_seconds else None,
+    }
+
+
+def _of_run(run: StoredRun) -> Record:
+    result, figures = run.result, run.result.figures
+    engine = result.engine
+    record: Record = {
+        "status": result.status.value,
+        "matmul_flops_per_second": engine.matmul_flops_per_second,
+        "reason": result.reason,
+        "evidence": result.evidence,
+        "phase_seconds": json.dumps(engine.phase_seconds) if engine.phase_seconds else None,
+        "repeat": result.repeat,
+        "run_folder": str(run.folder),
+        "started_at": result.started_at,
+        "run_seconds": result.seconds,
+    }
+    if figures is not None:
+        cost = engine.training_flops_per_sample
+        record |= figures.model_dump()
+        record["model_flops_per_second"] = cost * figures.samples_per_sec if cost else None
+    return record
+
+
+def records(table: pd.DataFrame) -> list[Record]:
+    """The rows as Python's own numbers and text; None where a value is missing."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")  # type: ignore[return-value]
+
+
+DATA_FORMS: Final = ("csv", "json", "parquet")
+
+
+def encoded(table: pd.DataFrame, form: str) -> bytes:
+    """The table in one of `DATA_FORMS`; a missing value is null, or an empty field.
+
+    Raises:
+        UserError: Parquet is asked for and pyarrow is not installed.
+    """
+    if form == "csv":
+        return table.to_csv(index=False, lineterminator="\n").encode()
+    if form == "json":
+        # pandas' to_json writes 15 digits after the point, which changes figures.
+        return (json.dumps(records(table), indent=2, ensure_ascii=False) + "\n").encode()
+    stream = io.BytesIO()
+    try:
+        table.to_parquet(stream, engine="pyarrow", index=False)
+    except ImportError as error:
+        raise UserError("Parquet needs pyarrow: pip install 'dlperf[parquet]'") from error
+    return stream.getvalue()
