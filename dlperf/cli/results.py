@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from dlperf.cli.garbage import cycles_left_alone
+
 EXIT_SOME_MISSING = 3
 
 _EPILOG = """\b

@@ -22,6 +22,9 @@ _MODELS = {
     "qualification": ("dlperf.results.qualification", "Qualification"),
     "published": ("dlperf.results.published", "PublishedData"),
 }
+# name: the columns of a table
+_TABLES = {"cases": "CASES", "runs": "RUNS"}
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 _EPILOG = """\b
 Examples:
@@ -30,24 +33,29 @@ Examples:
 
 NAME is `sweep`, `experiment` or `cluster` (YAML that people write), `case` (case.json),
 `plan` (plan.lock.json), `result` (result.json), `environment` (environment.json), `limit` (limit.json),
-`import` (import.json), `baseline` (of `dlperf baseline save`), `qualification` (of `dlperf qualify`) or
-`published` (the data.json of published results)."""
+`import` (import.json), `baseline` (of `dlperf baseline save`), `qualification` (of `dlperf qualify`),
+`published` (the data.json of published results), or `cases` or `runs` (a row of the tables of
+`dlperf.load`)."""
 
 
 @click.command(epilog=_EPILOG)
-@click.argument("name", required=False, type=click.Choice(list(_MODELS)))
+@click.argument("name", required=False, type=click.Choice([*_MODELS, *_TABLES]))
 def command(*, name: str | None) -> None:
     """Print the JSON Schema of NAME, or an object that holds all of them."""
     import json
 
-    content = _schema(name) if name else {each: _schema(each) for each in _MODELS}
+    content = _schema(name) if name else {each: _schema(each) for each in (*_MODELS, *_TABLES)}
     click.echo(json.dumps(content, indent=2, ensure_ascii=False))
 
 
 def _schema(name: str) -> dict[str, Any]:
+    if name in _TABLES:
+        from dlperf.results import tables
+
+        return {"$schema": _DIALECT, "title": name, **tables.schema(getattr(tables, _TABLES[name]))}
     module, model = _MODELS[name]
     schema: dict[str, Any] = getattr(importlib.import_module(module), model).model_json_schema()
     if name == "experiment":  # its name is the file's
         del schema["properties"]["experiment"]
         schema["required"].remove("experiment")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return {"$schema": _DIALECT, **schema}

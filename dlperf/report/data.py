@@ -1,17 +1,16 @@
-"""The data behind a report: a row per case, each followed by a row per run. docs/results.md names the fields."""
+"""The data behind a report: a row per case, each followed by a row per run of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import pandas as pd
 
 from dlperf.report.columns import cost_per_million_samples
 from dlperf.report.view import View
 from dlperf.results.cases import CaseFigures
 from dlperf.results.tables import CASES, LISTED, RUNS, Column, cases_table, runs_table, typed
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _OF_CASES: Final = ("scaling_efficiency", "share_of_matmul_rate")
 _OF_RUNS: Final = ("repeat", "run_folder", "started_at", "run_seconds", "accepted_steps", "dropped_steps")
@@ -27,9 +26,7 @@ DATA: Final = (
 
 
 def data_table(figures: Sequence[CaseFigures], view: View) -> pd.DataFrame:
-    """The columns of `DATA`: a row of kind `case` for each figure, each followed by its rows of kind `run`."""
-    import pandas as pd  # noqa: PLC0415 - slow to load, and most reports write no data
-
+    """The columns of `DATA`: a row per case, each followed by a row per run of it."""
     runs = runs_table(figures)
     cases = cases_table(figures, runs)
     price = view.price_per_device_hour

@@ -258,66 +258,6 @@ def _standing(item: PlannedCase) -> tuple[Status, str]:
     return Status.NOT_MEASURED, NOT_YET
 
 
-# Cases as flat rows: what `dlperf results` prints as JSON and CSV. docs/results.md names each field.
-
-
-Value = str | int | float | None
-Row = dict[str, Value]
-
-
-def rows(figures: Sequence[CaseFigures]) -> list[Row]:
-    """One flat row a case, in the order of the figures. Where there is no number stands None and a status."""
-    by_case = speedups(figures)
-    return [_row(figure, by_case[index]) for index, figure in enumerate(figures)]
-
-
-def _row(figure: CaseFigures, speedup: float | None) -> Row:
-    case, summary = figure.case, figure.summary
-    interval = summary.interval if summary else None
-    return {
-        "case_id": case.case_id,
-        "framework": case.framework,
-        "version": case.version,
-        "experiment": case.workload.experiment,
-        "network": case.workload.network,
-        "dataset": case.workload.dataset,
-        "parallelism": case.parallelism,
-        "sample_ratio": case.sample_ratio,
-        "topology": str(case.topology),
-        "nodes": case.topology.nodes,
-        "devices_per_node": case.topology.devices_per_node,
-        "device": case.device,
-        "batch_size_per_device": case.batch_size_per_device,
-        "num_classes": case.num_classes,
-        "precision": case.precision,
-        "threads_per_device": figure.threads_per_device,
-        "options": json.dumps(case.options, sort_keys=True) if case.options else None,
-        "status": figure.status.value,
-        "samples_per_sec": summary.median if summary else None,
-        "samples_per_sec_min": summary.minimum if summary else None,
-        "samples_per_sec_max": summary.maximum if summary else None,
-        "cv": summary.cv if summary else None,
-        "interval_low": interval.low if interval else None,
-        "interval_high": interval.high if interval else None,
-        "runs_ok": len(figure.good),
-        "runs_failed": len(figure.failed),
-        "runs_missing": figure.missing_runs,
-        "speedup": speedup,
-        "step_seconds_median": figure.step_seconds_median,
-        "step_seconds_p95": figure.step_seconds_p95,
-        "loss_first": figure.good[0].loss_first if figure.good else None,
-        "loss_last": figure.good[0].loss_last if figure.good else None,
-        "peak_memory_bytes": figure.peak_memory_bytes,
-        "model_flops_per_second": figure.model_flops_per_second,
-        "matmul_flops_per_second": figure.matmul_flops_per_second,
-        "reason": figure.reason,
-        "evidence": figure.evidence,
-        "hardware": figure.hardware,
-        "not_known": ", ".join(sorted(figure.not_known)) or None,
-        "results": str(figure.sweep),
-    }
-
-
 def speedups(figures: Sequence[CaseFigures]) -> tuple[float | None, ...]:
     """Each case's samples/s over that of 1n1g, all else equal; None without one of the two."""
     keys = [_key_without_topology(figure) for figure in figures]

@@ -1,4 +1,4 @@
-"""Results as two pandas tables: a row per run, a row per case. Every reader that counts, pivots or joins uses them.
+"""Results as two pandas tables, one of runs and one of cases, for whoever counts, groups, pivots or joins.
 
 `CASES` and `RUNS` document each column once; `dlperf schema cases` and docs/python.md show them. Text is
 `string`, a whole number `Int64` and any other number `float64`: a missing value is NA or NaN, never a number.
@@ -25,7 +25,11 @@ Value = str | int | float | None
 Record = dict[str, Value]
 Kind = Literal["text", "whole", "number"]
 
-_DTYPES: Mapping[Kind, Any] = {"text": pd.StringDtype("python"), "whole": pd.Int64Dtype(), "number": "float64"}
+_DTYPES: Mapping[Kind, Any] = {
+    "text": pd.StringDtype("python"),
+    "whole": pd.Int64Dtype(),
+    "number": "float64",
+}
 _ID_DIGITS = 12
 
 
@@ -128,7 +132,7 @@ RUNS: Final = (
     _whole("case_row", "index of the run's case in the table of cases"),
     *_CASE,
     _STATUS,
-    _number("samples_per_sec", "samples / seconds over the accepted steps, all devices together", "samples/s"),
+    _number("samples_per_sec", "samples / seconds of the accepted steps, all devices together", "samples/s"),
     _number("step_seconds_median", "median of the accepted steps", "s"),
     _number("step_seconds_p95", "95th percentile of the accepted steps", "s"),
     _number("loss_first", "first loss"),
@@ -185,7 +189,7 @@ def cases_table(figures: Sequence[CaseFigures], runs: pd.DataFrame) -> pd.DataFr
     cases["runs_failed"] = runs[runs["status"] != "ok"].groupby("case_row").size()
     cases = cases.fillna({"runs_ok": 0, "runs_failed": 0})
     medians = good.groupby("case_row")[["step_seconds_median", "step_seconds_p95"]]
-    cases = cases.join(medians.agg(lambda seconds: quantile(seconds.tolist(), 0.5)))
+    cases = cases.join(medians.agg(_median))
     cases = cases.join(good.drop_duplicates("case_row").set_index("case_row")[["loss_first", "loss_last"]])
     cases["peak_memory_bytes"] = good.groupby("case_row")["peak_memory_bytes"].max()
     cases["matmul_flops_per_second"] = runs.groupby("case_row")["matmul_flops_per_second"].max()
@@ -197,6 +201,10 @@ def cases_table(figures: Sequence[CaseFigures], runs: pd.DataFrame) -> pd.DataFr
     # The product was of float32: of a case in another precision it says nothing.
     cases["share_of_matmul_rate"] = share.where(cases["precision"] == "fp32")
     return typed(cases, CASES)
+
+
+def _median(values: pd.Series[float]) -> float:
+    return quantile(values.tolist(), 0.5)
 
 
 def speedups(cases: pd.DataFrame) -> pd.Series[float]:
@@ -310,6 +318,23 @@ def _of_run(run: StoredRun) -> Record:
         record |= figures.model_dump()
         record["model_flops_per_second"] = cost * figures.samples_per_sec if cost else None
     return record
+
+
+def schema(columns: Iterable[Column]) -> dict[str, Any]:
+    """The JSON Schema of a row, as `records` gives it, with the dtype and the unit of each column."""
+    types = {"text": "string", "whole": "integer", "number": "number"}
+    return {
+        "type": "object",
+        "properties": {
+            column.name: {
+                "type": [types[column.kind], "null"],
+                "description": column.meaning,
+                "dtype": column.dtype,
+                "unit": column.unit or None,
+            }
+            for column in columns
+        },
+    }
 
 
 def records(table: pd.DataFrame) -> list[Record]:

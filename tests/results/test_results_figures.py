@@ -11,10 +11,11 @@ from run_folders import MACHINE, failed, make_case, store_good_runs, write_run
 from dlperf.errors import UserError
 from dlperf.plan.case import Topology
 from dlperf.plan.plan import PlanStatus
-from dlperf.results.cases import rows, speedups
+from dlperf.results.cases import speedups
 from dlperf.results.query import find_case, load
 from dlperf.results.schema import RunResult, Status
 from dlperf.results.store import store_run, write_result
+from dlperf.results.tables import records
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,7 @@ def test_failed_runs_are_counted_beside_good_ones_and_not_averaged_in(tmp_path: 
 def test_a_case_without_a_good_run_has_a_status_and_no_number(tmp_path: Path) -> None:
     log = "RuntimeError: CUDA out of memory\n"
     store_run(write_run(tmp_path / "y1", make_case(), log=log, outcome=failed("rank_failed")))
-    (row,) = rows(load([tmp_path], strict=False).figures)
+    (row,) = records(load([tmp_path], strict=False).cases)
     assert row["status"] == "oom"
     assert row["samples_per_sec"] is None
     assert row["evidence"] == "logs/rank0.log:1: RuntimeError: CUDA out of memory"
@@ -92,7 +93,7 @@ def test_cells_of_the_plan_without_a_run_stand_with_their_reason(tmp_path: Path)
 def test_repeats_that_are_missing_are_counted(tmp_path: Path) -> None:
     write_plan(tmp_path / "y1", [make_case()], repeats=5)
     store_good_runs(tmp_path / "y1", make_case(), [8.0, 8.1])
-    (row,) = rows(load([tmp_path], strict=False).figures)
+    (row,) = records(load([tmp_path], strict=False).cases)
     assert (row["runs_ok"], row["runs_failed"], row["runs_missing"]) == (2, 0, 3)
 
 
