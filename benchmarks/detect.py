@@ -18,8 +18,8 @@ import numpy as np
 from scipy import stats
 
 from dlperf.compare.gate import CONFIRMING_RULE, looks_worse
-from dlperf.compare.sets import SAMPLES_PER_SECOND, Verdict, read_side
-from dlperf.compare.tests import contrast, fit_priors, judge
+from dlperf.compare.sets import SAMPLES_PER_SECOND, Verdict, read_result_set
+from dlperf.compare.tests import effect_of, fit_priors, run_tests
 from dlperf.statistics.multiple import benjamini_hochberg
 
 if TYPE_CHECKING:
@@ -98,35 +98,35 @@ def asv(sweep: Sweep) -> set[int]:
     return found
 
 
-def contrasts(baseline: Array, candidate: Array) -> list[Effect]:
+def effects(baseline: Array, candidate: Array) -> list[Effect]:
     return [
-        contrast(dict(enumerate(map(float, one))), dict(enumerate(map(float, other))))
+        effect_of(dict(enumerate(map(float, one))), dict(enumerate(map(float, other))))
         for one, other in zip(baseline, candidate, strict=True)
     ]
 
 
 def compare_rule(sweep: Sweep) -> set[int]:
-    made = contrasts(sweep.baseline, sweep.candidate)
-    judged = judge(SAMPLES_PER_SECOND, made, margins=[MARGIN] * CASES)
+    made = effects(sweep.baseline, sweep.candidate)
+    judged = run_tests(SAMPLES_PER_SECOND, made, margins=[MARGIN] * CASES)
     return {case for case, one in enumerate(judged) if one.verdict is Verdict.SLOWER}
 
 
 def gate_rule(sweep: Sweep) -> set[int]:
     """As dlperf.cli.gate: suspects at 5 %, then Holm on fresh runs, which are looked at twice."""
-    made = contrasts(sweep.baseline, sweep.candidate)
-    judged = judge(SAMPLES_PER_SECOND, made, margins=[MARGIN] * CASES)
+    made = effects(sweep.baseline, sweep.candidate)
+    judged = run_tests(SAMPLES_PER_SECOND, made, margins=[MARGIN] * CASES)
     doubtful = [case for case, one in enumerate(judged) if looks_worse(SAMPLES_PER_SECOND, one)]
     if not doubtful:
         return set()
     fresh = sweep.runs(doubtful)
-    again = confirmed(contrasts(*fresh), made)
+    again = confirmed(effects(*fresh), made)
     unclear = [place for place, one in enumerate(again) if one.verdict is Verdict.INCONCLUSIVE]
     if unclear:
         more = sweep.runs([doubtful[place] for place in unclear])
-        pooled = contrasts(*fresh)
+        pooled = effects(*fresh)
         for place, one in zip(
             unclear,
-            contrasts(*(np.hstack([old[unclear], new]) for old, new in zip(fresh, more, strict=True))),
+            effects(*(np.hstack([old[unclear], new]) for old, new in zip(fresh, more, strict=True))),
             strict=True,
         ):
             pooled[place] = one
@@ -135,7 +135,7 @@ def gate_rule(sweep: Sweep) -> set[int]:
 
 
 def confirmed(fresh: list[Effect], first: list[Effect]) -> list[TestResult]:
-    return judge(
+    return run_tests(
         SAMPLES_PER_SECOND,
         fresh,
         margins=[MARGIN] * len(fresh),
@@ -166,7 +166,7 @@ def published_noise(stream: np.random.Generator) -> Callable[[int], Array]:
 
 def resampled_noise(stream: np.random.Generator, folder: Path) -> Callable[[int], Array]:
     """Deviations of a case's runs from their mean, drawn with replacement, scaled to keep their variance."""
-    side = read_side(str(folder), inside=folder)
+    side = read_result_set(str(folder), inside=folder)
     series = [np.log(list(one.values(SAMPLES_PER_SECOND).values())) for one in side.cases]
     usable = [logs - logs.mean() for logs in series if len(logs) >= RUNS]
     if not usable:

@@ -44,7 +44,7 @@ def save(*, name: str, results: str, only: str | None, replace: bool, folder: Pa
 
     The file holds cases and figures, no logs; commit it beside the code that it is the baseline of.
     """
-    from dlperf.compare.sets import read_side, selected
+    from dlperf.compare.sets import read_result_set, selected
     from dlperf.results.store import write_atomically
 
     if not _NAME.fullmatch(name):
@@ -52,7 +52,7 @@ def save(*, name: str, results: str, only: str | None, replace: bool, folder: Pa
     path = folder / f"{name}.json"
     if path.exists() and not replace:
         raise UserError(f"{path}: there is a baseline of this name; --replace writes it anew")
-    side = read_side(results, inside=Path("results"), baselines=folder)
+    side = read_result_set(results, inside=Path("results"), baselines=folder)
     side = selected(side, only) if only is not None else side
     if not any(case.runs for case in side.cases):
         raise UserError(f"{results}: no good run there, so nothing to compare with later")
@@ -87,11 +87,11 @@ def list_(*, folder: Path) -> None:
 def show(*, name: str, folder: Path) -> None:
     """Show the cases of the baseline NAME with their figures."""
     from dlperf.compare.output import value
-    from dlperf.compare.sets import SAMPLES_PER_SECOND, read_side
+    from dlperf.compare.sets import SAMPLES_PER_SECOND, read_result_set
     from dlperf.report.numbers import plural
     from dlperf.results.cases import cell_name
 
-    side = read_side(name, inside=Path("results"), baselines=folder)
+    side = read_result_set(name, inside=Path("results"), baselines=folder)
     click.echo(f"{side.label}  {_described(side)}")
     for one in side.cases:
         figure = one.figure(SAMPLES_PER_SECOND)

@@ -16,7 +16,7 @@ from dlperf.cli.tables import rendered
 from dlperf.compare.matching import GUARDS
 from dlperf.compare.output import HEADINGS, NUMBERS, cells, headline, shown, summary
 from dlperf.compare.sets import IMPROVEMENTS, REGRESSIONS, Verdict
-from dlperf.compare.verdicts import CaseVerdict, Findings, Settings
+from dlperf.compare.verdicts import CaseVerdict, Comparison, Settings
 from dlperf.errors import UserError
 from dlperf.results.cases import cell_name
 from dlperf.results.qualification import Qualification
@@ -102,7 +102,7 @@ class Judging:
             expected=read_expected(self.expected) if self.expected is not None else (),
         )
 
-    def answer(self, findings: Findings) -> int:
+    def answer(self, findings: Comparison) -> int:
         """Print the findings, write them into the files, and give the exit code.
 
         Raises:
@@ -121,7 +121,7 @@ class Judging:
                 raise UserError(f"--write {form}={path}: cannot be written ({why})") from None
         return code
 
-    def _text(self, findings: Findings, form: str, *, code: int) -> str:
+    def _text(self, findings: Comparison, form: str, *, code: int) -> str:
         from dlperf.compare import output as documents
 
         if form == "text":
@@ -231,15 +231,15 @@ def command(
     judging: Judging,
 ) -> None:
     """Compare CANDIDATE with BASELINE, case by case: slower, faster, the same, or not told."""
-    from dlperf.compare.sets import compared_fields, read_side
+    from dlperf.compare.sets import compared_fields, read_result_set
     from dlperf.compare.verdicts import compare
 
     settings = judging.settings(compared=compared_fields(baseline, candidate))
-    sides = (read_side(text, inside=inside) for text in (baseline, candidate))
+    sides = (read_result_set(text, inside=inside) for text in (baseline, candidate))
     ctx.exit(judging.answer(compare(*sides, settings=settings)))
 
 
-# Findings on a terminal.
+# Comparison on a terminal.
 
 
 _STYLES = {
@@ -250,12 +250,12 @@ _STYLES = {
 }
 
 
-def findings_text(findings: Findings, *, everything: bool) -> str:
+def findings_text(findings: Comparison, *, everything: bool) -> str:
     """The table of a comparison, its notes, and the answer on the last line."""
     return "\n".join(_lines(findings, everything=everything)) + "\n"
 
 
-def _lines(findings: Findings, *, everything: bool) -> Iterator[str]:
+def _lines(findings: Comparison, *, everything: bool) -> Iterator[str]:
     yield f"{findings.candidate} against {findings.baseline}"
     rows = findings.rows if everything else shown(findings)
     if rows:

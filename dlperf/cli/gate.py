@@ -12,10 +12,10 @@ import click
 from dlperf.cli.compare import Judging, judging_options
 from dlperf.cli.run import RunOptions, make_runs
 from dlperf.cli.selection import SweepChoice, default_folder, sweep_options
-from dlperf.compare.gate import CONFIRMING_LOOKS, Arms, confirm, suspects, undecided
-from dlperf.compare.sets import ResultSet, Verdict, side_of
+from dlperf.compare.gate import CONFIRMING_LOOKS, VersionComparison, confirm, suspects, undecided
+from dlperf.compare.sets import ResultSet, Verdict, result_set_of
 from dlperf.compare.tests import LEVEL, Rule
-from dlperf.compare.verdicts import CaseVerdict, Findings, Settings, compare, of_several
+from dlperf.compare.verdicts import CaseVerdict, Comparison, Settings, compare, of_several
 from dlperf.errors import UserError
 from dlperf.plan.plan import Plan
 from dlperf.report.numbers import plural
@@ -74,8 +74,8 @@ def command(
 
     What looks worse is run again, and judged on those runs alone. Starting again goes on where it ended.
     """
-    from dlperf.compare.gate import arms_of
-    from dlperf.compare.sets import read_side
+    from dlperf.compare.gate import version_comparisons
+    from dlperf.compare.sets import read_result_set
     from dlperf.compare.tests import FEWEST_RUNS
 
     def plan(count: int | None) -> Plan:
@@ -91,8 +91,12 @@ def command(
     if not first.runnable:
         raise UserError(f"{sweep}: nothing can run here; `dlperf plan {sweep}` says why")
     folder = results or default_folder(first, suffix="-gate")
-    baseline = read_side(against, inside=folder) if against is not None else None
-    arms = () if against is not None else arms_of(first.runnable, sweep=first.sweep, baselines=baselines)
+    baseline = read_result_set(against, inside=folder) if against is not None else None
+    version_pairs = (
+        ()
+        if against is not None
+        else version_comparisons(first.runnable, sweep=first.sweep, baselines=baselines)
+    )
 
     from dlperf.cli.run import quiet_manner
     from dlperf.running.supervision import Interrupted
@@ -102,11 +106,11 @@ def command(
         folder=folder,
         settings=settings,
         against=baseline,
-        arms=arms,
+        version_pairs=version_pairs,
         run_options=quiet_manner(chosen.cluster, wait=not no_wait),
     )
     try:
-        findings = gate.judged(repeats=first.repeats, until_decided=until_decided)
+        findings = gate.compare_rounds(repeats=first.repeats, until_decided=until_decided)
     except Interrupted as interrupted:
         click.echo(
             f"stopped; what is done is kept in {folder}, and starting again goes on from there", err=True
@@ -125,18 +129,18 @@ FIRST, MORE, AGAIN = "first", "more", "again"
 class Gate:
     """One gate in a folder of its own; each round is a sweep folder in it.
 
-    `plan` makes the whole plan with a number of repeats. Either `against` is the baseline, or `arms` are the
-    comparisons that the sweep itself holds.
+    `plan` makes the whole plan with a number of repeats. Either `against` is the baseline, or
+    `version_pairs` are the comparisons that the sweep itself holds.
     """
 
     plan: Callable[[int], Plan]
     folder: Path
     settings: Settings
     against: ResultSet | None
-    arms: Sequence[Arms]
+    version_pairs: Sequence[VersionComparison]
     run_options: RunOptions
 
-    def judged(self, *, repeats: int, until_decided: int | None) -> Findings:
+    def compare_rounds(self, *, repeats: int, until_decided: int | None) -> Comparison:
         """Run and judge; what was found stands on the last fresh runs.
 
         Raises:
@@ -153,19 +157,25 @@ class Gate:
             if not unclear:
                 break
             rounds.append(f"{MORE}-{len(rounds)}")
-            _say(f"{plural(len(unclear), 'case')} undecided: look {len(rounds)} of at most {most}")
+            unclear_cases = plural(len(unclear), "case")
+            _say(f"{unclear_cases} undecided; running again (round {len(rounds)} of at most {most})")
             self._run(rounds[-1], repeats=repeats, only=unclear)
             looks = self._findings(rounds, rule)
         return _together(self._confirmed(looks, repeats=repeats * len(rounds)))
 
-    def _confirmed(self, looks: Sequence[Findings], *, repeats: int) -> list[Findings]:
+    def _confirmed(self, looks: Sequence[Comparison], *, repeats: int) -> list[Comparison]:
         """The looks with their suspects run again; once more where these runs do not tell either."""
         doubtful = [row for look in looks for row in suspects(look)]
         confirmed, rounds = list(looks), list[str]()
         while doubtful and len(rounds) < CONFIRMING_LOOKS:
             rounds.append(AGAIN if not rounds else f"{AGAIN}-{len(rounds) + 1}")
             count = len({row.baseline.case.case_id for row in doubtful})
-            _say(f"{plural(count, 'case')} worse at first sight: fresh runs, look {len(rounds)}")
+            look = (
+                "1 case looks worse; re-running it"
+                if count == 1
+                else f"{count} cases look worse; re-running them"
+            )
+            _say(f"{look} to confirm (round {len(rounds)})")
             self._run(rounds[-1], repeats=repeats, only=doubtful)
             confirmed = [
                 confirm(look, fresh=fresh, settings=self.settings) if suspects(look) else look
@@ -182,7 +192,7 @@ class Gate:
             plan = plan.narrowed(_case_ids(only))
         folder = self.folder / name
         if not pending_runs(plan, results=folder, retry_failed=self.run_options.retry_failed):
-            _say(f"{folder}: its runs are made already, and are judged as they are")
+            _say(f"{folder}: its runs are made already, and count as they are")
         make_runs(
             plan,
             folder,
@@ -190,7 +200,7 @@ class Gate:
             run_options=self.run_options,
         )
 
-    def _findings(self, rounds: Sequence[str], rule: Rule) -> list[Findings]:
+    def _findings(self, rounds: Sequence[str], rule: Rule) -> list[Comparison]:
         settings = replace(self.settings, rule=rule)
         return [
             compare(baseline, candidate, settings=settings) for baseline, candidate in self._sides(rounds)
@@ -198,14 +208,14 @@ class Gate:
 
     def _sides(self, rounds: Sequence[str]) -> tuple[tuple[ResultSet, ResultSet], ...]:
         loaded = load([self.folder / name for name in rounds], strict=False)
-        side = side_of(loaded, label=self.folder.name).pooled()
+        side = result_set_of(loaded, label=self.folder.name).pooled()
         if self.against is not None:
             return ((self.against, side),)
-        return tuple(arms.sides(side) for arms in self.arms)
+        return tuple(version_pairs.sides(side) for version_pairs in self.version_pairs)
 
 
 def _is_unclear(row: CaseVerdict) -> bool:
-    return row.verdict is Verdict.INCONCLUSIVE and row.judged is not None
+    return row.verdict is Verdict.INCONCLUSIVE and row.test is not None
 
 
 def _case_ids(rows: Iterable[CaseVerdict]) -> frozenset[str]:
@@ -214,11 +224,11 @@ def _case_ids(rows: Iterable[CaseVerdict]) -> frozenset[str]:
     return frozenset(one.case.case_id for one in sides if one is not None)
 
 
-def _together(parts: Sequence[Findings]) -> Findings:
+def _together(parts: Sequence[Comparison]) -> Comparison:
     """The findings of several versions against one baseline."""
     if len(parts) == 1:
         return parts[0]
-    return Findings(
+    return Comparison(
         baseline=parts[0].baseline,
         candidate="; ".join(part.candidate for part in parts),
         rows=tuple(row for part in parts for row in part.rows),

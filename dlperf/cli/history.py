@@ -55,11 +55,11 @@ def command(
 
 
 def _side(source: str) -> ResultSet:
-    from dlperf.compare.sets import read_baseline, side_of
+    from dlperf.compare.sets import read_baseline, result_set_of
     from dlperf.results.query import load
 
     path = Path(source)
-    return read_baseline(path) if path.is_file() else side_of(load([path], strict=False), label=source)
+    return read_baseline(path) if path.is_file() else result_set_of(load([path], strict=False), label=source)
 
 
 def _draw(found: tuple[History, ...], path: Path, by: By) -> None:

@@ -90,14 +90,14 @@ def command(
 
 def _side(folder: Path) -> ResultSet:
     """The runs of one session; UserError where the folder holds several."""
-    from dlperf.compare.sets import side_of
+    from dlperf.compare.sets import result_set_of
     from dlperf.results.query import load
 
     loaded = load([folder], strict=False)
     if len(loaded.results.sweeps) > 1:
         names = ", ".join(sorted(str(one) for one in loaded.results.sweeps)[:3])
         raise UserError(f"{folder}: holds several sweeps ({names}); a session is one: name its folder")
-    return side_of(loaded, label=str(folder))
+    return result_set_of(loaded, label=str(folder))
 
 
 def session_folder(folder: Path, known: Qualification) -> Path:

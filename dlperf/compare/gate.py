@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from dlperf.compare.sets import REGRESSIONS, Metric, ResultSet, Verdict
 from dlperf.compare.tests import LEVEL, Priors, Rule, TestResult, fit_priors
-from dlperf.compare.verdicts import CaseVerdict, Findings, Settings, compare
+from dlperf.compare.verdicts import CaseVerdict, Comparison, Settings, compare
 from dlperf.errors import UserError
 from dlperf.plan.case import Case
 from dlperf.plan.documents import unknown
@@ -25,37 +25,37 @@ CONFIRMING_RULE = Rule(level=LEVEL / CONFIRMING_LOOKS, adjust=holm)
 _WORTH_A_LOOK = 0.5
 
 
-def suspects(findings: Findings) -> tuple[CaseVerdict, ...]:
+def suspects(findings: Comparison) -> tuple[CaseVerdict, ...]:
     """What looks worse at 5 %, tested as if it were alone, by half the margin or more."""
     return tuple(
         row
         for row in findings.rows
-        if row.judged is not None and row.expected is None and looks_worse(row.metric, row.judged)
+        if row.test is not None and row.expected is None and looks_worse(row.metric, row.test)
     )
 
 
-def looks_worse(metric: Metric, judged: TestResult) -> bool:
-    """Whether a contrast is worth more runs."""
-    effect = judged.contrast.log_ratio
+def looks_worse(metric: Metric, test: TestResult) -> bool:
+    """Whether an effect is worth more runs."""
+    effect = test.effect.log_ratio
     return (
         metric.verdict(effect) in REGRESSIONS
-        and judged.p < LEVEL
-        and abs(effect) >= _WORTH_A_LOOK * math.log1p(judged.margin)
+        and test.p < LEVEL
+        and abs(effect) >= _WORTH_A_LOOK * math.log1p(test.margin)
     )
 
 
-def priors_of(findings: Findings) -> dict[str, Priors]:
+def priors_of(findings: Comparison) -> dict[str, Priors]:
     """What the variances of each metric have in common, for rounds with fewer cases."""
     by_metric: dict[str, list[CaseVerdict]] = {}
     for row in findings.rows:
         by_metric.setdefault(row.metric.name, []).append(row)
     return {
-        name: fit_priors([row.judged.contrast for row in rows if row.judged is not None])
+        name: fit_priors([row.test.effect for row in rows if row.test is not None])
         for name, rows in by_metric.items()
     }
 
 
-def confirm(first: Findings, *, fresh: tuple[ResultSet, ResultSet], settings: Settings) -> Findings:
+def confirm(first: Comparison, *, fresh: tuple[ResultSet, ResultSet], settings: Settings) -> Comparison:
     """The first findings with every suspect's replaced by the finding on the fresh runs alone.
 
     Each metric's suspects are tested together by Holm's rule, at a level that allows for `CONFIRMING_LOOKS`.
@@ -88,13 +88,13 @@ def confirm(first: Findings, *, fresh: tuple[ResultSet, ResultSet], settings: Se
     )
 
 
-def undecided(confirmed: Findings, first: Findings) -> tuple[CaseVerdict, ...]:
+def undecided(confirmed: Comparison, first: Comparison) -> tuple[CaseVerdict, ...]:
     """The suspects of the first findings that their fresh runs could not tell."""
     doubtful = {_key(row) for row in suspects(first)}
     return tuple(
         row
         for row in confirmed.rows
-        if row.verdict is Verdict.INCONCLUSIVE and row.judged is not None and _key(row) in doubtful
+        if row.verdict is Verdict.INCONCLUSIVE and row.test is not None and _key(row) in doubtful
     )
 
 
@@ -116,7 +116,7 @@ Version = tuple[str, str]  # framework and version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arms:
+class VersionComparison:
     """One comparison inside a sweep: a version of each framework against another one of it."""
 
     baseline: tuple[Version, ...]
@@ -133,7 +133,9 @@ def _of(side: ResultSet, versions: Sequence[Version]) -> ResultSet:
     return side.only(cases).model_copy(update={"label": label})
 
 
-def arms_of(cases: Iterable[Case], *, sweep: str, baselines: Sequence[str] = ()) -> tuple[Arms, ...]:
+def version_comparisons(
+    cases: Iterable[Case], *, sweep: str, baselines: Sequence[str] = ()
+) -> tuple[VersionComparison, ...]:
     """The comparisons that a sweep holds: one for each further version of a framework.
 
     Of each framework with several versions one is the baseline: that which `baselines` names, else the first
@@ -161,7 +163,7 @@ def arms_of(cases: Iterable[Case], *, sweep: str, baselines: Sequence[str] = ())
             "(frameworks: [mxnet==1.9.0, mxnet==1.9.1]) or name a baseline with --against"
         )
     return tuple(
-        Arms(
+        VersionComparison(
             baseline=tuple((name, listed[0]) for name, listed in several.items() if place < len(listed)),
             candidate=tuple((name, listed[place]) for name, listed in several.items() if place < len(listed)),
         )

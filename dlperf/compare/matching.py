@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
+
+import pandas as pd
 
 from dlperf.align.certificate import workload_hash
 from dlperf.compare.sets import CaseSamples, ResultSet
@@ -22,6 +24,19 @@ _CELL: dict[str, Callable[[Case], object]] = {
     "device": lambda case: case.device,
     "framework": lambda case: case.framework,
 }
+# What must be the same on both sides beside the cell; `--allow NAME` lets it differ.
+GUARDS: Final = (
+    "experiment",
+    "iterations",
+    "threads",
+    "memory",
+    "limit",
+    "seed",
+    "options",
+    "hardware",
+    "driver",
+    "alignment",
+)
 _UNKNOWN = frozenset({None, "unknown hardware"})
 
 
@@ -72,53 +87,52 @@ def match(baseline: ResultSet, candidate: ResultSet, *, compared: Collection[str
         compared: names of the cell's fields that the sides differ in on purpose, such as `framework` or
             `precision`. The version is always free to differ.
     """
-    stages: tuple[Callable[[CaseSamples], tuple[object, ...]], ...] = (
-        lambda one: (*_cell(one, compared), _arm(one), *guarded(one).values()),
-        lambda one: (*_cell(one, compared), _arm(one), *_hardware(one)),
-        lambda one: (*_cell(one, compared), _arm(one)),
-        lambda one: (*_cell(one, compared), *guarded(one).values()),
-        lambda one: (*_cell(one, compared), *_hardware(one)),
-        lambda one: _cell(one, compared),
+    left, right = _table(baseline, compared), _table(candidate, compared)
+    partner: dict[int, int] = {}
+    for columns in _STAGES:
+        pairs = left.drop_duplicates(columns, keep=False).merge(
+            right.drop_duplicates(columns, keep=False), on=columns, suffixes=("", "_candidate")
+        )
+        partner.update(zip(pairs["index"], pairs["index_candidate"], strict=True))
+        left = left[~left["index"].isin(pairs["index"])]
+        right = right[~right["index"].isin(pairs["index_candidate"])]
+    matched = tuple(
+        Pair(baseline=one, candidate=other, differences=differences(one, other))
+        for one, other in (
+            (baseline.cases[index], candidate.cases[partner[index]]) for index in sorted(partner)
+        )
     )
-    left, right = list(baseline.cases), list(candidate.cases)
-    found: dict[int, CaseSamples] = {}
-    for key in stages:
-        for one, other in _unique_pairs(left, right, key):
-            found[id(one)] = other
-        left = [one for one in left if id(one) not in found]
-        taken = {id(other) for other in found.values()}
-        right = [one for one in right if id(one) not in taken]
-    pairs = tuple(
-        Pair(baseline=one, candidate=found[id(one)], differences=differences(one, found[id(one)]))
-        for one in baseline.cases
-        if id(one) in found
+    return Matched(
+        pairs=matched,
+        only_baseline=tuple(baseline.cases[index] for index in left["index"]),
+        only_candidate=tuple(candidate.cases[index] for index in right["index"]),
     )
-    return Matched(pairs=pairs, only_baseline=tuple(left), only_candidate=tuple(right))
 
 
-def _unique_pairs(
-    left: Sequence[CaseSamples],
-    right: Sequence[CaseSamples],
-    key: Callable[[CaseSamples], tuple[object, ...]],
-) -> list[tuple[CaseSamples, CaseSamples]]:
-    sides: tuple[dict[tuple[object, ...], list[CaseSamples]], ...] = ({}, {})
-    for groups, cases in zip(sides, (left, right), strict=True):
-        for one in cases:
-            groups.setdefault(key(one), []).append(one)
-    both = [(sides[0][name], sides[1][name]) for name in sides[0] if name in sides[1]]
-    return [(ones[0], others[0]) for ones, others in both if len(ones) == len(others) == 1]
+# What two cases must have in common to be a pair, strictest first; each is a group of columns of `_table`.
+_STAGES = (
+    ["cell", "variant", "guarded"],
+    ["cell", "variant", "hardware"],
+    ["cell", "variant"],
+    ["cell", "guarded"],
+    ["cell", "hardware"],
+    ["cell"],
+)
 
 
-def _cell(one: CaseSamples, compared: Collection[str]) -> tuple[object, ...]:
-    return tuple(read(one.case) for name, read in _CELL.items() if name not in compared)
-
-
-def _arm(one: CaseSamples) -> tuple[object, ...]:
-    return (one.case.framework, one.case.version, _options(one.case))
-
-
-def _hardware(one: CaseSamples) -> tuple[object, ...]:
-    return (one.hardware, one.driver)
+def _table(side: ResultSet, compared: Collection[str]) -> pd.DataFrame:
+    """A row per case, in the order of the side: its number and what cases are matched on."""
+    rows = [
+        {
+            "index": index,
+            "cell": tuple(read(one.case) for name, read in _CELL.items() if name not in compared),
+            "variant": (one.case.framework, one.case.version, _options(one.case)),
+            "guarded": tuple(guarded(one).values()),
+            "hardware": (one.hardware, one.driver),
+        }
+        for index, one in enumerate(side.cases)
+    ]
+    return pd.DataFrame(rows, columns=["index", "cell", "variant", "guarded", "hardware"])
 
 
 def guarded(one: CaseSamples) -> dict[str, object]:
@@ -188,20 +202,3 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, object]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
-
-
-# What must be the same on both sides beside the case itself; `--allow NAME` lets it differ.
-
-
-GUARDS: Final = (
-    "experiment",
-    "iterations",
-    "threads",
-    "memory",
-    "limit",
-    "seed",
-    "options",
-    "hardware",
-    "driver",
-    "alignment",
-)

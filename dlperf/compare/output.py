@@ -1,4 +1,4 @@
-"""Findings as documents for people and CI: Markdown, a pull request's comment, JSON, JUnit, annotations."""
+"""Comparison as documents for people and CI: Markdown, a pull request's comment, JSON, JUnit, annotations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 from dlperf import __version__
 from dlperf.compare.sets import IMPROVEMENTS, LIMITS, PEAK_MEMORY, REGRESSIONS, Metric, Verdict
-from dlperf.compare.verdicts import CaseVerdict, Findings
+from dlperf.compare.verdicts import CaseVerdict, Comparison
 from dlperf.logs.text import plain
 from dlperf.report.markdown import escape, markdown_writer, table
 from dlperf.report.numbers import mebibytes, percent, plural, rate
@@ -38,7 +38,7 @@ def framework_name(finding: CaseVerdict) -> str:
 
 def cells(finding: CaseVerdict) -> tuple[str, ...]:
     """A row under `HEADINGS`."""
-    judged = finding.judged
+    test = finding.test
     before, after = finding.figures
     return (
         cell_name(finding.baseline.case),
@@ -47,18 +47,18 @@ def cells(finding: CaseVerdict) -> tuple[str, ...]:
         value(finding.metric, before),
         value(finding.metric, after),
         change(finding.ratio),
-        f"{change(judged.low)} to {change(judged.high)}" if judged else "",
+        f"{change(test.low)} to {change(test.high)}" if test else "",
         _counts(finding),
-        " and ".join(dict.fromkeys(str(count) for count in judged.contrast.runs)) if judged else "",
+        " and ".join(dict.fromkeys(str(count) for count in test.effect.runs)) if test else "",
         verdict_words(finding),
         why(finding),
     )
 
 
 def _counts(finding: CaseVerdict) -> str:
-    if finding.judged is None:
+    if finding.test is None:
         return ""
-    floor, margin = finding.noise_floor, finding.judged.margin
+    floor, margin = finding.noise_floor, finding.test.margin
     if floor is None or floor.value < margin:
         return percent(margin)
     return f"{percent(margin)} ({f'{floor.sessions} sessions' if floor.sessions else 'A/A noise'})"
@@ -101,7 +101,7 @@ def sentence(finding: CaseVerdict) -> str:
     return f"{what} {verdict_words(finding)}: {numbers}{reason}"
 
 
-def summary(findings: Findings) -> str:
+def summary(findings: Comparison) -> str:
     """Counts of the verdicts on the metric that cases are counted by, then of other metrics that changed."""
     parts = [
         f"{count} {verdict.value.replace('_', ' ')}"
@@ -117,7 +117,7 @@ def summary(findings: Findings) -> str:
     return f"{compared}: {', '.join(parts) or 'none'}"
 
 
-def headline(findings: Findings) -> str:
+def headline(findings: Comparison) -> str:
     """The answer first. Nothing found is not said to be nothing there where the runs cannot tell."""
     if findings.regressions:
         return plural(len(findings.regressions), "regression")
@@ -132,13 +132,13 @@ def headline(findings: Findings) -> str:
 _TOLD = REGRESSIONS | IMPROVEMENTS | {Verdict.SAME}
 
 
-def notable(findings: Findings) -> tuple[CaseVerdict, ...]:
+def notable(findings: Comparison) -> tuple[CaseVerdict, ...]:
     """What a reader who wants no details must see: changes, and what could not be compared."""
     quiet = {Verdict.SAME, Verdict.INCONCLUSIVE}
     return tuple(row for row in _by_weight(findings) if row.verdict not in quiet)
 
 
-def shown(findings: Findings) -> tuple[CaseVerdict, ...]:
+def shown(findings: Comparison) -> tuple[CaseVerdict, ...]:
     """The notable rows, and of the other cases the one on the metric that they are counted by."""
     some = {id(row) for row in notable(findings)}
     return (*notable(findings), *(row for row in findings.cases if id(row) not in some))
@@ -154,7 +154,7 @@ _WEIGHT = {
 }
 
 
-def _by_weight(findings: Findings) -> Iterator[CaseVerdict]:
+def _by_weight(findings: Comparison) -> Iterator[CaseVerdict]:
     """Regressions first; what keeps a case from being compared is said once."""
     seen: set[tuple[int, str | None]] = set()
     for row in sorted(findings.rows, key=lambda row: (_WEIGHT.get(row.verdict, 4), not row.is_regression)):
@@ -178,7 +178,7 @@ def qualification_line(found: Qualification) -> str:
     )
 
 
-# Findings as documents for people and CI: Markdown, a pull request's comment, JSON, JUnit, annotations.
+# Comparison as documents for people and CI: Markdown, a pull request's comment, JSON, JUnit, annotations.
 
 
 FINDINGS_SCHEMA_VERSION = 1
@@ -186,7 +186,7 @@ MOST_COMMENT_LINES = 20
 _FAILED = frozenset({Verdict.MISSING, Verdict.NOT_COMPARABLE})
 
 
-def markdown(findings: Findings) -> str:
+def markdown(findings: Comparison) -> str:
     """A whole page, for a step's summary: the answer, what changed, everything else folded."""
     lines = _opening(findings)
     rows = notable(findings)
@@ -203,7 +203,7 @@ def markdown(findings: Findings) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def comment(findings: Findings) -> str:
+def comment(findings: Comparison) -> str:
     """A comment on a pull request: at most 20 lines, and none at all where nothing changed."""
     rows = notable(findings)
     if not rows:
@@ -222,7 +222,7 @@ _METHOD = (
 )
 
 
-def _opening(findings: Findings) -> list[str]:
+def _opening(findings: Comparison) -> list[str]:
     sides = f"{escape(findings.candidate)} against {escape(findings.baseline)}"
     return [f"**dlperf: {escape(headline(findings))}** ({sides})", "", escape(summary(findings)), ""]
 
@@ -237,7 +237,7 @@ def _folded(title: str, content: str) -> list[str]:
     return [f"<details><summary>{title}</summary>", "", content, "", "</details>"]
 
 
-def as_json(findings: Findings, *, exit_code: int) -> str:
+def as_json(findings: Comparison, *, exit_code: int) -> str:
     """Everything, for programs; where there is no number stands null and a reason."""
     content = {
         "schema_version": FINDINGS_SCHEMA_VERSION,
@@ -255,7 +255,7 @@ def as_json(findings: Findings, *, exit_code: int) -> str:
 
 
 def _entry(row: CaseVerdict) -> dict[str, Any]:
-    judged = row.judged
+    test = row.test
     before, after = row.figures
     return {
         "baseline_case": row.baseline.case.case_id,
@@ -268,16 +268,16 @@ def _entry(row: CaseVerdict) -> dict[str, Any]:
         "baseline": before,
         "candidate": after,
         "ratio": row.ratio,
-        "ratio_low": judged.low if judged else None,
-        "ratio_high": judged.high if judged else None,
-        "p": judged.p if judged else None,
-        "adjusted_p": judged.adjusted_p if judged else None,
-        "margin": judged.margin if judged else None,
+        "ratio_low": test.low if test else None,
+        "ratio_high": test.high if test else None,
+        "p": test.p if test else None,
+        "adjusted_p": test.adjusted_p if test else None,
+        "margin": test.margin if test else None,
         "noise_floor": row.noise_floor.value if row.noise_floor else None,
         "noise_floor_sessions": row.noise_floor.sessions if row.noise_floor else None,
-        "blocked": judged.contrast.blocked if judged else None,
-        "runs": list(judged.contrast.runs) if judged else [len(_runs(row, 0)), len(_runs(row, 1))],
-        "runs_to_settle": judged.runs_to_settle if judged else None,
+        "blocked": test.effect.blocked if test else None,
+        "runs": list(test.effect.runs) if test else [len(_runs(row, 0)), len(_runs(row, 1))],
+        "runs_to_settle": test.runs_to_settle if test else None,
         "differences": [
             {"what": one.guard, "baseline": one.baseline, "candidate": one.candidate}
             for one in row.differences
@@ -291,7 +291,7 @@ def _runs(row: CaseVerdict, side: int) -> dict[str, float]:
     return one.values(row.metric) if one is not None else {}
 
 
-def junit(findings: Findings) -> str:
+def junit(findings: Comparison) -> str:
     """JUnit XML: one test a finding. A regression fails, a missing case is an error, no verdict a skip.
 
     The answer and the notes are what the suite printed.
@@ -333,7 +333,7 @@ def _is_skipped(row: CaseVerdict) -> bool:
     return row.verdict is Verdict.INCONCLUSIVE or row.expected is not None
 
 
-def workflow_commands(findings: Findings) -> str:
+def workflow_commands(findings: Comparison) -> str:
     """Annotations of GitHub Actions: errors for regressions, warnings for what could not be compared.
 
     GitHub shows the first ten of a kind. The notes are one annotation, before all other notices.
@@ -368,7 +368,7 @@ def _data(text: str) -> str:
     return plain(text).replace("%", "%25")
 
 
-# Findings -> the exit code of the process.
+# Comparison -> the exit code of the process.
 
 
 OK: Final = 0
@@ -377,7 +377,7 @@ MISSING: Final = 3
 UNDECIDED: Final = 4
 
 
-def exit_code(findings: Findings, *, strict: bool) -> int:
+def exit_code(findings: Comparison, *, strict: bool) -> int:
     """The code that CI sees.
 
     1 a regression; 3 cases missing or not comparable, or none in common; 4 (strict alone) some could not be

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 
 from dlperf.compare.sets import MEASURED, REGRESSIONS, CaseSamples, Metric, ResultSet
-from dlperf.compare.tests import FEWEST_RUNS, Effect, contrast, fit_priors, judge
+from dlperf.compare.tests import FEWEST_RUNS, Effect, effect_of, fit_priors, run_tests
 from dlperf.errors import UserError
 from dlperf.results.cases import cell_name
 from dlperf.results.qualification import CaseNoise, Session
@@ -66,24 +66,24 @@ def _blocks(side: ResultSet, metric: Metric) -> list[tuple[CaseSamples, list[Val
     return found
 
 
-def _contrast(values: Sequence[Values], turned: Sequence[bool]) -> Effect:
+def _effect(values: Sequence[Values], turned: Sequence[bool]) -> Effect:
     sides: tuple[dict[str, float], dict[str, float]] = ({}, {})
     for number, (pair, turn) in enumerate(zip(values, turned, strict=True)):
         for each, value in zip(sides, reversed(pair) if turn else pair, strict=True):
             each[str(number)] = value
-    return contrast(*sides)
+    return effect_of(*sides)
 
 
 def _raises_alarm(blocks: dict[str, list[tuple[CaseSamples, list[Values]]]], draw: random.Random) -> bool:
     # The sides of a block are the same for all metrics, as they would be in a comparison.
     turns: dict[str, list[bool]] = {}
     for metric in MEASURED:
-        contrasts = []
+        effects = []
         for one, values in blocks[metric.name]:
             turned = turns.setdefault(one.case.case_id, [draw.random() < 0.5 for _ in values])  # noqa: PLR2004
-            contrasts.append(_contrast(values, turned[: len(values)]))
-        judged = judge(metric, contrasts, margins=[metric.margin] * len(contrasts))
-        if any(one.verdict in REGRESSIONS for one in judged):
+            effects.append(_effect(values, turned[: len(values)]))
+        tests = run_tests(metric, effects, margins=[metric.margin] * len(effects))
+        if any(test.verdict in REGRESSIONS for test in tests):
             return True
     return False
 
@@ -91,13 +91,11 @@ def _raises_alarm(blocks: dict[str, list[tuple[CaseSamples, list[Values]]]], dra
 def _noise(
     metric: Metric, blocks: Sequence[tuple[CaseSamples, list[Values]]], runs: int
 ) -> Iterator[CaseNoise]:
-    # Who ran first turns round from block to block, as in a sweep of two arms.
-    contrasts = [
-        _contrast(values, [bool(number % 2) for number in range(len(values))]) for _, values in blocks
-    ]
-    prior = fit_priors(contrasts).get(True, NO_PRIOR)
-    pooled = math.fsum(one.variance.degrees for one in contrasts)
-    for (one, values), made in zip(blocks, contrasts, strict=True):
+    # Who ran first turns round from block to block, as in a sweep of two version_pairs.
+    effects = [_effect(values, [bool(number % 2) for number in range(len(values))]) for _, values in blocks]
+    prior = fit_priors(effects).get(True, NO_PRIOR)
+    pooled = math.fsum(one.variance.degrees for one in effects)
+    for (one, values), made in zip(blocks, effects, strict=True):
         variance = moderated(made.variance, prior, most_degrees=pooled)
         half = t_quantile(0.975, degrees=variance.degrees) * math.sqrt(variance.value / runs)
         logs = [math.log(value) for pair in values for value in pair]

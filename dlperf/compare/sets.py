@@ -98,7 +98,7 @@ BASELINE_SCHEMA_VERSION: Final = 1
 Alignment = Literal["aligned", "not aligned"]
 
 
-class SideRun(Model):
+class RunValues(Model):
     """A good run: its value of each metric that it has.
 
     Runs of two cases of one cell with the same `session` and `repeat` were made in one block.
@@ -127,7 +127,7 @@ class CaseSamples(Model):
     python: str | None = None  # that the framework ran on, such as `3.10.13`; None: not known
     status: Status
     reason: str | None = None
-    runs: tuple[SideRun, ...] = ()
+    runs: tuple[RunValues, ...] = ()
     failed_runs: int = 0
     out_of_memory: bool = False  # how a run without a figure ended
 
@@ -194,7 +194,7 @@ def _one_case(parts: list[CaseSamples]) -> CaseSamples:
 BASELINES = Path("baselines")
 
 
-def read_side(text: str, *, inside: Path, baselines: Path = BASELINES) -> ResultSet:
+def read_result_set(text: str, *, inside: Path, baselines: Path = BASELINES) -> ResultSet:
     """The side that `text` names.
 
     A folder, a file of a baseline or `published:NAME` is taken as such; `key=value` selects the cases of
@@ -205,11 +205,11 @@ def read_side(text: str, *, inside: Path, baselines: Path = BASELINES) -> Result
     """
     path = Path(text)
     if text.startswith(PREFIX) or path.is_dir():
-        return _without_twins(side_of(load([path], strict=False), label=text))
+        return _without_twins(result_set_of(load([path], strict=False), label=text))
     if path.is_file():
         return read_baseline(path)
     if "=" in text:
-        return _without_twins(selected(side_of(load([inside], strict=False), label=text), text))
+        return _without_twins(selected(result_set_of(load([inside], strict=False), label=text), text))
     saved = baselines / f"{text}.json"
     if saved.is_file():
         return read_baseline(saved)
@@ -264,7 +264,7 @@ def read_baseline(path: Path) -> ResultSet:
     return read_document(path, ResultSet, kind="baseline", remedy="`dlperf baseline save` writes one")
 
 
-def side_of(loaded: Loaded, *, label: str) -> ResultSet:
+def result_set_of(loaded: Loaded, *, label: str) -> ResultSet:
     """The side that loaded results make; published ones have a single value a case.
 
     Raises:
@@ -296,7 +296,7 @@ def _case(figure: CaseFigures, *, session: str | None, certificates: Sequence[Ce
     good = [run for run in figure.runs if run.result.figures is not None]
     runs = tuple(_run(run, session=session) for run in good)
     if not figure.runs and figure.summary is not None:
-        runs = (SideRun(repeat=1, values={MEASURED[0].name: figure.summary.median}),)
+        runs = (RunValues(repeat=1, values={MEASURED[0].name: figure.summary.median}),)
     pythons = {run.environment.python for run in good if run.environment and run.environment.python}
     drivers = {node.driver for run in figure.runs if run.environment for node in run.environment.nodes}
     return CaseSamples(
@@ -313,9 +313,9 @@ def _case(figure: CaseFigures, *, session: str | None, certificates: Sequence[Ce
     )
 
 
-def _run(run: StoredRun, *, session: str | None) -> SideRun:
+def _run(run: StoredRun, *, session: str | None) -> RunValues:
     result = run.result
-    return SideRun(
+    return RunValues(
         repeat=result.repeat,
         session=session,
         started_at=result.started_at,

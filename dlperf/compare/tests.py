@@ -1,4 +1,4 @@
-"""Contrasts of one metric over many cases -> what may be said about each of them."""
+"""Effects of one metric over many cases -> what may be said about each of them."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Effect:
         return (1 if self.blocked else 2) / count
 
 
-def contrast(baseline: Mapping[str, float], candidate: Mapping[str, float]) -> Effect:
-    """The contrast of runs by block: runs of both sides under one name were made in one block.
+def effect_of(baseline: Mapping[str, float], candidate: Mapping[str, float]) -> Effect:
+    """The effect of two sets of runs, keyed by block: runs with the same key were made in one block.
 
     Values are above 0. Runs of blocks are subtracted from each other, so that what a block has in common (a
     machine that was slow at the time) drops out. With fewer than `FEWEST_RUNS` common blocks the two sides
@@ -129,32 +129,32 @@ def runs_to_detect(
 
 
 def runs_to_settle(
-    contrast: Effect, variance: Variance, *, margin: float, level: float, tests: int
+    effect: Effect, variance: Variance, *, margin: float, level: float, tests: int
 ) -> int | None:
     """Runs a side with which the difference, were it as large as it looks, would be told or ruled out.
 
     Told where it is as large as the margin, else shown to lie inside it. None: more than `MOST_RUNS`.
     """
-    effect, counts = abs(contrast.log_ratio), math.log1p(margin)
-    if effect >= counts:
+    size, counts = abs(effect.log_ratio), math.log1p(margin)
+    if size >= counts:
         more = runs_to_detect(
-            effect,
+            size,
             variance=variance.value,
-            blocked=contrast.blocked,
+            blocked=effect.blocked,
             level=level,
             tests=tests,
-            degrees=max(0.0, variance.degrees - contrast.variance.degrees),
+            degrees=max(0.0, variance.degrees - effect.variance.degrees),
         )
-        return None if more is None else max(more, max(contrast.runs) + 1)
+        return None if more is None else max(more, max(effect.runs) + 1)
 
     def enough(count: int) -> bool:
-        error = math.sqrt(variance.value * contrast.with_runs(count))
-        own = (count - 1) * (1 if contrast.blocked else 2)
+        error = math.sqrt(variance.value * effect.with_runs(count))
+        own = (count - 1) * (1 if effect.blocked else 2)
         reach = t_quantile(1 - level, degrees=own) + t_quantile(POWER, degrees=own)
-        return effect + reach * error <= counts
+        return size + reach * error <= counts
 
     found = _first(enough)
-    return None if found is None else max(found, max(contrast.runs) + 1)
+    return None if found is None else max(found, max(effect.runs) + 1)
 
 
 def _first(enough: Callable[[int], bool]) -> int | None:
@@ -164,7 +164,7 @@ def _first(enough: Callable[[int], bool]) -> int | None:
     return counts[index] if index < len(counts) else None
 
 
-# Contrasts of one metric over many cases -> what may be said about each of them.
+# Effects of one metric over many cases -> what may be said about each of them.
 
 
 LEVEL = 0.05
@@ -172,7 +172,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestResult:
-    """The verdict on one contrast and the numbers behind it.
+    """The verdict on one effect and the numbers behind it.
 
     `ratio` is candidate / baseline; `low` and `high` are its 95 % interval. `p` is for one test alone,
     `adjusted_p` for the metric's tests together. `runs_to_settle` goes with inconclusive; None there means
@@ -186,7 +186,7 @@ class TestResult:
     p: float
     adjusted_p: float
     margin: float
-    contrast: Effect
+    effect: Effect
     runs_to_settle: int | None = None
 
 
@@ -198,13 +198,13 @@ class Rule:
     adjust: Callable[[Sequence[float]], list[float]] = benjamini_hochberg
 
 
-Priors = dict[bool, Prior]  # by whether the contrasts are blocked: their variances are of different things
+Priors = dict[bool, Prior]  # by whether the effects are blocked: their variances are of different things
 
 
-def fit_priors(contrasts: Sequence[Effect]) -> Priors:
+def fit_priors(effects: Sequence[Effect]) -> Priors:
     """What the variances of a metric have in common over the cases."""
     return {
-        blocked: _prior([one.variance for one in contrasts if one.blocked is blocked])
+        blocked: _prior([one.variance for one in effects if one.blocked is blocked])
         for blocked in (True, False)
     }
 
@@ -216,15 +216,15 @@ def _prior(variances: Sequence[Variance]) -> Prior:
     return replace(prior, learned=learned(variances, floor=smallest(variances)))
 
 
-def judge(
+def run_tests(
     metric: Metric,
-    contrasts: Sequence[Effect],
+    effects: Sequence[Effect],
     *,
     margins: Sequence[float],
     rule: Rule | None = None,
     priors: Mapping[bool, Prior] | None = None,
 ) -> list[TestResult]:
-    """Judge the contrasts of one metric together, in their order.
+    """Test the effects of one metric together, in their order.
 
     A difference is called one when its test says so after the adjustment and it is as large as the margin:
     a t test with a moderated variance, or with many cases one whose variance comes from what they have in
@@ -234,20 +234,20 @@ def judge(
 
     Args:
         metric: which way is good.
-        contrasts: one a case.
+        effects: one a case.
         margins: one a case: the smallest ratio that counts, less 1.
         rule: by default Benjamini-Hochberg at 5 %.
-        priors: of the variances; by default fitted to these contrasts.
+        priors: of the variances; by default fitted to these effects.
     """
     rule = rule or Rule()
-    priors = fit_priors(contrasts) if priors is None else priors
-    pooled = math.fsum(one.variance.degrees for one in contrasts)
-    known = [_known(one, priors.get(one.blocked, NO_PRIOR), most_degrees=pooled) for one in contrasts]
-    p_values = [each.error.two_sided_p(one.log_ratio) for one, each in zip(contrasts, known, strict=True)]
+    priors = fit_priors(effects) if priors is None else priors
+    pooled = math.fsum(one.variance.degrees for one in effects)
+    known = [_known(one, priors.get(one.blocked, NO_PRIOR), most_degrees=pooled) for one in effects]
+    p_values = [each.error.two_sided_p(one.log_ratio) for one, each in zip(effects, known, strict=True)]
     adjusted = rule.adjust(p_values)
     return [
-        _judged(metric, one, each, margin=margin, p=p, adjusted=q, rule=rule, tests=len(contrasts))
-        for one, each, margin, p, q in zip(contrasts, known, margins, p_values, adjusted, strict=True)
+        _test_result(metric, one, each, margin=margin, p=p, adjusted=q, rule=rule, tests=len(effects))
+        for one, each, margin, p, q in zip(effects, known, margins, p_values, adjusted, strict=True)
     ]
 
 
@@ -259,21 +259,21 @@ class _Known:
     error: StudentError | MixtureError
 
 
-def _known(contrast: Effect, prior: Prior, *, most_degrees: float) -> _Known:
-    if not prior.covers(contrast.variance):
+def _known(effect: Effect, prior: Prior, *, most_degrees: float) -> _Known:
+    if not prior.covers(effect.variance):
         prior = NO_PRIOR  # noisier than anything before: it was learned from quieter times
-    variance = moderated(contrast.variance, prior, most_degrees=most_degrees)
+    variance = moderated(effect.variance, prior, most_degrees=most_degrees)
     error: StudentError | MixtureError
     if prior.learned is None:
-        error = StudentError(math.sqrt(variance.value * contrast.unit), variance.degrees)
+        error = StudentError(math.sqrt(variance.value * effect.unit), variance.degrees)
     else:
-        error = MixtureError.of(contrast.variance, prior.learned, unit=contrast.unit)
+        error = MixtureError.of(effect.variance, prior.learned, unit=effect.unit)
     return _Known(variance=variance, error=error)
 
 
-def _judged(
+def _test_result(
     metric: Metric,
-    contrast: Effect,
+    effect: Effect,
     known: _Known,
     *,
     margin: float,
@@ -282,7 +282,7 @@ def _judged(
     rule: Rule,
     tests: int,
 ) -> TestResult:
-    centre, counts = contrast.log_ratio, math.log1p(margin)
+    centre, counts = effect.log_ratio, math.log1p(margin)
     half = known.error.reach(0.975)
     half_of_equivalence = known.error.reach(1 - rule.level)
     settle = None
@@ -292,7 +292,7 @@ def _judged(
         verdict = Verdict.SAME
     else:
         verdict = Verdict.INCONCLUSIVE
-        settle = runs_to_settle(contrast, known.variance, margin=margin, level=rule.level, tests=tests)
+        settle = runs_to_settle(effect, known.variance, margin=margin, level=rule.level, tests=tests)
     return TestResult(
         verdict=verdict,
         ratio=math.exp(centre),
@@ -301,6 +301,6 @@ def _judged(
         p=p,
         adjusted_p=adjusted,
         margin=margin,
-        contrast=contrast,
+        effect=effect,
         runs_to_settle=settle,
     )

@@ -26,7 +26,7 @@ from dlperf.compare.sets import (
     ResultSet,
     Verdict,
 )
-from dlperf.compare.tests import FEWEST_RUNS, Effect, Priors, Rule, TestResult, contrast, judge
+from dlperf.compare.tests import FEWEST_RUNS, Effect, Priors, Rule, TestResult, effect_of, run_tests
 from dlperf.errors import SourceErrors, UserError
 from dlperf.model import Model
 from dlperf.plan.documents import read_document, unknown, validate
@@ -40,14 +40,14 @@ from dlperf.results.schema import Status
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseVerdict:
-    """The verdict on one metric of one case. `judged` is None where no test was made; `reason` says why."""
+    """The verdict on one metric of one case. `test` is None where no test was made; `reason` says why."""
 
     baseline: CaseSamples
     candidate: CaseSamples | None
     metric: Metric
     verdict: Verdict
     reason: str | None = None
-    judged: TestResult | None = None
+    test: TestResult | None = None
     differences: tuple[Difference, ...] = ()
     figures: tuple[float | None, float | None] = (None, None)
     expected: ExpectedFailure | None = None
@@ -61,14 +61,14 @@ class CaseVerdict:
     @property
     def ratio(self) -> float | None:
         """Candidate over baseline: of the geometric means where tested, else of the figures."""
-        if self.judged is not None:
-            return self.judged.ratio
+        if self.test is not None:
+            return self.test.ratio
         before, after = self.figures
         return after / before if before and after else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
+class Comparison:
     """All findings of a comparison, in the order of the baseline's cases; `notes` hold for all of them.
 
     `metric` is the one that cases are counted by: every case has one finding on it.
@@ -226,8 +226,8 @@ def of_several(parts: Sequence[Sequence[str]]) -> tuple[str, ...]:
 
 def _apart(rows: Sequence[CaseVerdict]) -> Iterator[str]:
     """What it means that sides were not run in turns, and whether anybody knows how much that is."""
-    tested = [row for row in rows if row.judged is not None]
-    apart = [row for row in tested if row.judged is not None and not row.judged.contrast.blocked]
+    tested = [row for row in rows if row.test is not None]
+    apart = [row for row in tested if row.test is not None and not row.test.effect.blocked]
     if not apart:
         return
     some = "" if len(apart) == len(tested) else f" of {len(apart)} in {plural(len(tested), 'finding')}"
@@ -319,10 +319,10 @@ class Settings:
         return SAMPLES_PER_SECOND if SAMPLES_PER_SECOND in self.metrics else self.metrics[0]
 
 
-# Two sides -> findings: matched, guarded, tested together, judged.
+# Two sides -> findings: matched, guarded, tested together, test.
 
 
-def compare(baseline: ResultSet, candidate: ResultSet, *, settings: Settings | None = None) -> Findings:
+def compare(baseline: ResultSet, candidate: ResultSet, *, settings: Settings | None = None) -> Comparison:
     """Every verdict that the runs of two sides allow."""
     settings = settings or Settings()
     matched = match(baseline, candidate, compared=settings.compared)
@@ -335,7 +335,7 @@ def compare(baseline: ResultSet, candidate: ResultSet, *, settings: Settings | N
     rows = [_with_expectation(row, settings) for row in rows]
     place = {id(one): number for number, one in enumerate(baseline.cases)}
     rows.sort(key=lambda row: place[id(row.baseline)])
-    return Findings(
+    return Comparison(
         baseline=baseline.label,
         candidate=candidate.label,
         rows=tuple(rows),
@@ -365,7 +365,7 @@ def _of_metric(pairs: Sequence[Pair], metric: Metric, settings: Settings) -> lis
             floor = settings.noise_floor(pair, metric, in_turns=untested.blocked)
             tested.append((pair, untested, floor))
     own = settings.margins.get(metric.name, metric.margin)
-    verdicts = judge(
+    verdicts = run_tests(
         metric,
         [made for _, made, _ in tested],
         margins=[own if floor is None else max(own, floor.value) for _, _, floor in tested],
@@ -373,8 +373,8 @@ def _of_metric(pairs: Sequence[Pair], metric: Metric, settings: Settings) -> lis
         priors=settings.priors.get(metric.name),
     )
     found += [
-        _judged(pair, metric, judged, floor, own=own)
-        for (pair, _, floor), judged in zip(tested, verdicts, strict=True)
+        _tested(pair, metric, test, floor, own=own)
+        for (pair, _, floor), test in zip(tested, verdicts, strict=True)
     ]
     return found
 
@@ -406,7 +406,7 @@ def _untested(pair: Pair, metric: Metric, settings: Settings) -> CaseVerdict | E
         counts = " and ".join(str(len(side)) for side in values)
         reason = f"{counts} good runs; a verdict takes {FEWEST_RUNS} on each side"
         return replace(finding, verdict=Verdict.INCONCLUSIVE, reason=reason)
-    return contrast(*values)
+    return effect_of(*values)
 
 
 def _values(pair: Pair, metric: Metric) -> tuple[dict[str, float], dict[str, float]]:
@@ -437,14 +437,12 @@ def _without_baseline(pair: Pair, metric: Metric) -> CaseVerdict | None:
     )
 
 
-def _judged(
-    pair: Pair, metric: Metric, judged: TestResult, floor: Floor | None, *, own: float
-) -> CaseVerdict:
-    verdict, reason = judged.verdict, None
+def _tested(pair: Pair, metric: Metric, test: TestResult, floor: Floor | None, *, own: float) -> CaseVerdict:
+    verdict, reason = test.verdict, None
     if verdict in {Verdict.SAME, Verdict.INCONCLUSIVE} and _drowned(floor, own):
         verdict, reason = Verdict.INCONCLUSIVE, _drowned(floor, own)
     elif verdict is Verdict.INCONCLUSIVE:
-        settle = judged.runs_to_settle
+        settle = test.runs_to_settle
         reason = f"about {settle} runs a side would settle it" if settle else "too noisy to settle with runs"
     return CaseVerdict(
         baseline=pair.baseline,
@@ -452,7 +450,7 @@ def _judged(
         metric=metric,
         verdict=verdict,
         reason=reason,
-        judged=judged,
+        test=test,
         differences=pair.differences,
         figures=(pair.baseline.figure(metric), pair.candidate.figure(metric)),
         noise_floor=floor,

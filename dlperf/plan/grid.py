@@ -61,9 +61,9 @@ def cells(
         found[cell.identity] = replace(cell, why=why)
     for include in file.include:
         merged = file.model_copy(update=include.given())
-        arms = _included_frameworks(include, frameworks, versions)
+        version_pairs = _included_frameworks(include, frameworks, versions)
         options = {name: {**file.options.get(name, {}), **include.options.get(name, {})} for name in versions}
-        for cell in _span(merged, experiments, frameworks=arms, options=options):
+        for cell in _span(merged, experiments, frameworks=version_pairs, options=options):
             found[cell.identity] = cell
     return tuple(found.values())
 
@@ -143,11 +143,11 @@ def _included_frameworks(
     """The sweep's frameworks that the include names; a new framework or version comes as it stands."""
     if include.frameworks is None:
         return frameworks
-    arms: list[FrameworkEntry] = []
+    version_pairs: list[FrameworkEntry] = []
     for entry in include.frameworks:
         same = [known for known in frameworks if _means(entry, known)]
-        arms.extend(same or [_with_version(entry, versions)])
-    return tuple(arms)
+        version_pairs.extend(same or [_with_version(entry, versions)])
+    return tuple(version_pairs)
 
 
 def _means(entry: FrameworkEntry, known: FrameworkEntry) -> bool:

@@ -37,7 +37,7 @@ def ordered_runs(cases: Sequence[Case], *, repeats: int, order: Order, seed: int
     next case; `shuffled` mixes all runs, the same way for the same seed.
     """
     if order == "interleaved":
-        return tuple(run for arms in cells_of(cases) for run in _blocks(arms, repeats))
+        return tuple(run for version_pairs in cells_of(cases) for run in _blocks(version_pairs, repeats))
     runs = [
         PlannedRun(case_id=case.case_id, repeat=repeat) for case in cases for repeat in range(1, repeats + 1)
     ]
@@ -62,11 +62,11 @@ def cell_of(case: Case) -> str:
     return case.model_dump_json(exclude=left_out)
 
 
-def _blocks(arms: Sequence[Case], repeats: int) -> list[PlannedRun]:
+def _blocks(version_pairs: Sequence[Case], repeats: int) -> list[PlannedRun]:
     return [
         PlannedRun(case_id=case.case_id, repeat=repeat)
         for repeat in range(1, repeats + 1)
-        for case in (arms if repeat % 2 else reversed(arms))
+        for case in (version_pairs if repeat % 2 else reversed(version_pairs))
     ]
 
 

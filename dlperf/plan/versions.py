@@ -1,7 +1,7 @@
 """A version from elsewhere: a wheel file of the user's own, or a package index such as one of nightly builds.
 
 The version that results and tables show says where it is from, as `1.9.1+wheel.0a1b2c3d` or
-`2.14.0.dev20261101+index.0a1b2c3d`: two builds of one version are two arms.
+`2.14.0.dev20261101+index.0a1b2c3d`: two builds of one version are two version_pairs.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from run_folders import make_case
 
-from dlperf.compare.sets import CaseSamples, ResultSet, SideRun
+from dlperf.compare.sets import CaseSamples, ResultSet, RunValues
 from dlperf.results.schema import Status
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def side_case(
 ) -> CaseSamples:
     """A case of `make_case(**changes)` with one run a rate; without a rate it failed."""
     runs = tuple(
-        SideRun(
+        RunValues(
             repeat=repeat,
             session=session,
             values={"samples_per_sec": rate, "step_seconds_p95": 8 / rate, "peak_memory_bytes": memory},

@@ -12,13 +12,13 @@ from sides import FLAT, scaled, side, side_case
 from dlperf.cli.compare import findings_text
 from dlperf.compare import output as documents
 from dlperf.compare.sets import PEAK_MEMORY, SAMPLES_PER_SECOND
-from dlperf.compare.verdicts import Findings, Settings, compare
+from dlperf.compare.verdicts import Comparison, Settings, compare
 
 ONE_METRIC = Settings(metrics=(SAMPLES_PER_SECOND,))
 
 
 @pytest.fixture
-def findings() -> Findings:
+def findings() -> Comparison:
     """A slower case, an equal one, one that failed, one on another machine, one that is noisy."""
     noisy = (90.0, 110.0, 95.0, 105.0, 100.0)
     classes = (100, 200, 300, 400, 500)
@@ -35,11 +35,11 @@ def findings() -> Findings:
 
 
 @pytest.fixture
-def unchanged() -> Findings:
+def unchanged() -> Comparison:
     return compare(side(side_case()), side(side_case(version="1.9.2")), settings=ONE_METRIC)
 
 
-def test_the_terminals_text(findings: Findings) -> None:
+def test_the_terminals_text(findings: Comparison) -> None:
     lines = [" ".join(line.split()) for line in findings_text(findings, everything=False).splitlines()]
     assert lines == GOLDEN.splitlines()
 
@@ -63,7 +63,7 @@ y1 data 1n1g b8 c500 fp32 mxnet 1.9.1 -> 1.9.2 samples/s 100.00 100.00 -0.25 % -
 """
 
 
-def test_markdown_answers_first_and_is_a_table_that_logs_cannot_break(findings: Findings) -> None:
+def test_markdown_answers_first_and_is_a_table_that_logs_cannot_break(findings: Comparison) -> None:
     text = documents.markdown(findings)
     assert text.startswith("**dlperf: 1 regression** (1.9.2 against 1.9.1)\n")
     html = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
@@ -71,19 +71,19 @@ def test_markdown_answers_first_and_is_a_table_that_logs_cannot_break(findings: 
     assert "<b>exit" not in html
 
 
-def test_a_comment_has_at_most_20_lines(findings: Findings) -> None:
-    many = Findings(baseline="a", candidate="b", rows=findings.rows * 40)
+def test_a_comment_has_at_most_20_lines(findings: Comparison) -> None:
+    many = Comparison(baseline="a", candidate="b", rows=findings.rows * 40)
     for each in (findings, many):
         assert 1 < len(documents.comment(each).splitlines()) <= 20
     assert "more" in documents.comment(many)
 
 
-def test_nothing_changed_is_no_comment_and_no_annotation(unchanged: Findings) -> None:
+def test_nothing_changed_is_no_comment_and_no_annotation(unchanged: Comparison) -> None:
     assert documents.comment(unchanged) == ""
     assert documents.workflow_commands(unchanged) == ""
 
 
-def test_json_holds_every_finding_with_its_numbers(findings: Findings) -> None:
+def test_json_holds_every_finding_with_its_numbers(findings: Comparison) -> None:
     content = json.loads(documents.as_json(findings, exit_code=1))
     assert content["exit_code"] == 1
     assert content["counts"] | {"better": 0} == content["counts"]
@@ -95,14 +95,14 @@ def test_json_holds_every_finding_with_its_numbers(findings: Findings) -> None:
 
 
 @pytest.fixture
-def noted() -> Findings:
+def noted() -> Comparison:
     """Nothing changed, on another Python and on another day."""
     before = side_case(more={"python": "3.9.20"})
     after = side_case(more={"python": "3.10.15"}, version="1.9.2", session="friday")
     return compare(side(before), side(after), settings=ONE_METRIC)
 
 
-def test_every_form_carries_the_notes(noted: Findings) -> None:
+def test_every_form_carries_the_notes(noted: Comparison) -> None:
     """They say what the verdicts rest on, also where there is nothing else to say."""
     assert len(noted.notes) == 3
     printed = ET.fromstring(documents.junit(noted)).findtext("system-out")  # noqa: S314 - made by ourselves
@@ -132,7 +132,7 @@ def test_a_metric_that_is_no_figure_is_said_beside_a_regression_of_another() -> 
     assert "samples/s of 0 is no figure" in text
 
 
-def test_junit_fails_regressions_and_counts_what_was_not_told(findings: Findings) -> None:
+def test_junit_fails_regressions_and_counts_what_was_not_told(findings: Comparison) -> None:
     suite = ET.fromstring(documents.junit(findings))  # noqa: S314 - made by ourselves a line above
     counts = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")}
     assert counts == {"tests": "5", "failures": "1", "errors": "2", "skipped": "1"}
@@ -148,7 +148,7 @@ def test_tests_of_one_cell_with_other_options_have_names_of_their_own() -> None:
     assert len(set(names)) == len(names) == 6
 
 
-def test_annotations_are_one_line_each_with_percent_signs_escaped(findings: Findings) -> None:
+def test_annotations_are_one_line_each_with_percent_signs_escaped(findings: Comparison) -> None:
     lines = documents.workflow_commands(findings).splitlines()
     assert [line.split(" ")[0] for line in lines] == ["::error", "::warning", "::warning", "::notice"]
     assert lines[0] == (

@@ -19,7 +19,7 @@ from dlperf.compare.sets import (
     Metric,
     Verdict,
 )
-from dlperf.compare.tests import Effect, Rule, contrast, fit_priors, judge, runs_to_detect
+from dlperf.compare.tests import Effect, Rule, effect_of, fit_priors, run_tests, runs_to_detect
 from dlperf.statistics.moderation import NO_PRIOR, Prior, Variance, fit_prior, inverse_trigamma, moderated
 from dlperf.statistics.multiple import benjamini_hochberg, holm, two_sided_p
 
@@ -32,7 +32,7 @@ def side(values: list[float], *, prefix: str = "") -> dict[str, float]:
 
 
 def independent(baseline: list[float], candidate: list[float]) -> Effect:
-    return contrast(side(baseline, prefix="b"), side(candidate, prefix="c"))
+    return effect_of(side(baseline, prefix="b"), side(candidate, prefix="c"))
 
 
 @given(p_lists)
@@ -59,7 +59,7 @@ def test_without_blocks_and_prior_it_is_students_t_test_on_logarithms(
     logs = np.log(baseline), np.log(candidate)
     assume(min(map(np.var, logs)) > 1e-6)
     expected = stats.ttest_ind(logs[1], logs[0])
-    (found,) = judge(
+    (found,) = run_tests(
         SAMPLES_PER_SECOND,
         [independent(baseline, candidate)],
         margins=[0.01],
@@ -76,16 +76,16 @@ def test_with_blocks_and_no_prior_it_is_the_paired_t_test(pairs: list[tuple[floa
     baseline, candidate = [one for one, _ in pairs], [two for _, two in pairs]
     assume(np.std(np.log(candidate) - np.log(baseline)) > 1e-3)
     expected = stats.ttest_rel(np.log(candidate), np.log(baseline))
-    made = contrast(side(baseline), side(candidate))
-    (found,) = judge(SAMPLES_PER_SECOND, [made], margins=[0.01], priors={})
+    made = effect_of(side(baseline), side(candidate))
+    (found,) = run_tests(SAMPLES_PER_SECOND, [made], margins=[0.01], priors={})
     assert made.blocked
     assert found.p == pytest.approx(expected.pvalue, abs=1e-9)
 
 
 @given(st.lists(st.tuples(rates, rates), min_size=4, max_size=9), st.lists(rates, min_size=9, max_size=9))
 def test_what_a_block_has_in_common_drops_out(pairs: list[tuple[float, float]], drifts: list[float]) -> None:
-    plain = contrast(side([one for one, _ in pairs]), side([two for _, two in pairs]))
-    drifted = contrast(
+    plain = effect_of(side([one for one, _ in pairs]), side([two for _, two in pairs]))
+    drifted = effect_of(
         side([one * drift for (one, _), drift in zip(pairs, drifts, strict=False)]),
         side([two * drift for (_, two), drift in zip(pairs, drifts, strict=False)]),
     )
@@ -96,8 +96,8 @@ def test_what_a_block_has_in_common_drops_out(pairs: list[tuple[float, float]], 
 def test_common_blocks_count_only_from_four_on() -> None:
     baseline = {"a": 1.0, "b": 1.1, "c": 1.2, "d": 1.3}
     candidate = {"a": 1.0, "b": 1.1, "c": 1.2, "x": 1.3}
-    assert not contrast(baseline, candidate).blocked
-    assert contrast(baseline | {"x": 1.0}, candidate | {"d": 1.0}).blocked
+    assert not effect_of(baseline, candidate).blocked
+    assert effect_of(baseline | {"x": 1.0}, candidate | {"d": 1.0}).blocked
 
 
 @pytest.mark.parametrize("values", [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 0.0], [1.0, 2.0, 3.0, math.nan]])
@@ -165,7 +165,7 @@ FLAT = [100.0, 100.1, 99.9, 100.05, 99.95]
 
 
 def verdict(candidate: list[float], *, metric: Metric = SAMPLES_PER_SECOND, margin: float = 0.01) -> Verdict:
-    return judge(metric, [contrast(side(FLAT), side(candidate))], margins=[margin])[0].verdict
+    return run_tests(metric, [effect_of(side(FLAT), side(candidate))], margins=[margin])[0].verdict
 
 
 def test_every_verdict_has_its_case() -> None:
@@ -191,9 +191,9 @@ def test_a_difference_below_the_margin_is_no_change_however_sure() -> None:
 
 
 def test_inconclusive_says_how_many_runs_would_settle_it() -> None:
-    (noisy,) = judge(
+    (noisy,) = run_tests(
         SAMPLES_PER_SECOND,
-        [contrast(side(FLAT), side([98.0, 101.0, 96.0, 99.0, 97.0]))],
+        [effect_of(side(FLAT), side([98.0, 101.0, 96.0, 99.0, 97.0]))],
         margins=[0.01],
     )
     assert noisy.verdict is Verdict.INCONCLUSIVE
@@ -202,19 +202,19 @@ def test_inconclusive_says_how_many_runs_would_settle_it() -> None:
 
 
 def test_exact_figures_are_judged_without_a_spread() -> None:
-    equal = judge(PEAK_MEMORY, [contrast(side([5.0] * 4), side([5.0] * 4))], margins=[0.02])[0]
-    more = judge(PEAK_MEMORY, [contrast(side([5.0] * 4), side([6.0] * 4))], margins=[0.02])[0]
+    equal = run_tests(PEAK_MEMORY, [effect_of(side([5.0] * 4), side([5.0] * 4))], margins=[0.02])[0]
+    more = run_tests(PEAK_MEMORY, [effect_of(side([5.0] * 4), side([6.0] * 4))], margins=[0.02])[0]
     assert (equal.verdict, more.verdict) == (Verdict.SAME, Verdict.WORSE)
 
 
 def test_a_prior_from_an_earlier_round_serves_a_single_case() -> None:
     stream = np.random.default_rng(7)
     many = [
-        contrast(side(list(stream.lognormal(0, 0.01, 5))), side(list(stream.lognormal(0, 0.01, 5))))
+        effect_of(side(list(stream.lognormal(0, 0.01, 5))), side(list(stream.lognormal(0, 0.01, 5))))
         for _ in range(40)
     ]
     priors = fit_priors(many)
-    alone = judge(SAMPLES_PER_SECOND, many[:1], margins=[0.01], rule=Rule(adjust=holm), priors=priors)[0]
+    alone = run_tests(SAMPLES_PER_SECOND, many[:1], margins=[0.01], rule=Rule(adjust=holm), priors=priors)[0]
     assert priors[True].degrees > 4
     assert priors[False] == NO_PRIOR
     assert alone.p == alone.adjusted_p

@@ -10,7 +10,7 @@ import pytest
 from run_folders import Y1
 from sides import FLAT, scaled, side, side_case
 
-from dlperf.compare.gate import arms_of
+from dlperf.compare.gate import version_comparisons
 from dlperf.compare.matching import GUARDS, guarded, match
 from dlperf.compare.output import as_json, exit_code, headline, markdown, summary
 from dlperf.compare.sets import LARGEST_BATCH, SAMPLES_PER_SECOND, ResultSet, Verdict
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dlperf.compare.sets import CaseSamples
-    from dlperf.compare.verdicts import CaseVerdict, Findings
+    from dlperf.compare.verdicts import CaseVerdict, Comparison
 
 NEW = {"version": "1.9.2"}
 
 
-def speed(findings: Findings) -> CaseVerdict:
+def speed(findings: Comparison) -> CaseVerdict:
     (row,) = [row for row in findings.rows if row.metric is SAMPLES_PER_SECOND]
     return row
 
@@ -39,8 +39,8 @@ def test_a_slower_version_is_found_and_is_exit_code_1() -> None:
     row = speed(findings)
     assert row.verdict is Verdict.SLOWER
     assert row.ratio == pytest.approx(0.95)
-    assert row.judged is not None
-    assert row.judged.contrast.blocked
+    assert row.test is not None
+    assert row.test.effect.blocked
     assert exit_code(findings, strict=False) == 1
     assert headline(findings) == "2 regressions"  # the step time's too
 
@@ -172,16 +172,16 @@ def test_what_the_selectors_tell_apart_is_left_out_of_the_match() -> None:
 
 def test_runs_of_other_sessions_are_no_blocks_and_the_reader_is_told() -> None:
     findings = compare(side(side_case()), side(side_case(session="another day")))
-    assert speed(findings).judged is not None
-    assert not speed(findings).judged.contrast.blocked
+    assert speed(findings).test is not None
+    assert not speed(findings).test.effect.blocked
     assert any("not run in common blocks" in note for note in findings.notes)
 
 
 def test_cells_of_one_sweep_are_run_one_after_the_other_and_share_no_blocks() -> None:
     fp16 = side_case(scaled(1.5), precision="fp16")
     findings = compare(side(side_case()), side(fp16), settings=Settings(compared=("precision",)))
-    assert speed(findings).judged is not None
-    assert not speed(findings).judged.contrast.blocked
+    assert speed(findings).test is not None
+    assert not speed(findings).test.effect.blocked
     assert any("not run in common blocks" in note for note in findings.notes)
 
 
@@ -359,21 +359,21 @@ def test_a_sweep_of_versions_is_compared_with_the_first_of_each_framework() -> N
     cases = versions(
         "mxnet 1.9.1", "mxnet 1.9.0", "oneflow 0.8.0", "oneflow 0.9.0", "oneflow 1.0", "pytorch 2"
     )
-    first, second = arms_of([one.case for one in cases], sweep="s")
+    first, second = version_comparisons([one.case for one in cases], sweep="s")
     assert (first.baseline, first.candidate) == (
         (("mxnet", "1.9.1"), ("oneflow", "0.8.0")),
         (("mxnet", "1.9.0"), ("oneflow", "0.9.0")),
     )
     assert (second.baseline, second.candidate) == ((("oneflow", "0.8.0"),), (("oneflow", "1.0"),))
-    chosen, *_ = arms_of([one.case for one in cases], sweep="s", baselines=["mxnet==1.9.0"])
+    chosen, *_ = version_comparisons([one.case for one in cases], sweep="s", baselines=["mxnet==1.9.0"])
     assert chosen.candidate[0] == ("mxnet", "1.9.1")
 
 
 def test_a_part_of_the_versions_keeps_its_sides() -> None:
     """Suspects run again are a part of the sweep; nothing else decides what they are compared with."""
     cases = versions("mxnet 1.9.1", "mxnet 1.9.0", "oneflow 0.8.0", "oneflow 0.9.0")
-    (arms,) = arms_of([one.case for one in cases], sweep="s")
-    baseline, candidate = arms.sides(side(versions("mxnet 1.9.0", "mxnet 1.9.1")))
+    (version_pairs,) = version_comparisons([one.case for one in cases], sweep="s")
+    baseline, candidate = version_pairs.sides(side(versions("mxnet 1.9.0", "mxnet 1.9.1")))
     assert [one.case.version for one in baseline.cases] == ["1.9.1"]
     assert [one.case.version for one in candidate.cases] == ["1.9.0"]
 
@@ -381,9 +381,9 @@ def test_a_part_of_the_versions_keeps_its_sides() -> None:
 def test_one_version_alone_or_an_unknown_one_is_told() -> None:
     cases = [one.case for one in versions("mxnet 1.9.1", "oneflow 0.8.0")]
     with pytest.raises(UserError, match="no framework is there in two versions"):
-        arms_of(cases, sweep="s")
+        version_comparisons(cases, sweep="s")
     with pytest.raises(UserError, match="unknown version 'mxnet==1'"):
-        arms_of(cases, sweep="s", baselines=["mxnet==1"])
+        version_comparisons(cases, sweep="s", baselines=["mxnet==1"])
 
 
 def test_versions_on_different_pythons_are_compared_and_it_is_said() -> None:

@@ -14,7 +14,7 @@ from sides import scaled, side, side_case
 from dlperf.compare.matching import Pair
 from dlperf.compare.output import as_json, cells, qualification_line
 from dlperf.compare.qualifying import qualify
-from dlperf.compare.sets import PEAK_MEMORY, SAMPLES_PER_SECOND, CaseSamples, SideRun, Verdict
+from dlperf.compare.sets import PEAK_MEMORY, SAMPLES_PER_SECOND, CaseSamples, RunValues, Verdict
 from dlperf.compare.verdicts import Settings, compare, qualified_floor
 from dlperf.errors import UserError
 from dlperf.results.qualification import Qualification, read_qualification
@@ -22,7 +22,7 @@ from dlperf.results.qualification import Qualification, read_qualification
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlperf.compare.verdicts import CaseVerdict, Findings
+    from dlperf.compare.verdicts import CaseVerdict, Comparison
 
 NONE = Qualification(dlperf_version="", sessions=())
 NOISE = (0.001, 0.002, 0.004, 0.02)
@@ -50,7 +50,7 @@ def qualified(*levels: float) -> Qualification:
     return found
 
 
-def speed(findings: Findings) -> CaseVerdict:
+def speed(findings: Comparison) -> CaseVerdict:
     (row,) = [row for row in findings.rows if row.metric is SAMPLES_PER_SECOND]
     return row
 
@@ -147,7 +147,7 @@ def test_of_100_pairs_of_sessions_without_a_change_5_at_most_exceed_the_floor() 
 def case_at(rates: np.ndarray, classes: int, number: int) -> CaseSamples:
     case = side_case(num_classes=classes)
     runs = [
-        SideRun(
+        RunValues(
             repeat=repeat,
             started_at=f"2026-01-{number + 1:02}T10:00:{repeat:02}Z",
             values={"samples_per_sec": float(rate)},

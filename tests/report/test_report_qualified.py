@@ -10,7 +10,7 @@ from run_folders import make_case, store_good_runs
 
 from dlperf.cli import main
 from dlperf.compare.qualifying import qualify
-from dlperf.compare.sets import side_of
+from dlperf.compare.sets import result_set_of
 from dlperf.plan.case import Topology
 from dlperf.report.numbers import percent
 from dlperf.results.qualification import Qualification
@@ -34,7 +34,7 @@ def results(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def qualification(results: Path, tmp_path: Path) -> Path:
-    session = qualify(side_of(load([results], strict=False), label="A/A"), runs=4, splits=20)
+    session = qualify(result_set_of(load([results], strict=False), label="A/A"), runs=4, splits=20)
     found = Qualification(dlperf_version="0", sessions=()).with_session(session)
     path = tmp_path / "qualification.json"
     path.write_text(found.model_dump_json())

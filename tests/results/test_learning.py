@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from dlperf.compare.sets import SAMPLES_PER_SECOND, Verdict
-from dlperf.compare.tests import Contrast, fit_priors, judge
+from dlperf.compare.tests import Contrast, fit_priors, run_tests
 from dlperf.statistics.moderation import FEWEST_CASES, MixtureError, Prior, StudentError, Variance, learned
 
 DEGREES = 4
@@ -84,21 +84,21 @@ def test_runs_that_are_noisier_than_any_before_are_judged_by_their_own_noise() -
     for prior in (priors[True], replace(priors[True], learned=None), Prior(1e-6, 12.0)):
         assert all(prior.covers(one.variance) for one in quiet)
         assert not prior.covers(noisy.variance)
-        (judged,) = judge(SAMPLES_PER_SECOND, [noisy], margins=[0.01], priors={True: prior})
-        assert judged.verdict is Verdict.INCONCLUSIVE
-        assert judged.p > 0.2
+        (test,) = run_tests(SAMPLES_PER_SECOND, [noisy], margins=[0.01], priors={True: prior})
+        assert test.verdict is Verdict.INCONCLUSIVE
+        assert test.p > 0.2
 
 
 def test_many_cases_are_judged_by_what_they_teach_and_few_by_the_moderated_t() -> None:
-    def contrasts(count: int) -> list[Contrast]:
+    def effects(count: int) -> list[Contrast]:
         stream = np.random.default_rng(5)
         return [
             Contrast(log_ratio=-0.01, variance=one, unit=0.2, blocked=True, runs=(5, 5))
             for one in samples(stream, spread_of(stream, count))
         ]
 
-    assert fit_priors(contrasts(FEWEST_CASES - 1))[True].learned is None
-    many = contrasts(FEWEST_CASES)
+    assert fit_priors(effects(FEWEST_CASES - 1))[True].learned is None
+    many = effects(FEWEST_CASES)
     assert fit_priors(many)[True].learned is not None
-    judged = judge(SAMPLES_PER_SECOND, many, margins=[0.01] * len(many))
+    judged = run_tests(SAMPLES_PER_SECOND, many, margins=[0.01] * len(many))
     assert all(one.low < one.ratio < one.high for one in judged)
