@@ -99,7 +99,7 @@ def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     "--verify",
     "verified",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Make this report again from the raw logs and name each cell that differs.",
+    help="Make this report again from the raw logs; say what is new, gone, changed or edited.",
 )
 @click.pass_context
 def command(ctx: click.Context, /, *, verified: Path | None, **arguments: Any) -> None:
@@ -124,12 +124,11 @@ def _verify(path: Path) -> int:
     from dlperf.report.verify import verify
 
     found = verify(path)
-    for difference in found.differences:
-        click.echo(f"{path}: {difference}")
-    made = f"{found.tables} tables with {found.cells} cells made again from"
+    for line in found.lines():
+        click.echo(line)
     runs = plural(found.runs, "run") if found.runs else "published figures"
-    differences = plural(len(found.differences), "difference")
-    click.echo(f"{path}: {made} {runs}: {differences}")
+    differences = plural(len(found.differences), "difference") if found.differences else "no difference"
+    click.echo(f"{path}: {plural(found.cases, 'case')} made again from {runs}: {differences}")
     return EXIT_DIFFERENT if found.differences else 0
 
 

@@ -10,7 +10,7 @@ from dlperf.errors import UserError
 from dlperf.report.alignment import read_certificates
 from dlperf.report.document import Document, document
 from dlperf.results.qualification import read_qualification
-from dlperf.results.query import load, run_digest
+from dlperf.results.query import load, run_sources
 
 if TYPE_CHECKING:
     from dlperf.report.request import Request
@@ -48,5 +48,5 @@ def build_report(
         skipped=(*loaded.results.skipped, *damaged),
         view=request.view,
         beside=beside or Path(),
-        digests={run.folder: run_digest(run.folder) for run in loaded.results.runs},
+        sources={run.folder: run_sources(run.folder) for run in loaded.results.runs},
     )

@@ -84,6 +84,7 @@ class Document:
     environments: tuple[EnvironmentTable, ...]
     evidence: Table | None
     skipped: tuple[str, ...]
+    sources: Mapping[Path, Mapping[str, str]]  # SHA-256 by name, of the files of each run folder
     figures: tuple[CaseFigures, ...]  # published ones too
 
 
@@ -96,7 +97,7 @@ def document(
     skipped: Sequence[Skipped] = (),
     view: View | None = None,
     beside: Path = Path(),
-    digests: Mapping[Path, str] = MappingProxyType({}),
+    sources: Mapping[Path, Mapping[str, str]] = MappingProxyType({}),
 ) -> Document:
     """The report of some results.
 
@@ -108,7 +109,7 @@ def document(
         skipped: files that could not be read.
         view: what the reader asked for.
         beside: the folder that the report will lie in; links to run folders start there.
-        digests: of the run folders, `dlperf.results.query.run_digest`.
+        sources: of the run folders, `dlperf.results.query.run_sources`.
 
     Raises:
         UserError: the view asks for a framework that is not there.
@@ -150,7 +151,8 @@ def document(
         proofs=proofs(certificates),
         method=method(loaded, view, qualification),
         environments=environment_tables(loaded, titles=titles),
-        evidence=evidence.table(figures, beside=beside, digests=digests),
+        evidence=evidence.table(figures, beside=beside, sources=sources),
+        sources=sources,
         skipped=tuple(_skipped(one, results.sweeps) for one in skipped),
         figures=figures,
     )

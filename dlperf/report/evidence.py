@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from pathlib import Path
 from urllib.parse import quote
 
 from dlperf.report.numbers import rate
 from dlperf.report.tables import status_word
-from dlperf.report.text import Anchor, Column, Link, Table, say
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from dlperf.report.text import Inline
-    from dlperf.results.cases import CaseFigures
+from dlperf.report.text import Anchor, Column, Inline, Link, Table, say
+from dlperf.results.cases import CaseFigures
+from dlperf.results.query import run_digest
 
 CaseKey = tuple["Path", str, str]
 
@@ -45,14 +41,14 @@ class Evidence:
         return content if name is None or content == "" else Link(content, f"#{name}")
 
     def table(
-        self, figures: Sequence[CaseFigures], *, beside: Path, digests: Mapping[Path, str]
+        self, figures: Sequence[CaseFigures], *, beside: Path, sources: Mapping[Path, Mapping[str, str]]
     ) -> Table | None:
         """A row a run.
 
         Args:
             figures: the cases.
             beside: the folder of the report, from which the links to the run folders start.
-            digests: of the run folders, `dlperf.results.query.run_digest`.
+            sources: of the run folders, `dlperf.results.query.run_sources`.
         """
         headings = (say("case"), say("run"), say("status"))
         columns = (
@@ -72,7 +68,7 @@ class Evidence:
                         Link(run.folder.name, link_to(run.folder, beside=beside) + "/"),
                         status_word(result.status),
                         rate(result.figures.samples_per_sec) if result.figures else "",
-                        digests.get(run.folder, ""),
+                        run_digest(sources[run.folder]) if run.folder in sources else "",
                     )
                 )
         return Table(caption=say("Evidence"), columns=columns, rows=tuple(rows)) if rows else None

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 from markupsafe import escape as escaped
 
 from dlperf.logs.text import plain
-from dlperf.report.text import Writer
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dlperf.report.text import Column, Inline, Table
+from dlperf.report.text import Column, Inline, Table, Writer
 
 _STRONG = re.compile(r"\*\*(.+?)\*\*")
 _CODE = re.compile(r"`(.+?)`")

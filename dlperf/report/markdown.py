@@ -6,18 +6,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
 from dlperf.logs.text import plain
-from dlperf.report.text import Writer
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from dlperf.report.text import Column, Table
+from dlperf.report.text import Column, Table, Writer
 
 
 class Markdown(str):

@@ -6,7 +6,9 @@ import base64
 import hashlib
 import re
 import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -17,18 +19,13 @@ from dlperf.errors import UserError
 from dlperf.files import shipped_folder
 from dlperf.report import html as html_form
 from dlperf.report import markdown as markdown_form
-from dlperf.report.language import ENGLISH, LANGUAGES, messages
+from dlperf.report.document import Document
+from dlperf.report.language import ENGLISH, LANGUAGES, Language, messages
 from dlperf.report.markdown import Markdown
-from dlperf.report.text import Anchor, Code, Joined, Link, Text, plural, say
+from dlperf.report.text import Anchor, Code, Joined, Link, Text, Writer, plural, say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from dlperf.report.charts import Chart
-    from dlperf.report.document import Document
-    from dlperf.report.language import Language
-    from dlperf.report.text import Writer
+    from dlperf.report.charts import Chart  # loads matplotlib, half a second
 
 TEMPLATES: Final = {"md": "report.md.j2", "html": "report.html.j2"}
 _CONTENT = (str, Text, Code, Link, Anchor, Joined)

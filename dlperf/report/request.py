@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
-from dlperf.report.language import ENGLISH
+from dlperf.report.document import Document
+from dlperf.report.language import ENGLISH, Language
 from dlperf.report.render import html, markdown
 from dlperf.report.view import View
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dlperf.report.document import Document
-    from dlperf.report.language import Language
 
 Form = Literal["md", "html"]
 

@@ -1,58 +1,108 @@
-"""A report made again from the raw logs, and every cell and line in which it differs from the file."""
+"""A report made again from the raw logs, and what is new, gone or changed since it was written.
+
+Results are compared case by case and repeat by repeat with the report's own record. The text comes last: a
+line whose fingerprint is not in the record was edited; where no result changed, every line is compared with
+the report made again.
+"""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import TYPE_CHECKING, TypeVar
+from enum import Enum
+from itertools import takewhile
+from pathlib import Path
 
 from dlperf.errors import UserError
 from dlperf.importing.convert import check_conversion
 from dlperf.report.building import build_report
-from dlperf.report.pages import read_html, read_markdown
-from dlperf.report.record import read_record, request_of
+from dlperf.report.numbers import plural, rate
+from dlperf.report.record import (
+    DocumentLine,
+    Record,
+    RecordedCase,
+    RecordedRun,
+    document_lines,
+    file_digest,
+    read_record,
+    recorded_cases,
+    request_of,
+)
 from dlperf.report.request import without_charts
+from dlperf.report.tables import status_word
+from dlperf.report.text import plain_text
 from dlperf.results.layout import run_folders, sweep_folders
 from dlperf.results.published import PREFIX
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+_MOST_SHOWN = 20  # of one kind
+_CONTEXT = 2  # words before and after those that differ
+_WORD = re.compile(r"<[^>]*>|[^<\s]+")
 
-    from dlperf.report.pages import Page, PageTable
 
-_NOTHING = "nothing"
-T = TypeVar("T")
+class Kind(Enum):
+    """Kinds of differences in the order in which they are told: the words for one, and for several."""
+
+    NEW_CASE = ("case is new since the report", "cases are new since the report")
+    GONE_CASE = ("case of the report is gone", "cases of the report are gone")
+    NEW_RUN = ("run is new since the report", "runs are new since the report")
+    GONE_RUN = ("run of the report is gone", "runs of the report are gone")
+    CHANGED_FILES = ("run's files differ", "runs' files differ")
+    IMPORT = (
+        "imported log is not what its original gives",
+        "imported logs are not what their originals give",
+    )
+    CHANGED_RUN = ("run's figure is not what its logs give", "runs' figures are not what their logs give")
+    CHANGED_CASE = ("case's figure differs, not its runs", "cases' figures differ, not their runs")
+    EDITED = ("place was edited", "places were edited")
+    TEXT = ("line is not what the logs give", "lines are not what the logs give")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A place at which a report says something else than the logs."""
+    """One thing in which the report and its results differ; `what` names it."""
 
-    place: str
-    report: str
-    logs: str
-
-    def __str__(self) -> str:
-        return f"{self.place}: the report says {self.report}, the logs give {self.logs}"
+    kind: Kind
+    what: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """What was compared, and what differs."""
+    """What was compared, and what differs.
 
-    tables: int
-    cells: int
+    `following` counts the lines of the file that the changed results would change too.
+    """
+
+    cases: int
     runs: int
     differences: tuple[Difference, ...]
+    following: int = 0
+
+    def lines(self) -> Iterator[str]:
+        """The differences for a terminal, kind by kind."""
+        for kind in Kind:
+            items = [difference.what for difference in self.differences if difference.kind is kind]
+            if not items:
+                continue
+            heading = f"{len(items)} {kind.value[len(items) > 1]}:"
+            if len(items) == 1:
+                yield f"{heading} {items[0]}"
+                continue
+            yield heading
+            yield from (f"  {item}" for item in items[:_MOST_SHOWN])
+            if len(items) > _MOST_SHOWN:
+                yield f"  and {len(items) - _MOST_SHOWN} more"
+        if self.following:
+            yield f"With these results {plural(self.following, 'line')} of the report would change."
 
 
 def verify(path: Path) -> Verified:
-    """Make the report at `path` again from the logs of its runs, and compare all it says with the file.
+    """Make the report at `path` again from the logs of its runs, and compare it with the file.
 
     Raises:
-        UserError: the file cannot be read, does not say what it was made from, that is not there any more, or
-            the event log of an imported run is not what its original gives.
+        UserError: the file cannot be read, does not say what it was made from, or that is not there any more.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -60,75 +110,189 @@ def verify(path: Path) -> Verified:
         raise UserError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: no report of dlperf: not UTF-8") from error
-    record = read_record(path, text)
+    record, text = read_record(path, text)
     request = request_of(record, folder=path.parent)
-    folders = [path for path in request.paths if not str(path).startswith(PREFIX)]
+    folders = [folder for folder in request.paths if not str(folder).startswith(PREFIX)]
     gone = [folder for folder in folders if not folder.is_dir()]
     if gone:
         raise UserError(f"{path}: it was made from {gone[0]}, which is not there: it cannot be made again")
-    for run in (run for folder in folders for sweep in sweep_folders(folder) for run in run_folders(sweep)):
-        check_conversion(run)
     document = build_report(request, beside=path.parent, from_logs=True)
-    read = read_markdown if record.form == "md" else read_html
-    said, found = read(text), read(without_charts(document, request))
+    cases = recorded_cases(document, folder=path.parent)
+    results = [*_compare_cases(record.cases, cases, skipped=document.skipped), *_compare_imports(folders)]
+    written = document_lines(text, record.form)
+    made = document_lines(without_charts(document, request), record.form)
+    edited = _edited_lines(record, written)
+    comparable = [line for line in written if not line.chart]
+    if results:
+        shown = [Difference(kind=Kind.EDITED, what=what) for what in edited.values()]
+        known = [line.text for line in comparable if line.number not in edited]
+        following = sum((Counter(known) - Counter(line.text for line in made)).values())
+    else:
+        shown, following = list(_compare_lines(comparable, made, edited=edited)), 0
+    charts = (
+        Difference(kind=Kind.EDITED, what=f"{path.stem}_files/{name}")
+        for name, digest in record.charts.items()
+        if (file := path.parent / f"{path.stem}_files" / name).is_file()
+        and file_digest(file.read_bytes()) != digest
+    )
     return Verified(
-        tables=len(said.tables),
-        cells=sum(len(row) for table in said.tables for row in table.rows),
+        cases=len(cases),
         runs=document.runs,
-        differences=(*_tables(said, found), *_lines(said, found)),
+        differences=(*results, *shown, *charts),
+        following=following,
     )
 
 
-def _matched(said: Sequence[T], found: Sequence[T]) -> Iterator[tuple[T | None, T | None]]:
-    """Pairs that belong together, None where one side has none."""
-    for kind, first, last, start, end in SequenceMatcher(a=said, b=found, autojunk=False).get_opcodes():
-        if kind != "equal":
-            for index in range(max(last - first, end - start)):
-                yield (
-                    said[first + index] if first + index < last else None,
-                    found[start + index] if start + index < end else None,
-                )
-
-
-def _tables(said: Page, found: Page) -> Iterator[Difference]:
-    for mine, other in _matched(said.tables, found.tables):
-        if mine is not None and other is not None and mine.rows[0] == other.rows[0]:
-            yield from _rows(mine, other)
+def _compare_cases(
+    before: Sequence[RecordedCase], now: Sequence[RecordedCase], *, skipped: Sequence[str]
+) -> Iterator[Difference]:
+    """By results folder and case id; a case on several kinds of machines has one entry for each."""
+    several = len({case.results for case in (*before, *now)}) > 1
+    old, new = _by_name(before), _by_name(now)
+    for key in dict.fromkeys((*old, *new)):
+        name = f"{key[1]} in {key[0]}" if several else key[1]
+        if key not in old:
+            yield Difference(kind=Kind.NEW_CASE, what=f"{name}: {_case_words(new[key])}")
+        elif key not in new:
+            yield Difference(kind=Kind.GONE_CASE, what=_with_reason(name, old[key], skipped))
         else:
-            headings = (table.heading for table in (mine, other) if table is not None)
-            yield Difference(place=f"{next(headings)}, a table", report=_columns(mine), logs=_columns(other))
+            runs = list(_compare_runs(name, old[key], new[key], skipped=skipped))
+            yield from runs
+            figures = [[_figure(case) for case in cases] for cases in (old[key], new[key])]
+            if not runs and figures[0] != figures[1]:
+                change = " -> ".join(", ".join(part) for part in figures)
+                yield Difference(kind=Kind.CHANGED_CASE, what=f"{name}: {change}")
 
 
-def _columns(table: PageTable | None) -> str:
-    return f"a table of {', '.join(table.rows[0])}" if table else _NOTHING
+Cases = list[RecordedCase]
 
 
-def _rows(said: PageTable, found: PageTable) -> Iterator[Difference]:
-    columns = said.rows[0]
-    for mine, other in _matched(said.rows[1:], found.rows[1:]):
-        if mine is None or other is None or not len(columns) == len(mine) == len(other):
-            place = f"{said.heading}, a row"
-            yield Difference(place=place, report=_row(mine), logs=_row(other))
-            continue
-        for column, cell, again in zip(columns, mine, other, strict=True):
-            if cell != again:
-                place = f"{said.heading}, row {_name(mine)}, column {column}"
-                yield Difference(place=place, report=repr(cell), logs=repr(again))
+def _by_name(cases: Sequence[RecordedCase]) -> dict[tuple[str, str], Cases]:
+    named: dict[tuple[str, str], Cases] = {}
+    for case in cases:
+        named.setdefault((case.results, case.case_id), []).append(case)
+    return named
 
 
-def _row(row: Sequence[str] | None) -> str:
-    return f"a row {' | '.join(row)}" if row else _NOTHING
+def _compare_runs(name: str, before: Cases, now: Cases, *, skipped: Sequence[str]) -> Iterator[Difference]:
+    old, new = ({run.name: run for case in cases for run in case.runs} for cases in (before, now))
+    for repeat in dict.fromkeys((*old, *new)):
+        run = f"{name} {repeat}"
+        if repeat not in old:
+            yield Difference(kind=Kind.NEW_RUN, what=f"{run}: {_figure(new[repeat])}")
+        elif repeat not in new:
+            why = _why_skipped(f"{before[0].case_id}/{repeat}/", skipped)
+            yield Difference(kind=Kind.GONE_RUN, what=f"{run}: {why or _figure(old[repeat])}")
+        else:
+            yield from _compare_run(run, old[repeat], new[repeat])
 
 
-def _name(row: Sequence[str]) -> str:
-    """Enough of a row to find it."""
-    return " | ".join(row[:3])
+def _compare_run(name: str, before: RecordedRun, now: RecordedRun) -> Iterator[Difference]:
+    files = [
+        file
+        for file in dict.fromkeys((*before.files, *now.files))
+        if before.files.get(file) != now.files.get(file)
+    ]
+    same = (before.status, before.samples_per_sec) == (now.status, now.samples_per_sec)
+    figure = f"still {_figure(now)}" if same else f"{_figure(before)} -> {_figure(now)}"
+    if files:
+        yield Difference(kind=Kind.CHANGED_FILES, what=f"{name}: {figure} ({', '.join(files)})")
+    elif not same:
+        yield Difference(kind=Kind.CHANGED_RUN, what=f"{name}: {figure}")
 
 
-def _lines(said: Page, found: Page) -> Iterator[Difference]:
-    for mine, other in _matched(said.lines, found.lines):
-        yield Difference(place="text", report=_line(mine), logs=_line(other))
+def _compare_imports(folders: Sequence[Path]) -> Iterator[Difference]:
+    """Original logs converted to event logs again."""
+    for run in (run for folder in folders for sweep in sweep_folders(folder) for run in run_folders(sweep)):
+        try:
+            check_conversion(run)
+        except UserError as error:
+            yield Difference(kind=Kind.IMPORT, what=str(error))
 
 
-def _line(line: str | None) -> str:
-    return _NOTHING if line is None else repr(line)
+def _figure(of: RecordedCase | RecordedRun) -> str:
+    """Samples/s, or the status where there are none."""
+    if of.samples_per_sec is None:
+        return plain_text(status_word(of.status))
+    return f"{rate(of.samples_per_sec)} samples/s"
+
+
+def _case_words(cases: Cases) -> str:
+    return ", ".join(f"{_figure(case)} ({plural(len(case.runs), 'run')})" for case in cases)
+
+
+def _with_reason(name: str, cases: Cases, skipped: Sequence[str]) -> str:
+    why = _why_skipped(f"{cases[0].case_id}/", skipped)
+    return f"{name}: {why or _case_words(cases)}"
+
+
+def _why_skipped(part: str, skipped: Sequence[str]) -> str:
+    """What the report made again says of a file that it could not read."""
+    return next((line for line in skipped if f"/{part}" in line), "")
+
+
+def _edited_lines(record: Record, written: Sequence[DocumentLine]) -> dict[int, str]:
+    """Lines that are not as dlperf wrote them, by number; where lines are gone it is the one after them."""
+    now = [line.fingerprint for line in written]
+    edited: dict[int, str] = {}
+    for first, last, start, end in _changes(record.lines, now):
+        for line in written[start:end]:
+            what = "a chart" if line.chart else _short(line.text)
+            edited[line.number] = f"line {line.number}: {what}"
+        missing = (last - first) - (end - start)
+        if missing > 0:
+            number = written[end].number if end < len(written) else written[-1].number + 1
+            edited.setdefault(number, f"before line {number}: {plural(missing, 'line')} removed")
+    return edited
+
+
+def _compare_lines(
+    written: Sequence[DocumentLine], made: Sequence[DocumentLine], *, edited: dict[int, str]
+) -> Iterator[Difference]:
+    """Lines that differ from the report made again, and edits that these do not show, such as of a chart."""
+    told = set()
+    for first, last, start, end in _changes([line.text for line in written], [line.text for line in made]):
+        for index in range(max(last - first, end - start)):
+            line = written[first + index] if first + index < last else None
+            again = made[start + index].text if start + index < end else ""
+            number = line.number if line else (written[last].number if last < len(written) else 0)
+            said, given = _apart(line.text if line else "", again)
+            where = f"line {number}" if line else f"before line {number}" if number else "at the end"
+            told.add(number)
+            yield Difference(
+                kind=Kind.EDITED if number in edited else Kind.TEXT,
+                what=f"{where}: {said}; the logs give {given}",
+            )
+    for number, what in edited.items():
+        if number not in told:
+            yield Difference(kind=Kind.EDITED, what=what)
+
+
+def _changes(before: Sequence[str], now: Sequence[str]) -> Iterator[tuple[int, int, int, int]]:
+    """What differs: from and to in `before`, from and to in `now`."""
+    head = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, now, strict=False)))
+    most = min(len(before), len(now)) - head
+    ends = zip(reversed(before), reversed(now), strict=False)
+    tail = min(most, sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], ends)))
+    middle = before[head : len(before) - tail], now[head : len(now) - tail]
+    for kind, first, last, start, end in SequenceMatcher(None, *middle, autojunk=False).get_opcodes():
+        if kind != "equal":
+            yield head + first, head + last, head + start, head + end
+
+
+def _apart(said: str, given: str) -> tuple[str, str]:
+    """The words in which two lines differ, with some before and after them."""
+    ours, theirs = _WORD.findall(said), _WORD.findall(given)
+    changes = list(_changes(ours, theirs))
+    if not changes or not ours or not theirs:
+        return _short(said), _short(given)
+    (first, _, start, _), (_, last, _, end) = changes[0], changes[-1]
+    return (
+        _short(" ".join(ours[max(0, first - _CONTEXT) : last + _CONTEXT])),
+        _short(" ".join(theirs[max(0, start - _CONTEXT) : end + _CONTEXT])),
+    )
+
+
+def _short(text: str) -> str:
+    most = 160
+    return repr(text if len(text) <= most else f"{text[:most]}...") if text else "nothing"

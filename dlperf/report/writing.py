@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlperf.report.document import Document
 from dlperf.report.record import record_of
 from dlperf.report.render import ChartLink, html, markdown
+from dlperf.report.request import Request
 from dlperf.report.text import plain_text
 from dlperf.results.store import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from dlperf.report.charts import Chart
-    from dlperf.report.document import Document
-    from dlperf.report.request import Request
+    from dlperf.report.charts import Chart  # loads matplotlib, half a second
 
 
 def write_report(document: Document, request: Request, path: Path) -> None:
@@ -28,8 +27,12 @@ def write_report(document: Document, request: Request, path: Path) -> None:
         OSError: the place cannot be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = with_charts(document, request) if request.form == "html" else _markdown(document, request, path)
-    record = record_of(request, folder=path.parent)
+    charts: dict[str, bytes] = {}
+    if request.form == "html":
+        text = with_charts(document, request)
+    else:
+        text = _markdown(document, request, path, written=charts)
+    record = record_of(document, request, folder=path.parent, text=text, charts=charts)
     write_atomically(path, (text + record.comment()).encode())
 
 
@@ -41,14 +44,16 @@ def with_charts(document: Document, request: Request) -> str:
     return html(document, charts=drawn, template=request.template, language=request.language)
 
 
-def _markdown(document: Document, request: Request, path: Path) -> str:
+def _markdown(document: Document, request: Request, path: Path, *, written: dict[str, bytes]) -> str:
+    """The report as Markdown; the charts' files are written and put into `written`."""
     files = path.parent / f"{path.stem}_files"
     links: dict[str, list[ChartLink]] = {}
     for slug, chart in _charts(document):
         files.mkdir(exist_ok=True)
         name = f"{slug}-{chart.name}"
-        write_atomically(files / f"{name}.png", chart.png)
-        write_atomically(files / f"{name}.svg", chart.svg)
+        for file, content in ((f"{name}.png", chart.png), (f"{name}.svg", chart.svg)):
+            write_atomically(files / file, content)
+            written[file] = content
         links.setdefault(slug, []).append(_link(chart, f"{files.name}/{name}"))
     return markdown(document, charts=links, template=request.template, language=request.language)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -114,7 +114,7 @@ def find_case(figures: Sequence[CaseFigures], name: str) -> tuple[CaseFigures, .
     return tuple(found)
 
 
-# A fingerprint of what a run's figures are made from, so that a report can say what it was made from.
+# Fingerprints of what a run's figures are made from, so that a report can say what it was made from.
 
 
 _DIGITS = 16
@@ -123,17 +123,22 @@ _CHUNK = 1 << 16
 _SOURCES = ("case.json", "outcome.json", "import.json")
 
 
-def run_digest(folder: Path) -> str:
-    """First 16 hexadecimal digits of SHA-256 over the names and contents of a run's sources.
+def run_sources(folder: Path) -> dict[str, str]:
+    """The files that a run's figures are made from: SHA-256 in hexadecimal digits by name.
 
-    The sources are `case.json`, `outcome.json`, `import.json` and the files of `logs/`, as far as they are
-    there; what is made from them (`result.json`, `steps.csv`) does not count.
+    They are `case.json`, `outcome.json`, `import.json` and the files of `logs/`, as far as they are there;
+    what is made from them (`result.json`, `steps.csv`) does not count.
     """
-    digest = hashlib.sha256()
     place = str(folder)
-    sources = [name for name in os.listdir(place) if name in _SOURCES]  # noqa: PTH208
-    for name in (*sorted(sources), *_logs(place)):
-        digest.update(f"{name} {_digest_of(f'{place}/{name}')}\n".encode())
+    names = [name for name in os.listdir(place) if name in _SOURCES]  # noqa: PTH208
+    return {name: _digest_of(f"{place}/{name}") for name in (*sorted(names), *_logs(place))}
+
+
+def run_digest(sources: Mapping[str, str]) -> str:
+    """First 16 hexadecimal digits of SHA-256 over the names and digests of a run's sources."""
+    digest = hashlib.sha256()
+    for name, content in sources.items():
+        digest.update(f"{name} {content}\n".encode())
     return digest.hexdigest()[:_DIGITS]
 
 

@@ -1,10 +1,10 @@
-"""A report is made again from its logs: nothing changed is nothing found, one changed byte is found."""
+"""A report made again from its logs: what is new, gone, changed or edited is named, and nothing else."""
 
 from __future__ import annotations
 
 import re
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -13,11 +13,8 @@ from run_folders import make_case, store_good_runs
 from dlperf.cli import main
 from dlperf.errors import UserError
 from dlperf.files import shipped_folder
-from dlperf.report.verify import verify
+from dlperf.report.verify import Kind, Verified, verify
 from dlperf.running.run import store_unmeasured
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ONEFLOW = {"framework": "oneflow", "version": "0.9.0"}
 
@@ -48,62 +45,115 @@ def log_of(report: Path, run: str = "r1") -> Path:
     return next(report.parent.parent.glob(f"results/y1/runs/mxnet*/{run}/logs/rank0.log"))
 
 
-def test_what_did_not_change_is_the_same(report: Path) -> None:
-    found = verify(report)
-    assert ((), 8) == (found.differences, found.runs)
-    assert found.tables > 4
-    done = run("--verify", report)
-    assert 0 == done.exit_code
-    assert done.stdout.endswith("made again from 8 runs: 0 differences\n")
+def whats(found: Verified, kind: Kind) -> list[str]:
+    """What differs in one way; nothing differs in another."""
+    assert {kind} == {difference.kind for difference in found.differences}
+    return [difference.what for difference in found.differences]
 
 
-def test_a_changed_time_in_a_log_changes_the_cells_made_from_it(report: Path) -> None:
-    log = log_of(report, run="r3")  # one of the two in the middle
+def tamper(log: Path) -> None:
     changed, count = re.subn(r'"seconds": 0\.784\d*', '"seconds": 0.75', log.read_text())
     assert count > 1
     log.write_text(changed)
-    places = [one.place for one in verify(report).differences]
-    assert any("column MXNet 1.9.1 samples/s" in place for place in places)
-    assert any("Evidence, row mxnet" in place and "column samples/s" in place for place in places)
-    assert not any("oneflow" in place for place in places)
+
+
+def test_what_did_not_change_is_the_same(report: Path) -> None:
+    found = verify(report)
+    assert ((), 2, 8, 0) == (found.differences, found.cases, found.runs, found.following)
+    done = run("--verify", report)
+    assert 0 == done.exit_code
+    assert f"{report}: 2 cases made again from 8 runs: no difference\n" == done.stdout
+
+
+def test_a_changed_log_is_named_with_its_run_and_both_figures(report: Path) -> None:
+    tamper(log_of(report, run="r3"))
+    found = verify(report)
+    (what,) = whats(found, Kind.CHANGED_FILES)
+    assert re.fullmatch(r"mxnet-\S+ r3: 10\.20 samples/s -> 10\.67 samples/s \(logs/rank0\.log\)", what)
+    assert found.following > 3
 
 
 @pytest.mark.parametrize("name", ["case.json", "outcome.json", "logs/rank0.log"])
 def test_one_changed_byte_that_changes_no_figure_is_found(report: Path, name: str) -> None:
     path = log_of(report).parent.parent / name
     path.write_bytes(path.read_bytes() + b"\n")
-    (found,) = verify(report).differences
-    assert "column SHA-256 of case, outcome and logs" in found.place
-    assert found.report != found.logs
+    (what,) = whats(verify(report), Kind.CHANGED_FILES)
+    assert what.endswith(f" r1: still 10.00 samples/s ({name})")
 
 
-def test_a_changed_cell_of_the_report_is_named_with_both_values(report: Path) -> None:
-    text = report.read_text()
-    assert "10.20" in text
-    report.write_text(text.replace("10.20", "19.20"))
-    found = verify(report).differences
-    assert {("'19.20'", "'10.20'")} >= {(one.report, one.logs) for one in found if "samples/s" in one.place}
+def test_results_that_have_grown_by_a_case_with_one_changed_log_make_a_short_list(report: Path) -> None:
+    """The new case comes first in every table, so that no row and no column stands where it stood."""
+    sweep = report.parent.parent / "results" / "y1"
+    store_good_runs(sweep, make_case(framework="aframework", version="1.0"), [7.0, 7.2])
+    tamper(log_of(report, run="r3"))
     done = run("--verify", report)
     assert 1 == done.exit_code
-    assert "column MXNet 1.9.1 samples/s: the report says '19.20', the logs give '10.20'" in done.stdout
+    new, changed, following, summary = done.stdout.splitlines()
+    assert re.fullmatch(
+        r"1 case is new since the report: aframework-1\.0_y1_\S+: 7\.100 samples/s \(2 runs\)", new
+    )
+    assert re.fullmatch(
+        r"1 run's files differ: mxnet-\S+ r3: 10\.20 samples/s -> 10\.67 samples/s \(logs/rank0\.log\)",
+        changed,
+    )
+    assert re.fullmatch(r"With these results \d+ lines of the report would change\.", following)
+    assert f"{report}: 3 cases made again from 10 runs: 2 differences" == summary
+
+
+def test_a_changed_cell_of_the_report_is_named_by_its_line_with_both_values(report: Path) -> None:
+    lines = report.read_text().split("\n")
+    number = next(number for number, line in enumerate(lines, 1) if "10.20" in line and "#e1" in line)
+    lines[number - 1] = lines[number - 1].replace("10.20", "19.20")
+    report.write_text("\n".join(lines))
+    (what,) = whats(verify(report), Kind.EDITED)
+    assert re.fullmatch(rf"line {number}: '[^']*19\.20[^']*'; the logs give '[^']*10\.20[^']*'", what)
+    done = run("--verify", report)
+    assert 1 == done.exit_code
+    assert f"1 place was edited: {what}\n" in done.stdout
+
+
+def test_an_edit_is_told_apart_from_what_changed_results_would_change(report: Path) -> None:
+    tamper(log_of(report, run="r3"))
+    report.write_text(report.read_text().replace("is the fastest in 1 of", "is the fastest in 9 of"))
+    found = verify(report)
+    _, edited = found.differences
+    assert Kind.EDITED == edited.kind
+    assert "is the fastest in 9 of" in edited.what
+
+
+def test_a_removed_and_an_added_line_are_named(report: Path) -> None:
+    text = report.read_text()
+    start = text.index("is the fastest")
+    line = text[text.rindex("\n", 0, start) + 1 : text.index("\n", start) + 1]
+    report.write_text(text.replace(line, ""))
+    (what,) = whats(verify(report), Kind.EDITED)
+    assert re.match(r"before line \d+: nothing; the logs give ", what)
+    report.write_text(text.replace(line, f"{line}\nand nothing else\n"))
+    (what,) = whats(verify(report), Kind.EDITED)
+    assert re.match(r"line \d+: 'and nothing else'; the logs give nothing", what)
+
+
+def test_an_edited_chart_is_named(report: Path) -> None:
+    chart = report.parent / "report_files" / "y1-data-throughput.svg"
+    file = chart if report.suffix == ".md" else report
+    text = file.read_text()
+    assert ">10.20</text>" in text
+    file.write_text(text.replace(">10.20</text>", ">19.20</text>", 1))
+    (what,) = whats(verify(report), Kind.EDITED)
+    assert re.fullmatch(r"line \d+: a chart|report_files/y1-data-throughput\.svg", what)
+
+
+def test_padding_and_line_ends_are_no_edit(report: Path) -> None:
+    report.write_bytes(report.read_text().replace(" |", "  |").replace("\n", "\r\n").encode())
+    assert () == verify(report).differences
 
 
 def test_a_row_with_a_cell_too_many_is_named_and_ends_nothing(tmp_path: Path, original: Path) -> None:
     shutil.copytree(original, tmp_path, dirs_exist_ok=True)
     page = tmp_path / "out" / "report.md"
     page.write_text(re.sub(r"(\| *1 \| *1 \| *8 \|)", r"\1 9 |", page.read_text(), count=1))
-    (found,) = verify(page).differences
-    assert "a row 1 | 1 | 8 | 9 | " in found.report
-    assert "a row 1 | 1 | 8 | 10.20 | " in found.logs
-
-
-def test_a_changed_sentence_is_named(report: Path) -> None:
-    report.write_text(
-        report.read_text().replace("is the fastest in 1 of 1 row", "is the fastest in 9 of 9 rows")
-    )
-    (found,) = verify(report).differences
-    assert "9 of 9 rows" in found.report
-    assert "1 of 1 row" in found.logs
+    (what,) = whats(verify(page), Kind.EDITED)
+    assert "8 | 9 | " in what
 
 
 def test_a_result_that_its_log_does_not_give_is_found(tmp_path: Path) -> None:
@@ -112,9 +162,8 @@ def test_a_result_that_its_log_does_not_give_is_found(tmp_path: Path) -> None:
     (path,) = sweep.glob("runs/*/r1/result.json")
     path.write_text(path.read_text().replace('"samples_per_sec": 10.0', '"samples_per_sec": 99.0'))
     run(sweep, "--out", tmp_path / "report.md")
-    assert any(
-        ("'99.00'", "'10.00'") == (one.report, one.logs) for one in verify(tmp_path / "report.md").differences
-    )
+    (what,) = whats(verify(tmp_path / "report.md"), Kind.CHANGED_RUN)
+    assert what.endswith(" r1: 99.00 samples/s -> 10.00 samples/s")
 
 
 def test_a_run_that_was_never_started_is_what_it_says_and_one_that_was_is_made_again(tmp_path: Path) -> None:
@@ -126,21 +175,28 @@ def test_a_run_that_was_never_started_is_what_it_says_and_one_that_was_is_made_a
     assert () == verify(path).differences
     (folder / "logs").mkdir()
     (folder / "logs" / "rank0.log").write_text("it was started all the same\n")
-    assert any("the logs give 'incomplete'" in str(one) for one in verify(path).differences)
+    (what,) = whats(verify(path), Kind.CHANGED_FILES)
+    assert what.endswith(" r1: not measured -> incomplete (logs/rank0.log)")
 
 
-def test_a_run_that_is_gone_and_a_run_that_came_are_found(report: Path) -> None:
+def test_a_run_or_a_case_that_is_gone_and_a_run_that_came_are_found(report: Path) -> None:
     run_folder = log_of(report).parent.parent
     shutil.copytree(run_folder, run_folder.parent / "r9")
-    assert any("r9" in one.logs for one in verify(report).differences)
+    (what,) = whats(verify(report), Kind.NEW_RUN)
+    assert what.endswith(" r9: 10.00 samples/s")
     shutil.rmtree(run_folder.parent / "r9")
     shutil.rmtree(run_folder)
-    assert any("| r1 |" in one.report for one in verify(report).differences)
+    (what,) = whats(verify(report), Kind.GONE_RUN)
+    assert what.endswith(" r1: 10.00 samples/s")
+    shutil.rmtree(run_folder.parent)
+    (what,) = whats(verify(report), Kind.GONE_CASE)
+    assert re.fullmatch(r"mxnet-\S+: 10\.20 samples/s \(4 runs\)", what)
 
 
 def test_a_run_that_can_not_be_made_again_is_named(report: Path) -> None:
     (log_of(report).parent.parent / "case.json").unlink()
-    assert any("cannot be made again" in one.logs for one in verify(report).differences)
+    (what,) = whats(verify(report), Kind.GONE_RUN)
+    assert "cannot be made again" in what
 
 
 def test_whoever_verifies_is_told_that_other_arguments_would_be_ignored(report: Path) -> None:
@@ -162,8 +218,13 @@ def test_a_file_that_says_nothing_of_its_source_cannot_be_verified(tmp_path: Pat
     (tmp_path / "report.md").write_text("# A report\n")
     with pytest.raises(UserError, match="does not say what it was made from"):
         verify(tmp_path / "report.md")
-    (tmp_path / "report.md").write_text('<!-- dlperf-report {"form":"pdf"} -->')
+    (tmp_path / "report.md").write_text('<!-- dlperf-report {"schema_version":2,"form":"pdf"} -->')
     with pytest.raises(UserError, match="its record cannot be read: form"):
+        verify(tmp_path / "report.md")
+    (tmp_path / "report.md").write_text(
+        '<!-- dlperf-report {"form":"md","language":"en","results":["x"]} -->'
+    )
+    with pytest.raises(UserError, match="an older dlperf wrote it"):
         verify(tmp_path / "report.md")
     (tmp_path / "report.md").write_bytes(b"\xff")
     with pytest.raises(UserError, match="no report of dlperf: not UTF-8"):
@@ -178,6 +239,5 @@ def test_the_committed_report_of_published_figures_is_what_its_data_say(tmp_path
     shutil.copy(shipped_folder("reports") / "insightface_v100_2021" / name, page)
     assert () == verify(page).differences
     page.write_text(page.read_text().replace("650.80", "650.81", 1))
-    (found,) = verify(page).differences
-    assert "650.81" in found.report
-    assert "650.80" in found.logs
+    (what,) = whats(verify(page), Kind.EDITED)
+    assert "650.81" in what

@@ -105,7 +105,8 @@ def _spread(case: CaseFigures | None) -> list[str]:
     spread = [f"runs {span(summary.minimum, summary.maximum)}"] if summary.maximum > summary.minimum else []
     if interval is not None:
         spread.append(f"95 % interval of the mean {span(interval.low, interval.high)}")
-    return [*spread, plural(summary.runs, "run")]
+    # A published figure may be a median whose runs nobody printed.
+    return [*spread, plural(summary.runs, "run")] if case.runs or summary.runs > 1 else spread
 
 
 def breakdown(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
