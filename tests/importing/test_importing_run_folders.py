@@ -23,6 +23,10 @@ from dlperf.importing.case import NotTold, facts_of_path, facts_of_settings
 from dlperf.importing.convert import check_conversion
 from dlperf.importing.run_folders import Done, Instructions, files_of, import_file
 from dlperf.logs.events import Event, read_events
+from dlperf.report.building import build_report
+from dlperf.report.request import Request
+from dlperf.report.verify import Kind, verify
+from dlperf.report.writing import write_report
 from dlperf.results.extract import extract
 from dlperf.results.schema import Status
 from dlperf.results.store import read_results
@@ -496,3 +500,14 @@ def test_a_run_folder_that_an_older_dlperf_imported_is_refused(tmp_path: Path) -
         extract(done.folder)
     (skipped,) = read_results(tmp_path / "results").skipped
     assert skipped.why.endswith("imported by an older dlperf; remove the run folder and import the log again")
+
+
+def test_a_verified_report_names_an_imported_log_that_its_original_does_not_give(tmp_path: Path) -> None:
+    (done,) = imported(oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(50)), instructions(tmp_path))
+    log = done.folder / "logs/rank0.log"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join([*lines[:10], lines[10].replace('"train"', '"warmup"'), *lines[11:]]))
+    request = Request(paths=(done.folder.parents[2],))
+    write_report(build_report(request, beside=tmp_path), request, tmp_path / "report.md")
+    kinds = {difference.kind for difference in verify(tmp_path / "report.md").differences}
+    assert Kind.IMPORT in kinds
