@@ -1,7 +1,7 @@
 """`supervisor.py LAUNCH_FILE` starts the ranks of one node, logs their output, and leaves nothing running.
 
 It runs in the run folder, on Linux, and needs only Python 3.8 and the modules in this folder.
-docs/architecture.md, "Supervisor", describes launch.json, outcome.json and the lines on standard output;
+docs/formats.md, "Supervisor", describes launch.json, outcome.json and the lines on standard output;
 docs/reliability.md describes what happens when something dies.
 
 Standard input is the lease: any byte renews it, `s` asks the ranks to end, `k` kills them. Its end means that

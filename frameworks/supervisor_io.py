@@ -1,6 +1,6 @@
 """What the supervisor reads and writes: launch.json, lines on standard output, outcome.json.
 
-docs/architecture.md, "Supervisor", describes all three.
+docs/formats.md, "Supervisor", describes all three.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """What the shipped training programs need from every adapter: their command line and their environment.
 
-The programs are `python -m frameworks.<framework>.train CASE_FILE`; docs/architecture.md has the contract.
+The programs are `python -m frameworks.<framework>.train CASE_FILE`; docs/formats.md has the contract.
 """
 
 from __future__ import annotations

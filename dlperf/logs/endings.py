@@ -27,7 +27,7 @@ class RankEnding(Protocol):
 
 
 class Ending(Protocol):
-    """How a run ended: what `outcome.json` says (docs/architecture.md)."""
+    """How a run ended: what `outcome.json` says (docs/formats.md)."""
 
     @property
     def reason(self) -> str:

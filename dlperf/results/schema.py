@@ -237,7 +237,7 @@ class RankEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What the supervisor saw. `reason` is one of docs/architecture.md's; `hosts` are by node rank."""
+    """What the supervisor saw. `reason` is one of docs/formats.md's; `hosts` are by node rank."""
 
     reason: str
     detail: str | None

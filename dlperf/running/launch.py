@@ -1,4 +1,4 @@
-"""`launch.json`: what the supervisor of a node is told. docs/architecture.md, "Supervisor", describes it."""
+"""`launch.json`: what the supervisor of a node is told. docs/formats.md, "Supervisor", describes it."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def _one_slip(word: str, right: str) -> bool:
     )
 
 
-# `launch.json`: what the supervisor of a node is told. docs/architecture.md, "Supervisor", describes it.
+# `launch.json`: what the supervisor of a node is told. docs/formats.md, "Supervisor", describes it.
 
 
 LAUNCH_SCHEMA_VERSION: Final = 1

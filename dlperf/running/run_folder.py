@@ -31,7 +31,7 @@ _POLL_SECONDS = 0.05
 
 
 def run_folder(results: Path, *, case_id: str, repeat: int) -> Path:
-    """Where one run of a case lies; docs/architecture.md, "The files between the rooms"."""
+    """Where one run of a case lies; docs/formats.md, "Results folder"."""
     return results / "runs" / case_id / f"r{repeat}"
 
 

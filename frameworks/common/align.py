@@ -1,6 +1,6 @@
 """The outline of every alignment program: train K steps on given weights and batches, write the results.
 
-`python -m frameworks.<framework>.align CASE_FILE INPUTS.npz OUTPUTS.npz`. docs/architecture.md, "Alignment",
+`python -m frameworks.<framework>.align CASE_FILE INPUTS.npz OUTPUTS.npz`. docs/formats.md, "Alignment",
 lists the arrays of both files; `frameworks/common/align_inputs.py` makes the inputs.
 """
 

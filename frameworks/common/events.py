@@ -1,7 +1,7 @@
 """Events in MLPerf's logging format, one line per event on standard output.
 
 Keys that MLPerf defines have its meaning (init_start, init_stop, run_start, run_stop, global_batch_size,
-tracked_stats). docs/architecture.md lists all keys.
+tracked_stats). docs/formats.md lists all keys.
 """
 
 import json

@@ -6,7 +6,7 @@
     python -m frameworks.node WORK put[-program] PATH   stores standard input
 
 WORK is the folder of everything that dlperf keeps on the node: code, environments, tools, runs.
-docs/architecture.md, "Nodes", lists the requests.
+docs/formats.md, "Nodes", lists the requests.
 """
 
 
