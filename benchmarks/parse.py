@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlperf.importing.archives import open_logs
-from dlperf.importing.dialects.registry import load_dialects
+from dlperf.importing.dialects import load_dialects
 from dlperf.importing.reader import LogReader
 
 if TYPE_CHECKING:

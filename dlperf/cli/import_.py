@@ -71,7 +71,7 @@ def command(
     from dlperf.errors import UserError
     from dlperf.importing.case import facts_of_settings
     from dlperf.importing.convert import METHODS as METHOD_NAMES
-    from dlperf.importing.dialects.registry import choose_dialects
+    from dlperf.importing.dialects import choose_dialects
     from dlperf.importing.run_folders import Instructions, files_of
 
     choose_dialects(dialect)

@@ -62,7 +62,7 @@ def command(
     exit_code: int | None,
 ) -> None:
     """Show what a log parser makes of FILE: plain, gzip, zstd, bzip2, xz, tar or zip; - is standard input."""
-    from dlperf.importing.dialects.registry import choose_dialects
+    from dlperf.importing.dialects import choose_dialects
     from dlperf.importing.writers import WRITERS
     from dlperf.logs.endings import KnownExit
 

@@ -16,7 +16,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol, Self, cast
 
@@ -24,228 +24,20 @@ import zstandard
 
 from dlperf.errors import UserError
 
-_HEAD_BYTES = 512
-_TAR_MAGIC = slice(257, 262)
+CHUNK_BYTES = 2 << 20
+# A longer line is read in pieces; a carriage return, as a progress bar leaves them, is the place to cut it.
+LONGEST_LINE = 1 << 20
 MOST_MEMBERS = 100_000
-# Logs repeat themselves and shrink well; a kilobyte that becomes a gigabyte is no log.
+# Logs repeat themselves and shrink well; a kilobyte that becomes a gigabyte is not a log.
 LARGEST_RATIO = 5_000
 _RATIO_FREE_BYTES = 64 << 20
+_HEAD_BYTES = 512
+_TAR_MAGIC = slice(257, 262)
 _BUFFER_BYTES = 1 << 16
 _LARGEST_ZSTD_WINDOW = 1 << 27
 _DAMAGES = (zlib.error, lzma.LZMAError, zstandard.ZstdError, zipfile.BadZipFile, tarfile.TarError, OSError)
 _DAMAGED_HEADERS = frozenset({"InvalidHeaderError", "TruncatedHeaderError"})  # tarfile does not export them
 _REPLACEMENT = "\ufffd"
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """The file itself, or one found in it; `warnings` fills while it is read."""
-
-    name: str
-    stream: IO[bytes]
-    warnings: list[str]
-    is_member: bool = False
-
-
-class _Counted(io.RawIOBase):
-    """Counts what is read from a compressed file."""
-
-    def __init__(self, raw: IO[bytes]) -> None:
-        self._raw = raw
-        self.count = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        data = self._raw.read(len(buffer))
-        buffer[: len(data)] = data
-        self.count += len(data)
-        return len(data)
-
-
-class _Readable(Protocol):
-    def read1(self, size: int, /) -> bytes: ...
-
-
-class _Checked(io.RawIOBase):
-    """A member of an archive that says what is wrong with it."""
-
-    damaged = "damaged archive"
-
-    def __init__(self, name: str, stream: _Readable) -> None:
-        self._name, self._stream = name, stream
-        self.warnings: list[str] = []
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        try:
-            data = self._stream.read1(len(buffer))
-        except EOFError:
-            self.warnings[:] = ["the compressed data stops in its middle; read up to there"]
-            data = b""
-        except _DAMAGES as error:
-            raise UserError(f"{self._name}: {self.damaged}: {error}") from error
-        buffer[: len(data)] = data
-        return len(data)
-
-
-class _Unpacked(_Checked):
-    """A decompressed stream, which stops a bomb too."""
-
-    damaged = "damaged compressed data"
-
-    def __init__(self, name: str, stream: _Readable, compressed: _Counted) -> None:
-        super().__init__(name, stream)
-        self._compressed = compressed
-        self._unpacked = 0
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        count = super().readinto(buffer)
-        self._unpacked += count
-        if self._unpacked > max(_RATIO_FREE_BYTES, self._compressed.count * LARGEST_RATIO):
-            raise UserError(
-                f"{self._name}: unpacks to more than {LARGEST_RATIO} times its size; refused as a bomb"
-            )
-        return count
-
-
-class _Damaged(io.RawIOBase):
-    """A member of which nothing can be read."""
-
-    def __init__(self, error: UserError) -> None:
-        self._error = error
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        del buffer
-        raise self._error
-
-
-class _Header(tarfile.TarInfo):
-    """A member's header; a damaged one is an error, where tarfile takes it for the end of the archive."""
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
-        try:
-            return super().fromtarfile(archive)
-        except tarfile.HeaderError as error:
-            if type(error).__name__ in _DAMAGED_HEADERS:
-                raise tarfile.ReadError(str(error)) from error
-            raise
-
-
-def _zstd(raw: IO[bytes]) -> _Readable:
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_ZSTD_WINDOW)
-    return cast("_Readable", decompressor.stream_reader(raw, read_across_frames=True))
-
-
-_COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], _Readable]] = {
-    b"\x1f\x8b": lambda raw: gzip.GzipFile(fileobj=raw, mode="rb"),
-    b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ\x00": lzma.LZMAFile,
-    b"\x28\xb5\x2f\xfd": _zstd,
-}
-
-
-def members(path: Path) -> Iterator[Content]:
-    """Each log in the file; its stream is good until the next is asked for.
-
-    Raises:
-        UserError: the file cannot be read, is damaged, or unpacks beyond reason.
-    """
-    try:
-        with path.open("rb") as stream:
-            if stream.peek(2)[:2] == b"PK" and zipfile.is_zipfile(path):
-                yield from _zip_members(path)
-            else:
-                yield from contents(printable(str(path)), stream)
-    except OSError as error:
-        raise UserError(f"{printable(str(path))}: cannot be read: {error.strerror or error}") from error
-
-
-def printable(name: str) -> str:
-    """A file's name as it may be shown and stored, with U+FFFD for what cannot be printed."""
-    return "".join(letter if letter.isprintable() else _REPLACEMENT for letter in name)
-
-
-def contents(name: str, stream: IO[bytes]) -> Iterator[Content]:
-    """The same for a stream; a zip archive must be a file."""
-    content = _uncompressed(name, stream)
-    if _head(content.stream)[_TAR_MAGIC] == b"ustar":
-        yield from _tar_members(content)
-    else:
-        yield content
-
-
-def _head(stream: IO[bytes]) -> bytes:
-    return cast("io.BufferedReader", stream).peek(_HEAD_BYTES)[:_HEAD_BYTES]
-
-
-def _uncompressed(name: str, stream: IO[bytes] | io.RawIOBase) -> Content:
-    """One compression taken off, if there is one; the stream can be peeked into."""
-    buffered = cast("IO[bytes]", io.BufferedReader(cast("io.RawIOBase", stream), _BUFFER_BYTES))
-    head = _head(buffered)
-    unpack = next((way for magic, way in _COMPRESSIONS.items() if head.startswith(magic)), None)
-    if unpack is None:
-        return Content(name, buffered, [])
-    counted = _Counted(buffered)
-    inner = _Unpacked(name, unpack(cast("IO[bytes]", io.BufferedReader(counted))), counted)
-    return Content(name, cast("IO[bytes]", io.BufferedReader(inner, _BUFFER_BYTES)), inner.warnings)
-
-
-def _member(name: str, stream: io.RawIOBase) -> Content:
-    """A damaged one says so when it is read, so that the others come all the same."""
-    try:
-        content = _uncompressed(name, stream)
-    except UserError as error:
-        content = Content(name, cast("IO[bytes]", io.BufferedReader(_Damaged(error))), [])
-    return replace(content, is_member=True)
-
-
-def _tar_members(archive: Content) -> Iterator[Content]:
-    """What is in a tar archive; archives within it are not looked into."""
-    try:
-        with tarfile.open(fileobj=archive.stream, mode="r|", tarinfo=_Header) as opened:
-            for number, member in enumerate(opened):
-                _check_count(archive.name, number)
-                content = opened.extractfile(member) if member.isfile() else None
-                if content is not None:
-                    name = f"{archive.name}!{printable(member.name)}"
-                    yield _member(name, _Checked(name, cast("_Readable", content)))
-    except tarfile.TarError as error:
-        raise UserError(f"{archive.name}: damaged tar archive: {error}") from error
-
-
-def _zip_members(path: Path) -> Iterator[Content]:
-    archive = printable(str(path))
-    try:
-        with zipfile.ZipFile(path) as opened:
-            for number, member in enumerate(opened.infolist()):
-                _check_count(archive, number)
-                if member.is_dir():
-                    continue
-                name = f"{archive}!{printable(member.filename)}"
-                with opened.open(member) as content:
-                    counted = _Counted(content)
-                    counted.count = member.compress_size
-                    yield _member(name, _Unpacked(name, cast("_Readable", content), counted))
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{archive}: zip archive that cannot be read: {error}") from error
-
-
-def _check_count(name: str, number: int) -> None:
-    if number >= MOST_MEMBERS:
-        raise UserError(f"{name}: more than {MOST_MEMBERS} members; unpack it and give the files")
-
-
-CHUNK_BYTES = 2 << 20
-# A longer line is read in pieces; a carriage return, as a progress bar leaves them, is the place to cut it.
-LONGEST_LINE = 1 << 20
 _UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
@@ -254,7 +46,7 @@ class Chunk:
     """Whole lines.
 
     Attributes:
-        data: they end with a line feed, but for the end of some logs and a piece of a long line.
+        data: they end with a line feed, except at the end of some logs and in a piece of a long line.
         last: whether this is the end of the log.
     """
 
@@ -270,7 +62,7 @@ class Log:
         name: for people, such as `runs.tar.gz!1n8g/r100_b64_fp32_1.log`.
         stream: its bytes, uncompressed.
         warnings: what was odd about it; complete when it has been read.
-        is_member: whether it is in an archive, and no file of its own.
+        is_member: whether it is in an archive, and not a file of its own.
         chunk_bytes: how much is read at a time.
     """
 
@@ -329,20 +121,180 @@ def open_logs(path: Path) -> Iterator[Log]:
     """The logs in a file: itself, or each member of an archive. Use one before you ask for the next.
 
     Raises:
-        UserError: there is no such file, it is a folder, or an archive that cannot be read.
+        UserError: the file cannot be read, is damaged, or unpacks to an absurd size.
     """
-    yield from map(_log, members(path))
+    try:
+        with path.open("rb") as stream:
+            if stream.peek(2)[:2] == b"PK" and zipfile.is_zipfile(path):
+                yield from _zip_members(path)
+            else:
+                yield from open_stream(printable(str(path)), stream)
+    except OSError as error:
+        raise UserError(f"{printable(str(path))}: cannot be read: {error.strerror or error}") from error
 
 
 def open_stream(name: str, stream: IO[bytes]) -> Iterator[Log]:
-    """The same for an open stream, such as standard input."""
-    yield from map(_log, contents(name, stream))
+    """The same for an open stream, such as standard input; a zip archive must be a file."""
+    log = _uncompressed(name, stream)
+    if _head(log.stream)[_TAR_MAGIC] == b"ustar":
+        yield from _tar_members(log)
+    else:
+        yield log
 
 
-def _log(content: Content) -> Log:
-    return Log(
-        name=content.name,
-        stream=content.stream,
-        warnings=content.warnings,
-        is_member=content.is_member,
-    )
+def printable(name: str) -> str:
+    """A file's name as it may be shown and stored, with U+FFFD for what cannot be printed."""
+    return "".join(letter if letter.isprintable() else _REPLACEMENT for letter in name)
+
+
+class _Readable(Protocol):
+    def read1(self, size: int, /) -> bytes: ...
+
+
+class _Counted(io.RawIOBase):
+    """Counts what is read from a compressed file."""
+
+    def __init__(self, raw: IO[bytes], *, count: int = 0) -> None:
+        self._raw = raw
+        self.count = count
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        data = self._raw.read(len(buffer))
+        buffer[: len(data)] = data
+        self.count += len(data)
+        return len(data)
+
+
+class _Checked(io.RawIOBase):
+    """A stream that names what is wrong with it, and is refused if it unpacks to an absurd size."""
+
+    def __init__(self, name: str, stream: _Readable, compressed: _Counted | None = None) -> None:
+        self._name, self._stream, self._compressed = name, stream, compressed
+        self._unpacked = 0
+        self.warnings: list[str] = []
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        try:
+            data = self._stream.read1(len(buffer))
+        except EOFError:
+            self.warnings[:] = ["the compressed data stops in its middle; read up to there"]
+            data = b""
+        except _DAMAGES as error:
+            what = "damaged archive" if self._compressed is None else "damaged compressed data"
+            raise UserError(f"{self._name}: {what}: {error}") from error
+        buffer[: len(data)] = data
+        self._unpacked += len(data)
+        if self._compressed is not None:
+            most = max(_RATIO_FREE_BYTES, self._compressed.count * LARGEST_RATIO)
+            if self._unpacked > most:
+                raise UserError(
+                    f"{self._name}: unpacks to more than {LARGEST_RATIO} times its size; refused as a bomb"
+                )
+        return len(data)
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """A member of which nothing can be read."""
+
+    error: UserError
+
+    def read1(self, _size: int, /) -> bytes:
+        raise self.error
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header; a damaged one is an error, where tarfile takes it for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.HeaderError as error:
+            if type(error).__name__ in _DAMAGED_HEADERS:
+                raise tarfile.ReadError(str(error)) from error
+            raise
+
+
+def _zstd(raw: IO[bytes]) -> _Readable:
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_ZSTD_WINDOW)
+    return cast("_Readable", decompressor.stream_reader(raw, read_across_frames=True))
+
+
+_COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], _Readable]] = {
+    b"\x1f\x8b": lambda raw: gzip.GzipFile(fileobj=raw, mode="rb"),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+    b"\x28\xb5\x2f\xfd": _zstd,
+}
+
+
+def _buffered(raw: io.RawIOBase | IO[bytes]) -> IO[bytes]:
+    return cast("IO[bytes]", io.BufferedReader(cast("io.RawIOBase", raw), _BUFFER_BYTES))
+
+
+def _head(stream: IO[bytes]) -> bytes:
+    return cast("io.BufferedReader", stream).peek(_HEAD_BYTES)[:_HEAD_BYTES]
+
+
+def _uncompressed(name: str, stream: IO[bytes] | io.RawIOBase) -> Log:
+    """One compression taken off, if there is one; the stream can be peeked into."""
+    buffered = _buffered(stream)
+    head = _head(buffered)
+    unpack = next((way for magic, way in _COMPRESSIONS.items() if head.startswith(magic)), None)
+    if unpack is None:
+        return Log(name=name, stream=buffered)
+    counted = _Counted(buffered)
+    checked = _Checked(name, unpack(_buffered(counted)), counted)
+    return Log(name=name, stream=_buffered(checked), warnings=checked.warnings)
+
+
+def _member(name: str, stream: io.RawIOBase) -> Log:
+    """A damaged member says so when it is read, so that the others come all the same."""
+    try:
+        log = _uncompressed(name, stream)
+    except UserError as error:
+        log = Log(name=name, stream=_buffered(_Checked(name, _Unreadable(error))))
+    log.is_member = True
+    return log
+
+
+def _tar_members(archive: Log) -> Iterator[Log]:
+    """What is in a tar archive; archives within it are not opened."""
+    try:
+        with tarfile.open(fileobj=archive.stream, mode="r|", tarinfo=_Header) as opened:
+            for number, member in enumerate(opened):
+                _check_count(archive.name, number)
+                content = opened.extractfile(member) if member.isfile() else None
+                if content is not None:
+                    name = f"{archive.name}!{printable(member.name)}"
+                    yield _member(name, _Checked(name, cast("_Readable", content)))
+    except tarfile.TarError as error:
+        raise UserError(f"{archive.name}: damaged tar archive: {error}") from error
+
+
+def _zip_members(path: Path) -> Iterator[Log]:
+    archive = printable(str(path))
+    try:
+        with zipfile.ZipFile(path) as opened:
+            for number, member in enumerate(opened.infolist()):
+                _check_count(archive, number)
+                if member.is_dir():
+                    continue
+                name = f"{archive}!{printable(member.filename)}"
+                with opened.open(member) as content:
+                    counted = _Counted(content, count=member.compress_size)
+                    yield _member(name, _Checked(name, cast("_Readable", content), counted))
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"{archive}: zip archive that cannot be read: {error}") from error
+
+
+def _check_count(name: str, number: int) -> None:
+    if number >= MOST_MEMBERS:
+        raise UserError(f"{name}: more than {MOST_MEMBERS} members; unpack it and give the files")

@@ -159,9 +159,7 @@ def facts_of_text(settings: Mapping[str, tuple[str, int]], dialect: Dialect) -> 
         facts["batch_size_per_device"] = told["batch_size"]
     if "fp16" in told:
         facts["precision"] = Fact("fp16" if told["fp16"].value == "1" else "fp32", told["fp16"].source)
-    facts.update(_told_topology(told))
-    facts.update(_told_parallelism(told, dialect))
-    return facts
+    return {**facts, **_told_topology(told), **_told_parallelism(told, dialect)}
 
 
 def _told_topology(told: Facts) -> Facts:
@@ -176,15 +174,11 @@ def _told_topology(told: Facts) -> Facts:
 def _told_parallelism(told: Facts, dialect: Dialect) -> Facts:
     if dialect.parallelism is not None:
         return {"parallelism": Fact(dialect.parallelism, f"dialect {dialect.name}")}
-    if "model_parallel" not in told and "partial_fc" not in told:
-        return {}
-    partial, model = (told.get(name, Fact("0", "")) for name in ("partial_fc", "model_parallel"))
-    if partial.value == "1":
-        return {"parallelism": Fact("partial_fc", partial.source)}
-    if model.value == "1":
-        return {"parallelism": Fact("model", model.source)}
-    source = told.get("model_parallel", partial).source
-    return {"parallelism": Fact("data", source)}
+    for switch, parallelism in (("partial_fc", "partial_fc"), ("model_parallel", "model")):
+        if switch in told and told[switch].value == "1":
+            return {"parallelism": Fact(parallelism, told[switch].source)}
+    off = told.get("model_parallel", told.get("partial_fc"))
+    return {} if off is None else {"parallelism": Fact("data", off.source)}
 
 
 def facts_of_settings(settings: Mapping[str, str], source: str) -> Facts:
@@ -234,20 +228,22 @@ def spelled(key: str, value: str) -> str:
 
 _MEASURED_ITERATIONS = 100
 _FROM_1 = frozenset({"batch_size_per_device", "num_classes", "threads_per_device", "repeat"})
-_ALWAYS_NEEDED = (
-    "framework",
-    "version",
-    "experiment",
-    "parallelism",
-    "topology",
-    "device",
-    "batch_size_per_device",
-    "precision",
+_ALWAYS_NEEDED = frozenset(
+    {
+        "framework",
+        "version",
+        "experiment",
+        "parallelism",
+        "topology",
+        "device",
+        "batch_size_per_device",
+        "precision",
+    }
 )
 
 
 class NotTold(UserError):
-    """Something about a log that nobody tells; `question` is the same for logs that lack the same."""
+    """Something about a log is missing; `question` is the same for logs that lack the same."""
 
     def __init__(self, name: str, question: str) -> None:
         self.name, self.question = name, question
@@ -256,7 +252,7 @@ class NotTold(UserError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
-    """A log's case, its repeat if told, and what holds a placeholder in the case: nobody can tell."""
+    """A log's case, its repeat if known, and which fields of the case hold a placeholder."""
 
     case: Case
     repeat: int | None
@@ -270,25 +266,26 @@ def describe(name: str, facts: Facts, *, folder: Path) -> Described:
     Args:
         name: the log's, for messages.
         facts: joined.
-        folder: where the user stands; experiments are looked up there first.
+        folder: the working directory; experiments are looked up there first.
 
     Raises:
-        UserError: something is missing or no value of its key; the text says what to give.
+        UserError: something is missing or has an impossible value; the text says what to give.
     """
-    experiments = known_names("experiment", folders=(folder,))
-    experiment = (
-        facts["experiment"].value if "experiment" in facts else _told_experiment(facts, experiments, folder)
-    )
-    missing = _missing(facts, experiment)
+    if "experiment" not in facts and {"network", "dataset"} <= facts.keys():
+        fitting = _fitting(facts, folder)
+        if len(fitting) == 1:
+            facts = {**facts, "experiment": Fact(fitting[0], "network and dataset")}
+    missing = _missing(facts)
     if missing:
+        hints = {key: KEYS[key] for key in missing}
+        if "experiment" in missing:
+            hints["experiment"] = " or ".join(_fitting(facts, folder)) or KEYS["experiment"]
         asked = " ".join(f"--set {key}=..." for key in missing)
-        hints = "; ".join(f"{key}: {_hint(key, facts, experiments, folder)}" for key in missing)
-        raise NotTold(name, f"cannot tell {', '.join(missing)}; add {asked} ({hints})")
-    if experiment is None:
-        raise AssertionError("asked for above")
+        hint = "; ".join(f"{key}: {text}" for key, text in hints.items())
+        raise NotTold(name, f"cannot tell {', '.join(missing)}; add {asked} ({hint})")
     try:
-        _check_network(name, facts, experiment, folder)
-        return _described(facts, experiment, folder)
+        _check_network(name, facts, folder)
+        return _described(facts, folder)
     except ValidationError as error:
         raise UserError(f"{name}: {first_problem(error)}") from error
     except ValueError as error:
@@ -301,83 +298,63 @@ def _experiment(name: str, folder: Path) -> ExperimentFile:
     return load_experiment(name, folder=folder)[0]
 
 
-def _check_network(name: str, facts: Facts, experiment: str, folder: Path) -> None:
-    try:
-        workload = _experiment(experiment, folder).workload
-    except SourceErrors:
-        raise
-    except UserError as error:
-        raise UserError(f"{name}: {error} ({facts['experiment'].source})") from error
-    told = facts.get("network")
-    if told is not None and spelled("network", told.value) != workload.network:
-        raise UserError(
-            f"{name}: network: {told.source} says {told.value}, "
-            f"experiment {experiment} says {workload.network}"
-        )
-
-
-def _missing(facts: Facts, experiment: str | None) -> list[str]:
-    needed = list(_ALWAYS_NEEDED)
-    if "parallelism" in facts and facts["parallelism"].value == "partial_fc":
-        needed.append("sample_ratio")
-    if "device" in facts and facts["device"].value == "cpu":
-        needed.append("threads_per_device")
+def _fitting(facts: Facts, folder: Path) -> list[str]:
+    """The experiments that have the network and the dataset, as far as they are known."""
+    workloads = {
+        name: _experiment(name, folder).workload for name in known_names("experiment", folders=(folder,))
+    }
+    known = [key for key in ("network", "dataset") if key in facts]
     return [
-        key for key in KEYS if key in needed and key not in facts and not (key == "experiment" and experiment)
+        name
+        for name, workload in workloads.items()
+        if all(spelled(key, facts[key].value) == getattr(workload, key) for key in known)
     ]
 
 
-def _hint(key: str, facts: Facts, experiments: Sequence[str], folder: Path) -> str:
-    if key == "experiment":
-        return " or ".join(_fitting(facts, experiments, folder)) or KEYS[key]
-    return KEYS[key]
+def _missing(facts: Facts) -> list[str]:
+    needed = set(_ALWAYS_NEEDED)
+    if "parallelism" in facts and facts["parallelism"].value == "partial_fc":
+        needed.add("sample_ratio")
+    if "device" in facts and facts["device"].value == "cpu":
+        needed.add("threads_per_device")
+    return [key for key in KEYS if key in needed and key not in facts]
 
 
-def _told_experiment(facts: Facts, experiments: Sequence[str], folder: Path) -> str | None:
-    if "network" not in facts or "dataset" not in facts:
-        return None
-    fitting = _fitting(facts, experiments, folder)
-    return fitting[0] if len(fitting) == 1 else None
+def _check_network(name: str, facts: Facts, folder: Path) -> None:
+    experiment, told = facts["experiment"], facts.get("network")
+    try:
+        workload = _experiment(experiment.value, folder).workload
+    except SourceErrors:
+        raise
+    except UserError as error:
+        raise UserError(f"{name}: {error} ({experiment.source})") from error
+    if told is not None and spelled("network", told.value) != workload.network:
+        raise UserError(
+            f"{name}: network: {told.source} says {told.value}, "
+            f"experiment {experiment.value} says {workload.network}"
+        )
 
 
-def _fitting(facts: Facts, experiments: Sequence[str], folder: Path) -> list[str]:
-    """The experiments that the network and the dataset leave."""
-    fitting = []
-    for name in experiments:
-        workload = _experiment(name, folder).workload
-        network = "network" not in facts or spelled("network", facts["network"].value) == workload.network
-        dataset = "dataset" not in facts or spelled("dataset", facts["dataset"].value) == workload.dataset
-        if network and dataset:
-            fitting.append(name)
-    return fitting
-
-
-def _described(facts: Facts, experiment: str, folder: Path) -> Described:
-    file = _experiment(experiment, folder)
+def _described(facts: Facts, folder: Path) -> Described:
+    file = _experiment(facts["experiment"].value, folder)
     warmup = _whole(facts, "warmup_iterations", DEFAULT_WARMUP_ITERATIONS)
     partial = facts["parallelism"].value == "partial_fc"
-    not_known = ["data", "measured_iterations", "seed"] + ["threads_per_device"] * (
-        "threads_per_device" not in facts
-    )
     content = {
-        "framework": facts["framework"].value,
-        "version": facts["version"].value,
+        **{key: facts[key].value for key in ("framework", "version", "parallelism", "precision", "device")},
         "workload": file.workload,
-        "parallelism": facts["parallelism"].value,
         "sample_ratio": _number(facts, "sample_ratio") if partial else None,
-        "precision": facts["precision"].value,
         "topology": Topology.from_text(facts["topology"].value),
-        "device": facts["device"].value,
         "batch_size_per_device": _whole(facts, "batch_size_per_device", 0),
         "num_classes": _whole(facts, "num_classes", file.num_classes),
         "threads_per_device": _whole(facts, "threads_per_device", 1),
         "measure": Measure(warmup_iterations=warmup, measured_iterations=_MEASURED_ITERATIONS),
     }
+    threads = () if "threads_per_device" in facts else ("threads_per_device",)
     return Described(
         case=Case.model_validate(content),
         repeat=_whole(facts, "repeat", 1) if "repeat" in facts else None,
         warmup_iterations=warmup,
-        not_known=tuple(not_known),
+        not_known=("data", "measured_iterations", "seed", *threads),
     )
 
 

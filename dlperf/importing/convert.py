@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from dlperf.errors import UserError
 from dlperf.importing.archives import Log, open_logs
 from dlperf.importing.case import Preamble
+from dlperf.importing.dialects import choose_dialects
 from dlperf.importing.dialects.base import Dialect, Scope
-from dlperf.importing.dialects.registry import choose_dialects
 from dlperf.importing.reader import LogReader
 from dlperf.importing.records import (
     EPOCH,

@@ -35,11 +35,14 @@ from log_makers import DIALECTS, PROGRAMS, Made
 
 from dlperf.errors import UserError
 from dlperf.importing.archives import open_logs, open_stream
-from dlperf.importing.case import Preamble
+from dlperf.importing.case import Preamble, describe, facts_of_settings
+from dlperf.importing.convert import convert, parse_log
 from dlperf.importing.reader import LogReader
 from dlperf.importing.writers import WRITERS
 from dlperf.logs.endings import KnownExit
 from dlperf.logs.events import read_events, read_steps
+from dlperf.results import method_2021
+from dlperf.results.schema import SAMPLES_PER_SECONDS, Imported
 from dlperf.statistics.basic import samples_per_second
 
 if TYPE_CHECKING:
@@ -122,6 +125,15 @@ def zipped(data: bytes) -> bytes:
     return made.getvalue()
 
 
+CASE = describe(
+    "fuzz",
+    facts_of_settings(
+        {"framework": "oneflow", "version": "1", "experiment": "r100_emore", "parallelism": "data",
+         "topology": "2n8g", "device": "cuda", "batch_size_per_device": "64", "precision": "fp32"},
+        "fuzz",
+    ),
+    folder=Path(),
+).case  # fmt: skip
 MUTATIONS = (flip, flip, insert, insert, cut, repeat, one_line, pack)
 
 
@@ -154,6 +166,21 @@ def feed(data: bytes, generator: random.Random) -> None:
         for writer in writers:
             writer.end(failure=reader.failure)
         reader.require_records()
+    for log in logs_in(data):
+        convert_all(log, method=generator.choice((SAMPLES_PER_SECONDS, method_2021.NAME)))
+
+
+def convert_all(log: Log, *, method: str) -> None:
+    """Convert it as `dlperf import` would; every step that is written can be read back."""
+    parsed = parse_log(log, dialect="auto")
+    for run in range(len(parsed.runs)):
+        origin = Imported(
+            source="fuzz", sha256="0", log="logs/imported.log", dialect=parsed.dialect.name, method=method, run=run,
+            warmup_iterations=20,
+        )  # fmt: skip
+        lines = list(convert(parsed, case=CASE, imported=origin))
+        written = sum('"key": "tracked_stats"' in line for line in lines)
+        assert written == len(read_steps(read_events(lines)))
 
 
 def main() -> int:

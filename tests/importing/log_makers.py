@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hypothesis import strategies as st
 
 from dlperf.importing.archives import Log
-from dlperf.importing.dialects.registry import load_dialects
+from dlperf.importing.dialects import load_dialects
 from dlperf.importing.reader import LogReader
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 from log_makers import DIALECTS, parse
 
 from dlperf.errors import UserError
-from dlperf.importing.dialects.registry import choose_dialects
+from dlperf.importing.dialects import choose_dialects
 from dlperf.importing.reader import MixedDialects, NoRecords
 
 TAIL = "Epoch: 0   Global Step: 100   Required: 10 hours"

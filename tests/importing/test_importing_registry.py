@@ -8,9 +8,9 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from dlperf.errors import UserError
-from dlperf.importing.dialects import registry
+from dlperf.importing import dialects as registry
+from dlperf.importing.dialects import load_dialects
 from dlperf.importing.dialects.base import Dialect, Scope
-from dlperf.importing.dialects.registry import load_dialects
 
 MINE = Dialect(
     name="mine",
