@@ -50,10 +50,7 @@ class Kind(Enum):
     NEW_RUN = ("run is new since the report", "runs are new since the report")
     GONE_RUN = ("run of the report is gone", "runs of the report are gone")
     CHANGED_FILES = ("run's files differ", "runs' files differ")
-    IMPORT = (
-        "imported log is not what its original gives",
-        "imported logs are not what their originals give",
-    )
+    IMPORT = ("imported log is not what its original gives", "imported logs differ from their originals")
     CHANGED_RUN = ("run's figure is not what its logs give", "runs' figures are not what their logs give")
     CHANGED_CASE = ("case's figure differs, not its runs", "cases' figures differ, not their runs")
     EDITED = ("place was edited", "places were edited")
