@@ -1,10 +1,14 @@
-"""JSON files of our own, read back; what is wrong with one is said in one line."""
+"""Files of our own: written whole or not at all, read back with what is wrong said in one line."""
 
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from pydantic import ValidationError
 
@@ -59,6 +63,52 @@ def first_problem(error: ValidationError, *, not_json: str = "not JSON") -> str:
         return not_json
     place = ".".join(str(part) for part in first["loc"]) or "the file"
     return f"{place}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def write_document(path: Path, content: Model, *, indent: int = 1) -> None:
+    """Write a document as `write_atomically` does; its folder is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (content.model_dump_json(indent=indent) + "\n").encode())
+
+
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Put `content` at `path`: a crash at any point leaves the old file or the new one, whole."""
+    with replacing(path) as stream:
+        stream.writelines([content] if isinstance(content, bytes) else content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which takes the place of the one at `path` when the block ends well, else is gone.
+
+    The file and then its folder are flushed to the disk. Links are followed; what is no file, such as
+    /dev/null or a pipe, is written to as it is.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        with path.open("wb") as stream:
+            yield stream
+        return
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o644)  # noqa: PTH101  mkstemp gives 0600, which another user's report could not read
+        os.replace(name, path)  # noqa: PTH105
+    except BaseException:
+        os.unlink(name)  # noqa: PTH108
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 # Where the files that ship beside the package lie: in a checkout or inside an installed wheel.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlperf.plan.lock import LOCK_NAME, write_lock
+from dlperf.layout import LOCK_NAME
+from dlperf.plan.lock import write_lock
 from dlperf.plan.machine import Machine
 from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
 from dlperf.plan.sweep import Limits

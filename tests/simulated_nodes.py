@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 from dlperf.cli import main
 from dlperf.environments import Environment, Manifest
 from dlperf.environments.environment import environment_key
+from dlperf.layout import CASE_NAME
 from dlperf.plan.case import Case
 from dlperf.plan.cluster import Cluster, ClusterNode, fits
 from dlperf.results.schema import Node as NodeFacts
 from dlperf.results.schema import read_environment
 from dlperf.running import cluster as real_nodes
 from dlperf.running.launch import LaunchFile
-from dlperf.running.run_folder import CASE_NAME
 from dlperf.running.transports.base import NodeLost
 
 if TYPE_CHECKING:

@@ -19,8 +19,6 @@ from dlperf.errors import UserError
 from dlperf.model import Model
 from dlperf.plan.case import Case, Workload
 
-CERTIFICATE_NAME: Final = "align.json"
-CERTIFICATE_NAMES: Final = "align*.json"  # with those of several devices, see `certificate_name`
 REFERENCE: Final = "reference"  # its name in pairs
 REFERENCE_FRAMEWORK: Final = "pytorch"  # whose program can compute in float64
 

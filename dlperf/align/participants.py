@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from dlperf.adapters.base import Adapter, EnvironmentSpec
-from dlperf.align.certificate import CERTIFICATE_NAME
 from dlperf.environments import ensure
 from dlperf.errors import EnvironmentUnavailable, UserError
 from dlperf.files import shipped_root
+from dlperf.layout import CERTIFICATE_NAME
 from dlperf.plan.case import Case, DeviceKind, Measure, Parallelism, Schedule, Topology, Workload
 
 # One step turns the probe's weights by a few percent at most.

@@ -27,14 +27,14 @@ from dlperf.align.certificate import (
 from dlperf.align.compare import compare, defined_loss
 from dlperf.align.participants import Participant, Settings, probe_case
 from dlperf.errors import InfrastructureError
-from dlperf.files import shipped_root
+from dlperf.files import shipped_root, write_document
+from dlperf.layout import CASE_NAME, LAUNCH_NAME, LOGS_FOLDER, OUTCOME_NAME, log_files
 from dlperf.logs.failures import classify
 from dlperf.plan.case import Case, Workload
 from dlperf.plan.sweep import Limits
 from dlperf.results.schema import Outcome, read_outcome
 from dlperf.running.launch import LEASE_SECONDS, free_port, launch_file, local_places
-from dlperf.running.run import write_model
-from dlperf.running.run_folder import CASE_NAME, LAUNCH_NAME, OUTCOME_NAME, empty_folder
+from dlperf.running.run_folder import empty_folder
 from dlperf.running.supervision import Interrupts, SupervisedRun
 from dlperf.running.transports.local import supervised_here
 
@@ -197,7 +197,7 @@ def make_inputs(case: Case, folder: Path, *, steps: int, code: Path) -> Path:
         InfrastructureError: it did not work, or took too long.
     """
     case_file, inputs = folder / CASE_NAME, folder / INPUTS_NAME
-    write_model(case_file, case)
+    write_document(case_file, case)
     module = "frameworks.common.align_inputs"
     try:
         done = subprocess.run(
@@ -238,7 +238,7 @@ def run_program(
     if reason is not None:
         raise Flaw(f"unsupported: {reason}")
     empty_folder(folder)
-    write_model(folder / CASE_NAME, case)
+    write_document(folder / CASE_NAME, case)
     _write_launch(participant, case, folder, inputs=inputs, time_limit_seconds=time_limit_seconds)
     with interrupts.held():
         connection = supervised_here(folder, launch=LAUNCH_NAME)
@@ -284,7 +284,7 @@ def _write_launch(
     limits = Limits(time=time_limit_seconds)
     content = launch_file(case, places=places, commands=commands, limits=limits, node_rank=0)
     # The program prints nothing until it is done.
-    write_model(folder / LAUNCH_NAME, content.model_copy(update={"stall_limit_seconds": None}))
+    write_document(folder / LAUNCH_NAME, content.model_copy(update={"stall_limit_seconds": None}))
 
 
 def _alignment_command(command: RankCommand, files: tuple[str, ...]) -> RankCommand:
@@ -311,7 +311,7 @@ def _failure(outcome: Outcome, folder: Path) -> str:
 
 
 def _log_lines(folder: Path) -> Iterator[tuple[str, int, str]]:
-    for path in sorted((folder / "logs").glob("rank*.log")):
+    for path in log_files(folder).values():
         with path.open(encoding="utf-8", errors="replace") as log:
             for number, line in enumerate(log, 1):
-                yield f"logs/{path.name}", number, line.rstrip("\n")
+                yield f"{LOGS_FOLDER}/{path.name}", number, line.rstrip("\n")

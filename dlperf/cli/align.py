@@ -33,13 +33,13 @@ from dlperf.align.participants import (
 from dlperf.align.programs import INPUTS_NAME, Alignment, ReferenceMode
 from dlperf.cli.tables import rendered
 from dlperf.errors import UserError
+from dlperf.files import write_atomically
 from dlperf.plan.case import DeviceKind, Parallelism, Topology
 from dlperf.plan.documents import unknown
 from dlperf.plan.load import load_experiment, origin_of
 from dlperf.plan.machine import Machine, detect_machine
 from dlperf.plan.sweep import FrameworkEntry, FrameworkReference
 from dlperf.plan.versions import specification_of
-from dlperf.results.store import write_atomically
 from dlperf.running.run_folder import whole_machine
 from dlperf.running.supervision import Interrupted, Interrupts
 

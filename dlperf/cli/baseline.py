@@ -45,7 +45,7 @@ def save(*, name: str, results: str, only: str | None, replace: bool, folder: Pa
     The file holds cases and figures, no logs; commit it beside the code that it is the baseline of.
     """
     from dlperf.compare.sets import read_result_set, selected
-    from dlperf.results.store import write_atomically
+    from dlperf.files import write_atomically
 
     if not _NAME.fullmatch(name):
         raise UserError(f"{name!r}: a name of a baseline holds letters, digits and . _ + -")
@@ -67,7 +67,7 @@ def save(*, name: str, results: str, only: str | None, replace: bool, folder: Pa
 def list_(*, folder: Path) -> None:
     """List the baselines: name, day, cases, runs."""
     from dlperf.compare.sets import read_baseline
-    from dlperf.results.qualification import QUALIFICATION_NAME
+    from dlperf.layout import QUALIFICATION_NAME
 
     paths = sorted(path for path in folder.glob("*.json") if path.name != QUALIFICATION_NAME)
     if not paths:

@@ -64,8 +64,9 @@ def command(
 
 def _chosen(found: list[Path], repeat: int | None) -> Path:
     from dlperf.errors import UserError
+    from dlperf.layout import repeat_of
 
-    chosen = [folder for folder in found if repeat is None or folder.name == f"r{repeat}"]
+    chosen = [folder for folder in found if repeat is None or repeat_of(folder) == repeat]
     if not chosen:
         known = ", ".join(folder.name[1:] for folder in found)
         raise UserError(f"{found[0].parent}: no repeat {repeat}; there is {known}")

@@ -81,7 +81,7 @@ def command(
 def _output(out: Path | None, files: Sequence[Path]) -> Iterator[IO[str]]:
     """Standard output, or a file that is there whole or not at all; a log is never overwritten."""
     from dlperf.errors import UserError
-    from dlperf.results.store import replacing
+    from dlperf.files import replacing
 
     if out is None:
         yield sys.stdout

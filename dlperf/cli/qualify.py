@@ -65,8 +65,8 @@ def command(
 ) -> None:
     """Measure the noise of SWEEP's cases on this machine by A/A runs, and store it."""
     from dlperf.compare.qualifying import qualify
+    from dlperf.files import write_document
     from dlperf.results.qualification import Qualification, read_qualification
-    from dlperf.results.store import write_atomically
 
     known = read_qualification(out) if out.is_file() else Qualification(dlperf_version="", sessions=())
     folder = Path(chosen.sweep)
@@ -82,7 +82,7 @@ def command(
         raise UserError(f"{folder}: a results folder is taken whole; leave out the options of a sweep")
     found = known.with_session(qualify(_side(folder), runs=repeats))
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, (found.model_dump_json(indent=1) + "\n").encode())
+    write_document(out, found)
     for line in _lines(found):
         click.echo(line)
     click.echo(str(out))
@@ -102,7 +102,7 @@ def _side(folder: Path) -> ResultSet:
 
 def session_folder(folder: Path, known: Qualification) -> Path:
     """Where this session's runs go: behind the sessions that are in the file, on with one that is not."""
-    from dlperf.plan.lock import LOCK_NAME
+    from dlperf.layout import LOCK_NAME
     from dlperf.results.store import read_results
 
     names = (_SESSION.fullmatch(path.parent.name) for path in folder.glob(f"session-*/{LOCK_NAME}"))

@@ -191,8 +191,8 @@ def _form_of(path: Path | None, option: str) -> str | None:
 
 
 def _write_data(report: Document, request: Request, out: Path | None, form: str) -> None:
+    from dlperf.files import write_atomically
     from dlperf.report.data import data_table
-    from dlperf.results.store import write_atomically
     from dlperf.results.tables import encoded
 
     content = encoded(data_table(report.figures, request.view), form)

@@ -50,7 +50,7 @@ def command(
     if out is None:
         click.echo(text, nl=False)
     else:
-        from dlperf.results.store import write_atomically
+        from dlperf.files import write_atomically
 
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, text)

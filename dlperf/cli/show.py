@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from dlperf.layout import LOGS_FOLDER, launch_files
 from dlperf.results.cases import CaseFigures
 from dlperf.results.query import Loaded
 from dlperf.results.store import StoredRun
@@ -173,7 +174,7 @@ def _run(run: StoredRun) -> Iterator[tuple[str, object]]:
             "imported from",
             f"{result.imported.source} ({result.imported.dialect}, {result.imported.method})",
         )
-    yield "logs", run.folder / "logs"
+    yield "logs", run.folder / LOGS_FOLDER
 
 
 def _software(run: StoredRun) -> Iterator[tuple[str, object]]:
@@ -195,7 +196,7 @@ def _commands(run: StoredRun) -> Iterator[tuple[str, object]]:
     import json
     import shlex
 
-    for path in sorted(run.folder.glob("launch*.json")):
+    for path in launch_files(run.folder):
         try:
             ranks = json.loads(path.read_bytes())["ranks"]
             for rank in ranks:

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Final, Literal
 
 from dlperf import __version__
-from dlperf.align.certificate import CERTIFICATE_NAMES, Certificate, load_certificate, workload_hash
+from dlperf.align.certificate import Certificate, load_certificate, workload_hash
 from dlperf.align.certificate import Pair as AlignedPair
 from dlperf.errors import UserError
 from dlperf.files import read_document
+from dlperf.layout import CERTIFICATE_NAMES, QUALIFICATION_NAME
 from dlperf.model import Model, Retired
 from dlperf.plan.case import Case
 from dlperf.plan.plan import PlannedCase, PlanStatus
 from dlperf.plan.selection import parse_pair
 from dlperf.results.cases import CaseFigures
 from dlperf.results.published import PREFIX
-from dlperf.results.qualification import QUALIFICATION_NAME
 from dlperf.results.query import Loaded, load
 from dlperf.results.schema import RunFigures, Status
 from dlperf.results.store import StoredRun

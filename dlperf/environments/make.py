@@ -33,6 +33,7 @@ from dlperf.environments.probe import PROBE, framework_version, inspect
 from dlperf.environments.processes import exclusive
 from dlperf.environments.uv import Uv, UvFailure, find_links, find_python, find_uv, index_arguments
 from dlperf.errors import EnvironmentUnavailable
+from dlperf.files import write_document
 from dlperf.plan.versions import distribution_of, sha256_of
 
 # Of an environment that is used more than once.
@@ -271,7 +272,7 @@ def _fill(
         installer=uv.version,
         created_at=_now(),
     )
-    (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_document(folder / MANIFEST_NAME, manifest, indent=2)
 
 
 def _adopt(spec: EnvironmentSpec, python: Path) -> Environment:

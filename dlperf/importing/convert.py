@@ -33,6 +33,7 @@ from dlperf.importing.records import (
     concatenate,
 )
 from dlperf.importing.windows_2021 import WINDOWS
+from dlperf.layout import log_name
 from dlperf.logs.events import OTHER, TRAIN, WARMUP, event_line
 from dlperf.logs.failures import Failure
 from dlperf.plan.case import Case
@@ -40,7 +41,7 @@ from dlperf.results import method_2021
 from dlperf.results.extract import read_case, read_import
 from dlperf.results.schema import SAMPLES_PER_SECONDS, Imported
 
-EVENT_LOG = "logs/rank0.log"
+EVENT_LOG = log_name(0)
 METHODS = {"dlperf": SAMPLES_PER_SECONDS, method_2021.NAME: method_2021.NAME}
 # Steps that start again more often than this in one file are not runs that somebody appended.
 MOST_RUNS = 1000

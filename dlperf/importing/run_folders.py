@@ -17,6 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dlperf.errors import UserError
+from dlperf.files import write_atomically, write_document
 from dlperf.importing.archives import Log, open_logs
 from dlperf.importing.case import (
     Described,
@@ -29,9 +30,9 @@ from dlperf.importing.case import (
     mapped,
 )
 from dlperf.importing.convert import EVENT_LOG, ParsedLog, convert, parse_log
+from dlperf.layout import CASE_NAME, IMPORT_NAME, LOGS_FOLDER, OUTCOME_NAME, RUNS_FOLDER, repeat_of, run_name
 from dlperf.plan.case import Case
-from dlperf.results.extract import IMPORT_FILE, extract, read_import
-from dlperf.results.layout import repeat_of
+from dlperf.results.extract import extract, read_import
 from dlperf.results.schema import Imported, RunResult
 from dlperf.results.store import store_run
 
@@ -113,7 +114,7 @@ def files_of(paths: Sequence[Path], *, results: Path) -> Iterator[Path | UserErr
 
 
 def _is_of_results(folder: Path, results: Path) -> bool:
-    has_runs = any(folder.glob("runs/*/r*/case.json"))
+    has_runs = any(folder.glob(f"{RUNS_FOLDER}/*/r*/{CASE_NAME}"))
     return has_runs or (results.exists() and folder.samefile(results))
 
 
@@ -145,8 +146,8 @@ def alone_in(sweep: Path) -> Iterator[None]:
 def _remove_empty(sweep: Path, created: Sequence[Path]) -> None:
     """Remove the folders that were created, innermost first, where they are still empty."""
     with suppress(OSError):
-        (sweep / "runs").rmdir()
-    if created and not (sweep / "runs").exists():
+        (sweep / RUNS_FOLDER).rmdir()
+    if created and not (sweep / RUNS_FOLDER).exists():
         (sweep / _LOCK).unlink(missing_ok=True)
         with suppress(OSError):  # the first that is not empty ends it
             for folder in created:
@@ -155,7 +156,7 @@ def _remove_empty(sweep: Path, created: Sequence[Path]) -> None:
 
 def import_file(path: Path, instructions: Instructions) -> Iterator[Done | UserError]:
     """Import every log in the file; a log that cannot be imported yields its error and stops no other."""
-    instructions.sweep.joinpath("runs").mkdir(parents=True, exist_ok=True)
+    instructions.sweep.joinpath(RUNS_FOLDER).mkdir(parents=True, exist_ok=True)
     try:
         for log in open_logs(path):
             try:
@@ -202,7 +203,7 @@ def _import_log(staged: _Staged, instructions: Instructions) -> Iterator[Done]:
         imported = Imported(
             source=staged.name,
             sha256=staged.sha256,
-            log=f"logs/{staged.path.name}",
+            log=f"{LOGS_FOLDER}/{staged.path.name}",
             dialect=parsed.dialect.name,
             method=instructions.method,
             run=run,
@@ -243,27 +244,27 @@ def _check_world_size(parsed: ParsedLog, case: Case, topology: Fact) -> None:
 def _import_run(
     staged: _Staged, parsed: ParsedLog, described: Described, imported: Imported, sweep: Path
 ) -> Done:
-    case_folder = sweep / "runs" / described.case.case_id
+    case_folder = sweep / RUNS_FOLDER / described.case.case_id
     known = _known_runs(case_folder)
     for repeat, other in known.items():
         if (other.sha256, other.run, other.method) == (imported.sha256, imported.run, imported.method):
-            folder = case_folder / f"r{repeat}"
+            folder = case_folder / run_name(repeat)
             result = extract(folder).result
             return Done(
                 source=staged.name, folder=folder, result=result, is_new=False, warnings=parsed.warnings
             )
     repeat = _repeat(staged, described, imported, known)
-    folder = staged.path.parent / f"r{repeat}"
-    (folder / "logs").mkdir(parents=True)
+    folder = staged.path.parent / run_name(repeat)
+    (folder / LOGS_FOLDER).mkdir(parents=True)
     os.link(staged.path, folder / imported.log)
-    (folder / "case.json").write_text(described.case.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    (folder / IMPORT_FILE).write_text(imported.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    (folder / "outcome.json").write_text(_OUTCOME, encoding="utf-8")
+    write_document(folder / CASE_NAME, described.case, indent=2)
+    write_document(folder / IMPORT_NAME, imported, indent=2)
+    write_atomically(folder / OUTCOME_NAME, _OUTCOME.encode())
     with (folder / EVENT_LOG).open("w", encoding="utf-8") as stream:
         stream.writelines(convert(parsed, case=described.case, imported=imported))
     result = store_run(folder)
     case_folder.mkdir(parents=True, exist_ok=True)
-    target = case_folder / f"r{repeat}"
+    target = case_folder / run_name(repeat)
     folder.rename(target)
     return Done(source=staged.name, folder=target, result=result, is_new=True, warnings=parsed.warnings)
 

@@ -11,16 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from dlperf.layout import limit_folder, run_folder
 from dlperf.limit.finding import LimitSearch, add_evidence, with_value
 from dlperf.limit.model import ModelAnswer, ask_model
 from dlperf.logs.events import Step
 from dlperf.plan.case import Case
 from dlperf.plan.machine import gpu_memory_bytes
 from dlperf.plan.plan import Plan, PlannedCase, PlannedRun, PlanStatus
-from dlperf.results.limits import LimitRecord, LimitStatus, limit_folder
+from dlperf.results.limits import LimitRecord, LimitStatus
 from dlperf.results.schema import RunResult, Status
 from dlperf.running.run import Progress, Runner, store_unmeasured
-from dlperf.running.run_folder import read_result, run_folder
+from dlperf.running.run_folder import read_result
 from dlperf.running.scheduler import Scheduler
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dlperf import __version__
+from dlperf.files import write_document
+from dlperf.layout import LIMIT_NAME, RUNS_FOLDER, run_folder
 from dlperf.limit.model import ModelAnswer
 from dlperf.limit.search import (
     BeyondUpper,
@@ -27,10 +29,10 @@ from dlperf.limit.search import (
     next_step,
 )
 from dlperf.plan.case import Case, Measure, Search, bytes_text
-from dlperf.results.limits import LIMIT_NAME, LimitRecord, LimitStatus, ProbeRecord, probe_record, read_limit
+from dlperf.results.limits import LimitRecord, LimitStatus, ProbeRecord, probe_record, read_limit
 from dlperf.results.schema import RunResult, Status
-from dlperf.results.store import read_results, write_atomically
-from dlperf.running.run_folder import read_result, run_folder
+from dlperf.results.store import read_results
+from dlperf.running.run_folder import read_result
 
 _STATUS = {
     Found: LimitStatus.FOUND,
@@ -109,7 +111,7 @@ class LimitSearch:
         """The finished record, which is stored; raises what `make` raises."""
         search = self._search
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "runs").mkdir(exist_ok=True)
+        (self.folder / RUNS_FOLDER).mkdir(exist_ok=True)
         before = read_limit(self.folder)
         guess = before.guess if before is not None else self.model(self.case).largest
         where = Range(lower=search.lower, granularity=search.granularity, upper=search.upper, guess=guess)
@@ -160,7 +162,7 @@ class LimitSearch:
         self._results.append((probe, result))
 
     def _write(self, record: LimitRecord) -> None:
-        write_atomically(self.folder / LIMIT_NAME, (record.model_dump_json(indent=1) + "\n").encode())
+        write_document(self.folder / LIMIT_NAME, record)
 
     def _record(self, where: Range, step: Probe | End) -> LimitRecord:
         fails = min((one.value for one in self._tried if one.outcome is Outcome.MEMORY), default=None)

@@ -54,20 +54,10 @@ def unwrapped(text: str) -> tuple[str, str]:
     return line[start:].decode("utf-8", errors="replace"), process.decode()
 
 
-_LOG = re.compile(r"rank(\d+)\.log")
 # Colours and cursor movements of a terminal.
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
 # A file without line ends (a core dump that went to standard output) is read in pieces, not as one line.
 _LONGEST_LINE = 1 << 20
-
-
-def log_files(folder: Path) -> dict[int, Path]:
-    """The logs of a run folder by rank, in the order of the ranks; empty where there is none."""
-    logs = folder / "logs"
-    if not logs.is_dir():
-        return {}
-    found = ((match, path) for path in logs.iterdir() if (match := _LOG.fullmatch(path.name)))
-    return dict(sorted((int(match[1]), path) for match, path in found))
 
 
 def read_lines(path: Path) -> Iterator[str]:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from dlperf.errors import UserError
-from dlperf.plan.plan import PLAN_SCHEMA_VERSION, Plan
-
-LOCK_NAME = "plan.lock.json"
+from dlperf.files import read_document, write_document
+from dlperf.layout import LIMITS_FOLDER, LOCK_NAME, RUNS_FOLDER
+from dlperf.plan.plan import Plan
 
 _MOST_CASE_LINES = 40
 
@@ -49,36 +45,18 @@ def freeze(plan: Plan, folder: Path) -> Plan:
 
 def _has_runs(folder: Path) -> bool:
     """Whether any run, or probe of a limit, was begun."""
-    return any(any((folder / name).glob("*")) for name in ("runs", "limits"))
+    return any(any((folder / name).glob("*")) for name in (RUNS_FOLDER, LIMITS_FOLDER))
 
 
 def write_lock(plan: Plan, path: Path) -> None:
-    """Write atomically: whoever reads sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    """Write the plan whole or not at all, and flush it to the disk."""
+    write_document(path, plan)
 
 
 def read_lock(path: Path) -> Plan:
-    """Read a frozen plan; UserError where the file is none, or is of a newer dlperf."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a plan ({error}); remove it to plan anew") from None
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != PLAN_SCHEMA_VERSION:
-        raise UserError(
-            f"{path}: has schema version {version!r}, this dlperf reads {PLAN_SCHEMA_VERSION}; "
-            "use the dlperf that wrote it, or another results folder"
-        )
-    try:
-        return Plan.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: is no plan: {where}: {first['msg']}; remove it to plan anew") from None
+    """Read a frozen plan; UserError where the file is none, or is of another schema version."""
+    remedy = "choose another folder with --results DIR, or remove the file to plan again"
+    return read_document(path, Plan, kind="plan", remedy=remedy)
 
 
 def compare_plans(old: Plan, new: Plan) -> Iterator[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dlperf.align.certificate import CERTIFICATE_NAMES, load_certificate, workload_hash
+from dlperf.align.certificate import load_certificate, workload_hash
 from dlperf.errors import UserError
+from dlperf.layout import CERTIFICATE_NAMES
 from dlperf.report.text import Column, Table, joined, say
 from dlperf.results.store import Skipped
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from dlperf.errors import UserError
 from dlperf.importing.convert import check_conversion
+from dlperf.layout import run_folders, sweep_folders
 from dlperf.report.building import build_report
 from dlperf.report.numbers import plural, rate
 from dlperf.report.record import (
@@ -34,7 +35,6 @@ from dlperf.report.record import (
 from dlperf.report.request import without_charts
 from dlperf.report.tables import status_word
 from dlperf.report.text import plain_text
-from dlperf.results.layout import run_folders, sweep_folders
 from dlperf.results.published import PREFIX
 
 _MOST_SHOWN = 20  # of one kind

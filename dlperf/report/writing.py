@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlperf.files import write_atomically
 from dlperf.report.document import Document
 from dlperf.report.record import record_of
 from dlperf.report.render import ChartLink, html, markdown
 from dlperf.report.request import Request
 from dlperf.report.text import plain_text
-from dlperf.results.store import write_atomically
 
 if TYPE_CHECKING:
     from dlperf.report.charts import Chart  # loads matplotlib, half a second

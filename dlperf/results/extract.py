@@ -17,11 +17,11 @@ from pydantic import ValidationError
 from dlperf import __version__
 from dlperf.errors import UserError
 from dlperf.files import first_problem, read_document
+from dlperf.layout import CASE_NAME, IMPORT_NAME, OUTCOME_NAME, log_files, require_repeat
 from dlperf.logs.events import TRAIN, Event, Step, finite, read_events, read_steps, whole
-from dlperf.logs.text import log_files, read_lines
+from dlperf.logs.text import read_lines
 from dlperf.plan.case import Case
 from dlperf.results import method_2021
-from dlperf.results.layout import require_repeat
 from dlperf.results.schema import (
     SAMPLES_PER_SECONDS,
     Engine,
@@ -115,9 +115,6 @@ def steadiness_line(steadiness: Steadiness) -> str:
 # A run folder's result, made from `case.json`, `outcome.json` and `logs/` alone. Writes nothing.
 
 
-IMPORT_FILE = "import.json"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extracted:
     """A result, the whole step series behind it, and which steps count."""
@@ -141,7 +138,7 @@ def extract(folder: Path) -> Extracted:
     case = read_case(folder)
     imported = read_import(folder)
     repeat = require_repeat(folder)
-    outcome = read_outcome(folder / "outcome.json")
+    outcome = read_outcome(folder / OUTCOME_NAME)
     steps, events = _read_logs(folder)
     own = events.get(0, [])
     method, window = _method(own)
@@ -172,7 +169,7 @@ def extract(folder: Path) -> Extracted:
 
 def read_case(folder: Path) -> Case:
     """The case of a run folder; UserError where there is none that can be read."""
-    path = folder / "case.json"
+    path = folder / CASE_NAME
     try:
         return Case.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -187,7 +184,7 @@ def read_import(folder: Path) -> Imported | None:
     Raises:
         UserError: the file is damaged, or an older or newer dlperf wrote it.
     """
-    path = folder / IMPORT_FILE
+    path = folder / IMPORT_NAME
     if not path.exists():
         return None
     return read_document(

@@ -13,13 +13,12 @@ from typing import Final, Literal
 
 from pydantic import ValidationError
 
+from dlperf.layout import LIMIT_NAME, LIMITS_FOLDER
 from dlperf.model import Model
 from dlperf.plan.case import Case
 from dlperf.results.extract import extract
 from dlperf.results.schema import RunResult, Status
 
-LIMITS_FOLDER: Final = "limits"
-LIMIT_NAME: Final = "limit.json"
 LIMIT_SCHEMA_VERSION: Final = 1
 
 
@@ -79,11 +78,6 @@ class LimitRecord(Model):
     def short_probes(self) -> int:
         """How many short probes there were."""
         return sum(not probe.full for probe in self.probes)
-
-
-def limit_folder(results: Path, case_id: str) -> Path:
-    """Where the search of a case lies."""
-    return results / LIMITS_FOLDER / case_id
 
 
 def read_limit(folder: Path) -> LimitRecord | None:

@@ -14,13 +14,13 @@ from pydantic import Field
 
 from dlperf import __version__
 from dlperf.files import read_document
+from dlperf.layout import QUALIFICATION_NAME
 from dlperf.model import Model
 from dlperf.plan.case import Case
 from dlperf.results.cases import cell_name
 from dlperf.statistics.basic import standard_deviation, t_quantile
 from dlperf.statistics.moderation import Variance, fit_prior, moderated
 
-QUALIFICATION_NAME: Final = "qualification.json"
 QUALIFICATION_SCHEMA_VERSION: Final = 2
 FEWEST_SESSIONS: Final = 2
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlperf.errors import UserError
+from dlperf.layout import CASE_NAME, IMPORT_NAME, LOGS_FOLDER, OUTCOME_NAME
 from dlperf.plan.plan import Plan
 from dlperf.results.cases import CaseFigures, case_figures, planned_cells
 from dlperf.results.limits import StoredLimit, read_limits
@@ -120,7 +121,7 @@ def find_case(figures: Sequence[CaseFigures], name: str) -> tuple[CaseFigures, .
 _DIGITS = 16
 _CHUNK = 1 << 16
 # A report reads thousands of these files: plain names in place of a Path each halve the time.
-_SOURCES = ("case.json", "outcome.json", "import.json")
+_SOURCES = (CASE_NAME, OUTCOME_NAME, IMPORT_NAME)
 
 
 def run_sources(folder: Path) -> dict[str, str]:
@@ -144,7 +145,7 @@ def run_digest(sources: Mapping[str, str]) -> str:
 
 def _logs(place: str) -> list[str]:
     try:
-        return [f"logs/{name}" for name in sorted(os.listdir(f"{place}/logs"))]  # noqa: PTH208
+        return [f"{LOGS_FOLDER}/{name}" for name in sorted(os.listdir(f"{place}/{LOGS_FOLDER}"))]  # noqa: PTH208
     except FileNotFoundError:
         return []
 

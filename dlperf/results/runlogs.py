@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlperf.errors import UserError
-from dlperf.logs.text import log_files
+from dlperf.layout import RESULT_NAME, RUNS_FOLDER, log_files, repeat_of, sweep_folders
 from dlperf.results.extract import read_case
-from dlperf.results.layout import repeat_of, sweep_folders
 
 _HASH_DIGITS = 12
 
@@ -24,7 +23,7 @@ class RunLogs:
     @property
     def is_finished(self) -> bool:
         """Whether the run has its result, so that its logs grow no more."""
-        return (self.folder / "result.json").is_file()
+        return (self.folder / RESULT_NAME).is_file()
 
 
 def find_run_folders(name: str, paths: Sequence[Path]) -> list[Path]:
@@ -40,8 +39,8 @@ def find_run_folders(name: str, paths: Sequence[Path]) -> list[Path]:
     cases = [
         case
         for sweep in sorted({sweep for path in paths for sweep in sweep_folders(path)})
-        if (sweep / "runs").is_dir()
-        for case in sorted((sweep / "runs").iterdir())
+        if (sweep / RUNS_FOLDER).is_dir()
+        for case in sorted((sweep / RUNS_FOLDER).iterdir())
         if case.is_dir()
     ]
     found = [case for case in cases if name in {case.name, case.name[-_HASH_DIGITS:]}] or [

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from dlperf.layout import ENVIRONMENT_NAME
 from dlperf.logs.events import finite, whole
 from dlperf.model import Model, Retired
 from dlperf.plan.case import Case
@@ -205,7 +206,7 @@ class RunEnvironment(Model):
 def read_environment(folder: Path) -> RunEnvironment | None:
     """The environment of a run folder; None where there is none that can be read."""
     try:
-        with open(f"{folder}/environment.json", "rb") as stream:  # noqa: PTH123  a report reads thousands
+        with open(f"{folder}/{ENVIRONMENT_NAME}", "rb") as stream:  # noqa: PTH123  a report reads thousands
             return _parsed(stream.read())
     except (OSError, ValidationError):
         return None

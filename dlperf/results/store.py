@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import csv
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 from pydantic import ValidationError
 
 from dlperf.errors import UserError
-from dlperf.files import first_problem, version_problem
+from dlperf.files import first_problem, version_problem, write_atomically, write_document
+from dlperf.layout import (
+    LAUNCH_NAME,
+    LOCK_NAME,
+    LOGS_FOLDER,
+    OUTCOME_NAME,
+    RESULT_NAME,
+    STEPS_NAME,
+    run_folders,
+    sweep_folders,
+)
 from dlperf.logs.events import TRAIN, Step
-from dlperf.plan.lock import LOCK_NAME, read_lock
+from dlperf.plan.lock import read_lock
 from dlperf.plan.plan import Plan
 from dlperf.results.extract import extract
-from dlperf.results.layout import run_folders, sweep_folders
 from dlperf.results.schema import UNKNOWN_HARDWARE, RunEnvironment, RunResult, Status, read_environment
 
 STEP_COLUMNS = ("step", "samples", "seconds", "kind", "loss")
@@ -77,8 +82,8 @@ def write_result(folder: Path, result: RunResult, *, steps: Iterable[Step] | Non
         steps: the series; None reads it from the folder's logs.
     """
     series = extract(folder).steps if steps is None else steps
-    write_atomically(folder / "steps.csv", steps_as_csv(series))
-    write_atomically(folder / "result.json", (result.model_dump_json(indent=2) + "\n").encode())
+    write_atomically(folder / STEPS_NAME, steps_as_csv(series))
+    write_document(folder / RESULT_NAME, result, indent=2)
 
 
 def steps_as_csv(steps: Iterable[Step]) -> Iterator[bytes]:
@@ -92,50 +97,11 @@ def steps_as_csv(steps: Iterable[Step]) -> Iterator[bytes]:
 def read_steps_csv(folder: Path) -> list[float]:
     """Seconds of the accepted steps as `steps.csv` of a run folder has them; empty where it has none."""
     try:
-        with (folder / "steps.csv").open(encoding="utf-8", newline="") as stream:
+        with (folder / STEPS_NAME).open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
         return [float(row["seconds"]) for row in rows if row["kind"] == TRAIN]
     except (OSError, ValueError, KeyError, csv.Error):
         return []
-
-
-def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
-    """Put `content` at `path`: a crash at any point leaves the old file or the new one, whole."""
-    with replacing(path) as stream:
-        stream.writelines([content] if isinstance(content, bytes) else content)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write, which takes the place of the one at `path` when the block ends well, else is gone.
-
-    Links are followed; what is no file, such as /dev/null or a pipe, is written to as it is.
-    """
-    path = path.resolve()
-    if path.exists() and not path.is_file():
-        with path.open("wb") as stream:
-            yield stream
-        return
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, 0o644)  # noqa: PTH101  mkstemp gives 0600, which another user's report could not read
-        os.replace(name, path)  # noqa: PTH105
-    except BaseException:
-        os.unlink(name)  # noqa: PTH108
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_results(*paths: Path) -> Results:
@@ -174,12 +140,12 @@ def recompute(results: Results) -> Results:
         try:
             runs.append(replace(run, result=extract(run.folder).result))
         except UserError as error:
-            lost.append(Skipped(path=run.folder / "result.json", why=f"cannot be made again: {error}"))
+            lost.append(Skipped(path=run.folder / RESULT_NAME, why=f"cannot be made again: {error}"))
     return replace(results, runs=tuple(runs), skipped=(*results.skipped, *lost))
 
 
 def _was_begun(folder: Path) -> bool:
-    return any((folder / name).exists() for name in ("launch.json", "outcome.json", "logs"))
+    return any((folder / name).exists() for name in (LAUNCH_NAME, OUTCOME_NAME, LOGS_FOLDER))
 
 
 def _read_plan(sweep: Path) -> dict[Path, Plan]:
@@ -189,7 +155,7 @@ def _read_plan(sweep: Path) -> dict[Path, Plan]:
 
 def _read_run(folder: Path, sweep: Path) -> StoredRun | Skipped | None:
     """None where the run has no result yet."""
-    path = folder / "result.json"
+    path = folder / RESULT_NAME
     try:
         with open(path, "rb") as stream:  # noqa: PTH123  a report reads thousands
             content = stream.read()

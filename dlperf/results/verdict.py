@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dlperf.layout import LOGS_FOLDER, log_files, log_name
 from dlperf.logs.events import TRAIN, Event, Step
 from dlperf.logs.failures import Failure, FailureKind, classify
-from dlperf.logs.text import log_files, plain, read_lines
+from dlperf.logs.text import plain, read_lines
 from dlperf.plan.case import Case
 from dlperf.results.schema import Outcome, RankEnd, Status
 
@@ -128,7 +129,7 @@ def _ok(steps: Sequence[Step]) -> Verdict:
     return Verdict(
         status=Status.OK,
         reason=f"loss not finite: {bad.loss} at step {bad.step}",
-        evidence=f"logs/rank0.log:{bad.line}: tracked_stats step {bad.step} loss {bad.loss}",
+        evidence=f"{log_name(0)}:{bad.line}: tracked_stats step {bad.step} loss {bad.loss}",
     )
 
 
@@ -188,7 +189,7 @@ def _lines(folder: Path, *, first: int) -> Iterator[tuple[str, int, str]]:
     logs = log_files(folder)
     for _, path in sorted(logs.items(), key=lambda item: (item[0] != first, item[0])):
         for number, line in enumerate(read_lines(path), 1):
-            yield f"logs/{path.name}", number, line
+            yield f"{LOGS_FOLDER}/{path.name}", number, line
 
 
 def _place(failure: Failure) -> str | None:
@@ -221,7 +222,7 @@ def _last_line(folder: Path, *, rank: int = 0) -> str | None:
     for number, line in enumerate(read_lines(path), 1):
         if line.strip():
             last = (number, line)
-    return None if last is None else f"logs/{path.name}:{last[0]}: {one_line(last[1])}"
+    return None if last is None else f"{LOGS_FOLDER}/{path.name}:{last[0]}: {one_line(last[1])}"
 
 
 def one_line(text: str) -> str:

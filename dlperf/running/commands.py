@@ -10,6 +10,7 @@ from pathlib import Path
 from dlperf.adapters.base import Adapter
 from dlperf.environments.environment import environment_key, environments_root
 from dlperf.files import shipped_root
+from dlperf.layout import CASE_NAME, RUNS_FOLDER, run_folder
 from dlperf.plan.case import Case
 from dlperf.plan.cluster import Cluster, ClusterNode, fits
 from dlperf.plan.plan import Plan
@@ -24,7 +25,6 @@ from dlperf.running.launch import (
     redacted,
     specification,
 )
-from dlperf.running.run_folder import CASE_NAME, run_folder
 from dlperf.running.transports.ssh_session import shipped_code
 
 # Stands for the port that is chosen at the start of a run.
@@ -95,7 +95,7 @@ def _seat_there(node: ClusterNode, folder: Path, *, given: Path | None, key: str
     return NodeLaunch(
         site=NodeInfo(cores=cores, address=address, interface=node.interface),
         python=given or work / "environments" / key / "bin" / "python",
-        case_file=work / "runs" / f"{folder.parent.name}-{folder.name}" / CASE_NAME,
+        case_file=work / RUNS_FOLDER / f"{folder.parent.name}-{folder.name}" / CASE_NAME,
         code=work / "code" / shipped_code().name,
         variables=tuple(node.environment),
     )

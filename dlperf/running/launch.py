@@ -16,6 +16,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from dlperf.adapters.base import Adapter, EnvironmentSpec, Launch, RankCommand, RankPlacement
+from dlperf.layout import log_name
 from dlperf.model import Model
 from dlperf.plan.case import Case
 from dlperf.plan.plan import Plan
@@ -261,7 +262,7 @@ def launch_file(
             argv=command.argv,
             env=command.env,
             cpus=tuple(sorted({cpu for place in driven for cpu in place.cpus})),
-            log=f"logs/rank{driven[0].rank}.log",
+            log=log_name(driven[0].rank),
             memory_bytes=None if case.memory_bytes is None else case.memory_bytes * len(driven),
         )
         for command, driven in _driven(places, commands)

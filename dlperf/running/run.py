@@ -12,23 +12,16 @@ from dlperf import __version__
 from dlperf.adapters.base import Adapter
 from dlperf.environments import Environment
 from dlperf.errors import InfrastructureError
+from dlperf.files import write_atomically, write_document
+from dlperf.layout import CASE_NAME, ENVIRONMENT_NAME, LAUNCH_NAME, OUTCOME_NAME, node_file
 from dlperf.logs.events import Step, read_events, step_of
-from dlperf.model import Model
 from dlperf.plan.case import Case
 from dlperf.plan.sweep import Limits
 from dlperf.results.schema import Outcome, RunResult, Status, read_outcome
-from dlperf.results.store import store_run, write_atomically, write_result
+from dlperf.results.store import store_run, write_result
 from dlperf.running.launch import LEASE_SECONDS, NodeInfo, NodeLaunch, launch_files
 from dlperf.running.provenance import run_environment
-from dlperf.running.run_folder import (
-    CASE_NAME,
-    ENVIRONMENT_NAME,
-    LAUNCH_NAME,
-    OUTCOME_NAME,
-    empty_folder,
-    node_file,
-    wait_until_deserted,
-)
+from dlperf.running.run_folder import empty_folder, wait_until_deserted
 from dlperf.running.supervision import Course, Interrupts, SupervisedRun, combined
 from dlperf.running.transports.base import Connection, Node, NodeLost, each
 
@@ -47,11 +40,6 @@ class NodeUnfit(InfrastructureError):
     def __init__(self, node: Node, reason: str) -> None:
         self.node = node
         super().__init__(f"{node.name}: {reason}")
-
-
-def write_model(path: Path, content: Model) -> None:
-    """Write a file of the run folder as JSON, whole or not at all."""
-    write_atomically(path, (content.model_dump_json(indent=1) + "\n").encode())
 
 
 def write_run_folder(
@@ -91,10 +79,10 @@ def write_run_folder(
         launches=launches,
         variables=machines[0].inherited(),
     )
-    write_model(folder / CASE_NAME, case)
-    write_model(folder / ENVIRONMENT_NAME, environment)
+    write_document(folder / CASE_NAME, case)
+    write_document(folder / ENVIRONMENT_NAME, environment)
     for node_rank, launch in enumerate(launches):
-        write_model(folder / node_file(LAUNCH_NAME, node_rank=node_rank, nodes=len(nodes)), launch)
+        write_document(folder / node_file(LAUNCH_NAME, node_rank=node_rank, nodes=len(nodes)), launch)
 
 
 def opened(folder: Path, nodes: Sequence[Node]) -> list[Connection]:
@@ -258,7 +246,7 @@ def _must_be_told(node: Node, outcome: Outcome | None, *, code: int | None, comp
 def store_unmeasured(case: Case, *, repeat: int, folder: Path, reason: str) -> RunResult:
     """Store that a run could not even be started, and why."""
     empty_folder(folder)
-    write_model(folder / CASE_NAME, case)
+    write_document(folder / CASE_NAME, case)
     result = RunResult(
         dlperf_version=__version__, case=case, repeat=repeat, status=Status.NOT_MEASURED, reason=reason
     )

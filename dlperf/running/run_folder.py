@@ -10,35 +10,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from dlperf.errors import InfrastructureError, UserError
+from dlperf.layout import LAUNCH_NAME, RESULT_NAME, RESULTS_LOCK_NAME, run_folder
 from dlperf.plan.plan import Plan, PlannedRun
 from dlperf.results.schema import FAILED, RunResult, Status
-
-LAUNCH_NAME: Final = "launch.json"
-CASE_NAME: Final = "case.json"
-OUTCOME_NAME: Final = "outcome.json"
-RESULT_NAME: Final = "result.json"
-ENVIRONMENT_NAME: Final = "environment.json"
 
 # A supervisor that lost its harness ends its ranks within a few seconds, a dead disk or driver left aside.
 DESERTED_LIMIT_SECONDS = 30.0
 _POLL_SECONDS = 0.05
-
-
-def run_folder(results: Path, *, case_id: str, repeat: int) -> Path:
-    """Where one run of a case lies; docs/formats.md, "Results folder"."""
-    return results / "runs" / case_id / f"r{repeat}"
-
-
-def node_file(name: str, *, node_rank: int, nodes: int) -> str:
-    """A node's own file: `outcome.json`, or `outcome.node1.json` where a run has several nodes."""
-    stem, dot, suffix = name.rpartition(".")
-    return name if nodes == 1 else f"{stem}.node{node_rank}{dot}{suffix}"
 
 
 def wait_until_deserted(folder: Path, *, limit_seconds: float = DESERTED_LIMIT_SECONDS) -> None:
@@ -136,7 +119,6 @@ def read_result(folder: Path) -> RunResult | None:
 # One dlperf a results folder, one measuring dlperf a machine. The kernel drops the lock of a dead owner.
 
 
-_RESULTS_LOCK = ".dlperf.lock"
 # One place for all users of a machine, whatever their TMPDIR says.
 _HOST_LOCK = Path("/tmp/dlperf-measuring.lock")  # noqa: S108  a lock, never read
 _EVERYBODY = 0o666
@@ -152,7 +134,7 @@ def results_folder(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / _RESULTS_LOCK)
+        lock = FileLock(folder / RESULTS_LOCK_NAME)
         lock.acquire(blocking=False)
     except Timeout:
         raise UserError(

@@ -14,12 +14,12 @@ from pathlib import Path
 from dlperf.adapters.base import Adapter
 from dlperf.environments import Environment
 from dlperf.errors import EnvironmentUnavailable, InfrastructureError, UserError
+from dlperf.layout import CASE_NAME, RESULT_NAME, run_folder
 from dlperf.plan.case import Case
 from dlperf.plan.plan import Plan, PlannedRun
 from dlperf.results.schema import RunResult, Status
 from dlperf.running.launch import specification
 from dlperf.running.run import NodeUnfit, Progress, ReadyNode, Runner, salvaged, store_unmeasured
-from dlperf.running.run_folder import CASE_NAME, RESULT_NAME, run_folder
 from dlperf.running.transports.base import Node, NodeLost, each
 
 

@@ -140,8 +140,9 @@ def test_earlier_results_give_an_estimate(dlperf: Callable[..., Result], tmp_pat
     """The time of a case's earlier runs, times the runs that the plan would make."""
     from dlperf import __version__  # noqa: PLC0415
     from dlperf.adapters.registry import load_adapters  # noqa: PLC0415
+    from dlperf.layout import LOCK_NAME  # noqa: PLC0415
     from dlperf.plan.load import load_sweep  # noqa: PLC0415
-    from dlperf.plan.lock import LOCK_NAME, write_lock  # noqa: PLC0415
+    from dlperf.plan.lock import write_lock  # noqa: PLC0415
     from dlperf.plan.machine import detect_machine  # noqa: PLC0415
     from dlperf.plan.plan import make_plan  # noqa: PLC0415
     from dlperf.results.schema import RunResult, Status  # noqa: PLC0415

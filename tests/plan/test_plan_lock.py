@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlperf.errors import UserError
+from dlperf.layout import LOCK_NAME
 from dlperf.plan.load import Setting, axis_setting, load_sweep, value_setting
-from dlperf.plan.lock import LOCK_NAME, compare_plans, freeze, read_lock, write_lock
+from dlperf.plan.lock import compare_plans, freeze, read_lock, write_lock
 from dlperf.plan.machine import Machine
 from dlperf.plan.plan import Plan, make_plan
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SWEEP = """\
 experiment: quickstart
@@ -51,6 +51,24 @@ def test_a_plan_is_the_same_after_writing_and_reading(project: Project, tmp_path
     write_lock(plan, tmp_path / "results" / LOCK_NAME)
     assert plan == read_lock(tmp_path / "results" / LOCK_NAME)
     assert [LOCK_NAME] == [path.name for path in (tmp_path / "results").iterdir()]  # nothing left beside it
+
+
+def test_a_frozen_plan_is_flushed_to_the_disk_with_its_folder(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A disk that loses what was not flushed cannot be had in a test: the calls are recorded in its place.
+    flushed: list[str] = []
+    fsync = os.fsync
+
+    def recorded(descriptor: int) -> None:
+        fsync(descriptor)
+        flushed.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    freeze(project.plan(), tmp_path / "results")
+    file, folder = flushed
+    assert f"{tmp_path}/results/.{LOCK_NAME}." == file[: -len("12345678")]
+    assert str(tmp_path / "results") == folder
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
@@ -168,10 +186,13 @@ def test_a_lock_of_another_schema_or_a_damaged_one_is_named(project: Project, tm
     write_lock(project.plan(), path)
     content = json.loads(path.read_text())
     for damaged, message in (
-        (json.dumps({**content, "schema_version": 2}), "has schema version 2, this dlperf reads 1"),
-        (json.dumps({**content, "repeats": "three"}), "is no plan: repeats"),
-        (path.read_text()[:100], "cannot be read as a plan"),
-        ("[]", "has schema version None"),
+        (
+            json.dumps({**content, "schema_version": 2}),
+            "a plan of schema version 2; this dlperf reads up to 1",
+        ),
+        (json.dumps({**content, "repeats": "three"}), "no plan: repeats"),
+        (path.read_text()[:100], "no plan: not JSON"),
+        ("[]", "no plan: the file"),
     ):
         path.write_text(damaged)
         with pytest.raises(UserError, match=message):

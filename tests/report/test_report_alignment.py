@@ -8,7 +8,6 @@ import pytest
 from run_folders import Y1, make_case, store_good_runs
 
 from dlperf.align.certificate import (
-    CERTIFICATE_NAME,
     Certificate,
     Figures,
     Pair,
@@ -18,6 +17,7 @@ from dlperf.align.certificate import (
     workload_hash,
 )
 from dlperf.errors import UserError
+from dlperf.layout import CERTIFICATE_NAME
 from dlperf.plan.case import Topology
 from dlperf.report.building import build_report
 from dlperf.report.request import Request, without_charts

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from plans import write_plan
 from run_folders import failed, make_case, store_good_runs, write_run
 
+from dlperf.layout import limit_folder
 from dlperf.limit.finding import LimitSearch
 from dlperf.limit.model import ModelAnswer
 from dlperf.plan.case import Search
@@ -17,7 +18,7 @@ from dlperf.report.numbers import DASH
 from dlperf.report.request import Request, without_charts
 from dlperf.report.verify import verify
 from dlperf.report.writing import write_report
-from dlperf.results.limits import MemoryPart, limit_folder, read_limits
+from dlperf.results.limits import MemoryPart, read_limits
 from dlperf.results.store import store_run
 
 if TYPE_CHECKING:

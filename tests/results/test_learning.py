@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from dlperf.compare.sets import SAMPLES_PER_SECOND, Verdict
-from dlperf.compare.tests import Contrast, fit_priors, run_tests
+from dlperf.compare.tests import Effect, fit_priors, run_tests
 from dlperf.statistics.moderation import FEWEST_CASES, MixtureError, Prior, StudentError, Variance, learned
 
 DEGREES = 4
@@ -76,10 +76,10 @@ def test_runs_that_are_noisier_than_any_before_are_judged_by_their_own_noise() -
     """As in a second round beside which another program has started."""
     stream = np.random.default_rng(4)
     quiet = [
-        Contrast(log_ratio=0.0, variance=one, unit=0.2, blocked=True, runs=(5, 5))
+        Effect(log_ratio=0.0, variance=one, unit=0.2, blocked=True, runs=(5, 5))
         for one in samples(stream, np.full(30, 1e-6))
     ]
-    noisy = Contrast(log_ratio=-0.05, variance=Variance(0.01, 4), unit=0.2, blocked=True, runs=(5, 5))
+    noisy = Effect(log_ratio=-0.05, variance=Variance(0.01, 4), unit=0.2, blocked=True, runs=(5, 5))
     priors = fit_priors(quiet)
     for prior in (priors[True], replace(priors[True], learned=None), Prior(1e-6, 12.0)):
         assert all(prior.covers(one.variance) for one in quiet)
@@ -90,10 +90,10 @@ def test_runs_that_are_noisier_than_any_before_are_judged_by_their_own_noise() -
 
 
 def test_many_cases_are_judged_by_what_they_teach_and_few_by_the_moderated_t() -> None:
-    def effects(count: int) -> list[Contrast]:
+    def effects(count: int) -> list[Effect]:
         stream = np.random.default_rng(5)
         return [
-            Contrast(log_ratio=-0.01, variance=one, unit=0.2, blocked=True, runs=(5, 5))
+            Effect(log_ratio=-0.01, variance=one, unit=0.2, blocked=True, runs=(5, 5))
             for one in samples(stream, spread_of(stream, count))
         ]
 

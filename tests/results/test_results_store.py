@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +11,7 @@ from run_folders import MACHINE, make_case, store_good_runs, write_run
 from dlperf.errors import UserError
 from dlperf.plan.case import Topology
 from dlperf.results.schema import RunResult, Status
-from dlperf.results.store import read_results, store_run, write_atomically, write_result
+from dlperf.results.store import read_results, store_run, write_result
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,71 +76,6 @@ def test_a_result_without_a_log_is_written_with_the_steps_that_it_is_given(tmp_p
 def test_figures_go_with_ok_and_with_nothing_else() -> None:
     with pytest.raises(ValueError, match="do not go together"):
         RunResult(dlperf_version="0", case=make_case(), repeat=1, status=Status.OK)
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    path.write_text("old")
-    with pytest.raises(TypeError):
-        write_atomically(path, "text, no bytes")  # type: ignore[arg-type]
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_file_that_others_may_read(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "report.md", b"x")
-    assert (tmp_path / "report.md").stat().st_mode & 0o777 == 0o644
-
-
-# Forks a writer for each path that it is told, and says its process.
-WRITERS = """
-import os, sys
-from pathlib import Path
-from dlperf.results.store import write_atomically
-for path in sys.stdin:
-    writer = os.fork()
-    while not writer:
-        write_atomically(Path(path.strip()), b"a" * 100_000)
-        write_atomically(Path(path.strip()), b"b" * 3_000_000)
-    print(writer, flush=True)
-    os.waitpid(writer, 0)
-    print("gone", flush=True)
-"""
-
-
-def test_a_writer_that_is_killed_leaves_a_whole_file(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WRITERS]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True
-    ) as program:
-        assert program.stdin is not None
-        assert program.stdout is not None
-        for number in range(10):
-            path = tmp_path / f"result{number}.json"
-            print(path, file=program.stdin, flush=True)
-            writer = int(program.stdout.readline())
-            deadline = time.monotonic() + 30
-            while not path.exists() and time.monotonic() < deadline:
-                os.sched_yield()
-            os.kill(writer, signal.SIGKILL)
-            assert "gone\n" == program.stdout.readline()
-            content = path.read_bytes()
-            assert (content[:1], len(content)) in {(b"a", 100_000), (b"b", 3_000_000)}
-            assert content == content[:1] * len(content)
-        program.stdin.close()
-
-
-def test_links_are_followed_and_what_is_no_file_is_written_to(tmp_path: Path) -> None:
-    link, target, pipe = tmp_path / "link", tmp_path / "target", tmp_path / "pipe"
-    target.write_text("old")
-    link.symlink_to(target)
-    write_atomically(link, b"new")
-    assert (True, "new") == (link.is_symlink(), target.read_text())
-    os.mkfifo(pipe)
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    write_atomically(pipe, b"new")
-    assert (True, b"new") == (pipe.is_fifo(), os.read(reader, 10))
-    os.close(reader)
 
 
 def changed_result(folder: Path, **changes: object) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dlperf.errors import InfrastructureError
-from dlperf.running.run_folder import empty_folder, run_folder, wait_until_deserted
+from dlperf.layout import run_folder
+from dlperf.running.run_folder import empty_folder, wait_until_deserted
 
 
 def test_the_folder_of_a_run_has_its_case_and_its_repeat() -> None:

@@ -17,11 +17,12 @@ from dlperf.adapters.base import EnvironmentSpec
 from dlperf.environments import Environment, ensure
 from dlperf.errors import InfrastructureError
 from dlperf.files import shipped_folder, shipped_root
+from dlperf.layout import CASE_NAME
 from dlperf.plan.case import Case
 from dlperf.results.schema import Node as NodeFacts
 from dlperf.running.launch import Core, free_port, inherited, physical_cores
 from dlperf.running.provenance import this_node
-from dlperf.running.run_folder import CASE_NAME, wait_until_deserted
+from dlperf.running.run_folder import wait_until_deserted
 
 _CHUNK_BYTES = 1 << 16
 _LONGEST_COMPLAINT = 2000

@@ -19,12 +19,12 @@ from dlperf.environments.environment import environment_key
 from dlperf.environments.make import adopted, adopting_request, made, making_request
 from dlperf.environments.uv import find_uv
 from dlperf.errors import EnvironmentUnavailable
+from dlperf.layout import CASE_NAME, LAUNCH_NAME, RUNS_FOLDER
 from dlperf.plan.case import Case
 from dlperf.plan.cluster import ClusterNode, fits
 from dlperf.results.schema import Node as NodeFacts
 from dlperf.running.launch import Core
 from dlperf.running.provenance import node_from_facts
-from dlperf.running.run_folder import CASE_NAME, LAUNCH_NAME
 from dlperf.running.transports.base import NodeLost
 from dlperf.running.transports.ssh_config import target_of
 from dlperf.running.transports.ssh_link import Link, LinkError
@@ -204,7 +204,7 @@ class SshNode:
 
     def case_file(self, folder: Path) -> Path:
         """See Node."""
-        return Path(self.work / "runs" / _run_name(folder) / CASE_NAME)
+        return Path(self.work / RUNS_FOLDER / _run_name(folder) / CASE_NAME)
 
     def facts(self) -> NodeFacts:
         """See Node."""

@@ -18,9 +18,8 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
-from dlperf.files import shipped_folder
-from dlperf.results.store import write_atomically
-from dlperf.running.run_folder import OUTCOME_NAME
+from dlperf.files import shipped_folder, write_atomically
+from dlperf.layout import LOGS_FOLDER, OUTCOME_NAME
 
 if TYPE_CHECKING:
     from paramiko.channel import Channel  # takes its time, and `--dry-run` needs `shipped_code` alone
@@ -319,7 +318,7 @@ def send_all(channel: Channel, content: IO[bytes]) -> tuple[int, str]:
 
 def unpack(archive: tarfile.TarFile, folder: Path, *, outcome: str) -> None:
     """Take logs and outcome out of what a node sends, and no other file."""
-    (folder / "logs").mkdir(exist_ok=True)
+    (folder / LOGS_FOLDER).mkdir(exist_ok=True)
     for entry in archive:
         stream = archive.extractfile(entry) if entry.isfile() else None
         path = PurePosixPath(entry.name)
@@ -327,8 +326,8 @@ def unpack(archive: tarfile.TarFile, folder: Path, *, outcome: str) -> None:
             continue
         if entry.name == OUTCOME_NAME:
             write_atomically(folder / outcome, stream.read())
-        elif path.parent == PurePosixPath("logs") and path.match("rank*.log"):
-            with (folder / "logs" / path.name).open("wb") as log:
+        elif path.parent == PurePosixPath(LOGS_FOLDER) and path.match("rank*.log"):
+            with (folder / LOGS_FOLDER / path.name).open("wb") as log:
                 while data := stream.read(1 << 20):
                     log.write(data)
                 log.flush()
