@@ -24,18 +24,18 @@ Examples:
   dlperf import logs/ runs.tar.gz --map which.yaml
   dlperf import logs/ --map which.yaml --method dlperf-2021
 
-The folders <N>n<G>g/<network>_b<batch>_<precision>_<run>.log of 2021 tell topology, batch size, precision and
-repeat; a log's own text may tell more. What nobody tells is asked for. Keys of --set and of a mapping file:
+The layout <N>n<G>g/<network>_b<batch>_<precision>_<run>.log of 2021 gives topology, batch size, precision and
+repeat; a log's own text may give more. What is missing is asked for. Keys of --set and of a mapping file:
 framework, version, experiment, parallelism, sample_ratio, topology, device, batch_size_per_device, precision,
 num_classes, threads_per_device, repeat, warmup_iterations, network, dataset. A mapping file holds patterns of
-names:
+file names:
 
 \b
   "*/r100_*": {experiment: r100_emore, version: 0.3.4}
   "*/y1_*": {experiment: y1_emore, version: 0.3.4}
 
-Methods: dlperf divides samples by seconds over all records behind the warm-up; dlperf-2021 is the arithmetic
-of the 2021 comparison. Each has its own folder, so that no case mixes them.
+Methods: dlperf divides samples by seconds over all records after the warm-up; dlperf-2021 is the arithmetic
+of the 2021 comparison. Each has its own folder, so no case mixes them.
 
 Importing the same file again changes nothing. Exit code 2: nothing could be imported; 3: some files could
 not, and are named on standard error."""
@@ -46,9 +46,11 @@ not, and are named on standard error."""
 @click.option(
     "--dialect", default="auto", show_default=True, metavar="NAME", help="The program that wrote it."
 )
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Tell what the logs do not.")
 @click.option(
-    "--map", "map_file", type=click.Path(path_type=Path, dir_okay=False), help="Tell it file by file."
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting that the logs do not name."
+)
+@click.option(
+    "--map", "map_file", type=click.Path(path_type=Path, dir_okay=False), help="Settings per file, as YAML."
 )
 @click.option("--method", type=click.Choice(METHODS), default="dlperf", show_default=True)
 @click.option(
@@ -67,7 +69,7 @@ def command(
     results: Path,
     name: str | None,
 ) -> None:
-    """Turn the logs at PATH (files, folders, archives) into results beside your own."""
+    """Convert the logs at PATH (files, folders, archives) to results beside your own."""
     from dlperf.errors import UserError
     from dlperf.importing.case import facts_of_settings
     from dlperf.importing.convert import METHODS as METHOD_NAMES
@@ -81,7 +83,7 @@ def command(
         sweep=results / (name or ("imported" if method == "dlperf" else f"imported-{method}")),
         method=METHOD_NAMES[method],
         dialect=dialect,
-        told=facts_of_settings(_pairs(settings), "--set"),
+        settings=facts_of_settings(_pairs(settings), "--set"),
         rules=_rules(map_file) if map_file else (),
         here=Path.cwd(),
     )
@@ -94,7 +96,7 @@ def command(
 
 
 def _import_all(files: Sequence[Path | UserError], instructions: Instructions) -> tuple[int, int]:
-    """Import them, say what came of each, and ask what nobody told; how many runs were good and logs bad."""
+    """Import them, report each, and ask for missing settings; how many runs were good and logs bad."""
     from dlperf.errors import UserError
     from dlperf.importing.run_folders import alone_in, import_file
 
@@ -116,17 +118,17 @@ def _import_all(files: Sequence[Path | UserError], instructions: Instructions) -
 
 
 def _report(error: UserError, questions: dict[str, list[str]]) -> None:
-    """Say what is wrong at once, but ask each question once for all files at the end."""
-    from dlperf.importing.case import NotTold
+    """Print an error at once; a question is asked once for all files at the end."""
+    from dlperf.importing.case import MissingSettings
 
-    if isinstance(error, NotTold):
+    if isinstance(error, MissingSettings):
         questions.setdefault(error.question, []).append(error.name)
     else:
         click.echo(f"dlperf: {error}", err=True)
 
 
 def _show(done: Done) -> None:
-    """What came of one run of a log."""
+    """Print the result of one run of a log."""
     result = done.result
     if result.figures is not None:
         what = f"{result.figures.samples_per_sec:.2f} samples/s"
@@ -149,7 +151,7 @@ def _pairs(settings: tuple[str, ...]) -> dict[str, str]:
 
 
 def _what_is_wrong(key: str, value: object) -> str | None:
-    """With a value of a mapping file; None where nothing is."""
+    """What is wrong with a value of a mapping file; None where nothing is."""
     if key == "version" and isinstance(value, float):
         return "YAML takes this for a number and drops a 0 at its end; write it in quotes"
     is_one = isinstance(value, str | int | float) and not isinstance(value, bool)

@@ -27,11 +27,11 @@ Examples:
   dlperf parse runs.tar.zst --dialect oneflow_face --unrecognised
   kubectl logs trainer-0 | dlperf parse -
 
-JSON: one object a log, each on its line: {"file", "dialect", "records": [{"run", "line", "iteration",
+JSON: one object per log, each on its line: {"file", "dialect", "records": [{"run", "line", "iteration",
 "epoch", "rank", "samples_per_sec", "loss", "lr", "time"}, ...], "failure": {"kind", "evidence", "file",
 "line"} or null}. "run" counts the runs appended in one file, "time" is in milliseconds since 1970.
 
-Exit code 2: nothing usable; 3: some files were no logs and are named on standard error."""
+Exit code 2: nothing usable; 3: some files are not logs and are named on standard error."""
 
 
 @click.command(epilog=_EPILOG)
@@ -46,9 +46,9 @@ Exit code 2: nothing usable; 3: some files were no logs and are named on standar
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write here, not to stdout."
 )
-@click.option("--unrecognised", is_flag=True, help="Show the lines that no dialect knows, too.")
+@click.option("--unrecognised", is_flag=True, help="Also show the lines that no dialect knows.")
 @click.option(
-    "--exit-code", type=int, metavar="N", help="What the program ended with: tells more about a failure."
+    "--exit-code", type=int, metavar="N", help="The program's exit code, which says more about a failure."
 )
 @click.pass_context
 def command(
@@ -105,7 +105,7 @@ def _parse_all(
     outcome: Ending | None,
     unrecognised: bool,
 ) -> Iterator[bool]:
-    """Write every log of every file; whether each was usable."""
+    """Write every log of every file, and yield whether each was usable."""
     from dlperf.errors import UserError
 
     for file in files:
@@ -126,7 +126,7 @@ def _logs(file: Path) -> Iterator[Log]:
 def _parse_one(
     log: Log, writer: Writer, dialects: Sequence[Dialect], *, outcome: Ending | None, unrecognised: bool
 ) -> bool:
-    """Write one log; whether something was in it. What is wrong goes to standard error."""
+    """Write one log; return whether it held something. What is wrong goes to standard error."""
     from dlperf.errors import UserError
     from dlperf.importing.reader import LogReader
 

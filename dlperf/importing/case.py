@@ -80,7 +80,7 @@ class Preamble:
 
 
 def _value(name: str, text: str) -> str | None:
-    """The value in one spelling; None where it is none of this setting."""
+    """The value in one spelling; None where it is impossible for this setting."""
     if name in _COUNTS:
         return str(int(text)) if text.isdigit() and len(text) <= _MOST_DIGITS and int(text) > 0 else None
     if name in _SWITCHES:
@@ -151,33 +151,33 @@ def facts_of_path(name: str) -> Facts:
 
 def facts_of_text(settings: Mapping[str, tuple[str, int]], dialect: Dialect) -> Facts:
     """What the log's own text says: the settings of its preamble, and the program that printed it."""
-    told = {name: Fact(value, f"line {line}") for name, (value, line) in settings.items()}
-    facts = {name: fact for name, fact in told.items() if name in KEYS}
+    said = {name: Fact(value, f"line {line}") for name, (value, line) in settings.items()}
+    facts = {name: fact for name, fact in said.items() if name in KEYS}
     if dialect.framework is not None:
         facts["framework"] = Fact(dialect.framework, f"dialect {dialect.name}")
-    if dialect.batch_size_is_per_device and "batch_size" in told:
-        facts["batch_size_per_device"] = told["batch_size"]
-    if "fp16" in told:
-        facts["precision"] = Fact("fp16" if told["fp16"].value == "1" else "fp32", told["fp16"].source)
-    return {**facts, **_told_topology(told), **_told_parallelism(told, dialect)}
+    if dialect.batch_size_is_per_device and "batch_size" in said:
+        facts["batch_size_per_device"] = said["batch_size"]
+    if "fp16" in said:
+        facts["precision"] = Fact("fp16" if said["fp16"].value == "1" else "fp32", said["fp16"].source)
+    return {**facts, **_topology(said), **_parallelism(said, dialect)}
 
 
-def _told_topology(told: Facts) -> Facts:
-    if "nodes" in told and "devices_per_node" in told:
-        text = f"{told['nodes'].value}n{told['devices_per_node'].value}g"
-        return {"topology": Fact(text, f"{told['nodes'].source} and {told['devices_per_node'].source}")}
-    if "world_size" in told and told["world_size"].value == "1":
-        return {"topology": Fact("1n1g", told["world_size"].source)}
+def _topology(said: Facts) -> Facts:
+    if "nodes" in said and "devices_per_node" in said:
+        text = f"{said['nodes'].value}n{said['devices_per_node'].value}g"
+        return {"topology": Fact(text, f"{said['nodes'].source} and {said['devices_per_node'].source}")}
+    if "world_size" in said and said["world_size"].value == "1":
+        return {"topology": Fact("1n1g", said["world_size"].source)}
     return {}
 
 
-def _told_parallelism(told: Facts, dialect: Dialect) -> Facts:
+def _parallelism(said: Facts, dialect: Dialect) -> Facts:
     if dialect.parallelism is not None:
         return {"parallelism": Fact(dialect.parallelism, f"dialect {dialect.name}")}
     for switch, parallelism in (("partial_fc", "partial_fc"), ("model_parallel", "model")):
-        if switch in told and told[switch].value == "1":
-            return {"parallelism": Fact(parallelism, told[switch].source)}
-    off = told.get("model_parallel", told.get("partial_fc"))
+        if switch in said and said[switch].value == "1":
+            return {"parallelism": Fact(parallelism, said[switch].source)}
+    off = said.get("model_parallel", said.get("partial_fc"))
     return {} if off is None else {"parallelism": Fact("data", off.source)}
 
 
@@ -190,11 +190,11 @@ def facts_of_settings(settings: Mapping[str, str], source: str) -> Facts:
 
 
 def mapped(name: str, rules: Sequence[tuple[str, Facts]]) -> Facts:
-    """What the mapping file says about a log: all patterns that fit its name, the later ones on top."""
+    """What the mapping file says about a log: of the patterns that match its name the later ones win."""
     facts: Facts = {}
-    for pattern, told in rules:
+    for pattern, settings in rules:
         if fnmatchcase(name, pattern) or fnmatchcase(name, f"*/{pattern}"):
-            facts.update(told)
+            facts.update(settings)
     return facts
 
 
@@ -242,7 +242,7 @@ _ALWAYS_NEEDED = frozenset(
 )
 
 
-class NotTold(UserError):
+class MissingSettings(UserError):
     """Something about a log is missing; `question` is the same for logs that lack the same."""
 
     def __init__(self, name: str, question: str) -> None:
@@ -282,7 +282,7 @@ def describe(name: str, facts: Facts, *, folder: Path) -> Described:
             hints["experiment"] = " or ".join(_fitting(facts, folder)) or KEYS["experiment"]
         asked = " ".join(f"--set {key}=..." for key in missing)
         hint = "; ".join(f"{key}: {text}" for key, text in hints.items())
-        raise NotTold(name, f"cannot tell {', '.join(missing)}; add {asked} ({hint})")
+        raise MissingSettings(name, f"cannot tell {', '.join(missing)}; add {asked} ({hint})")
     try:
         _check_network(name, facts, folder)
         return _described(facts, folder)
@@ -321,16 +321,16 @@ def _missing(facts: Facts) -> list[str]:
 
 
 def _check_network(name: str, facts: Facts, folder: Path) -> None:
-    experiment, told = facts["experiment"], facts.get("network")
+    experiment, network = facts["experiment"], facts.get("network")
     try:
         workload = _experiment(experiment.value, folder).workload
     except SourceErrors:
         raise
     except UserError as error:
         raise UserError(f"{name}: {error} ({experiment.source})") from error
-    if told is not None and spelled("network", told.value) != workload.network:
+    if network is not None and spelled("network", network.value) != workload.network:
         raise UserError(
-            f"{name}: network: {told.source} says {told.value}, "
+            f"{name}: network: {network.source} says {network.value}, "
             f"experiment {experiment.value} says {workload.network}"
         )
 

@@ -100,7 +100,9 @@ def parse_log(log: Log, *, dialect: str) -> ParsedLog:
         name=log.name,
         dialect=reader.dialect or _named_dialect(reader, log, dialect),
         runs=tuple(records.take(slice(*pair)) for pair in pairwise(borders)),
-        settings={key: told for key, told in preamble.settings.items() if told[1] < first_line},
+        settings={
+            key: (value, line) for key, (value, line) in preamble.settings.items() if line < first_line
+        },
         failures=reader.failures,
         warnings=tuple(log.warnings),
     )

@@ -1,4 +1,4 @@
-"""One log read once: chunks of bytes in, batches of records out, and what was seen besides.
+"""One log read once: chunks of bytes in; batches of records, failures and unknown lines out.
 
 Memory does not grow with the log.
 """
@@ -37,7 +37,7 @@ class MixedDialects(UserError):
 
 
 class _Seen:
-    """What a log looks like, for the user who gave something that is none."""
+    """What a file looks like, for the user who gave one that is not a log."""
 
     def __init__(self) -> None:
         self._bytes = 0
@@ -71,7 +71,7 @@ def _lines(count: int) -> str:
 
 
 class LogReader:
-    """Iterate over it for the batches; then its attributes say the rest.
+    """Iterate over it for the batches; afterwards its attributes hold the rest.
 
     Attributes:
         dialect: the program's; None as long as no record was seen.
@@ -92,9 +92,9 @@ class LogReader:
 
         Args:
             log: what to read.
-            dialects: the ones that may occur; a log must hold lines of one alone.
+            dialects: the ones that may occur; a log must hold lines of only one.
             outcome: how the process ended, where known.
-            unrecognised: called with number and text of every line that gave nothing and is not blank.
+            unrecognised: called with number and text of every line without a record that is not blank.
         """
         self.dialect: Dialect | None = None
         self.records = 0
@@ -154,7 +154,7 @@ class LogReader:
             return empty()
         lines = self._lines.read(data, is_cut=chunk.last and not data.endswith((b"\n", b"\r")))
         first_line = self.lines + 1
-        # A piece of a line that is too long is no line of its own.
+        # A piece of a line that is too long is not a line of its own.
         self.lines += len(lines) if chunk.last or data.endswith(b"\n") else len(lines) - 1
         self._check_dialects(lines, first_line)
         if lines.layouts * _FEW_LINES_A_LAYOUT > len(lines) and self._log.chunk_bytes < _LARGEST_CHUNK:

@@ -52,7 +52,7 @@ class Instructions:
         sweep: the sweep folder that gets the runs; created if missing.
         method: as in `Imported.method`.
         dialect: the name of a dialect, or `auto`.
-        told: from `--set`.
+        settings: from `--set`.
         rules: from the mapping file: pattern and facts.
         here: the working directory.
     """
@@ -60,7 +60,7 @@ class Instructions:
     sweep: Path
     method: str
     dialect: str
-    told: Facts
+    settings: Facts
     rules: Sequence[tuple[str, Facts]]
     here: Path
 
@@ -192,7 +192,7 @@ def _import_log(staged: _Staged, instructions: Instructions) -> Iterator[Done]:
         staged.name,
         facts_of_path(staged.name),
         facts_of_text(parsed.settings, parsed.dialect),
-        instructions.told,
+        instructions.settings,
         mapping=mapping,
     )
     described = describe(staged.name, facts, folder=instructions.here)
@@ -233,11 +233,12 @@ def _check_ranks(parsed: ParsedLog, case: Case) -> None:
 
 def _check_world_size(parsed: ParsedLog, case: Case, topology: Fact) -> None:
     """Programs count processes: one per device, or one per node that drives all its devices."""
-    told, line = parsed.settings.get("world_size", (None, 0))
-    if told is not None and int(told) not in {case.topology.world_size, case.topology.nodes}:
+    world_size, line = parsed.settings.get("world_size", (None, 0))
+    if world_size is not None and int(world_size) not in {case.topology.world_size, case.topology.nodes}:
         raise UserError(
             f"{parsed.name}: topology: {topology.source} says {topology.value}, "
-            f"line {line} says world size {told}; give the right one for this file in a mapping file (--map)"
+            f"line {line} says world size {world_size}; give the right one for this file in a mapping file "
+            "(--map)"
         )
 
 

@@ -11,7 +11,7 @@ _FIRST_SIGNAL_CODE = 128  # a shell reports signal n as 128 + n
 
 
 class RankEnding(Protocol):
-    """How one process ended; both None where nobody knows."""
+    """How one process ended; both None where not known."""
 
     @property
     def rank(self) -> int:
@@ -39,7 +39,7 @@ class Ending(Protocol):
 
     @property
     def ranks(self) -> Sequence[RankEnding]:
-        """One entry a rank."""
+        """One entry per rank."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Our own `:::MLLOG {json}` lines, read back: text in, events and steps out.
 
-Streaming and pure. A line that was cut, was torn by another process's output or is no event of ours is
+Streaming and pure. A line that was cut, was torn by another process's output or is not an event of ours is
 skipped: a step that cannot be read is a missing step, and the run is then `incomplete`.
 """
 
@@ -104,7 +104,7 @@ def event_line(
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)

@@ -61,7 +61,7 @@ _LONGEST_LINE = 1 << 20
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """The lines without their ends, one at a time; bytes that are no UTF-8 become U+FFFD."""
+    """The lines without their ends, one at a time; invalid UTF-8 becomes U+FFFD."""
     with path.open("rb") as stream:
         while line := stream.readline(_LONGEST_LINE):
             yield line.decode("utf-8", errors="replace").rstrip("\r\n")

@@ -228,15 +228,3 @@ def test_the_help_lists_every_key_that_can_be_told() -> None:
     assert keys is not None
     assert list(KEYS) == re.split(r",\s+", keys[1])
     assert "  dlperf import logs/ --map which.yaml --method dlperf-2021\n" in text
-
-
-def test_a_report_of_imported_runs_is_verified_from_the_originals(logs: Path, tmp_path: Path) -> None:
-    assert 0 == run("import", logs, *TOLD).exit_code
-    assert 0 == run("report", "results/imported", "--out", "report.md").exit_code
-    assert 0 == run("report", "--verify", "report.md").exit_code
-    log = next((tmp_path / "results/imported").rglob("r1/logs/rank0.log"))
-    log.write_text(log.read_text().replace('"kind": "warmup"', '"kind": "train"', 1))
-    result = run("report", "--verify", "report.md")
-    assert 2 == result.exit_code
-    assert f"{log.relative_to(tmp_path)}:5: it says :::MLLOG" in result.stderr
-    assert result.stderr.endswith("; import the log again\n")

@@ -21,7 +21,7 @@ def instructions(folder: Path, *, method: str = "samples/seconds", **told: str) 
         sweep=folder / "results" / "imported",
         method=method,
         dialect="auto",
-        told=facts_of_settings({**TOLD, **told}, "--set"),
+        settings=facts_of_settings({**TOLD, **told}, "--set"),
         rules=(),
         here=folder,
     )

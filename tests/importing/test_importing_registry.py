@@ -46,7 +46,7 @@ def test_a_package_adds_a_dialect_by_entry_point(monkeypatch: pytest.MonkeyPatch
     ("name", "value", "why"),
     [
         ("gone", "no_such_module:X", "No module named 'no_such_module'"),
-        ("text", f"{__name__}:NOT_ONE", "it is no dlperf.importing.dialects.base.Dialect"),
+        ("text", f"{__name__}:NOT_ONE", "it is not a dlperf.importing.dialects.base.Dialect"),
         ("without", f"{__name__}:WITHOUT_RATE", "no pattern has a group samples_per_sec"),
         ("unknown", f"{__name__}:UNKNOWN_GROUP", "unknown groups speed; known: epoch, "),
         ("other", f"{__name__}:MINE", "it calls itself 'mine'"),

@@ -19,7 +19,7 @@ import pytest
 from import_lab import TOLD, imported, instructions, oneflow_log, rates
 
 from dlperf.errors import UserError
-from dlperf.importing.case import NotTold, facts_of_path, facts_of_settings
+from dlperf.importing.case import MissingSettings, facts_of_path, facts_of_settings
 from dlperf.importing.convert import check_conversion
 from dlperf.importing.run_folders import Done, Instructions, files_of, import_file
 from dlperf.logs.events import Event, read_events
@@ -135,8 +135,8 @@ def test_what_nobody_tells_is_asked_for_all_at_once(tmp_path: Path) -> None:
     path = oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(60))
     given = instructions(tmp_path)
     for key in TOLD:
-        given.told.pop(key)
-    with pytest.raises(NotTold) as caught:
+        given.settings.pop(key)
+    with pytest.raises(MissingSettings) as caught:
         imported(path, given)
     assert (
         "cannot tell version, experiment, parallelism; add --set version=... --set experiment=... "
@@ -155,7 +155,7 @@ def test_the_logs_own_text_tells_what_the_path_does_not(tmp_path: Path) -> None:
     )
     given = instructions(tmp_path, device="cuda")
     for key in ("experiment", "parallelism"):
-        given.told.pop(key)
+        given.settings.pop(key)
     (done,) = imported(path, given)
     case = done.result.case
     assert ("r100_emore", "model", "2n4g", 96, "fp32") == (
@@ -279,7 +279,7 @@ def test_a_log_without_a_record_that_failed_asks_for_its_program(tmp_path: Path)
         sweep=tmp_path / "results/imported",
         method="samples/seconds",
         dialect="oneflow_face",
-        told=facts_of_settings(TOLD, "--set"),
+        settings=facts_of_settings(TOLD, "--set"),
         rules=(),
         here=tmp_path,
     )

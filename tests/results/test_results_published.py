@@ -183,7 +183,7 @@ def test_the_published_repeats_come_out_of_logs_as_the_published_medians_and_spe
             told["sample_ratio"] = str(repeats.sample_ratio)
         given = Instructions(
             sweep=tmp_path / f"results/{checked}", method="dlperf-2021", dialect="auto",
-            told=facts_of_settings(told, "--set"), rules=(), here=tmp_path,
+            settings=facts_of_settings(told, "--set"), rules=(), here=tmp_path,
         )  # fmt: skip
         folder = tmp_path / f"{repeats.nodes}n{repeats.gpus_per_node}g"
         folder.mkdir(exist_ok=True)

@@ -34,14 +34,14 @@ _BYTE_NUMBERS = np.uint64(0x0001020304050607)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    """A layout that holds something: the dialects of its records; whether its rest may tell of a failure."""
+    """A layout that holds something: the dialects of its records; whether its rest may show a failure."""
 
     recorded: tuple[Dialect, ...]
     watch: bool
 
 
 class ChunkLines:
-    """The lines of one chunk. `codes` int32 [n]: NOISE, WATCH (may speak of a failure), or an entry."""
+    """The lines of one chunk. `codes` int32 [n]: NOISE, WATCH (may show a failure), or an entry."""
 
     def __init__(self, data: bytes, entries: Sequence[_Entry], table: CellTable) -> None:
         self._data = data

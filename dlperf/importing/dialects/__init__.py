@@ -25,7 +25,7 @@ def load_dialects(*, report: Callable[[str], None] = _to_standard_error) -> dict
     Raises:
         UserError: two packages register the same name.
     """
-    # The same installation can be listed twice (a folder that is on sys.path twice): that is no conflict.
+    # The same installation can be listed twice (a folder that is on sys.path twice): that is not a conflict.
     points = {(point.name, point.value): point for point in entry_points(group=GROUP)}
     for name, count in Counter(name for name, _value in points).items():
         if count > 1:
@@ -42,7 +42,7 @@ def load_dialects(*, report: Callable[[str], None] = _to_standard_error) -> dict
 def _load(point: EntryPoint) -> Dialect:
     dialect = point.load()
     if not isinstance(dialect, Dialect):
-        raise TypeError("it is no dlperf.importing.dialects.base.Dialect")
+        raise TypeError("it is not a dlperf.importing.dialects.base.Dialect")
     groups = {group.rstrip("_") for pattern in dialect.patterns for group in pattern.groupindex}
     if unknown := sorted(groups - GROUPS):
         raise ValueError(f"unknown groups {', '.join(unknown)}; known: {', '.join(sorted(GROUPS))}")

@@ -9,7 +9,7 @@ two branches of a pattern give the same field.
 | `iteration` | the step as the program counts it | digits |
 | `epoch` | the epoch as the program counts it | digits |
 | `rank` | the process that printed the line; a wrapper's tag (`[1,3]<stdout>:`) stands in | digits |
-| `samples_per_sec` | images a second, whatever the line calls it; a match without it is no record | number |
+| `samples_per_sec` | images per second, whatever the line calls it; else it is no record | number |
 | `loss`, `lr` | as printed; nan and inf are numbers here | number |
 | `time` | date and time, ISO 8601 or as `logging` prints it; one in front of the match stands in | text |
 | `time_s`, `time_ms` | instead of `time`: seconds or milliseconds since 1970 | number |
@@ -50,7 +50,7 @@ class Dialect:
         needles: one of them is in every line that the patterns match; looked for first, because it is cheap.
         patterns: searched for anywhere in a line, as often as they occur.
         loss_line: a line of its own with `iteration` and `loss` for records that carry no loss; None if there
-            is no such thing.
+            are none.
         ending: matches the text from a record to the end of its line where nothing is cut off. A log that
             stops without a line feed was probably cut: its last record must end so, or look like an earlier
             one.
