@@ -92,7 +92,7 @@ class Verified:
             if len(items) > _MOST_SHOWN:
                 yield f"  and {len(items) - _MOST_SHOWN} more"
         if self.following:
-            yield f"With these results {plural(self.following, 'line')} of the report would change."
+            yield f"Lines of the report that would change with these results: {self.following}"
 
 
 def verify(path: Path) -> Verified:
@@ -239,7 +239,7 @@ def _edited_lines(record: Record, written: Sequence[DocumentLine]) -> dict[int, 
         missing = (last - first) - (end - start)
         if missing > 0:
             number = written[end].number if end < len(written) else written[-1].number + 1
-            edited.setdefault(number, f"before line {number}: {plural(missing, 'line')} removed")
+            edited.setdefault(number, f"before line {number}: lines removed: {missing}")
     return edited
 
 

@@ -301,7 +301,9 @@ def test_the_float32_product_is_no_measure_of_another_precision(tmp_path: Path) 
 def test_imported_results_are_marked_with_their_method(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [10.0])
     (run,) = read_results(tmp_path).runs
-    mark = Imported(source="old.log", sha256="0", dialect="oneflow_face", method="dlperf-2021")
+    mark = Imported(
+        source="old.log", log="logs/imported.log", sha256="0", dialect="oneflow_face", method="dlperf-2021"
+    )
     write_result(run.folder, run.result.model_copy(update={"imported": mark}))
     assert "MXNet 1.9.1 (oneflow_face, method dlperf-2021)" in report(tmp_path)
 
@@ -312,8 +314,7 @@ def test_what_nobody_can_tell_of_imported_results_is_said_to_be_not_known(tmp_pa
     store_good_runs(tmp_path / "y1", make_case(**ONEFLOW, threads_per_device=2), [10.0])
     run = next(run for run in read_results(tmp_path).runs if run.result.case.framework == "oneflow")
     unknown = ("data", "measured_iterations", "seed", "threads_per_device")
-    mark = Imported(source="a", sha256="0", dialect="mllog", method="dlperf-2021", not_known=unknown)
-    write_result(run.folder, run.result.model_copy(update={"imported": mark}))
+    write_result(run.folder, run.result.model_copy(update={"not_known": unknown}))
     text = report(tmp_path)
     assert "- threads a device: not known" in text
     assert "emore (data not known)" in text

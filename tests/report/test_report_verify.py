@@ -96,7 +96,7 @@ def test_results_that_have_grown_by_a_case_with_one_changed_log_make_a_short_lis
         r"1 run's files differ: mxnet-\S+ r3: 10\.20 samples/s -> 10\.67 samples/s \(logs/rank0\.log\)",
         changed,
     )
-    assert re.fullmatch(r"With these results \d+ lines of the report would change\.", following)
+    assert re.fullmatch(r"Lines of the report that would change with these results: \d+", following)
     assert f"{report}: 3 cases made again from 10 runs: 2 differences" == summary
 
 
