@@ -31,7 +31,7 @@ IMPORT_NAME: Final = "import.json"  # of an imported run
 # In the folder of a search for a limit, beside runs/.
 LIMIT_NAME: Final = "limit.json"
 # In the folder of baselines.
-QUALIFICATION_NAME: Final = "qualification.json"
+NOISE_PROFILE_NAME: Final = "qualification.json"
 
 _REPEAT = re.compile(r"r([0-9]{1,9})")
 _LOG = re.compile(r"rank(\d+)\.log")

@@ -67,9 +67,9 @@ def save(*, name: str, results: str, only: str | None, replace: bool, folder: Pa
 def list_(*, folder: Path) -> None:
     """List the baselines: name, day, cases, runs."""
     from dlperf.compare.sets import read_baseline
-    from dlperf.layout import QUALIFICATION_NAME
+    from dlperf.layout import NOISE_PROFILE_NAME
 
-    paths = sorted(path for path in folder.glob("*.json") if path.name != QUALIFICATION_NAME)
+    paths = sorted(path for path in folder.glob("*.json") if path.name != NOISE_PROFILE_NAME)
     if not paths:
         click.echo(f"no baselines in {folder}; `dlperf baseline save NAME RESULTS` makes one", err=True)
     for path in paths:

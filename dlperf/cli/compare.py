@@ -19,7 +19,7 @@ from dlperf.compare.sets import IMPROVEMENTS, REGRESSIONS, Verdict
 from dlperf.compare.verdicts import CaseVerdict, Comparison, Settings
 from dlperf.errors import UserError
 from dlperf.results.cases import cell_name
-from dlperf.results.qualification import Qualification
+from dlperf.results.noise_profile import NoiseProfile
 
 R = TypeVar("R")
 
@@ -86,15 +86,15 @@ class Judging:
 
     def settings(self, *, compared: tuple[str, ...] = ()) -> Settings:
         """Settings of a comparison; UserError where an option is wrong."""
-        from dlperf.compare.output import qualification_line
+        from dlperf.compare.output import noise_profile_line
         from dlperf.compare.sets import MEASURED
         from dlperf.compare.verdicts import Settings, no_floor, qualified_floor, read_expected
 
         by_name = {metric.name: metric for metric in MEASURED}
-        found = _qualification(self.qualified)
+        found = _noise_profile(self.qualified)
         return Settings(
             noise_floor=qualified_floor(found) if found is not None else no_floor,
-            notes=(qualification_line(found),) if found is not None else (),
+            notes=(noise_profile_line(found),) if found is not None else (),
             metrics=tuple(by_name[_known(name)] for name in dict.fromkeys(self.metrics)) or MEASURED,
             margins=dict(_margin(text) for text in self.margins),
             allow=self.allow,
@@ -148,11 +148,11 @@ def judging_options(function: Callable[..., R]) -> Callable[..., R]:
     return reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), with_judging)
 
 
-def _qualification(given: Path | None) -> Qualification | None:
-    from dlperf.results.qualification import read_qualification, usual_qualification
+def _noise_profile(given: Path | None) -> NoiseProfile | None:
+    from dlperf.results.noise_profile import read_noise_profile, usual_noise_profile
 
-    path = given or usual_qualification()
-    return read_qualification(path) if path is not None else None
+    path = given or usual_noise_profile()
+    return read_noise_profile(path) if path is not None else None
 
 
 def _margin(text: str) -> tuple[str, float]:

@@ -13,7 +13,7 @@ from dlperf.compare.sets import ResultSet
 from dlperf.errors import UserError
 from dlperf.plan.cluster import Cluster
 from dlperf.plan.plan import Plan
-from dlperf.results.qualification import Qualification
+from dlperf.results.noise_profile import NoiseProfile
 
 _EPILOG = """\b
 Examples:
@@ -66,9 +66,9 @@ def command(
     """Measure the noise of SWEEP's cases on this machine by A/A runs, and store it."""
     from dlperf.compare.qualifying import qualify
     from dlperf.files import write_document
-    from dlperf.results.qualification import Qualification, read_qualification
+    from dlperf.results.noise_profile import NoiseProfile, read_noise_profile
 
-    known = read_qualification(out) if out.is_file() else Qualification(dlperf_version="", sessions=())
+    known = read_noise_profile(out) if out.is_file() else NoiseProfile(dlperf_version="", sessions=())
     folder = Path(chosen.sweep)
     if not folder.is_dir():
         plan = chosen.selected(chosen.plan(f"measure.repeats={2 * repeats}", "order=interleaved"))
@@ -100,7 +100,7 @@ def _side(folder: Path) -> ResultSet:
     return result_set_of(loaded, label=str(folder))
 
 
-def session_folder(folder: Path, known: Qualification) -> Path:
+def session_folder(folder: Path, known: NoiseProfile) -> Path:
     """Where this session's runs go: behind the sessions that are in the file, on with one that is not."""
     from dlperf.layout import LOCK_NAME
     from dlperf.results.store import read_results
@@ -134,12 +134,12 @@ def _run(plan: Plan, folder: Path, cluster: Cluster | None, *, wait: bool) -> in
     return 0
 
 
-def _lines(found: Qualification) -> Iterator[str]:
+def _lines(found: NoiseProfile) -> Iterator[str]:
     from rich.table import Table
     from rich.text import Text
 
     from dlperf.cli.tables import rendered
-    from dlperf.compare.output import qualification_line
+    from dlperf.compare.output import noise_profile_line
     from dlperf.compare.sets import METRICS
     from dlperf.report.numbers import percent
 
@@ -160,6 +160,6 @@ def _lines(found: Qualification) -> Iterator[str]:
         )
         table.add_row(*map(Text, cells))
     yield rendered(table)
-    yield qualification_line(found)
+    yield noise_profile_line(found)
     if not found.of_sessions:
         yield "between sessions: not measured; run this command again on another day"

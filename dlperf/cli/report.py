@@ -151,7 +151,7 @@ def _report(
     from dlperf.report.building import build_report
     from dlperf.report.request import Request
     from dlperf.report.view import View
-    from dlperf.results.qualification import usual_qualification
+    from dlperf.results.noise_profile import usual_noise_profile
 
     form = form or _form_of(out, "--out") or "md"
     data_form = _form_of(data, "--data")
@@ -160,7 +160,7 @@ def _report(
         form="html" if form == "html" else "md",
         language=language,
         certificates=certificates,
-        qualification=qualification or usual_qualification(),
+        qualification=qualification or usual_noise_profile(),
         template=template,
         view=View(columns=columns, baseline=baseline, group_by=group_by, price_per_device_hour=price),
     )

@@ -19,7 +19,7 @@ _MODELS = {
     "limit": ("dlperf.results.limits", "LimitRecord"),
     "import": ("dlperf.results.schema", "Imported"),
     "baseline": ("dlperf.compare.sets", "ResultSet"),
-    "qualification": ("dlperf.results.qualification", "Qualification"),
+    "qualification": ("dlperf.results.noise_profile", "NoiseProfile"),
     "published": ("dlperf.results.published", "PublishedData"),
 }
 # name: the columns of a table

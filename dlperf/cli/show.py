@@ -163,7 +163,7 @@ def _run(run: StoredRun) -> Iterator[tuple[str, object]]:
         if figures.peak_memory_bytes is not None:
             yield "peak memory", f"{mebibytes(figures.peak_memory_bytes)} MiB (the largest rank)"
     if result.steadiness is not None:
-        yield "course", steadiness_line(result.steadiness)
+        yield "steady state", steadiness_line(result.steadiness)
     yield "reason", result.reason
     yield "evidence", result.evidence
     yield "started", result.started_at

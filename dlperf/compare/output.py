@@ -16,7 +16,7 @@ from dlperf.report.markdown import escape, markdown_writer, table
 from dlperf.report.numbers import mebibytes, percent, plural, rate
 from dlperf.report.text import Column, Table
 from dlperf.results.cases import cell_name
-from dlperf.results.qualification import Qualification
+from dlperf.results.noise_profile import NoiseProfile
 
 HEADINGS = (
     "case", "framework", "metric", "baseline", "candidate", "change", "95 % interval", "smallest that counts",
@@ -165,7 +165,7 @@ def _by_weight(findings: Comparison) -> Iterator[CaseVerdict]:
         yield row
 
 
-def qualification_line(found: Qualification) -> str:
+def noise_profile_line(found: NoiseProfile) -> str:
     """When and how the machine was qualified, and how often equal sides looked like a regression."""
     days = found.days
     when = "" if not days else f" on {days[0]}" if len(days) == 1 else f" {days[0]} to {days[-1]}"

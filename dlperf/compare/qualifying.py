@@ -10,7 +10,7 @@ from dlperf.compare.sets import MEASURED, REGRESSIONS, CaseSamples, Metric, Resu
 from dlperf.compare.tests import FEWEST_RUNS, Effect, effect_of, fit_priors, run_tests
 from dlperf.errors import UserError
 from dlperf.results.cases import cell_name
-from dlperf.results.qualification import CaseNoise, Session
+from dlperf.results.noise_profile import CaseNoise, Session
 from dlperf.statistics.basic import mean, t_quantile
 from dlperf.statistics.moderation import NO_PRIOR, moderated
 

@@ -14,7 +14,7 @@ from dlperf.align.certificate import Certificate, load_certificate, workload_has
 from dlperf.align.certificate import Pair as AlignedPair
 from dlperf.errors import UserError
 from dlperf.files import read_document
-from dlperf.layout import CERTIFICATE_NAMES, QUALIFICATION_NAME
+from dlperf.layout import CERTIFICATE_NAMES, NOISE_PROFILE_NAME
 from dlperf.model import Model, Retired
 from dlperf.plan.case import Case
 from dlperf.plan.plan import PlannedCase, PlanStatus
@@ -214,7 +214,7 @@ def read_result_set(text: str, *, inside: Path, baselines: Path = BASELINES) -> 
     if saved.is_file():
         return read_baseline(saved)
     known = (
-        ", ".join(sorted(one.stem for one in baselines.glob("*.json") if one.name != QUALIFICATION_NAME))
+        ", ".join(sorted(one.stem for one in baselines.glob("*.json") if one.name != NOISE_PROFILE_NAME))
         or "none"
     )
     raise UserError(

@@ -34,7 +34,7 @@ from dlperf.plan.plan import PlannedCase, PlanStatus, cell_of
 from dlperf.plan.selection import parse_expression
 from dlperf.report.numbers import percent, plural
 from dlperf.results.cases import canonical
-from dlperf.results.qualification import Floor, Qualification
+from dlperf.results.noise_profile import Floor, NoiseProfile
 from dlperf.results.schema import Status
 
 
@@ -283,12 +283,12 @@ def no_floor(_pair: Pair, _metric: Metric, *, in_turns: bool) -> Floor | None:  
     return None
 
 
-def qualified_floor(qualification: Qualification) -> NoiseFloor:
+def qualified_floor(noise_profile: NoiseProfile) -> NoiseFloor:
     """The noise floors that were measured."""
 
     def floor(pair: Pair, metric: Metric, *, in_turns: bool) -> Floor | None:
         cases = [(one.case, one.hardware) for one in (pair.baseline, pair.candidate)]
-        return qualification.floor(cases, metric.name, in_turns=in_turns)
+        return noise_profile.floor(cases, metric.name, in_turns=in_turns)
 
     return floor
 

@@ -9,7 +9,7 @@ from dlperf.adapters.registry import load_adapters
 from dlperf.errors import UserError
 from dlperf.report.alignment import read_certificates
 from dlperf.report.document import Document, document
-from dlperf.results.qualification import read_qualification
+from dlperf.results.noise_profile import read_noise_profile
 from dlperf.results.query import load, run_sources
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def build_report(
         loaded,
         titles=titles,
         certificates=found,
-        qualification=read_qualification(request.qualification) if request.qualification else None,
+        noise_profile=read_noise_profile(request.qualification) if request.qualification else None,
         skipped=(*loaded.results.skipped, *damaged),
         view=request.view,
         beside=beside or Path(),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dlperf.report.comparison import Arm, Comparison, Row
     from dlperf.report.text import Inline
     from dlperf.results.cases import CaseFigures
-    from dlperf.results.qualification import Qualification
+    from dlperf.results.noise_profile import NoiseProfile
     from dlperf.statistics.basic import Summary
 
 ONE_RUN = say("one run")
@@ -37,7 +37,7 @@ class Place:
     summary: Summary
     base: Arm
     ceilings: Mapping[tuple[str, int], float] = field(default_factory=dict)
-    qualification: Qualification | None = None
+    noise_profile: NoiseProfile | None = None
     price_per_device_hour: float | None = None
 
     @property
@@ -90,11 +90,11 @@ def _loss(place: Place) -> Inline:
 
 
 def _noise_floor(place: Place) -> Inline:
-    figure, qualification = place.figure, place.qualification
-    if qualification is None:
+    figure, noise_profile = place.figure, place.noise_profile
+    if noise_profile is None:
         return say("not measured")
     cases = [(figure.case, figure.hardware)]
-    floor = qualification.floor(cases, "samples_per_sec", in_turns=True)
+    floor = noise_profile.floor(cases, "samples_per_sec", in_turns=True)
     return say("not measured") if floor is None else percent(floor.value)
 
 

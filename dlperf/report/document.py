@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from dlperf.align.certificate import Certificate
     from dlperf.report.text import Inline, Table, Text
     from dlperf.results.cases import CaseFigures
-    from dlperf.results.qualification import Qualification
+    from dlperf.results.noise_profile import NoiseProfile
     from dlperf.results.query import Loaded
     from dlperf.results.store import Skipped
 
@@ -93,7 +93,7 @@ def document(
     *,
     titles: Mapping[str, str],
     certificates: Sequence[Certificate] = (),
-    qualification: Qualification | None = None,
+    noise_profile: NoiseProfile | None = None,
     skipped: Sequence[Skipped] = (),
     view: View | None = None,
     beside: Path = Path(),
@@ -105,7 +105,7 @@ def document(
         loaded: the results and their cases' figures.
         titles: frameworks as their makers write them, by name.
         certificates: what is proven about the frameworks computing the same function.
-        qualification: what A/A runs on the machines came to.
+        noise_profile: what A/A runs on the machines came to.
         skipped: files that could not be read.
         view: what the reader asked for.
         beside: the folder that the report will lie in; links to run folders start there.
@@ -120,10 +120,10 @@ def document(
     arms = tuple(sorted({arm for comparison in made for arm in comparison.arms}))
     check_baseline(view, arms)
     best, evidence = ceilings(figures), Evidence.of(figures)
-    if qualification is not None and not any(map(partial(_qualified, qualification), figures)):
-        qualification = None  # of other machines, or other cases
+    if noise_profile is not None and not any(map(partial(_qualified, noise_profile), figures)):
+        noise_profile = None  # of other machines, or other cases
     scenes = [
-        Scene(comparison=one, evidence=evidence, view=view, ceilings=best, qualification=qualification)
+        Scene(comparison=one, evidence=evidence, view=view, ceilings=best, noise_profile=noise_profile)
         for one in made
     ]
     slugs = _unique(_slug(comparison) for comparison in made)
@@ -149,7 +149,7 @@ def document(
         beside=beside_table(loaded, titles=titles),
         gaps=gaps_table(made),
         proofs=proofs(certificates),
-        method=method(loaded, view, qualification),
+        method=method(loaded, view, noise_profile),
         environments=environment_tables(loaded, titles=titles),
         evidence=evidence.table(figures, beside=beside, sources=sources),
         sources=sources,
@@ -158,9 +158,9 @@ def document(
     )
 
 
-def _qualified(qualification: Qualification, figure: CaseFigures) -> bool:
+def _qualified(noise_profile: NoiseProfile, figure: CaseFigures) -> bool:
     where = [(figure.case, figure.hardware)]
-    return qualification.floor(where, "samples_per_sec", in_turns=True) is not None
+    return noise_profile.floor(where, "samples_per_sec", in_turns=True) is not None
 
 
 def _skipped(skipped: Skipped, sweeps: Sequence[Path]) -> str:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dlperf.plan.sweep import Order
     from dlperf.report.text import Text
     from dlperf.report.view import View
-    from dlperf.results.qualification import Qualification
+    from dlperf.results.noise_profile import NoiseProfile
     from dlperf.results.query import Loaded
 
 _ALWAYS = (
@@ -45,13 +45,13 @@ _ALWAYS = (
 )
 
 
-def method(loaded: Loaded, view: View, qualification: Qualification | None) -> tuple[Text, ...]:
+def method(loaded: Loaded, view: View, noise_profile: NoiseProfile | None) -> tuple[Text, ...]:
     """The sentences; the ways of measuring each once, in the order of the cases."""
     return (
         *_windows(loaded),
         *_orders(loaded),
         *_ALWAYS,
-        *_noise(loaded, qualification),
+        *_noise(loaded, noise_profile),
         *_cost(view),
     )
 
@@ -104,24 +104,24 @@ def _meaning(order: Order) -> Text | str:
     return ""
 
 
-def _noise(loaded: Loaded, qualification: Qualification | None) -> Iterator[Text]:
-    if qualification is None:
+def _noise(loaded: Loaded, noise_profile: NoiseProfile | None) -> Iterator[Text]:
+    if noise_profile is None:
         if loaded.results.runs:
             yield say(
                 "The noise of these machines was not measured by A/A runs, which compare equal sides; "
                 "`dlperf qualify` does."
             )
         return
-    days = qualification.days
+    days = noise_profile.days
     yield say(
         "Noise of these machines by A/A runs (`dlperf qualify`, {sessions}{when}): {alarms} of {splits} "
         "comparisons of equal sides raised a false alarm. A/A noise floor = the difference that 19 of 20 "
         "comparisons of equal sides, {runs} a side, stay below.",
-        sessions=plural(len(qualification.sessions), "session"),
+        sessions=plural(len(noise_profile.sessions), "session"),
         when="" if not days else f", {days[0]}" if len(days) == 1 else f", {days[0]} - {days[-1]}",
-        alarms=qualification.false_alarms,
-        splits=qualification.splits,
-        runs=" / ".join(map(str, qualification.runs)),
+        alarms=noise_profile.false_alarms,
+        splits=noise_profile.splits,
+        runs=" / ".join(map(str, noise_profile.runs)),
     )
 
 

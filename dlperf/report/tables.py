@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dlperf.report.evidence import Evidence
     from dlperf.report.text import Inline
     from dlperf.results.cases import CaseFigures
-    from dlperf.results.qualification import Qualification
+    from dlperf.results.noise_profile import NoiseProfile
 
 ABSENT = say("no such case")
 NOT_TOLD = say("not told")
@@ -56,7 +56,7 @@ class Scene:
     evidence: Evidence
     view: View = field(default_factory=View)
     ceilings: Mapping[tuple[str, int], float] = field(default_factory=dict)
-    qualification: Qualification | None = None
+    noise_profile: NoiseProfile | None = None
 
     @cached_property
     def base(self) -> Arm:
@@ -76,7 +76,7 @@ class Scene:
             summary=figure.summary,
             base=self.base,
             ceilings=self.ceilings,
-            qualification=self.qualification,
+            noise_profile=self.noise_profile,
             price_per_device_hour=self.view.price_per_device_hour,
         )
 
@@ -135,7 +135,7 @@ def _cells_of_arm(
 
 def repeats_table(scene: Scene) -> Table:
     """How far the runs of each case lie apart."""
-    names = _REPEATS if scene.qualification is None else (*_REPEATS, "noise_floor")
+    names = _REPEATS if scene.noise_profile is None else (*_REPEATS, "noise_floor")
     return _case_table(scene, names, caption=say("Spread of the repeats, samples/s"))
 
 

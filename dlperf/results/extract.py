@@ -1,4 +1,4 @@
-"""A run folder's result, made from `case.json`, `outcome.json` and `logs/` alone. Writes nothing.
+"""A run folder's result, computed from `case.json`, `outcome.json` and `logs/` alone. Writes nothing.
 
 The same folder gives the same result, byte for byte, whenever it is read.
 """
@@ -22,6 +22,7 @@ from dlperf.logs.events import TRAIN, Event, Step, finite, read_events, read_ste
 from dlperf.logs.text import read_lines
 from dlperf.plan.case import Case
 from dlperf.results import method_2021
+from dlperf.results.run_outcome import RunOutcome, run_outcome
 from dlperf.results.schema import (
     SAMPLES_PER_SECONDS,
     Engine,
@@ -32,9 +33,8 @@ from dlperf.results.schema import (
     Steadiness,
     read_outcome,
 )
-from dlperf.results.verdict import Verdict, judge
 from dlperf.statistics.basic import quantile, samples_per_second
-from dlperf.statistics.changepoint import FEWEST_JUDGED, FEWEST_STEADY, Course, Shape, classify
+from dlperf.statistics.changepoint import FEWEST_JUDGED, FEWEST_STEADY, Segmentation, Shape, classify
 
 # Kinds of measured steps that do not count.
 UNSTEADY: Final = "unsteady"
@@ -51,9 +51,9 @@ def rule_of(steadiness: Steadiness | None) -> str:
 
 
 def in_steady_state(
-    steps: Sequence[Step], verdict: Verdict
-) -> tuple[tuple[Step, ...], Steadiness | None, Verdict]:
-    """The steps of a good run with those marked that do not count, its course, and its verdict.
+    steps: Sequence[Step], ended: RunOutcome
+) -> tuple[tuple[Step, ...], Steadiness | None, RunOutcome]:
+    """The steps of a good run with those marked that do not count, its steady state, and its outcome.
 
     A run with fewer than `FEWEST_JUDGED` measured steps, or one whose clock shows no time for a step, is left
     as it is. Steps before the steady stretch become `unsteady`, pauses `pause`. A run that has no steady
@@ -62,36 +62,36 @@ def in_steady_state(
     places = [place for place, step in enumerate(steps) if step.kind == TRAIN]
     seconds = [steps[place].seconds for place in places]
     if len(places) < FEWEST_JUDGED or min(seconds) <= 0:
-        return tuple(steps), None, verdict
-    course = classify(seconds)
-    pauses = {places[each] for each in course.pauses}
-    first = places[course.first] if course.first is not None else len(steps)
+        return tuple(steps), None, ended
+    segments = classify(seconds)
+    pauses = {places[each] for each in segments.pauses}
+    first = places[segments.first] if segments.first is not None else len(steps)
     steadiness = Steadiness(
-        shape=course.shape.value,
-        first_step=steps[first].step if course.first is not None else None,
+        shape=segments.shape.value,
+        first_step=steps[first].step if segments.first is not None else None,
         pauses=len(pauses),
         pause_seconds=math.fsum(steps[place].seconds for place in pauses),
     )
-    if course.first is None:
-        return tuple(steps), steadiness, _without_steady_state(course)
+    if segments.first is None:
+        return tuple(steps), steadiness, _without_steady_state(segments)
     marked = tuple(
         replace(step, kind=PAUSE if place in pauses else UNSTEADY)
         if step.kind == TRAIN and (place in pauses or place < first)
         else step
         for place, step in enumerate(steps)
     )
-    reason = verdict.reason or _oddity(steadiness)
-    return marked, steadiness, replace(verdict, reason=reason)
+    reason = ended.reason or _oddity(steadiness)
+    return marked, steadiness, replace(ended, reason=reason)
 
 
-def _without_steady_state(course: Course) -> Verdict:
-    status = Status.INSUFFICIENT if course.shape is Shape.WARM_UP else Status.UNSTEADY
-    levels = ", ".join(f"{1000 * level:.4g}" for level in course.levels)
+def _without_steady_state(segments: Segmentation) -> RunOutcome:
+    status = Status.INSUFFICIENT if segments.shape is Shape.WARM_UP else Status.UNSTEADY
+    levels = ", ".join(f"{1000 * level:.4g}" for level in segments.levels)
     reason = (
-        f"no steady state: {course.shape.value}, medians of the stretches {levels} ms a step; the last one "
+        f"no steady state: {segments.shape.value}, medians of the stretches {levels} ms a step; the last one "
         f"is less than half of the time or {FEWEST_STEADY} steps: measure more iterations, or warm up longer"
     )
-    return Verdict(status=status, reason=reason)
+    return RunOutcome(status=status, reason=reason)
 
 
 def _oddity(steadiness: Steadiness) -> str | None:
@@ -112,9 +112,6 @@ def steadiness_line(steadiness: Steadiness) -> str:
     return "; ".join(parts)
 
 
-# A run folder's result, made from `case.json`, `outcome.json` and `logs/` alone. Writes nothing.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extracted:
     """A result, the whole step series behind it, and which steps count."""
@@ -124,17 +121,12 @@ class Extracted:
     rule: str = OWN_RULE
 
 
-def result_from_run_folder(folder: Path) -> RunResult:
-    """The result of a run folder.
+def extract(folder: Path) -> Extracted:
+    """The result of a run folder and its step series.
 
     Raises:
         UserError: no run folder: no case.json, one that cannot be read, or a name other than r<repeat>.
     """
-    return extract(folder).result
-
-
-def extract(folder: Path) -> Extracted:
-    """The result of a run folder and its step series; raises as `result_from_run_folder`."""
     case = read_case(folder)
     imported = read_import(folder)
     repeat = require_repeat(folder)
@@ -142,21 +134,21 @@ def extract(folder: Path) -> Extracted:
     steps, events = _read_logs(folder)
     own = events.get(0, [])
     method, window = _method(own)
-    verdict = judge(case, steps=steps, events=own, outcome=outcome, folder=folder)
+    ended = run_outcome(case, steps=steps, events=own, outcome=outcome, folder=folder)
     steadiness = None
-    if verdict.status is Status.OK and window is None:
-        steps, steadiness, verdict = in_steady_state(steps, verdict)
+    if ended.status is Status.OK and window is None:
+        steps, steadiness, ended = in_steady_state(steps, ended)
     result = RunResult(
         dlperf_version=__version__,
         case=case,
         repeat=repeat,
-        status=verdict.status,
-        reason=verdict.reason,
-        evidence=verdict.evidence,
+        status=ended.status,
+        reason=ended.reason,
+        evidence=ended.evidence,
         started_at=outcome.started_at if outcome else None,
         seconds=outcome.seconds if outcome else None,
         nodes=outcome.hosts if outcome else (),
-        figures=_figures(steps, events, method) if verdict.status is Status.OK else None,
+        figures=_figures(steps, events, method) if ended.status is Status.OK else None,
         engine=_engine(own),
         method=method,
         not_known=_not_known(own),

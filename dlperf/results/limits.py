@@ -1,7 +1,7 @@
 """`limits/<case_id>/limit.json`: how the largest value of a case was found. docs/limits.md describes it.
 
 The runs of the search lie beside it, in `runs/<case_id of the probe>/r<attempt>`, as any other run folder;
-the file can be made again from them.
+the file can be computed again from them.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def load(paths: Sequence[Path], *, strict: bool, from_logs: bool = False) -> Loa
     Args:
         paths: results folders, folders of sweeps, or `published:NAME`.
         strict: raise for the files that would be skipped and named.
-        from_logs: make every result again from its run folder's log in place of reading it.
+        from_logs: compute every result again from its run folder's logs in place of reading it.
 
     Raises:
         UserError: a path is no folder, a published name is not known, there is no result in any, or

@@ -70,7 +70,7 @@ class RunFigures(Model):
 
 
 class Steadiness(Model):
-    """The course of a run's measured iterations; dlperf/statistics/changepoint.py says how it is found."""
+    """Where a run reached its steady state; dlperf/statistics/changepoint.py says how that is found."""
 
     shape: Literal["flat", "warm-up", "slowdown", "drifting", "none"]
     first_step: int | None  # where the steady stretch begins; None where there is none

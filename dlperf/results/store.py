@@ -67,7 +67,7 @@ class Results:
 
 
 def store_run(folder: Path) -> RunResult:
-    """Make a run folder's result from its logs and write it there; raises as `result_from_run_folder`."""
+    """Compute a run folder's result from its logs and write it there; raises as `extract`."""
     extracted = extract(folder)
     write_result(folder, extracted.result, steps=extracted.steps)
     return extracted.result
@@ -131,20 +131,20 @@ def read_results(*paths: Path) -> Results:
 
 
 def recompute(results: Results) -> Results:
-    """The results as their logs give them now; a run whose folder gives none is skipped and named."""
+    """The results computed again from their logs; a run whose folder gives none is skipped and named."""
     runs, lost = [], []
     for run in results.runs:
-        if run.result.status is Status.NOT_MEASURED and not _was_begun(run.folder):
+        if run.result.status is Status.NOT_MEASURED and not _was_started(run.folder):
             runs.append(run)  # nothing was started, so that there is nothing to make it from
             continue
         try:
             runs.append(replace(run, result=extract(run.folder).result))
         except UserError as error:
-            lost.append(Skipped(path=run.folder / RESULT_NAME, why=f"cannot be made again: {error}"))
+            lost.append(Skipped(path=run.folder / RESULT_NAME, why=f"cannot be computed again: {error}"))
     return replace(results, runs=tuple(runs), skipped=(*results.skipped, *lost))
 
 
-def _was_begun(folder: Path) -> bool:
+def _was_started(folder: Path) -> bool:
     return any((folder / name).exists() for name in (LAUNCH_NAME, OUTCOME_NAME, LOGS_FOLDER))
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
+from dlperf.results.run_outcome import memory_kill
 from dlperf.results.schema import outcome_of
-from dlperf.results.verdict import memory_kill
 from dlperf.running.transports.base import Connection
 
 _BEAT, _STOP, _KILL = b".", b"s", b"k"

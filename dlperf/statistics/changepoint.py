@@ -33,7 +33,7 @@ _COARSE = 1e-3
 
 
 class Shape(StrEnum):
-    """What the course of a run looks like."""
+    """How the speed of a run changed."""
 
     FLAT = "flat"
     WARM_UP = "warm-up"  # faster at the end
@@ -43,8 +43,8 @@ class Shape(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
-    """What became of a series; `first` is where its steady stretch begins, None where it has none.
+class Segmentation:
+    """A series cut where its speed changes; `first` is where the steady stretch begins, None where none is.
 
     `pauses` are the places of the pauses. Places count from 0.
     """
@@ -55,8 +55,8 @@ class Course:
     pauses: tuple[int, ...]
 
 
-def classify(seconds: Sequence[float]) -> Course:
-    """The course of a run's accepted iterations.
+def classify(seconds: Sequence[float]) -> Segmentation:
+    """The stretches of equal speed among a run's accepted iterations.
 
     Args:
         seconds: of each iteration, above 0, at least `FEWEST_JUDGED`.
@@ -73,7 +73,7 @@ def classify(seconds: Sequence[float]) -> Course:
     levels = tuple(quantile(series[start:end], 0.5) for start, end in zip(starts, ends, strict=True))
     last = series[starts[-1] :]
     steady = len(last) >= FEWEST_STEADY and 2 * math.fsum(last) >= math.fsum(series)
-    return Course(
+    return Segmentation(
         shape=_shape(levels, steady=steady),
         first=kept[starts[-1]] if len(levels) > 1 and steady else (0 if steady else None),
         levels=levels,

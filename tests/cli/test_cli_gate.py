@@ -15,7 +15,7 @@ from sweep_lab import SweepLab
 from dlperf.cli import main
 from dlperf.cli.qualify import session_folder
 from dlperf.plan.plan import Plan
-from dlperf.results.qualification import Qualification, read_qualification
+from dlperf.results.noise_profile import NoiseProfile, read_noise_profile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,7 +108,7 @@ def test_qualify_runs_every_case_against_itself_and_stores_the_noise(tmp_path: P
         assert {one["blocks"] for one in session["noise"]} == {4}
         assert "raised a false alarm" in done.stdout
         assert "between sessions: not measured" in done.stdout
-        counted = read_qualification(tmp_path / "baselines" / "qualification.json")
+        counted = read_noise_profile(tmp_path / "baselines" / "qualification.json")
         sessions = tmp_path / "results" / "tiny-qualify"
         assert ["session-1"] == [path.name for path in sessions.iterdir()]
         assert session_folder(sessions, counted).name == "session-2"
@@ -170,7 +170,7 @@ def test_a_session_that_was_put_aside_under_another_name_is_no_session(here: Swe
     for name in ("session-2-before-the-update", "session-x", "session-"):
         (here.folder / name).mkdir(parents=True)
         (here.folder / name / "plan.lock.json").touch()
-    assert session_folder(here.folder, Qualification(dlperf_version="", sessions=())).name == "session-1"
+    assert session_folder(here.folder, NoiseProfile(dlperf_version="", sessions=())).name == "session-1"
 
 
 def test_qualify_writes_nothing_where_nothing_can_run(here: SweepLab) -> None:

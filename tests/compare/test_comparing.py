@@ -17,7 +17,7 @@ from dlperf.compare.sets import LARGEST_BATCH, SAMPLES_PER_SECOND, ResultSet, Ve
 from dlperf.compare.verdicts import ExpectedFailure, Settings, compare, of_several, read_expected
 from dlperf.errors import SourceErrors, UserError
 from dlperf.plan.case import Measure, Search
-from dlperf.results.qualification import Floor
+from dlperf.results.noise_profile import Floor
 from dlperf.results.schema import Status
 
 if TYPE_CHECKING:

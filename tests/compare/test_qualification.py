@@ -12,19 +12,19 @@ import pytest
 from sides import scaled, side, side_case
 
 from dlperf.compare.matching import Pair
-from dlperf.compare.output import as_json, cells, qualification_line
+from dlperf.compare.output import as_json, cells, noise_profile_line
 from dlperf.compare.qualifying import qualify
 from dlperf.compare.sets import PEAK_MEMORY, SAMPLES_PER_SECOND, CaseSamples, RunValues, Verdict
 from dlperf.compare.verdicts import Settings, compare, qualified_floor
 from dlperf.errors import UserError
-from dlperf.results.qualification import Qualification, read_qualification
+from dlperf.results.noise_profile import NoiseProfile, read_noise_profile
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from dlperf.compare.verdicts import CaseVerdict, Comparison
 
-NONE = Qualification(dlperf_version="", sessions=())
+NONE = NoiseProfile(dlperf_version="", sessions=())
 NOISE = (0.001, 0.002, 0.004, 0.02)
 
 
@@ -41,7 +41,7 @@ def session_of(
 
 
 @functools.cache
-def qualified(*levels: float) -> Qualification:
+def qualified(*levels: float) -> NoiseProfile:
     """One session for each level of the machine."""
     stream, found = np.random.default_rng(5), NONE
     for number, level in enumerate(levels):
@@ -63,7 +63,7 @@ def test_qualification_measures_false_alarms_and_a_noise_floor() -> None:
     assert found.false_alarms / found.splits < 0.1
     assert floors[0] < floors[3]
     assert 0.01 < floors[3] < 0.06
-    assert qualification_line(found).startswith("qualified on 2026-01-01: ")
+    assert noise_profile_line(found).startswith("qualified on 2026-01-01: ")
 
 
 def test_a_noise_floor_is_found_for_the_same_cell_and_hardware_alone() -> None:
@@ -161,7 +161,7 @@ def test_a_session_that_is_counted_again_takes_its_own_place() -> None:
     first = qualified(1.0, 1.1)
     again = first.with_session(first.sessions[0])
     assert first.sessions == again.sessions
-    assert "qualified 2026-01-01 to 2026-01-02 in 2 sessions" in qualification_line(again)
+    assert "qualified 2026-01-01 to 2026-01-02 in 2 sessions" in noise_profile_line(again)
 
 
 def test_too_few_runs_qualify_nothing() -> None:
@@ -191,7 +191,7 @@ def test_a_file_that_is_no_qualification_of_this_dlperf_is_named(
     path = tmp_path / "qualification.json"
     path.write_text(content)
     with pytest.raises(UserError, match=message):
-        read_qualification(path)
+        read_noise_profile(path)
 
 
 def test_a_level_of_a_qualification_is_above_0(tmp_path: Path) -> None:
@@ -199,4 +199,4 @@ def test_a_level_of_a_qualification_is_above_0(tmp_path: Path) -> None:
     path = tmp_path / "qualification.json"
     path.write_text(re.sub(r'"level":[0-9.]+', '"level":0.0', qualified(1.0).model_dump_json(), count=1))
     with pytest.raises(UserError, match=r"noise\.0\.level: Input should be greater than 0"):
-        read_qualification(path)
+        read_noise_profile(path)

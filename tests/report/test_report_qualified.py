@@ -13,7 +13,7 @@ from dlperf.compare.qualifying import qualify
 from dlperf.compare.sets import result_set_of
 from dlperf.plan.case import Topology
 from dlperf.report.numbers import percent
-from dlperf.results.qualification import Qualification
+from dlperf.results.noise_profile import NoiseProfile
 from dlperf.results.query import load
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ def results(tmp_path: Path) -> Path:
 @pytest.fixture
 def qualification(results: Path, tmp_path: Path) -> Path:
     session = qualify(result_set_of(load([results], strict=False), label="A/A"), runs=4, splits=20)
-    found = Qualification(dlperf_version="0", sessions=()).with_session(session)
+    found = NoiseProfile(dlperf_version="0", sessions=()).with_session(session)
     path = tmp_path / "qualification.json"
     path.write_text(found.model_dump_json())
     return path
 
 
 def floor_of(path: Path) -> str:
-    (session,) = Qualification.model_validate_json(path.read_text()).sessions
+    (session,) = NoiseProfile.model_validate_json(path.read_text()).sessions
     (floor,) = (one.noise_floor for one in session.noise if one.metric == "samples_per_sec")
     return percent(floor)
 

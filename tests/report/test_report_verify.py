@@ -196,7 +196,7 @@ def test_a_run_or_a_case_that_is_gone_and_a_run_that_came_are_found(report: Path
 def test_a_run_that_can_not_be_made_again_is_named(report: Path) -> None:
     (log_of(report).parent.parent / "case.json").unlink()
     (what,) = whats(verify(report), Kind.GONE_RUN)
-    assert "cannot be made again" in what
+    assert "cannot be computed again" in what
 
 
 def test_whoever_verifies_is_told_that_other_arguments_would_be_ignored(report: Path) -> None:

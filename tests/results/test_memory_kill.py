@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from run_folders import make_case, write_run
 
-from dlperf.results.extract import result_from_run_folder
+from dlperf.results.extract import extract
 from dlperf.results.schema import Status
 
 if TYPE_CHECKING:
@@ -48,5 +48,5 @@ def test_the_narrowest_count_of_the_kernel_decides(
     tmp_path: Path, end: dict[str, Any], counts: dict[str, Any], status: Status, reason: str
 ) -> None:
     outcome = {"reason": "rank_failed", "ranks": [end], "first_failed_rank": 0} | counts
-    result = result_from_run_folder(write_run(tmp_path, make_case(), seconds=(1.0,), outcome=outcome))
+    result = extract(write_run(tmp_path, make_case(), seconds=(1.0,), outcome=outcome)).result
     assert (status, reason) == (result.status, result.reason)

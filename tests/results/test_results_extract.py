@@ -1,4 +1,4 @@
-"""Results made from a run folder: what counts, what each bad end is called, and that it can be made again."""
+"""Results computed from a run folder: what counts, what each bad end is called; twice gives the same."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from run_folders import failed, log_text, make_case, write_run
 
 from dlperf.errors import UserError
 from dlperf.plan.case import Topology
-from dlperf.results.extract import extract, result_from_run_folder
+from dlperf.results.extract import extract
 from dlperf.results.schema import Status
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dlperf.results.schema import RunResult
+
+
+def result_of(folder: Path) -> RunResult:
+    return extract(folder).result
+
 
 def test_a_good_run_is_samples_over_seconds_of_its_measured_steps(tmp_path: Path) -> None:
     folder = write_run(tmp_path, make_case(), seconds=(9.0, 9.0, 1.0, 3.0, 2.0, 2.0))
-    result = result_from_run_folder(folder)
+    result = result_of(folder)
     assert result.status is Status.OK
     assert result.reason is None
     assert result.figures is not None
@@ -40,8 +46,8 @@ def test_a_good_run_is_samples_over_seconds_of_its_measured_steps(tmp_path: Path
 def test_making_it_twice_gives_the_same_bytes_and_writes_nothing(tmp_path: Path) -> None:
     folder = write_run(tmp_path, make_case())
     before = sorted(folder.rglob("*"))
-    first = result_from_run_folder(folder).model_dump_json()
-    assert result_from_run_folder(folder).model_dump_json() == first
+    first = result_of(folder).model_dump_json()
+    assert result_of(folder).model_dump_json() == first
     assert sorted(folder.rglob("*")) == before
 
 
@@ -54,14 +60,14 @@ def test_the_whole_series_is_kept(tmp_path: Path) -> None:
 
 def test_peak_memory_is_the_largest_ranks(tmp_path: Path) -> None:
     case = make_case(topology=Topology(nodes=1, devices_per_node=3))
-    figures = result_from_run_folder(write_run(tmp_path, case)).figures
+    figures = result_of(write_run(tmp_path, case)).figures
     assert figures is not None
     assert figures.peak_memory_bytes == 502 * 2**20
     assert figures.samples_per_sec == 24.0
 
 
 def test_a_log_that_ends_early_is_incomplete_although_all_exit_codes_are_0(tmp_path: Path) -> None:
-    result = result_from_run_folder(write_run(tmp_path, make_case(), seconds=(1.0,) * 5))
+    result = result_of(write_run(tmp_path, make_case(), seconds=(1.0,) * 5))
     assert result.status is Status.INCOMPLETE
     assert result.figures is None
     assert result.reason is not None
@@ -76,7 +82,7 @@ def test_the_rank_whose_own_group_the_kernel_killed_in_ran_out_of_memory(tmp_pat
         {"rank": 1, "exit_code": None, "signal": 9, "seconds": 3.1, "oom_kills": 1},
     ]
     outcome = {"reason": "rank_failed", "ranks": ends, "first_failed_rank": 0, "memory_held_by": "cgroup"}
-    result = result_from_run_folder(write_run(tmp_path, case, seconds=(1.0,), outcome=outcome))
+    result = result_of(write_run(tmp_path, case, seconds=(1.0,), outcome=outcome))
     assert result.status is Status.OOM
     assert result.reason == "rank 1 was ended by SIGKILL: the kernel ended it for lack of memory"
     assert result.memory_held_by == "cgroup"
@@ -85,7 +91,7 @@ def test_the_rank_whose_own_group_the_kernel_killed_in_ran_out_of_memory(tmp_pat
 def test_a_last_line_cut_in_the_middle_makes_it_incomplete(tmp_path: Path) -> None:
     whole = log_text(make_case(), seconds=(1.0,) * 6)
     cut = whole[: whole.rindex('"tracked_stats"') + 30]
-    result = result_from_run_folder(write_run(tmp_path, make_case(), log=cut))
+    result = result_of(write_run(tmp_path, make_case(), log=cut))
     assert result.status is Status.INCOMPLETE
 
 
@@ -105,7 +111,7 @@ def test_a_last_line_cut_in_the_middle_makes_it_incomplete(tmp_path: Path) -> No
 def test_the_supervisors_reason_decides_the_status(
     tmp_path: Path, outcome: dict[str, Any], status: Status
 ) -> None:
-    result = result_from_run_folder(write_run(tmp_path, make_case(), seconds=(1.0,) * 3, outcome=outcome))
+    result = result_of(write_run(tmp_path, make_case(), seconds=(1.0,) * 3, outcome=outcome))
     assert result.status is status
     assert result.figures is None
     assert result.reason
@@ -124,7 +130,7 @@ def test_the_supervisors_reason_decides_the_status(
 def test_a_failed_rank_is_named_by_the_line_that_shows_it(tmp_path: Path, text: str, status: Status) -> None:
     log = f"importing\n{text}\nfinalizing\n"
     folder = write_run(tmp_path, make_case(), log=log, outcome=failed("rank_failed"))
-    result = result_from_run_folder(folder)
+    result = result_of(folder)
     last = text.splitlines()[-1]
     assert result.status is status
     assert result.evidence == f"logs/rank0.log:{log.splitlines().index(last) + 1}: {last}"
@@ -135,7 +141,7 @@ def test_the_first_rank_to_fail_is_the_one_that_is_asked(tmp_path: Path) -> None
     folder = write_run(tmp_path, case, outcome=failed("rank_failed", rank=1))
     (folder / "logs" / "rank0.log").write_text("RuntimeError: connection reset by peer\n")
     (folder / "logs" / "rank1.log").write_text("starting\nValueError: label out of range\n")
-    result = result_from_run_folder(folder)
+    result = result_of(folder)
     assert result.evidence == "logs/rank1.log:2: ValueError: label out of range"
     assert result.reason == "rank 1 ended with exit code 1: ValueError: label out of range"
 
@@ -146,7 +152,7 @@ def test_one_killed_rank_of_several_is_a_crash_that_names_it(tmp_path: Path) -> 
     (folder / "logs" / "rank0.log").write_text("step 1\n")
     (folder / "logs" / "rank1.log").write_text("step 1\n")
 
-    result = result_from_run_folder(folder)
+    result = result_of(folder)
 
     assert (Status.CRASH, "rank 1 was ended by SIGKILL") == (result.status, (result.reason or "")[:27])
 
@@ -154,7 +160,7 @@ def test_one_killed_rank_of_several_is_a_crash_that_names_it(tmp_path: Path) -> 
 def test_a_run_whose_supervisor_died_is_incomplete(tmp_path: Path) -> None:
     folder = write_run(tmp_path, make_case())
     (folder / "outcome.json").unlink()
-    result = result_from_run_folder(folder)
+    result = result_of(folder)
     assert result.status is Status.INCOMPLETE
     assert result.reason is not None
     assert "no outcome.json" in result.reason
@@ -166,7 +172,7 @@ def test_a_run_whose_supervisor_died_is_incomplete(tmp_path: Path) -> None:
 def test_a_damaged_outcome_never_makes_a_run_good(tmp_path: Path, text: str) -> None:
     folder = write_run(tmp_path, make_case())
     (folder / "outcome.json").write_text(text)
-    result = result_from_run_folder(folder)
+    result = result_of(folder)
     assert result.status is not Status.OK
     result.model_dump_json()
 
@@ -176,7 +182,7 @@ def test_a_damaged_detail_of_an_outcome_is_left_out(tmp_path: Path, seconds: obj
     folder = write_run(
         tmp_path, make_case(), outcome={"seconds": seconds, "ranks": [1, {"rank": "x"}], "started_at": 5}
     )
-    result = result_from_run_folder(folder)
+    result = result_of(folder)
     assert result.status is Status.OK
     assert (result.seconds, result.started_at) == (None, None)
 
@@ -184,7 +190,7 @@ def test_a_damaged_detail_of_an_outcome_is_left_out(tmp_path: Path, seconds: obj
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_keeps_the_rate_and_is_said(tmp_path: Path, loss: float) -> None:
     folder = write_run(tmp_path, make_case(), losses=[4.0, 3.0, 2.0, loss, loss, loss])
-    result = result_from_run_folder(folder)
+    result = result_of(folder)
     assert result.status is Status.OK
     assert result.figures is not None
     assert result.figures.loss_last is None
@@ -206,7 +212,7 @@ def test_a_rank_without_a_log_and_binary_rubbish_do_no_harm(tmp_path: Path) -> N
     (folder / "logs" / "rank1.log").unlink()
     (folder / "logs" / "rank2.log").write_bytes(b"\xff\xfe\x00" * 1000)
     (folder / "logs" / "core.12").write_bytes(b"not a log")
-    assert result_from_run_folder(folder).status is Status.OK
+    assert result_of(folder).status is Status.OK
 
 
 def test_a_number_that_nothing_can_hold_is_none(tmp_path: Path) -> None:
@@ -223,7 +229,7 @@ def test_a_number_that_nothing_can_hold_is_none(tmp_path: Path) -> None:
         for key, value, metadata in events
     )
     text = log_text(make_case(), seconds=(1.0,) * 6) + "".join(lines)
-    result = result_from_run_folder(write_run(tmp_path, make_case(), log=text))
+    result = result_of(write_run(tmp_path, make_case(), log=text))
     assert (Status.OK, None) == (result.status, result.engine.matmul_flops_per_second)
     assert result.figures is not None
     assert (8.0, 500 << 20) == (result.figures.samples_per_sec, result.figures.peak_memory_bytes)
@@ -233,7 +239,7 @@ def test_facts_are_flat_and_can_be_stored(tmp_path: Path) -> None:
     fact = {"libraries": {"mkl": "2024", "deep": {"x": 1}}, "list": [1, 2], "none": None, "bad": "\ud800"}
     event = {"namespace": "dlperf", "key": "framework", "value": fact, "metadata": {"rank": 0}}
     text = log_text(make_case(), seconds=(1.0,) * 6) + ":::MLLOG " + json.dumps(event) + "\n"
-    result = result_from_run_folder(write_run(tmp_path, make_case(), log=text))
+    result = result_of(write_run(tmp_path, make_case(), log=text))
     assert result.engine.facts == {
         "bad": "?",
         "libraries.deep.x": 1,
@@ -246,7 +252,7 @@ def test_facts_are_flat_and_can_be_stored(tmp_path: Path) -> None:
 def test_a_folder_without_a_case_is_no_run_folder(tmp_path: Path) -> None:
     (tmp_path / "r1").mkdir()
     with pytest.raises(UserError, match="no run folder"):
-        result_from_run_folder(tmp_path / "r1")
+        result_of(tmp_path / "r1")
 
 
 def test_a_damaged_case_is_named_with_its_field(tmp_path: Path) -> None:
@@ -254,12 +260,12 @@ def test_a_damaged_case_is_named_with_its_field(tmp_path: Path) -> None:
     content = json.loads((folder / "case.json").read_text())
     (folder / "case.json").write_text(json.dumps({**content, "num_classes": "many"}))
     with pytest.raises(UserError, match="num_classes"):
-        result_from_run_folder(folder)
+        result_of(folder)
 
 
 def test_a_run_folder_tells_its_repeat_by_its_name(tmp_path: Path) -> None:
     folder = write_run(tmp_path, make_case(), repeat=12)
-    assert result_from_run_folder(folder).repeat == 12
+    assert result_of(folder).repeat == 12
     renamed = folder.rename(folder.with_name("twelfth"))
     with pytest.raises(UserError, match="r<repeat>"):
-        result_from_run_folder(renamed)
+        result_of(renamed)

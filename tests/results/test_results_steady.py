@@ -1,4 +1,4 @@
-"""The course of a run: what is flat stays, what moves is cut or has no number, pauses stand apart."""
+"""Steady state: what is flat stays, what moves is cut or has no number, pauses stand apart."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def series(*stretches: tuple[int, float], seed: int = 1) -> list[float]:
 def test_every_shape_is_recognised(
     stretches: list[tuple[int, float]], shape: Shape, first: int | None
 ) -> None:
-    course = classify(series(*stretches))
-    assert course.shape is shape
+    segments = classify(series(*stretches))
+    assert segments.shape is shape
     if first is None:
-        assert course.first is None
+        assert segments.first is None
     else:
-        assert course.first == pytest.approx(first, abs=3)
+        assert segments.first == pytest.approx(first, abs=3)
 
 
 def test_flat_runs_are_called_flat() -> None:
@@ -69,10 +69,10 @@ def test_flat_runs_are_called_flat() -> None:
 
 def test_a_change_below_2_percent_is_none() -> None:
     levels = [1.0] * 50 + [1.015] * 50
-    course = classify(
+    segments = classify(
         [level * float(np.exp(each)) for level, each in zip(levels, noise(100, cv=0.001), strict=True)]
     )
-    assert course.shape is Shape.FLAT
+    assert segments.shape is Shape.FLAT
 
 
 def test_a_few_slow_iterations_are_no_stretch_and_very_slow_ones_are_pauses() -> None:
@@ -90,21 +90,21 @@ def test_a_clock_that_ticks_coarsely_makes_no_stretches() -> None:
 
 
 def test_a_long_series_is_judged_in_seconds() -> None:
-    course = classify(series((20_000, 0.13), (40_000, 0.1)))
-    assert course.shape is Shape.WARM_UP
-    assert course.first == pytest.approx(20_000, abs=60)
+    segments = classify(series((20_000, 0.13), (40_000, 0.1)))
+    assert segments.shape is Shape.WARM_UP
+    assert segments.first == pytest.approx(20_000, abs=60)
 
 
 @settings(max_examples=30)
 @given(st.lists(st.floats(min_value=1e-4, max_value=1e3), min_size=FEWEST_JUDGED, max_size=150))
 def test_whatever_comes_a_steady_stretch_covers_half_of_the_time(seconds: list[float]) -> None:
-    course = classify(seconds)
-    kept = [place for place in range(len(seconds)) if place not in course.pauses]
-    if course.first is not None:
-        steady = [seconds[place] for place in kept if place >= course.first]
+    segments = classify(seconds)
+    kept = [place for place in range(len(seconds)) if place not in segments.pauses]
+    if segments.first is not None:
+        steady = [seconds[place] for place in kept if place >= segments.first]
         assert len(steady) >= 30
         assert sum(steady) * 2 >= sum(seconds[place] for place in kept) * (1 - 1e-9)
-    assert (course.shape is Shape.FLAT) == (len(course.levels) == 1)
+    assert (segments.shape is Shape.FLAT) == (len(segments.levels) == 1)
 
 
 def extracted(folder: Path, durations: list[float]) -> Extracted:

@@ -58,9 +58,6 @@ def _processes(count: int) -> str:
     return f"{count} process" if count == 1 else f"{count} processes"
 
 
-# What became of a run: its status, one line why, and the log line that shows it.
-
-
 LONGEST_REASON = 300
 
 # What the supervisor's reason says by itself; rank_failed and completed need a second look.
@@ -83,7 +80,7 @@ STATUS_OF: dict[str | None, Status] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class RunOutcome:
     """Status, reason and evidence as they stand in `result.json`."""
 
     status: Status
@@ -91,12 +88,12 @@ class Verdict:
     evidence: str | None = None
 
 
-def judge(
+def run_outcome(
     case: Case, *, steps: Sequence[Step], events: Sequence[Event], outcome: Outcome | None, folder: Path
-) -> Verdict:
-    """The verdict from the supervisor's outcome and the logs together; `events` are those without a step."""
+) -> RunOutcome:
+    """How the run ended, by the supervisor's outcome and the logs; `events` are those without a step."""
     if outcome is None:
-        return Verdict(
+        return RunOutcome(
             status=Status.INCOMPLETE,
             reason=f"no outcome.json: the supervisor itself was ended; {_progress(case, steps)}",
         )
@@ -108,13 +105,13 @@ def judge(
         return _of_failed_rank(case, outcome, folder)
     status, reason = _BY_REASON.get(outcome.reason, (Status.CRASH, f"ended with {outcome.reason!r}"))
     detail = outcome.detail or _progress(case, steps)
-    return Verdict(status=status, reason=one_line(f"{reason}: {detail}"), evidence=_last_line(folder))
+    return RunOutcome(status=status, reason=one_line(f"{reason}: {detail}"), evidence=_last_line(folder))
 
 
-def _of_completed(case: Case, steps: Sequence[Step], folder: Path) -> Verdict:
+def _of_completed(case: Case, steps: Sequence[Step], folder: Path) -> RunOutcome:
     accepted = sum(step.kind == TRAIN for step in steps)
     if accepted < case.measure.measured_iterations:
-        return Verdict(
+        return RunOutcome(
             status=Status.INCOMPLETE,
             reason=f"every rank ended with exit code 0, but {_progress(case, steps)}",
             evidence=_last_line(folder),
@@ -122,18 +119,18 @@ def _of_completed(case: Case, steps: Sequence[Step], folder: Path) -> Verdict:
     return _ok(steps)
 
 
-def _ok(steps: Sequence[Step]) -> Verdict:
+def _ok(steps: Sequence[Step]) -> RunOutcome:
     bad = next((step for step in steps if step.loss is not None and not math.isfinite(step.loss)), None)
     if bad is None:
-        return Verdict(status=Status.OK)
-    return Verdict(
+        return RunOutcome(status=Status.OK)
+    return RunOutcome(
         status=Status.OK,
         reason=f"loss not finite: {bad.loss} at step {bad.step}",
         evidence=f"{log_name(0)}:{bad.line}: tracked_stats step {bad.step} loss {bad.loss}",
     )
 
 
-def _of_unwatched(steps: Sequence[Step], events: Sequence[Event]) -> Verdict:
+def _of_unwatched(steps: Sequence[Step], events: Sequence[Event]) -> RunOutcome:
     """No one watched the run, so its log alone says how it ended.
 
     A run with accepted steps keeps its figure although it failed: such runs were often ended by hand once
@@ -145,7 +142,7 @@ def _of_unwatched(steps: Sequence[Step], events: Sequence[Event]) -> Verdict:
     if failure is not None and isinstance(failure.value, dict):
         kind, shown = failure.value.get("kind"), failure.value.get("text")
         place = f"{failure.metadata.get('file')}:{failure.metadata.get('line')}"
-        return Verdict(
+        return RunOutcome(
             status=Status.OK if good else STATUS_OF.get(kind, Status.CRASH),
             reason=one_line(f"the run ended with {kind}: {shown}" if good else f"{kind}: {shown}"),
             evidence=plain(f"{place}: {shown}"),
@@ -154,10 +151,10 @@ def _of_unwatched(steps: Sequence[Step], events: Sequence[Event]) -> Verdict:
         return _ok(steps)
     method = last.get("figure_method")
     why = None if method is None else method.metadata.get("no_figure_because")
-    return Verdict(status=Status.INSUFFICIENT, reason=one_line(str(why or "no accepted step")))
+    return RunOutcome(status=Status.INSUFFICIENT, reason=one_line(str(why or "no accepted step")))
 
 
-def _of_failed_rank(case: Case, outcome: Outcome, folder: Path) -> Verdict:
+def _of_failed_rank(case: Case, outcome: Outcome, folder: Path) -> RunOutcome:
     rank = outcome.first_failed_rank
     if rank is None:
         rank = next((end.rank for end in outcome.ranks if end.failed), 0)
@@ -167,17 +164,19 @@ def _of_failed_rank(case: Case, outcome: Outcome, folder: Path) -> Verdict:
     if killed is not None and killed.is_told:
         # The kernel writes nothing into the log of the process that it kills.
         reason = f"rank {killed.end.rank} {_ending(killed.end)}: {killed.text}"
-        return Verdict(status=Status.OOM, reason=reason, evidence=_last_line(folder, rank=killed.end.rank))
+        return RunOutcome(status=Status.OOM, reason=reason, evidence=_last_line(folder, rank=killed.end.rank))
     failure = classify(_lines(folder, first=rank), outcome)
     if failure is None:
         reason = f"{how}: {outcome.detail}" if outcome.detail else how
-        return Verdict(status=Status.CRASH, reason=one_line(reason), evidence=_last_line(folder, rank=rank))
+        return RunOutcome(
+            status=Status.CRASH, reason=one_line(reason), evidence=_last_line(folder, rank=rank)
+        )
     said = failure.evidence.text if killed is None else killed.text
     status = STATUS_OF[failure.kind]
     if status is Status.KILLED and case.topology.world_size > 1:
         # Whoever ended one rank of several did not end the job: it broke.
         status = Status.CRASH
-    return Verdict(
+    return RunOutcome(
         status=status,
         reason=one_line(how if said == how else f"{how}: {said}"),
         evidence=_place(failure) or _last_line(folder, rank=rank),

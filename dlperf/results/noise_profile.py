@@ -14,14 +14,14 @@ from pydantic import Field
 
 from dlperf import __version__
 from dlperf.files import read_document
-from dlperf.layout import QUALIFICATION_NAME
+from dlperf.layout import NOISE_PROFILE_NAME
 from dlperf.model import Model
 from dlperf.plan.case import Case
 from dlperf.results.cases import cell_name
 from dlperf.statistics.basic import standard_deviation, t_quantile
 from dlperf.statistics.moderation import Variance, fit_prior, moderated
 
-QUALIFICATION_SCHEMA_VERSION: Final = 2
+NOISE_PROFILE_SCHEMA_VERSION: Final = 2
 FEWEST_SESSIONS: Final = 2
 
 
@@ -70,18 +70,18 @@ class Floor:
 _Key = tuple[str, str, str, str]  # cell, framework, hardware, metric
 
 
-class Qualification(Model):
+class NoiseProfile(Model):
     """`qualification.json`: the sessions, earliest first."""
 
-    schema_version: Literal[2] = QUALIFICATION_SCHEMA_VERSION
+    schema_version: Literal[2] = NOISE_PROFILE_SCHEMA_VERSION
     dlperf_version: str
     sessions: tuple[Session, ...]
 
-    def with_session(self, session: Session) -> Qualification:
+    def with_session(self, session: Session) -> NoiseProfile:
         """The same with one more session, which takes the place of one that started when it did."""
         others = [one for one in self.sessions if one.started_at != session.started_at]
         ordered = sorted([*others, session], key=lambda one: one.started_at or "")
-        return Qualification(dlperf_version=__version__, sessions=tuple(ordered))
+        return NoiseProfile(dlperf_version=__version__, sessions=tuple(ordered))
 
     def floor(self, cases: Iterable[tuple[Case, str]], metric: str, *, in_turns: bool) -> Floor | None:
         """The largest floor of cases on their hardware; None where none was qualified there.
@@ -172,14 +172,12 @@ def _largest(floors: Iterable[tuple[_Key, Floor]]) -> dict[_Key, Floor]:
     return found
 
 
-def usual_qualification() -> Path | None:
+def usual_noise_profile() -> Path | None:
     """Where `dlperf qualify` writes it, seen from the current folder; None where there is none."""
-    usual = Path("baselines") / QUALIFICATION_NAME
+    usual = Path("baselines") / NOISE_PROFILE_NAME
     return usual if usual.is_file() else None
 
 
-def read_qualification(path: Path) -> Qualification:
+def read_noise_profile(path: Path) -> NoiseProfile:
     """A saved qualification; UserError where there is none that can be read."""
-    return read_document(
-        path, Qualification, kind="qualification", remedy="`dlperf qualify SWEEP` writes one"
-    )
+    return read_document(path, NoiseProfile, kind="qualification", remedy="`dlperf qualify SWEEP` writes one")
