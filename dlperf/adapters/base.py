@@ -104,7 +104,7 @@ class RankPlacement:
 class RankCommand:
     """A process: an argument list (never a shell line) and what it adds to the environment.
 
-    It drives `devices` places, nearly always one: the next of `Launch.places`, all of one node.
+    It drives `devices` devices, nearly always one: the next of `Launch.placements`, all on one node.
     """
 
     argv: tuple[str, ...]
@@ -124,7 +124,7 @@ class Launch:
     case_file: Path
     code: Path
     python: Path
-    places: tuple[RankPlacement, ...]
+    placements: tuple[RankPlacement, ...]
 
 
 class Adapter(Protocol):
@@ -156,4 +156,4 @@ class Adapter(Protocol):
         """The engine's reason why it cannot run this case at all, known before trying; None if it can."""
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
-        """The processes of the case, which together drive all of `launch.places`, in their order."""
+        """The processes of the case, which together drive all of `launch.placements`, in their order."""

@@ -16,7 +16,7 @@ def train_argv(launch: Launch, framework: str) -> tuple[str, ...]:
     return (str(launch.python), "-m", f"frameworks.{framework}.train", str(launch.case_file))
 
 
-def rank_environment(launch: Launch, place: RankPlacement) -> dict[str, str]:
+def rank_environment(launch: Launch, placement: RankPlacement) -> dict[str, str]:
     """What the process of one rank gets on top of its node's environment, whatever the framework.
 
     An adapter adds its engine's own variables. CUDA_VISIBLE_DEVICES is not among these: what the user or a
@@ -27,13 +27,13 @@ def rank_environment(launch: Launch, place: RankPlacement) -> dict[str, str]:
         "PYTHONPATH": str(launch.code),
         "PYTHONUNBUFFERED": "1",
         "PYTHONNOUSERSITE": "1",  # packages of the user's home are no part of the framework's environment
-        "DLPERF_RANK": str(place.rank),
-        "DLPERF_LOCAL_RANK": str(place.local_rank),
-        "DLPERF_NODE_RANK": str(place.node_rank),
+        "DLPERF_RANK": str(placement.rank),
+        "DLPERF_LOCAL_RANK": str(placement.local_rank),
+        "DLPERF_NODE_RANK": str(placement.node_rank),
         "DLPERF_WORLD_SIZE": str(launch.case.topology.world_size),
         "DLPERF_LOCAL_WORLD_SIZE": str(launch.case.topology.devices_per_node),
-        "DLPERF_MASTER_ADDRESS": place.master_address,
-        "DLPERF_MASTER_PORT": str(place.master_port),
-        **({"DLPERF_INTERFACE": place.interface} if place.interface else {}),
+        "DLPERF_MASTER_ADDRESS": placement.master_address,
+        "DLPERF_MASTER_PORT": str(placement.master_port),
+        **({"DLPERF_INTERFACE": placement.interface} if placement.interface else {}),
         **dict.fromkeys(_THREAD_VARIABLES, threads),
     }

@@ -171,13 +171,15 @@ class MXNetAdapter:
         return None
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
-        """One command a rank, in the order of `launch.places`, or one that drives them all."""
+        """One command a rank, in the order of `launch.placements`, or one that drives them all."""
         argv = train_argv(launch, self.name)
         if _one_process(launch.case):
-            devices = len(launch.places)
-            environment = {**_environment(launch, launch.places[0]), "DLPERF_DEVICES": str(devices)}
+            devices = len(launch.placements)
+            environment = {**_environment(launch, launch.placements[0]), "DLPERF_DEVICES": str(devices)}
             return (RankCommand(argv=argv, env=environment, devices=devices),)
-        return tuple(RankCommand(argv=argv, env=_environment(launch, place)) for place in launch.places)
+        return tuple(
+            RankCommand(argv=argv, env=_environment(launch, placement)) for placement in launch.placements
+        )
 
 
 def _one_process(case: Case) -> bool:
@@ -207,9 +209,9 @@ def _refuse_unknown(version: str, device: DeviceKind) -> None:
         raise ValueError(f"mxnet {version} is not built for CUDA here; known versions: {_CUDA_VERSION}")
 
 
-def _environment(launch: Launch, place: RankPlacement) -> dict[str, str]:
+def _environment(launch: Launch, placement: RankPlacement) -> dict[str, str]:
     environment = {
-        **rank_environment(launch, place),
+        **rank_environment(launch, placement),
         # One operator at a time, which has the case's threads to itself.
         "MXNET_CPU_WORKER_NTHREADS": "1",
     }

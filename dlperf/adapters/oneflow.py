@@ -108,16 +108,18 @@ class OneFlowAdapter:
         return None
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
-        """One command a rank, in the order of `launch.places`."""
+        """One command a rank, in the order of `launch.placements`."""
         argv = train_argv(launch, self.name)
-        return tuple(RankCommand(argv=argv, env=_environment(launch, place)) for place in launch.places)
+        return tuple(
+            RankCommand(argv=argv, env=_environment(launch, placement)) for placement in launch.placements
+        )
 
 
-def _environment(launch: Launch, place: RankPlacement) -> dict[str, str]:
+def _environment(launch: Launch, placement: RankPlacement) -> dict[str, str]:
     options = OneFlowOptions.model_validate(launch.case.options)
     return {
-        **rank_environment(launch, place),
-        **(_meeting(launch, place) if launch.case.topology.world_size > 1 else {}),
+        **rank_environment(launch, placement),
+        **(_meeting(launch, placement) if launch.case.topology.world_size > 1 else {}),
         "DLPERF_ONEFLOW_OPENBLAS_CORE": options.openblas_core,  # frameworks/oneflow/__init__.py
         "ONEFLOW_EP_CUDA_ENABLE_TF32_EXECUTION": "1" if options.tf32 else "0",
         "GLOG_logtostderr": "1",  # else OneFlow makes a folder `log` where it runs
@@ -125,16 +127,16 @@ def _environment(launch: Launch, place: RankPlacement) -> dict[str, str]:
     }
 
 
-def _meeting(launch: Launch, place: RankPlacement) -> dict[str, str]:
+def _meeting(launch: Launch, placement: RankPlacement) -> dict[str, str]:
     """How OneFlow finds the other ranks, when it is imported, and how long it waits for one."""
     return {
-        "MASTER_ADDR": place.master_address,
-        "MASTER_PORT": str(place.master_port),
+        "MASTER_ADDR": placement.master_address,
+        "MASTER_PORT": str(placement.master_port),
         "WORLD_SIZE": str(launch.case.topology.world_size),
-        "RANK": str(place.rank),
-        "LOCAL_RANK": str(place.local_rank),
+        "RANK": str(placement.rank),
+        "LOCAL_RANK": str(placement.local_rank),
         "ONEFLOW_TIMEOUT_SECONDS": str(_COLLECTIVE_SECONDS),
-        **({"NCCL_SOCKET_IFNAME": place.interface} if place.interface else {}),
+        **({"NCCL_SOCKET_IFNAME": placement.interface} if placement.interface else {}),
     }
 
 

@@ -73,15 +73,17 @@ class PyTorchAdapter:
         return None
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
-        """One process a place."""
+        """One process per placement."""
         argv = train_argv(launch, self.name)
         return tuple(
-            RankCommand(argv=argv, env={**rank_environment(launch, place), **_communication(launch, place)})
-            for place in launch.places
+            RankCommand(
+                argv=argv, env={**rank_environment(launch, placement), **_communication(launch, placement)}
+            )
+            for placement in launch.placements
         )
 
 
-def _communication(launch: Launch, place: RankPlacement) -> dict[str, str]:
+def _communication(launch: Launch, placement: RankPlacement) -> dict[str, str]:
     """The interface that the ranks speak over; the time limits stand in the program.
 
     Left alone gloo takes the one that the host's name resolves to, which may be none.
@@ -89,10 +91,10 @@ def _communication(launch: Launch, place: RankPlacement) -> dict[str, str]:
     topology = launch.case.topology
     if topology.world_size == 1:
         return {}
-    interface = place.interface or ("lo" if topology.nodes == 1 else None)
+    interface = placement.interface or ("lo" if topology.nodes == 1 else None)
     if launch.case.device == "cpu":
         return {"GLOO_SOCKET_IFNAME": interface} if interface else {}
-    return {"NCCL_SOCKET_IFNAME": place.interface} if place.interface else {}
+    return {"NCCL_SOCKET_IFNAME": placement.interface} if placement.interface else {}
 
 
 ADAPTER = PyTorchAdapter()

@@ -33,10 +33,11 @@ from dlperf.logs.failures import classify
 from dlperf.plan.case import Case, Workload
 from dlperf.plan.sweep import Limits
 from dlperf.results.schema import Outcome, read_outcome
-from dlperf.running.launch import LEASE_SECONDS, free_port, launch_file, local_places
+from dlperf.running.interrupts import Interrupts
+from dlperf.running.launch import LEASE_SECONDS, free_port, launch_file, place_ranks_locally
 from dlperf.running.run_folder import empty_folder
-from dlperf.running.supervision import Interrupts, SupervisedRun
-from dlperf.running.transports.local import supervised_here
+from dlperf.running.supervision import SupervisedRun
+from dlperf.running.transports.local import start_local_supervisor
 
 ReferenceMode = Literal["auto", "always", "never"]
 
@@ -240,8 +241,8 @@ def run_program(
     empty_folder(folder)
     write_document(folder / CASE_NAME, case)
     _write_launch(participant, case, folder, inputs=inputs, time_limit_seconds=time_limit_seconds)
-    with interrupts.held():
-        connection = supervised_here(folder, launch=LAUNCH_NAME)
+    with interrupts.shielded():
+        connection = start_local_supervisor(folder, launch=LAUNCH_NAME)
         with SupervisedRun([connection], lease_seconds=LEASE_SECONDS) as run:
             interrupts.attach(run)
             for _ in run.events():
@@ -269,20 +270,20 @@ def outputs_name(rank: int) -> str:
 def _write_launch(
     participant: Participant, case: Case, folder: Path, *, inputs: Path, time_limit_seconds: float
 ) -> None:
-    places = local_places(case, port=free_port())
+    placements = place_ranks_locally(case, port=free_port())
     launch = Launch(
         case=case,
         case_file=(folder / CASE_NAME).absolute(),
         code=participant.code,
         python=participant.python,
-        places=places,
+        placements=placements,
     )
     files = (str(inputs.absolute()), str((folder / OUTPUTS_NAME).absolute()), *participant.arguments)
     commands = [_alignment_command(command, files) for command in participant.adapter.rank_commands(launch)]
     if participant.one_process:
-        commands = [_single_process(commands[0], len(places))]
+        commands = [_single_process(commands[0], len(placements))]
     limits = Limits(time=time_limit_seconds)
-    content = launch_file(case, places=places, commands=commands, limits=limits, node_rank=0)
+    content = launch_file(case, placements=placements, commands=commands, limits=limits, node_rank=0)
     # The program prints nothing until it is done.
     write_document(folder / LAUNCH_NAME, content.model_copy(update={"stall_limit_seconds": None}))
 

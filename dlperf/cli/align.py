@@ -40,8 +40,8 @@ from dlperf.plan.load import load_experiment, origin_of
 from dlperf.plan.machine import Machine, detect_machine
 from dlperf.plan.sweep import FrameworkEntry, FrameworkReference
 from dlperf.plan.versions import specification_of
+from dlperf.running.interrupts import Interrupted, Interrupts
 from dlperf.running.run_folder import whole_machine
-from dlperf.running.supervision import Interrupted, Interrupts
 
 EXIT_ALIGNED, EXIT_BROKEN = 0, 1
 
@@ -203,7 +203,7 @@ def command(
     interrupts = Interrupts(say=_say)
     try:
         with ExitStack() as held:
-            held.enter_context(interrupts.taken())
+            held.enter_context(interrupts.handled())
             work_folder = _work_folder(folder, keep=keep, held=held)
             participants, absent = participants_of(asked, modes, held=held, say=_say)
             held.enter_context(whole_machine(wait=True, say=_say))

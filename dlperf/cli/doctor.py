@@ -31,13 +31,13 @@ def command(ctx: click.Context, *, results: Path, as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
-    from dlperf.running.health import Level, findings
+    from dlperf.running.health import Level, check_machine
 
-    found = []
-    for finding in findings(results):
-        found.append(finding)
+    issues = []
+    for issue in check_machine(results):
+        issues.append(issue)
         if not as_json:
-            click.echo(f"{finding.level:<8} {finding.check}: {finding.text}")
+            click.echo(f"{issue.level:<8} {issue.check}: {issue.text}")
     if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in found], indent=2))
-    ctx.exit(EXIT_BAD if any(finding.level is Level.BAD for finding in found) else 0)
+        click.echo(json.dumps([asdict(issue) for issue in issues], indent=2))
+    ctx.exit(EXIT_BAD if any(issue.level is Level.BAD for issue in issues) else 0)

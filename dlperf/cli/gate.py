@@ -99,7 +99,7 @@ def command(
     )
 
     from dlperf.cli.run import quiet_manner
-    from dlperf.running.supervision import Interrupted
+    from dlperf.running.interrupts import Interrupted
 
     gate = Gate(
         plan=plan,

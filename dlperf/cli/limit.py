@@ -97,7 +97,7 @@ def command(
     warn_of_misspelt_variables()
 
     from dlperf.cli.run import RunOptions, run_sweep
-    from dlperf.running.supervision import Interrupted
+    from dlperf.running.interrupts import Interrupted
 
     run_options = RunOptions(
         cluster=nodes,

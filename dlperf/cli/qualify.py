@@ -118,7 +118,7 @@ def session_folder(folder: Path, known: NoiseProfile) -> Path:
 def _run(plan: Plan, folder: Path, cluster: Cluster | None, *, wait: bool) -> int:
     """Make the runs; another exit code than 0 where a signal ended them."""
     from dlperf.cli.run import make_runs, quiet_manner
-    from dlperf.running.supervision import Interrupted
+    from dlperf.running.interrupts import Interrupted
 
     run_options = quiet_manner(cluster, wait=wait)
     try:

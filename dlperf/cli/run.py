@@ -22,12 +22,13 @@ from dlperf.cli.plan import known_seconds
 from dlperf.cli.progress import progress_for_terminal
 from dlperf.cli.selection import SweepChoice, default_folder, sweep_options
 from dlperf.cli.tables import limits_json, limits_table, rendered
-from dlperf.limit.course import LimitCourse
+from dlperf.limit.run import LimitRunner
 from dlperf.plan.cluster import Cluster
 from dlperf.plan.lock import freeze
 from dlperf.plan.plan import Plan, PlannedRun
 from dlperf.results.limits import StoredLimit, read_limits
 from dlperf.results.schema import Status
+from dlperf.running.interrupts import Interrupts
 from dlperf.running.run import Progress, Runner
 from dlperf.running.run_folder import (
     StoredResult,
@@ -36,8 +37,7 @@ from dlperf.running.run_folder import (
     stored_results,
     whole_machine,
 )
-from dlperf.running.scheduler import Scheduler, must_fit
-from dlperf.running.supervision import Interrupts
+from dlperf.running.scheduler import Scheduler, require_adapters
 from dlperf.running.transports.base import Node
 from dlperf.running.transports.local import LocalNode
 
@@ -129,7 +129,7 @@ def command(
     if chosen.cluster is None and parallel_nodes > 1:
         raise click.UsageError("--parallel-nodes goes with --cluster")
 
-    from dlperf.running.supervision import Interrupted
+    from dlperf.running.interrupts import Interrupted
 
     try:
         code = run_sweep(
@@ -349,7 +349,7 @@ def make_runs(
     Raises as `run_sweep`.
     """
     interrupts = Interrupts(say=_say)
-    with interrupts.taken(), results_folder(folder):
+    with interrupts.handled(), results_folder(folder):
         plan = selected(freeze(whole, folder))
         _say_what_is_left_out(plan)
         runs = pending_runs(plan, results=folder, retry_failed=run_options.retry_failed)
@@ -368,7 +368,7 @@ def _make(
 ) -> None:
     """Make the runs where and how they are to be made."""
     adapters = load_adapters()
-    must_fit(plan, adapters)
+    require_adapters(plan, adapters)
     progress = progress_for_terminal(
         known_seconds=known_seconds(folder),
         cases=[run.case_id for run in runs],
@@ -397,14 +397,14 @@ def _make(
             runner = _runner(plan, interrupts, progress, port=run_options.port)
             try:
                 if any(case.search is not None for case in plan.runnable):
-                    course = LimitCourse(
+                    limit_runner = LimitRunner(
                         plan=plan,
                         results=folder,
                         scheduler=scheduler_of,
                         runner=runner,
                         retry_failed=run_options.retry_failed,
                     )
-                    course.run(runs)
+                    limit_runner.run(runs)
                 else:
                     progress.planned(total=len(plan.runs), done=len(plan.runs) - len(runs))
                     scheduler.run(runs, runner=runner)

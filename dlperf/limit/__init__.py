@@ -1,1 +1,1 @@
-"""The largest batch and the most classes that train: found by search, with short runs for probes."""
+"""The largest batch or number of classes that trains, found by a search whose probes are short runs."""

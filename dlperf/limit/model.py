@@ -1,7 +1,7 @@
-"""The memory model's answer: what a case's tensors take, and where its limit may lie.
+"""The memory model's answer: the size of a case's tensors, and where its limit may be.
 
-The arithmetic needs the networks' tables, which belong to the training programs
-(frameworks/common/memory.py), so it is asked of them, as everything is, in a process of its own.
+The arithmetic needs the networks' tables, which belong to the training programs, so the program
+frameworks/common/memory.py does it, in a process of its own.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class _Request(Model):
 
 
 def ask_model(case: Case, *, budget: int | None) -> ModelAnswer:
-    """What the model says of a case; `largest` is None without a search, a budget, or a value that fits.
+    """The memory model of a case; `largest` is None without a search, a budget, or a value that fits.
 
     Raises:
-        InfrastructureError: the program does not work.
+        InfrastructureError: the program fails.
     """
     request = _Request(
         case=case.model_dump(mode="json"),
@@ -59,6 +59,6 @@ def ask_model(case: Case, *, budget: int | None) -> ModelAnswer:
         return ModelAnswer.model_validate_json(done.stdout)
     except subprocess.CalledProcessError as error:
         last = (error.stderr.strip().splitlines() or ["no message"])[-1]
-        raise InfrastructureError(f"the memory model gives no answer: {last}") from error
+        raise InfrastructureError(f"the memory model failed: {last}") from error
     except (OSError, subprocess.SubprocessError, ValidationError) as error:
-        raise InfrastructureError(f"the memory model gives no answer: {error}") from error
+        raise InfrastructureError(f"the memory model failed: {error}") from error

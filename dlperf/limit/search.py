@@ -1,12 +1,12 @@
-"""Which value to try next, from what was tried: pure, so that a search that was cut short can go on.
+"""Which value to try next, given the probes so far. Pure, so that an interrupted search can continue.
 
-A search looks for the largest of a row of values that trains, assuming that whatever is smaller trains too.
-It brackets the guess, grows or shrinks geometrically from there, and bisects. What it may spend is fixed
-beforehand, floor(log2(values)) + 3 probes: a step that could leave more than the rest can bisect is moved
-until it cannot. So a guess may save probes, and decides nothing.
+A search looks for the largest value that trains, assuming that every smaller value trains too. It brackets
+the guess, grows or shrinks geometrically from there, and bisects. It makes at most floor(log2(values)) + 3
+short probes: a step that could leave more values than the remaining probes can bisect is moved until it
+cannot. A good guess saves probes; a bad one changes no result.
 
-The value that is found is then confirmed by a run of full length. Where that runs out of memory the search
-goes down in doubling steps, and back up by bisection, all with full-length runs.
+The value found is then confirmed by a full-length run. If that runs out of memory, the search goes down in
+doubling steps and back up by bisection, with full-length runs only.
 """
 
 from __future__ import annotations
@@ -15,30 +15,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-MOST_TRIES = 2  # of one value, where a probe failed for anything but memory
-_BRACKET = 1.2  # the first step from a guess
+from dlperf.results.limits import LimitStatus
+
+MAX_ATTEMPTS = 2  # per value, when a probe fails for a reason other than memory
+_FIRST_GROWTH = 1.2  # the first step away from a guess
 
 
 class Outcome(StrEnum):
-    """What became of a probe."""
+    """The outcome of a probe."""
 
     TRAINS = "trains"
-    MEMORY = "memory"  # ran out of it
-    FAILED = "failed"  # for anything else: says nothing about the limit
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tried:
-    """A probe that was made; `full` is one of full length."""
-
-    value: int
-    full: bool
-    outcome: Outcome
+    OUT_OF_MEMORY = "out_of_memory"
+    FAILED = "failed"  # for another reason: says nothing about the limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """A probe to make; `attempt` counts from 1, the tries of this value."""
+    """A probe to run, short or at full length; `attempt` counts the attempts at this value from 1."""
 
     value: int
     full: bool
@@ -46,43 +39,32 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """`value` trains, confirmed at full length, and `above`, one step more, does not."""
-
-    value: int
-    above: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NothingTrains:
-    """Not even the smallest value."""
-
-    value: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BeyondUpper:
-    """The largest value that may be tried trains: the limit lies somewhere above."""
-
-    value: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Broken:
-    """A probe failed, and failed again, for anything but memory."""
+class CompletedProbe:
+    """A probe that was run."""
 
     value: int
     full: bool
+    outcome: Outcome
 
 
-End = Found | NothingTrains | BeyondUpper | Broken
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """How a search ended.
+
+    `value` is the largest that trains (FOUND, BEYOND_UPPER), the smallest allowed (NOTHING_TRAINS), or that
+    of the probe that kept failing (BROKEN). `fails` is the next value, which does not train (FOUND only).
+    """
+
+    status: LimitStatus
+    value: int
+    fails: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """The values of a search: from `lower` in steps of `granularity` up to `upper`, at least one.
+    """The values of a search: from `lower` in steps of `granularity` up to `upper`, at least one value.
 
-    `guess` is where the limit may lie; any number, or None.
+    `guess` is where the limit may be: any number, or None.
     """
 
     lower: int
@@ -96,112 +78,114 @@ class Range:
 
     @property
     def count(self) -> int:
-        """How many values there are."""
+        """The number of values."""
         return (self.upper - self.lower) // self.granularity + 1
 
     def value(self, number: int) -> int:
-        """The value of that number, counted from 1."""
+        """The value with this number; numbers count from 1."""
         return self.lower + (number - 1) * self.granularity
 
     def number(self, value: int) -> int:
-        """The number of the largest value up to this one; 0 where there is none."""
+        """The number of the largest value not above `value`; 0 if there is none."""
         return max(0, (value - self.lower) // self.granularity + 1)
 
     @property
     def most_probes(self) -> int:
-        """Short probes that a search makes at most, those apart that are made again: log2(values) + 3."""
+        """The most short probes of a search, repeated attempts aside: floor(log2(values)) + 3."""
         return self.count.bit_length() - 1 + 3
 
 
-def next_step(where: Range, tried: Sequence[Tried]) -> Probe | End:
-    """The probe to make next, or how the search ended; depends on the arguments alone.
+def next_step(values: Range, completed: Sequence[CompletedProbe]) -> Probe | SearchResult:
+    """The next probe, or the result of the search; depends on the arguments only.
 
-    Where values of `tried` contradict each other (a larger one trained, a smaller did not) the smaller limit
-    is taken.
+    If probes contradict each other (a larger value trained, a smaller one did not), the smaller limit holds.
     """
-    probe = _next_probe(where, [one for one in tried if one.outcome is not Outcome.FAILED])
-    if not isinstance(probe, Probe):
-        return probe
-    failures = sum(one.value == probe.value and one.full == probe.full for one in tried)
-    if failures >= MOST_TRIES:
-        return Broken(value=probe.value, full=probe.full)
-    return Probe(value=probe.value, full=probe.full, attempt=failures + 1)
+    step = _next_probe(values, [probe for probe in completed if probe.outcome is not Outcome.FAILED])
+    if isinstance(step, SearchResult):
+        return step
+    failures = sum(probe.value == step.value and probe.full == step.full for probe in completed)
+    if failures >= MAX_ATTEMPTS:
+        return SearchResult(status=LimitStatus.BROKEN, value=step.value)
+    return Probe(value=step.value, full=step.full, attempt=failures + 1)
 
 
-def _next_probe(where: Range, told: Sequence[Tried]) -> Probe | End:
-    any_length = _Bounds.of(where, told, full=False)
-    confirmed = _Bounds.of(where, told, full=True)
-    if confirmed.low in (confirmed.high - 1, where.count):
-        return _end(where, confirmed)
-    if confirmed.tried:
-        return Probe(value=where.value(_next_full(confirmed)), full=True)
-    if any_length.low in (any_length.high - 1, where.count):
-        if any_length.low == 0:
-            return _end(where, any_length)
-        return Probe(value=where.value(any_length.low), full=True)
-    return Probe(value=where.value(_next_short(where, any_length)), full=False)
+def _next_probe(values: Range, completed: Sequence[CompletedProbe]) -> Probe | SearchResult:
+    short = _Bounds.of(values, completed, full=False)
+    full = _Bounds.of(values, completed, full=True)
+    if full.low in (full.high - 1, values.count):
+        return _result(values, full)
+    if full.probes:
+        return Probe(value=values.value(_next_full(full)), full=True)
+    if short.low in (short.high - 1, values.count):
+        if short.low == 0:
+            return _result(values, short)
+        return Probe(value=values.value(short.low), full=True)
+    return Probe(value=values.value(_next_short(values, short)), full=False)
 
 
-def _end(where: Range, bounds: _Bounds) -> End:
+def _result(values: Range, bounds: _Bounds) -> SearchResult:
     if bounds.low == 0:
-        return NothingTrains(value=where.lower)
-    if bounds.low == where.count:
-        return BeyondUpper(value=where.value(bounds.low))
-    return Found(value=where.value(bounds.low), above=where.value(bounds.high))
+        return SearchResult(status=LimitStatus.NOTHING_TRAINS, value=values.lower)
+    if bounds.low == values.count:
+        return SearchResult(status=LimitStatus.BEYOND_UPPER, value=values.value(bounds.low))
+    low, high = values.value(bounds.low), values.value(bounds.high)
+    return SearchResult(status=LimitStatus.FOUND, value=low, fails=high)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bounds:
-    """What some probes say, in numbers of values.
+    """What the probes of one length show, as numbers of values.
 
-    `low` trains (0: none did), `high` does not (one past the last: none failed).
+    `low` trains (0: no value did), `high` does not (one past the last: none failed).
     """
 
     low: int
     high: int
-    tried: int
-    failures: int
+    probes: int
+    out_of_memory: int
 
     @classmethod
-    def of(cls, where: Range, told: Sequence[Tried], *, full: bool) -> _Bounds:
-        """What holds for one length of runs; what is too much for a few iterations is so for many."""
+    def of(cls, values: Range, completed: Sequence[CompletedProbe], *, full: bool) -> _Bounds:
+        """The bounds; a value that runs out of memory in a short run does so in a full-length one too."""
         high = min(
-            (where.number(one.value) for one in told if one.outcome is Outcome.MEMORY),
-            default=where.count + 1,
+            (values.number(probe.value) for probe in completed if probe.outcome is Outcome.OUT_OF_MEMORY),
+            default=values.count + 1,
         )
-        own = [one for one in told if one.full == full]
-        good = [where.number(one.value) for one in own if one.outcome is Outcome.TRAINS]
-        low = max((value for value in good if value < high), default=0)
-        failures = sum(one.outcome is Outcome.MEMORY for one in own)
-        return cls(low=low, high=high, tried=len(own), failures=failures)
+        own = [probe for probe in completed if probe.full == full]
+        trained = [values.number(probe.value) for probe in own if probe.outcome is Outcome.TRAINS]
+        return cls(
+            low=max((number for number in trained if number < high), default=0),
+            high=high,
+            probes=len(own),
+            out_of_memory=sum(probe.outcome is Outcome.OUT_OF_MEMORY for probe in own),
+        )
 
 
-def _next_short(where: Range, bounds: _Bounds) -> int:
-    """Where we would like to look, moved to where the probes that are left suffice whatever comes out."""
+def _next_short(values: Range, bounds: _Bounds) -> int:
+    """The preferred number, moved so that the remaining probes suffice whatever the outcome."""
     low, high = bounds.low, bounds.high
-    reach = 1 << max(0, where.most_probes - bounds.tried - 1)  # what the probes after this one can bisect
+    reach = 1 << max(0, values.most_probes - bounds.probes - 1)  # what the probes after this one can bisect
     least, most = max(low + 1, high - reach), min(high - 1, low + reach)
-    wanted = _wanted(where, bounds)
-    return min(max(wanted, least), most) if least <= most else (low + high) // 2
+    return min(max(_preferred(values, bounds), least), most) if least <= most else (low + high) // 2
 
 
-def _wanted(where: Range, bounds: _Bounds) -> int:
-    low, high, tried = bounds.low, bounds.high, bounds.tried
-    guess = 1 if where.guess is None else max(1, min(where.number(where.guess), where.count))
-    if not tried:
+def _preferred(values: Range, bounds: _Bounds) -> int:
+    low, high, probes = bounds.low, bounds.high, bounds.probes
+    guess = 1 if values.guess is None else max(1, min(values.number(values.guess), values.count))
+    if not probes:
         return guess
-    doublings = min(1 << max(0, tried - 2), where.count.bit_length())
-    growth = _BRACKET if where.guess is not None and tried == 1 else 2.0**doublings
-    if high > where.count:
+    doublings = min(1 << max(0, probes - 2), values.count.bit_length())
+    growth = _FIRST_GROWTH if values.guess is not None and probes == 1 else 2.0**doublings
+    if high > values.count:
         return max(low + 1, int(low * growth))
     if low == 0:
         return min(high - 1, int(high / growth))
-    # Two sides: halve the ratio while that is large, then the distance.
+    # Bracketed: halve the ratio while that is large, then the distance.
     return int((low * high) ** 0.5) if high > 4 * low else (low + high) // 2
 
 
 def _next_full(bounds: _Bounds) -> int:
     """Down in doubling steps until a full-length run trains, then bisection."""
     if bounds.low == 0:
-        return max(1, bounds.high - (1 << (bounds.failures - 1)))
+        return max(1, bounds.high - (1 << (bounds.out_of_memory - 1)))
     return (bounds.low + bounds.high) // 2

@@ -1,4 +1,4 @@
-"""The exact processes of a plan as shell commands, for people: nothing is started."""
+"""The processes of a plan as shell commands, for people to read: nothing is started."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from dlperf.running.launch import (
 )
 from dlperf.running.transports.ssh_session import shipped_code
 
-# Stands for the port that is chosen at the start of a run.
-_LATER = 0
+# Placeholder for the port, which is chosen when a run starts.
+_PORT = 0
 
 
 def commands_text(
     plan: Plan, *, adapters: Mapping[str, Adapter], results: Path, cluster: Cluster | None = None
 ) -> str:
-    """The processes of the first run of every case that can run, one command a rank.
+    """The processes of the first run of each runnable case, one command per rank.
 
-    The processes come from the function that makes the launch file of a run; what is chosen at the start of a
-    run alone is the port of rank 0, and on a cluster the nodes, where some are not there.
+    They come from the function that creates the launch files of a run. Only the port, and the nodes of a
+    cluster on which some are unavailable, are chosen when a run starts.
     """
     variables = redacted(inherited({} if cluster else os.environ))
     lines = [
-        "# Port 0 stands for a free one, chosen at the start of each run.",
-        "# Beside the variables below a process gets these of the environment, and no others:",
+        "# Port 0 is a placeholder: each run chooses a free port when it starts.",
+        "# Besides the variables below, a process inherits only these from the environment:",
         *(f"#   {name}={shlex.quote(value)}" for name, value in variables.items()),
-        *(_of_nodes(cluster) if cluster else []),
+        *(_inherited_on(cluster) if cluster else []),
     ]
     for case in plan.runnable:
         lines += ["", f"# {case.case_id}"]
@@ -52,8 +52,8 @@ def commands_text(
     return "\n".join(lines) + "\n"
 
 
-def _of_nodes(cluster: Cluster) -> Iterator[str]:
-    yield f"#   of the node: {', '.join(INHERITED)}"
+def _inherited_on(cluster: Cluster) -> Iterator[str]:
+    yield f"#   from the node: {', '.join(INHERITED)}"
     for node in cluster.nodes:
         for name, value in redacted(node.environment).items():
             yield f"#   on {node.name}: {name}={shlex.quote(value)}"
@@ -66,34 +66,34 @@ def _commands(
     key = environment_key(spec)
     folder = run_folder(results, case_id=case.case_id, repeat=1)
     if cluster is None:
-        here = NodeLaunch(
-            site=NodeInfo(cores=physical_cores(), address="127.0.0.1", interface=None),
+        local = NodeLaunch(
+            node=NodeInfo(cores=physical_cores(), address="127.0.0.1", interface=None),
             python=given or environments_root() / key / "bin" / "python",
             case_file=(folder / CASE_NAME).absolute(),
             code=shipped_root(),
         )
-        nodes, node_launches = [""], [here]
+        headings, node_launches = [""], [local]
     else:
         chosen = [node for node in cluster.nodes if fits(node, case, oversubscribe=True)]
         chosen = chosen[: case.topology.nodes]
-        nodes = [f"# on {node.name}" for node in chosen]
-        node_launches = [_seat_there(node, folder, given=given, key=key) for node in chosen]
+        headings = [f"# on {node.name}" for node in chosen]
+        node_launches = [_remote_launch(node, folder, given=given, key=key) for node in chosen]
     launches = launch_files(
-        case, adapter=adapter, node_launches=node_launches, limits=plan.limits, port=_LATER
+        case, adapter=adapter, node_launches=node_launches, limits=plan.limits, port=_PORT
     )
-    for node, launch in zip(nodes, launches, strict=True):
-        if node:
-            yield node
+    for heading, launch in zip(headings, launches, strict=True):
+        if heading:
+            yield heading
         yield from (_command(rank) for rank in launch.ranks)
 
 
-def _seat_there(node: ClusterNode, folder: Path, *, given: Path | None, key: str) -> NodeLaunch:
-    """Where things will lie on a node of a cluster, as far as that is known without a connection."""
+def _remote_launch(node: ClusterNode, folder: Path, *, given: Path | None, key: str) -> NodeLaunch:
+    """The paths on a node of a cluster, as far as they are known without a connection."""
     work = Path(node.work)
     cores = {cpu: (0, cpu) for cpu in range(node.cores)}
     address = node.engine_address or node.address
     return NodeLaunch(
-        site=NodeInfo(cores=cores, address=address, interface=node.interface),
+        node=NodeInfo(cores=cores, address=address, interface=node.interface),
         python=given or work / "environments" / key / "bin" / "python",
         case_file=work / RUNS_FOLDER / f"{folder.parent.name}-{folder.name}" / CASE_NAME,
         code=work / "code" / shipped_code().name,

@@ -1,4 +1,4 @@
-"""What is wrong with this machine, before a sweep finds out: one finding a check, each with the next step."""
+"""Checks of this machine before a sweep: one result per check, with the next step if it is not ok."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _NO_LIMIT_BYTES = 1 << 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CgroupLimits:
-    """The tightest limits; None where there is none."""
+    """The tightest limits; None is no limit."""
 
-    cpus: float | None  # CPU seconds a second
+    cpus: float | None  # CPU seconds per second
     memory_bytes: int | None
 
 
 def cgroup_limits(root: Path = Path("/")) -> CgroupLimits:
-    """The limits of this process; `root` is where /proc and /sys lie."""
+    """The cgroup limits of this process; `root` is the folder with /proc and /sys."""
     cpus, memory = [], []
     for folder in _groups(root):
         cpus += [quota for quota in (_cpus_2(folder), _cpus_1(folder)) if quota is not None]
@@ -44,7 +44,7 @@ def cgroup_limits(root: Path = Path("/")) -> CgroupLimits:
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """Folders of the groups that hold this process and of all above them."""
+    """The folders of the cgroups of this process and of all above them."""
     mount = root / "sys/fs/cgroup"
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -81,23 +81,20 @@ def _text(path: Path) -> str:
     return ""
 
 
-# What is wrong with this machine, before a sweep finds out: one finding a check, each with the next step.
-
-
-# Of a core: less is a desktop's background, more is somebody's work.
+# Load per CPU: less is the background of a desktop, more is somebody's work.
 _QUIET_LOAD = 0.25
 _LITTLE_MEMORY_BYTES = 4 << 30
-# A framework for the CPU takes up to 3 GB, one for NVIDIA GPUs up to 8 GB.
+# A framework for CPU takes up to 3 GB, one for NVIDIA GPUs up to 8 GB.
 _ENVIRONMENTS_BYTES = 10 << 30
 _RESULTS_BYTES = 1 << 30
-# Their reading takes nanoseconds; others ask a device and cost microseconds.
+# Reading these takes nanoseconds; others ask a device, which takes microseconds.
 _FAST_CLOCKS = frozenset({"tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page"})
 _CLOCK = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 _TOOL_SECONDS = 20
 
 
 class Level(StrEnum):
-    """How bad a finding is."""
+    """How serious the result of a check is."""
 
     OK = "ok"
     WARNING = "warning"  # figures may suffer
@@ -106,15 +103,15 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthIssue:
-    """What a check has found, on one line; not ok says what to do."""
+    """The result of a check, on one line; if it is not ok, the text says what to do."""
 
     check: str
     level: Level
     text: str
 
 
-def findings(results: Path) -> Iterator[HealthIssue]:
-    """All checks of this machine, for results under `results` (or where it will be made)."""
+def check_machine(results: Path) -> Iterator[HealthIssue]:
+    """All checks of this machine, for results in the folder `results`, which need not exist yet."""
     limits = cgroup_limits()
     cores = len(os.sched_getaffinity(0))
     yield check_cores(cores, on_machine=os.cpu_count() or cores, physical=len(set(physical_cores().values())))
@@ -132,120 +129,130 @@ def findings(results: Path) -> Iterator[HealthIssue]:
     yield check_other_dlperf()
 
 
-def _finding(check: str, text: str, *, level: Level = Level.OK) -> HealthIssue:
+def _issue(check: str, text: str, *, level: Level = Level.OK) -> HealthIssue:
     return HealthIssue(check=check, level=level, text=text)
 
 
 def check_cores(cores: int, *, on_machine: int, physical: int) -> HealthIssue:
-    """How many CPUs may be used, and how many cores they are."""
-    text = f"{cores} of {on_machine} CPUs may be used, on {physical} physical cores"
-    return _finding("cores", text)
+    """How many CPUs may be used, on how many cores."""
+    text = f"{cores} of {on_machine} CPUs available, on {physical} physical cores"
+    return _issue("cores", text)
 
 
 def check_cpu_quota(cores: int, limits: CgroupLimits) -> HealthIssue:
-    """A quota below the cores stops threads for parts of each period, which no figure shows."""
+    """A quota below the number of CPUs pauses threads in each period, which no figure shows."""
     if limits.cpus is not None and limits.cpus < cores:
         text = (
-            f"a control group allows {limits.cpus:g} CPUs of time on {cores}, so ranks are stopped again and "
-            "again; raise the limit, or bind dlperf to fewer CPUs with taskset"
+            f"a control group limits CPU time to {limits.cpus:g} of {cores} CPUs, so ranks are throttled; "
+            "raise the limit, or bind dlperf to fewer CPUs with taskset"
         )
-        return _finding("CPU quota", text, level=Level.WARNING)
-    return _finding("CPU quota", "no control group limits CPU time")
+        return _issue("CPU quota", text, level=Level.WARNING)
+    return _issue("CPU quota", "no control group limits CPU time")
 
 
 def check_load(load: float, *, cores: int) -> HealthIssue:
-    """Other work on the machine is measured too."""
-    text = f"{load:.2f} processes wanted to run in the last minute, on {cores} CPUs"
+    """Other work on the machine distorts the figures."""
+    text = f"load average {load:.1f} on {cores} CPUs"
     if load > _QUIET_LOAD * cores:
-        return _finding("load", f"{text}: something else runs; stop it first", level=Level.WARNING)
-    return _finding("load", text)
+        return _issue("load", f"{text}: other processes are running; stop them first", level=Level.WARNING)
+    return _issue("load", text)
 
 
 def check_frequency(*, governor: str | None, turbo: bool | None) -> HealthIssue:
-    """A frequency that changes makes figures that change."""
+    """A varying frequency gives varying figures."""
     if governor is None:
-        return _finding("frequency", "the machine does not show how its CPU frequency is governed")
+        return _issue("frequency", "the CPU frequency governor is unknown")
     extra = "" if turbo is None else f", turbo {'on' if turbo else 'off'}"
     if governor != "performance":
         text = f"governor {governor}{extra}: set it with `cpupower frequency-set -g performance`"
-        return _finding("frequency", text, level=Level.WARNING)
-    return _finding("frequency", f"governor performance{extra}")
+        return _issue("frequency", text, level=Level.WARNING)
+    return _issue("frequency", f"governor performance{extra}")
 
 
 def check_memory(available: int, limits: CgroupLimits) -> HealthIssue:
-    """Memory that a run may take before something is killed; `available` in bytes."""
+    """How much memory a run may take before something is killed; `available` in bytes."""
     usable = min(available, limits.memory_bytes or available)
     limited = (
-        "" if limits.memory_bytes is None else f", {_gib(limits.memory_bytes)} by a control group's limit"
+        "" if limits.memory_bytes is None else f", limited to {_gib(limits.memory_bytes)} by a control group"
     )
     text = f"{_gib(available)} available{limited}"
     if usable < _LITTLE_MEMORY_BYTES:
-        return _finding("memory", f"{text}: small batches alone will fit", level=Level.WARNING)
-    return _finding("memory", text)
+        return _issue("memory", f"{text}: only small batches will fit", level=Level.WARNING)
+    return _issue("memory", text)
 
 
 def check_disk(check: str, folder: Path, *, needed: int) -> HealthIssue:
-    """Room, and the right to write, in `folder` or in the nearest folder above it that exists."""
+    """Free space and write permission in `folder`, or in the nearest existing folder above it."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        return _finding(check, f"{existing} cannot be written", level=Level.BAD)
+        return _issue(
+            check,
+            f"{existing} is not writable: choose another folder",
+            level=Level.BAD,
+        )
     free = shutil.disk_usage(existing).free
     text = f"{_gib(free)} free in {existing}"
     if free < needed:
-        return _finding(check, f"{text}: {_gib(needed)} may be needed", level=Level.WARNING)
-    return _finding(check, text)
+        return _issue(check, f"{text}, up to {_gib(needed)} needed: free some", level=Level.WARNING)
+    return _issue(check, text)
 
 
 def check_clock(source: str | None) -> HealthIssue:
     """Iterations are timed with the monotonic clock."""
     if source is not None and source not in _FAST_CLOCKS:
-        return _finding("clock", f"clock source {source} is slow to read", level=Level.WARNING)
-    return _finding("clock", f"clock source {source or 'unknown'}")
+        return _issue(
+            "clock",
+            f"clock source {source} is slow to read",
+            level=Level.WARNING,
+        )
+    return _issue("clock", f"clock source {source or 'unknown'}")
 
 
 def check_uv() -> HealthIssue:
-    """Environments are made with uv."""
+    """Environments are created with uv."""
     try:
         uv = find_uv(lambda _text: None)
     except EnvironmentUnavailable as error:
-        return _finding("uv", str(error), level=Level.BAD)
-    return _finding("uv", f"{uv.version} ({uv.path})")
+        return _issue("uv", str(error), level=Level.BAD)
+    return _issue("uv", f"{uv.version} ({uv.path})")
 
 
 def check_gpus(node: Node) -> Iterator[HealthIssue]:
-    """The NVIDIA GPUs of this machine, and who else uses them."""
+    """The NVIDIA GPUs of this machine, and other processes on them."""
     if not node.accelerators:
         silent = shutil.which("nvidia-smi") is not None
-        text = "nvidia-smi is here and lists no GPU: is the driver loaded?" if silent else "no NVIDIA GPU"
-        yield _finding("GPUs", text, level=Level.WARNING if silent else Level.OK)
+        text = (
+            "nvidia-smi is installed but lists no GPU: is the driver loaded?" if silent else "no NVIDIA GPU"
+        )
+        yield _issue("GPUs", text, level=Level.WARNING if silent else Level.OK)
         return
-    yield _finding("GPUs", f"{', '.join(node.accelerators)}; driver {node.driver}")
+    yield _issue("GPUs", f"{', '.join(node.accelerators)}; driver {node.driver}")
     users = _gpu_users()
     if users:
         text = f"used by {', '.join(users)}: stop them first"
-        yield _finding("GPU use", text, level=Level.WARNING)
+        yield _issue("GPU use", text, level=Level.WARNING)
     else:
-        yield _finding("GPU use", "nothing else runs on them")
+        yield _issue("GPU use", "no other process uses the GPUs")
 
 
 def check_variables(environment: Mapping[str, str]) -> HealthIssue:
-    """Tuning that reaches no engine because of a slip in its name."""
+    """Tuning variables that no engine reads because of a typo in the name."""
     wrong = [f"{name} (did you mean {prefix}...?)" for name, prefix in misspelt(environment).items()]
     if wrong:
-        return _finding("variables", f"reach no engine: {', '.join(wrong)}", level=Level.WARNING)
-    return _finding("variables", "no misspelt variable of an engine")
+        return _issue("variables", f"no engine reads {', '.join(wrong)}", level=Level.WARNING)
+    return _issue("variables", "no misspelt engine variable")
 
 
 def check_other_dlperf() -> HealthIssue:
-    """Two sweeps at once would measure each other."""
+    """Two sweeps at once would disturb each other."""
     try:
         with whole_machine(wait=False, say=lambda _text: None):
-            return _finding("other dlperf", "none measures on this machine")
+            return _issue("other dlperf", "no other dlperf is measuring on this machine")
     except InfrastructureError as error:
-        if isinstance(error.__cause__, OSError):  # the lock cannot be made, so that no run could start
-            return _finding("other dlperf", str(error), level=Level.BAD)
-        text = "another dlperf measures on this machine; `dlperf run` waits for it"
-        return _finding("other dlperf", text, level=Level.WARNING)
+        if isinstance(error.__cause__, OSError):  # no run could start without the lock
+            return _issue("other dlperf", str(error), level=Level.BAD)
+        text = "another dlperf is measuring on this machine; `dlperf run` waits until it ends"
+        return _issue("other dlperf", text, level=Level.WARNING)
 
 
 def _available_memory() -> int:

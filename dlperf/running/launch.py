@@ -1,4 +1,7 @@
-"""`launch.json`: what the supervisor of a node is told. docs/formats.md, "Supervisor", describes it."""
+"""From a case to its launch files: placement of ranks, inherited variables, processes, limits.
+
+docs/formats.md, "Supervisor", describes `launch.json`. A dry run shows commands from the same functions.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +41,8 @@ class NodeInfo:
     interface: str | None
 
 
-def places(case: Case, *, sites: Sequence[NodeInfo], port: int) -> tuple[RankPlacement, ...]:
-    """The places of a case on its nodes, by rank; `port` is one of the first node."""
+def place_ranks(case: Case, *, nodes: Sequence[NodeInfo], port: int) -> tuple[RankPlacement, ...]:
+    """The placements of a case on its nodes, by rank; `port` is one of the first node."""
     devices = case.topology.devices_per_node
     return tuple(
         RankPlacement(
@@ -47,47 +50,50 @@ def places(case: Case, *, sites: Sequence[NodeInfo], port: int) -> tuple[RankPla
             local_rank=local_rank,
             node_rank=node_rank,
             cpus=cpus,
-            master_address=sites[0].address if len(sites) > 1 else "127.0.0.1",
+            master_address=nodes[0].address if len(nodes) > 1 else "127.0.0.1",
             master_port=port,
-            interface=site.interface if len(sites) > 1 else None,
+            interface=node.interface if len(nodes) > 1 else None,
         )
-        for node_rank, site in enumerate(sites)
-        for local_rank, cpus in enumerate(bind(site.cores, ranks=devices, threads=case.threads_per_device))
+        for node_rank, node in enumerate(nodes)
+        for local_rank, cpus in enumerate(
+            bind_cpus(node.cores, ranks=devices, threads=case.threads_per_device)
+        )
     )
 
 
-def local_places(case: Case, *, port: int) -> tuple[RankPlacement, ...]:
-    """The places of a case that runs on this machine alone."""
-    here = NodeInfo(cores=physical_cores(), address="127.0.0.1", interface=None)
-    return places(case, sites=[here], port=port)
+def place_ranks_locally(case: Case, *, port: int) -> tuple[RankPlacement, ...]:
+    """The placements of a case on this machine."""
+    node = NodeInfo(cores=physical_cores(), address="127.0.0.1", interface=None)
+    return place_ranks(case, nodes=[node], port=port)
 
 
-def bind(cores: Mapping[int, Core], *, ranks: int, threads: int) -> tuple[tuple[int, ...], ...]:
-    """Logical CPUs for each rank, `threads` each and none twice while there are enough.
+def bind_cpus(cores: Mapping[int, Core], *, ranks: int, threads: int) -> tuple[tuple[int, ...], ...]:
+    """Logical CPUs for each rank, `threads` each, none used twice while there are enough.
 
-    Neighbours in one package go to one rank. Every thread gets a core of its own while these last; only when
-    there are more threads than cores do two share one, and then two of the same rank. Where there are too few
-    CPUs, ranks share them, each CPU as many as the next one; () for all where that does not come out even.
+    A rank gets neighbouring CPUs of one package. Each thread gets its own core while there are enough; with
+    more threads than cores, two threads of the same rank share one. With too few CPUs, ranks share them
+    evenly; if that is impossible, every rank gets ().
 
     Args:
-        cores: logical CPU -> its core, for the CPUs that may be used.
-        ranks: processes.
-        threads: of each.
+        cores: logical CPU -> its core, for the usable CPUs.
+        ranks: number of processes.
+        threads: per process.
     """
-    wanted = ranks * threads
+    needed = ranks * threads
     by_core: dict[Core, list[int]] = {}
     for cpu in sorted(cores, key=lambda cpu: (cores[cpu], cpu)):
         by_core.setdefault(cores[cpu], []).append(cpu)
-    first = [siblings[0] for siblings in by_core.values()]
-    line = first if wanted <= len(first) else [cpu for siblings in by_core.values() for cpu in siblings]
-    if wanted > len(line) and (wanted % len(line) or threads > len(line)):
+    cpus = [siblings[0] for siblings in by_core.values()]
+    if needed > len(cpus):
+        cpus = [cpu for siblings in by_core.values() for cpu in siblings]
+    if needed > len(cpus) and (needed % len(cpus) or threads > len(cpus)):
         return ((),) * ranks
-    shared = line * -(-wanted // len(line))
+    shared = cpus * -(-needed // len(cpus))
     return tuple(tuple(sorted(shared[rank * threads : (rank + 1) * threads])) for rank in range(ranks))
 
 
 def physical_cores() -> dict[int, Core]:
-    """The logical CPUs that this process may use and the core of each; a CPU that does not say is its own."""
+    """The logical CPUs that this process may use -> their cores; a CPU of unknown core counts as one core."""
     return {cpu: _core_of(cpu) for cpu in sorted(os.sched_getaffinity(0))}
 
 
@@ -102,7 +108,7 @@ def _core_of(cpu: int) -> Core:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on at the moment."""
+    """A TCP port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -119,11 +125,8 @@ def is_free(port: int) -> bool:
     return True
 
 
-# Environment variables: which reach the ranks, which are secret, which are misspelt.
-
-
-# What a rank gets of the user's environment, as shell patterns: where things lie, the language, the tuning of
-# engines and devices. All else stays out, so that two shells on one machine measure the same.
+# What a rank inherits of the user's environment, as shell patterns: locations, language, tuning of engines
+# and devices. Everything else is dropped, so that two shells on one machine measure the same.
 INHERITED: Final = (
     "PATH",
     "HOME",
@@ -160,12 +163,12 @@ INHERITED: Final = (
 _SECRET = ("*TOKEN*", "*KEY*", "*SECRET*", "*PASSWORD*", "*PASSWD*", "*CREDENTIAL*")
 REDACTED: Final = "(redacted)"
 
-# Where a tuning that was meant for an engine is lost without a word when its prefix is misspelt.
+# Engines ignore a variable whose prefix is misspelt, without a warning.
 _ENGINE_PREFIXES = ("HOROVOD", "NCCL", "ONEFLOW", "MXNET")
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that a rank takes over; the supervisor on the node applies the same patterns."""
+    """The variables that a rank inherits; the supervisor on the node applies the same patterns."""
     return {
         name: value
         for name, value in sorted(environment.items())
@@ -174,7 +177,7 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def redacted(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables with the values of secrets left out."""
+    """The variables, with the values of secrets redacted."""
     return {name: REDACTED if _is_secret(name) else value for name, value in environment.items()}
 
 
@@ -183,17 +186,16 @@ def _is_secret(name: str) -> bool:
 
 
 def misspelt(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables whose prefix is one slip away from an engine's: their name -> the prefix that was meant."""
-    found = {}
-    for name in sorted(environment):
-        prefix = name.partition("_")[0]
-        meant = next((right for right in _ENGINE_PREFIXES if _one_slip(prefix, right)), None)
-        if meant is not None:
-            found[name] = f"{meant}_"
-    return found
+    """Variables whose prefix is one typo away from an engine's: their name -> the intended prefix."""
+    return {
+        name: f"{intended}_"
+        for name in sorted(environment)
+        for intended in _ENGINE_PREFIXES
+        if _is_one_typo(name.partition("_")[0], intended)
+    }
 
 
-def _one_slip(word: str, right: str) -> bool:
+def _is_one_typo(word: str, right: str) -> bool:
     """Whether one letter is missing, doubled, added or wrong, or two neighbours are swapped."""
     if word == right or abs(len(word) - len(right)) > 1:
         return False
@@ -207,18 +209,15 @@ def _one_slip(word: str, right: str) -> bool:
     )
 
 
-# `launch.json`: what the supervisor of a node is told. docs/formats.md, "Supervisor", describes it.
-
-
 LAUNCH_SCHEMA_VERSION: Final = 1
 LEASE_SECONDS: Final = 10.0
 GRACE_SECONDS: Final = 3.0
 
 
 class RankProcess(Model):
-    """One process to start; `env` is added to what is inherited, `cpus` empty leaves it unbound.
+    """One process to start; `env` is added to the inherited variables, empty `cpus` leaves it unbound.
 
-    `memory_bytes` is its budget, of all devices that it drives; not written where there is none.
+    `memory_bytes` is its budget for all devices that it drives; absent if there is none.
     """
 
     rank: int
@@ -230,7 +229,7 @@ class RankProcess(Model):
 
 
 class LaunchFile(Model):
-    """The processes of one node and their limits; a limit of None does not exist."""
+    """`launch.json`: the processes of one node and their limits; None is no limit."""
 
     schema_version: Literal[1] = LAUNCH_SCHEMA_VERSION
     case_id: str
@@ -246,26 +245,26 @@ class LaunchFile(Model):
 def launch_file(
     case: Case,
     *,
-    places: Sequence[RankPlacement],
+    placements: Sequence[RankPlacement],
     commands: Sequence[RankCommand],
     limits: Limits,
     node_rank: int,
     variables: tuple[str, ...] = (),
 ) -> LaunchFile:
-    """The launch file of one node; `commands` are those of the whole case, in the order of `places`.
+    """The launch file of one node; `commands` are those of the whole case, in the order of `placements`.
 
-    `variables` are names of more that the ranks inherit.
+    `variables` are the names of further variables that the ranks inherit.
     """
     ranks = (
         RankProcess(
             rank=driven[0].rank,
             argv=command.argv,
             env=command.env,
-            cpus=tuple(sorted({cpu for place in driven for cpu in place.cpus})),
+            cpus=tuple(sorted({cpu for placement in driven for cpu in placement.cpus})),
             log=log_name(driven[0].rank),
             memory_bytes=None if case.memory_bytes is None else case.memory_bytes * len(driven),
         )
-        for command, driven in _driven(places, commands)
+        for command, driven in _driven(placements, commands)
         if driven[0].node_rank == node_rank
     )
     return LaunchFile(
@@ -279,27 +278,24 @@ def launch_file(
 
 
 def _driven(
-    places: Sequence[RankPlacement], commands: Sequence[RankCommand]
+    placements: Sequence[RankPlacement], commands: Sequence[RankCommand]
 ) -> Iterator[tuple[RankCommand, tuple[RankPlacement, ...]]]:
-    """Each command with the places that its process drives; ValueError where some are left or missing."""
-    left = iter(places)
+    """Each command with the placements that its process drives; ValueError if the numbers do not match."""
+    left = iter(placements)
     for command in commands:
         driven = tuple(itertools.islice(left, command.devices))
-        if len(driven) < command.devices or len({place.node_rank for place in driven}) > 1:
-            raise ValueError(f"the adapter's processes do not fit {len(places)} places on their nodes")
+        if len(driven) < command.devices or len({rank.node_rank for rank in driven}) > 1:
+            raise ValueError(f"the adapter's processes do not match {len(placements)} ranks on their nodes")
         yield command, driven
     if next(left, None) is not None:
-        raise ValueError(f"the adapter's processes leave some of {len(places)} places without one")
-
-
-# From a case to its launch file: the same way for a run and for showing what a run would start.
+        raise ValueError(f"the adapter starts no process for some of {len(placements)} ranks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeLaunch:
-    """One node of a run: what it offers, and where the run's things lie on it."""
+    """One node of a run, and where the files of the run are on it."""
 
-    site: NodeInfo
+    node: NodeInfo
     python: Path
     case_file: Path
     code: Path
@@ -309,42 +305,41 @@ class NodeLaunch:
 def launch_files(
     case: Case, *, adapter: Adapter, node_launches: Sequence[NodeLaunch], limits: Limits, port: int
 ) -> tuple[LaunchFile, ...]:
-    """What the supervisors are told, by node rank; `port` is one of the first node."""
-    everywhere = places(case, sites=[seat.site for seat in node_launches], port=port)
+    """The launch files of a run, by node rank; `port` is one of the first node."""
+    placements = place_ranks(case, nodes=[launch.node for launch in node_launches], port=port)
 
-    @cache  # nodes whose things lie in the same places, as they mostly do, are told the same
+    @cache  # most nodes have the same paths, and so the same commands
     def commands(case_file: Path, code: Path, python: Path) -> tuple[RankCommand, ...]:
-        launch = Launch(case=case, case_file=case_file, code=code, python=python, places=everywhere)
+        launch = Launch(case=case, case_file=case_file, code=code, python=python, placements=placements)
         return adapter.rank_commands(launch)
 
     return tuple(
         launch_file(
             case,
-            places=everywhere,
-            commands=commands(seat.case_file, seat.code, seat.python),
+            placements=placements,
+            commands=commands(launch.case_file, launch.code, launch.python),
             limits=limits,
             node_rank=node_rank,
-            variables=seat.variables,
+            variables=launch.variables,
         )
-        for node_rank, seat in enumerate(node_launches)
+        for node_rank, launch in enumerate(node_launches)
     )
 
 
 def specification(case: Case, *, adapter: Adapter, plan: Plan) -> tuple[EnvironmentSpec, Path | None]:
-    """What must be installed to run `case`, and the interpreter of the user's own that replaces it.
+    """What must be installed to run `case`, and the user's own interpreter, which replaces it.
 
     Raises:
-        ValueError: the adapter knows no environment for the version, and the user names none.
+        ValueError: the adapter knows no environment for the version, and the user names no interpreter.
     """
-    given = plan.interpreters.get(f"{case.framework}=={case.version}")
-    parallel = case.topology.world_size > 1
-    origin = plan.origins.get(f"{case.framework}=={case.version}")
+    version = f"{case.framework}=={case.version}"
+    given = plan.interpreters.get(version)
     spec = specification_of(
         case.version,
         adapter=adapter,
         device=case.device,
-        parallel=parallel,
-        origin=origin,
+        parallel=case.topology.world_size > 1,
+        origin=plan.origins.get(version),
         own_python=given is not None,
     )
     return spec, None if given is None else Path(given)

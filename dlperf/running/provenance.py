@@ -1,4 +1,4 @@
-"""Which dlperf this is and what it runs on, for `environment.json`."""
+"""The version of dlperf and the machines that it runs on, for `environment.json`."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ def run_environment(
     launches: Sequence[LaunchFile],
     variables: Mapping[str, str],
 ) -> RunEnvironment:
-    """What a run uses, as it is now.
+    """`environment.json` of a run.
 
     Args:
-        nodes: what they are, by node rank.
-        environment: the framework's on node 0; the others were made from the same specification.
+        nodes: by node rank.
+        environment: of the framework on node 0; those of the other nodes have the same specification.
         launches: by node rank.
-        variables: what the ranks of node 0 inherit.
+        variables: inherited by the ranks of node 0.
     """
-    set_for_ranks = dict(variables)
+    rank_variables = dict(variables)
     for rank in reversed(launches[0].ranks):
-        set_for_ranks |= rank.env  # rank 0's last: it stands for all
+        rank_variables |= rank.env  # rank 0 last, so that its values win
     return RunEnvironment(
         dlperf_version=__version__,
         git_commit=git_commit(),
         nodes=tuple(nodes),
         python=environment.manifest.python_version,
         packages=environment.manifest.packages,
-        variables=redacted(dict(sorted(set_for_ranks.items()))),
+        variables=redacted(dict(sorted(rank_variables.items()))),
         cpus={str(rank.rank): rank.cpus for launch in launches for rank in launch.ranks},
     )
 
 
 @cache
 def git_commit() -> str | None:
-    """The commit of the checkout that dlperf runs from, `-dirty` appended where files differ."""
+    """The commit of the checkout that dlperf runs from, `-dirty` if files differ; None outside a checkout."""
     root = shipped_root()
     if not (root / ".git").exists():
         return None
@@ -62,10 +62,10 @@ def git_commit() -> str | None:
 
 
 def this_node() -> Node:
-    """This machine as it is now, told by the program that tells it on the nodes of a cluster too.
+    """This machine as it is now, described by the program that describes the nodes of a cluster too.
 
     Raises:
-        InfrastructureError: it ends with an error.
+        InfrastructureError: the program fails.
     """
     program = shipped_folder("frameworks") / "node" / "facts.py"
     done = subprocess.run(
@@ -75,16 +75,16 @@ def this_node() -> Node:
         return node_from_facts(json.loads(done.stdout))
     except ValueError:
         reason = " ".join(done.stderr.split()[-20:])
-        raise InfrastructureError(f"{program} cannot tell what this machine is: {reason}") from None
+        raise InfrastructureError(f"{program} cannot describe this machine: {reason}") from None
 
 
 def node_from_facts(facts: Any) -> Node:
-    """What `frameworks/node/facts.py` has printed; ValueError where it is something else."""
+    """The output of `frameworks/node/facts.py`; ValueError if it is anything else."""
     return Node.model_validate_json(json.dumps(facts))
 
 
 def _output(*command: str) -> str | None:
-    """What a tool prints; None where it is missing, fails or hangs."""
+    """The output of a tool; None if it is missing, fails or hangs."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TOOL_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError):

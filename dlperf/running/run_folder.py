@@ -1,4 +1,4 @@
-"""The run folder from the runner's side: what state it is in, how it is emptied, who works in it."""
+"""Run folders as the runner sees them: names, state, results, and the locks on folder and machine."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from dlperf.layout import LAUNCH_NAME, RESULT_NAME, RESULTS_LOCK_NAME, run_folde
 from dlperf.plan.plan import Plan, PlannedRun
 from dlperf.results.schema import FAILED, RunResult, Status
 
-# A supervisor that lost its harness ends its ranks within a few seconds, a dead disk or driver left aside.
+# A supervisor without its harness ends its ranks within seconds, unless a disk or a driver hangs.
 DESERTED_LIMIT_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 
 
 def wait_until_deserted(folder: Path, *, limit_seconds: float = DESERTED_LIMIT_SECONDS) -> None:
-    """Return when no supervisor, and so no rank, is at work in the folder.
+    """Wait until no supervisor, and so no rank, is running in the folder.
 
-    A supervisor holds a lock on its launch file, which the kernel drops when its last process is gone.
+    A supervisor holds a lock on its launch file; the kernel releases it when its last process has ended.
 
     Raises:
-        InfrastructureError: one is still there after the limit.
+        InfrastructureError: one is still running after the limit.
     """
     try:
         descriptor = os.open(folder / LAUNCH_NAME, os.O_RDONLY)
@@ -41,7 +41,7 @@ def wait_until_deserted(folder: Path, *, limit_seconds: float = DESERTED_LIMIT_S
         while not _lock(descriptor):
             if time.monotonic() > deadline:
                 raise InfrastructureError(
-                    f"{folder}: the supervisor of an earlier run is still at work after {limit_seconds:g} s; "
+                    f"{folder}: the supervisor of an earlier run is still running after {limit_seconds:g} s; "
                     "end it (ps -eo pid,args | grep supervisor.py) and start again"
                 )
             time.sleep(_POLL_SECONDS)
@@ -58,68 +58,66 @@ def _lock(descriptor: int) -> bool:
 
 
 def empty_folder(folder: Path) -> None:
-    """Make the run folder anew; what an interrupted or failed run left in it is gone.
+    """Create the run folder, without the files that an interrupted or failed run left in it.
 
     Raises:
-        InfrastructureError: a run is still going on in it.
+        InfrastructureError: a run is still in progress in it.
     """
     if folder.exists():
         wait_until_deserted(folder)
-        # The result first: a removal that is cut short must not leave a result without its logs.
+        # The result first: an interrupted removal must not leave a result without its logs.
         (folder / RESULT_NAME).unlink(missing_ok=True)
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
 
 
-# Which runs of a plan have their result in a results folder, and which are still to be made.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredResult:
-    """A result and the folder that it lies in."""
+    """A result and its folder."""
 
     folder: Path
     result: RunResult
 
 
 def pending_runs(plan: Plan, *, results: Path, retry_failed: bool) -> tuple[PlannedRun, ...]:
-    """The runs of the plan that are to be made, in its order.
+    """The runs of the plan that are still to run, in its order.
 
-    A run with a whole result is done; one that failed is made again if `retry_failed`; one that could not be
-    started, or lost its node, is always tried again: that says nothing about its case. One that ran out of
-    memory at a limit that was found is no result either: the limit is lower.
+    A run with a result is done. It runs again if it failed and `retry_failed` is set, and always if it could
+    not start or lost its node, which says nothing about its case. A run that ran out of memory at a limit
+    runs again too: the limit is lower.
     """
-    again = {Status.NOT_MEASURED, Status.LOST_NODE, *(FAILED if retry_failed else ())}
+    repeated = {Status.NOT_MEASURED, Status.LOST_NODE, *(FAILED if retry_failed else ())}
     searched = {case.case_id for case in plan.runnable if case.search is not None}
 
-    def is_missing(run: PlannedRun) -> bool:
+    def is_pending(run: PlannedRun) -> bool:
         stored = read_result(run_folder(results, case_id=run.case_id, repeat=run.repeat))
-        if stored is None or stored.status in again:
+        if stored is None or stored.status in repeated:
             return True
         return stored.status is Status.OOM and run.case_id in searched
 
-    return tuple(run for run in plan.runs if is_missing(run))
+    return tuple(run for run in plan.runs if is_pending(run))
 
 
 def stored_results(plan: Plan, *, results: Path) -> tuple[StoredResult, ...]:
-    """The results of the plan's runs that are there, in its order."""
+    """The stored results of the plan's runs, in its order."""
     folders = (run_folder(results, case_id=run.case_id, repeat=run.repeat) for run in plan.runs)
-    found = ((folder, read_result(folder)) for folder in folders)
-    return tuple(StoredResult(folder=folder, result=result) for folder, result in found if result is not None)
+    return tuple(
+        StoredResult(folder=folder, result=result)
+        for folder in folders
+        if (result := read_result(folder)) is not None
+    )
 
 
 def read_result(folder: Path) -> RunResult | None:
-    """The result of a run folder; None where there is none, or none that this dlperf can read."""
+    """The result in a run folder; None if there is none that this dlperf can read."""
     try:
         return RunResult.model_validate_json((folder / RESULT_NAME).read_bytes())
     except (OSError, ValidationError):
         return None
 
 
-# One dlperf a results folder, one measuring dlperf a machine. The kernel drops the lock of a dead owner.
-
-
-# One place for all users of a machine, whatever their TMPDIR says.
+# The kernel releases the locks of a process that has died.
+# The same path for all users of a machine, whatever their TMPDIR.
 _HOST_LOCK = Path("/tmp/dlperf-measuring.lock")  # noqa: S108  a lock, never read
 _EVERYBODY = 0o666
 _LOCK_POLL_SECONDS = 0.2
@@ -127,10 +125,10 @@ _LOCK_POLL_SECONDS = 0.2
 
 @contextmanager
 def results_folder(folder: Path) -> Iterator[None]:
-    """Hold a results folder alone; it is made where it does not exist.
+    """Lock a results folder, which is created if it does not exist.
 
     Raises:
-        UserError: another dlperf works in it, or it cannot be written.
+        UserError: another dlperf uses it, or it is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +136,7 @@ def results_folder(folder: Path) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout:
         raise UserError(
-            f"{folder}: another dlperf works in this results folder; wait for its end, "
+            f"{folder}: another dlperf is using this results folder; wait until it ends, "
             "or choose another folder with --results DIR"
         ) from None
     except OSError as error:
@@ -151,12 +149,12 @@ def results_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def whole_machine(*, wait: bool, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold this machine alone for measuring, as two runs at once would measure each other.
+    """Lock this machine for measuring, as two runs at once would disturb each other.
 
     DLPERF_HOST_LOCK names another lock file, for containers that share a machine but not its /tmp.
 
     Raises:
-        InfrastructureError: `wait` is False and another dlperf measures here.
+        InfrastructureError: `wait` is False and another dlperf is measuring.
     """
     path = Path(os.environ.get("DLPERF_HOST_LOCK") or _HOST_LOCK)
     lock = FileLock(path, mode=_EVERYBODY)
@@ -166,9 +164,9 @@ def whole_machine(*, wait: bool, say: Callable[[str], None]) -> Iterator[None]:
         except Timeout:
             if not wait:
                 raise InfrastructureError(
-                    "another dlperf measures on this machine; try again later, or leave --no-wait out to wait"
+                    "another dlperf is measuring on this machine; try again later, or omit --no-wait to wait"
                 ) from None
-            say("another dlperf measures on this machine; waiting for its end")
+            say("another dlperf is measuring on this machine; waiting until it ends")
             lock.acquire(poll_interval=_LOCK_POLL_SECONDS)
     except OSError as error:
         raise InfrastructureError(

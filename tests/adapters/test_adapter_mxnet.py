@@ -39,7 +39,7 @@ def _case(**changes: object) -> Case:
 
 def _launch(case: Case) -> Launch:
     per_node = case.topology.devices_per_node
-    places = tuple(
+    placements = tuple(
         RankPlacement(
             rank=rank,
             local_rank=rank % per_node,
@@ -55,7 +55,7 @@ def _launch(case: Case) -> Launch:
         case_file=Path("/run/case.json"),
         code=Path("/code"),
         python=Path("/environment/bin/python"),
-        places=places,
+        placements=placements,
     )
 
 

@@ -43,7 +43,7 @@ def _case(**changes: object) -> Case:
 
 
 def _launch(case: Case, *, interface: str | None = None) -> Launch:
-    places = tuple(
+    placements = tuple(
         RankPlacement(
             rank=rank,
             local_rank=rank % case.topology.devices_per_node,
@@ -60,7 +60,7 @@ def _launch(case: Case, *, interface: str | None = None) -> Launch:
         case_file=Path("/run/case.json"),
         code=Path("/code"),
         python=Path("/environment/bin/python"),
-        places=places,
+        placements=placements,
     )
 
 

@@ -73,7 +73,7 @@ def test_an_unknown_version_is_refused_with_the_known_ones() -> None:
 
 def launch_of(topology: str, *, device: str = "cpu", interface: str | None = None) -> Launch:
     asked = case(topology=Topology.from_text(topology), device=device)
-    places = tuple(
+    placements = tuple(
         RankPlacement(
             rank=node * asked.topology.devices_per_node + local,
             local_rank=local,
@@ -91,7 +91,7 @@ def launch_of(topology: str, *, device: str = "cpu", interface: str | None = Non
         case_file=Path("/run/case.json"),
         code=Path("/code"),
         python=Path("/env/bin/python"),
-        places=places,
+        placements=placements,
     )
 
 

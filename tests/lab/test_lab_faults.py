@@ -111,7 +111,7 @@ def test_a_node_that_answers_and_starts_nothing_is_given_up(lab: ClusterLab) -> 
     assert done.returncode == 5
     assert done.stderr.count("node0 is set aside: ") == 3
     assert done.stderr.count("node0 is back") == 2
-    assert "1 run waits for nodes (node0: " in done.stderr
+    assert "1 run is waiting for nodes (node0: " in done.stderr
 
 
 def test_without_a_node_the_sweep_ends_with_what_is_done_and_goes_on_later(
@@ -124,7 +124,7 @@ def test_without_a_node_the_sweep_ends_with_what_is_done_and_goes_on_later(
     node.kill_sshd()
     _, errors = process.communicate()
     assert process.returncode == 5
-    assert "2 runs wait for nodes (node0: " in errors
+    assert "2 runs are waiting for nodes (node0: " in errors
     assert {2: ("lost_node", ("node0",))} == statuses(lab)
     lab.trouble.unlink()
     node.start_sshd()
@@ -184,7 +184,7 @@ def test_a_full_disk_on_the_node_sets_it_aside(lab: ClusterLab, node: Host) -> N
     finally:
         full.unlink()
     assert done.returncode == 0, done.stderr
-    assert "node0 is set aside: node0: the supervisor could not do its work: " in done.stderr
+    assert "node0 is set aside: node0: the supervisor failed: " in done.stderr
     assert "No space left on device" in done.stderr
     assert '"node1"' in next((lab.folder / "results" / "tiny2").rglob("result.json")).read_text()
 
@@ -211,7 +211,7 @@ def test_a_full_disk_here_keeps_what_is_done_and_the_sweep_goes_on_later(lab: Cl
         lab.write(order="sequential", include=[{"batch_size_per_device": 3, "options": {"numpy": flood}}])
         done = lab.run("--results", str(small / "tiny"))
         assert done.returncode == 5
-        assert "No space left on device; what is done is kept" in done.stderr
+        assert "No space left on device; completed runs are kept" in done.stderr
         assert len(list(small.rglob("result.json"))) == 1
         lab.trouble.unlink()
         assert lab.run("--results", str(small / "tiny")).returncode == 0

@@ -32,7 +32,7 @@ def test_the_first_ends_the_run_on_the_node(lab: ClusterLab) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
-    assert "stopping this run and its processes" in errors
+    assert "stopping the run and its processes" in errors
     assert lab.left_on(lab.net.hosts[0]) == []
     assert lab.stored() == []
 
@@ -41,9 +41,9 @@ def test_the_second_kills_at_once_on_the_node(lab: ClusterLab) -> None:
     process = at_work(lab)
     before = time.monotonic()
     process.send_signal(signal.SIGINT)
-    until_line(process, "once more kills them at once")
+    until_line(process, "repeat to kill them at once")
     process.send_signal(signal.SIGINT)
-    until_line(process, "once more leaves without waiting")
+    until_line(process, "repeat to exit without waiting")
     assert process.wait() == 130
     assert time.monotonic() - before < 3  # the grace period was not waited for
     assert lab.left_on(lab.net.hosts[0]) == []
@@ -55,7 +55,7 @@ def test_the_third_leaves_and_says_a_command_that_ends_what_is_left(lab: Cluster
     host = lab.net.hosts[0]
     process = at_work(lab)
     host.run("kill", "-STOP", *host.processes("DLPERF_RUN="))
-    for words in ("once more kills them", "once more leaves"):
+    for words in ("repeat to kill them", "repeat to exit"):
         process.send_signal(signal.SIGINT)
         until_line(process, words)
     process.send_signal(signal.SIGINT)

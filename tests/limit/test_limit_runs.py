@@ -115,7 +115,7 @@ def test_a_probe_that_fails_for_anything_but_memory_is_no_limit(lab: SweepLab) -
     record = searched(lab)
     assert LimitStatus.BROKEN is record.status
     assert [1, 2] == [probe.attempt for probe in record.probes]
-    assert "failed again, and not for lack of memory: crash" in record.reason
+    assert "failed twice, and not for lack of memory: crash" in record.reason
     assert record.reason in done.stdout
     (result,) = lab.stored()
     assert "not_measured" == result.status
@@ -151,7 +151,7 @@ def test_a_run_that_runs_out_of_memory_at_the_limit_moves_the_limit_down(lab: Sw
     leaks.touch()
     done = lab.run("--repeats", "2")
     assert done.returncode == 0, done.stderr
-    assert "a run ran out of memory at the limit" in done.stderr
+    assert "a run ran out of memory at the limit; searching below it" in done.stderr
     record = searched(lab)
     assert LimitStatus.FOUND is record.status
     assert record.trains is not None
@@ -174,17 +174,17 @@ def test_a_run_that_runs_out_of_memory_at_the_limit_moves_the_limit_down(lab: Sw
         (
             {"memory": "12MiB"},
             LimitStatus.NOTHING_TRAINS,
-            "the memory budget of 12MiB is smaller than what numpy takes by itself, before it trains",
+            "the memory budget of 12MiB is less than numpy needs before training starts: raise it",
         ),
         (
             {"search": {"iterations": 2, "batch_size_per_device": {"granularity": 5000}}},
             LimitStatus.NOTHING_TRAINS,
-            "does not train at the smallest value, batch_size_per_device 5000: ",
+            "the smallest value, batch_size_per_device 5000, does not train: ",
         ),
         (
             {"search": {"iterations": 2, "batch_size_per_device": {"granularity": 2, "upper": 5}}},
             LimitStatus.BEYOND_UPPER,
-            "batch_size_per_device 4 trains, and it is the largest that may be tried: raise the upper bound",
+            "batch_size_per_device 4 trains, and no larger value is allowed: raise the upper bound",
         ),
     ],
 )

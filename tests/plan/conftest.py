@@ -54,7 +54,7 @@ class PaperAdapter:
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
         return tuple(
             RankCommand(argv=(str(launch.python), "-m", self.name), env={"RANK": str(place.rank)})
-            for place in launch.places
+            for place in launch.placements
         )
 
 

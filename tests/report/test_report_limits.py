@@ -9,8 +9,8 @@ from plans import write_plan
 from run_folders import failed, make_case, store_good_runs, write_run
 
 from dlperf.layout import limit_folder
-from dlperf.limit.finding import LimitSearch
 from dlperf.limit.model import ModelAnswer
+from dlperf.limit.run import LimitSearch
 from dlperf.plan.case import Search
 from dlperf.report.building import build_report
 from dlperf.report.limits import limit_tables
@@ -47,7 +47,7 @@ def sweep_with_limits(sweep: Path, **limits: int) -> list[Case]:
             parts=(MemoryPart(name="classifier weights", bytes=3 << 20, formula="4 C E"),), largest=20_000
         )
         record = LimitSearch(
-            case=case, folder=folder, make=make, model=lambda _, m=model: m, say=lambda _: None
+            case=case, folder=folder, run_probe=make, model=lambda _, m=model: m, report=lambda _: None
         ).find()
         if record.trains is not None and record.status.value == "found":
             store_good_runs(sweep, record.case, [10.0, 10.1])

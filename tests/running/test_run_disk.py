@@ -39,7 +39,7 @@ def test_a_disk_that_fills_up_ends_the_sweep_and_keeps_what_is_done(lab: SweepLa
     done = lab.run("--results", str(small_disk / "tiny"))
     assert done.returncode == 5
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("dlperf: ")]
-    assert "No space left on device; what is done is kept" in line
+    assert "No space left on device; completed runs are kept" in line
     assert lab.left() == set()
     results = list(small_disk.rglob("result.json"))
     assert len(results) == 1

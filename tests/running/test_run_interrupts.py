@@ -54,7 +54,7 @@ def test_the_first_signal_stops_the_run_and_keeps_what_is_done(
     assert process.returncode == code
     assert lab.left() == set()
     assert [result.case.batch_size_per_device for result in lab.stored()] == [2]
-    assert "stopping this run and its processes; once more kills them at once" in errors
+    assert "stopping the run and its processes; repeat to kill them at once" in errors
     assert errors.splitlines()[-1] == (
         "stopped; what is done is kept in results/tiny, and starting again goes on from there"
     )
@@ -71,9 +71,9 @@ def test_the_second_signal_kills_at_once(lab: SweepLab) -> None:
     before = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
-    until_line(process, "once more kills them at once")
+    until_line(process, "repeat to kill them at once")
     process.send_signal(signal.SIGINT)
-    until_line(process, "once more leaves without waiting")
+    until_line(process, "repeat to exit without waiting")
     assert process.wait() == 130
     assert time.monotonic() - before < 3  # the grace period was not waited for
     assert lab.left() == set()
@@ -93,7 +93,7 @@ def test_the_third_signal_leaves_and_says_what_may_be_left(lab: SweepLab) -> Non
     os.kill(supervisor, signal.SIGSTOP)
     for worker in children_of(supervisor):
         os.kill(worker, signal.SIGSTOP)  # a supervisor that does not answer
-    for words in ("once more kills them", "once more leaves"):
+    for words in ("repeat to kill them", "repeat to exit"):
         process.send_signal(signal.SIGINT)
         until_line(process, words)
     process.send_signal(signal.SIGINT)
@@ -153,7 +153,7 @@ def test_ctrl_c_in_a_terminal(lab: SweepLab) -> None:
     os.write(controller, b"\x03")
     shown += until_closed(controller)
     assert process.wait() == 130
-    assert b"stopping this run" in shown
+    assert b"stopping the run" in shown
     assert b"0/1" in shown
     assert lab.left() == set()
     assert lab.stored() == []

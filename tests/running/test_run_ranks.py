@@ -83,7 +83,7 @@ def launched(devices: tuple[int, ...]) -> list[tuple[int, tuple[int, ...], str]]
     """Rank, cores and log of the processes, when an adapter drives three places by so many each."""
     told = launch_file(
         make_case(topology=Topology(nodes=1, devices_per_node=3)),
-        places=[place(rank) for rank in range(3)],
+        placements=[place(rank) for rank in range(3)],
         commands=[RankCommand(argv=("x",), env={}, devices=count) for count in devices],
         limits=Limits(),
         node_rank=0,

@@ -173,7 +173,7 @@ def test_two_dlperf_on_one_results_folder(lab: SweepLab) -> None:
     until(lambda: lab.logged("init_stop"))
     second = lab.run()
     assert second.returncode == 2
-    assert second.stderr.startswith("dlperf: results/tiny: another dlperf works in this results folder")
+    assert second.stderr.startswith("dlperf: results/tiny: another dlperf is using this results folder")
     assert first.poll() is None
     first.kill()
     until(lambda: not lab.left(), limit=PROMISED_SECONDS)
@@ -189,10 +189,10 @@ def test_two_dlperf_on_one_machine_take_turns(lab: SweepLab) -> None:
     lab.write()
     refused = lab.run("--results", "other", "--no-wait")
     assert refused.returncode == 5
-    assert "another dlperf measures on this machine" in refused.stderr
+    assert "another dlperf is measuring on this machine" in refused.stderr
     second = lab.start("--results", "other")
     assert second.stderr is not None
-    assert second.stderr.readline() == "another dlperf measures on this machine; waiting for its end\n"
+    assert second.stderr.readline() == "another dlperf is measuring on this machine; waiting until it ends\n"
     first.terminate()
     assert first.wait() == 143
     second.communicate()
@@ -221,7 +221,7 @@ def test_dlperf_that_stood_still_says_so_and_records_nothing(lab: SweepLab) -> N
     process.send_signal(signal.SIGCONT)
     _, errors = process.communicate()
     assert process.returncode == 5
-    assert "stood still" in errors
+    assert "did not respond for more than" in errors
     assert lab.stored() == []
 
 

@@ -32,7 +32,7 @@ def test_a_folder_in_which_a_supervisor_works_is_not_emptied(tmp_path: Path) -> 
     held = os.open(tmp_path / "launch.json", os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
     try:
-        with pytest.raises(InfrastructureError, match=r"still at work after 0\.2 s"):
+        with pytest.raises(InfrastructureError, match=r"still running after 0\.2 s"):
             wait_until_deserted(tmp_path, limit_seconds=0.2)
     finally:
         os.close(held)

@@ -20,10 +20,10 @@ from dlperf.running.health import (
     check_disk,
     check_frequency,
     check_load,
+    check_machine,
     check_memory,
     check_other_dlperf,
     check_variables,
-    findings,
 )
 
 if TYPE_CHECKING:
@@ -78,16 +78,20 @@ def test_a_machine_without_control_groups_has_no_limits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("finding", "level", "words"),
     [
-        (check_cores(2, on_machine=8, physical=1), Level.OK, "2 of 8 CPUs may be used, on 1 physical cores"),
+        (check_cores(2, on_machine=8, physical=1), Level.OK, "2 of 8 CPUs available, on 1 physical cores"),
         (check_cpu_quota(4, NO_LIMITS), Level.OK, "no control group"),
-        (check_cpu_quota(4, CgroupLimits(cpus=1.5, memory_bytes=None)), Level.WARNING, "1.5 CPUs"),
-        (check_load(0.4, cores=2), Level.OK, "0.40 processes"),
-        (check_load(0.6, cores=2), Level.WARNING, "stop it first"),
-        (check_frequency(governor=None, turbo=None), Level.OK, "does not show"),
+        (check_cpu_quota(4, CgroupLimits(cpus=1.5, memory_bytes=None)), Level.WARNING, "1.5 of 4 CPUs"),
+        (check_load(0.4, cores=2), Level.OK, "load average 0.4 on 2 CPUs"),
+        (check_load(0.6, cores=2), Level.WARNING, "stop them first"),
+        (check_frequency(governor=None, turbo=None), Level.OK, "unknown"),
         (check_frequency(governor="performance", turbo=True), Level.OK, "turbo on"),
         (check_frequency(governor="powersave", turbo=False), Level.WARNING, "cpupower"),
         (check_memory(16 * GIB, NO_LIMITS), Level.OK, "16.0 GiB available"),
-        (check_memory(16 * GIB, CgroupLimits(cpus=None, memory_bytes=GIB)), Level.WARNING, "1.0 GiB by"),
+        (
+            check_memory(16 * GIB, CgroupLimits(cpus=None, memory_bytes=GIB)),
+            Level.WARNING,
+            "to 1.0 GiB",
+        ),
         (check_clock("tsc"), Level.OK, "tsc"),
         (check_clock("hpet"), Level.WARNING, "hpet is slow"),
         (check_variables({"NCLL_DEBUG": "1"}), Level.WARNING, "NCLL_DEBUG (did you mean NCCL_...?)"),
@@ -112,7 +116,7 @@ def test_a_file_in_the_way_is_bad(tmp_path: Path) -> None:
 
 
 def test_every_check_of_this_machine_gives_a_finding(tmp_path: Path) -> None:
-    found = list(findings(tmp_path))
+    found = list(check_machine(tmp_path))
     assert len({finding.check for finding in found}) == len(found) >= 11
     assert all(finding.text and "\n" not in finding.text for finding in found)
 

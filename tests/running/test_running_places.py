@@ -8,26 +8,26 @@ import socket
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlperf.running.launch import bind, free_port, physical_cores
+from dlperf.running.launch import bind_cpus, free_port, physical_cores
 
 # Four cores in two packages, siblings as Linux numbers them: CPU n and n + 4 share a core.
 HYPERTHREADED = {cpu: (cpu % 4 // 2, cpu % 2) for cpu in range(8)}
 
 
 def test_each_thread_has_a_core_of_its_own_while_they_last() -> None:
-    assert bind(HYPERTHREADED, ranks=2, threads=2) == ((0, 1), (2, 3))
+    assert bind_cpus(HYPERTHREADED, ranks=2, threads=2) == ((0, 1), (2, 3))
 
 
 def test_siblings_go_to_one_rank_when_there_are_more_threads_than_cores() -> None:
-    assert bind(HYPERTHREADED, ranks=2, threads=4) == ((0, 1, 4, 5), (2, 3, 6, 7))
+    assert bind_cpus(HYPERTHREADED, ranks=2, threads=4) == ((0, 1, 4, 5), (2, 3, 6, 7))
 
 
 def test_ranks_share_cpus_where_that_comes_out_even() -> None:
-    assert bind({0: (0, 0), 1: (0, 1)}, ranks=4, threads=1) == ((0,), (1,), (0,), (1,))
+    assert bind_cpus({0: (0, 0), 1: (0, 1)}, ranks=4, threads=1) == ((0,), (1,), (0,), (1,))
 
 
 def test_too_few_cpus_for_an_even_share_bind_nobody() -> None:
-    assert bind(HYPERTHREADED, ranks=3, threads=3) == ((), (), ())
+    assert bind_cpus(HYPERTHREADED, ranks=3, threads=3) == ((), (), ())
 
 
 @given(
@@ -40,7 +40,7 @@ def test_too_few_cpus_for_an_even_share_bind_nobody() -> None:
 def test_all_ranks_have_the_same_number_of_cpus_and_share_them_evenly(
     cores: dict[int, tuple[int, int]], ranks: int, threads: int
 ) -> None:
-    bound = bind(cores, ranks=ranks, threads=threads)
+    bound = bind_cpus(cores, ranks=ranks, threads=threads)
     used = [cpu for cpus in bound for cpu in cpus]
     assert len(bound) == ranks
     assert set(used) <= set(cores)

@@ -13,7 +13,7 @@ from processes import PROMISED_SECONDS, until
 from dlperf.errors import InfrastructureError
 from dlperf.running.launch import LaunchFile, RankProcess
 from dlperf.running.supervision import SupervisedRun
-from dlperf.running.transports.local import supervised_here
+from dlperf.running.transports.local import start_local_supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ def launch(folder: Path, program: str, **limits: Any) -> None:
 
 
 def start(folder: Path) -> LocalConnection:
-    return supervised_here(folder, launch="launch.json")
+    return start_local_supervisor(folder, launch="launch.json")
 
 
 def said(run: SupervisedRun) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What every kind of node provides: this machine, or one behind ssh."""
+"""The interface of a node: this machine, or one reached over ssh."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from dlperf.plan.case import Case
 from dlperf.results.schema import Node as NodeFacts
 from dlperf.running.launch import Core
 
-# sshd refuses connections at random when more than ten are being made, and a node has little to do for us.
-_MOST_AT_ONCE = 8
+# sshd refuses connections at random when more than ten are being opened.
+_MOST_THREADS = 8
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class NodeLost(InfrastructureError):
-    """A node does not answer any more, or has never done so."""
+    """A node does not answer, or no longer answers."""
 
     def __init__(self, node: Node, reason: str) -> None:
         self.node = node
@@ -30,67 +30,67 @@ class NodeLost(InfrastructureError):
 
 
 class Connection(Protocol):
-    """A supervisor at work on one node, by its three standard streams.
+    """A supervisor running on one node, by its three standard streams.
 
-    The supervisor lives as long as its standard input: who drops a connection ends the run. `receive` and
-    `send` are called from different threads.
+    The supervisor ends with its standard input: dropping a connection ends the run. `receive` and `send` are
+    called from different threads.
     """
 
     def receive(self) -> bytes:
-        """What the supervisor has printed since the last call, at least one byte; b"" at the end.
+        """The supervisor's output since the last call, at least one byte.
 
-        The end comes when no process of the supervisor is left, or when the node is lost.
+        Returns b"" at the end: when no process of the supervisor is left, or when the node is lost.
         """
 
     def send(self, data: bytes) -> None:
-        """Write to its standard input at once; OSError where it is gone. Safe in a signal handler."""
+        """Write to its standard input at once; OSError if it has ended. Safe in a signal handler."""
 
     def exit_code(self) -> int | None:
-        """Wait for its end and give its exit code; None where the node was lost.
+        """Wait for its end; returns its exit code, None if the node was lost.
 
-        Called when `receive` has come to its end, so that it takes no time to speak of.
+        Called after `receive` has returned b"", so that it takes almost no time.
         """
 
     def complaint(self) -> str:
-        """What it wrote to standard error, as one line; called after `exit_code`."""
+        """Its standard error as one line; called after `exit_code`."""
 
     def hang_up(self) -> None:
-        """Close its standard input: a run that still goes on ends at once. Returns without waiting."""
+        """Close its standard input, which ends a run in progress. Returns without waiting."""
 
     def close(self) -> None:
-        """Let go of everything that is held for it; called last, when nobody receives any more."""
+        """Release all resources; called last, when no thread receives any more."""
 
     @property
     def removal_command(self) -> str:
-        """What a person can type to end whatever is left of the run if this process goes away now."""
+        """The shell command that ends whatever is left of the run if this process exits now."""
 
 
 class Node(Protocol):
-    """One machine that ranks can run on, this one or another."""
+    """A machine that ranks can run on."""
 
     @property
     def name(self) -> str:
-        """As people call it: the host's name, or the name in the cluster file."""
+        """The host name, or the name in the cluster file."""
 
     @property
     def remote(self) -> bool:
-        """Whether it can be lost: it is not this machine."""
+        """Whether it is another machine, which can be lost."""
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing can run on it now; None where it answered a moment ago."""
+        """Why nothing can run on it now; None if it works."""
 
     @property
     def cores(self) -> Mapping[int, Core]:
-        """The CPUs that ranks may be bound to, each with its core."""
+        """The CPUs that ranks may be bound to -> their cores."""
 
     @property
     def address(self) -> str:
-        """Where the ranks of the other nodes reach this one."""
+        """The address at which the ranks of other nodes reach this one."""
 
     @property
     def interface(self) -> str | None:
-        """The network interface between the nodes; None leaves it to the engine."""
+        """The network interface between the nodes; None: the engine chooses."""
 
     @property
     def code(self) -> Path:
@@ -98,43 +98,43 @@ class Node(Protocol):
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """Names of variables that the user has set for this node."""
+        """Names of the variables that the user has set for this node."""
 
     def connect(self) -> None:
-        """Reach it, again if it was lost.
+        """Connect, again if it was lost.
 
         Raises:
-            NodeLost: it cannot be reached, or is not fit to run anything; with the reason.
+            NodeLost: it cannot be reached or cannot run anything; with the reason.
         """
 
     def fits(self, case: Case) -> bool:
-        """Whether it has what the case needs on each of its nodes."""
+        """Whether it has what the case needs on each node."""
 
     def case_file(self, folder: Path) -> Path:
-        """Where the case file of the run folder `folder` lies on the node."""
+        """The path on the node of the case file of the run folder `folder`."""
 
     def facts(self) -> NodeFacts:
-        """What it is, as it is now. Raises as `open`."""
+        """A description of the node as it is now. Raises as `open`."""
 
     def inherited(self) -> dict[str, str]:
-        """The variables that its ranks inherit, as far as they are known here."""
+        """The variables that its ranks inherit, as far as known on this machine."""
 
     def free_port(self) -> int:
-        """A TCP port that nobody listens on there at the moment. Raises as `open`."""
+        """A TCP port that is free on the node at the moment. Raises as `open`."""
 
     def environment(self, spec: EnvironmentSpec, *, python: Path | None) -> Environment:
-        """The environment of `spec` on the node, made there if it has none; or the user's own `python`.
+        """The environment of `spec` on the node, created if missing; or the user's own `python`.
 
         Raises:
-            EnvironmentUnavailable: it cannot be made or does not work; with the reason.
+            EnvironmentUnavailable: it cannot be created or does not work; with the reason.
         """
 
     def open(self, folder: Path, *, launch: str) -> Connection:
-        """Bring case file and launch file of a run folder to the node and start the supervisor there.
+        """Copy the case file and the launch file of a run folder to the node and start the supervisor.
 
         Args:
             folder: the run folder on this machine.
-            launch: name of the node's launch file in it.
+            launch: the name of the node's launch file in it.
 
         Raises:
             NodeLost: the node cannot be reached.
@@ -142,21 +142,21 @@ class Node(Protocol):
         """
 
     def bring_back(self, folder: Path, *, outcome: str) -> None:
-        """Bring logs and outcome into `folder`, the outcome under the name `outcome`, after the end.
+        """After the end, copy logs and outcome into `folder`, the outcome under the name `outcome`.
 
         Raises:
             NodeLost: the node was lost.
-            InfrastructureError: processes of the run are still there.
+            InfrastructureError: processes of the run are still running.
         """
 
 
 def each(items: Sequence[Item], function: Callable[[Item], Result]) -> list[Result]:
-    """`function` of every item, several at once, in their order.
+    """The results of `function` for all items, in their order, computed in several threads.
 
-    The first item's error is raised when all are done, if there is one.
+    If some fail, the error of the first of them is raised when all are done.
     """
     if len(items) == 1:
         return [function(items[0])]
-    with ThreadPoolExecutor(max_workers=_MOST_AT_ONCE) as pool:
+    with ThreadPoolExecutor(max_workers=_MOST_THREADS) as pool:
         futures = [pool.submit(function, item) for item in items]
     return [future.result() for future in futures]

@@ -68,12 +68,12 @@ class LocalConnection:
 
     @property
     def removal_command(self) -> str:
-        """See Connection; the supervisor's other half ends the ranks when the first one is killed."""
+        """See Connection; the supervisor's second process ends the ranks when the first one is killed."""
         return f"kill -9 {self._process.pid}"
 
 
-def supervised_here(folder: Path, *, launch: str) -> LocalConnection:
-    """Start the supervisor on this machine in a run folder with a launch file of that name.
+def start_local_supervisor(folder: Path, *, launch: str) -> LocalConnection:
+    """Start the supervisor on this machine, in a run folder with the launch file `launch`.
 
     Raises:
         InfrastructureError: it cannot be started.
@@ -97,7 +97,7 @@ def supervised_here(folder: Path, *, launch: str) -> LocalConnection:
 
 
 class LocalNode:
-    """This machine; the run folder is where it was written."""
+    """This machine; ranks run in the run folder itself."""
 
     remote = False
     trouble = None
@@ -106,13 +106,13 @@ class LocalNode:
     variables = ()
 
     def __init__(self, *, report: Callable[[str], None], in_use: ExitStack) -> None:
-        """Take what is told about environments, and the stack that keeps them from being removed."""
+        """`report` receives messages about environments; `in_use` keeps them from being removed."""
         self._report, self._in_use = report, in_use
         self.name = socket.gethostname()
         self.code = shipped_root()
 
     def connect(self) -> None:
-        """See Node; we are there."""
+        """See Node; always reachable."""
 
     @cached_property
     def cores(self) -> Mapping[int, Core]:
@@ -148,9 +148,9 @@ class LocalNode:
 
     def open(self, folder: Path, *, launch: str) -> LocalConnection:
         """See Node."""
-        return supervised_here(folder, launch=launch)
+        return start_local_supervisor(folder, launch=launch)
 
     def bring_back(self, folder: Path, *, outcome: str) -> None:
-        """See Node; it is there already."""
+        """See Node; the files are here already."""
         del outcome
         wait_until_deserted(folder)

@@ -16,7 +16,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,78 +92,6 @@ class _Request:
     port: int | None
     config: Path | None  # in place of the user's and the system's files
 
-    @property
-    def where(self) -> str:
-        """For messages."""
-        return f"ssh configuration of {self.name}"
-
-
-class _Settings:
-    """What the configuration says of a host: keys in lower case, each with its values."""
-
-    def __init__(self, request: _Request) -> None:
-        ssh = shutil.which("ssh")
-        self._values = _from_parser(request) if ssh is None else _from_ssh(ssh, request)
-        # `ssh` finds its files by the user database, whatever HOME says.
-        self._home = Path.home() if ssh is None else Path(pwd.getpwuid(os.getuid()).pw_dir)
-        self._where = request.where
-        self.host = self.get("hostname") or request.name
-        self.user = self.get("user") or getpass.getuser()
-        port = self.get("port") or str(_PORT)
-        if not port.isdecimal() or not 0 < int(port) <= _HIGHEST_PORT:
-            raise UserError(f"{self._where}: Port {port!r} is not a number from 1 to {_HIGHEST_PORT}")
-        self.port = int(port)
-        self._tokens = {
-            "%": "%",
-            "d": str(self._home),
-            "h": self.host,
-            "i": str(os.getuid()),
-            "k": self.get("hostkeyalias") or request.name,
-            "L": socket.gethostname().partition(".")[0],
-            "l": socket.gethostname(),
-            "n": request.name,
-            "p": port,
-            "r": self.user,
-            "u": getpass.getuser(),
-        }
-
-    def get(self, key: str) -> str | None:
-        """The value as it is; None where there is none, or `none`."""
-        text = self._values.get(key, ["none"])[0]
-        return None if text.lower() == "none" else text
-
-    def expanded(self, key: str) -> str | None:
-        """The value with its tokens replaced."""
-        text = self.get(key)
-        return self._expanded(text) if text else None
-
-    def _expanded(self, text: str) -> str:
-        for token in re.findall(r"%(.)", text):
-            if token not in self._tokens:
-                raise UserError(
-                    f"{self._where}: dlperf does not know the token %{token} in {text!r}; write it out"
-                )
-        return re.sub(r"%(.)", lambda match: self._tokens[match[1]], text)
-
-    def paths(self, texts: Iterable[str]) -> tuple[Path, ...]:
-        """Files with tokens, `~` and variables replaced, without those that switch something off."""
-        given = [re.sub(r"^~(?=/)", str(self._home), self._expanded(text)) for text in texts]
-        named = [text for text in given if text not in ("none", "/dev/null")]
-        return tuple(Path(os.path.expandvars(text)).expanduser() for text in named)
-
-    @property
-    def keys(self) -> tuple[Path, ...]:
-        """Every IdentityFile."""
-        return self.paths(self._values.get("identityfile", ()))
-
-    @property
-    def agent(self) -> Path | None:
-        """The agent's socket: a path, `none`, or the name of a variable."""
-        text = self._values.get("identityagent", ["SSH_AUTH_SOCK"])[0]
-        if text == "SSH_AUTH_SOCK" or text.startswith("$"):
-            text = os.environ.get(text.strip("${}"), "")
-        return next(iter(self.paths([text] if text else [])), None)
-
 
 def target_of(node: ClusterNode) -> Target:
     """The way to a node.
@@ -172,53 +100,95 @@ def target_of(node: ClusterNode) -> Target:
         UserError: the ssh configuration cannot be read or followed, or leads nowhere.
     """
     request = _Request(name=node.address, user=node.user, port=node.port, config=node.ssh_config)
-    return _target(request, first=True, behind=())
+    return _target(request, through=True, behind=())
 
 
-def _target(request: _Request, *, first: bool, behind: tuple[str, ...]) -> Target:
+def _target(request: _Request, *, through: bool, behind: tuple[str, ...]) -> Target:
     """Resolve a host; `behind` are the hosts that are reached through it.
 
-    Only the `first` host of a way is reached by its own ProxyJump or ProxyCommand.
+    Without `through` its own ProxyJump and ProxyCommand are left aside: a hop before it takes their place.
     """
+    where = f"ssh configuration of {request.name}"
     if request.name in behind:
         way = " -> ".join([*behind, request.name])
-        raise UserError(
-            f"{request.where}: ProxyJump leads in a circle ({way}); put 'ProxyJump none' for one of them"
-        )
-    settings = _Settings(request)
-    own = settings.paths((settings.get("userknownhostsfile") or "").split())
-    system = settings.paths((settings.get("globalknownhostsfile") or "").split())
-    jump, command = (
-        (settings.expanded("proxyjump"), settings.expanded("proxycommand")) if first else (None, None)
-    )
-    if command and settings.get("proxyusefdpass") == "yes":
-        raise UserError(
-            f"{request.where}: dlperf does not know ProxyUseFdpass; use a ProxyCommand without it"
-        )
-    limit = settings.get("connecttimeout") or ""
+        raise UserError(f"{where}: ProxyJump leads in a circle ({way}); put 'ProxyJump none' for one of them")
+    ssh = shutil.which("ssh")
+    settings = _from_parser(request) if ssh is None else _from_ssh(ssh, request)
+    home = Path.home() if ssh is None else Path(pwd.getpwuid(os.getuid()).pw_dir)
+
+    def value(key: str) -> str | None:
+        text = settings.get(key, ["none"])[0]
+        return None if text.lower() == "none" else text
+
+    host, port = value("hostname") or request.name, value("port") or str(_PORT)
+    user = value("user") or getpass.getuser()
+    if not port.isdecimal() or not 0 < int(port) <= _HIGHEST_PORT:
+        raise UserError(f"{where}: Port {port!r} is not a number from 1 to {_HIGHEST_PORT}")
+    tokens = {
+        "%": "%",
+        "d": str(home),
+        "h": host,
+        "i": str(os.getuid()),
+        "k": value("hostkeyalias") or request.name,
+        "L": socket.gethostname().partition(".")[0],
+        "l": socket.gethostname(),
+        "n": request.name,
+        "p": port,
+        "r": user,
+        "u": getpass.getuser(),
+    }
+
+    def expanded(text: str) -> str:
+        def token(match: re.Match[str]) -> str:
+            if match[1] not in tokens:
+                raise UserError(
+                    f"{where}: dlperf does not know the token {match[0]} in {text!r}; write it out"
+                )
+            return tokens[match[1]]
+
+        return re.sub(r"%(.)", token, text)
+
+    def paths(texts: Iterable[str]) -> tuple[Path, ...]:
+        """The files, with `~` and variables put in, without those that switch something off."""
+        given = [re.sub(r"^~(?=/)", str(home), expanded(text)) for text in texts]
+        named = [text for text in given if text not in ("none", "/dev/null")]
+        return tuple(Path(os.path.expandvars(text)).expanduser() for text in named)
+
+    own = paths((value("userknownhostsfile") or "").split())
+    jump, command = (value("proxyjump"), value("proxycommand")) if through else (None, None)
+    if command and value("proxyusefdpass") == "yes":
+        raise UserError(f"{where}: dlperf does not know ProxyUseFdpass; use a ProxyCommand without it")
+    wait = value("connecttimeout") or ""
     return Target(
-        host=settings.host,
-        port=settings.port,
-        user=settings.user,
-        keys=settings.keys,
-        agent=settings.agent,
-        only_keys=settings.get("identitiesonly") == "yes",
-        known_hosts=(*own, *system),
+        host=host,
+        port=int(port),
+        user=user,
+        keys=paths(settings.get("identityfile", ())),
+        agent=_agent(settings.get("identityagent", ["SSH_AUTH_SOCK"])[0], paths),
+        only_keys=value("identitiesonly") == "yes",
+        known_hosts=(*own, *paths((value("globalknownhostsfile") or "").split())),
         new_host_keys=own[0] if own else None,
-        host_key_alias=settings.get("hostkeyalias"),
-        connect_seconds=float(limit) if limit.isdecimal() and int(limit) else _CONNECT_SECONDS,
-        jumps=_jumps(jump, request, behind=behind) if jump else (),
-        proxy_command=command,
+        host_key_alias=value("hostkeyalias"),
+        connect_seconds=float(wait) if wait.isdecimal() and int(wait) else _CONNECT_SECONDS,
+        jumps=_jumps(expanded(jump), request, where=where, behind=behind) if jump else (),
+        proxy_command=expanded(command) if command else None,
     )
 
 
-def _jumps(text: str, request: _Request, *, behind: tuple[str, ...]) -> tuple[Target, ...]:
+def _agent(text: str, paths: Callable[[Iterable[str]], tuple[Path, ...]]) -> Path | None:
+    """The agent's socket: a path, `none`, or the name of a variable."""
+    if text == "SSH_AUTH_SOCK" or text.startswith("$"):
+        text = os.environ.get(text.strip("${}"), "")
+    return next(iter(paths([text] if text else [])), None)
+
+
+def _jumps(text: str, request: _Request, *, where: str, behind: tuple[str, ...]) -> tuple[Target, ...]:
     """The hosts of a ProxyJump, `[user@]host[:port]` or `ssh://...`; the first may have jumps of its own."""
     targets: list[Target] = []
     for hop in map(str.strip, text.split(",")):
         match = _HOP.fullmatch(hop)
         if match is None or match["host"].startswith("-"):
-            raise UserError(f"{request.where}: ProxyJump: {hop!r} is not a host; write [user@]host[:port]")
+            raise UserError(f"{where}: ProxyJump: {hop!r} is not a host; write [user@]host[:port]")
         target = _target(
             _Request(
                 name=match["host"].strip("[]"),
@@ -226,7 +196,7 @@ def _jumps(text: str, request: _Request, *, behind: tuple[str, ...]) -> tuple[Ta
                 port=int(match["port"]) if match["port"] else None,
                 config=request.config,
             ),
-            first=not targets,
+            through=not targets,
             behind=(*behind, request.name),
         )
         targets += [*target.jumps, target]

@@ -59,7 +59,9 @@ class AutogradAdapter:
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
         """One process a rank, as an argument list; no shell."""
         argv = (str(launch.python), str(PROGRAM), str(launch.case_file))
-        return tuple(RankCommand(argv=argv, env=rank_environment(launch, place)) for place in launch.places)
+        return tuple(
+            RankCommand(argv=argv, env=rank_environment(launch, placement)) for placement in launch.placements
+        )
 
 
 ADAPTER = AutogradAdapter()

@@ -14,7 +14,7 @@ from dlperf.adapters.base import Launch
 from dlperf.adapters.oneflow import ADAPTER
 from dlperf.files import shipped_root
 from dlperf.plan.case import Case
-from dlperf.running.launch import free_port, local_places
+from dlperf.running.launch import free_port, place_ranks_locally
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def start_ranks(
             case_file=case_file,
             code=shipped_root(),
             python=engine_python("oneflow"),
-            places=local_places(case, port=free_port()),
+            placements=place_ranks_locally(case, port=free_port()),
         )
         commands = ADAPTER.rank_commands(launch)
         return rank_processes.start([launch.python, *arguments], (command.env for command in commands))

@@ -66,7 +66,7 @@ class NumpyAdapter:
                 argv=argv,
                 env=rank_environment(launch, place) | {"EXAMPLE_API_KEY": "not for other eyes"},
             )
-            for place in launch.places
+            for place in launch.placements
         )
 
 
