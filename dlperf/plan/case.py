@@ -31,7 +31,9 @@ def bytes_of(value: Any) -> Any:
         return value
     match = _SIZE.fullmatch(value.strip())
     if match is None:
-        raise ValueError(f"{value!r} is no size; write a whole number with KiB, MiB, GiB or TiB as in '2GiB'")
+        raise ValueError(
+            f"{value!r} is not a size; write a whole number with KiB, MiB, GiB or TiB, such as '2GiB'"
+        )
     return int(match["number"]) * _UNITS[match["unit"]]
 
 
@@ -41,9 +43,6 @@ def bytes_text(size: int) -> str:
         if size % unit == 0:
             return f"{size // unit}{name}"
     return f"{size}B"
-
-
-# A case: one cell of a sweep, fully resolved. Its content hash is its identity.
 
 
 CASE_SCHEMA_VERSION: Final = 1
@@ -75,7 +74,7 @@ class Topology(Model):
         """Read `2n8g`; raise ValueError where the text has another form."""
         match = _TOPOLOGY.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text!r} is no topology; write nodes and devices a node as in '2n8g'")
+            raise ValueError(f"{text!r} is not a topology; write nodes and devices per node, such as '2n8g'")
         return cls(nodes=int(match["nodes"]), devices_per_node=int(match["devices"]))
 
     @property
@@ -108,7 +107,7 @@ class Loss(Model):
         wrong = [name for name in unused if getattr(self, name) != neutral[name]]
         if wrong:
             names = ", ".join(wrong)
-            raise ValueError(f"{self.kind} does not use {names}; leave it out or use kind 'combined'")
+            raise ValueError(f"{self.kind} does not use {names}; remove it, or use kind 'combined'")
         return self
 
 
@@ -137,9 +136,11 @@ class Schedule(Model):
     @model_validator(mode="after")
     def _one_scale_a_step(self) -> Self:
         if len(self.steps) != len(self.scales):
-            raise ValueError(f"{len(self.steps)} steps but {len(self.scales)} scales; give one scale a step")
+            raise ValueError(
+                f"{len(self.steps)} steps but {len(self.scales)} scales; give one scale per step"
+            )
         if list(self.steps) != sorted(set(self.steps)):
-            raise ValueError("steps must rise")
+            raise ValueError("steps must increase")
         return self
 
 
@@ -217,7 +218,7 @@ class Case(Model):
     @model_validator(mode="after")
     def _sample_ratio_belongs_to_partial_fc(self) -> Self:
         if (self.parallelism == "partial_fc") != (self.sample_ratio is not None):
-            raise ValueError("sample_ratio goes with parallelism partial_fc, and only there")
+            raise ValueError("sample_ratio is required with parallelism partial_fc, and allowed only there")
         return self
 
     @property

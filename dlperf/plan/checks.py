@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
-from dlperf.plan.documents import dotted, unknown
+from dlperf.adapters.base import Adapter
+from dlperf.errors import Problem
+from dlperf.plan.documents import Document, KeyPath, dotted, unknown
 from dlperf.plan.grid import cells, count_cells, matches
+from dlperf.plan.sweep import ExperimentFile, FrameworkEntry, SweepFile
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from dlperf.adapters.base import Adapter
-    from dlperf.errors import Problem
-    from dlperf.plan.documents import Document, KeyPath
-    from dlperf.plan.sweep import ExperimentFile, FrameworkEntry, SweepFile
-
-    Found = Iterator[tuple[KeyPath, str]]
+Found = Iterator[tuple[KeyPath, str]]
 
 MAX_CELLS = 20_000
 MAX_RUNS = 1_000_000
@@ -96,7 +91,7 @@ def _repeated_frameworks(file: SweepFile, adapters: Mapping[str, Adapter]) -> Fo
     for index, entry in enumerate(file.frameworks):
         resolved = (entry.name, entry.version or adapters[entry.name].versions[0])
         if resolved in seen:
-            yield ("frameworks", index), f"{'=='.join(resolved)} stands twice"
+            yield ("frameworks", index), f"{'=='.join(resolved)} appears twice"
         seen.add(resolved)
 
 
@@ -107,8 +102,8 @@ def _two_interpreters(file: SweepFile, adapters: Mapping[str, Adapter]) -> Found
         resolved = (entry.name, entry.version or adapters[entry.name].versions[0])
         first = interpreters.setdefault(resolved, entry.python)
         if path[0] == "include" and entry.python not in (None, first):
-            name, elsewhere = "==".join(resolved), first or "an environment of dlperf's"
-            yield path, f"{name} has one interpreter in a sweep, and elsewhere it is {elsewhere}"
+            name, elsewhere = "==".join(resolved), first or "dlperf's own environment"
+            yield path, f"{name} can have only one interpreter in a sweep; elsewhere it uses {elsewhere}"
 
 
 def _ratio_problems(file: SweepFile) -> Found:
@@ -120,7 +115,7 @@ def _ratio_problems(file: SweepFile) -> Found:
         if "partial_fc" in parallelism and (include.sample_ratio or file.sample_ratio) is None:
             yield ("include", index), missing
         if include.sample_ratio and "partial_fc" not in parallelism:
-            yield ("include", index, "sample_ratio"), "applies to parallelism partial_fc alone"
+            yield ("include", index, "sample_ratio"), "applies only to parallelism partial_fc"
 
 
 def _size_problems(file: SweepFile) -> Found:
@@ -130,10 +125,10 @@ def _size_problems(file: SweepFile) -> Found:
         count = count_cells(axes)
         cells_in_all += count
         if count > MAX_CELLS:
-            yield path, f"the grid has {count} cells, more than {MAX_CELLS}; make several sweeps"
+            yield path, f"the grid has {count} cells, more than {MAX_CELLS}; split it into several sweeps"
     runs = cells_in_all * file.measure.repeats
     if runs > MAX_RUNS and cells_in_all <= MAX_CELLS:
-        yield ("measure", "repeats"), f"{runs} runs in all, more than {MAX_RUNS}; take fewer repeats"
+        yield ("measure", "repeats"), f"{runs} runs in total, more than {MAX_RUNS}; use fewer repeats"
 
 
 def _spans(file: SweepFile) -> list[tuple[KeyPath, SweepFile]]:
@@ -153,20 +148,20 @@ def _search_problems(file: SweepFile) -> Found:
         if all(most):
             yield (
                 path or ("num_classes",),
-                "batch_size_per_device is max too; one of the two can be searched for at a time",
+                "batch_size_per_device is also max; only one of the two can be searched for at a time",
             )
     if file.memory is not None and file.device == "cuda":
-        yield ("memory",), "is a budget for devices of the CPU; a GPU has its own: remove it"
+        yield ("memory",), "limits CPU devices, and a GPU has its own memory: remove this key"
     if searched and file.device == "cpu" and file.memory is None:
-        yield (), "max on a CPU needs a budget that stands for a GPU's memory, such as 'memory: 2GiB'"
+        yield (), "max on a CPU needs a memory budget in place of a GPU's memory, such as 'memory: 2GiB'"
     if not searched and "search" in file.model_fields_set:
-        yield ("search",), "applies to max, which this sweep does not have"
+        yield ("search",), "has no effect: no axis of this sweep is max"
     for axis in ("batch_size_per_device", "num_classes"):
         bounds = getattr(file.search, axis)
         if bounds.upper < bounds.granularity:
             yield (
                 ("search", axis, "upper"),
-                f"{bounds.upper} is less than one step, the granularity of {bounds.granularity}",
+                f"{bounds.upper} is less than the granularity of {bounds.granularity}",
             )
 
 
@@ -174,7 +169,7 @@ def _idle_ratio(file: SweepFile) -> Found:
     """A ratio that nothing uses; one given on the command line may rightly idle."""
     used = [file.parallelism, *(include.parallelism or () for include in file.include)]
     if file.sample_ratio and not any("partial_fc" in parallelism for parallelism in used):
-        yield ("sample_ratio",), "applies to parallelism partial_fc, which this sweep does not have"
+        yield ("sample_ratio",), "has no effect: this sweep does not use parallelism partial_fc"
 
 
 def _exclude_names(file: SweepFile, experiments: Mapping[str, ExperimentFile]) -> Found:
@@ -193,7 +188,7 @@ def _exclude_effects(
         if not any(matches(exclude.when, cell) for cell in grid):
             yield ("exclude", index, "when"), "matches no cell of the grid"
     if all(cell.why for cell in cells(file, experiments, versions=versions)):
-        yield ("exclude",), "takes out every cell; nothing is left to run"
+        yield ("exclude",), "excludes every cell; nothing is left to run"
 
 
 def _too_few_classes(
@@ -209,5 +204,5 @@ def _too_few_classes(
             key = "num_classes" if file.num_classes else "topology"
             split = f"parallelism {cell.parallelism}, {cell.topology}"
             few = f"{cell.num_classes} classes cannot be split over {devices} devices ({split})"
-            yield (key,), f"{few}; take more classes or fewer devices"
+            yield (key,), f"{few}; use more classes or fewer devices"
             return

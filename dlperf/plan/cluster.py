@@ -30,14 +30,14 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 def _host(text: str) -> str:
     """Names end up in folders, tables and commands of other tools."""
     if not _HOST.fullmatch(text):
-        raise ValueError(f"{text!r} is no host name, alias or address")
+        raise ValueError(f"{text!r} is not a host name, alias or address")
     return text
 
 
 def _variables(values: dict[str, str]) -> dict[str, str]:
     for name in values:
         if not _VARIABLE.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of a variable")
+            raise ValueError(f"{name!r} is not a variable name")
     return values
 
 
@@ -98,7 +98,7 @@ def secrets(document: Document) -> Iterator[Problem]:
     for path, place in document.keys.items():
         if _SECRET_KEYS.fullmatch(str(path[-1])) and "environment" not in path:
             yield place.problem(
-                f"{dotted(path)}: no secret belongs into a file; use a key with ssh-agent, or IdentityFile "
+                f"{dotted(path)}: do not put secrets into a file; use a key with ssh-agent, or IdentityFile "
                 "in ~/.ssh/config"
             )
 
@@ -124,10 +124,10 @@ def _node_problems(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:
         places.setdefault(where, node.name)
         for key in ("devices", "cores"):
             if getattr(node, key) is None and getattr(file, key) is None:
-                yield spot, f"key {key!r} is missing, here or for all nodes: how many {key} {node.name!r} has"
-
-
-# Clusters: the nodes that a sweep runs on and the way to them, with everything decided.
+                yield (
+                    spot,
+                    f"key {key!r} is missing: the number of {key} of {node.name!r}, here or for all nodes",
+                )
 
 
 DEFAULT_FOLDER = "~/.cache"
@@ -194,11 +194,10 @@ class Cluster:
             return f"needs {wanted} nodes; cluster {self.name} has {len(self.nodes)}"
         fitting = [node for node in self.nodes if fits(node, case, oversubscribe=oversubscribe)]
         if len(fitting) < wanted:
-            needed = f"{case.topology.devices_per_node} {case.device} devices"
-            return (
-                f"needs {needed} and {case.topology.devices_per_node * case.threads_per_device} cores on "
-                f"{wanted} of the nodes of cluster {self.name}, which {len(fitting) or 'none'} has"
-            )
+            devices = case.topology.devices_per_node
+            each = f"{devices} {case.device} devices and {devices * case.threads_per_device} cores each"
+            nodes = f"{wanted} node{'s' if wanted > 1 else ''}"
+            return f"needs {nodes} with {each}; cluster {self.name} has {len(fitting) or 'none'}"
         return None
 
 

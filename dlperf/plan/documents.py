@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.composer import Composer
 from yaml.error import MarkedYAMLError
@@ -21,15 +22,12 @@ from yaml.scanner import Scanner
 from dlperf.errors import Problem, SourceErrors, UserError
 from dlperf.files import shipped_folder
 
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
-
 Value = bool | int | float | str | None | tuple["Value", ...] | dict[str, "Value"]
 KeyPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SourceLocation:
     """Where something stands; line and column count from 1, line 0 means the whole of `path`."""
 
     path: str
@@ -48,8 +46,8 @@ class Document:
     path: str
     text: str
     data: dict[str, Value]
-    keys: dict[KeyPath, Place] = field(default_factory=dict)
-    values: dict[KeyPath, Place] = field(default_factory=dict)
+    keys: dict[KeyPath, SourceLocation] = field(default_factory=dict)
+    values: dict[KeyPath, SourceLocation] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()  # what did not stop the reading: duplicate keys and the like
 
     def existing(self, location: KeyPath) -> KeyPath:
@@ -67,12 +65,12 @@ class Document:
             value = value[part]  # type: ignore[index]  # existing paths fit their containers
         return value
 
-    def place(self, location: KeyPath) -> Place:
+    def place(self, location: KeyPath) -> SourceLocation:
         """The place of the value at `location`; of its key where the value is a mapping or a sequence."""
         path = self.existing(location)
         if path in self.keys and isinstance(self.at(path), dict | tuple):
             return self.keys[path]
-        return self.values.get(path, Place(self.path))
+        return self.values.get(path, SourceLocation(self.path))
 
     def with_value(self, path: tuple[str, ...], value: Value, *, label: str) -> Document:
         """A copy whose value at `path` comes from the command line; problems about it name `label`.
@@ -80,7 +78,7 @@ class Document:
         Raises:
             UserError: a part of the path is no mapping.
         """
-        place = Place(label)
+        place = SourceLocation(label)
         values = {kept: at for kept, at in self.values.items() if kept[: len(path)] != path}
         values |= {path[:depth]: place for depth in range(1, len(path)) if path[:depth] not in values}
         values |= {(*path, *inner): place for inner in _paths(value)}
@@ -99,7 +97,7 @@ def _paths(value: Value) -> list[KeyPath]:
 
 def _with_value(data: Value, path: tuple[str, ...], value: Value, *, label: str) -> dict[str, Value]:
     if not isinstance(data, dict):
-        raise UserError(f"{label}: the file holds no mapping where {path[0]!r} should stand")
+        raise UserError(f"{label}: the file has no mapping that could hold {path[0]!r}")
     head, *rest = path
     inner = _with_value(data.get(head, {}), tuple(rest), value, label=label) if rest else value
     return {**data, head: inner}
@@ -170,7 +168,7 @@ def parse_document(text: str, *, shown: str) -> Document:
     """Parse YAML text that holds one mapping; raises SourceErrors like `read_document`."""
     root = _compose(text, shown)
     if root is None:
-        raise SourceErrors([Problem(shown, 0, 0, "is empty; the pages in docs/ show what goes here")])
+        raise SourceErrors([Problem(shown, 0, 0, "is empty; docs/ shows what to write here")])
     reading = _Reading(shown)
     data = reading.value(root, ())
     if not isinstance(data, dict):
@@ -202,14 +200,13 @@ def _compose(text: str, shown: str) -> Node | None:
         node: Node | None = _Loader(text).get_single_node()
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = Place(shown, mark.line + 1, mark.column + 1) if mark else Place(shown)
-        parts = (error.context, error.problem)
-        said = ", ".join(part for part in parts if part)
+        place = SourceLocation(shown, mark.line + 1, mark.column + 1) if mark else SourceLocation(shown)
+        said = ", ".join(part for part in (error.context, error.problem) if part)
         raise SourceErrors([place.problem(f"is not YAML: {said}")]) from None
     except ReaderError as error:
         before = text[: error.position]
-        place = Place(shown, before.count("\n") + 1, error.position - before.rfind("\n"))
-        raise SourceErrors([place.problem("holds a character that YAML does not allow")]) from None
+        place = SourceLocation(shown, before.count("\n") + 1, error.position - before.rfind("\n"))
+        raise SourceErrors([place.problem("contains a character that YAML does not allow")]) from None
     except RecursionError:
         raise SourceErrors([Problem(shown, 0, 0, "is nested too deeply")]) from None
     return node
@@ -221,18 +218,20 @@ class _Reading:
     def __init__(self, shown: str) -> None:
         self._shown = shown
         self._count = 0
-        self.keys: dict[KeyPath, Place] = {}
-        self.values: dict[KeyPath, Place] = {}
+        self.keys: dict[KeyPath, SourceLocation] = {}
+        self.values: dict[KeyPath, SourceLocation] = {}
         self.problems: list[Problem] = []
 
-    def place(self, node: Node) -> Place:
+    def place(self, node: Node) -> SourceLocation:
         mark = node.start_mark
-        return Place(self._shown, mark.line + 1, mark.column + 1)
+        return SourceLocation(self._shown, mark.line + 1, mark.column + 1)
 
     def value(self, node: Node, path: KeyPath) -> Value:
         self._count += 1
         if self._count > MAX_VALUES or len(path) > MAX_DEPTH:
-            raise SourceErrors([self.place(node).problem("grows too large here; use fewer aliases")])
+            raise SourceErrors(
+                [self.place(node).problem("is too large once aliases are expanded; use fewer aliases")]
+            )
         self.values[path] = self.place(node)
         if node.tag not in _PLAIN_TAGS:
             self.problems.append(self.place(node).problem(f"tags such as {node.tag!r} are not allowed"))
@@ -259,7 +258,7 @@ class _Reading:
                 continue
             if key in found:
                 first = self.keys[(*path, key)]
-                message = f"key {key!r} stands twice (first in line {first.line}); remove one"
+                message = f"key {key!r} appears twice (first on line {first.line}); remove one"
                 self.problems.append(self.place(key_node).problem(message))
                 continue
             self.keys[(*path, key)] = self.place(key_node)
@@ -272,7 +271,7 @@ class _Reading:
             return None
         if node.value == "<<" and node.style is None:
             self.problems.append(
-                self.place(node).problem("merge keys (<<) are not known; write the keys out")
+                self.place(node).problem("merge keys (<<) are not supported; write the keys out")
             )
             return None
         return str(node.value)
@@ -434,7 +433,7 @@ def find_file(kind: Kind, name: str, *, folders: tuple[Path, ...]) -> Path:
                 if candidate.is_file():
                     return candidate
     if written.is_file():
-        raise UserError(f"{name}: a {kind} is a YAML file, whose name ends in .yaml or .yml")
+        raise UserError(f"{name}: a {kind} must be a YAML file; its name ends in .yaml or .yml")
     if written.is_dir():
         raise UserError(f"{name} is a folder; name one {kind} file in it")
     raise UserError(unknown(kind, name, known_names(kind, folders=folders)))

@@ -1,4 +1,4 @@
-"""The grid of a sweep: every cell that its axes span, what is taken out, what is put beside."""
+"""The grid of a sweep: the cells that its axes span, exclusions, inclusions, and searches for `max`."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def cells(
         found[cell.identity] = replace(cell, why=why)
     for include in file.include:
         merged = file.model_copy(update=include.given())
-        version_pairs = _included_frameworks(include, frameworks, versions)
+        included = _included_frameworks(include, frameworks, versions)
         options = {name: {**file.options.get(name, {}), **include.options.get(name, {})} for name in versions}
-        for cell in _span(merged, experiments, frameworks=version_pairs, options=options):
+        for cell in _span(merged, experiments, frameworks=included, options=options):
             found[cell.identity] = cell
     return tuple(found.values())
 
@@ -143,11 +143,11 @@ def _included_frameworks(
     """The sweep's frameworks that the include names; a new framework or version comes as it stands."""
     if include.frameworks is None:
         return frameworks
-    version_pairs: list[FrameworkEntry] = []
+    included: list[FrameworkEntry] = []
     for entry in include.frameworks:
         same = [known for known in frameworks if _means(entry, known)]
-        version_pairs.extend(same or [_with_version(entry, versions)])
-    return tuple(version_pairs)
+        included.extend(same or [_with_version(entry, versions)])
+    return tuple(included)
 
 
 def _means(entry: FrameworkEntry, known: FrameworkEntry) -> bool:
@@ -160,9 +160,6 @@ def _means(entry: FrameworkEntry, known: FrameworkEntry) -> bool:
 
 def _with_version(entry: FrameworkEntry, versions: Mapping[str, str]) -> FrameworkEntry:
     return entry if entry.version else entry.model_copy(update={"version": versions[entry.name]})
-
-
-# What a plan says about cells with `max`, and about memory budgets: which values are tried, or why none.
 
 
 # Of the smallest values of a search, that an engine may refuse to train.
@@ -204,14 +201,15 @@ def from_supported(case: Case, search: Search, adapter: Adapter) -> Case:
 def no_memory(case: Case) -> str | None:
     """Why a budget cannot be held, or a limit not be searched for, on the device that the case came to."""
     if case.memory_bytes is not None and case.device == "cuda":
-        return "memory is a budget for devices of the CPU; a GPU has its own"
+        return "memory limits CPU devices; a GPU has its own memory"
     if case.search is None:
         return None
     if case.device == "cpu" and case.memory_bytes is None:
         return (
-            "max on a CPU needs a budget that stands for a GPU's memory, such as 'memory: 2GiB' in the sweep "
-            "or --memory 2GiB"
+            "max on a CPU needs a memory budget in place of a GPU's memory, such as 'memory: 2GiB' "
+            "in the sweep or --memory 2GiB"
         )
     if case.search.granularity > case.search.upper:
-        return f"the search has no value: steps of {case.search.granularity} up to {case.search.upper}"
+        bounds = f"granularity {case.search.granularity}, upper bound {case.search.upper}"
+        return f"the search has no value to try: {bounds}"
     return None

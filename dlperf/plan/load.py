@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,9 +81,6 @@ def _with_entries(file: SweepFile, entries: Mapping[KeyPath, FrameworkEntry]) ->
     return file.model_copy(update={"frameworks": frameworks, "include": includes})
 
 
-# Values given on the command line in place of the sweep file's: `-S key=value` and `-P axis=a,b`.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """One value laid over the sweep file; problems about it name `label`."""
@@ -118,9 +115,6 @@ def _split(option: str, text: str) -> tuple[str, str]:
     if not key.strip() or not separator:
         raise UserError(f"{option} {text}: write key=value, such as {option} batch_size_per_device=64")
     return key.strip(), value.strip()
-
-
-# Sweep and experiment files by name -> a checked Sweep, or every problem found in them at once.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,16 +224,11 @@ class _Loading:
     problems: list[Problem] = field(default_factory=list)
 
     def experiments(self) -> dict[str, ExperimentFile]:
-        loaded: dict[str, ExperimentFile] = {}
-        seen: set[str] = set()
+        first_places: dict[str, KeyPath] = {}
         for name, path in _named_experiments(self.document):
-            if name in seen:
-                continue
-            seen.add(name)
-            experiment = self._load(name, path)
-            if experiment is not None:
-                loaded[name] = experiment
-        return loaded
+            first_places.setdefault(name, path)
+        loaded = {name: self._load(name, path) for name, path in first_places.items()}
+        return {name: experiment for name, experiment in loaded.items() if experiment is not None}
 
     def _load(self, name: str, at: KeyPath) -> ExperimentFile | None:
         # A sweep in another project finds the experiments of that project too.
@@ -261,33 +250,30 @@ class _Loading:
 
 def _named_experiments(document: Document) -> list[tuple[str, KeyPath]]:
     """Every experiment that the file names, with the key path, whatever else is wrong with it."""
-    spots: list[KeyPath] = [("experiment",)]
-    includes = document.data.get("include")
-    if isinstance(includes, tuple):
-        spots += [("include", index, "experiment") for index, _ in enumerate(includes)]
     named: list[tuple[str, KeyPath]] = []
-    for spot in spots:
-        if spot not in document.values:
-            continue
-        value = document.at(spot)
-        listed = (
-            [(item, (*spot, index)) for index, item in enumerate(value)] if isinstance(value, tuple) else []
+    for path, value in _in_the_grids(document, "experiment"):
+        items = (
+            [((*path, index), item) for index, item in enumerate(value)] if isinstance(value, tuple) else []
         )
-        named += [(item, path) for item, path in listed or [(value, spot)] if isinstance(item, str)]
+        named += [(item, place) for place, item in items or [(path, value)] if isinstance(item, str)]
     return named
+
+
+def _in_the_grids(document: Document, key: str) -> Iterator[tuple[KeyPath, Value]]:
+    """The values that the sweep and its includes give `key`, with their key paths."""
+    includes = document.data.get("include")
+    count = len(includes) if isinstance(includes, tuple) else 0
+    for path in ((key,), *(("include", index, key) for index in range(count))):
+        if path in document.values:
+            yield path, document.at(path)
 
 
 def _option_problems(document: Document, adapters: Mapping[str, Adapter]) -> list[Problem]:
     """Framework options that no adapter has, or that the adapter refuses."""
-    spots: list[KeyPath] = [("options",)]
-    includes = document.data.get("include")
-    if isinstance(includes, tuple):
-        spots += [("include", index, "options") for index, _ in enumerate(includes)]
     problems: list[Problem] = []
-    for spot in spots:
-        options = document.at(spot) if spot in document.values else None
+    for path, options in _in_the_grids(document, "options"):
         for name, given in options.items() if isinstance(options, dict) else ():
-            below = (*spot, name)
+            below = (*path, name)
             if name not in adapters:
                 problems.append(document.keys[below].problem(unknown("framework", name, adapters)))
                 continue
@@ -297,9 +283,6 @@ def _option_problems(document: Document, adapters: Mapping[str, Adapter]) -> lis
                 found = problems_of(error, model=adapters[name].options, document=document, below=below)
                 problems.extend(found)
     return problems
-
-
-# `dlperf limit` as a sweep: the same plan, the same runs, made from options in place of a file.
 
 
 SHOWN = "dlperf limit"

@@ -35,7 +35,7 @@ def freeze(plan: Plan, folder: Path) -> Plan:
     differences = list(compare_plans(frozen, plan))
     if differences:
         raise UserError(
-            f"{path}: this folder holds results of another plan; take the files back to what they were, "
+            f"{path}: this folder holds results of another plan; restore the files, "
             "or choose another folder with --results DIR. What changed:\n" + "\n".join(differences)
         )
     if plan.repeats > frozen.repeats or plan.limits != frozen.limits:
@@ -75,7 +75,7 @@ def compare_plans(old: Plan, new: Plan) -> Iterator[str]:
     cases = list(_diff(_essence(old), _essence(new), names=("cases (frozen)", "cases")))
     yield from cases[:_MOST_CASE_LINES]
     if len(cases) > _MOST_CASE_LINES:
-        yield f"... and {len(cases) - _MOST_CASE_LINES} lines more"
+        yield f"... and {len(cases) - _MOST_CASE_LINES} more lines"
 
 
 def _words(value: object) -> str:

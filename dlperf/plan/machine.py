@@ -12,9 +12,8 @@ from dlperf.model import Model
 from dlperf.plan.case import DeviceKind
 
 _NVIDIA_SMI_SECONDS = 20
-_QUOTA = Path(
-    "/sys/fs/cgroup/cpu.max"
-)  # of the container's own group: "QUOTA PERIOD" in microseconds, or "max"
+# Of the container's own group: "QUOTA PERIOD" in microseconds, or "max".
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 class Machine(Model):
@@ -49,26 +48,27 @@ def _cores() -> int:
 
 
 def _gpus() -> tuple[str, ...]:
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
-        done = subprocess.run(  # no shell, fixed words
-            command, capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=True
-        )
+        return tuple(_ask_nvidia_smi("--query-gpu=name", "--format=csv,noheader"))
     except (OSError, subprocess.SubprocessError):
         return ()  # no driver, or one that does not answer: nothing could train on it
-    return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
 
 
 def gpu_memory_bytes() -> int | None:
     """Memory of the smallest GPU of this machine; None where there is none, or the driver does not say."""
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(  # no shell, fixed words
-            command, capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=True
-        )
-        return min((int(line) << 20 for line in done.stdout.split()), default=None)
+        sizes = _ask_nvidia_smi("--query-gpu=memory.total", "--format=csv,noheader,nounits")
+        return min((int(mebibytes) << 20 for mebibytes in sizes), default=None)
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
+
+
+def _ask_nvidia_smi(*options: str) -> list[str]:
+    """Its answer, one line per GPU."""
+    done = subprocess.run(
+        ["nvidia-smi", *options], capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=True
+    )
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()]
 
 
 def _visible(gpus: tuple[str, ...]) -> tuple[str, ...]:

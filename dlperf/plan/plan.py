@@ -32,12 +32,12 @@ def ordered_runs(cases: Sequence[Case], *, repeats: int, order: Order, seed: int
     """Every case `repeats` times.
 
     `interleaved` goes from cell to cell. A cell's cases differ in their framework only; they are run in
-    blocks, each of them once a block, and the order turns round from block to block (A B, B A, A B, ...), so
+    blocks, each of them once per block, and the order reverses from block to block (A B, B A, A B, ...), so
     that a machine that drifts hits all frameworks alike. `sequential` makes all repeats of a case before the
     next case; `shuffled` mixes all runs, the same way for the same seed.
     """
     if order == "interleaved":
-        return tuple(run for version_pairs in cells_of(cases) for run in _blocks(version_pairs, repeats))
+        return tuple(run for cell in cells_of(cases) for run in _blocks(cell, repeats))
     runs = [
         PlannedRun(case_id=case.case_id, repeat=repeat) for case in cases for repeat in range(1, repeats + 1)
     ]
@@ -62,15 +62,12 @@ def cell_of(case: Case) -> str:
     return case.model_dump_json(exclude=left_out)
 
 
-def _blocks(version_pairs: Sequence[Case], repeats: int) -> list[PlannedRun]:
+def _blocks(cell: Sequence[Case], repeats: int) -> list[PlannedRun]:
     return [
         PlannedRun(case_id=case.case_id, repeat=repeat)
         for repeat in range(1, repeats + 1)
-        for case in (version_pairs if repeat % 2 else reversed(version_pairs))
+        for case in (cell if repeat % 2 else reversed(cell))
     ]
-
-
-# A sweep on a machine -> the plan: what would run, what would not and why, and in which order.
 
 
 PLAN_SCHEMA_VERSION: Final = 1
@@ -168,7 +165,7 @@ def make_plan(
         else:
             missing = cluster.lacking(case, oversubscribe=file.oversubscribe)
         origin = sweep.origins.get(str(cell.framework))
-        planned.append(_judged(case, cell, adapter=adapter, origin=origin, missing=missing))
+        planned.append(_planned(case, cell, adapter=adapter, origin=origin, missing=missing))
         if cell.framework.python:
             interpreters[str(cell.framework)] = str(Path(cell.framework.python).expanduser().absolute())
     runnable = [item.case for item in planned if item.status is PlanStatus.RUNNABLE]
@@ -183,14 +180,12 @@ def make_plan(
         interpreters=interpreters,
         origins=sweep.origins,
         machine=machine,
-        cluster=None if cluster is None else _planned_cluster(cluster),
+        cluster=None
+        if cluster is None
+        else PlannedCluster(name=cluster.name, nodes=tuple(node.name for node in cluster.nodes)),
         settings=tuple(setting.label for setting in sweep.settings),
         sources=tuple(SourceText(path=document.path, text=document.text) for document in sweep.documents),
     )
-
-
-def _planned_cluster(cluster: Cluster) -> PlannedCluster:
-    return PlannedCluster(name=cluster.name, nodes=tuple(node.name for node in cluster.nodes))
 
 
 def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, cores: int) -> Case:
@@ -224,7 +219,7 @@ def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, cor
     return case if search is None else from_supported(case, search, adapter)
 
 
-def _judged(
+def _planned(
     case: Case, cell: Cell, *, adapter: Adapter, origin: Origin | None, missing: str | None
 ) -> PlannedCase:
     if cell.why is not None:
@@ -252,7 +247,7 @@ def lacking(case: Case, machine: Machine, *, oversubscribe: bool = False) -> str
     threads = topology.devices_per_node * case.threads_per_device
     if case.device == "cpu" and threads > machine.cores and not oversubscribe:
         return (
-            f"needs {threads} CPU cores, one a thread; this machine has {machine.cores} "
+            f"needs {threads} CPU cores, one per thread; this machine has {machine.cores} "
             "('oversubscribe: true' in the sweep lets devices share them)"
         )
     return None

@@ -14,18 +14,15 @@ from __future__ import annotations
 
 import operator
 import re
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 from dlperf.errors import UserError
 from dlperf.plan.case import SearchedAxis
 from dlperf.plan.documents import unknown
+from dlperf.plan.plan import Plan, PlannedCase
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from dlperf.plan.plan import Plan, PlannedCase
-
-    Predicate = Callable[[PlannedCase], bool]
+Predicate = Callable[[PlannedCase], bool]
 
 _VALUES: dict[str, Callable[[PlannedCase], str | float | None]] = {
     "framework": lambda item: item.case.framework,

@@ -27,16 +27,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from dlperf.model import Model
 from dlperf.plan.case import Measure, Parallelism, Precision, Topology, Workload, bytes_of
 from dlperf.plan.documents import unknown
 from dlperf.plan.versions import checked_index
-
-if TYPE_CHECKING:
-    from pydantic.json_schema import JsonSchemaValue
-    from pydantic_core import CoreSchema
-
 
 T = TypeVar("T")
 
@@ -61,7 +58,7 @@ def _listed(value: Any) -> Any:
 def _different(values: tuple[T, ...]) -> tuple[T, ...]:
     for index, value in enumerate(values):
         if value in values[:index]:
-            raise ValueError(f"{value} stands twice")
+            raise ValueError(f"{value} appears twice")
     return values
 
 
@@ -97,7 +94,9 @@ def seconds_of(value: Any) -> Any:
         return value
     match = _DURATION.fullmatch(value)
     if match is None:
-        raise ValueError(f"{value!r} is no duration; write seconds, or a number with s, m or h as in '30m'")
+        raise ValueError(
+            f"{value!r} is not a duration; write seconds, or a number with s, m or h, such as '30m'"
+        )
     return float(match["number"]) * _UNIT_SECONDS[match["unit"]]
 
 
@@ -138,9 +137,6 @@ TopologyAxis = Annotated[
 ]
 
 
-# What a sweep file may hold. docs/sweeps.md describes it for people.
-
-
 Order = Literal["interleaved", "sequential", "shuffled"]
 
 DEFAULT_TIME_LIMIT_SECONDS = 3600.0
@@ -153,7 +149,7 @@ def _framework_reference(value: Any) -> Any:
     named, at, source = (part.strip() for part in value.partition(" @ "))
     name, equals, version = named.partition("==")
     if not name or (equals and not version) or (at and not source):
-        raise ValueError(f"{named!r} is no framework; write name==version as in 'mxnet==1.9.1'")
+        raise ValueError(f"{named!r} is not a framework; write name==version, such as 'mxnet==1.9.1'")
     entry = {"name": name, "version": version} if version else {"name": name}
     if source:
         entry["index" if version else "wheel"] = source
@@ -181,11 +177,11 @@ class FrameworkEntry(Model):
     def _comes_from_one_place(self) -> Self:
         given = [key for key in ("python", "wheel", "index") if getattr(self, key) is not None]
         if len(given) > 1:
-            raise ValueError(f"has {' and '.join(given)}; the framework comes from one of them")
+            raise ValueError(f"has {' and '.join(given)}; keep only one of them")
         if self.wheel is not None and self.version is not None:
-            raise ValueError("has a wheel, which says its version itself; leave out version")
+            raise ValueError("has a wheel, which already states its version; remove version")
         if self.index is not None and self.version is None:
-            raise ValueError("has an index; name the version that is taken from there")
+            raise ValueError("has an index; add the version to install from it")
         return self
 
     def __str__(self) -> str:
@@ -334,9 +330,6 @@ class SweepFile(Axes):
     order: Order = "interleaved"
     limits: Limits = Limits()
     notes: str = ""
-
-
-# What an experiment file may hold: a workload, and how many classes its data set has.
 
 
 class ExperimentFile(Workload):

@@ -1,7 +1,7 @@
 """A version from elsewhere: a wheel file of the user's own, or a package index such as one of nightly builds.
 
 The version that results and tables show says where it is from, as `1.9.1+wheel.0a1b2c3d` or
-`2.14.0.dev20261101+index.0a1b2c3d`: two builds of one version are two version_pairs.
+`2.14.0.dev20261101+index.0a1b2c3d`: two builds of one version are compared as two versions.
 """
 
 from __future__ import annotations
@@ -70,18 +70,20 @@ def checked_index(url: str) -> str:
         secret = "@" in parts.netloc or parts.query or parts.fragment
         host = parts.hostname
     except ValueError:
-        raise ValueError("is no URL; write one as in 'https://host/simple'") from None
+        raise ValueError("is not a URL; write one such as 'https://host/simple'") from None
     if secret:
         raise ValueError(
-            "holds a user, a password or a token, and no secret belongs into a sweep; leave it out and give "
-            "it to uv by ~/.netrc or a keyring (UV_KEYRING_PROVIDER=subprocess)"
+            "contains a user, password or token; never put secrets into a sweep. Remove it and give "
+            "it to uv through ~/.netrc or a keyring (UV_KEYRING_PROVIDER=subprocess)"
         )
     if parts.scheme == "file" and not parts.netloc and parts.path:
         return url
     if parts.scheme not in {"https", "http"} or not host:
-        raise ValueError("is no index; write a URL as in 'https://host/simple'")
+        raise ValueError("is not a package index; write a URL such as 'https://host/simple'")
     if parts.scheme == "http" and host not in _LOOPBACK:
-        raise ValueError("is not encrypted: who changes it on its way runs code here; write https://")
+        raise ValueError(
+            "is not encrypted: anyone on the network could change the code that runs here; use https://"
+        )
     return url
 
 
@@ -101,17 +103,17 @@ def read_wheel(written: str, *, folder: Path, adapter: Adapter) -> Origin:
         name, version, _, tags = parse_wheel_filename(path.name)
     except InvalidWheelFilename:
         raise ValueError(
-            f"{path.name} is no name of a wheel, such as mxnet-1.9.1-py3-none-manylinux2014_x86_64.whl"
+            f"{path.name} is not a wheel's file name, such as mxnet-1.9.1-py3-none-manylinux2014_x86_64.whl"
         ) from None
     if not _is_wheel(path):
-        raise ValueError(f"{path} is no wheel: no zip archive with a .dist-info folder")
+        raise ValueError(f"{path} is not a wheel: not a zip archive with a .dist-info folder")
     known = _distributions(adapter)
     if name not in known:
-        raise ValueError(f"{path.name} is of {name}; {adapter.name} installs {' or '.join(known)}")
+        raise ValueError(f"{path.name} contains {name}; {adapter.name} installs {' or '.join(known)}")
     pythons = _pythons(map(str, tags))
     if not pythons:
         raise ValueError(
-            f"{path.name} fits no CPython 3.{_MINORS.start} to 3.{_MINORS.stop - 1} of this machine "
+            f"{path.name} fits no CPython from 3.{_MINORS.start} to 3.{_MINORS.stop - 1} on this machine "
             f"({', '.join(sorted(map(str, tags)))})"
         )
     return Origin(
@@ -172,7 +174,8 @@ def environment_from(
     distribution = distribution_of(replaced)
     if origin.distribution not in (None, distribution):
         raise ValueError(
-            f"the wheel is of {origin.distribution}, and on {device} {adapter.name} installs {distribution}"
+            f"the wheel contains {origin.distribution}, "
+            f"but on {device} {adapter.name} installs {distribution}"
         )
     others = tuple(text for text in base.requirements if text != replaced)
     ours = [python for python in base.pythons if python in origin.pythons]
@@ -212,9 +215,6 @@ def version_order(version: str) -> tuple[int, object]:
         return (1, Version(version))
     except InvalidVersion:
         return (0, version)
-
-
-# What must be installed for a version: one that the adapter knows, one from elsewhere, or the user's.
 
 
 def specification_of(

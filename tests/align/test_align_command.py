@@ -42,12 +42,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--parallelism", "modle"], "--parallelism: unknown parallelism 'modle' (did you mean 'model'?)"),
         (
             ["--topology", "2g"],
-            "--topology: '2g' is no topology; write nodes and devices a node as in '2n8g'",
+            "--topology: '2g' is not a topology; write nodes and devices per node, such as '2n8g'",
         ),
         (["--frameworks", "mxnet"], "--frameworks: give two or more different frameworks or versions"),
         (["--frameworks", "mxnet,mxnet==1.9.1"], "--frameworks: one of them is given twice"),
-        (["--frameworks", ""], "--frameworks: '' is no framework; write name==version as in"),
-        (["--frameworks", "mxnet==,pytorch"], "--frameworks: 'mxnet==' is no framework"),
+        (["--frameworks", ""], "--frameworks: '' is not a framework; write name==version, such as"),
+        (["--frameworks", "mxnet==,pytorch"], "--frameworks: 'mxnet==' is not a framework"),
         (["--frameworks", "mxnet,torch"], "--frameworks: unknown framework 'torch'"),
         (["--frameworks", "mxnet==9,pytorch"], "--frameworks: mxnet 9 is unknown; known versions: 1.9.1"),
         (["--frameworks", "mxnet @ no.whl,pytorch"], "--frameworks: there is no file "),
@@ -132,7 +132,7 @@ def test_a_version_of_an_index_comes_from_there() -> None:
 
 
 def test_a_secret_in_the_url_of_an_index_is_refused_and_not_repeated() -> None:
-    with pytest.raises(UserError, match="holds a user, a password or a token") as caught:
+    with pytest.raises(UserError, match="contains a user, password or token") as caught:
         asked("pytorch==2.14.0 @ https://me:hunter2@nightly.example/simple")
 
     assert "hunter2" not in str(caught.value)

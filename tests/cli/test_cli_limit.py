@@ -30,24 +30,24 @@ BATCH = ("quickstart", "--axis", "batch_size", "--framework", "pytorch", "--devi
     [
         (("quickstart",), "Missing option '--axis'"),
         (("nothing", "--axis", "batch_size", "--memory", "2GiB"), "unknown experiment 'nothing'"),
-        (BATCH, "max on a CPU needs a budget that stands for a GPU's memory, such as 'memory: 2GiB'"),
-        ((*BATCH, "--memory", "2GB"), "'2GB' is no size; write a whole number with KiB, MiB, GiB or TiB"),
+        (BATCH, "max on a CPU needs a memory budget in place of a GPU's memory, such as 'memory: 2GiB'"),
+        ((*BATCH, "--memory", "2GB"), "'2GB' is not a size; write a whole number with KiB, MiB, GiB or TiB"),
         ((*BATCH, "--memory", "2GiB", "--batch-size", "8"), "--batch-size: is what is searched for"),
         (
             (*BATCH, "--memory", "2GiB", "--granularity", "10", "--upper", "5"),
-            "5 is less than one step, the granularity of 10",
+            "5 is less than the granularity of 10",
         ),
         ((*BATCH, "--memory", "2GiB", "--granularity", "0"), "--granularity"),
         (
             ("quickstart", "--axis", "num_classes", "--batch-size", "0", "--memory", "2GiB"),
             "--batch-size: batch_size_per_device: must be greater than 0, not 0",
         ),
-        ((*BATCH, "--memory", "2GiB", "--topology", "2x"), "'2x' is no topology"),
+        ((*BATCH, "--memory", "2GiB", "--topology", "2x"), "'2x' is not a topology"),
         ((*BATCH, "--memory", "2GiB", "--parallelism", "tensor"), "--parallelism"),
         ((*BATCH[:4], "torch", *BATCH[5:], "--memory", "2GiB"), "unknown framework 'torch'"),
         (
             ("quickstart", "--axis", "batch_size", "--device", "cuda", "--memory", "2GiB"),
-            "is a budget for devices of the CPU; a GPU has its own",
+            "limits CPU devices, and a GPU has its own memory",
         ),
     ],
 )

@@ -188,7 +188,7 @@ def test_every_problem_of_a_file_is_printed_and_nothing_else(
     result = dlperf("plan", "mine")
     assert (2, "") == (result.exit_code, result.stdout)
     assert [
-        "sweeps/mine.yaml:3:12: topology[0]: '1x1' is no topology; write nodes and devices a node as in '2n8g'",
+        "sweeps/mine.yaml:3:12: topology[0]: '1x1' is not a topology; write nodes and devices per node, such as '2n8g'",
         "sweeps/mine.yaml:9:1: unknown key 'batchsize' (did you mean 'batch_size_per_device'?)",
     ] == result.stderr.splitlines()
 

@@ -70,12 +70,12 @@ def test_the_shipped_example_is_valid(tmp_path: Path) -> None:
         (TWO.replace("port: 2222", "port: 70000"), "c.yaml:4:47: nodes[1].port: must be less than or equal to 65535, not 70000"),
         (TWO.replace("name: b", "name: a"), "c.yaml:4:12: nodes[1]: node 'a' is listed twice; remove one"),
         (TWO.replace("10.0.0.2, port: 2222", "a"), "c.yaml:4:12: nodes[1]: 'b' is the same machine as 'a'; remove one"),
-        (TWO.replace("cores: 16\n", ""), "c.yaml:3:9: nodes[0]: key 'cores' is missing, here or for all nodes: how many cores 'a' has"),
-        (TWO.replace("nodes: [a", "nodes: ['-oProxyCommand=x'"), "c.yaml:4:9: nodes[0]: '-oProxyCommand=x' is no host name, alias or address"),
+        (TWO.replace("cores: 16\n", ""), "c.yaml:3:9: nodes[0]: key 'cores' is missing: the number of cores of 'a', here or for all nodes"),
+        (TWO.replace("nodes: [a", "nodes: ['-oProxyCommand=x'"), "c.yaml:4:9: nodes[0]: '-oProxyCommand=x' is not a host name, alias or address"),
         ("devices: 1\ncores: 2\n", "c.yaml:1:1: key 'nodes' is missing: a list of host names, or of mappings with 'name'"),
         (TWO + "link: ''\n", "c.yaml:5:7: link: must be one line of 1 to 80 characters"),
         (TWO + "link: |\n  two\n  lines\n", "c.yaml:5:7: link: must be one line of 1 to 80 characters"),
-        (TWO + "environment: {'A B': x}\n", "c.yaml:5:1: environment: 'A B' is no name of a variable"),
+        (TWO + "environment: {'A B': x}\n", "c.yaml:5:1: environment: 'A B' is not a variable name"),
     ],
 )  # fmt: skip
 def test_a_mistake_shows_with_its_place(text: str, problem: str, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_mistake_shows_with_its_place(text: str, problem: str, tmp_path: Path)
 def test_a_password_is_refused_without_being_shown(key: str, tmp_path: Path) -> None:
     (problem,) = problems(TWO.replace("port: 2222", f"{key}: hunter2"), tmp_path)
     assert problem == (
-        f"c.yaml:4:41: nodes[1].{key}: no secret belongs into a file; use a key with ssh-agent, "
+        f"c.yaml:4:41: nodes[1].{key}: do not put secrets into a file; use a key with ssh-agent, "
         "or IdentityFile in ~/.ssh/config"
     )
 
@@ -109,7 +109,7 @@ def test_a_plan_for_a_cluster_says_what_the_cluster_lacks(tmp_path: Path, adapte
     assert reasons == {
         "1n1g": None,
         "2n2g": None,
-        "2n4g": "needs 4 cpu devices and 8 cores on 2 of the nodes of cluster c, which 1 has",
+        "2n4g": "needs 2 nodes with 4 cpu devices and 8 cores each; cluster c has 1",
         "4n1g": "needs 4 nodes; cluster c has 2",
     }
     assert plan.cluster is not None

@@ -54,7 +54,7 @@ def test_a_path_is_taken_as_it_stands(tmp_path: Path) -> None:
         ("zzz", f"unknown sweep 'zzz'; known: {', '.join(SHIPPED)}"),
         ("other/r100_emore.yaml", "unknown sweep 'other/r100_emore.yaml' (did you mean 'r100_emore'?)"),
         ("folder", "folder is a folder; name one sweep file in it"),
-        ("sweep.json", "sweep.json: a sweep is a YAML file, whose name ends in .yaml or .yml"),
+        ("sweep.json", "sweep.json: a sweep must be a YAML file; its name ends in .yaml or .yml"),
         ("", None),
         ("../sweeps/r100_emore.yaml", None),
     ],

@@ -248,13 +248,13 @@ SHARE = " ('oversubscribe: true' in the sweep lets devices share them)"
             {"topology": "1n8g"},
             Machine(cores=2),
             "unavailable",
-            "needs 8 CPU cores, one a thread; this machine has 2" + SHARE,
+            "needs 8 CPU cores, one per thread; this machine has 2" + SHARE,
         ),
         (
             {"threads_per_device": 4},
             Machine(cores=2),
             "unavailable",
-            "needs 4 CPU cores, one a thread; this machine has 2" + SHARE,
+            "needs 4 CPU cores, one per thread; this machine has 2" + SHARE,
         ),
         (
             {"topology": "1n8g", "threads_per_device": 1, "oversubscribe": True},

@@ -177,7 +177,7 @@ def test_a_long_difference_is_cut(project: Project, tmp_path: Path) -> None:
     freeze(
         project.plan(SWEEP, axis_setting("num_classes=" + ",".join(map(str, range(10, 60))))), begin(tmp_path)
     )
-    with pytest.raises(UserError, match=r"\.\.\. and [0-9]+ lines more$"):
+    with pytest.raises(UserError, match=r"\.\.\. and [0-9]+ more lines$"):
         freeze(project.plan(), tmp_path)
 
 

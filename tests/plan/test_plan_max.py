@@ -101,8 +101,8 @@ def test_frameworks_run_in_turns_at_their_limits_wherever_their_searches_begin(t
 @pytest.mark.parametrize(
     ("keys", "machine", "reason"),
     [
-        ({"memory": None}, LAPTOP, "max on a CPU needs a budget that stands for a GPU's memory, such as"),
-        ({}, GPUS, "memory is a budget for devices of the CPU; a GPU has its own"),
+        ({"memory": None}, LAPTOP, "max on a CPU needs a memory budget in place of a GPU's memory, such as"),
+        ({}, GPUS, "memory limits CPU devices; a GPU has its own memory"),
     ],
 )
 def test_where_the_machine_decides_the_plan_says_why(
@@ -141,5 +141,5 @@ def test_sizes_of_memory_are_read_and_written(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["2GB", "2", "-1GiB", "1.5GiB", "GiB", "0GiB"])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no size"):
+    with pytest.raises(ValueError, match="is not a size"):
         bytes_of(text)

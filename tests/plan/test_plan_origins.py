@@ -137,16 +137,19 @@ def test_the_wheel_of_another_device_is_not_available(tmp_path: Path) -> None:
     write_wheel(tmp_path, name)
     (item,) = plan_of(tmp_path, f"mxnet @ ../{name}", device="cpu").cases
     assert PlanStatus.UNAVAILABLE is item.status
-    assert "the wheel is of mxnet-cu112, and on cpu mxnet installs mxnet" == item.reason
+    assert "the wheel contains mxnet-cu112, but on cpu mxnet installs mxnet" == item.reason
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("missing-1.0-py3-none-any.whl", "there is no file"),
-        ("mxnet.whl", "mxnet.whl is no name of a wheel, such as mxnet-1.9.1-py3-none-"),
-        ("numpy-2.0.0-py3-none-any.whl", "is of numpy; mxnet installs mxnet or mxnet-cu112"),
-        ("mxnet-1.9.1-cp37-cp37m-manylinux2014_x86_64.whl", "fits no CPython 3.8 to 3.14 of this machine"),
+        ("mxnet.whl", "mxnet.whl is not a wheel's file name, such as mxnet-1.9.1-py3-none-"),
+        ("numpy-2.0.0-py3-none-any.whl", "contains numpy; mxnet installs mxnet or mxnet-cu112"),
+        (
+            "mxnet-1.9.1-cp37-cp37m-manylinux2014_x86_64.whl",
+            "fits no CPython from 3.8 to 3.14 on this machine",
+        ),
         ("mxnet-1.9.1-cp310-cp310-win_amd64.whl", "(cp310-cp310-win_amd64)"),
     ],
 )
@@ -162,18 +165,20 @@ def test_a_wheel_that_cannot_be_is_one_line(tmp_path: Path, name: str, message: 
 
 def test_a_file_that_is_no_archive_is_no_wheel(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text("not one")
-    assert "is no wheel: no zip archive with a .dist-info folder" in problem(tmp_path, f"mxnet @ ../{NAME}")
+    assert "is not a wheel: not a zip archive with a .dist-info folder" in problem(
+        tmp_path, f"mxnet @ ../{NAME}"
+    )
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"wheel": "x.whl", "version": "1"}, "a wheel, which says its version itself; leave out version"),
-        ({"wheel": "x.whl", "python": "/p"}, "has python and wheel; the framework comes from one of them"),
-        ({"index": INDEX}, "has an index; name the version that is taken from there"),
+        ({"wheel": "x.whl", "version": "1"}, "a wheel, which already states its version; remove version"),
+        ({"wheel": "x.whl", "python": "/p"}, "has python and wheel; keep only one of them"),
+        ({"index": INDEX}, "has an index; add the version to install from it"),
         ({"version": "1", "index": "http://nightly.example/simple"}, "is not encrypted"),
-        ({"version": "1", "index": "nightly.example"}, "is no index; write a URL"),
-        ({"version": "1", "index": "https://[/simple"}, "is no URL"),
+        ({"version": "1", "index": "nightly.example"}, "is not a package index; write a URL"),
+        ({"version": "1", "index": "https://[/simple"}, "is not a URL"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(tmp_path: Path, entry: dict[str, str], message: str) -> None:
@@ -191,7 +196,7 @@ def test_what_does_not_go_together_is_one_line(tmp_path: Path, entry: dict[str, 
 )
 def test_a_secret_in_an_index_is_refused_and_not_repeated(tmp_path: Path, url: str) -> None:
     found = problem(tmp_path, {"name": "mxnet", "version": "1.9.1", "index": url})
-    assert "no secret belongs into a sweep" in found
+    assert "never put secrets into a sweep" in found
     assert "hunter2" not in found
 
 

@@ -66,16 +66,16 @@ def test_a_good_file_has_no_problem(adapters: Any, tmp_path: Path) -> None:
         ("exclude: [{when: {framework: mxnt}, why: x}]", None),
         ("exclude: [{when: {experiment: y1}, why: x}]", None),
         ("exclude: [{when: {topology: 9n9g}, why: x}]", "5:12: exclude[0].when: matches no cell of the grid"),
-        ("exclude: [{when: {nodes: 1}, why: x}]", "5:1: exclude: takes out every cell; nothing is left to run"),
+        ("exclude: [{when: {nodes: 1}, why: x}]", "5:1: exclude: excludes every cell; nothing is left to run"),
         ("parallelism: dta", "5:14: parallelism: must be one of data, model, partial_fc, not text 'dta' (did you mean 'data'?)"),
         ("parallelism: partial_fc", "5:14: parallelism: partial_fc needs a sample_ratio, such as 'sample_ratio: 0.1'"),
         (
             "sample_ratio: 0.1",
-            "5:15: sample_ratio: applies to parallelism partial_fc, which this sweep does not have",
+            "5:15: sample_ratio: has no effect: this sweep does not use parallelism partial_fc",
         ),
         (
             "include: [{sample_ratio: 0.1}]",
-            "5:26: include[0].sample_ratio: applies to parallelism partial_fc alone",
+            "5:26: include[0].sample_ratio: applies only to parallelism partial_fc",
         ),
         (
             "include: [{parallelism: partial_fc}]",
@@ -90,18 +90,18 @@ def test_a_good_file_has_no_problem(adapters: Any, tmp_path: Path) -> None:
         ("num_classes: many", "5:14: num_classes: must be a whole number, not text 'many'"),
         (
             "num_classes: max\ndevice: cpu",
-            "1:1: max on a CPU needs a budget that stands for a GPU's memory, such as 'memory: 2GiB'",
+            "1:1: max on a CPU needs a memory budget in place of a GPU's memory, such as 'memory: 2GiB'",
         ),
         ("memory: 2GB", None),
-        ("num_classes: [5, 5]", "5:1: num_classes: 5 stands twice"),
+        ("num_classes: [5, 5]", "5:1: num_classes: 5 appears twice"),
         ("num_classes: {}", "5:1: num_classes: must be a whole number, not a mapping"),
         ("seed: true", "5:7: seed: must be a whole number, not true"),
         ("seed: .nan", "5:7: seed: must be a whole number, not nan"),
-        ("seed: 0\nseed: 1", "6:1: key 'seed' stands twice (first in line 5); remove one"),
+        ("seed: 0\nseed: 1", "6:1: key 'seed' appears twice (first on line 5); remove one"),
         ("order: random", None),
         ("device: gpu", None),
         ("threads_per_device: 0", None),
-        ("limits: {time: 3 weeks}", "5:16: limits.time: '3 weeks' is no duration; write seconds, or a number with s, m or h as in '30m'"),
+        ("limits: {time: 3 weeks}", "5:16: limits.time: '3 weeks' is not a duration; write seconds, or a number with s, m or h, such as '30m'"),
         ("limits: {time: 0}", "5:16: limits.time: must be greater than 0, not 0"),
         ("limits: {time: .inf}", "5:16: limits.time: must be a finite number, not inf"),
         ("options: {mxnt: {}}", None),
@@ -110,10 +110,10 @@ def test_a_good_file_has_no_problem(adapters: Any, tmp_path: Path) -> None:
         ("options: {mxnet: [1]}", None),
         ("measure: 5", "5:10: measure: must be a mapping of keys to values, not 5"),
         ("measure: {repeats: 0}", "5:20: measure.repeats: must be greater than 0, not 0"),
-        ("measure: {repeats: 9999999}", "5:20: measure.repeats: 19999998 runs in all, more than 1000000; take fewer repeats"),
+        ("measure: {repeats: 9999999}", "5:20: measure.repeats: 19999998 runs in total, more than 1000000; use fewer repeats"),
         (
             "include: [{frameworks: {name: mxnet, python: /opt/python}, batch_size_per_device: 9}]",
-            "5:12: include[0].frameworks[0]: mxnet==1.9.1 has one interpreter in a sweep, and elsewhere it is an environment of dlperf's",
+            "5:12: include[0].frameworks[0]: mxnet==1.9.1 can have only one interpreter in a sweep; elsewhere it uses dlperf's own environment",
         ),
     ],
 )  # fmt: skip
@@ -130,18 +130,18 @@ def test_one_mistake_is_one_problem_at_its_place(
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("topology", "2x8", "s.yaml:3:11: topology: '2x8' is no topology; write nodes and devices a node as in '2n8g'"),
-        ("topology", "[1n1g, 0n1g]", "s.yaml:3:18: topology[1]: '0n1g' is no topology; write nodes and devices a node as in '2n8g'"),
+        ("topology", "2x8", "s.yaml:3:11: topology: '2x8' is not a topology; write nodes and devices per node, such as '2n8g'"),
+        ("topology", "[1n1g, 0n1g]", "s.yaml:3:18: topology[1]: '0n1g' is not a topology; write nodes and devices per node, such as '2n8g'"),
         ("topology", "{nodes: 2}", "s.yaml:3:1: topology: key 'devices_per_node' is missing"),
         ("topology", "{nodes: two, devices_per_node: 8}", "s.yaml:3:19: topology.nodes: must be a whole number, not text 'two'"),
         ("topology", "{node: 2, nodes: 2, devices_per_node: 8}", "s.yaml:3:12: unknown key 'node' (did you mean 'nodes'?)"),
         ("frameworks", "mxnt==1.9.1", "s.yaml:2:13: frameworks: unknown framework 'mxnt' (did you mean 'mxnet'?)"),
         ("frameworks", "[caffe==1.0]", "s.yaml:2:14: frameworks[0]: unknown framework 'caffe'; known: mxnet, oneflow, pytorch"),
-        ("frameworks", "mxnet==", "s.yaml:2:13: frameworks: 'mxnet==' is no framework; write name==version as in 'mxnet==1.9.1'"),
+        ("frameworks", "mxnet==", "s.yaml:2:13: frameworks: 'mxnet==' is not a framework; write name==version, such as 'mxnet==1.9.1'"),
         ("frameworks", "mxnet==0.1", "s.yaml:2:13: frameworks[0]: mxnet 0.1 is not known; known: 1.9.1, 1.8.0"),
         ("frameworks", "{name: mxnet, version: 1.9}", "s.yaml:2:36: frameworks.version: must be text, not 1.9; put it in quotes"),
         ("frameworks", "{version: 1.9.1}", "s.yaml:2:1: frameworks: key 'name' is missing"),
-        ("frameworks", "[mxnet, mxnet==1.9.1]", "s.yaml:2:21: frameworks[1]: mxnet==1.9.1 stands twice"),
+        ("frameworks", "[mxnet, mxnet==1.9.1]", "s.yaml:2:21: frameworks[1]: mxnet==1.9.1 appears twice"),
         ("frameworks", "5", "s.yaml:2:13: frameworks: must be a mapping of keys to values, not 5"),
         ("experiment", "[]", "s.yaml:1:1: experiment: must not be empty"),
         ("experiment", "quikstart", "s.yaml:1:13: unknown experiment 'quikstart' (did you mean 'quickstart'?)"),
@@ -157,9 +157,9 @@ def test_a_wrong_axis_is_one_problem_at_its_place(
 def test_a_grid_beyond_all_measure_is_refused_before_it_is_made(adapters: Any, tmp_path: Path) -> None:
     numbers = ", ".join(map(str, range(1, 151)))
     text = f"{GOOD}num_classes: [{numbers}]\n".replace("device: 8", f"device: [{numbers}]")
-    assert ["s.yaml:1:1: the grid has 45000 cells, more than 20000; make several sweeps"] == problems(
-        text, adapters, tmp_path
-    )
+    assert [
+        "s.yaml:1:1: the grid has 45000 cells, more than 20000; split it into several sweeps"
+    ] == problems(text, adapters, tmp_path)
 
 
 @pytest.mark.parametrize("key", ["experiment", "frameworks", "topology", "batch_size_per_device"])
@@ -193,15 +193,15 @@ def test_all_mistakes_of_all_files_are_found_at_once(adapters: Any, tmp_path: Pa
     assert [
         "experiments/mine.yaml:1:10: network: must be one of iresnet18, iresnet34, iresnet50, iresnet100, mobilefacenet, not text 'iresnet101' (did you mean 'iresnet100'?)",
         "experiments/mine.yaml:3:17: embedding_size: must be a whole number, not text 'big'",
-        "experiments/mine.yaml:6:1: loss: arcface does not use m3; leave it out or use kind 'combined'",
-        "experiments/mine.yaml:7:1: schedule: 2 steps but 1 scales; give one scale a step",
+        "experiments/mine.yaml:6:1: loss: arcface does not use m3; remove it, or use kind 'combined'",
+        "experiments/mine.yaml:7:1: schedule: 2 steps but 1 scales; give one scale per step",
         "experiments/mine.yaml:8:1: the experiment's name is the file's name; remove this key",
         "s.yaml:1:1: key 'batch_size_per_device' is missing",
         f"s.yaml:1:20: unknown experiment 'nope'; known: mine, {shipped}",
         "s.yaml:2:14: frameworks[0]: unknown framework 'mxnt' (did you mean 'mxnet'?)",
-        "s.yaml:3:11: topology: '8g' is no topology; write nodes and devices a node as in '2n8g'",
+        "s.yaml:3:11: topology: '8g' is not a topology; write nodes and devices per node, such as '2n8g'",
         "s.yaml:4:1: unknown key 'batchsize' (did you mean 'batch_size_per_device'?)",
-        "s.yaml:6:1: key 'seed' stands twice (first in line 5); remove one",
+        "s.yaml:6:1: key 'seed' appears twice (first on line 5); remove one",
         "s.yaml:7:11: unknown framework 'torch' (did you mean 'pytorch'?)",
     ] == problems(text, adapters, tmp_path)
 
@@ -213,7 +213,7 @@ def test_all_mistakes_of_all_files_are_found_at_once(adapters: Any, tmp_path: Pa
         ("loss: {kind: hinge}\n", "e.yaml:1:14: loss.kind: must be one of"),
         ("optimizer: {no_decay: [weights]}\n", "e.yaml:1:24: optimizer.no_decay[0]: must be one of"),
         ("optimizer: {momentum: 1}\n", "e.yaml:1:23: optimizer.momentum: must be less than 1"),
-        ("schedule: {steps: [20, 10], scales: [0.1, 0.01]}\n", "e.yaml:1:1: schedule: steps must rise"),
+        ("schedule: {steps: [20, 10], scales: [0.1, 0.01]}\n", "e.yaml:1:1: schedule: steps must increase"),
         ("dropout: -0.1\n", "e.yaml:1:10: dropout: must be greater than or equal to 0"),
     ],
 )
@@ -255,7 +255,7 @@ def test_an_option_that_is_no_pair_is_refused(text: str) -> None:
 
 
 def test_a_setting_below_a_value_that_is_no_mapping_is_refused(adapters: Any, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^-S topology\.x=1: the file holds no mapping"):
+    with pytest.raises(UserError, match=r"^-S topology\.x=1: the file has no mapping"):
         problems(GOOD, adapters, tmp_path, given=(value_setting("topology.x=1"),))
 
 

@@ -16,7 +16,7 @@ from dlperf.plan.documents import (
     MAX_BYTES,
     Document,
     KeyPath,
-    RankPlacement,
+    SourceLocation,
     parse_document,
     parse_scalar,
     read_document,
@@ -74,15 +74,15 @@ def test_quotes_make_text() -> None:
 
 def test_every_key_and_value_has_its_place() -> None:
     document = parse("a: 1\nb:\n  - x\n  - {c: 2}\n")
-    assert RankPlacement("s.yaml", 1, 4) == document.place(("a",))
-    assert RankPlacement("s.yaml", 3, 5) == document.place(("b", 0))
-    assert RankPlacement("s.yaml", 4, 9) == document.place(("b", 1, "c"))
-    assert RankPlacement("s.yaml", 2, 1) == document.place(("b",))  # a list shows at its key
+    assert SourceLocation("s.yaml", 1, 4) == document.place(("a",))
+    assert SourceLocation("s.yaml", 3, 5) == document.place(("b", 0))
+    assert SourceLocation("s.yaml", 4, 9) == document.place(("b", 1, "c"))
+    assert SourceLocation("s.yaml", 2, 1) == document.place(("b",))  # a list shows at its key
 
 
 def test_a_place_of_something_absent_is_that_of_what_lacks_it() -> None:
     document = parse("a:\n  b: {}\n")
-    assert RankPlacement("s.yaml", 2, 3) == document.place(("a", "b", "absent"))
+    assert SourceLocation("s.yaml", 2, 3) == document.place(("a", "b", "absent"))
 
 
 def test_an_alias_is_the_value_of_its_anchor() -> None:
@@ -92,20 +92,20 @@ def test_an_alias_is_the_value_of_its_anchor() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "s.yaml: is empty; the pages in docs/ show what goes here"),
-        ("# only a comment\n", "s.yaml: is empty; the pages in docs/ show what goes here"),
+        ("", "s.yaml: is empty; docs/ shows what to write here"),
+        ("# only a comment\n", "s.yaml: is empty; docs/ shows what to write here"),
         ("- a\n", "s.yaml:1:1: must hold a mapping of keys to values, such as 'seed: 0'"),
         ("text\n", "s.yaml:1:1: must hold a mapping of keys to values, such as 'seed: 0'"),
-        ("a: 1\nb: 2\na: 3\n", "s.yaml:3:1: key 'a' stands twice (first in line 1); remove one"),
+        ("a: 1\nb: 2\na: 3\n", "s.yaml:3:1: key 'a' appears twice (first on line 1); remove one"),
         ("a: !!python/name:os.system x\n", None),
         ("a: !mine x\n", "s.yaml:1:4: tags such as '!mine' are not allowed"),
-        ("<<: {a: 1}\n", "s.yaml:1:1: merge keys (<<) are not known; write the keys out"),
+        ("<<: {a: 1}\n", "s.yaml:1:1: merge keys (<<) are not supported; write the keys out"),
         ("? [a]\n: 1\n", "s.yaml:1:3: a key must be text"),
         ("a: *x\n", "s.yaml:1:4: is not YAML: found undefined alias 'x'"),
         ("a: 1\n---\nb: 1\n", None),
         ("a: [1\nb: 2\n", None),
         ("a: 1\n\tb: 2\n", None),
-        ("a: b\x00\n", "s.yaml:1:5: holds a character that YAML does not allow"),
+        ("a: b\x00\n", "s.yaml:1:5: contains a character that YAML does not allow"),
         ("a: " + "9" * 5000 + "\n", "s.yaml:1:4: is too long for a number"),
         ("a: &a [*a]\n", None),
         ("[" * 1500, None),
@@ -122,7 +122,7 @@ def test_what_is_no_good_yaml_is_one_problem(text: str, problem: str | None) -> 
 def test_a_few_lines_of_aliases_cannot_grow_without_bound() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
-    assert "grows too large here" in problems("\n".join(lines))[0]
+    assert "is too large once aliases are expanded" in problems("\n".join(lines))[0]
 
 
 @pytest.mark.parametrize(
@@ -193,4 +193,4 @@ def test_a_value_from_the_command_line_shows_as_such() -> None:
     )
     path: KeyPath = ("measure", "repeats")
     assert {"measure": {"repeats": 3}} == document.data
-    assert RankPlacement("-S measure.repeats=3") == document.place(path)
+    assert SourceLocation("-S measure.repeats=3") == document.place(path)

@@ -43,7 +43,7 @@ def test_more_devices_than_cores_are_refused_in_one_line_before_anything_starts(
     done = lab.run()
 
     assert 3 == done.returncode
-    needed = f"needs {CORES + 1} CPU cores, one a thread; this machine has {CORES}"
+    needed = f"needs {CORES + 1} CPU cores, one per thread; this machine has {CORES}"
     assert done.stderr.startswith(f"1 case unavailable: {needed}")
     assert [] == lab.run_folders()
 
