@@ -31,7 +31,7 @@ def history_chart(history: History, *, by: By) -> Chart:
         for place, point in enumerate(points):
             (area,) = axes.plot(place, point.median, marker="o", markersize=14, alpha=0, zorder=10)
             runs = f"runs {rate(point.minimum)} to {rate(point.maximum)}"
-            hover(area, f"{point.version}, {point.day}: {rate(point.median)}", runs)
+            hover(area, f"{point.version}, {point.day}: {rate(point.median)} {history.metric.unit}", runs)
         ends = [*history.starts[1:], len(points)]
         for start, end in zip(history.starts, ends, strict=True):
             level = quantile(medians[start:end], 0.5)
