@@ -11,8 +11,7 @@ from click.core import ParameterSource
 from dlperf.cli.garbage import cycles_left_alone
 from dlperf.errors import UserError
 from dlperf.report.document import Document
-from dlperf.report.language import Language
-from dlperf.report.request import Request
+from dlperf.report.render import Language, Request
 
 EXIT_DIFFERENT = 1
 EXIT_SOME_MISSING = 3
@@ -148,9 +147,9 @@ def _report(
     qualification: Path | None,
     strict: bool,
 ) -> int:
-    from dlperf.report.building import build_report
-    from dlperf.report.request import Request
-    from dlperf.report.view import View
+    from dlperf.report.build import build_report
+    from dlperf.report.columns import View
+    from dlperf.report.render import Request
     from dlperf.results.noise_profile import usual_noise_profile
 
     form = form or _form_of(out, "--out") or "md"
@@ -164,7 +163,7 @@ def _report(
         template=template,
         view=View(columns=columns, baseline=baseline, group_by=group_by, price_per_device_hour=price),
     )
-    report = build_report(request, beside=out.parent if out else None, strict=strict)
+    report = build_report(request, report_folder=out.parent if out else None, strict=strict)
     for skipped in report.skipped:
         click.echo(f"dlperf: skipped {skipped}", err=True)
     if data is not None:
@@ -192,7 +191,7 @@ def _form_of(path: Path | None, option: str) -> str | None:
 
 def _write_data(report: Document, request: Request, out: Path | None, form: str) -> None:
     from dlperf.files import write_atomically
-    from dlperf.report.data import data_table
+    from dlperf.report.build import data_table
     from dlperf.results.tables import encoded
 
     content = encoded(data_table(report.figures, request.view), form)
@@ -204,8 +203,8 @@ def _write_data(report: Document, request: Request, out: Path | None, form: str)
 
 
 def _write_text(report: Document, request: Request, out: Path | None) -> None:
-    from dlperf.report.request import without_charts
-    from dlperf.report.writing import with_charts, write_report
+    from dlperf.report.build import with_charts, write_report
+    from dlperf.report.render import without_charts
 
     if out is not None:
         write_report(report, request, out)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from dlperf.align.certificate import load_certificate, workload_hash
+from dlperf.align.certificate import Certificate, Pair, load_certificate, workload_hash
 from dlperf.errors import UserError
 from dlperf.layout import CERTIFICATE_NAMES
-from dlperf.report.text import Column, Table, joined, say
+from dlperf.plan.case import Workload
+from dlperf.report.comparison import Comparison
+from dlperf.report.text import Column, Inline, Table, Text, joined, say
 from dlperf.results.store import Skipped
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
-    from dlperf.align.certificate import Certificate, Pair
-    from dlperf.plan.case import Workload
-    from dlperf.report.comparison import Comparison
-    from dlperf.report.text import Inline, Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,14 +90,14 @@ def _of_certificate(certificate: Certificate | None, comparison: Comparison) -> 
     if broken is not None:
         return broken
     names = {participant.framework for participant in certificate.participants}
-    arms = dict.fromkeys(f"{arm.framework}=={arm.version}" for arm in comparison.arms)
+    variants = dict.fromkeys(f"{variant.framework}=={variant.version}" for variant in comparison.variants)
     line = say(
         "aligned: {verdict} ({names}; {day})",
         verdict=certificate.verdict,
         names=", ".join(participant.name for participant in certificate.participants),
         day=certificate.created_at[:10],
     )
-    strangers = ", ".join(name for name in arms if name not in names)
+    strangers = ", ".join(name for name in variants if name not in names)
     if strangers:
         return say("{line}; **not proven for {strangers}**", line=line, strangers=strangers)
     return line

@@ -14,9 +14,9 @@ from itertools import pairwise
 from urllib.parse import quote
 
 from dlperf.files import shipped_folder
-from dlperf.report.distinctions import sampled_parallelism
+from dlperf.report.comparison import sampled_parallelism
 from dlperf.report.numbers import DASH, classes_ratio, factor, percent, rate
-from dlperf.report.referee import LOST_HALF, MARGIN
+from dlperf.report.sanity_checks import LOST_HALF, MARGIN
 from dlperf.report.text import Column, Inline, Link, Table, Text, joined, plural, say
 from dlperf.results.published import Published, PublishedCase, PublishedData, PublishedRepeats, Superseded
 

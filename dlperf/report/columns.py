@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Final
 
+from dlperf.errors import UserError
+from dlperf.report.comparison import ROW_FIELDS, Comparison, Row, Variant
 from dlperf.report.numbers import NOT_KNOWN, factor, giga, mebibytes, percent, rate
-from dlperf.report.ratio import interval_of_ratio, too_wide
-from dlperf.report.text import Text, say
+from dlperf.report.text import Inline, Text, say
+from dlperf.results.cases import CaseFigures
+from dlperf.results.noise_profile import NoiseProfile
+from dlperf.statistics.basic import Interval, Summary, ratio_interval
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+# A ratio that may be ten times as large is not known at all.
+WIDEST_RATIO: Final = 10.0
 
-    from dlperf.report.comparison import Arm, Comparison, Row
-    from dlperf.report.text import Inline
-    from dlperf.results.cases import CaseFigures
-    from dlperf.results.noise_profile import NoiseProfile
-    from dlperf.statistics.basic import Summary
+
+def interval_of_ratio(over: CaseFigures, under: CaseFigures) -> Interval | None:
+    """The 95 % interval of over / under; None where one of them has fewer than two good runs."""
+    return ratio_interval(
+        [run.samples_per_sec for run in over.good], [run.samples_per_sec for run in under.good]
+    )
+
+
+def too_wide(interval: Interval) -> bool:
+    """Whether an interval says nothing of its ratio."""
+    return interval.high > WIDEST_RATIO * interval.low
+
 
 ONE_RUN = say("one run")
 _SECONDS_AN_HOUR = 3600
@@ -32,10 +45,10 @@ class Place:
 
     comparison: Comparison
     row: Row
-    arm: Arm
+    variant: Variant
     figure: CaseFigures
     summary: Summary
-    base: Arm
+    base: Variant
     ceilings: Mapping[tuple[str, int], float] = field(default_factory=dict)
     noise_profile: NoiseProfile | None = None
     price_per_device_hour: float | None = None
@@ -48,7 +61,7 @@ class Place:
     @property
     def speedup(self) -> float | None:
         """Against one device; None where that was not measured."""
-        return self.comparison.speedups.get((self.row, self.arm))
+        return self.comparison.speedups.get((self.row, self.variant))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +141,7 @@ def ratio_cell(over: CaseFigures | None, under: CaseFigures | None) -> Inline:
 
 
 def _ratio(place: Place) -> Inline:
-    if place.arm == place.base:
+    if place.variant == place.base:
         return ""
     return ratio_cell(place.figure, place.comparison.cases.get((place.row, place.base)))
 
@@ -190,3 +203,59 @@ def ceilings(figures: Iterable[CaseFigures]) -> dict[tuple[str, int], float]:
         if measured is not None:
             best[key] = max(measured, best.get(key, 0.0))
     return best
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """How results are looked at; nothing of it changes a figure.
+
+    Args:
+        columns: names of `COLUMNS` for the main table; none takes samples/s, speedup and ratio.
+        baseline: the framework that ratios are taken to, `name` or `name==version`; None takes the first.
+        group_by: fields of `ROW_FIELDS`; each of their values gets tables of its own.
+        price_per_device_hour: of one device, in any currency.
+    """
+
+    columns: tuple[str, ...] = ()
+    baseline: str | None = None
+    group_by: tuple[str, ...] = ()
+    price_per_device_hour: float | None = None
+
+    def __post_init__(self) -> None:
+        _known(self.columns, COLUMNS, what="column")
+        _known(self.group_by, ROW_FIELDS, what="field to group by")
+        if "cost" in self.columns and self.price_per_device_hour is None:
+            raise UserError("the column cost needs --price-per-device-hour")
+        price = self.price_per_device_hour
+        if price is not None and not (math.isfinite(price) and price > 0):
+            raise UserError(f"--price-per-device-hour {price:g}: a price is a finite number above 0")
+
+    def columns_of(self, comparison: Comparison) -> tuple[str, ...]:
+        """The names of the main table's columns."""
+        if self.columns:
+            return self.columns
+        speedup = ("speedup",) if comparison.scales else ()
+        cost = ("cost",) if self.price_per_device_hour is not None else ()
+        return ("samples_per_sec", *speedup, *cost, "ratio")
+
+    def base_of(self, comparison: Comparison) -> Variant:
+        """The arm under every ratio: the baseline, or the first where the table does not hold it."""
+        variants = comparison.variants
+        return next((variant for variant in variants if self.is_baseline(variant)), variants[0])
+
+    def is_baseline(self, variant: Variant) -> bool:
+        """Whether the baseline's name means the arm."""
+        return self.baseline in {variant.framework, f"{variant.framework}=={variant.version}"}
+
+
+def check_baseline(view: View, variants: Iterable[Variant]) -> None:
+    """Raise UserError where no arm of the report is the baseline."""
+    known = sorted({f"{variant.framework}=={variant.version}" for variant in variants})
+    if view.baseline is not None and known and not any(view.is_baseline(variant) for variant in variants):
+        raise UserError(f"no results of the baseline {view.baseline!r}; there are {', '.join(known)}")
+
+
+def _known(names: Sequence[str], known: Iterable[str], *, what: str) -> None:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UserError(f"no {what} is named {unknown[0]!r}; known: {', '.join(known)}")

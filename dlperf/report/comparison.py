@@ -7,21 +7,67 @@ tables of its own, and the tables say so.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from dlperf.report.distinctions import distinctions
-from dlperf.report.text import say
-from dlperf.results.cases import canonical
+from dlperf.plan.case import Case, bytes_text
+from dlperf.report.numbers import iterations, or_not_known
+from dlperf.report.text import Inline, Text, joined, say
+from dlperf.results.cases import CaseFigures, canonical
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
+PARALLELISMS = {
+    "data": say("data parallel"),
+    "model": say("model parallel"),
+    "partial_fc": say("Partial FC"),
+}
 
-    from dlperf.plan.case import Case
-    from dlperf.report.text import Text
-    from dlperf.results.cases import CaseFigures
+
+def sampled_parallelism(parallelism: str, sample_ratio: float | None = None) -> Inline:
+    """Such as `Partial FC 0.1`."""
+    words = PARALLELISMS[parallelism]
+    return words if sample_ratio is None else joined((words, f"{sample_ratio:g}"), " ")
+
+
+def grouping_keys(figure: CaseFigures) -> dict[Text, Inline]:
+    """Every such thing with its value."""
+    case = figure.case
+    return {
+        say("threads a device"): or_not_known(figure.threads_per_device),
+        say("hardware"): figure.hardware,
+        say("device"): case.device,
+        say("memory budget"): memory_budget(case),
+        say("iterations"): iterations(case.measure.warmup_iterations, figure.measured_iterations),
+        say("seed"): or_not_known(figure.seed),
+        say("workload"): canonical_workload(figure),
+        say("sweep"): figure.sweep.name,
+    }
+
+
+def memory_budget(case: Case) -> Inline:
+    """What a device of the CPU may take, as people write it."""
+    return say("none") if case.memory_bytes is None else bytes_text(case.memory_bytes)
+
+
+def canonical_workload(figure: CaseFigures) -> Text:
+    """The workload's own content, short: two experiment files of one name can differ."""
+    work = figure.case.workload
+    loss = work.loss
+    return say(
+        "{network}, head {head}, embedding {embedding}, {loss}, learning rate {rate}, weight decay {decay} "
+        "({kind}), {dataset} ({data})",
+        network=work.network,
+        head=work.head,
+        embedding=work.embedding_size,
+        loss=f"{loss.kind} s={loss.scale:g} m1={loss.m1:g} m2={loss.m2:g} m3={loss.m3:g}",
+        rate=f"{work.schedule.learning_rate:g}",
+        decay=f"{work.optimizer.weight_decay:g}",
+        kind=work.optimizer.decay,
+        dataset=work.dataset,
+        data=figure.data or say("data not known"),
+    )
+
 
 # What a row of a table is made of, in the order of its columns.
 ROW_FIELDS = ("topology", "batch_size_per_device", "num_classes", "precision", "sample_ratio")
@@ -72,7 +118,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Arm:
+class Variant:
     """One column: a framework's version, with its options where they tell two columns apart."""
 
     framework: str
@@ -80,7 +126,7 @@ class Arm:
     options: tuple[tuple[str, str], ...]
 
     @classmethod
-    def of(cls, case: Case) -> Arm:
+    def of(cls, case: Case) -> Variant:
         """The column that a case belongs to."""
         options = tuple(sorted((name, repr(value)) for name, value in case.options.items()))
         return cls(framework=case.framework, version=case.version, options=options)
@@ -94,8 +140,8 @@ class Comparison:
     holds the values of the fields that the reader grouped by.
     """
 
-    cases: Mapping[tuple[Row, Arm], CaseFigures]
-    speedups: Mapping[tuple[Row, Arm], float | None]
+    cases: Mapping[tuple[Row, Variant], CaseFigures]
+    speedups: Mapping[tuple[Row, Variant], float | None]
     titles: Mapping[str, str]  # of frameworks
     apart: tuple[Text, ...] = ()
     group: tuple[tuple[str, str], ...] = ()
@@ -106,9 +152,9 @@ class Comparison:
         return tuple(sorted({row for row, _ in self.cases}))
 
     @cached_property
-    def arms(self) -> tuple[Arm, ...]:
+    def variants(self) -> tuple[Variant, ...]:
         """From left to right."""
-        return tuple(sorted({arm for _, arm in self.cases}))
+        return tuple(sorted({variant for _, variant in self.cases}))
 
     @cached_property
     def sample(self) -> Case:
@@ -149,23 +195,25 @@ class Comparison:
         names = [one.name for one in fields(Row)]
         return frozenset(name for name in names if len({getattr(row, name) for row in self.rows}) > 1)
 
-    def label(self, arm: Arm) -> str:
+    def label(self, variant: Variant) -> str:
         """The heading of a column: as short as tells it from the others."""
-        return self._labels[arm]
+        return self._labels[variant]
 
     @cached_property
-    def _labels(self) -> dict[Arm, str]:
-        return {arm: self._label(arm) for arm in self.arms}
+    def _labels(self) -> dict[Variant, str]:
+        return {variant: self._label(variant) for variant in self.variants}
 
-    def _label(self, arm: Arm) -> str:
-        title = f"{self.titles.get(arm.framework, arm.framework)} {arm.version}"
+    def _label(self, variant: Variant) -> str:
+        title = f"{self.titles.get(variant.framework, variant.framework)} {variant.version}"
         twins = [
-            other for other in self.arms if (other.framework, other.version) == (arm.framework, arm.version)
+            other
+            for other in self.variants
+            if (other.framework, other.version) == (variant.framework, variant.version)
         ]
         if len(twins) == 1:
             return title
         shared = set.intersection(*(set(other.options) for other in twins))
-        own = ", ".join(f"{name}={value}" for name, value in arm.options if (name, value) not in shared)
+        own = ", ".join(f"{name}={value}" for name, value in variant.options if (name, value) not in shared)
         return f"{title} ({own or 'no options'})"
 
 
@@ -218,7 +266,7 @@ class _Group:
 
     def parts(self) -> list[_Group]:
         """Itself, or one group a sweep where two sweeps hold the same cell: sessions are never pooled."""
-        places = [(Row.of(figure.case), Arm.of(figure.case)) for figure, _ in self.members]
+        places = [(Row.of(figure.case), Variant.of(figure.case)) for figure, _ in self.members]
         if len(set(places)) == len(places):
             return [self]
         by_sweep: dict[Path, _Group] = {}
@@ -228,7 +276,7 @@ class _Group:
 
     def comparison(self, titles: Mapping[str, str], *, apart: tuple[Text, ...]) -> Comparison:
         places = {
-            (Row.of(figure.case), Arm.of(figure.case)): index
+            (Row.of(figure.case), Variant.of(figure.case)): index
             for index, (figure, _) in enumerate(self.members)
         }
         return Comparison(
@@ -248,10 +296,10 @@ def _group_key(figure: CaseFigures) -> tuple[str, ...]:
 def _apart(group: _Group, family: Iterable[_Group]) -> tuple[Text, ...]:
     """What sets a group apart from the others of its experiment and parallelism, its own value of it."""
     others = [other for other in family if other is not group]
-    mine = distinctions(group.first)
+    mine = grouping_keys(group.first)
     differing = {
         name: value
         for name, value in mine.items()
-        if any(distinctions(other.first)[name] != value for other in others)
+        if any(grouping_keys(other.first)[name] != value for other in others)
     }
     return tuple(say("{what}: {value}", what=name, value=value) for name, value in differing.items())

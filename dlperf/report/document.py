@@ -3,44 +3,47 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from dlperf import __version__
+from dlperf.align.certificate import Certificate
 from dlperf.report.alignment import Proof, alignment_line, proofs
 from dlperf.report.annex import Annex, annex
-from dlperf.report.beside import beside_table
-from dlperf.report.columns import ceilings
-from dlperf.report.comparison import Arm, Comparison, comparisons
-from dlperf.report.distinctions import PARALLELISMS, canonical_workload, memory_budget
-from dlperf.report.environment import EnvironmentTable, environment_tables
-from dlperf.report.evidence import CaseKey, Evidence, case_key
-from dlperf.report.findings import findings
-from dlperf.report.flags import case_words, flags_table
-from dlperf.report.gaps import gaps_table
+from dlperf.report.columns import View, ceilings, check_baseline
+from dlperf.report.comparison import (
+    PARALLELISMS,
+    Comparison,
+    Variant,
+    canonical_workload,
+    comparisons,
+    memory_budget,
+)
 from dlperf.report.limits import limit_tables
-from dlperf.report.method import method
-from dlperf.report.notes import comparison_notes, report_notes
+from dlperf.report.method import EnvironmentTable, environment_tables, method
+from dlperf.report.notes import comparison_notes, findings, report_notes
 from dlperf.report.numbers import or_not_known
-from dlperf.report.referee import Flag, referee
-from dlperf.report.tables import Scene, breakdown_table, inside_table, repeats_table, throughput_table
-from dlperf.report.text import joined, plain_text, say
-from dlperf.report.view import View, check_baseline
-from dlperf.results.cases import speedups
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from dlperf.align.certificate import Certificate
-    from dlperf.report.text import Inline, Table, Text
-    from dlperf.results.cases import CaseFigures
-    from dlperf.results.noise_profile import NoiseProfile
-    from dlperf.results.query import Loaded
-    from dlperf.results.store import Skipped
-
+from dlperf.report.sanity_checks import CheckWarning, case_words, sanity_checks, warnings_table
+from dlperf.report.tables import (
+    CaseKey,
+    Evidence,
+    TableContext,
+    breakdown_table,
+    case_key,
+    inside_table,
+    missing_cells_table,
+    other_sources_table,
+    repeats_table,
+    throughput_table,
+)
+from dlperf.report.text import Inline, Table, Text, joined, plain_text, say
+from dlperf.results.cases import CaseFigures, speedups
+from dlperf.results.noise_profile import NoiseProfile
+from dlperf.results.query import Loaded
+from dlperf.results.store import Skipped
 
 _LONGEST_IN_HEADING = 40
 
@@ -56,7 +59,7 @@ class Section:
     findings: tuple[Text, ...]
     notes: tuple[Text, ...]
     throughput: Table
-    flags: Table | None
+    warnings: Table | None
     repeats: Table | None
     inside: Table | None
     breakdown: Table | None
@@ -75,10 +78,10 @@ class Document:
     notes: tuple[Text, ...]
     sections: tuple[Section, ...]
     annexes: tuple[Annex, ...]
-    arms: tuple[Arm, ...]  # of all sections
+    variants: tuple[Variant, ...]  # of all sections
     limits: tuple[Table, ...]
-    beside: Table | None
-    gaps: Table | None
+    other_sources: Table | None
+    missing_cells: Table | None
     proofs: tuple[Proof, ...]
     method: tuple[Text, ...]
     environments: tuple[EnvironmentTable, ...]
@@ -96,7 +99,7 @@ def document(
     noise_profile: NoiseProfile | None = None,
     skipped: Sequence[Skipped] = (),
     view: View | None = None,
-    beside: Path = Path(),
+    report_folder: Path = Path(),
     sources: Mapping[Path, Mapping[str, str]] = MappingProxyType({}),
 ) -> Document:
     """The report of some results.
@@ -108,7 +111,7 @@ def document(
         noise_profile: what A/A runs on the machines came to.
         skipped: files that could not be read.
         view: what the reader asked for.
-        beside: the folder that the report will lie in; links to run folders start there.
+        report_folder: the folder that the report will lie in; links to run folders start there.
         sources: of the run folders, `dlperf.results.query.run_sources`.
 
     Raises:
@@ -117,17 +120,17 @@ def document(
     view = view or View()
     results, figures = loaded.results, loaded.all_figures
     made = comparisons(figures, speedups(figures), titles=titles, group_by=view.group_by)
-    arms = tuple(sorted({arm for comparison in made for arm in comparison.arms}))
-    check_baseline(view, arms)
+    variants = tuple(sorted({variant for comparison in made for variant in comparison.variants}))
+    check_baseline(view, variants)
     best, evidence = ceilings(figures), Evidence.of(figures)
     if noise_profile is not None and not any(map(partial(_qualified, noise_profile), figures)):
         noise_profile = None  # of other machines, or other cases
     scenes = [
-        Scene(comparison=one, evidence=evidence, view=view, ceilings=best, noise_profile=noise_profile)
+        TableContext(comparison=one, evidence=evidence, view=view, ceilings=best, noise_profile=noise_profile)
         for one in made
     ]
     slugs = _unique(_slug(comparison) for comparison in made)
-    flags = _by_case(referee(figures))
+    warnings = _by_case(sanity_checks(figures))
     title = joined(
         (*(sweep.resolve().name for sweep in results.sweeps), *(one.data.title for one in loaded.published)),
         " + ",
@@ -140,18 +143,18 @@ def document(
         failed_runs=sum(run.result.figures is None for run in results.runs),
         notes=report_notes(loaded, made),
         sections=tuple(
-            _section(scene, slug=slug, certificates=certificates, flags=flags)
-            for scene, slug in zip(scenes, slugs, strict=True)
+            _section(context, slug=slug, certificates=certificates, warnings=warnings)
+            for context, slug in zip(scenes, slugs, strict=True)
         ),
         annexes=tuple(annex(one, titles=titles) for one in loaded.published),
-        arms=arms,
-        limits=limit_tables(loaded.limits, titles=titles, beside=beside),
-        beside=beside_table(loaded, titles=titles),
-        gaps=gaps_table(made),
+        variants=variants,
+        limits=limit_tables(loaded.limits, titles=titles, report_folder=report_folder),
+        other_sources=other_sources_table(loaded, titles=titles),
+        missing_cells=missing_cells_table(made),
         proofs=proofs(certificates),
         method=method(loaded, view, noise_profile),
         environments=environment_tables(loaded, titles=titles),
-        evidence=evidence.table(figures, beside=beside, sources=sources),
+        evidence=evidence.table(figures, report_folder=report_folder, sources=sources),
         sources=sources,
         skipped=tuple(_skipped(one, results.sweeps) for one in skipped),
         figures=figures,
@@ -170,13 +173,13 @@ def _skipped(skipped: Skipped, sweeps: Sequence[Path]) -> str:
 
 
 def _section(
-    scene: Scene,
+    context: TableContext,
     *,
     slug: str,
     certificates: Sequence[Certificate],
-    flags: Mapping[CaseKey, Sequence[Flag]],
+    warnings: Mapping[CaseKey, Sequence[CheckWarning]],
 ) -> Section:
-    comparison = scene.comparison
+    comparison = context.comparison
     ours = not comparison.published
     measured = ours and any(figure.summary is not None for figure in comparison.figures)
     return Section(
@@ -185,23 +188,23 @@ def _section(
         settings=tuple(_settings(comparison)),
         alignment=alignment_line(comparison, certificates),
         findings=findings(comparison),
-        notes=comparison_notes(comparison, ceilings=scene.ceilings),
-        throughput=throughput_table(scene),
-        flags=flags_table(
-            (flag for figure in comparison.figures for flag in flags.get(case_key(figure), ())),
+        notes=comparison_notes(comparison, ceilings=context.ceilings),
+        throughput=throughput_table(context),
+        warnings=warnings_table(
+            (warning for figure in comparison.figures for warning in warnings.get(case_key(figure), ())),
             name=partial(case_words, titles=comparison.titles),
         ),
-        repeats=repeats_table(scene) if measured else None,
-        inside=inside_table(scene) if measured else None,
-        breakdown=breakdown_table(scene),
+        repeats=repeats_table(context) if measured else None,
+        inside=inside_table(context) if measured else None,
+        breakdown=breakdown_table(context),
         comparison=comparison,
     )
 
 
-def _by_case(flags: Iterable[Flag]) -> dict[CaseKey, list[Flag]]:
-    found: dict[CaseKey, list[Flag]] = {}
-    for flag in flags:
-        found.setdefault(case_key(flag.subject), []).append(flag)
+def _by_case(warnings: Iterable[CheckWarning]) -> dict[CaseKey, list[CheckWarning]]:
+    found: dict[CaseKey, list[CheckWarning]] = {}
+    for warning in warnings:
+        found.setdefault(case_key(warning.subject), []).append(warning)
     return found
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from dlperf.report.text import plural, say
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dlperf.plan.sweep import Order
-    from dlperf.report.text import Text
-    from dlperf.report.view import View
-    from dlperf.results.noise_profile import NoiseProfile
-    from dlperf.results.query import Loaded
+from dlperf.plan.case import Case
+from dlperf.plan.sweep import Order
+from dlperf.report.columns import View
+from dlperf.report.numbers import NOT_KNOWN
+from dlperf.report.text import Column, Inline, Joined, Table, Text, joined, plain_text, plural, say
+from dlperf.results.noise_profile import NoiseProfile
+from dlperf.results.query import Loaded
+from dlperf.results.schema import RunEnvironment
+from dlperf.results.store import StoredRun
 
 _ALWAYS = (
     say("Rate of a run = sum of samples / sum of seconds over its measured iterations, read from its log."),
@@ -132,3 +132,185 @@ def _cost(view: View) -> Iterator[Text]:
             "was given; CPU, memory and disk have no price of their own.",
             price=f"{view.price_per_device_hour:g}",
         )
+
+
+_LONGEST_VALUE = 160
+_MOST_PLACES = 40
+NOT_SAID = say("not said")
+_NOTHING = {Joined((), ", "), Joined((), " / ")}
+# Stated in the first columns already.
+_NOT_AGAIN = {"name", "version", "python"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentTable:
+    """One kind of hardware: its machines, and the frameworks that ran on it."""
+
+    hardware: str
+    machine: Table
+    placing: Table | None  # which nodes ran what; None where all runs had the same
+    software: Table
+
+
+def environment_tables(loaded: Loaded, *, titles: Mapping[str, str]) -> tuple[EnvironmentTable, ...]:
+    """One entry for each kind of hardware that the runs name, in alphabetical order."""
+    by_hardware: dict[str, list[StoredRun]] = {}
+    for run in loaded.results.runs:
+        by_hardware.setdefault(run.hardware, []).append(run)
+    return tuple(
+        EnvironmentTable(
+            hardware=hardware,
+            machine=_two_columns(say("machine"), _machine(runs)),
+            placing=_placing(runs, titles),
+            software=_software(runs, titles),
+        )
+        for hardware, runs in sorted(by_hardware.items())
+    )
+
+
+def _two_columns(heading: Text, facts: Iterable[tuple[Text, Inline]]) -> Table:
+    columns = (Column(heading=heading), Column(heading=say("as found")))
+    rows = tuple((name, value) for name, value in facts if value and value not in _NOTHING)
+    return Table(caption=heading, columns=columns, rows=rows)
+
+
+def _machine(runs: Sequence[StoredRun]) -> Iterator[tuple[Text, Inline]]:
+    environments = [run.environment for run in runs if run.environment is not None]
+    nodes = [node for environment in environments for node in environment.nodes]
+    yield say("hardware"), runs[0].hardware
+    if not environments:
+        yield (
+            say("environment"),
+            say("unknown hardware: the run folders hold no environment.json that can be read"),
+        )
+    yield (
+        say("hosts"),
+        _cut(_each(host for run in runs for host in run.result.nodes) or _each(node.host for node in nodes)),
+    )
+    yield say("operating system"), _each(node.system or "" for node in nodes)
+    yield say("kernel"), _each(node.kernel or "" for node in nodes)
+    yield say("frequency governor"), _each(node.governor or "" for node in nodes)
+    yield say("turbo"), _each("on" if node.turbo else "off" for node in nodes if node.turbo is not None)
+    loads = sorted(node.load for node in nodes if node.load is not None)
+    yield (
+        say("load before a run"),
+        _span([f"{loads[0]:.1f}", f"{loads[-1]:.1f}"]) if loads else "",
+    )
+    yield say("driver"), _each(node.driver or "" for node in nodes)
+    yield say("threads a device"), _threads(runs)
+    yield (
+        say("cores of a rank"),
+        joined(dict.fromkeys(_affinity(environment) for environment in environments), " / "),
+    )
+    yield say("dlperf"), joined(dict.fromkeys(_harness(environment) for environment in environments))
+    started = sorted(run.result.started_at for run in runs if run.result.started_at)
+    yield say("first and last start"), _span([started[0], started[-1]]) if started else ""
+
+
+def _threads(runs: Sequence[StoredRun]) -> Inline:
+    """Every number of them, then that some run's is not known."""
+    unknown = ["threads_per_device" in run.result.not_known for run in runs]
+    numbers = {
+        run.result.case.threads_per_device
+        for run, not_known in zip(runs, unknown, strict=True)
+        if not not_known
+    }
+    return joined((*map(str, sorted(numbers)), *([NOT_KNOWN] if any(unknown) else [])))
+
+
+def _span(ends: Sequence[str]) -> Inline:
+    low, high = ends
+    return low if low == high else say("{low} to {high}", low=low, high=high)
+
+
+def _affinity(environment: RunEnvironment) -> Inline:
+    if not environment.cpus:
+        return say("not bound")
+    ranks = (
+        say("rank {rank}: {cores}", rank=rank, cores=",".join(map(str, cpus)))
+        for rank, cpus in environment.cpus.items()
+    )
+    return joined(ranks, "; ")
+
+
+def _harness(environment: RunEnvironment) -> Inline:
+    if environment.git_commit is None:
+        return environment.dlperf_version
+    return say("{version} at {commit}", version=environment.dlperf_version, commit=environment.git_commit)
+
+
+def _each(values: Iterable[str]) -> str:
+    """The different values, in the order in which they first appear."""
+    return ", ".join(dict.fromkeys(value for value in values if value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "..."
+
+
+def _placing(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table | None:
+    """Which nodes ran which cases, for machines that are not known to be alike."""
+    placed: dict[tuple[str, ...], list[StoredRun]] = {}
+    for run in runs:
+        if run.result.nodes:
+            placed.setdefault(run.result.nodes, []).append(run)
+    if len(placed) <= 1:
+        return None
+    rows: list[tuple[Inline, ...]] = []
+    for nodes, there in sorted(placed.items())[:_MOST_PLACES]:
+        named = _first_of(_case_words(run.result.case, titles) for run in there)
+        rows.append((_cut(", ".join(nodes)), str(len(there)), named))
+    if len(placed) > _MOST_PLACES:
+        rows.append((say("and {count} more", count=len(placed) - _MOST_PLACES), "", ""))
+    columns = (Column(heading=say("nodes")), Column(heading=say("runs")), Column(heading=say("cases")))
+    return Table(caption=say("Which nodes ran what"), columns=columns, rows=tuple(rows))
+
+
+def _case_words(case: Case, titles: Mapping[str, str]) -> Inline:
+    """`PyTorch 1.9.0 2n1g batch 32`."""
+    name = f"{titles.get(case.framework, case.framework)} {case.version}"
+    return joined((name, str(case.topology), say("batch {batch}", batch=case.batch_size_per_device)), " ")
+
+
+def _first_of(parts: Iterable[Inline]) -> Inline:
+    """The different parts, as many of them as one cell can hold."""
+    kept: list[Inline] = []
+    length = 0
+    for part in dict.fromkeys(parts):
+        length += len(plain_text(part)) + len(", ")
+        if kept and length > _LONGEST_VALUE:
+            return joined((*kept, "..."))
+        kept.append(part)
+    return joined(kept)
+
+
+def _software(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table:
+    """What each framework's version said about itself; a fact that changed has several values."""
+    facts: dict[tuple[str, str], dict[str, dict[str, None]]] = {}
+    for run in runs:
+        result = run.result
+        said = facts.setdefault((result.case.framework, result.case.version), {})
+        for name, value in _facts(run):
+            said.setdefault(name, {})[value] = None
+    rows = []
+    for (framework, version), said in sorted(facts.items()):
+        installed = " / ".join(said.get("version", {})) or NOT_SAID
+        python = " / ".join(said.get("python", {})) or NOT_SAID
+        other = "; ".join(
+            f"{name} {' / '.join(values)}" for name, values in said.items() if name not in _NOT_AGAIN
+        )
+        rows.append((titles.get(framework, framework), version, installed, python, other))
+    headings = (
+        say("framework"),
+        say("asked for"),
+        say("version that ran"),
+        say("Python"),
+        say("what else it said about itself"),
+    )
+    columns = tuple(Column(heading=heading) for heading in headings)
+    return Table(caption=say("software"), columns=columns, rows=tuple(rows))
+
+
+def _facts(run: StoredRun) -> Iterator[tuple[str, str]]:
+    for name, value in run.result.engine.facts.items():
+        yield name, _cut(str(value))

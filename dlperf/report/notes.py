@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from dlperf.report.columns import share_of_ceiling
-from dlperf.report.numbers import percent
-from dlperf.report.text import Link, joined, plural, say
+from dlperf.report.columns import interval_of_ratio, share_of_ceiling
+from dlperf.report.comparison import Comparison, Row, Variant
+from dlperf.report.numbers import factor, percent
+from dlperf.report.text import Inline, Link, Text, joined, plural, say
+from dlperf.results.cases import CaseFigures
+from dlperf.results.query import Loaded
+from dlperf.results.schema import Node
 from dlperf.statistics.basic import FEWEST_RUNS_FOR_SPREAD
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from dlperf.report.comparison import Comparison
-    from dlperf.report.text import Text
-    from dlperf.results.query import Loaded
-    from dlperf.results.schema import Node
 
 # With fewer, the spread of the runs is too badly known to call two cases different (docs/statistics.md).
 FEWEST_RUNS_FOR_A_VERDICT = 4
@@ -63,10 +60,10 @@ def _report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> Iterator
     missing = sum(figure.missing_runs for figure in loaded.figures)
     if failed or missing:
         yield say(
-            "{failed} failed, {missing} missing: see {gaps}.",
+            "{failed} failed, {missing} missing: see {cells}.",
             failed=plural(failed, "run"),
             missing=plural(missing, "planned run"),
-            gaps=Link(say("Cells without a number"), "#gaps"),
+            cells=Link(say("Cells without a number"), "#gaps"),
         )
 
 
@@ -144,8 +141,8 @@ def _engine_notes(comparison: Comparison) -> Iterator[Text]:
     odd: dict[str, None] = {}
     threads: dict[Text, None] = {}
     imported: dict[Text, None] = {}
-    for (_, arm), figure in sorted(comparison.cases.items()):
-        label = comparison.label(arm)
+    for (_, variant), figure in sorted(comparison.cases.items()):
+        label = comparison.label(variant)
         for result in (run.result for run in figure.runs):
             if result.figures is not None and result.reason:
                 odd[f"{label}, {figure.case.topology}: {result.reason}"] = None
@@ -181,4 +178,73 @@ def _ceiling_notes(comparison: Comparison, ceilings: Mapping[tuple[str, int], fl
             "More model FLOP/s than the best measured matrix product in {cases}: model FLOPs count the "
             "textbook convolution, and an algorithm such as Winograd needs fewer.",
             cases=plural(above, "case"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contest:
+    """The two best of a row; `clear` when their runs tell them apart, `judged` when both have enough runs."""
+
+    first: Variant
+    margin: float
+    judged: bool
+    clear: bool
+
+
+def findings(comparison: Comparison) -> tuple[Text, ...]:
+    """Who is fastest in how many of the rows with several figures, and in how many that cannot be told."""
+    if comparison.published:
+        return ()  # one number per case names no winner
+    contests = [contest for row in comparison.rows if (contest := _contest(comparison, row))]
+    return tuple(_sentences(comparison, contests))
+
+
+def _contest(comparison: Comparison, row: Row) -> Contest | None:
+    rated = [
+        (figure.summary.median, variant, figure)
+        for variant in comparison.variants
+        if (figure := comparison.cases.get((row, variant))) is not None and figure.summary is not None
+    ]
+    if len(rated) < 2:  # noqa: PLR2004  a contest takes two
+        return None
+    rated.sort(key=lambda entry: (-entry[0], entry[1]))
+    (best, variant, winner), (next_best, _, second) = rated[:2]
+    judged = min(len(winner.good), len(second.good)) >= FEWEST_RUNS_FOR_A_VERDICT
+    return Contest(
+        first=variant, margin=best / next_best, judged=judged, clear=judged and _told_apart(winner, second)
+    )
+
+
+def _told_apart(winner: CaseFigures, second: CaseFigures) -> bool:
+    interval = interval_of_ratio(winner, second)
+    return interval is not None and interval.low > 1
+
+
+def _sentences(comparison: Comparison, contests: list[Contest]) -> Iterator[Text]:
+    rows = plural(len(contests), "row")
+    clear = [contest for contest in contests if contest.clear]
+    winners = [contest.first for contest in clear]
+    for variant in sorted(set(winners), key=lambda variant: (-winners.count(variant), variant)):
+        margins = sorted(contest.margin for contest in clear if contest.first == variant)
+        ahead: Inline = factor(margins[0])
+        if factor(margins[-1]) != ahead:
+            ahead = say("{low} to {high}", low=ahead, high=factor(margins[-1]))
+        yield say(
+            "{framework} is the fastest in {won} of {rows}, {ahead} times the next",
+            framework=comparison.label(variant),
+            won=winners.count(variant),
+            rows=rows,
+            ahead=ahead,
+        )
+    alike = sum(contest.judged and not contest.clear for contest in contests)
+    if alike:
+        yield say("In {count} of {rows} the runs do not tell the fastest two apart", count=alike, rows=rows)
+    few = sum(not contest.judged for contest in contests)
+    if few:
+        yield say(
+            "In {count} of {rows} no framework is called the fastest: each of the fastest "
+            "two would need {fewest} good runs",
+            count=few,
+            rows=rows,
+            fewest=FEWEST_RUNS_FOR_A_VERDICT,
         )

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from dlperf.report.text import say
-
-if TYPE_CHECKING:
-    from dlperf.report.text import Inline, Text
+from dlperf.report.text import Inline, Text, say
 
 _FOUR_DIGITS_ARE_TWO_DECIMALS = 10.0
 NOT_KNOWN = say("not known")

@@ -17,10 +17,9 @@ from pydantic import Field, ValidationError
 
 from dlperf.errors import UserError
 from dlperf.model import Model
+from dlperf.report.columns import View
 from dlperf.report.document import Document
-from dlperf.report.language import Language
-from dlperf.report.request import Form, Request
-from dlperf.report.view import View
+from dlperf.report.render import Form, Language, Request
 from dlperf.results.published import PREFIX
 from dlperf.results.schema import Status
 

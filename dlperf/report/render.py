@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from types import MappingProxyType
+from typing import Any, Final, Literal
 from urllib.parse import quote
 
 import jinja2
@@ -19,13 +21,26 @@ from dlperf.errors import UserError
 from dlperf.files import shipped_folder
 from dlperf.report import html as html_form
 from dlperf.report import markdown as markdown_form
+from dlperf.report.charts import Chart
+from dlperf.report.columns import View
 from dlperf.report.document import Document
-from dlperf.report.language import ENGLISH, LANGUAGES, Language, messages
 from dlperf.report.markdown import Markdown
 from dlperf.report.text import Anchor, Code, Joined, Link, Text, Writer, plural, say
 
-if TYPE_CHECKING:
-    from dlperf.report.charts import Chart  # loads matplotlib, half a second
+Language = Literal["en", "zh"]
+
+ENGLISH: Final = "en"
+LANGUAGES: Final[Mapping[Language, str]] = {ENGLISH: "en", "zh": "zh-Hans"}  # BCP 47 tags for HTML
+
+
+def messages(language: Language) -> Mapping[str, str]:
+    """Translation by English message; empty for English."""
+    if language == ENGLISH:
+        return MappingProxyType({})
+    path = shipped_folder("templates") / f"{language}.json"
+    found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    return MappingProxyType(found)
+
 
 TEMPLATES: Final = {"md": "report.md.j2", "html": "report.html.j2"}
 _CONTENT = (str, Text, Code, Link, Anchor, Joined)
@@ -157,3 +172,35 @@ def _svg(chart: Chart) -> Markup:
     """The picture itself, without the declaration that only a file has."""
     text = chart.svg.decode()
     return Markup(text[text.index("<svg") :])  # noqa: S704  drawn by us, its text escaped
+
+
+Form = Literal["md", "html"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What decides a report beside the results.
+
+    Args:
+        paths: results folders, folders of sweeps, or `published:NAME`.
+        form: Markdown or HTML.
+        language: of the sentences that are ours.
+        certificates: of `dlperf align`; without any, align*.json in the results' folders.
+        qualification: a file of `dlperf qualify`, for the noise of the machines.
+        template: a jinja2 file in place of the shipped one; it is trusted, the results are not.
+        view: columns, baseline, groups and price.
+    """
+
+    paths: tuple[Path, ...]
+    form: Form = "md"
+    language: Language = ENGLISH
+    certificates: tuple[Path, ...] = ()
+    qualification: Path | None = None
+    template: Path | None = None
+    view: View = field(default_factory=View)
+
+
+def without_charts(document: Document, request: Request) -> str:
+    """The report as text, in its form and language."""
+    render = markdown if request.form == "md" else html
+    return render(document, charts={}, template=request.template, language=request.language)

@@ -7,11 +7,9 @@ the translation (`language.py`).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Union
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Union
 
 Inline = Union[str, "Text", "Code", "Link", "Anchor", "Joined"]
 
@@ -137,3 +135,26 @@ _PLAIN = Writer(
 def plain_text(content: Inline) -> str:
     """The content in English without any markup: for charts, and for messages to a terminal."""
     return _PLAIN(content)
+
+
+# Of an engine that runs a step as one graph.
+GRAPH: Final = "graph"
+# As frameworks/common/phases.py names them.
+PHASES: Final = {
+    "data": say("data"),
+    "forward_backward": say("forward and backward"),
+    "communication": say("communication"),
+    "optimizer": say("optimizer"),
+    GRAPH: say("one graph of all"),
+}
+
+
+def phase_name(phase: str) -> Inline:
+    """The words for a phase; another adapter's own phase as it is called."""
+    return PHASES.get(phase, phase)
+
+
+def in_order(seconds: dict[str, float]) -> dict[str, float]:
+    """The phases in the order of a step, unknown ones last."""
+    known = {phase: seconds[phase] for phase in PHASES if phase in seconds}
+    return known | {phase: value for phase, value in sorted(seconds.items()) if phase not in known}

@@ -19,7 +19,7 @@ from pathlib import Path
 from dlperf.errors import UserError
 from dlperf.importing.convert import check_conversion
 from dlperf.layout import run_folders, sweep_folders
-from dlperf.report.building import build_report
+from dlperf.report.build import build_report
 from dlperf.report.numbers import plural, rate
 from dlperf.report.record import (
     DocumentLine,
@@ -32,7 +32,7 @@ from dlperf.report.record import (
     recorded_cases,
     request_of,
 )
-from dlperf.report.request import without_charts
+from dlperf.report.render import without_charts
 from dlperf.report.tables import status_word
 from dlperf.report.text import plain_text
 from dlperf.results.published import PREFIX
@@ -113,7 +113,7 @@ def verify(path: Path) -> Verified:
     gone = [folder for folder in folders if not folder.is_dir()]
     if gone:
         raise UserError(f"{path}: it was made from {gone[0]}, which is not there: it cannot be made again")
-    document = build_report(request, beside=path.parent, from_logs=True)
+    document = build_report(request, report_folder=path.parent, from_logs=True)
     cases = recorded_cases(document, folder=path.parent)
     results = [*_compare_cases(record.cases, cases, skipped=document.skipped), *_compare_imports(folders)]
     written = document_lines(text, record.form)

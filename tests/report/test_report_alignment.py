@@ -19,8 +19,8 @@ from dlperf.align.certificate import (
 from dlperf.errors import UserError
 from dlperf.layout import CERTIFICATE_NAME
 from dlperf.plan.case import Topology
-from dlperf.report.building import build_report
-from dlperf.report.request import Request, without_charts
+from dlperf.report.build import build_report
+from dlperf.report.render import Request, without_charts
 
 if TYPE_CHECKING:
     from pathlib import Path

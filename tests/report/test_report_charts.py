@@ -25,7 +25,7 @@ ONEFLOW = {"framework": "oneflow", "version": "0.9.0"}
 def drawn(folder: Path, title: str = "y1") -> tuple[Chart, ...]:
     figures = load([folder], strict=False).figures
     (comparison,) = comparisons(figures, speedups(figures), titles={"mxnet": "MXNet", "oneflow": "OneFlow"})
-    return charts(comparison, title=title, arms=comparison.arms)
+    return charts(comparison, title=title, variants=comparison.variants)
 
 
 def one(folder: Path, name: str = "throughput", **settings: str) -> Chart:
@@ -147,7 +147,7 @@ def test_a_framework_has_its_colour_whatever_stands_beside_it(tmp_path: Path) ->
     (alone,) = comparisons(figures, speedups(figures), titles={})
     both = load([tmp_path / "both"], strict=False).figures
     (wide,) = comparisons(both, speedups(both), titles={})
-    chart = charts(alone, title="y1", arms=wide.arms)[0]
+    chart = charts(alone, title="y1", variants=wide.variants)[0]
     assert b"#e69f00" in chart.svg
     assert b"#0072b2" not in chart.svg
 

@@ -40,7 +40,7 @@ def test_frameworks_are_columns_and_cells_are_rows(tmp_path: Path) -> None:
                 )
                 store_good_runs(tmp_path / "y1", case, [8.0 * devices])
     (comparison,) = compared(tmp_path)
-    assert [comparison.label(arm) for arm in comparison.arms] == ["MXNet 1.9.1", "PyTorch 2.13.0"]
+    assert [comparison.label(variant) for variant in comparison.variants] == ["MXNet 1.9.1", "PyTorch 2.13.0"]
     assert [(row.topology, row.batch_size_per_device) for row in comparison.rows] == [
         ("1n1g", 8),
         ("1n1g", 16),
@@ -76,7 +76,7 @@ def test_cases_that_differ_in_more_are_kept_apart_and_it_is_said(
     store_good_runs(tmp_path / "y1", make_case(), [8.0])
     store_good_runs(tmp_path / "y1", make_case(framework="oneflow", version="0.9.0", **changes), [8.0])
     tables = compared(tmp_path)
-    assert [len(table.arms) for table in tables] == [1, 1]
+    assert [len(table.variants) for table in tables] == [1, 1]
     assert said in apart(tables[0]) + apart(tables[1])
 
 
@@ -132,7 +132,7 @@ def test_options_that_differ_make_columns_and_name_them(tmp_path: Path) -> None:
         case = make_case(framework="pytorch", version="2.13.0", options=options)
         store_good_runs(tmp_path / "y1", case, [8.0])
     (comparison,) = compared(tmp_path)
-    assert [comparison.label(arm) for arm in comparison.arms] == [
+    assert [comparison.label(variant) for variant in comparison.variants] == [
         "PyTorch 2.13.0 (no options)",
         "PyTorch 2.13.0 (compile=True, layout='NCHW')",
         "PyTorch 2.13.0 (compile=True, layout='NHWC')",
@@ -142,4 +142,4 @@ def test_options_that_differ_make_columns_and_name_them(tmp_path: Path) -> None:
 def test_an_unknown_framework_keeps_its_own_name(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(framework="jax", version="1"), [8.0])
     (comparison,) = compared(tmp_path)
-    assert comparison.label(comparison.arms[0]) == "jax 1"
+    assert comparison.label(comparison.variants[0]) == "jax 1"

@@ -17,11 +17,9 @@ from run_folders import MACHINE, Y1, failed, make_case, store_good_runs, write_r
 from dlperf.errors import UserError
 from dlperf.plan.case import Topology
 from dlperf.plan.plan import PlanStatus
-from dlperf.report.building import build_report
+from dlperf.report.build import build_report, write_report
 from dlperf.report.document import document
-from dlperf.report.render import markdown
-from dlperf.report.request import Request, without_charts
-from dlperf.report.writing import write_report
+from dlperf.report.render import Request, markdown, without_charts
 from dlperf.results.query import load
 from dlperf.results.schema import Imported
 from dlperf.results.store import read_results, store_run, write_result
@@ -42,7 +40,7 @@ def report(*folders: Path, strict: bool = False) -> str:
 
 def write(place: Path, *folders: Path) -> None:
     request = Request(paths=folders)
-    write_report(build_report(request, beside=place.parent), request, place)
+    write_report(build_report(request, report_folder=place.parent), request, place)
 
 
 def tables(text: str) -> list[list[list[str]]]:
@@ -154,8 +152,8 @@ def test_where_there_is_no_number_stands_the_status_and_below_its_reason(tmp_pat
     made = tables(report(sweep))
     assert made[0][1][3:] == ["fp16", "no such case", "no such case", "unsupported", "", ""]
     assert made[0][2][3:] == ["fp32", "10.05", "out of memory", "not measured", "", ""]
-    gaps = made[3]
-    assert [row[2:] for row in gaps[1:]] == [
+    missing_cells = made[3]
+    assert [row[2:] for row in missing_cells[1:]] == [
         ["PyTorch 2.13.0", "1n1g", "8", "100", "fp16", "unsupported", "no fp16 on CPU", ""],
         [
             "OneFlow 0.9.0",

@@ -12,12 +12,11 @@ from dlperf.layout import limit_folder
 from dlperf.limit.model import ModelAnswer
 from dlperf.limit.run import LimitSearch
 from dlperf.plan.case import Search
-from dlperf.report.building import build_report
+from dlperf.report.build import build_report, write_report
 from dlperf.report.limits import limit_tables
 from dlperf.report.numbers import DASH
-from dlperf.report.request import Request, without_charts
+from dlperf.report.render import Request, without_charts
 from dlperf.report.verify import verify
-from dlperf.report.writing import write_report
 from dlperf.results.limits import MemoryPart, read_limits
 from dlperf.results.store import store_run
 
@@ -101,7 +100,7 @@ def test_a_report_with_limits_is_verified_from_the_probes_logs(tmp_path: Path) -
     cases = sweep_with_limits(tmp_path / "limits", mxnet=24_000)
     request = Request(paths=(tmp_path / "limits",))
     place = tmp_path / "report.md"
-    write_report(build_report(request, beside=tmp_path), request, place)
+    write_report(build_report(request, report_folder=tmp_path), request, place)
     assert () == verify(place).differences
     probes = limit_folder(tmp_path / "limits", cases[0].case_id) / "runs"
     for log in probes.glob("*/r1/logs/rank0.log"):
@@ -120,9 +119,9 @@ def test_a_chinese_report_has_limits_too(tmp_path: Path) -> None:
 def test_limits_whose_budgets_were_held_in_two_ways_have_no_ratio(tmp_path: Path) -> None:
     sweep_with_limits(tmp_path / "limits", oneflow=27_500, mxnet=24_000)
     mxnet, oneflow = read_limits(tmp_path / "limits")
-    assert limit_tables((mxnet, oneflow), titles={}, beside=tmp_path)[0].rows[0][-1] == "0.889"
+    assert limit_tables((mxnet, oneflow), titles={}, report_folder=tmp_path)[0].rows[0][-1] == "0.889"
     held = tuple(
         probe.model_copy(update={"memory_held_by": "rlimit_data"}) for probe in oneflow.record.probes
     )
     other = replace(oneflow, record=oneflow.record.model_copy(update={"probes": held}))
-    assert limit_tables((mxnet, other), titles={}, beside=tmp_path)[0].rows[0][-1] == DASH
+    assert limit_tables((mxnet, other), titles={}, report_folder=tmp_path)[0].rows[0][-1] == DASH

@@ -12,8 +12,8 @@ from markdown_it import MarkdownIt
 from rich.cells import cell_len
 
 from dlperf.logs.text import plain
-from dlperf.report.language import messages
 from dlperf.report.markdown import code, escape, markdown_writer, table
+from dlperf.report.render import messages
 from dlperf.report.text import Anchor, Code, Column, Joined, Link, Table, say
 
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])

@@ -11,9 +11,8 @@ from playwright.sync_api import Browser, Page
 from run_folders import MACHINE, Y1, failed, make_case, store_good_runs, write_run
 
 from dlperf.plan.case import Topology
-from dlperf.report.building import build_report
-from dlperf.report.request import Request
-from dlperf.report.writing import write_report
+from dlperf.report.build import build_report, write_report
+from dlperf.report.render import Request
 from dlperf.results.store import store_run
 
 pytestmark = [
@@ -39,7 +38,7 @@ def report_page(folder: Path) -> Path:
     broken = make_case(framework="pytorch", version="2.13.0", workload=workload)
     store_run(write_run(folder / "y1", broken, log=log, outcome=failed("rank_failed"), nodes=[node]))
     request = Request(paths=(folder / "y1",), form="html")
-    write_report(build_report(request, beside=folder), request, folder / "report.html")
+    write_report(build_report(request, report_folder=folder), request, folder / "report.html")
     return folder / "report.html"
 
 

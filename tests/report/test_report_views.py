@@ -15,10 +15,9 @@ from dlperf.errors import UserError
 from dlperf.files import shipped_folder
 from dlperf.plan.case import Topology
 from dlperf.plan.load import load_experiment
-from dlperf.report.building import build_report
-from dlperf.report.columns import COLUMNS, cost_per_million_samples
-from dlperf.report.request import Request, without_charts
-from dlperf.report.view import View
+from dlperf.report.build import build_report
+from dlperf.report.columns import COLUMNS, View, cost_per_million_samples
+from dlperf.report.render import Request, without_charts
 from dlperf.results.store import store_run
 
 MXNET = {"framework": "mxnet", "version": "1.9.1"}

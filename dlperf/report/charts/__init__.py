@@ -8,7 +8,7 @@ import matplotlib as mpl
 
 from dlperf.report.charts import bars, boxes, lines
 from dlperf.report.charts.canvas import STYLE, Chart, Palette
-from dlperf.report.comparison import Arm, Comparison
+from dlperf.report.comparison import Comparison, Variant
 
 __all__ = ["Chart", "charts"]
 
@@ -23,12 +23,12 @@ _MAKERS = (
 )
 
 
-def charts(comparison: Comparison, *, title: str, arms: Sequence[Arm]) -> tuple[Chart, ...]:
+def charts(comparison: Comparison, *, title: str, variants: Sequence[Variant]) -> tuple[Chart, ...]:
     """The charts of one table; none where nothing was measured or where there is too much for a picture.
 
-    `arms` are those of the whole report, so that a framework has one colour in all its charts.
+    `variants` are those of the whole report, so that a framework has one colour in all its charts.
     """
-    palette = Palette(arms)
+    palette = Palette(variants)
     with mpl.rc_context(STYLE):
         drawn = (make(comparison, title=title, palette=palette) for make in _MAKERS)
         return tuple(chart for chart in drawn if chart is not None)

@@ -25,9 +25,8 @@ from dlperf.report.charts.canvas import (
 )
 from dlperf.report.comparison import Comparison
 from dlperf.report.numbers import plural, rate, span
-from dlperf.report.phases import PHASES, in_order, phase_name
 from dlperf.report.tables import ABSENT, status_word
-from dlperf.report.text import plain_text
+from dlperf.report.text import PHASES, in_order, phase_name, plain_text
 from dlperf.results.cases import CaseFigures
 
 # More than this is a wall; the table is there for it.
@@ -47,31 +46,31 @@ _ON_PART = "#1f2328"  # unlike INK it stays dark on a dark page
 
 def throughput(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
     """Samples/s; None where nothing was measured, or too much for one picture."""
-    rows, arms = comparison.rows, comparison.arms
+    rows, variants = comparison.rows, comparison.variants
     maxima = [figure.summary.maximum for figure in comparison.figures if figure.summary is not None]
-    if not maxima or len(rows) * len(arms) > MOST_BARS:
+    if not maxima or len(rows) * len(variants) > MOST_BARS:
         return None
-    height = len(arms) * _BAR + _GAP
+    height = len(variants) * _BAR + _GAP
     figure = Figure(figsize=(WIDTH, len(rows) * height + 1.5), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlim(0, max(maxima) * 1.16)
     for place, row in enumerate(rows):
-        for column, arm in enumerate(arms):
-            middle, case = place * height + column * _BAR, comparison.cases.get((row, arm))
-            _bar(axes, case, middle=middle, colour=palette.colour(arm))
-            name = case_name(comparison, row, arm)
+        for column, variant in enumerate(variants):
+            middle, case = place * height + column * _BAR, comparison.cases.get((row, variant))
+            _bar(axes, case, middle=middle, colour=palette.colour(variant))
+            name = case_name(comparison, row, variant)
             hover_bar(axes, middle, f"{name}: {_value(case)}", *_spread(case), height=_BAR)
-    middles = [place * height + (len(arms) - 1) * _BAR / 2 for place in range(len(rows))]
+    middles = [place * height + (len(variants) - 1) * _BAR / 2 for place in range(len(rows))]
     labels = ["\n".join([row.topology, *varying(comparison, row)]) for row in rows]
     axes.set_yticks(middles, labels)
     axes.set_ylim(middles[-1] + height / 2, middles[0] - height / 2)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(_RATE, loc="right")
-    handles = [Patch(color=palette.colour(arm), label=comparison.label(arm)) for arm in arms]
+    handles = [Patch(color=palette.colour(variant), label=comparison.label(variant)) for variant in variants]
     legend_above(axes, handles, title=f"Throughput: {title}")
     values = (
-        f"{case_name(comparison, row, arm)}: {rate(case.summary.median) if case.summary else _word(case)}"
-        for (row, arm), case in sorted(comparison.cases.items())
+        f"{case_name(comparison, row, variant)}: {rate(case.summary.median) if case.summary else _word(case)}"
+        for (row, variant), case in sorted(comparison.cases.items())
     )
     return draw(figure, name="throughput", alt=f"Bar chart of samples/s, {title}. {'; '.join(values)}.")
 
@@ -113,8 +112,8 @@ def breakdown(comparison: Comparison, *, title: str, palette: Palette) -> Chart 
     """Where the time of a step goes, a bar per case; None where no or too many cases tell their phases."""
     del palette  # colours stand for phases here
     bars = {
-        case_name(comparison, row, arm): in_order(case.phase_seconds)
-        for (row, arm), case in sorted(comparison.cases.items())
+        case_name(comparison, row, variant): in_order(case.phase_seconds)
+        for (row, variant), case in sorted(comparison.cases.items())
         if case.phase_seconds
     }
     if not 0 < len(bars) <= MOST_BREAKDOWN_BARS:

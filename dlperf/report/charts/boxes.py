@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from dlperf.report.charts.canvas import INK, WIDTH, Chart, Palette, case_name, draw, hover_bar, name_bars
-from dlperf.report.comparison import Arm, Comparison
+from dlperf.report.comparison import Comparison, Variant
 from dlperf.report.numbers import plural, rate
 from dlperf.results.cases import CaseFigures
 from dlperf.results.store import read_steps_csv
@@ -25,7 +25,7 @@ class _Box:
     """Quantiles of the seconds of a case's iterations: 5, 25, 50, 75 and 95 %."""
 
     label: str
-    arm: Arm
+    variant: Variant
     quantiles: tuple[float, ...]
     iterations: int
     runs: int
@@ -37,13 +37,13 @@ def iterations(comparison: Comparison, *, title: str, palette: Palette) -> Chart
         return None
     boxes = [
         _Box(
-            label=case_name(comparison, row, arm),
-            arm=arm,
+            label=case_name(comparison, row, variant),
+            variant=variant,
             quantiles=tuple(quantile(seconds, share) for share in _SHARES),
             iterations=len(seconds),
             runs=len(case.good),
         )
-        for (row, arm), case in sorted(comparison.cases.items())
+        for (row, variant), case in sorted(comparison.cases.items())
         if (seconds := _seconds(case))
     ]
     if not boxes:
@@ -54,7 +54,7 @@ def iterations(comparison: Comparison, *, title: str, palette: Palette) -> Chart
     axes.set_xlim(0, longest * 1.12)
     for place, box in enumerate(boxes):
         low, first, middle, third, high = box.quantiles
-        colour = palette.colour(box.arm)
+        colour = palette.colour(box.variant)
         axes.plot([low, high], [place, place], color=INK, linewidth=1.1, zorder=1)
         axes.barh(place, third - first, left=first, height=0.6, color=colour, edgecolor=INK, linewidth=0.6)
         axes.plot([middle, middle], [place - 0.3, place + 0.3], color=INK, linewidth=2)

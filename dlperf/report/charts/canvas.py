@@ -21,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from dlperf.report.comparison import Arm, Comparison, Row
+from dlperf.report.comparison import Comparison, Row, Variant
 
 # Okabe and Ito's palette without yellow, which is too light for white; neighbours lie far apart.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
@@ -70,11 +70,11 @@ class Chart:
 class Palette:
     """One colour an arm, the same in every chart of a report."""
 
-    arms: Sequence[Arm]
+    variants: Sequence[Variant]
 
-    def colour(self, arm: Arm) -> str:
+    def colour(self, variant: Variant) -> str:
         """The arm's colour; the eighth arm has the first one's again."""
-        return COLOURS[self.arms.index(arm) % len(COLOURS)]
+        return COLOURS[self.variants.index(variant) % len(COLOURS)]
 
 
 def legend_above(axes: Axes, handles: Sequence[Artist], *, title: str) -> None:
@@ -160,6 +160,6 @@ def varying(comparison: Comparison, row: Row, *, but: str = "") -> list[str]:
     return [text for name, text in texts.items() if name != but and comparison.varying(name)]
 
 
-def case_name(comparison: Comparison, row: Row, arm: Arm) -> str:
+def case_name(comparison: Comparison, row: Row, variant: Variant) -> str:
     """A case in words, as far as it differs from the others of its table."""
-    return ", ".join([comparison.label(arm), row.topology, *varying(comparison, row)])
+    return ", ".join([comparison.label(variant), row.topology, *varying(comparison, row)])

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator, PercentFormatter
 
 from dlperf.report.charts.canvas import FAINT, WIDTH, Chart, Palette, draw, hover, varying
-from dlperf.report.comparison import Arm, Comparison, Row
+from dlperf.report.columns import interval_of_ratio, too_wide
+from dlperf.report.comparison import Comparison, Row, Variant
 from dlperf.report.numbers import factor, percent, plural, rate
-from dlperf.report.ratio import interval_of_ratio, too_wide
 from dlperf.results.cases import CaseFigures
 
 # More than this is a tangle; the table is there for it.
@@ -45,7 +45,7 @@ class Line:
 
     label: str
     colour: str
-    variant: int
+    style: int
     points: tuple[Point, ...]
 
 
@@ -155,48 +155,48 @@ def _speedup_lines(comparison: Comparison, palette: Palette) -> list[Line]:
 
     Whiskers are the 95 % interval of the ratio to one device, where the runs give one that says something.
     """
-    variants: dict[tuple[str, ...], int] = {}
-    points: dict[tuple[Arm, tuple[str, ...]], list[Point]] = {}
-    for row, arm in sorted(comparison.cases):
-        variant = tuple(varying(comparison, row))
-        variants.setdefault(variant, len(variants))
-        value = comparison.speedups.get((row, arm))
+    styles: dict[tuple[str, ...], int] = {}
+    points: dict[tuple[Variant, tuple[str, ...]], list[Point]] = {}
+    for row, variant in sorted(comparison.cases):
+        style = tuple(varying(comparison, row))
+        styles.setdefault(style, len(styles))
+        value = comparison.speedups.get((row, variant))
         if value is not None:
-            low, high = _interval(comparison, row, arm) or (value, value)
+            low, high = _interval(comparison, row, variant) or (value, value)
             point = Point(
                 x=row.nodes * row.devices_per_node,
                 value=value,
                 at=row.topology,
                 low=low,
                 high=high,
-                runs=len(comparison.cases[row, arm].good) or None,
+                runs=len(comparison.cases[row, variant].good) or None,
             )
-            points.setdefault((arm, variant), []).append(point)
-    return _lines(comparison, palette, points, variants)
+            points.setdefault((variant, style), []).append(point)
+    return _lines(comparison, palette, points, styles)
 
 
 def _lines(
     comparison: Comparison,
     palette: Palette,
-    points: Mapping[tuple[Arm, tuple[str, ...]], Sequence[Point]],
-    variants: Mapping[tuple[str, ...], int],
+    points: Mapping[tuple[Variant, tuple[str, ...]], Sequence[Point]],
+    styles: Mapping[tuple[str, ...], int],
 ) -> list[Line]:
     return [
         Line(
-            label=", ".join([comparison.label(arm), *variant]),
-            colour=palette.colour(arm),
-            variant=variants[variant],
+            label=", ".join([comparison.label(variant), *style]),
+            colour=palette.colour(variant),
+            style=styles[style],
             points=tuple(sorted(measured, key=lambda point: (point.x, point.value))),
         )
-        for (arm, variant), measured in sorted(points.items())
+        for (variant, style), measured in sorted(points.items())
         if len(measured) > 1
     ]
 
 
-def _interval(comparison: Comparison, row: Row, arm: Arm) -> tuple[float, float] | None:
+def _interval(comparison: Comparison, row: Row, variant: Variant) -> tuple[float, float] | None:
     """None where there is no interval, and on one device, whose speedup is 1 by definition."""
     alone = replace(row, nodes=1, devices_per_node=1)
-    case, single = comparison.cases[row, arm], comparison.cases.get((alone, arm))
+    case, single = comparison.cases[row, variant], comparison.cases.get((alone, variant))
     interval = interval_of_ratio(case, single) if row != alone and single is not None else None
     return None if interval is None or too_wide(interval) else (interval.low, interval.high)
 
@@ -241,19 +241,19 @@ def _lines_by_classes(
     """A line takes two points; topology, batch and whatever else varies make lines of their own."""
     if not comparison.varying("num_classes"):
         return []
-    variants: dict[tuple[str, ...], int] = {}
-    points: dict[tuple[Arm, tuple[str, ...]], list[Point]] = {}
-    for (row, arm), case in sorted(comparison.cases.items()):
+    styles: dict[tuple[str, ...], int] = {}
+    points: dict[tuple[Variant, tuple[str, ...]], list[Point]] = {}
+    for (row, variant), case in sorted(comparison.cases.items()):
         topology = [row.topology] if comparison.scales else []
-        variant = (*topology, *varying(comparison, row, but="num_classes"))
-        variants.setdefault(variant, len(variants))
+        style = (*topology, *varying(comparison, row, but="num_classes"))
+        styles.setdefault(style, len(styles))
         measured = measure(case)
         if measured is not None and row.searched != "num_classes":
             value, low, high = measured
             at, runs = f"{row.num_classes} classes", len(case.good) or None
             point = Point(x=row.num_classes, value=value, at=at, low=low, high=high, runs=runs)
-            points.setdefault((arm, variant), []).append(point)
-    return _lines(comparison, palette, points, variants)
+            points.setdefault((variant, style), []).append(point)
+    return _lines(comparison, palette, points, styles)
 
 
 def _classes(comparison: Comparison) -> Across:
@@ -313,8 +313,8 @@ def _draw_line(axes: Axes, line: Line, axis: Axis) -> None:
         [point.x for point in line.points],
         [point.value for point in line.points],
         color=line.colour,
-        marker=_MARKERS[line.variant % len(_MARKERS)],
-        linestyle=_DASHES[line.variant % len(_DASHES)],
+        marker=_MARKERS[line.style % len(_MARKERS)],
+        linestyle=_DASHES[line.style % len(_DASHES)],
         markersize=5,
     )
     for point in line.points:

@@ -1,4 +1,4 @@
-"""The referee: what breaks a law is flagged with what was expected and what is, and nothing else is."""
+"""Sanity checks: what breaks one is shown with what was expected and what is, and nothing else is."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from run_folders import MACHINE, make_case, store_good_runs
 
 from dlperf.plan.case import Topology
-from dlperf.report.building import build_report
-from dlperf.report.referee import LAWS, Flag, referee
-from dlperf.report.request import Request, without_charts
+from dlperf.report.build import build_report
+from dlperf.report.render import Request, without_charts
+from dlperf.report.sanity_checks import CHECKS, CheckWarning, sanity_checks
 from dlperf.report.text import plain_text
 from dlperf.results.published import load_published
 from dlperf.results.query import load
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dlperf.results.cases import CaseFigures
 
 MORE_DEVICES, CEILING, FLOOR, BATCH, SAMPLING, STEP, MEMORY, FLOPS, SESSIONS = (
-    plain_text(law.name) for law in LAWS
+    plain_text(check.name) for check in CHECKS
 )
 
 
@@ -33,67 +33,67 @@ def on(nodes: int, devices: int) -> Topology:
     return Topology(nodes=nodes, devices_per_node=devices)
 
 
-def said(flags: Sequence[Flag], law: str) -> list[tuple[str, str, str]]:
+def said(warnings: Sequence[CheckWarning], check: str) -> list[tuple[str, str, str]]:
     return [
-        (str(flag.subject.case.topology), plain_text(flag.expected), plain_text(flag.actual))
-        for flag in flags
-        if plain_text(flag.law) == law
+        (str(warning.subject.case.topology), plain_text(warning.expected), plain_text(warning.actual))
+        for warning in warnings
+        if plain_text(warning.check) == check
     ]
 
 
-def judged(folder: Path, *cases: tuple[Case, list[float]], law: str) -> list[tuple[str, str, str]]:
+def judged(folder: Path, *cases: tuple[Case, list[float]], check: str) -> list[tuple[str, str, str]]:
     for case, rates in cases:
         store_good_runs(folder, case, rates)
-    return said(referee(load((folder,), strict=False).figures), law)
+    return said(sanity_checks(load((folder,), strict=False).figures), check)
 
 
 def test_fewer_samples_a_second_on_more_devices(tmp_path: Path) -> None:
     one, two = make_case(topology=on(1, 1)), make_case(topology=on(1, 2))
-    assert judged(tmp_path / "y1", (one, [10.0]), (two, [9.0]), law=MORE_DEVICES) == [
+    assert judged(tmp_path / "y1", (one, [10.0]), (two, [9.0]), check=MORE_DEVICES) == [
         ("1n2g", ">= 10.00 (1n1g)", "9.000")
     ]
 
 
 def test_two_shapes_of_as_many_devices_are_not_more_devices(tmp_path: Path) -> None:
     flat, tall = make_case(topology=on(1, 4)), make_case(topology=on(2, 2))
-    assert judged(tmp_path / "y1", (flat, [10.0]), (tall, [5.0]), law=MORE_DEVICES) == []
+    assert judged(tmp_path / "y1", (flat, [10.0]), (tall, [5.0]), check=MORE_DEVICES) == []
 
 
 @pytest.mark.parametrize(
     ("rates", "flagged"), [([9.0, 9.1, 8.9], True), ([8.0, 12.0, 9.0], False), ([11.0, 11.1, 10.9], False)]
 )
 def test_where_both_have_runs_the_runs_must_tell_them_apart(
-    tmp_path: Path, rates: list[float], *, flagged: bool
+    tmp_path: Path, rates: list[float], *, warned: bool
 ) -> None:
     one, two = make_case(topology=on(1, 1)), make_case(topology=on(1, 2))
-    found = judged(tmp_path / "y1", (one, [10.0, 10.1, 9.9]), (two, rates), law=MORE_DEVICES)
-    assert flagged == bool(found)
+    found = judged(tmp_path / "y1", (one, [10.0, 10.1, 9.9]), (two, rates), check=MORE_DEVICES)
+    assert warned == bool(found)
 
 
 def test_more_speedup_than_devices(tmp_path: Path) -> None:
     one, two = make_case(topology=on(1, 1)), make_case(topology=on(1, 2))
-    assert judged(tmp_path / "y1", (one, [10.0]), (two, [21.0]), law=CEILING) == [
+    assert judged(tmp_path / "y1", (one, [10.0]), (two, [21.0]), check=CEILING) == [
         ("1n2g", "speedup <= 2", "2.10")
     ]
 
 
 def test_half_of_the_devices_lost(tmp_path: Path) -> None:
     one, four = make_case(topology=on(1, 1)), make_case(topology=on(1, 4))
-    assert judged(tmp_path / "y1", (one, [10.0]), (four, [19.0]), law=FLOOR) == [
+    assert judged(tmp_path / "y1", (one, [10.0]), (four, [19.0]), check=FLOOR) == [
         ("1n4g", "speedup >= 2", "1.90")
     ]
 
 
 @pytest.mark.parametrize(("rate", "flagged"), [(9.4, True), (9.6, False), (11.0, False)])
-def test_a_larger_batch_that_is_much_slower(tmp_path: Path, rate: float, *, flagged: bool) -> None:
+def test_a_larger_batch_that_is_much_slower(tmp_path: Path, rate: float, *, warned: bool) -> None:
     small, large = make_case(batch_size_per_device=4), make_case(batch_size_per_device=16)
-    found = judged(tmp_path / "y1", (small, [10.0]), (large, [rate]), law=BATCH)
-    assert found == ([("1n1g", ">= 9.500 (0.95 x batch 4)", "9.400")] if flagged else [])
+    found = judged(tmp_path / "y1", (small, [10.0]), (large, [rate]), check=BATCH)
+    assert found == ([("1n1g", ">= 9.500 (0.95 x batch 4)", "9.400")] if warned else [])
 
 
 def test_sampling_that_is_slower_than_using_all_classes(tmp_path: Path) -> None:
     some, every = (make_case(parallelism="partial_fc", sample_ratio=ratio) for ratio in (0.1, 1.0))
-    assert judged(tmp_path / "y1", (every, [10.0]), (some, [9.0]), law=SAMPLING) == [
+    assert judged(tmp_path / "y1", (every, [10.0]), (some, [9.0]), check=SAMPLING) == [
         ("1n1g", ">= 10.00 (sample ratio 1)", "9.000")
     ]
 
@@ -101,37 +101,37 @@ def test_sampling_that_is_slower_than_using_all_classes(tmp_path: Path) -> None:
 def test_a_rate_that_does_not_fit_the_time_of_a_step(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [8.0, 8.0])
     (figure,) = load((tmp_path / "y1",), strict=False).figures
-    assert said(referee([figure]), STEP) == []
+    assert said(sanity_checks([figure]), STEP) == []
     wrong = replace(figure, summary=summarise([12.0, 12.0]))
-    assert said(referee([wrong]), STEP) == [("1n1g", "global batch 8 within 10 %", "12.00")]
+    assert said(sanity_checks([wrong]), STEP) == [("1n1g", "global batch 8 within 10 %", "12.00")]
 
 
 def test_more_memory_than_the_node_has(tmp_path: Path) -> None:
     tiny = MACHINE.model_copy(update={"memory_bytes": 400 * 2**20})
     store_good_runs(tmp_path / "y1", make_case(), [10.0], nodes=(tiny,))
-    assert said(referee(load((tmp_path / "y1",), strict=False).figures), MEMORY) == [
+    assert said(sanity_checks(load((tmp_path / "y1",), strict=False).figures), MEMORY) == [
         ("1n1g", "<= 400 MiB", "500 MiB")
     ]
 
 
 def test_more_flops_than_were_measured_name_what_could_explain_them(tmp_path: Path) -> None:
-    ((topology, expected, actual),) = judged(tmp_path / "y1", (make_case(), [40.0]), law=FLOPS)
+    ((topology, expected, actual),) = judged(tmp_path / "y1", (make_case(), [40.0]), check=FLOPS)
     assert (topology, actual) == ("1n1g", "108.00")
     assert expected == "<= 70.00 GFLOP/s, unless convolutions need fewer FLOPs (Winograd)"
 
 
 @pytest.mark.parametrize(("rate", "flagged"), [(10.4, False), (9.0, True)])
-def test_another_figure_in_another_sweep(tmp_path: Path, rate: float, *, flagged: bool) -> None:
+def test_another_figure_in_another_sweep(tmp_path: Path, rate: float, *, warned: bool) -> None:
     store_good_runs(tmp_path / "monday", make_case(), [10.0])
     store_good_runs(tmp_path / "tuesday", make_case(), [rate])
-    found = said(referee(load((tmp_path,), strict=False).figures), SESSIONS)
-    assert found == ([("1n1g", "10.00 within 5 % (monday)", "9.000")] if flagged else [])
+    found = said(sanity_checks(load((tmp_path,), strict=False).figures), SESSIONS)
+    assert found == ([("1n1g", "10.00 within 5 % (monday)", "9.000")] if warned else [])
 
 
 def test_two_sweeps_whose_runs_do_not_tell_them_apart_are_not_flagged(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "monday", make_case(), [10.0, 8.0, 12.0])
     store_good_runs(tmp_path / "tuesday", make_case(), [9.0, 11.5, 7.5])
-    assert said(referee(load((tmp_path,), strict=False).figures), SESSIONS) == []
+    assert said(sanity_checks(load((tmp_path,), strict=False).figures), SESSIONS) == []
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_cases_that_differ_in_more_are_not_judged_against_each_other(
     tmp_path: Path, change: dict[str, object]
 ) -> None:
     one, two = make_case(topology=on(1, 1)), make_case(topology=on(1, 2), **change)
-    assert judged(tmp_path / "y1", (one, [10.0]), (two, [1.0]), law=MORE_DEVICES) == []
+    assert judged(tmp_path / "y1", (one, [10.0]), (two, [1.0]), check=MORE_DEVICES) == []
 
 
 def test_a_flag_stands_under_its_table_and_the_figure_stays(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_flag_stands_under_its_table_and_the_figure_stays(tmp_path: Path) -> N
         "&gt;= 10.00 (1n1g)",
         "9.000",
     ]
-    assert "The referee" not in report(sane(tmp_path))
+    assert "Sanity checks" not in report(sane(tmp_path))
 
 
 def report(sweep: Path) -> str:
@@ -181,8 +181,8 @@ def published_flags() -> set[tuple[str, str, str, float | None, str, int, str]]:
         )
 
     return {
-        (plain_text(flag.law), *place(flag.subject), plain_text(flag.actual))  # type: ignore[misc]
-        for flag in referee(load_published("insightface_v100_2021").figures)
+        (plain_text(warning.check), *place(warning.subject), plain_text(warning.actual))  # type: ignore[misc]
+        for warning in sanity_checks(load_published("insightface_v100_2021").figures)
     }
 
 
@@ -195,5 +195,5 @@ def test_the_known_oddities_of_the_figures_of_2021_are_found() -> None:
 
 
 def test_oneflow_of_2021_breaks_no_law() -> None:
-    flags = referee(load_published("insightface_v100_2021").figures)
-    assert {flag.subject.case.framework for flag in flags} == {"mxnet"}
+    warnings = sanity_checks(load_published("insightface_v100_2021").figures)
+    assert {warning.subject.case.framework for warning in warnings} == {"mxnet"}

@@ -1,27 +1,22 @@
-"""The referee: laws that figures obey whatever was measured. It says what breaks one; it changes nothing.
+"""Sanity checks: what figures obey whatever was measured. A check warns; it changes no figure.
 
-A law that compares two cases says so only where their runs tell them apart, if both have several runs;
+A check that compares two cases warns only where their runs tell them apart, if both have several runs;
 figures without runs are compared as they stand. docs/statistics.md gives the reasons.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from typing import TYPE_CHECKING
 
-from dlperf.report.columns import ceilings, share_of_ceiling
+from dlperf.plan.case import Case
+from dlperf.report.columns import ceilings, interval_of_ratio, share_of_ceiling
 from dlperf.report.numbers import factor, giga, mebibytes, percent, rate
-from dlperf.report.ratio import interval_of_ratio
-from dlperf.report.text import Text, say
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from dlperf.report.text import Inline
-    from dlperf.results.cases import CaseFigures
-    from dlperf.statistics.basic import Summary
+from dlperf.report.text import Column, Inline, Table, Text, joined, say
+from dlperf.results.cases import CaseFigures
+from dlperf.statistics.basic import Summary
 
 # How much slower is much slower, and how far two sessions may lie apart.
 MARGIN = 0.05
@@ -32,10 +27,10 @@ STEP_MARGIN = 0.10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flag:
+class CheckWarning:
     """A figure that breaks a law: what the law expects of it, and what it is."""
 
-    law: Text
+    check: Text
     subject: CaseFigures
     expected: Inline
     actual: Inline
@@ -64,14 +59,14 @@ Breach = tuple[Measured, "Inline", "Inline"]  # subject, expected, actual
 
 
 @dataclass(frozen=True, slots=True)
-class Law:
+class Check:
     """What must hold, and who finds the figures for which it does not."""
 
     name: Text
     breaches: Callable[[Sequence[Measured]], Iterable[Breach]]
 
 
-def referee(figures: Iterable[CaseFigures]) -> tuple[Flag, ...]:
+def sanity_checks(figures: Iterable[CaseFigures]) -> tuple[CheckWarning, ...]:
     """Every breach of every law, law by law, in the order of the figures."""
     measured = [
         Measured(figure, figure.summary, figure.case.model_dump(mode="json"))
@@ -79,9 +74,9 @@ def referee(figures: Iterable[CaseFigures]) -> tuple[Flag, ...]:
         if figure.summary is not None
     ]
     return tuple(
-        Flag(law=law.name, subject=subject.figure, expected=expected, actual=actual)
-        for law in LAWS
-        for subject, expected, actual in law.breaches(measured)
+        CheckWarning(check=check.name, subject=subject.figure, expected=expected, actual=actual)
+        for check in CHECKS
+        for subject, expected, actual in check.breaches(measured)
     )
 
 
@@ -210,17 +205,58 @@ def _sessions(measured: Sequence[Measured]) -> Iterator[Breach]:
                 yield second, what, rate(second.summary.median)
 
 
-LAWS = (
-    Law(say("more devices are not slower"), _more_devices),
-    Law(say("no more speedup than devices"), _speedup_ceiling),
-    Law(say("no more than half of the devices are lost"), _speedup_floor),
-    Law(
+CHECKS = (
+    Check(say("more devices are not slower"), _more_devices),
+    Check(say("no more speedup than devices"), _speedup_ceiling),
+    Check(say("no more than half of the devices are lost"), _speedup_floor),
+    Check(
         say("a larger batch is not more than {margin} slower a sample", margin=percent(MARGIN, decimals=0)),
         _larger_batch,
     ),
-    Law(say("sampling fewer classes is not slower"), _fewer_classes_sampled),
-    Law(say("samples/s x median step = global batch"), _step_time),
-    Law(say("memory of a rank fits into its node"), _memory),
-    Law(say("model FLOP/s stay below the measured rate"), _ceiling),
-    Law(say("the same case has the same figure in two sweeps"), _sessions),
+    Check(say("sampling fewer classes is not slower"), _fewer_classes_sampled),
+    Check(say("samples/s x median step = global batch"), _step_time),
+    Check(say("memory of a rank fits into its node"), _memory),
+    Check(say("model FLOP/s stay below the measured rate"), _ceiling),
+    Check(say("the same case has the same figure in two sweeps"), _sessions),
 )
+
+
+def warnings_table(
+    warnings: Iterable[CheckWarning], *, name: Callable[[CaseFigures], Inline]
+) -> Table | None:
+    """The flags of a table, for under it, each case under its name; None where there is none."""
+    rows = tuple(
+        (warning.check, name(warning.subject), warning.expected, warning.actual) for warning in warnings
+    )
+    columns = (
+        Column(heading=say("law")),
+        Column(heading=say("case")),
+        Column(heading=say("expected")),
+        Column(heading=say("actual"), numbers=True),
+    )
+    caption = say("Sanity checks (no figure is changed)")
+    return Table(caption=caption, columns=columns, rows=rows) if rows else None
+
+
+def case_words(figure: CaseFigures, *, titles: Mapping[str, str]) -> Inline:
+    """A case as people name it, in the order of a table's columns."""
+    case = figure.case
+    return joined(
+        (
+            f"{titles.get(case.framework, case.framework)} {case.version}",
+            *cell_words(case, with_classes=not figure.published),
+        )
+    )
+
+
+def cell_words(case: Case, *, with_classes: bool = True) -> tuple[Inline, ...]:
+    """What a case is beside its framework and parallelism; of a number that is searched for, that it is."""
+    parts: list[Inline] = [
+        str(case.topology),
+        say("batch {batch}", batch=case.size("batch_size_per_device")),
+        *([say("{count} classes", count=case.size("num_classes"))] if with_classes else []),
+        case.precision,
+    ]
+    if case.sample_ratio is not None:
+        parts.append(say("sample ratio {ratio}", ratio=f"{case.sample_ratio:g}"))
+    return tuple(parts)
