@@ -29,10 +29,10 @@ from dlperf.align.participants import Participant, Settings, probe_case
 from dlperf.errors import InfrastructureError
 from dlperf.files import shipped_root, write_document
 from dlperf.layout import CASE_NAME, LAUNCH_NAME, LOGS_FOLDER, OUTCOME_NAME, log_files
+from dlperf.logs.endings import Outcome, read_outcome
 from dlperf.logs.failures import classify
 from dlperf.plan.case import Case, Workload
 from dlperf.plan.sweep import Limits
-from dlperf.results.schema import Outcome, read_outcome
 from dlperf.running.interrupts import Interrupts
 from dlperf.running.launch import LEASE_SECONDS, free_port, launch_file, place_ranks_locally
 from dlperf.running.run_folder import empty_folder

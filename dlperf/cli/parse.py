@@ -14,7 +14,7 @@ import click
 from dlperf.importing.archives import Log
 from dlperf.importing.dialects.base import Dialect
 from dlperf.importing.writers import Writer
-from dlperf.logs.endings import Ending
+from dlperf.logs.endings import Outcome
 
 EXIT_NOTHING_USABLE = 2
 EXIT_SOME_UNUSABLE = 3
@@ -64,10 +64,10 @@ def command(
     """Show what a log parser makes of FILE: plain, gzip, zstd, bzip2, xz, tar or zip; - is standard input."""
     from dlperf.importing.dialects import choose_dialects
     from dlperf.importing.writers import WRITERS
-    from dlperf.logs.endings import KnownExit
+    from dlperf.logs.endings import Outcome
 
     dialects = choose_dialects(dialect)
-    outcome = None if exit_code is None else KnownExit(exit_code=exit_code)
+    outcome = None if exit_code is None else Outcome.of_exit(exit_code)
     usable = unusable = 0
     with _output(out, files) as stream:
         writer = WRITERS[form](stream)
@@ -102,7 +102,7 @@ def _parse_all(
     writer: Writer,
     dialects: Sequence[Dialect],
     *,
-    outcome: Ending | None,
+    outcome: Outcome | None,
     unrecognised: bool,
 ) -> Iterator[bool]:
     """Write every log of every file, and yield whether each was usable."""
@@ -124,7 +124,7 @@ def _logs(file: Path) -> Iterator[Log]:
 
 
 def _parse_one(
-    log: Log, writer: Writer, dialects: Sequence[Dialect], *, outcome: Ending | None, unrecognised: bool
+    log: Log, writer: Writer, dialects: Sequence[Dialect], *, outcome: Outcome | None, unrecognised: bool
 ) -> bool:
     """Write one log; return whether it held something. What is wrong goes to standard error."""
     from dlperf.errors import UserError

@@ -13,7 +13,7 @@ from dlperf.importing.archives import Chunk, Log
 from dlperf.importing.columnar import ChunkLines, LineReader
 from dlperf.importing.dialects.base import Dialect
 from dlperf.importing.records import Batch, RunSplitter, empty
-from dlperf.logs.endings import Ending
+from dlperf.logs.endings import Outcome
 from dlperf.logs.failures import Failure, FailureScan
 from dlperf.logs.text import ANSI
 
@@ -85,7 +85,7 @@ class LogReader:
         log: Log,
         *,
         dialects: Sequence[Dialect],
-        outcome: Ending | None = None,
+        outcome: Outcome | None = None,
         unrecognised: Callable[[int, bytes], None] | None = None,
     ) -> None:
         """Prepare; nothing is read yet.
@@ -225,7 +225,7 @@ class LogReader:
         for part in text.split("\r"):
             self._scan.feed(self._log.name, first_line + index, part)
 
-    def _end_scan(self, next_run: int | None, *, outcome: Ending | None = None) -> None:
+    def _end_scan(self, next_run: int | None, *, outcome: Outcome | None = None) -> None:
         """Keep what the run showed; the next run starts anew."""
         failure = self._scan.failure(outcome)
         if failure is not None and len(self.failures) < _MOST_FAILURES:

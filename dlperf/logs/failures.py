@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dlperf.logs.endings import Ending, first_failed, signal_name
+from dlperf.logs.endings import Outcome
 from dlperf.logs.text import unwrapped, without_colours
 
 
@@ -218,7 +218,7 @@ class Failure:
     evidence: Evidence
 
 
-def classify(lines: Iterable[LogLine], outcome: Ending | None = None) -> Failure | None:
+def classify(lines: Iterable[LogLine], outcome: Outcome | None = None) -> Failure | None:
     """What went wrong, or None where nothing did.
 
     Args:
@@ -297,7 +297,7 @@ class FailureScan:
         elif self._exception_of == process and self._tracebacks[process].chained:
             self._first[Mark.EXCEPTION] = evidence
 
-    def failure(self, outcome: Ending | None = None) -> Failure | None:
+    def failure(self, outcome: Outcome | None = None) -> Failure | None:
         """The verdict on what was fed so far; see `classify`."""
         if outcome is not None and outcome.reason == "completed":
             return None
@@ -319,7 +319,7 @@ class FailureScan:
         evidence = next((each for each in found if each is not None), None)
         return None if evidence is None else Failure(kind=FailureKind.CRASH, evidence=evidence)
 
-    def _by_ending(self, outcome: Ending | None) -> Failure | None:
+    def _by_ending(self, outcome: Outcome | None) -> Failure | None:
         if outcome is None:
             return None
         if outcome.reason == "stall_limit":
@@ -327,8 +327,8 @@ class FailureScan:
         if outcome.reason != "rank_failed":
             kind = FailureKind.CRASH if outcome.reason == "start_failed" else FailureKind.KILLED
             return Failure(kind=kind, evidence=Evidence(text=f"the run was ended: {outcome.reason}"))
-        end = first_failed(outcome)
-        name = None if end is None else signal_name(end)
+        end = outcome.first_failed
+        name = None if end is None else end.signal_name
         if end is not None and name is not None and name not in _OWN_SIGNALS:
             text = f"rank {end.rank} was ended by {name}"
             return Failure(kind=FailureKind.KILLED, evidence=Evidence(text=text))

@@ -18,6 +18,7 @@ from dlperf import __version__
 from dlperf.errors import UserError
 from dlperf.files import first_problem, read_document
 from dlperf.layout import CASE_NAME, IMPORT_NAME, OUTCOME_NAME, log_files, require_repeat
+from dlperf.logs.endings import read_outcome
 from dlperf.logs.events import TRAIN, Event, Step, finite, read_events, read_steps, whole
 from dlperf.logs.text import read_lines
 from dlperf.plan.case import Case
@@ -31,7 +32,6 @@ from dlperf.results.schema import (
     RunResult,
     Status,
     Steadiness,
-    read_outcome,
 )
 from dlperf.statistics.basic import quantile, samples_per_second
 from dlperf.statistics.changepoint import FEWEST_JUDGED, FEWEST_STEADY, Segmentation, Shape, classify

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlperf.layout import LOGS_FOLDER, log_files, log_name
+from dlperf.logs.endings import Outcome, RankEnd
 from dlperf.logs.events import TRAIN, Event, Step
 from dlperf.logs.failures import Failure, FailureKind, classify
 from dlperf.logs.text import plain, read_lines
 from dlperf.plan.case import Case
-from dlperf.results.schema import Outcome, RankEnd, Status
+from dlperf.results.schema import Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,11 @@ from dlperf.environments import Environment
 from dlperf.errors import InfrastructureError
 from dlperf.files import write_atomically, write_document
 from dlperf.layout import CASE_NAME, ENVIRONMENT_NAME, LAUNCH_NAME, OUTCOME_NAME, node_file
+from dlperf.logs.endings import Outcome, read_outcome
 from dlperf.logs.events import Step, read_events, step_of
 from dlperf.plan.case import Case
 from dlperf.plan.sweep import Limits
-from dlperf.results.schema import Outcome, RunResult, Status, read_outcome
+from dlperf.results.schema import RunResult, Status
 from dlperf.results.store import store_run, write_result
 from dlperf.running.interrupts import Interrupts
 from dlperf.running.launch import LEASE_SECONDS, NodeInfo, NodeLaunch, launch_files

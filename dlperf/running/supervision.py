@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from dlperf.logs.endings import outcome_of
 from dlperf.results.run_outcome import memory_kill
-from dlperf.results.schema import outcome_of
 from dlperf.running.transports.base import Connection
 
 _BEAT, _STOP, _KILL = b".", b"s", b"k"

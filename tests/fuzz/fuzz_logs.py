@@ -39,7 +39,7 @@ from dlperf.importing.case import Preamble, describe, facts_of_settings
 from dlperf.importing.convert import convert, parse_log
 from dlperf.importing.reader import LogReader
 from dlperf.importing.writers import WRITERS
-from dlperf.logs.endings import KnownExit
+from dlperf.logs.endings import Outcome
 from dlperf.logs.events import read_events, read_steps
 from dlperf.results import method_2021
 from dlperf.results.schema import SAMPLES_PER_SECONDS, Imported
@@ -153,7 +153,7 @@ def feed(data: bytes, generator: random.Random) -> None:
     for step in read_steps(read_events(data.decode(errors="replace").splitlines())):
         samples_per_second([step.samples], [step.seconds])
     preamble = Preamble()
-    outcome = generator.choice((None, KnownExit(exit_code=generator.randrange(-20, 260))))
+    outcome = generator.choice((None, Outcome.of_exit(generator.randrange(-20, 260))))
     for log in logs_in(data):
         log.chunk_bytes = generator.choice((512, 4096, 1 << 20))
         reader = LogReader(log, dialects=list(DIALECTS.values()), outcome=outcome, unrecognised=preamble.feed)

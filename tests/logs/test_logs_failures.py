@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from dlperf.logs.endings import KnownExit
+from dlperf.logs.endings import Outcome, RankEnd
 from dlperf.logs.failures import Failure, classify
-from dlperf.results.schema import Outcome, RankEnd
 
 CLEAN = ["train: iter 0, loss 44.1, throughput: 12.500", "train: iter 1, loss 44.0, throughput: 12.600"]
 
 
-def verdict(text: list[str], outcome: Outcome | KnownExit | None = None) -> tuple[str, str] | None:
+def verdict(text: list[str], outcome: Outcome | None = None) -> tuple[str, str] | None:
     found = classify((("a.log", number, line) for number, line in enumerate(text, 1)), outcome)
     return None if found is None else (str(found.kind), found.evidence.text)
 
@@ -109,14 +108,14 @@ def test_a_floating_point_exception_is_a_crash() -> None:
 
 
 def test_the_kernels_killer_makes_a_killed_process_an_oom() -> None:
-    assert verdict(["Out of memory: Killed process 12 (python)", "Killed"], KnownExit(exit_code=137)) == (
+    assert verdict(["Out of memory: Killed process 12 (python)", "Killed"], Outcome.of_exit(137)) == (
         "oom",
         "Out of memory: Killed process 12 (python)",
     )
 
 
 def test_exit_137_alone_is_killed() -> None:
-    assert verdict(CLEAN, KnownExit(exit_code=137)) == ("killed", "rank 0 was ended by SIGKILL")
+    assert verdict(CLEAN, Outcome.of_exit(137)) == ("killed", "rank 0 was ended by SIGKILL")
 
 
 def test_an_abort_by_the_process_itself_is_a_crash_unless_the_text_says_more() -> None:
