@@ -1,7 +1,7 @@
-"""Packages that have no wheel: compiled once, against what an environment holds, and kept.
+"""Packages without a wheel: compiled once against the packages of an environment, and kept.
 
-A wheel lies in a folder whose name holds the hash of all that decides it. It stays when the environments that
-use it are removed, as compiling is what takes the time.
+The folder of a wheel is named by the hash of everything that decides its content. It stays when the
+environments that use it are removed, because compiling takes long.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def built_wheel(
         _build_once(build, spec, folder, make_scratch=make_scratch, report=report)
     wheel = _wheel_in(folder)
     if wheel is None:
-        raise EnvironmentUnavailable(f"no wheel lies in {folder}; remove that folder and try again")
+        raise EnvironmentUnavailable(f"{folder} has no wheel; remove that folder and try again")
     return wheel
 
 
@@ -105,16 +105,16 @@ def _build_once(
 ) -> None:
     root, key = folder.parent, folder.name
 
-    def say_that_it_waits() -> None:
+    def report_waiting() -> None:
         report(f"  another dlperf compiles {build.requirement}; waiting for it")
 
-    with exclusive(root / ".locks" / f"{key}.lock", on_wait=say_that_it_waits) as lock:
+    with exclusive(root / ".locks" / f"{key}.lock", on_wait=report_waiting) as lock:
         for leftover in root.glob(f".making-{key}-*"):
             shutil.rmtree(leftover)
         if _wheel_in(folder):
             return
         _require_programs(build)
-        report(f"  compiling {build.requirement}, once; this takes some minutes")
+        report(f"  compiling {build.requirement}, once; this takes a few minutes")
         temporary = Path(tempfile.mkdtemp(prefix=f".making-{key}-", dir=root))
         try:
             python = make_scratch(temporary / "scratch", (*spec.requirements, *build.tools, _PIP))
@@ -130,14 +130,14 @@ def _require_programs(build: SourceBuild) -> None:
         verb = "is" if len(missing) == 1 else "are"
         steps = "; ".join(dict.fromkeys(build.programs[program] for program in missing))
         raise EnvironmentUnavailable(
-            f"{build.requirement} must be compiled and {' and '.join(missing)} {verb} not here: {steps}"
+            f"{build.requirement} must be compiled and {' and '.join(missing)} {verb} missing: {steps}"
         )
 
 
 def _compile(
     build: SourceBuild, folder: Path, *, python: Path, lock: int, report: Callable[[str], None]
 ) -> None:
-    def say_that_it_lives(_lines: Sequence[str], seconds: float) -> None:
+    def report_progress(_lines: Sequence[str], seconds: float) -> None:
         report(f"  still compiling {build.requirement} ({seconds:.0f} s)")
 
     def pip(*arguments: str | Path) -> None:
@@ -146,7 +146,7 @@ def _compile(
             env=_environment(build, folder, python),
             hold=(lock,),
             on_line=lambda _line: None,
-            on_silence=say_that_it_lives,
+            on_silence=report_progress,
         )
         if code != 0:
             raise _failure(build, lines)
@@ -168,8 +168,7 @@ def _edit(build: SourceBuild, source: Path) -> None:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         if text.count(edit.before) != 1:
             raise EnvironmentUnavailable(
-                f"the source of {build.requirement} is not what is known of it: a correction does not fit "
-                f"{edit.file}"
+                f"the source of {build.requirement} has changed: the patch of {edit.file} does not apply"
             )
         path.write_text(text.replace(edit.before, edit.after), encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""What lies in the cache: list it, remove it, and check that it is still what was installed."""
+"""The environments in the cache: list them, remove them, check that they are unchanged."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from dlperf.environments.environment import Environment, environments_root, lock_of, read_environment
 from dlperf.environments.make import discard, discard_leftovers
 from dlperf.environments.probe import framework_version, inspect
-from dlperf.environments.processes import Busy, exclusive_now
+from dlperf.environments.processes import Busy, exclusive
 from dlperf.errors import EnvironmentUnavailable, InfrastructureError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One folder of the cache; `environment` is None where its Python or its manifest is gone."""
+    """One folder of the cache; `environment` is None if its Python or its manifest is missing."""
 
     key: str
     root: Path
@@ -30,16 +30,16 @@ class Entry:
 
 
 def entries() -> tuple[Entry, ...]:
-    """Every environment of the cache, in alphabetical order; those in the making are none yet."""
+    """All environments in the cache, in alphabetical order, without those that are being created."""
     root = environments_root()
     folders = sorted(path for path in root.glob("[!.]*") if path.is_dir())
     return tuple(Entry(key=path.name, root=path, environment=read_environment(path)) for path in folders)
 
 
 def entries_named(name: str) -> tuple[Entry, ...]:
-    """The entries that `name` means: `mxnet`, `mxnet==1.9.1`, or a key as `dlperf env list` shows it.
+    """The entries that match `name`: `mxnet`, `mxnet==1.9.1`, or a key as `dlperf env list` shows it.
 
-    They are told by the folder's name, so that broken ones are found too.
+    The folder's name is what counts, so that broken ones are found too.
     """
     framework, _, version = name.partition("==")
     wanted = re.escape(version) if version else r"[0-9]\S*"
@@ -51,10 +51,10 @@ def remove(entry: Entry) -> None:
     """Remove an environment from the disk.
 
     Raises:
-        InfrastructureError: another dlperf uses it or is making it.
+        InfrastructureError: another dlperf uses or creates it.
     """
     try:
-        with exclusive_now(lock_of(entry.key)):
+        with exclusive(lock_of(entry.key), on_wait=None):
             discard_leftovers(entry.key)
             if entry.root.exists():
                 discard(entry.root)
@@ -65,28 +65,28 @@ def remove(entry: Entry) -> None:
 
 
 def problems(entry: Entry) -> tuple[str, ...]:
-    """What is wrong with an environment, one line each; () where it still is what was installed and works."""
+    """What is wrong with an environment, one line each; () if it works and is unchanged."""
     environment = entry.environment
     if environment is None:
-        return (f"its manifest or its Python is gone; remove it: dlperf env remove {entry.key}",)
+        return (f"its manifest or its Python is missing; remove it: dlperf env remove {entry.key}",)
     try:
-        found = inspect(environment.python)
+        interpreter = inspect(environment.python)
     except EnvironmentUnavailable as error:
         return (str(error),)
     return (
-        *_different_packages(environment.manifest.packages, found.packages),
-        *_damaged_files(found.site_packages),
+        *_different_packages(environment.manifest.packages, interpreter.packages),
+        *_damaged_files(interpreter.site_packages),
         *_broken_framework(environment),
     )
 
 
-def _different_packages(installed: dict[str, str], found: dict[str, str]) -> Iterator[str]:
-    for name in sorted(installed | found):
-        before, now = installed.get(name), found.get(name)
+def _different_packages(installed: dict[str, str], present: dict[str, str]) -> Iterator[str]:
+    for name in sorted(installed | present):
+        before, now = installed.get(name), present.get(name)
         if before == now:
             continue
         if now is None:
-            yield f"package {name} {before} is gone"
+            yield f"package {name} {before} is missing"
         elif before is None:
             yield f"package {name} {now} was added"
         else:
@@ -94,8 +94,10 @@ def _different_packages(installed: dict[str, str], found: dict[str, str]) -> Ite
 
 
 def _damaged_files(site_packages: Path) -> Iterator[str]:
-    """Files that a package's own record lists and that are gone or have another size."""
-    for distribution in sorted(distributions(path=[str(site_packages)]), key=lambda found: found.name):
+    """Files in a package's record that are missing or have another size."""
+    for distribution in sorted(
+        distributions(path=[str(site_packages)]), key=lambda distribution: distribution.name
+    ):
         damaged = list(_damage(distribution))
         if damaged:
             more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
@@ -110,10 +112,10 @@ def _damage(distribution: Distribution) -> Iterator[str]:
         try:
             size = path.stat().st_size
         except OSError:
-            yield f"{file} is gone"
+            yield f"{file} is missing"
             continue
         if size != file.size:
-            yield f"{file} has {size} bytes, {file.size} were installed"
+            yield f"{file} has {size} bytes instead of {file.size}"
 
 
 def _broken_framework(environment: Environment) -> Iterator[str]:

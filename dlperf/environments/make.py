@@ -1,4 +1,4 @@
-"""Make an environment, or find the one that was made before."""
+"""Create an environment with uv, or find an existing one, on this machine or on a node of a cluster."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from dlperf.environments.environment import (
     lock_of,
     read_environment,
 )
-from dlperf.environments.probe import PROBE, framework_version, inspect
+from dlperf.environments.probe import PROBE, Interpreter, framework_version, inspect, interpreter_from
 from dlperf.environments.processes import exclusive
 from dlperf.environments.uv import Uv, UvFailure, find_links, find_python, find_uv, index_arguments
 from dlperf.errors import EnvironmentUnavailable
 from dlperf.files import write_document
 from dlperf.plan.versions import distribution_of, sha256_of
 
-# Of an environment that is used more than once.
+# Not for the scratch environment of a build, which is used once.
 KEPT = ("--compile-bytecode",)
 
 
@@ -54,7 +54,7 @@ def install(spec: EnvironmentSpec, folder: Path, *, base: Path | None, uv: Uv, l
         EnvironmentUnavailable: no Python, no compiler where one is needed, or what uv says.
     """
     if spec.wheel is not None:
-        _refuse_another(spec.wheel)
+        _require_same(spec.wheel)
     base = _working(base) if base else find_python(spec.pythons, uv=uv, hold=(lock,))
     uv.report(f"  Python {base}")
 
@@ -100,17 +100,17 @@ def uv_steps(
     interpreter: str,
     options: Sequence[str] = KEPT,
 ) -> list[list[str]]:
-    """What uv is told: make a virtual environment on `base` in `folder`, then fill it by its interpreter.
+    """The uv commands that create a virtual environment on `base` in `folder`, and fill it.
 
-    What comes from an index of the user's is installed first and from there alone, so that a package of the
-    same name and version elsewhere cannot stand in for it; the index serves what that needs too.
+    A package from an index of the user's is installed first and from there only, so that a package of the
+    same name and version elsewhere cannot replace it; its dependencies may come from that index too.
     """
     create = ["venv", "--relocatable", "--no-project", "--python", base, folder]
     install = ["pip", "install", "--python", interpreter, *options]
     asked = [*install, *_source(spec), *_with_wheel(spec, requirements)]
     if spec.index is None:
         return [create, asked]
-    # Both kinds of index and the strategy: whatever variables of uv's say of them is laid aside.
+    # Both kinds of index and the strategy, so that uv's own variables have no effect.
     alone = [f"--index={spec.index}", f"--default-index={spec.index}", "--index-strategy=first-index"]
     return [create, [*install, "--no-deps", "--no-build", *alone, requirements[0]], asked]
 
@@ -124,50 +124,47 @@ def _with_wheel(spec: EnvironmentSpec, requirements: Sequence[str]) -> list[str]
     return [str(wheel) if name == distribution_of(text) else text for text in requirements]
 
 
-def _refuse_another(wheel: WheelFile) -> None:
-    """Refuse a wheel that was written anew since it was read: its results would bear a wrong name."""
+def _require_same(wheel: WheelFile) -> None:
+    """Refuse a wheel that has changed since it was read: its results would have a wrong name."""
     try:
-        found = sha256_of(Path(wheel.path))
+        digest = sha256_of(Path(wheel.path))
     except OSError as error:
         raise EnvironmentUnavailable(f"{wheel.path}: {error.strerror}") from None
-    if found != wheel.sha256:
+    if digest != wheel.sha256:
         raise EnvironmentUnavailable(f"{wheel.path} has changed since it was read; start again")
 
 
 def _working(base: Path) -> Path:
     found = shutil.which(base.expanduser())
     if found is None:
-        raise EnvironmentUnavailable(f"{base} is no program")
+        raise EnvironmentUnavailable(f"{base} is not an executable")
     inspect(Path(found).absolute())
     return Path(found).absolute()
 
 
 def _source(spec: EnvironmentSpec) -> list[str]:
     arguments = index_arguments()
-    if spec.torch_backend is not None and not _torch_lies_ready(spec):
+    if spec.torch_backend is not None and not _has_torch_wheel(spec):
         arguments.append(f"--torch-backend={spec.torch_backend}")
     if spec.index is not None:
-        arguments = [one for one in arguments if not one.startswith("--index-strategy=")]
+        arguments = [text for text in arguments if not text.startswith("--index-strategy=")]
         arguments += [f"--index={spec.index}", "--index-strategy=unsafe-best-match"]
     if not spec.build_environment:
         arguments.append("--no-build")  # nothing compiles by surprise
     return arguments
 
 
-def _torch_lies_ready(spec: EnvironmentSpec) -> bool:
-    """Whether a find-links folder holds the wanted torch, built for the wanted backend.
+def _has_torch_wheel(spec: EnvironmentSpec) -> bool:
+    """Whether a find-links folder has the required torch for the required backend.
 
-    --torch-backend makes uv ask download.pytorch.org and nobody else.
+    --torch-backend makes uv look at download.pytorch.org only.
     """
-    wanted = [match[1] for text in spec.requirements if (match := re.match(r"torch==([^+;\s]+)", text))]
+    versions = [match[1] for text in spec.requirements if (match := re.match(r"torch==([^+;\s]+)", text))]
     return any(
         any(Path(place).glob(f"torch-{version}+{spec.torch_backend}-*.whl"))
         for place in find_links()
-        for version in wanted
+        for version in versions
     )
-
-
-# Make an environment, or find the one that was made before.
 
 
 def _to_standard_error(message: str) -> None:
@@ -177,7 +174,7 @@ def _to_standard_error(message: str) -> None:
 def ensure(
     spec: EnvironmentSpec, *, python: Path | None = None, report: Callable[[str], None] = _to_standard_error
 ) -> Environment:
-    """The environment of `spec`, made with uv if this machine has none yet.
+    """The environment of `spec`, created with uv if this machine does not have it.
 
     Args:
         spec: what an adapter asks for.
@@ -195,30 +192,30 @@ def ensure(
 
 
 def make(spec: EnvironmentSpec, *, base: Path | None, report: Callable[[str], None]) -> Environment:
-    """Make the environment of `spec` unless it exists, on the interpreter `base` or on one that is found.
+    """Create the environment of `spec` unless it exists, on the interpreter `base` or on one that is found.
 
-    Two makers at once: the second waits and takes what the first has made. What an interrupted maker left is
-    removed; the environment appears under its name, whole and proved, or not at all.
+    If two processes do this at once, the second waits and uses the result of the first. Leftovers of an
+    interrupted process are removed; the environment appears complete and tested, or not at all.
 
     Raises:
-        EnvironmentUnavailable: it cannot be made; with the reason and the next step.
+        EnvironmentUnavailable: it cannot be created; with the reason and the next step.
     """
     key = environment_key(spec)
     root = environments_root() / key
     name = f"{spec.framework}=={spec.version}"
 
-    def say_that_it_waits() -> None:
-        report(f"{name}: another dlperf is making or using this environment; waiting for it")
+    def report_waiting() -> None:
+        report(f"{name}: another dlperf is creating or using this environment; waiting for it")
 
-    with exclusive(lock_of(key), on_wait=say_that_it_waits) as descriptor:
-        made = read_environment(root)
-        if made is not None:
-            return made
+    with exclusive(lock_of(key), on_wait=report_waiting) as descriptor:
+        existing = read_environment(root)
+        if existing is not None:
+            return existing
         discard_leftovers(key)
         if root.exists():
-            report(f"{name}: the environment in {root} is broken (its Python is gone?); making it again")
+            report(f"{name}: the environment in {root} is broken (is its Python missing?); creating it again")
             discard(root)
-        report(f"{name}: making its environment in {root}{f' ({spec.notes})' if spec.notes else ''}")
+        report(f"{name}: creating its environment in {root}{f' ({spec.notes})' if spec.notes else ''}")
         root.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".making-{key}-", dir=root.parent))
         again = "try again" if spec.wheel or spec.index else f"try again with `{_creating(spec)}`"
@@ -233,7 +230,10 @@ def make(spec: EnvironmentSpec, *, base: Path | None, report: Callable[[str], No
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         report(f"{name}: ready")
-        return _must_read(root)
+        created = read_environment(root)
+        if created is None:
+            raise EnvironmentUnavailable(f"the environment just created in {root} cannot be read")
+        return created
 
 
 def _creating(spec: EnvironmentSpec) -> str:
@@ -262,16 +262,8 @@ def _fill(
     python = install(spec, folder, base=base, uv=uv, lock=lock)
     report("  checking that it works")
     version = framework_version(spec, python, hold=(lock,))
-    found = inspect(python, hold=(lock,))
-    manifest = Manifest(
-        key=environment_key(spec),
-        spec=spec,
-        version=version,
-        python_version=found.python_version,
-        packages=found.packages,
-        installer=uv.version,
-        created_at=_now(),
-    )
+    interpreter = inspect(python, hold=(lock,))
+    manifest = _manifest(spec, environment_key(spec), version, interpreter, installer=uv.version)
     write_document(folder / MANIFEST_NAME, manifest, indent=2)
 
 
@@ -280,42 +272,40 @@ def _adopt(spec: EnvironmentSpec, python: Path) -> Environment:
     python = Path(python).expanduser().absolute()
     if not python.is_file() or not os.access(python, os.X_OK):
         raise EnvironmentUnavailable(
-            f"{python} is no program; give the path of a Python with {spec.framework}"
+            f"{python} is not an executable; give the path of a Python with {spec.framework}"
         )
-    found = inspect(python)
+    interpreter = inspect(python)
     version = framework_version(spec, python)
     digest = hashlib.sha256(str(python).encode()).hexdigest()[:12]
-    manifest = Manifest(
-        key=f"user-{spec.framework}-{version}-{digest}",
+    manifest = _manifest(
+        spec, f"user-{spec.framework}-{version}-{digest}", version, interpreter, installer=None
+    )
+    return Environment(root=interpreter.prefix, python=python, manifest=manifest, lock=None)
+
+
+def _manifest(
+    spec: EnvironmentSpec, key: str, version: str, interpreter: Interpreter, *, installer: str | None
+) -> Manifest:
+    return Manifest(
+        key=key,
         spec=spec,
         version=version,
-        python_version=found.python_version,
-        packages=found.packages,
-        installer=None,
+        python_version=interpreter.python_version,
+        packages=interpreter.packages,
+        installer=installer,
         created_at=_now(),
     )
-    return Environment(root=found.prefix, python=python, manifest=manifest, lock=None)
-
-
-def _must_read(root: Path) -> Environment:
-    environment = read_environment(root)
-    if environment is None:
-        raise EnvironmentUnavailable(f"the environment just made in {root} cannot be read")
-    return environment
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-# Environments on the nodes of a cluster: what `frameworks/node/environments.py` is asked and answers.
-
-
 Request = dict[str, Any]
 
 
 def making_request(spec: EnvironmentSpec, *, copied: str | None = None, python: str | None = None) -> Request:
-    """Ask for the environment of `spec`, made on the node or out of a copy that lies there.
+    """The request for the environment of `spec`, created on the node or from a copy that is there.
 
     Args:
         spec: what an adapter asks for.
@@ -345,34 +335,27 @@ def making_request(spec: EnvironmentSpec, *, copied: str | None = None, python: 
 
 
 def adopting_request(spec: EnvironmentSpec, python: Path) -> Request:
-    """Ask whether the user's own interpreter on the node works."""
+    """The request to check the user's own interpreter on the node."""
     return {"op": "adopt", "python": str(python), "probe": PROBE, "import_check": spec.import_check}
 
 
-def made(answer: Any) -> Environment:
-    """The environment that the node has made or found; EnvironmentUnavailable where the answer names none."""
+def environment_from(answer: Any) -> Environment:
+    """The environment that the node has created or found; EnvironmentUnavailable if the answer has none."""
     try:
         python, manifest = (
             Path(answer["python"]),
             Manifest.model_validate_json(json.dumps(answer["manifest"])),
         )
     except (KeyError, TypeError, ValidationError) as error:
-        raise EnvironmentUnavailable(f"the node's answer names no environment: {error}") from error
+        raise EnvironmentUnavailable(f"the node's answer has no environment: {error}") from error
     return Environment(root=python.parent.parent, python=python, manifest=manifest, lock=None)
 
 
-def adopted(spec: EnvironmentSpec, answer: Any) -> Environment:
-    """The user's own interpreter; EnvironmentUnavailable where it holds another version."""
-    python, version, found = Path(answer["python"]), str(answer["version"]), answer["probe"]
+def user_environment_from(spec: EnvironmentSpec, answer: Any) -> Environment:
+    """The user's own interpreter on the node; EnvironmentUnavailable if it has another version."""
+    python, version = Path(answer["python"]), str(answer["version"])
     if spec.version not in (version, version.partition("+")[0]):
-        raise EnvironmentUnavailable(f"{python} holds {spec.framework} {version}, not {spec.version}")
-    manifest = Manifest(
-        key=f"user-{spec.framework}-{version}",
-        spec=spec,
-        version=version,
-        python_version=found["python_version"],
-        packages=found["packages"],
-        installer=None,
-        created_at=_now(),
-    )
-    return Environment(root=Path(found["prefix"]), python=python, manifest=manifest, lock=None)
+        raise EnvironmentUnavailable(f"{python} has {spec.framework} {version}, not {spec.version}")
+    interpreter = interpreter_from(answer["probe"])
+    manifest = _manifest(spec, f"user-{spec.framework}-{version}", version, interpreter, installer=None)
+    return Environment(root=interpreter.prefix, python=python, manifest=manifest, lock=None)

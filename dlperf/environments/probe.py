@@ -1,19 +1,20 @@
-"""Ask an interpreter what it is, what is installed in it, and whether its framework works."""
+"""Inspect an interpreter: its version, its packages, and whether its framework works."""
 
 from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dlperf.adapters.base import EnvironmentSpec
 from dlperf.environments.processes import run_python
 from dlperf.errors import EnvironmentUnavailable
 
 _PROBE_SECONDS = 120
-# Importing a framework for the first time reads gigabytes from a cold disk, maybe beside other load.
+# The first import of a framework reads gigabytes from a cold disk, perhaps under other load.
 _IMPORT_SECONDS = 900
 
 # For Python 3.8 and newer.
@@ -34,7 +35,7 @@ print(json.dumps({
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interpreter:
-    """What an interpreter says of itself; `packages` maps normalised names to versions."""
+    """A description of an interpreter; `packages` maps normalised names to versions."""
 
     python_version: str
     prefix: Path
@@ -54,8 +55,13 @@ def inspect(python: Path, *, hold: Sequence[int] = ()) -> Interpreter:
     except json.JSONDecodeError:
         reason = _last_line(done.stderr) or f"it ended with {_ending(done.returncode)}"
         raise EnvironmentUnavailable(
-            f"{python} is no working Python 3.8 or newer: {reason}; give the path of one"
+            f"{python} is not a working Python 3.8 or newer: {reason}; give the path of one"
         ) from None
+    return interpreter_from(answer)
+
+
+def interpreter_from(answer: Mapping[str, Any]) -> Interpreter:
+    """The answer of `PROBE`."""
     return Interpreter(
         python_version=answer["python_version"],
         prefix=Path(answer["prefix"]),
@@ -79,7 +85,7 @@ def framework_version(spec: EnvironmentSpec, python: Path, *, hold: Sequence[int
     # 2.13.0+cpu is version 2.13.0: what follows the plus says how it was built.
     if spec.version not in (version, version.partition("+")[0]):
         raise EnvironmentUnavailable(
-            f"{python} holds {spec.framework} {version or '(no version)'}, not {spec.version}"
+            f"{python} has {spec.framework} {version or '(no version)'}, not {spec.version}"
         )
     return version
 

@@ -1,4 +1,4 @@
-"""Child processes of the installation: they die with their parent and hold its lock until they are gone."""
+"""Child processes of an installation, which die with their parent, and locks, which they hold until then."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _DIE_WITH_PARENT_AS_GROUP = (
     "os._exit(code if code >= 0 else 128 - code)\n"
 )
 
-# They would lead a child to another Python or to other packages than the ones it was given.
+# These would make a child use another Python or other packages.
 _MISLEADING = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "VIRTUAL_ENV", "CONDA_PREFIX")
 
 
 def clean_environment(extra: Mapping[str, str | None]) -> dict[str, str]:
-    """The process's environment without what would lead a Python astray, and with `extra`.
+    """The environment of this process with `extra`, without variables that mislead a Python.
 
-    A variable of `extra` that is None stays out. Packages of the user's home do too, as they do in a run.
+    A variable of `extra` that is None is removed. Packages in the user's home are off, as in a run.
     """
     kept = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
     changed = kept | {"PYTHONNOUSERSITE": "1"} | dict(extra)
@@ -97,9 +97,9 @@ def follow(
     on_line: Callable[[str], None],
     on_silence: Callable[[Sequence[str], float], None],
 ) -> tuple[int, list[str]]:
-    """Run a command, in no folder of a project, and give its exit code and its output by lines.
+    """Run a command outside any project folder; returns its exit code and its output by lines.
 
-    It and all that it starts end with this process, or when this call is interrupted.
+    The command and all its children end with this process, or when this call is interrupted.
 
     Args:
         argv: an absolute program first; paths in it are absolute.
@@ -165,52 +165,39 @@ def _pump(stream: IO[str], arriving: queue.Queue[str | None]) -> None:
         arriving.put(None)
 
 
-# Locks between processes, on one file an environment: shared by its users, exclusive for maker and remover.
-
-
 class Busy(Exception):
     """Another process holds the lock."""
 
 
 @contextmanager
 def shared(path: Path) -> Iterator[int]:
-    """Hold `path` together with other users; wait for an exclusive holder. Gives the file descriptor."""
-    with _opened(path) as descriptor:
+    """Lock `path` together with other users of an environment; yields the file descriptor."""
+    with _open_lock(path) as descriptor:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield descriptor
 
 
 @contextmanager
-def exclusive(path: Path, *, on_wait: Callable[[], None]) -> Iterator[int]:
-    """Hold `path` alone; call `on_wait` once before waiting for others. Gives the file descriptor."""
-    with _opened(path) as descriptor:
+def exclusive(path: Path, *, on_wait: Callable[[], None] | None) -> Iterator[int]:
+    """Lock `path` alone, to create or remove an environment; yields the file descriptor.
+
+    `on_wait` is called once before waiting for another process; with None, Busy is raised instead.
+    """
+    with _open_lock(path) as descriptor:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if on_wait is None:
+                raise Busy from None
             on_wait()
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield descriptor
 
 
 @contextmanager
-def exclusive_now(path: Path) -> Iterator[int]:
-    """Hold `path` alone.
-
-    Raises:
-        Busy: another process holds it.
-    """
-    with _opened(path) as descriptor:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy from None
-        yield descriptor
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _open_lock(path: Path) -> Iterator[int]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The file is never removed: a lock on a removed file would not meet one on its successor.
+    # The file is never removed: a lock on a removed file does not exclude one on its successor.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         yield descriptor

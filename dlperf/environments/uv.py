@@ -1,4 +1,4 @@
-"""Run uv: where it is, which of pip's settings it must be told, its progress and its reasons."""
+"""Run uv: find it, pass pip's settings on, report progress and errors; find or download a CPython with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from dlperf.environments.processes import clean_environment, follow
 from dlperf.errors import EnvironmentUnavailable
 
-# Lines that say something to a person who waits; the rest of uv's output lists packages.
+# Lines worth showing to a waiting person; the rest of uv's output lists packages.
 _PROGRESS = re.compile(
     r"(Resolved|Prepared|Installed|Downloading|Building|Installing Python|Built|Updating) .*"
 )
@@ -133,9 +133,6 @@ def _sign_of_life(lines: Sequence[str], seconds: float) -> str:
     return f"  still {doing} ({seconds:.0f} s)"
 
 
-# Find a CPython of a wanted version: pyenv's, those on PATH, uv's own; else let uv download one.
-
-
 # A Python built without these cannot import what the frameworks import.
 _PROBE = """
 import ctypes, platform, ssl, sys
@@ -205,7 +202,7 @@ def _known_to_uv(version: str, uv: Uv) -> Path | None:
 
 
 def _download(version: str, *, uv: Uv, hold: Sequence[int]) -> Path:
-    uv.report(f"  no Python {version} here; downloading it")
+    uv.report(f"  no Python {version} found; downloading it")
     try:
         uv.run(["python", "install", version], env={}, hold=hold)
     except UvFailure as failure:
@@ -214,5 +211,5 @@ def _download(version: str, *, uv: Uv, hold: Sequence[int]) -> Path:
         ) from failure
     found = _known_to_uv(version, uv)
     if found is None:
-        raise EnvironmentUnavailable(f"uv downloaded Python {version} and does not find it")
+        raise EnvironmentUnavailable(f"uv downloaded Python {version} but cannot find it")
     return found

@@ -157,4 +157,4 @@ def test_who_cannot_be_installed_is_absent_with_the_reason_and_the_others_take_p
             participants_of([broken], [ON_ONE_DEVICE], held=held, say=lambda _: None)
 
     assert ["pytorch==2.13.0"] == [one.name for one in participants]
-    assert {"mxnet==1.9.1": "/no/python is no program; give the path of a Python with mxnet"} == absent
+    assert {"mxnet==1.9.1": "/no/python is not an executable; give the path of a Python with mxnet"} == absent

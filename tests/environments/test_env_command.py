@@ -103,7 +103,7 @@ def test_doctor_names_what_was_tampered_with() -> None:
     module.unlink()
     checked = env("doctor", "demo")
     assert 5 == checked.returncode
-    assert "  package demo-engine: file demo_engine.py is gone" in checked.stdout
+    assert "  package demo-engine: file demo_engine.py is missing" in checked.stdout
     assert f"  to make it again: dlperf env remove {python.parents[1].name}" in checked.stdout
 
 
@@ -126,7 +126,7 @@ def test_a_wrong_name_is_the_users_mistake(arguments: tuple[str, ...], text: str
 def test_create_builds_on_a_given_python(tmp_path: Path) -> None:
     refused = env("create", "demo", "--python", str(tmp_path / "nowhere"))
     assert 5 == refused.returncode
-    assert f"{tmp_path / 'nowhere'} is no program" in refused.stderr
+    assert f"{tmp_path / 'nowhere'} is not an executable" in refused.stderr
     assert 0 == env("create", "demo", "--python", sys.executable).returncode
 
 

@@ -166,7 +166,7 @@ def test_is_compiled_once_for_all_environments_that_it_fits(
 def test_the_source_is_corrected(native: EnvironmentSpec, report: Callable[[str], None]) -> None:
     edit = SourceEdit(file="native.cc", before="return 40", after="return 42")
     corrected = replace(native.builds[0], edits=(edit,))
-    with pytest.raises(EnvironmentUnavailable, match=r"a correction does not fit native\.cc"):
+    with pytest.raises(EnvironmentUnavailable, match=r"does not apply native\.cc"):
         ensure(replace(native, builds=(corrected,)), report=report)
     assert [] == kept()
     edit = replace(edit, before="return 42", after="return 40 + 2")
@@ -215,7 +215,7 @@ def test_a_missing_compiler_is_named_with_what_to_install(
         ensure(lacking, report=report)
     assert (
         "demo==1.0 cannot be installed here: demo-native==1.0 must be compiled and no-compiler and no-make "
-        "are not here: apt install g++ make; try again with `dlperf env create demo==1.0 --parallel`, or use "
+        "are missing: apt install g++ make; try again with `dlperf env create demo==1.0 --parallel`, or use "
         "a Python that has it with `python: /path/to/python` in the sweep"
     ) == str(caught.value)
     assert [] == [path.name for path in cache.iterdir() if path.name != ".locks"]

@@ -120,7 +120,7 @@ def test_names_a_package_that_was_added(entry: Entry, site_packages: Path) -> No
 
 def test_names_a_package_that_is_gone(entry: Entry, site_packages: Path) -> None:
     shutil.rmtree(site_packages / "demo_engine-1.0.dist-info")
-    assert ("package demo-engine 1.0 is gone",) == problems(entry)
+    assert ("package demo-engine 1.0 is missing",) == problems(entry)
 
 
 def test_names_a_file_that_was_changed(entry: Entry, site_packages: Path) -> None:
@@ -134,7 +134,7 @@ def test_names_a_file_that_was_changed(entry: Entry, site_packages: Path) -> Non
 def test_names_a_framework_that_no_longer_starts(entry: Entry, site_packages: Path) -> None:
     (site_packages / "demo_engine.py").unlink()
     damaged, broken = problems(entry)
-    assert "package demo-engine: file demo_engine.py is gone" == damaged
+    assert "package demo-engine: file demo_engine.py is missing" == damaged
     assert "No module named 'demo_engine'" in broken
 
 
@@ -142,4 +142,4 @@ def test_names_an_environment_without_python(entry: Entry) -> None:
     (entry.root / "bin" / "python").unlink()
     (broken,) = entries()
     (problem,) = problems(broken)
-    assert "its manifest or its Python is gone" in problem
+    assert "its manifest or its Python is missing" in problem

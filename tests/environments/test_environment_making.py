@@ -55,7 +55,7 @@ def test_second_time_nothing_is_made(
 
 def test_says_what_it_does(demo: EnvironmentSpec, report: Callable[[str], None], said: list[str]) -> None:
     ensure(replace(demo, notes="a few bytes"), report=report)
-    assert said[0].startswith("demo==1.0: making its environment in ")
+    assert said[0].startswith("demo==1.0: creating its environment in ")
     assert said[0].endswith(" (a few bytes)")
     assert any(line.startswith("  Installed 1 package") for line in said)
     assert "demo==1.0: ready" == said[-1]
@@ -125,8 +125,8 @@ def test_nothing_is_compiled_by_surprise(
     ("check", "reason"),
     [
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
-        ("print('1.1')", "holds demo 1.1, not 1.0"),
-        ("pass", "holds demo (no version), not 1.0"),
+        ("print('1.1')", "has demo 1.1, not 1.0"),
+        ("pass", "has demo (no version), not 1.0"),
         ("import os; os._exit(7)", "the check ended with exit code 7"),
         ("import os; os.abort()", "the check ended with SIGABRT"),
     ],
@@ -231,14 +231,14 @@ def test_uses_a_python_of_the_users_own(
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("nowhere", None, "is no program; give the path of a Python with demo"),
-        ("data", "", "is no program"),
+        ("nowhere", None, "is not an executable; give the path of a Python with demo"),
+        ("data", "", "is not an executable"),
         (
             "fails",
             "#!/bin/sh\necho 'cannot start' >&2\nexit 3\n",
-            "is no working Python 3.8 or newer: cannot start",
+            "is not a working Python 3.8 or newer: cannot start",
         ),
-        ("silent", "#!/bin/sh\n", "is no working Python 3.8 or newer: it ended with exit code 0"),
+        ("silent", "#!/bin/sh\n", "is not a working Python 3.8 or newer: it ended with exit code 0"),
     ],
 )
 def test_a_path_that_is_no_python_is_refused(
@@ -258,7 +258,7 @@ def test_a_python_with_another_version_is_refused(
     demo: EnvironmentSpec, report: Callable[[str], None]
 ) -> None:
     own = ensure(demo, report=report).python
-    with pytest.raises(EnvironmentUnavailable, match=r"holds demo 1\.0, not 1\.1"):
+    with pytest.raises(EnvironmentUnavailable, match=r"has demo 1\.0, not 1\.1"):
         ensure(replace(demo, version="1.1"), python=own, report=report)
 
 

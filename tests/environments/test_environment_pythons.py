@@ -85,4 +85,4 @@ def test_says_which_python_is_missing(uv: Uv, said: list[str]) -> None:
         EnvironmentUnavailable, match=r"there is no Python 3\.9 on this machine, and uv cannot"
     ):
         find_python(("3.9",), uv=uv)
-    assert ["  no Python 3.9 here; downloading it"] == said
+    assert ["  no Python 3.9 found; downloading it"] == said

@@ -124,9 +124,9 @@ def test_the_users_own_interpreter_is_checked_on_the_node(node_of: Callable[...,
     node = node_of()
     own = spec(sys.version.split()[0], import_check="import sys; print(sys.version.split()[0])")
     assert node.environment(own, python=Path(sys.executable)).python == Path(sys.executable)
-    with pytest.raises(EnvironmentUnavailable, match="holds tiny 1, not 9"):
+    with pytest.raises(EnvironmentUnavailable, match="has tiny 1, not 9"):
         node.environment(spec("9", import_check="print('1')"), python=Path(sys.executable))
     with pytest.raises(EnvironmentUnavailable, match="No module named 'tiny'"):
         node.environment(spec(), python=Path(sys.executable))
-    with pytest.raises(EnvironmentUnavailable, match="/no/python is no program on this node"):
+    with pytest.raises(EnvironmentUnavailable, match="/no/python is not an executable on this node"):
         node.environment(spec(), python=Path("/no/python"))

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from dlperf.adapters.base import EnvironmentSpec
 from dlperf.environments import Environment, ensure
 from dlperf.environments.environment import environment_key
-from dlperf.environments.make import adopted, adopting_request, made, making_request
+from dlperf.environments.make import adopting_request, environment_from, making_request, user_environment_from
 from dlperf.environments.uv import find_uv
 from dlperf.errors import EnvironmentUnavailable
 from dlperf.layout import CASE_NAME, LAUNCH_NAME, RUNS_FOLDER
@@ -227,11 +227,11 @@ class SshNode:
 
         try:
             if python is not None:
-                return adopted(spec, self.ask(**adopting_request(spec, python))["environment"])
+                return user_environment_from(spec, self.ask(**adopting_request(spec, python))["environment"])
             request = making_request(spec)
             found = self.ask(**request, found_only=True)["environment"]
             if found is not None:
-                return made(found)
+                return environment_from(found)
             # What is built from source is built once, here; a wheel of the user's own is only here.
             if self._spec.environments == "copy" or spec.builds or spec.wheel:
                 request = self._copy_environment(spec, progress)
@@ -241,7 +241,7 @@ class SshNode:
         except Refusal as error:
             hint = "" if python else "; `environments: copy` in the cluster file makes it here and copies it"
             raise EnvironmentUnavailable(f"{name} on {self.name}: {error}{hint}") from error
-        return made(answer["environment"])
+        return environment_from(answer["environment"])
 
     def _copy_environment(self, spec: EnvironmentSpec, progress: Callable[[str], None]) -> dict[str, Any]:
         """Make the environment on this machine, copy it, and give the request that puts it to use."""
