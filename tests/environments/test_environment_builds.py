@@ -166,7 +166,7 @@ def test_is_compiled_once_for_all_environments_that_it_fits(
 def test_the_source_is_corrected(native: EnvironmentSpec, report: Callable[[str], None]) -> None:
     edit = SourceEdit(file="native.cc", before="return 40", after="return 42")
     corrected = replace(native.builds[0], edits=(edit,))
-    with pytest.raises(EnvironmentUnavailable, match=r"does not apply native\.cc"):
+    with pytest.raises(EnvironmentUnavailable, match=r"the patch of native\.cc does not apply"):
         ensure(replace(native, builds=(corrected,)), report=report)
     assert [] == kept()
     edit = replace(edit, before="return 42", after="return 40 + 2")

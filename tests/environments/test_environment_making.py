@@ -158,7 +158,7 @@ def test_two_makers_make_it_once(demo: EnvironmentSpec, holding_index: HoldingIn
             first_python, first_said = first.communicate(timeout=WAIT_SECONDS)
             second_python, second_said = second.communicate(timeout=WAIT_SECONDS)
     assert first_python == second_python != ""
-    assert "making its environment" in first_said
+    assert "creating its environment" in first_said
     assert "" == second_said
 
 
