@@ -91,7 +91,7 @@ def _raises_alarm(blocks: dict[str, list[tuple[CaseSamples, list[Values]]]], dra
 def _noise(
     metric: Metric, blocks: Sequence[tuple[CaseSamples, list[Values]]], runs: int
 ) -> Iterator[CaseNoise]:
-    # Who ran first turns round from block to block, as in a sweep of two version_pairs.
+    # Who ran first turns round from block to block, as in a sweep of two versions.
     effects = [_effect(values, [bool(number % 2) for number in range(len(values))]) for _, values in blocks]
     prior = fit_priors(effects).get(True, NO_PRIOR)
     pooled = math.fsum(one.variance.degrees for one in effects)
