@@ -28,13 +28,13 @@ from dlperf.plan.lock import freeze
 from dlperf.plan.plan import Plan, PlannedRun
 from dlperf.results.limits import StoredLimit, read_limits
 from dlperf.results.schema import Status
+from dlperf.results.store import StoredRun
 from dlperf.running.interrupts import Interrupts
 from dlperf.running.run import Progress, Runner
 from dlperf.running.run_folder import (
-    StoredResult,
     pending_runs,
     results_folder,
-    stored_results,
+    stored_runs,
     whole_machine,
 )
 from dlperf.running.scheduler import Scheduler, require_adapters
@@ -195,7 +195,7 @@ def _must_be_free(port: int) -> None:
 
 def summary_text(
     plan: Plan,
-    stored: Sequence[StoredResult],
+    stored: Sequence[StoredRun],
     folder: Path,
     limits: Sequence[StoredLimit],
     *,
@@ -222,12 +222,12 @@ def summary_text(
     return "\n".join(lines) + "\n"
 
 
-def _failures(bad: Sequence[StoredResult]) -> Table:
+def _failures(bad: Sequence[StoredRun]) -> Table:
     """Runs of one case that failed for the same reason stand on one line."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("case", "runs", "status", "reason", "evidence"):
         table.add_column(heading)
-    groups: dict[tuple[str, str, str], list[StoredResult]] = {}
+    groups: dict[tuple[str, str, str], list[StoredRun]] = {}
     for item in bad:
         result = item.result
         key = (result.case.case_id, str(result.status), result.reason or "")
@@ -238,13 +238,11 @@ def _failures(bad: Sequence[StoredResult]) -> Table:
     return table
 
 
-def _evidence(item: StoredResult) -> str:
+def _evidence(item: StoredRun) -> str:
     return f"{item.folder}/{item.result.evidence}" if item.result.evidence else ""
 
 
-def summary_json(
-    plan: Plan, stored: Sequence[StoredResult], folder: Path, limits: Sequence[StoredLimit]
-) -> str:
+def summary_json(plan: Plan, stored: Sequence[StoredRun], folder: Path, limits: Sequence[StoredLimit]) -> str:
     """The same as JSON."""
     runs: list[dict[str, Any]] = [
         {
@@ -343,7 +341,7 @@ def make_runs(
     *,
     selected: Callable[[Plan], Plan],
     run_options: RunOptions,
-) -> tuple[Plan, tuple[StoredResult, ...]]:
+) -> tuple[Plan, tuple[StoredRun, ...]]:
     """Freeze the plan in `folder` and make the selected runs that are missing; those and all their results.
 
     Raises as `run_sweep`.
@@ -355,7 +353,7 @@ def make_runs(
         runs = pending_runs(plan, results=folder, retry_failed=run_options.retry_failed)
         if runs:
             _make(plan, runs, folder, run_options=run_options, interrupts=interrupts)
-    return plan, stored_results(plan, results=folder)
+    return plan, stored_runs(plan, results=folder)
 
 
 def _make(

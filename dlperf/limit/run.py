@@ -33,9 +33,8 @@ from dlperf.results.limits import (
     read_limit,
 )
 from dlperf.results.schema import RunResult, Status
-from dlperf.results.store import read_results
+from dlperf.results.store import read_result, read_results
 from dlperf.running.run import Progress, Runner, store_unmeasured
-from dlperf.running.run_folder import read_result
 from dlperf.running.scheduler import Scheduler
 
 # These say nothing about a case: such a probe runs again, like any other run.

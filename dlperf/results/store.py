@@ -118,15 +118,16 @@ def read_results(*paths: Path) -> Results:
     sweeps = sorted({sweep for path in paths for sweep in sweep_folders(path)})
     for sweep in sweeps:
         try:
-            plans.update(_read_plan(sweep))
+            if (sweep / LOCK_NAME).is_file():
+                plans[sweep] = read_lock(sweep / LOCK_NAME)
         except UserError as error:
             skipped.append(Skipped(path=sweep / LOCK_NAME, why=str(error)))
         for folder in run_folders(sweep):
-            found = _read_run(folder, sweep)
-            if isinstance(found, StoredRun):
-                runs.append(found)
-            elif found is not None:
-                skipped.append(found)
+            run = read_run(folder, sweep=sweep)
+            if isinstance(run, StoredRun):
+                runs.append(run)
+            elif run is not None:
+                skipped.append(run)
     return Results(runs=tuple(runs), skipped=tuple(skipped), sweeps=tuple(sweeps), plans=plans)
 
 
@@ -148,26 +149,30 @@ def _was_started(folder: Path) -> bool:
     return any((folder / name).exists() for name in (LAUNCH_NAME, OUTCOME_NAME, LOGS_FOLDER))
 
 
-def _read_plan(sweep: Path) -> dict[Path, Plan]:
-    path = sweep / LOCK_NAME
-    return {sweep: read_lock(path)} if path.is_file() else {}
+def read_run(folder: Path, *, sweep: Path) -> StoredRun | Skipped | None:
+    """A run with its environment, or why it cannot be read; None where it has no result yet."""
+    result = _read_result(folder)
+    if isinstance(result, RunResult):
+        return StoredRun(folder=folder, sweep=sweep, result=result, environment=read_environment(folder))
+    return result
 
 
-def _read_run(folder: Path, sweep: Path) -> StoredRun | Skipped | None:
-    """None where the run has no result yet."""
+def read_result(folder: Path) -> RunResult | None:
+    """The result of a run folder; None where there is none that this dlperf can read."""
+    result = _read_result(folder)
+    return result if isinstance(result, RunResult) else None
+
+
+def _read_result(folder: Path) -> RunResult | Skipped | None:
     path = folder / RESULT_NAME
     try:
         with open(path, "rb") as stream:  # noqa: PTH123  a report reads thousands
             content = stream.read()
+        return RunResult.model_validate_json(content)
     except FileNotFoundError:
         return None
     except OSError as error:
         return Skipped(path=path, why=str(error.strerror))
-    try:
-        result = RunResult.model_validate_json(content)
     except ValidationError as error:
-        why = version_problem(content, RunResult) or (
-            f"damaged: {first_problem(error, not_json='not the JSON of a result')}"
-        )
-        return Skipped(path=path, why=why)
-    return StoredRun(folder=folder, sweep=sweep, result=result, environment=read_environment(folder))
+        damage = f"damaged: {first_problem(error, not_json='not the JSON of a result')}"
+        return Skipped(path=path, why=version_problem(content, RunResult) or damage)

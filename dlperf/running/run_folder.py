@@ -8,16 +8,15 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
 
 from dlperf.errors import InfrastructureError, UserError
 from dlperf.layout import LAUNCH_NAME, RESULT_NAME, RESULTS_LOCK_NAME, run_folder
 from dlperf.plan.plan import Plan, PlannedRun
-from dlperf.results.schema import FAILED, RunResult, Status
+from dlperf.results.schema import FAILED, Status
+from dlperf.results.store import StoredRun, read_result, read_run
 
 # A supervisor without its harness ends its ranks within seconds, unless a disk or a driver hangs.
 DESERTED_LIMIT_SECONDS = 30.0
@@ -71,14 +70,6 @@ def empty_folder(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredResult:
-    """A result and its folder."""
-
-    folder: Path
-    result: RunResult
-
-
 def pending_runs(plan: Plan, *, results: Path, retry_failed: bool) -> tuple[PlannedRun, ...]:
     """The runs of the plan that are still to run, in its order.
 
@@ -98,22 +89,11 @@ def pending_runs(plan: Plan, *, results: Path, retry_failed: bool) -> tuple[Plan
     return tuple(run for run in plan.runs if is_pending(run))
 
 
-def stored_results(plan: Plan, *, results: Path) -> tuple[StoredResult, ...]:
-    """The stored results of the plan's runs, in its order."""
+def stored_runs(plan: Plan, *, results: Path) -> tuple[StoredRun, ...]:
+    """The plan's runs that have a result, in its order."""
     folders = (run_folder(results, case_id=run.case_id, repeat=run.repeat) for run in plan.runs)
-    return tuple(
-        StoredResult(folder=folder, result=result)
-        for folder in folders
-        if (result := read_result(folder)) is not None
-    )
-
-
-def read_result(folder: Path) -> RunResult | None:
-    """The result in a run folder; None if there is none that this dlperf can read."""
-    try:
-        return RunResult.model_validate_json((folder / RESULT_NAME).read_bytes())
-    except (OSError, ValidationError):
-        return None
+    read = (read_run(folder, sweep=results) for folder in folders)
+    return tuple(run for run in read if isinstance(run, StoredRun))
 
 
 # The kernel releases the locks of a process that has died.
