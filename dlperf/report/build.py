@@ -21,7 +21,7 @@ from dlperf.report.text import plain_text
 from dlperf.results.cases import CaseFigures
 from dlperf.results.noise_profile import read_noise_profile
 from dlperf.results.query import load, run_sources
-from dlperf.results.tables import CASES, LISTED, RUNS, Column, cases_table, runs_table, typed
+from dlperf.results.tables import CASES, LISTED, RUNS, Column, tables, typed
 
 
 def build_report(
@@ -136,8 +136,7 @@ DATA: Final = (
 
 def data_table(figures: Sequence[CaseFigures], view: View) -> pd.DataFrame:
     """The columns of `DATA`: a row per case, each followed by a row per run of it."""
-    runs = runs_table(figures)
-    cases = cases_table(figures, runs)
+    runs, cases = tables(figures)
     price = view.price_per_device_hour
     if price is not None:
         devices = cases["nodes"] * cases["devices_per_node"]

@@ -22,6 +22,8 @@ from dlperf.results.store import Results, read_results, recompute
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dlperf.results.tables import Tables
+
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
@@ -41,18 +43,20 @@ class Loaded:
         return (*self.figures, *(figure for published in self.published for figure in published.figures))
 
     @cached_property
+    def _tables(self) -> Tables:
+        from dlperf.results.tables import tables  # noqa: PLC0415 - pandas is slow to load
+
+        return tables(self.all_figures)
+
+    @property
     def runs(self) -> pd.DataFrame:
         """A row per run; `case_row` is the index of its case in `cases`. Published figures have no runs."""
-        from dlperf.results.tables import runs_table  # noqa: PLC0415 - pandas is slow to load
+        return self._tables.runs
 
-        return runs_table(self.all_figures)
-
-    @cached_property
+    @property
     def cases(self) -> pd.DataFrame:
         """A row per case; the index is the case's place in `all_figures`."""
-        from dlperf.results.tables import cases_table  # noqa: PLC0415
-
-        return cases_table(self.all_figures, self.runs)
+        return self._tables.cases
 
 
 def load(paths: Sequence[Path], *, strict: bool, from_logs: bool = False) -> Loaded:

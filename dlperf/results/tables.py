@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import pandas as pd
 
@@ -153,54 +153,46 @@ RUNS: Final = (
 )
 
 
-# Columns of a case that come from its runs, its other cases, or both.
-_AGGREGATED: Final = frozenset(
-    {
-        *("runs_ok", "runs_failed", "speedup", "step_seconds_median", "step_seconds_p95"),
-        *("loss_first", "loss_last", "peak_memory_bytes", "matmul_flops_per_second"),
-        *("scaling_efficiency", "share_of_matmul_rate"),
-    }
-)
+class Tables(NamedTuple):
+    """The two tables; `case_row` of a run is the index of its case, which is the case's place in its list."""
+
+    runs: pd.DataFrame
+    cases: pd.DataFrame
 
 
-def runs_table(figures: Sequence[CaseFigures]) -> pd.DataFrame:
-    """The columns of `RUNS`: a row per run, in the order of the cases and their repeats."""
+def tables(figures: Sequence[CaseFigures]) -> Tables:
+    """The columns of `RUNS`, a row per run by case and repeat, and of `CASES`, a row per case in order."""
+    cases = frame([_settings(figure) | _of_case(figure) for figure in figures], CASES)
     records = [
-        {"case_row": number, **settings, **_of_run(run)}
-        for number, figure in enumerate(figures)
-        if figure.runs
-        for settings in [_settings(figure)]
-        for run in figure.runs
+        {"case_row": number} | _of_run(run) for number, figure in enumerate(figures) for run in figure.runs
     ]
-    return frame(records, RUNS)
+    shared = {column.name for column in (*_CASE, *_ORIGIN, *_KEYS)}
+    runs = frame(records, [column for column in RUNS if column.name not in shared])
+    runs = typed(runs.join(cases[list(shared)], on="case_row"), RUNS)
+    return Tables(runs=runs, cases=typed(_aggregated(cases, runs), CASES))
 
 
-def cases_table(figures: Sequence[CaseFigures], runs: pd.DataFrame) -> pd.DataFrame:
-    """The columns of `CASES`: a row per case, whose index is the case's place in `figures`.
-
-    Args:
-        figures: the cases, in their order.
-        runs: `runs_table` of the same figures.
-    """
-    own = [column for column in CASES if column.name not in _AGGREGATED]
-    cases = frame([_settings(figure) | _of_case(figure) for figure in figures], own)
-    good = runs[runs["status"] == "ok"]
-    cases["runs_ok"] = good.groupby("case_row").size()
-    cases["runs_failed"] = runs[runs["status"] != "ok"].groupby("case_row").size()
+def _aggregated(cases: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The cases with what their runs, and all cases together, say of each."""
+    good, bad = runs[runs["status"] == "ok"], runs[runs["status"] != "ok"]
+    by_case, first = good.groupby("case_row"), good.drop_duplicates("case_row").set_index("case_row")
+    cases["runs_ok"] = by_case.size()
+    cases["runs_failed"] = bad.groupby("case_row").size()
     cases = cases.fillna({"runs_ok": 0, "runs_failed": 0})
-    medians = good.groupby("case_row")[["step_seconds_median", "step_seconds_p95"]]
-    cases = cases.join(medians.agg(_median))
-    cases = cases.join(good.drop_duplicates("case_row").set_index("case_row")[["loss_first", "loss_last"]])
-    cases["peak_memory_bytes"] = good.groupby("case_row")["peak_memory_bytes"].max()
+    for name in ("step_seconds_median", "step_seconds_p95"):
+        cases[name] = by_case[name].agg(_median)
+    for name in ("loss_first", "loss_last"):
+        cases[name] = first[name]
+    cases["peak_memory_bytes"] = by_case["peak_memory_bytes"].max()
     cases["matmul_flops_per_second"] = runs.groupby("case_row")["matmul_flops_per_second"].max()
     cases["speedup"] = speedups(cases)
-    devices = cases["nodes"] * cases["devices_per_node"]
-    cases["scaling_efficiency"] = cases["speedup"] / devices.astype("float64")
+    devices = (cases["nodes"] * cases["devices_per_node"]).astype("float64")
+    cases["scaling_efficiency"] = cases["speedup"] / devices
     best = cases.groupby(["hardware", "threads_per_device"], dropna=False)["matmul_flops_per_second"]
-    share = cases["model_flops_per_second"] / (best.transform("max") * devices.astype("float64"))
+    share = cases["model_flops_per_second"] / (best.transform("max") * devices)
     # The product was of float32: of a case in another precision it says nothing.
     cases["share_of_matmul_rate"] = share.where(cases["precision"] == "fp32")
-    return typed(cases, CASES)
+    return cases
 
 
 def _median(values: pd.Series[float]) -> float:

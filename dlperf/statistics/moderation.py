@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dlperf.statistics.basic import mean, quantile
+from dlperf.statistics.basic import mean, quantile, t_quantile
+from dlperf.statistics.multiple import two_sided_p
+
+Array = NDArray[np.float64]
 
 # Below this share of the median a variance is no estimate but luck, or a clock that is too coarse.
 _SMALLEST_SHARE = 1e-5
@@ -126,15 +129,7 @@ def inverse_trigamma(value: float) -> float:
     return y
 
 
-# How noisy cases are, learned from many of them without assuming a form of the distribution.
-
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
+# The distribution of the variances may also be learned from many cases, without assuming a form of it.
 
 # With fewer cases a distribution without a form is more luck than knowledge.
 FEWEST_CASES = 20
@@ -218,14 +213,10 @@ class StudentError:
 
     def two_sided_p(self, difference: float) -> float:
         """As `MixtureError`."""
-        from dlperf.statistics.multiple import two_sided_p  # noqa: PLC0415
-
         if self.deviation == 0:
             return 0.0 if difference else 1.0
         return two_sided_p(difference / self.deviation, degrees=self.degrees)
 
     def reach(self, share: float) -> float:
         """As `MixtureError`."""
-        from dlperf.statistics.basic import t_quantile  # noqa: PLC0415
-
         return t_quantile(share, degrees=self.degrees) * self.deviation
