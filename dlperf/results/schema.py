@@ -1,4 +1,4 @@
-"""What dlperf writes down about a run. `docs/results.md` describes the folder around it."""
+"""What dlperf writes down about a run. docs/formats.md describes the folder around it."""
 
 from __future__ import annotations
 
