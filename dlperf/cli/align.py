@@ -56,7 +56,7 @@ Examples:
   dlperf align y1_emore --parallelism model --topology 1n1g,1n2g --frozen-batch-norm
   dlperf align y1_emore --parallelism partial_fc --topology 1n2g --sample-ratio 0.1
 
-EXPERIMENT is a path, or the name of a file in ./experiments or of an experiment that ships with dlperf.
+EXPERIMENT is a path, the name of a file in ./experiments, or an experiment that ships with dlperf.
 
 All frameworks get the same weights and batches, made by numpy, and train some steps. Then embeddings,
 losses, gradients, parameters and BatchNorm statistics are compared, across frameworks and across the
@@ -120,19 +120,19 @@ class _Finite(click.FloatRange):
     type=_Finite(min=0, max=1, min_open=True),
     default=1.0,
     show_default=True,
-    help="Of partial_fc; below 1 only partial_fc itself is compared, across frameworks.",
+    help="Sample ratio of partial_fc; below 1, only partial_fc is compared, across frameworks.",
 )
 @click.option(
     "--frozen-batch-norm",
     is_flag=True,
-    help="Normalise by given statistics, so that any number of devices computes the same function.",
+    help="Normalise by given statistics, so that the function is the same on any number of devices.",
 )
 @click.option(
     "--num-classes",
     type=click.IntRange(min=2),
     default=1000,
     show_default=True,
-    help="Number of classes; a proof needs fewer than the experiment has.",
+    help="Number of classes; fewer than the experiment has are enough.",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of weights and batches."
@@ -157,7 +157,7 @@ class _Finite(click.FloatRange):
     type=_Finite(min=1),
     default=1800,
     show_default=True,
-    help="Seconds that each program may take.",
+    help="Time limit per program, in seconds.",
 )
 @click.option(
     "--out",

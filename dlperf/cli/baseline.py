@@ -7,8 +7,13 @@ from pathlib import Path
 
 import click
 
-from dlperf.compare.sets import ResultSet
+from dlperf.compare.output import value
+from dlperf.compare.sets import SAMPLES_PER_SECOND, ResultSet, read_baseline, read_result_set, selected
 from dlperf.errors import UserError
+from dlperf.files import write_atomically
+from dlperf.layout import NOISE_PROFILE_NAME
+from dlperf.report.numbers import plural
+from dlperf.results.cases import cell_name
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _folder = click.option(
@@ -16,7 +21,7 @@ _folder = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("baselines"),
     show_default=True,
-    help="Where baselines lie.",
+    help="Folder of the baselines.",
 )
 
 
@@ -36,26 +41,23 @@ def command() -> None:
 @command.command()
 @click.argument("name")
 @click.argument("results")
-@click.option("--only", metavar="KEY=VALUE", help="Keep these cases alone: framework=mxnet==1.9.0.")
-@click.option("--replace", is_flag=True, help="Replace a baseline of this name.")
+@click.option("--only", metavar="KEY=VALUE", help="Keep only these cases, such as framework=mxnet==1.9.0.")
+@click.option("--replace", is_flag=True, help="Replace an existing baseline of this name.")
 @_folder
 def save(*, name: str, results: str, only: str | None, replace: bool, folder: Path) -> None:
     """Save the figures of every run under RESULTS as the baseline NAME.
 
     The file holds cases and figures, no logs; commit it beside the code that it is the baseline of.
     """
-    from dlperf.compare.sets import read_result_set, selected
-    from dlperf.files import write_atomically
-
     if not _NAME.fullmatch(name):
         raise UserError(f"{name!r}: a name of a baseline holds letters, digits and . _ + -")
     path = folder / f"{name}.json"
     if path.exists() and not replace:
-        raise UserError(f"{path}: there is a baseline of this name; --replace writes it anew")
+        raise UserError(f"{path}: a baseline of this name exists; --replace overwrites it")
     side = read_result_set(results, inside=Path("results"), baselines=folder)
     side = selected(side, only) if only is not None else side
     if not any(case.runs for case in side.cases):
-        raise UserError(f"{results}: no good run there, so nothing to compare with later")
+        raise UserError(f"{results}: no successful run there, so nothing to compare with later")
     folder.mkdir(parents=True, exist_ok=True)
     content = side.model_copy(update={"label": name}).model_dump_json(indent=1, exclude_none=True)
     write_atomically(path, (content + "\n").encode())
@@ -66,9 +68,6 @@ def save(*, name: str, results: str, only: str | None, replace: bool, folder: Pa
 @_folder
 def list_(*, folder: Path) -> None:
     """List the baselines: name, day, cases, runs."""
-    from dlperf.compare.sets import read_baseline
-    from dlperf.layout import NOISE_PROFILE_NAME
-
     paths = sorted(path for path in folder.glob("*.json") if path.name != NOISE_PROFILE_NAME)
     if not paths:
         click.echo(f"no baselines in {folder}; `dlperf baseline save NAME RESULTS` makes one", err=True)
@@ -86,11 +85,6 @@ def list_(*, folder: Path) -> None:
 @_folder
 def show(*, name: str, folder: Path) -> None:
     """Show the cases of the baseline NAME with their figures."""
-    from dlperf.compare.output import value
-    from dlperf.compare.sets import SAMPLES_PER_SECOND, read_result_set
-    from dlperf.report.numbers import plural
-    from dlperf.results.cases import cell_name
-
     side = read_result_set(name, inside=Path("results"), baselines=folder)
     click.echo(f"{side.label}  {_described(side)}")
     for one in side.cases:
@@ -103,7 +97,6 @@ def show(*, name: str, folder: Path) -> None:
 
 
 def _described(side: ResultSet) -> str:
-    from dlperf.report.numbers import plural
 
     runs = sum(len(case.runs) for case in side.cases)
     day = side.created_at[:10] if side.created_at else "day not known"

@@ -14,12 +14,30 @@ from rich.text import Text
 
 from dlperf.cli.tables import rendered
 from dlperf.compare.matching import GUARDS
-from dlperf.compare.output import HEADINGS, NUMBERS, cells, headline, shown, summary
-from dlperf.compare.sets import IMPROVEMENTS, REGRESSIONS, Verdict
-from dlperf.compare.verdicts import CaseVerdict, Comparison, Settings
+from dlperf.compare.output import (
+    HEADINGS,
+    NUMBERS,
+    cells,
+    exit_code,
+    headline,
+    noise_profile_line,
+    shown,
+    summary,
+)
+from dlperf.compare.sets import IMPROVEMENTS, MEASURED, REGRESSIONS, Verdict, compared_fields, read_result_set
+from dlperf.compare.verdicts import (
+    CaseVerdict,
+    Comparison,
+    Settings,
+    compare,
+    no_floor,
+    qualified_floor,
+    read_expected,
+)
 from dlperf.errors import UserError
+from dlperf.plan.documents import unknown
 from dlperf.results.cases import cell_name
-from dlperf.results.noise_profile import NoiseProfile
+from dlperf.results.noise_profile import NoiseProfile, read_noise_profile, usual_noise_profile
 
 R = TypeVar("R")
 
@@ -31,7 +49,7 @@ _OPTIONS = (
         "margins",
         multiple=True,
         metavar="[METRIC=]PERCENT",
-        help="The smallest change that counts: 2% of samples/s, or step_seconds_p95=10%. Repeatable.  "
+        help="Smallest change that counts, such as 2% (of samples/s) or step_seconds_p95=10%. Repeatable.  "
         "[default: 1 % of samples/s, 5 % of step p95, 2 % of peak memory]",
     ),
     click.option(
@@ -39,34 +57,34 @@ _OPTIONS = (
         "metrics",
         multiple=True,
         metavar="METRIC",
-        help="Compare this metric alone: samples_per_sec, step_seconds_p95 or peak_memory_bytes. Repeatable.",
+        help="Compare only samples_per_sec, step_seconds_p95 or peak_memory_bytes. Repeatable.",
     ),
     click.option(
         "--allow",
         multiple=True,
         type=click.Choice(GUARDS),
-        help="Compare although this differs, and say so. Repeatable.",
+        help="Compare even if this differs, with a note. Repeatable.",
     ),
     click.option(
         "--expected",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="YAML file of known regressions, each with a reason and a last day.",
+        help="YAML file of known regressions, each with a reason and an expiry date.",
     ),
     click.option(
         "--qualified",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="What `dlperf qualify` found here.  [default: baselines/qualification.json where it is]",
+        help="Noise profile of `dlperf qualify`.  [default: baselines/qualification.json, if any]",
     ),
-    click.option("--strict", is_flag=True, help="Exit code 4 where some cases could not be told."),
+    click.option("--strict", is_flag=True, help="Exit with code 4 if some cases are inconclusive."),
     click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True),
     click.option(
         "--write",
         "files",
         multiple=True,
         metavar="FORMAT=FILE",
-        help="Write this form into a file too, such as junit=gate.xml. Repeatable.",
+        help="Also write this format to a file, such as junit=gate.xml. Repeatable.",
     ),
-    click.option("--all", "everything", is_flag=True, help="Show every metric of every case in the table."),
+    click.option("--all", "everything", is_flag=True, help="Show every metric of every case."),
 )
 
 
@@ -86,10 +104,6 @@ class Judging:
 
     def settings(self, *, compared: tuple[str, ...] = ()) -> Settings:
         """Settings of a comparison; UserError where an option is wrong."""
-        from dlperf.compare.output import noise_profile_line
-        from dlperf.compare.sets import MEASURED
-        from dlperf.compare.verdicts import Settings, no_floor, qualified_floor, read_expected
-
         by_name = {metric.name: metric for metric in MEASURED}
         found = _noise_profile(self.qualified)
         return Settings(
@@ -108,8 +122,6 @@ class Judging:
         Raises:
             UserError: a file cannot be written.
         """
-        from dlperf.compare.output import exit_code
-
         code = exit_code(findings, strict=self.strict)
         click.echo(self._text(findings, self.form, code=code), nl=False)
         for path, form in self.files.items():
@@ -149,7 +161,6 @@ def judging_options(function: Callable[..., R]) -> Callable[..., R]:
 
 
 def _noise_profile(given: Path | None) -> NoiseProfile | None:
-    from dlperf.results.noise_profile import read_noise_profile, usual_noise_profile
 
     path = given or usual_noise_profile()
     return read_noise_profile(path) if path is not None else None
@@ -167,8 +178,6 @@ def _margin(text: str) -> tuple[str, float]:
 
 
 def _known(name: str) -> str:
-    from dlperf.compare.sets import MEASURED
-    from dlperf.plan.documents import unknown
 
     names = [metric.name for metric in MEASURED]
     if name not in names:
@@ -192,9 +201,6 @@ def _wanted_files(files: tuple[str, ...]) -> dict[Path, str]:
     return wanted
 
 
-# `dlperf compare`: did it become slower?
-
-
 _EPILOG = """\b
 Examples:
   dlperf compare results/monday results/friday
@@ -206,7 +212,7 @@ A side is a results folder, a baseline that `dlperf baseline save` made (its nam
 published:NAME, or key=value, which selects cases of the folder that --in names.
 
 Exit codes: 0 no regression, 1 regression, 2 wrong input, 3 cases missing or not comparable,
-4 (with --strict) cases that could not be told."""
+4 (with --strict) inconclusive cases."""
 
 
 @click.command(epilog=_EPILOG)
@@ -218,7 +224,7 @@ Exit codes: 0 no regression, 1 regression, 2 wrong input, 3 cases missing or not
     type=click.Path(path_type=Path),
     default=Path("results"),
     show_default=True,
-    help="The folder that key=value selects from.",
+    help="Folder that key=value selects from.",
 )
 @judging_options
 @click.pass_context
@@ -230,16 +236,10 @@ def command(
     inside: Path,
     judging: Judging,
 ) -> None:
-    """Compare CANDIDATE with BASELINE, case by case: slower, faster, the same, or not told."""
-    from dlperf.compare.sets import compared_fields, read_result_set
-    from dlperf.compare.verdicts import compare
-
+    """Compare CANDIDATE with BASELINE case by case: slower, faster, the same, or inconclusive."""
     settings = judging.settings(compared=compared_fields(baseline, candidate))
     sides = (read_result_set(text, inside=inside) for text in (baseline, candidate))
     ctx.exit(judging.answer(compare(*sides, settings=settings)))
-
-
-# Comparison on a terminal.
 
 
 _STYLES = {

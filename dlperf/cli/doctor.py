@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
+
+from dlperf.running.health import Level, check_machine
 
 EXIT_BAD = 5
 
@@ -13,7 +17,7 @@ Examples:
   dlperf doctor
   dlperf doctor --results /data/results --json
 
-Exit codes: 0 also with warnings, 5 where nothing could run."""
+Exit codes: 0 ok or warnings, 5 no case could run."""
 
 
 @click.command(epilog=_EPILOG)
@@ -22,17 +26,12 @@ Exit codes: 0 also with warnings, 5 where nothing could run."""
     type=click.Path(path_type=Path),
     default=Path("results"),
     show_default=True,
-    help="Where results will go.",
+    help="Folder where results will go.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.pass_context
 def command(ctx: click.Context, *, results: Path, as_json: bool) -> None:
     """Check cores, load, memory, disk, control groups, clocks, GPUs and tools of this machine."""
-    import json
-    from dataclasses import asdict
-
-    from dlperf.running.health import Level, check_machine
-
     issues = []
     for issue in check_machine(results):
         issues.append(issue)

@@ -7,11 +7,20 @@ from pathlib import Path
 from typing import cast
 
 import click
+from rich.table import Table
+from rich.text import Text
 
 from dlperf.adapters.base import EnvironmentSpec
-from dlperf.environments.catalogue import Entry
+from dlperf.adapters.registry import load_adapters
+from dlperf.cli.tables import rendered
+from dlperf.environments.catalogue import Entry, entries, entries_named, problems
+from dlperf.environments.catalogue import remove as remove_entry
+from dlperf.environments.environment import environment_key, environments_root, read_environment
+from dlperf.environments.make import make
 from dlperf.errors import EnvironmentUnavailable, UserError
 from dlperf.plan.case import DeviceKind
+from dlperf.plan.documents import unknown
+from dlperf.plan.machine import detect_machine
 
 _BYTES_PER_GIB = 1024**3
 
@@ -20,10 +29,10 @@ _device_option = click.option(
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
     show_default=True,
-    help="What the framework is built for; auto: cuda where an NVIDIA GPU is, else cpu.",
+    help="Build of the framework; auto: cuda if there is an NVIDIA GPU, else cpu.",
 )
 _parallel_option = click.option(
-    "--parallel", is_flag=True, help="With what cases of several devices need besides (MXNet: Horovod)."
+    "--parallel", is_flag=True, help="Include what cases on several devices need (MXNet: Horovod)."
 )
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -49,15 +58,13 @@ def command() -> None:
 @command.command(name="list")
 @_json_option
 def list_environments(*, as_json: bool) -> None:
-    """List the environments that are here."""
-    from dlperf.environments.catalogue import entries
-
+    """List the environments on this machine."""
     found = entries()
     if as_json:
         click.echo(json.dumps([_as_json(entry) for entry in found], indent=2))
         return
     if not found:
-        click.echo("no environment yet; make one: dlperf env create NAME", err=True)
+        click.echo("no environments yet; create one: dlperf env create NAME", err=True)
         return
     click.echo(_table(found), nl=False)
 
@@ -66,16 +73,15 @@ def list_environments(*, as_json: bool) -> None:
 @click.argument("name", metavar="NAME[==VERSION]")
 @_device_option
 @_parallel_option
-@click.option("--python", type=click.Path(path_type=Path), help="The Python to build it on.")
+@click.option(
+    "--python", type=click.Path(path_type=Path), help="Python interpreter to build the environment with."
+)
 def create(*, name: str, device: str, parallel: bool, python: Path | None) -> None:
-    """Make an environment now.
+    """Create an environment now.
 
     Prints the path of its interpreter. Without a version, the one that the framework's adapter names first.
     An environment that is already there is left as it is.
     """
-    from dlperf.environments.environment import environment_key, environments_root, read_environment
-    from dlperf.environments.make import make
-
     spec = _spec(name, device, parallel=parallel)
     # Looked for first: whoever makes one waits for the sweeps that use it.
     environment = read_environment(environments_root() / environment_key(spec)) or make(
@@ -93,15 +99,13 @@ def path(*, name: str, device: str, parallel: bool) -> None:
 
     Exit code 5 where its environment is not made yet.
     """
-    from dlperf.environments.environment import environment_key, environments_root, read_environment
-
     spec = _spec(name, device, parallel=parallel)
     environment = read_environment(environments_root() / environment_key(spec))
     if environment is None:
         wanted = f"{spec.framework}=={spec.version}"
         option = " --parallel" if parallel else ""
         raise EnvironmentUnavailable(
-            f"{wanted} has no environment here yet; make it: dlperf env create {wanted}{option}"
+            f"{wanted} has no environment here yet; create it: dlperf env create {wanted}{option}"
         )
     click.echo(environment.python)
 
@@ -113,8 +117,6 @@ def remove(*, names: tuple[str, ...]) -> None:
 
     A framework's, those of one version, or one by its key; not while it is in use.
     """
-    from dlperf.environments.catalogue import remove as remove_entry
-
     for entry in _named(names):
         remove_entry(entry)
         click.echo(f"removed {entry.key}", err=True)
@@ -130,8 +132,6 @@ def doctor(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None
     Compares the packages and their files with what was recorded, and imports the framework again. Exit code 5
     if an environment is not what it was or does not work.
     """
-    from dlperf.environments.catalogue import entries, problems
-
     found = {entry.key: problems(entry) for entry in (_named(names) if names else entries())}
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -141,16 +141,12 @@ def doctor(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None
             for line in wrong:
                 click.echo(f"  {line}")
             if wrong:
-                click.echo(f"  to make it again: dlperf env remove {key}")
+                click.echo(f"  to recreate it on next use: dlperf env remove {key}")
     ctx.exit(EnvironmentUnavailable.exit_code if any(found.values()) else 0)
 
 
 def _spec(name: str, device: str, *, parallel: bool) -> EnvironmentSpec:
     """What the adapter asks for; `name` is `mxnet` or `mxnet==1.9.1`."""
-    from dlperf.adapters.registry import load_adapters
-    from dlperf.plan.documents import unknown
-    from dlperf.plan.machine import detect_machine
-
     framework, separator, version = name.partition("==")
     adapters = load_adapters()
     if framework not in adapters:
@@ -166,7 +162,6 @@ def _spec(name: str, device: str, *, parallel: bool) -> EnvironmentSpec:
 
 
 def _named(names: tuple[str, ...]) -> list[Entry]:
-    from dlperf.environments.catalogue import entries, entries_named
 
     found: dict[str, Entry] = {}
     for name in names:
@@ -189,10 +184,6 @@ def _as_json(entry: Entry) -> dict[str, object]:
 
 
 def _table(found: tuple[Entry, ...]) -> str:
-    from rich.table import Table
-    from rich.text import Text
-
-    from dlperf.cli.tables import rendered
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("framework", "Python", "packages", "GiB", "made", "key"):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
-from dlperf.results.explanation import Section
+from dlperf.cli.selection import load_results
+from dlperf.results.explanation import Section, explain
+from dlperf.results.query import find_case
 
 _EPILOG = """\b
 Examples:
@@ -27,19 +30,13 @@ def command(*, case: str, folders: tuple[Path, ...], form: str) -> None:
     CASE is a case's id, its content hash (the id's last 12 digits) or a part of the id that no other case
     has. DIR is a results folder, the folder of one sweep or published:NAME (default: results).
     """
-    from dlperf.results.explanation import explain
-    from dlperf.results.query import find_case, load
-
-    loaded = load(folders or (Path("results"),), strict=False)
-    for skipped in loaded.results.skipped:
-        click.echo(f"dlperf: skipped {skipped}", err=True)
+    loaded = load_results(folders)
     figures = find_case(loaded.all_figures, case)
     sections = [section for figure in figures for section in explain(figure)]
     click.echo(_as_json(sections) if form == "json" else _as_text(sections))
 
 
 def _as_json(sections: list[Section]) -> str:
-    import json
 
     return json.dumps(
         [{"title": section.title, "facts": list(section.facts)} for section in sections], indent=2

@@ -11,10 +11,17 @@ import click
 
 from dlperf.cli.compare import Judging, judging_options
 from dlperf.cli.run import RunOptions, make_runs
-from dlperf.cli.selection import SweepChoice, default_folder, sweep_options
-from dlperf.compare.gate import CONFIRMING_LOOKS, VersionComparison, confirm, suspects, undecided
-from dlperf.compare.sets import ResultSet, Verdict, result_set_of
-from dlperf.compare.tests import LEVEL, Rule
+from dlperf.cli.selection import SweepChoice, default_folder, interruptible, sweep_options
+from dlperf.compare.gate import (
+    CONFIRMING_LOOKS,
+    VersionComparison,
+    confirm,
+    suspects,
+    undecided,
+    version_comparisons,
+)
+from dlperf.compare.sets import ResultSet, Verdict, read_result_set, result_set_of
+from dlperf.compare.tests import FEWEST_RUNS, LEVEL, Rule
 from dlperf.compare.verdicts import CaseVerdict, Comparison, Settings, compare, of_several
 from dlperf.errors import UserError
 from dlperf.plan.plan import Plan
@@ -32,7 +39,7 @@ The sweep lists two versions of a framework, which are run in turns; the first o
 --against the sweep is compared with a saved baseline or an older results folder.
 
 Exit codes: 0 no regression, 1 regression, confirmed on fresh runs, 2 wrong input, 3 cases failed, missing or
-not comparable, 4 (with --strict) cases that could not be told, 5 infrastructure, 130 Ctrl-C, 143 SIGTERM."""
+not comparable, 4 (with --strict) inconclusive cases, 5 infrastructure, 130 Ctrl-C, 143 SIGTERM."""
 
 
 @click.command(epilog=_EPILOG)
@@ -40,22 +47,24 @@ not comparable, 4 (with --strict) cases that could not be told, 5 infrastructure
 @click.option(
     "--results", type=click.Path(path_type=Path), help="Where results go.  [default: results/SWEEP-gate]"
 )
-@click.option("--repeats", type=click.IntRange(min=4), help="Blocks of the first round.")
-@click.option("--against", metavar="SIDE", help="Compare with this, as `dlperf compare` takes it.")
+@click.option(
+    "--repeats", type=click.IntRange(min=4), help="Runs per case in the first round.  [default: the sweep's]"
+)
+@click.option("--against", metavar="SIDE", help="Compare with this baseline, given as in `dlperf compare`.")
 @click.option(
     "--baseline",
     "baselines",
     multiple=True,
     metavar="NAME==VERSION",
-    help="The version to compare with, where it is not the first that the sweep lists. Repeatable.",
+    help="Version to compare with.  [default: the first that the sweep lists]  Repeatable.",
 )
 @click.option(
     "--until-decided",
     type=click.IntRange(min=4),
     metavar="N",
-    help="Run cases that could not be told again, up to N runs each.",
+    help="Run inconclusive cases again, up to N runs each.",
 )
-@click.option("--no-wait", is_flag=True, help="Fail at once where another dlperf measures on this machine.")
+@click.option("--no-wait", is_flag=True, help="Fail at once if another dlperf is measuring here.")
 @judging_options
 @click.pass_context
 def command(
@@ -72,11 +81,8 @@ def command(
 ) -> None:
     """Run SWEEP and say whether something became slower.
 
-    What looks worse is run again, and judged on those runs alone. Starting again goes on where it ended.
+    Cases that look worse are run again and tested on the new runs alone. The same command resumes.
     """
-    from dlperf.compare.gate import version_comparisons
-    from dlperf.compare.sets import read_result_set
-    from dlperf.compare.tests import FEWEST_RUNS
 
     def plan(count: int | None) -> Plan:
         counted = () if count is None else (f"measure.repeats={count}",)
@@ -86,10 +92,10 @@ def command(
     first, sweep = plan(repeats), chosen.sweep
     if first.repeats < FEWEST_RUNS:
         raise UserError(
-            f"{sweep}: {first.repeats} repeats; a verdict takes {FEWEST_RUNS} at least: --repeats 5"
+            f"{sweep}: {first.repeats} repeats; a verdict needs at least {FEWEST_RUNS}: --repeats 5"
         )
     if not first.runnable:
-        raise UserError(f"{sweep}: nothing can run here; `dlperf plan {sweep}` says why")
+        raise UserError(f"{sweep}: no case can run here; `dlperf plan {sweep}` says why")
     folder = results or default_folder(first, suffix="-gate")
     baseline = read_result_set(against, inside=folder) if against is not None else None
     version_pairs = (
@@ -98,30 +104,20 @@ def command(
         else version_comparisons(first.runnable, sweep=first.sweep, baselines=baselines)
     )
 
-    from dlperf.cli.run import quiet_manner
-    from dlperf.running.interrupts import Interrupted
-
     gate = Gate(
         plan=plan,
         folder=folder,
         settings=settings,
         against=baseline,
         version_pairs=version_pairs,
-        run_options=quiet_manner(chosen.cluster, wait=not no_wait),
+        run_options=RunOptions.for_comparison(chosen.cluster, wait=not no_wait),
     )
-    try:
+    with interruptible(folder):
         findings = gate.compare_rounds(repeats=first.repeats, until_decided=until_decided)
-    except Interrupted as interrupted:
-        click.echo(
-            f"stopped; what is done is kept in {folder}, and starting again goes on from there", err=True
-        )
-        ctx.exit(interrupted.exit_code)
     ctx.exit(judging.answer(findings))
 
 
-# The course of `dlperf gate`: a first round, more runs where they are needed, the suspects once more.
-
-
+# The folders of the rounds.
 FIRST, MORE, AGAIN = "first", "more", "again"
 
 
@@ -192,7 +188,7 @@ class Gate:
             plan = plan.narrowed(_case_ids(only))
         folder = self.folder / name
         if not pending_runs(plan, results=folder, retry_failed=self.run_options.retry_failed):
-            _say(f"{folder}: its runs are made already, and count as they are")
+            _say(f"{folder}: all its runs were made before and are used as they are")
         make_runs(
             plan,
             folder,

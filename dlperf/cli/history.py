@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
 import click
+from rich.table import Table
+from rich.text import Text
 
-from dlperf.compare.history import By, History
-from dlperf.compare.sets import ResultSet
+from dlperf.cli.tables import rendered
+from dlperf.compare.history import FEWEST_POINTS, By, History, histories
+from dlperf.compare.output import change, value
+from dlperf.compare.sets import MEASURED, ResultSet, read_baseline, result_set_of
+from dlperf.errors import UserError
+from dlperf.plan.documents import unknown
+from dlperf.results.query import load
 
 _EPILOG = """\b
 Examples:
@@ -29,23 +38,18 @@ results folder, the folder of one sweep, or a baseline's file (default: results)
 @click.option(
     "--chart",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Draw it into this file: .png or .svg.",
+    help="Draw a chart into this .png or .svg file.",
 )
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(
     *, case: str, sources: tuple[str, ...], by: str, metric_name: str, chart: Path | None, form: str
 ) -> None:
     """Show CASE in every session under DIR, with the sessions from which on it is faster or slower."""
-    from dlperf.compare.history import histories
-    from dlperf.compare.sets import MEASURED
-    from dlperf.errors import UserError
-    from dlperf.plan.documents import unknown
-
     metrics = {metric.name: metric for metric in MEASURED}
     if metric_name not in metrics:
         raise UserError(f"--metric: {unknown('metric', metric_name, metrics)}")
     if chart is not None and chart.suffix not in {".png", ".svg"}:
-        raise UserError(f"--chart {chart}: the file's name ends in .png or .svg")
+        raise UserError(f"--chart {chart}: the file name must end in .png or .svg")
     order = cast("By", by)
     sides = [_side(source) for source in sources or ("results",)]
     found = histories(sides, case, metric=metrics[metric_name], by=order)
@@ -55,8 +59,6 @@ def command(
 
 
 def _side(source: str) -> ResultSet:
-    from dlperf.compare.sets import read_baseline, result_set_of
-    from dlperf.results.query import load
 
     path = Path(source)
     return read_baseline(path) if path.is_file() else result_set_of(load([path], strict=False), label=source)
@@ -74,8 +76,6 @@ def _draw(found: tuple[History, ...], path: Path, by: By) -> None:
 
 
 def _as_json(found: tuple[History, ...]) -> str:
-    import json
-    from dataclasses import asdict
 
     content = [
         {
@@ -92,12 +92,6 @@ def _as_json(found: tuple[History, ...]) -> str:
 
 
 def _lines(one: History) -> Iterator[str]:
-    from rich.table import Table
-    from rich.text import Text
-
-    from dlperf.cli.tables import rendered
-    from dlperf.compare.history import FEWEST_POINTS
-    from dlperf.compare.output import change, value
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in (
@@ -121,4 +115,4 @@ def _lines(one: History) -> Iterator[str]:
     for gap in one.gaps:
         yield f"no figure in {gap.source}, {gap.version}: {gap.why}"
     if len(one.points) < FEWEST_POINTS:
-        yield f"fewer than {FEWEST_POINTS} sessions: changes are not looked for"
+        yield f"changes are only looked for in {FEWEST_POINTS} or more sessions"

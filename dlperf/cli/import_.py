@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dlperf.errors import UserError
-    from dlperf.importing.case import Facts
-    from dlperf.importing.run_folders import Done, Instructions
+from dlperf.errors import SourceErrors, UserError
+from dlperf.importing.case import KEYS, Facts, MissingSettings, facts_of_settings
+from dlperf.importing.convert import METHODS as METHOD_NAMES
+from dlperf.importing.dialects import choose_dialects
+from dlperf.importing.run_folders import Done, Instructions, alone_in, files_of, import_file
+from dlperf.plan.documents import read_document, unknown
 
 EXIT_NOTHING_IMPORTED = 2
 EXIT_SOME_NOT_IMPORTED = 3
@@ -70,12 +70,6 @@ def command(
     name: str | None,
 ) -> None:
     """Convert the logs at PATH (files, folders, archives) to results beside your own."""
-    from dlperf.errors import UserError
-    from dlperf.importing.case import facts_of_settings
-    from dlperf.importing.convert import METHODS as METHOD_NAMES
-    from dlperf.importing.dialects import choose_dialects
-    from dlperf.importing.run_folders import Instructions, files_of
-
     choose_dialects(dialect)
     if name is not None and (Path(name).name != name or name == ".."):
         raise click.UsageError(f"--name {name}: is the name of one folder; --results says where it lies")
@@ -97,9 +91,6 @@ def command(
 
 def _import_all(files: Sequence[Path | UserError], instructions: Instructions) -> tuple[int, int]:
     """Import them, report each, and ask for missing settings; how many runs were good and logs bad."""
-    from dlperf.errors import UserError
-    from dlperf.importing.run_folders import alone_in, import_file
-
     good = bad = 0
     questions: dict[str, list[str]] = {}
     with alone_in(instructions.sweep):
@@ -119,8 +110,6 @@ def _import_all(files: Sequence[Path | UserError], instructions: Instructions) -
 
 def _report(error: UserError, questions: dict[str, list[str]]) -> None:
     """Print an error at once; a question is asked once for all files at the end."""
-    from dlperf.importing.case import MissingSettings
-
     if isinstance(error, MissingSettings):
         questions.setdefault(error.question, []).append(error.name)
     else:
@@ -160,10 +149,6 @@ def _what_is_wrong(key: str, value: object) -> str | None:
 
 def _rules(path: Path) -> list[tuple[str, Facts]]:
     """Read the mapping file: pattern -> settings."""
-    from dlperf.errors import SourceErrors
-    from dlperf.importing.case import KEYS, facts_of_settings
-    from dlperf.plan.documents import read_document, unknown
-
     document = read_document(path, shown=str(path))
     if document.problems:
         raise SourceErrors(list(document.problems))

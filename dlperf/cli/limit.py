@@ -9,11 +9,13 @@ from typing import Any
 
 import click
 
-from dlperf.cli.run import show, warn_of_misspelt_variables
-from dlperf.cli.selection import cluster_of, default_folder, plan_here
+from dlperf.adapters.registry import load_adapters
+from dlperf.cli.run import RunOptions, run_sweep, show, warn_of_misspelt_variables
+from dlperf.cli.selection import cluster_of, default_folder, interruptible, plan_here
+from dlperf.errors import UserError
 from dlperf.plan.cluster import Cluster
-from dlperf.plan.documents import Value
-from dlperf.plan.load import Setting
+from dlperf.plan.documents import Value, find_file
+from dlperf.plan.load import Setting, checked_sweep, limit_document, value_setting
 from dlperf.plan.plan import Plan
 
 _EPILOG = """\b
@@ -24,13 +26,13 @@ Examples:
   dlperf limit r100_emore --axis batch_size --framework oneflow,mxnet --topology 1n8g
   dlperf limit quickstart --axis batch_size --framework pytorch --memory 1GiB --json
 
-EXPERIMENT is a path, or the name of a file in ./experiments or of an experiment that ships with dlperf.
+EXPERIMENT is a path, the name of a file in ./experiments, or an experiment that ships with dlperf.
 
-Each value is tried with a short real training run in fresh processes; what is found is confirmed by one of
-full length, and then measured. A search that was cut short goes on where it ended. On a CPU --memory stands
-for the memory of a GPU: without it the search would take the machine's. docs/limits.md says what it counts.
+Each value is tried by a short training run in fresh processes; the result is confirmed by a run of full
+length, then measured. An interrupted search replays its probes. On a CPU, --memory replaces the memory of
+a GPU; without it the search would use up the machine's memory. docs/limits.md says what it counts.
 
-Exit codes: 0 every limit was found and measured, 2 wrong input, 3 some limit could not be found or measured,
+Exit codes: 0 all limits found and measured, 2 wrong input, 3 some limits not found or not measured,
 5 infrastructure, 130 Ctrl-C, 143 SIGTERM."""
 
 _AXES = {"batch_size": "batch_size_per_device", "num_classes": "num_classes"}
@@ -38,30 +40,48 @@ _AXES = {"batch_size": "batch_size_per_device", "num_classes": "num_classes"}
 
 @click.command(epilog=_EPILOG)
 @click.argument("experiment")
-@click.option("--axis", type=click.Choice([*_AXES]), required=True, help="What is to be as large as can be.")
+@click.option("--axis", type=click.Choice([*_AXES]), required=True, help="The quantity to maximise.")
 @click.option(
-    "--framework", metavar="A,B", help="name or name==version.  [default: every one of this installation]"
+    "--framework",
+    metavar="A,B",
+    help="Frameworks to search: NAME or NAME==VERSION.  [default: all installed]",
 )
-@click.option("--topology", metavar="A,B", default="1n1g", show_default=True)
 @click.option(
-    "--parallelism", metavar="A,B", default="data", show_default=True, help="data, model, partial_fc."
+    "--topology", metavar="A,B", default="1n1g", show_default=True, help="Topologies to search, such as 2n8g."
 )
-@click.option("--sample-ratio", type=float, help="Of partial_fc.  [default: 0.1]")
-@click.option("--batch-size", type=int, help="A device, where classes are searched for.  [default: 64]")
-@click.option("--num-classes", type=int, help="Where batches are searched for.  [default: the experiment's]")
-@click.option("--granularity", type=int, help="How exactly.  [default: 1 for batches, 1000 for classes]")
-@click.option("--upper", type=int, help="The largest value to try.  [default: 65536, 100000000]")
-@click.option("--iterations", type=int, help="Of a probe.  [default: 10]")
-@click.option("--memory", metavar="SIZE", help="What each device of the CPU may take, such as 2GiB.")
-@click.option("--precision", help="fp32, fp16, bf16.  [default: fp32]")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="[default: auto]")
-@click.option("--repeats", type=int, default=1, show_default=True, help="Runs that are measured there.")
+@click.option(
+    "--parallelism", metavar="A,B", default="data", show_default=True, help="Any of data, model, partial_fc."
+)
+@click.option(
+    "--sample-ratio", type=float, help="Sample ratio of partial_fc, above 0 and at most 1.  [default: 0.1]"
+)
+@click.option("--batch-size", type=int, help="Samples per device while searching for classes.  [default: 64]")
+@click.option(
+    "--num-classes", type=int, help="Classes while searching for batch sizes.  [default: the experiment's]"
+)
+@click.option(
+    "--granularity",
+    type=int,
+    help="Step between tried values.  [default: 1 sample per device, or 1000 classes]",
+)
+@click.option(
+    "--upper",
+    type=int,
+    help="Largest value to try.  [default: 65536 samples per device, or 100000000 classes]",
+)
+@click.option("--iterations", type=int, help="Training iterations per probe.  [default: 10]")
+@click.option("--memory", metavar="SIZE", help="Memory budget per CPU device, such as 2GiB.")
+@click.option("--precision", help="Precision: fp32, fp16 or bf16.  [default: fp32]")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Device to train on.  [default: auto]"
+)
+@click.option("--repeats", type=int, default=1, show_default=True, help="Measured runs at the limit.")
 @click.option(
     "-S",
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Set another key: measure.measured_iterations=50.",
+    help="Set a key of the sweep, such as measure.measured_iterations=50. Repeatable.",
 )
 @click.option("--cluster", metavar="NAME|FILE", help="Run on the nodes of this cluster file.")
 @click.option(
@@ -69,9 +89,9 @@ _AXES = {"batch_size": "batch_size_per_device", "num_classes": "num_classes"}
     type=click.Path(path_type=Path),
     help="Where results go.  [default: results/limit_EXPERIMENT_AXIS]",
 )
-@click.option("--retry-failed", is_flag=True, help="Make probes and runs again that failed.")
-@click.option("--dry-run", is_flag=True, help="Show the plan and every process, and run nothing.")
-@click.option("--no-wait", is_flag=True, help="Fail at once where another dlperf measures here.")
+@click.option("--retry-failed", is_flag=True, help="Repeat failed probes and runs.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and the command of every process; run nothing.")
+@click.option("--no-wait", is_flag=True, help="Fail at once if another dlperf is measuring here.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.pass_context
 def command(
@@ -87,7 +107,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Find the largest value of an axis of EXPERIMENT that trains, and measure there."""
+    """Find the largest batch size or number of classes of EXPERIMENT that trains, and measure it."""
     nodes = cluster_of(cluster)
     whole = _plan(options, settings, nodes)
     folder = results or default_folder(whole)
@@ -96,34 +116,20 @@ def command(
         return
     warn_of_misspelt_variables()
 
-    from dlperf.cli.run import RunOptions, run_sweep
-    from dlperf.running.interrupts import Interrupted
-
     run_options = RunOptions(
         cluster=nodes,
         retry_failed=retry_failed,
         wait=not no_wait,
-        port=None,
-        wait_for_nodes_seconds=0.0,
-        parallel_nodes=1,
     )
     again = shlex.join(["dlperf", *(word for word in sys.argv[1:] if word != "--retry-failed")])
-    try:
+    with interruptible(folder):
         code = run_sweep(
             whole, folder, selected=lambda plan: plan, run_options=run_options, as_json=as_json, again=again
         )
-    except Interrupted as interrupted:
-        click.echo(
-            f"stopped; the probes made are kept in {folder}: starting again goes on from there", err=True
-        )
-        code = interrupted.exit_code
     ctx.exit(code)
 
 
 def _plan(options: dict[str, Any], settings: tuple[str, ...], cluster: Cluster | None) -> Plan:
-    from dlperf.adapters.registry import load_adapters
-    from dlperf.plan.documents import find_file
-    from dlperf.plan.load import checked_sweep, limit_document, value_setting
 
     here = Path.cwd()
     experiment, axis = options["experiment"], options["axis"]
@@ -143,14 +149,11 @@ def _plan(options: dict[str, Any], settings: tuple[str, ...], cluster: Cluster |
 
 def _settings(options: dict[str, Any], *, frameworks: list[str]) -> tuple[Setting, ...]:
     """The options as keys of a sweep; problems about one name the option."""
-    from dlperf.errors import UserError
-    from dlperf.plan.load import Setting
-
     axis = _AXES[options["axis"]]
     other = {"batch_size": "num_classes", "num_classes": "batch_size"}[options["axis"]]
     if options[options["axis"]] is not None:
         option = f"--{options['axis'].replace('_', '-')}"
-        raise UserError(f"{option}: is what is searched for; leave it out, or search on --axis {other}")
+        raise UserError(f"{option}: is the quantity being searched for; remove it, or use --axis {other}")
     parallelisms = _listed(options["parallelism"])
     ratio = options["sample_ratio"]
     if ratio is None and "partial_fc" in parallelisms:

@@ -11,7 +11,9 @@ from typing import IO, NamedTuple
 
 import click
 
-from dlperf.results.runlogs import RunLogs
+from dlperf.errors import UserError
+from dlperf.layout import repeat_of
+from dlperf.results.runlogs import RunLogs, find_run_folders, run_logs
 
 _BLOCK = 1 << 16
 _POLL_SECONDS = 0.2
@@ -51,8 +53,6 @@ def command(
     CASE is a case's id, its content hash (the id's last 12 digits) or a part of the id that no other case
     has. DIR is a results folder or the folder of one sweep (default: results).
     """
-    from dlperf.results.runlogs import find_run_folders, run_logs
-
     found = find_run_folders(case, folders or (Path("results"),))
     folder = _chosen(found, repeat)
     logs = run_logs(folder, ranks=ranks, nodes=nodes)
@@ -63,8 +63,6 @@ def command(
 
 
 def _chosen(found: list[Path], repeat: int | None) -> Path:
-    from dlperf.errors import UserError
-    from dlperf.layout import repeat_of
 
     chosen = [folder for folder in found if repeat is None or repeat_of(folder) == repeat]
     if not chosen:

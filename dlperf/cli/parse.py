@@ -11,9 +11,13 @@ from typing import IO
 
 import click
 
-from dlperf.importing.archives import Log
+from dlperf.errors import UserError
+from dlperf.files import replacing
+from dlperf.importing.archives import Log, open_logs, open_stream
+from dlperf.importing.dialects import choose_dialects
 from dlperf.importing.dialects.base import Dialect
-from dlperf.importing.writers import Writer
+from dlperf.importing.reader import LogReader
+from dlperf.importing.writers import WRITERS, Writer
 from dlperf.logs.endings import Outcome
 
 EXIT_NOTHING_USABLE = 2
@@ -62,10 +66,6 @@ def command(
     exit_code: int | None,
 ) -> None:
     """Show what a log parser makes of FILE: plain, gzip, zstd, bzip2, xz, tar or zip; - is standard input."""
-    from dlperf.importing.dialects import choose_dialects
-    from dlperf.importing.writers import WRITERS
-    from dlperf.logs.endings import Outcome
-
     dialects = choose_dialects(dialect)
     outcome = None if exit_code is None else Outcome.of_exit(exit_code)
     usable = unusable = 0
@@ -80,9 +80,6 @@ def command(
 @contextmanager
 def _output(out: Path | None, files: Sequence[Path]) -> Iterator[IO[str]]:
     """Standard output, or a file that is there whole or not at all; a log is never overwritten."""
-    from dlperf.errors import UserError
-    from dlperf.files import replacing
-
     if out is None:
         yield sys.stdout
         return
@@ -106,8 +103,6 @@ def _parse_all(
     unrecognised: bool,
 ) -> Iterator[bool]:
     """Write every log of every file, and yield whether each was usable."""
-    from dlperf.errors import UserError
-
     for file in files:
         try:
             for log in _logs(file):
@@ -118,7 +113,6 @@ def _parse_all(
 
 
 def _logs(file: Path) -> Iterator[Log]:
-    from dlperf.importing.archives import open_logs, open_stream
 
     return open_stream("<stdin>", sys.stdin.buffer) if str(file) == "-" else open_logs(file)
 
@@ -127,8 +121,6 @@ def _parse_one(
     log: Log, writer: Writer, dialects: Sequence[Dialect], *, outcome: Outcome | None, unrecognised: bool
 ) -> bool:
     """Write one log; return whether it held something. What is wrong goes to standard error."""
-    from dlperf.errors import UserError
-    from dlperf.importing.reader import LogReader
 
     def note(line: int, text: bytes) -> None:
         writer.unrecognised(line, text.decode("utf-8", errors="replace").rstrip("\r"))

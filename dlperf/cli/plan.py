@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import click
 from rich.table import Table
 from rich.text import Text
 
+from dlperf.adapters.registry import load_adapters
 from dlperf.cli.selection import SweepChoice, default_folder, sweep_options
 from dlperf.cli.tables import rendered
 from dlperf.plan.case import bytes_text
 from dlperf.plan.cluster import Cluster
 from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
+from dlperf.results.store import read_results
+from dlperf.running.commands import commands_text
 
 _EPILOG = """\b
 Examples:
@@ -24,7 +31,7 @@ Examples:
   dlperf plan quickstart -P batch_size_per_device=4,8 -S measure.repeats=5 --order
   dlperf plan quickstart --commands
 
-SWEEP is a path, or the name of a file in ./sweeps or of a sweep that ships with dlperf."""
+SWEEP is a path, the name of a file in ./sweeps, or a sweep that ships with dlperf."""
 
 
 @click.command(epilog=_EPILOG)
@@ -32,12 +39,12 @@ SWEEP is a path, or the name of a file in ./sweeps or of a sweep that ships with
 @click.option(
     "--format", "form", type=click.Choice(["text", "json", "csv"]), default="text", show_default=True
 )
-@click.option("--order", is_flag=True, help="List the runs in the order in which they are made.")
+@click.option("--order", is_flag=True, help="List the runs in their order.")
 @click.option("--commands", is_flag=True, help="Print the command line and environment of every process.")
 @click.option(
     "--results",
     type=click.Path(path_type=Path),
-    help="Where earlier results tell how long a run takes.  [default: results/SWEEP]",
+    help="Results to estimate run times from.  [default: results/SWEEP]",
 )
 def command(
     *,
@@ -47,9 +54,9 @@ def command(
     commands: bool,
     results: Path | None,
 ) -> None:
-    """Show the cases of SWEEP, what would run and what would not and why. Nothing is run."""
+    """Show the cases of SWEEP: which would run, which would not, and why. Nothing is run."""
     if commands and (order or form != "text"):
-        raise click.UsageError("--commands is a view of its own; leave out --order and --format")
+        raise click.UsageError("--commands cannot be combined with --order or --format")
     plan = chosen.selected(chosen.plan())
     folder = results or default_folder(plan)
     if commands:
@@ -60,8 +67,6 @@ def command(
 
 
 def _commands(plan: Plan, folder: Path, cluster: Cluster | None) -> str:
-    from dlperf.adapters.registry import load_adapters
-    from dlperf.running.commands import commands_text
 
     return commands_text(plan, adapters=load_adapters(), results=folder, cluster=cluster)
 
@@ -74,14 +79,11 @@ def _listing(plan: Plan, *, form: str, order: bool, folder: Path) -> str:
     if form == "json":
         return _as_json(plan, plan_rows(plan, seconds=known_seconds(folder)))
     if order and not plan.runs:
-        click.echo("none of these cases can run here; leave out --order to see why", err=True)
+        click.echo("none of these cases can run here; `dlperf plan` without --order says why", err=True)
     return order_text(plan) if order else plan_text(plan, seconds=known_seconds(folder))
 
 
 def _as_csv(rows: list[dict[str, Any]]) -> str:
-    import csv
-    import io
-    import json
 
     text = io.StringIO()
     table = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["case_id"], lineterminator="\n")
@@ -92,7 +94,6 @@ def _as_csv(rows: list[dict[str, Any]]) -> str:
 
 
 def _as_json(plan: Plan, rows: list[dict[str, Any]]) -> str:
-    import json
 
     content = {
         "sweep": plan.sweep,
@@ -104,9 +105,6 @@ def _as_json(plan: Plan, rows: list[dict[str, Any]]) -> str:
         "runs": [run.model_dump() for run in plan.runs],
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-# A plan for people and programs: the table, its rows, the order of the runs.
 
 
 Row = dict[str, Any]
@@ -269,10 +267,6 @@ def _counted(count: int, what: str) -> str:
 
 def known_seconds(results: Path) -> dict[str, float]:
     """Median seconds of a run for each case with results under a sweep's results folder."""
-    from statistics import median
-
-    from dlperf.results.store import read_results
-
     if not results.is_dir():
         return {}
     seconds: dict[str, list[float]] = {}

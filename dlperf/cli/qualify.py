@@ -7,13 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from rich.table import Table
+from rich.text import Text
 
-from dlperf.cli.selection import SweepChoice, default_folder, sweep_options
-from dlperf.compare.sets import ResultSet
+from dlperf.cli.run import RunOptions, make_runs
+from dlperf.cli.selection import SweepChoice, default_folder, interruptible, sweep_options
+from dlperf.cli.tables import rendered
+from dlperf.compare.output import noise_profile_line
+from dlperf.compare.qualifying import qualify
+from dlperf.compare.sets import METRICS, ResultSet, result_set_of
 from dlperf.errors import UserError
-from dlperf.plan.cluster import Cluster
-from dlperf.plan.plan import Plan
-from dlperf.results.noise_profile import NoiseProfile
+from dlperf.files import write_document
+from dlperf.layout import LOCK_NAME
+from dlperf.report.numbers import percent
+from dlperf.results.noise_profile import NoiseProfile, read_noise_profile
+from dlperf.results.query import load
+from dlperf.results.store import read_results
 
 _EPILOG = """\b
 Examples:
@@ -42,7 +51,7 @@ _SESSION = re.compile(r"session-(?P<number>[1-9][0-9]*)")
     type=click.IntRange(min=4),
     default=5,
     show_default=True,
-    help="Runs a side, as many as the comparisons will have.",
+    help="Runs per side; use as many as your comparisons will have.",
 )
 @click.option(
     "-o",
@@ -50,12 +59,10 @@ _SESSION = re.compile(r"session-(?P<number>[1-9][0-9]*)")
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("baselines/qualification.json"),
     show_default=True,
-    help="The file to write, or to add a session to.",
+    help="File to write, or to add this session to.",
 )
-@click.option("--no-wait", is_flag=True, help="Fail at once where another dlperf measures on this machine.")
-@click.pass_context
+@click.option("--no-wait", is_flag=True, help="Fail at once if another dlperf is measuring here.")
 def command(
-    ctx: click.Context,
     *,
     chosen: SweepChoice,
     results: Path | None,
@@ -64,20 +71,16 @@ def command(
     no_wait: bool,
 ) -> None:
     """Measure the noise of SWEEP's cases on this machine by A/A runs, and store it."""
-    from dlperf.compare.qualifying import qualify
-    from dlperf.files import write_document
-    from dlperf.results.noise_profile import NoiseProfile, read_noise_profile
-
     known = read_noise_profile(out) if out.is_file() else NoiseProfile(dlperf_version="", sessions=())
     folder = Path(chosen.sweep)
     if not folder.is_dir():
         plan = chosen.selected(chosen.plan(f"measure.repeats={2 * repeats}", "order=interleaved"))
         if not plan.runnable:
-            raise UserError(f"{chosen.sweep}: nothing can run here; `dlperf plan {chosen.sweep}` says why")
+            raise UserError(f"{chosen.sweep}: no case can run here; `dlperf plan {chosen.sweep}` says why")
         folder = session_folder(results or default_folder(plan, suffix="-qualify"), known)
-        code = _run(plan, folder, chosen.cluster, wait=not no_wait)
-        if code:
-            ctx.exit(code)
+        run_options = RunOptions.for_comparison(chosen.cluster, wait=not no_wait)
+        with interruptible(folder):
+            make_runs(plan, folder, selected=lambda frozen: frozen, run_options=run_options)
     elif chosen.has_options:
         raise UserError(f"{folder}: a results folder is taken whole; leave out the options of a sweep")
     found = known.with_session(qualify(_side(folder), runs=repeats))
@@ -90,9 +93,6 @@ def command(
 
 def _side(folder: Path) -> ResultSet:
     """The runs of one session; UserError where the folder holds several."""
-    from dlperf.compare.sets import result_set_of
-    from dlperf.results.query import load
-
     loaded = load([folder], strict=False)
     if len(loaded.results.sweeps) > 1:
         names = ", ".join(sorted(str(one) for one in loaded.results.sweeps)[:3])
@@ -102,9 +102,6 @@ def _side(folder: Path) -> ResultSet:
 
 def session_folder(folder: Path, known: NoiseProfile) -> Path:
     """Where this session's runs go: behind the sessions that are in the file, on with one that is not."""
-    from dlperf.layout import LOCK_NAME
-    from dlperf.results.store import read_results
-
     names = (_SESSION.fullmatch(path.parent.name) for path in folder.glob(f"session-*/{LOCK_NAME}"))
     number = max((int(name["number"]) for name in names if name is not None), default=0)
     if not number:
@@ -115,33 +112,7 @@ def session_folder(folder: Path, known: NoiseProfile) -> Path:
     return folder / f"session-{number + 1}" if starts and counted else last
 
 
-def _run(plan: Plan, folder: Path, cluster: Cluster | None, *, wait: bool) -> int:
-    """Make the runs; another exit code than 0 where a signal ended them."""
-    from dlperf.cli.run import make_runs, quiet_manner
-    from dlperf.running.interrupts import Interrupted
-
-    run_options = quiet_manner(cluster, wait=wait)
-    try:
-        make_runs(
-            plan,
-            folder,
-            selected=lambda frozen: frozen,
-            run_options=run_options,
-        )
-    except Interrupted as interrupted:
-        click.echo(f"stopped; what is done is kept in {folder}", err=True)
-        return interrupted.exit_code
-    return 0
-
-
 def _lines(found: NoiseProfile) -> Iterator[str]:
-    from rich.table import Table
-    from rich.text import Text
-
-    from dlperf.cli.tables import rendered
-    from dlperf.compare.output import noise_profile_line
-    from dlperf.compare.sets import METRICS
-    from dlperf.report.numbers import percent
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("case", "framework", "metric", "deviation of a block", "noise floor", "between sessions"):

@@ -8,10 +8,16 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from dlperf.cli.garbage import cycles_left_alone
+from dlperf.cli.selection import cycles_left_alone
 from dlperf.errors import UserError
+from dlperf.files import write_atomically
+from dlperf.report.build import build_report, with_charts, write_report
+from dlperf.report.columns import View
 from dlperf.report.document import Document
-from dlperf.report.render import Language, Request
+from dlperf.report.numbers import plural
+from dlperf.report.render import Language, Request, without_charts
+from dlperf.report.verify import verify
+from dlperf.results.noise_profile import usual_noise_profile
 
 EXIT_DIFFERENT = 1
 EXIT_SOME_MISSING = 3
@@ -24,19 +30,19 @@ Examples:
   dlperf report results/quickstart --out report.html
   dlperf report results/monday results/friday --out both.md
   dlperf report results/quickstart published:insightface_v100_2021 --out beside.html
-  dlperf report results --columns samples_per_sec,efficiency,memory --group-by batch_size_per_device
-  dlperf report results --baseline pytorch --price-per-device-hour 2.5 --data figures.csv --out report.md
+  dlperf report results --columns efficiency,memory --group-by batch_size_per_device
+  dlperf report results --baseline pytorch --price-per-device-hour 2.5 --out report.md
   dlperf report --verify report.md
   dlperf report published:insightface_v100_2021 --lang zh --out report.zh.md
 
 \b
-Columns: samples_per_sec speedup efficiency ratio spread cv interval noise_floor runs failed step step_p95
-gflops share loss memory cost.
+Columns: samples_per_sec speedup efficiency ratio spread cv interval noise_floor runs failed
+step step_p95 gflops share loss memory cost.
 Fields to group by: topology batch_size_per_device num_classes precision sample_ratio.
 
 Exit code 1: --verify found a difference; 2: no result at all, or with --strict something skipped or not
-comparable; 3: the report is written, but some result files could not be read. A case that failed is part of
-the report and no error here."""
+comparable; 3: the report is written, but some result files could not be read. A failed case is
+part of the report, not an error."""
 
 
 def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -58,26 +64,26 @@ def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     "--format",
     "form",
     type=click.Choice([*_FORMS.values()]),
-    help="Of the report.  [default: as the name of --out ends, else md]",
+    help="Format of the report.  [default: by the suffix of --out, else md]",
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the data behind the report here too: .csv, .json or .parquet, a row a case and a row a run.",
+    help="Write the data behind the report here too: .csv, .json or .parquet, one row per case and per run.",
 )
-@click.option("--columns", callback=_names, metavar="A,B", help="Columns of the main table; see below.")
-@click.option(
-    "--baseline", metavar="NAME", help="Framework (or framework==version) that ratios are taken to."
-)
-@click.option("--group-by", callback=_names, metavar="A,B", help="A table for each value of these fields.")
+@click.option("--columns", callback=_names, metavar="A,B", help="Columns of the main table, listed below.")
+@click.option("--baseline", metavar="NAME", help="Framework or framework==version that ratios refer to.")
+@click.option("--group-by", callback=_names, metavar="A,B", help="Make one table per value of these fields.")
 @click.option(
     "--price-per-device-hour",
     "price",
     type=click.FloatRange(min=0, min_open=True),
-    help="Adds the cost of a million samples.",
+    help="Add a column with the cost per million samples.",
 )
 @click.option(
-    "--template", type=click.Path(path_type=Path, dir_okay=False), help="A jinja2 file of your own."
+    "--template",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Your own jinja2 template for the report.",
 )
 @click.option("--lang", "language", type=click.Choice(["en", "zh"]), default="en", show_default=True)
 @click.option(
@@ -85,20 +91,20 @@ def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     "certificates",
     multiple=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A certificate of `dlperf align`. Repeatable.  [default: align.json in the results' folders]",
+    help="Certificate of `dlperf align`. Repeatable.  [default: align.json in the results]",
 )
 @click.option(
     "--qualified",
     "qualification",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="What `dlperf qualify` found here.  [default: baselines/qualification.json where it is]",
+    help="Noise profile of `dlperf qualify`.  [default: baselines/qualification.json, if any]",
 )
-@click.option("--strict", is_flag=True, help="Unreadable results and mixed hardware are errors.")
+@click.option("--strict", is_flag=True, help="Treat unreadable results and mixed hardware as errors.")
 @click.option(
     "--verify",
     "verified",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Make this report again from the raw logs; say what is new, gone, changed or edited.",
+    help="Recompute this report from the raw logs and list what is new, gone, changed or edited.",
 )
 @click.pass_context
 def command(ctx: click.Context, /, *, verified: Path | None, **arguments: Any) -> None:
@@ -111,7 +117,7 @@ def command(ctx: click.Context, /, *, verified: Path | None, **arguments: Any) -
     if verified is not None:
         given = [name for name in arguments if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
         if given:
-            raise UserError("--verify takes all it needs from the report itself: give it no other option")
+            raise UserError("--verify reads all it needs from the report; remove the other options")
         ctx.exit(_verify(verified))
     with cycles_left_alone():
         status = _report(**arguments)
@@ -119,8 +125,6 @@ def command(ctx: click.Context, /, *, verified: Path | None, **arguments: Any) -
 
 
 def _verify(path: Path) -> int:
-    from dlperf.report.numbers import plural
-    from dlperf.report.verify import verify
 
     found = verify(path)
     for line in found.lines():
@@ -147,10 +151,6 @@ def _report(
     qualification: Path | None,
     strict: bool,
 ) -> int:
-    from dlperf.report.build import build_report
-    from dlperf.report.columns import View
-    from dlperf.report.render import Request
-    from dlperf.results.noise_profile import usual_noise_profile
 
     form = form or _form_of(out, "--out") or "md"
     data_form = _form_of(data, "--data")
@@ -190,7 +190,6 @@ def _form_of(path: Path | None, option: str) -> str | None:
 
 
 def _write_data(report: Document, request: Request, out: Path | None, form: str) -> None:
-    from dlperf.files import write_atomically
     from dlperf.report.build import data_table
     from dlperf.results.tables import encoded
 
@@ -203,8 +202,6 @@ def _write_data(report: Document, request: Request, out: Path | None, form: str)
 
 
 def _write_text(report: Document, request: Request, out: Path | None) -> None:
-    from dlperf.report.build import with_charts, write_report
-    from dlperf.report.render import without_charts
 
     if out is not None:
         write_report(report, request, out)

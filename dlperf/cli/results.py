@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-from dlperf.cli.garbage import cycles_left_alone
+from dlperf.cli.selection import cycles_left_alone, load_results
+from dlperf.cli.tables import case_table, rendered
+from dlperf.files import write_atomically
 
 EXIT_SOME_MISSING = 3
 
@@ -38,20 +40,14 @@ def command(
 
     DIR is a results folder, the folder of one sweep or published:NAME.
     """
-    from dlperf.cli.tables import case_table, rendered
-    from dlperf.results.query import load
     from dlperf.results.tables import LISTED, encoded, records
 
-    loaded = load(folders or (Path("results"),), strict=strict)
-    for skipped in loaded.results.skipped:
-        click.echo(f"dlperf: skipped {skipped}", err=True)
+    loaded = load_results(folders, strict=strict)
     listed = loaded.cases[[column.name for column in LISTED]]
     text = rendered(case_table(records(listed))).encode() if form == "table" else encoded(listed, form)
     if out is None:
         click.echo(text, nl=False)
     else:
-        from dlperf.files import write_atomically
-
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, text)
     ctx.exit(EXIT_SOME_MISSING if loaded.results.skipped else 0)

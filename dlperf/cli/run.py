@@ -11,25 +11,29 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import click
 from rich.table import Table
 from rich.text import Text
 
 from dlperf.adapters.registry import load_adapters
-from dlperf.cli.plan import known_seconds
+from dlperf.cli.plan import known_seconds, plan_text
 from dlperf.cli.progress import progress_for_terminal
-from dlperf.cli.selection import SweepChoice, default_folder, sweep_options
+from dlperf.cli.selection import SweepChoice, default_folder, interruptible, sweep_options
 from dlperf.cli.tables import limits_json, limits_table, rendered
+from dlperf.errors import UserError
 from dlperf.limit.run import LimitRunner
 from dlperf.plan.cluster import Cluster
 from dlperf.plan.lock import freeze
 from dlperf.plan.plan import Plan, PlannedRun
+from dlperf.plan.sweep import seconds_of
 from dlperf.results.limits import StoredLimit, read_limits
 from dlperf.results.schema import Status
 from dlperf.results.store import StoredRun
+from dlperf.running.commands import commands_text
 from dlperf.running.interrupts import Interrupts
+from dlperf.running.launch import is_free, misspelt
 from dlperf.running.run import Progress, Runner
 from dlperf.running.run_folder import (
     pending_runs,
@@ -49,12 +53,12 @@ Examples:
   dlperf run quickstart --retry-failed
   dlperf run r100_emore --cluster gpus --only nodes=1 --parallel-nodes 4
 
-SWEEP is a path, or the name of a file in ./sweeps or of a sweep that ships with dlperf.
+SWEEP is a path, the name of a file in ./sweeps, or a sweep that ships with dlperf.
 
-Starting again goes on where it ended: runs with a result are not made again, failed ones only with
---retry-failed. Ctrl-C stops the current run and all its processes and keeps what is done.
+The same command resumes: runs with a result are not repeated, failed ones only with --retry-failed. Ctrl-C
+stops the current run with all its processes and keeps completed runs.
 
-On a cluster (docs/clusters.md) a case takes whole nodes, and runs that lost one go to others, or wait.
+On a cluster (docs/clusters.md) a case takes whole nodes; runs that lost one move to others, or wait.
 
 Exit codes: 0 every run is ok, 2 wrong input, 3 some cases failed or could not be started,
 5 infrastructure, 130 Ctrl-C, 143 SIGTERM."""
@@ -65,28 +69,26 @@ Exit codes: 0 every run is ok, 2 wrong input, 3 some cases failed or could not b
 @click.option(
     "--results", type=click.Path(path_type=Path), help="Where results go.  [default: results/SWEEP]"
 )
-@click.option(
-    "--repeats", type=click.IntRange(min=1), help="Runs of each case, in place of the sweep's number."
-)
+@click.option("--repeats", type=click.IntRange(min=1), help="Runs per case.  [default: the sweep's]")
 @click.option(
     "--memory",
     metavar="SIZE",
-    help="What each device of the CPU may take, such as 2GiB, in place of the sweep's `memory`.",
+    help="Memory budget per CPU device, such as 2GiB.  [default: the sweep's]",
 )
-@click.option("--retry-failed", is_flag=True, help="Make failed runs again.")
-@click.option("--dry-run", is_flag=True, help="Show the plan and every process, and run nothing.")
-@click.option("--no-wait", is_flag=True, help="Fail at once where another dlperf measures there.")
+@click.option("--retry-failed", is_flag=True, help="Repeat failed runs.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and the command of every process; run nothing.")
+@click.option("--no-wait", is_flag=True, help="Fail at once if another dlperf is measuring there.")
 @click.option(
     "--port",
     type=click.IntRange(1024, 65535),
-    help="Port where the ranks of a case meet.  [default: a free one, chosen for each run]",
+    help="Port on which the ranks of a case connect.  [default: a free port per run]",
 )
 @click.option(
     "--parallel-nodes",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="How many single-node cases run at a time, each on its own node of the cluster.",
+    help="Single-node cases run in parallel, each on its own node of the cluster.",
 )
 @click.option(
     "--wait-for-nodes",
@@ -95,7 +97,7 @@ Exit codes: 0 every run is ok, 2 wrong input, 3 some cases failed or could not b
     default="10m",
     show_default=True,
     callback=lambda _ctx, _option, value: _seconds(value),
-    help="How long runs wait for nodes of the cluster that were lost.",
+    help="How long runs wait for lost nodes of the cluster.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.pass_context
@@ -127,11 +129,9 @@ def command(
     if port is not None and chosen.cluster is None:
         _must_be_free(port)
     if chosen.cluster is None and parallel_nodes > 1:
-        raise click.UsageError("--parallel-nodes goes with --cluster")
+        raise click.UsageError("--parallel-nodes needs --cluster")
 
-    from dlperf.running.interrupts import Interrupted
-
-    try:
+    with interruptible(folder):
         code = run_sweep(
             whole,
             folder,
@@ -147,16 +147,10 @@ def command(
             as_json=as_json,
             again=shlex.join(["dlperf", *(word for word in sys.argv[1:] if word != "--retry-failed")]),
         )
-    except Interrupted as interrupted:
-        click.echo(
-            f"stopped; what is done is kept in {folder}, and starting again goes on from there", err=True
-        )
-        code = interrupted.exit_code
     ctx.exit(code)
 
 
 def _seconds(value: str) -> float:
-    from dlperf.plan.sweep import seconds_of
 
     try:
         return float(seconds_of(value))
@@ -166,31 +160,20 @@ def _seconds(value: str) -> float:
 
 def show(plan: Plan, folder: Path, cluster: Cluster | None) -> None:
     """Print the plan, and the processes of each case's first run."""
-    from dlperf.adapters.registry import load_adapters
-    from dlperf.cli.plan import known_seconds, plan_text
-    from dlperf.running.commands import commands_text
-
     click.echo(plan_text(plan, seconds=known_seconds(folder)))
     click.echo(commands_text(plan, adapters=load_adapters(), results=folder, cluster=cluster), nl=False)
 
 
 def warn_of_misspelt_variables() -> None:
     """Name variables of the environment that look like an engine's and reach none."""
-    from dlperf.running.launch import misspelt
-
     for name, prefix in misspelt(os.environ).items():
-        click.echo(f"warning: the variable {name} reaches no engine; did you mean {prefix}...?", err=True)
+        click.echo(f"warning: the variable {name} is read by no engine; did you mean {prefix}...?", err=True)
 
 
 def _must_be_free(port: int) -> None:
-    from dlperf.errors import UserError
-    from dlperf.running.launch import is_free
 
     if not is_free(port):
-        raise UserError(f"--port: {port} is taken on this machine; leave it out, and a free one is chosen")
-
-
-# What `dlperf run` prints at its end, as text and as JSON.
+        raise UserError(f"--port: {port} is in use on this machine; without --port a free one is chosen")
 
 
 def summary_text(
@@ -208,14 +191,14 @@ def summary_text(
     left_out = Counter(item.status for item in plan.cases if item.reason is not None)
     if left_out:
         known_before = ", ".join(f"{count} {status}" for status, count in left_out.items())
-        lines.append(f"cases that were not planned: {known_before} (why: {again} --dry-run)")
+        lines.append(f"cases not planned: {known_before} (why: {again} --dry-run)")
     if limits:
         lines += ["", rendered(limits_table(limits)).rstrip()]
     bad = [item for item in stored if item.result.status is not Status.OK]
     if bad:
         lines += ["", rendered(_failures(bad)).rstrip()]
         if any(item.result.status is not Status.NOT_MEASURED for item in bad):
-            lines.append(f"Once the cause is gone: {again} --retry-failed")
+            lines.append(f"To retry once the cause is fixed: {again} --retry-failed")
     if stored:
         next_command = shlex.join(["dlperf", "report", str(folder), "--out", "report.md"])
         lines += ["", f"Next: {next_command}"]
@@ -268,9 +251,6 @@ def summary_json(plan: Plan, stored: Sequence[StoredRun], folder: Path, limits: 
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-# The course of `dlperf run`: locks, frozen plan, environments, runs, summary.
-
-
 EXIT_OK, EXIT_SOME_FAILED = 0, 3
 
 
@@ -288,23 +268,16 @@ class RunOptions:
     """
 
     cluster: Cluster | None
-    retry_failed: bool
+    retry_failed: bool = False
     wait: bool
-    port: int | None
-    wait_for_nodes_seconds: float
-    parallel_nodes: int
+    port: int | None = None
+    wait_for_nodes_seconds: float = 0.0
+    parallel_nodes: int = 1
 
-
-def quiet_manner(cluster: Cluster | None, *, wait: bool) -> RunOptions:
-    """One run at a time, and none made again: for runs that are to be compared."""
-    return RunOptions(
-        cluster=cluster,
-        retry_failed=False,
-        wait=wait,
-        port=None,
-        wait_for_nodes_seconds=0.0,
-        parallel_nodes=1,
-    )
+    @classmethod
+    def for_comparison(cls, cluster: Cluster | None, *, wait: bool) -> Self:
+        """One run at a time and no retries, for runs that are compared."""
+        return cls(cluster=cluster, wait=wait)
 
 
 def run_sweep(

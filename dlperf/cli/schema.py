@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from typing import Any
 
 import click
@@ -42,8 +43,6 @@ NAME is `sweep`, `experiment` or `cluster` (YAML that people write), `case` (cas
 @click.argument("name", required=False, type=click.Choice([*_MODELS, *_TABLES]))
 def command(*, name: str | None) -> None:
     """Print the JSON Schema of NAME, or an object that holds all of them."""
-    import json
-
     content = _schema(name) if name else {each: _schema(each) for each in (*_MODELS, *_TABLES)}
     click.echo(json.dumps(content, indent=2, ensure_ascii=False))
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import click
 
+from dlperf.cli.selection import load_results
 from dlperf.layout import LOGS_FOLDER, launch_files
+from dlperf.report.numbers import giga, iterations, mebibytes, or_not_known, percent, rate, span
+from dlperf.report.text import plain_text
 from dlperf.results.cases import CaseFigures
-from dlperf.results.query import Loaded
+from dlperf.results.extract import steadiness_line
+from dlperf.results.query import Loaded, find_case
 from dlperf.results.store import StoredRun
 
 _EPILOG = """\b
@@ -23,18 +29,14 @@ Examples:
 @click.command(epilog=_EPILOG)
 @click.argument("case", metavar="CASE")
 @click.argument("folders", nargs=-1, metavar="[DIR]...", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: one entry a sweep that has the case.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one entry per sweep that has the case.")
 def command(*, case: str, folders: tuple[Path, ...], as_json: bool) -> None:
     """Show one case: its runs, figures, environment, commands, and where the logs lie.
 
     CASE is a case's id, its content hash (the id's last 12 digits) or a part of the id that no other case
     has. DIR is a results folder, the folder of one sweep or published:NAME (default: results).
     """
-    from dlperf.results.query import find_case, load
-
-    loaded = load(folders or (Path("results"),), strict=False)
-    for skipped in loaded.results.skipped:
-        click.echo(f"dlperf: skipped {skipped}", err=True)
+    loaded = load_results(folders)
     found = find_case(loaded.all_figures, case)
     if as_json:
         click.echo(_as_json(loaded, found))
@@ -48,8 +50,6 @@ def command(*, case: str, folders: tuple[Path, ...], as_json: bool) -> None:
 
 def _as_json(loaded: Loaded, found: Sequence[CaseFigures]) -> str:
     """The row that `dlperf results` has of the case, the case whole, and its runs as they are stored."""
-    import json
-
     from dlperf.results.tables import LISTED, records
 
     wanted = {id(figure) for figure in found}
@@ -98,8 +98,6 @@ def _section(title: str, facts: Iterable[tuple[str, object]]) -> Iterator[str]:
 
 
 def _facts(figure: CaseFigures) -> Iterator[tuple[str, object]]:
-    from dlperf.report.numbers import iterations, or_not_known
-    from dlperf.report.text import plain_text
 
     case = figure.case
     work = case.workload
@@ -109,10 +107,10 @@ def _facts(figure: CaseFigures) -> Iterator[tuple[str, object]]:
     yield "parallelism", case.parallelism
     yield "sample ratio", case.sample_ratio
     yield "topology", f"{case.topology} (world size {case.topology.world_size}, {case.device})"
-    yield "batch size", f"{case.batch_size_per_device} a device, {case.global_batch_size} in all"
+    yield "batch size", f"{case.batch_size_per_device} per device, {case.global_batch_size} in total"
     yield "classes", case.num_classes
     yield "precision", case.precision
-    yield "threads a device", plain_text(or_not_known(figure.threads_per_device))
+    yield "threads per device", plain_text(or_not_known(figure.threads_per_device))
     yield "iterations", plain_text(iterations(case.measure.warmup_iterations, figure.measured_iterations))
     yield "seed", plain_text(or_not_known(figure.seed))
     yield "options", ", ".join(f"{name}={value}" for name, value in sorted(case.options.items()))
@@ -121,7 +119,6 @@ def _facts(figure: CaseFigures) -> Iterator[tuple[str, object]]:
 
 
 def _figures(figure: CaseFigures) -> Iterator[tuple[str, object]]:
-    from dlperf.report.numbers import giga, percent, rate, span
 
     yield "status", figure.status.value
     yield "reason", figure.reason
@@ -150,8 +147,6 @@ def _figures(figure: CaseFigures) -> Iterator[tuple[str, object]]:
 
 
 def _run(run: StoredRun) -> Iterator[tuple[str, object]]:
-    from dlperf.report.numbers import mebibytes, rate
-    from dlperf.results.extract import steadiness_line
 
     result = run.result
     yield "status", result.status.value
@@ -193,9 +188,6 @@ def _software(run: StoredRun) -> Iterator[tuple[str, object]]:
 
 def _commands(run: StoredRun) -> Iterator[tuple[str, object]]:
     """The command of each rank, from the launch files that the supervisors were given."""
-    import json
-    import shlex
-
     for path in launch_files(run.folder):
         try:
             ranks = json.loads(path.read_bytes())["ranks"]

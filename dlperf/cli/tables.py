@@ -98,9 +98,6 @@ def _parallelism(row: Record) -> str:
     return str(row["parallelism"]) + (f" {ratio:g}" if isinstance(ratio, float) else "")
 
 
-# The limits of a results folder on a terminal.
-
-
 _LIMIT_COLUMNS = (
     ("case", "left"),
     ("limit", "right"),

@@ -127,7 +127,7 @@ def test_a_sweep_of_which_nothing_can_run_says_so(lab: SweepLab) -> None:
     done = lab.run()
     assert done.returncode == 3
     assert "tiny: 0 of 0 runs: none" in done.stdout
-    assert "cases that were not planned: 1 unavailable (why: dlperf run tiny.yaml --dry-run)" in done.stdout
+    assert "cases not planned: 1 unavailable (why: dlperf run tiny.yaml --dry-run)" in done.stdout
     assert "Next:" not in done.stdout
 
 

@@ -191,4 +191,4 @@ def test_a_misspelt_engine_variable_is_warned_of_once(lab: SweepLab, name: str) 
     done = lab.run()
     assert done.returncode == 0
     assert done.stderr.count(name) == 1
-    assert f"the variable {name} reaches no engine; did you mean" in done.stderr
+    assert f"the variable {name} is read by no engine; did you mean" in done.stderr

@@ -56,7 +56,7 @@ def test_the_first_signal_stops_the_run_and_keeps_what_is_done(
     assert [result.case.batch_size_per_device for result in lab.stored()] == [2]
     assert "stopping the run and its processes; repeat to kill them at once" in errors
     assert errors.splitlines()[-1] == (
-        "stopped; what is done is kept in results/tiny, and starting again goes on from there"
+        "stopped; completed runs are kept in results/tiny; the same command resumes"
     )
     again = lab.run()
     assert again.returncode == 0
