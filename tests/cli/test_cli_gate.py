@@ -134,8 +134,8 @@ def run(*arguments: str) -> Result:
         (VERSIONS[:1], (), "no framework is there in two versions"),
         (VERSIONS[:2], ("--baseline", "numpy==0.1"), "--baseline: unknown version 'numpy==0.1'"),
         (VERSIONS[:2], ("--against", "nothing"), "no baseline in baselines (known: none)"),
-        (VERSIONS[:2], ("-S", "topology=2n1g"), "nothing can run here"),
-        (VERSIONS[:2], ("-S", "measure.repeats=3"), "3 repeats; a verdict takes 4 at least"),
+        (VERSIONS[:2], ("-S", "topology=2n1g"), "no case can run here"),
+        (VERSIONS[:2], ("-S", "measure.repeats=3"), "3 repeats; a verdict needs at least 4"),
         (VERSIONS[:2], ("--write", "x"), "write FORMAT=FILE"),
     ],
 )
@@ -176,5 +176,5 @@ def test_a_session_that_was_put_aside_under_another_name_is_no_session(here: Swe
 def test_qualify_writes_nothing_where_nothing_can_run(here: SweepLab) -> None:
     write(here, VERSIONS[0])
     done = run("qualify", "tiny.yaml", "-S", "topology=2n1g")
-    assert (done.exit_code, "nothing can run here; `dlperf plan tiny.yaml`" in done.stderr) == (2, True)
+    assert (done.exit_code, "no case can run here; `dlperf plan tiny.yaml`" in done.stderr) == (2, True)
     assert not (here.folder / "results").exists()

@@ -61,7 +61,7 @@ def test_what_nobody_knows_of_a_run_is_shown_as_not_known(logs: Path) -> None:
         (case["threads_per_device"], case["not_known"]) for case in cases
     ]
     shown = run("show", cases[0]["case_id"]).stdout
-    assert "threads a device  not known" in " ".join(shown.split("\n")).replace("   ", "  ")
+    assert "threads per device  not known" in " ".join(shown.split("\n")).replace("   ", "  ")
     assert "face_emore (data not known)" in shown
     assert "20 warm-up, measured: not known" in shown
     report = run("report", "results/imported").stdout

@@ -32,7 +32,10 @@ BATCH = ("quickstart", "--axis", "batch_size", "--framework", "pytorch", "--devi
         (("nothing", "--axis", "batch_size", "--memory", "2GiB"), "unknown experiment 'nothing'"),
         (BATCH, "max on a CPU needs a memory budget in place of a GPU's memory, such as 'memory: 2GiB'"),
         ((*BATCH, "--memory", "2GB"), "'2GB' is not a size; write a whole number with KiB, MiB, GiB or TiB"),
-        ((*BATCH, "--memory", "2GiB", "--batch-size", "8"), "--batch-size: is what is searched for"),
+        (
+            (*BATCH, "--memory", "2GiB", "--batch-size", "8"),
+            "--batch-size: is the quantity being searched for",
+        ),
         (
             (*BATCH, "--memory", "2GiB", "--granularity", "10", "--upper", "5"),
             "5 is less than the granularity of 10",

@@ -122,7 +122,7 @@ def test_the_command_reads_folders_and_baselines(tmp_path: Path) -> None:
     lines = run("mxnet", tmp_path / "results").stdout.splitlines()
     assert lines[-2].startswith(f"no figure in {tmp_path / 'results'}, 1.9.2: crash: ")
     assert lines[0].startswith("mxnet, y1 data 1n1g b8 c100 fp32 on Example CPU 3000")
-    assert lines[-1] == "fewer than 6 sessions: changes are not looked for"
+    assert lines[-1] == "changes are only looked for in 6 or more sessions"
     assert "100.00" in lines[3]
     baseline = tmp_path / "old.json"
     baseline.write_text(session(1).model_dump_json())
@@ -131,7 +131,10 @@ def test_the_command_reads_folders_and_baselines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(("--chart", "x.gif"), "ends in .png or .svg"), (("--metric", "samples"), "unknown metric 'samples'")],
+    [
+        (("--chart", "x.gif"), "must end in .png or .svg"),
+        (("--metric", "samples"), "unknown metric 'samples'"),
+    ],
 )
 def test_wrong_options_are_one_line(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     done = run("mxnet", tmp_path, *arguments)

@@ -70,10 +70,10 @@ def test_create_prints_the_interpreter_and_path_finds_it_again() -> None:
     missing = env("path", "demo")
     assert (5, "") == (missing.returncode, missing.stdout)
     assert missing.stderr.endswith(
-        "demo==1.1 has no environment here yet; make it: dlperf env create demo==1.1\n"
+        "demo==1.1 has no environment here yet; create it: dlperf env create demo==1.1\n"
     )
     missing = env("path", "demo", "--parallel")
-    assert missing.stderr.endswith("make it: dlperf env create demo==1.1 --parallel\n")
+    assert missing.stderr.endswith("create it: dlperf env create demo==1.1 --parallel\n")
     created = env("create", "demo")
     assert 0 == created.returncode, created.stderr
     python = created.stdout.strip()
@@ -84,7 +84,7 @@ def test_create_prints_the_interpreter_and_path_finds_it_again() -> None:
 
 
 def test_list_doctor_remove() -> None:
-    assert "no environment yet" in env("list").stderr
+    assert "no environments yet" in env("list").stderr
     for name in ("demo", "demo==1.0"):
         assert 0 == env("create", name).returncode
     listed = env("list").stdout.splitlines()
@@ -104,7 +104,7 @@ def test_doctor_names_what_was_tampered_with() -> None:
     checked = env("doctor", "demo")
     assert 5 == checked.returncode
     assert "  package demo-engine: file demo_engine.py is missing" in checked.stdout
-    assert f"  to make it again: dlperf env remove {python.parents[1].name}" in checked.stdout
+    assert f"  to recreate it on next use: dlperf env remove {python.parents[1].name}" in checked.stdout
 
 
 @pytest.mark.parametrize(

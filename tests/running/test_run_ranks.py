@@ -69,7 +69,7 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(lab: SweepLab) -> 
         done = lab.run("--port", str(port))
 
     assert 2 == done.returncode
-    assert f"--port: {port} is taken on this machine" in done.stderr
+    assert f"--port: {port} is in use on this machine" in done.stderr
     assert not (lab.folder / "results").exists()
 
 
