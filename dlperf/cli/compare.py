@@ -37,7 +37,7 @@ from dlperf.compare.verdicts import (
 from dlperf.errors import UserError
 from dlperf.plan.documents import unknown
 from dlperf.results.cases import cell_name
-from dlperf.results.noise_profile import NoiseProfile, read_noise_profile, usual_noise_profile
+from dlperf.results.noise_profile import NoiseProfile, read_noise_profile, default_noise_profile
 
 R = TypeVar("R")
 
@@ -162,7 +162,7 @@ def judging_options(function: Callable[..., R]) -> Callable[..., R]:
 
 def _noise_profile(given: Path | None) -> NoiseProfile | None:
 
-    path = given or usual_noise_profile()
+    path = given or default_noise_profile()
     return read_noise_profile(path) if path is not None else None
 
 

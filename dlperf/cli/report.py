@@ -17,7 +17,7 @@ from dlperf.report.document import Document
 from dlperf.report.numbers import plural
 from dlperf.report.render import Language, Request, without_charts
 from dlperf.report.verify import verify
-from dlperf.results.noise_profile import usual_noise_profile
+from dlperf.results.noise_profile import default_noise_profile
 
 EXIT_DIFFERENT = 1
 EXIT_SOME_MISSING = 3
@@ -159,7 +159,7 @@ def _report(
         form="html" if form == "html" else "md",
         language=language,
         certificates=certificates,
-        qualification=qualification or usual_noise_profile(),
+        qualification=qualification or default_noise_profile(),
         template=template,
         view=View(columns=columns, baseline=baseline, group_by=group_by, price_per_device_hour=price),
     )

@@ -1,4 +1,4 @@
-"""`dlperf results`: cases with their figures, as a table for people or as JSON or CSV for programs."""
+"""`dlperf results`: cases with their figures, as text, JSON or CSV."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Examples:
   dlperf results results/quickstart --format csv -o quickstart.csv
   dlperf results published:insightface_v100_2021
 
-Exit code 2: no result at all; 3: some result files could not be read and are named on standard error."""
+Exit code 2: no result at all; 3: some result files could not be read; standard error names them."""
 
 
 @click.command(epilog=_EPILOG)
@@ -28,7 +28,10 @@ Exit code 2: no result at all; 3: some result files could not be read and are na
     "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
 )
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write here, not to stdout."
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write to this file instead of standard output.",
 )
 @click.option("--strict", is_flag=True, help="A result file that cannot be read is an error.")
 @click.pass_context

@@ -1,4 +1,4 @@
-"""`dlperf show`: everything that is known about one case."""
+"""`dlperf show`: one case with its runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Examples:
 @click.argument("folders", nargs=-1, metavar="[DIR]...", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one entry per sweep that has the case.")
 def command(*, case: str, folders: tuple[Path, ...], as_json: bool) -> None:
-    """Show one case: its runs, figures, environment, commands, and where the logs lie.
+    """Show one case: its runs, figures, environment, commands, and where the logs are.
 
     CASE is a case's id, its content hash (the id's last 12 digits) or a part of the id that no other case
     has. DIR is a results folder, the folder of one sweep or published:NAME (default: results).
@@ -153,7 +153,7 @@ def _run(run: StoredRun) -> Iterator[tuple[str, object]]:
     if result.figures is not None:
         figures = result.figures
         yield "samples/s", rate(figures.samples_per_sec)
-        yield "steps", f"{figures.accepted_steps} accepted, {figures.dropped_steps} left out"
+        yield "steps", f"{figures.accepted_steps} accepted, {figures.dropped_steps} not counted"
         yield "loss", f"{rate(figures.loss_first)} -> {rate(figures.loss_last) or 'not finite'}"
         if figures.peak_memory_bytes is not None:
             yield "peak memory", f"{mebibytes(figures.peak_memory_bytes)} MiB (the largest rank)"
@@ -194,4 +194,4 @@ def _commands(run: StoredRun) -> Iterator[tuple[str, object]]:
             for rank in ranks:
                 yield f"rank {rank['rank']}", shlex.join(map(str, rank["argv"]))
         except (OSError, ValueError, KeyError, TypeError):
-            yield path.name, "damaged: not the JSON of a launch"
+            yield path.name, "damaged: not the JSON of a launch file"

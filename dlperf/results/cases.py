@@ -18,7 +18,7 @@ from dlperf.statistics.basic import Summary, quantile, summarise
 
 @dataclass(frozen=True, kw_only=True)
 class CaseFigures:
-    """One case of one sweep on one kind of hardware: all its runs and what they come to.
+    """One case of one sweep on one kind of hardware: all its runs and the figure made of them.
 
     `status` is ok when at least one run is; `failed` holds the others. Without a good run `summary` is
     None, and `status`, `reason` and `evidence` are those of the first run, or of the plan where nothing ran.
@@ -32,33 +32,33 @@ class CaseFigures:
     summary: Summary | None
     reason: str | None
     evidence: str | None
-    planned_runs: int | None = None  # None where no plan says
-    not_known: frozenset[str] = frozenset()  # what holds a placeholder in the case: nobody could tell
-    published: bool = False  # a source printed the figure; no run of ours stands behind it
+    planned_runs: int | None = None  # None without a plan
+    not_known: frozenset[str] = frozenset()  # fields of the case that hold a placeholder
+    published: bool = False  # a source printed the figure; there are no runs
 
     @property
     def missing_runs(self) -> int:
-        """Planned and not made, or without a whole result."""
+        """Planned runs without a readable result."""
         return max(0, (self.planned_runs or 0) - len(self.runs))
 
     @property
     def threads_per_device(self) -> int | None:
-        """None where nobody knows."""
+        """None if not known."""
         return None if "threads_per_device" in self.not_known else self.case.threads_per_device
 
     @property
     def data(self) -> str | None:
-        """What the network was trained on, such as `synthetic`; None where nobody knows."""
+        """What the network was trained on, such as `synthetic`; None if not known."""
         return None if "data" in self.not_known else self.case.workload.data
 
     @property
     def seed(self) -> int | None:
-        """None where nobody knows."""
+        """None if not known."""
         return None if "seed" in self.not_known else self.case.seed
 
     @property
     def measured_iterations(self) -> int | None:
-        """None where nobody planned their number."""
+        """None if not known."""
         return None if "measured_iterations" in self.not_known else self.case.measure.measured_iterations
 
     @cached_property
@@ -83,17 +83,19 @@ class CaseFigures:
 
     @property
     def peak_memory_bytes(self) -> int | None:
-        """The largest of a rank over the good runs."""
+        """Largest peak of any rank in any good run."""
         return max(
             (run.peak_memory_bytes for run in self.good if run.peak_memory_bytes is not None), default=None
         )
 
     @property
     def phase_seconds(self) -> dict[str, float]:
-        """Seconds of a profiled step by part, each the median over the good runs that tell it."""
-        told = [run.result.engine.phase_seconds for run in self.runs if run.result.figures is not None]
-        names = dict.fromkeys(name for seconds in told for name in seconds)
-        return {name: quantile([one[name] for one in told if name in one], 0.5) for name in names}
+        """Seconds of a profiled step by part, each the median over the good runs that report it."""
+        reported = [run.result.engine.phase_seconds for run in self.runs if run.result.figures is not None]
+        names = dict.fromkeys(name for seconds in reported for name in seconds)
+        return {
+            name: quantile([phases[name] for phases in reported if name in phases], 0.5) for name in names
+        }
 
     @property
     def model_flops_per_second(self) -> float | None:
@@ -111,7 +113,7 @@ class CaseFigures:
 
 
 def case_figures(results: Results, cells: Sequence[PlannedCell] = ()) -> tuple[CaseFigures, ...]:
-    """The figures of every case, one for each sweep and kind of hardware, in the order of `sort_key`.
+    """The figures of every case, one per sweep and kind of hardware, in the order of `sort_key`.
 
     `cells` are what the sweeps' plans hold; those without a run come out with the plan's status and reason.
     """
@@ -134,7 +136,7 @@ def case_figures(results: Results, cells: Sequence[PlannedCell] = ()) -> tuple[C
 
 
 def _hashed(runs: Iterable[StoredRun]) -> Iterator[tuple[StoredRun, str]]:
-    """Each run with its case's hash, made once for repeats that follow each other."""
+    """Each run with its case's hash, computed once for consecutive repeats."""
     before: Case | None = None
     for run in runs:
         if before is None or run.result.case != before:
@@ -191,7 +193,7 @@ def _summary(runs: Sequence[StoredRun], rates: Sequence[float]) -> Summary:
 
 
 def _hardware_of_sweeps(results: Results) -> dict[Path, str]:
-    """The hardware of each sweep whose runs all had the same: there a cell without a run would have run."""
+    """The hardware of each sweep whose runs all used the same; a case without a run would have too."""
     found: dict[Path, set[str]] = {}
     for run in results.runs:
         if run.environment is not None:
@@ -200,7 +202,7 @@ def _hardware_of_sweeps(results: Results) -> dict[Path, str]:
 
 
 def _hardware_of(run: StoredRun, of_sweeps: Mapping[Path, str]) -> str:
-    """Its own; a run that never started has none and stands with the others of its sweep."""
+    """Its own; a run that never started has none and counts with the others of its sweep."""
     return run.hardware if run.environment is not None else of_sweeps.get(run.sweep, UNKNOWN_HARDWARE)
 
 
@@ -226,7 +228,7 @@ NOT_YET = "planned and not run yet; `dlperf run` goes on with the sweep"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedCell:
-    """A case of a plan, how many runs it should have, and what stands for it while it has none."""
+    """A case of a plan, its number of planned runs, and its status and reason while it has no run."""
 
     sweep: Path
     case: Case

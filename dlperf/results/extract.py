@@ -45,7 +45,7 @@ _STEADY_RULE: Final = "the steady stretch behind the warm-up iterations of the c
 
 
 def rule_of(steadiness: Steadiness | None) -> str:
-    """In words, which steps a run's figures are made from."""
+    """Which steps a run's figures are computed from, in words."""
     whole = steadiness is None or (steadiness.shape == "flat" and not steadiness.pauses)
     return OWN_RULE if whole else _STEADY_RULE
 
@@ -95,7 +95,7 @@ def _without_steady_state(segments: Segmentation) -> RunOutcome:
 
 
 def _oddity(steadiness: Steadiness) -> str | None:
-    """What a reader should know about a good run; nothing about a flat one without pauses."""
+    """What to tell about a good run; None for a flat one without pauses."""
     if steadiness.shape == "flat" and not steadiness.pauses:
         return None
     return steadiness_line(steadiness)
@@ -114,7 +114,7 @@ def steadiness_line(steadiness: Steadiness) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extracted:
-    """A result, the whole step series behind it, and which steps count."""
+    """A result, its whole step series, and which steps count."""
 
     result: RunResult
     steps: Sequence[Step]

@@ -23,17 +23,17 @@ LIMIT_SCHEMA_VERSION: Final = 1
 
 
 class LimitStatus(StrEnum):
-    """How far a search came."""
+    """The state of a search."""
 
     SEARCHING = "searching"
     FOUND = "found"
     NOTHING_TRAINS = "nothing_trains"  # not even the smallest value
-    BEYOND_UPPER = "beyond_upper"  # the largest value that may be tried trains
-    BROKEN = "broken"  # a probe failed twice for anything but memory
+    BEYOND_UPPER = "beyond_upper"  # the largest allowed value trains
+    BROKEN = "broken"  # a probe failed twice for a reason other than memory
 
 
 class ProbeRecord(Model):
-    """One probe, in the order in which they were made."""
+    """One probe."""
 
     value: int
     full: bool  # of full length: it confirms what short probes found
@@ -47,7 +47,7 @@ class ProbeRecord(Model):
 
 
 class MemoryPart(Model):
-    """Bytes of one kind of tensor by arithmetic; `formula` says how they come about."""
+    """Bytes of one kind of tensor by arithmetic; `formula` says how they are computed."""
 
     name: str
     bytes: int
@@ -59,13 +59,13 @@ class LimitRecord(Model):
 
     schema_version: Literal[1] = LIMIT_SCHEMA_VERSION
     dlperf_version: str
-    case: Case  # with its search; its value is the one that was found, else the smallest
+    case: Case  # with its search; holds the value found, else the smallest
     status: LimitStatus
     reason: str  # one line: what was found, or why nothing was
     trains: int | None = None  # the largest value that trained, confirmed where the status is found
     fails: int | None = None  # the smallest value that ran out of memory
-    most_probes: int  # short ones, that the search makes at most
-    guess: int | None = None  # where the memory model saw the limit; it decided nothing
+    most_probes: int  # upper bound on the number of short probes
+    guess: int | None = None  # the limit by the memory model; it decides nothing
     model: tuple[MemoryPart, ...] = ()  # of the memory at `trains`, else at the smallest value
     probes: tuple[ProbeRecord, ...] = ()
 
@@ -81,7 +81,7 @@ class LimitRecord(Model):
 
 
 def read_limit(folder: Path) -> LimitRecord | None:
-    """The record of a search; None where there is none that this dlperf can read."""
+    """The record of a search; None if there is none that this dlperf can read."""
     try:
         return LimitRecord.model_validate_json((folder / LIMIT_NAME).read_bytes())
     except (OSError, ValidationError):
@@ -90,13 +90,13 @@ def read_limit(folder: Path) -> LimitRecord | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredLimit:
-    """A record and the folder that it lies in."""
+    """A record and its folder."""
 
     folder: Path
     record: LimitRecord
 
     def probe_at(self, value: int) -> ProbeRecord | None:
-        """The last probe of a value, which is one of full length where there was any."""
+        """The last probe of a value; one of full length comes last."""
         return next((probe for probe in reversed(self.record.probes) if probe.value == value), None)
 
 

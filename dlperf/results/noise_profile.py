@@ -1,4 +1,4 @@
-"""What A/A runs on somebody's own machines came to: the noise of runs, of sessions, and the false alarms."""
+"""A/A calibration of your machines: the noise of runs and of sessions, and the number of false alarms."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class CaseNoise(Model):
     """The noise of one metric of one case on one kind of machine, in one session.
 
     `level` is the geometric mean of its runs. `deviation` is the standard deviation of the log ratio of two
-    runs of one block, moderated over the cases. `noise_floor`: with the session's runs a side, 19 of 20
-    differences of equal sides are smaller.
+    runs of one block, moderated over the cases. `noise_floor`: with the session's number of runs per
+    side, 19 of 20 differences of equal sides are smaller.
     """
 
     case: str  # content hash
@@ -46,10 +46,10 @@ class CaseNoise(Model):
 
 
 class Session(Model):
-    """A/A runs of one time; runs back to back cannot see what changes from one time to another."""
+    """A/A runs made at one time; they cannot show what changes between sessions."""
 
-    started_at: str | None  # of its first run; what tells sessions apart
-    runs: int  # a side
+    started_at: str | None  # of its first run; identifies the session
+    runs: int  # per side
     cases: int
     splits: int  # of the same runs into two sides
     false_alarms: int  # splits with a regression of any metric of any case
@@ -58,9 +58,9 @@ class Session(Model):
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """The largest difference of equal sides that is to be expected, a ratio less 1.
+    """The largest difference to expect between equal sides, as a ratio minus 1.
 
-    `sessions` is how many were compared with each other for it; 0 where it knows the noise of runs alone.
+    `sessions` is how many were compared for it; 0 if it covers the noise of runs only.
     """
 
     value: float
@@ -78,13 +78,13 @@ class NoiseProfile(Model):
     sessions: tuple[Session, ...]
 
     def with_session(self, session: Session) -> NoiseProfile:
-        """The same with one more session, which takes the place of one that started when it did."""
+        """The profile with one more session, which replaces one with the same start."""
         others = [one for one in self.sessions if one.started_at != session.started_at]
         ordered = sorted([*others, session], key=lambda one: one.started_at or "")
         return NoiseProfile(dlperf_version=__version__, sessions=tuple(ordered))
 
     def floor(self, cases: Iterable[tuple[Case, str]], metric: str, *, in_turns: bool) -> Floor | None:
-        """The largest floor of cases on their hardware; None where none was qualified there.
+        """The largest floor of cases on their hardware; None if none was calibrated there.
 
         `metric` is its name. `in_turns`: the cases were run in common blocks, so that what changes between
         sessions hits all of them.
@@ -137,27 +137,27 @@ class NoiseProfile(Model):
 
     @property
     def false_alarms(self) -> int:
-        """Splits that said regression, of all sessions."""
+        """Splits with a regression, over all sessions."""
         return sum(one.false_alarms for one in self.sessions)
 
     @property
     def splits(self) -> int:
-        """Of all sessions."""
+        """Over all sessions."""
         return sum(one.splits for one in self.sessions)
 
     @property
     def cases(self) -> int:
-        """How many cases were qualified."""
+        """How many cases were calibrated."""
         return len({one.case for one in self._all})
 
     @property
     def runs(self) -> tuple[int, ...]:
-        """A side, each number once."""
+        """Numbers of runs per side, each once."""
         return tuple(sorted({one.runs for one in self.sessions}))
 
     @property
     def days(self) -> tuple[str, ...]:
-        """On which sessions began, such as `2026-01-31`, each once; without those that nobody knows."""
+        """Days on which sessions began, such as `2026-01-31`, each once, as far as known."""
         return tuple(sorted({one.started_at[:10] for one in self.sessions if one.started_at}))
 
 
@@ -172,12 +172,12 @@ def _largest(floors: Iterable[tuple[_Key, Floor]]) -> dict[_Key, Floor]:
     return found
 
 
-def usual_noise_profile() -> Path | None:
-    """Where `dlperf qualify` writes it, seen from the current folder; None where there is none."""
+def default_noise_profile() -> Path | None:
+    """The file of `dlperf qualify` in its default place, from the current folder; None if there is none."""
     usual = Path("baselines") / NOISE_PROFILE_NAME
     return usual if usual.is_file() else None
 
 
 def read_noise_profile(path: Path) -> NoiseProfile:
-    """A saved qualification; UserError where there is none that can be read."""
+    """A saved noise profile; UserError if there is none that can be read."""
     return read_document(path, NoiseProfile, kind="qualification", remedy="`dlperf qualify SWEEP` writes one")

@@ -1,4 +1,4 @@
-"""Results as readers want them: loaded, made into cases, and found by name."""
+"""Results loaded from folders and published data sets, as cases and as tables; cases found by name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """Results and the figures of their cases, planned cells without a run included; published data sets.
+    """Results with the figures of their cases, planned cases without a run included; published data sets.
 
     `runs` and `cases` are the two tables of `dlperf.results.tables`.
     """
@@ -90,7 +90,7 @@ def load(paths: Sequence[Path], *, strict: bool, from_logs: bool = False) -> Loa
 
 
 def _as_planned(limits: Sequence[StoredLimit], plan: Plan | None) -> list[StoredLimit]:
-    """The limits in the order of the plan's cases: frameworks stand as the sweep names them."""
+    """The limits in the order of the plan's cases, which is that of the sweep file."""
     order = {item.case_id: number for number, item in enumerate(plan.cases)} if plan is not None else {}
     return sorted(limits, key=lambda limit: order.get(limit.record.case.case_id, len(order)))
 
@@ -101,7 +101,7 @@ def _nothing(paths: Sequence[Path]) -> str:
 
 
 def find_case(figures: Sequence[CaseFigures], name: str) -> tuple[CaseFigures, ...]:
-    """The case named by its id, its content hash or a part of its id; one entry for each sweep that holds it.
+    """The case named by its id, its content hash or a part of its id; one entry per sweep with it.
 
     Raises:
         UserError: no case has that name, or several have.

@@ -1,4 +1,4 @@
-"""What became of a run: its status, one line why, and the log line that shows it."""
+"""How a run ended: its status, one line why, and the log line that shows it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dlperf.results.schema import Status
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryKill:
-    """A rank that the kernel has killed for lack of memory, or may have; `text` says by what that is known.
+    """A rank that the kernel killed, or may have killed, for lack of memory; `text` gives the evidence.
 
     `is_told` where the kernel's count is of the rank's own programs, not of every program of its machine.
     """
@@ -214,7 +214,7 @@ def _progress(case: Case, steps: Sequence[Step]) -> str:
 
 
 def _last_line(folder: Path, *, rank: int = 0) -> str | None:
-    """The last line with something in it of the rank's log."""
+    """The last non-empty line of the rank's log."""
     path = log_files(folder).get(rank)
     if path is None:
         return None

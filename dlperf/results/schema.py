@@ -18,7 +18,7 @@ SAMPLES_PER_SECONDS: Final = "samples/seconds"  # the ordinary method of a run's
 
 
 class Status(StrEnum):
-    """What became of a run. No number stands for one of these."""
+    """How a run ended."""
 
     OK = "ok"
     OOM = "oom"
@@ -50,7 +50,7 @@ FAILED = frozenset(
 
 
 class RunFigures(Model):
-    """The figures of one run, made from its log alone.
+    """The figures of one run, computed from its log alone.
 
     By the method `samples/seconds`, samples_per_sec = sum of samples / sum of seconds of the accepted steps.
     Steps are iterations, also where a line of the log covers several.
@@ -70,13 +70,13 @@ class Steadiness(Model):
     """Where a run reached its steady state; dlperf/statistics/changepoint.py says how that is found."""
 
     shape: Literal["flat", "warm-up", "slowdown", "drifting", "none"]
-    first_step: int | None  # where the steady stretch begins; None where there is none
+    first_step: int | None  # of the steady state; None without one
     pauses: int
-    pause_seconds: float  # that they took altogether; in no rate
+    pause_seconds: float  # total; not counted in any rate
 
 
 class Engine(Model):
-    """What the training program said about itself and its model: its events, as far as they got."""
+    """What the training program reported about itself and its model."""
 
     facts: dict[str, bool | int | float | str] = Field(
         default_factory=dict
@@ -152,20 +152,20 @@ UNKNOWN_HARDWARE = "unknown hardware"
 
 
 class Node(Model):
-    """One node as it was found; None where it could not be told."""
+    """One node; None where a fact could not be found out."""
 
     host: str
     cpu: str | None = None  # model name
     cores: int | None = None  # that this process may use
     memory_bytes: int | None = None
-    accelerators: tuple[str, ...] = ()  # model names, one a device
+    accelerators: tuple[str, ...] = ()  # model names, one per device
     driver: str | None = None  # of the accelerators
     system: str | None = None  # such as `Debian GNU/Linux 12 (bookworm)`
     kernel: str | None = None
     governor: str | None = None  # of the CPU's frequency, such as `performance`
     turbo: bool | None = None  # whether the CPU may exceed its nominal frequency
-    link: str | None = None  # between the nodes, as the cluster file says; nobody has measured it
-    load: float | None = None  # processes that wanted to run in the last minute, before the run
+    link: str | None = None  # between the nodes, as the cluster file says; not measured
+    load: float | None = None  # load average of the minute before the run
 
     @cached_property
     def hardware(self) -> str:
@@ -196,12 +196,12 @@ class RunEnvironment(Model):
 
     @cached_property
     def hardware_key(self) -> str:
-        """Two runs with the same key ran on like machines; host names do not count."""
+        """Equal for runs on machines of one kind; host names do not count."""
         return "; ".join(dict.fromkeys(node.hardware for node in self.nodes)) or UNKNOWN_HARDWARE
 
 
 def read_environment(folder: Path) -> RunEnvironment | None:
-    """The environment of a run folder; None where there is none that can be read."""
+    """The environment of a run folder; None if it has none that can be read."""
     try:
         with open(f"{folder}/{ENVIRONMENT_NAME}", "rb") as stream:  # noqa: PTH123  a report reads thousands
             return _parsed(stream.read())
@@ -211,5 +211,5 @@ def read_environment(folder: Path) -> RunEnvironment | None:
 
 @lru_cache(maxsize=64)
 def _parsed(content: bytes) -> RunEnvironment:
-    """The runs of a sweep were mostly made in one and the same environment."""
+    """Cached: most runs of a sweep share one environment."""
     return RunEnvironment.model_validate_json(content)

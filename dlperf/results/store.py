@@ -1,4 +1,4 @@
-"""Results on disk: written whole or not at all, read back with everything that could not be read named."""
+"""Results on disk: written whole or not at all; what cannot be read back is skipped and named."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STEP_COLUMNS = ("step", "samples", "seconds", "kind", "loss")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRun:
-    """A result, the folder that it lies in, the sweep folder above it, and what it ran on if known."""
+    """A result, its run folder, the sweep folder above it, and its environment if known."""
 
     folder: Path
     sweep: Path
@@ -41,13 +41,13 @@ class StoredRun:
 
     @property
     def hardware(self) -> str:
-        """Equal for runs on like machines."""
+        """Equal for runs on machines of one kind."""
         return self.environment.hardware_key if self.environment else UNKNOWN_HARDWARE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
-    """A file that holds no result that can be read, and why."""
+    """A file that cannot be read, and why."""
 
     path: Path
     why: str
@@ -58,12 +58,12 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """What was found, in the order of the folders' names; `sweeps` are the sweep folders looked into."""
+    """Everything read, in the order of the folders' names; `sweeps` are the sweep folders."""
 
     runs: tuple[StoredRun, ...]
     skipped: tuple[Skipped, ...]
     sweeps: tuple[Path, ...]
-    plans: Mapping[Path, Plan]  # by sweep; a folder that was put together by hand has none
+    plans: Mapping[Path, Plan]  # by sweep; a folder assembled by hand has none
 
 
 def store_run(folder: Path) -> RunResult:
@@ -95,7 +95,7 @@ def steps_as_csv(steps: Iterable[Step]) -> Iterator[bytes]:
 
 
 def read_steps_csv(folder: Path) -> list[float]:
-    """Seconds of the accepted steps as `steps.csv` of a run folder has them; empty where it has none."""
+    """Seconds of the accepted steps in `steps.csv` of a run folder; empty if it has none."""
     try:
         with (folder / STEPS_NAME).open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
@@ -136,7 +136,7 @@ def recompute(results: Results) -> Results:
     runs, lost = [], []
     for run in results.runs:
         if run.result.status is Status.NOT_MEASURED and not _was_started(run.folder):
-            runs.append(run)  # nothing was started, so that there is nothing to make it from
+            runs.append(run)  # nothing was started, so there are no logs
             continue
         try:
             runs.append(replace(run, result=extract(run.folder).result))
@@ -158,7 +158,7 @@ def read_run(folder: Path, *, sweep: Path) -> StoredRun | Skipped | None:
 
 
 def read_result(folder: Path) -> RunResult | None:
-    """The result of a run folder; None where there is none that this dlperf can read."""
+    """The result of a run folder; None if there is none that this dlperf can read."""
     result = _read_result(folder)
     return result if isinstance(result, RunResult) else None
 

@@ -78,7 +78,7 @@ def test_one_run_has_no_interval_and_it_is_said(tmp_path: Path) -> None:
 def test_a_damaged_launch_file_is_named(sweep: Path) -> None:
     next((sweep / "runs").glob("*/r1/launch.json")).write_text("[]")
     assert facts(run("mxnet", sweep).stdout, "command") == {
-        "launch.json": "damaged: not the JSON of a launch"
+        "launch.json": "damaged: not the JSON of a launch file"
     }
 
 
