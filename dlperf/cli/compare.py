@@ -37,7 +37,7 @@ from dlperf.compare.verdicts import (
 from dlperf.errors import UserError
 from dlperf.plan.documents import unknown
 from dlperf.results.cases import cell_name
-from dlperf.results.noise_profile import NoiseProfile, read_noise_profile, default_noise_profile
+from dlperf.results.noise_profile import NoiseProfile, default_noise_profile, read_noise_profile
 
 R = TypeVar("R")
 
