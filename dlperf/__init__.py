@@ -8,11 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlperf.version import __version__
+
 if TYPE_CHECKING:
     from dlperf.results.query import Loaded
 
 __all__ = ["__version__", "load"]
-__version__ = "0.1.0"
 
 
 def load(*sources: str | Path, strict: bool = False) -> Loaded:

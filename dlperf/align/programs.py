@@ -11,7 +11,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Final, Literal
 
-from dlperf import __version__
 from dlperf.adapters.base import Launch, RankCommand
 from dlperf.align.arrays import Flaw, Inputs, Outputs
 from dlperf.align.certificate import (
@@ -38,6 +37,7 @@ from dlperf.running.launch import LEASE_SECONDS, free_port, launch_file, place_r
 from dlperf.running.run_folder import empty_folder
 from dlperf.running.supervision import SupervisedRun
 from dlperf.running.transports.local import start_local_supervisor
+from dlperf.version import __version__
 
 ReferenceMode = Literal["auto", "always", "never"]
 

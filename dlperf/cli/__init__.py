@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import click
 
-from dlperf import __version__
 from dlperf.errors import DlperfError, SourceErrors
+from dlperf.version import __version__
 
 EXIT_INTERNAL = 5
 EXIT_INTERRUPTED = 130

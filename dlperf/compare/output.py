@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
-from dlperf import __version__
 from dlperf.compare.sets import IMPROVEMENTS, LIMITS, PEAK_MEMORY, REGRESSIONS, Metric, Verdict
 from dlperf.compare.verdicts import CaseVerdict, Comparison
 from dlperf.logs.text import plain
@@ -17,6 +16,7 @@ from dlperf.report.numbers import mebibytes, percent, plural, rate
 from dlperf.report.text import Column, Table
 from dlperf.results.cases import cell_name
 from dlperf.results.noise_profile import NoiseProfile
+from dlperf.version import __version__
 
 HEADINGS = (
     "case", "framework", "metric", "baseline", "candidate", "change", "95 % interval", "smallest that counts",

@@ -9,7 +9,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, Literal
 
-from dlperf import __version__
 from dlperf.align.certificate import Certificate, load_certificate, workload_hash
 from dlperf.align.certificate import Pair as AlignedPair
 from dlperf.errors import UserError
@@ -25,6 +24,7 @@ from dlperf.results.query import Loaded, load
 from dlperf.results.schema import RunFigures, Status
 from dlperf.results.store import StoredRun
 from dlperf.statistics.basic import quantile
+from dlperf.version import __version__
 
 DEFAULT_MARGIN = 0.01
 

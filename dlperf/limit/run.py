@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from dlperf import __version__
 from dlperf.files import write_document
 from dlperf.layout import LIMIT_NAME, RUNS_FOLDER, limit_folder, run_folder
 from dlperf.limit.model import ModelAnswer, ask_model
@@ -36,6 +35,7 @@ from dlperf.results.schema import RunResult, Status
 from dlperf.results.store import read_result, read_results
 from dlperf.running.run import Progress, Runner, store_unmeasured
 from dlperf.running.scheduler import Scheduler
+from dlperf.version import __version__
 
 # These say nothing about a case: such a probe runs again, like any other run.
 _NOT_RUN = frozenset({Status.NOT_MEASURED, Status.LOST_NODE})

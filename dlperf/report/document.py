@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from dlperf import __version__
 from dlperf.align.certificate import Certificate
 from dlperf.report.alignment import Proof, alignment_line, proofs
 from dlperf.report.annex import Annex, annex
@@ -44,6 +43,7 @@ from dlperf.results.cases import CaseFigures, speedups
 from dlperf.results.noise_profile import NoiseProfile
 from dlperf.results.query import Loaded
 from dlperf.results.store import Skipped
+from dlperf.version import __version__
 
 _LONGEST_IN_HEADING = 40
 

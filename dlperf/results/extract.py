@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from dlperf import __version__
 from dlperf.errors import UserError
 from dlperf.files import first_problem, read_document
 from dlperf.layout import CASE_NAME, IMPORT_NAME, OUTCOME_NAME, log_files, require_repeat
@@ -35,6 +34,7 @@ from dlperf.results.schema import (
 )
 from dlperf.statistics.basic import quantile, samples_per_second
 from dlperf.statistics.changepoint import FEWEST_JUDGED, FEWEST_STEADY, Segmentation, Shape, classify
+from dlperf.version import __version__
 
 # Kinds of measured steps that do not count.
 UNSTEADY: Final = "unsteady"

@@ -12,7 +12,6 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from dlperf import __version__
 from dlperf.files import read_document
 from dlperf.layout import NOISE_PROFILE_NAME
 from dlperf.model import Model
@@ -20,6 +19,7 @@ from dlperf.plan.case import Case
 from dlperf.results.cases import cell_name
 from dlperf.statistics.basic import standard_deviation, t_quantile
 from dlperf.statistics.moderation import Variance, fit_prior, moderated
+from dlperf.version import __version__
 
 NOISE_PROFILE_SCHEMA_VERSION: Final = 2
 FEWEST_SESSIONS: Final = 2

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from dlperf import __version__
 from dlperf.environments import Environment
 from dlperf.errors import InfrastructureError
 from dlperf.files import shipped_folder, shipped_root
 from dlperf.results.schema import Node, RunEnvironment
 from dlperf.running.launch import LaunchFile, redacted
+from dlperf.version import __version__
 
 _TOOL_SECONDS = 20
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dlperf import __version__
 from dlperf.adapters.base import Adapter
 from dlperf.environments import Environment
 from dlperf.errors import InfrastructureError
@@ -26,6 +25,7 @@ from dlperf.running.provenance import run_environment
 from dlperf.running.run_folder import empty_folder, wait_until_deserted
 from dlperf.running.supervision import FailureTracker, SupervisedRun, merge_outcomes
 from dlperf.running.transports.base import Connection, Node, NodeLost, each
+from dlperf.version import __version__
 
 # The supervisor's exit codes if it cannot read its launch file or cannot write its outcome.
 _SUPERVISOR_FAILED = frozenset({2, 5})
