@@ -11,7 +11,7 @@ from dlperf.errors import UserError
 from dlperf.layout import CERTIFICATE_NAMES
 from dlperf.plan.case import Workload
 from dlperf.report.comparison import Comparison
-from dlperf.report.text import Column, Inline, Table, Text, joined, say
+from dlperf.report.text import Inline, Table, Text, columns, joined, say
 from dlperf.results.store import Skipped
 
 
@@ -44,7 +44,7 @@ def read_certificates(
 
 
 def alignment_line(comparison: Comparison, certificates: Sequence[Certificate]) -> Text:
-    """One line on a table: aligned, not aligned or not proven, and whom of its frameworks nobody aligned."""
+    """One line on a table: aligned, not aligned or not proven, and which frameworks no certificate covers."""
     if comparison.published:
         return say("**not proven (the source published no evidence)**")
     workload = comparison.sample.workload
@@ -141,14 +141,15 @@ def _pairs(certificate: Certificate) -> Table:
         say("parameters"),
         say("statistics"),
     )
-    columns = (
-        Column(heading=say("pair")),
-        Column(heading=say("passed")),
-        *(Column(heading=heading, numbers=True) for heading in headings),
-        Column(heading=say("what differs")),
+    return Table(
+        caption=say("Largest relative differences"),
+        columns=(
+            *columns(say("pair"), say("passed")),
+            *columns(*headings, numbers=True),
+            *columns(say("what differs")),
+        ),
+        rows=tuple(_pair(pair) for pair in (*certificate.pairs, *certificate.reference)),
     )
-    rows = [_pair(pair) for pair in (*certificate.pairs, *certificate.reference)]
-    return Table(caption=say("Largest relative differences"), columns=columns, rows=tuple(rows))
 
 
 def _pair(pair: Pair) -> tuple[Inline, ...]:

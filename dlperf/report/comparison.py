@@ -1,14 +1,13 @@
 """Cases side by side: which may stand in one table, what its rows and its columns are.
 
-Two cases stand in one table when they differ in nothing but the framework and the cell: they have the same
-workload, way of measuring, number of threads a device, and hardware. Whatever differs in more is put into
-tables of its own, and the tables say so.
+Two cases share a table when they differ only in framework and cell: workload, way of measuring, threads per
+device and hardware are the same. Cases that differ in more get separate tables, which say what differs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def sampled_parallelism(parallelism: str, sample_ratio: float | None = None) -> 
 
 
 def grouping_keys(figure: CaseFigures) -> dict[Text, Inline]:
-    """Every such thing with its value."""
+    """What can keep two cases out of one table, with the value of each."""
     case = figure.case
     return {
         say("threads a device"): or_not_known(figure.threads_per_device),
@@ -46,12 +45,12 @@ def grouping_keys(figure: CaseFigures) -> dict[Text, Inline]:
 
 
 def memory_budget(case: Case) -> Inline:
-    """What a device of the CPU may take, as people write it."""
+    """The memory that a CPU device may use, in words."""
     return say("none") if case.memory_bytes is None else bytes_text(case.memory_bytes)
 
 
 def canonical_workload(figure: CaseFigures) -> Text:
-    """The workload's own content, short: two experiment files of one name can differ."""
+    """The workload's content in short: two experiment files with the same name can differ."""
     work = figure.case.workload
     loss = work.loss
     return say(
@@ -197,13 +196,6 @@ class Comparison:
 
     def label(self, variant: Variant) -> str:
         """The heading of a column: as short as tells it from the others."""
-        return self._labels[variant]
-
-    @cached_property
-    def _labels(self) -> dict[Variant, str]:
-        return {variant: self._label(variant) for variant in self.variants}
-
-    def _label(self, variant: Variant) -> str:
         title = f"{self.titles.get(variant.framework, variant.framework)} {variant.version}"
         twins = [
             other
@@ -232,16 +224,31 @@ def comparisons(
         titles: frameworks as their makers write them, by name.
         group_by: fields of `ROW_FIELDS`; cases with different values stand in different tables.
     """
-    families: dict[tuple[object, ...], dict[tuple[str, ...], _Group]] = {}
+    families: dict[tuple[str, str, Values], dict[tuple[str, ...], list[_Member]]] = {}
     for figure, speedup in zip(figures, speedups, strict=True):
         case = figure.case
         values = tuple((name, _value(case, name)) for name in group_by)
-        family = families.setdefault((case.workload.experiment, case.parallelism, *values), {})
-        family.setdefault(_group_key(figure), _Group(values)).add(figure, speedup)
+        family = families.setdefault((case.workload.experiment, case.parallelism, values), {})
+        family.setdefault(_group_key(figure), []).append((figure, speedup))
     made = []
-    for family in families.values():
-        groups = [part for group in family.values() for part in group.parts()]
-        made += [group.comparison(titles, apart=_apart(group, groups)) for group in groups]
+    for (_, _, values), family in families.items():
+        groups = [part for members in family.values() for part in _parts(members)]
+        settings = [grouping_keys(members[0][0]) for members in groups]
+        for members, own in zip(groups, settings, strict=True):
+            places = [(Row.of(figure.case), Variant.of(figure.case)) for figure, _ in members]
+            made.append(
+                Comparison(
+                    cases={place: figure for place, (figure, _) in zip(places, members, strict=True)},
+                    speedups={place: speedup for place, (_, speedup) in zip(places, members, strict=True)},
+                    titles=titles,
+                    apart=tuple(
+                        say("{what}: {value}", what=name, value=value)
+                        for name, value in own.items()
+                        if any(other[name] != value for other in settings)
+                    ),
+                    group=values,
+                )
+            )
     return tuple(made)
 
 
@@ -250,56 +257,20 @@ def _value(case: Case, name: str) -> str:
     return "max" if searched else str(getattr(case, name))
 
 
-@dataclass
-class _Group:
-    """Cases that may stand in one table, as they come in."""
+Values = tuple[tuple[str, str], ...]  # of the fields that the reader grouped by
+_Member = tuple[CaseFigures, float | None]  # a case and its speedup
 
-    values: tuple[tuple[str, str], ...]  # of the fields that the reader grouped by
-    members: list[tuple[CaseFigures, float | None]] = field(default_factory=list)
 
-    def add(self, figure: CaseFigures, speedup: float | None) -> None:
-        self.members.append((figure, speedup))
-
-    @property
-    def first(self) -> CaseFigures:
-        return self.members[0][0]
-
-    def parts(self) -> list[_Group]:
-        """Itself, or one group a sweep where two sweeps hold the same cell: sessions are never pooled."""
-        places = [(Row.of(figure.case), Variant.of(figure.case)) for figure, _ in self.members]
-        if len(set(places)) == len(places):
-            return [self]
-        by_sweep: dict[Path, _Group] = {}
-        for figure, speedup in self.members:
-            by_sweep.setdefault(figure.sweep, _Group(self.values)).add(figure, speedup)
-        return list(by_sweep.values())
-
-    def comparison(self, titles: Mapping[str, str], *, apart: tuple[Text, ...]) -> Comparison:
-        places = {
-            (Row.of(figure.case), Variant.of(figure.case)): index
-            for index, (figure, _) in enumerate(self.members)
-        }
-        return Comparison(
-            cases={place: self.members[index][0] for place, index in places.items()},
-            speedups={place: self.members[index][1] for place, index in places.items()},
-            titles=titles,
-            apart=apart,
-            group=self.values,
-        )
+def _parts(members: list[_Member]) -> list[list[_Member]]:
+    """The members in one group, or one group per sweep if two sweeps hold the same cell (never pooled)."""
+    if len({(Row.of(figure.case), Variant.of(figure.case)) for figure, _ in members}) == len(members):
+        return [members]
+    by_sweep: dict[Path, list[_Member]] = {}
+    for figure, speedup in members:
+        by_sweep.setdefault(figure.sweep, []).append((figure, speedup))
+    return list(by_sweep.values())
 
 
 def _group_key(figure: CaseFigures) -> tuple[str, ...]:
     case = canonical(figure.case, leaving_out=(*ROW_FIELDS, *ARM_FIELDS, "search"))
     return (figure.hardware, str(figure.published), " ".join(sorted(figure.not_known)), case)
-
-
-def _apart(group: _Group, family: Iterable[_Group]) -> tuple[Text, ...]:
-    """What sets a group apart from the others of its experiment and parallelism, its own value of it."""
-    others = [other for other in family if other is not group]
-    mine = grouping_keys(group.first)
-    differing = {
-        name: value
-        for name, value in mine.items()
-        if any(grouping_keys(other.first)[name] != value for other in others)
-    }
-    return tuple(say("{what}: {value}", what=name, value=value) for name, value in differing.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dlperf.plan.case import Case, SearchedAxis, bytes_text
@@ -10,7 +10,7 @@ from dlperf.report.comparison import PARALLELISMS, sampled_parallelism
 from dlperf.report.numbers import DASH, classes_ratio, mebibytes, rate
 from dlperf.report.sanity_checks import cell_words
 from dlperf.report.tables import link_to, status_word
-from dlperf.report.text import Code, Column, Inline, Link, Table, Text, joined, plural, say
+from dlperf.report.text import Code, Column, Inline, Link, Table, Text, columns, joined, plural, say
 from dlperf.results.cases import canonical
 from dlperf.results.limits import LimitRecord, LimitStatus, MemoryPart, StoredLimit
 
@@ -41,15 +41,13 @@ def held_by(limit: StoredLimit) -> str | None:
 
 
 def search_table(limits: Sequence[StoredLimit], *, titles: Mapping[str, str]) -> Table:
-    """A row a case: what was found, and the memory there by arithmetic and as it was measured."""
-    columns = (
-        Column(heading=say("case")),
-        Column(heading=say("found")),
-        Column(heading=say("first guess"), numbers=True),
-        Column(heading=say("tensors by arithmetic (MiB)"), numbers=True),
-        Column(heading=say("largest part")),
-        Column(heading=say("measured peak (MiB)"), numbers=True),
-        Column(heading=say("budget held by")),
+    """A row per case: what was found, and the memory there by arithmetic and as it was measured."""
+    headings = (
+        *columns(say("case"), say("found")),
+        *columns(say("first guess"), say("tensors by arithmetic (MiB)"), numbers=True),
+        *columns(say("largest part")),
+        *columns(say("measured peak (MiB)"), numbers=True),
+        *columns(say("budget held by")),
     )
     rows = []
     for limit in limits:
@@ -67,7 +65,7 @@ def search_table(limits: Sequence[StoredLimit], *, titles: Mapping[str, str]) ->
                 held_by(limit) or DASH,
             )
         )
-    return Table(caption=say("How each limit was found"), columns=columns, rows=tuple(rows))
+    return Table(caption=say("How each limit was found"), columns=headings, rows=tuple(rows))
 
 
 def _part_words(part: MemoryPart) -> Inline:
@@ -90,36 +88,30 @@ def _words(case: Case, titles: Mapping[str, str]) -> Inline:
 
 
 def probe_table(limits: Sequence[StoredLimit], *, titles: Mapping[str, str], report_folder: Path) -> Table:
-    """A row a probe, with a link to its folder from the folder `report_folder`."""
-    columns = (
-        Column(heading=say("case")),
-        Column(heading=say("probe"), numbers=True),
-        Column(heading=say("value"), numbers=True),
-        Column(heading=say("length")),
-        Column(heading=say("outcome")),
-        Column(heading=say("seconds"), numbers=True),
-        Column(heading=say("measured peak (MiB)"), numbers=True),
+    """A row per probe, with a link to its folder from the folder `report_folder`."""
+    headings = (
+        *columns(say("case")),
+        *columns(say("probe"), say("value"), numbers=True),
+        *columns(say("length"), say("outcome")),
+        *columns(say("seconds"), say("measured peak (MiB)"), numbers=True),
     )
-    return Table(
-        caption=say("Probes"), columns=columns, rows=tuple(_probe_rows(limits, titles, report_folder))
+    rows = tuple(
+        (
+            _words(limit.record.case, titles),
+            str(number),
+            str(probe.value),
+            Link(
+                say("full") if probe.full else say("short"),
+                link_to(limit.folder / probe.folder, report_folder=report_folder) + "/",
+            ),
+            say("trains") if probe.status.value == "ok" else status_word(probe.status),
+            rate(probe.seconds),
+            mebibytes(probe.peak_memory_bytes) or DASH,
+        )
+        for limit in limits
+        for number, probe in enumerate(limit.record.probes, 1)
     )
-
-
-def _probe_rows(
-    limits: Sequence[StoredLimit], titles: Mapping[str, str], report_folder: Path
-) -> Iterator[tuple[Inline, ...]]:
-    for limit in limits:
-        for number, probe in enumerate(limit.record.probes, 1):
-            folder = link_to(limit.folder / probe.folder, report_folder=report_folder) + "/"
-            yield (
-                _words(limit.record.case, titles),
-                str(number),
-                str(probe.value),
-                Link(say("full") if probe.full else say("short"), folder),
-                say("trains") if probe.status.value == "ok" else status_word(probe.status),
-                rate(probe.seconds),
-                mebibytes(probe.peak_memory_bytes) or DASH,
-            )
+    return Table(caption=say("Probes"), columns=headings, rows=rows)
 
 
 _CAPTIONS: dict[SearchedAxis, Text] = {
@@ -135,7 +127,7 @@ _OTHER: dict[SearchedAxis, SearchedAxis] = {
 def limit_tables(
     limits: Sequence[StoredLimit], *, titles: Mapping[str, str], report_folder: Path
 ) -> tuple[Table, ...]:
-    """A table an axis as in 2021, then how each limit was found, then every probe; none without a search.
+    """A table per axis as in 2021, then how each limit was found, then every probe; none without a search.
 
     Args:
         limits: the searches.
@@ -172,17 +164,12 @@ def _axis_table(axis: SearchedAxis, limits: Sequence[StoredLimit], *, titles: Ma
     for limit, label in zip(limits, labels, strict=True):
         rows.setdefault(_row_key(axis, limit), {})[label] = limit
     headings = (
-        *(Column(heading=name) for name in apart),
-        Column(heading=say("workload")),
-        Column(heading="node_num", numbers=True),
-        Column(heading="device_num_per_node", numbers=True),
-        Column(heading=_OTHER[axis], numbers=True),
-        Column(heading="precision"),
-        Column(heading=say("parallelism")),
-        Column(heading=say("memory budget")),
+        *columns(*apart, say("workload")),
+        *columns("node_num", "device_num_per_node", _OTHER[axis], numbers=True),
+        *columns("precision", say("parallelism"), say("memory budget")),
     )
     first, *others = dict.fromkeys(labels)
-    columns = [
+    shown = [
         *headings,
         *(Column(heading=f"{label} {axis}", numbers=True) for label in (first, *others)),
         *(Column(heading=f"{first} / {label}", numbers=True) for label in others),
@@ -198,7 +185,7 @@ def _axis_table(axis: SearchedAxis, limits: Sequence[StoredLimit], *, titles: Ma
                 *(_ratio(found.get(first), found.get(label)) for label in others),
             )
         )
-    return Table(caption=_CAPTIONS[axis], columns=tuple(columns), rows=tuple(body))
+    return Table(caption=_CAPTIONS[axis], columns=tuple(shown), rows=tuple(body))
 
 
 def _sweep(limit: StoredLimit) -> Path:

@@ -9,7 +9,7 @@ from dlperf.plan.case import Case
 from dlperf.plan.sweep import Order
 from dlperf.report.columns import View
 from dlperf.report.numbers import NOT_KNOWN
-from dlperf.report.text import Column, Inline, Joined, Table, Text, joined, plain_text, plural, say
+from dlperf.report.text import Inline, Joined, Table, Text, columns, joined, plain_text, plural, say
 from dlperf.results.noise_profile import NoiseProfile
 from dlperf.results.query import Loaded
 from dlperf.results.schema import RunEnvironment
@@ -169,9 +169,8 @@ def environment_tables(loaded: Loaded, *, titles: Mapping[str, str]) -> tuple[En
 
 
 def _two_columns(heading: Text, facts: Iterable[tuple[Text, Inline]]) -> Table:
-    columns = (Column(heading=heading), Column(heading=say("as found")))
     rows = tuple((name, value) for name, value in facts if value and value not in _NOTHING)
-    return Table(caption=heading, columns=columns, rows=rows)
+    return Table(caption=heading, columns=columns(heading, say("as found")), rows=rows)
 
 
 def _machine(runs: Sequence[StoredRun]) -> Iterator[tuple[Text, Inline]]:
@@ -262,8 +261,8 @@ def _placing(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table | No
         rows.append((_cut(", ".join(nodes)), str(len(there)), named))
     if len(placed) > _MOST_PLACES:
         rows.append((say("and {count} more", count=len(placed) - _MOST_PLACES), "", ""))
-    columns = (Column(heading=say("nodes")), Column(heading=say("runs")), Column(heading=say("cases")))
-    return Table(caption=say("Which nodes ran what"), columns=columns, rows=tuple(rows))
+    headings = columns(say("nodes"), say("runs"), say("cases"))
+    return Table(caption=say("Which nodes ran what"), columns=headings, rows=tuple(rows))
 
 
 def _case_words(case: Case, titles: Mapping[str, str]) -> Inline:
@@ -290,8 +289,8 @@ def _software(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table:
     for run in runs:
         result = run.result
         said = facts.setdefault((result.case.framework, result.case.version), {})
-        for name, value in _facts(run):
-            said.setdefault(name, {})[value] = None
+        for name, value in result.engine.facts.items():
+            said.setdefault(name, {})[_cut(str(value))] = None
     rows = []
     for (framework, version), said in sorted(facts.items()):
         installed = " / ".join(said.get("version", {})) or NOT_SAID
@@ -300,17 +299,6 @@ def _software(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table:
             f"{name} {' / '.join(values)}" for name, values in said.items() if name not in _NOT_AGAIN
         )
         rows.append((titles.get(framework, framework), version, installed, python, other))
-    headings = (
-        say("framework"),
-        say("asked for"),
-        say("version that ran"),
-        say("Python"),
-        say("what else it said about itself"),
-    )
-    columns = tuple(Column(heading=heading) for heading in headings)
-    return Table(caption=say("software"), columns=columns, rows=tuple(rows))
-
-
-def _facts(run: StoredRun) -> Iterator[tuple[str, str]]:
-    for name, value in run.result.engine.facts.items():
-        yield name, _cut(str(value))
+    last = say("what else it said about itself")
+    headings = columns(say("framework"), say("asked for"), say("version that ran"), say("Python"), last)
+    return Table(caption=say("software"), columns=headings, rows=tuple(rows))

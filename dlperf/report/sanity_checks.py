@@ -14,7 +14,7 @@ from itertools import combinations, pairwise
 from dlperf.plan.case import Case
 from dlperf.report.columns import ceilings, interval_of_ratio, share_of_ceiling
 from dlperf.report.numbers import factor, giga, mebibytes, percent, rate
-from dlperf.report.text import Column, Inline, Table, Text, joined, say
+from dlperf.report.text import Inline, Table, Text, columns, joined, say
 from dlperf.results.cases import CaseFigures
 from dlperf.statistics.basic import Summary
 
@@ -225,17 +225,10 @@ def warnings_table(
     warnings: Iterable[CheckWarning], *, name: Callable[[CaseFigures], Inline]
 ) -> Table | None:
     """The flags of a table, for under it, each case under its name; None where there is none."""
-    rows = tuple(
-        (warning.check, name(warning.subject), warning.expected, warning.actual) for warning in warnings
-    )
-    columns = (
-        Column(heading=say("law")),
-        Column(heading=say("case")),
-        Column(heading=say("expected")),
-        Column(heading=say("actual"), numbers=True),
-    )
+    rows = tuple((one.check, name(one.subject), one.expected, one.actual) for one in warnings)
+    headings = (*columns(say("law"), say("case"), say("expected")), *columns(say("actual"), numbers=True))
     caption = say("Sanity checks (no figure is changed)")
-    return Table(caption=caption, columns=columns, rows=rows) if rows else None
+    return Table(caption=caption, columns=headings, rows=rows) if rows else None
 
 
 def case_words(figure: CaseFigures, *, titles: Mapping[str, str]) -> Inline:

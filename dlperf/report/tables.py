@@ -21,6 +21,7 @@ from dlperf.report.text import (
     Link,
     Table,
     Text,
+    columns,
     in_order,
     phase_name,
     plural,
@@ -97,23 +98,19 @@ class TableContext:
 
 
 def throughput_table(context: TableContext) -> Table:
-    """The 2021 table: a row a cell, the columns of every framework, then the ratios to the baseline.
+    """The 2021 table: a row per cell, the columns of every framework, then the ratios to the baseline.
 
     The first column of a framework leads to the runs behind it.
     """
     comparison, variants = context.comparison, context.comparison.variants
     names = context.view.columns_of(comparison)
-    own, others = (
-        [name for name in names if name != "ratio"],
-        [variant for variant in variants if variant != context.base],
-    )
-    columns = [*_row_columns(comparison)]
-    columns += [_column_of(name, comparison.label(variant)) for variant in variants for name in own]
+    own = [name for name in names if name != "ratio"]
+    others = [variant for variant in variants if variant != context.base]
+    headings = [*_row_columns(comparison)]
+    headings += [_column_of(name, comparison.label(variant)) for variant in variants for name in own]
     if "ratio" in names:
         under = comparison.label(context.base)
-        columns += [
-            Column(heading=f"{comparison.label(variant)} / {under}", numbers=True) for variant in others
-        ]
+        headings += columns(*(f"{comparison.label(variant)} / {under}" for variant in others), numbers=True)
     rows = []
     for row in comparison.rows:
         cells: list[Inline] = [*_row_cells(comparison, row)]
@@ -125,11 +122,8 @@ def throughput_table(context: TableContext) -> Table:
                 COLUMNS["ratio"].cell(place) if (place := places[variant]) else "" for variant in others
             ]
         rows.append(tuple(cells))
-    return Table(caption=_caption(comparison), columns=tuple(columns), rows=tuple(rows))
-
-
-def _caption(comparison: Comparison) -> Text:
-    return say("Throughput: {experiment}", experiment=comparison.sample.workload.experiment)
+    caption = say("Throughput: {experiment}", experiment=comparison.sample.workload.experiment)
+    return Table(caption=caption, columns=tuple(headings), rows=tuple(rows))
 
 
 def _column_of(name: str, label: str) -> Column:
@@ -183,11 +177,10 @@ def breakdown_table(context: TableContext) -> Table | None:
     names = in_order({name: 0.0 for place in told for name in place.figure.phase_seconds})
     if not told:
         return None
-    columns = (
+    parts = (say("{phase} (s)", phase=phase_name(name)) for name in names)
+    headings = (
         *_case_columns(context.comparison),
-        *(Column(heading=say("{phase} (s)", phase=phase_name(name)), numbers=True) for name in names),
-        Column(heading=say("sum (s)"), numbers=True),
-        Column(heading=say("median measured step (s)"), numbers=True),
+        *columns(*parts, say("sum (s)"), say("median measured step (s)"), numbers=True),
     )
     rows = [
         (
@@ -201,7 +194,7 @@ def breakdown_table(context: TableContext) -> Table | None:
     caption = say(
         "Where the time goes (steps profiled behind the measured ones, rank 0, nothing overlapping)"
     )
-    return Table(caption=caption, columns=columns, rows=tuple(rows))
+    return Table(caption=caption, columns=headings, rows=tuple(rows))
 
 
 def _phase_cell(seconds: Mapping[str, float], name: str) -> Inline:
@@ -209,48 +202,31 @@ def _phase_cell(seconds: Mapping[str, float], name: str) -> Inline:
     return rate(seconds.get(name)) or (NOT_TOLD if GRAPH in seconds else NO_SUCH_PART)
 
 
-_ROW_HEADINGS = (
-    ("num_classes", "num_classes"),
-    ("precision", "precision"),
-    ("sample_ratio", "sample_ratio"),
-)
+def _extra(comparison: Comparison) -> list[str]:
+    """The fields of a row that get a column only where they vary."""
+    return [name for name in ("num_classes", "precision", "sample_ratio") if comparison.varying(name)]
 
 
-def _row_columns(comparison: Comparison) -> Iterable[Column]:
+def _row_columns(comparison: Comparison) -> tuple[Column, ...]:
     device = "gpu" if comparison.sample.device == "cuda" else "device"
-    yield Column(heading="node_num", numbers=True)
-    yield Column(heading=f"{device}_num_per_node", numbers=True)
-    yield Column(heading="batch_size_per_device", numbers=True)
-    for name, heading in _ROW_HEADINGS:
-        if comparison.varying(name):
-            yield Column(heading=heading, numbers=True)
+    names = ("node_num", f"{device}_num_per_node", "batch_size_per_device")
+    return columns(*names, *_extra(comparison), numbers=True)
 
 
-def _row_cells(comparison: Comparison, row: Row) -> Iterable[str]:
-    yield str(row.nodes)
-    yield str(row.devices_per_node)
-    yield row.shown("batch_size_per_device")
-    for name, _ in _ROW_HEADINGS:
-        if comparison.varying(name):
-            yield row.shown(name)
+def _row_cells(comparison: Comparison, row: Row) -> list[str]:
+    shown = ("nodes", "devices_per_node", "batch_size_per_device", *_extra(comparison))
+    return [row.shown(name) for name in shown]
 
 
-def _case_columns(comparison: Comparison) -> Sequence[Column]:
-    extra = (
-        Column(heading=heading, numbers=True) for name, heading in _ROW_HEADINGS if comparison.varying(name)
-    )
-    return (
-        Column(heading=say("framework")),
-        Column(heading=say("topology")),
-        Column(heading=say("batch"), numbers=True),
-        *extra,
-    )
+def _case_columns(comparison: Comparison) -> tuple[Column, ...]:
+    first = columns(say("framework"), say("topology"))
+    return (*first, *columns(say("batch"), *_extra(comparison), numbers=True))
 
 
 def _case_cells(context: TableContext, place: Place) -> Sequence[Inline]:
     """The name leads to the runs behind the whole row."""
     comparison, row = context.comparison, place.row
-    extra = (row.shown(name) for name, _ in _ROW_HEADINGS if comparison.varying(name))
+    extra = (row.shown(name) for name in _extra(comparison))
     label = context.evidence.link(place.figure, comparison.label(place.variant))
     return (label, row.topology, row.shown("batch_size_per_device"), *extra)
 
@@ -287,18 +263,17 @@ class Evidence:
         report_folder: Path,
         sources: Mapping[Path, Mapping[str, str]],
     ) -> Table | None:
-        """A row a run.
+        """A row per run.
 
         Args:
             figures: the cases.
             report_folder: the folder of the report, from which the links to the run folders start.
             sources: of the run folders, `dlperf.results.query.run_sources`.
         """
-        headings = (say("case"), say("run"), say("status"))
-        columns = (
-            *(Column(heading=heading) for heading in headings),
-            Column(heading=say("samples/s"), numbers=True),
-            Column(heading=say("SHA-256 of case, outcome and logs")),
+        headings = (
+            *columns(say("case"), say("run"), say("status")),
+            *columns(say("samples/s"), numbers=True),
+            *columns(say("SHA-256 of case, outcome and logs")),
         )
         rows = []
         for figure in figures:
@@ -315,7 +290,7 @@ class Evidence:
                         run_digest(sources[run.folder]) if run.folder in sources else "",
                     )
                 )
-        return Table(caption=say("Evidence"), columns=columns, rows=tuple(rows)) if rows else None
+        return Table(caption=say("Evidence"), columns=headings, rows=tuple(rows)) if rows else None
 
 
 def link_to(path: Path, *, report_folder: Path) -> str:
@@ -336,19 +311,10 @@ def missing_cells_table(comparisons: Iterable[Comparison]) -> Table | None:
     if not rows:
         return None
     headings = (
-        say("experiment"),
-        say("parallelism"),
-        say("framework"),
-        say("topology"),
-        say("batch"),
-        say("classes"),
-        say("precision"),
-        say("status"),
-        say("reason"),
-        say("evidence"),
+        *columns(say("experiment"), say("parallelism"), say("framework"), say("topology"), say("batch")),
+        *columns(say("classes"), say("precision"), say("status"), say("reason"), say("evidence")),
     )
-    columns = tuple(Column(heading=heading) for heading in headings)
-    return Table(caption=say("Cells without a number"), columns=columns, rows=rows)
+    return Table(caption=say("Cells without a number"), columns=headings, rows=rows)
 
 
 def _gaps(comparison: Comparison) -> Iterator[tuple[Inline, ...]]:
@@ -424,26 +390,14 @@ def other_sources_table(loaded: Loaded, *, titles: Mapping[str, str]) -> Table |
     shared = {cell: sources for cell, sources in sorted(cells.items()) if len(sources) > 1}
     if not shared:
         return None
-    return _table(shared, titles)
-
-
-def _median(figure: CaseFigures) -> float:
-    return figure.summary.median if figure.summary else 0.0
-
-
-def _table(shared: Mapping[_Cell, Mapping[Source, CaseFigures]], titles: Mapping[str, str]) -> Table:
     names = list(dict.fromkeys(source for sources in shared.values() for source in sources))
-    columns = [
-        Column(heading=say("framework")),
-        Column(heading=say("workload")),
-        Column(heading=say("parallelism")),
-        Column(heading=say("topology")),
-        Column(heading=say("batch"), numbers=True),
-        Column(heading=say("classes"), numbers=True),
-        Column(heading=say("precision")),
-        *(Column(heading=f"{name} ({hardware})", numbers=True) for name, hardware in names),
-        *(Column(heading=f"{name} / {names[0][0]}", numbers=True) for name, _ in names[1:]),
-    ]
+    headings = (
+        *columns(say("framework"), say("workload"), say("parallelism"), say("topology")),
+        *columns(say("batch"), say("classes"), numbers=True),
+        *columns(say("precision")),
+        *columns(*(f"{name} ({hardware})" for name, hardware in names), numbers=True),
+        *columns(*(f"{name} / {names[0][0]}" for name, _ in names[1:]), numbers=True),
+    )
     rows = [
         (
             titles.get(cell.framework, cell.framework),
@@ -463,7 +417,11 @@ def _table(shared: Mapping[_Cell, Mapping[Source, CaseFigures]], titles: Mapping
         "threads, options), its fastest. Hardware, versions, data and sessions may differ: a ratio here is "
         "of whole systems, not of frameworks"
     )
-    return Table(caption=caption, columns=tuple(columns), rows=tuple(rows))
+    return Table(caption=caption, columns=headings, rows=tuple(rows))
+
+
+def _median(figure: CaseFigures) -> float:
+    return figure.summary.median if figure.summary else 0.0
 
 
 def _cell(figure: CaseFigures) -> _Cell:

@@ -2,7 +2,7 @@
 
 A plain string is data: it is escaped, and stands alike in every language. A `Text` is ours: its message is
 the English, with **strong** and `code` marked as here and a {place} for each value, and it is the key of
-the translation (`language.py`).
+the translation (templates/zh.json).
 """
 
 from __future__ import annotations
@@ -61,6 +61,11 @@ class Column:
     numbers: bool = False
 
 
+def columns(*headings: Inline, numbers: bool = False) -> tuple[Column, ...]:
+    """A column per heading."""
+    return tuple(Column(heading=heading, numbers=numbers) for heading in headings)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
     """Columns and rows of cells under a caption."""
@@ -117,14 +122,9 @@ class Writer:
         return self.code(content.text)
 
 
-def as_given(text: str) -> str:
-    """The text itself."""
-    return text
-
-
 _PLAIN = Writer(
-    escape=as_given,
-    code=as_given,
+    escape=str,
+    code=str,
     link=lambda content, _: content,
     anchor=lambda content, _: content,
     markup=lambda message: message.replace("**", ""),
