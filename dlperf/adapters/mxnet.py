@@ -114,7 +114,7 @@ class MXNetOptions(Model):
     )
     processes: Literal["per_device", "one"] | None = Field(
         default=None,
-        description="One process a device, joined by Horovod, or one for all devices of the node, as in "
+        description="One process per device, joined by Horovod, or one for all devices of the node, as in "
         "InsightFace's train.py and train_parall.py; left out, per_device.",
     )
     loss_scale: Annotated[float, Field(gt=0)] | Literal["dynamic"] | None = Field(

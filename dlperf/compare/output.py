@@ -19,10 +19,10 @@ from dlperf.results.noise_profile import NoiseProfile
 from dlperf.version import __version__
 
 HEADINGS = (
-    "case", "framework", "metric", "baseline", "candidate", "change", "95 % interval", "smallest that counts",
+    "case", "framework", "metric", "baseline", "candidate", "change", "95 % interval", "margin",
     "runs", "verdict", "why",
 )  # fmt: skip
-NUMBERS = frozenset({"baseline", "candidate", "change", "smallest that counts", "runs"})
+NUMBERS = frozenset({"baseline", "candidate", "change", "margin", "runs"})
 
 
 def framework_name(finding: CaseVerdict) -> str:
@@ -123,7 +123,7 @@ def headline(findings: Comparison) -> str:
         return plural(len(findings.regressions), "regression")
     unknown = findings.count(Verdict.INCONCLUSIVE, Verdict.NOT_COMPARABLE, Verdict.MISSING)
     if not any(row.verdict in _TOLD for row in findings.cases):
-        return "no verdict: nothing could be told"
+        return "no verdict: the runs do not tell"
     if unknown:
         return "no regression found, but not every case could be told"
     return "no regression"

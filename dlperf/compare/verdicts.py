@@ -443,7 +443,7 @@ def _tested(pair: Pair, metric: Metric, test: TestResult, floor: Floor | None, *
         verdict, reason = Verdict.INCONCLUSIVE, _drowned(floor, own)
     elif verdict is Verdict.INCONCLUSIVE:
         settle = test.runs_to_settle
-        reason = f"about {settle} runs a side would settle it" if settle else "too noisy to settle with runs"
+        reason = f"about {settle} runs per side would settle it" if settle else "too noisy for any affordable number of runs to settle"
     return CaseVerdict(
         baseline=pair.baseline,
         candidate=pair.candidate,

@@ -16,7 +16,7 @@ from dlperf.statistics.basic import FEWEST_RUNS_FOR_SPREAD
 
 # With fewer, the spread of the runs is too badly known to call two cases different (docs/statistics.md).
 FEWEST_RUNS_FOR_A_VERDICT = 4
-# The largest coefficient of variation of a case among 91 published series (docs/statistics.md).
+# The largest coefficient of variation of a case among 91 published series (docs/evidence.md).
 LARGEST_USUAL_CV = 0.074
 
 

@@ -2,7 +2,7 @@
 
 Pure. The cuts are penalised change points of the mean (PELT: Killick, Fearnhead and Eckley, "Optimal
 detection of changepoints with a linear computational cost", Journal of the American Statistical Association
-107, 2012) on the logarithm of the durations; docs/statistics.md gives the numbers below and how they were
+107, 2012) on the logarithm of the durations; docs/evidence.md gives the numbers below and how they were
 chosen.
 """
 

@@ -137,7 +137,7 @@ def test_no_common_case_is_no_all_clear(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "b", other, RATES)
     done = run("compare", "a", "b")
     assert done.exit_code == 3
-    assert done.stdout.splitlines()[-1] == "no verdict: nothing could be told"
+    assert done.stdout.splitlines()[-1] == "no verdict: the runs do not tell"
     assert "without a baseline: oneflow 0.9.0" in done.stdout
 
 
@@ -208,4 +208,4 @@ def test_a_baseline_without_a_case_is_no_all_clear(tmp_path: Path) -> None:
     saved = json.loads((tmp_path / "baselines" / "x.json").read_text())
     (tmp_path / "none.json").write_text(json.dumps(saved | {"cases": []}))
     done = run("compare", "none.json", "a")
-    assert (done.exit_code, done.stdout.splitlines()[-1]) == (3, "no verdict: nothing could be told")
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (3, "no verdict: the runs do not tell")

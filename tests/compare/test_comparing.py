@@ -67,7 +67,7 @@ def test_three_runs_give_no_verdict_and_no_false_all_clear() -> None:
     findings = compare(side(side_case()), side(side_case(scaled(0.5)[:3], **NEW)))
     assert speed(findings).verdict is Verdict.INCONCLUSIVE
     assert speed(findings).reason == "5 and 3 good runs; a verdict takes 4 on each side"
-    assert headline(findings) == "no verdict: nothing could be told"
+    assert headline(findings) == "no verdict: the runs do not tell"
     assert (exit_code(findings, strict=False), exit_code(findings, strict=True)) == (0, 4)
 
 

@@ -203,7 +203,7 @@ def test_whoever_verifies_is_told_that_other_arguments_would_be_ignored(report: 
     for others in (("results",), ("--strict",), ("--out", "new.md")):
         done = run("--verify", report, *others)
         assert 2 == done.exit_code
-        assert "--verify takes all it needs from the report itself" in done.stderr
+        assert "--verify reads all it needs from the report" in done.stderr
 
 
 def test_results_and_report_can_move_together(report: Path, tmp_path: Path) -> None:
