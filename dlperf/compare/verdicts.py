@@ -443,7 +443,9 @@ def _tested(pair: Pair, metric: Metric, test: TestResult, floor: Floor | None, *
         verdict, reason = Verdict.INCONCLUSIVE, _drowned(floor, own)
     elif verdict is Verdict.INCONCLUSIVE:
         settle = test.runs_to_settle
-        reason = f"about {settle} runs per side would settle it" if settle else "too noisy for any affordable number of runs to settle"
+        reason = (
+            f"about {settle} runs per side would settle it" if settle else "too noisy to settle by more runs"
+        )
     return CaseVerdict(
         baseline=pair.baseline,
         candidate=pair.candidate,

@@ -40,7 +40,7 @@ _MILLION = 1e6
 class Place:
     """A case with a figure, where it stands, and what its columns need to know of the rest.
 
-    `ceilings` are the best matrix product rates of a device, by hardware and threads a device.
+    `ceilings` are the best matrix product rates of a device, by hardware and threads per device.
     """
 
     comparison: Comparison

@@ -33,7 +33,7 @@ def grouping_keys(figure: CaseFigures) -> dict[Text, Inline]:
     """What can keep two cases out of one table, with the value of each."""
     case = figure.case
     return {
-        say("threads a device"): or_not_known(figure.threads_per_device),
+        say("threads per device"): or_not_known(figure.threads_per_device),
         say("hardware"): figure.hardware,
         say("device"): case.device,
         say("memory budget"): memory_budget(case),

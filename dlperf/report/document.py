@@ -232,7 +232,7 @@ def _settings(comparison: Comparison) -> Iterator[tuple[Text, Inline]]:
     if figure.case.memory_bytes is not None:
         yield say("memory budget"), memory_budget(figure.case)
     if ours:
-        yield say("threads a device"), or_not_known(figure.threads_per_device)
+        yield say("threads per device"), or_not_known(figure.threads_per_device)
     yield say("hardware"), comparison.hardware
 
 

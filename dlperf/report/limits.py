@@ -195,7 +195,7 @@ def _sweep(limit: StoredLimit) -> Path:
 # What can set rows apart beside what every table shows; a column of it stands where it does.
 _APART: dict[Text, Callable[[StoredLimit], str]] = {
     say("sweep"): lambda limit: _sweep(limit).name,
-    say("threads a device"): lambda limit: str(limit.record.case.threads_per_device),
+    say("threads per device"): lambda limit: str(limit.record.case.threads_per_device),
 }
 
 

@@ -23,7 +23,7 @@ _ALWAYS = (
         "as an outlier. Fewer than 2 good runs give no interval."
     ),
     say(
-        "Speedup = figure / figure of 1 node with 1 device, same framework and batch a device. Scaling "
+        "Speedup = figure / figure of 1 node with 1 device, same framework and batch per device. Scaling "
         "efficiency = speedup / number of devices."
     ),
     say(
@@ -128,7 +128,7 @@ def _noise(loaded: Loaded, noise_profile: NoiseProfile | None) -> Iterator[Text]
 def _cost(view: View) -> Iterator[Text]:
     if view.price_per_device_hour is not None:
         yield say(
-            "Cost of a million samples = hours that they take x devices x {price} a device and hour, as it "
+            "Cost of a million samples = hours that they take x devices x {price} per device and hour, as it "
             "was given; CPU, memory and disk have no price of their own.",
             price=f"{view.price_per_device_hour:g}",
         )
@@ -196,7 +196,7 @@ def _machine(runs: Sequence[StoredRun]) -> Iterator[tuple[Text, Inline]]:
         _span([f"{loads[0]:.1f}", f"{loads[-1]:.1f}"]) if loads else "",
     )
     yield say("driver"), _each(node.driver or "" for node in nodes)
-    yield say("threads a device"), _threads(runs)
+    yield say("threads per device"), _threads(runs)
     yield (
         say("cores of a rank"),
         joined(dict.fromkeys(_affinity(environment) for environment in environments), " / "),

@@ -162,7 +162,7 @@ def _engine_notes(comparison: Comparison) -> Iterator[Text]:
         yield say("Odd runs, counted all the same: {runs}.", runs="; ".join(odd))
     if threads:
         yield say(
-            "Every engine was to use {asked} a device, but {which}. Do not trust a ratio to it.",
+            "Every engine was to use {asked} per device, but {which}. Do not trust a ratio to it.",
             asked=plural(comparison.sample.threads_per_device, "thread"),
             which=joined(threads, "; "),
         )

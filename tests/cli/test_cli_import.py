@@ -67,8 +67,8 @@ def test_what_nobody_knows_of_a_run_is_shown_as_not_known(logs: Path) -> None:
     report = run("report", "results/imported").stdout
     assert "(synthetic)" not in report
     assert "face_emore (data not known)" in report
-    assert "- threads a device: not known" in report
-    assert "| threads a device | not known " in report
+    assert "- threads per device: not known" in report
+    assert "| threads per device | not known " in report
 
 
 def test_a_compressed_log_that_stops_in_its_middle_is_imported_with_a_warning(logs: Path) -> None:

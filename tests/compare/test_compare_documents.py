@@ -56,7 +56,7 @@ hardware: Example CPU 3000, 8 cores, 16 GiB against another
 y1 data 1n1g b8 c200 fp32 mxnet 1.9.1 -> 1.9.2 samples/s 100.00 100.00 +0.00 % +0.00 % to +0.00 % \
 1.00 % 5 same
 y1 data 1n1g b8 c500 fp32 mxnet 1.9.1 -> 1.9.2 samples/s 100.00 100.00 -0.25 % -9.20 % to +9.58 % \
-1.00 % 5 inconclusive too noisy for any affordable number of runs to settle
+1.00 % 5 inconclusive too noisy to settle by more runs
 
 5 cases compared by samples/s: 1 slower, 1 same, 1 inconclusive, 1 not comparable, 1 missing
 1 regression

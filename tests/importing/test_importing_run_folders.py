@@ -509,6 +509,6 @@ def test_a_verified_report_names_an_imported_log_that_its_original_does_not_give
         "".join([*lines[:10], lines[10].replace('"train"', '"warmup"').replace("2", "3"), *lines[11:]])
     )
     request = Request(paths=(done.folder.parents[2],))
-    write_report(build_report(request, beside=tmp_path), request, tmp_path / "report.md")
+    write_report(build_report(request, report_folder=tmp_path), request, tmp_path / "report.md")
     kinds = {difference.kind for difference in verify(tmp_path / "report.md").differences}
     assert Kind.IMPORT in kinds

@@ -55,7 +55,7 @@ def test_frameworks_are_columns_and_cells_are_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"threads_per_device": 1}, "threads a device: 1"),
+        ({"threads_per_device": 1}, "threads per device: 1"),
         (
             {"measure": Measure(warmup_iterations=1, measured_iterations=5)},
             "iterations: 1 warm-up, 5 measured",

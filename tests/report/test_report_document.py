@@ -250,7 +250,7 @@ def test_different_threads_are_separated_and_said(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(**MXNET), [10.0, 10.1])
     store_good_runs(tmp_path / "y1", make_case(**ONEFLOW, threads_per_device=1), [5.0, 5.1])
     text = report(tmp_path)
-    assert "## y1, data parallel, threads a device: 1\n" in text
+    assert "## y1, data parallel, threads per device: 1\n" in text
     assert "Not comparable with the other tables" in text
     assert " / MXNet 1.9.1" not in text
 
@@ -277,7 +277,7 @@ def test_threads_that_an_engine_did_not_take_are_said(tmp_path: Path) -> None:
     log = folder / "logs" / "rank0.log"
     log.write_text(log.read_text().replace('"threads": 2', '"threads": 1'))
     store_run(folder)
-    assert "was to use 2 threads a device, but MXNet 1.9.1 ran with 1" in report(tmp_path)
+    assert "was to use 2 threads per device, but MXNet 1.9.1 ran with 1" in report(tmp_path)
 
 
 def test_more_than_the_measured_matmul_rate_is_explained(tmp_path: Path) -> None:
@@ -314,12 +314,12 @@ def test_what_nobody_can_tell_of_imported_results_is_said_to_be_not_known(tmp_pa
     unknown = ("data", "measured_iterations", "seed", "threads_per_device")
     write_result(run.folder, run.result.model_copy(update={"not_known": unknown}))
     text = report(tmp_path)
-    assert "- threads a device: not known" in text
+    assert "- threads per device: not known" in text
     assert "emore (data not known)" in text
     assert "iterations: 2 warm-up, measured: not known" in text
     assert "Of some runs nobody knows how many iterations were to be measured" in text
     assert "then 4 measured iterations" in text
-    assert ["threads a device", "1, 12, not known"] in [row for table in tables(text) for row in table]
+    assert ["threads per device", "1, 12, not known"] in [row for table in tables(text) for row in table]
     assert "Every engine was to use" not in text
 
 
