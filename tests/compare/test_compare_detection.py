@@ -43,7 +43,7 @@ class Lab:
             for version, effect in (("1.9.0", 0.0), ("1.9.1", math.log1p(change)))
         )
 
-    def judged(self, *, change: float = 0.0) -> tuple[Comparison, Comparison]:
+    def compared(self, *, change: float = 0.0) -> tuple[Comparison, Comparison]:
         """The first findings and the confirmed ones."""
         first = compare(*self.sweep(change=change), settings=ONE_METRIC)
         fresh = self.sweep(change=change, session="again")
@@ -52,7 +52,7 @@ class Lab:
 
 @pytest.mark.slow
 def test_equal_versions_raise_few_alarms_and_none_survives_a_second_look() -> None:
-    made = [Lab(seed).test() for seed in range(60)]
+    made = [Lab(seed).compared() for seed in range(60)]
     assert sum(bool(first.regressions) for first, _ in made) <= 6
     assert sum(bool(confirmed.regressions) for _, confirmed in made) <= 3
     assert sum(bool(suspects(first)) for first, _ in made) > 6  # there was something to look at
@@ -60,7 +60,7 @@ def test_equal_versions_raise_few_alarms_and_none_survives_a_second_look() -> No
 
 @pytest.mark.slow
 def test_a_case_that_is_3_percent_slower_is_nearly_always_found() -> None:
-    made = [Lab(seed).test(change=-0.03)[1] for seed in range(60)]
+    made = [Lab(seed).compared(change=-0.03)[1] for seed in range(60)]
     found = [any(row.baseline.case.num_classes == 2 for row in one.regressions) for one in made]
     assert sum(found) >= 48
 
