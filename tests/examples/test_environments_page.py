@@ -47,7 +47,7 @@ def test_a_sweep_can_name_the_users_own_python(tmp_path: Path) -> None:
     assert "mxnet 1.9.1" in planned.stdout
     ran = dlperf(["run", str(sweep)], tmp_path)
     assert 3 == ran.returncode
-    assert "/path/to/python is no program; give the path of a Python with mxnet" in ran.stderr
+    assert "/path/to/python is not an executable; give the path of a Python with mxnet" in ran.stderr
 
 
 def test_a_sweep_can_name_a_wheel_and_an_index_and_is_told_what_is_wrong(tmp_path: Path) -> None:
