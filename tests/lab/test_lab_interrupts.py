@@ -59,10 +59,10 @@ def test_the_third_leaves_and_says_a_command_that_ends_what_is_left(lab: Cluster
         process.send_signal(signal.SIGINT)
         until_line(process, words)
     process.send_signal(signal.SIGINT)
-    line = until_line(process, "end it with: ")[-1]
+    line = until_line(process, "end them with: ")[-1]
     assert process.wait() == 130
     assert lab.left_on(host) != []
-    command = shlex.split(line.partition("end it with: ")[2])
+    command = shlex.split(line.partition("end them with: ")[2])
     assert command == ["dlperf", "cluster", "clean", "clusters/lab.yaml", "--node", "node0"]
     done = lab.dlperf(*command[1:])
     assert done.returncode == 0, done.stderr
