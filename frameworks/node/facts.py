@@ -16,7 +16,7 @@ SIOCGIFADDR = 0x8915
 
 
 def facts() -> Dict[str, Any]:
-    """The node as it is now; the fields of dlperf/results/environment.py's Node."""
+    """The node as it is now; the fields of dlperf/results/schema.py's Node."""
     gpus = gpu_rows("name", "driver_version")
     return {
         "host": socket.gethostname(),

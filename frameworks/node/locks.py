@@ -12,7 +12,7 @@ from frameworks.node import Refused
 
 # An ended run is gone within seconds; we do not wait for one whose process is stuck in the kernel.
 DESERTED_SECONDS = 30.0
-# The same file as dlperf uses on its own machine (dlperf/running/locks.py).
+# The same file as dlperf uses on its own machine (dlperf/running/run_folder.py).
 HOST_LOCK = "/tmp/dlperf-measuring.lock"  # noqa: S108  a lock, never read
 # In the environment of every rank, and so of everything that it starts.
 RUN_VARIABLE = "DLPERF_RUN"

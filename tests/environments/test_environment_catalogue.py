@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 USER = """
 import sys
 from pathlib import Path
-from dlperf.environments.locks import shared
+from dlperf.environments.processes import shared
 with shared(Path(sys.argv[1])):
     print("holding", flush=True)
     sys.stdin.read()
@@ -128,7 +128,7 @@ def test_names_a_file_that_was_changed(entry: Entry, site_packages: Path) -> Non
     module.unlink()
     module.write_text("__version__ = '1.0'  # patched\n")
     (problem,) = problems(entry)
-    assert problem.startswith("package demo-engine: file demo_engine.py has 31 bytes, ")
+    assert problem.startswith("package demo-engine: file demo_engine.py has 31 bytes instead of ")
 
 
 def test_names_a_framework_that_no_longer_starts(entry: Entry, site_packages: Path) -> None:

@@ -97,7 +97,7 @@ def test_the_third_signal_leaves_and_says_what_may_be_left(lab: SweepLab) -> Non
         process.send_signal(signal.SIGINT)
         until_line(process, words)
     process.send_signal(signal.SIGINT)
-    until_line(process, f"end it with: kill -9 {supervisor}")
+    until_line(process, f"end them with: kill -9 {supervisor}")
     assert process.wait() == 130
     for worker in children_of(supervisor):
         os.kill(worker, signal.SIGCONT)
