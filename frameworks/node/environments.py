@@ -64,7 +64,9 @@ def checked(python: str, probe: str, import_check: str) -> Answer:
     """
     found = shutil.which(os.path.expanduser(python))  # noqa: PTH111  which takes text
     if found is None:
-        raise Refused(f"{python} is not an executable on this node; give the path of a Python with the framework")
+        raise Refused(
+            f"{python} is not an executable on this node; give the path of a Python with the framework"
+        )
     answers = []
     for source in (probe, import_check):
         process = run_tied([found, "-c", source], {}, stderr=subprocess.PIPE)
