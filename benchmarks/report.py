@@ -1,7 +1,8 @@
 """Time and peak memory of a report of many results: `python benchmarks/report.py [RESULTS]`.
 
-Makes RESULTS result files (default 10 000) in a temporary folder, then runs `dlperf report` on them as a user
-does. The figures in the files are invented; nothing but time and memory of dlperf is looked at.
+Makes RESULTS result files (default: 10 000) in a temporary folder, then runs `dlperf report` on them as a
+user does. The figures in the files are invented: only the time and memory of dlperf count. Run it twice: the
+first run in a new environment also compiles its packages.
 """
 
 from __future__ import annotations
@@ -14,15 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from dlperf.layout import CASE_NAME, ENVIRONMENT_NAME, LOGS_FOLDER, RESULT_NAME, log_name, run_folder
 from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
 from dlperf.results.schema import Engine, Node, RunEnvironment, RunFigures, RunResult, Status
 from frameworks.common.events import EventLog
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 FRAMEWORKS = (("mxnet", "1.9.1"), ("oneflow", "0.9.0"), ("pytorch", "2.13.0"))
 REPEATS = 5
@@ -101,12 +100,12 @@ def make(folder: Path, count: int) -> None:
         for repeat in range(1, REPEATS + 1):
             if made == count:
                 return
-            run = folder / "runs" / case.case_id / f"r{repeat}"
-            (run / "logs").mkdir(parents=True)
-            (run / "logs" / "rank0.log").write_bytes(text)
-            (run / "case.json").write_text(case.model_dump_json(indent=2))
-            (run / "environment.json").write_text(environment)
-            (run / "result.json").write_text(result(case, repeat).model_dump_json(indent=2))
+            run = run_folder(folder, case_id=case.case_id, repeat=repeat)
+            (run / LOGS_FOLDER).mkdir(parents=True)
+            (run / log_name(0)).write_bytes(text)
+            (run / CASE_NAME).write_text(case.model_dump_json(indent=2))
+            (run / ENVIRONMENT_NAME).write_text(environment)
+            (run / RESULT_NAME).write_text(result(case, repeat).model_dump_json(indent=2))
             made += 1
 
 
