@@ -97,5 +97,5 @@ def test_a_process_that_drives_several_devices_gets_the_cores_of_all() -> None:
 
 @pytest.mark.parametrize("devices", [(2,), (3, 1), (1, 1, 1, 1)])
 def test_processes_that_do_not_fit_the_places_are_refused(devices: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="processes"):
+    with pytest.raises(ValueError, match="process"):
         launched(devices)
