@@ -190,10 +190,10 @@ def _form_of(path: Path | None, option: str) -> str | None:
 
 
 def _write_data(report: Document, request: Request, out: Path | None, form: str) -> None:
-    from dlperf.report.build import data_table
-    from dlperf.results.tables import encoded
+    from dlperf.results.tables import data_table, encoded
 
-    content = encoded(data_table(report.figures, request.view), form)
+    price = request.view.price_per_device_hour
+    content = encoded(data_table(report.figures, price_per_device_hour=price), form)
     if out is None:
         click.echo(content, nl=False)
         return

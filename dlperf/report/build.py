@@ -1,27 +1,24 @@
-"""From folders to a report on disk: what is read, the document, its charts, and the data behind it."""
+"""From folders to a report on disk: what is read, the document, and its charts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from dlperf.adapters.registry import load_adapters
 from dlperf.errors import UserError
 from dlperf.files import write_atomically
 from dlperf.report.alignment import read_certificates
-from dlperf.report.charts import Chart
-from dlperf.report.columns import View, cost_per_million_samples
 from dlperf.report.document import Document, document
 from dlperf.report.record import record_of
 from dlperf.report.render import ChartLink, Request, html, markdown
 from dlperf.report.text import plain_text
-from dlperf.results.cases import CaseFigures
 from dlperf.results.noise_profile import read_noise_profile
 from dlperf.results.query import load, run_sources
-from dlperf.results.tables import CASES, LISTED, RUNS, Column, tables, typed
+
+if TYPE_CHECKING:
+    from dlperf.report.charts import Chart  # loads matplotlib
 
 
 def build_report(
@@ -119,30 +116,3 @@ def _charts(document: Document) -> Iterator[tuple[str, Chart]]:
 
 def _link(chart: Chart, stem: str) -> ChartLink:
     return ChartLink(png=f"{stem}.png", svg=f"{stem}.svg", alt=chart.alt)
-
-
-_OF_CASES: Final = ("scaling_efficiency", "share_of_matmul_rate")
-_OF_RUNS: Final = ("repeat", "run_folder", "started_at", "run_seconds", "accepted_steps", "dropped_steps")
-_BY_NAME: Final = {column.name: column for column in (*RUNS, *CASES)}
-DATA: Final = (
-    Column("row", "text", "`case` or `run`"),
-    *LISTED,
-    *(_BY_NAME[name] for name in _OF_CASES),
-    Column("cost_per_million_samples", "number", "at the given price per device and hour"),
-    _BY_NAME["phase_seconds"],
-    *(_BY_NAME[name] for name in _OF_RUNS),
-)
-
-
-def data_table(figures: Sequence[CaseFigures], view: View) -> pd.DataFrame:
-    """The columns of `DATA`: a row per case, each followed by a row per run of it."""
-    runs, cases = tables(figures)
-    price = view.price_per_device_hour
-    if price is not None:
-        devices = cases["nodes"] * cases["devices_per_node"]
-        cases["cost_per_million_samples"] = [
-            cost_per_million_samples(rate, devices=count, price_per_device_hour=price)
-            for rate, count in zip(cases["samples_per_sec"], devices, strict=True)
-        ]
-    both = pd.concat([cases.assign(row="case", case_row=cases.index), runs.assign(row="run")])
-    return typed(both.sort_values("case_row", kind="stable"), DATA)

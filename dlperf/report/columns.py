@@ -13,7 +13,7 @@ from dlperf.report.numbers import NOT_KNOWN, factor, giga, mebibytes, percent, r
 from dlperf.report.text import Inline, Text, say
 from dlperf.results.cases import CaseFigures
 from dlperf.results.noise_profile import NoiseProfile
-from dlperf.statistics.basic import Interval, Summary, ratio_interval
+from dlperf.statistics.basic import Interval, Summary, cost_per_million_samples, ratio_interval
 
 # A ratio that may be ten times as large is not known at all.
 WIDEST_RATIO: Final = 10.0
@@ -32,8 +32,6 @@ def too_wide(interval: Interval) -> bool:
 
 
 ONE_RUN = say("one run")
-_SECONDS_AN_HOUR = 3600
-_MILLION = 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,11 +107,6 @@ def _noise_floor(place: Place) -> Inline:
     cases = [(figure.case, figure.hardware)]
     floor = noise_profile.floor(cases, "samples_per_sec", in_turns=True)
     return say("not measured") if floor is None else percent(floor.value)
-
-
-def cost_per_million_samples(samples_per_sec: float, *, devices: int, price_per_device_hour: float) -> float:
-    """In the price's currency: hours that a million samples take x devices x price."""
-    return _MILLION / samples_per_sec / _SECONDS_AN_HOUR * devices * price_per_device_hour
 
 
 def _cost(place: Place) -> Inline:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote
 
 import jinja2
@@ -21,11 +21,13 @@ from dlperf.errors import UserError
 from dlperf.files import shipped_folder
 from dlperf.report import html as html_form
 from dlperf.report import markdown as markdown_form
-from dlperf.report.charts import Chart
 from dlperf.report.columns import View
 from dlperf.report.document import Document
 from dlperf.report.markdown import Markdown
 from dlperf.report.text import Anchor, Code, Joined, Link, Text, Writer, plural, say
+
+if TYPE_CHECKING:
+    from dlperf.report.charts import Chart  # loads matplotlib
 
 Language = Literal["en", "zh"]
 

@@ -19,7 +19,7 @@ from dlperf.errors import UserError
 from dlperf.plan.case import Case
 from dlperf.results.cases import CaseFigures
 from dlperf.results.store import StoredRun
-from dlperf.statistics.basic import quantile
+from dlperf.statistics.basic import cost_per_million_samples, quantile
 
 Value = str | int | float | None
 Record = dict[str, Value]
@@ -152,6 +152,18 @@ RUNS: Final = (
     *_KEYS,
 )
 
+_BY_NAME: Final = {column.name: column for column in (*RUNS, *CASES)}
+# What `dlperf report --data` writes, in this order.
+DATA: Final = (
+    _text("row", "`case` or `run`"),
+    *LISTED,
+    *(_BY_NAME[name] for name in ("scaling_efficiency", "share_of_matmul_rate")),
+    _number("cost_per_million_samples", "at the given price per device and hour"),
+    _PHASES,
+    *(_BY_NAME[name] for name in ("repeat", "run_folder", "started_at", "run_seconds")),
+    *(_BY_NAME[name] for name in ("accepted_steps", "dropped_steps")),
+)
+
 
 class Tables(NamedTuple):
     """The two tables; `case_row` of a run is the index of its case, which is the case's place in its list."""
@@ -193,6 +205,19 @@ def _aggregated(cases: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     # The product was of float32: of a case in another precision it says nothing.
     cases["share_of_matmul_rate"] = share.where(cases["precision"] == "fp32")
     return cases
+
+
+def data_table(figures: Sequence[CaseFigures], *, price_per_device_hour: float | None) -> pd.DataFrame:
+    """The columns of `DATA`: a row per case, each followed by a row per run of it."""
+    runs, cases = tables(figures)
+    if price_per_device_hour is not None:
+        devices = cases["nodes"] * cases["devices_per_node"]
+        cases["cost_per_million_samples"] = [
+            cost_per_million_samples(rate, devices=count, price_per_device_hour=price_per_device_hour)
+            for rate, count in zip(cases["samples_per_sec"], devices, strict=True)
+        ]
+    both = pd.concat([cases.assign(row="case", case_row=cases.index), runs.assign(row="run")])
+    return typed(both.sort_values("case_row", kind="stable"), DATA)
 
 
 def _median(values: pd.Series[float]) -> float:

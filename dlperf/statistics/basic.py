@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 CONFIDENCE = 0.95
+_SECONDS_PER_HOUR = 3600
+_MILLION = 1e6
 # A sample of one says nothing about spread.
 FEWEST_RUNS_FOR_SPREAD = 2
 
@@ -42,6 +44,11 @@ class Summary:
 def samples_per_second(samples: Iterable[int], seconds: Iterable[float]) -> float:
     """Sum of samples / sum of seconds. A mean of rates would count fast steps more than slow ones."""
     return sum(samples) / math.fsum(seconds)
+
+
+def cost_per_million_samples(samples_per_sec: float, *, devices: int, price_per_device_hour: float) -> float:
+    """In the price's currency: hours that a million samples take x devices x price."""
+    return _MILLION / samples_per_sec / _SECONDS_PER_HOUR * devices * price_per_device_hour
 
 
 def summarise(rates: Sequence[float]) -> Summary:

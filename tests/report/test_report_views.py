@@ -16,9 +16,10 @@ from dlperf.files import shipped_folder
 from dlperf.plan.case import Topology
 from dlperf.plan.load import load_experiment
 from dlperf.report.build import build_report
-from dlperf.report.columns import COLUMNS, View, cost_per_million_samples
+from dlperf.report.columns import COLUMNS, View
 from dlperf.report.render import Request, without_charts
 from dlperf.results.store import store_run
+from dlperf.statistics.basic import cost_per_million_samples
 
 MXNET = {"framework": "mxnet", "version": "1.9.1"}
 ONEFLOW = {"framework": "oneflow", "version": "0.9.0"}
