@@ -35,6 +35,7 @@ from dlperf.compare.verdicts import (
     read_expected,
 )
 from dlperf.errors import UserError
+from dlperf.files import write_atomically
 from dlperf.plan.documents import unknown
 from dlperf.results.cases import cell_name
 from dlperf.results.noise_profile import NoiseProfile, default_noise_profile, read_noise_profile
@@ -127,7 +128,7 @@ class Judging:
         for path, form in self.files.items():
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(self._text(findings, form, code=code), encoding="utf-8")
+                write_atomically(path, self._text(findings, form, code=code).encode())
             except OSError as error:
                 why = f"{error.filename or path}: {error.strerror}"
                 raise UserError(f"--write {form}={path}: cannot be written ({why})") from None

@@ -17,6 +17,7 @@ from dlperf.compare.history import FEWEST_POINTS, By, History, histories
 from dlperf.compare.output import change, value
 from dlperf.compare.sets import MEASURED, ResultSet, read_baseline, result_set_of
 from dlperf.errors import UserError
+from dlperf.files import write_atomically
 from dlperf.plan.documents import unknown
 from dlperf.results.query import load
 
@@ -71,7 +72,7 @@ def _draw(found: tuple[History, ...], path: Path, by: By) -> None:
         target = path if number == 0 else path.with_stem(f"{path.stem}-{number + 1}")
         made = history_chart(one, by=by)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(made.png if path.suffix == ".png" else made.svg)
+        write_atomically(target, made.png if path.suffix == ".png" else made.svg)
         click.echo(str(target), err=True)
 
 

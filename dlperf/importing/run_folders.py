@@ -261,8 +261,8 @@ def _import_run(
     write_document(folder / CASE_NAME, described.case, indent=2)
     write_document(folder / IMPORT_NAME, imported, indent=2)
     write_atomically(folder / OUTCOME_NAME, _OUTCOME.encode())
-    with (folder / EVENT_LOG).open("w", encoding="utf-8") as stream:
-        stream.writelines(convert(parsed, case=described.case, imported=imported))
+    lines = convert(parsed, case=described.case, imported=imported)
+    write_atomically(folder / EVENT_LOG, (line.encode() for line in lines))
     result = store_run(folder)
     case_folder.mkdir(parents=True, exist_ok=True)
     target = case_folder / run_name(repeat)
