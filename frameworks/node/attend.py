@@ -137,7 +137,7 @@ class Attendant:
             "memory_available_bytes": meminfo("MemAvailable"),
             "environments": environments,
             "measured_by_another": busy,
-            "left_processes": [] if busy else run_processes(),
+            "left_processes": [] if busy else run_processes(self._work),
             "gpus": [
                 {"name": name, "free_mib": free_mib} for name, free_mib in gpu_rows("name", "memory.free")
             ],
@@ -153,7 +153,7 @@ class Attendant:
         """End processes that runs of dlperf left and remove their folders; refused during a run."""
         if not self._lock.take():
             raise Refused("another dlperf measures on this node; nothing was touched")
-        killed = end_processes()
+        killed = end_processes(self._work)
         removed = self._run_folders()
         for folder in removed:
             until_deserted(folder)

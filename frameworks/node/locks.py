@@ -83,27 +83,34 @@ def until_deserted(folder: Path) -> None:
         time.sleep(0.05)
 
 
-def run_processes() -> List[int]:
-    """Processes of this user that a run of dlperf started: they have its variable in their environment."""
+def run_processes(work: Path) -> List[int]:
+    """Processes of this user and container that a run in the folder `work` started.
+
+    They have its variable in their environment, with the path of the run's folder. A container may have
+    another folder under the same path, which is why both are compared as this process sees them.
+    """
+    mark = f"{RUN_VARIABLE}={work}/".encode()
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
             with contextlib.suppress(OSError):
-                ours = folder.stat().st_uid == os.getuid()  # root could read, and kill, everyone's
-                variables = (folder / "environ").read_bytes() if ours else b""
-                if any(
-                    variable.startswith(f"{RUN_VARIABLE}=".encode()) for variable in variables.split(b"\0")
+                variables = (folder / "environ").read_bytes().split(b"\0")
+                if (
+                    folder.stat().st_uid == os.getuid()  # root could read, and kill, everyone's
+                    and any(variable.startswith(mark) for variable in variables)
+                    and os.readlink(folder / "ns/pid") == os.readlink("/proc/self/ns/pid")
+                    and os.path.samefile(f"{folder}/root{work}", work)  # noqa: PTH121  of another root
                 ):
                     found.append(int(folder.name))
     return found
 
 
-def end_processes() -> Set[int]:
-    """Kill every process that a run of dlperf started, until none is left; returns their ids."""
+def end_processes(work: Path) -> Set[int]:
+    """Kill every process that a run in the folder `work` started, until none is left; returns their ids."""
     killed: Set[int] = set()
     deadline = time.monotonic() + DESERTED_SECONDS
     while time.monotonic() < deadline:
-        found = run_processes()
+        found = run_processes(work)
         if not found:
             break
         for pid in found:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from processes import until
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (
@@ -53,6 +56,47 @@ def test_requests_are_answered_in_order_until_the_lease_ends(python: Path, tmp_p
     assert "nonsense" in nonsense["refused"]
     assert clean == {"killed": [], "removed": []}  # `lock` has removed what a dead harness had left
     assert not (tmp_path / "runs" / "left-r1").exists()
+
+
+def test_clean_ends_processes_of_its_own_folder_and_container_only(tmp_path: Path) -> None:
+    work, other = tmp_path / "work", tmp_path / "work-2"
+    requests = [
+        {"op": "hello", "interface": None, "variables": {"DLPERF_HOST_LOCK": str(tmp_path / "lock")}},
+        {"op": "clean", "everything": False},
+    ]
+    container = ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child"]
+    if subprocess.run([*container, "true"], capture_output=True, check=False).returncode != 0:
+        container = []
+    starts = [(work, []), (other, []), *([(work, container)] if container else [])]
+    with ExitStack() as stack:
+        processes = []
+        for folder, prefix in starts:
+            (folder / "runs").mkdir(parents=True, exist_ok=True)
+            mark = f"DLPERF_RUN={folder}/runs/case-r1"
+            process = subprocess.Popen([*prefix, "env", mark, "sleep", "60"])
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            processes.append(process)
+        until(lambda: all(_carries_mark(process) for process in processes))
+        command = [sys.executable, "-I", "-B", "-c", PROGRAM, str(ROOT), str(work)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as attendant:
+            assert attendant.stdin is not None
+            assert attendant.stdout is not None
+            attendant.stdin.writelines(json.dumps(request) + "\n" for request in requests)
+            attendant.stdin.flush()
+            _, clean = (json.loads(attendant.stdout.readline()) for _ in requests)
+            attendant.stdin.close()
+        assert clean == {"killed": [processes[0].pid], "removed": []}
+        assert processes[0].wait() == -signal.SIGKILL
+        assert [process.poll() for process in processes[1:]] == [None] * (len(processes) - 1)
+
+
+def _carries_mark(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the process, or its child in a namespace of its own, is the `sleep` with the mark."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return any(
+        Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sleep") for pid in (process.pid, *children)
+    )
 
 
 @pytest.mark.parametrize("python", interpreters(), ids=str)

@@ -61,17 +61,20 @@ def test_clean_ends_what_a_run_left_and_nothing_else(lab: ClusterLab) -> None:
     lab.write()
     assert lab.run().returncode == 0
     host.run("mkdir", "-p", f"{WORK}/runs/left-r1")
-    # A supervisor and its rank that lost everybody, and a process that has nothing to do with dlperf.
-    host.more.append(lab.console(host, "env", "DLPERF_RUN=left-r1", "sleep", "600"))
+    # What a run left that lost everybody, one of another work folder, and one without any mark.
+    left, another = f"DLPERF_RUN={WORK}/runs/left-r1", f"DLPERF_RUN={WORK}2/runs/left-r1"
+    host.more.append(lab.console(host, "env", left, "sleep", "600"))
+    host.more.append(lab.console(host, "env", another, "sleep", "602"))
     host.more.append(lab.console(host, "sleep", "601"))
-    until(lambda: host.processes("DLPERF_RUN=left-r1") and host.processes("601"))
+    until(lambda: all(host.processes(words) for words in (left, another, "601")))
     warned = lab.dlperf("cluster", "check", "lab")
     assert "node0: left over: processes of a run are left: " in warned.stdout
     done = lab.dlperf("cluster", "clean", "lab", "--node", "node0")
     assert done.returncode == 0, done.stderr
     assert "1 folder removed" in done.stdout
-    assert host.processes("DLPERF_RUN=left-r1") == []
-    assert len(host.processes("601")) == 1
+    assert host.processes(left) == []
+    assert len(host.processes("601")) == len(host.processes("602")) == 1
+    host.run("kill", *host.processes(another))
     assert host.path(f"{WORK}/code").is_dir()
     done = lab.dlperf("cluster", "clean", "lab", "--node", "node0", "--everything", "--json")
     assert done.returncode == 0, done.stderr

@@ -45,7 +45,8 @@ from dlperf.running.transports.ssh_session import (
 if TYPE_CHECKING:
     from paramiko.channel import Channel
 
-# A variable of every process that a run starts on a node: `dlperf cluster clean` finds them by it.
+# A variable of every process that a run starts on a node, with the run's folder there: `dlperf cluster clean`
+# finds by it the processes of its own folder.
 _RUN_VARIABLE = "DLPERF_RUN"
 
 
@@ -291,7 +292,7 @@ class SshNode:
         }
         data, name = json.dumps(content).encode(), _run_name(folder)
         command = self._program("run", name, str(len(data)))
-        channel = self.start(["env", f"{_RUN_VARIABLE}={name}", *command])
+        channel = self.start(["env", f"{_RUN_VARIABLE}={self.work / RUNS_FOLDER / name}", *command])
         try:
             channel.sendall(data)
         except (OSError, EOFError) as error:
