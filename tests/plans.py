@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dlperf.files import write_document
 from dlperf.layout import LOCK_NAME
-from dlperf.plan.lock import write_lock
 from dlperf.plan.machine import Machine
 from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
 from dlperf.plan.sweep import Limits
@@ -39,4 +39,4 @@ def write_plan(
         machine=Machine(cores=8),
         sources=(),
     )
-    write_lock(plan, sweep / LOCK_NAME)
+    write_document(sweep / LOCK_NAME, plan)

@@ -25,8 +25,7 @@ from dlperf.cli.tables import limits_json, limits_table, rendered
 from dlperf.errors import UserError
 from dlperf.limit.run import LimitRunner
 from dlperf.plan.cluster import Cluster
-from dlperf.plan.lock import freeze
-from dlperf.plan.plan import Plan, PlannedRun
+from dlperf.plan.plan import Plan, PlannedRun, freeze
 from dlperf.plan.sweep import seconds_of
 from dlperf.results.limits import StoredLimit, read_limits
 from dlperf.results.schema import Status

@@ -59,6 +59,7 @@ OptionValue = bool | int | float | str
 SearchedAxis = Literal["batch_size_per_device", "num_classes"]
 
 NETWORKS: tuple[str, ...] = get_args(Network)
+SEARCHED_AXES: tuple[SearchedAxis, ...] = get_args(SearchedAxis)
 
 _TOPOLOGY = re.compile(r"(?P<nodes>[1-9][0-9]{0,5})n(?P<devices>[1-9][0-9]{0,3})g")
 
@@ -238,7 +239,8 @@ class Case(Model):
 
     def number(self, axis: SearchedAxis) -> int:
         """The number of an axis; of a searched one what was found, or the smallest that is tried."""
-        return self.batch_size_per_device if axis == "batch_size_per_device" else self.num_classes
+        number: int = getattr(self, axis)
+        return number
 
     @cached_property
     def content_hash(self) -> str:

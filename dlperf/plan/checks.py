@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from dlperf.adapters.base import Adapter
 from dlperf.errors import Problem
-from dlperf.plan.documents import Document, KeyPath, dotted, unknown
+from dlperf.plan.case import SEARCHED_AXES
+from dlperf.plan.documents import Document, KeyPath, unknown
 from dlperf.plan.grid import cells, count_cells, matches
 from dlperf.plan.sweep import ExperimentFile, FrameworkEntry, SweepFile
 
@@ -23,20 +24,16 @@ def sweep_problems(
     document: Document,
     adapters: Mapping[str, Adapter],
 ) -> list[Problem]:
-    """The problems of a file that is valid key by key and whose experiments are all there.
-
-    Every one shows at its key; a key that is not there shows at the mapping that lacks it.
-    """
-    found = [
+    """The problems of a file that is valid key by key and whose experiments are all there."""
+    found = (
         *_version_problems(file, adapters),
         *_repeated_frameworks(file, adapters),
-        *_two_interpreters(file, adapters),
         *_ratio_problems(file),
         *_size_problems(file),
         *_search_problems(file),
         *_exclude_names(file, experiments),
-    ]
-    return at_places(found, document)
+    )
+    return [document.problem(path, message) for path, message in found]
 
 
 def grid_problems(
@@ -47,24 +44,16 @@ def grid_problems(
     adapters: Mapping[str, Adapter],
 ) -> list[Problem]:
     """What is without effect, a split that cannot be, and a grid of which nothing is left."""
-    found = [
+    found = (
         *_idle_ratio(file),
         *_exclude_effects(file, experiments, adapters),
         *_too_few_classes(file, experiments, adapters),
-    ]
-    return at_places(found, document)
-
-
-def at_places(found: list[tuple[KeyPath, str]], document: Document) -> list[Problem]:
-    """Problems by key path as problems of the file."""
-    return [
-        document.place(path).problem(f"{dotted(path)}: {message}" if path else message)
-        for path, message in found
-    ]
+    )
+    return [document.problem(path, message) for path, message in found]
 
 
 def _version_problems(file: SweepFile, adapters: Mapping[str, Adapter]) -> Found:
-    for path, entry in framework_entries(file):
+    for path, entry in _framework_entries(file):
         if entry.version is None or (entry.python or entry.wheel or entry.index) is not None:
             continue
         refusals = []
@@ -77,7 +66,7 @@ def _version_problems(file: SweepFile, adapters: Mapping[str, Adapter]) -> Found
             yield path, refusals[0]
 
 
-def framework_entries(file: SweepFile) -> Iterator[tuple[KeyPath, FrameworkEntry]]:
+def _framework_entries(file: SweepFile) -> Iterator[tuple[KeyPath, FrameworkEntry]]:
     """Every framework that a sweep names, in the grid and beside it, with its key path."""
     for index, entry in enumerate(file.frameworks):
         yield ("frameworks", index), entry
@@ -87,22 +76,15 @@ def framework_entries(file: SweepFile) -> Iterator[tuple[KeyPath, FrameworkEntry
 
 
 def _repeated_frameworks(file: SweepFile, adapters: Mapping[str, Adapter]) -> Found:
-    seen = set()
-    for index, entry in enumerate(file.frameworks):
-        resolved = (entry.name, entry.version or adapters[entry.name].versions[0])
-        if resolved in seen:
-            yield ("frameworks", index), f"{'=='.join(resolved)} appears twice"
-        seen.add(resolved)
-
-
-def _two_interpreters(file: SweepFile, adapters: Mapping[str, Adapter]) -> Found:
-    """A version beside the grid on another interpreter: its cases would have the names of the grid's."""
-    interpreters: dict[tuple[str, str], str | None] = {}
-    for path, entry in framework_entries(file):
-        resolved = (entry.name, entry.version or adapters[entry.name].versions[0])
-        first = interpreters.setdefault(resolved, entry.python)
+    """A version twice in the grid, or beside it on another interpreter: its cases would share their names."""
+    interpreters: dict[str, str | None] = {}
+    for path, entry in _framework_entries(file):
+        name = f"{entry.name}=={entry.version or adapters[entry.name].versions[0]}"
+        if path[0] == "frameworks" and name in interpreters:
+            yield path, f"{name} appears twice"
+        first = interpreters.setdefault(name, entry.python)
         if path[0] == "include" and entry.python not in (None, first):
-            name, elsewhere = "==".join(resolved), first or "dlperf's own environment"
+            elsewhere = first or "dlperf's own environment"
             yield path, f"{name} can have only one interpreter in a sweep; elsewhere it uses {elsewhere}"
 
 
@@ -143,12 +125,12 @@ def _spans(file: SweepFile) -> list[tuple[KeyPath, SweepFile]]:
 def _search_problems(file: SweepFile) -> Found:
     searched = False
     for path, axes in _spans(file):
-        most = ["max" in (axes.batch_size_per_device or ()), "max" in (axes.num_classes or ())]
+        most = ["max" in (getattr(axes, axis) or ()) for axis in SEARCHED_AXES]
         searched = searched or any(most)
         if all(most):
             yield (
                 path or ("num_classes",),
-                "batch_size_per_device is also max; only one of the two can be searched for at a time",
+                f"{SEARCHED_AXES[0]} is also max; only one of the two can be searched for at a time",
             )
     if file.memory is not None and file.device == "cuda":
         yield ("memory",), "limits CPU devices, and a GPU has its own memory: remove this key"
@@ -156,7 +138,7 @@ def _search_problems(file: SweepFile) -> Found:
         yield (), "max on a CPU needs a memory budget in place of a GPU's memory, such as 'memory: 2GiB'"
     if not searched and "search" in file.model_fields_set:
         yield ("search",), "has no effect: no axis of this sweep is max"
-    for axis in ("batch_size_per_device", "num_classes"):
+    for axis in SEARCHED_AXES:
         bounds = getattr(file.search, axis)
         if bounds.upper < bounds.granularity:
             yield (
@@ -182,12 +164,11 @@ def _exclude_names(file: SweepFile, experiments: Mapping[str, ExperimentFile]) -
 def _exclude_effects(
     file: SweepFile, experiments: Mapping[str, ExperimentFile], adapters: Mapping[str, Adapter]
 ) -> Found:
-    versions = {name: adapter.versions[0] for name, adapter in adapters.items()}
-    grid = cells(file.model_copy(update={"exclude": (), "include": ()}), experiments, versions=versions)
+    grid = cells(file.model_copy(update={"exclude": (), "include": ()}), experiments, adapters=adapters)
     for index, exclude in enumerate(file.exclude):
         if not any(matches(exclude.when, cell) for cell in grid):
             yield ("exclude", index, "when"), "matches no cell of the grid"
-    if all(cell.why for cell in cells(file, experiments, versions=versions)):
+    if all(cell.why for cell in cells(file, experiments, adapters=adapters)):
         yield ("exclude",), "excludes every cell; nothing is left to run"
 
 
@@ -195,8 +176,7 @@ def _too_few_classes(
     file: SweepFile, experiments: Mapping[str, ExperimentFile], adapters: Mapping[str, Adapter]
 ) -> Found:
     """Model parallel and Partial FC give every device classes of its own."""
-    versions = {name: adapter.versions[0] for name, adapter in adapters.items()}
-    for cell in cells(file, experiments, versions=versions):
+    for cell in cells(file, experiments, adapters=adapters):
         devices = cell.topology.world_size
         if cell.num_classes == "max":  # tried in numbers that split evenly
             continue

@@ -73,6 +73,10 @@ class NodeSettings(Model):
     environments: Literal["make", "copy"] | None = None  # made there with uv, or made here and copied
 
 
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 class NodeEntry(NodeSettings):
     """One node; `address` is what ssh connects to, `engine_address` what the other nodes' ranks do."""
 
@@ -81,15 +85,11 @@ class NodeEntry(NodeSettings):
     engine_address: Host | None = None
 
 
-def _node_entry(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
 class ClusterFile(NodeSettings):
     """A cluster file."""
 
     transport: Literal["ssh"] = "ssh"
-    nodes: tuple[Annotated[NodeEntry, BeforeValidator(_node_entry)], ...] = ()
+    nodes: tuple[Annotated[NodeEntry, BeforeValidator(_named)], ...] = ()
     notes: str = ""
 
 
@@ -107,11 +107,7 @@ def problems(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:
     """Where keys that are right one by one do not go together, and what is wrong there."""
     if not file.nodes:
         yield (), "key 'nodes' is missing: a list of host names, or of mappings with 'name'"
-    yield from _node_problems(file)
-
-
-def _node_problems(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:
-    names: dict[str, int] = {}
+    names: set[str] = set()
     places: dict[tuple[str, int | None], str] = {}
     for index, node in enumerate(file.nodes):
         spot = ("nodes", index)
@@ -120,41 +116,31 @@ def _node_problems(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:
             yield spot, f"node {node.name!r} is listed twice; remove one"
         elif where in places and (node.prefix or file.prefix) is None:
             yield spot, f"{node.name!r} is the same machine as {places[where]!r}; remove one"
-        names[node.name] = index
+        names.add(node.name)
         places.setdefault(where, node.name)
         for key in ("devices", "cores"):
             if getattr(node, key) is None and getattr(file, key) is None:
-                yield (
-                    spot,
-                    f"key {key!r} is missing: the number of {key} of {node.name!r}, here or for all nodes",
-                )
+                needed = f"the number of {key} of {node.name!r}, here or for all nodes"
+                yield spot, f"key {key!r} is missing: {needed}"
 
 
-DEFAULT_FOLDER = "~/.cache"
 # Everything of dlperf on a node lies in one folder of this name, which nobody else uses, and can be removed.
 _OWN_FOLDER = "dlperf-node"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterNode:
+class ClusterNode(NodeEntry):
     """One node with everything decided that the file decides."""
 
-    name: str
-    address: str
-    engine_address: str | None
-    port: int | None
-    user: str | None
-    ssh_config: Path | None
-    device: DeviceKind
-    devices: int
-    cores: int
-    interface: str | None
-    link: str | None
-    folder: str
-    environment: dict[str, str]
-    python: str
-    prefix: tuple[str, ...]
-    environments: Literal["make", "copy"]
+    address: Host
+    ssh_config_file: Path | None  # `ssh_config` as seen from the cluster file's folder
+    device: DeviceKind = "cuda"
+    devices: PositiveInt
+    cores: PositiveInt
+    folder: Text = "~/.cache"
+    environment: Variables
+    python: Text = "python3"
+    prefix: tuple[Text, ...] = ()
+    environments: Literal["make", "copy"] = "make"
 
     @property
     def work(self) -> str:
@@ -223,39 +209,19 @@ def load_cluster(name: str, *, folder: Path | None = None) -> Cluster:
     told = {(problem.line, problem.column) for problem in kept}
     wrong = [*document.problems, *kept, *(p for p in found if (p.line, p.column) not in told)]
     if file is not None and not wrong:
-        wrong = [
-            document.place(where).problem(f"{dotted(where)}: {message}" if where else message)
-            for where, message in problems(file)
-        ]
+        wrong = [document.problem(path, message) for path, message in problems(file)]
     if file is None or wrong:
         raise SourceErrors(wrong)
-    nodes = tuple(_resolved(file, folder=path.absolute().parent))
+    nodes = tuple(_resolved(file, node, folder=path.absolute().parent) for node in file.nodes)
     return Cluster(name=path.stem, path=document.path, nodes=nodes)
 
 
-def _resolved(file: ClusterFile, *, folder: Path) -> Iterator[ClusterNode]:
-    """The nodes of a cluster file that lies in `folder`."""
-    for node in file.nodes:
-
-        def of(key: str, default: Any = None, *, node: NodeEntry = node) -> Any:
-            given = [value for value in (getattr(node, key), getattr(file, key)) if value is not None]
-            return given[0] if given else default
-
-        yield ClusterNode(
-            name=node.name,
-            address=node.address or node.name,
-            engine_address=node.engine_address,
-            port=of("port"),
-            user=of("user"),
-            ssh_config=folder / Path(config).expanduser() if (config := of("ssh_config")) else None,
-            device=of("device", "cuda"),
-            devices=of("devices"),
-            cores=of("cores"),
-            interface=of("interface"),
-            link=of("link"),
-            folder=of("folder", DEFAULT_FOLDER),
-            environment={**(file.environment or {}), **(node.environment or {})},
-            python=of("python", "python3"),
-            prefix=of("prefix", ()),
-            environments=of("environments", "make"),
-        )
+def _resolved(file: ClusterFile, node: NodeEntry, *, folder: Path) -> ClusterNode:
+    """A node of a cluster file that lies in `folder`; what it does not say itself comes from the file."""
+    shared = {name: value for name, value in file if value is not None and name in NodeSettings.model_fields}
+    values: dict[str, Any] = shared | {name: value for name, value in node if value is not None}
+    values.setdefault("address", node.name)
+    config = values.get("ssh_config")
+    values["ssh_config_file"] = folder / Path(config).expanduser() if config else None
+    values["environment"] = {**(file.environment or {}), **(node.environment or {})}
+    return ClusterNode(**values)

@@ -72,6 +72,10 @@ class Document:
             return self.keys[path]
         return self.values.get(path, SourceLocation(self.path))
 
+    def problem(self, location: KeyPath, message: str) -> Problem:
+        """The problem `message` with the value at `location`, shown with the key path."""
+        return self.place(location).problem(f"{dotted(location)}: {message}" if location else message)
+
     def with_value(self, path: tuple[str, ...], value: Value, *, label: str) -> Document:
         """A copy whose value at `path` comes from the command line; problems about it name `label`.
 
@@ -81,18 +85,10 @@ class Document:
         place = SourceLocation(label)
         values = {kept: at for kept, at in self.values.items() if kept[: len(path)] != path}
         values |= {path[:depth]: place for depth in range(1, len(path)) if path[:depth] not in values}
-        values |= {(*path, *inner): place for inner in _paths(value)}
-        return replace(
-            self,
-            data=_with_value(self.data, path, value, label=label),
-            keys={**self.keys, path: place},
-            values=values,
-        )
-
-
-def _paths(value: Value) -> list[KeyPath]:
-    items = enumerate(value) if isinstance(value, tuple) else ()
-    return [(), *((index, *inner) for index, item in items for inner in _paths(item))]
+        items = [(index,) for index in range(len(value))] if isinstance(value, tuple) else []
+        values |= {(*path, *item): place for item in ((), *items)}
+        data = _with_value(self.data, path, value, label=label)
+        return replace(self, data=data, keys={**self.keys, path: place}, values=values)
 
 
 def _with_value(data: Value, path: tuple[str, ...], value: Value, *, label: str) -> dict[str, Value]:
@@ -101,9 +97,6 @@ def _with_value(data: Value, path: tuple[str, ...], value: Value, *, label: str)
     head, *rest = path
     inner = _with_value(data.get(head, {}), tuple(rest), value, label=label) if rest else value
     return {**data, head: inner}
-
-
-# YAML text -> Document, safely.
 
 
 MAX_BYTES = 1_000_000
@@ -174,13 +167,9 @@ def parse_document(text: str, *, shown: str) -> Document:
     if not isinstance(data, dict):
         problem = reading.place(root).problem("must hold a mapping of keys to values, such as 'seed: 0'")
         raise SourceErrors([*reading.problems, problem])
+    problems = tuple(reading.problems)
     return Document(
-        path=shown,
-        text=text,
-        data=data,
-        keys=reading.keys,
-        values=reading.values,
-        problems=tuple(reading.problems),
+        path=shown, text=text, data=data, keys=reading.keys, values=reading.values, problems=problems
     )
 
 
@@ -277,9 +266,6 @@ class _Reading:
         return str(node.value)
 
 
-# A document against a pydantic model: all problems at once, each at its place in the file.
-
-
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 # So many letters of a word are enough to name the longer one that holds them ('warmup').
@@ -300,11 +286,18 @@ def problems_of(
     error: ValidationError, *, model: type[BaseModel], document: Document, below: KeyPath = ()
 ) -> list[Problem]:
     """The problems that `error` reports about the part of `document` at the key path `below`."""
-    return [
-        _problem(details, model=model, document=document, location=(*below, *details["loc"]), below=below)
-        for details in error.errors(include_url=False)
-        if not _follows_from_another(details)
-    ]
+    problems = []
+    for details in error.errors(include_url=False):
+        path = document.existing((*below, *details["loc"]))
+        if details["type"] == "too_short" and details["input"]:
+            continue  # pydantic counts without the items that are wrong themselves
+        if details["type"] == "extra_forbidden":
+            *parents, key = details["loc"]
+            place = document.keys.get(path) or document.place(path)
+            problems.append(place.problem(unknown("key", str(key), _fields_at(model, parents))))
+        else:
+            problems.append(document.problem(path, _message(details)))
+    return problems
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -328,23 +321,6 @@ def dotted(path: KeyPath) -> str:
     return text.removeprefix(".")
 
 
-def _problem(
-    details: ErrorDetails, *, model: type[BaseModel], document: Document, location: KeyPath, below: KeyPath
-) -> Problem:
-    path = document.existing(location)
-    if details["type"] == "extra_forbidden":
-        key = str(location[-1])
-        place = document.keys.get(path) or document.place(path)
-        return place.problem(unknown("key", key, _fields_at(model, location[len(below) : -1])))
-    message = _message(details)
-    return document.place(path).problem(f"{dotted(path)}: {message}" if path else message)
-
-
-def _follows_from_another(details: ErrorDetails) -> bool:
-    """Whether pydantic calls a list too short only because it left out items that are wrong themselves."""
-    return details["type"] == "too_short" and bool(details["input"])
-
-
 _MESSAGES = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -354,8 +330,6 @@ _MESSAGES = {
     "tuple_type": "must be a list",
     "dict_type": "must be a mapping of keys to values",
     "model_type": "must be a mapping of keys to values",
-    "too_short": "must not be empty",
-    "finite_number": "must be a finite number",
 }
 
 
@@ -368,11 +342,11 @@ def _message(details: ErrorDetails) -> str:
         known = [word.strip(" '") for word in expected.replace(" or ", ",").split(",")]
         hint = nearest(given, known) if isinstance(given, str) else ""
         return f"must be one of {', '.join(known)}, not {_shown(given)}{hint}"
-    if kind in ("value_error", "assertion_error"):
+    if kind == "value_error":
         return str(details["ctx"]["error"])
-    message = _MESSAGES.get(kind) or details["msg"].replace("Input should be", "must be")
     if kind == "too_short":
-        return message
+        return "must not be empty"
+    message = _MESSAGES.get(kind) or details["msg"].replace("Input should be", "must be")
     number_for_text = kind == "string_type" and isinstance(given, int | float)
     return f"{message}, not {_shown(given)}" + ("; put it in quotes" if number_for_text else "")
 
@@ -389,11 +363,11 @@ def _shown(given: object) -> str:
     return f"text {given!r}" if isinstance(given, str) else repr(given)
 
 
-def _fields_at(model: type[BaseModel], location: KeyPath) -> list[str]:
+def _fields_at(model: type[BaseModel], location: Iterable[str | int]) -> list[str]:
     """The keys that the models at a location have; list indexes and names of union members change nothing."""
     models = [model]
     for part in location:
-        fields = [candidate.model_fields[part] for candidate in models if part in candidate.model_fields]
+        fields = [each.model_fields[part] for each in models if part in each.model_fields]
         models = [inner for field in fields for inner in _models_in(field.annotation)] or models
     return [name for candidate in models for name in candidate.model_fields]
 
@@ -404,9 +378,6 @@ def _models_in(annotation: object) -> list[type[BaseModel]]:
     return [inner for argument in get_args(annotation) for inner in _models_in(argument)]
 
 
-# Which file a name means: the user's own first, then the one that ships with dlperf.
-
-
 Kind = Literal["sweep", "experiment", "cluster"]
 
 _SUFFIXES = (".yaml", ".yml")
@@ -415,8 +386,8 @@ _SUFFIXES = (".yaml", ".yml")
 def find_file(kind: Kind, name: str, *, folders: tuple[Path, ...]) -> Path:
     """The file that `name` means: a path as it stands, or `NAME`, `sweeps/NAME`, `sweeps/NAME.yaml`.
 
-    A path is taken from the first of `folders`; a name is looked up in `<folder>/sweeps` (or `experiments`)
-    of each of `folders`, then among the shipped files. Clusters lie in `clusters/`.
+    A path is relative to the first of `folders`; a name is looked up in `<folder>/sweeps` (or `experiments`,
+    `clusters`) of each of `folders`, then among the shipped files.
 
     Raises:
         UserError: there is no such file.
@@ -425,13 +396,14 @@ def find_file(kind: Kind, name: str, *, folders: tuple[Path, ...]) -> Path:
     if written.suffix in _SUFFIXES and written.is_file():
         return written
     relative = Path(name)
-    if relative.parent.name in ("", f"{kind}s") and len(relative.parts) <= len(("sweeps", "name")):
+    if str(relative.parent) in (".", f"{kind}s"):
         stem = relative.name.removesuffix(".yaml").removesuffix(".yml")
-        for folder in _folders(kind, folders):
-            for suffix in _SUFFIXES:
-                candidate = folder / f"{stem}{suffix}"
-                if candidate.is_file():
-                    return candidate
+        candidates = (
+            folder / f"{stem}{suffix}" for folder in _folders(kind, folders) for suffix in _SUFFIXES
+        )
+        found = next((file for file in candidates if file.is_file()), None)
+        if found is not None:
+            return found
     if written.is_file():
         raise UserError(f"{name}: a {kind} must be a YAML file; its name ends in .yaml or .yml")
     if written.is_dir():

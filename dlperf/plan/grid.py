@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dlperf.adapters.base import Adapter
-from dlperf.plan.case import Case, OptionValue, Parallelism, Precision, Search, SearchedAxis, Topology
+from dlperf.plan.case import SEARCHED_AXES, Case, OptionValue, Parallelism, Precision, Search, Topology
 from dlperf.plan.sweep import (
-    Axes,
     Condition,
     ExperimentFile,
     FrameworkEntry,
     Include,
     SearchSettings,
     SweepFile,
-    TopologyAxis,
-    TopologyGrid,
 )
 
 
@@ -41,61 +38,45 @@ class Cell:
     @property
     def identity(self) -> str:
         """Equal for cells that would be the same case."""
-        content = {name: value for name, value in asdict(self).items() if name not in ("why", "options")}
-        return f"{content} {sorted(self.options.items())}"
+        return repr(replace(self, why=None, options=dict(sorted(self.options.items()))))
 
 
 def cells(
-    file: SweepFile, experiments: Mapping[str, ExperimentFile], *, versions: Mapping[str, str]
+    file: SweepFile, experiments: Mapping[str, ExperimentFile], *, adapters: Mapping[str, Adapter]
 ) -> tuple[Cell, ...]:
     """Every cell of a sweep, the grid's first, then those beside it; none twice.
 
     The grid runs through experiments, precisions, classes, parallelisms, sample ratios, batch sizes,
     topologies and frameworks, the last fastest. `exclude` acts on the grid alone: an included cell stays, and
-    brings back an equal one that was taken out. `versions` gives the version of a framework that names none.
+    brings back an equal one that was taken out. A framework without a version has its adapter's first.
     """
-    frameworks = tuple(_with_version(entry, versions) for entry in file.frameworks)
+    frameworks = tuple(_with_version(entry, adapters) for entry in file.frameworks)
     found: dict[str, Cell] = {}
     for cell in _span(file, experiments, frameworks=frameworks, options=file.options):
         why = next((item.why for item in file.exclude if matches(item.when, cell)), None)
         found[cell.identity] = replace(cell, why=why)
     for include in file.include:
         merged = file.model_copy(update=include.given())
-        included = _included_frameworks(include, frameworks, versions)
-        options = {name: {**file.options.get(name, {}), **include.options.get(name, {})} for name in versions}
+        included = _included_frameworks(include, frameworks, adapters)
+        options = {name: {**file.options.get(name, {}), **include.options.get(name, {})} for name in adapters}
         for cell in _span(merged, experiments, frameworks=included, options=options):
             found[cell.identity] = cell
     return tuple(found.values())
 
 
-def count_cells(axes: Axes) -> int:
+def count_cells(axes: SweepFile) -> int:
     """The size of the product that the axes span."""
-    sizes = (axes.experiment, axes.precision, axes.num_classes or (None,), axes.batch_size_per_device)
-    spans = [*sizes, axes.frameworks, topologies(axes.topology) if axes.topology else (), _classifiers(axes)]
-    return math.prod(len(span or ()) for span in spans)
+    others = (axes.experiment, axes.precision, axes.batch_size_per_device, axes.frameworks, axes.topology)
+    return math.prod(map(len, (*others, axes.num_classes or (None,), _classifiers(axes))))
 
 
 def matches(condition: Condition, cell: Cell) -> bool:
     """Whether the cell has one of the condition's values for each key that the condition names."""
-    framework = (cell.framework.name, str(cell.framework))
-    pairs: tuple[tuple[Iterable[object] | None, object], ...] = (
-        (condition.experiment, cell.experiment),
-        (condition.topology and topologies(condition.topology), cell.topology),
-        (condition.nodes, cell.topology.nodes),
-        (condition.devices_per_node, cell.topology.devices_per_node),
-        (condition.parallelism, cell.parallelism),
-        (condition.sample_ratio, cell.sample_ratio),
-        (condition.batch_size_per_device, cell.batch_size_per_device),
-        (condition.num_classes, cell.num_classes),
-        (condition.precision, cell.precision),
+    given = condition.given()
+    framework = {cell.framework.name, str(cell.framework)}
+    return not framework.isdisjoint(given.pop("framework", framework)) and all(
+        getattr(cell if hasattr(cell, key) else cell.topology, key) in values for key, values in given.items()
     )
-    named = condition.framework is None or any(name in framework for name in condition.framework)
-    return named and all(wanted is None or value in wanted for wanted, value in pairs)
-
-
-def topologies(axis: TopologyAxis) -> tuple[Topology, ...]:
-    """The topologies of either form of the axis."""
-    return axis.topologies() if isinstance(axis, TopologyGrid) else axis
 
 
 def _span(
@@ -112,7 +93,7 @@ def _span(
             classes,
             _classifiers(axes),
             axes.batch_size_per_device,
-            topologies(axes.topology),
+            axes.topology,
             frameworks,
         ):
             yield Cell(
@@ -128,17 +109,17 @@ def _span(
             )
 
 
-def _classifiers(axes: Axes) -> list[tuple[Parallelism, float | None]]:
+def _classifiers(axes: SweepFile) -> list[tuple[Parallelism, float | None]]:
     """Each parallelism with each sample ratio that applies to it."""
     return [
         (parallelism, ratio)
-        for parallelism in axes.parallelism or ()
+        for parallelism in axes.parallelism
         for ratio in ((axes.sample_ratio or ()) if parallelism == "partial_fc" else (None,))
     ]
 
 
 def _included_frameworks(
-    include: Include, frameworks: tuple[FrameworkEntry, ...], versions: Mapping[str, str]
+    include: Include, frameworks: tuple[FrameworkEntry, ...], adapters: Mapping[str, Adapter]
 ) -> tuple[FrameworkEntry, ...]:
     """The sweep's frameworks that the include names; a new framework or version comes as it stands."""
     if include.frameworks is None:
@@ -146,7 +127,7 @@ def _included_frameworks(
     included: list[FrameworkEntry] = []
     for entry in include.frameworks:
         same = [known for known in frameworks if _means(entry, known)]
-        included.extend(same or [_with_version(entry, versions)])
+        included.extend(same or [_with_version(entry, adapters)])
     return tuple(included)
 
 
@@ -158,8 +139,8 @@ def _means(entry: FrameworkEntry, known: FrameworkEntry) -> bool:
     )
 
 
-def _with_version(entry: FrameworkEntry, versions: Mapping[str, str]) -> FrameworkEntry:
-    return entry if entry.version else entry.model_copy(update={"version": versions[entry.name]})
+def _with_version(entry: FrameworkEntry, adapters: Mapping[str, Adapter]) -> FrameworkEntry:
+    return entry if entry.version else entry.model_copy(update={"version": adapters[entry.name].versions[0]})
 
 
 # Of the smallest values of a search, that an engine may refuse to train.
@@ -168,11 +149,7 @@ _MOST_UNSUPPORTED = 4
 
 def search_of(cell: Cell, settings: SearchSettings) -> Search | None:
     """How the cell's `max` is found; classes that are split are tried in numbers that split evenly."""
-    sizes: dict[SearchedAxis, object] = {
-        "batch_size_per_device": cell.batch_size_per_device,
-        "num_classes": cell.num_classes,
-    }
-    axis = next((axis for axis, size in sizes.items() if size == "max"), None)
+    axis = next((axis for axis in SEARCHED_AXES if getattr(cell, axis) == "max"), None)
     if axis is None:
         return None
     bounds = getattr(settings, axis)

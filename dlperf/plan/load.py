@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from dlperf.adapters.base import Adapter
 from dlperf.errors import Problem, SourceErrors, UserError
-from dlperf.plan.checks import at_places, framework_entries, grid_problems, sweep_problems
+from dlperf.plan.checks import grid_problems, sweep_problems
 from dlperf.plan.documents import (
     Document,
     KeyPath,
@@ -29,31 +29,6 @@ from dlperf.plan.sweep import ExperimentFile, FrameworkEntry, SweepFile
 from dlperf.plan.versions import Origin, read_wheel
 
 
-def with_origins(
-    file: SweepFile, *, folder: Path, adapters: Mapping[str, Adapter]
-) -> tuple[SweepFile, dict[str, Origin], list[tuple[KeyPath, str]]]:
-    """The sweep with each version from elsewhere under its label; the origins by `name==label`; problems.
-
-    Args:
-        file: as written.
-        folder: that paths of wheels are relative to.
-        adapters: by name.
-    """
-    origins: dict[str, Origin] = {}
-    problems: list[tuple[KeyPath, str]] = []
-    entries: dict[KeyPath, FrameworkEntry] = {}
-    for path, entry in framework_entries(file):
-        try:
-            origin = origin_of(entry, folder=folder, adapter=adapters[entry.name])
-        except ValueError as error:
-            problems.append(((*path, "wheel"), str(error)))
-            origin = None
-        if origin is not None:
-            entries[path] = entry.model_copy(update={"version": origin.label})
-            origins[str(entries[path])] = origin
-    return (_with_entries(file, entries) if entries else file), origins, problems
-
-
 def origin_of(entry: FrameworkEntry, *, folder: Path, adapter: Adapter) -> Origin | None:
     """Where a framework's version comes from; None where the adapter says it. `folder`: of relative paths.
 
@@ -65,20 +40,39 @@ def origin_of(entry: FrameworkEntry, *, folder: Path, adapter: Adapter) -> Origi
     return None if entry.index is None else Origin(version=str(entry.version), index=entry.index)
 
 
-def _with_entries(file: SweepFile, entries: Mapping[KeyPath, FrameworkEntry]) -> SweepFile:
-    def replaced(path: KeyPath, listed: tuple[FrameworkEntry, ...]) -> tuple[FrameworkEntry, ...]:
-        return tuple(entries.get((*path, index), entry) for index, entry in enumerate(listed))
+def _with_origins(
+    file: SweepFile, *, folder: Path, adapters: Mapping[str, Adapter]
+) -> tuple[SweepFile, dict[str, Origin], list[tuple[KeyPath, str]]]:
+    """The sweep with each version from elsewhere under its label; the origins by `name==label`; problems."""
+    origins: dict[str, Origin] = {}
+    problems: list[tuple[KeyPath, str]] = []
 
+    def labelled(entries: tuple[FrameworkEntry, ...], at: KeyPath) -> tuple[FrameworkEntry, ...]:
+        found = []
+        for index, written in enumerate(entries):
+            entry = written
+            try:
+                origin = origin_of(entry, folder=folder, adapter=adapters[entry.name])
+            except ValueError as error:
+                problems.append(((*at, index, "wheel"), str(error)))
+            else:
+                if origin is not None:
+                    entry = entry.model_copy(update={"version": origin.label})
+                    origins[str(entry)] = origin
+            found.append(entry)
+        return tuple(found)
+
+    frameworks = labelled(file.frameworks, ("frameworks",))
     includes = tuple(
-        one
-        if one.frameworks is None
-        else one.model_copy(
-            update={"frameworks": replaced(("include", number, "frameworks"), one.frameworks)}
+        include.model_copy(
+            update={
+                "frameworks": include.frameworks
+                and labelled(include.frameworks, ("include", number, "frameworks"))
+            }
         )
-        for number, one in enumerate(file.include)
+        for number, include in enumerate(file.include)
     )
-    frameworks = replaced(("frameworks",), file.frameworks)
-    return file.model_copy(update={"frameworks": frameworks, "include": includes})
+    return file.model_copy(update={"frameworks": frameworks, "include": includes}), origins, problems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,28 +86,21 @@ class Setting:
 
 def value_setting(text: str) -> Setting:
     """Read `measure.repeats=3`; UserError where there is no key or no `=`."""
-    key, value = _split("-S", text)
+    key, value = _split("-S", text, example="measure.repeats=3")
     return Setting(path=tuple(key.split(".")), value=parse_scalar(value), label=f"-S {text}")
 
 
 def axis_setting(text: str) -> Setting:
     """Read `topology=1n1g,1n2g`; UserError where there is no key or no `=`."""
-    key, values = _split("-P", text)
+    key, values = _split("-P", text, example="topology=1n1g,1n2g")
     listed = tuple(parse_scalar(value.strip()) for value in values.split(","))
     return Setting(path=(key,), value=listed, label=f"-P {text}")
 
 
-def apply_settings(document: Document, settings: tuple[Setting, ...]) -> Document:
-    """The document with the settings laid over it, the last one on top."""
-    for setting in settings:
-        document = document.with_value(setting.path, setting.value, label=setting.label)
-    return document
-
-
-def _split(option: str, text: str) -> tuple[str, str]:
+def _split(option: str, text: str, *, example: str) -> tuple[str, str]:
     key, separator, value = text.partition("=")
     if not key.strip() or not separator:
-        raise UserError(f"{option} {text}: write key=value, such as {option} batch_size_per_device=64")
+        raise UserError(f"{option} {text}: write key=value, such as {option} {example}")
     return key.strip(), value.strip()
 
 
@@ -166,19 +153,23 @@ def checked_sweep(
     Raises:
         SourceErrors: every problem in it and in the experiment files that it names.
     """
-    loading = _Loading(folder=folder, sweep_path=path, document=apply_settings(document, settings))
-    file, problems = validate(SweepFile, loading.document, context={"frameworks": adapters})
-    experiments = loading.experiments()
-    problems += [*document.problems, *_option_problems(loading.document, adapters), *loading.problems]
+    laid_over = document
+    for setting in settings:
+        laid_over = laid_over.with_value(setting.path, setting.value, label=setting.label)
+    file, problems = validate(SweepFile, laid_over, context={"frameworks": adapters})
+    # A sweep in another project finds the experiments of that project too.
+    folders = (folder, path.absolute().parent.parent)
+    experiments, sources, missing = _experiments(laid_over, folders=folders)
+    problems += [*document.problems, *_option_problems(laid_over, adapters), *missing]
     origins: dict[str, Origin] = {}
     if file is not None and not problems:
-        file, origins, found = with_origins(file, folder=path.absolute().parent, adapters=adapters)
-        problems = at_places(found, loading.document)
+        file, origins, found = _with_origins(file, folder=path.absolute().parent, adapters=adapters)
+        problems = [laid_over.problem(path, message) for path, message in found]
     if file is not None and not problems:
-        problems = sweep_problems(file, experiments, document=loading.document, adapters=adapters)
+        problems = sweep_problems(file, experiments, document=laid_over, adapters=adapters)
     if file is not None and not problems and not settings:
         # Values from the command line may rightly leave an exclusion without a cell; a file may not.
-        problems = grid_problems(file, experiments, document=loading.document, adapters=adapters)
+        problems = grid_problems(file, experiments, document=laid_over, adapters=adapters)
     if file is None or problems:
         raise SourceErrors(problems)
     return Sweep(
@@ -186,7 +177,7 @@ def checked_sweep(
         file=file,
         experiments=experiments,
         origins=origins,
-        documents=(document, *loading.read),
+        documents=(document, *sources),
         settings=settings,
     )
 
@@ -213,49 +204,38 @@ def _read_experiment(path: Path, folder: Path) -> tuple[ExperimentFile | None, D
     return experiment, document, problems + found
 
 
-@dataclass(kw_only=True)
-class _Loading:
-    """The experiments of one sweep; collects problems instead of stopping at the first."""
-
-    folder: Path
-    sweep_path: Path
-    document: Document
-    read: list[Document] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-
-    def experiments(self) -> dict[str, ExperimentFile]:
-        first_places: dict[str, KeyPath] = {}
-        for name, path in _named_experiments(self.document):
-            first_places.setdefault(name, path)
-        loaded = {name: self._load(name, path) for name, path in first_places.items()}
-        return {name: experiment for name, experiment in loaded.items() if experiment is not None}
-
-    def _load(self, name: str, at: KeyPath) -> ExperimentFile | None:
-        # A sweep in another project finds the experiments of that project too.
-        folders = (self.folder, self.sweep_path.absolute().parent.parent)
+def _experiments(
+    document: Document, *, folders: tuple[Path, ...]
+) -> tuple[dict[str, ExperimentFile], list[Document], list[Problem]]:
+    """Every experiment that a sweep names, whatever else is wrong with it; their files; their problems."""
+    experiments: dict[str, ExperimentFile] = {}
+    sources: list[Document] = []
+    problems: list[Problem] = []
+    for name, path in _named_experiments(document).items():
         try:
-            experiment, document, problems = _read_experiment(
-                find_file("experiment", name, folders=folders), self.folder
+            experiment, source, found = _read_experiment(
+                find_file("experiment", name, folders=folders), folders[0]
             )
         except SourceErrors as error:
-            self.problems.extend(error.problems)
-            return None
+            problems.extend(error.problems)
         except UserError as error:
-            self.problems.append(self.document.place(at).problem(str(error)))
-            return None
-        self.read.append(document)
-        self.problems.extend(problems)
-        return experiment
+            problems.append(document.place(path).problem(str(error)))
+        else:
+            sources.append(source)
+            problems.extend(found)
+            if experiment is not None:
+                experiments[name] = experiment
+    return experiments, sources, problems
 
 
-def _named_experiments(document: Document) -> list[tuple[str, KeyPath]]:
-    """Every experiment that the file names, with the key path, whatever else is wrong with it."""
-    named: list[tuple[str, KeyPath]] = []
+def _named_experiments(document: Document) -> dict[str, KeyPath]:
+    """The names of the experiments, each with the key path at which it stands first."""
+    named: dict[str, KeyPath] = {}
     for path, value in _in_the_grids(document, "experiment"):
-        items = (
-            [((*path, index), item) for index, item in enumerate(value)] if isinstance(value, tuple) else []
-        )
-        named += [(item, place) for place, item in items or [(path, value)] if isinstance(item, str)]
+        items = enumerate(value) if isinstance(value, tuple) else [("", value)]
+        for index, item in items:
+            if isinstance(item, str):
+                named.setdefault(item, (*path, index))
     return named
 
 
@@ -285,18 +265,14 @@ def _option_problems(document: Document, adapters: Mapping[str, Adapter]) -> lis
     return problems
 
 
-SHOWN = "dlperf limit"
-
-
 def limit_document(values: Mapping[str, Value]) -> Document:
-    """The sweep file that says the same as the options; problems in it name the command."""
-    content = {name: _plain(value) for name, value in values.items()}
-    return parse_document(f"# Made by {SHOWN}.\n{yaml.safe_dump(content, sort_keys=False)}", shown=SHOWN)
+    """The sweep file that says the same as the options of `dlperf limit`; problems in it name the command."""
+    text = yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False)
+    return parse_document(f"# Made by dlperf limit.\n{text}", shown="dlperf limit")
 
 
-def _plain(value: Value) -> object:
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    return value
+class _Dumper(yaml.SafeDumper):
+    """Writes tuples as lists."""
+
+
+_Dumper.add_representer(tuple, yaml.SafeDumper.represent_list)

@@ -1,9 +1,13 @@
-"""A sweep on a machine -> the plan: what would run, what would not and why, and in which order."""
+"""A sweep on a machine -> the plan: what would run, what would not and why, and in which order.
+
+The plan is frozen as `plan.lock.json` when a sweep first runs: editing the YAML later leaves it alone.
+"""
 
 from __future__ import annotations
 
+import difflib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -11,8 +15,11 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, PositiveInt
 
 from dlperf.adapters.base import Adapter
+from dlperf.errors import UserError
+from dlperf.files import read_document, write_document
+from dlperf.layout import LIMITS_FOLDER, LOCK_NAME, RUNS_FOLDER
 from dlperf.model import Model, Retired
-from dlperf.plan.case import Case, DeviceKind, Measure
+from dlperf.plan.case import SEARCHED_AXES, Case, DeviceKind, Measure
 from dlperf.plan.cluster import Cluster
 from dlperf.plan.grid import Cell, cells, from_supported, no_memory, search_of
 from dlperf.plan.load import Sweep
@@ -71,6 +78,7 @@ def _blocks(cell: Sequence[Case], repeats: int) -> list[PlannedRun]:
 
 
 PLAN_SCHEMA_VERSION: Final = 1
+_MOST_CASE_LINES = 40  # of the differences between two plans
 
 
 class PlanStatus(StrEnum):
@@ -154,10 +162,9 @@ def make_plan(
     planned as unavailable, so that a laptop can show the plan of a cluster.
     """
     file = sweep.file
-    versions = {name: adapter.versions[0] for name, adapter in adapters.items()}
     device = machine.device if file.device == "auto" else file.device
     planned, interpreters = [], {}
-    for cell in cells(file, sweep.experiments, versions=versions):
+    for cell in cells(file, sweep.experiments, adapters=adapters):
         adapter = adapters[cell.framework.name]
         case = _case(cell, sweep, adapter=adapter, device=device, cores=machine.cores)
         if cluster is None:
@@ -192,7 +199,9 @@ def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, cor
     file, devices = sweep.file, cell.topology.devices_per_node
     threads = file.threads_per_device
     search = search_of(cell, file.search)
-    smallest = search.lower if search is not None else 0
+    sizes: dict[str, Any] = {axis: getattr(cell, axis) for axis in SEARCHED_AXES}
+    if search is not None:
+        sizes[search.axis] = search.lower
     case = Case(
         framework=cell.framework.name,
         version=str(cell.framework.version),
@@ -202,15 +211,9 @@ def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, cor
         precision=cell.precision,
         topology=cell.topology,
         device=device,
-        batch_size_per_device=(
-            smallest if cell.batch_size_per_device == "max" else cell.batch_size_per_device
-        ),
-        num_classes=smallest if cell.num_classes == "max" else cell.num_classes,
+        **sizes,
         threads_per_device=max(1, cores // devices) if threads == "auto" else threads,
-        measure=Measure(
-            warmup_iterations=file.measure.warmup_iterations,
-            measured_iterations=file.measure.measured_iterations,
-        ),
+        measure=Measure(**file.measure.model_dump(include=set(Measure.model_fields))),
         seed=file.seed,
         options=adapter.options.model_validate(cell.options).model_dump(mode="json", exclude_none=True),
         memory_bytes=file.memory,
@@ -263,3 +266,74 @@ def _no_environment(case: Case, cell: Cell, adapter: Adapter, origin: Origin | N
     except ValueError as error:
         return str(error)
     return None
+
+
+def freeze(plan: Plan, folder: Path) -> Plan:
+    """Write the plan into a results folder, or agree with the one that is there.
+
+    An equal plan resumes. More repeats, or other limits, extend the frozen plan, whose file is written anew.
+    Fewer repeats resume too and keep the frozen file. Where no run was begun yet the plan takes the other's
+    place. Returns the plan to run.
+
+    Raises:
+        UserError: the folder holds another plan (the text ends with what differs), or a file that is no plan.
+    """
+    path = folder / LOCK_NAME
+    frozen = read_lock(path) if path.exists() else None
+    has_runs = any(any((folder / name).glob("*")) for name in (RUNS_FOLDER, LIMITS_FOLDER))
+    if frozen is None or not has_runs:
+        write_document(path, plan)
+        return plan
+    differences = list(compare_plans(frozen, plan))
+    if differences:
+        raise UserError(
+            f"{path}: this folder holds results of another plan; restore the files, "
+            "or choose another folder with --results DIR. What changed:\n" + "\n".join(differences)
+        )
+    if plan.repeats > frozen.repeats or plan.limits != frozen.limits:
+        write_document(path, plan)
+    return plan
+
+
+def read_lock(path: Path) -> Plan:
+    """Read a frozen plan; UserError where the file is none, or is of another schema version."""
+    remedy = "choose another folder with --results DIR, or remove the file to plan again"
+    return read_document(path, Plan, kind="plan", remedy=remedy)
+
+
+def compare_plans(old: Plan, new: Plan) -> Iterator[str]:
+    """The lines of a unified diff where the plans cannot share a results folder; nothing where they can.
+
+    They can when they hold the same cases with the same prospects, the same order and the same interpreters.
+    """
+    if _essence(old) == _essence(new):
+        return
+    settings = [" ".join(plan.settings) or "none" for plan in (old, new)]
+    for what, then, now in (
+        ("machine", str(old.machine), str(new.machine)),
+        ("cluster", str(old.cluster), str(new.cluster)),
+        ("settings", *settings),
+    ):
+        if then != now:
+            yield from (f"-{what}: {then}", f"+{what}: {now}")
+    for before, after in zip(old.sources, new.sources, strict=False):
+        yield from _diff(before.text, after.text, names=(f"{before.path} (frozen)", after.path))
+    cases = list(_diff(_essence(old), _essence(new), names=("cases (frozen)", "cases")))
+    yield from cases[:_MOST_CASE_LINES]
+    if len(cases) > _MOST_CASE_LINES:
+        yield f"... and {len(cases) - _MOST_CASE_LINES} more lines"
+
+
+def _essence(plan: Plan) -> str:
+    """What must stay the same, one thing a line."""
+    lines = [f"order {plan.order}"]
+    lines += [f"python of {name} {path}" for name, path in sorted(plan.interpreters.items())]
+    # A wheel may lie elsewhere now: its hash is in the names of its cases.
+    origins = sorted(plan.origins.items())
+    lines += [f"index of {name} {origin.index}" for name, origin in origins if origin.index]
+    lines += [f"{item.case_id} {item.status.value}" for item in plan.cases]
+    return "\n".join(lines)
+
+
+def _diff(before: str, after: str, *, names: tuple[str, str]) -> Iterator[str]:
+    return difflib.unified_diff(before.splitlines(), after.splitlines(), *names, n=1, lineterm="")

@@ -14,40 +14,41 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from dlperf.errors import UserError
-from dlperf.plan.case import SearchedAxis
+from dlperf.plan.case import SEARCHED_AXES, SearchedAxis
 from dlperf.plan.documents import unknown
 from dlperf.plan.plan import Plan, PlannedCase
 
 Predicate = Callable[[PlannedCase], bool]
 
-_VALUES: dict[str, Callable[[PlannedCase], str | float | None]] = {
+
+def _size(axis: SearchedAxis) -> Callable[[PlannedCase], int | str]:
+    return lambda item: item.case.size(axis)
+
+
+_NUMBERS: dict[str, Callable[[PlannedCase], Any]] = {
+    "nodes": lambda item: item.case.topology.nodes,
+    "devices_per_node": lambda item: item.case.topology.devices_per_node,
+    "world_size": lambda item: item.case.topology.world_size,
+    "sample_ratio": lambda item: item.case.sample_ratio,
+    **{axis: _size(axis) for axis in SEARCHED_AXES},
+}
+_TEXTS: dict[str, Callable[[PlannedCase], str]] = {
     "framework": lambda item: item.case.framework,
     "version": lambda item: item.case.version,
     "experiment": lambda item: item.case.workload.experiment,
     "network": lambda item: item.case.workload.network,
     "topology": lambda item: str(item.case.topology),
-    "nodes": lambda item: item.case.topology.nodes,
-    "devices_per_node": lambda item: item.case.topology.devices_per_node,
-    "world_size": lambda item: item.case.topology.world_size,
     "parallelism": lambda item: item.case.parallelism,
-    "sample_ratio": lambda item: item.case.sample_ratio,
-    "batch_size_per_device": lambda item: _given(item.case.size("batch_size_per_device")),
-    "num_classes": lambda item: _given(item.case.size("num_classes")),
     "precision": lambda item: item.case.precision,
     "device": lambda item: item.case.device,
     "status": lambda item: item.status.value,
     "case_id": lambda item: item.case_id,
 }
-KEYS = tuple(_VALUES)
-_NUMBERS = frozenset(
-    {"nodes", "devices_per_node", "world_size", "sample_ratio", "batch_size_per_device", "num_classes"}
-)
-
-_SIZES: tuple[SearchedAxis, ...] = get_args(SearchedAxis)
+KEYS = (*_TEXTS, *_NUMBERS)
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
@@ -76,10 +77,16 @@ def select(
     Raises:
         UserError: an expression that cannot be read, an unknown key, or nothing selected.
     """
-    tests = [*_only(only), *(_negated(parse_pair("--exclude", text)[1]) for text in exclude)]
-    if expression is not None:
-        tests.append(parse_expression(expression))
-    chosen = frozenset(item.case_id for item in plan.cases if all(test(item) for test in tests))
+    wanted: dict[str, list[Predicate]] = {}
+    for key, test in (parse_pair("--only", text) for text in only):
+        wanted.setdefault(key, []).append(test)
+    unwanted = [parse_pair("--exclude", text)[1] for text in exclude]
+    tests = [*map(_any, wanted.values()), *([parse_expression(expression)] if expression is not None else [])]
+    chosen = frozenset(
+        item.case_id
+        for item in plan.cases
+        if all(test(item) for test in tests) and not any(test(item) for test in unwanted)
+    )
     if not chosen:
         raise UserError(f"nothing selected: none of the {len(plan.cases)} cases of {plan.sweep} matches")
     return plan.narrowed(chosen)
@@ -101,36 +108,24 @@ def parse_pair(option: str, text: str) -> tuple[str, Predicate]:
     return key, _any(tests)
 
 
-def _only(texts: Sequence[str]) -> list[Predicate]:
-    by_key: dict[str, list[Predicate]] = {}
-    for text in texts:
-        key, test = parse_pair("--only", text)
-        by_key.setdefault(key, []).append(test)
-    return [_any(tests) for tests in by_key.values()]
-
-
 def _any(tests: Sequence[Predicate]) -> Predicate:
     return lambda item: any(test(item) for test in tests)
 
 
-def _all(tests: Sequence[Predicate]) -> Predicate:
-    return lambda item: all(test(item) for test in tests)
-
-
-def _negated(test: Predicate) -> Predicate:
-    return lambda item: not test(item)
-
-
 def _comparison(key: str, sign: str, value: str, *, where: str) -> Predicate:
-    if key not in _VALUES:
+    if key not in KEYS:
         raise UserError(f"{where}: {unknown('key', key, KEYS)}")
     if key not in _NUMBERS and sign in _ORDERED:
         raise UserError(f"{where}: {key} is text; compare it with ==, != or ~")
-    axis = next((axis for axis in _SIZES if axis == key), None)
-    if axis is not None and value == "max" and sign in ("==", "!="):
-        return lambda item: (item.case.size(axis) == "max") == (sign == "==")
-    wanted: str | float = _number(key, value, where=where) if key in _NUMBERS and sign != "~" else value
-    compare, read = _OPERATORS[sign], _VALUES[key]
+    if key in SEARCHED_AXES and value == "max" and sign in ("==", "!="):
+        return lambda item: (_NUMBERS[key](item) == "max") == (sign == "==")
+    compare, read = _OPERATORS[sign], _NUMBERS.get(key) or _TEXTS[key]
+    wanted: str | float = value
+    if key in _NUMBERS and sign != "~":
+        try:
+            wanted = float(value)
+        except ValueError:
+            raise UserError(f"{where}: {key} is a number, not {value!r}") from None
 
     def test(item: PlannedCase) -> bool:
         found = read(item)
@@ -138,21 +133,11 @@ def _comparison(key: str, sign: str, value: str, *, where: str) -> Predicate:
             return compare(str(found), wanted)
         if key == "framework" and "==" in value:
             found = f"{item.case.framework}=={item.case.version}"
-        return compare(found, wanted) if found is not None else sign == "!="
+        # A case without this number, or with one still to be found, differs from every number.
+        unknown_number = key in _NUMBERS and found in (None, "max")
+        return sign == "!=" if unknown_number else compare(found, wanted)
 
     return test
-
-
-def _given(size: int | Literal["max"]) -> int | None:
-    """A number that is searched for has none before it is found."""
-    return None if size == "max" else size
-
-
-def _number(key: str, value: str, *, where: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        raise UserError(f"{where}: {key} is a number, not {value!r}") from None
 
 
 class _Token(NamedTuple):
@@ -209,20 +194,23 @@ class _Parser:
         return UserError(f"-k: column {token.column}: {message}, found {found}")
 
     def _or(self) -> Predicate:
-        tests = [self._and()]
-        while self._accept("or"):
-            tests.append(self._and())
-        return _any(tests)
+        return self._joined("or", self._and, any)
 
     def _and(self) -> Predicate:
-        tests = [self._not()]
-        while self._accept("and"):
-            tests.append(self._not())
-        return _all(tests)
+        return self._joined("and", self._not, all)
+
+    def _joined(
+        self, word: str, rule: Callable[[], Predicate], combine: Callable[[Iterable[bool]], bool]
+    ) -> Predicate:
+        tests = [rule()]
+        while self._accept(word):
+            tests.append(rule())
+        return lambda item: combine(test(item) for test in tests)
 
     def _not(self) -> Predicate:
         if self._accept("not"):
-            return _negated(self._nested(self._not))
+            test = self._nested(self._not)
+            return lambda item: not test(item)
         if self._accept("("):
             test = self._nested(self._or)
             if not self._accept(")"):

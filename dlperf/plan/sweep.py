@@ -21,7 +21,6 @@ from pydantic import (
     PositiveInt,
     Tag,
     ValidationInfo,
-    ValidatorFunctionWrapHandler,
     WithJsonSchema,
     WrapValidator,
     field_validator,
@@ -67,20 +66,6 @@ OneOrMore = Annotated[
 ]
 
 
-def _or_max(value: Any, number: ValidatorFunctionWrapHandler) -> Any:
-    return value if value == "max" else number(value)
-
-
-# `max` is the largest number that trains, found by search.
-if TYPE_CHECKING:
-    Count = int | Literal["max"]
-else:
-    Count = Annotated[
-        PositiveInt,
-        WrapValidator(_or_max),
-        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "max"}]}),
-    ]
-
 MemorySize = Annotated[
     PositiveInt,
     BeforeValidator(bytes_of),
@@ -108,34 +93,42 @@ Seconds = Annotated[
 ]
 
 
-def _topology(value: Any) -> Any:
-    return Topology.from_text(value) if isinstance(value, str) else value
-
-
 TopologyText = Annotated[
     Topology,
-    BeforeValidator(_topology),
+    BeforeValidator(lambda value: Topology.from_text(value) if isinstance(value, str) else value),
     WithJsonSchema({"type": "string", "pattern": "^[1-9][0-9]*n[1-9][0-9]*g$", "examples": ["2n8g"]}),
 ]
 
 
 class TopologyGrid(Model):
-    """Every number of nodes with every number of devices on each."""
+    """Every number of nodes with every number of devices on each, nodes first."""
 
     nodes: OneOrMore[PositiveInt]
     devices_per_node: OneOrMore[PositiveInt]
 
-    def topologies(self) -> tuple[Topology, ...]:
-        """The product, nodes first."""
-        pairs = itertools.product(self.nodes, self.devices_per_node)
-        return tuple(Topology(nodes=nodes, devices_per_node=devices) for nodes, devices in pairs)
+
+def _topologies(axis: TopologyGrid | tuple[Topology, ...]) -> tuple[Topology, ...]:
+    if not isinstance(axis, TopologyGrid):
+        return axis
+    pairs = itertools.product(axis.nodes, axis.devices_per_node)
+    return tuple(Topology(nodes=nodes, devices_per_node=devices) for nodes, devices in pairs)
 
 
-TopologyAxis = Annotated[
-    Annotated[TopologyGrid, Tag("grid")] | Annotated[OneOrMore[TopologyText], Tag("list")],
-    Discriminator(lambda value: "grid" if isinstance(value, dict | TopologyGrid) else "list"),
-]
-
+# `max` is the largest number that trains, found by search.
+if TYPE_CHECKING:
+    Count = int | Literal["max"]
+    TopologyAxis = tuple[Topology, ...]
+else:
+    Count = Annotated[
+        PositiveInt,
+        WrapValidator(lambda value, number: value if value == "max" else number(value)),
+        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "max"}]}),
+    ]
+    TopologyAxis = Annotated[
+        Annotated[TopologyGrid, Tag("grid")] | Annotated[OneOrMore[TopologyText], Tag("list")],
+        Discriminator(lambda value: "grid" if isinstance(value, dict | TopologyGrid) else "list"),
+        AfterValidator(_topologies),
+    ]
 
 Order = Literal["interleaved", "sequential", "shuffled"]
 
@@ -215,42 +208,34 @@ Threads = Annotated[
 
 
 class Axes(Model):
-    """The dimensions of a grid, each one value or a list. None: not given."""
+    """The dimensions that a grid spans and an exclusion names, each one value or a list. None: not given."""
 
     experiment: OneOrMore[str] | None = None
-    frameworks: OneOrMore[FrameworkReference] | None = None
     topology: TopologyAxis | None = None
     parallelism: OneOrMore[Parallelism] | None = None
     sample_ratio: OneOrMore[SampleRatio] | None = None  # applies to partial_fc alone
     batch_size_per_device: OneOrMore[Count] | None = None
-    num_classes: OneOrMore[Count] | None = None  # None: the experiment's
+    num_classes: OneOrMore[Count] | None = None  # None in a grid: the experiment's
     precision: OneOrMore[Precision] | None = None
 
     def given(self) -> dict[str, Any]:
-        """The axes that are given, by name."""
-        values = {name: getattr(self, name) for name in Axes.model_fields}
-        return {name: value for name, value in values.items() if value is not None}
+        """The values that are given, by name; options apart."""
+        return {name: value for name, value in self if value is not None and name != "options"}
 
 
 class Include(Axes):
     """Cells beside the grid: a small grid of its own that takes what it does not name from the sweep."""
 
+    frameworks: OneOrMore[FrameworkReference] | None = None
     options: Options = Field(default_factory=dict)  # laid over the sweep's
 
 
-class Condition(Model):
+class Condition(Axes):
     """Which cells an exclusion takes out: those that have one of the values of every key given."""
 
     framework: OneOrMore[str] | None = None  # `mxnet`, or one version of it as `mxnet==1.9.1`
-    experiment: OneOrMore[str] | None = None
-    topology: TopologyAxis | None = None
     nodes: OneOrMore[PositiveInt] | None = None
     devices_per_node: OneOrMore[PositiveInt] | None = None
-    parallelism: OneOrMore[Parallelism] | None = None
-    sample_ratio: OneOrMore[SampleRatio] | None = None
-    batch_size_per_device: OneOrMore[Count] | None = None
-    num_classes: OneOrMore[Count] | None = None
-    precision: OneOrMore[Precision] | None = None
 
     @field_validator("framework")
     @classmethod

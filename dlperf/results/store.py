@@ -22,8 +22,7 @@ from dlperf.layout import (
     sweep_folders,
 )
 from dlperf.logs.events import TRAIN, Step
-from dlperf.plan.lock import read_lock
-from dlperf.plan.plan import Plan
+from dlperf.plan.plan import Plan, read_lock
 from dlperf.results.extract import extract
 from dlperf.results.schema import UNKNOWN_HARDWARE, RunEnvironment, RunResult, Status, read_environment
 

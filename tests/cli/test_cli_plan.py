@@ -140,9 +140,9 @@ def test_earlier_results_give_an_estimate(dlperf: Callable[..., Result], tmp_pat
     """The time of a case's earlier runs, times the runs that the plan would make."""
     from dlperf import __version__  # noqa: PLC0415
     from dlperf.adapters.registry import load_adapters  # noqa: PLC0415
+    from dlperf.files import write_document  # noqa: PLC0415
     from dlperf.layout import LOCK_NAME  # noqa: PLC0415
     from dlperf.plan.load import load_sweep  # noqa: PLC0415
-    from dlperf.plan.lock import write_lock  # noqa: PLC0415
     from dlperf.plan.machine import detect_machine  # noqa: PLC0415
     from dlperf.plan.plan import make_plan  # noqa: PLC0415
     from dlperf.results.schema import RunResult, Status  # noqa: PLC0415
@@ -152,7 +152,7 @@ def test_earlier_results_give_an_estimate(dlperf: Callable[..., Result], tmp_pat
     case = plan.runnable[0]
     folder = tmp_path / "results" / "mine" / "runs" / case.case_id / "r1"
     folder.mkdir(parents=True)
-    write_lock(plan, tmp_path / "results" / "mine" / LOCK_NAME)
+    write_document(tmp_path / "results" / "mine" / LOCK_NAME, plan)
     (folder / "case.json").write_text(case.model_dump_json())
     # A failed run: it has no figures, and still took its time.
     result = RunResult(
@@ -171,7 +171,7 @@ def test_earlier_results_give_an_estimate(dlperf: Callable[..., Result], tmp_pat
         (("plan", "mine", "-k", "nods==1"), "dlperf: -k: column 1: unknown key 'nods' (did you mean 'nodes'?)\n"),
         (("plan", "mine", "-k", "caffe"), "dlperf: nothing selected: none of the 8 cases of mine matches\n"),
         (("plan", "mine", "-S", "sed=1"), "-S sed=1: unknown key 'sed' (did you mean 'seed'?)\n"),
-        (("plan", "mine", "-P", "topology"), "dlperf: -P topology: write key=value, such as -P batch_size_per_device=64\n"),
+        (("plan", "mine", "-P", "topology"), "dlperf: -P topology: write key=value, such as -P topology=1n1g,1n2g\n"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line_and_exit_2(

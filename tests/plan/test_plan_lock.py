@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlperf.errors import UserError
+from dlperf.files import write_document
 from dlperf.layout import LOCK_NAME
 from dlperf.plan.load import Setting, axis_setting, load_sweep, value_setting
-from dlperf.plan.lock import compare_plans, freeze, read_lock, write_lock
 from dlperf.plan.machine import Machine
-from dlperf.plan.plan import Plan, make_plan
+from dlperf.plan.plan import Plan, compare_plans, freeze, make_plan, read_lock
 
 SWEEP = """\
 experiment: quickstart
@@ -48,7 +48,7 @@ def project(tmp_path: Path, adapters: Any, laptop: Machine) -> Project:
 
 def test_a_plan_is_the_same_after_writing_and_reading(project: Project, tmp_path: Path) -> None:
     plan = project.plan()
-    write_lock(plan, tmp_path / "results" / LOCK_NAME)
+    write_document(tmp_path / "results" / LOCK_NAME, plan)
     assert plan == read_lock(tmp_path / "results" / LOCK_NAME)
     assert [LOCK_NAME] == [path.name for path in (tmp_path / "results").iterdir()]  # nothing left beside it
 
@@ -90,7 +90,7 @@ def test_any_plan_survives_the_file(
             (f"precision={precision}", f"order={order}", f"measure.repeats={repeats}", f"seed={seed}"),
         ),
     )
-    write_lock(plan, tmp_path / LOCK_NAME)
+    write_document(tmp_path / LOCK_NAME, plan)
     assert plan == read_lock(tmp_path / LOCK_NAME)
     assert [] == list(compare_plans(plan, read_lock(tmp_path / LOCK_NAME)))
 
@@ -183,7 +183,7 @@ def test_a_long_difference_is_cut(project: Project, tmp_path: Path) -> None:
 
 def test_a_lock_of_another_schema_or_a_damaged_one_is_named(project: Project, tmp_path: Path) -> None:
     path = tmp_path / LOCK_NAME
-    write_lock(project.plan(), path)
+    write_document(path, project.plan())
     content = json.loads(path.read_text())
     for damaged, message in (
         (

@@ -99,7 +99,7 @@ def target_of(node: ClusterNode) -> Target:
     Raises:
         UserError: the ssh configuration cannot be read or followed, or leads nowhere.
     """
-    request = _Request(name=node.address, user=node.user, port=node.port, config=node.ssh_config)
+    request = _Request(name=node.address, user=node.user, port=node.port, config=node.ssh_config_file)
     return _target(request, through=True, behind=())
 
 
