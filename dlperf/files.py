@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from typing import IO, TypeVar
 
 from pydantic import ValidationError
 
-from dlperf.errors import UserError
+from dlperf.errors import InfrastructureError, UserError
 from dlperf.model import Model
 
 ModelT = TypeVar("ModelT", bound=Model)
@@ -126,3 +128,27 @@ def shipped_root() -> Path:
 def shipped_folder(name: str) -> Path:
     """The shipped folder `name`, such as `sweeps`."""
     return shipped_root() / name
+
+
+def run_shipped(module: str, *arguments: str, stdin: str = "", seconds: float, what: str) -> str:
+    """Standard output of `python -m MODULE`, a program in frameworks/ that needs no framework.
+
+    Raises:
+        InfrastructureError: it fails, or takes more than `seconds`; `what` names it in the message.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=shipped_root(),  # first in the path of modules
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InfrastructureError(f"{what}: {error}") from error
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise InfrastructureError(f"{what}: {last}")
+    return done.stdout

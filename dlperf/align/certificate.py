@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field
 from rich.table import Table
 from rich.text import Text
 
-from dlperf.errors import UserError
+from dlperf.files import read_document
 from dlperf.model import Model
 from dlperf.plan.case import Case, Workload
 
@@ -143,21 +143,9 @@ def workload_hash(workload: Workload) -> str:
 
 
 def load_certificate(path: Path) -> Certificate:
-    """Read a certificate, of this version or an older one.
-
-    Raises:
-        UserError: there is none at `path`, or it cannot be read.
-    """
-    try:
-        return Certificate.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror}; `dlperf align EXPERIMENT` writes a certificate"
-        ) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path}: no certificate of `dlperf align`: {where}: {first['msg']}") from error
+    """Read a certificate, of this version or an older one; UserError where there is none."""
+    remedy = "`dlperf align EXPERIMENT` writes a certificate"
+    return read_document(path, Certificate, kind="certificate of `dlperf align`", remedy=remedy)
 
 
 def faults(certificate: Certificate) -> tuple[str, ...]:

@@ -1,8 +1,5 @@
 """Run the alignment programs, each in its framework's environment and under the supervisor as every run."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -26,7 +23,7 @@ from dlperf.align.certificate import (
 from dlperf.align.compare import compare, defined_loss
 from dlperf.align.participants import Participant, Settings, probe_case
 from dlperf.errors import InfrastructureError
-from dlperf.files import shipped_root, write_document
+from dlperf.files import run_shipped, write_document
 from dlperf.layout import CASE_NAME, LAUNCH_NAME, LOGS_FOLDER, OUTCOME_NAME, log_files
 from dlperf.logs.endings import Outcome, read_outcome
 from dlperf.logs.failures import classify
@@ -56,6 +53,10 @@ class Trained:
     outputs: Outputs | None = None
 
 
+def _without_outputs(name: str, error: str, *, version: str = "") -> Trained:
+    return Trained(result=ParticipantResult(name=name, version=version, error=error))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alignment:
     """What to align and how; `folder` takes the programs' files, gigabytes of them, and is the caller's.
@@ -83,17 +84,13 @@ class Alignment:
         """
         case = self._case(self._largest())
         self.say("making weights and batches")
-        path = make_inputs(case, self.folder, steps=self.settings.steps, code=shipped_root())
+        path = make_inputs(case, self.folder, steps=self.settings.steps)
         with Inputs(path) as inputs, ExitStack() as opened:
             trained = [self._train(one, path, inputs, opened) for one in self.participants]
-            trained += [
-                Trained(result=ParticipantResult(name=name, version="", error=why))
-                for name, why in self.absent.items()
-            ]
-            pairs = [self._pair(one, other, inputs) for one, other in combinations(trained, 2)]
+            absent = [_without_outputs(name, why) for name, why in self.absent.items()]
+            pairs = [self._pair(one, other, inputs) for one, other in combinations((*trained, *absent), 2)]
             reference = self._reference(pairs, path, inputs, opened)
-            present = trained[: len(self.participants)]
-            against = [self._pair(one, reference, inputs) for one in present] if reference else []
+            against = [self._pair(one, reference, inputs) for one in trained] if reference else []
         certificate = Certificate(
             dlperf_version=__version__,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -102,7 +99,7 @@ class Alignment:
             case=case,
             steps=self.settings.steps,
             tolerance=self.tolerance,
-            participants=tuple(one.result for one in trained),
+            participants=tuple(one.result for one in (*trained, *absent)),
             pairs=tuple(pairs),
             reference=tuple(against),
             verdict="",
@@ -132,14 +129,12 @@ class Alignment:
     ) -> Trained:
         """Run a participant's program; `opened` closes its outputs."""
         case = case or self._case(participant)
-        folder = self.folder / participant.name.replace(" ", "_")
-        result = ParticipantResult(name=participant.name, version=participant.version)
         self.say(f"{participant.name}: training {self.settings.steps} steps")
         try:
             files, seconds = run_program(
                 participant,
                 case,
-                folder,
+                self.folder / participant.name.replace(" ", "_"),
                 inputs=inputs_file,
                 time_limit_seconds=self.time_limit_seconds,
                 interrupts=self.interrupts,
@@ -147,15 +142,17 @@ class Alignment:
             outputs = Outputs(files, inputs, steps=self.settings.steps)
         except Flaw as flaw:
             self.say(f"{participant.name}: {flaw}")
-            return Trained(result=result.model_copy(update={"error": str(flaw)}))
+            return _without_outputs(participant.name, str(flaw), version=participant.version)
         opened.callback(outputs.close)
         self.say(f"{participant.name}: done in {seconds:.0f} s")
-        computed = {
-            "seconds": round(seconds, 1),
-            "losses": outputs.losses,
-            "defined_loss": defined_loss(outputs, inputs, case),
-        }
-        return Trained(result=result.model_copy(update=computed), outputs=outputs)
+        result = ParticipantResult(
+            name=participant.name,
+            version=participant.version,
+            seconds=round(seconds, 1),
+            losses=outputs.losses,
+            defined_loss=defined_loss(outputs, inputs, case),
+        )
+        return Trained(result=result, outputs=outputs)
 
     def _pair(self, first: Trained, second: Trained, inputs: Inputs) -> Pair:
         names = first.result.name, second.result.name
@@ -191,31 +188,17 @@ class Alignment:
         return self._train(reference, inputs_file, inputs, opened, case=case)
 
 
-def make_inputs(case: Case, folder: Path, *, steps: int, code: Path) -> Path:
+def make_inputs(case: Case, folder: Path, *, steps: int) -> Path:
     """Write the weights and batches that every participant is given; needs no framework.
 
     Raises:
         InfrastructureError: it did not work, or took too long.
     """
-    case_file, inputs = folder / CASE_NAME, folder / INPUTS_NAME
+    case_file, inputs = (folder.absolute() / name for name in (CASE_NAME, INPUTS_NAME))
     write_document(case_file, case)
-    module = "frameworks.common.align_inputs"
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", module, str(case_file), str(inputs), str(steps)],
-            env={**os.environ, "PYTHONPATH": str(code)},
-            capture_output=True,
-            text=True,
-            timeout=_INPUTS_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise InfrastructureError(
-            f"the inputs of the alignment took more than {_INPUTS_SECONDS} s; take fewer classes or steps"
-        ) from None
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise InfrastructureError(f"the inputs of the alignment could not be made: {last}")
+    arguments = str(case_file), str(inputs), str(steps)
+    what = "cannot make the inputs of the alignment (fewer classes or steps make them smaller)"
+    run_shipped("frameworks.common.align_inputs", *arguments, seconds=_INPUTS_SECONDS, what=what)
     return inputs
 
 
@@ -280,8 +263,9 @@ def _write_launch(
     )
     files = (str(inputs.absolute()), str((folder / OUTPUTS_NAME).absolute()), *participant.arguments)
     commands = [_alignment_command(command, files) for command in participant.adapter.rank_commands(launch)]
-    if participant.one_process:
-        commands = [_single_process(commands[0], len(placements))]
+    if participant.one_process:  # told that it stands for every device
+        alone = {**commands[0].env, "DLPERF_DEVICES": str(len(placements))}
+        commands = [replace(commands[0], env=alone, devices=len(placements))]
     limits = Limits(time=time_limit_seconds)
     content = launch_file(case, placements=placements, commands=commands, limits=limits, node_rank=0)
     # The program prints nothing until it is done.
@@ -296,12 +280,6 @@ def _alignment_command(command: RankCommand, files: tuple[str, ...]) -> RankComm
         raise Flaw("its adapter starts no `python -m ....train`, so that it has no alignment program")
     argv[module] = argv[module].removesuffix(_TRAINING) + _ALIGNMENT
     return replace(command, argv=(*argv, *files))
-
-
-def _single_process(command: RankCommand, devices: int) -> RankCommand:
-    """The first rank's process, told that it stands for every device."""
-    alone = {"DLPERF_DEVICES": str(devices)}
-    return replace(command, env={**command.env, **alone}, devices=devices)
 
 
 def _failure(outcome: Outcome, folder: Path) -> str:

@@ -10,23 +10,27 @@ measured again at the new limit.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
-from dlperf.files import write_document
+from pydantic import ValidationError
+
+from dlperf.errors import InfrastructureError
+from dlperf.files import run_shipped, write_document
 from dlperf.layout import LIMIT_NAME, RUNS_FOLDER, limit_folder, run_folder
-from dlperf.limit.model import ModelAnswer, ask_model
 from dlperf.limit.search import CompletedProbe, Outcome, Probe, Range, SearchResult, next_step
 from dlperf.logs.events import Step
+from dlperf.model import Model
 from dlperf.plan.case import Case, Measure, Search, bytes_text
 from dlperf.plan.machine import gpu_memory_bytes
 from dlperf.plan.plan import Plan, PlannedCase, PlannedRun, PlanStatus
 from dlperf.results.limits import (
     LimitRecord,
     LimitStatus,
+    MemoryPart,
     ProbeRecord,
     probe_record,
     read_limit,
@@ -37,8 +41,32 @@ from dlperf.running.run import Progress, Runner, store_unmeasured
 from dlperf.running.scheduler import Scheduler
 from dlperf.version import __version__
 
+_MODEL_SECONDS = 120
 # These say nothing about a case: such a probe runs again, like any other run.
 _NOT_RUN = frozenset({Status.NOT_MEASURED, Status.LOST_NODE})
+
+
+class ModelAnswer(Model):
+    """The memory model of a case: its parts, and the largest value of its search whose parts fit."""
+
+    parts: tuple[MemoryPart, ...]
+    largest: int | None  # None without a search, a budget, or a value that fits
+
+
+def ask_model(case: Case, *, budget: int | None) -> ModelAnswer:
+    """Ask frameworks/common/memory.py: the arithmetic needs the tables of the training programs.
+
+    Raises:
+        InfrastructureError: the program fails.
+    """
+    content = case.model_dump(mode="json")
+    request = json.dumps({"case": content, "search": content.get("search"), "budget": budget})
+    what = "the memory model failed"
+    answer = run_shipped("frameworks.common.memory", stdin=request, seconds=_MODEL_SECONDS, what=what)
+    try:
+        return ModelAnswer.model_validate_json(answer)
+    except ValidationError as error:
+        raise InfrastructureError(f"{what}: {error}") from error
 
 
 @dataclass(kw_only=True)
@@ -216,13 +244,6 @@ def _number(folder: Path) -> int:
     return int(folder.name.removeprefix("r"))
 
 
-class MakeScheduler(Protocol):
-    """Creates a scheduler for a plan in a results folder, on the nodes that the caller holds."""
-
-    def __call__(self, plan: Plan, folder: Path, progress: Progress) -> Scheduler:
-        """The scheduler."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class LimitRunner:
     """Finds the limits of a plan and measures its cases there.
@@ -230,14 +251,14 @@ class LimitRunner:
     Attributes:
         plan: what to run.
         results: the results folder; the searches are in its folder `limits`.
-        scheduler: creates the scheduler of the probes and of the runs.
+        scheduler: creates the scheduler of a plan in a results folder, for the probes and for the runs.
         runner: of the sweep.
         retry_failed: repeat probes that failed for a reason other than memory.
     """
 
     plan: Plan
     results: Path
-    scheduler: MakeScheduler
+    scheduler: Callable[[Plan, Path, Progress], Scheduler]
     runner: Runner
     retry_failed: bool
 
@@ -310,7 +331,7 @@ class LimitRunner:
         return plan, tuple(run for run in runs if run.case_id not in reasons)
 
     def _find_limit(self, case: Case) -> LimitRecord:
-        progress = ProbeProgress(self.runner.progress)
+        progress = _ProbeProgress(self.runner.progress)
         runner = replace(self.runner, progress=progress)
         folder = limit_folder(self.results, case.case_id)
 
@@ -334,33 +355,26 @@ class LimitRunner:
         return record
 
 
-class ProbeProgress:
-    """Shows probes without touching the sweep's count of runs; the search itself reports the outcomes."""
+class _ProbeProgress:
+    """Shows probes and leaves the sweep's count of runs alone; the search itself reports the outcomes."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    def __init__(self, sweep: Progress) -> None:
+        self._sweep = sweep
 
     def message(self, text: str) -> None:
-        """See Progress."""
-        self._progress.message(text)
-
-    def planned(self, *, total: int, done: int) -> None:
-        """Nothing: the sweep shows its own count."""
+        self._sweep.message(text)
 
     def started(self, case: Case, *, repeat: int) -> None:
-        """See Progress."""
-        self._progress.started(case, repeat=repeat)
+        self._sweep.started(case, repeat=repeat)
 
     def stepped(self, step: Step) -> None:
-        """See Progress."""
-        self._progress.stepped(step)
+        self._sweep.stepped(step)
 
     def ticked(self) -> None:
-        """See Progress."""
-        self._progress.ticked()
+        self._sweep.ticked()
 
-    def ended(self, result: RunResult) -> None:
-        """Nothing: a probe is not a run of the sweep."""
+    def planned(self, *, total: int, done: int) -> None: ...
 
-    def finished(self) -> None:
-        """Nothing: the sweep continues."""
+    def ended(self, result: RunResult) -> None: ...
+
+    def finished(self) -> None: ...

@@ -9,8 +9,7 @@ from plans import write_plan
 from run_folders import failed, make_case, store_good_runs, write_run
 
 from dlperf.layout import limit_folder
-from dlperf.limit.model import ModelAnswer
-from dlperf.limit.run import LimitSearch
+from dlperf.limit.run import LimitSearch, ModelAnswer
 from dlperf.plan.case import Search
 from dlperf.report.build import build_report, write_report
 from dlperf.report.limits import limit_tables
