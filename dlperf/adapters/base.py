@@ -7,19 +7,22 @@ which processes a case consists of. It starts nothing. Register one under the en
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
+
+from pydantic import BaseModel
 
 from dlperf.plan.case import Case, DeviceKind
 
-if TYPE_CHECKING:
-    from pydantic import BaseModel
+# Every library that may have its own thread pool; by default the engines choose different counts.
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceEdit:
-    """A correction of a source: in `file`, `after` in place of `before`, which stands there once."""
+    """A patch of a source: in `file`, `after` replaces `before`, which occurs there once."""
 
     file: str
     before: str
@@ -28,15 +31,14 @@ class SourceEdit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceBuild:
-    """A package that has no wheel: compiled once beside the requirements, its wheel kept and used again.
+    """A package without a wheel: compiled once against the requirements; its wheel is kept and reused.
 
     Attributes:
         requirement: exact, such as `horovod==0.28.1`.
-        tools: exact requirements that are there while it is built, and not in the environment.
-        edits: corrections of the source.
-        settings: environment variables of the build; `{site_packages}` stands for the folder of that name.
-            No other variable of the user's that begins as the package's name does reaches the build.
-        programs: what must be on PATH -> how a person gets it, such as `apt install g++`.
+        tools: exact requirements of the build only.
+        settings: environment variables of the build, with `{site_packages}` replaced; the user's other
+            variables that begin with the package's name do not reach it.
+        programs: what must be on PATH -> how to install it, such as `apt install g++`.
     """
 
     requirement: str
@@ -48,7 +50,7 @@ class SourceBuild:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WheelFile:
-    """A wheel of the user's own: where it lies on this machine, and the hash of what it held when planned."""
+    """The user's own wheel on this machine, and its hash when the plan was made."""
 
     path: str
     sha256: str
@@ -59,18 +61,15 @@ class EnvironmentSpec:
     """Everything that decides what is installed; its content hash names the environment.
 
     Attributes:
-        framework: the adapter's name.
-        version: the framework's version.
         pythons: CPython versions that can run it, best first, such as ("3.10", "3.9").
         requirements: exact pip requirements, in install order.
-        torch_backend: value of uv's --torch-backend where the requirements hold torch, else None.
-        build_environment: environment variables while installing, where pip may compile the requirements.
-        builds: what is compiled against the requirements, and installed with them.
-        wheel: is installed in place of the requirement of its distribution; dlperf sets it, no adapter does.
-        index: URL of the package index that the first requirement comes from; likewise.
-        import_check: Python source that proves the installation; it must print the framework's version.
-        parallel: whether it was asked for with `parallel`; tells a person how to make it.
-        notes: what a person should know (size of the download, why a pin).
+        import_check: Python source that proves the installation and prints the framework's version.
+        torch_backend: uv's --torch-backend if torch is a requirement.
+        build_environment: environment variables while installing; if empty, pip compiles nothing.
+        wheel: replaces the requirement of its distribution; set by dlperf, never by an adapter.
+        index: URL of the package index of the first requirement; likewise.
+        parallel: for messages: whether it is for several devices.
+        notes: for a person: size of the download, reason of a pin.
     """
 
     framework: str
@@ -94,7 +93,7 @@ class RankPlacement:
     rank: int
     local_rank: int
     node_rank: int
-    cpus: tuple[int, ...]  # the cores the rank is bound to; () leaves it unbound
+    cpus: tuple[int, ...]  # that it is bound to; () leaves it unbound
     master_address: str  # of node 0, as the other nodes reach it
     master_port: int
     interface: str | None = None  # network interface between the nodes
@@ -140,20 +139,54 @@ class Adapter(Protocol):
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """The versions that `environment` knows; the first is taken where none is named."""
+        """The versions that `environment` knows, the default first."""
 
     @property
     def options(self) -> type[BaseModel]:
         """The framework's own options, validated; forbid extra keys."""
 
     def environment(self, version: str, device: DeviceKind, *, parallel: bool = False) -> EnvironmentSpec:
-        """What must be installed; ValueError with the known versions where `version` cannot run.
+        """What must be installed; ValueError with the known versions if `version` cannot run.
 
-        `parallel`: for cases of several devices, which may need a library more than one device does.
+        Cases of several devices (`parallel`) may need more libraries.
         """
 
     def unsupported(self, case: Case) -> str | None:
-        """The engine's reason why it cannot run this case at all, known before trying; None if it can."""
+        """Why the engine can never run this case; None if it can."""
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
-        """The processes of the case, which together drive all of `launch.placements`, in their order."""
+        """The processes of the case, which drive all of `launch.placements`, in that order."""
+
+
+def train_commands(
+    launch: Launch, framework: str, variables: Callable[[Launch, RankPlacement], dict[str, str]]
+) -> tuple[RankCommand, ...]:
+    """One process of `frameworks/<framework>/train.py` per placement, with the adapter's own `variables`."""
+    argv = (str(launch.python), "-m", f"frameworks.{framework}.train", str(launch.case_file))
+    return tuple(
+        RankCommand(argv=argv, env={**rank_environment(launch, placement), **variables(launch, placement)})
+        for placement in launch.placements
+    )
+
+
+def rank_environment(launch: Launch, placement: RankPlacement) -> dict[str, str]:
+    """The variables of one rank that are the same for every framework.
+
+    CUDA_VISIBLE_DEVICES stays as the user or a batch system set it; of those devices a rank takes the one of
+    its DLPERF_LOCAL_RANK.
+    """
+    threads = str(launch.case.threads_per_device)
+    return {
+        "PYTHONPATH": str(launch.code),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONNOUSERSITE": "1",  # the home folder's packages do not belong to the environment
+        "DLPERF_RANK": str(placement.rank),
+        "DLPERF_LOCAL_RANK": str(placement.local_rank),
+        "DLPERF_NODE_RANK": str(placement.node_rank),
+        "DLPERF_WORLD_SIZE": str(launch.case.topology.world_size),
+        "DLPERF_LOCAL_WORLD_SIZE": str(launch.case.topology.devices_per_node),
+        "DLPERF_MASTER_ADDRESS": placement.master_address,
+        "DLPERF_MASTER_PORT": str(placement.master_port),
+        **({"DLPERF_INTERFACE": placement.interface} if placement.interface else {}),
+        **dict.fromkeys(_THREAD_VARIABLES, threads),
+    }

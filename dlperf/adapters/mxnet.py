@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dlperf.adapters.base import EnvironmentSpec, Launch, RankCommand, RankPlacement, SourceBuild, SourceEdit
-from dlperf.adapters.common import rank_environment, train_argv
+from dlperf.adapters.base import (
+    EnvironmentSpec,
+    Launch,
+    RankCommand,
+    RankPlacement,
+    SourceBuild,
+    SourceEdit,
+    train_commands,
+)
 from dlperf.model import Model
 from dlperf.plan.case import Case, DeviceKind
 
@@ -171,15 +179,13 @@ class MXNetAdapter:
         return None
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
-        """One command a rank, in the order of `launch.placements`, or one that drives them all."""
-        argv = train_argv(launch, self.name)
-        if _one_process(launch.case):
-            devices = len(launch.placements)
-            environment = {**_environment(launch, launch.placements[0]), "DLPERF_DEVICES": str(devices)}
-            return (RankCommand(argv=argv, env=environment, devices=devices),)
-        return tuple(
-            RankCommand(argv=argv, env=_environment(launch, placement)) for placement in launch.placements
-        )
+        """One command per rank, or one that drives all devices."""
+        commands = train_commands(launch, self.name, _variables)
+        if not _one_process(launch.case):
+            return commands
+        devices = len(commands)
+        variables = {**commands[0].env, "DLPERF_DEVICES": str(devices)}
+        return (replace(commands[0], env=variables, devices=devices),)
 
 
 def _one_process(case: Case) -> bool:
@@ -209,15 +215,12 @@ def _refuse_unknown(version: str, device: DeviceKind) -> None:
         raise ValueError(f"mxnet {version} is not built for CUDA here; known versions: {_CUDA_VERSION}")
 
 
-def _environment(launch: Launch, placement: RankPlacement) -> dict[str, str]:
-    environment = {
-        **rank_environment(launch, placement),
-        # One operator at a time, which has the case's threads to itself.
-        "MXNET_CPU_WORKER_NTHREADS": "1",
-    }
+def _variables(launch: Launch, _placement: RankPlacement) -> dict[str, str]:
+    # One operator at a time, which has the case's threads to itself.
+    variables = {"MXNET_CPU_WORKER_NTHREADS": "1"}
     if launch.case.device == "cuda":
-        environment["LD_LIBRARY_PATH"] = ":".join(_library_folders(launch.python, launch.case.version))
-    return environment
+        variables["LD_LIBRARY_PATH"] = ":".join(_library_folders(launch.python, launch.case.version))
+    return variables
 
 
 @cache

@@ -6,8 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from dlperf.adapters.base import EnvironmentSpec, Launch, RankCommand, RankPlacement
-from dlperf.adapters.common import rank_environment, train_argv
+from dlperf.adapters.base import EnvironmentSpec, Launch, RankCommand, RankPlacement, train_commands
 from dlperf.model import Model
 from dlperf.plan.case import Case, DeviceKind
 
@@ -108,17 +107,13 @@ class OneFlowAdapter:
         return None
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
-        """One command a rank, in the order of `launch.placements`."""
-        argv = train_argv(launch, self.name)
-        return tuple(
-            RankCommand(argv=argv, env=_environment(launch, placement)) for placement in launch.placements
-        )
+        """One command per rank."""
+        return train_commands(launch, self.name, _variables)
 
 
-def _environment(launch: Launch, placement: RankPlacement) -> dict[str, str]:
+def _variables(launch: Launch, placement: RankPlacement) -> dict[str, str]:
     options = OneFlowOptions.model_validate(launch.case.options)
     return {
-        **rank_environment(launch, placement),
         **(_meeting(launch, placement) if launch.case.topology.world_size > 1 else {}),
         "DLPERF_ONEFLOW_OPENBLAS_CORE": options.openblas_core,  # frameworks/oneflow/__init__.py
         "ONEFLOW_EP_CUDA_ENABLE_TF32_EXECUTION": "1" if options.tf32 else "0",

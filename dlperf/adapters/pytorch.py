@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from dlperf.adapters.base import EnvironmentSpec, Launch, RankCommand, RankPlacement
-from dlperf.adapters.common import rank_environment, train_argv
+from dlperf.adapters.base import EnvironmentSpec, Launch, RankCommand, RankPlacement, train_commands
 from dlperf.model import Model
 from dlperf.plan.case import Case, DeviceKind
 
@@ -73,14 +72,8 @@ class PyTorchAdapter:
         return None
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
-        """One process per placement."""
-        argv = train_argv(launch, self.name)
-        return tuple(
-            RankCommand(
-                argv=argv, env={**rank_environment(launch, placement), **_communication(launch, placement)}
-            )
-            for placement in launch.placements
-        )
+        """One command per rank."""
+        return train_commands(launch, self.name, _communication)
 
 
 def _communication(launch: Launch, placement: RankPlacement) -> dict[str, str]:

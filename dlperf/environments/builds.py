@@ -16,8 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dlperf.adapters.base import EnvironmentSpec, SourceBuild
-from dlperf.environments.environment import cache_root, digest_of
-from dlperf.environments.probe import inspect
+from dlperf.environments.environment import cache_root, digest_of, inspect
 from dlperf.environments.processes import exclusive, follow
 from dlperf.errors import EnvironmentUnavailable
 
@@ -37,12 +36,9 @@ def wheels_root() -> Path:
 
 
 def wheel_key(build: SourceBuild, spec: EnvironmentSpec, python_version: str) -> str:
-    """The name of a wheel's folder: readable first, then a hash over what decides the content.
+    """The name of a wheel's folder: readable first, then a hash of everything that decides the content.
 
-    Args:
-        build: what is compiled.
-        spec: what it is compiled against: its requirements count.
-        python_version: such as `3.10.13`, of which the patch does not count.
+    Of `python_version`, such as `3.10.13`, the patch does not count.
     """
     minor = python_version.rpartition(".")[0]
     content = {
@@ -66,25 +62,41 @@ def built_wheel(
     make_scratch: Callable[[Path, Sequence[str]], Path],
     report: Callable[[str], None],
 ) -> Path:
-    """The wheel of `build`, compiled if there is none yet that fits.
+    """The wheel of `build`, compiled if no wheel that fits is there.
 
-    Two builders at once: the second waits and takes what the first has made. What an interrupted builder left
-    is removed; a wheel appears under its name whole, or not at all.
+    If two processes do this at once, the second waits and uses the result of the first. Leftovers of an
+    interrupted process are removed; the wheel appears complete, or not at all.
 
     Args:
         build: what to compile.
         spec: the environment that it is for.
         python: the interpreter that the environment is built on.
-        make_scratch: makes an environment in a folder, with the requirements; gives its interpreter.
-        report: is given one line of progress at a time.
+        make_scratch: creates an environment in a folder, with the requirements; returns its interpreter.
+        report: receives one line of progress at a time.
 
     Raises:
         EnvironmentUnavailable: a program that it needs is missing, or it cannot be compiled; with the reason.
     """
     key = wheel_key(build, spec, inspect(python).python_version)
     folder = wheels_root() / key
-    if not _wheel_in(folder):
-        _build_once(build, spec, folder, make_scratch=make_scratch, report=report)
+
+    def report_waiting() -> None:
+        report(f"  another dlperf compiles {build.requirement}; waiting for it")
+
+    if _wheel_in(folder) is None:
+        with exclusive(wheels_root() / ".locks" / f"{key}.lock", on_wait=report_waiting) as lock:
+            for leftover in wheels_root().glob(f".making-{key}-*"):
+                shutil.rmtree(leftover)
+            if _wheel_in(folder) is None:
+                _require_programs(build)
+                report(f"  compiling {build.requirement}, once; this takes a few minutes")
+                with tempfile.TemporaryDirectory(
+                    prefix=f".making-{key}-", dir=wheels_root(), ignore_cleanup_errors=True
+                ) as temporary:
+                    scratch = Path(temporary) / "scratch"
+                    scratch_python = make_scratch(scratch, (*spec.requirements, *build.tools, _PIP))
+                    _compile(build, Path(temporary), python=scratch_python, lock=lock, report=report)
+                    (Path(temporary) / "wheel").rename(folder)
     wheel = _wheel_in(folder)
     if wheel is None:
         raise EnvironmentUnavailable(f"{folder} has no wheel; remove that folder and try again")
@@ -93,35 +105,6 @@ def built_wheel(
 
 def _wheel_in(folder: Path) -> Path | None:
     return next(folder.glob("*.whl"), None)
-
-
-def _build_once(
-    build: SourceBuild,
-    spec: EnvironmentSpec,
-    folder: Path,
-    *,
-    make_scratch: Callable[[Path, Sequence[str]], Path],
-    report: Callable[[str], None],
-) -> None:
-    root, key = folder.parent, folder.name
-
-    def report_waiting() -> None:
-        report(f"  another dlperf compiles {build.requirement}; waiting for it")
-
-    with exclusive(root / ".locks" / f"{key}.lock", on_wait=report_waiting) as lock:
-        for leftover in root.glob(f".making-{key}-*"):
-            shutil.rmtree(leftover)
-        if _wheel_in(folder):
-            return
-        _require_programs(build)
-        report(f"  compiling {build.requirement}, once; this takes a few minutes")
-        temporary = Path(tempfile.mkdtemp(prefix=f".making-{key}-", dir=root))
-        try:
-            python = make_scratch(temporary / "scratch", (*spec.requirements, *build.tools, _PIP))
-            _compile(build, temporary, python=python, lock=lock, report=report)
-            (temporary / "wheel").rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _require_programs(build: SourceBuild) -> None:

@@ -8,9 +8,15 @@ from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
-from dlperf.environments.environment import Environment, environments_root, lock_of, read_environment
+from dlperf.environments.environment import (
+    Environment,
+    environments_root,
+    framework_version,
+    inspect,
+    lock_of,
+    read_environment,
+)
 from dlperf.environments.make import discard, discard_leftovers
-from dlperf.environments.probe import framework_version, inspect
 from dlperf.environments.processes import Busy, exclusive
 from dlperf.errors import EnvironmentUnavailable, InfrastructureError
 
@@ -95,9 +101,7 @@ def _different_packages(installed: dict[str, str], present: dict[str, str]) -> I
 
 def _damaged_files(site_packages: Path) -> Iterator[str]:
     """Files in a package's record that are missing or have another size."""
-    for distribution in sorted(
-        distributions(path=[str(site_packages)]), key=lambda distribution: distribution.name
-    ):
+    for distribution in sorted(distributions(path=[str(site_packages)]), key=lambda package: package.name):
         damaged = list(_damage(distribution))
         if damaged:
             more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
@@ -106,16 +110,12 @@ def _damaged_files(site_packages: Path) -> Iterator[str]:
 
 def _damage(distribution: Distribution) -> Iterator[str]:
     for file in distribution.files or ():
-        if file.suffix == ".pyc" or file.size is None:
-            continue
-        path = Path(file.locate())
-        try:
-            size = path.stat().st_size
-        except OSError:
-            yield f"{file} is missing"
-            continue
-        if size != file.size:
-            yield f"{file} has {size} bytes instead of {file.size}"
+        if file.suffix != ".pyc" and file.size is not None:
+            path = Path(file.locate())
+            if not path.exists():
+                yield f"{file} is missing"
+            elif path.stat().st_size != file.size:
+                yield f"{file} has {path.stat().st_size} bytes instead of {file.size}"
 
 
 def _broken_framework(environment: Environment) -> Iterator[str]:

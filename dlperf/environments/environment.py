@@ -1,37 +1,54 @@
-"""What an environment is: a folder whose name holds the hash of its specification, and a manifest inside."""
+"""An environment: a folder named by the hash of its specification, with a manifest, and its interpreter."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import signal
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import platformdirs
 
 from dlperf.adapters.base import EnvironmentSpec
-from dlperf.environments.processes import shared
+from dlperf.environments.processes import run_python, shared
 from dlperf.errors import EnvironmentUnavailable
 from dlperf.model import Model
 
 MANIFEST_NAME = "dlperf-environment.json"
+_PROBE_SECONDS = 120
+# The first import of a framework reads gigabytes from a cold disk, perhaps under other load.
+_IMPORT_SECONDS = 900
+
+# For Python 3.8 and newer.
+PROBE = """
+import json, platform, re, sys, sysconfig
+from importlib.metadata import distributions
+packages = {}
+for distribution in distributions():
+    name = distribution.metadata["Name"]
+    if name:  # the first on sys.path is the one that is imported
+        packages.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
+print(json.dumps({
+    "python_version": platform.python_version(), "prefix": sys.prefix,
+    "site_packages": sysconfig.get_path("purelib"), "packages": dict(sorted(packages.items())),
+}))
+"""
 
 
 class Manifest(Model):
-    """What was installed, written when the environment was proved to work.
+    """What was installed, written after the environment passed its check.
 
     Attributes:
         key: the environment's name, see `environment_key`.
-        spec: what it was made from.
-        version: the framework's version as the engine itself prints it, such as `2.13.0+cpu`.
-        python_version: of its interpreter, such as `3.10.13`.
+        version: the framework's version as the engine prints it, such as `2.13.0+cpu`.
         packages: normalised name -> version of everything installed.
-        installer: such as `uv 0.8.3`; None for an interpreter of the user's own.
+        installer: such as `uv 0.8.3`; None for the user's own interpreter.
         created_at: ISO 8601, UTC.
     """
 
@@ -50,10 +67,9 @@ class Environment:
     """A ready environment.
 
     Attributes:
-        root: the folder that holds it (`sys.prefix` of its interpreter).
+        root: `sys.prefix` of its interpreter.
         python: the interpreter; start it by this path, not by what the link points to.
-        manifest: what is installed.
-        lock: the file whose shared lock keeps the environment from being removed; None for the user's own.
+        lock: its shared lock keeps the environment from being removed; None for the user's own.
     """
 
     root: Path
@@ -73,11 +89,7 @@ class Environment:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keep `dlperf env remove` away while the block runs; any number of users at once.
-
-        Raises:
-            EnvironmentUnavailable: it was removed between `ensure` and this call.
-        """
+        """Keep `dlperf env remove` away; EnvironmentUnavailable if it came before this call."""
         if self.lock is None:
             yield
             return
@@ -90,10 +102,9 @@ class Environment:
 
 
 def environment_key(spec: EnvironmentSpec) -> str:
-    """The folder's name: readable first, then 12 hexadecimal digits of SHA-256 over what decides the content.
+    """The folder's name: framework, version and a hash of everything that decides the content.
 
-    What is said to people does not count, nor does where a wheel lies, as its own hash says what it is; the
-    platform does, as a home folder may be shared between machines.
+    The platform counts, because machines may share a home folder; messages and a wheel's path do not.
     """
     content = asdict(spec) | {"platform": sysconfig.get_platform()}
     del content["notes"], content["parallel"]
@@ -103,7 +114,7 @@ def environment_key(spec: EnvironmentSpec) -> str:
         content["wheel"] = spec.wheel.sha256
     for name in ("builds", "wheel", "index"):
         if not content[name]:
-            del content[name]  # environments that were made before there were any keep their names
+            del content[name]  # keeps the keys of environments made before these existed
     return f"{spec.framework}-{spec.version}-{digest_of(content)}"
 
 
@@ -114,7 +125,7 @@ def digest_of(content: object) -> str:
 
 
 def cache_root() -> Path:
-    """The folder of all that dlperf keeps: DLPERF_CACHE where that is set, else the user's cache folder."""
+    """The folder of all that dlperf keeps: DLPERF_CACHE, by default the user's cache folder."""
     given = os.environ.get("DLPERF_CACHE")
     return Path(given).expanduser().absolute() if given else platformdirs.user_cache_path("dlperf")
 
@@ -130,7 +141,7 @@ def lock_of(key: str) -> Path:
 
 
 def read_environment(root: Path) -> Environment | None:
-    """The environment in the folder `root`; None where there is none, or where its Python is gone."""
+    """The environment in the folder `root`; None if there is none or its Python is gone."""
     python = root / "bin" / "python"
     try:
         manifest = Manifest.model_validate_json((root / MANIFEST_NAME).read_bytes())
@@ -139,3 +150,69 @@ def read_environment(root: Path) -> Environment | None:
     if not python.exists():
         return None
     return Environment(root=root, python=python, manifest=manifest, lock=lock_of(manifest.key))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interpreter:
+    """A description of an interpreter; `packages` maps normalised names to versions."""
+
+    python_version: str
+    prefix: Path
+    site_packages: Path
+    packages: dict[str, str]
+
+
+def inspect(python: Path, *, hold: Sequence[int] = ()) -> Interpreter:
+    """Ask `python` for its description; EnvironmentUnavailable if it does not run or is older than 3.8."""
+    try:
+        done = run_python(python, PROBE, timeout_seconds=_PROBE_SECONDS, hold=hold)
+        answer = json.loads(done.stdout)
+    except json.JSONDecodeError:
+        reason = _last_line(done.stderr) or f"it ended with {_ending(done.returncode)}"
+        raise EnvironmentUnavailable(
+            f"{python} is not a working Python 3.8 or newer: {reason}; give the path of one"
+        ) from None
+    return interpreter_from(answer)
+
+
+def interpreter_from(answer: Mapping[str, Any]) -> Interpreter:
+    """The answer of `PROBE`."""
+    return Interpreter(
+        python_version=answer["python_version"],
+        prefix=Path(answer["prefix"]),
+        site_packages=Path(answer["site_packages"]),
+        packages=answer["packages"],
+    )
+
+
+def framework_version(spec: EnvironmentSpec, python: Path, *, hold: Sequence[int] = ()) -> str:
+    """The version that the specification's import check prints.
+
+    Raises:
+        EnvironmentUnavailable: the framework cannot be imported, or is another version.
+    """
+    done = run_python(python, spec.import_check, timeout_seconds=_IMPORT_SECONDS, hold=hold)
+    name = f"{spec.framework}=={spec.version}"
+    if done.returncode != 0:
+        reason = _last_line(done.stderr) or f"the check ended with {_ending(done.returncode)}"
+        raise EnvironmentUnavailable(f"{name} does not work with {python}: {reason}")
+    version = _last_line(done.stdout)
+    if not is_version(version, spec.version):
+        raise EnvironmentUnavailable(
+            f"{python} has {spec.framework} {version or '(no version)'}, not {spec.version}"
+        )
+    return version
+
+
+def is_version(printed: str, wanted: str) -> bool:
+    """Whether an engine that prints this version is the wanted one: 2.13.0+cpu is a build of 2.13.0."""
+    return wanted in (printed, printed.partition("+")[0])
+
+
+def _ending(returncode: int) -> str:
+    return f"exit code {returncode}" if returncode >= 0 else signal.Signals(-returncode).name
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

@@ -22,50 +22,27 @@ from dlperf.adapters.base import EnvironmentSpec, WheelFile
 from dlperf.environments.builds import built_wheel
 from dlperf.environments.environment import (
     MANIFEST_NAME,
+    PROBE,
     Environment,
+    Interpreter,
     Manifest,
     environment_key,
     environments_root,
+    framework_version,
+    inspect,
+    interpreter_from,
+    is_version,
     lock_of,
     read_environment,
 )
-from dlperf.environments.probe import PROBE, Interpreter, framework_version, inspect, interpreter_from
 from dlperf.environments.processes import exclusive
 from dlperf.environments.uv import Uv, UvFailure, find_links, find_python, find_uv, index_arguments
 from dlperf.errors import EnvironmentUnavailable
 from dlperf.files import write_document
 from dlperf.plan.versions import distribution_of, sha256_of
 
-# Not for the scratch environment of a build, which is used once.
+# Not for the scratch environment of a build.
 KEPT = ("--compile-bytecode",)
-
-
-def install(spec: EnvironmentSpec, folder: Path, *, base: Path | None, uv: Uv, lock: int) -> Path:
-    """Make a virtual environment in `folder`, install what is asked for, and give its interpreter.
-
-    Args:
-        spec: what to install.
-        folder: where to make it, in an existing folder; it can be moved afterwards.
-        base: the Python to build on; None finds one of `spec.pythons`.
-        uv: the installer.
-        lock: file descriptor of the environment's lock, held by uv too.
-
-    Raises:
-        EnvironmentUnavailable: no Python, no compiler where one is needed, or what uv says.
-    """
-    if spec.wheel is not None:
-        _require_same(spec.wheel)
-    base = _working(base) if base else find_python(spec.pythons, uv=uv, hold=(lock,))
-    uv.report(f"  Python {base}")
-
-    def make_scratch(scratch: Path, requirements: Sequence[str]) -> Path:
-        return _filled(scratch, spec, requirements, base=base, uv=uv, lock=lock, options=())
-
-    wheels = [
-        str(built_wheel(build, spec, python=base, make_scratch=make_scratch, report=uv.report))
-        for build in spec.builds
-    ]
-    return _filled(folder, spec, (*spec.requirements, *wheels), base=base, uv=uv, lock=lock)
 
 
 def _filled(
@@ -78,10 +55,10 @@ def _filled(
     lock: int,
     options: Sequence[str] = KEPT,
 ) -> Path:
-    """A virtual environment with `requirements`; its interpreter."""
+    """Create a virtual environment with `requirements`; returns its interpreter."""
     python = folder / "bin" / "python"
-    places = {"base": str(base), "folder": str(folder), "interpreter": str(python)}
-    create, *fills = uv_steps(spec, requirements, **places, options=options)
+    paths = {"base": str(base), "folder": str(folder), "interpreter": str(python)}
+    create, *fills = uv_steps(spec, requirements, **paths, options=options)
     try:
         uv.run(create, env={}, hold=(lock,))
         for fill in fills:
@@ -102,8 +79,8 @@ def uv_steps(
 ) -> list[list[str]]:
     """The uv commands that create a virtual environment on `base` in `folder`, and fill it.
 
-    A package from an index of the user's is installed first and from there only, so that a package of the
-    same name and version elsewhere cannot replace it; its dependencies may come from that index too.
+    A package from the user's index is installed first and from there only, so that one of the same name and
+    version elsewhere cannot replace it; its dependencies may come from that index too.
     """
     create = ["venv", "--relocatable", "--no-project", "--python", base, folder]
     install = ["pip", "install", "--python", interpreter, *options]
@@ -116,7 +93,7 @@ def uv_steps(
 
 
 def _with_wheel(spec: EnvironmentSpec, requirements: Sequence[str]) -> list[str]:
-    """The requirements with the user's wheel in place of the package that it is of."""
+    """The requirements, with the user's wheel in place of its package."""
     if spec.wheel is None:
         return list(requirements)
     wheel = Path(spec.wheel.path)
@@ -124,22 +101,14 @@ def _with_wheel(spec: EnvironmentSpec, requirements: Sequence[str]) -> list[str]
     return [str(wheel) if name == distribution_of(text) else text for text in requirements]
 
 
-def _require_same(wheel: WheelFile) -> None:
-    """Refuse a wheel that has changed since it was read: its results would have a wrong name."""
+def _refuse_changed(wheel: WheelFile) -> None:
+    """Refuse a wheel that has changed since the plan was made: its results would get a wrong name."""
     try:
         digest = sha256_of(Path(wheel.path))
     except OSError as error:
         raise EnvironmentUnavailable(f"{wheel.path}: {error.strerror}") from None
     if digest != wheel.sha256:
         raise EnvironmentUnavailable(f"{wheel.path} has changed since it was read; start again")
-
-
-def _working(base: Path) -> Path:
-    found = shutil.which(base.expanduser())
-    if found is None:
-        raise EnvironmentUnavailable(f"{base} is not an executable")
-    inspect(Path(found).absolute())
-    return Path(found).absolute()
 
 
 def _source(spec: EnvironmentSpec) -> list[str]:
@@ -177,18 +146,17 @@ def ensure(
     """The environment of `spec`, created with uv if this machine does not have it.
 
     Args:
-        spec: what an adapter asks for.
-        python: an interpreter of the user's own; it is checked and used as it is, nothing is installed.
-        report: is given one line of progress at a time.
+        spec: from an adapter.
+        python: the user's own interpreter, which is checked and used as it is; nothing is installed.
+        report: receives one line of progress at a time.
 
     Raises:
-        EnvironmentUnavailable: it cannot be made, or does not work; with the reason and the next step.
+        EnvironmentUnavailable: it cannot be created or does not work; with the reason and the next step.
     """
     if python is not None:
         return _adopt(spec, python)
-    return read_environment(environments_root() / environment_key(spec)) or make(
-        spec, base=None, report=report
-    )
+    root = environments_root() / environment_key(spec)
+    return read_environment(root) or make(spec, base=None, report=report)
 
 
 def make(spec: EnvironmentSpec, *, base: Path | None, report: Callable[[str], None]) -> Environment:
@@ -218,7 +186,8 @@ def make(spec: EnvironmentSpec, *, base: Path | None, report: Callable[[str], No
         report(f"{name}: creating its environment in {root}{f' ({spec.notes})' if spec.notes else ''}")
         root.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".making-{key}-", dir=root.parent))
-        again = "try again" if spec.wheel or spec.index else f"try again with `{_creating(spec)}`"
+        command = f"dlperf env create {name}{' --parallel' if spec.parallel else ''}"
+        again = "try again" if spec.wheel or spec.index else f"try again with `{command}`"
         try:
             _fill(temporary / key, spec, base=base, report=report, lock=descriptor)
             (temporary / key).rename(root)
@@ -236,11 +205,6 @@ def make(spec: EnvironmentSpec, *, base: Path | None, report: Callable[[str], No
         return created
 
 
-def _creating(spec: EnvironmentSpec) -> str:
-    parallel = " --parallel" if spec.parallel else ""
-    return f"dlperf env create {spec.framework}=={spec.version}{parallel}"
-
-
 def discard(root: Path) -> None:
     """Remove an environment, whose lock the caller holds: gone under its name at once, then from the disk."""
     doomed = Path(tempfile.mkdtemp(prefix=f".removing-{root.name}-", dir=root.parent))
@@ -249,7 +213,7 @@ def discard(root: Path) -> None:
 
 
 def discard_leftovers(key: str) -> None:
-    """Remove what makers and removers of `key` left that were killed; the caller holds its lock."""
+    """Remove what killed processes left of `key`, whose lock the caller holds."""
     for state in ("making", "removing"):
         for leftover in environments_root().glob(f".{state}-{key}-*"):
             shutil.rmtree(leftover)
@@ -259,12 +223,32 @@ def _fill(
     folder: Path, spec: EnvironmentSpec, *, base: Path | None, report: Callable[[str], None], lock: int
 ) -> None:
     uv = find_uv(report)
-    python = install(spec, folder, base=base, uv=uv, lock=lock)
+    if spec.wheel is not None:
+        _refuse_changed(spec.wheel)
+    found = _working(base) if base else find_python(spec.pythons, uv=uv, hold=(lock,))
+    report(f"  Python {found}")
+
+    def make_scratch(scratch: Path, requirements: Sequence[str]) -> Path:
+        return _filled(scratch, spec, requirements, base=found, uv=uv, lock=lock, options=())
+
+    wheels = [
+        str(built_wheel(build, spec, python=found, make_scratch=make_scratch, report=report))
+        for build in spec.builds
+    ]
+    python = _filled(folder, spec, (*spec.requirements, *wheels), base=found, uv=uv, lock=lock)
     report("  checking that it works")
     version = framework_version(spec, python, hold=(lock,))
     interpreter = inspect(python, hold=(lock,))
     manifest = _manifest(spec, environment_key(spec), version, interpreter, installer=uv.version)
     write_document(folder / MANIFEST_NAME, manifest, indent=2)
+
+
+def _working(base: Path) -> Path:
+    program = shutil.which(base.expanduser())
+    if program is None:
+        raise EnvironmentUnavailable(f"{base} is not an executable")
+    inspect(Path(program).absolute())
+    return Path(program).absolute()
 
 
 def _adopt(spec: EnvironmentSpec, python: Path) -> Environment:
@@ -277,9 +261,14 @@ def _adopt(spec: EnvironmentSpec, python: Path) -> Environment:
     interpreter = inspect(python)
     version = framework_version(spec, python)
     digest = hashlib.sha256(str(python).encode()).hexdigest()[:12]
-    manifest = _manifest(
-        spec, f"user-{spec.framework}-{version}-{digest}", version, interpreter, installer=None
-    )
+    return _own_environment(spec, python, version, interpreter, suffix=f"-{digest}")
+
+
+def _own_environment(
+    spec: EnvironmentSpec, python: Path, version: str, interpreter: Interpreter, *, suffix: str = ""
+) -> Environment:
+    key = f"user-{spec.framework}-{version}{suffix}"
+    manifest = _manifest(spec, key, version, interpreter, installer=None)
     return Environment(root=interpreter.prefix, python=python, manifest=manifest, lock=None)
 
 
@@ -305,12 +294,9 @@ Request = dict[str, Any]
 
 
 def making_request(spec: EnvironmentSpec, *, copied: str | None = None, python: str | None = None) -> Request:
-    """The request for the environment of `spec`, created on the node or from a copy that is there.
+    """The request for the environment of `spec`, created on the node or from a copy.
 
-    Args:
-        spec: what an adapter asks for.
-        copied: the folder on the node that holds a copy of an environment made elsewhere.
-        python: the version that the copy needs, such as `3.10`.
+    `copied` is the folder on the node with the copy, `python` the version that it needs, such as `3.10`.
     """
     steps = uv_steps(spec, spec.requirements, base="{python}", folder="{folder}", interpreter="{interpreter}")
     manifest = {
@@ -342,10 +328,8 @@ def adopting_request(spec: EnvironmentSpec, python: Path) -> Request:
 def environment_from(answer: Any) -> Environment:
     """The environment that the node has created or found; EnvironmentUnavailable if the answer has none."""
     try:
-        python, manifest = (
-            Path(answer["python"]),
-            Manifest.model_validate_json(json.dumps(answer["manifest"])),
-        )
+        python = Path(answer["python"])
+        manifest = Manifest.model_validate_json(json.dumps(answer["manifest"]))
     except (KeyError, TypeError, ValidationError) as error:
         raise EnvironmentUnavailable(f"the node's answer has no environment: {error}") from error
     return Environment(root=python.parent.parent, python=python, manifest=manifest, lock=None)
@@ -354,8 +338,6 @@ def environment_from(answer: Any) -> Environment:
 def user_environment_from(spec: EnvironmentSpec, answer: Any) -> Environment:
     """The user's own interpreter on the node; EnvironmentUnavailable if it has another version."""
     python, version = Path(answer["python"]), str(answer["version"])
-    if spec.version not in (version, version.partition("+")[0]):
+    if not is_version(version, spec.version):
         raise EnvironmentUnavailable(f"{python} has {spec.framework} {version}, not {spec.version}")
-    interpreter = interpreter_from(answer["probe"])
-    manifest = _manifest(spec, f"user-{spec.framework}-{version}", version, interpreter, installer=None)
-    return Environment(root=interpreter.prefix, python=python, manifest=manifest, lock=None)
+    return _own_environment(spec, python, version, interpreter_from(answer["probe"]))

@@ -28,7 +28,7 @@ _DIE_WITH_PARENT = (
     "os.execv(sys.argv[2], sys.argv[2:])\n"
 )
 
-# The same for a command that starts processes of its own: it leads a process group, which ends as a whole.
+# The same for a command that starts processes: it leads a process group, which ends as a whole.
 _DIE_WITH_PARENT_AS_GROUP = (
     "import ctypes, os, signal, subprocess, sys\n"
     "os.setsid()\n"
@@ -53,28 +53,22 @@ def clean_environment(extra: Mapping[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in changed.items() if value is not None}
 
 
-def tied(argv: Sequence[str]) -> list[str]:
-    """`argv` (an absolute program first) as a command that is killed when this process ends."""
-    return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *argv]
+def _tied(program: str, argv: Sequence[str]) -> list[str]:
+    """`argv` (an absolute program first) as a command that ends with this process."""
+    return [sys.executable, "-I", "-S", "-c", program, str(os.getpid()), *argv]
 
 
 def run_python(
     python: Path, source: str, *, timeout_seconds: float, hold: Sequence[int] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run Python source in another interpreter, away from any project, and give its output.
-
-    Args:
-        python: the interpreter.
-        source: the program.
-        timeout_seconds: the limit.
-        hold: file descriptors of locks that the child keeps.
+    """Run Python source in another interpreter, outside any project; the child keeps the locks `hold`.
 
     Raises:
-        EnvironmentUnavailable: it cannot be started, or it ran past the limit.
+        EnvironmentUnavailable: it ran past the limit.
     """
     try:
         return subprocess.run(
-            tied([str(python), "-c", source]),
+            _tied(_DIE_WITH_PARENT, [str(python), "-c", source]),
             cwd="/",
             env=clean_environment({}),
             stdin=subprocess.DEVNULL,
@@ -105,11 +99,11 @@ def follow(
         argv: an absolute program first; paths in it are absolute.
         env: the `extra` of `clean_environment`.
         hold: file descriptors of locks that the command keeps until it is gone.
-        on_line: is given each line of its output and errors, as it comes.
-        on_silence: is given all lines so far and the seconds since the start, while none comes.
+        on_line: called with each line of its output and errors.
+        on_silence: called with all lines so far and the seconds since the start, while none arrives.
     """
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT_AS_GROUP, str(os.getpid()), *argv],
+        _tied(_DIE_WITH_PARENT_AS_GROUP, argv),
         cwd="/",  # the settings of a project around the working directory would change what is made
         env=clean_environment(env),
         stdin=subprocess.DEVNULL,
@@ -119,30 +113,31 @@ def follow(
         errors="replace",
         pass_fds=tuple(hold),
     )
-    assert process.stdout is not None  # noqa: S101 - PIPE was asked for
-    try:
-        lines = _lines(process.stdout, on_line, on_silence)
-        code = process.wait()
-    finally:
-        _end(process)
-        process.stdout.close()
-    return code, lines
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """Kill the group that `process` leads; before it does, it has no children."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        process.kill()
-    process.wait()
+    with process:
+        assert process.stdout is not None  # noqa: S101 - PIPE was asked for
+        try:
+            lines = _lines(process.stdout, on_line, on_silence)
+            return process.wait(), lines
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:  # it does not lead a group yet, and has no children
+                process.kill()
 
 
 def _lines(
     stream: IO[str], on_line: Callable[[str], None], on_silence: Callable[[Sequence[str], float], None]
 ) -> list[str]:
     arriving: queue.Queue[str | None] = queue.Queue()
-    threading.Thread(target=_pump, args=(stream, arriving), daemon=True).start()
+
+    def pump() -> None:
+        try:
+            for line in stream:
+                arriving.put(line.strip())
+        finally:
+            arriving.put(None)
+
+    threading.Thread(target=pump, daemon=True).start()
     lines: list[str] = []
     started = time.monotonic()
     while True:
@@ -155,14 +150,6 @@ def _lines(
             return lines
         lines.append(line)
         on_line(line)
-
-
-def _pump(stream: IO[str], arriving: queue.Queue[str | None]) -> None:
-    try:
-        for line in stream:
-            arriving.put(line.strip())
-    finally:
-        arriving.put(None)
 
 
 class Busy(Exception):

@@ -38,32 +38,27 @@ class Uv:
         return " ".join(done.stdout.split()[:2])
 
     def run(self, arguments: Sequence[str], *, env: Mapping[str, str], hold: Sequence[int]) -> None:
-        """Run uv with `env` added to the environment; pass its progress on, line by line.
+        """Run uv with `env` added to the environment; its progress is reported, line by line.
 
-        Args:
-            arguments: what follows `uv`; paths in it are absolute.
-            env: added to the environment.
-            hold: file descriptors of locks that uv keeps until it is gone.
+        Paths in `arguments` are absolute; uv keeps the locks `hold` until it is gone.
 
         Raises:
             UvFailure: uv ended with an error.
         """
+
+        def on_line(line: str) -> None:
+            if _PROGRESS.fullmatch(line):
+                self.report(f"  {line}")
+
         code, lines = follow(
             [str(self.path), "--color", "never", "--no-progress", *arguments],
             env=_certificates() | dict(env),
             hold=hold,
-            on_line=self._on_line,
-            on_silence=self._on_silence,
+            on_line=on_line,
+            on_silence=lambda lines, seconds: self.report(_sign_of_life(lines, seconds)),
         )
         if code != 0:
             raise UvFailure(reason_of(lines) or f"uv ended with exit code {code}")
-
-    def _on_line(self, line: str) -> None:
-        if _PROGRESS.fullmatch(line):
-            self.report(f"  {line}")
-
-    def _on_silence(self, lines: Sequence[str], seconds: float) -> None:
-        self.report(_sign_of_life(lines, seconds))
 
 
 def find_uv(report: Callable[[str], None]) -> Uv:
@@ -182,16 +177,9 @@ def _patch(python: Path) -> int:
 
 
 def _known_to_uv(version: str, uv: Uv) -> Path | None:
+    options = ("--managed-python", "--no-python-downloads", "--no-project")
     done = subprocess.run(
-        [
-            uv.path,
-            "python",
-            "find",
-            "--managed-python",
-            "--no-python-downloads",
-            "--no-project",
-            f"cpython@{version}",
-        ],
+        [uv.path, "python", "find", *options, f"cpython@{version}"],
         capture_output=True,
         text=True,
         check=False,

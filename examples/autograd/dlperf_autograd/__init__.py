@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlperf.adapters.base import EnvironmentSpec, RankCommand
-from dlperf.adapters.common import rank_environment
+from dlperf.adapters.base import EnvironmentSpec, RankCommand, rank_environment
 from dlperf.model import Model
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from dlperf.adapters.base import EnvironmentSpec, RankCommand
-from dlperf.adapters.common import rank_environment
+from dlperf.adapters.base import EnvironmentSpec, RankCommand, rank_environment
 from dlperf.model import Model
 
 if TYPE_CHECKING:
