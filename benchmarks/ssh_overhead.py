@@ -28,9 +28,9 @@ from dlperf.plan.case import Case, Loss, Measure, Topology, Workload  # noqa: E4
 from dlperf.plan.cluster import load_cluster  # noqa: E402
 from dlperf.plan.sweep import Limits  # noqa: E402
 from dlperf.running.cluster import held  # noqa: E402
-from dlperf.running.interrupts import Interrupts  # noqa: E402
 from dlperf.running.launch import LaunchFile, RankProcess  # noqa: E402
 from dlperf.running.run import ReadyNode, Runner  # noqa: E402
+from dlperf.running.supervision import Interrupts  # noqa: E402
 
 if TYPE_CHECKING:
     from netlab import Host

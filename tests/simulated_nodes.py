@@ -30,14 +30,13 @@ from dlperf.plan.cluster import Cluster, ClusterNode, fits
 from dlperf.results.schema import Node as NodeFacts
 from dlperf.results.schema import read_environment
 from dlperf.running import cluster as real_nodes
-from dlperf.running.launch import LaunchFile
+from dlperf.running.launch import LaunchFile, NodeLaunch
 from dlperf.running.transports.base import NodeLost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from dlperf.adapters.base import EnvironmentSpec
-    from dlperf.running.launch import Core
 
 _NOWHERE = Path("/simulated")
 _MARK = "SIMULATED by a test of dlperf: there is no such node, and nothing here was measured"
@@ -179,10 +178,6 @@ class SimulatedNode:
     """One node that does not exist."""
 
     remote = True
-    address = "simulated"
-    interface = None
-    code = _NOWHERE
-    variables = ()
 
     def __init__(self, spec: ClusterNode, simulation: Simulation) -> None:
         self._spec, self._simulation = spec, simulation
@@ -196,12 +191,15 @@ class SimulatedNode:
     def fits(self, case: Case) -> bool:
         return fits(self._spec, case, oversubscribe=True)
 
-    @property
-    def cores(self) -> Mapping[int, Core]:
-        return {cpu: (0, cpu) for cpu in range(self._spec.cores)}
-
-    def case_file(self, folder: Path) -> Path:
-        return _NOWHERE / folder.parent.name / folder.name / CASE_NAME
+    def placed(self, folder: Path, *, python: Path) -> NodeLaunch:
+        return NodeLaunch(
+            cores={cpu: (0, cpu) for cpu in range(self._spec.cores)},
+            address="simulated",
+            interface=None,
+            python=python,
+            case_file=_NOWHERE / folder.parent.name / folder.name / CASE_NAME,
+            code=_NOWHERE,
+        )
 
     def facts(self) -> NodeFacts:
         gpus = ("SIMULATED GPU",) * self._spec.devices if self._spec.device == "cuda" else ()

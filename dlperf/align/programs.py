@@ -29,10 +29,9 @@ from dlperf.logs.endings import Outcome, read_outcome
 from dlperf.logs.failures import classify
 from dlperf.plan.case import Case, Workload
 from dlperf.plan.sweep import Limits
-from dlperf.running.interrupts import Interrupts
 from dlperf.running.launch import LEASE_SECONDS, free_port, launch_file, place_ranks_locally
 from dlperf.running.run_folder import empty_folder
-from dlperf.running.supervision import SupervisedRun
+from dlperf.running.supervision import Interrupts, SupervisedRun
 from dlperf.running.transports.local import start_local_supervisor
 from dlperf.version import __version__
 

@@ -40,8 +40,8 @@ from dlperf.plan.load import load_experiment, origin_of
 from dlperf.plan.machine import Machine, detect_machine
 from dlperf.plan.sweep import FrameworkEntry, FrameworkReference
 from dlperf.plan.versions import specification_of
-from dlperf.running.interrupts import Interrupted, Interrupts
 from dlperf.running.run_folder import whole_machine
+from dlperf.running.supervision import Interrupted, Interrupts
 
 EXIT_ALIGNED, EXIT_BROKEN = 0, 1
 

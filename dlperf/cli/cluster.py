@@ -14,8 +14,7 @@ from dlperf.cli.tables import rendered
 from dlperf.errors import UserError
 from dlperf.plan.cluster import load_cluster
 from dlperf.plan.documents import unknown
-from dlperf.running.cluster import reached
-from dlperf.running.cluster_check import Checkup, check_nodes
+from dlperf.running.cluster import Checkup, check_nodes, reached
 from dlperf.running.health import Level
 from dlperf.running.transports.base import NodeLost
 from dlperf.running.transports.ssh_session import Refusal

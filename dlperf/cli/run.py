@@ -31,7 +31,6 @@ from dlperf.results.limits import StoredLimit, read_limits
 from dlperf.results.schema import Status
 from dlperf.results.store import StoredRun
 from dlperf.running.commands import commands_text
-from dlperf.running.interrupts import Interrupts
 from dlperf.running.launch import is_free, misspelt
 from dlperf.running.run import Progress, Runner
 from dlperf.running.run_folder import (
@@ -41,6 +40,7 @@ from dlperf.running.run_folder import (
     whole_machine,
 )
 from dlperf.running.scheduler import Scheduler, require_adapters
+from dlperf.running.supervision import Interrupts
 from dlperf.running.transports.base import Node
 from dlperf.running.transports.local import LocalNode
 

@@ -20,7 +20,7 @@ from dlperf.plan.machine import detect_machine
 from dlperf.plan.plan import Plan, make_plan
 from dlperf.plan.selection import select
 from dlperf.results.query import Loaded, load
-from dlperf.running.interrupts import Interrupted
+from dlperf.running.supervision import Interrupted
 
 R = TypeVar("R")
 

@@ -1,18 +1,33 @@
-"""The nodes of a cluster for as long as a sweep, or a look at them, takes."""
+"""The nodes of a cluster: reached and locked for a sweep, or checked by `dlperf cluster check`."""
 
 from __future__ import annotations
 
+import json
+import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from dlperf.errors import InfrastructureError, UserError
 from dlperf.plan.cluster import Cluster, ClusterNode
+from dlperf.running.health import HealthIssue, Level
 from dlperf.running.transports.base import NodeLost, each
 from dlperf.running.transports.ssh import SshNode
+from dlperf.running.transports.ssh_session import Refusal, errors_of
+
+if TYPE_CHECKING:
+    from paramiko.channel import Channel
 
 _POLL_SECONDS = 1.0
 _SHOWN = 3  # nodes that one message names; `dlperf cluster check` names all
+_ROUND_TRIPS = 9
+_LITTLE_DISK_BYTES, _NO_DISK_BYTES = 10 << 30, 100 << 20
+# Of a second: logs of different nodes are compared by eye. Nothing that is measured depends on it.
+_CLOCK_SECONDS = 1.0
+_BUSY_GPU_SHARE = 0.9
+_LINK_SECONDS, _LINK_LIMIT_SECONDS = 1, 20.0
 
 
 @contextmanager
@@ -88,3 +103,182 @@ def _must_differ(nodes: tuple[SshNode, ...], cluster: Cluster) -> None:
                 "remove one"
             )
         seen[place] = node.name
+
+
+@dataclass(kw_only=True)
+class Checkup:
+    """What was found on one node; None where it could not be found out.
+
+    Attributes:
+        node: its name.
+        place: where ssh goes, such as `bench@10.0.0.11:2222`.
+        findings: the checks, good and bad.
+        round_trip_ms: median of some questions over the open connection.
+        clock_seconds: how far its clock is ahead of ours.
+        python: version of the Python that runs dlperf's own programs there.
+        cores: that may be used there.
+        free_bytes: on the disk of the working folder.
+        environments: keys of the environments that are there.
+        gpus: name and free memory (MiB) of each.
+        link_gbit: to the first node of the cluster, Gbit/s.
+    """
+
+    node: str
+    place: str
+    findings: list[HealthIssue] = field(default_factory=list)
+    round_trip_ms: float | None = None
+    clock_seconds: float | None = None
+    python: str | None = None
+    cores: int | None = None
+    free_bytes: int | None = None
+    environments: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
+    link_gbit: float | None = None
+
+    def note(self, check: str, text: str, *, level: Level = Level.OK) -> None:
+        """Add a finding."""
+        self.findings.append(HealthIssue(check=check, level=level, text=text))
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether something would break a sweep."""
+        return any(finding.level is Level.BAD for finding in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        return asdict(self)
+
+
+def check_nodes(nodes: Sequence[SshNode], specs: Sequence[ClusterNode]) -> list[Checkup]:
+    """Check the nodes, several at a time, then the links between them."""
+    found = each(list(zip(nodes, specs, strict=True)), lambda pair: _checkup(*pair))
+    reached = [(node, checkup) for node, checkup in zip(nodes, found, strict=True) if node.trouble is None]
+    for node, checkup in reached[1:]:
+        _check_link(reached[0][0], node, checkup)
+    return found
+
+
+def _checkup(node: SshNode, spec: ClusterNode) -> Checkup:
+    checkup = Checkup(node=node.name, place=str(node.target))
+    if node.trouble is not None:
+        checkup.note("connection", node.trouble, level=Level.BAD)
+        return checkup
+    try:
+        _measure_times(node, checkup)
+        condition = node.ask("condition")
+    except NodeLost as lost:
+        checkup.note("connection", str(lost), level=Level.BAD)
+    except Refusal as refusal:
+        checkup.note("working folder", f"{spec.work}: {refusal}", level=Level.BAD)
+    else:
+        _read_condition(checkup, condition, spec)
+        if spec.interface is not None and not node.has_interface:
+            text = (
+                f"there is no {spec.interface} with an IPv4 address; `ip -4 addr` there shows what there is"
+            )
+            checkup.note("interface", text, level=Level.BAD)
+    return checkup
+
+
+def _measure_times(node: SshNode, checkup: Checkup) -> None:
+    trips = []
+    for _ in range(_ROUND_TRIPS):
+        started = time.perf_counter()
+        node.free_port()
+        trips.append(time.perf_counter() - started)
+    checkup.round_trip_ms = round(statistics.median(trips) * 1000, 2)
+    checkup.note("connection", f"round trip {checkup.round_trip_ms:g} ms, host key known")
+    before = time.time()
+    theirs = float(node.ask("time")["time"])
+    checkup.clock_seconds = round(theirs - (before + time.time()) / 2, 3) + 0.0  # no -0
+    if abs(checkup.clock_seconds) > _CLOCK_SECONDS:
+        text = (
+            f"{checkup.clock_seconds:+.1f} s from ours: times in logs cannot be compared; run ntpd or chrony"
+        )
+        checkup.note("clock", text, level=Level.WARNING)
+
+
+def _read_condition(checkup: Checkup, condition: dict[str, Any], spec: ClusterNode) -> None:
+    facts = condition["facts"]
+    checkup.python, checkup.cores = condition["python"], facts["cores"]
+    checkup.free_bytes = condition["free_bytes"]
+    checkup.environments = tuple(condition["environments"])
+    checkup.gpus = tuple(f"{gpu['name']} ({gpu['free_mib']} MiB free)" for gpu in condition["gpus"])
+    if facts["cores"] < spec.cores:
+        text = (
+            f"the cluster file says {spec.cores}, the node has {facts['cores']}; put cores: {facts['cores']}"
+        )
+        checkup.note("cores", text, level=Level.BAD)
+    if checkup.free_bytes < _LITTLE_DISK_BYTES:
+        level = Level.BAD if checkup.free_bytes < _NO_DISK_BYTES else Level.WARNING
+        text = f"{checkup.free_bytes / 2**30:.1f} GiB free in {spec.work}; an environment may take 10 GiB"
+        checkup.note("disk", text, level=level)
+    if facts["load"] > facts["cores"] / 4:
+        text = f"load average {facts['load']} on {facts['cores']} CPUs: something else runs there"
+        checkup.note("load", text, level=Level.WARNING)
+    if condition["uv"] is None and spec.environments == "make":
+        checkup.note("uv", "not installed there; dlperf brings its own")
+    if condition["measured_by_another"]:
+        checkup.note(
+            "other dlperf", "one measures there now; a sweep waits until it ends", level=Level.WARNING
+        )
+    if condition["left_processes"]:
+        pids = " ".join(map(str, condition["left_processes"]))
+        text = f"processes of a run are left: {pids}; `dlperf cluster clean` ends them"
+        checkup.note("left over", text, level=Level.WARNING)
+    if spec.device == "cuda":
+        _read_gpus(checkup, condition, spec)
+
+
+def _read_gpus(checkup: Checkup, condition: dict[str, Any], spec: ClusterNode) -> None:
+    count = len(condition["gpus"])
+    if count < spec.devices:
+        text = f"the cluster file says {spec.devices}, nvidia-smi lists {count or 'none'}"
+        checkup.note("GPUs", text, level=Level.BAD)
+    if condition["gpu_processes"]:
+        text = f"used by {'; '.join(condition['gpu_processes'])}: stop them first"
+        checkup.note("GPU use", text, level=Level.WARNING)
+
+
+def _check_link(server: SshNode, client: SshNode, checkup: Checkup) -> None:
+    """Measure the link to the first node with iperf3, where both have it."""
+    try:
+        tools = [node.ask("condition")["iperf3"] for node in (server, client)]
+        if not all(tools):
+            checkup.note("link", "not measured: iperf3 is missing")
+            return
+        port = str(server.free_port())
+        # sshd does not end what it has started when its channel is closed.
+        limit = str(int(2 * _LINK_LIMIT_SECONDS))
+        options = f"-s -1 -p {port} --forceflush -B".split()
+        serving = server.start(["timeout", limit, tools[0], *options, server.address])
+        try:
+            _until(serving, b"listening")
+            options = f"-p {port} -t {_LINK_SECONDS} -J --connect-timeout 5000".split()
+            asking = client.start([tools[1], "-c", server.address, *options])
+            asking.settimeout(_LINK_LIMIT_SECONDS)
+            answer = json.loads(b"".join(_all(asking)))
+            bits = answer["end"]["sum_received"]["bits_per_second"]
+            checkup.link_gbit = round(bits / 1e9, 2)
+        finally:
+            serving.close()
+    except (NodeLost, OSError, ValueError, KeyError) as error:
+        text = (
+            f"{client.name} does not reach {server.name} at {server.address}: {error or type(error).__name__}"
+        )
+        checkup.note("link", f"{text}; see engine_address and interface", level=Level.BAD)
+
+
+def _until(channel: Channel, text: bytes) -> None:
+    channel.settimeout(_LINK_LIMIT_SECONDS)
+    said = b""
+    while text not in said:
+        part = channel.recv(1 << 12)
+        if not part:
+            raise OSError(errors_of(channel) or "iperf3 ended early")
+        said += part
+
+
+def _all(channel: Channel) -> Iterator[bytes]:
+    while data := channel.recv(1 << 16):
+        yield data

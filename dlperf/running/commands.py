@@ -9,35 +9,32 @@ from pathlib import Path
 
 from dlperf.adapters.base import Adapter
 from dlperf.environments.environment import environment_key, environments_root
-from dlperf.files import shipped_root
 from dlperf.layout import CASE_NAME, RUNS_FOLDER, run_folder
 from dlperf.plan.case import Case
 from dlperf.plan.cluster import Cluster, ClusterNode, fits
 from dlperf.plan.plan import Plan
 from dlperf.running.launch import (
     INHERITED,
-    NodeInfo,
     NodeLaunch,
     RankProcess,
     inherited,
     launch_files,
-    physical_cores,
+    local_launch,
     redacted,
     specification,
 )
 from dlperf.running.transports.ssh_session import shipped_code
 
-# Placeholder for the port, which is chosen when a run starts.
+# A placeholder: each run chooses a free port when it starts.
 _PORT = 0
 
 
 def commands_text(
     plan: Plan, *, adapters: Mapping[str, Adapter], results: Path, cluster: Cluster | None = None
 ) -> str:
-    """The processes of the first run of each runnable case, one command per rank.
+    """The processes of the first run of each runnable case, one command per rank, as a run would start them.
 
-    They come from the function that creates the launch files of a run. Only the port, and the nodes of a
-    cluster on which some are unavailable, are chosen when a run starts.
+    Only the port, and the nodes of a cluster on which some are unavailable, are chosen when a run starts.
     """
     variables = redacted(inherited({} if cluster else os.environ))
     lines = [
@@ -66,12 +63,7 @@ def _commands(
     key = environment_key(spec)
     folder = run_folder(results, case_id=case.case_id, repeat=1)
     if cluster is None:
-        local = NodeLaunch(
-            node=NodeInfo(cores=physical_cores(), address="127.0.0.1", interface=None),
-            python=given or environments_root() / key / "bin" / "python",
-            case_file=(folder / CASE_NAME).absolute(),
-            code=shipped_root(),
-        )
+        local = local_launch(folder, python=given or environments_root() / key / "bin" / "python")
         headings, node_launches = [""], [local]
     else:
         chosen = [node for node in cluster.nodes if fits(node, case, oversubscribe=True)]
@@ -90,10 +82,10 @@ def _commands(
 def _remote_launch(node: ClusterNode, folder: Path, *, given: Path | None, key: str) -> NodeLaunch:
     """The paths on a node of a cluster, as far as they are known without a connection."""
     work = Path(node.work)
-    cores = {cpu: (0, cpu) for cpu in range(node.cores)}
-    address = node.engine_address or node.address
     return NodeLaunch(
-        node=NodeInfo(cores=cores, address=address, interface=node.interface),
+        cores={cpu: (0, cpu) for cpu in range(node.cores)},
+        address=node.engine_address or node.address,
+        interface=node.interface,
         python=given or work / "environments" / key / "bin" / "python",
         case_file=work / RUNS_FOLDER / f"{folder.parent.name}-{folder.name}" / CASE_NAME,
         code=work / "code" / shipped_code().name,

@@ -16,8 +16,8 @@ from dlperf.environments.uv import find_uv
 from dlperf.errors import EnvironmentUnavailable, InfrastructureError
 from dlperf.results.schema import Node
 from dlperf.running.launch import misspelt, physical_cores
-from dlperf.running.provenance import this_node
 from dlperf.running.run_folder import whole_machine
+from dlperf.running.transports.local import this_node
 
 # Version 1 writes a huge number for "no limit" (2^63 rounded to pages).
 _NO_LIMIT_BYTES = 1 << 60

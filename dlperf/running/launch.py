@@ -5,6 +5,7 @@ docs/formats.md, "Supervisor", describes `launch.json`. A dry run shows commands
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import itertools
 import os
@@ -19,7 +20,8 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from dlperf.adapters.base import Adapter, EnvironmentSpec, Launch, RankCommand, RankPlacement
-from dlperf.layout import log_name
+from dlperf.files import shipped_root
+from dlperf.layout import CASE_NAME, log_name
 from dlperf.model import Model
 from dlperf.plan.case import Case
 from dlperf.plan.plan import Plan
@@ -73,11 +75,6 @@ def bind_cpus(cores: Mapping[int, Core], *, ranks: int, threads: int) -> tuple[t
     A rank gets neighbouring CPUs of one package. Each thread gets its own core while there are enough; with
     more threads than cores, two threads of the same rank share one. With too few CPUs, ranks share them
     evenly; if that is impossible, every rank gets ().
-
-    Args:
-        cores: logical CPU -> its core, for the usable CPUs.
-        ranks: number of processes.
-        threads: per process.
     """
     needed = ranks * threads
     by_core: dict[Core, list[int]] = {}
@@ -125,8 +122,8 @@ def is_free(port: int) -> bool:
     return True
 
 
-# What a rank inherits of the user's environment, as shell patterns: locations, language, tuning of engines
-# and devices. Everything else is dropped, so that two shells on one machine measure the same.
+# What a rank inherits of the user's environment, as shell patterns. Everything else is dropped, so that two
+# shells on one machine measure the same.
 INHERITED: Final = (
     "PATH",
     "HOME",
@@ -165,48 +162,34 @@ REDACTED: Final = "(redacted)"
 
 # Engines ignore a variable whose prefix is misspelt, without a warning.
 _ENGINE_PREFIXES = ("HOROVOD", "NCCL", "ONEFLOW", "MXNET")
+_ONE_TYPO = 0.75  # difflib's ratio for one wrong letter of four
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that a rank inherits; the supervisor on the node applies the same patterns."""
-    return {
-        name: value
-        for name, value in sorted(environment.items())
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in INHERITED)
-    }
+    return {name: value for name, value in sorted(environment.items()) if _matches(name, INHERITED)}
 
 
 def redacted(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables, with the values of secrets redacted."""
-    return {name: REDACTED if _is_secret(name) else value for name, value in environment.items()}
+    return {
+        name: REDACTED if _matches(name.upper(), _SECRET) else value for name, value in environment.items()
+    }
 
 
-def _is_secret(name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name.upper(), pattern) for pattern in _SECRET)
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def misspelt(environment: Mapping[str, str]) -> dict[str, str]:
     """Variables whose prefix is one typo away from an engine's: their name -> the intended prefix."""
-    return {
-        name: f"{intended}_"
-        for name in sorted(environment)
-        for intended in _ENGINE_PREFIXES
-        if _is_one_typo(name.partition("_")[0], intended)
+    prefixes = {name: name.partition("_")[0] for name in sorted(environment)}
+    near = {
+        name: difflib.get_close_matches(prefix, _ENGINE_PREFIXES, n=1, cutoff=_ONE_TYPO)
+        for name, prefix in prefixes.items()
+        if prefix not in _ENGINE_PREFIXES
     }
-
-
-def _is_one_typo(word: str, right: str) -> bool:
-    """Whether one letter is missing, doubled, added or wrong, or two neighbours are swapped."""
-    if word == right or abs(len(word) - len(right)) > 1:
-        return False
-    start = next((i for i, (a, b) in enumerate(zip(word, right, strict=False)) if a != b), len(right))
-    mine, theirs = word[start:], right[start:]
-    return (
-        mine[1:] == theirs[1:]  # wrong
-        or mine[1:] == theirs  # added
-        or mine == theirs[1:]  # missing
-        or (mine[:2] == theirs[1::-1] and mine[2:] == theirs[2:])  # swapped
-    )
+    return {name: f"{intended[0]}_" for name, intended in near.items() if intended}
 
 
 LAUNCH_SCHEMA_VERSION: Final = 1
@@ -292,21 +275,32 @@ def _driven(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeLaunch:
+class NodeLaunch(NodeInfo):
     """One node of a run, and where the files of the run are on it."""
 
-    node: NodeInfo
     python: Path
     case_file: Path
     code: Path
-    variables: tuple[str, ...] = ()  # set by the user for this node
+    variables: tuple[str, ...] = ()  # names of variables that the user has set for this node
+
+
+def local_launch(folder: Path, *, python: Path) -> NodeLaunch:
+    """This machine as the only node of the run in `folder`."""
+    return NodeLaunch(
+        cores=physical_cores(),
+        address="127.0.0.1",
+        interface=None,
+        python=python,
+        case_file=(folder / CASE_NAME).absolute(),
+        code=shipped_root(),
+    )
 
 
 def launch_files(
     case: Case, *, adapter: Adapter, node_launches: Sequence[NodeLaunch], limits: Limits, port: int
 ) -> tuple[LaunchFile, ...]:
     """The launch files of a run, by node rank; `port` is one of the first node."""
-    placements = place_ranks(case, nodes=[launch.node for launch in node_launches], port=port)
+    placements = place_ranks(case, nodes=node_launches, port=port)
 
     @cache  # most nodes have the same paths, and so the same commands
     def commands(case_file: Path, code: Path, python: Path) -> tuple[RankCommand, ...]:
@@ -329,8 +323,7 @@ def launch_files(
 def specification(case: Case, *, adapter: Adapter, plan: Plan) -> tuple[EnvironmentSpec, Path | None]:
     """What must be installed to run `case`, and the user's own interpreter, which replaces it.
 
-    Raises:
-        ValueError: the adapter knows no environment for the version, and the user names no interpreter.
+    ValueError if the adapter knows no environment for the version and the user names no interpreter.
     """
     version = f"{case.framework}=={case.version}"
     given = plan.interpreters.get(version)

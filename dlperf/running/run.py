@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 from dlperf.adapters.base import Adapter
 from dlperf.environments import Environment
 from dlperf.errors import InfrastructureError
-from dlperf.files import write_atomically, write_document
+from dlperf.files import shipped_root, write_atomically, write_document
 from dlperf.layout import CASE_NAME, ENVIRONMENT_NAME, LAUNCH_NAME, OUTCOME_NAME, node_file
 from dlperf.logs.endings import Outcome, read_outcome
 from dlperf.logs.events import Step, read_events, step_of
 from dlperf.plan.case import Case
 from dlperf.plan.sweep import Limits
-from dlperf.results.schema import RunResult, Status
+from dlperf.results.schema import RunEnvironment, RunResult, Status
 from dlperf.results.store import store_run, write_result
-from dlperf.running.interrupts import Interrupts
-from dlperf.running.launch import LEASE_SECONDS, NodeInfo, NodeLaunch, launch_files
-from dlperf.running.provenance import run_environment
+from dlperf.running.launch import LEASE_SECONDS, launch_files, redacted
 from dlperf.running.run_folder import empty_folder, wait_until_deserted
-from dlperf.running.supervision import FailureTracker, SupervisedRun, merge_outcomes
+from dlperf.running.supervision import FailureTracker, Interrupts, SupervisedRun, merge_outcomes
 from dlperf.running.transports.base import Connection, Node, NodeLost, each
 from dlperf.version import __version__
 
 # The supervisor's exit codes if it cannot read its launch file or cannot write its outcome.
 _SUPERVISOR_FAILED = frozenset({2, 5})
+_TOOL_SECONDS = 20
 # Reasons that say nothing about the case.
 _ENDED_FROM_OUTSIDE = frozenset({"lease_lost", "stopped"})
 
@@ -165,26 +166,45 @@ def write_run_folder(
     except NodeLost as lost:
         raise NodeUnfit(lost.node, str(lost)) from lost
     node_launches = [
-        NodeLaunch(
-            node=NodeInfo(cores=node.cores, address=node.address, interface=node.interface),
-            python=ready.environment.python,
-            case_file=node.case_file(folder),
-            code=node.code,
-            variables=node.variables,
-        )
+        node.placed(folder, python=ready.environment.python)
         for node, ready in zip(machines, nodes, strict=True)
     ]
     launches = launch_files(case, adapter=adapter, node_launches=node_launches, limits=limits, port=port)
-    environment = run_environment(
-        nodes=facts,
-        environment=nodes[0].environment,
-        launches=launches,
-        variables=machines[0].inherited(),
+    installed = nodes[0].environment.manifest  # those of the other nodes have the same specification
+    variables = machines[0].inherited()
+    for rank in reversed(launches[0].ranks):  # rank 0 last, so that its values win
+        variables |= rank.env
+    environment = RunEnvironment(
+        dlperf_version=__version__,
+        git_commit=git_commit(),
+        nodes=tuple(facts),
+        python=installed.python_version,
+        packages=installed.packages,
+        variables=redacted(dict(sorted(variables.items()))),
+        cpus={str(rank.rank): rank.cpus for launch in launches for rank in launch.ranks},
     )
     write_document(folder / CASE_NAME, case)
     write_document(folder / ENVIRONMENT_NAME, environment)
     for node_rank, launch in enumerate(launches):
         write_document(folder / node_file(LAUNCH_NAME, node_rank=node_rank, nodes=len(nodes)), launch)
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit of the checkout that dlperf runs from, `-dirty` if files differ; None outside a checkout."""
+    git = ["git", "-C", str(shipped_root())]
+    if not (shipped_root() / ".git").exists():
+        return None
+    try:
+        commit, changed = (
+            subprocess.run(
+                [*git, *words], capture_output=True, text=True, timeout=_TOOL_SECONDS, check=True
+            ).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{commit}-dirty" if changed else commit
 
 
 def _start_supervisors(folder: Path, nodes: Sequence[Node]) -> list[Connection]:

@@ -96,10 +96,6 @@ class Scheduler:
     """Runs the pending runs of a plan in a results folder that the caller has locked.
 
     Attributes:
-        plan: what to run.
-        results: the results folder.
-        adapters: by name.
-        progress: receives messages and results.
         nodes: this machine, or those of a cluster, which the caller has locked.
         wait_for_nodes_seconds: how long runs wait for nodes that were set aside.
         parallel_nodes: how many single-node cases run at a time, each on its own node.
@@ -141,8 +137,9 @@ class Scheduler:
             single = [run for run in left if self._cases[run.case_id].topology.nodes == 1]
             parallel = single if self.parallel_nodes > 1 else []
             sequential = [run for run in left if run not in parallel]
-            left = self._run_in_parallel(parallel, runner) if parallel else []
-            left += self._run_sequentially(sequential, runner)
+            workers = min(self.parallel_nodes, len(self.nodes))
+            left = self._run_all(parallel, runner, workers=workers)
+            left += self._run_all(sequential, runner, workers=1)
             if left and not self._node_comes_back(left, runner):
                 unusable = "; ".join(f"{name}: {reason}" for name, reason in self._pool.unusable.items())
                 waiting = f"{len(left)} runs are waiting" if len(left) > 1 else "1 run is waiting"
@@ -150,21 +147,8 @@ class Scheduler:
                     f"{waiting} for nodes ({unusable}); completed runs are kept: start again to continue"
                 )
 
-    def _run_sequentially(self, runs: Sequence[PlannedRun], runner: Runner) -> list[PlannedRun]:
-        """Run one after the other; returns the runs that got no node."""
-        queue, left = deque(runs), []
-        while queue:
-            runner.interrupts.check()
-            run = queue.popleft()
-            nodes = self._pool.acquire(self._cases[run.case_id])
-            if nodes is None and not self._store_missing_environment(run):
-                left.append(run)
-            elif nodes is not None and not self._run_on(run, nodes, runner):
-                queue.append(run)
-        return left
-
-    def _run_in_parallel(self, runs: Sequence[PlannedRun], runner: Runner) -> list[PlannedRun]:
-        """Run on several nodes at a time; returns the runs that got no node."""
+    def _run_all(self, runs: Sequence[PlannedRun], runner: Runner, *, workers: int) -> list[PlannedRun]:
+        """Run with up to `workers` runs at a time; returns the runs that got no node."""
         queue, left = deque(runs), []
         stop = threading.Event()
 
@@ -184,14 +168,16 @@ class Scheduler:
                 elif nodes is not None and not self._run_on(run, nodes, runner):
                     queue.append(run)
 
-        count = min(self.parallel_nodes, len(self.nodes))
-        with runner.interrupts.shielded(), ThreadPoolExecutor(count) as workers:
-            futures = [workers.submit(work) for _ in range(count)]
-            try:
-                for future in futures:
-                    future.result()
-            finally:
-                stop.set()
+        if workers == 1:  # in the main thread, which a signal interrupts
+            work()
+        else:
+            with runner.interrupts.shielded(), ThreadPoolExecutor(workers) as pool:
+                futures = [pool.submit(work) for _ in range(workers)]
+                try:
+                    for future in futures:
+                        future.result()
+                finally:
+                    stop.set()
         runner.interrupts.check()
         return left + list(queue)
 

@@ -14,7 +14,7 @@ from dlperf.align.participants import ON_ONE_DEVICE, Mode, Participant, Settings
 from dlperf.align.programs import Alignment
 from dlperf.files import shipped_folder, shipped_root
 from dlperf.plan.case import Loss, Schedule, Topology, Workload
-from dlperf.running.interrupts import Interrupts
+from dlperf.running.supervision import Interrupts
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

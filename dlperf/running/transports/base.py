@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -12,7 +12,7 @@ from dlperf.environments import Environment
 from dlperf.errors import InfrastructureError
 from dlperf.plan.case import Case
 from dlperf.results.schema import Node as NodeFacts
-from dlperf.running.launch import Core
+from dlperf.running.launch import NodeLaunch
 
 # sshd refuses connections at random when more than ten are being opened.
 _MOST_THREADS = 8
@@ -30,35 +30,28 @@ class NodeLost(InfrastructureError):
 
 
 class Connection(Protocol):
-    """A supervisor running on one node, by its three standard streams.
+    """A supervisor on one node, through its standard streams; closing its standard input ends the run.
 
-    The supervisor ends with its standard input: dropping a connection ends the run. `receive` and `send` are
-    called from different threads.
+    `receive` and `send` are called from different threads.
     """
 
     def receive(self) -> bytes:
-        """The supervisor's output since the last call, at least one byte.
-
-        Returns b"" at the end: when no process of the supervisor is left, or when the node is lost.
-        """
+        """Wait for output; b"" when no process of the supervisor is left, or the node is lost."""
 
     def send(self, data: bytes) -> None:
         """Write to its standard input at once; OSError if it has ended. Safe in a signal handler."""
 
     def exit_code(self) -> int | None:
-        """Wait for its end; returns its exit code, None if the node was lost.
-
-        Called after `receive` has returned b"", so that it takes almost no time.
-        """
+        """Its exit code, None if the node was lost; called after `receive` has returned b""."""
 
     def complaint(self) -> str:
         """Its standard error as one line; called after `exit_code`."""
 
     def hang_up(self) -> None:
-        """Close its standard input, which ends a run in progress. Returns without waiting."""
+        """Close its standard input, which ends the run; returns without waiting."""
 
     def close(self) -> None:
-        """Release all resources; called last, when no thread receives any more."""
+        """Release all resources; called last."""
 
     @property
     def removal_command(self) -> str:
@@ -80,38 +73,14 @@ class Node(Protocol):
     def trouble(self) -> str | None:
         """Why nothing can run on it now; None if it works."""
 
-    @property
-    def cores(self) -> Mapping[int, Core]:
-        """The CPUs that ranks may be bound to -> their cores."""
-
-    @property
-    def address(self) -> str:
-        """The address at which the ranks of other nodes reach this one."""
-
-    @property
-    def interface(self) -> str | None:
-        """The network interface between the nodes; None: the engine chooses."""
-
-    @property
-    def code(self) -> Path:
-        """The folder on the node that holds `frameworks/`."""
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        """Names of the variables that the user has set for this node."""
-
     def connect(self) -> None:
-        """Connect, again if it was lost.
-
-        Raises:
-            NodeLost: it cannot be reached or cannot run anything; with the reason.
-        """
+        """Connect, again if it was lost; NodeLost with the reason if it cannot be used."""
 
     def fits(self, case: Case) -> bool:
         """Whether it has what the case needs on each node."""
 
-    def case_file(self, folder: Path) -> Path:
-        """The path on the node of the case file of the run folder `folder`."""
+    def placed(self, folder: Path, *, python: Path) -> NodeLaunch:
+        """What it offers the run in `folder`, with the paths of the run's files on it."""
 
     def facts(self) -> NodeFacts:
         """A description of the node as it is now. Raises as `open`."""
@@ -123,18 +92,13 @@ class Node(Protocol):
         """A TCP port that is free on the node at the moment. Raises as `open`."""
 
     def environment(self, spec: EnvironmentSpec, *, python: Path | None) -> Environment:
-        """The environment of `spec` on the node, created if missing; or the user's own `python`.
+        """The environment of `spec`, created if missing, or the user's own `python`.
 
-        Raises:
-            EnvironmentUnavailable: it cannot be created or does not work; with the reason.
+        EnvironmentUnavailable with the reason if it cannot be created or does not work.
         """
 
     def open(self, folder: Path, *, launch: str) -> Connection:
         """Copy the case file and the launch file of a run folder to the node and start the supervisor.
-
-        Args:
-            folder: the run folder on this machine.
-            launch: the name of the node's launch file in it.
 
         Raises:
             NodeLost: the node cannot be reached.

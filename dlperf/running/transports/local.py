@@ -7,21 +7,18 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
-from functools import cached_property
 from pathlib import Path
 from typing import IO
 
 from dlperf.adapters.base import EnvironmentSpec
 from dlperf.environments import Environment, ensure
 from dlperf.errors import InfrastructureError
-from dlperf.files import shipped_folder, shipped_root
-from dlperf.layout import CASE_NAME
+from dlperf.files import shipped_folder
 from dlperf.plan.case import Case
 from dlperf.results.schema import Node as NodeFacts
-from dlperf.running.launch import Core, free_port, inherited, physical_cores
-from dlperf.running.provenance import this_node
+from dlperf.running.launch import NodeLaunch, free_port, inherited, local_launch
 from dlperf.running.run_folder import wait_until_deserted
 
 _CHUNK_BYTES = 1 << 16
@@ -73,11 +70,7 @@ class LocalConnection:
 
 
 def start_local_supervisor(folder: Path, *, launch: str) -> LocalConnection:
-    """Start the supervisor on this machine, in a run folder with the launch file `launch`.
-
-    Raises:
-        InfrastructureError: it cannot be started.
-    """
+    """Start the supervisor in a run folder with the launch file `launch`; InfrastructureError if it fails."""
     errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by the connection
     command = [sys.executable, "-I", str(shipped_folder("frameworks") / "supervisor.py"), launch]
     try:
@@ -96,37 +89,41 @@ def start_local_supervisor(folder: Path, *, launch: str) -> LocalConnection:
     return LocalConnection(process, errors)
 
 
+def this_node() -> NodeFacts:
+    """This machine as it is now, described by the program that describes the nodes of a cluster too."""
+    program = shipped_folder("frameworks") / "node" / "facts.py"
+    done = subprocess.run(
+        [sys.executable, "-I", "-B", str(program)], capture_output=True, text=True, check=False
+    )
+    try:
+        return NodeFacts.model_validate_json(done.stdout)
+    except ValueError:
+        reason = " ".join(done.stderr.split()[-20:])
+        raise InfrastructureError(f"{program} cannot describe this machine: {reason}") from None
+
+
 class LocalNode:
     """This machine; ranks run in the run folder itself."""
 
     remote = False
     trouble = None
-    address = "127.0.0.1"
-    interface = None
-    variables = ()
 
     def __init__(self, *, report: Callable[[str], None], in_use: ExitStack) -> None:
         """`report` receives messages about environments; `in_use` keeps them from being removed."""
         self._report, self._in_use = report, in_use
         self.name = socket.gethostname()
-        self.code = shipped_root()
 
     def connect(self) -> None:
         """See Node; always reachable."""
-
-    @cached_property
-    def cores(self) -> Mapping[int, Core]:
-        """See Node."""
-        return physical_cores()
 
     def fits(self, case: Case) -> bool:
         """See Node; the plan was made for this machine."""
         del case
         return True
 
-    def case_file(self, folder: Path) -> Path:
+    def placed(self, folder: Path, *, python: Path) -> NodeLaunch:
         """See Node."""
-        return (folder / CASE_NAME).absolute()
+        return local_launch(folder, python=python)
 
     def facts(self) -> NodeFacts:
         """See Node."""

@@ -9,7 +9,7 @@ import shlex
 import tarfile
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
@@ -23,8 +23,7 @@ from dlperf.layout import CASE_NAME, LAUNCH_NAME, RUNS_FOLDER
 from dlperf.plan.case import Case
 from dlperf.plan.cluster import ClusterNode, fits
 from dlperf.results.schema import Node as NodeFacts
-from dlperf.running.launch import Core
-from dlperf.running.provenance import node_from_facts
+from dlperf.running.launch import NodeLaunch
 from dlperf.running.transports.base import NodeLost
 from dlperf.running.transports.ssh_config import target_of
 from dlperf.running.transports.ssh_link import Link, LinkError
@@ -65,7 +64,6 @@ class SshNode:
         self.name = spec.name
         self.target = target_of(spec)
         self.interface = spec.interface
-        self.variables = (*spec.environment, _RUN_VARIABLE)
         self.trouble: str | None = "not connected"
         self._link: Link | None = None
         self._attendant: Attendant | None = None
@@ -178,14 +176,8 @@ class SshNode:
         return fits(self._spec, case, oversubscribe=True)
 
     @property
-    def cores(self) -> Mapping[int, Core]:
-        """See Node; as many of the node's CPUs as the cluster file allows."""
-        cpus = {int(cpu): (int(place[0]), int(place[1])) for cpu, place in self._hello["cpus"].items()}
-        return dict(sorted(cpus.items())[: self._spec.cores])
-
-    @property
     def address(self) -> str:
-        """See Node: what the cluster file says, else the interface's own, else where ssh connects to."""
+        """What the ranks of other nodes connect to: of the cluster file, of the interface, or of ssh."""
         return self._spec.engine_address or self._hello["address"] or self.target.host
 
     @property
@@ -200,16 +192,26 @@ class SshNode:
 
     @property
     def code(self) -> Path:
-        """See Node."""
+        """The folder on the node that holds `frameworks/`."""
         return Path(self.work / "code" / shipped_code().name)
 
-    def case_file(self, folder: Path) -> Path:
-        """See Node."""
-        return Path(self.work / RUNS_FOLDER / _run_name(folder) / CASE_NAME)
+    def placed(self, folder: Path, *, python: Path) -> NodeLaunch:
+        """See Node; with as many of the node's CPUs as the cluster file allows."""
+        cpus = {int(cpu): (int(place[0]), int(place[1])) for cpu, place in self._hello["cpus"].items()}
+        return NodeLaunch(
+            cores=dict(sorted(cpus.items())[: self._spec.cores]),
+            address=self.address,
+            interface=self.interface,
+            python=python,
+            case_file=Path(self.work / RUNS_FOLDER / _run_name(folder) / CASE_NAME),
+            code=self.code,
+            variables=(*self._spec.environment, _RUN_VARIABLE),
+        )
 
     def facts(self) -> NodeFacts:
         """See Node."""
-        return node_from_facts(self._must_tell("facts") | {"link": self._spec.link})
+        facts = self._must_tell("facts") | {"link": self._spec.link}
+        return NodeFacts.model_validate_json(json.dumps(facts))
 
     def inherited(self) -> dict[str, str]:
         """See Node; the node's own variables are not known here."""
