@@ -4,8 +4,6 @@ Everything that is printed is derived from what the file holds. Nothing is guess
 only where others, by a majority of frameworks, agree without it.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ from rich.text import Text
 
 from dlperf.files import read_document
 from dlperf.model import Model
-from dlperf.plan.case import Case, Workload
+from dlperf.plan.case import Case
 
 REFERENCE: Final = "reference"  # its name in pairs
 REFERENCE_FRAMEWORK: Final = "pytorch"  # whose program can compute in float64
@@ -56,23 +54,16 @@ class Figures(Model):
 
 
 class StageResult(Model):
-    """How far two participants are apart at one stage.
-
-    Attributes:
-        stage: which one.
-        difference: the largest relative difference.
-        first: the first array beyond tolerance, in the order in which a step computes them; None where the
-            two agree. In the forward pass these are the statistics of each BatchNorm's input.
-        beyond: number of arrays beyond tolerance, of `arrays`.
-        kinds: kinds of parameter beyond tolerance, in words.
-    """
+    """How far two participants are apart at one stage."""
 
     stage: Stage
-    difference: float
+    difference: float  # the largest, relative
+    # The first array beyond tolerance, in the order in which a step computes them; None where the two agree.
+    # In the forward pass these are the statistics of each BatchNorm's input.
     first: str | None = None
-    beyond: int = 0
+    beyond: int = 0  # arrays beyond tolerance
     arrays: int = 1
-    kinds: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()  # of parameter beyond tolerance, in words
 
 
 class Pair(Model):
@@ -123,7 +114,7 @@ class Certificate(Model):
     dlperf_version: str
     created_at: str  # ISO 8601, UTC
     experiment: str
-    experiment_hash: str  # of the experiment's workload as it was, see `workload_hash`
+    experiment_hash: str  # of the experiment's workload as it was
     case: Case
     steps: int
     tolerance: Tolerance
@@ -134,12 +125,6 @@ class Certificate(Model):
     reference: tuple[Pair, ...] = ()  # each participant against PyTorch in float64, where that ran
     verdict: str  # one line
     passed: bool
-
-
-def workload_hash(workload: Workload) -> str:
-    """First 12 hexadecimal digits of SHA-256 over the workload's canonical JSON."""
-    canonical = json.dumps(workload.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
 def load_certificate(path: Path) -> Certificate:

@@ -18,7 +18,6 @@ from dlperf.align.certificate import (
     ParticipantResult,
     Tolerance,
     verdict,
-    workload_hash,
 )
 from dlperf.align.compare import compare, defined_loss
 from dlperf.align.participants import Participant, Settings, probe_case
@@ -94,7 +93,7 @@ class Alignment:
             dlperf_version=__version__,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             experiment=self.workload.experiment,
-            experiment_hash=workload_hash(self.workload),
+            experiment_hash=self.workload.content_hash,
             case=case,
             steps=self.settings.steps,
             tolerance=self.tolerance,

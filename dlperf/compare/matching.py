@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import pandas as pd
 
-from dlperf.align.certificate import workload_hash
 from dlperf.compare.sets import CaseSamples, ResultSet
 from dlperf.plan.case import Case, bytes_text
 
@@ -140,7 +139,7 @@ def guarded(one: CaseSamples) -> dict[str, object]:
     case = one.case
     measure = case.measure
     return {
-        "experiment": workload_hash(case.workload),
+        "experiment": case.workload.content_hash,
         "iterations": f"{measure.warmup_iterations} warm-up, {measure.measured_iterations} measured",
         "threads": case.threads_per_device,
         "memory": "none" if case.memory_bytes is None else bytes_text(case.memory_bytes),

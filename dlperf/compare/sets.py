@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, Literal
 
-from dlperf.align.certificate import Certificate, load_certificate, workload_hash
+from dlperf.align.certificate import Certificate, load_certificate
 from dlperf.align.certificate import Pair as AlignedPair
 from dlperf.errors import UserError
 from dlperf.files import read_document
@@ -343,7 +343,7 @@ def _alignment(case: Case, certificates: Sequence[Certificate]) -> Alignment | N
     proofs = [
         all(pair.passed for pair in one.pairs if name in _frameworks(pair))
         for one in certificates
-        if one.experiment_hash == workload_hash(case.workload)
+        if one.experiment_hash == case.workload.content_hash
         and any(participant.framework == name for participant in one.participants)
     ]
     if not proofs:

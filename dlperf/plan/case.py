@@ -145,6 +145,13 @@ class Schedule(Model):
         return self
 
 
+def _content_hash(model: Model, *, exclude: set[str]) -> str:
+    """First 12 hexadecimal digits of SHA-256 over the model's canonical JSON."""
+    content = model.model_dump(mode="json", exclude=exclude)
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
 class Workload(Model):
     """What is trained, the same in every framework: an experiment file, resolved."""
 
@@ -164,6 +171,11 @@ class Workload(Model):
     batch_norm: Annotated[Literal["batch", "frozen"], Field(exclude_if=lambda kind: kind == "batch")] = (
         "batch"
     )
+
+    @property
+    def content_hash(self) -> str:
+        """What tells workloads apart."""
+        return _content_hash(self, exclude=set())
 
 
 class Measure(Model):
@@ -244,14 +256,8 @@ class Case(Model):
 
     @cached_property
     def content_hash(self) -> str:
-        """First 12 hexadecimal digits of SHA-256 over the canonical JSON of the whole case.
-
-        A number that is searched for does not count.
-        """
-        left_out: set[str] = {self.search.axis} if self.search is not None else set()
-        content = self.model_dump(mode="json", exclude=left_out)
-        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        """What tells cases apart; a number that is searched for does not count."""
+        return _content_hash(self, exclude={self.search.axis} if self.search is not None else set())
 
     @cached_property
     def case_id(self) -> str:

@@ -11,13 +11,9 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from yaml import MappingNode, Node, ScalarNode, SequenceNode
-from yaml.composer import Composer
+from yaml import MappingNode, Node, SafeLoader, ScalarNode, SequenceNode
 from yaml.error import MarkedYAMLError
-from yaml.parser import Parser
-from yaml.reader import Reader, ReaderError
-from yaml.resolver import BaseResolver
-from yaml.scanner import Scanner
+from yaml.reader import ReaderError
 
 from dlperf.errors import Problem, SourceErrors, UserError
 from dlperf.files import shipped_folder
@@ -124,15 +120,11 @@ _WORDS: dict[str, bool | float | None] = {
 _PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
 
 
-class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
-    """PyYAML up to the node graph. Its BaseResolver gives no implicit types: those are ours."""
+class _Loader(SafeLoader):
+    """PyYAML up to the node graph."""
 
-    def __init__(self, text: str) -> None:
-        Reader.__init__(self, text)
-        Scanner.__init__(self)
-        Parser.__init__(self)
-        Composer.__init__(self)
-        BaseResolver.__init__(self)
+
+_Loader.yaml_implicit_resolvers = {}  # `parse_scalar` reads the types of YAML 1.2
 
 
 def read_document(path: Path, *, shown: str) -> Document:

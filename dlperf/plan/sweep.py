@@ -132,9 +132,6 @@ else:
 
 Order = Literal["interleaved", "sequential", "shuffled"]
 
-DEFAULT_TIME_LIMIT_SECONDS = 3600.0
-DEFAULT_STALL_LIMIT_SECONDS = 600.0
-
 
 def _framework_reference(value: Any) -> Any:
     if not isinstance(value, str):
@@ -267,8 +264,8 @@ class SweepMeasure(Measure):
 class Limits(Model):
     """When a run is ended: after `time` in all, or after `stall` without a new step or line."""
 
-    time: Seconds = DEFAULT_TIME_LIMIT_SECONDS
-    stall: Seconds = DEFAULT_STALL_LIMIT_SECONDS
+    time: Seconds = 3600.0
+    stall: Seconds = 600.0
 
 
 class BatchSearch(Model):

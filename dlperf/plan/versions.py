@@ -37,8 +37,9 @@ class Origin(Model):
     @property
     def label(self) -> str:
         """The version of a case: the package's, and as a local version what tells the origin apart."""
-        kind, digest = ("wheel", self.sha256) if self.sha256 else ("index", _sha256(str(self.index).encode()))
-        return f"{self.version}{'.' if '+' in self.version else '+'}{kind}.{str(digest)[:_SHOWN_DIGITS]}"
+        kind = "wheel" if self.sha256 else "index"
+        digest = self.sha256 or hashlib.sha256(str(self.index).encode()).hexdigest()
+        return f"{self.version}{'.' if '+' in self.version else '+'}{kind}.{digest[:_SHOWN_DIGITS]}"
 
 
 def distribution_of(requirement: str) -> str:
@@ -52,10 +53,6 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file in hexadecimal digits; OSError where it cannot be read."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def checked_index(url: str) -> str:
@@ -226,15 +223,10 @@ def specification_of(
     origin: Origin | None = None,
     own_python: bool = False,
 ) -> EnvironmentSpec:
-    """What is installed for `version`, or with `own_python` must be there already.
+    """What is installed for the version of a case, or with `own_python` must be there already.
 
-    Args:
-        version: of a case.
-        adapter: the framework's.
-        device: the kind of device that it trains on.
-        parallel: for cases of several devices.
-        origin: where the version comes from, if not from where the adapter says.
-        own_python: an interpreter of the user's own may hold versions that dlperf cannot install.
+    `parallel`: for cases of several devices. `origin`: where the version comes from, if not from where the
+    adapter says. An interpreter of the user's own may hold versions that dlperf cannot install.
 
     Raises:
         ValueError: the adapter knows no environment for it, and the user names none.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlperf.align.certificate import Certificate, Pair, load_certificate, workload_hash
+from dlperf.align.certificate import Certificate, Pair, load_certificate
 from dlperf.errors import UserError
 from dlperf.layout import CERTIFICATE_NAMES
 from dlperf.plan.case import Workload
@@ -105,7 +105,7 @@ def _of_certificate(certificate: Certificate | None, comparison: Comparison) -> 
 
 def _not_proven(certificate: Certificate, workload: Workload) -> Text | None:
     """Why a certificate proves nothing about a workload; None where it does."""
-    if certificate.experiment_hash != workload_hash(workload):
+    if certificate.experiment_hash != workload.content_hash:
         return say(
             "**not proven: the experiment changed since it was aligned on {day} (again: dlperf align "
             "{experiment})**",

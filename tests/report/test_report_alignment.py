@@ -14,7 +14,6 @@ from dlperf.align.certificate import (
     ParticipantResult,
     Tolerance,
     Worst,
-    workload_hash,
 )
 from dlperf.errors import UserError
 from dlperf.layout import CERTIFICATE_NAME
@@ -42,7 +41,7 @@ def certificate(**changes: Any) -> Certificate:
         "dlperf_version": "0.1.0",
         "created_at": "2026-01-02T00:00:00Z",
         "experiment": "y1",
-        "experiment_hash": workload_hash(Y1),
+        "experiment_hash": Y1.content_hash,
         "case": make_case(),
         "steps": 2,
         "tolerance": Tolerance(),
