@@ -30,6 +30,7 @@ from dlperf.plan.cluster import Cluster, ClusterNode, fits
 from dlperf.results.schema import Node as NodeFacts
 from dlperf.results.schema import read_environment
 from dlperf.running import cluster as real_nodes
+from dlperf.running.busy import Busy
 from dlperf.running.launch import LaunchFile, NodeLaunch
 from dlperf.running.transports.base import NodeLost
 
@@ -210,6 +211,9 @@ class SimulatedNode:
             accelerators=gpus,
             link=self._spec.link,
         )
+
+    def busy(self) -> Busy:
+        return Busy(share=0.0, cpus=self._spec.cores)
 
     def inherited(self) -> dict[str, str]:
         return {}

@@ -219,7 +219,7 @@ class LimitSearch:
 
 def outcome_of(result: RunResult) -> Outcome:
     """What a result says about the value of its probe."""
-    if result.status is Status.OK:
+    if result.status in {Status.OK, Status.DISTURBED}:  # what disturbs a run takes no memory from it
         return Outcome.TRAINS
     return Outcome.OUT_OF_MEMORY if result.status is Status.OOM else Outcome.FAILED
 

@@ -145,7 +145,7 @@ class Schedule(Model):
         return self
 
 
-def _content_hash(model: Model, *, exclude: set[str]) -> str:
+def _content_hash(model: Model, *, exclude: dict[str, bool | set[str]]) -> str:
     """First 12 hexadecimal digits of SHA-256 over the model's canonical JSON."""
     content = model.model_dump(mode="json", exclude=exclude)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -175,7 +175,10 @@ class Workload(Model):
     @property
     def content_hash(self) -> str:
         """What tells workloads apart."""
-        return _content_hash(self, exclude=set())
+        return _content_hash(self, exclude={})
+
+
+DEFAULT_MAX_INTERFERENCE: Final = 0.05
 
 
 class Measure(Model):
@@ -183,6 +186,11 @@ class Measure(Model):
 
     warmup_iterations: Annotated[int, Field(ge=0)] = 20
     measured_iterations: PositiveInt = 100
+    # A run whose ranks lost a larger share of their CPU time to other work is `disturbed` and has no figure.
+    # It changes nothing in what is run, so it is no part of a case's identity; not written by default.
+    max_interference: Annotated[
+        float, Field(ge=0, le=1, exclude_if=lambda share: share == DEFAULT_MAX_INTERFERENCE)
+    ] = DEFAULT_MAX_INTERFERENCE
 
 
 class Search(Model):
@@ -256,8 +264,11 @@ class Case(Model):
 
     @cached_property
     def content_hash(self) -> str:
-        """What tells cases apart; a number that is searched for does not count."""
-        return _content_hash(self, exclude={self.search.axis} if self.search is not None else set())
+        """What tells cases apart; a number that is searched for does not count, nor what is no part of a run."""
+        left_out: dict[str, bool | set[str]] = {"measure": {"max_interference"}}
+        if self.search is not None:
+            left_out[self.search.axis] = True
+        return _content_hash(self, exclude=left_out)
 
     @cached_property
     def case_id(self) -> str:

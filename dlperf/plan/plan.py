@@ -271,7 +271,7 @@ def _no_environment(case: Case, cell: Cell, adapter: Adapter, origin: Origin | N
 def freeze(plan: Plan, folder: Path) -> Plan:
     """Write the plan into a results folder, or agree with the one that is there.
 
-    An equal plan resumes. More repeats, or other limits, extend the frozen plan, whose file is written anew.
+    An equal plan resumes. More repeats, other limits or another `max_interference` change the frozen plan.
     Fewer repeats resume too and keep the frozen file. Where no run was begun yet the plan takes the other's
     place. Returns the plan to run.
 
@@ -290,7 +290,8 @@ def freeze(plan: Plan, folder: Path) -> Plan:
             f"{path}: this folder holds results of another plan; restore the files, "
             "or choose another folder with --results DIR. What changed:\n" + "\n".join(differences)
         )
-    if plan.repeats > frozen.repeats or plan.limits != frozen.limits:
+    measures = [[case.measure for case in each.runnable] for each in (plan, frozen)]
+    if plan.repeats > frozen.repeats or plan.limits != frozen.limits or measures[0] != measures[1]:
         write_document(path, plan)
     return plan
 

@@ -46,6 +46,7 @@ _WORDS = {
     Status.LOST_NODE: say("lost node"),
     Status.INCOMPLETE: say("incomplete"),
     Status.UNSTEADY: say("unsteady"),
+    Status.DISTURBED: say("disturbed"),
     Status.INSUFFICIENT: say("insufficient"),
     Status.UNSUPPORTED: say("unsupported"),
     Status.NOT_MEASURED: say("not measured"),

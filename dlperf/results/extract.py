@@ -22,11 +22,13 @@ from dlperf.logs.events import TRAIN, Event, Step, finite, read_events, read_ste
 from dlperf.logs.text import read_lines
 from dlperf.plan.case import Case
 from dlperf.results import method_2021
+from dlperf.results.interference import gpu_interference_of, interference_of
 from dlperf.results.run_outcome import RunOutcome, run_outcome
 from dlperf.results.schema import (
     SAMPLES_PER_SECONDS,
     Engine,
     Imported,
+    Interference,
     RunFigures,
     RunResult,
     Status,
@@ -84,6 +86,17 @@ def in_steady_state(
     return marked, steadiness, replace(ended, reason=reason)
 
 
+def _disturbed(ended: RunOutcome, interference: Interference, case: Case) -> RunOutcome:
+    """A run without a figure, if it would have had one or was unsteady: other work explains both."""
+    if ended.status not in {Status.OK, Status.UNSTEADY, Status.INSUFFICIENT}:
+        return ended
+    reason = (
+        f"other work took {interference.share:.1%} of its CPU time; "
+        f"the limit is {case.measure.max_interference:.1%} (measure.max_interference)"
+    )
+    return RunOutcome(status=Status.DISTURBED, reason=reason)
+
+
 def _without_steady_state(segments: Segmentation) -> RunOutcome:
     status = Status.INSUFFICIENT if segments.shape is Shape.WARM_UP else Status.UNSTEADY
     levels = ", ".join(f"{1000 * level:.4g}" for level in segments.levels)
@@ -135,9 +148,11 @@ def extract(folder: Path) -> Extracted:
     own = events.get(0, [])
     method, window = _method(own)
     ended = run_outcome(case, steps=steps, events=own, outcome=outcome, folder=folder)
-    steadiness = None
+    interference, steadiness = interference_of(events), None
     if ended.status is Status.OK and window is None:
         steps, steadiness, ended = in_steady_state(steps, ended)
+    if interference is not None and interference.share > case.measure.max_interference:
+        ended = _disturbed(ended, interference, case)
     result = RunResult(
         dlperf_version=__version__,
         case=case,
@@ -154,6 +169,8 @@ def extract(folder: Path) -> Extracted:
         not_known=_not_known(own),
         imported=imported,
         memory_held_by=outcome.memory_held_by if outcome else None,
+        interference=interference,
+        gpu_interference=gpu_interference_of(events),
         steadiness=steadiness,
     )
     return Extracted(result=result, steps=steps, rule=window or rule_of(steadiness))

@@ -29,6 +29,7 @@ class Status(StrEnum):
     LOST_NODE = "lost_node"
     INCOMPLETE = "incomplete"
     UNSTEADY = "unsteady"
+    DISTURBED = "disturbed"
     INSUFFICIENT = "insufficient"
     UNSUPPORTED = "unsupported"
     NOT_MEASURED = "not_measured"
@@ -44,6 +45,7 @@ FAILED = frozenset(
         Status.LOST_NODE,
         Status.INCOMPLETE,
         Status.UNSTEADY,
+        Status.DISTURBED,
         Status.INSUFFICIENT,
     }
 )
@@ -73,6 +75,26 @@ class Steadiness(Model):
     first_step: int | None  # of the steady state; None without one
     pauses: int
     pause_seconds: float  # total; not counted in any rate
+
+
+class Interference(Model):
+    """How much of the ranks' CPU time other work took; dlperf/results/interference.py has the formulas.
+
+    Shares from 0 to 1, of the measured window of the rank that was disturbed most.
+    """
+
+    share: float
+    waited: float  # of the time in which the rank's threads were ready to run
+    others: float  # of the work on the rank's CPUs
+    stolen: float  # by other virtual machines
+    warmup_share: float | None = None  # the share of the warm-up window; None without one
+
+
+class GpuInterference(Model):
+    """What disturbed the GPUs of a run, as nvidia-smi said at the end of its measured window."""
+
+    processes: int  # of others, on the GPU that had most
+    throttled_by: tuple[str, ...] = ()  # reasons why clocks were low, over all GPUs
 
 
 class Engine(Model):
@@ -135,6 +157,9 @@ class RunResult(Model):
     memory_held_by: Annotated[str | None, Field(exclude_if=lambda value: value is None)] = None
     # Of long runs alone; not written where there is none.
     steadiness: Annotated[Steadiness | None, Field(exclude_if=lambda value: value is None)] = None
+    # What other work on the machines took; not written where it could not be measured.
+    interference: Annotated[Interference | None, Field(exclude_if=lambda value: value is None)] = None
+    gpu_interference: Annotated[GpuInterference | None, Field(exclude_if=lambda value: value is None)] = None
     energy: Retired = None
 
     @model_validator(mode="after")

@@ -74,10 +74,10 @@ def pending_runs(plan: Plan, *, results: Path, retry_failed: bool) -> tuple[Plan
     """The runs of the plan that are still to run, in its order.
 
     A run with a result is done. It runs again if it failed and `retry_failed` is set, and always if it could
-    not start or lost its node, which says nothing about its case. A run that ran out of memory at a limit
-    runs again too: the limit is lower.
+    not start, lost its node or was disturbed, which says nothing about its case. A run that ran out of memory
+    at a limit runs again too: the limit is lower.
     """
-    repeated = {Status.NOT_MEASURED, Status.LOST_NODE, *(FAILED if retry_failed else ())}
+    repeated = {Status.NOT_MEASURED, Status.LOST_NODE, Status.DISTURBED, *(FAILED if retry_failed else ())}
     searched = {case.case_id for case in plan.runnable if case.search is not None}
 
     def is_pending(run: PlannedRun) -> bool:

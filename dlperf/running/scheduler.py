@@ -86,6 +86,8 @@ class NodePool:
 
 # A case that keeps losing its nodes may be the cause.
 _MOST_LOSSES = 2
+# A machine may never become quiet.
+MOST_DISTURBED_REPEATS = 2
 # A node that answers but never starts a run would be set aside and taken back forever.
 _MOST_FAILED_STARTS = 3
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
@@ -110,6 +112,7 @@ class Scheduler:
     parallel_nodes: int = 1
     _environments: dict[tuple[str, str], Environment | EnvironmentUnavailable] = field(default_factory=dict)
     _losses: Counter[PlannedRun] = field(default_factory=Counter)
+    _disturbances: Counter[PlannedRun] = field(default_factory=Counter)
     _failed_starts: Counter[str] = field(default_factory=Counter)  # by node, since its last run
 
     def __post_init__(self) -> None:
@@ -251,6 +254,10 @@ class Scheduler:
         if result.status is Status.LOST_NODE and self._losses[run] < _MOST_LOSSES:
             name = f"{run.case_id} r{run.repeat}"
             self.progress.message(f"{name}: {result.status}: {result.reason}; it will run again")
+            return False
+        self._disturbances[run] += result.status is Status.DISTURBED
+        if result.status is Status.DISTURBED and self._disturbances[run] <= MOST_DISTURBED_REPEATS:
+            self.progress.message(f"{run.case_id} r{run.repeat}: {result.reason}; it will run again")
             return False
         self.progress.ended(result)
         return True

@@ -17,6 +17,7 @@ from typing import Iterator, Optional, Protocol
 from frameworks.common.case import Case
 from frameworks.common.data import Batch
 from frameworks.common.events import END, START, EventLog
+from frameworks.common.interference import Window, gpu_interference
 from frameworks.common.phases import DATA, Phases
 
 # For the breakdown: enough to average out an outlier.
@@ -76,21 +77,29 @@ class Trainer(Protocol):
         """Start one iteration on this rank's batch; `iteration`, from 0 on, decides the learning rate."""
 
 
-def train(trainer: Trainer, case: Case, batches: Iterator[Batch], log: EventLog) -> None:
-    """Run the warm-up and measured iterations, and print `tracked_stats` for each."""
+def train(trainer: Trainer, case: Case, batches: Iterator[Batch], log: EventLog, local_rank: int = 0) -> None:
+    """Run the warm-up and measured iterations; print each, and what else the machine did meanwhile."""
     warmup, measured = case.warmup_iterations, case.measured_iterations
     windows = {"warmup": range(warmup), "train": range(warmup, warmup + measured)}
     log.event("run_start", event_type=START)
     for kind, iterations in windows.items():
+        if not iterations:
+            continue
+        window = Window()
         for step, (seconds, loss) in zip(iterations, _window(trainer, batches, iterations)):
             log.step(step, case.global_batch_size, seconds, loss, kind)
+        counters = window.close()
+        if counters is not None:
+            log.event("interference", counters, kind=kind)
+    if case.device == "cuda":
+        gpu = gpu_interference(local_rank)
+        if gpu is not None:
+            log.event("gpu_interference", gpu)
     log.event("run_stop", event_type=END, status="success")
 
 
 def _window(trainer: Trainer, batches: Iterator[Batch], iterations: range) -> "Iterator[tuple[float, float]]":
     """Seconds and loss of each iteration, one step behind the last one started."""
-    if not iterations:
-        return
     trainer.start_window()
     clock = time.perf_counter()
     finished, running = None, trainer.step(next(batches), iterations[0])

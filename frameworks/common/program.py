@@ -53,7 +53,7 @@ def run(
     trainer = make_trainer(case, rank)
     log.event("init_stop", event_type=END)
     batches = endless_batches(case, rank)
-    train(trainer, case, batches, log)
+    train(trainer, case, batches, log, rank.local_rank)
     device_bytes = peak_device_bytes(case)
     if device_bytes is None:
         log.event("peak_memory_bytes", peak_resident_bytes(), source="resident set")

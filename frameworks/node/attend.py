@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 from frameworks.node import Refused
+from frameworks.node.busy import busy
 from frameworks.node.environments import MANIFEST, checked, environment, find_uv
 from frameworks.node.facts import address_of, facts, gpu_rows, meminfo, physical_cores
 from frameworks.node.locks import HostLock, end_processes, run_processes, until_deserted
@@ -82,6 +83,7 @@ class Attendant:
             "hello": self._hello,
             "lock": self._take_lock,
             "facts": lambda: {"facts": facts()},
+            "busy": lambda: {"busy": busy()},
             "port": lambda: {"port": free_port()},
             "time": lambda: {"time": time.time()},
             "condition": self._condition,

@@ -12,6 +12,7 @@ from dlperf.environments import Environment
 from dlperf.errors import InfrastructureError
 from dlperf.plan.case import Case
 from dlperf.results.schema import Node as NodeFacts
+from dlperf.running.busy import Busy
 from dlperf.running.launch import NodeLaunch
 
 # sshd refuses connections at random when more than ten are being opened.
@@ -84,6 +85,9 @@ class Node(Protocol):
 
     def facts(self) -> NodeFacts:
         """A description of the node as it is now. Raises as `open`."""
+
+    def busy(self) -> Busy:
+        """What else keeps its CPUs busy; takes a second. Raises as `open`."""
 
     def inherited(self) -> dict[str, str]:
         """The variables that its ranks inherit, as far as known on this machine."""

@@ -10,19 +10,23 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from dlperf.adapters.base import EnvironmentSpec
 from dlperf.environments import Environment, ensure
 from dlperf.errors import InfrastructureError
 from dlperf.files import shipped_folder
+from dlperf.model import Model
 from dlperf.plan.case import Case
 from dlperf.results.schema import Node as NodeFacts
+from dlperf.running.busy import Busy
 from dlperf.running.launch import NodeLaunch, free_port, inherited, local_launch
 from dlperf.running.run_folder import wait_until_deserted
 
 _CHUNK_BYTES = 1 << 16
 _LONGEST_COMPLAINT = 2000
+
+_Answer = TypeVar("_Answer", bound=Model)
 
 
 class LocalConnection:
@@ -91,12 +95,21 @@ def start_local_supervisor(folder: Path, *, launch: str) -> LocalConnection:
 
 def this_node() -> NodeFacts:
     """This machine as it is now, described by the program that describes the nodes of a cluster too."""
-    program = shipped_folder("frameworks") / "node" / "facts.py"
+    return _answer_of("facts", NodeFacts)
+
+
+def this_machine_busy() -> Busy:
+    """What else keeps this machine's CPUs busy; takes a second."""
+    return _answer_of("busy", Busy)
+
+
+def _answer_of(name: str, model: type[_Answer]) -> _Answer:
+    program = shipped_folder("frameworks") / "node" / f"{name}.py"
     done = subprocess.run(
         [sys.executable, "-I", "-B", str(program)], capture_output=True, text=True, check=False
     )
     try:
-        return NodeFacts.model_validate_json(done.stdout)
+        return model.model_validate_json(done.stdout)
     except ValueError:
         reason = " ".join(done.stderr.split()[-20:])
         raise InfrastructureError(f"{program} cannot describe this machine: {reason}") from None
@@ -128,6 +141,10 @@ class LocalNode:
     def facts(self) -> NodeFacts:
         """See Node."""
         return this_node()
+
+    def busy(self) -> Busy:
+        """See Node."""
+        return this_machine_busy()
 
     def inherited(self) -> dict[str, str]:
         """See Node."""

@@ -23,6 +23,7 @@ from dlperf.layout import CASE_NAME, LAUNCH_NAME, RUNS_FOLDER
 from dlperf.plan.case import Case
 from dlperf.plan.cluster import ClusterNode, fits
 from dlperf.results.schema import Node as NodeFacts
+from dlperf.running.busy import Busy
 from dlperf.running.launch import NodeLaunch
 from dlperf.running.transports.base import NodeLost
 from dlperf.running.transports.ssh_config import target_of
@@ -212,6 +213,10 @@ class SshNode:
         """See Node."""
         facts = self._must_tell("facts") | {"link": self._spec.link}
         return NodeFacts.model_validate_json(json.dumps(facts))
+
+    def busy(self) -> Busy:
+        """See Node."""
+        return Busy.model_validate(self._must_tell("busy"))
 
     def inherited(self) -> dict[str, str]:
         """See Node; the node's own variables are not known here."""

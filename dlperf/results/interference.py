@@ -1,0 +1,94 @@
+"""How much of a run's CPU time other work on its machines took, from the events that its ranks printed.
+
+    waited  = wait / (run + wait)            of the rank's threads: ready to run, but without a CPU
+    others  = 1 - ours / (busy - steal)      of the work on the rank's CPUs; ours is that of all ranks on them
+    stolen  = steal / busy                   what other virtual machines took of the rank's CPUs
+    share   = 1 - (1 - min(waited, others)) (1 - stolen)
+
+Threads also wait for each other, where ranks have more threads than CPUs: then no other work is there. Others
+may also run on CPUs that the rank does not need: then nobody waits. So the smaller of the two is the share
+that others took. A run's share is that of the rank that was disturbed most, as ranks wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dlperf.logs.events import TRAIN, Event, finite
+from dlperf.results.schema import GpuInterference, Interference
+
+_SECONDS = ("run_seconds", "wait_seconds", "busy_seconds", "steal_seconds")
+
+
+def interference_of(events: Mapping[int, Sequence[Event]]) -> Interference | None:
+    """The interference of a run from its events by rank; None where no rank could measure it."""
+    counters = {kind: _counters(events, kind) for kind in ("warmup", TRAIN)}
+    shares = {
+        kind: max((_shares(own, list(ranks)) for own in ranks), key=lambda found: found["share"])
+        for kind, ranks in counters.items()
+        if ranks
+    }
+    if TRAIN not in shares:
+        return None
+    warmup = shares.get("warmup")
+    return Interference(**shares[TRAIN], warmup_share=None if warmup is None else warmup["share"])
+
+
+def gpu_interference_of(events: Mapping[int, Sequence[Event]]) -> GpuInterference | None:
+    """The same of the GPUs; None where nvidia-smi said nothing."""
+    values = [
+        event.value
+        for own in events.values()
+        for event in own
+        if event.key == "gpu_interference" and isinstance(event.value, dict)
+    ]
+    if not values:
+        return None
+    reasons = [value["throttled_by"] for value in values if isinstance(value.get("throttled_by"), list)]
+    return GpuInterference(
+        processes=max(int(finite(value.get("processes")) or 0) for value in values),
+        throttled_by=tuple(sorted({str(reason) for each in reasons for reason in each})),
+    )
+
+
+def _counters(events: Mapping[int, Sequence[Event]], kind: str) -> list[dict[str, Any]]:
+    """What each rank read of one kind of window; the last one where a log holds several runs."""
+    found = []
+    for own in events.values():
+        values = [
+            event.value
+            for event in own
+            if event.key == "interference" and event.metadata.get("kind") == kind and _is_valid(event.value)
+        ]
+        found += values[-1:]
+    return found
+
+
+def _is_valid(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("cpus"), list):
+        return False
+    seconds = [finite(value.get(name)) for name in _SECONDS]
+    return all(number is not None and number >= 0 for number in seconds) and all(
+        isinstance(cpu, int) for cpu in value["cpus"]
+    )
+
+
+def _shares(own: dict[str, Any], ranks: Sequence[dict[str, Any]]) -> dict[str, float]:
+    run, wait, busy, steal = (float(own[name]) for name in _SECONDS)
+    cpus = set(own["cpus"])
+    ours = sum(
+        float(rank["run_seconds"]) * len(cpus.intersection(rank["cpus"])) / max(1, len(set(rank["cpus"])))
+        for rank in ranks
+        if rank is own or (rank.get("machine") == own.get("machine") and own.get("machine") is not None)
+    )
+    waited = wait / (run + wait) if run + wait > 0 else 0.0
+    work = max(busy - steal, ours)
+    others = 1 - ours / work if work > 0 else 0.0
+    stolen = min(1.0, steal / busy) if busy > 0 else 0.0
+    return {
+        "share": 1 - (1 - min(waited, others)) * (1 - stolen),
+        "waited": waited,
+        "others": others,
+        "stolen": stolen,
+    }

@@ -1,0 +1,146 @@
+"""What else the machine did during a window of training: /proc, and nvidia-smi for a GPU, read at its edges.
+
+A thread that is ready to run waits when other threads hold its CPUs. The kernel counts both times of each
+thread: fields 1 and 2 of /proc/PID/task/TID/schedstat, in nanoseconds (the kernel's documentation,
+scheduler/sched-stats.rst). /proc/stat says how long the CPUs were busy with anyone's work.
+dlperf/results/interference.py makes a share of both. Nothing is read inside the window.
+"""
+
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+NANOSECONDS = 1e-9
+TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
+# Columns of a CPU in /proc/stat that count as work: user, nice, system, irq, softirq, steal. Idle and iowait
+# do not; guest time is part of user time.
+BUSY_COLUMNS, STEAL_COLUMN = (1, 2, 3, 6, 7, 8), 8
+NVIDIA_SMI_SECONDS = 10
+# Reasons for lower clocks that come from outside the program; an idle GPU and a set clock are none.
+THROTTLE_REASONS = (
+    "sw_power_cap",
+    "hw_slowdown",
+    "hw_thermal_slowdown",
+    "hw_power_brake_slowdown",
+    "sw_thermal_slowdown",
+)
+
+
+class Reading(NamedTuple):
+    """Counters of this process and its CPUs at one moment, in seconds."""
+
+    threads: Dict[int, Tuple[float, float]]  # thread -> on a CPU, waiting for one
+    busy: float  # of the CPUs that this process may use, with anyone's work
+    steal: float  # taken from them by other virtual machines
+    pressure: Optional[float]  # time in which some task of the machine waited for a CPU
+    clock: float
+
+
+def read_counters(cpus: "List[int]") -> Optional[Reading]:
+    """The counters now; None where the kernel does not keep them, as in gVisor."""
+    try:
+        threads = {}
+        for task in os.listdir("/proc/self/task"):  # noqa: PTH208  no Path per thread
+            try:
+                fields = Path(f"/proc/self/task/{task}/schedstat").read_text().split()
+            except (FileNotFoundError, ProcessLookupError):
+                if not threads and not Path("/proc/self/schedstat").exists():
+                    return None
+                continue  # it has ended
+            threads[int(task)] = (int(fields[0]) * NANOSECONDS, int(fields[1]) * NANOSECONDS)
+        rows = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+        ticks = [row for row in rows if row[0] in {f"cpu{cpu}" for cpu in cpus}]
+        busy = sum(int(row[column]) for row in ticks for column in BUSY_COLUMNS)
+        steal = sum(int(row[STEAL_COLUMN]) for row in ticks)
+    except (OSError, ValueError, IndexError):
+        return None
+    if not threads or len(ticks) != len(cpus):
+        return None
+    return Reading(threads, busy * TICK_SECONDS, steal * TICK_SECONDS, _pressure(), time.perf_counter())
+
+
+def _pressure() -> Optional[float]:
+    """The `some` line's total of /proc/pressure/cpu; None without pressure stall information."""
+    try:
+        first = Path("/proc/pressure/cpu").read_text().splitlines()[0]
+        return int(first.rpartition("total=")[2]) * 1e-6
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+class Window:
+    """Reads at the edges of one window. `close` gives the value of the event `interference`."""
+
+    def __init__(self) -> None:
+        """Read the counters; the window starts after this."""
+        self._cpus = sorted(os.sched_getaffinity(0))
+        self._before = read_counters(self._cpus)
+
+    def close(self) -> Optional[Dict[str, Any]]:
+        """What happened since; None where the kernel keeps no counters. Threads that ended are left out."""
+        before, after = self._before, read_counters(self._cpus)
+        if before is None or after is None:
+            return None
+        run = wait = 0.0
+        for thread, (ran, waited) in after.threads.items():
+            ran_before, waited_before = before.threads.get(thread, (0.0, 0.0))
+            run += ran - ran_before
+            wait += waited - waited_before
+        pressure = None
+        if before.pressure is not None and after.pressure is not None:
+            pressure = round(after.pressure - before.pressure, 6)
+        return {
+            "seconds": round(after.clock - before.clock, 6),
+            "run_seconds": round(run, 6),
+            "wait_seconds": round(wait, 6),
+            "busy_seconds": round(after.busy - before.busy, 6),
+            "steal_seconds": round(after.steal - before.steal, 6),
+            "pressure_seconds": pressure,
+            "cpus": self._cpus,
+            # Two ranks with the same one share a kernel, and so the numbers of their CPUs.
+            "machine": _boot_id(),
+        }
+
+
+def _boot_id() -> Optional[str]:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
+def gpu_interference(local_rank: int) -> Optional[Dict[str, Any]]:
+    """Other processes on the rank's GPU, and why its clocks are low now; None where nvidia-smi cannot say.
+
+    `processes` counts all but one, which is this one: nvidia-smi shows process ids of the host, not ours.
+    """
+    visible = [item for item in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if item.strip()]
+    gpu = visible[local_rank].strip() if local_rank < len(visible) else str(local_rank)
+    apps = _nvidia_smi(gpu, "--query-compute-apps=pid")
+    active = _nvidia_smi(
+        gpu, "--query-gpu=" + ",".join(f"clocks_throttle_reasons.{name}" for name in THROTTLE_REASONS)
+    )
+    if apps is None or active is None or len(active) != 1:
+        return None
+    states = [state.strip() for state in active[0].split(",")]
+    return {
+        "processes": max(0, len(apps) - 1),
+        "throttled_by": [name for name, state in zip(THROTTLE_REASONS, states) if state == "Active"],
+    }
+
+
+def _nvidia_smi(gpu: str, query: str) -> Optional[List[str]]:
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "-i", gpu, query, "--format=csv,noheader,nounits"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=NVIDIA_SMI_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return [line for line in done.stdout.splitlines() if line.strip()]

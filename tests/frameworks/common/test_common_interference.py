@@ -1,0 +1,109 @@
+"""The counters at the edges of a window: of real threads beside real busy processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from frameworks.common.interference import THROTTLE_REASONS, Window, gpu_interference, read_counters
+
+BUSY = "while True: pass"
+
+
+@contextmanager
+def on_one_cpu(beside: int) -> Iterator[None]:
+    """This thread alone on a CPU with so many processes that never sleep."""
+    usable = os.sched_getaffinity(0)
+    with ExitStack() as stack:
+        os.sched_setaffinity(0, {max(usable)})
+        stack.callback(os.sched_setaffinity, 0, usable)
+        for _ in range(beside):
+            process = subprocess.Popen([sys.executable, "-c", BUSY])
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        yield
+
+
+def spin(seconds: float) -> None:
+    """Use this much CPU time."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def test_a_thread_beside_busy_processes_waits_and_others_work() -> None:
+    with on_one_cpu(beside=3):
+        time.sleep(0.3)  # until they run
+        window = Window()
+        spin(0.3)
+        counters = window.close()
+    assert counters is not None
+    assert counters["run_seconds"] == pytest.approx(0.3, abs=0.1)
+    assert counters["wait_seconds"] > counters["run_seconds"]
+    assert counters["busy_seconds"] > 2 * counters["run_seconds"]
+    assert len(counters["cpus"]) == 1
+
+
+def test_a_thread_that_started_within_the_window_counts_from_its_start() -> None:
+    window = Window()
+    stop = threading.Event()
+    thread = threading.Thread(target=lambda: (spin(0.2), stop.wait()))
+    thread.start()
+    time.sleep(0.4)
+    counters = window.close()
+    stop.set()
+    thread.join()
+    assert counters is not None
+    assert counters["run_seconds"] > 0.1 or counters["wait_seconds"] > 0.1
+
+
+def test_a_kernel_without_the_counters_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mock, as every kernel that tests run on has /proc/self/schedstat; gVisor has not."""
+
+    def missing(path: Path, *_: object, **__: object) -> str:
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    monkeypatch.setattr(Path, "exists", lambda _path: False)
+    assert read_counters([0]) is None
+    assert Window().close() is None
+
+
+@pytest.mark.parametrize(
+    ("apps", "states", "expected"),
+    [
+        ("812\n", "Not Active", {"processes": 0, "throttled_by": []}),
+        ("812\n977\n", "Active", {"processes": 1, "throttled_by": list(THROTTLE_REASONS)}),
+        ("", "Not Active", {"processes": 0, "throttled_by": []}),
+    ],
+)
+def test_gpu_interference_is_read_from_nvidia_smi(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apps: str, states: str, expected: dict[str, object]
+) -> None:
+    """A stand-in for nvidia-smi, as tests have no GPU; it answers for GPU 3 alone."""
+    program = tmp_path / "nvidia-smi"
+    row = ", ".join([states] * len(THROTTLE_REASONS))
+    program.write_text(
+        f'#!/bin/sh\n[ "$1 $2" = "-i 3" ] || exit 6\n'
+        f'case "$3" in --query-compute-apps=*) printf "{apps}";; *) echo "{row}";; esac\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert expected == gpu_interference(1)
+    assert gpu_interference(0) is None
+
+
+def test_without_nvidia_smi_nothing_is_known_of_the_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu_interference(0) is None
