@@ -264,7 +264,7 @@ class Case(Model):
 
     @cached_property
     def content_hash(self) -> str:
-        """What tells cases apart; a number that is searched for does not count, nor what is no part of a run."""
+        """What tells cases apart; neither a number that is searched for nor `max_interference` counts."""
         left_out: dict[str, bool | set[str]] = {"measure": {"max_interference"}}
         if self.search is not None:
             left_out[self.search.axis] = True
