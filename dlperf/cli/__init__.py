@@ -1,8 +1,8 @@
 """The command `dlperf`: one click group whose commands are loaded only when they are called.
 
-A command is a small module in this folder with a click command named `command`; the table below names it.
-It ends with another exit code than 0 by `ctx.exit(code)`. What goes wrong on purpose is a DlperfError: its
-text goes to standard error and its `exit_code` to the shell.
+A command is a click command named `command` in a module of this folder, or, where a module holds several,
+named as after the colon in the table below. It exits with another code than 0 by `ctx.exit(code)`. An
+expected error is a DlperfError: its text goes to standard error and its `exit_code` to the shell.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import NamedTuple
 
 import click
 
@@ -22,35 +21,29 @@ EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
 
 
-class Entry(NamedTuple):
-    """One command: the module that holds it and its line in `dlperf --help`."""
-
-    module: str
-    help: str
-
-
-COMMANDS: dict[str, Entry] = {
-    "run": Entry("run", "Train the cases of a sweep and store the results."),
-    "plan": Entry("plan", "Show what a sweep would run, and run nothing."),
-    "limit": Entry("limit", "Find the largest batch or the most classes that train."),
-    "report": Entry("report", "Write the comparison as a Markdown document with charts."),
-    "compare": Entry("compare", "Say what became slower, faster or stayed the same."),
-    "gate": Entry("gate", "Run a sweep and fail where something became slower."),
-    "qualify": Entry("qualify", "Measure the noise of this machine by A/A runs."),
-    "baseline": Entry("baseline", "Save results as a named baseline; list and show baselines."),
-    "history": Entry("history", "Show one case over versions or dates, and where it changed."),
-    "results": Entry("results", "List results as a table, JSON or CSV."),
-    "show": Entry("show", "Show one case: figures of every run, environment, status."),
-    "explain": Entry("explain", "Show how a figure came about, or why there is none."),
-    "logs": Entry("logs", "Print or follow the logs of a case."),
-    "parse": Entry("parse", "Show what a log parser makes of a file."),
-    "import": Entry("import_", "Turn logs of other programs into results."),
-    "align": Entry("align", "Prove that all frameworks compute the same function."),
-    "env": Entry("env", "List, create and remove framework environments."),
-    "cluster": Entry("cluster", "Check the nodes of a cluster, or remove what was left there."),
-    "doctor": Entry("doctor", "Say what is wrong with this machine before a sweep finds out."),
-    "schema": Entry("schema", "Print the JSON Schema of a file that dlperf reads or writes."),
-    "completion": Entry("completion", "Print the completion script of a shell."),
+# name: where it is, and its line in `dlperf --help`
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("run", "Train the cases of a sweep and store the results."),
+    "plan": ("plan", "Show what a sweep would run, and run nothing."),
+    "limit": ("limit", "Find the largest batch or the most classes that train."),
+    "report": ("report", "Write the comparison as a Markdown or HTML document with charts."),
+    "compare": ("compare", "Say what became slower, faster or stayed the same."),
+    "gate": ("gate", "Run a sweep and fail if something became slower."),
+    "qualify": ("qualify", "Measure the noise of this machine with A/A runs."),
+    "baseline": ("baseline", "Save results as a named baseline; list and show baselines."),
+    "history": ("history", "Show one case over versions or dates, and where it changed."),
+    "results": ("results:results", "List results as a table, JSON or CSV."),
+    "show": ("results:show", "Show one case: figures of every run, environment, status."),
+    "explain": ("results:explain", "Show how a figure was computed, or why there is none."),
+    "logs": ("logs", "Print or follow the logs of a case."),
+    "parse": ("importing:parse", "Show what a log parser reads from a file."),
+    "import": ("importing:import_", "Turn logs of other programs into results."),
+    "align": ("align", "Prove that all frameworks compute the same function."),
+    "env": ("env", "List, create, check and remove framework environments."),
+    "cluster": ("machines:cluster", "Check the nodes of a cluster, or clean up what was left there."),
+    "doctor": ("machines:doctor", "Find what is wrong with this machine before a sweep does."),
+    "schema": ("schema:schema", "Print the JSON Schema of a file that dlperf reads or writes."),
+    "completion": ("schema:completion", "Print the completion script of a shell."),
 }
 
 
@@ -67,15 +60,14 @@ class LazyGroup(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(_path(COMMANDS[cmd_name])).command
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{_path(COMMANDS[cmd_name])}.command is no click command")
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), name or "command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table without importing anything."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name].help) for name in self.list_commands(ctx)])
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command and turn what goes wrong into one line and an exit code."""
@@ -96,10 +88,6 @@ class LazyGroup(click.Group):
             ctx.exit(error.exit_code if isinstance(error, DlperfError) else EXIT_INTERNAL)
 
 
-def _path(entry: Entry) -> str:
-    return f"{__name__}.{entry.module}"
-
-
 def _text(error: Exception) -> str:
     if isinstance(error, SourceErrors):
         return str(error)  # each line starts with file:line:column, where editors and terminals look for it
@@ -108,7 +96,7 @@ def _text(error: Exception) -> str:
     return f"dlperf: internal error: {type(error).__name__}: {error} (the traceback: dlperf --debug ...)"
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(__version__, prog_name="dlperf")
 def main(*, debug: bool) -> None:

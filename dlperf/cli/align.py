@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, cast, get_args
 
 import click
 from pydantic import TypeAdapter, ValidationError
@@ -31,7 +31,8 @@ from dlperf.align.participants import (
     participants_of,
 )
 from dlperf.align.programs import INPUTS_NAME, Alignment, ReferenceMode
-from dlperf.cli.tables import rendered
+from dlperf.cli.options import DEVICE_CHOICE, JSON, PATH, at_least
+from dlperf.cli.terminal import rendered, say, say_in_a_signal_handler
 from dlperf.errors import UserError
 from dlperf.files import write_atomically
 from dlperf.plan.case import DeviceKind, Parallelism, Topology
@@ -83,7 +84,7 @@ class _Finite(click.FloatRange):
 @click.option(
     "--frameworks",
     metavar="NAME==VERSION,...",
-    help="Which to align: NAME, NAME==VERSION, 'NAME @ WHEEL' or 'NAME==VERSION @ INDEX'.  "
+    help="Frameworks to align: NAME, NAME==VERSION, 'NAME @ WHEEL' or 'NAME==VERSION @ INDEX'.  "
     "[default: every framework]",
 )
 @click.option(
@@ -91,84 +92,79 @@ class _Finite(click.FloatRange):
     "pythons",
     multiple=True,
     metavar="NAME=PATH",
-    help="An interpreter of your own for a framework. Repeatable.",
+    help="Your own interpreter for a framework. Repeatable.",
 )
-@click.option("--steps", type=click.IntRange(min=1), default=5, show_default=True, help="Steps to train.")
+@click.option("--steps", type=at_least(1), default=5, help="Steps to train.")
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=2),
+    type=at_least(2),
     help="Images per step and device.  [default: 2, or 4 for mobilefacenet]",
 )
 @click.option(
     "--parallelism",
     "parallelisms",
     default="data",
-    show_default=True,
     metavar="NAME,...",
-    help="data, model, partial_fc: each is compared with each.",
+    help="Any of data, model, partial_fc; each is compared with each.",
 )
 @click.option(
     "--topology",
     "topologies",
     default="1n1g",
-    show_default=True,
     metavar="NnGg,...",
-    help="Devices of this machine; several topologies need --frozen-batch-norm.",
+    help="Devices of this machine, such as 1n2g; several topologies need --frozen-batch-norm.",
 )
 @click.option(
     "--sample-ratio",
     type=_Finite(min=0, max=1, min_open=True),
     default=1.0,
-    show_default=True,
     help="Sample ratio of partial_fc; below 1, only partial_fc is compared, across frameworks.",
 )
 @click.option(
     "--frozen-batch-norm",
     is_flag=True,
-    help="Normalise by given statistics, so that the function is the same on any number of devices.",
+    help="Normalise with given statistics, so that the function is the same on any number of devices.",
 )
 @click.option(
     "--num-classes",
-    type=click.IntRange(min=2),
+    type=at_least(2),
     default=1000,
-    show_default=True,
-    help="Number of classes; fewer than the experiment has are enough.",
+    help="Number of classes; fewer than in the experiment are enough.",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of weights and batches."
+    "--seed",
+    type=at_least(0),
+    default=0,
+    help="Seed of weights and batches.",
 )
 @click.option(
     "--tolerance",
     type=_Finite(min=0, min_open=True),
     default=1e-4,
-    show_default=True,
-    help="Largest relative difference in the first step; ten times as much in gradients and later steps.",
+    help="Largest relative difference in the first step; gradients and later steps may "
+    "differ ten times as much.",
 )
 @click.option(
     "--reference",
     type=click.Choice(["auto", "always", "never"]),
     default="auto",
-    show_default=True,
-    help="Compare with PyTorch in float64 as one more participant; auto: where two differ.",
+    help="Add PyTorch in float64 as a participant; auto: if two participants differ.",
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--device", type=DEVICE_CHOICE, default="auto", help="Device to train on.")
 @click.option(
     "--time-limit",
+    metavar="SECONDS",
     type=_Finite(min=1),
     default=1800,
-    show_default=True,
-    help="Time limit per program, in seconds.",
+    help="Time limit per program.",
 )
 @click.option(
-    "--out",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Folder for align.json.  [default: results/EXPERIMENT]",
+    "-o", "--out", metavar="DIR", type=PATH, help="Folder for align.json.  [default: results/EXPERIMENT]"
 )
 @click.option(
-    "--keep", is_flag=True, help="Keep all arrays and logs in the folder `align` beside align.json."
+    "--keep", is_flag=True, help="Keep all arrays and logs in the folder `align` next to align.json."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
+@JSON
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -199,8 +195,8 @@ def command(
     workload = load_experiment(experiment)[0].workload
     asked = frameworks_of(frameworks, pythons, adapters=load_adapters(), device=kind, parallel=devices > 1)
     _check(asked, modes, settings, reference, machine)
-    folder = _made(out or Path("results") / workload.experiment)
-    interrupts = Interrupts(say=_say)
+    folder = _created(out or Path("results") / workload.experiment)
+    interrupts = Interrupts(say=say_in_a_signal_handler)
     try:
         with ExitStack() as held:
             held.enter_context(interrupts.handled())
@@ -220,7 +216,7 @@ def command(
                 absent=absent,
             ).certificate()
     except Interrupted as interrupted:
-        click.echo("stopped; nothing was saved", err=True)
+        say("stopped; nothing was saved")
         ctx.exit(interrupted.exit_code)
     _finish(certificate, folder / certificate_name(modes, frozen_batch_norm=frozen), as_json=as_json)
     ctx.exit(EXIT_ALIGNED if certificate.passed else EXIT_BROKEN)
@@ -239,7 +235,7 @@ def _modes(
     except ValueError as error:
         raise UserError(f"--topology: {error}") from error
     return comparable_modes(
-        [one for name in names for one in known if one == name],
+        cast("list[Parallelism]", names),
         list(dict.fromkeys(chosen)),
         sample_ratio=sample_ratio,
         frozen_batch_norm=frozen_batch_norm,
@@ -327,7 +323,7 @@ def _check(
         )
 
 
-def _made(folder: Path) -> Path:
+def _created(folder: Path) -> Path:
     if folder.suffix == ".json":
         raise UserError(f"{folder}: --out takes the folder for {folder.name}: --out {folder.parent}")
     try:
@@ -347,7 +343,7 @@ def _work_folder(folder: Path, *, keep: bool, held: ExitStack) -> Path:
         return Path(held.enter_context(temporary))
     kept = folder / _KEPT
     if kept.exists() and not (kept / INPUTS_NAME).is_file():
-        raise UserError(f"{kept} was not left by an alignment; remove it, or choose another --out DIR")
+        raise UserError(f"{kept} is not a folder of an alignment; remove it, or choose another --out DIR")
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir()
     return kept
@@ -359,13 +355,11 @@ def _finish(certificate: Certificate, path: Path, *, as_json: bool) -> None:
     if as_json:
         click.echo(text, nl=False)
     else:
-        click.echo(
-            f"{heading(certificate)}\n{rendered(stage_table(certificate))}\n{conclusion(certificate)}",
-            nl=False,
-        )
+        click.echo(f"{heading(certificate)}\n{rendered(stage_table(certificate))}\n")
+        click.echo(conclusion(certificate), nl=False)
     write_atomically(path, text.encode())
     click.echo(f"certificate: {path}", err=as_json)
 
 
 def _say(text: str) -> None:
-    click.echo(f"dlperf: {text}", err=True)
+    say(f"dlperf: {text}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from dlperf.cli.terminal import say
 from dlperf.compare.output import value
 from dlperf.compare.sets import SAMPLES_PER_SECOND, ResultSet, read_baseline, read_result_set, selected
 from dlperf.errors import UserError
@@ -20,7 +21,6 @@ _folder = click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("baselines"),
-    show_default=True,
     help="Folder of the baselines.",
 )
 
@@ -35,7 +35,7 @@ Examples:
 
 @click.group(epilog=_EPILOG)
 def command() -> None:
-    """Save results under a name, list the names, show what one holds."""
+    """Save results under a name; list and show what is saved."""
 
 
 @command.command()
@@ -47,10 +47,10 @@ def command() -> None:
 def save(*, name: str, results: str, only: str | None, replace: bool, folder: Path) -> None:
     """Save the figures of every run under RESULTS as the baseline NAME.
 
-    The file holds cases and figures, no logs; commit it beside the code that it is the baseline of.
+    The file holds cases and figures, no logs. Commit it with the code that it is the baseline of.
     """
     if not _NAME.fullmatch(name):
-        raise UserError(f"{name!r}: a name of a baseline holds letters, digits and . _ + -")
+        raise UserError(f"{name!r}: the name of a baseline holds letters, digits and . _ + -")
     path = folder / f"{name}.json"
     if path.exists() and not replace:
         raise UserError(f"{path}: a baseline of this name exists; --replace overwrites it")
@@ -70,12 +70,12 @@ def list_(*, folder: Path) -> None:
     """List the baselines: name, day, cases, runs."""
     paths = sorted(path for path in folder.glob("*.json") if path.name != NOISE_PROFILE_NAME)
     if not paths:
-        click.echo(f"no baselines in {folder}; `dlperf baseline save NAME RESULTS` makes one", err=True)
+        say(f"no baselines in {folder}; create one: dlperf baseline save NAME RESULTS")
     for path in paths:
         try:
             side = read_baseline(path)
         except UserError as error:
-            click.echo(f"dlperf: skipped {error}", err=True)
+            say(f"dlperf: skipped {error}")
             continue
         click.echo(f"{path.stem}  {_described(side)}")
 
@@ -97,7 +97,6 @@ def show(*, name: str, folder: Path) -> None:
 
 
 def _described(side: ResultSet) -> str:
-
     runs = sum(len(case.runs) for case in side.cases)
     day = side.created_at[:10] if side.created_at else "day not known"
     return f"{day}, {plural(len(side.cases), 'case')}, {plural(runs, 'run')}, dlperf {side.dlperf_version}"

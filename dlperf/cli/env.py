@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import cast
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from dlperf.adapters.base import EnvironmentSpec
 from dlperf.adapters.registry import load_adapters
-from dlperf.cli.tables import rendered
+from dlperf.cli.options import DEVICE_CHOICE, JSON, PATH
+from dlperf.cli.terminal import print_json, say, table
 from dlperf.environments.catalogue import Entry, entries, entries_named, problems
 from dlperf.environments.catalogue import remove as remove_entry
 from dlperf.environments.environment import environment_key, environments_root, read_environment
@@ -24,18 +22,15 @@ from dlperf.plan.machine import detect_machine
 
 _BYTES_PER_GIB = 1024**3
 
-_device_option = click.option(
+_DEVICE = click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
+    type=DEVICE_CHOICE,
     default="auto",
-    show_default=True,
     help="Build of the framework; auto: cuda if there is an NVIDIA GPU, else cpu.",
 )
-_parallel_option = click.option(
+_PARALLEL = click.option(
     "--parallel", is_flag=True, help="Include what cases on several devices need (MXNet: Horovod)."
 )
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
 
 _EPILOG = """\b
 Examples:
@@ -48,56 +43,54 @@ Examples:
 
 @click.group(epilog=_EPILOG)
 def command() -> None:
-    """List, create and remove framework environments.
+    """List, create, check and remove framework environments.
 
-    `dlperf run` makes the ones it needs on first use; these commands do it before, look at them, and clean
-    up. They lie in the user's cache folder, or under $DLPERF_CACHE.
+    `dlperf run` creates the environments that it needs on first use. They are in your cache folder, or under
+    $DLPERF_CACHE.
     """
 
 
 @command.command(name="list")
-@_json_option
+@JSON
 def list_environments(*, as_json: bool) -> None:
     """List the environments on this machine."""
     found = entries()
     if as_json:
-        click.echo(json.dumps([_as_json(entry) for entry in found], indent=2))
-        return
-    if not found:
-        click.echo("no environments yet; create one: dlperf env create NAME", err=True)
-        return
-    click.echo(_table(found), nl=False)
+        print_json([_content(entry) for entry in found])
+    elif not found:
+        say("no environments yet; create one: dlperf env create NAME")
+    else:
+        headings = ("framework", "Python", "packages", "GiB", "created", "key")
+        click.echo(table(headings, map(_cells, found), right=("packages", "GiB")))
 
 
 @command.command()
 @click.argument("name", metavar="NAME[==VERSION]")
-@_device_option
-@_parallel_option
-@click.option(
-    "--python", type=click.Path(path_type=Path), help="Python interpreter to build the environment with."
-)
+@_DEVICE
+@_PARALLEL
+@click.option("--python", type=PATH, help="Python interpreter to build the environment with.")
 def create(*, name: str, device: str, parallel: bool, python: Path | None) -> None:
     """Create an environment now.
 
-    Prints the path of its interpreter. Without a version, the one that the framework's adapter names first.
-    An environment that is already there is left as it is.
+    Prints the path of its interpreter. The default version is the first that the framework's adapter names.
+    An existing environment stays as it is.
     """
     spec = _spec(name, device, parallel=parallel)
-    # Looked for first: whoever makes one waits for the sweeps that use it.
+    # Looked for first: making one waits for the sweeps that use it.
     environment = read_environment(environments_root() / environment_key(spec)) or make(
-        spec, base=python, report=lambda line: click.echo(line, err=True)
+        spec, base=python, report=say
     )
     click.echo(environment.python)
 
 
 @command.command()
 @click.argument("name", metavar="NAME[==VERSION]")
-@_device_option
-@_parallel_option
+@_DEVICE
+@_PARALLEL
 def path(*, name: str, device: str, parallel: bool) -> None:
     """Print the path of an interpreter.
 
-    Exit code 5 where its environment is not made yet.
+    Exit code 5: there is no such environment yet.
     """
     spec = _spec(name, device, parallel=parallel)
     environment = read_environment(environments_root() / environment_key(spec))
@@ -115,26 +108,27 @@ def path(*, name: str, device: str, parallel: bool) -> None:
 def remove(*, names: tuple[str, ...]) -> None:
     """Remove environments from the disk.
 
-    A framework's, those of one version, or one by its key; not while it is in use.
+    NAME is a framework, a framework and a version, or the key of one environment. An environment that is in
+    use is not removed.
     """
     for entry in _named(names):
         remove_entry(entry)
-        click.echo(f"removed {entry.key}", err=True)
+        say(f"removed {entry.key}")
 
 
 @command.command()
 @click.argument("names", metavar="[NAME[==VERSION]]...", nargs=-1)
-@_json_option
+@JSON
 @click.pass_context
 def doctor(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None:
     """Check what is installed.
 
-    Compares the packages and their files with what was recorded, and imports the framework again. Exit code 5
-    if an environment is not what it was or does not work.
+    Compares the packages and their files with what was recorded, and imports the framework again. Exit code
+    5: an environment has changed or does not work.
     """
     found = {entry.key: problems(entry) for entry in (_named(names) if names else entries())}
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        print_json(found)
     else:
         for key, wrong in found.items():
             click.echo(f"{key}: {'ok' if not wrong else ''}".rstrip())
@@ -162,7 +156,6 @@ def _spec(name: str, device: str, *, parallel: bool) -> EnvironmentSpec:
 
 
 def _named(names: tuple[str, ...]) -> list[Entry]:
-
     found: dict[str, Entry] = {}
     for name in names:
         matching = entries_named(name)
@@ -173,7 +166,7 @@ def _named(names: tuple[str, ...]) -> list[Entry]:
     return list(found.values())
 
 
-def _as_json(entry: Entry) -> dict[str, object]:
+def _content(entry: Entry) -> dict[str, object]:
     manifest = entry.environment.manifest if entry.environment else None
     return {
         "key": entry.key,
@@ -183,27 +176,19 @@ def _as_json(entry: Entry) -> dict[str, object]:
     }
 
 
-def _table(found: tuple[Entry, ...]) -> str:
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("framework", "Python", "packages", "GiB", "made", "key"):
-        table.add_column(heading, justify="right" if heading in ("packages", "GiB") else "left")
-    for entry in found:
-        size = f"{entry.size_bytes / _BYTES_PER_GIB:.2f}"
-        if entry.environment is None:
-            cells = ("broken", "", "", size, "", entry.key)
-        else:
-            manifest = entry.environment.manifest
-            cells = (
-                f"{manifest.spec.framework} {manifest.version}{_origin(manifest.spec)}",
-                manifest.python_version,
-                str(len(manifest.packages)),
-                size,
-                manifest.created_at,
-                entry.key,
-            )
-        table.add_row(*(Text(cell) for cell in cells))
-    return rendered(table)
+def _cells(entry: Entry) -> tuple[str, ...]:
+    size = f"{entry.size_bytes / _BYTES_PER_GIB:.2f}"
+    if entry.environment is None:
+        return "broken", "", "", size, "", entry.key
+    manifest = entry.environment.manifest
+    return (
+        f"{manifest.spec.framework} {manifest.version}{_origin(manifest.spec)}",
+        manifest.python_version,
+        str(len(manifest.packages)),
+        size,
+        manifest.created_at,
+        entry.key,
+    )
 
 
 def _origin(spec: EnvironmentSpec) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import click
 
-from dlperf.cli.compare import Judging, judging_options
+from dlperf.cli.compare import JUDGING, Judging
+from dlperf.cli.options import NO_WAIT, SWEEP, SweepChoice, at_least, default_folder, results_option
 from dlperf.cli.run import RunOptions, make_runs
-from dlperf.cli.selection import SweepChoice, default_folder, interruptible, sweep_options
+from dlperf.cli.terminal import say
 from dlperf.compare.gate import (
     CONFIRMING_LOOKS,
     VersionComparison,
@@ -43,12 +44,12 @@ not comparable, 4 (with --strict) inconclusive cases, 5 infrastructure, 130 Ctrl
 
 
 @click.command(epilog=_EPILOG)
-@sweep_options
+@SWEEP
+@results_option("results/SWEEP-gate")
 @click.option(
-    "--results", type=click.Path(path_type=Path), help="Where results go.  [default: results/SWEEP-gate]"
-)
-@click.option(
-    "--repeats", type=click.IntRange(min=4), help="Runs per case in the first round.  [default: the sweep's]"
+    "--repeats",
+    type=at_least(4),
+    help="Runs per case in the first round.  [default: the sweep's]",
 )
 @click.option("--against", metavar="SIDE", help="Compare with this baseline, given as in `dlperf compare`.")
 @click.option(
@@ -60,12 +61,11 @@ not comparable, 4 (with --strict) inconclusive cases, 5 infrastructure, 130 Ctrl
 )
 @click.option(
     "--until-decided",
-    type=click.IntRange(min=4),
-    metavar="N",
+    type=at_least(4),
     help="Run inconclusive cases again, up to N runs each.",
 )
-@click.option("--no-wait", is_flag=True, help="Fail at once if another dlperf is measuring here.")
-@judging_options
+@NO_WAIT
+@JUDGING
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -110,11 +110,9 @@ def command(
         settings=settings,
         against=baseline,
         version_pairs=version_pairs,
-        run_options=RunOptions.for_comparison(chosen.cluster, wait=not no_wait),
+        run_options=RunOptions(cluster=chosen.cluster, wait=not no_wait),
     )
-    with interruptible(folder):
-        findings = gate.compare_rounds(repeats=first.repeats, until_decided=until_decided)
-    ctx.exit(judging.answer(findings))
+    ctx.exit(judging.answer(gate.compare_rounds(repeats=first.repeats, until_decided=until_decided)))
 
 
 # The folders of the rounds.
@@ -137,10 +135,9 @@ class Gate:
     run_options: RunOptions
 
     def compare_rounds(self, *, repeats: int, until_decided: int | None) -> Comparison:
-        """Run and judge; what was found stands on the last fresh runs.
+        """Run and compare; verdicts stand on the last fresh runs.
 
         Raises:
-            Interrupted: a signal; what is done is stored.
             DlperfError: wrong input, or the infrastructure failed.
         """
         most = 1 if until_decided is None else max(1, math.ceil(until_decided / repeats))
@@ -154,7 +151,7 @@ class Gate:
                 break
             rounds.append(f"{MORE}-{len(rounds)}")
             unclear_cases = plural(len(unclear), "case")
-            _say(f"{unclear_cases} undecided; running again (round {len(rounds)} of at most {most})")
+            say(f"{unclear_cases} undecided; running again (round {len(rounds)} of at most {most})")
             self._run(rounds[-1], repeats=repeats, only=unclear)
             looks = self._findings(rounds, rule)
         return _together(self._confirmed(looks, repeats=repeats * len(rounds)))
@@ -171,7 +168,7 @@ class Gate:
                 if count == 1
                 else f"{count} cases look worse; re-running them"
             )
-            _say(f"{look} to confirm (round {len(rounds)})")
+            say(f"{look} to confirm (round {len(rounds)})")
             self._run(rounds[-1], repeats=repeats, only=doubtful)
             confirmed = [
                 confirm(look, fresh=fresh, settings=self.settings) if suspects(look) else look
@@ -188,13 +185,8 @@ class Gate:
             plan = plan.narrowed(_case_ids(only))
         folder = self.folder / name
         if not pending_runs(plan, results=folder, retry_failed=self.run_options.retry_failed):
-            _say(f"{folder}: all its runs were made before and are used as they are")
-        make_runs(
-            plan,
-            folder,
-            selected=lambda frozen: frozen,
-            run_options=self.run_options,
-        )
+            say(f"{folder}: its runs are complete and are used as they are")
+        make_runs(plan, folder, run_options=self.run_options)
 
     def _findings(self, rounds: Sequence[str], rule: Rule) -> list[Comparison]:
         settings = replace(self.settings, rule=rule)
@@ -232,7 +224,3 @@ def _together(parts: Sequence[Comparison]) -> Comparison:
         new=tuple(one for part in parts for one in part.new),
         notes=of_several([part.notes for part in parts]),
     )
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
 import click
-from rich.table import Table
-from rich.text import Text
 
-from dlperf.cli.tables import rendered
+from dlperf.cli.options import FILE, format_option
+from dlperf.cli.terminal import print_json, say, table
 from dlperf.compare.history import FEWEST_POINTS, By, History, histories
 from dlperf.compare.output import change, value
 from dlperf.compare.sets import MEASURED, ResultSet, read_baseline, result_set_of
@@ -34,18 +32,29 @@ results folder, the folder of one sweep, or a baseline's file (default: results)
 @click.command(epilog=_EPILOG)
 @click.argument("case", metavar="CASE")
 @click.argument("sources", nargs=-1, metavar="[DIR]...")
-@click.option("--by", type=click.Choice(["date", "version"]), default="date", show_default=True)
-@click.option("--metric", "metric_name", default="samples_per_sec", show_default=True)
+@click.option(
+    "--by",
+    type=click.Choice(["date", "version"]),
+    default="date",
+    help="Order of the sessions.",
+)
+@click.option(
+    "--metric",
+    "metric_name",
+    metavar="METRIC",
+    default="samples_per_sec",
+    help="Metric to show, such as step_seconds_p95 or peak_memory_bytes.",
+)
 @click.option(
     "--chart",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Draw a chart into this .png or .svg file.",
 )
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@format_option("text", "json")
 def command(
     *, case: str, sources: tuple[str, ...], by: str, metric_name: str, chart: Path | None, form: str
 ) -> None:
-    """Show CASE in every session under DIR, with the sessions from which on it is faster or slower."""
+    """Show CASE in every session under DIR, and the sessions in which it became faster or slower."""
     metrics = {metric.name: metric for metric in MEASURED}
     if metric_name not in metrics:
         raise UserError(f"--metric: {unknown('metric', metric_name, metrics)}")
@@ -56,11 +65,13 @@ def command(
     found = histories(sides, case, metric=metrics[metric_name], by=order)
     if chart is not None:
         _draw(found, chart, order)
-    click.echo(_as_json(found) if form == "json" else "\n\n".join("\n".join(_lines(one)) for one in found))
+    if form == "json":
+        print_json([_content(one) for one in found])
+    else:
+        click.echo("\n\n".join("\n".join(_lines(one)) for one in found))
 
 
 def _side(source: str) -> ResultSet:
-
     path = Path(source)
     return read_baseline(path) if path.is_file() else result_set_of(load([path], strict=False), label=source)
 
@@ -73,47 +84,31 @@ def _draw(found: tuple[History, ...], path: Path, by: By) -> None:
         made = history_chart(one, by=by)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, made.png if path.suffix == ".png" else made.svg)
-        click.echo(str(target), err=True)
+        say(str(target))
 
 
-def _as_json(found: tuple[History, ...]) -> str:
-
-    content = [
-        {
-            "case": one.title,
-            "hardware": one.hardware,
-            "metric": one.metric.name,
-            "unit": one.metric.unit,
-            "points": [asdict(point) for point in one.points],
-            "gaps": [asdict(gap) for gap in one.gaps],
-        }
-        for one in found
-    ]
-    return json.dumps(content, indent=2, ensure_ascii=False)
+def _content(one: History) -> dict[str, object]:
+    return {
+        "case": one.title,
+        "hardware": one.hardware,
+        "metric": one.metric.name,
+        "unit": one.metric.unit,
+        "points": [asdict(point) for point in one.points],
+        "gaps": [asdict(gap) for gap in one.gaps],
+    }
 
 
 def _lines(one: History) -> Iterator[str]:
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in (
-        "when (UTC)",
-        "version",
-        one.metric.title,
-        "smallest",
-        "largest",
-        "runs",
-        "change",
-        "from",
-    ):
-        table.add_column(heading, justify="left" if heading in {"when (UTC)", "version", "from"} else "right")
+    numbers = (one.metric.title, "smallest", "largest", "runs", "change")
+    rows = []
     for point in one.points:
         figures = (value(one.metric, each) for each in (point.median, point.minimum, point.maximum))
         cells = (point.day or "not known", point.version, *figures, str(point.runs), change(point.change))
-        table.add_row(*map(Text, (*cells, point.source)))
+        rows.append((*cells, point.source))
     yield f"{one.title} on {one.hardware}"
     yield ""
-    yield rendered(table).rstrip()
+    yield table(("when (UTC)", "version", *numbers, "from"), rows, right=numbers)
     for gap in one.gaps:
         yield f"no figure in {gap.source}, {gap.version}: {gap.why}"
     if len(one.points) < FEWEST_POINTS:
-        yield f"changes are only looked for in {FEWEST_POINTS} or more sessions"
+        yield f"changes are detected from {FEWEST_POINTS} sessions on"

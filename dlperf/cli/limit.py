@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from dlperf.adapters.registry import load_adapters
-from dlperf.cli.run import RunOptions, run_sweep, show, warn_of_misspelt_variables
-from dlperf.cli.selection import cluster_of, default_folder, interruptible, plan_here
+from dlperf.cli.options import (
+    CLUSTER,
+    DEVICE_CHOICE,
+    DRY_RUN,
+    JSON,
+    NO_WAIT,
+    NUMBER,
+    RETRY_FAILED,
+    SETTINGS,
+    cluster_of,
+    default_folder,
+    names_of,
+    plan_here,
+    results_option,
+)
+from dlperf.cli.run import RunOptions, run_sweep, show
 from dlperf.errors import UserError
 from dlperf.plan.cluster import Cluster
 from dlperf.plan.documents import Value, find_file
@@ -28,9 +40,9 @@ Examples:
 
 EXPERIMENT is a path, the name of a file in ./experiments, or an experiment that ships with dlperf.
 
-Each value is tried by a short training run in fresh processes; the result is confirmed by a run of full
-length, then measured. An interrupted search replays its probes. On a CPU, --memory replaces the memory of
-a GPU; without it the search would use up the machine's memory. docs/limits.md says what it counts.
+Each value is tried in a short training run with fresh processes. A run of full length confirms the result
+and measures it. An interrupted search replays its probes. On a CPU, --memory stands in for the memory of a
+GPU; without it the search would use up the memory of the machine. docs/limits.md says what counts.
 
 Exit codes: 0 all limits found and measured, 2 wrong input, 3 some limits not found or not measured,
 5 infrastructure, 130 Ctrl-C, 143 SIGTERM."""
@@ -40,66 +52,56 @@ _AXES = {"batch_size": "batch_size_per_device", "num_classes": "num_classes"}
 
 @click.command(epilog=_EPILOG)
 @click.argument("experiment")
-@click.option("--axis", type=click.Choice([*_AXES]), required=True, help="The quantity to maximise.")
+@click.option("--axis", type=click.Choice([*_AXES]), required=True, help="What to maximise.")
 @click.option(
     "--framework",
     metavar="A,B",
-    help="Frameworks to search: NAME or NAME==VERSION.  [default: all installed]",
+    help="Frameworks to search: NAME or NAME==VERSION.  [default: all that ship with dlperf]",
 )
-@click.option(
-    "--topology", metavar="A,B", default="1n1g", show_default=True, help="Topologies to search, such as 2n8g."
-)
-@click.option(
-    "--parallelism", metavar="A,B", default="data", show_default=True, help="Any of data, model, partial_fc."
-)
+@click.option("--topology", metavar="A,B", default="1n1g", help="Topologies to search, such as 2n8g.")
+@click.option("--parallelism", metavar="A,B", default="data", help="Any of data, model, partial_fc.")
 @click.option(
     "--sample-ratio", type=float, help="Sample ratio of partial_fc, above 0 and at most 1.  [default: 0.1]"
 )
-@click.option("--batch-size", type=int, help="Samples per device while searching for classes.  [default: 64]")
 @click.option(
-    "--num-classes", type=int, help="Classes while searching for batch sizes.  [default: the experiment's]"
+    "--batch-size",
+    type=NUMBER,
+    help="Samples per device while searching for classes.  [default: 64]",
+)
+@click.option(
+    "--num-classes",
+    type=NUMBER,
+    help="Number of classes while searching for batch sizes.  [default: the experiment's]",
 )
 @click.option(
     "--granularity",
-    type=int,
+    type=NUMBER,
     help="Step between tried values.  [default: 1 sample per device, or 1000 classes]",
 )
 @click.option(
     "--upper",
-    type=int,
+    type=NUMBER,
     help="Largest value to try.  [default: 65536 samples per device, or 100000000 classes]",
 )
-@click.option("--iterations", type=int, help="Training iterations per probe.  [default: 10]")
+@click.option("--iterations", type=NUMBER, help="Training iterations per probe.  [default: 10]")
 @click.option("--memory", metavar="SIZE", help="Memory budget per CPU device, such as 2GiB.")
-@click.option("--precision", help="Precision: fp32, fp16 or bf16.  [default: fp32]")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Device to train on.  [default: auto]"
-)
-@click.option("--repeats", type=int, default=1, show_default=True, help="Measured runs at the limit.")
-@click.option(
-    "-S",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Set a key of the sweep, such as measure.measured_iterations=50. Repeatable.",
-)
-@click.option("--cluster", metavar="NAME|FILE", help="Run on the nodes of this cluster file.")
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path),
-    help="Where results go.  [default: results/limit_EXPERIMENT_AXIS]",
-)
-@click.option("--retry-failed", is_flag=True, help="Repeat failed probes and runs.")
-@click.option("--dry-run", is_flag=True, help="Show the plan and the command of every process; run nothing.")
-@click.option("--no-wait", is_flag=True, help="Fail at once if another dlperf is measuring here.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option("--precision", metavar="NAME", help="fp32, fp16 or bf16.  [default: fp32]")
+@click.option("--device", type=DEVICE_CHOICE, help="Device to train on.  [default: auto]")
+@click.option("--repeats", type=NUMBER, default=1, help="Measured runs at the limit.")
+@SETTINGS
+@CLUSTER
+@results_option("results/limit_EXPERIMENT_AXIS")
+@RETRY_FAILED
+@DRY_RUN
+@NO_WAIT
+@JSON
 @click.pass_context
 def command(
     ctx: click.Context,
     /,
     *,
     settings: tuple[str, ...],
-    cluster: str | None,
+    cluster_name: str | None,
     results: Path | None,
     retry_failed: bool,
     dry_run: bool,
@@ -108,29 +110,17 @@ def command(
     **options: Any,
 ) -> None:
     """Find the largest batch size or number of classes of EXPERIMENT that trains, and measure it."""
-    nodes = cluster_of(cluster)
-    whole = _plan(options, settings, nodes)
+    cluster = cluster_of(cluster_name)
+    whole = _plan(options, settings, cluster)
     folder = results or default_folder(whole)
     if dry_run:
-        show(whole, folder, nodes)
+        show(whole, folder, cluster)
         return
-    warn_of_misspelt_variables()
-
-    run_options = RunOptions(
-        cluster=nodes,
-        retry_failed=retry_failed,
-        wait=not no_wait,
-    )
-    again = shlex.join(["dlperf", *(word for word in sys.argv[1:] if word != "--retry-failed")])
-    with interruptible(folder):
-        code = run_sweep(
-            whole, folder, selected=lambda plan: plan, run_options=run_options, as_json=as_json, again=again
-        )
-    ctx.exit(code)
+    run_options = RunOptions(cluster=cluster, retry_failed=retry_failed, wait=not no_wait)
+    ctx.exit(run_sweep(whole, folder, selected=lambda plan: plan, run_options=run_options, as_json=as_json))
 
 
 def _plan(options: dict[str, Any], settings: tuple[str, ...], cluster: Cluster | None) -> Plan:
-
     here = Path.cwd()
     experiment, axis = options["experiment"], options["axis"]
     adapters = load_adapters()
@@ -154,7 +144,7 @@ def _settings(options: dict[str, Any], *, frameworks: list[str]) -> tuple[Settin
     if options[options["axis"]] is not None:
         option = f"--{options['axis'].replace('_', '-')}"
         raise UserError(f"{option}: is the quantity being searched for; remove it, or use --axis {other}")
-    parallelisms = _listed(options["parallelism"])
+    parallelisms = names_of(options["parallelism"])
     ratio = options["sample_ratio"]
     if ratio is None and "partial_fc" in parallelisms:
         ratio = 0.1
@@ -163,8 +153,8 @@ def _settings(options: dict[str, Any], *, frameworks: list[str]) -> tuple[Settin
         batch = 64
     keys: list[tuple[tuple[str, ...], Value, str]] = [
         ((axis,), "max", f"--axis {options['axis']}"),
-        (("frameworks",), _listed(options["framework"]) or tuple(frameworks), "--framework"),
-        (("topology",), _listed(options["topology"]), "--topology"),
+        (("frameworks",), names_of(options["framework"]) or tuple(frameworks), "--framework"),
+        (("topology",), names_of(options["topology"]), "--topology"),
         (("parallelism",), parallelisms, "--parallelism"),
         (("sample_ratio",), ratio, "--sample-ratio"),
         (("batch_size_per_device",), batch, "--batch-size"),
@@ -180,10 +170,6 @@ def _settings(options: dict[str, Any], *, frameworks: list[str]) -> tuple[Settin
     return tuple(
         Setting(path=path, value=value, label=label) for path, value, label in keys if value is not None
     )
-
-
-def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 def _nested(settings: tuple[Setting, ...]) -> dict[str, Value]:

@@ -12,17 +12,17 @@ from statistics import median
 from typing import Any
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from dlperf.adapters.registry import load_adapters
-from dlperf.cli.selection import SweepChoice, default_folder, sweep_options
-from dlperf.cli.tables import rendered
+from dlperf.cli.options import PATH, SWEEP, SweepChoice, default_folder, format_option
+from dlperf.cli.terminal import print_json, say, table
 from dlperf.plan.case import bytes_text
-from dlperf.plan.cluster import Cluster
 from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
+from dlperf.report.numbers import plural
 from dlperf.results.store import read_results
 from dlperf.running.commands import commands_text
+
+Row = dict[str, Any]
 
 _EPILOG = """\b
 Examples:
@@ -35,17 +35,11 @@ SWEEP is a path, the name of a file in ./sweeps, or a sweep that ships with dlpe
 
 
 @click.command(epilog=_EPILOG)
-@sweep_options
-@click.option(
-    "--format", "form", type=click.Choice(["text", "json", "csv"]), default="text", show_default=True
-)
+@SWEEP
+@format_option("text", "json", "csv")
 @click.option("--order", is_flag=True, help="List the runs in their order.")
 @click.option("--commands", is_flag=True, help="Print the command line and environment of every process.")
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path),
-    help="Results to estimate run times from.  [default: results/SWEEP]",
-)
+@click.option("--results", type=PATH, help="Results to estimate run times from.  [default: results/SWEEP]")
 def command(
     *,
     chosen: SweepChoice,
@@ -60,42 +54,41 @@ def command(
     plan = chosen.selected(chosen.plan())
     folder = results or default_folder(plan)
     if commands:
-        text = _commands(plan, folder, chosen.cluster)
+        text = commands_text(plan, adapters=load_adapters(), results=folder, cluster=chosen.cluster)
+        click.echo(text, nl=False)
+    elif order and form != "json":
+        _print_order(plan, form=form)
+    elif form == "text":
+        click.echo(plan_text(plan, seconds=known_seconds(folder)))
     else:
-        text = _listing(plan, form=form, order=order, folder=folder)
-    click.echo(text, nl=False)
+        rows = plan_rows(plan, seconds=known_seconds(folder))
+        if form == "json":
+            print_json(_content(plan, rows))
+        else:
+            _print_csv([row | {"options": json.dumps(row["options"])} for row in rows])
 
 
-def _commands(plan: Plan, folder: Path, cluster: Cluster | None) -> str:
-
-    return commands_text(plan, adapters=load_adapters(), results=folder, cluster=cluster)
-
-
-def _listing(plan: Plan, *, form: str, order: bool, folder: Path) -> str:
-
+def _print_order(plan: Plan, *, form: str) -> None:
+    runs = [{"run": number, **run.model_dump()} for number, run in enumerate(plan.runs, 1)]
     if form == "csv":
-        runs = [{"run": number, **run.model_dump()} for number, run in enumerate(plan.runs, 1)]
-        return _as_csv(runs if order else plan_rows(plan, seconds=known_seconds(folder)))
-    if form == "json":
-        return _as_json(plan, plan_rows(plan, seconds=known_seconds(folder)))
-    if order and not plan.runs:
-        click.echo("none of these cases can run here; `dlperf plan` without --order says why", err=True)
-    return order_text(plan) if order else plan_text(plan, seconds=known_seconds(folder))
+        _print_csv(runs)
+        return
+    if not runs:
+        say("none of these cases can run here; `dlperf plan` without --order says why")
+    for run in runs:
+        click.echo(f"{run['run']:>{len(str(len(runs)))}}  r{run['repeat']}  {run['case_id']}")
 
 
-def _as_csv(rows: list[dict[str, Any]]) -> str:
-
+def _print_csv(rows: list[Row]) -> None:
     text = io.StringIO()
-    table = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["case_id"], lineterminator="\n")
-    table.writeheader()
-    for row in rows:
-        table.writerow(row | ({"options": json.dumps(row["options"])} if "options" in row else {}))
-    return text.getvalue()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["case_id"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    click.echo(text.getvalue(), nl=False)
 
 
-def _as_json(plan: Plan, rows: list[dict[str, Any]]) -> str:
-
-    content = {
+def _content(plan: Plan, rows: list[Row]) -> dict[str, Any]:
+    return {
         "sweep": plan.sweep,
         "machine": plan.machine.model_dump(),
         "order": plan.order,
@@ -104,10 +97,7 @@ def _as_json(plan: Plan, rows: list[dict[str, Any]]) -> str:
         "cases": rows,
         "runs": [run.model_dump() for run in plan.runs],
     }
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
-
-Row = dict[str, Any]
 
 _HEADINGS = {
     "batch_size_per_device": "batch",
@@ -124,11 +114,11 @@ _FOLDABLE = (
     "threads_per_device",
     "memory",
 )
-_RIGHT = frozenset({"batch_size_per_device", "num_classes", "threads_per_device", "runs", "estimate"})
+_NUMBERS = ("batch", "classes", "threads", "runs", "estimate")
 
 
 def plan_rows(plan: Plan, *, seconds: Mapping[str, float]) -> list[Row]:
-    """One flat row a case, in the plan's order.
+    """One flat row per case, in the plan's order.
 
     `seconds` holds what a run of a case took before, where that is known; `estimated_seconds` is that times
     the runs, else None.
@@ -169,9 +159,9 @@ def plan_text(plan: Plan, *, seconds: Mapping[str, float]) -> str:
         for key in _FOLDABLE
         if len({row[key] for row in rows}) == 1 and (key != "memory" or rows[0][key] is not None)
     }
-    counts = f"{_counted(len(rows), 'case')}, {_counted(len(plan.runs), 'run')}"
+    counts = f"{plural(len(rows), 'case')}, {plural(len(plan.runs), 'run')}"
     lines = [
-        f"{plan.sweep}: {counts} ({plan.repeats} of each runnable case, {plan.order}) on {where(plan)}",
+        f"{plan.sweep}: {counts} ({plan.repeats} of each runnable case, {plan.order}) on {_where(plan)}",
         "every case: " + ", ".join(f"{_HEADINGS.get(key, key)} {value}" for key, value in same.items()),
     ]
     lines += [f"{name}: from {one.wheel or one.index}" for name, one in plan.origins.items()]
@@ -179,31 +169,16 @@ def plan_text(plan: Plan, *, seconds: Mapping[str, float]) -> str:
     if all(_cell(row, "options") == options[row["framework"]] for row in rows):
         same["options"] = options
         lines += [f"options of {name}: {text}" for name, text in options.items() if text]
-    lines += [
-        "",
-        rendered(_table(rows, folded=frozenset(same))),
-        *_summary(plan, rows),
-    ]
-    return "\n".join(lines) + "\n"
+    keys = [key for key in _COLUMNS if key not in same and any(_cell(row, key) for row in rows)]
+    headings = [_HEADINGS.get(key, key) for key in keys]
+    cells = table(headings, ([_cell(row, key) for key in keys] for row in rows), right=_NUMBERS)
+    return "\n".join([*lines, "", cells, "", *_summary(plan, rows)])
 
 
-def where(plan: Plan) -> str:
-    """The machine, or the cluster, of a plan."""
+def _where(plan: Plan) -> str:
     if plan.cluster is None:
         return str(plan.machine)
-    count = len(plan.cluster.nodes)
-    return f"cluster {plan.cluster.name}: {_counted(count, 'node')} with {plan.machine}"
-
-
-def _table(rows: list[Row], *, folded: frozenset[str]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    keys = [key for key in _COLUMNS if key not in folded and any(_cell(row, key) for row in rows)]
-    for key in keys:
-        table.add_column(_HEADINGS.get(key, key), justify="right" if key in _RIGHT else "left")
-    for row in rows:
-        # Text, not markup: a reason may hold brackets.
-        table.add_row(*(Text(_cell(row, key)) for key in keys))
-    return table
+    return f"cluster {plan.cluster.name}: {plural(len(plan.cluster.nodes), 'node')} with {plan.machine}"
 
 
 _COLUMNS = (
@@ -246,23 +221,11 @@ def _summary(plan: Plan, rows: list[Row]) -> Iterator[str]:
         yield f"about {duration(sum(known))} for the {len(known)} of {runnable} cases that ran before"
 
 
-def order_text(plan: Plan) -> str:
-    """The runs in the order in which they are made, one a line."""
-    width = len(str(len(plan.runs)))
-    return "".join(
-        f"{number:>{width}}  r{run.repeat}  {run.case_id}\n" for number, run in enumerate(plan.runs, 1)
-    )
-
-
 def duration(seconds: float) -> str:
     """`45 s`, `12 min`, `3.5 h`: as exact as an estimate deserves."""
     if seconds < 100:  # noqa: PLR2004
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def known_seconds(results: Path) -> dict[str, float]:

@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-from rich.table import Table
-from rich.text import Text
 
+from dlperf.cli.options import FILE, NO_WAIT, SWEEP, SweepChoice, at_least, default_folder, results_option
 from dlperf.cli.run import RunOptions, make_runs
-from dlperf.cli.selection import SweepChoice, default_folder, interruptible, sweep_options
-from dlperf.cli.tables import rendered
+from dlperf.cli.terminal import table
 from dlperf.compare.output import noise_profile_line
 from dlperf.compare.qualifying import qualify
 from dlperf.compare.sets import METRICS, ResultSet, result_set_of
@@ -30,38 +28,34 @@ Examples:
   dlperf qualify results/quickstart
   dlperf qualify sweeps/nightly.yaml --repeats 7 -o baselines/qualification.json
 
-Every case is run 2 x REPEATS times in turns with itself: two sides that cannot differ. SWEEP may also be a
-results folder with that many runs. `dlperf compare` and `dlperf gate` read the file that is written, and let
-no change count that is smaller than the noise of its case.
+Each case runs 2 x REPEATS times, alternating between two sides that cannot differ. SWEEP may also be a
+results folder with that many runs. `dlperf compare` and `dlperf gate` read the file written here and ignore
+changes that are smaller than the noise of their case.
 
-Each call is a session, added to the file. From two sessions on, best on different days, the file holds how
-much a case changes from one session to another, which counts where sides were not run in turns."""
+Each call adds a session to the file. With two or more sessions, best on different days, the file also says
+how much a case changes between sessions; this counts where the two sides did not run in turns."""
 
 
 _SESSION = re.compile(r"session-(?P<number>[1-9][0-9]*)")
 
 
 @click.command(epilog=_EPILOG)
-@sweep_options
-@click.option(
-    "--results", type=click.Path(path_type=Path), help="Where sessions go.  [default: results/SWEEP-qualify]"
-)
+@SWEEP
+@results_option("results/SWEEP-qualify")
 @click.option(
     "--repeats",
-    type=click.IntRange(min=4),
+    type=at_least(4),
     default=5,
-    show_default=True,
     help="Runs per side; use as many as your comparisons will have.",
 )
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     default=Path("baselines/qualification.json"),
-    show_default=True,
     help="File to write, or to add this session to.",
 )
-@click.option("--no-wait", is_flag=True, help="Fail at once if another dlperf is measuring here.")
+@NO_WAIT
 def command(
     *,
     chosen: SweepChoice,
@@ -78,9 +72,7 @@ def command(
         if not plan.runnable:
             raise UserError(f"{chosen.sweep}: no case can run here; `dlperf plan {chosen.sweep}` says why")
         folder = session_folder(results or default_folder(plan, suffix="-qualify"), known)
-        run_options = RunOptions.for_comparison(chosen.cluster, wait=not no_wait)
-        with interruptible(folder):
-            make_runs(plan, folder, selected=lambda frozen: frozen, run_options=run_options)
+        make_runs(plan, folder, run_options=RunOptions(cluster=chosen.cluster, wait=not no_wait))
     elif chosen.has_options:
         raise UserError(f"{folder}: a results folder is taken whole; leave out the options of a sweep")
     found = known.with_session(qualify(_side(folder), runs=repeats))
@@ -113,11 +105,8 @@ def session_folder(folder: Path, known: NoiseProfile) -> Path:
 
 
 def _lines(found: NoiseProfile) -> Iterator[str]:
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("case", "framework", "metric", "deviation of a block", "noise floor", "between sessions"):
-        table.add_column(heading, justify="left" if heading in {"case", "framework", "metric"} else "right")
     latest = {(one.case, one.hardware, one.metric): one for each in found.sessions for one in each.noise}
+    rows = []
     for one in latest.values():
         key = (one.cell, one.framework, one.hardware, one.metric)
         between = found.of_sessions.get(key)
@@ -129,8 +118,10 @@ def _lines(found: NoiseProfile) -> Iterator[str]:
             percent(found.of_runs[key].value),
             "not measured" if between is None else f"{percent(between.value)} ({between.sessions} sessions)",
         )
-        table.add_row(*map(Text, cells))
-    yield rendered(table)
+        rows.append(cells)
+    numbers = ("deviation of a block", "noise floor", "between sessions")
+    yield table(("case", "framework", "metric", *numbers), rows, right=numbers)
+    yield ""
     yield noise_profile_line(found)
     if not found.of_sessions:
         yield "between sessions: not measured; run this command again on another day"

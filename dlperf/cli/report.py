@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from dlperf.cli.selection import cycles_left_alone
+from dlperf.cli.options import FILE, NOISE_PROFILE, PATH, names_of, without_garbage_collection
+from dlperf.cli.terminal import say
 from dlperf.errors import UserError
 from dlperf.files import write_atomically
 from dlperf.report.build import build_report, with_charts, write_report
@@ -40,25 +42,23 @@ Columns: samples_per_sec speedup efficiency ratio spread cv interval noise_floor
 step step_p95 gflops share loss memory cost.
 Fields to group by: topology batch_size_per_device num_classes precision sample_ratio.
 
-Exit code 1: --verify found a difference; 2: no result at all, or with --strict something skipped or not
-comparable; 3: the report is written, but some result files could not be read. A failed case is
+Exit codes: 1 --verify found a difference, 2 no result at all, or with --strict something skipped or not
+comparable, 3 the report is written, but some result files could not be read. A failed case is
 part of the report, not an error."""
 
 
-def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """`a,b` as a tuple."""
-    del ctx, parameter
-    return tuple(name for part in (value or "").split(",") if (name := part.strip()))
+def _names_option(name: str, *, help: str) -> Callable[..., Any]:  # noqa: A002 - click's name
+    return click.option(name, metavar="A,B", callback=lambda _ctx, _option, text: names_of(text), help=help)
 
 
 @click.command(epilog=_EPILOG)
-@click.argument("folders", nargs=-1, metavar="[RESULTS]...", type=click.Path(path_type=Path))
+@click.argument("folders", nargs=-1, metavar="[RESULTS]...", type=PATH)
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the report here: Markdown with its charts in <name>_files/ beside it, or one HTML file. "
-    "Without it the report goes to standard output.",
+    type=FILE,
+    help="Write the report to this file: Markdown with its charts in <name>_files/, or one HTML file.  "
+    "[default: standard output]",
 )
 @click.option(
     "--format",
@@ -68,70 +68,71 @@ def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 )
 @click.option(
     "--data",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the data behind the report here too: .csv, .json or .parquet, one row per case and per run.",
+    type=FILE,
+    help="Also write the data behind the report, one row per case and per run, to a .csv, .json or .parquet "
+    "file.",
 )
-@click.option("--columns", callback=_names, metavar="A,B", help="Columns of the main table, listed below.")
+@_names_option("--columns", help="Columns of the main table; the names are listed below.")
 @click.option("--baseline", metavar="NAME", help="Framework or framework==version that ratios refer to.")
-@click.option("--group-by", callback=_names, metavar="A,B", help="Make one table per value of these fields.")
+@_names_option("--group-by", help="Make one table per value of these fields.")
 @click.option(
     "--price-per-device-hour",
     "price",
+    metavar="PRICE",
     type=click.FloatRange(min=0, min_open=True),
-    help="Add a column with the cost per million samples.",
+    help="Price of a device per hour; adds a column with the cost per million samples.",
 )
 @click.option(
     "--template",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Your own jinja2 template for the report.",
 )
-@click.option("--lang", "language", type=click.Choice(["en", "zh"]), default="en", show_default=True)
+@click.option(
+    "--lang",
+    "language",
+    type=click.Choice(["en", "zh"]),
+    default="en",
+    help="Language of the report.",
+)
 @click.option(
     "--align",
     "certificates",
     multiple=True,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Certificate of `dlperf align`. Repeatable.  [default: align.json in the results]",
 )
-@click.option(
-    "--qualified",
-    "qualification",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Noise profile of `dlperf qualify`.  [default: baselines/qualification.json, if any]",
-)
+@NOISE_PROFILE
 @click.option("--strict", is_flag=True, help="Treat unreadable results and mixed hardware as errors.")
 @click.option(
     "--verify",
     "verified",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Recompute this report from the raw logs and list what is new, gone, changed or edited.",
 )
 @click.pass_context
 def command(ctx: click.Context, /, *, verified: Path | None, **arguments: Any) -> None:
     """Write the comparison of the frameworks in RESULTS (default: results).
 
-    RESULTS are results folders, the folders of single sweeps, or published figures (published:NAME). Cases
-    are compared only where everything but the framework is the same; the others stand in tables of their
-    own.
+    RESULTS are results folders, folders of single sweeps, or published figures (published:NAME). Only cases
+    that differ in nothing but the framework are compared; the others are in separate tables.
     """
     if verified is not None:
         given = [name for name in arguments if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
         if given:
             raise UserError("--verify reads all it needs from the report; remove the other options")
         ctx.exit(_verify(verified))
-    with cycles_left_alone():
+    with without_garbage_collection():
         status = _report(**arguments)
     ctx.exit(status)
 
 
 def _verify(path: Path) -> int:
-
     found = verify(path)
     for line in found.lines():
         click.echo(line)
     runs = plural(found.runs, "run") if found.runs else "published figures"
     differences = plural(len(found.differences), "difference") if found.differences else "no difference"
-    click.echo(f"{path}: {plural(found.cases, 'case')} made again from {runs}: {differences}")
+    click.echo(f"{path}: {plural(found.cases, 'case')} recomputed from {runs}: {differences}")
     return EXIT_DIFFERENT if found.differences else 0
 
 
@@ -148,10 +149,9 @@ def _report(
     template: Path | None,
     language: Language,
     certificates: tuple[Path, ...],
-    qualification: Path | None,
+    qualified: Path | None,
     strict: bool,
 ) -> int:
-
     form = form or _form_of(out, "--out") or "md"
     data_form = _form_of(data, "--data")
     request = Request(
@@ -159,13 +159,13 @@ def _report(
         form="html" if form == "html" else "md",
         language=language,
         certificates=certificates,
-        qualification=qualification or default_noise_profile(),
+        qualification=qualified or default_noise_profile(),
         template=template,
         view=View(columns=columns, baseline=baseline, group_by=group_by, price_per_device_hour=price),
     )
     report = build_report(request, report_folder=out.parent if out else None, strict=strict)
     for skipped in report.skipped:
-        click.echo(f"dlperf: skipped {skipped}", err=True)
+        say(f"dlperf: skipped {skipped}")
     if data is not None:
         _write_data(report, request, data, data_form or "")
     if form not in {"md", "html"}:
@@ -179,7 +179,7 @@ def _report(
 
 
 def _form_of(path: Path | None, option: str) -> str | None:
-    """What the end of a file's name says."""
+    """The format that the suffix of a file names."""
     if path is None:
         return None
     known = _FORMS if option == "--out" else {name: form for name, form in _FORMS.items() if form in _DATA}
@@ -202,7 +202,6 @@ def _write_data(report: Document, request: Request, out: Path | None, form: str)
 
 
 def _write_text(report: Document, request: Request, out: Path | None) -> None:
-
     if out is not None:
         write_report(report, request, out)
     elif request.form == "html":

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import click
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
 from dlperf.adapters.registry import load_adapters
+from dlperf.cli.options import (
+    DRY_RUN,
+    JSON,
+    NO_WAIT,
+    RETRY_FAILED,
+    SWEEP,
+    SweepChoice,
+    at_least,
+    default_folder,
+    interruptible,
+    results_option,
+)
 from dlperf.cli.plan import known_seconds, plan_text
-from dlperf.cli.progress import progress_for_terminal
-from dlperf.cli.selection import SweepChoice, default_folder, interruptible, sweep_options
-from dlperf.cli.tables import limits_json, limits_table, rendered
+from dlperf.cli.progress import SweepProgress
+from dlperf.cli.terminal import print_json, say, say_in_a_signal_handler, table
 from dlperf.errors import UserError
 from dlperf.limit.run import LimitRunner
 from dlperf.plan.cluster import Cluster
 from dlperf.plan.plan import Plan, PlannedRun, freeze
 from dlperf.plan.sweep import seconds_of
+from dlperf.report.numbers import mebibytes, plural
 from dlperf.results.limits import StoredLimit, read_limits
 from dlperf.results.schema import Status
 from dlperf.results.store import StoredRun
@@ -54,51 +64,47 @@ Examples:
 
 SWEEP is a path, the name of a file in ./sweeps, or a sweep that ships with dlperf.
 
-The same command resumes: runs with a result are not repeated, failed ones only with --retry-failed. Ctrl-C
-stops the current run with all its processes and keeps completed runs.
+The same command resumes: it repeats no run that has a result, and failed runs only with --retry-failed.
+Ctrl-C stops the current run with all its processes and keeps completed runs.
 
-On a cluster (docs/clusters.md) a case takes whole nodes; runs that lost one move to others, or wait.
+On a cluster (docs/clusters.md) a case takes whole nodes. A run that loses a node moves to others or waits.
 
 Exit codes: 0 every run is ok, 2 wrong input, 3 some cases failed or could not be started,
 5 infrastructure, 130 Ctrl-C, 143 SIGTERM."""
 
 
 @click.command(epilog=_EPILOG)
-@sweep_options
-@click.option(
-    "--results", type=click.Path(path_type=Path), help="Where results go.  [default: results/SWEEP]"
-)
-@click.option("--repeats", type=click.IntRange(min=1), help="Runs per case.  [default: the sweep's]")
+@SWEEP
+@results_option("results/SWEEP")
+@click.option("--repeats", type=at_least(1), help="Runs per case.  [default: the sweep's]")
 @click.option(
     "--memory",
     metavar="SIZE",
     help="Memory budget per CPU device, such as 2GiB.  [default: the sweep's]",
 )
-@click.option("--retry-failed", is_flag=True, help="Repeat failed runs.")
-@click.option("--dry-run", is_flag=True, help="Show the plan and the command of every process; run nothing.")
-@click.option("--no-wait", is_flag=True, help="Fail at once if another dlperf is measuring there.")
+@RETRY_FAILED
+@DRY_RUN
+@NO_WAIT
 @click.option(
     "--port",
-    type=click.IntRange(1024, 65535),
+    type=at_least(1024, most=65535),
     help="Port on which the ranks of a case connect.  [default: a free port per run]",
 )
 @click.option(
     "--parallel-nodes",
-    type=click.IntRange(min=1),
+    type=at_least(1),
     default=1,
-    show_default=True,
-    help="Single-node cases run in parallel, each on its own node of the cluster.",
+    help="Single-node cases to run at the same time, each on its own node of the cluster.",
 )
 @click.option(
     "--wait-for-nodes",
     "wait_for_nodes_seconds",
     metavar="DURATION",
     default="10m",
-    show_default=True,
-    callback=lambda _ctx, _option, value: _seconds(value),
-    help="How long runs wait for lost nodes of the cluster.",
+    callback=lambda _context, _option, value: _seconds(value),
+    help="How long runs wait for nodes of the cluster that were lost.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@JSON
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -115,7 +121,7 @@ def command(
     wait_for_nodes_seconds: float,
     as_json: bool,
 ) -> None:
-    """Train the cases of SWEEP, one after the other, and store every run under the results folder."""
+    """Train the cases of SWEEP one after the other and store every run in the results folder."""
     more = [f"measure.repeats={repeats}"] if repeats is not None else []
     more += [f"memory={memory}"] if memory is not None else []
     whole = chosen.plan(*more)
@@ -124,33 +130,22 @@ def command(
         show(chosen.selected(whole), folder, chosen.cluster)
         return
     chosen.selected(whole)  # a selection that is wrong ends here, before anything is written
-    warn_of_misspelt_variables()
-    if port is not None and chosen.cluster is None:
-        _must_be_free(port)
+    if port is not None and chosen.cluster is None and not is_free(port):
+        raise UserError(f"--port: {port} is in use on this machine; without --port a free one is chosen")
     if chosen.cluster is None and parallel_nodes > 1:
         raise click.UsageError("--parallel-nodes needs --cluster")
-
-    with interruptible(folder):
-        code = run_sweep(
-            whole,
-            folder,
-            selected=chosen.selected,
-            run_options=RunOptions(
-                cluster=chosen.cluster,
-                retry_failed=retry_failed,
-                wait=not no_wait,
-                port=port,
-                wait_for_nodes_seconds=wait_for_nodes_seconds,
-                parallel_nodes=parallel_nodes,
-            ),
-            as_json=as_json,
-            again=shlex.join(["dlperf", *(word for word in sys.argv[1:] if word != "--retry-failed")]),
-        )
-    ctx.exit(code)
+    run_options = RunOptions(
+        cluster=chosen.cluster,
+        retry_failed=retry_failed,
+        wait=not no_wait,
+        port=port,
+        wait_for_nodes_seconds=wait_for_nodes_seconds,
+        parallel_nodes=parallel_nodes,
+    )
+    ctx.exit(run_sweep(whole, folder, selected=chosen.selected, run_options=run_options, as_json=as_json))
 
 
 def _seconds(value: str) -> float:
-
     try:
         return float(seconds_of(value))
     except ValueError as error:
@@ -163,78 +158,103 @@ def show(plan: Plan, folder: Path, cluster: Cluster | None) -> None:
     click.echo(commands_text(plan, adapters=load_adapters(), results=folder, cluster=cluster), nl=False)
 
 
-def warn_of_misspelt_variables() -> None:
-    """Name variables of the environment that look like an engine's and reach none."""
-    for name, prefix in misspelt(os.environ).items():
-        click.echo(f"warning: the variable {name} is read by no engine; did you mean {prefix}...?", err=True)
-
-
-def _must_be_free(port: int) -> None:
-
-    if not is_free(port):
-        raise UserError(f"--port: {port} is in use on this machine; without --port a free one is chosen")
-
-
-def summary_text(
-    plan: Plan,
-    stored: Sequence[StoredRun],
+def run_sweep(
+    whole: Plan,
     folder: Path,
-    limits: Sequence[StoredLimit],
     *,
-    again: str,
-) -> str:
-    """What became of a sweep: counts, limits, failures, the next command. `again` is the one that ran it."""
+    selected: Callable[[Plan], Plan],
+    run_options: RunOptions,
+    as_json: bool,
+) -> int:
+    """Make the selected runs of a plan that are missing in `folder`, print the summary; the exit code.
+
+    Raises as `make_runs`.
+    """
+    for name, prefix in misspelt(os.environ).items():
+        say(f"warning: the variable {name} is read by no engine; did you mean {prefix}...?")
+    plan, stored = make_runs(whole, folder, selected=selected, run_options=run_options)
+    cases = {item.case_id for item in plan.cases}
+    limits = [limit for limit in read_limits(folder) if limit.record.case.case_id in cases]
+    if as_json:
+        print_json(summary_content(plan, stored, folder, limits))
+    else:
+        click.echo("\n".join(_summary(plan, stored, folder, limits)))
+    good = all(item.result.status is Status.OK for item in stored)
+    return EXIT_OK if good and stored and len(stored) == len(plan.runs) else EXIT_SOME_FAILED
+
+
+def _summary(
+    plan: Plan, stored: Sequence[StoredRun], folder: Path, limits: Sequence[StoredLimit]
+) -> Iterator[str]:
+    """What became of a sweep: counts, limits, failures, the next command."""
     counts = Counter(item.result.status for item in stored)
-    parts = [f"{counts[status]} {status}" for status in Status if counts[status]]
-    lines = [f"{plan.sweep}: {len(stored)} of {len(plan.runs)} runs: {', '.join(parts) or 'none'}"]
+    parts = ", ".join(f"{counts[status]} {status}" for status in Status if counts[status])
+    yield f"{plan.sweep}: {len(stored)} of {len(plan.runs)} runs: {parts or 'none'}"
+    again = shlex.join(["dlperf", *(word for word in sys.argv[1:] if word != "--retry-failed")])
     left_out = Counter(item.status for item in plan.cases if item.reason is not None)
     if left_out:
         known_before = ", ".join(f"{count} {status}" for status, count in left_out.items())
-        lines.append(f"cases not planned: {known_before} (why: {again} --dry-run)")
+        yield f"cases not planned: {known_before} (why: {again} --dry-run)"
     if limits:
-        lines += ["", rendered(limits_table(limits)).rstrip()]
+        yield f"\n{_limits_table(limits)}"
     bad = [item for item in stored if item.result.status is not Status.OK]
     if bad:
-        lines += ["", rendered(_failures(bad)).rstrip()]
-        if any(item.result.status is not Status.NOT_MEASURED for item in bad):
-            lines.append(f"To retry once the cause is fixed: {again} --retry-failed")
+        yield f"\n{_failures(bad)}"
+    if any(item.result.status is not Status.NOT_MEASURED for item in bad):
+        yield f"To retry once the cause is fixed: {again} --retry-failed"
     if stored:
-        next_command = shlex.join(["dlperf", "report", str(folder), "--out", "report.md"])
-        lines += ["", f"Next: {next_command}"]
-    return "\n".join(lines) + "\n"
+        yield f"\nNext: {shlex.join(['dlperf', 'report', str(folder), '--out', 'report.md'])}"
 
 
-def _failures(bad: Sequence[StoredRun]) -> Table:
+def _failures(bad: Sequence[StoredRun]) -> str:
     """Runs of one case that failed for the same reason stand on one line."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("case", "runs", "status", "reason", "evidence"):
-        table.add_column(heading)
     groups: dict[tuple[str, str, str], list[StoredRun]] = {}
     for item in bad:
         result = item.result
         key = (result.case.case_id, str(result.status), result.reason or "")
         groups.setdefault(key, []).append(item)
-    for (case_id, status, reason), items in groups.items():
-        runs = " ".join(f"r{item.result.repeat}" for item in items)
-        table.add_row(*map(Text, (case_id, runs, status, reason, _evidence(items[0]))))
-    return table
+    rows = [
+        (case_id, " ".join(f"r{item.result.repeat}" for item in items), status, reason, _evidence(items[0]))
+        for (case_id, status, reason), items in groups.items()
+    ]
+    return table(("case", "runs", "status", "reason", "evidence"), rows)
 
 
 def _evidence(item: StoredRun) -> str:
     return f"{item.folder}/{item.result.evidence}" if item.result.evidence else ""
 
 
-def summary_json(plan: Plan, stored: Sequence[StoredRun], folder: Path, limits: Sequence[StoredLimit]) -> str:
-    """The same as JSON."""
-    runs: list[dict[str, Any]] = [
+_LIMIT_NUMBERS = ("limit", "probes", "by arithmetic (MiB)", "measured (MiB)")
+
+
+def _limits_table(limits: Sequence[StoredLimit]) -> str:
+    """One line per search: what was found, and the memory there by arithmetic and as measured."""
+    rows = []
+    for limit in limits:
+        record = limit.record
+        at = limit.probe_at(record.trains) if record.trains is not None else None
+        cells = (
+            record.case.case_id,
+            str(record.trains) if record.status.value == "found" else "",
+            str(len(record.probes)),
+            mebibytes(record.model_bytes) if record.model else "",
+            mebibytes(at.peak_memory_bytes) if at is not None else "",
+            record.reason,
+        )
+        rows.append(cells)
+    return table(("case", *_LIMIT_NUMBERS, ""), rows, right=_LIMIT_NUMBERS)
+
+
+def summary_content(
+    plan: Plan, stored: Sequence[StoredRun], folder: Path, limits: Sequence[StoredLimit]
+) -> dict[str, Any]:
+    """The summary for programs."""
+    runs = [
         {
             "case_id": item.result.case.case_id,
             "repeat": item.result.repeat,
-            "status": item.result.status,
-            "reason": item.result.reason,
-            "evidence": item.result.evidence,
+            **item.result.model_dump(mode="json", include={"status", "reason", "evidence", "seconds"}),
             "samples_per_sec": item.result.figures.samples_per_sec if item.result.figures else None,
-            "seconds": item.result.seconds,
             "folder": str(item.folder),
         }
         for item in stored
@@ -245,9 +265,19 @@ def summary_json(plan: Plan, stored: Sequence[StoredRun], folder: Path, limits: 
         "planned_runs": len(plan.runs),
         "counts": Counter(item.result.status for item in stored),
         "runs": runs,
-        **({"limits": limits_json(limits)} if limits else {}),
     }
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return content | ({"limits": [_limit_content(limit) for limit in limits]} if limits else {})
+
+
+def _limit_content(limit: StoredLimit) -> dict[str, Any]:
+    record = limit.record
+    kept = {"status", "reason", "trains", "fails", "guess", "model_bytes", "probes"}
+    return {
+        "case_id": record.case.case_id,
+        "axis": record.case.search.axis if record.case.search is not None else None,
+        **record.model_dump(mode="json", include=kept),
+        "folder": str(limit.folder),
+    }
 
 
 EXIT_OK, EXIT_SOME_FAILED = 0, 3
@@ -259,9 +289,9 @@ class RunOptions:
 
     Attributes:
         cluster: its nodes; None for this machine.
-        retry_failed: make failed runs again.
+        retry_failed: repeat failed runs.
         wait: wait for another dlperf that measures there.
-        port: where the ranks of a case meet; None for a free one each run.
+        port: on which the ranks of a case connect; None for a free one per run.
         wait_for_nodes_seconds: how long runs wait for nodes that were lost.
         parallel_nodes: how many single-node runs go on at a time.
     """
@@ -273,55 +303,27 @@ class RunOptions:
     wait_for_nodes_seconds: float = 0.0
     parallel_nodes: int = 1
 
-    @classmethod
-    def for_comparison(cls, cluster: Cluster | None, *, wait: bool) -> Self:
-        """One run at a time and no retries, for runs that are compared."""
-        return cls(cluster=cluster, wait=wait)
-
-
-def run_sweep(
-    whole: Plan,
-    folder: Path,
-    *,
-    selected: Callable[[Plan], Plan],
-    run_options: RunOptions,
-    as_json: bool,
-    again: str,
-) -> int:
-    """Freeze the plan in `folder`, make the selected runs that are missing, print the summary; the exit code.
-
-    `again` is the command that does this once more, for the summary.
-
-    Raises:
-        Interrupted: a signal; what is done is stored and nothing is left running.
-        DlperfError: wrong input, or the infrastructure failed.
-    """
-    plan, stored = make_runs(whole, folder, selected=selected, run_options=run_options)
-    cases = {item.case_id for item in plan.cases}
-    limits = [limit for limit in read_limits(folder) if limit.record.case.case_id in cases]
-    if as_json:
-        click.echo(summary_json(plan, stored, folder, limits), nl=False)
-    else:
-        click.echo(summary_text(plan, stored, folder, limits, again=again), nl=False)
-    good = all(item.result.status is Status.OK for item in stored)
-    return EXIT_OK if good and stored and len(stored) == len(plan.runs) else EXIT_SOME_FAILED
-
 
 def make_runs(
     whole: Plan,
     folder: Path,
     *,
-    selected: Callable[[Plan], Plan],
+    selected: Callable[[Plan], Plan] = lambda plan: plan,
     run_options: RunOptions,
 ) -> tuple[Plan, tuple[StoredRun, ...]]:
     """Freeze the plan in `folder` and make the selected runs that are missing; those and all their results.
 
-    Raises as `run_sweep`.
+    A signal ends the command, with completed runs stored and no process left.
+
+    Raises:
+        DlperfError: wrong input, or the infrastructure failed.
     """
-    interrupts = Interrupts(say=_say)
-    with interrupts.handled(), results_folder(folder):
+    interrupts = Interrupts(say=say_in_a_signal_handler)
+    with interruptible(folder), interrupts.handled(), results_folder(folder):
         plan = selected(freeze(whole, folder))
-        _say_what_is_left_out(plan)
+        reasons = Counter((item.status, item.reason) for item in plan.cases if item.reason is not None)
+        for (status, reason), count in reasons.items():
+            say(f"{plural(count, 'case')} {status}: {reason}")
         runs = pending_runs(plan, results=folder, retry_failed=run_options.retry_failed)
         if runs:
             _make(plan, runs, folder, run_options=run_options, interrupts=interrupts)
@@ -336,15 +338,18 @@ def _make(
     run_options: RunOptions,
     interrupts: Interrupts,
 ) -> None:
-    """Make the runs where and how they are to be made."""
     adapters = load_adapters()
     require_adapters(plan, adapters)
-    progress = progress_for_terminal(
+    console = Console(stderr=True)
+    parallel = run_options.parallel_nodes > 1
+    progress = SweepProgress(
         known_seconds=known_seconds(folder),
         cases=[run.case_id for run in runs],
-        parallel_nodes=run_options.parallel_nodes,
+        parallel=parallel,
+        console=console if console.is_terminal and not console.is_dumb_terminal and not parallel else None,
     )
-    with _nodes(run_options.cluster, wait=run_options.wait, say=progress.message) as nodes:
+    with ExitStack() as held:
+        nodes = _nodes(run_options, held, say=progress.message)
 
         def scheduler_of(plan: Plan, folder: Path, progress: Progress) -> Scheduler:
             return Scheduler(
@@ -359,53 +364,28 @@ def _make(
 
         scheduler = scheduler_of(plan, folder, progress)
         scheduler.prepare(runs)
-        with (
-            nullcontext()
-            if run_options.cluster
-            else whole_machine(wait=run_options.wait, say=progress.message)
-        ):
-            runner = _runner(plan, interrupts, progress, port=run_options.port)
-            try:
-                if any(case.search is not None for case in plan.runnable):
-                    limit_runner = LimitRunner(
-                        plan=plan,
-                        results=folder,
-                        scheduler=scheduler_of,
-                        runner=runner,
-                        retry_failed=run_options.retry_failed,
-                    )
-                    limit_runner.run(runs)
-                else:
-                    progress.planned(total=len(plan.runs), done=len(plan.runs) - len(runs))
-                    scheduler.run(runs, runner=runner)
-            finally:
-                progress.finished()
+        if run_options.cluster is None:
+            held.enter_context(whole_machine(wait=run_options.wait, say=progress.message))
+        runner = Runner(limits=plan.limits, interrupts=interrupts, progress=progress, port=run_options.port)
+        held.callback(progress.finished)
+        if any(case.search is not None for case in plan.runnable):
+            search = LimitRunner(
+                plan=plan,
+                results=folder,
+                scheduler=scheduler_of,
+                runner=runner,
+                retry_failed=run_options.retry_failed,
+            )
+            search.run(runs)
+        else:
+            progress.planned(total=len(plan.runs), done=len(plan.runs) - len(runs))
+            scheduler.run(runs, runner=runner)
 
 
-@contextmanager
-def _nodes(cluster: Cluster | None, *, wait: bool, say: Callable[[str], None]) -> Iterator[Sequence[Node]]:
-    """The nodes of the cluster, held for this sweep; or this machine."""
-    if cluster is None:
-        with ExitStack() as in_use:
-            yield [LocalNode(report=say, in_use=in_use)]
-    else:
-        from dlperf.running.cluster import held  # paramiko takes its time
+def _nodes(run_options: RunOptions, held: ExitStack, *, say: Callable[[str], None]) -> Sequence[Node]:
+    """The nodes of the cluster, or this machine, for as long as `held` is open."""
+    if run_options.cluster is None:
+        return [LocalNode(report=say, in_use=held)]
+    from dlperf.running.cluster import held as held_nodes  # paramiko takes its time
 
-        with held(cluster, wait=wait, say=say) as nodes:
-            yield nodes
-
-
-def _runner(plan: Plan, interrupts: Interrupts, progress: Progress, *, port: int | None) -> Runner:
-    return Runner(limits=plan.limits, interrupts=interrupts, progress=progress, port=port)
-
-
-def _say_what_is_left_out(plan: Plan) -> None:
-    """One line for each reason why cases will not run, before any other does."""
-    reasons = Counter((item.status, item.reason) for item in plan.cases if item.reason is not None)
-    for (status, reason), count in reasons.items():
-        click.echo(f"{count} case{'s' if count > 1 else ''} {status}: {reason}", err=True)
-
-
-def _say(text: str) -> None:
-    """Speak from a signal handler, which must not enter a write of sys.stderr that it interrupts."""
-    os.write(2, f"\ndlperf: {text}\n".encode())
+    return held.enter_context(held_nodes(run_options.cluster, wait=run_options.wait, say=say))

@@ -1,12 +1,14 @@
-"""`dlperf schema`: JSON Schemas of the files that dlperf reads and writes."""
+"""`dlperf schema` and `dlperf completion`: for editors, other programs and shells."""
 
 from __future__ import annotations
 
 import importlib
-import json
 from typing import Any
 
 import click
+from click.shell_completion import get_completion_class
+
+from dlperf.cli.terminal import print_json
 
 # name: module and model; imported when asked for
 _MODELS = {
@@ -41,10 +43,9 @@ NAME is `sweep`, `experiment` or `cluster` (YAML that people write), `case` (cas
 
 @click.command(epilog=_EPILOG)
 @click.argument("name", required=False, type=click.Choice([*_MODELS, *_TABLES]))
-def command(*, name: str | None) -> None:
+def schema(*, name: str | None) -> None:
     """Print the JSON Schema of NAME, or an object that holds all of them."""
-    content = _schema(name) if name else {each: _schema(each) for each in (*_MODELS, *_TABLES)}
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    print_json(_schema(name) if name else {each: _schema(each) for each in (*_MODELS, *_TABLES)})
 
 
 def _schema(name: str) -> dict[str, Any]:
@@ -53,8 +54,27 @@ def _schema(name: str) -> dict[str, Any]:
 
         return {"$schema": _DIALECT, "title": name, **tables.schema(getattr(tables, _TABLES[name]))}
     module, model = _MODELS[name]
-    schema: dict[str, Any] = getattr(importlib.import_module(module), model).model_json_schema()
+    content: dict[str, Any] = getattr(importlib.import_module(module), model).model_json_schema()
     if name == "experiment":  # its name is the file's
-        del schema["properties"]["experiment"]
-        schema["required"].remove("experiment")
-    return {"$schema": _DIALECT, **schema}
+        del content["properties"]["experiment"]
+        content["required"].remove("experiment")
+    return {"$schema": _DIALECT, **content}
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    r"""Print the completion script of SHELL.
+
+    \b
+    Examples:
+      eval "$(dlperf completion bash)"
+      dlperf completion fish > ~/.config/fish/completions/dlperf.fish
+
+    At each Tab the script calls `_DLPERF_COMPLETE=bash_complete dlperf`, which prints the candidates.
+    """
+    script_class = get_completion_class(shell)
+    if script_class is None:
+        raise click.UsageError(f"no completion for {shell}")
+    click.echo(script_class(ctx.find_root().command, {}, "dlperf", "_DLPERF_COMPLETE").source())

@@ -21,7 +21,7 @@ from dlperf.align.certificate import (
     stage_table,
     verdict,
 )
-from dlperf.cli.tables import rendered
+from dlperf.cli.terminal import rendered
 from dlperf.errors import UserError
 from dlperf.plan.case import Case
 

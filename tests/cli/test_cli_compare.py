@@ -69,7 +69,7 @@ def test_a_saved_baseline_stands_for_its_folder(tmp_path: Path) -> None:
 def test_where_there_is_no_baseline_the_list_says_how_one_is_made() -> None:
     listed = run("baseline", "list")
     assert (listed.exit_code, listed.stdout) == (0, "")
-    assert "no baselines in baselines; `dlperf baseline save NAME RESULTS` makes one" in listed.stderr
+    assert "no baselines in baselines; create one: dlperf baseline save NAME RESULTS" in listed.stderr
 
 
 def test_a_baseline_is_not_overwritten_unasked(tmp_path: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import TYPE_CHECKING
 
 import pytest
+from rich.console import Console
 from sweep_lab import SweepLab
 
 from dlperf.cli import progress as run_progress
-from dlperf.cli.progress import PlainProgress, SweepState
+from dlperf.cli.progress import Estimate, SweepProgress
 from dlperf.logs.events import Step
+from dlperf.logs.text import ANSI
 from dlperf.results.schema import RunResult, Status
 
 if TYPE_CHECKING:
@@ -152,8 +155,7 @@ class TestProgress:
     def test_a_run_speaks_when_it_starts_once_a_minute_and_when_it_ends(
         self, case: Case, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        state = SweepState(known_seconds={case.case_id: 30.0}, cases=[case.case_id] * 2)
-        progress = PlainProgress(state)
+        progress = SweepProgress(known_seconds={case.case_id: 30.0}, cases=[case.case_id] * 2)
         progress.planned(total=3, done=1)
         progress.started(case, repeat=2)
         progress.ticked()
@@ -174,11 +176,21 @@ class TestProgress:
         ]
 
     def test_nothing_is_estimated_before_a_run_has_ended(self, case: Case) -> None:
-        state = SweepState(known_seconds={}, cases=[case.case_id])
-        assert state.left_seconds() is None
-        state.start(case, 1)
-        assert state.doing() == "starting"
+        assert Estimate({}, [case.case_id]).left_seconds() is None
 
     def test_a_case_that_never_ran_is_estimated_by_the_others(self, case: Case) -> None:
-        state = SweepState(known_seconds={"a": 10.0, "b": 30.0}, cases=["a", case.case_id])
-        assert state.left_seconds() == 10.0 + 20.0
+        assert Estimate({"a": 10.0, "b": 30.0}, ["a", case.case_id]).left_seconds() == 10.0 + 20.0
+
+    def test_a_terminal_shows_a_bar_with_the_current_run(self, case: Case) -> None:
+        console = Console(file=io.StringIO(), force_terminal=True, width=60, legacy_windows=False)
+        progress = SweepProgress(known_seconds={}, cases=[case.case_id], console=console)
+        progress.planned(total=1, done=0)
+        progress.started(case, repeat=1)
+        progress.stepped(Step(step=0, samples=8, seconds=4.0, kind="warmup", loss=1.0))
+        progress.ended(RunResult(dlperf_version="1", case=case, repeat=1, status=Status.CRASH, reason="[b]x"))
+        progress.finished()
+        shown = ANSI.sub(b"", console.file.getvalue().encode()).decode()
+        assert f"[1/1] {case.case_id}" in shown.replace("\n", "")
+        assert "0/1  starting" in shown
+        assert "crash: [b]x" in shown
+        assert "1/1  step 1 of 4 (warm-up), 2.0 samples/s" in shown

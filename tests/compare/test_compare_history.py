@@ -122,7 +122,7 @@ def test_the_command_reads_folders_and_baselines(tmp_path: Path) -> None:
     lines = run("mxnet", tmp_path / "results").stdout.splitlines()
     assert lines[-2].startswith(f"no figure in {tmp_path / 'results'}, 1.9.2: crash: ")
     assert lines[0].startswith("mxnet, y1 data 1n1g b8 c100 fp32 on Example CPU 3000")
-    assert lines[-1] == "changes are only looked for in 6 or more sessions"
+    assert lines[-1] == "changes are detected from 6 sessions on"
     assert "100.00" in lines[3]
     baseline = tmp_path / "old.json"
     baseline.write_text(session(1).model_dump_json())

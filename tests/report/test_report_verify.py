@@ -62,7 +62,7 @@ def test_what_did_not_change_is_the_same(report: Path) -> None:
     assert ((), 2, 8, 0) == (found.differences, found.cases, found.runs, found.following)
     done = run("--verify", report)
     assert 0 == done.exit_code
-    assert f"{report}: 2 cases made again from 8 runs: no difference\n" == done.stdout
+    assert f"{report}: 2 cases recomputed from 8 runs: no difference\n" == done.stdout
 
 
 def test_a_changed_log_is_named_with_its_run_and_both_figures(report: Path) -> None:
@@ -97,7 +97,7 @@ def test_results_that_have_grown_by_a_case_with_one_changed_log_make_a_short_lis
         changed,
     )
     assert re.fullmatch(r"Lines of the report that would change with these results: \d+", following)
-    assert f"{report}: 3 cases made again from 10 runs: 2 differences" == summary
+    assert f"{report}: 3 cases recomputed from 10 runs: 2 differences" == summary
 
 
 def test_a_changed_cell_of_the_report_is_named_by_its_line_with_both_values(report: Path) -> None:

@@ -1,0 +1,236 @@
+"""Options and arguments that several commands have, and what they stand for."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import cached_property, reduce, wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dlperf.adapters.base import Adapter
+from dlperf.adapters.registry import load_adapters
+from dlperf.cli.terminal import say
+from dlperf.plan.cluster import Cluster, load_cluster
+from dlperf.plan.load import Sweep, axis_setting, load_sweep, value_setting
+from dlperf.plan.machine import detect_machine
+from dlperf.plan.plan import Plan, make_plan
+from dlperf.plan.selection import select
+from dlperf.results.query import Loaded, load
+from dlperf.running.supervision import Interrupted
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+NO_WAIT = click.option("--no-wait", is_flag=True, help="Fail at once if another dlperf is measuring there.")
+RETRY_FAILED = click.option("--retry-failed", is_flag=True, help="Repeat failed runs.")
+DRY_RUN = click.option(
+    "--dry-run", is_flag=True, help="Show the plan and the command of every process; run nothing."
+)
+SETTINGS = click.option(
+    "-S",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set a key of the sweep, such as measure.repeats=3. Repeatable.",
+)
+CLUSTER = click.option(
+    "--cluster",
+    "cluster_name",
+    metavar="NAME|FILE",
+    help="Run on the nodes of this cluster file.  [default: this machine]",
+)
+DEVICE_CHOICE = click.Choice(["auto", "cpu", "cuda"])
+NOISE_PROFILE = click.option(
+    "--qualified",
+    type=FILE,
+    help="Noise profile of `dlperf qualify`.  [default: baselines/qualification.json, if any]",
+)
+
+
+NUMBER = click.types.IntParamType()
+NUMBER.name = "n"
+
+
+def at_least(minimum: int, *, most: int | None = None) -> click.IntRange:
+    """The type of a whole number, which the help calls N."""
+    number = click.IntRange(minimum, most)
+    number.name = "n"
+    return number
+
+
+def all_of(*options: Decorator) -> Decorator:
+    """Several options as one decorator; the first stands first in the help."""
+    return lambda function: reduce(lambda wrapped, option: option(wrapped), reversed(options), function)
+
+
+def results_option(default: str) -> Decorator:
+    """`--results`, which is None where it is not given; `default` is for the help."""
+    return click.option("--results", type=PATH, help=f"Where results go.  [default: {default}]")
+
+
+def format_option(*names: str) -> Decorator:
+    """`--format`, as `form`; the first name is the default."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(names),
+        default=names[0],
+        help="Output format.",
+    )
+
+
+CASE = all_of(
+    click.argument("case", metavar="CASE"),
+    click.argument("folders", nargs=-1, metavar="[DIR]...", type=PATH),
+)
+CASE_HELP = """CASE is a case's id, its content hash (the last 12 digits of the id) or a part of the id that
+no other case has. DIR is a results folder or the folder of one sweep (default: results)."""
+
+
+def gathered(name: str, kind: Callable[..., Any], *options: Decorator) -> Decorator:
+    """Options that a command gets as one argument `name`: a dataclass `kind` with their names as fields."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def command(*arguments: Any, **given: Any) -> Any:
+            content = {field.name: given.pop(field.name) for field in fields(kind)}  # type: ignore[arg-type]
+            return function(*arguments, **given, **{name: kind(**content)})
+
+        return all_of(*options)(command)
+
+    return decorate
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepChoice:
+    """A sweep, what is laid over it, the cases that are selected, and where they run."""
+
+    sweep: str
+    expression: str | None
+    only: tuple[str, ...]
+    exclude: tuple[str, ...]
+    settings: tuple[str, ...]
+    axes: tuple[str, ...]
+    cluster_name: str | None
+
+    @cached_property
+    def cluster(self) -> Cluster | None:
+        """The cluster, checked; None for this machine."""
+        return cluster_of(self.cluster_name)
+
+    @property
+    def has_options(self) -> bool:
+        """Whether anything beside SWEEP was given."""
+        return any((self.expression, self.only, self.exclude, self.settings, self.axes, self.cluster_name))
+
+    def plan(self, *more: str) -> Plan:
+        """The whole plan, with `more` settings such as `measure.repeats=5` over those of -S.
+
+        Raises:
+            UserError: whatever is wrong with the files or the options.
+        """
+        laid_over = (*map(axis_setting, self.axes), *map(value_setting, (*self.settings, *more)))
+        adapters = load_adapters()
+        loaded = load_sweep(self.sweep, adapters=adapters, settings=laid_over)
+        return plan_here(loaded, adapters=adapters, cluster=self.cluster)
+
+    def selected(self, plan: Plan) -> Plan:
+        """The part of a plan that -k, --only and --exclude leave; UserError where that is nothing."""
+        return select(plan, expression=self.expression, only=self.only, exclude=self.exclude)
+
+
+SWEEP = gathered(
+    "chosen",
+    SweepChoice,
+    click.argument("sweep"),
+    click.option(
+        "-k",
+        "expression",
+        metavar="EXPR",
+        help="Only cases that match: part of the id, or 'framework==mxnet and nodes==1'.",
+    ),
+    click.option(
+        "--only",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Only cases with this value (or one of A,B). Repeatable.",
+    ),
+    click.option(
+        "--exclude", multiple=True, metavar="KEY=VALUE", help="Skip cases with this value. Repeatable."
+    ),
+    SETTINGS,
+    click.option(
+        "-P",
+        "axes",
+        multiple=True,
+        metavar="AXIS=A,B",
+        help="Set an axis of the sweep, such as topology=1n1g,1n2g. Repeatable.",
+    ),
+    CLUSTER,
+)
+
+
+def cluster_of(name: str | None) -> Cluster | None:
+    """The cluster that --cluster names, checked; None where it names none."""
+    return None if name is None else load_cluster(name)
+
+
+def names_of(text: str | None) -> tuple[str, ...]:
+    """`a, b` as a tuple of names, without empty ones."""
+    return tuple(name for part in (text or "").split(",") if (name := part.strip()))
+
+
+def default_folder(plan: Plan, *, suffix: str = "") -> Path:
+    """Where the results of a plan go."""
+    return Path("results") / (plan.sweep + suffix)
+
+
+def plan_here(loaded: Sweep, *, adapters: Mapping[str, Adapter], cluster: Cluster | None) -> Plan:
+    """The plan of a loaded sweep on this machine, or on a cluster."""
+    machine = detect_machine() if cluster is None else cluster.weakest
+    return make_plan(loaded, adapters=adapters, machine=machine, cluster=cluster)
+
+
+def load_results(folders: Sequence[Path], *, strict: bool = False) -> Loaded:
+    """The results under `folders`, by default `results`; names on standard error what it had to skip.
+
+    Raises:
+        UserError: there is no result, or with `strict` one that cannot be read.
+    """
+    loaded = load(folders or (Path("results"),), strict=strict)
+    for skipped in loaded.results.skipped:
+        say(f"dlperf: skipped {skipped}")
+    return loaded
+
+
+@contextmanager
+def interruptible(folder: Path) -> Iterator[None]:
+    """End the command with the exit code of the signal that stopped the runs in `folder`."""
+    try:
+        yield
+    except Interrupted as interrupted:
+        say(f"stopped; completed runs are kept in {folder}; the same command resumes")
+        click.get_current_context().exit(interrupted.exit_code)
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """For a command that keeps what it reads until it ends.
+
+    The search for cycles took a third of the time of a report of 10 000 results, and freed nothing.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
