@@ -16,7 +16,6 @@ from dlperf.adapters.base import Adapter
 from dlperf.adapters.registry import load_adapters
 from dlperf.align.certificate import (
     REFERENCE_FRAMEWORK,
-    Certificate,
     Tolerance,
     conclusion,
     heading,
@@ -74,6 +73,8 @@ _REFERENCE: TypeAdapter[FrameworkEntry] = TypeAdapter(FrameworkReference)
 class _Finite(click.FloatRange):
     """A range without `nan`, which compares as neither too small nor too large, and without `inf`."""
 
+    name = "number"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))
         return number if math.isfinite(number) else self.fail(f"{value} is no finite number.", param, ctx)
@@ -96,9 +97,7 @@ class _Finite(click.FloatRange):
 )
 @click.option("--steps", type=at_least(1), default=5, help="Steps to train.")
 @click.option(
-    "--batch-size",
-    type=at_least(2),
-    help="Images per step and device.  [default: 2, or 4 for mobilefacenet]",
+    "--batch-size", type=at_least(2), help="Images per step and device.  [default: 2, or 4 for mobilefacenet]"
 )
 @click.option(
     "--parallelism",
@@ -131,12 +130,7 @@ class _Finite(click.FloatRange):
     default=1000,
     help="Number of classes; fewer than in the experiment are enough.",
 )
-@click.option(
-    "--seed",
-    type=at_least(0),
-    default=0,
-    help="Seed of weights and batches.",
-)
+@click.option("--seed", type=at_least(0), default=0, help="Seed of weights and batches.")
 @click.option(
     "--tolerance",
     type=_Finite(min=0, min_open=True),
@@ -152,11 +146,7 @@ class _Finite(click.FloatRange):
 )
 @click.option("--device", type=DEVICE_CHOICE, default="auto", help="Device to train on.")
 @click.option(
-    "--time-limit",
-    metavar="SECONDS",
-    type=_Finite(min=1),
-    default=1800,
-    help="Time limit per program.",
+    "--time-limit", metavar="SECONDS", type=_Finite(min=1), default=1800, help="Time limit per program."
 )
 @click.option(
     "-o", "--out", metavar="DIR", type=PATH, help="Folder for align.json.  [default: results/EXPERIMENT]"
@@ -218,7 +208,15 @@ def command(
     except Interrupted as interrupted:
         say("stopped; nothing was saved")
         ctx.exit(interrupted.exit_code)
-    _finish(certificate, folder / certificate_name(modes, frozen_batch_norm=frozen), as_json=as_json)
+    text = certificate.model_dump_json(indent=1) + "\n"
+    if as_json:
+        click.echo(text, nl=False)
+    else:
+        click.echo(f"{heading(certificate)}\n{rendered(stage_table(certificate))}\n")
+        click.echo(conclusion(certificate), nl=False)
+    path = folder / certificate_name(modes, frozen_batch_norm=frozen)
+    write_atomically(path, text.encode())
+    click.echo(f"certificate: {path}", err=as_json)
     ctx.exit(EXIT_ALIGNED if certificate.passed else EXIT_BROKEN)
 
 
@@ -347,18 +345,6 @@ def _work_folder(folder: Path, *, keep: bool, held: ExitStack) -> Path:
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir()
     return kept
-
-
-def _finish(certificate: Certificate, path: Path, *, as_json: bool) -> None:
-    """Save the certificate and print it."""
-    text = certificate.model_dump_json(indent=1) + "\n"
-    if as_json:
-        click.echo(text, nl=False)
-    else:
-        click.echo(f"{heading(certificate)}\n{rendered(stage_table(certificate))}\n")
-        click.echo(conclusion(certificate), nl=False)
-    write_atomically(path, text.encode())
-    click.echo(f"certificate: {path}", err=as_json)
 
 
 def _say(text: str) -> None:

@@ -26,7 +26,7 @@ from dlperf.errors import UserError
 from dlperf.files import write_atomically
 from dlperf.plan.documents import unknown
 from dlperf.results.cases import cell_name
-from dlperf.results.noise_profile import NoiseProfile, default_noise_profile, read_noise_profile
+from dlperf.results.noise_profile import default_noise_profile, read_noise_profile
 
 FORMATS = ("text", "md", "pr", "json", "junit", "github")
 
@@ -48,7 +48,8 @@ class Judging:
     def settings(self, *, compared: tuple[str, ...] = ()) -> Settings:
         """Settings of a comparison; UserError where an option is wrong."""
         by_name = {metric.name: metric for metric in MEASURED}
-        found = _noise_profile(self.qualified)
+        path = self.qualified or default_noise_profile()
+        found = read_noise_profile(path) if path is not None else None
         return Settings(
             noise_floor=qualified_floor(found) if found is not None else no_floor,
             notes=(output.noise_profile_line(found),) if found is not None else (),
@@ -88,11 +89,6 @@ class Judging:
             "github": output.workflow_commands,
         }
         return made[form](findings)
-
-
-def _noise_profile(given: Path | None) -> NoiseProfile | None:
-    path = given or default_noise_profile()
-    return read_noise_profile(path) if path is not None else None
 
 
 def _margin(text: str) -> tuple[str, float]:
@@ -151,12 +147,11 @@ JUDGING = gathered(
         "--allow",
         multiple=True,
         type=click.Choice(GUARDS),
-        help="Compare even if this differs, with a note. Repeatable.",
+        metavar="FIELD",
+        help=f"Compare even if this differs, with a note: {', '.join(GUARDS)}. Repeatable.",
     ),
     click.option(
-        "--expected",
-        type=FILE,
-        help="YAML file of known regressions, each with a reason and an expiry date.",
+        "--expected", type=FILE, help="YAML file of known regressions, each with a reason and an expiry date."
     ),
     NOISE_PROFILE,
     click.option("--strict", is_flag=True, help="Exit with code 4 if some cases are inconclusive."),
@@ -190,22 +185,11 @@ Exit codes: 0 no regression, 1 regression, 2 wrong input, 3 cases missing or not
 @click.argument("baseline")
 @click.argument("candidate")
 @click.option(
-    "--in",
-    "inside",
-    type=PATH,
-    default=Path("results"),
-    help="Folder that KEY=VALUE selects from.",
+    "--in", "inside", type=PATH, default=Path("results"), help="Folder that KEY=VALUE selects from."
 )
 @JUDGING
 @click.pass_context
-def command(
-    ctx: click.Context,
-    *,
-    baseline: str,
-    candidate: str,
-    inside: Path,
-    judging: Judging,
-) -> None:
+def command(ctx: click.Context, *, baseline: str, candidate: str, inside: Path, judging: Judging) -> None:
     """Compare CANDIDATE with BASELINE case by case: slower, faster, the same, or inconclusive."""
     settings = judging.settings(compared=compared_fields(baseline, candidate))
     sides = (read_result_set(text, inside=inside) for text in (baseline, candidate))

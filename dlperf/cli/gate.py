@@ -36,7 +36,7 @@ Examples:
   dlperf gate sweeps/nightly.yaml --against nightly --write md=summary.md --write junit=gate.xml
   dlperf gate versions_cpu --baseline mxnet==1.9.1 --until-decided 20 --strict
 
-The sweep lists two versions of a framework, which are run in turns; the first one is the baseline. With
+The sweep lists two versions of a framework, which run in turns; the first is the baseline. With
 --against the sweep is compared with a saved baseline or an older results folder.
 
 Exit codes: 0 no regression, 1 regression, confirmed on fresh runs, 2 wrong input, 3 cases failed, missing or
@@ -46,12 +46,8 @@ not comparable, 4 (with --strict) inconclusive cases, 5 infrastructure, 130 Ctrl
 @click.command(epilog=_EPILOG)
 @SWEEP
 @results_option("results/SWEEP-gate")
-@click.option(
-    "--repeats",
-    type=at_least(4),
-    help="Runs per case in the first round.  [default: the sweep's]",
-)
-@click.option("--against", metavar="SIDE", help="Compare with this baseline, given as in `dlperf compare`.")
+@click.option("--repeats", type=at_least(4), help="Runs per case in the first round.  [default: the sweep's]")
+@click.option("--against", metavar="BASELINE", help="Baseline to compare with, as in `dlperf compare`.")
 @click.option(
     "--baseline",
     "baselines",
@@ -59,11 +55,7 @@ not comparable, 4 (with --strict) inconclusive cases, 5 infrastructure, 130 Ctrl
     metavar="NAME==VERSION",
     help="Version to compare with.  [default: the first that the sweep lists]  Repeatable.",
 )
-@click.option(
-    "--until-decided",
-    type=at_least(4),
-    help="Run inconclusive cases again, up to N runs each.",
-)
+@click.option("--until-decided", type=at_least(4), help="Run inconclusive cases again, up to N runs each.")
 @NO_WAIT
 @JUDGING
 @click.pass_context
@@ -146,12 +138,17 @@ class Gate:
         self._run(FIRST, repeats=repeats)
         looks = self._findings(rounds, rule)
         while len(rounds) < most:
-            unclear = [row for look in looks for row in look.cases if _is_unclear(row)]
+            unclear = [
+                row
+                for look in looks
+                for row in look.cases
+                if row.verdict is Verdict.INCONCLUSIVE and row.test is not None
+            ]
             if not unclear:
                 break
             rounds.append(f"{MORE}-{len(rounds)}")
-            unclear_cases = plural(len(unclear), "case")
-            say(f"{unclear_cases} undecided; running again (round {len(rounds)} of at most {most})")
+            count = plural(len(unclear), "case")
+            say(f"{count} undecided; running again (round {len(rounds)} of at most {most})")
             self._run(rounds[-1], repeats=repeats, only=unclear)
             looks = self._findings(rounds, rule)
         return _together(self._confirmed(looks, repeats=repeats * len(rounds)))
@@ -163,12 +160,8 @@ class Gate:
         while doubtful and len(rounds) < CONFIRMING_LOOKS:
             rounds.append(AGAIN if not rounds else f"{AGAIN}-{len(rounds) + 1}")
             count = len({row.baseline.case.case_id for row in doubtful})
-            look = (
-                "1 case looks worse; re-running it"
-                if count == 1
-                else f"{count} cases look worse; re-running them"
-            )
-            say(f"{look} to confirm (round {len(rounds)})")
+            look = "1 case looks" if count == 1 else f"{count} cases look"
+            say(f"{look} worse; running again to confirm (round {len(rounds)})")
             self._run(rounds[-1], repeats=repeats, only=doubtful)
             confirmed = [
                 confirm(look, fresh=fresh, settings=self.settings) if suspects(look) else look
@@ -200,10 +193,6 @@ class Gate:
         if self.against is not None:
             return ((self.against, side),)
         return tuple(version_pairs.sides(side) for version_pairs in self.version_pairs)
-
-
-def _is_unclear(row: CaseVerdict) -> bool:
-    return row.verdict is Verdict.INCONCLUSIVE and row.test is not None
 
 
 def _case_ids(rows: Iterable[CaseVerdict]) -> frozenset[str]:

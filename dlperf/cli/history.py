@@ -32,12 +32,7 @@ results folder, the folder of one sweep, or a baseline's file (default: results)
 @click.command(epilog=_EPILOG)
 @click.argument("case", metavar="CASE")
 @click.argument("sources", nargs=-1, metavar="[DIR]...")
-@click.option(
-    "--by",
-    type=click.Choice(["date", "version"]),
-    default="date",
-    help="Order of the sessions.",
-)
+@click.option("--by", type=click.Choice(["date", "version"]), default="date", help="Order of the sessions.")
 @click.option(
     "--metric",
     "metric_name",
@@ -45,11 +40,7 @@ results folder, the folder of one sweep, or a baseline's file (default: results)
     default="samples_per_sec",
     help="Metric to show, such as step_seconds_p95 or peak_memory_bytes.",
 )
-@click.option(
-    "--chart",
-    type=FILE,
-    help="Draw a chart into this .png or .svg file.",
-)
+@click.option("--chart", type=FILE, help="Draw a chart into this .png or .svg file.")
 @format_option("text", "json")
 def command(
     *, case: str, sources: tuple[str, ...], by: str, metric_name: str, chart: Path | None, form: str

@@ -26,12 +26,7 @@ from dlperf.importing.writers import WRITERS, Writer
 from dlperf.logs.endings import Outcome
 from dlperf.plan.documents import read_document, unknown
 
-DIALECT = click.option(
-    "--dialect",
-    default="auto",
-    metavar="NAME",
-    help="The program that wrote the log.",
-)
+DIALECT = click.option("--dialect", default="auto", metavar="NAME", help="The program that wrote the log.")
 
 EXIT_NOTHING_USABLE = 2
 EXIT_SOME_UNUSABLE = 3
@@ -192,12 +187,7 @@ Exit codes: 2 nothing could be imported, 3 some files could not; standard error 
     help="A setting that the logs do not name. Repeatable.",
 )
 @click.option("--map", "map_file", type=FILE, help="Settings per file, as YAML.")
-@click.option(
-    "--method",
-    type=click.Choice(METHODS),
-    default="dlperf",
-    help="How a figure is computed.",
-)
+@click.option("--method", type=click.Choice(METHODS), default="dlperf", help="How a figure is computed.")
 @click.option(
     "--results",
     type=click.Path(path_type=Path, file_okay=False),

@@ -56,17 +56,18 @@ _AXES = {"batch_size": "batch_size_per_device", "num_classes": "num_classes"}
 @click.option(
     "--framework",
     metavar="A,B",
-    help="Frameworks to search: NAME or NAME==VERSION.  [default: all that ship with dlperf]",
+    help="Frameworks to search: NAME or NAME==VERSION.  [default: every framework]",
 )
 @click.option("--topology", metavar="A,B", default="1n1g", help="Topologies to search, such as 2n8g.")
 @click.option("--parallelism", metavar="A,B", default="data", help="Any of data, model, partial_fc.")
 @click.option(
-    "--sample-ratio", type=float, help="Sample ratio of partial_fc, above 0 and at most 1.  [default: 0.1]"
+    "--sample-ratio",
+    metavar="RATIO",
+    type=float,
+    help="Sample ratio of partial_fc, above 0 and at most 1.  [default: 0.1]",
 )
 @click.option(
-    "--batch-size",
-    type=NUMBER,
-    help="Samples per device while searching for classes.  [default: 64]",
+    "--batch-size", type=NUMBER, help="Samples per device while searching for classes.  [default: 64]"
 )
 @click.option(
     "--num-classes",
@@ -125,10 +126,9 @@ def _plan(options: dict[str, Any], settings: tuple[str, ...], cluster: Cluster |
     experiment, axis = options["experiment"], options["axis"]
     adapters = load_adapters()
     given = _settings(options, frameworks=[*adapters])
-    document = limit_document({"experiment": experiment, **_nested(given)})
     stem = find_file("experiment", experiment, folders=(here,)).stem
     loaded = checked_sweep(
-        document,
+        limit_document({"experiment": experiment}),
         path=here / "sweeps" / f"limit_{stem}_{axis}.yaml",
         adapters=adapters,
         settings=(*given, *map(value_setting, settings)),
@@ -145,19 +145,18 @@ def _settings(options: dict[str, Any], *, frameworks: list[str]) -> tuple[Settin
         option = f"--{options['axis'].replace('_', '-')}"
         raise UserError(f"{option}: is the quantity being searched for; remove it, or use --axis {other}")
     parallelisms = names_of(options["parallelism"])
-    ratio = options["sample_ratio"]
-    if ratio is None and "partial_fc" in parallelisms:
-        ratio = 0.1
-    batch = options["batch_size"]
-    if batch is None and axis == "num_classes":
-        batch = 64
+    defaults = {
+        "sample_ratio": 0.1 if "partial_fc" in parallelisms else None,
+        "batch_size": 64 if axis == "num_classes" else None,
+    }
+    options = options | {name: value for name, value in defaults.items() if options[name] is None}
     keys: list[tuple[tuple[str, ...], Value, str]] = [
         ((axis,), "max", f"--axis {options['axis']}"),
         (("frameworks",), names_of(options["framework"]) or tuple(frameworks), "--framework"),
         (("topology",), names_of(options["topology"]), "--topology"),
         (("parallelism",), parallelisms, "--parallelism"),
-        (("sample_ratio",), ratio, "--sample-ratio"),
-        (("batch_size_per_device",), batch, "--batch-size"),
+        (("sample_ratio",), options["sample_ratio"], "--sample-ratio"),
+        (("batch_size_per_device",), options["batch_size"], "--batch-size"),
         (("num_classes",), options["num_classes"], "--num-classes"),
         (("search", axis, "granularity"), options["granularity"], "--granularity"),
         (("search", axis, "upper"), options["upper"], "--upper"),
@@ -170,14 +169,3 @@ def _settings(options: dict[str, Any], *, frameworks: list[str]) -> tuple[Settin
     return tuple(
         Setting(path=path, value=value, label=label) for path, value, label in keys if value is not None
     )
-
-
-def _nested(settings: tuple[Setting, ...]) -> dict[str, Value]:
-    """The settings as a file would hold them."""
-    content: dict[str, Any] = {}
-    for setting in settings:
-        inner = content
-        for part in setting.path[:-1]:
-            inner = inner.setdefault(part, {})
-        inner[setting.path[-1]] = setting.value
-    return content

@@ -33,13 +33,7 @@ With several ranks every line begins with its rank, as in `[rank1] `. --follow e
 @CASE
 @click.option("-f", "--follow", is_flag=True, help="Print what is added until the run ends.")
 @click.option("--repeat", type=at_least(1), help="Which run.  [default: the last]")
-@click.option(
-    "--rank",
-    "ranks",
-    type=at_least(0),
-    multiple=True,
-    help="Only this rank. Repeatable.",
-)
+@click.option("--rank", "ranks", type=at_least(0), multiple=True, help="Only this rank. Repeatable.")
 @click.option(
     "--node",
     "nodes",

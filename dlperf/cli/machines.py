@@ -30,12 +30,7 @@ Exit codes: 0 ok or warnings, 5 no case could run."""
 
 
 @click.command(epilog=_DOCTOR_EPILOG)
-@click.option(
-    "--results",
-    type=PATH,
-    default=Path("results"),
-    help="Folder where results will go.",
-)
+@click.option("--results", type=PATH, default=Path("results"), help="Folder where results will go.")
 @JSON
 @click.pass_context
 def doctor(ctx: click.Context, *, results: Path, as_json: bool) -> None:
@@ -80,7 +75,7 @@ def cluster() -> None:
     """Check the nodes of a cluster, and remove what dlperf left on them."""
 
 
-@cluster.command("check", epilog=_CHECK_EPILOG)
+@cluster.command("check", short_help="Check every node.", epilog=_CHECK_EPILOG)
 @click.argument("name", metavar="CLUSTER")
 @JSON
 @click.pass_context
@@ -96,11 +91,11 @@ def check(ctx: click.Context, *, name: str, as_json: bool) -> None:
     ctx.exit(EXIT_BAD if any(checkup.is_bad for checkup in checkups) else 0)
 
 
-@cluster.command("clean", epilog=_CLEAN_EPILOG)
+@cluster.command("clean", short_help="Remove what dlperf left on the nodes.", epilog=_CLEAN_EPILOG)
 @click.argument("name", metavar="CLUSTER")
 @click.option("--node", "names", multiple=True, metavar="NAME", help="Only this node. Repeatable.")
 @click.option(
-    "--everything", is_flag=True, help="Remove environments and code too; the next sweep makes them again."
+    "--everything", is_flag=True, help="Remove environments and code too; the next sweep creates them again."
 )
 @JSON
 @click.pass_context

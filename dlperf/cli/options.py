@@ -78,18 +78,11 @@ def results_option(default: str) -> Decorator:
 
 def format_option(*names: str) -> Decorator:
     """`--format`, as `form`; the first name is the default."""
-    return click.option(
-        "--format",
-        "form",
-        type=click.Choice(names),
-        default=names[0],
-        help="Output format.",
-    )
+    return click.option("--format", "form", type=click.Choice(names), default=names[0], help="Output format.")
 
 
 CASE = all_of(
-    click.argument("case", metavar="CASE"),
-    click.argument("folders", nargs=-1, metavar="[DIR]...", type=PATH),
+    click.argument("case", metavar="CASE"), click.argument("folders", nargs=-1, metavar="[DIR]...", type=PATH)
 )
 CASE_HELP = """CASE is a case's id, its content hash (the last 12 digits of the id) or a part of the id that
 no other case has. DIR is a results folder or the folder of one sweep (default: results)."""

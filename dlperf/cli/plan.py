@@ -40,14 +40,7 @@ SWEEP is a path, the name of a file in ./sweeps, or a sweep that ships with dlpe
 @click.option("--order", is_flag=True, help="List the runs in their order.")
 @click.option("--commands", is_flag=True, help="Print the command line and environment of every process.")
 @click.option("--results", type=PATH, help="Results to estimate run times from.  [default: results/SWEEP]")
-def command(
-    *,
-    chosen: SweepChoice,
-    form: str,
-    order: bool,
-    commands: bool,
-    results: Path | None,
-) -> None:
+def command(*, chosen: SweepChoice, form: str, order: bool, commands: bool, results: Path | None) -> None:
     """Show the cases of SWEEP: which would run, which would not, and why. Nothing is run."""
     if commands and (order or form != "text"):
         raise click.UsageError("--commands cannot be combined with --order or --format")
@@ -99,11 +92,7 @@ def _content(plan: Plan, rows: list[Row]) -> dict[str, Any]:
     }
 
 
-_HEADINGS = {
-    "batch_size_per_device": "batch",
-    "num_classes": "classes",
-    "threads_per_device": "threads",
-}
+_HEADINGS = {"batch_size_per_device": "batch", "num_classes": "classes", "threads_per_device": "threads"}
 # Told once above the table where every case has the same value.
 _FOLDABLE = (
     "experiment",

@@ -43,10 +43,7 @@ _SESSION = re.compile(r"session-(?P<number>[1-9][0-9]*)")
 @SWEEP
 @results_option("results/SWEEP-qualify")
 @click.option(
-    "--repeats",
-    type=at_least(4),
-    default=5,
-    help="Runs per side; use as many as your comparisons will have.",
+    "--repeats", type=at_least(4), default=5, help="Runs per side; use as many as your comparisons will have."
 )
 @click.option(
     "-o",
@@ -56,14 +53,7 @@ _SESSION = re.compile(r"session-(?P<number>[1-9][0-9]*)")
     help="File to write, or to add this session to.",
 )
 @NO_WAIT
-def command(
-    *,
-    chosen: SweepChoice,
-    results: Path | None,
-    repeats: int,
-    out: Path,
-    no_wait: bool,
-) -> None:
+def command(*, chosen: SweepChoice, results: Path | None, repeats: int, out: Path, no_wait: bool) -> None:
     """Measure the noise of SWEEP's cases on this machine by A/A runs, and store it."""
     known = read_noise_profile(out) if out.is_file() else NoiseProfile(dlperf_version="", sessions=())
     folder = Path(chosen.sweep)

@@ -82,17 +82,9 @@ def _names_option(name: str, *, help: str) -> Callable[..., Any]:  # noqa: A002 
     type=click.FloatRange(min=0, min_open=True),
     help="Price of a device per hour; adds a column with the cost per million samples.",
 )
+@click.option("--template", type=FILE, help="Your own jinja2 template for the report.")
 @click.option(
-    "--template",
-    type=FILE,
-    help="Your own jinja2 template for the report.",
-)
-@click.option(
-    "--lang",
-    "language",
-    type=click.Choice(["en", "zh"]),
-    default="en",
-    help="Language of the report.",
+    "--lang", "language", type=click.Choice(["en", "zh"]), default="en", help="Language of the report."
 )
 @click.option(
     "--align",
@@ -110,33 +102,10 @@ def _names_option(name: str, *, help: str) -> Callable[..., Any]:  # noqa: A002 
     help="Recompute this report from the raw logs and list what is new, gone, changed or edited.",
 )
 @click.pass_context
-def command(ctx: click.Context, /, *, verified: Path | None, **arguments: Any) -> None:
-    """Write the comparison of the frameworks in RESULTS (default: results).
-
-    RESULTS are results folders, folders of single sweeps, or published figures (published:NAME). Only cases
-    that differ in nothing but the framework are compared; the others are in separate tables.
-    """
-    if verified is not None:
-        given = [name for name in arguments if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-        if given:
-            raise UserError("--verify reads all it needs from the report; remove the other options")
-        ctx.exit(_verify(verified))
-    with without_garbage_collection():
-        status = _report(**arguments)
-    ctx.exit(status)
-
-
-def _verify(path: Path) -> int:
-    found = verify(path)
-    for line in found.lines():
-        click.echo(line)
-    runs = plural(found.runs, "run") if found.runs else "published figures"
-    differences = plural(len(found.differences), "difference") if found.differences else "no difference"
-    click.echo(f"{path}: {plural(found.cases, 'case')} recomputed from {runs}: {differences}")
-    return EXIT_DIFFERENT if found.differences else 0
-
-
-def _report(
+@without_garbage_collection()
+def command(
+    ctx: click.Context,
+    /,
     *,
     folders: tuple[Path, ...],
     out: Path | None,
@@ -151,7 +120,18 @@ def _report(
     certificates: tuple[Path, ...],
     qualified: Path | None,
     strict: bool,
-) -> int:
+    verified: Path | None,
+) -> None:
+    """Write the comparison of the frameworks in RESULTS (default: results).
+
+    RESULTS are results folders, folders of single sweeps, or published figures (published:NAME). Only cases
+    that differ in nothing but the framework are compared; the others are in separate tables.
+    """
+    if verified is not None:
+        sources = {name: ctx.get_parameter_source(name) for name in ctx.params if name != "verified"}
+        if ParameterSource.COMMANDLINE in sources.values():
+            raise UserError("--verify reads all it needs from the report; remove the other options")
+        ctx.exit(_verify(verified))
     form = form or _form_of(out, "--out") or "md"
     data_form = _form_of(data, "--data")
     request = Request(
@@ -175,7 +155,17 @@ def _report(
     for path in (data, out):
         if path is not None:
             click.echo(str(path), err=out is None)  # standard output holds the report then
-    return EXIT_SOME_MISSING if report.skipped else 0
+    ctx.exit(EXIT_SOME_MISSING if report.skipped else 0)
+
+
+def _verify(path: Path) -> int:
+    found = verify(path)
+    for line in found.lines():
+        click.echo(line)
+    runs = plural(found.runs, "run") if found.runs else "published figures"
+    differences = plural(len(found.differences), "difference") if found.differences else "no difference"
+    click.echo(f"{path}: {plural(found.cases, 'case')} recomputed from {runs}: {differences}")
+    return EXIT_DIFFERENT if found.differences else 0
 
 
 def _form_of(path: Path | None, option: str) -> str | None:

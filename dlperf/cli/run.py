@@ -43,12 +43,7 @@ from dlperf.results.store import StoredRun
 from dlperf.running.commands import commands_text
 from dlperf.running.launch import is_free, misspelt
 from dlperf.running.run import Progress, Runner
-from dlperf.running.run_folder import (
-    pending_runs,
-    results_folder,
-    stored_runs,
-    whole_machine,
-)
+from dlperf.running.run_folder import pending_runs, results_folder, stored_runs, whole_machine
 from dlperf.running.scheduler import Scheduler, require_adapters
 from dlperf.running.supervision import Interrupts
 from dlperf.running.transports.base import Node
@@ -78,9 +73,7 @@ Exit codes: 0 every run is ok, 2 wrong input, 3 some cases failed or could not b
 @results_option("results/SWEEP")
 @click.option("--repeats", type=at_least(1), help="Runs per case.  [default: the sweep's]")
 @click.option(
-    "--memory",
-    metavar="SIZE",
-    help="Memory budget per CPU device, such as 2GiB.  [default: the sweep's]",
+    "--memory", metavar="SIZE", help="Memory budget per CPU device, such as 2GiB.  [default: the sweep's]"
 )
 @RETRY_FAILED
 @DRY_RUN
@@ -159,12 +152,7 @@ def show(plan: Plan, folder: Path, cluster: Cluster | None) -> None:
 
 
 def run_sweep(
-    whole: Plan,
-    folder: Path,
-    *,
-    selected: Callable[[Plan], Plan],
-    run_options: RunOptions,
-    as_json: bool,
+    whole: Plan, folder: Path, *, selected: Callable[[Plan], Plan], run_options: RunOptions, as_json: bool
 ) -> int:
     """Make the selected runs of a plan that are missing in `folder`, print the summary; the exit code.
 
@@ -331,12 +319,7 @@ def make_runs(
 
 
 def _make(
-    plan: Plan,
-    runs: Sequence[PlannedRun],
-    folder: Path,
-    *,
-    run_options: RunOptions,
-    interrupts: Interrupts,
+    plan: Plan, runs: Sequence[PlannedRun], folder: Path, *, run_options: RunOptions, interrupts: Interrupts
 ) -> None:
     adapters = load_adapters()
     require_adapters(plan, adapters)

@@ -42,9 +42,9 @@ NAME is `sweep`, `experiment` or `cluster` (YAML that people write), `case` (cas
 
 
 @click.command(epilog=_EPILOG)
-@click.argument("name", required=False, type=click.Choice([*_MODELS, *_TABLES]))
+@click.argument("name", required=False, metavar="[NAME]", type=click.Choice([*_MODELS, *_TABLES]))
 def schema(*, name: str | None) -> None:
-    """Print the JSON Schema of NAME, or an object that holds all of them."""
+    """Print the JSON Schema of NAME, or without NAME an object that holds all of them."""
     print_json(_schema(name) if name else {each: _schema(each) for each in (*_MODELS, *_TABLES)})
 
 
@@ -61,19 +61,19 @@ def _schema(name: str) -> dict[str, Any]:
     return {"$schema": _DIALECT, **content}
 
 
-@click.command()
+_COMPLETION_EPILOG = """\b
+Examples:
+  eval "$(dlperf completion bash)"
+  dlperf completion fish > ~/.config/fish/completions/dlperf.fish
+
+At each Tab the script calls `_DLPERF_COMPLETE=bash_complete dlperf`, which prints the candidates."""
+
+
+@click.command(epilog=_COMPLETION_EPILOG)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    r"""Print the completion script of SHELL.
-
-    \b
-    Examples:
-      eval "$(dlperf completion bash)"
-      dlperf completion fish > ~/.config/fish/completions/dlperf.fish
-
-    At each Tab the script calls `_DLPERF_COMPLETE=bash_complete dlperf`, which prints the candidates.
-    """
+    """Print the completion script of a shell."""
     script_class = get_completion_class(shell)
     if script_class is None:
         raise click.UsageError(f"no completion for {shell}")

@@ -89,7 +89,9 @@ def test_a_folder_that_no_alignment_left_is_not_replaced(folder: Path) -> None:
     done = CliRunner().invoke(main, ["align", "y1_emore", "--keep", "--out", "results"])
 
     assert 2 == done.exit_code
-    assert "results/align was not left by an alignment; remove it, or choose another --out DIR" in done.stderr
+    assert (
+        "results/align is not a folder of an alignment; remove it, or choose another --out DIR" in done.stderr
+    )
     assert "mine" == precious.read_text()
 
 
