@@ -292,7 +292,8 @@ def heading(certificate: Certificate) -> str:
     if workload.batch_norm == "frozen":
         norms = "BatchNorm is frozen: it normalises by given statistics\n"
     elif case.topology.world_size > 1:
-        norms = f"BatchNorm normalises each device's {case.batch_size_per_device} images separately\n"
+        images = case.global_batch_size // case.topology.world_size
+        norms = f"BatchNorm normalises each device's {images} images separately\n"
     return (
         f"{certificate.experiment}: {workload.network}, head {workload.head}, {workload.loss.kind}; "
         f"{certificate.steps} steps of {case.global_batch_size} images, {case.num_classes} classes, "

@@ -25,6 +25,7 @@ from dlperf.cli.options import (
 )
 from dlperf.cli.run import RunOptions, run_sweep, show
 from dlperf.errors import UserError
+from dlperf.plan.case import SEARCHED_AXES
 from dlperf.plan.cluster import Cluster
 from dlperf.plan.documents import Value, find_file
 from dlperf.plan.load import Setting, checked_sweep, limit_document, value_setting
@@ -47,7 +48,7 @@ GPU; without it the search would use up the memory of the machine. docs/limits.m
 Exit codes: 0 all limits found and measured, 2 wrong input, 3 some limits not found or not measured,
 5 infrastructure, 130 Ctrl-C, 143 SIGTERM."""
 
-_AXES = {"batch_size": "batch_size_per_device", "num_classes": "num_classes"}
+_AXES = dict(zip(("batch_size", "num_classes"), SEARCHED_AXES, strict=True))
 
 
 @click.command(epilog=_EPILOG)
@@ -156,7 +157,7 @@ def _settings(options: dict[str, Any], *, frameworks: list[str]) -> tuple[Settin
         (("topology",), names_of(options["topology"]), "--topology"),
         (("parallelism",), parallelisms, "--parallelism"),
         (("sample_ratio",), options["sample_ratio"], "--sample-ratio"),
-        (("batch_size_per_device",), options["batch_size"], "--batch-size"),
+        ((_AXES["batch_size"],), options["batch_size"], "--batch-size"),
         (("num_classes",), options["num_classes"], "--num-classes"),
         (("search", axis, "granularity"), options["granularity"], "--granularity"),
         (("search", axis, "upper"), options["upper"], "--upper"),

@@ -15,6 +15,7 @@ from dlperf.errors import UserError
 from dlperf.files import write_atomically
 from dlperf.report.build import build_report, with_charts, write_report
 from dlperf.report.columns import View
+from dlperf.report.comparison import ROW_FIELDS
 from dlperf.report.document import Document
 from dlperf.report.numbers import plural
 from dlperf.report.render import Language, Request, without_charts
@@ -26,13 +27,13 @@ EXIT_SOME_MISSING = 3
 _FORMS = {".md": "md", ".html": "html", ".csv": "csv", ".json": "json", ".parquet": "parquet"}
 _DATA = ("csv", "json", "parquet")
 
-_EPILOG = """\b
+_EPILOG = f"""\b
 Examples:
   dlperf report results/quickstart --out report.md
   dlperf report results/quickstart --out report.html
   dlperf report results/monday results/friday --out both.md
   dlperf report results/quickstart published:insightface_v100_2021 --out beside.html
-  dlperf report results --columns efficiency,memory --group-by batch_size_per_device
+  dlperf report results --columns efficiency,memory --group-by num_classes
   dlperf report results --baseline pytorch --price-per-device-hour 2.5 --out report.md
   dlperf report --verify report.md
   dlperf report published:insightface_v100_2021 --lang zh --out report.zh.md
@@ -40,7 +41,7 @@ Examples:
 \b
 Columns: samples_per_sec speedup efficiency ratio spread cv interval noise_floor runs failed
 step step_p95 gflops share loss memory cost.
-Fields to group by: topology batch_size_per_device num_classes precision sample_ratio.
+Fields to group by: {" ".join(ROW_FIELDS)}.
 
 Exit codes: 1 --verify found a difference, 2 no result at all, or with --strict something skipped or not
 comparable, 3 the report is written, but some result files could not be read. A failed case is

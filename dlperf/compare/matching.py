@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import pandas as pd
 
 from dlperf.compare.sets import CaseSamples, ResultSet
-from dlperf.plan.case import Case, bytes_text
+from dlperf.plan.case import SEARCHED_AXES, Case, bytes_text
 
 # The cell of a sweep: cases of one cell are asked to do the same.
 _CELL: dict[str, Callable[[Case], object]] = {
@@ -17,8 +18,7 @@ _CELL: dict[str, Callable[[Case], object]] = {
     "parallelism": lambda case: case.parallelism,
     "sample_ratio": lambda case: case.sample_ratio,
     "topology": lambda case: str(case.topology),
-    "batch_size_per_device": lambda case: case.size("batch_size_per_device"),
-    "num_classes": lambda case: case.size("num_classes"),
+    **{axis: partial(Case.size, axis=axis) for axis in SEARCHED_AXES},
     "precision": lambda case: case.precision,
     "device": lambda case: case.device,
     "framework": lambda case: case.framework,

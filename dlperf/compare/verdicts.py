@@ -15,8 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from dlperf.compare.matching import Difference, Pair, match
 from dlperf.compare.sets import (
     IMPROVEMENTS,
-    LARGEST_BATCH,
-    LARGEST_CLASSES,
+    LIMITS,
     MEASURED,
     METRICS,
     REGRESSIONS,
@@ -105,7 +104,7 @@ class Comparison:
 # The largest case of a kind that trained, found by search or among sizes: no runs to test, a fact.
 
 
-_FIELDS = {"num_classes": LARGEST_CLASSES, "batch_size_per_device": LARGEST_BATCH}
+_FIELDS = {metric.name.removeprefix("max_"): metric for metric in LIMITS}
 
 
 def limits(pairs: Sequence[Pair], *, allow: Collection[str] = ()) -> list[CaseVerdict]:

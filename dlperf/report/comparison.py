@@ -115,6 +115,15 @@ class Row:
         value = getattr(self, name)
         return f"{value:g}" if isinstance(value, float) else str(value)
 
+    def in_words(self) -> dict[str, str]:
+        """The fields beside the topology, for the labels of charts."""
+        return {
+            "batch_size_per_device": f"batch {self.shown('batch_size_per_device')}",
+            "num_classes": f"{self.shown('num_classes')} classes",
+            "precision": self.precision,
+            "sample_ratio": f"ratio {self.sample_ratio:g}",
+        }
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Variant:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from dlperf.plan.case import Case, SearchedAxis, bytes_text
+from dlperf.plan.case import SEARCHED_AXES, Case, SearchedAxis, bytes_text
 from dlperf.report.comparison import PARALLELISMS, sampled_parallelism
 from dlperf.report.numbers import DASH, classes_ratio, mebibytes, rate
 from dlperf.report.sanity_checks import cell_words
@@ -114,14 +114,12 @@ def probe_table(limits: Sequence[StoredLimit], *, titles: Mapping[str, str], rep
     return Table(caption=say("Probes"), columns=headings, rows=rows)
 
 
+_BATCH, _CLASSES = SEARCHED_AXES
 _CAPTIONS: dict[SearchedAxis, Text] = {
-    "num_classes": say("The most classes that train"),
-    "batch_size_per_device": say("The largest batch that trains"),
+    _CLASSES: say("The most classes that train"),
+    _BATCH: say("The largest batch that trains"),
 }
-_OTHER: dict[SearchedAxis, SearchedAxis] = {
-    "num_classes": "batch_size_per_device",
-    "batch_size_per_device": "num_classes",
-}
+_OTHER: dict[SearchedAxis, SearchedAxis] = {_CLASSES: _BATCH, _BATCH: _CLASSES}
 
 
 def limit_tables(

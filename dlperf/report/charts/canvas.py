@@ -151,13 +151,8 @@ def _finished(svg: bytes, *, alt: str) -> bytes:
 
 def varying(comparison: Comparison, row: Row, *, but: str = "") -> list[str]:
     """What tells a row from the others beside its topology, in words; `but` is left out."""
-    texts = {
-        "batch_size_per_device": f"batch {row.shown('batch_size_per_device')}",
-        "num_classes": f"{row.shown('num_classes')} classes",
-        "precision": row.precision,
-        "sample_ratio": f"ratio {row.sample_ratio:g}",
-    }
-    return [text for name, text in texts.items() if name != but and comparison.varying(name)]
+    texts = row.in_words().items()
+    return [text for name, text in texts if name != but and comparison.varying(name)]
 
 
 def case_name(comparison: Comparison, row: Row, variant: Variant) -> str:
