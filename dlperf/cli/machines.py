@@ -85,7 +85,7 @@ def check(ctx: click.Context, *, name: str, as_json: bool) -> None:
     with reached(chosen, say=say) as nodes:
         checkups = check_nodes(nodes, chosen.nodes)
     if as_json:
-        print_json([checkup.as_json() for checkup in checkups])
+        print_json([asdict(checkup) for checkup in checkups])
     else:
         click.echo("\n".join(_lines(checkups)))
     ctx.exit(EXIT_BAD if any(checkup.is_bad for checkup in checkups) else 0)

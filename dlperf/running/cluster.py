@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dlperf.errors import InfrastructureError, UserError
@@ -32,10 +32,9 @@ _LINK_SECONDS, _LINK_LIMIT_SECONDS = 1, 20.0
 
 @contextmanager
 def reached(cluster: Cluster, *, say: Callable[[str], None]) -> Iterator[tuple[SshNode, ...]]:
-    """The nodes, connected where that is possible; `trouble` of the others says why not.
+    """The nodes, connected if possible; `trouble` of the others says why not.
 
-    Raises:
-        UserError: the ssh configuration cannot be followed, or makes one machine of two nodes.
+    UserError if the ssh configuration cannot be followed, or two nodes are the same machine.
     """
 
     def node(spec: ClusterNode) -> SshNode:
@@ -107,33 +106,19 @@ def _must_differ(nodes: tuple[SshNode, ...], cluster: Cluster) -> None:
 
 @dataclass(kw_only=True)
 class Checkup:
-    """What was found on one node; None where it could not be found out.
-
-    Attributes:
-        node: its name.
-        place: where ssh goes, such as `bench@10.0.0.11:2222`.
-        findings: the checks, good and bad.
-        round_trip_ms: median of some questions over the open connection.
-        clock_seconds: how far its clock is ahead of ours.
-        python: version of the Python that runs dlperf's own programs there.
-        cores: that may be used there.
-        free_bytes: on the disk of the working folder.
-        environments: keys of the environments that are there.
-        gpus: name and free memory (MiB) of each.
-        link_gbit: to the first node of the cluster, Gbit/s.
-    """
+    """The state of one node; None is unknown."""
 
     node: str
-    place: str
+    place: str  # where ssh connects to, such as bench@10.0.0.11:2222
     findings: list[HealthIssue] = field(default_factory=list)
-    round_trip_ms: float | None = None
-    clock_seconds: float | None = None
-    python: str | None = None
+    round_trip_ms: float | None = None  # median over the open connection
+    clock_seconds: float | None = None  # how far its clock is ahead of ours
+    python: str | None = None  # version of the Python that runs dlperf's own programs
     cores: int | None = None
-    free_bytes: int | None = None
+    free_bytes: int | None = None  # on the disk of the working folder
     environments: tuple[str, ...] = ()
-    gpus: tuple[str, ...] = ()
-    link_gbit: float | None = None
+    gpus: tuple[str, ...] = ()  # name and free memory (MiB)
+    link_gbit: float | None = None  # to the first node of the cluster
 
     def note(self, check: str, text: str, *, level: Level = Level.OK) -> None:
         """Add a finding."""
@@ -144,13 +129,9 @@ class Checkup:
         """Whether something would break a sweep."""
         return any(finding.level is Level.BAD for finding in self.findings)
 
-    def as_json(self) -> dict[str, Any]:
-        """Everything, for JSON."""
-        return asdict(self)
-
 
 def check_nodes(nodes: Sequence[SshNode], specs: Sequence[ClusterNode]) -> list[Checkup]:
-    """Check the nodes, several at a time, then the links between them."""
+    """Check the nodes, then the links between them."""
     found = each(list(zip(nodes, specs, strict=True)), lambda pair: _checkup(*pair))
     reached = [(node, checkup) for node, checkup in zip(nodes, found, strict=True) if node.trouble is None]
     for node, checkup in reached[1:]:

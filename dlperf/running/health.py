@@ -129,83 +129,81 @@ def check_machine(results: Path) -> Iterator[HealthIssue]:
     yield check_other_dlperf()
 
 
-def _issue(check: str, text: str, *, level: Level = Level.OK) -> HealthIssue:
-    return HealthIssue(check=check, level=level, text=text)
+def _ok(check: str, text: str) -> HealthIssue:
+    return HealthIssue(check=check, level=Level.OK, text=text)
+
+
+def _warning(check: str, text: str) -> HealthIssue:
+    return HealthIssue(check=check, level=Level.WARNING, text=text)
+
+
+def _bad(check: str, text: str) -> HealthIssue:
+    return HealthIssue(check=check, level=Level.BAD, text=text)
 
 
 def check_cores(cores: int, *, on_machine: int, physical: int) -> HealthIssue:
     """How many CPUs may be used, on how many cores."""
-    text = f"{cores} of {on_machine} CPUs available, on {physical} physical cores"
-    return _issue("cores", text)
+    return _ok("cores", f"{cores} of {on_machine} CPUs available, on {physical} physical cores")
 
 
 def check_cpu_quota(cores: int, limits: CgroupLimits) -> HealthIssue:
     """A quota below the number of CPUs pauses threads in each period, which no figure shows."""
-    if limits.cpus is not None and limits.cpus < cores:
-        text = (
-            f"a control group limits CPU time to {limits.cpus:g} of {cores} CPUs, so ranks are throttled; "
-            "raise the limit, or bind dlperf to fewer CPUs with taskset"
-        )
-        return _issue("CPU quota", text, level=Level.WARNING)
-    return _issue("CPU quota", "no control group limits CPU time")
+    if limits.cpus is None or limits.cpus >= cores:
+        return _ok("CPU quota", "no control group limits CPU time")
+    text = (
+        f"a control group limits CPU time to {limits.cpus:g} of {cores} CPUs, so ranks are throttled; "
+        "raise the limit, or bind dlperf to fewer CPUs with taskset"
+    )
+    return _warning("CPU quota", text)
 
 
 def check_load(load: float, *, cores: int) -> HealthIssue:
     """Other work on the machine distorts the figures."""
     text = f"load average {load:.1f} on {cores} CPUs"
     if load > _QUIET_LOAD * cores:
-        return _issue("load", f"{text}: other processes are running; stop them first", level=Level.WARNING)
-    return _issue("load", text)
+        return _warning("load", f"{text}: other processes are running; stop them first")
+    return _ok("load", text)
 
 
 def check_frequency(*, governor: str | None, turbo: bool | None) -> HealthIssue:
     """A varying frequency gives varying figures."""
     if governor is None:
-        return _issue("frequency", "the CPU frequency governor is unknown")
+        return _ok("frequency", "the CPU frequency governor is unknown")
     extra = "" if turbo is None else f", turbo {'on' if turbo else 'off'}"
     if governor != "performance":
         text = f"governor {governor}{extra}: set it with `cpupower frequency-set -g performance`"
-        return _issue("frequency", text, level=Level.WARNING)
-    return _issue("frequency", f"governor performance{extra}")
+        return _warning("frequency", text)
+    return _ok("frequency", f"governor performance{extra}")
 
 
 def check_memory(available: int, limits: CgroupLimits) -> HealthIssue:
     """How much memory a run may take before something is killed; `available` in bytes."""
-    usable = min(available, limits.memory_bytes or available)
-    limited = (
-        "" if limits.memory_bytes is None else f", limited to {_gib(limits.memory_bytes)} by a control group"
-    )
-    text = f"{_gib(available)} available{limited}"
+    usable, text = available, f"{_gib(available)} available"
+    if limits.memory_bytes is not None:
+        usable = min(available, limits.memory_bytes)
+        text += f", limited to {_gib(limits.memory_bytes)} by a control group"
     if usable < _LITTLE_MEMORY_BYTES:
-        return _issue("memory", f"{text}: only small batches will fit", level=Level.WARNING)
-    return _issue("memory", text)
+        return _warning("memory", f"{text}: only small batches will fit")
+    return _ok("memory", text)
 
 
 def check_disk(check: str, folder: Path, *, needed: int) -> HealthIssue:
     """Free space and write permission in `folder`, or in the nearest existing folder above it."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        return _issue(
-            check,
-            f"{existing} is not writable: choose another folder",
-            level=Level.BAD,
-        )
+        return _bad(check, f"{existing} is not writable: choose another folder")
     free = shutil.disk_usage(existing).free
     text = f"{_gib(free)} free in {existing}"
     if free < needed:
-        return _issue(check, f"{text}, up to {_gib(needed)} needed: free some", level=Level.WARNING)
-    return _issue(check, text)
+        return _warning(check, f"{text}, up to {_gib(needed)} needed: free some")
+    return _ok(check, text)
 
 
 def check_clock(source: str | None) -> HealthIssue:
     """Iterations are timed with the monotonic clock."""
     if source is not None and source not in _FAST_CLOCKS:
-        return _issue(
-            "clock",
-            f"clock source {source} is slow to read",
-            level=Level.WARNING,
-        )
-    return _issue("clock", f"clock source {source or 'unknown'}")
+        return _warning("clock", f"clock source {source} is slow to read")
+    return _ok("clock", f"clock source {source or 'unknown'}")
 
 
 def check_uv() -> HealthIssue:
@@ -213,46 +211,43 @@ def check_uv() -> HealthIssue:
     try:
         uv = find_uv(lambda _text: None)
     except EnvironmentUnavailable as error:
-        return _issue("uv", str(error), level=Level.BAD)
-    return _issue("uv", f"{uv.version} ({uv.path})")
+        return _bad("uv", str(error))
+    return _ok("uv", f"{uv.version} ({uv.path})")
 
 
 def check_gpus(node: Node) -> Iterator[HealthIssue]:
     """The NVIDIA GPUs of this machine, and other processes on them."""
-    if not node.accelerators:
-        silent = shutil.which("nvidia-smi") is not None
-        text = (
-            "nvidia-smi is installed but lists no GPU: is the driver loaded?" if silent else "no NVIDIA GPU"
-        )
-        yield _issue("GPUs", text, level=Level.WARNING if silent else Level.OK)
-        return
-    yield _issue("GPUs", f"{', '.join(node.accelerators)}; driver {node.driver}")
-    users = _gpu_users()
-    if users:
-        text = f"used by {', '.join(users)}: stop them first"
-        yield _issue("GPU use", text, level=Level.WARNING)
+    if not node.accelerators and shutil.which("nvidia-smi") is not None:
+        yield _warning("GPUs", "nvidia-smi is installed but lists no GPU: is the driver loaded?")
+    elif not node.accelerators:
+        yield _ok("GPUs", "no NVIDIA GPU")
     else:
-        yield _issue("GPU use", "no other process uses the GPUs")
+        yield _ok("GPUs", f"{', '.join(node.accelerators)}; driver {node.driver}")
+        users = _gpu_users()
+        if users:
+            yield _warning("GPU use", f"used by {', '.join(users)}: stop them first")
+        else:
+            yield _ok("GPU use", "no other process uses the GPUs")
 
 
 def check_variables(environment: Mapping[str, str]) -> HealthIssue:
     """Tuning variables that no engine reads because of a typo in the name."""
     wrong = [f"{name} (did you mean {prefix}...?)" for name, prefix in misspelt(environment).items()]
     if wrong:
-        return _issue("variables", f"no engine reads {', '.join(wrong)}", level=Level.WARNING)
-    return _issue("variables", "no misspelt engine variable")
+        return _warning("variables", f"no engine reads {', '.join(wrong)}")
+    return _ok("variables", "no misspelt engine variable")
 
 
 def check_other_dlperf() -> HealthIssue:
     """Two sweeps at once would disturb each other."""
     try:
         with whole_machine(wait=False, say=lambda _text: None):
-            return _issue("other dlperf", "no other dlperf is measuring on this machine")
+            return _ok("other dlperf", "no other dlperf is measuring on this machine")
     except InfrastructureError as error:
         if isinstance(error.__cause__, OSError):  # no run could start without the lock
-            return _issue("other dlperf", str(error), level=Level.BAD)
+            return _bad("other dlperf", str(error))
         text = "another dlperf is measuring on this machine; `dlperf run` waits until it ends"
-        return _issue("other dlperf", text, level=Level.WARNING)
+        return _warning("other dlperf", text)
 
 
 def _available_memory() -> int:

@@ -36,7 +36,13 @@ Core = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeInfo:
-    """What a node of a run offers its ranks; see `Node` in transports/base.py."""
+    """What a node of a run offers its ranks.
+
+    Attributes:
+        cores: the CPUs that ranks may be bound to -> their cores.
+        address: where the ranks of other nodes reach this one.
+        interface: the network interface between the nodes; None: the engine chooses.
+    """
 
     cores: Mapping[int, Core]
     address: str

@@ -77,7 +77,7 @@ class NodeUnfit(InfrastructureError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runner:
-    """Runs single cases; holds what stays the same from run to run."""
+    """Runs single cases."""
 
     limits: Limits
     interrupts: Interrupts
@@ -154,11 +154,7 @@ def write_run_folder(
     limits: Limits,
     port: int | None,
 ) -> None:
-    """Write the case, the environment and one launch file per node.
-
-    Raises:
-        NodeUnfit: a node was lost.
-    """
+    """Write the case, the environment and one launch file per node; NodeUnfit if a node was lost."""
     machines = [ready.node for ready in nodes]
     try:
         facts = each(machines, lambda node: node.facts())
@@ -208,12 +204,7 @@ def git_commit() -> str | None:
 
 
 def _start_supervisors(folder: Path, nodes: Sequence[Node]) -> list[Connection]:
-    """Start a supervisor on every node, or on none if one cannot be started.
-
-    Raises:
-        NodeUnfit: a node was lost.
-        InfrastructureError: a supervisor cannot be started on this machine.
-    """
+    """Start a supervisor on every node, or on none if one cannot be started."""
     connections: dict[int, Connection] = {}
 
     def start(ranked_node: tuple[int, Node]) -> None:

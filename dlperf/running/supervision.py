@@ -218,16 +218,13 @@ class Interrupts:
 
 @dataclass(kw_only=True)
 class FailureTracker:
-    """Which node and which rank of a run failed first, in the order in which events arrive on this machine.
-
-    The clocks of the nodes may differ, so they decide nothing. Both are None while nothing has failed.
-    """
+    """Which node and rank of a run failed first, in the order in which events arrive; clocks may differ."""
 
     first_failed_node: int | None = None  # node rank
     first_failed_rank: int | None = None
 
     def on_event(self, node: int, event: Content) -> None:
-        """Take note of a supervisor's event."""
+        """Record a supervisor's event."""
         kind = event.get("event")
         if kind == "rank_exit" and (event.get("exit_code") != 0 or event.get("signal") is not None):
             if self.first_failed_node is None:
@@ -237,7 +234,7 @@ class FailureTracker:
             self._failed(node)
 
     def on_exit(self, node: int, *, code: int | None) -> None:
-        """Take note of a supervisor's exit; `code` is None if its node was lost."""
+        """Record a supervisor's exit; `code` is None if its node was lost."""
         if code != 0:
             self._failed(node)
 
@@ -252,9 +249,9 @@ def merge_outcomes(
     """One `outcome.json` from those of all nodes; None if the node that failed first has left none.
 
     Args:
-        outcomes: by node rank, None where the supervisor has left nothing.
+        outcomes: by node rank, None if the supervisor has left nothing.
         failures: of this run.
-        lost: the lost nodes and why. A lost node is the cause of whatever failed elsewhere.
+        lost: the lost nodes and why; they are the cause of whatever failed elsewhere.
         hosts: names, for nodes without an outcome.
     """
     written = [outcome for outcome in outcomes if outcome is not None]

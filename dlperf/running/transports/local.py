@@ -40,7 +40,6 @@ class LocalConnection:
         self._input, self._output = process.stdin, process.stdout
 
     def receive(self) -> bytes:
-        """See Connection."""
         return os.read(self._output.fileno(), _CHUNK_BYTES)
 
     def send(self, data: bytes) -> None:
@@ -48,20 +47,16 @@ class LocalConnection:
         os.write(self._input.fileno(), data)
 
     def exit_code(self) -> int | None:
-        """See Connection."""
         return self._process.wait()
 
     def complaint(self) -> str:
-        """See Connection."""
         self._errors.seek(0)
         return " ".join(self._errors.read(_LONGEST_COMPLAINT).decode(errors="replace").split())
 
     def hang_up(self) -> None:
-        """See Connection."""
         self._input.close()
 
     def close(self) -> None:
-        """See Connection."""
         self.hang_up()
         self._process.wait()
         self._output.close()
@@ -135,11 +130,9 @@ class LocalNode:
         return True
 
     def placed(self, folder: Path, *, python: Path) -> NodeLaunch:
-        """See Node."""
         return local_launch(folder, python=python)
 
     def facts(self) -> NodeFacts:
-        """See Node."""
         return this_node()
 
     def busy(self) -> Busy:
@@ -147,21 +140,17 @@ class LocalNode:
         return this_machine_busy()
 
     def inherited(self) -> dict[str, str]:
-        """See Node."""
         return inherited(os.environ)
 
     def free_port(self) -> int:
-        """See Node."""
         return free_port()
 
     def environment(self, spec: EnvironmentSpec, *, python: Path | None) -> Environment:
-        """See Node."""
         environment = ensure(spec, python=python, report=self._report)
         self._in_use.enter_context(environment.in_use())
         return environment
 
     def open(self, folder: Path, *, launch: str) -> LocalConnection:
-        """See Node."""
         return start_local_supervisor(folder, launch=launch)
 
     def bring_back(self, folder: Path, *, outcome: str) -> None:

@@ -45,8 +45,7 @@ from dlperf.running.transports.ssh_session import (
 if TYPE_CHECKING:
     from paramiko.channel import Channel
 
-# A variable of every process that a run starts on a node, with the run's folder there: `dlperf cluster clean`
-# finds by it the processes of its own folder.
+# The run's folder, in every process that a run starts on a node: `dlperf cluster clean` finds them by it.
 _RUN_VARIABLE = "DLPERF_RUN"
 
 
@@ -56,11 +55,7 @@ class SshNode:
     remote = True
 
     def __init__(self, spec: ClusterNode, *, cluster: str, say: Callable[[str], None]) -> None:
-        """Take what the cluster file says, and where messages go.
-
-        Raises:
-            UserError: the ssh configuration cannot be read or followed.
-        """
+        """UserError if the ssh configuration cannot be read or followed."""
         self._spec, self._cluster, self._say, self._held = spec, cluster, say, False
         self.name = spec.name
         self.target = target_of(spec)
@@ -72,16 +67,11 @@ class SshNode:
         self._losing = threading.Lock()
 
     def connect(self) -> None:
-        """See Node."""
         self.reach()
         self.must_suit()
 
     def reach(self) -> None:
-        """Connect, and ship the code where it is missing. A node whose lock was held is held again.
-
-        Raises:
-            NodeLost: it cannot be reached.
-        """
+        """Connect, ship the code if it is missing, and lock the node again if it was held before."""
         self.close()
         try:
             self._link = Link.connect(self.target)
@@ -96,11 +86,7 @@ class SshNode:
             raise NodeLost(self, self.trouble) from error
 
     def must_suit(self) -> None:
-        """Let go of a node that has less than the cluster file says.
-
-        Raises:
-            NodeLost: it has less; with the reason.
-        """
+        """Disconnect and raise NodeLost if the node has less than the cluster file says."""
         cores = len(self._hello["cpus"])
         reason = None
         if cores < self._spec.cores:
@@ -138,7 +124,7 @@ class SshNode:
         return Attendant(channel, lost=self._lose, unread=unread)
 
     def _lose(self, reason: str) -> None:
-        """Drop the connection, so that nothing waits for it any longer."""
+        """Drop the connection, so that nothing waits for it."""
         with self._losing:
             if self.trouble is None:
                 self.trouble = f"lost: {reason}"
@@ -146,7 +132,7 @@ class SshNode:
             self._link.close()
 
     def close(self) -> None:
-        """Let go of the node and of its lock."""
+        """Disconnect, which releases the node's lock."""
         attendant, link = self._attendant, self._link
         self._attendant = self._link = None
         self.trouble = self.trouble or "not connected"
@@ -166,7 +152,7 @@ class SshNode:
             raise NodeLost(self, self.trouble or str(error)) from error
 
     def _must_tell(self, op: str) -> Any:
-        """The answer to a question that every sound node can answer."""
+        """The answer to a question that every working node can answer."""
         try:
             return self.ask(op)[op]
         except Refusal as error:
@@ -183,7 +169,7 @@ class SshNode:
 
     @property
     def has_interface(self) -> bool:
-        """Whether the interface that the cluster file names was there, with an address, at `connect`."""
+        """Whether the cluster file's interface had an IPv4 address at `connect`."""
         return bool(self._hello["address"])
 
     @property
@@ -210,7 +196,6 @@ class SshNode:
         )
 
     def facts(self) -> NodeFacts:
-        """See Node."""
         facts = self._must_tell("facts") | {"link": self._spec.link}
         return NodeFacts.model_validate_json(json.dumps(facts))
 
@@ -223,7 +208,6 @@ class SshNode:
         return dict(self._spec.environment)
 
     def free_port(self) -> int:
-        """See Node."""
         return int(self._must_tell("port"))
 
     def environment(self, spec: EnvironmentSpec, *, python: Path | None) -> Environment:
@@ -252,7 +236,7 @@ class SshNode:
         return environment_from(answer["environment"])
 
     def _copy_environment(self, spec: EnvironmentSpec, progress: Callable[[str], None]) -> dict[str, Any]:
-        """Make the environment on this machine, copy it, and give the request that puts it to use."""
+        """Create the environment on this machine and copy it; returns the request that puts it to use."""
         here = ensure(spec, report=self._say)
         folder = f"environments/.copied-{environment_key(spec)}"
         with here.in_use(), tempfile.TemporaryFile() as packed:
@@ -265,7 +249,7 @@ class SshNode:
         return making_request(spec, copied=str(self.work / folder), python=minor)
 
     def _bring_uv(self, progress: Callable[[str], None]) -> None:
-        """Lend the node our own uv, one static program."""
+        """Copy our own uv, one static program, to the node."""
         here = find_uv(progress)
         if self._hello["architecture"] != os.uname().machine:
             raise Refusal("there is no uv on this node, and ours is for another kind of processor")
@@ -274,11 +258,9 @@ class SshNode:
             self._put("put-program", f"tools/uv-{here.version.split()[-1]}", stream)
 
     def _put(self, operation: str, path: str, content: IO[bytes]) -> None:
-        """Bring a program (`put-program`) or the tar of a folder (`put`) to a path under `work`.
+        """Copy a program (`put-program`) or the tar of a folder (`put`) to a path under `work`.
 
-        Raises:
-            NodeLost: it was lost meanwhile.
-            Refusal: the copy did not arrive, because the disk is full for example.
+        Refusal if the copy did not arrive, for example because the disk is full.
         """
         channel = self.start(self._program(operation, path))
         try:
@@ -305,10 +287,9 @@ class SshNode:
         except (OSError, EOFError) as error:
             raise NodeLost(self, self.trouble or "the connection broke") from error
         removal = shlex.join(["dlperf", "cluster", "clean", self._cluster, "--node", self.name])
-        return SshConnection(channel, is_up=self._is_up, removal_command=removal)
+        return SshConnection(channel, self._is_up, removal)
 
     def bring_back(self, folder: Path, *, outcome: str) -> None:
-        """See Node."""
         channel = self.start(self._program("fetch", _run_name(folder)))
         try:
             with channel.makefile("rb") as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
@@ -323,7 +304,7 @@ class SshNode:
             channel.close()
 
     def start(self, argv: Sequence[str]) -> Channel:
-        """Start a command on the node, behind its prefix; NodeLost where that cannot be done."""
+        """Start a command on the node, after its prefix."""
         if self._link is None or self.trouble is not None:
             raise NodeLost(self, self.trouble or "not connected")
         try:
@@ -343,5 +324,5 @@ class SshNode:
 
 
 def _run_name(folder: Path) -> str:
-    """The run's folder on a node: of a case and a repeat, as here."""
+    """The name of the run's folder on a node."""
     return f"{folder.parent.name}-{folder.name}"

@@ -1,8 +1,7 @@
-"""The way to a host: what the user's ssh configuration says, below what a cluster file says of the node.
+"""How to reach a host: the cluster file's settings for the node, then the user's ssh configuration.
 
-Where OpenSSH's client is installed, `ssh -G` gives the answer, so that Include, Match, tokens and the
-system's own files count as they do for `ssh`. Where it is not, paramiko's parser reads the user's file, and a
-line that it cannot follow is an error.
+If OpenSSH's client is installed, `ssh -G` resolves the configuration. If not, paramiko's parser reads the
+user's file, and a line that it cannot follow is an error.
 """
 
 from __future__ import annotations
@@ -48,15 +47,13 @@ class Target:
     """Where to connect and how.
 
     Attributes:
-        host: name or address to connect to.
         keys: key files to try, in this order; they need not exist.
         agent: the socket of ssh-agent; None: no agent is asked.
-        only_keys: whether of the agent's keys only those of `keys` are used (IdentitiesOnly).
+        only_keys: whether only those of the agent's keys are used that `keys` names (IdentitiesOnly).
         known_hosts: files with host keys, the user's own first.
-        new_host_keys: the file that takes a new host key; None: the user has switched it off.
-        host_key_alias: the name that the host's key is known by, where that is not the host.
+        new_host_keys: the file for a new host key; None: the user has switched it off.
         connect_seconds: limit for each step of connecting.
-        jumps: hosts to go through, the first one to connect to first.
+        jumps: hosts to go through, in this order.
     """
 
     host: str
@@ -94,11 +91,7 @@ class _Request:
 
 
 def target_of(node: ClusterNode) -> Target:
-    """The way to a node.
-
-    Raises:
-        UserError: the ssh configuration cannot be read or followed, or leads nowhere.
-    """
+    """How to reach a node; UserError if the ssh configuration cannot be followed or leads nowhere."""
     request = _Request(name=node.address, user=node.user, port=node.port, config=node.ssh_config_file)
     return _target(request, through=True, behind=())
 
@@ -106,7 +99,7 @@ def target_of(node: ClusterNode) -> Target:
 def _target(request: _Request, *, through: bool, behind: tuple[str, ...]) -> Target:
     """Resolve a host; `behind` are the hosts that are reached through it.
 
-    Without `through` its own ProxyJump and ProxyCommand are left aside: a hop before it takes their place.
+    Without `through`, its own ProxyJump and ProxyCommand do not count: the hop before it replaces them.
     """
     where = f"ssh configuration of {request.name}"
     if request.name in behind:
@@ -149,7 +142,7 @@ def _target(request: _Request, *, through: bool, behind: tuple[str, ...]) -> Tar
         return re.sub(r"%(.)", token, text)
 
     def paths(texts: Iterable[str]) -> tuple[Path, ...]:
-        """The files, with `~` and variables put in, without those that switch something off."""
+        """The files, expanded, without the values that switch something off."""
         given = [re.sub(r"^~(?=/)", str(home), expanded(text)) for text in texts]
         named = [text for text in given if text not in ("none", "/dev/null")]
         return tuple(Path(os.path.expandvars(text)).expanduser() for text in named)
@@ -183,7 +176,7 @@ def _agent(text: str, paths: Callable[[Iterable[str]], tuple[Path, ...]]) -> Pat
 
 
 def _jumps(text: str, request: _Request, *, where: str, behind: tuple[str, ...]) -> tuple[Target, ...]:
-    """The hosts of a ProxyJump, `[user@]host[:port]` or `ssh://...`; the first may have jumps of its own."""
+    """The hosts of a ProxyJump, `[user@]host[:port]` or `ssh://...`; the first may have its own jumps."""
     targets: list[Target] = []
     for hop in map(str.strip, text.split(",")):
         match = _HOP.fullmatch(hop)
@@ -270,7 +263,7 @@ def _from_parser(request: _Request) -> dict[str, list[str]]:
 
 
 def _beyond_parser(line: str) -> str | None:
-    """Why paramiko's parser cannot follow a line of a configuration; None where it can."""
+    """Why paramiko's parser cannot follow a line of a configuration; None if it can."""
     if not line or line.startswith("#"):
         return None
     match = _LINE.match(line)

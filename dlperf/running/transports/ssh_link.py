@@ -1,4 +1,4 @@
-"""A verified connection to a host with paramiko: host keys, our keys, jump hosts, retries, messages."""
+"""A verified connection to a host with paramiko: host keys, user keys, jump hosts, retries, messages."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 _PAUSES_SECONDS = (0.5, 1.0, 2.0)
 _CHANNEL_SECONDS = 20.0
 
-# It reports what it raises as well; the errors here say it once, in words.
+# It also logs what it raises.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 
 class LinkError(Exception):
-    """There is no connection; the text says why. `hopeless`: trying again changes nothing."""
+    """There is no connection; `hopeless`: another attempt would change nothing."""
 
     def __init__(self, text: str, *, hopeless: bool = False) -> None:
         self.hopeless = hopeless
@@ -44,18 +44,14 @@ class LinkError(Exception):
 
 
 class Link:
-    """One connection, with those to its jump hosts; any number of commands at once on it."""
+    """One connection, with those to its jump hosts, for any number of commands at once."""
 
     def __init__(self, client: paramiko.SSHClient, opened: ExitStack) -> None:
         self._client, self._opened, self._closing = client, opened, threading.Lock()
 
     @classmethod
     def connect(cls, target: Target) -> Self:
-        """Connect, with some more attempts where that may help.
-
-        Raises:
-            LinkError: it cannot be reached, its key is not known or has changed, or it does not let us in.
-        """
+        """Connect, with some more attempts if that may help; LinkError if it fails."""
         pauses = iter(_PAUSES_SECONDS)
         while True:
             try:
@@ -77,11 +73,7 @@ class Link:
         return transport is not None and transport.is_active()
 
     def start(self, argv: Sequence[str]) -> Channel:
-        """Start a command; its standard streams are the channel. Every word is quoted for the login shell.
-
-        Raises:
-            LinkError: the connection is broken, or sshd starts no more commands.
-        """
+        """Start a command, each word quoted for the login shell; the channel is its standard streams."""
         transport = self._client.get_transport()
         if transport is None:
             raise LinkError("the connection is closed")
@@ -93,7 +85,7 @@ class Link:
         return channel
 
     def close(self) -> None:
-        """Close it; whatever it still carries is cut off."""
+        """Close it and whatever it carries."""
         with self._closing:
             self._opened.close()
 
@@ -138,7 +130,7 @@ def _socket(target: Target, through: paramiko.SSHClient | None) -> socket.socket
 
 
 class _Proxy(paramiko.ProxyCommand):
-    """A ProxyCommand whose end is noticed, and whose process is gone after `close`."""
+    """A ProxyCommand; paramiko's own does not notice its end and leaves its process."""
 
     def recv(self, size: int) -> bytes:
         """Read at most `size` bytes; b"" when the command has ended."""
@@ -156,11 +148,10 @@ class _Proxy(paramiko.ProxyCommand):
 class _UnknownHostKey(Exception):
     def __init__(self, key: paramiko.PKey, *, revoked: bool) -> None:
         self.key, self.revoked = key, revoked
-        super().__init__()
 
 
 class _Refuse(paramiko.MissingHostKeyPolicy):
-    """A host without a known key is never trusted, whatever StrictHostKeyChecking says."""
+    """A host whose key is not known is never trusted, whatever StrictHostKeyChecking says."""
 
     def __init__(self, revoked: set[str]) -> None:
         self._revoked = revoked
@@ -172,11 +163,10 @@ class _Refuse(paramiko.MissingHostKeyPolicy):
 
 
 def _host_keys(target: Target) -> tuple[dict[str, paramiko.PKey], set[str]]:
-    """The keys that the known_hosts files have for the target, by type, and all revoked ones in base64.
+    """The target's keys in the known_hosts files, by type (the first counts), and all revoked ones in base64.
 
-    `HostKeys.load` of paramiko knows neither patterns nor markers and stops at a damaged line. Certificate
-    authorities are not trusted, as paramiko knows no host certificates. Of two keys of one type the first
-    counts.
+    paramiko's `HostKeys.load` knows neither patterns nor markers and stops at a damaged line. Certificate
+    authorities are not trusted, as paramiko knows no host certificates.
     """
     keys: list[paramiko.PKey] = []
     revoked = set()
@@ -196,7 +186,7 @@ def _host_keys(target: Target) -> tuple[dict[str, paramiko.PKey], set[str]]:
 
 
 def _is_named(host: str, patterns: Sequence[str]) -> bool:
-    """Whether a line of known_hosts is about a host: names, hashed names, `*`, `?` and `!`."""
+    """Whether the patterns of a line of known_hosts include a host."""
     named = False
     for pattern in patterns:
         if pattern.startswith("|1|"):
@@ -210,7 +200,7 @@ def _is_named(host: str, patterns: Sequence[str]) -> bool:
 
 
 class _Agent(AgentSSH):
-    """The agent behind a socket; paramiko's own class knows only that of SSH_AUTH_SOCK."""
+    """The agent at a socket; paramiko's own class knows only SSH_AUTH_SOCK."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -227,7 +217,7 @@ class _Agent(AgentSSH):
 
 
 class _OurKeys(AuthStrategy):
-    """Keys in the order of ssh: of the agent's those that are named, then its others, then key files."""
+    """Keys in the order of ssh: the agent's keys that are named, its others, key files."""
 
     def __init__(self, target: Target) -> None:
         super().__init__(ssh_config=paramiko.SSHConfig())
@@ -239,7 +229,7 @@ class _OurKeys(AuthStrategy):
         return super().authenticate(transport)
 
     def get_sources(self) -> Iterator[AuthSource]:
-        """Give each key; who asks for more than there are gets the error."""
+        """Each key, then the error."""
         for key in self._keys():
             yield InMemoryPrivateKey(self._target.user, key)
             if not self._transport.is_active():
@@ -275,7 +265,7 @@ class _OurKeys(AuthStrategy):
 
 
 def _public(path: Path) -> bytes | None:
-    """The public half of a key: of the file beside it, or of itself where that is all there is."""
+    """The public half of a key, from the file beside it or from the file itself."""
     for file in (Path(f"{path}.pub"), path):
         with suppress(OSError, ValueError, IndexError):
             return base64.b64decode(file.read_text().split()[1], validate=True)
@@ -283,41 +273,11 @@ def _public(path: Path) -> bytes | None:
 
 
 def _link_error(target: Target, error: Exception) -> LinkError:
-    if isinstance(error, _UnknownHostKey) and error.revoked:
-        return LinkError(
-            f"the host key of {target.known_as} is revoked in known_hosts: {error.key.fingerprint}; the node "
-            "needs a new one",
-            hopeless=True,
-        )
-    if isinstance(error, _UnknownHostKey):
-        line = f"{target.known_as} {error.key.get_name()} {error.key.get_base64()}"
-        adding = (
-            f"add it with: echo {shlex.quote(line)} >> {shlex.quote(str(target.new_host_keys))}"
-            if target.new_host_keys
-            else f"name a file with UserKnownHostsFile in ssh's configuration and add this line to it: {line}"
-        )
-        return LinkError(
-            f"the host key of {target.known_as} is not known: {error.key.fingerprint}; if that is what "
-            f"`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` (or another key's) says there, {adding}",
-            hopeless=True,
-        )
-    if isinstance(error, paramiko.BadHostKeyException):
-        removal = (
-            f"ssh-keygen -f {shlex.quote(str(target.new_host_keys))} -R {shlex.quote(target.known_as)}"
-            if target.new_host_keys
-            else f"remove its line from {' or '.join(map(str, target.known_hosts))}"
-        )
-        return LinkError(
-            f"the host key of {target.known_as} has CHANGED: known is {error.expected_key.fingerprint}, "
-            f"it shows {error.key.fingerprint}; somebody may be in between. If the change is rightful: "
-            f"{removal}",
-            hopeless=True,
-        )
+    if isinstance(error, _UnknownHostKey | paramiko.BadHostKeyException):
+        return LinkError(f"the host key of {target.known_as} {_about_key(target, error)}", hopeless=True)
     if isinstance(error, paramiko.PasswordRequiredException):
-        return LinkError(
-            f"{target}: our key is encrypted, and dlperf asks for no passphrase; run ssh-add",
-            hopeless=True,
-        )
+        text = f"{target}: our key is encrypted, and dlperf asks for no passphrase; run ssh-add"
+        return LinkError(text, hopeless=True)
     if isinstance(error, paramiko.AuthenticationException):
         files = [str(path) for path in target.keys if path.is_file()]
         agent = ["ssh-agent's"] if target.agent else []
@@ -331,6 +291,32 @@ def _link_error(target: Target, error: Exception) -> LinkError:
     # After one timeout another attempt is not worth the wait.
     hopeless = isinstance(error, TimeoutError | ValueError)
     return LinkError(f"{target} cannot be reached{way}: {_describe(error)}", hopeless=hopeless)
+
+
+def _about_key(target: Target, error: _UnknownHostKey | paramiko.BadHostKeyException) -> str:
+    file = shlex.quote(str(target.new_host_keys)) if target.new_host_keys else None
+    if isinstance(error, paramiko.BadHostKeyException):
+        removal = (
+            f"ssh-keygen -f {file} -R {shlex.quote(target.known_as)}"
+            if file
+            else f"remove its line from {' or '.join(map(str, target.known_hosts))}"
+        )
+        return (
+            f"has CHANGED: known is {error.expected_key.fingerprint}, it shows {error.key.fingerprint}; "
+            f"somebody may be in between. If the change is rightful: {removal}"
+        )
+    if error.revoked:
+        return f"is revoked in known_hosts: {error.key.fingerprint}; the node needs a new one"
+    line = f"{target.known_as} {error.key.get_name()} {error.key.get_base64()}"
+    adding = (
+        f"add it with: echo {shlex.quote(line)} >> {file}"
+        if file
+        else f"name a file with UserKnownHostsFile in ssh's configuration and add this line to it: {line}"
+    )
+    return (
+        f"is not known: {error.key.fingerprint}; if that is what "
+        f"`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` (or another key's) says there, {adding}"
+    )
 
 
 def _describe(error: Exception) -> str:

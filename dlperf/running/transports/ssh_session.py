@@ -1,4 +1,4 @@
-"""What goes over a connection to a node: our code, requests and answers, a supervisor's streams, files."""
+"""What a connection to a node carries: code, requests and answers, a supervisor's streams, files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dlperf.files import shipped_folder, write_atomically
 from dlperf.layout import LOGS_FOLDER, OUTCOME_NAME
 
 if TYPE_CHECKING:
-    from paramiko.channel import Channel  # takes its time, and `--dry-run` needs `shipped_code` alone
+    from paramiko.channel import Channel  # slow to import; `--dry-run` needs only `shipped_code`
 
 BEAT_SECONDS = 2.5
 # A beat without an answer for so long: the node is lost. With the pause before it, at most 12.5 s.
@@ -35,9 +35,8 @@ _CHUNK_BYTES = 1 << 16
 _LONGEST_COMPLAINT = 2000
 _LONGEST_SHOWN = 60  # bytes
 
-# Runs on whatever Python the node has. WORK HASH BYTES: say whether the code is there, take it where it is
-# missing, become the program that answers requests. It does not read standard input ahead: the rest is for
-# that program.
+# For any Python. WORK HASH BYTES PROGRAM: say whether the code is there, receive it if not, become PROGRAM.
+# The rest of standard input is for PROGRAM, so nothing is read ahead.
 _BOOTSTRAP = """
 import io, os, sys, tarfile, tempfile
 work, name, size = os.path.expanduser(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -79,7 +78,7 @@ _PROGRAM = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
-    """What a node needs of dlperf: `content` is a tar, `name` its hash."""
+    """What a node needs of dlperf: a tar, and the hash of its files as its name."""
 
     name: str
     content: bytes
@@ -87,7 +86,7 @@ class Code:
 
 @cache
 def shipped_code() -> Code:
-    """All Python files of `frameworks/`, the same bytes for the same files."""
+    """All Python files of `frameworks/`; the same files give the same bytes."""
     root = shipped_folder("frameworks")
     digest, stream = hashlib.sha256(), io.BytesIO()
     with (
@@ -104,7 +103,7 @@ def shipped_code() -> Code:
 
 
 def attend_command(python: str, *, work: str, code: Code) -> list[str]:
-    """The command that asks for the code where it is missing and then answers requests."""
+    """The command that receives the code if it is missing and then answers requests."""
     words = [work, code.name, str(len(code.content)), _one_line(_PROGRAM)]
     return [python, "-I", "-B", "-c", _one_line(_BOOTSTRAP), *words]
 
@@ -121,7 +120,7 @@ def _one_line(source: str) -> str:
 
 
 class Silent(Exception):
-    """The node no longer answers; the text says how that was noticed."""
+    """The node no longer answers."""
 
 
 class Refusal(Exception):
@@ -132,7 +131,7 @@ class Attendant:
     """`frameworks/node/attend.py` at the other end of a channel. It takes one request at a time."""
 
     def __init__(self, channel: Channel, *, lost: Callable[[str], None], unread: bytes = b"") -> None:
-        """Take a channel of which `unread` was read already; `lost` is called once, from a thread."""
+        """`unread` was read from the channel already; `lost` is called at most once, from a thread."""
         self._channel, self._lost, self._unread = channel, lost, unread
         self._asking = threading.Lock()
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
@@ -149,12 +148,7 @@ class Attendant:
         limit_seconds: float | None = _ANSWER_SECONDS,
         **arguments: Any,
     ) -> dict[str, Any]:
-        """The answer to a request; `progress` gets lines meanwhile.
-
-        Raises:
-            Refusal: the node says that it cannot.
-            Silent: no answer came, and none will.
-        """
+        """The answer to a request; Refusal or Silent if there is none. `progress` receives lines."""
         with self._asking:
             self._send({"op": op, **arguments})
             while True:
@@ -173,7 +167,7 @@ class Attendant:
                     return answer
 
     def close(self) -> None:
-        """Let it end; what it holds on the node is dropped."""
+        """End it, which releases what it holds on the node."""
         self._end()
         with contextlib.suppress(OSError, EOFError):
             self._channel.close()
@@ -182,7 +176,7 @@ class Attendant:
                 thread.join()
 
     def _end(self) -> bool:
-        """End the thread that beats; whether it was still to go on."""
+        """End the thread that beats; whether this call ended it."""
         was_over = self._over.is_set()
         self._over.set()
         self._beaten.set()
@@ -233,12 +227,9 @@ class Attendant:
 
 
 def greet(channel: Channel, *, code: Code, python: str) -> bytes:
-    """Wait until `attend_command` has started on a node, and send the code where it is missing.
+    """Wait until `attend_command` has started, and send the code if it is missing; Refusal if it fails.
 
-    Returns what was read beyond the greeting.
-
-    Raises:
-        Refusal: it did not start; with the reason.
+    Returns what was read after the greeting.
     """
     channel.settimeout(_GREETING_SECONDS)
     data = b""
@@ -260,20 +251,18 @@ def greet(channel: Channel, *, code: Code, python: str) -> bytes:
     return unread
 
 
+@dataclass(frozen=True, slots=True)
 class SshConnection:
     """A supervisor at the other end of a channel."""
 
-    def __init__(self, channel: Channel, *, is_up: Callable[[], bool], removal_command: str) -> None:
-        # The channel must be kept: paramiko closes one that nobody holds, and the run ends with it.
-        self._channel, self._is_up = channel, is_up
-        self.removal_command = removal_command
+    _channel: Channel  # kept, because paramiko closes one that nobody holds
+    _is_up: Callable[[], bool]
+    removal_command: str
 
     def receive(self) -> bytes:
-        """See Connection."""
         return self._channel.recv(_CHUNK_BYTES)
 
     def send(self, data: bytes) -> None:
-        """See Connection."""
         try:
             self._channel.sendall(data)
         except EOFError as error:
@@ -285,21 +274,18 @@ class SshConnection:
         return None if code < 0 and not self._is_up() else code
 
     def complaint(self) -> str:
-        """See Connection."""
         return errors_of(self._channel)
 
     def hang_up(self) -> None:
-        """See Connection."""
         if not self._channel.closed:
             self._channel.shutdown_write()
 
     def close(self) -> None:
-        """See Connection."""
         self._channel.close()
 
 
 def errors_of(channel: Channel) -> str:
-    """The end of what a program wrote to standard error, on one line; for a program that has ended."""
+    """The end of the standard error of a program that has ended, as one line."""
     text = b""
     with contextlib.suppress(OSError, EOFError):
         while data := channel.recv_stderr(_CHUNK_BYTES):
@@ -308,7 +294,7 @@ def errors_of(channel: Channel) -> str:
 
 
 def send_all(channel: Channel, content: IO[bytes]) -> tuple[int, str]:
-    """Send all of `content` to a program; its exit code and what it wrote to standard error."""
+    """Send `content` to a program; returns its exit code and its standard error."""
     with contextlib.suppress(OSError, EOFError):  # the program or the connection ended: its exit code tells
         while data := content.read(1 << 20):
             channel.sendall(data)
@@ -317,7 +303,7 @@ def send_all(channel: Channel, content: IO[bytes]) -> tuple[int, str]:
 
 
 def unpack(archive: tarfile.TarFile, folder: Path, *, outcome: str) -> None:
-    """Take logs and outcome out of what a node sends, and no other file."""
+    """Extract logs and outcome from a node's archive, and nothing else."""
     (folder / LOGS_FOLDER).mkdir(exist_ok=True)
     for entry in archive:
         stream = archive.extractfile(entry) if entry.isfile() else None
