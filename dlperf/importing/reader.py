@@ -15,7 +15,7 @@ from dlperf.importing.dialects.base import Dialect
 from dlperf.importing.records import Batch, RunSplitter, empty
 from dlperf.logs.endings import Outcome
 from dlperf.logs.failures import Failure, FailureScan
-from dlperf.logs.text import ANSI
+from dlperf.logs.text import ANSI, plain
 
 _LONGEST_QUOTE = 60
 _LONGEST_WATCHED = 64 << 10
@@ -36,38 +36,18 @@ class MixedDialects(UserError):
     """A file with lines of several programs; the text names them and the first line of each."""
 
 
-class _Seen:
-    """What a file looks like, for the user who gave one that is not a log."""
-
-    def __init__(self) -> None:
-        self._bytes = 0
-        self._controls = 0
-        self._first: bytes | None = None
-
-    def add(self, data: bytes) -> None:
-        """Look at a chunk; of a long log only the first one counts."""
-        if self._bytes:
-            return
-        self._bytes = len(data)
-        self._controls = len(data.translate(None, delete=_PRINTABLE))
-        self._first = next((line for line in data.split(b"\n") if line.strip()), None)
-
-    def summary(self, lines: int) -> str:
-        """One line."""
-        if not self._bytes:
-            return "empty"
-        if self._first is None:
-            return f"{_lines(lines)}, all of them blank"
-        if self._controls > _BINARY_SHARE * self._bytes:
-            return "binary data, not a log"
-        text = self._first[:_LONGEST_WATCHED].decode("utf-8", errors="replace")
-        printable = (letter if letter.isprintable() else " " for letter in text)
-        quote = " ".join("".join(printable).split())[:_LONGEST_QUOTE]
-        return f"no throughput record of a known program in {_lines(lines)}; the first line is {quote!r}"
-
-
-def _lines(count: int) -> str:
-    return "1 line" if count == 1 else f"{count} lines"
+def _appearance(start: bytes, lines: int) -> str:
+    """What a log without records looks like, by its first chunk, for the user who gave it."""
+    count = "1 line" if lines == 1 else f"{lines} lines"
+    if not start:
+        return "empty"
+    if not start.strip():
+        return f"{count}, all of them blank"
+    if len(start.translate(None, delete=_PRINTABLE)) > _BINARY_SHARE * len(start):
+        return "binary data, not a log"
+    first_line = start.lstrip().partition(b"\n")[0][:_LONGEST_WATCHED]
+    quote = plain(first_line.decode("utf-8", errors="replace"))[:_LONGEST_QUOTE]
+    return f"no throughput record of a known program in {count}; the first line is {quote!r}"
 
 
 class LogReader:
@@ -109,7 +89,7 @@ class LogReader:
         self._scan = FailureScan()
         self._scanned_run = 0
         self._last_line: tuple[int, bytes] | None = None
-        self._seen = _Seen()
+        self._start = b""
 
     @property
     def runs(self) -> int:
@@ -129,10 +109,13 @@ class LogReader:
             UserError: the log cannot be read.
         """
         for chunk in self._log.chunks():
-            yield from self._counted(self._chunk(chunk))
+            yield from self._counted(self._read(chunk))
         if self._splitter is not None:
             yield from self._counted(self._splitter.finish())
-        self._finish_scan()
+        if self._last_line is not None:
+            number, text = self._last_line
+            self._scan.note_last(self._log.name, number, text.decode(errors="replace"))
+        self._end_scan(None, outcome=self._outcome)
 
     def require_records(self) -> None:
         """Check that there was something in it.
@@ -141,15 +124,18 @@ class LogReader:
             NoRecords: there was no record; the text says what the log looks like.
         """
         if not self.records:
-            raise NoRecords(f"{self._log.name}: {self._seen.summary(self.lines)}")
+            raise NoRecords(f"{self._log.name}: {_appearance(self._start, self.lines)}")
 
     def _counted(self, batch: Batch) -> Iterator[Batch]:
         if len(batch):
             self.records += len(batch)
             yield batch
 
-    def _chunk(self, chunk: Chunk) -> Batch:
-        data = self._clean(chunk.data)
+    def _read(self, chunk: Chunk) -> Batch:
+        self._start = self._start or chunk.data
+        data = chunk.data.replace(b"\0", b"")  # a lost node leaves NULs in a file on a network
+        if b"\x1b" in data:
+            data = ANSI.sub(b"", data)
         if not data:
             return empty()
         lines = self._lines.read(data, is_cut=chunk.last and not data.endswith((b"\n", b"\r")))
@@ -159,48 +145,33 @@ class LogReader:
         self._check_dialects(lines, first_line)
         if lines.layouts * _FEW_LINES_A_LAYOUT > len(lines) and self._log.chunk_bytes < _LARGEST_CHUNK:
             self._log.chunk_bytes *= 2
-        batch, starts = self._records(lines, first_line)
+        batch, starts = empty(), []
+        if self.dialect is not None and self._splitter is not None:
+            rows = lines.rows(self.dialect)
+            batch = self._splitter.feed(rows.index + first_line, rows.values, rows.given)
+            starts = self._splitter.starts
         self._look_for_failures(lines, first_line, starts)
         if self._unrecognised is not None:
             for index in lines.without_records():
                 self._unrecognised(first_line + index, lines.text(index))
         return batch
 
-    def _clean(self, data: bytes) -> bytes:
-        """Without colours, and without the NULs that a lost node leaves in a file on a network."""
-        self._seen.add(data)
-        if b"\0" in data:
-            data = data.replace(b"\0", b"")
-        return ANSI.sub(b"", data) if b"\x1b" in data else data
-
     def _check_dialects(self, lines: ChunkLines, first_line: int) -> None:
-        found = [(first_line + lines.first_record(dialect), dialect) for dialect in self._new_dialects(lines)]
-        for line, dialect in sorted(found, key=lambda item: item[0]):
-            if self.dialect is None:
-                self.dialect, self._dialect_line = dialect, line
-                self._splitter = RunSplitter(dialect.scope)
-            else:
+        for index, dialect in lines.first_records(besides=self.dialect):
+            line = first_line + index
+            if self.dialect is not None:
                 raise MixedDialects(
                     f"{self._log.name}: mixed dialects: {self.dialect.name} in line {self._dialect_line}, "
                     f"{dialect.name} in line {line}; split the file, or read one of them with "
                     f"--dialect {self.dialect.name}"
                 )
-
-    def _new_dialects(self, lines: ChunkLines) -> list[Dialect]:
-        return [dialect for dialect in lines.dialects() if dialect is not self.dialect]
-
-    def _records(self, lines: ChunkLines, first_line: int) -> tuple[Batch, list[tuple[int, int]]]:
-        """The records of the chunk that are ready, and the runs that begin in it."""
-        if self.dialect is None or self._splitter is None:
-            return empty(), []
-        rows = lines.rows(self.dialect)
-        batch = self._splitter.feed(rows.index + first_line, rows.values, rows.given)
-        return batch, self._splitter.starts
+            self.dialect, self._dialect_line = dialect, line
+            self._splitter = RunSplitter(dialect.scope)
 
     def _look_for_failures(
         self, lines: ChunkLines, first_line: int, starts: Sequence[tuple[int, int]]
     ) -> None:
-        """Feed the lines that matter to the scan of their run."""
+        """Feed the lines that matter to the scan of their run; `starts` has the runs that begin here."""
         watched = lines.worth_watching().tolist()
         waiting = list(starts)
         at = 0
@@ -212,18 +183,15 @@ class LogReader:
                 break
             while waiting and first_line + at >= waiting[0][1]:
                 self._end_scan(waiting.pop(0)[0])
-            self._feed_scan(lines, first_line, at)
+            text = lines.text(at)[:_LONGEST_WATCHED].decode("utf-8", errors="replace")
+            for part in text.split("\r"):
+                self._scan.feed(self._log.name, first_line + at, part)
             at += 1
         for run, _line in waiting:
             self._end_scan(run)
         if (last_record := lines.last_record()) is not None:
             self._scan.note_record(first_line + last_record)
         self._last_line = (first_line + len(lines) - 1, lines.text(len(lines) - 1))
-
-    def _feed_scan(self, lines: ChunkLines, first_line: int, index: int) -> None:
-        text = lines.text(index)[:_LONGEST_WATCHED].decode("utf-8", errors="replace")
-        for part in text.split("\r"):
-            self._scan.feed(self._log.name, first_line + index, part)
 
     def _end_scan(self, next_run: int | None, *, outcome: Outcome | None = None) -> None:
         """Keep what the run showed; the next run starts anew."""
@@ -232,10 +200,3 @@ class LogReader:
             self.failures[self._scanned_run] = failure
         self._scan = FailureScan()
         self._scanned_run = next_run or 0
-
-    def _finish_scan(self) -> None:
-        if self._last_line is not None:
-            self._scan.note_last(
-                self._log.name, self._last_line[0], self._last_line[1].decode(errors="replace")
-            )
-        self._end_scan(None, outcome=self._outcome)

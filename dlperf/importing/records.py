@@ -10,8 +10,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +23,11 @@ from dlperf.importing.dialects.base import Scope
 # read as UTC, so differences hold and the hour may not.
 FIELDS = ("iteration", "epoch", "rank", "samples_per_sec", "loss", "lr", "time")
 ITERATION, EPOCH, RANK, SAMPLES_PER_SEC, LOSS, LR, TIME = range(len(FIELDS))
+WHOLE = frozenset({ITERATION, EPOCH, RANK, TIME})
 _RECORDS_AT_ONCE = 1 << 14  # Python's objects take ten times the memory of the columns
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(NamedTuple):
     """One line; None where it does not say. `run` counts from 0, `line` from 1 within the log.
 
     `loss` and `lr` may be nan or inf, as printed. `samples_per_sec` is as printed too: the whole job's rate
@@ -77,24 +78,18 @@ class Batch:
         """One at a time."""
         for start in range(0, len(self), _RECORDS_AT_ONCE):
             part = slice(start, start + _RECORDS_AT_ONCE)
-            columns = (self.run, self.line, self.values, self.given)
-            for run, line, values, given in zip(*(column[part].tolist() for column in columns), strict=True):
-                cells = [value if is_given else None for value, is_given in zip(values, given, strict=True)]
-                yield Record(
-                    run=run,
-                    line=line,
-                    iteration=_whole(cells[ITERATION]),
-                    epoch=_whole(cells[EPOCH]),
-                    rank=_whole(cells[RANK]),
-                    samples_per_sec=values[SAMPLES_PER_SEC],
-                    loss=cells[LOSS],
-                    lr=cells[LR],
-                    time=_whole(cells[TIME]),
-                )
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else round(value)
+            cells = (
+                [
+                    (round(value) if column in WHOLE else value) if is_given else None
+                    for value, is_given in zip(
+                        self.values[part, column].tolist(), self.given[part, column].tolist(), strict=True
+                    )
+                ]
+                for column in range(len(FIELDS))
+            )
+            yield from map(
+                Record._make, zip(self.run[part].tolist(), self.line[part].tolist(), *cells, strict=True)
+            )
 
 
 def concatenate(batches: list[Batch]) -> Batch:
@@ -133,9 +128,23 @@ class _Held:
 
     line: int
     run: int
-    values: list[float]
-    given: list[bool]
+    cells: list[float | None]  # as FIELDS
     step_before: float | None = None  # of the loss line last seen before it
+
+    @property
+    def key(self) -> Key | None:
+        """Epoch and step; None where the line names no step."""
+        step = self.cells[ITERATION]
+        return None if step is None else (self.cells[EPOCH] or 0.0, step)
+
+    @property
+    def rank(self) -> float:
+        """0 where the line names none."""
+        return self.cells[RANK] or 0.0
+
+
+def _cells(values: list[float], given: list[bool]) -> list[float | None]:
+    return [value if is_given else None for value, is_given in zip(values, given, strict=True)]
 
 
 @dataclass(slots=True)
@@ -144,7 +153,7 @@ class _Stream:
 
     last: Key | None = None
     last_rate: float | None = None
-    losses: dict[float, float] = field(default_factory=dict)  # by step, not yet given to a record
+    losses: dict[float | None, float] = field(default_factory=dict)  # by step, not yet given to a record
 
 
 class RunSplitter:
@@ -172,14 +181,11 @@ class RunSplitter:
         if self._is_plain(values, given):
             return self._feed_plain(line, values, given)
         for number, row, row_given in zip(line.tolist(), values.tolist(), given.tolist(), strict=True):
-            rank = row[RANK] if row_given[RANK] else None
-            stream = self._streams.get(rank)
-            if stream is None:
-                stream = self._streams[rank] = _Stream()
-            if row_given[SAMPLES_PER_SEC]:
-                self._record(_Held(line=number, run=self.run, values=row, given=row_given), rank, stream)
+            cells = _cells(row, row_given)
+            if cells[SAMPLES_PER_SEC] is not None:
+                self._record(_Held(line=number, run=self.run, cells=cells))
             else:
-                self._loss(stream, rank, step=row[ITERATION], loss=row[LOSS])
+                self._loss(cells[RANK], step=row[ITERATION], loss=row[LOSS])
         return self._taken()
 
     def finish(self) -> Batch:
@@ -188,9 +194,8 @@ class RunSplitter:
         self._release_all()
         return self._taken()
 
-    # The plain case, which most logs are: one rank, every step above the one before.
-
     def _is_plain(self, values: NDArray[np.float64], given: NDArray[np.bool_]) -> bool:
+        """Whether all rows are records of one rank, every step above the one before, as most logs are."""
         if not given[:, SAMPLES_PER_SEC].all() or not given[:, ITERATION].all():
             return False
         has_rank = given[:, RANK]
@@ -212,28 +217,25 @@ class RunSplitter:
     def _feed_plain(
         self, line: NDArray[np.int64], values: NDArray[np.float64], given: NDArray[np.bool_]
     ) -> Batch:
+        """All but the last row, which a later line may still join."""
         self._release_all()
         before = self._taken()
         body = Batch(
             line=line[:-1], run=np.full(len(line) - 1, self.run), values=values[:-1], given=given[:-1]
         )
-        if len(line) > 1:
-            self._newest_released = _key(values[-2].tolist(), given[-2].tolist())
-        rank = float(values[-1, RANK]) if given[-1, RANK] else None
-        stream = self._streams.setdefault(rank, _Stream())
-        last = _Held(line=int(line[-1]), run=self.run, values=values[-1].tolist(), given=given[-1].tolist())
-        self._record(last, rank, stream)
+        cells = [_cells(values[at].tolist(), given[at].tolist()) for at in range(-min(2, len(line)), 0)]
+        if len(cells) > 1:
+            self._newest_released = _Held(line=0, run=self.run, cells=cells[0]).key
+        self._record(_Held(line=int(line[-1]), run=self.run, cells=cells[-1]))
         return concatenate([before, body]) if len(before) else body
 
-    # The careful case, row by row.
-
-    def _record(self, new: _Held, rank: float | None, stream: _Stream) -> None:
-        key = _key(new.values, new.given)
-        rate = new.values[SAMPLES_PER_SEC]
+    def _record(self, new: _Held) -> None:
+        key, rate, rank = new.key, new.cells[SAMPLES_PER_SEC], new.cells[RANK]
         if key is None:
             self._release_all()
             self._ready.append(new)
             return
+        stream = self._stream(rank)
         if self._starts_again(key, rate, rank, stream):
             stream = self._new_run(rank, line=new.line)
             new.run = self.run
@@ -245,7 +247,11 @@ class RunSplitter:
         elif not (self._job and self._newest_released is not None and key <= self._newest_released):
             self._take_loss(new, stream)
             self._held[identity] = new
-            self._release_oldest()
+            if len(self._held) > _HELD:
+                self._release(self._held.pop(next(iter(self._held))))
+
+    def _stream(self, rank: float | None) -> _Stream:
+        return self._streams.setdefault(rank, _Stream())
 
     def _starts_again(self, key: Key, rate: float, rank: float | None, stream: _Stream) -> bool:
         if stream.last is None or key > stream.last:
@@ -266,38 +272,32 @@ class RunSplitter:
 
     def _join(self, held: _Held, new: _Held) -> None:
         """The same record again: the lower rank's wins, and what one line does not say the other may."""
-        if self._job and _rank(new) < _rank(held):
-            held.line, new.line = new.line, held.line
-            held.values, new.values = new.values, held.values
-            held.given, new.given = new.given, held.given
-        if held.given != new.given:
-            for column, is_given in enumerate(new.given):
-                if is_given and not held.given[column]:
-                    held.values[column], held.given[column] = new.values[column], True
+        if self._job and new.rank < held.rank:
+            held.line = new.line
+            held.cells, new.cells = new.cells, held.cells
+        held.cells = [
+            other if cell is None else cell for cell, other in zip(held.cells, new.cells, strict=True)
+        ]
 
-    def _take_loss(self, record: _Held, stream: _Stream) -> None:
-        if record.given[LOSS] or not stream.losses:
+    @staticmethod
+    def _take_loss(record: _Held, stream: _Stream) -> None:
+        if record.cells[LOSS] is not None or not stream.losses:
             return
-        step = record.values[ITERATION]
-        if step in stream.losses:
-            _set_loss(record, stream.losses.pop(step))
-        else:
+        record.cells[LOSS] = stream.losses.pop(record.cells[ITERATION], None)
+        if record.cells[LOSS] is None:
             record.step_before = next(reversed(stream.losses))
 
-    def _loss(self, stream: _Stream, rank: float | None, *, step: float, loss: float) -> None:
+    def _loss(self, rank: float | None, *, step: float, loss: float) -> None:
+        """A loss on a line of its own; `rank` is None where the line names none."""
         for record in reversed(self._held.values()):
-            same = record.values[ITERATION] == step and not record.given[LOSS]
-            if same and (rank is None or _rank(record) == rank):
-                _set_loss(record, loss)
+            lacks_it = record.cells[ITERATION] == step and record.cells[LOSS] is None
+            if lacks_it and (rank is None or record.rank == rank):
+                record.cells[LOSS] = loss
                 return
-        stream.losses[step] = loss
-        if len(stream.losses) > _LOOSE_LOSSES:
-            del stream.losses[next(iter(stream.losses))]
-
-    def _release_oldest(self) -> None:
-        while len(self._held) > _HELD:
-            identity = next(iter(self._held))
-            self._release(self._held.pop(identity))
+        losses = self._stream(rank).losses
+        losses[step] = loss
+        if len(losses) > _LOOSE_LOSSES:
+            del losses[next(iter(losses))]
 
     def _release_all(self) -> None:
         for held in self._held.values():
@@ -305,13 +305,11 @@ class RunSplitter:
         self._held.clear()
 
     def _release(self, held: _Held) -> None:
-        if held.step_before is not None and not held.given[LOSS]:
-            stream = self._streams.get(held.values[RANK] if held.given[RANK] else None)
-            if stream is not None and held.step_before in stream.losses:
-                _set_loss(held, stream.losses.pop(held.step_before))
-        key = _key(held.values, held.given)
-        if key is not None and (self._newest_released is None or key > self._newest_released):
-            self._newest_released = key
+        stream = self._streams.get(held.cells[RANK])
+        if held.cells[LOSS] is None and stream is not None:
+            held.cells[LOSS] = stream.losses.pop(held.step_before, None)
+        if held.key is not None and (self._newest_released is None or held.key > self._newest_released):
+            self._newest_released = held.key
         self._ready.append(held)
 
     def _taken(self) -> Batch:
@@ -321,21 +319,6 @@ class RunSplitter:
         return Batch(
             line=np.array([held.line for held in ready], np.int64),
             run=np.array([held.run for held in ready], np.int64),
-            values=np.array([held.values for held in ready]),
-            given=np.array([held.given for held in ready]),
+            values=np.array([held.cells for held in ready], np.float64),  # None becomes NaN
+            given=np.array([[cell is not None for cell in held.cells] for held in ready]),
         )
-
-
-def _key(values: Sequence[float], given: Sequence[bool]) -> Key | None:
-    if not given[ITERATION]:
-        return None
-    return (values[EPOCH] if given[EPOCH] else 0.0, values[ITERATION])
-
-
-def _rank(held: _Held) -> float:
-    return held.values[RANK] if held.given[RANK] else 0.0
-
-
-def _set_loss(record: _Held, loss: float) -> None:
-    record.values[LOSS] = loss
-    record.given[LOSS] = True

@@ -7,23 +7,13 @@ import json
 import math
 import shutil
 import tempfile
-from typing import IO, Any
+from typing import IO
 
-from dlperf.importing.records import FIELDS, Batch, Record
+from dlperf.importing.records import Batch, Record
 from dlperf.logs.failures import Failure
 
 _SPOOL_BYTES = 8 << 20
-_WIDTHS = {
-    "run": 3,
-    "line": 8,
-    "iteration": 9,
-    "epoch": 5,
-    "rank": 4,
-    "samples_per_sec": 15,
-    "loss": 12,
-    "lr": 12,
-    "time": 13,
-}
+_WIDTHS = dict(zip(Record._fields, (3, 8, 9, 5, 4, 15, 12, 12, 13), strict=True))
 
 
 class Writer:
@@ -46,7 +36,7 @@ class Writer:
         if not self._count:
             self._out.write(f"{self._file}: {dialect}\n{_row(tuple(_WIDTHS))}\n")
         self._count += len(batch)
-        self._out.writelines(_row(_cells(record)) + "\n" for record in batch.records())
+        self._out.writelines(_row(record) + "\n" for record in batch.records())
 
     def unrecognised(self, line: int, text: str) -> None:
         """Write a line that no dialect knows."""
@@ -58,11 +48,14 @@ class Writer:
             self._out.write(f"failure: {failure.kind}: {failure.evidence}\n")
 
 
-class _JsonWriter(Writer):
-    """One JSON object per log, each on a line of its own.
+def _row(cells: tuple[object, ...]) -> str:
+    texts = ["-" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in cells]
+    return " ".join(text.rjust(width) for text, width in zip(texts, _WIDTHS.values(), strict=True))
 
-    {"file", "dialect", "records": [{"run", "line", "iteration", ...}, ...],
-     "failure": {"kind", "evidence", "file", "line"} or null}
+
+class _JsonWriter(Writer):
+    """One JSON object per log, each on a line of its own; the epilog of `dlperf parse` shows one.
+
     JSON has no NaN: a loss that was printed as nan or inf is null, with the text in `loss_text`.
     """
 
@@ -71,10 +64,7 @@ class _JsonWriter(Writer):
         self._unrecognised = tempfile.SpooledTemporaryFile(_SPOOL_BYTES, "w+")  # noqa: SIM115  closed by `end`
 
     def write(self, batch: Batch, *, dialect: str) -> None:
-        if self._count:
-            self._out.write(", ")
-        else:
-            self._open(dialect)
+        self._out.write(", " if self._count else self._opening(dialect))
         self._count += len(batch)
         self._out.write(", ".join(_json(record) for record in batch.records()))
 
@@ -84,8 +74,8 @@ class _JsonWriter(Writer):
 
     def end(self, *, failure: Failure | None) -> None:
         if not self._count:
-            self._open(None)
-        self._out.write('], "failure": ' + json.dumps(_failure(failure)))
+            self._out.write(self._opening(None))
+        self._out.write('], "failure": ' + _failure(failure))
         with self._unrecognised as lines:
             if lines.tell():
                 lines.seek(0)
@@ -94,61 +84,43 @@ class _JsonWriter(Writer):
                 self._out.write("]")
         self._out.write("}\n")
 
-    def _open(self, dialect: str | None) -> None:
-        self._out.write(f'{{"file": {json.dumps(self._file)}, "dialect": {json.dumps(dialect)}, "records": [')
+    def _opening(self, dialect: str | None) -> str:
+        return f'{{"file": {json.dumps(self._file)}, "dialect": {json.dumps(dialect)}, "records": ['
+
+
+def _json(record: Record) -> str:
+    cells = record._asdict()
+    for name, value in record._asdict().items():
+        if isinstance(value, float) and not math.isfinite(value):
+            cells.update({name: None, f"{name}_text": str(value)})
+    return json.dumps(cells)
+
+
+def _failure(failure: Failure | None) -> str:
+    if failure is None:
+        return "null"
+    evidence = failure.evidence
+    return json.dumps(
+        {"kind": failure.kind, "evidence": evidence.text, "file": evidence.file, "line": evidence.line}
+    )
 
 
 class _CsvWriter(Writer):
-    """One table for all logs, `file` first; what a line does not say is an empty field."""
+    """One table of the records of all logs, `file` first; what a line does not say is an empty field."""
 
     def __init__(self, out: IO[str]) -> None:
         super().__init__(out)
         self._table = csv.writer(out, lineterminator="\n")
-        self._table.writerow(("file", "dialect", *_WIDTHS))
+        self._table.writerow(("file", "dialect", *Record._fields))
 
     def write(self, batch: Batch, *, dialect: str) -> None:
-        self._table.writerows(
-            (self._file, dialect, *("" if cell is None else cell for cell in _cells(record)))
-            for record in batch.records()
-        )
+        self._table.writerows((self._file, dialect, *record) for record in batch.records())
 
     def unrecognised(self, line: int, text: str) -> None:
-        """CSV holds only records."""
+        """Left out: it is no record."""
 
     def end(self, *, failure: Failure | None) -> None:
-        """CSV holds only records."""
+        """Nothing follows the records."""
 
 
 WRITERS: dict[str, type[Writer]] = {"table": Writer, "json": _JsonWriter, "csv": _CsvWriter}
-
-
-def _cells(record: Record) -> tuple[int | float | None, ...]:
-    return tuple(getattr(record, column) for column in _WIDTHS)
-
-
-def _row(cells: tuple[object, ...]) -> str:
-    texts = ["-" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in cells]
-    return " ".join(text.rjust(width) for text, width in zip(texts, _WIDTHS.values(), strict=True))
-
-
-def _json(record: Record) -> str:
-    cells: dict[str, Any] = {"run": record.run, "line": record.line}
-    for name in FIELDS:
-        value = getattr(record, name)
-        if isinstance(value, float) and not math.isfinite(value):
-            cells.update({name: None, f"{name}_text": str(value)})
-        else:
-            cells[name] = value
-    return json.dumps(cells)
-
-
-def _failure(failure: Failure | None) -> dict[str, Any] | None:
-    if failure is None:
-        return None
-    evidence = failure.evidence
-    return {
-        "kind": str(failure.kind),
-        "evidence": evidence.text,
-        "file": evidence.file,
-        "line": evidence.line,
-    }

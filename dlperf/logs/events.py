@@ -8,29 +8,24 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 _MOST = 1 << 63  # what others can store; JSON's numbers have no end
 
 
 def whole(value: Any) -> int | None:
-    """A whole number of 64 bits."""
-    if isinstance(value, bool) or not isinstance(value, int) or not -_MOST <= value < _MOST:
-        return None
-    return value
+    """A whole number of 64 bits out of JSON; None for anything else, true and false included."""
+    return value if type(value) is int and -_MOST <= value < _MOST else None
 
 
 def finite(value: Any) -> float | None:
-    """A number that is neither infinite nor NaN."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
+    """A number out of JSON that is neither infinite nor NaN, and that a double can hold."""
+    if type(value) is int:
+        return float(value) if abs(value) <= sys.float_info.max else None
+    return value if type(value) is float and math.isfinite(value) else None
 
 
 PREFIX = ":::MLLOG"
@@ -39,9 +34,8 @@ NAMESPACE = "dlperf"
 WARMUP, TRAIN, OTHER = "warmup", "train", "other"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """One event; `line` counts from 1 within the text that was read."""
+class Event(NamedTuple):
+    """One event: `line` counts from 1 within the text that was read; `rank` printed it."""
 
     line: int
     key: str
@@ -49,11 +43,7 @@ class Event:
     metadata: dict[str, Any]
     event_type: str
     time_ms: int | None = None
-
-    @property
-    def rank(self) -> int | None:
-        """The rank that printed it; None where the line does not say."""
-        return whole(self.metadata.get("rank"))
+    rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +73,9 @@ class Step:
     throughput: float | None = field(default=None, compare=False)
 
 
+_ENCODER = json.JSONEncoder(allow_nan=False)
+
+
 def event_line(
     key: str,
     value: Any = None,
@@ -100,7 +93,7 @@ def event_line(
         "value": value,
         "metadata": {"rank": 0, **(metadata or {})},
     }
-    return f"{PREFIX} {json.dumps(content, allow_nan=False)}\n"
+    return f"{PREFIX} {_ENCODER.encode(content)}\n"
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -134,13 +127,16 @@ def _event(content: Any, line: int) -> Event | None:
     key, metadata = content.get("key"), content.get("metadata")
     if not isinstance(key, str):
         return None
+    if not isinstance(metadata, dict):
+        metadata = {}
     return Event(
         line=line,
         key=key,
         value=content.get("value"),
-        metadata=metadata if isinstance(metadata, dict) else {},
+        metadata=metadata,
         event_type=str(content.get("event_type")),
         time_ms=whole(content.get("time_ms")),
+        rank=whole(metadata.get("rank")),
     )
 
 
@@ -158,7 +154,7 @@ def step_of(event: Event) -> Step | None:
         step=step,
         samples=samples,
         seconds=seconds,
-        kind=kind,
+        kind=sys.intern(kind),  # else every step of a long log keeps a text of its own
         loss=_loss(event.value),
         line=event.line,
         time_ms=event.time_ms,

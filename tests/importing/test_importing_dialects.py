@@ -21,7 +21,7 @@ def only(text: str) -> dict[str, object]:
     """The one record of a line, without what it does not say."""
     _reader, records = parse(text.encode() + b"\n")
     (record,) = records
-    named = {name: getattr(record, name) for name in record.__slots__ if name not in {"run", "line"}}
+    named = {name: getattr(record, name) for name in record._fields if name not in {"run", "line"}}
     return {name: value for name, value in named.items() if value is not None}
 
 

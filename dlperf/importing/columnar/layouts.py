@@ -12,13 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dlperf.importing.dialects.base import NUMBER, TIMESTAMP, Dialect
-from dlperf.importing.records import EPOCH, FIELDS, ITERATION, RANK, SAMPLES_PER_SEC, TIME
+from dlperf.importing.records import FIELDS, RANK, SAMPLES_PER_SEC, TIME, WHOLE
 from dlperf.logs.text import wrapper_rank
 
 MASK = bytes(ord("0") if ord("0") <= byte <= ord("9") else byte for byte in range(256))
 _LONGEST_PREFIX = 512  # what wrappers put in front of a record
 _LONGEST_WHOLE = 20  # seconds since 1970 with decimals
-_WHOLE = frozenset({ITERATION, EPOCH, RANK, TIME})
 _PLAIN = re.compile(rb"([-+]?)(\d*)(?:\.(\d*))?")
 _TIMESTAMP = re.compile(TIMESTAMP)
 
@@ -66,7 +65,7 @@ def _cells(match: re.Match[bytes], line: bytes, *, after: int) -> tuple[Cell, ..
         start, end = match.span(group)
         name = group.rstrip("_")
         column = TIME if name.startswith("time") else FIELDS.index(name)
-        if start >= 0 and (column not in _WHOLE or _is_sane(line, start, end, name)):
+        if start >= 0 and (column not in WHOLE or _is_sane(line, start, end, name)):
             cells[column] = Cell(column=column, group=name, start=start, end=end)
     if RANK not in cells and (rank := wrapper_rank(line, end=match.start())):
         cells[RANK] = Cell(column=RANK, group="rank", start=rank[0], end=rank[1])

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,19 +85,19 @@ class ChunkLines:
             if self.text(index).strip():
                 yield index
 
-    def dialects(self) -> list[Dialect]:
-        """The dialects that have records here."""
-        dialects = {
-            dialect.name: dialect
-            for code in self._entry_codes
-            for dialect in self._entries[code - FIRST_ENTRY].recorded
-        }
-        return list(dialects.values())
-
-    def first_record(self, dialect: Dialect) -> int:
-        """The first line with a record of a dialect that has one."""
-        codes = [code for code in self._entry_codes if dialect in self._entries[code - FIRST_ENTRY].recorded]
-        return int(np.isin(self.codes, codes).argmax())
+    def first_records(self, *, besides: Dialect | None) -> list[tuple[int, Dialect]]:
+        """The dialects with records here, in the order of their first lines, which stand before them."""
+        codes: dict[str, list[int]] = {}
+        dialects = {}
+        for code in self._entry_codes:
+            for dialect in self._entries[code - FIRST_ENTRY].recorded:
+                if dialect is not besides:
+                    dialects[dialect.name] = dialect
+                    codes.setdefault(dialect.name, []).append(code)
+        found = [
+            (int(np.isin(self.codes, codes[name]).argmax()), dialect) for name, dialect in dialects.items()
+        ]
+        return sorted(found, key=itemgetter(0))
 
     def last_record(self) -> int | None:
         """The last line that holds something; None where none does."""
