@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from pathlib import Path
@@ -32,7 +32,6 @@ from dlperf.importing.records import (
     Batch,
     concatenate,
 )
-from dlperf.importing.windows_2021 import WINDOWS
 from dlperf.layout import log_name
 from dlperf.logs.events import OTHER, TRAIN, WARMUP, event_line
 from dlperf.logs.failures import Failure
@@ -136,14 +135,19 @@ def convert(parsed: ParsedLog, *, case: Case, imported: Imported) -> Iterator[st
         raise UserError(
             f"{parsed.name}: it has {len(parsed.runs)} runs, so there is no run {imported.run + 1}"
         )
-    series = _series(parsed, case=case, imported=imported)
+    batch = parsed.runs[imported.run]
+    iterations = _iterations(batch)
+    nodes, warmup = case.topology.nodes, imported.warmup_iterations
+    if imported.method == method_2021.NAME:
+        series = _series_2021(parsed, batch, nodes=nodes)
+    else:
+        series = _series(parsed, batch, nodes=nodes, iterations=iterations, warmup=warmup)
+    rule, lacking = series.rule, series.lacking
     yield event_line("global_batch_size", case.global_batch_size)
-    yield event_line(
-        "figure_method", imported.method, {"rule": series.rule, "no_figure_because": series.lacking}
-    )
+    yield event_line("figure_method", imported.method, {"rule": rule, "no_figure_because": lacking})
     yield event_line("not_known", list(imported.not_known))
     yield event_line("run_start", event_type="INTERVAL_START")
-    yield from series.lines(samples=series.iterations * case.global_batch_size)
+    yield from _step_lines(series, iterations=iterations, samples=iterations * case.global_batch_size)
     failure = parsed.failures.get(imported.run)
     if failure is not None:
         evidence = failure.evidence
@@ -157,9 +161,8 @@ class _Series:
 
     Attributes:
         records: one per step, with a rate in samples/s that can be divided by.
-        throughput: float64 [n], the rate that the method uses, in samples/s of the whole job.
-        kinds: whether each step counts: TRAIN, WARMUP or OTHER.
-        iterations: that a record covers.
+        throughput: [n], the rate that the method uses, in samples/s of the whole job.
+        kinds: [n], whether each step counts: TRAIN, WARMUP or OTHER.
         rule: which records count, for people.
         lacking: why there is no figure; None where there is one.
     """
@@ -167,74 +170,132 @@ class _Series:
     records: Batch
     throughput: Sequence[float]
     kinds: Sequence[str]
-    iterations: int
     rule: str
     lacking: str | None
 
-    def lines(self, *, samples: int) -> Iterator[str]:
-        """One event per step. A step lasts as long as its samples take at the printed rate."""
-        steps = self._step_numbers()
-        for step, record, throughput, kind in zip(
-            steps, self.records.records(), self.throughput, self.kinds, strict=True
-        ):
-            seconds = samples / record.samples_per_sec
-            value: dict[str, Any] = {"throughput": throughput, "seconds": seconds, "loss": record.loss}
-            if record.loss is not None and not math.isfinite(record.loss):
-                value.update(loss=None, loss_text=str(record.loss))  # JSON has no NaN
-            metadata = {
-                "step": step,
-                "samples": samples,
-                "kind": kind,
-                "iterations": self.iterations,
-                "line": record.line,
-            }
-            yield event_line("tracked_stats", value, metadata, time_ms=record.time)
 
-    def _step_numbers(self) -> list[int]:
-        """As printed where they rise from record to record, else counted."""
-        printed = self.records.values[:, ITERATION]
-        rising = self.records.given[:, ITERATION].all() and (np.diff(printed, prepend=-1.0) > 0).all()
-        if rising and (printed < _EXACT_STEP).all():
-            return [round(step) for step in printed.tolist()]
-        return [index * self.iterations for index in range(len(self.records))]
+def _step_lines(series: _Series, *, iterations: int, samples: int) -> Iterator[str]:
+    """One event per step. A step lasts as long as its samples take at the printed rate."""
+    steps = _step_numbers(series.records, iterations)
+    for step, record, throughput, kind in zip(
+        steps, series.records.records(), series.throughput, series.kinds, strict=True
+    ):
+        value: dict[str, Any] = {
+            "throughput": throughput,
+            "seconds": samples / record.samples_per_sec,
+            "loss": record.loss,
+        }
+        if record.loss is not None and not math.isfinite(record.loss):
+            value.update(loss=None, loss_text=str(record.loss))  # JSON has no NaN
+        metadata = {
+            "step": step,
+            "samples": samples,
+            "kind": kind,
+            "iterations": iterations,
+            "line": record.line,
+        }
+        yield event_line("tracked_stats", value, metadata, time_ms=record.time)
 
 
-def _series(parsed: ParsedLog, *, case: Case, imported: Imported) -> _Series:
-    batch = parsed.runs[imported.run]
-    iterations = _iterations(batch)
-    if imported.method == method_2021.NAME:
-        return _series_2021(parsed, batch, case=case, iterations=iterations)
+def _step_numbers(records: Batch, iterations: int) -> list[int]:
+    """As printed where they rise from record to record, else counted."""
+    printed = records.values[:, ITERATION]
+    rising = records.given[:, ITERATION].all() and (np.diff(printed, prepend=-1.0) > 0).all()
+    if rising and (printed < _EXACT_STEP).all():
+        return [round(step) for step in printed.tolist()]
+    return [index * iterations for index in range(len(records))]
+
+
+def _series(parsed: ParsedLog, batch: Batch, *, nodes: int, iterations: int, warmup: int) -> _Series:
+    """All records after the warm-up iterations."""
     ranks = np.unique(np.where(batch.given[:, RANK], batch.values[:, RANK], -1.0))  # -1: a line without one
-    processes = max(case.topology.nodes, len(ranks))
     good = batch.take(_have_rates(batch))
-    records = good if parsed.dialect.scope is Scope.JOB else _joined(good, processes)
-    warmup = imported.warmup_iterations
+    records = good if parsed.dialect.scope is Scope.JOB else _joined(good, max(nodes, len(ranks)))
     used = np.arange(len(records)) * iterations >= warmup
     return _Series(
         records=records,
         throughput=records.values[:, SAMPLES_PER_SEC].tolist(),
         kinds=np.where(used, TRAIN, WARMUP).tolist(),
-        iterations=iterations,
         rule=f"all records after the first {warmup} iterations",
         lacking=None if used.any() else f"no record with a rate after the {warmup} warm-up iterations",
     )
 
 
-def _series_2021(parsed: ParsedLog, batch: Batch, *, case: Case, iterations: int) -> _Series:
-    if parsed.dialect.name not in WINDOWS:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Window:
+    """The records that a script of the 2021 comparison averaged, and what it made of a printed rate.
+
+    Attributes:
+        rule: how they are chosen, for people.
+        counts: which records of a batch the script looked at, bool [n].
+        first, last: which of those it averaged, counted from 1.
+        fewest: how many it had to look at to give a figure.
+        complaint: what is missing below that, for people.
+        rate: samples/s of the whole job, from a printed rate and the number of nodes.
+    """
+
+    rule: str
+    counts: Callable[[Batch], NDArray[np.bool_]]
+    first: int
+    last: float
+    fewest: int
+    complaint: str
+    rate: Callable[[float, int], float]
+
+
+# By the name of the dialect.
+_WINDOWS = {
+    "oneflow_face": _Window(
+        rule="of the lines with iter > 5, the 20th to the 120th",
+        counts=lambda batch: batch.column("iteration") > 5,  # noqa: PLR2004
+        first=20,
+        last=120,
+        fewest=120,
+        complaint="lines with iter > 5, and the 2021 script gave 0 below 120",
+        rate=lambda rate, _nodes: rate,
+    ),
+    "insightface_mxnet": _Window(
+        rule="of the lines of epoch 0, the 2nd to the 6th, each rate rounded to 0.1 and times the nodes",
+        counts=lambda batch: batch.column("epoch") == 0,
+        first=2,
+        last=6,  # windows of 20 batches each
+        fewest=2,
+        complaint="lines of epoch 0, and the 2021 script skipped the first",
+        rate=lambda rate, nodes: round(rate, 1) * nodes,
+    ),
+    "partial_fc_mxnet": _Window(
+        rule="the 20th line and all after it, each total rounded to 0.1",
+        counts=lambda batch: np.ones(len(batch), np.bool_),
+        first=20,
+        last=math.inf,
+        fewest=20,
+        complaint="lines, and the 2021 script skipped the first 19",
+        rate=lambda rate, _nodes: round(rate, 1),
+    ),
+}
+
+
+def _series_2021(parsed: ParsedLog, batch: Batch, *, nodes: int) -> _Series:
+    window = _WINDOWS.get(parsed.dialect.name)
+    if window is None:
         raise UserError(
             f"{parsed.name}: method {method_2021.NAME} is not defined for {parsed.dialect.name}; it knows "
-            f"{', '.join(WINDOWS)}"
+            f"{', '.join(_WINDOWS)}"
         )
-    window = WINDOWS[parsed.dialect.name](case.topology.nodes)
-    used, lacking = window.choose(batch)
+    counts = window.counts(batch)
+    number = np.cumsum(counts)
+    used = counts & (number >= window.first) & (number <= window.last)
+    rates = np.array([window.rate(rate, nodes) for rate in batch.values[:, SAMPLES_PER_SEC].tolist()])
+    lacking = None
+    if counts.sum() < window.fewest:
+        lacking = f"{counts.sum()} {window.complaint}"
+    elif not (np.isfinite(rates[used]) & (rates[used] > 0)).all():
+        lacking = "a rate among them is not a number"
     good = _have_rates(batch)
-    records = batch.take(good)
     return _Series(
-        records=records,
-        throughput=[window.rate(rate) for rate in records.values[:, SAMPLES_PER_SEC].tolist()],
+        records=batch.take(good),
+        throughput=rates[good].tolist(),
         kinds=np.where(used[good] & (lacking is None), TRAIN, OTHER).tolist(),
-        iterations=iterations,
         rule=window.rule,
         lacking=lacking,
     )

@@ -148,7 +148,7 @@ class LogReader:
         batch, starts = empty(), []
         if self.dialect is not None and self._splitter is not None:
             rows = lines.rows(self.dialect)
-            batch = self._splitter.feed(rows.index + first_line, rows.values, rows.given)
+            batch = self._splitter.feed(rows.line + first_line, rows.values, rows.given)
             starts = self._splitter.starts
         self._look_for_failures(lines, first_line, starts)
         if self._unrecognised is not None:

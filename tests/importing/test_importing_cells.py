@@ -17,7 +17,7 @@ def read(group: str, *texts: str) -> list[float]:
     """The texts, of one shape, one behind the other up to the buffer's last byte."""
     buffer = np.frombuffer("".join(texts).encode(), np.uint8)
     starts = np.arange(len(texts)) * len(texts[0])
-    return reader_of(group, texts[0].encode().translate(MASK)).read(buffer, starts).tolist()
+    return reader_of(group, texts[0].encode().translate(MASK))(buffer, starts).tolist()
 
 
 DECIMALS = st.from_regex(r"\A[-+]?([0-9]{1,20}(\.[0-9]{0,20})?|\.[0-9]{1,20})\Z")

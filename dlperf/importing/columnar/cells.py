@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,9 @@ from dlperf.importing.dialects.base import Dialect
 from dlperf.importing.records import FIELDS, TIME
 
 WORD = 8
+# Takes a buffer and where texts of one shape start in it, [n]; gives their numbers, [n], NaN for a time that
+# does not exist.
+Reader = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.float64]]
 
 
 def texts_at(buffer: NDArray[np.uint8], starts: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
@@ -51,15 +53,6 @@ def words_in(windows: NDArray[np.uint8], offset: int) -> NDArray[np.uint64]:
     return np.ndarray((count,), "<u8", windows.data, offset, (width,)).copy()
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Neighbouring digits: the word at `offset` masked and shifted has them where their group needs them."""
-
-    offset: int
-    mask: int
-    shift: int
-
-
 class Digits:
     """The whole number that the digits at some places of a text make, up to 18 of them.
 
@@ -73,31 +66,34 @@ class Digits:
         ends = range(len(places), 0, -WORD)
         self._groups = [_pieces(places[max(0, end - WORD) : end]) for end in ends]
         self._lengths = [min(end, WORD) for end in ends]
-        self.width = WORD + max(piece.offset for pieces in self._groups for piece in pieces)
+        self.width = WORD + max(offset for pieces in self._groups for offset, _mask, _shift in pieces)
 
     def read(self, windows: NDArray[np.uint8]) -> NDArray[np.int64]:
         """The numbers, [n], of windows [n, at least `width`] that begin where the texts do."""
         whole = np.zeros(0, np.int64)
         for number, (pieces, length) in enumerate(zip(self._groups, self._lengths, strict=True)):
             word = np.zeros(0, np.uint64)
-            for first, piece in enumerate(pieces):
-                part = words_in(windows, piece.offset)
-                part &= np.uint64(piece.mask)
-                part <<= np.uint64(piece.shift)
+            for first, (offset, mask, shift) in enumerate(pieces):
+                part = words_in(windows, offset)
+                part &= np.uint64(mask)
+                part <<= np.uint64(shift)
                 word = part if not first else word | part
             value = _number(word, length).view(np.int64)
             whole = value if not number else whole + value * 10 ** (WORD * number)
         return whole
 
 
-def _pieces(places: list[int]) -> list[_Piece]:
-    """How to put the digits at these places, at most eight, at the high end of a word."""
+def _pieces(places: list[int]) -> list[tuple[int, int, int]]:
+    """How to put the digits at these places, at most eight, at the high end of a word.
+
+    By runs of neighbours: the word at an offset, masked, then shifted, has them where they are needed.
+    """
     pieces = []
     first = 0
     for end in range(1, len(places) + 1):
         if end == len(places) or places[end] != places[end - 1] + 1:
             mask = int.from_bytes(b"\x0f" * (end - first), "little")
-            pieces.append(_Piece(places[first], mask, 8 * (WORD - len(places) + first)))
+            pieces.append((places[first], mask, 8 * (WORD - len(places) + first)))
             first = end
     return pieces
 
@@ -130,36 +126,33 @@ _DATE_BYTES, _CLOCK_AT = 10, 11
 _HOUR, _MINUTE, _SECOND = 3_600_000, 60_000, 1000
 
 
-class Time:
-    """Such as 2021-07-06 11:26:28,123: milliseconds since 1970."""
+def _time_reader(shape: bytes) -> Reader:
+    """For such as 2021-07-06 11:26:28,123: milliseconds since 1970."""
+    parts = _TIME.fullmatch(shape)
+    if parts is None:  # cannot be: the text was found by the same pattern
+        raise AssertionError(shape)
+    date = Digits([place for group in (1, 2, 3) for place in range(*parts.span(group))])
+    more: list[tuple[Digits, int]] = []  # and what each is worth in milliseconds
+    if parts[7] is not None:
+        start, digits = parts.start(7), min(len(parts[7]), 3)  # whole milliseconds
+        more.append((Digits([*range(start, start + digits)]), 10 ** (3 - digits)))
+    if parts[8] is not None:
+        direction = 1 if parts[8] == b"-" else -1  # a zone ahead of UTC reads later than UTC
+        for group, worth in ((9, _HOUR), (10, _MINUTE)):
+            more.append((Digits([*range(*parts.span(group))]), direction * worth))
+    width = max(_CLOCK_AT + WORD, date.width, *(digits.width for digits, _worth in more))
 
-    def __init__(self, shape: bytes) -> None:
-        parts = _TIME.fullmatch(shape)
-        if parts is None:  # cannot be: the text was found by the same pattern
-            raise AssertionError(shape)
-        self._date = Digits([place for group in (1, 2, 3) for place in range(*parts.span(group))])
-        self._more: list[tuple[Digits, int]] = []  # and what each is worth in milliseconds
-        if parts[7] is not None:
-            start, digits = parts.start(7), min(len(parts[7]), 3)  # whole milliseconds
-            self._more.append((Digits([*range(start, start + digits)]), 10 ** (3 - digits)))
-        if parts[8] is not None:
-            direction = 1 if parts[8] == b"-" else -1  # a zone ahead of UTC reads later than UTC
-            for group, worth in ((9, _HOUR), (10, _MINUTE)):
-                self._more.append((Digits([*range(*parts.span(group))]), direction * worth))
-        self._width = max(
-            _CLOCK_AT + WORD, *(digits.width for digits, _worth in self._more), self._date.width
-        )
-
-    def read(self, buffer: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.float64]:
-        """See `cells.Reader`."""
-        windows = windows_at(buffer, starts, self._width)
+    def read(buffer: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.float64]:
+        windows = windows_at(buffer, starts, width)
         dates = windows[:, :_DATE_BYTES]
         same_day = (dates == dates[:1]).all()
-        days = _days(self._date.read(windows[:1] if same_day else windows))
+        days = _days(date.read(windows[:1] if same_day else windows))
         instants = days * _DAY_MS + _of_day(words_in(windows, _CLOCK_AT))
-        for digits, worth in self._more:
+        for digits, worth in more:
             instants += digits.read(windows) * worth
         return instants
+
+    return read
 
 
 def _of_day(clock: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -196,84 +189,49 @@ _DECIMAL = re.compile(rb"([-+]?)(\d*)(?:\.(\d*))?")
 _SCALES = {"time_s": 1000.0}
 
 
-class Reader(Protocol):
-    """Reads texts of one shape."""
-
-    def read(self, buffer: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The numbers, [n], of the texts that start there, [n]; NaN where a time does not exist."""
-
-
 def reader_of(group: str, shape: bytes) -> Reader:
     """How to read the texts of a shape; `group` is the pattern's name for them."""
     if group == "time":
-        return Time(shape)
+        return _time_reader(shape)
     decimal = _DECIMAL.fullmatch(shape)
     if decimal is not None and group not in _SCALES:
         digits = len(decimal[2]) + len(decimal[3] or b"")
-        if 0 < digits <= _EXACT_DIGITS:
-            return _Decimal(decimal)
-        if _HAS_EXTENDED and 0 < digits <= _EXTENDED_DIGITS:
-            return _LongDecimal(decimal)
-    return _Text(len(shape), _SCALES.get(group, 1.0))
+        if 0 < digits <= (_EXTENDED_DIGITS if _HAS_EXTENDED else _EXACT_DIGITS):
+            return _decimal_reader(decimal)
+    return _text_reader(len(shape), _SCALES.get(group, 1.0))
 
 
-def _digits(shape: re.Match[bytes]) -> Digits:
-    """Those before and behind the point."""
-    return Digits([*range(*shape.span(2)), *range(*(shape.span(3) if shape[3] else (0, 0)))])
+def _decimal_reader(shape: re.Match[bytes]) -> Reader:
+    """For such as -12.50.
 
-
-def _divisor(shape: re.Match[bytes]) -> float:
-    return 10.0 ** len(shape[3] or b"") * (-1.0 if shape[1] == b"-" else 1.0)
-
-
-class _Decimal:
-    """Such as 12.50 and -3: at most 15 digits."""
-
-    def __init__(self, shape: re.Match[bytes]) -> None:
-        self._digits = _digits(shape)
-        self._divisor = _divisor(shape)
-
-    def read(self, buffer: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.float64]:
-        numbers = self._digits.read(windows_at(buffer, starts, self._digits.width)).astype(np.float64)
-        if self._divisor != 1.0:
-            numbers /= self._divisor
-        return numbers
-
-
-class _LongDecimal:
-    """Such as 245.12345678901234: at most 18 digits.
-
-    The quotient of two exact extended doubles is rounded twice, to 64 bits and then to 53. That is the double
-    nearest to the decimal unless the first rounding ends exactly between two doubles; such a text is read by
-    itself.
+    Of more than 15 digits the quotient of two exact extended doubles is rounded twice, to 64 bits and then to
+    53. That is the double nearest to the decimal unless the first rounding ends exactly between two doubles;
+    such a text is read by itself.
     """
+    places = [*range(*shape.span(2)), *range(*(shape.span(3) if shape[3] else (0, 0)))]
+    digits = Digits(places)
+    divisor = 10.0 ** len(shape[3] or b"") * (-1.0 if shape[1] == b"-" else 1.0)
 
-    def __init__(self, shape: re.Match[bytes]) -> None:
-        self._width = shape.end()
-        self._digits = _digits(shape)
-        self._divisor = np.longdouble(_divisor(shape))
+    def read(buffer: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.float64]:
+        return digits.read(windows_at(buffer, starts, digits.width)) / divisor
 
-    def read(self, buffer: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.float64]:
-        whole = self._digits.read(windows_at(buffer, starts, self._digits.width))
-        extended = whole.astype(np.longdouble) / self._divisor
+    def read_extended(buffer: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.float64]:
+        whole = digits.read(windows_at(buffer, starts, digits.width))
+        extended = whole.astype(np.longdouble) / np.longdouble(divisor)
         numbers: NDArray[np.float64] = extended.astype(np.float64)
         # What was rounded away, in gaps between doubles; below a power of two the gap is half as wide.
         away = np.abs((extended - numbers).astype(np.float64)) / np.spacing(np.abs(numbers))
         ties = np.flatnonzero((away == 1 / 2) | (away == 1 / 4))
         if len(ties):
-            numbers[ties] = _floats(texts_at(buffer, starts[ties], self._width))
+            numbers[ties] = _floats(texts_at(buffer, starts[ties], shape.end()))
         return numbers
 
+    return read if len(places) <= _EXACT_DIGITS else read_extended
 
-class _Text:
-    """Such as 1e-05 and nan, and all that has more digits: one by one."""
 
-    def __init__(self, width: int, scale: float) -> None:
-        self._width = width
-        self._scale = scale
-
-    def read(self, buffer: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.float64]:
-        return _floats(texts_at(buffer, starts, self._width)) * self._scale
+def _text_reader(width: int, scale: float) -> Reader:
+    """For such as 1e-05 and nan, and all that has more digits: one by one."""
+    return lambda buffer, starts: _floats(texts_at(buffer, starts, width)) * scale
 
 
 def _floats(texts: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -285,64 +243,59 @@ def _floats(texts: NDArray[np.uint8]) -> NDArray[np.float64]:
 _NOT_GIVEN = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
+class Rows(NamedTuple):
     """Raw rows: records, and losses on lines of their own, in the order of the log.
 
     Attributes:
-        index: int64 [n], which line of the chunk, from 0.
+        line: int64 [n], which line of the chunk, from 0.
         values: float64 [n, 7], as in `Batch`.
         given: bool [n, 7], as in `Batch`.
     """
 
-    index: NDArray[np.int64]
+    line: NDArray[np.int64]
     values: NDArray[np.float64]
     given: NDArray[np.bool_]
 
 
 class _Growing:
-    """A two-dimensional array to which rows are added."""
+    """A two-dimensional array whose rows hold `fill` until they are written."""
 
     def __init__(self, columns: int, fill: int) -> None:
         self._fill = fill
-        self._kept = np.full((64, columns), fill, np.int32)
-        self._rows = 0
+        self.array = np.full((64, columns), fill, np.int32)
 
-    def __len__(self) -> int:
-        return self._rows
-
-    @property
-    def array(self) -> NDArray[np.int32]:
-        """[rows, columns]; good until the next change."""
-        return self._kept[: self._rows]
+    def reserve(self, rows: int) -> NDArray[np.int32]:
+        """The array, with at least so many rows."""
+        while rows > len(self.array):
+            self.array = np.concatenate([self.array, np.full_like(self.array, self._fill)])
+        return self.array
 
     def put(self, row: int, cells: Sequence[int]) -> None:
-        """Write a row; those before it that were never written hold `fill`."""
-        while row >= len(self._kept):
-            self._kept = np.concatenate([self._kept, np.full_like(self._kept, self._fill)])
-        self._kept[row] = cells
-        self._rows = max(self._rows, row + 1)
+        self.reserve(row + 1)[row] = cells
 
 
 class CellTable:
     """By the code of a layout its matches of each dialect; by match where its cells are, and their shapes."""
 
-    def __init__(self) -> None:
+    def __init__(self, dialects: Sequence[Dialect]) -> None:
         self._readers: list[Reader] = []
         self._numbers: dict[tuple[str, bytes], int] = {}  # group and shape -> number of the reader
-        self._matches: dict[str, _Growing] = {}  # dialect -> by code: first match, number of matches
+        # By code: first match, number of matches.
+        self._matches = {dialect.name: _Growing(2, 0) for dialect in dialects}
         self._starts = _Growing(len(FIELDS), 0)
         self._shapes = _Growing(len(FIELDS), _NOT_GIVEN)
+        self._count, self._codes = 0, 0
 
     def __len__(self) -> int:
         """How many matches it knows."""
-        return len(self._starts)
+        return self._count
 
     def add(self, code: int, found: Sequence[Found], line: bytes) -> None:
         """Remember the layout of a line."""
+        self._codes = code + 1
         for name in {item.dialect.name for item in found}:
             mine = [item for item in found if item.dialect.name == name]
-            self._matches.setdefault(name, _Growing(2, 0)).put(code, (len(self._starts), len(mine)))
+            self._matches[name].put(code, (self._count, len(mine)))
             for item in mine:
                 self._add_match(item, line)
 
@@ -354,8 +307,9 @@ class CellTable:
             if number == len(self._readers):
                 self._readers.append(reader_of(*key))
             starts[cell.column], shapes[cell.column] = cell.start, number
-        self._shapes.put(len(self._starts), shapes)
-        self._starts.put(len(self._starts), starts)
+        self._shapes.put(self._count, shapes)
+        self._starts.put(self._count, starts)
+        self._count += 1
 
     def read(
         self,
@@ -365,55 +319,37 @@ class CellTable:
         dialect: Dialect,
     ) -> Rows:
         """Everything of a dialect in the lines that start there and have these codes, both [n]."""
-        if dialect.name not in self._matches:
-            return Rows(
-                index=np.empty(0, np.int64),
-                values=np.empty((0, len(FIELDS))),
-                given=np.empty((0, len(FIELDS)), np.bool_),
-            )
-        index, match = self._of_lines(codes, self._matches[dialect.name].array)
+        line, match = _matches_of(codes, self._matches[dialect.name].reserve(self._codes))
         used = np.flatnonzero(np.bincount(match))
-        begins = starts[index]
+        begins = starts[line]
         # A column's cells are neighbours in memory.
-        values = np.full((len(FIELDS), len(index)), np.nan).T
-        given = np.empty((len(FIELDS), len(index)), np.bool_).T
+        values = np.full((len(FIELDS), len(line)), np.nan).T
+        given = np.empty((len(FIELDS), len(line)), np.bool_).T
         for column in range(len(FIELDS)):
             cells, shapes = self._starts.array[:, column], self._shapes.array[:, column]
             if len(used) and (shapes[used] == shapes[used[0]]).all():
                 number = int(shapes[used[0]])
                 given[:, column] = number != _NOT_GIVEN
                 if number != _NOT_GIVEN:
-                    values[:, column] = self._readers[number].read(buffer, begins + cells[match])
+                    values[:, column] = self._readers[number](buffer, begins + cells[match])
             else:
                 of_lines = shapes[match]
                 given[:, column] = of_lines != _NOT_GIVEN
-                self._read_shapes(buffer, begins + cells[match], of_lines, values[:, column])
+                for number in np.flatnonzero(np.bincount(of_lines + 1)[1:]).tolist():
+                    rows = np.flatnonzero(of_lines == number)
+                    values[rows, column] = self._readers[number](buffer, begins[rows] + cells[match[rows]])
         given[:, TIME] &= ~np.isnan(values[:, TIME])
-        return Rows(index=index, values=values, given=given)
+        return Rows(line=line, values=values, given=given)
 
-    @staticmethod
-    def _of_lines(
-        codes: NDArray[np.int32], matches: NDArray[np.int32]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Each match: the line that it is in, and its number; by line, within a line by position."""
-        index = np.flatnonzero(codes < len(matches))
-        of_lines = codes if len(index) == len(codes) else codes[index]
-        first, count = (np.ascontiguousarray(part)[of_lines].astype(np.int64) for part in matches.T)
-        if (count == 1).all():
-            return index, first
-        index = np.repeat(index, count)
-        before = np.cumsum(count) - count
-        return index, np.repeat(first - before, count) + np.arange(len(index))
 
-    def _read_shapes(
-        self,
-        buffer: NDArray[np.uint8],
-        starts: NDArray[np.int64],
-        shapes: NDArray[np.int32],
-        values: NDArray[np.float64],
-    ) -> None:
-        """Read the texts that start there and have these shapes into `values`; all but `buffer` are [n]."""
-        counts = np.bincount(shapes + 1)[1:]
-        for number in np.flatnonzero(counts).tolist():
-            rows = np.flatnonzero(shapes == number)
-            values[rows] = self._readers[number].read(buffer, starts[rows])
+def _matches_of(
+    codes: NDArray[np.int32], matches: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Each match: the line that it is in, and its number; by line, within a line by position."""
+    line = np.arange(len(codes))
+    first, count = (np.ascontiguousarray(part)[codes].astype(np.int64) for part in matches.T)
+    if (count == 1).all():
+        return line, first
+    line = np.repeat(line, count)
+    before = np.cumsum(count) - count
+    return line, np.repeat(first - before, count) + np.arange(len(line))
