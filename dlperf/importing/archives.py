@@ -1,8 +1,8 @@
 """The bytes of logs, in chunks of whole lines, out of plain files, compressed files and archives.
 
 Compression and archives are recognised by their first bytes. Nothing is extracted to disk, and memory does
-not grow with the file. A compressed file that is cut off ends there; one that unpacks to an absurd size is
-refused.
+not grow with the file. A compressed file that is cut off ends there; one that unpacks to an absurd size,
+through whatever layers, is refused.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ LONGEST_LINE = 1 << 20
 MOST_MEMBERS = 100_000
 # Logs repeat themselves and shrink well; a kilobyte that becomes a gigabyte is not a log.
 LARGEST_RATIO = 5_000
+MOST_UNPACKED_BYTES = 64 << 30
 _RATIO_FREE_BYTES = 64 << 20
 _HEAD_BYTES = 512
 _TAR_MAGIC = slice(257, 262)
+_ZIP_MAGIC = b"PK\x03\x04"
 _BUFFER_BYTES = 1 << 16
 _LARGEST_ZSTD_WINDOW = 1 << 27
 _DAMAGES = (zlib.error, lzma.LZMAError, zstandard.ZstdError, zipfile.BadZipFile, tarfile.TarError, OSError)
@@ -117,29 +119,61 @@ def _cut(block: bytes, *, before: int) -> int:
     return block.rfind(b"\r") + 1 or len(block)
 
 
+class _Guard:
+    """What one file gives through all layers and members, against what it holds."""
+
+    def __init__(self, *, packed: int = 0) -> None:
+        self.packed, self.unpacked = packed, 0
+
+    def add(self, name: str, count: int) -> None:
+        """Count bytes that a layer gave."""
+        self.unpacked += count
+        if self.unpacked > max(_RATIO_FREE_BYTES, self.packed * LARGEST_RATIO):
+            raise UserError(f"{name}: unpacks to more than {LARGEST_RATIO} times its size; refused as a bomb")
+        if self.unpacked > MOST_UNPACKED_BYTES:
+            most = f"{MOST_UNPACKED_BYTES >> 30} GiB"
+            raise UserError(f"{name}: unpacks to more than {most}; unpack it and give the files")
+
+
 def open_logs(path: Path) -> Iterator[Log]:
     """The logs in a file: itself, or each member of an archive. Use one before you ask for the next.
 
     Raises:
         UserError: the file cannot be read, is damaged, or unpacks to an absurd size.
     """
+    name = printable(str(path))
     try:
         with path.open("rb") as stream:
             if stream.peek(2)[:2] == b"PK" and zipfile.is_zipfile(path):
                 yield from _zip_members(path)
             else:
-                yield from open_stream(printable(str(path)), stream)
+                yield from open_stream(name, stream)
     except OSError as error:
-        raise UserError(f"{printable(str(path))}: cannot be read: {error.strerror or error}") from error
+        raise UserError(f"{name}: cannot be read: {error.strerror or error}") from error
 
 
 def open_stream(name: str, stream: IO[bytes]) -> Iterator[Log]:
     """The same for an open stream, such as standard input; a zip archive must be a file."""
-    log = _uncompressed(name, stream)
-    if _head(log.stream)[_TAR_MAGIC] == b"ustar":
-        yield from _tar_members(log)
+    guard = _Guard()
+    log = _open(name, stream, guard)
+    if _is_archive(log):
+        yield from _tar_members(log, guard)
     else:
         yield log
+
+
+def open_log(name: str, stream: IO[bytes]) -> Log:
+    """The log in an open stream, its compression taken off; archives are not opened."""
+    return _open(name, stream, _Guard())
+
+
+def _open(name: str, stream: IO[bytes], guard: _Guard) -> Log:
+    def count(size: int) -> bytes:
+        data = stream.read(size)
+        guard.packed += len(data)
+        return data
+
+    return _uncompressed(name, _buffered(count), guard)
 
 
 def printable(name: str) -> str:
@@ -151,62 +185,48 @@ class _Readable(Protocol):
     def read1(self, size: int, /) -> bytes: ...
 
 
-class _Counted(io.RawIOBase):
-    """Counts what is read from a compressed file."""
+class _Raw(io.RawIOBase):
+    """A stream of what a function reads."""
 
-    def __init__(self, raw: IO[bytes], *, count: int = 0) -> None:
-        self._raw = raw
-        self.count = count
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        data = self._raw.read(len(buffer))
+        data = self._read(len(buffer))
         buffer[: len(data)] = data
-        self.count += len(data)
         return len(data)
 
 
-class _Checked(io.RawIOBase):
-    """A stream that names what is wrong with it, and is refused if it unpacks to an absurd size."""
+def _buffered(read: Callable[[int], bytes]) -> IO[bytes]:
+    return cast("IO[bytes]", io.BufferedReader(_Raw(read), _BUFFER_BYTES))
 
-    def __init__(self, name: str, stream: _Readable, compressed: _Counted | None = None) -> None:
-        self._name, self._stream, self._compressed = name, stream, compressed
-        self._unpacked = 0
-        self.warnings: list[str] = []
 
-    def readable(self) -> bool:
-        return True
+def _head(stream: IO[bytes]) -> bytes:
+    return cast("io.BufferedReader", stream).peek(_HEAD_BYTES)[:_HEAD_BYTES]
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+
+def _is_archive(log: Log) -> bool:
+    return _head(log.stream)[_TAR_MAGIC] == b"ustar"
+
+
+def _layer(name: str, stream: _Readable, guard: _Guard, *, kind: str, warnings: list[str]) -> IO[bytes]:
+    """A stream out of a compressed file or an archive that says what is wrong with it."""
+
+    def read(size: int) -> bytes:
         try:
-            data = self._stream.read1(len(buffer))
+            data = stream.read1(size)
         except EOFError:
-            self.warnings[:] = ["the compressed data stops in its middle; read up to there"]
-            data = b""
+            warnings[:] = ["the compressed data stops in its middle; read up to there"]
+            return b""
         except _DAMAGES as error:
-            what = "damaged archive" if self._compressed is None else "damaged compressed data"
-            raise UserError(f"{self._name}: {what}: {error}") from error
-        buffer[: len(data)] = data
-        self._unpacked += len(data)
-        if self._compressed is not None:
-            most = max(_RATIO_FREE_BYTES, self._compressed.count * LARGEST_RATIO)
-            if self._unpacked > most:
-                raise UserError(
-                    f"{self._name}: unpacks to more than {LARGEST_RATIO} times its size; refused as a bomb"
-                )
-        return len(data)
+            raise UserError(f"{name}: damaged {kind}: {error}") from error
+        guard.add(name, len(data))
+        return data
 
-
-@dataclass(frozen=True)
-class _Unreadable:
-    """A member of which nothing can be read."""
-
-    error: UserError
-
-    def read1(self, _size: int, /) -> bytes:
-        raise self.error
+    return _buffered(read)
 
 
 class _Header(tarfile.TarInfo):
@@ -235,37 +255,36 @@ _COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], _Readable]] = {
 }
 
 
-def _buffered(raw: io.RawIOBase | IO[bytes]) -> IO[bytes]:
-    return cast("IO[bytes]", io.BufferedReader(cast("io.RawIOBase", raw), _BUFFER_BYTES))
-
-
-def _head(stream: IO[bytes]) -> bytes:
-    return cast("io.BufferedReader", stream).peek(_HEAD_BYTES)[:_HEAD_BYTES]
-
-
-def _uncompressed(name: str, stream: IO[bytes] | io.RawIOBase) -> Log:
+def _uncompressed(name: str, stream: IO[bytes], guard: _Guard) -> Log:
     """One compression taken off, if there is one; the stream can be peeked into."""
-    buffered = _buffered(stream)
-    head = _head(buffered)
+    log = Log(name=name, stream=stream)
+    head = _head(stream)
     unpack = next((way for magic, way in _COMPRESSIONS.items() if head.startswith(magic)), None)
-    if unpack is None:
-        return Log(name=name, stream=buffered)
-    counted = _Counted(buffered)
-    checked = _Checked(name, unpack(_buffered(counted)), counted)
-    return Log(name=name, stream=_buffered(checked), warnings=checked.warnings)
+    if unpack is not None:
+        log.stream = _layer(name, unpack(stream), guard, kind="compressed data", warnings=log.warnings)
+    return log
 
 
-def _member(name: str, stream: io.RawIOBase) -> Log:
+def _member(name: str, stream: _Readable, guard: _Guard, *, kind: str) -> Log:
     """A damaged member says so when it is read, so that the others come all the same."""
+    problem: UserError | None = None
     try:
-        log = _uncompressed(name, stream)
+        log = _uncompressed(name, _layer(name, stream, guard, kind=kind, warnings=[]), guard)
+        if _is_archive(log) or _head(log.stream).startswith(_ZIP_MAGIC):
+            problem = UserError(f"{name}: an archive within an archive; unpack it and give the files")
     except UserError as error:
-        log = Log(name=name, stream=_buffered(_Checked(name, _Unreadable(error))))
+        problem = error
+    if problem is not None:
+
+        def fail(_size: int, problem: UserError = problem) -> bytes:
+            raise problem
+
+        log = Log(name=name, stream=_buffered(fail))
     log.is_member = True
     return log
 
 
-def _tar_members(archive: Log) -> Iterator[Log]:
+def _tar_members(archive: Log, guard: _Guard) -> Iterator[Log]:
     """What is in a tar archive; archives within it are not opened."""
     try:
         with tarfile.open(fileobj=archive.stream, mode="r|", tarinfo=_Header) as opened:
@@ -274,13 +293,14 @@ def _tar_members(archive: Log) -> Iterator[Log]:
                 content = opened.extractfile(member) if member.isfile() else None
                 if content is not None:
                     name = f"{archive.name}!{printable(member.name)}"
-                    yield _member(name, _Checked(name, cast("_Readable", content)))
+                    yield _member(name, cast("_Readable", content), guard, kind="archive")
     except tarfile.TarError as error:
         raise UserError(f"{archive.name}: damaged tar archive: {error}") from error
 
 
 def _zip_members(path: Path) -> Iterator[Log]:
     archive = printable(str(path))
+    guard = _Guard(packed=path.stat().st_size)
     try:
         with zipfile.ZipFile(path) as opened:
             for number, member in enumerate(opened.infolist()):
@@ -289,8 +309,7 @@ def _zip_members(path: Path) -> Iterator[Log]:
                     continue
                 name = f"{archive}!{printable(member.filename)}"
                 with opened.open(member) as content:
-                    counted = _Counted(content, count=member.compress_size)
-                    yield _member(name, _Checked(name, cast("_Readable", content), counted))
+                    yield _member(name, cast("_Readable", content), guard, kind="compressed data")
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{archive}: zip archive that cannot be read: {error}") from error
 

@@ -228,18 +228,7 @@ def spelled(key: str, value: str) -> str:
 
 _MEASURED_ITERATIONS = 100
 _FROM_1 = frozenset({"batch_size_per_device", "num_classes", "threads_per_device", "repeat"})
-_ALWAYS_NEEDED = frozenset(
-    {
-        "framework",
-        "version",
-        "experiment",
-        "parallelism",
-        "topology",
-        "device",
-        "batch_size_per_device",
-        "precision",
-    }
-)
+_OPTIONAL = frozenset({"num_classes", "repeat", "warmup_iterations", "network", "dataset"})
 
 
 class MissingSettings(UserError):
@@ -312,12 +301,12 @@ def _fitting(facts: Facts, folder: Path) -> list[str]:
 
 
 def _missing(facts: Facts) -> list[str]:
-    needed = set(_ALWAYS_NEEDED)
-    if "parallelism" in facts and facts["parallelism"].value == "partial_fc":
-        needed.add("sample_ratio")
-    if "device" in facts and facts["device"].value == "cpu":
-        needed.add("threads_per_device")
-    return [key for key in KEYS if key in needed and key not in facts]
+    optional = set(_OPTIONAL)
+    if "parallelism" not in facts or facts["parallelism"].value != "partial_fc":
+        optional.add("sample_ratio")
+    if "device" not in facts or facts["device"].value != "cpu":
+        optional.add("threads_per_device")
+    return [key for key in KEYS if key not in optional and key not in facts]
 
 
 def _check_network(name: str, facts: Facts, folder: Path) -> None:

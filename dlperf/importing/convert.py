@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlperf.errors import UserError
-from dlperf.importing.archives import Log, open_logs
+from dlperf.importing.archives import Log, open_log, printable
 from dlperf.importing.case import Preamble
 from dlperf.importing.dialects import choose_dialects
 from dlperf.importing.dialects.base import Dialect, Scope
@@ -353,14 +353,17 @@ def check_conversion(folder: Path) -> None:
         raise UserError(f"{original}: the log that this run was imported from is gone; import it again")
     with original.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if digest != imported.sha256:
-        raise UserError(f"{original}: changed since it was imported (SHA-256 {digest}); import the log again")
-    for log in open_logs(original):
-        again = convert(parse_log(log, dialect=imported.dialect), case=read_case(folder), imported=imported)
-        with (folder / EVENT_LOG).open(encoding="utf-8") as stored:
-            for number, (line, new) in enumerate(zip_longest(stored, again, fillvalue="nothing"), 1):
-                if line != new:
-                    raise UserError(
-                        f"{folder / EVENT_LOG}:{number}: it says {line.strip()}, {original.name} gives "
-                        f"{new.strip()}; import the log again"
-                    )
+        if digest != imported.sha256:
+            raise UserError(
+                f"{original}: changed since it was imported (SHA-256 {digest}); import the log again"
+            )
+        stream.seek(0)
+        parsed = parse_log(open_log(printable(str(original)), stream), dialect=imported.dialect)
+    again = convert(parsed, case=read_case(folder), imported=imported)
+    with (folder / EVENT_LOG).open(encoding="utf-8") as stored:
+        for number, (line, new) in enumerate(zip_longest(stored, again, fillvalue="nothing"), 1):
+            if line != new:
+                raise UserError(
+                    f"{folder / EVENT_LOG}:{number}: it says {line.strip()}, {original.name} gives "
+                    f"{new.strip()}; import the log again"
+                )

@@ -253,7 +253,7 @@ class RunSplitter:
     def _stream(self, rank: float | None) -> _Stream:
         return self._streams.setdefault(rank, _Stream())
 
-    def _starts_again(self, key: Key, rate: float, rank: float | None, stream: _Stream) -> bool:
+    def _starts_again(self, key: Key, rate: float | None, rank: float | None, stream: _Stream) -> bool:
         if stream.last is None or key > stream.last:
             return False
         if key < stream.last:

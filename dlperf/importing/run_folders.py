@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from dlperf.errors import UserError
 from dlperf.files import write_atomically, write_document
-from dlperf.importing.archives import Log, open_logs
+from dlperf.importing.archives import Log, open_log, open_logs
 from dlperf.importing.case import (
     Described,
     Fact,
@@ -41,7 +41,7 @@ _STAGING, _LOCK = ".importing-", ".import.lock"
 _LOG_STEM = "imported.log"
 _SUFFIXES = frozenset({".gz", ".zst", ".bz2", ".xz"})
 # No one watched the run: how it ended is in its log alone.
-_OUTCOME = '{"schema_version": 1, "reason": "unknown"}\n'
+_OUTCOME = b'{"schema_version": 1, "reason": "unknown"}\n'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,15 +74,6 @@ class Done:
     result: RunResult
     is_new: bool
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Staged:
-    """A log on its way into a run folder."""
-
-    name: str
-    path: Path
-    sha256: str
 
 
 def files_of(paths: Sequence[Path], *, results: Path) -> Iterator[Path | UserError]:
@@ -140,18 +131,13 @@ def alone_in(sweep: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-        _remove_empty(sweep, created)
-
-
-def _remove_empty(sweep: Path, created: Sequence[Path]) -> None:
-    """Remove the folders that were created, innermost first, where they are still empty."""
-    with suppress(OSError):
-        (sweep / RUNS_FOLDER).rmdir()
-    if created and not (sweep / RUNS_FOLDER).exists():
-        (sweep / _LOCK).unlink(missing_ok=True)
-        with suppress(OSError):  # the first that is not empty ends it
-            for folder in created:
-                folder.rmdir()
+        with suppress(OSError):
+            (sweep / RUNS_FOLDER).rmdir()
+        if created and not (sweep / RUNS_FOLDER).exists():
+            (sweep / _LOCK).unlink(missing_ok=True)
+            with suppress(OSError):  # the first that is not empty ends it
+                for folder in created:
+                    folder.rmdir()
 
 
 def import_file(path: Path, instructions: Instructions) -> Iterator[Done | UserError]:
@@ -160,8 +146,8 @@ def import_file(path: Path, instructions: Instructions) -> Iterator[Done | UserE
     try:
         for log in open_logs(path):
             try:
-                with _staged(log, path, instructions.sweep) as staged:
-                    yield from _import_log(staged, instructions)
+                with _staged(log, path, instructions.sweep) as copy:
+                    yield from _import_log(log.name, copy, instructions)
             except UserError as error:
                 yield error
     except UserError as error:
@@ -169,41 +155,42 @@ def import_file(path: Path, instructions: Instructions) -> Iterator[Done | UserE
 
 
 @contextmanager
-def _staged(log: Log, path: Path, sweep: Path) -> Iterator[_Staged]:
+def _staged(log: Log, path: Path, sweep: Path) -> Iterator[Path]:
     """A copy of the log beside the runs: a file as it is on disk, or a member of an archive by itself."""
     folder = Path(tempfile.mkdtemp(prefix=_STAGING, dir=sweep))
     try:
         suffix = path.suffix if not log.is_member and path.suffix in _SUFFIXES else ""
         copy = folder / f"{_LOG_STEM}{suffix}"
-        digest = hashlib.sha256()
         with log.stream if log.is_member else path.open("rb") as source, copy.open("wb") as target:
-            while block := source.read(_BLOCK):
-                digest.update(block)
-                target.write(block)
-        yield _Staged(name=log.name, path=copy, sha256=digest.hexdigest())
+            shutil.copyfileobj(source, target, _BLOCK)
+        yield copy
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _import_log(staged: _Staged, instructions: Instructions) -> Iterator[Done]:
-    parsed = _parse(staged, instructions.dialect)
-    mapping = mapped(staged.name, instructions.rules)
+def _import_log(name: str, copy: Path, instructions: Instructions) -> Iterator[Done]:
+    """Every run in one log; `name` is for people, `copy` is the log beside the runs."""
+    with copy.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        stream.seek(0)
+        parsed = parse_log(open_log(name, stream), dialect=instructions.dialect)
+    mapping = mapped(name, instructions.rules)
     facts = join(
-        staged.name,
-        facts_of_path(staged.name),
+        name,
+        facts_of_path(name),
         facts_of_text(parsed.settings, parsed.dialect),
         instructions.settings,
         mapping=mapping,
     )
-    described = describe(staged.name, facts, folder=instructions.here)
+    described = describe(name, facts, folder=instructions.here)
     _check_ranks(parsed, described.case)
     if "topology" not in mapping:
         _check_world_size(parsed, described.case, facts["topology"])
     for run, records in enumerate(parsed.runs):
         imported = Imported(
-            source=staged.name,
-            sha256=staged.sha256,
-            log=f"{LOGS_FOLDER}/{staged.path.name}",
+            source=name,
+            sha256=sha256,
+            log=f"{LOGS_FOLDER}/{copy.name}",
             dialect=parsed.dialect.name,
             method=instructions.method,
             run=run,
@@ -211,14 +198,7 @@ def _import_log(staged: _Staged, instructions: Instructions) -> Iterator[Done]:
             warmup_iterations=described.warmup_iterations,
             not_known=described.not_known,
         )
-        yield _import_run(staged, parsed, described, imported, instructions.sweep)
-
-
-def _parse(staged: _Staged, dialect: str) -> ParsedLog:
-    for log in open_logs(staged.path):
-        log.name = staged.name
-        return parse_log(log, dialect=dialect)
-    raise UserError(f"{staged.name}: an empty archive")
+        yield _import_run(copy, parsed, described, imported, instructions.sweep)
 
 
 def _check_ranks(parsed: ParsedLog, case: Case) -> None:
@@ -242,47 +222,49 @@ def _check_world_size(parsed: ParsedLog, case: Case, topology: Fact) -> None:
         )
 
 
-def _import_run(
-    staged: _Staged, parsed: ParsedLog, described: Described, imported: Imported, sweep: Path
-) -> Done:
+def _import_run(copy: Path, parsed: ParsedLog, described: Described, imported: Imported, sweep: Path) -> Done:
     case_folder = sweep / RUNS_FOLDER / described.case.case_id
     known = _known_runs(case_folder)
-    for repeat, other in known.items():
-        if (other.sha256, other.run, other.method) == (imported.sha256, imported.run, imported.method):
-            folder = case_folder / run_name(repeat)
-            result = extract(folder).result
-            return Done(
-                source=staged.name, folder=folder, result=result, is_new=False, warnings=parsed.warnings
-            )
-    repeat = _repeat(staged, described, imported, known)
-    folder = staged.path.parent / run_name(repeat)
-    (folder / LOGS_FOLDER).mkdir(parents=True)
-    os.link(staged.path, folder / imported.log)
-    write_document(folder / CASE_NAME, described.case, indent=2)
-    write_document(folder / IMPORT_NAME, imported, indent=2)
-    write_atomically(folder / OUTCOME_NAME, _OUTCOME.encode())
-    lines = convert(parsed, case=described.case, imported=imported)
-    write_atomically(folder / EVENT_LOG, (line.encode() for line in lines))
-    result = store_run(folder)
-    case_folder.mkdir(parents=True, exist_ok=True)
-    target = case_folder / run_name(repeat)
-    folder.rename(target)
-    return Done(source=staged.name, folder=target, result=result, is_new=True, warnings=parsed.warnings)
+    same = [repeat for repeat, other in known.items() if _identity(other) == _identity(imported)]
+    if same:
+        target = case_folder / run_name(same[0])
+        result = extract(target).result
+    else:
+        repeat = _repeat(described, imported, known)
+        target, folder = case_folder / run_name(repeat), copy.parent / run_name(repeat)
+        (folder / LOGS_FOLDER).mkdir(parents=True)
+        os.link(copy, folder / imported.log)
+        write_document(folder / CASE_NAME, described.case, indent=2)
+        write_document(folder / IMPORT_NAME, imported, indent=2)
+        write_atomically(folder / OUTCOME_NAME, _OUTCOME)
+        lines = convert(parsed, case=described.case, imported=imported)
+        write_atomically(folder / EVENT_LOG, (line.encode() for line in lines))
+        result = store_run(folder)
+        case_folder.mkdir(parents=True, exist_ok=True)
+        folder.rename(target)
+    return Done(
+        source=imported.source, folder=target, result=result, is_new=not same, warnings=parsed.warnings
+    )
 
 
-def _repeat(staged: _Staged, described: Described, imported: Imported, known: dict[int, Imported]) -> int:
+def _identity(imported: Imported) -> tuple[str, int, str]:
+    return imported.sha256, imported.run, imported.method
+
+
+def _repeat(described: Described, imported: Imported, known: dict[int, Imported]) -> int:
     """The number of a new run within its case; UserError where it cannot stand beside the other runs."""
+    source = imported.source
     for number, other in known.items():
         if other.not_known != imported.not_known:
             raise UserError(
-                f"{staged.name}: not known of it: {', '.join(imported.not_known)}; of repeat {number} of its "
+                f"{source}: not known of it: {', '.join(imported.not_known)}; of repeat {number} of its "
                 f"case ({other.source}): {', '.join(other.not_known)}; say the same about both (--set, --map)"
             )
     if described.repeat is None or imported.run > 0:
         return max(known, default=0) + 1
     if described.repeat in known:
         raise UserError(
-            f"{staged.name}: repeat {described.repeat} of this case was imported from "
+            f"{source}: repeat {described.repeat} of this case was imported from "
             f"{known[described.repeat].source}; give another with --set repeat=N"
         )
     return described.repeat
@@ -291,10 +273,8 @@ def _repeat(staged: _Staged, described: Described, imported: Imported, known: di
 def _known_runs(case_folder: Path) -> dict[int, Imported]:
     """What was imported into a case before, by repeat."""
     known = {}
-    if case_folder.is_dir():
-        for folder in case_folder.iterdir():
-            repeat = repeat_of(folder)
-            imported = read_import(folder) if repeat is not None else None
-            if repeat is not None and imported is not None:
-                known[repeat] = imported
+    for folder in case_folder.iterdir() if case_folder.is_dir() else ():
+        repeat = repeat_of(folder)
+        if repeat is not None and (imported := read_import(folder)) is not None:
+            known[repeat] = imported
     return known

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+# Colours, titles and cursor movements of a terminal.
 ANSI = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\r\n]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
 # In front of a line, one behind the other in any order.
@@ -21,6 +22,7 @@ _WRAPPERS = rb"""(?:
   | \[pod/[\w./-]+\]                                            # kubectl --prefix
 )[ ]?"""
 _WRAPPER = re.compile(_WRAPPERS, re.VERBOSE)
+_ANSI_TEXT = re.compile(ANSI.pattern.decode())
 _RANKS = ("mpirun", "gloo", "torchrun", "srun")
 
 
@@ -37,16 +39,12 @@ def wrapper_rank(line: bytes, *, end: int) -> tuple[int, int] | None:
 
 def without_colours(text: str) -> str:
     """The text as it looks on a terminal without colours."""
-    if "\x1b" not in text:
-        return text
-    return ANSI.sub(b"", text.encode("utf-8", errors="surrogateescape")).decode("utf-8", errors="replace")
+    return _ANSI_TEXT.sub("", text) if "\x1b" in text else text
 
 
 def unwrapped(text: str) -> tuple[str, str]:
     """The line without colours and wrappers, and the process that its wrapper names ("" where none does)."""
-    line = text.encode("utf-8", errors="surrogateescape")
-    if b"\x1b" in line:
-        line = ANSI.sub(b"", line)
+    line = without_colours(text).encode("utf-8", errors="surrogateescape")
     start, process = 0, b""
     while match := _WRAPPER.match(line, start):
         process = next((match[name] for name in _RANKS if match[name] is not None), process)
@@ -54,8 +52,6 @@ def unwrapped(text: str) -> tuple[str, str]:
     return line[start:].decode("utf-8", errors="replace"), process.decode()
 
 
-# Colours and cursor movements of a terminal.
-_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
 # A file without line ends (a core dump that went to standard output) is read in pieces, not as one line.
 _LONGEST_LINE = 1 << 20
 
@@ -71,5 +67,5 @@ def plain(text: str) -> str:
     """One line of printable text: no colours, no control or direction characters, single spaces."""
     if text.isprintable() and "  " not in text and text == text.strip():
         return text  # nearly every cell of a table
-    printable = (letter if letter.isprintable() else " " for letter in _ESCAPE.sub("", text))
+    printable = (letter if letter.isprintable() else " " for letter in without_colours(text))
     return " ".join("".join(printable).split())
