@@ -20,7 +20,7 @@ from scipy import stats
 from dlperf.compare.gate import CONFIRMING_RULE, looks_worse
 from dlperf.compare.sets import SAMPLES_PER_SECOND, Verdict, read_result_set
 from dlperf.compare.tests import effect_of, fit_priors, run_tests
-from dlperf.statistics.multiple import benjamini_hochberg
+from dlperf.statistics.basic import benjamini_hochberg
 
 if TYPE_CHECKING:
     from collections.abc import Callable

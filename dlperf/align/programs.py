@@ -1,6 +1,6 @@
 """Run the alignment programs, each in its framework's environment and under the supervisor as every run."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -23,11 +23,12 @@ from dlperf.align.compare import compare, defined_loss
 from dlperf.align.participants import Participant, Settings, probe_case
 from dlperf.errors import InfrastructureError
 from dlperf.files import run_shipped, write_document
-from dlperf.layout import CASE_NAME, LAUNCH_NAME, LOGS_FOLDER, OUTCOME_NAME, log_files
+from dlperf.layout import CASE_NAME, LAUNCH_NAME, OUTCOME_NAME
 from dlperf.logs.endings import Outcome, read_outcome
 from dlperf.logs.failures import classify
 from dlperf.plan.case import Case, Workload
 from dlperf.plan.sweep import Limits
+from dlperf.results.run_outcome import log_lines
 from dlperf.running.launch import LEASE_SECONDS, free_port, launch_file, place_ranks_locally
 from dlperf.running.run_folder import empty_folder
 from dlperf.running.supervision import Interrupts, SupervisedRun
@@ -283,12 +284,5 @@ def _alignment_command(command: RankCommand, files: tuple[str, ...]) -> RankComm
 def _failure(outcome: Outcome, folder: Path) -> str:
     if outcome.reason != "rank_failed":
         return f"its program was ended: {outcome.reason}{f' ({outcome.detail})' if outcome.detail else ''}"
-    failure = classify(_log_lines(folder), outcome)
+    failure = classify(log_lines(folder), outcome)
     return f"its program failed: {failure.evidence.text if failure else outcome.detail or 'no reason known'}"
-
-
-def _log_lines(folder: Path) -> Iterator[tuple[str, int, str]]:
-    for path in log_files(folder).values():
-        with path.open(encoding="utf-8", errors="replace") as log:
-            for number, line in enumerate(log, 1):
-                yield f"{LOGS_FOLDER}/{path.name}", number, line.rstrip("\n")

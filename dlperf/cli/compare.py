@@ -18,8 +18,6 @@ from dlperf.compare.verdicts import (
     Comparison,
     Settings,
     compare,
-    no_floor,
-    qualified_floor,
     read_expected,
 )
 from dlperf.errors import UserError
@@ -51,7 +49,7 @@ class Judging:
         path = self.qualified or default_noise_profile()
         found = read_noise_profile(path) if path is not None else None
         return Settings(
-            noise_floor=qualified_floor(found) if found is not None else no_floor,
+            noise_profile=found,
             notes=(output.noise_profile_line(found),) if found is not None else (),
             metrics=tuple(by_name[_known(name)] for name in dict.fromkeys(self.metrics)) or MEASURED,
             margins=dict(_margin(text) for text in self.margins),

@@ -11,7 +11,7 @@ import click
 
 from dlperf.cli.options import FILE, format_option
 from dlperf.cli.terminal import print_json, say, table
-from dlperf.compare.history import FEWEST_POINTS, By, History, histories
+from dlperf.compare.history import FEWEST_POINTS, By, History, histories, history_chart
 from dlperf.compare.output import change, value
 from dlperf.compare.sets import MEASURED, ResultSet, read_baseline, result_set_of
 from dlperf.errors import UserError
@@ -68,13 +68,11 @@ def _side(source: str) -> ResultSet:
 
 
 def _draw(found: tuple[History, ...], path: Path, by: By) -> None:
-    from dlperf.compare.history_chart import history_chart
-
     for number, one in enumerate(found):
         target = path if number == 0 else path.with_stem(f"{path.stem}-{number + 1}")
         made = history_chart(one, by=by)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, made.png if path.suffix == ".png" else made.svg)
+        write_atomically(target, made[path.suffix])
         say(str(target))
 
 

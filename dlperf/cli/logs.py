@@ -12,8 +12,8 @@ import click
 
 from dlperf.cli.options import CASE, CASE_HELP, at_least
 from dlperf.errors import UserError
-from dlperf.layout import repeat_of
-from dlperf.results.runlogs import find_run_folders, run_logs
+from dlperf.layout import RESULT_NAME, repeat_of
+from dlperf.results.query import find_run_folders, run_logs
 
 _BLOCK = 1 << 16
 _POLL_SECONDS = 0.2
@@ -58,9 +58,9 @@ def command(
     while not is_last:
         logs = run_logs(folder, ranks=ranks, nodes=nodes)
         # Asked before reading: what was written until then is read now.
-        is_last = logs.is_finished or not follow
-        for rank, path in logs.logs:
-            prefix = b"" if len(logs.logs) == 1 else f"[rank{rank}] ".encode()
+        is_last = (folder / RESULT_NAME).is_file() or not follow
+        for rank, path in logs.items():
+            prefix = b"" if len(logs) == 1 else f"[rank{rank}] ".encode()
             reader = readers.setdefault(path, _LogReader(path, prefix))
             reader.print_new(out)
             if is_last:

@@ -12,8 +12,8 @@ from dlperf.cli.options import FILE, NO_WAIT, SWEEP, SweepChoice, at_least, defa
 from dlperf.cli.run import RunOptions, make_runs
 from dlperf.cli.terminal import table
 from dlperf.compare.output import noise_profile_line
-from dlperf.compare.qualifying import qualify
 from dlperf.compare.sets import METRICS, ResultSet, result_set_of
+from dlperf.compare.tests import qualify
 from dlperf.errors import UserError
 from dlperf.files import write_document
 from dlperf.layout import LOCK_NAME

@@ -37,9 +37,8 @@ from dlperf.plan.cluster import Cluster
 from dlperf.plan.plan import Plan, PlannedRun, freeze
 from dlperf.plan.sweep import seconds_of
 from dlperf.report.numbers import mebibytes, plural
-from dlperf.results.limits import StoredLimit, read_limits
 from dlperf.results.schema import Status
-from dlperf.results.store import StoredRun
+from dlperf.results.store import StoredLimit, StoredRun, read_limits
 from dlperf.running.commands import commands_text
 from dlperf.running.launch import is_free, misspelt
 from dlperf.running.run import Progress, Runner

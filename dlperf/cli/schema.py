@@ -19,7 +19,7 @@ _MODELS = {
     "plan": ("dlperf.plan.plan", "Plan"),
     "result": ("dlperf.results.schema", "RunResult"),
     "environment": ("dlperf.results.schema", "RunEnvironment"),
-    "limit": ("dlperf.results.limits", "LimitRecord"),
+    "limit": ("dlperf.results.schema", "LimitRecord"),
     "import": ("dlperf.results.schema", "Imported"),
     "baseline": ("dlperf.compare.sets", "ResultSet"),
     "qualification": ("dlperf.results.noise_profile", "NoiseProfile"),

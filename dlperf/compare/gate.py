@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dlperf.compare.sets import REGRESSIONS, Metric, ResultSet, Verdict
-from dlperf.compare.tests import LEVEL, Priors, Rule, TestResult, fit_priors
+from dlperf.compare.tests import LEVEL, Rule, TestResult, fit_priors
 from dlperf.compare.verdicts import CaseVerdict, Comparison, Settings, compare
 from dlperf.errors import UserError
 from dlperf.plan.case import Case
 from dlperf.plan.documents import unknown
-from dlperf.statistics.multiple import holm
+from dlperf.statistics.basic import holm
 
 # How often fresh runs may be looked at: a single disturbed run can hide a change from the first look.
 CONFIRMING_LOOKS = 2
@@ -44,17 +44,6 @@ def looks_worse(metric: Metric, test: TestResult) -> bool:
     )
 
 
-def priors_of(findings: Comparison) -> dict[str, Priors]:
-    """What the variances of each metric have in common, for rounds with fewer cases."""
-    by_metric: dict[str, list[CaseVerdict]] = {}
-    for row in findings.rows:
-        by_metric.setdefault(row.metric.name, []).append(row)
-    return {
-        name: fit_priors([row.test.effect for row in rows if row.test is not None])
-        for name, rows in by_metric.items()
-    }
-
-
 def confirm(first: Comparison, *, fresh: tuple[ResultSet, ResultSet], settings: Settings) -> Comparison:
     """The first findings with every suspect's replaced by the finding on the fresh runs alone.
 
@@ -62,14 +51,19 @@ def confirm(first: Comparison, *, fresh: tuple[ResultSet, ResultSet], settings: 
     The variances are moderated by what the first round found out about them.
     """
     doubtful = suspects(first)
-    priors = priors_of(first)
     replaced: dict[int, CaseVerdict] = {}
     for metric in dict.fromkeys(row.metric for row in doubtful):
         rows = [row for row in doubtful if row.metric is metric]
+        effects = [row.test.effect for row in first.rows if row.metric is metric and row.test is not None]
         again = compare(
             *(_cases_of(side, rows) for side in fresh),
             settings=replace(
-                settings, metrics=(metric,), rule=CONFIRMING_RULE, priors=priors, notes=(), expected=()
+                settings,
+                metrics=(metric,),
+                rule=CONFIRMING_RULE,
+                priors={metric.name: fit_priors(effects)},
+                notes=(),
+                expected=(),
             ),
         )
         by_case = {row.baseline.case.content_hash: row for row in again.rows if row.metric is metric}
@@ -109,9 +103,6 @@ def _cases_of(side: ResultSet, rows: Sequence[CaseVerdict]) -> ResultSet:
     return side.only(one for one in side.cases if one.case.content_hash in wanted)
 
 
-# A sweep with versions as an axis holds both sides: which version is compared with which.
-
-
 Version = tuple[str, str]  # framework and version
 
 
@@ -138,24 +129,20 @@ def version_comparisons(
 ) -> tuple[VersionComparison, ...]:
     """The comparisons that a sweep holds: one for each further version of a framework.
 
-    Of each framework with several versions one is the baseline: that which `baselines` names, else the first
-    in the order of the cases. A framework with one version is in no comparison.
-
-    Args:
-        cases: of the sweep, in its order.
-        sweep: its name, for messages.
-        baselines: `name==version` of those that are not the first.
-
-    Raises:
-        UserError: no framework has two versions, or a named baseline is not there.
+    Of each framework with several versions one is the baseline: that which `baselines` names, such as
+    `mxnet==1.9.0`, else the first in the order of the cases. UserError where no framework has two versions,
+    or a named baseline is not there.
     """
     versions: dict[str, list[str]] = {}
-    for case in cases:
-        listed = versions.setdefault(case.framework, [])
-        if case.version not in listed:
-            listed.append(case.version)
+    for framework, version in dict.fromkeys((case.framework, case.version) for case in cases):
+        versions.setdefault(framework, []).append(version)
     for name in baselines:
-        _put_first(versions, name)
+        framework, _, version = name.partition("==")
+        if version not in versions.get(framework, ()):
+            known = [f"{one}=={each}" for one, listed in versions.items() for each in listed]
+            raise UserError(f"--baseline: {unknown('version', name, known)}")
+        versions[framework].remove(version)
+        versions[framework].insert(0, version)
     several = {name: listed for name, listed in versions.items() if len(listed) > 1}
     if not several:
         raise UserError(
@@ -169,12 +156,3 @@ def version_comparisons(
         )
         for place in range(1, max(map(len, several.values())))
     )
-
-
-def _put_first(versions: dict[str, list[str]], name: str) -> None:
-    framework, _, version = name.partition("==")
-    if version not in versions.get(framework, ()):
-        known = [f"{one}=={each}" for one, listed in versions.items() for each in listed]
-        raise UserError(f"--baseline: {unknown('version', name, known)}")
-    versions[framework].remove(version)
-    versions[framework].insert(0, version)

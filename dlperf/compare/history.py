@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from dlperf.compare.output import change
 from dlperf.compare.sets import CaseSamples, Metric, ResultSet
 from dlperf.errors import UserError
 from dlperf.plan.versions import version_order
+from dlperf.report.numbers import plural, rate
 from dlperf.results.cases import canonical, cell_name
 from dlperf.results.schema import Status
 from dlperf.statistics.basic import quantile
@@ -66,17 +68,10 @@ class History:
 
 
 def histories(sides: Sequence[ResultSet], name: str, *, metric: Metric, by: By) -> tuple[History, ...]:
-    """The history of the case that `name` means, one for each kind of machine.
+    """The history over sessions of the case that `name` means, in any version; one for each kind of machine.
 
-    Args:
-        sides: of any number of sessions.
-        name: a case's id, its content hash or a part of an id; of any version.
-        metric: what is shown.
-        by: what orders the points.
-
-    Raises:
-        UserError: no case, or several that differ in more than the version, have that name; or a value is
-            no figure.
+    UserError where no case, or several that differ in more than the version, have that name, or a value is no
+    figure.
     """
     found = [(side, one) for side in sides for one in side.cases]
     exact = [one for _, one in found if name in {one.case.case_id, one.case.content_hash}]
@@ -125,24 +120,24 @@ def _key(one: CaseSamples) -> str:
 
 
 def _points(ones: Iterable[tuple[ResultSet, CaseSamples]], metric: Metric, by: By) -> tuple[Point, ...]:
-    points = [_point(side, one, metric) for side, one in ones]
+    points = []
+    for side, one in ones:
+        values = list(one.checked_values(metric).values())
+        points.append(
+            Point(
+                source=side.label,
+                day=min((run.started_at for run in one.runs if run.started_at), default="")[:16],
+                version=one.case.version,
+                median=quantile(values, 0.5),
+                minimum=min(values),
+                maximum=max(values),
+                runs=len(values),
+            )
+        )
     points.sort(key=lambda point: point.day)
     if by == "version":
         points.sort(key=lambda point: version_order(point.version))  # stable: by day within a version
     return tuple(_with_changes(points, metric))
-
-
-def _point(side: ResultSet, one: CaseSamples, metric: Metric) -> Point:
-    values = list(one.checked_values(metric).values())
-    return Point(
-        source=side.label,
-        day=min((run.started_at for run in one.runs if run.started_at), default="")[:16],
-        version=one.case.version,
-        median=quantile(values, 0.5),
-        minimum=min(values),
-        maximum=max(values),
-        runs=len(values),
-    )
 
 
 def _with_changes(points: Sequence[Point], metric: Metric) -> Iterator[Point]:
@@ -157,3 +152,46 @@ def _with_changes(points: Sequence[Point], metric: Metric) -> Iterator[Point]:
     }
     for place, point in enumerate(points):
         yield replace(point, change=changes.get(place))
+
+
+_MOST_LABELS = 30
+
+
+def history_chart(history: History, *, by: By) -> dict[str, bytes]:
+    """Medians with whiskers, the level of each stretch, marks where it changed; `.png` and `.svg`."""
+    # matplotlib is slow to load, and most histories are read as text.
+    from matplotlib import rc_context  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    from dlperf.report.charts.canvas import COLOURS, FAINT, STYLE, WIDTH, draw, hover  # noqa: PLC0415
+
+    points, starts, unit = history.points, history.starts, history.metric.unit
+    title, metric, worse = history.title, history.metric.title, COLOURS[5]
+    places = list(range(len(points)))
+    medians = [point.median for point in points]
+    whiskers = [
+        [point.median - point.minimum for point in points],
+        [point.maximum - point.median for point in points],
+    ]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+        axes = figure.add_subplot()
+        axes.errorbar(places, medians, yerr=whiskers, fmt="o", color=COLOURS[0], ecolor=FAINT, capsize=3)
+        for place, point in enumerate(points):
+            (area,) = axes.plot(place, point.median, marker="o", markersize=14, alpha=0, zorder=10)
+            runs = f"runs {rate(point.minimum)} to {rate(point.maximum)}"
+            hover(area, f"{point.version}, {point.day}: {rate(point.median)} {unit}", runs)
+        for start, end in zip(starts, [*starts[1:], len(points)], strict=True):
+            axes.hlines(quantile(medians[start:end], 0.5), start - 0.4, end - 0.6, color=COLOURS[1])
+        for start in starts[1:]:
+            axes.axvline(start - 0.5, color=worse, linestyle="--")
+            mark = change(points[start].change)
+            axes.annotate(mark, (start - 0.5, 1), xycoords=("data", "axes fraction"), color=worse)
+        every = -(-len(points) // _MOST_LABELS)
+        labels = [point.version if by == "version" else point.day[:10] for point in points]
+        axes.set_xticks(places[::every], labels[::every], rotation=45, ha="right", fontsize=8)
+        axes.set_ylabel(f"{metric}: median, smallest and largest run")
+        axes.set_title(title, loc="left", pad=16)
+        alt = f"{title}: {metric} of {len(points)} sessions, {plural(len(starts) - 1, 'change')}"
+        chart = draw(figure, name="history", alt=alt)
+    return {".png": chart.png, ".svg": chart.svg}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import pandas as pd
 
@@ -78,13 +78,7 @@ def match(baseline: ResultSet, candidate: ResultSet, *, compared: Collection[str
 
     Cases of one cell are matched, first those alike in everything, then those that differ in what a guard
     looks at, then those of another version; a case with several counterparts at one of these stages goes on
-    to the next.
-
-    Args:
-        baseline: what is compared with.
-        candidate: what is looked at.
-        compared: names of the cell's fields that the sides differ in on purpose, such as `framework` or
-            `precision`. The version is always free to differ.
+    to the next. `compared` names fields of the cell that the sides differ in on purpose, such as `precision`.
     """
     left, right = _table(baseline, compared), _table(candidate, compared)
     partner: dict[int, int] = {}
@@ -143,20 +137,14 @@ def guarded(one: CaseSamples) -> dict[str, object]:
         "iterations": f"{measure.warmup_iterations} warm-up, {measure.measured_iterations} measured",
         "threads": case.threads_per_device,
         "memory": "none" if case.memory_bytes is None else bytes_text(case.memory_bytes),
-        "limit": _limit(case),
+        # At which value a case with `max` was measured: at another one its speed is another thing.
+        "limit": "none" if case.search is None else f"{case.search.axis} {case.number(case.search.axis)}",
         "seed": case.seed,
         "options": _options(case),
         "hardware": one.hardware,
         "driver": one.driver,
         "alignment": one.alignment,
     }
-
-
-def _limit(case: Case) -> str:
-    """At which value a case with `max` was measured: at another one its speed is another thing."""
-    if case.search is None:
-        return "none"
-    return f"{case.search.axis} {case.number(case.search.axis)}"
 
 
 def _options(case: Case) -> str:
@@ -187,17 +175,8 @@ def differences(baseline: CaseSamples, candidate: CaseSamples) -> tuple[Differen
 
 def _workloads(baseline: Case, candidate: Case) -> tuple[str, str]:
     """The leaves in which two workloads differ, such as `loss.m2 0.5`."""
-    flat = [_flat(case.workload.model_dump(mode="json")) for case in (baseline, candidate)]
+    contents = [case.workload.model_dump(mode="json") for case in (baseline, candidate)]
+    flat = [pd.json_normalize(content).to_dict("records")[0] for content in contents]
     names = [name for name in {**flat[0], **flat[1]} if flat[0].get(name) != flat[1].get(name)]
     left, right = (", ".join(f"{name} {one.get(name, 'none')}" for name in names) for one in flat)
     return left, right
-
-
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for name, value in content.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
@@ -81,8 +81,11 @@ def change(ratio: float | None) -> str:
 
 def verdict_words(finding: CaseVerdict) -> str:
     """The verdict, and that it was expected."""
-    words = finding.verdict.value.replace("_", " ")
-    return f"{words} (expected)" if finding.expected else words
+    return _words(finding.verdict) + (" (expected)" if finding.expected else "")
+
+
+def _words(verdict: Verdict) -> str:
+    return verdict.value.replace("_", " ")
 
 
 def why(finding: CaseVerdict) -> str:
@@ -104,7 +107,7 @@ def sentence(finding: CaseVerdict) -> str:
 def summary(findings: Comparison) -> str:
     """Counts of the verdicts on the metric that cases are counted by, then of other metrics that changed."""
     parts = [
-        f"{count} {verdict.value.replace('_', ' ')}"
+        f"{count} {_words(verdict)}"
         for verdict in Verdict
         if (count := sum(row.verdict is verdict for row in findings.cases))
     ]
@@ -133,36 +136,28 @@ _TOLD = REGRESSIONS | IMPROVEMENTS | {Verdict.SAME}
 
 
 def notable(findings: Comparison) -> tuple[CaseVerdict, ...]:
-    """What a reader who wants no details must see: changes, and what could not be compared."""
-    quiet = {Verdict.SAME, Verdict.INCONCLUSIVE}
-    return tuple(row for row in _by_weight(findings) if row.verdict not in quiet)
+    """What a reader who wants no details must see: changes, and what could not be compared.
+
+    Regressions first; what keeps a case from being compared is said once.
+    """
+    kept: list[CaseVerdict] = []
+    barred: set[tuple[int, str | None]] = set()
+    for verdicts in (REGRESSIONS, {Verdict.MISSING}, {Verdict.NOT_COMPARABLE}, IMPROVEMENTS):
+        rows = [row for row in findings.rows if row.verdict in verdicts]
+        for row in sorted(rows, key=lambda row: not row.is_regression):
+            why_barred = (id(row.baseline), row.reason)
+            if row.verdict is Verdict.NOT_COMPARABLE and why_barred in barred:
+                continue
+            barred.add(why_barred)
+            kept.append(row)
+    return tuple(kept)
 
 
 def shown(findings: Comparison) -> tuple[CaseVerdict, ...]:
     """The notable rows, and of the other cases the one on the metric that they are counted by."""
-    some = {id(row) for row in notable(findings)}
-    return (*notable(findings), *(row for row in findings.cases if id(row) not in some))
-
-
-_WEIGHT = {
-    Verdict.SLOWER: 0,
-    Verdict.WORSE: 0,
-    Verdict.MISSING: 1,
-    Verdict.NOT_COMPARABLE: 2,
-    Verdict.FASTER: 3,
-    Verdict.BETTER: 3,
-}
-
-
-def _by_weight(findings: Comparison) -> Iterator[CaseVerdict]:
-    """Regressions first; what keeps a case from being compared is said once."""
-    seen: set[tuple[int, str | None]] = set()
-    for row in sorted(findings.rows, key=lambda row: (_WEIGHT.get(row.verdict, 4), not row.is_regression)):
-        if row.verdict is Verdict.NOT_COMPARABLE:
-            if (id(row.baseline), row.reason) in seen:
-                continue
-            seen.add((id(row.baseline), row.reason))
-        yield row
+    first = notable(findings)
+    some = {id(row) for row in first}
+    return (*first, *(row for row in findings.cases if id(row) not in some))
 
 
 def noise_profile_line(found: NoiseProfile) -> str:
@@ -178,10 +173,6 @@ def noise_profile_line(found: NoiseProfile) -> str:
     )
 
 
-# Comparison as documents for people and CI: Markdown, a pull request's comment, JSON, JUnit, annotations.
-
-
-FINDINGS_SCHEMA_VERSION = 1
 MOST_COMMENT_LINES = 20
 _FAILED = frozenset({Verdict.MISSING, Verdict.NOT_COMPARABLE})
 
@@ -240,7 +231,7 @@ def _folded(title: str, content: str) -> list[str]:
 def as_json(findings: Comparison, *, exit_code: int) -> str:
     """Everything, for programs; where there is no number stands null and a reason."""
     content = {
-        "schema_version": FINDINGS_SCHEMA_VERSION,
+        "schema_version": 1,
         "dlperf_version": __version__,
         "baseline": findings.baseline,
         "candidate": findings.candidate,
@@ -255,8 +246,8 @@ def as_json(findings: Comparison, *, exit_code: int) -> str:
 
 
 def _entry(row: CaseVerdict) -> dict[str, Any]:
-    test = row.test
-    before, after = row.figures
+    test, floor = row.test, row.noise_floor
+    runs = [len(one.values(row.metric)) if one else 0 for one in (row.baseline, row.candidate)]
     return {
         "baseline_case": row.baseline.case.case_id,
         "candidate_case": row.candidate.case.case_id if row.candidate else None,
@@ -265,18 +256,18 @@ def _entry(row: CaseVerdict) -> dict[str, Any]:
         "better": row.metric.better,
         "verdict": row.verdict.value,
         "reason": row.reason,
-        "baseline": before,
-        "candidate": after,
+        "baseline": row.figures[0],
+        "candidate": row.figures[1],
         "ratio": row.ratio,
         "ratio_low": test.low if test else None,
         "ratio_high": test.high if test else None,
         "p": test.p if test else None,
         "adjusted_p": test.adjusted_p if test else None,
         "margin": test.margin if test else None,
-        "noise_floor": row.noise_floor.value if row.noise_floor else None,
-        "noise_floor_sessions": row.noise_floor.sessions if row.noise_floor else None,
+        "noise_floor": floor.value if floor else None,
+        "noise_floor_sessions": floor.sessions if floor else None,
         "blocked": test.effect.blocked if test else None,
-        "runs": list(test.effect.runs) if test else [len(_runs(row, 0)), len(_runs(row, 1))],
+        "runs": list(test.effect.runs) if test else runs,
         "runs_to_settle": test.runs_to_settle if test else None,
         "differences": [
             {"what": one.guard, "baseline": one.baseline, "candidate": one.candidate}
@@ -286,51 +277,44 @@ def _entry(row: CaseVerdict) -> dict[str, Any]:
     }
 
 
-def _runs(row: CaseVerdict, side: int) -> dict[str, float]:
-    one = (row.baseline, row.candidate)[side]
-    return one.values(row.metric) if one is not None else {}
-
-
 def junit(findings: Comparison) -> str:
     """JUnit XML: one test a finding. A regression fails, a missing case is an error, no verdict a skip.
 
     The answer and the notes are what the suite printed.
     """
+    outcomes = [_junit_outcome(row) for row in findings.rows]
     suite = ET.Element(
         "testsuite",
         name="dlperf",
-        tests=str(len(findings.rows)),
-        failures=str(len(findings.regressions)),
-        errors=str(sum(row.verdict in _FAILED and row.expected is None for row in findings.rows)),
-        skipped=str(sum(_is_skipped(row) for row in findings.rows)),
+        tests=str(len(outcomes)),
+        failures=str(outcomes.count("failure")),
+        errors=str(outcomes.count("error")),
+        skipped=str(outcomes.count("skipped")),
     )
-    names = Counter(map(_test_name, findings.rows))
-    for row in findings.rows:
-        classname, name = _test_name(row)
-        if (
-            names[classname, name] > 1
-        ):  # they differ in options or threads, and CI takes equal names for one test
-            name = f"{name} {row.baseline.case.content_hash}"
-        test = ET.SubElement(suite, "testcase", classname=classname, name=name)
-        message = plain(sentence(row))
-        if row.is_regression:
-            ET.SubElement(test, "failure", message=message, type=row.verdict.value)
-        elif row.verdict in _FAILED and row.expected is None:
-            ET.SubElement(test, "error", message=message, type=row.verdict.value)
-        elif _is_skipped(row):
-            ET.SubElement(test, "skipped", message=message)
+    names = [
+        (plain(framework_name(row)), plain(f"{cell_name(row.baseline.case)} {row.metric.title}"))
+        for row in findings.rows
+    ]
+    counts = Counter(names)
+    for row, outcome, (classname, name) in zip(findings.rows, outcomes, names, strict=True):
+        # Cases that differ in options or threads: CI takes equal names for one test.
+        twin = f" {row.baseline.case.content_hash}" if counts[classname, name] > 1 else ""
+        test = ET.SubElement(suite, "testcase", classname=classname, name=name + twin)
+        if outcome is not None:
+            kind = {} if outcome == "skipped" else {"type": row.verdict.value}
+            ET.SubElement(test, outcome, {"message": plain(sentence(row))} | kind)
     said = [headline(findings), *(f"note: {note}" for note in findings.notes)]
     ET.SubElement(suite, "system-out").text = "\n".join(map(plain, said))
     ET.indent(suite)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suite, encoding="unicode") + "\n"
 
 
-def _test_name(row: CaseVerdict) -> tuple[str, str]:
-    return plain(framework_name(row)), plain(f"{cell_name(row.baseline.case)} {row.metric.title}")
-
-
-def _is_skipped(row: CaseVerdict) -> bool:
-    return row.verdict is Verdict.INCONCLUSIVE or row.expected is not None
+def _junit_outcome(row: CaseVerdict) -> str | None:
+    if row.is_regression:
+        return "failure"
+    if row.verdict is Verdict.INCONCLUSIVE or row.expected is not None:
+        return "skipped"
+    return "error" if row.verdict in _FAILED else None
 
 
 def workflow_commands(findings: Comparison) -> str:
@@ -338,37 +322,27 @@ def workflow_commands(findings: Comparison) -> str:
 
     GitHub shows the first ten of a kind. The notes are one annotation, before all other notices.
     """
-    rows = notable(findings)
-    lines = [_annotation(row) for row in rows if _annotated_as(row) != "notice"]
+    alarms: list[str] = []
+    notices: list[str] = []
+    for row in notable(findings):
+        failed = row.verdict in _FAILED and row.expected is None
+        kind = "error" if row.is_regression else "warning" if failed else "notice"
+        line = f"::{kind} title=dlperf {_words(row.verdict)}::{_data(sentence(row))}"
+        (notices if kind == "notice" else alarms).append(line)
     if findings.notes:
-        lines.append("::notice title=dlperf notes::" + "%0A".join(map(_data, findings.notes)))
-    lines += [_annotation(row) for row in rows if _annotated_as(row) == "notice"]
+        alarms.append("::notice title=dlperf notes::" + "%0A".join(map(_data, findings.notes)))
     undecided = [row for row in findings.rows if row.verdict is Verdict.INCONCLUSIVE]
     if undecided:
         first = _data(sentence(undecided[0]))
-        lines.append(
+        notices.append(
             f"::notice title=dlperf inconclusive::{len(undecided)} without a verdict, such as {first}"
         )
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _annotation(row: CaseVerdict) -> str:
-    title = f"dlperf {row.verdict.value.replace('_', ' ')}"
-    return f"::{_annotated_as(row)} title={title}::{_data(sentence(row))}"
-
-
-def _annotated_as(row: CaseVerdict) -> str:
-    if row.is_regression:
-        return "error"
-    return "warning" if row.verdict in _FAILED and row.expected is None else "notice"
+    return "".join(f"{line}\n" for line in (*alarms, *notices))
 
 
 def _data(text: str) -> str:
     """One line as a workflow command's message."""
     return plain(text).replace("%", "%25")
-
-
-# Comparison -> the exit code of the process.
 
 
 OK: Final = 0
@@ -385,8 +359,7 @@ def exit_code(findings: Comparison, *, strict: bool) -> int:
     """
     if findings.regressions:
         return REGRESSION
-    lacking = {Verdict.MISSING, Verdict.NOT_COMPARABLE}
-    if not findings.rows or any(row.verdict in lacking and row.expected is None for row in findings.rows):
+    if not findings.rows or any(row.verdict in _FAILED and row.expected is None for row in findings.rows):
         return MISSING
     if strict and findings.count(Verdict.INCONCLUSIVE):
         return UNDECIDED

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from dlperf.align.certificate import Certificate, load_certificate
-from dlperf.align.certificate import Pair as AlignedPair
 from dlperf.errors import UserError
 from dlperf.files import read_document
 from dlperf.layout import CERTIFICATE_NAMES, NOISE_PROFILE_NAME
@@ -21,8 +20,7 @@ from dlperf.plan.selection import parse_pair
 from dlperf.results.cases import CaseFigures
 from dlperf.results.published import PREFIX
 from dlperf.results.query import Loaded, load
-from dlperf.results.schema import RunFigures, Status
-from dlperf.results.store import StoredRun
+from dlperf.results.schema import Status
 from dlperf.statistics.basic import quantile
 from dlperf.version import __version__
 
@@ -90,11 +88,6 @@ LIMITS = (LARGEST_CLASSES, LARGEST_BATCH)
 METRICS = {metric.name: metric for metric in (*MEASURED, *LIMITS)}
 
 
-# One side of a comparison: its cases with the values of their runs. Saved, it is a baseline.
-
-
-BASELINE_SCHEMA_VERSION: Final = 1
-
 Alignment = Literal["aligned", "not aligned"]
 
 
@@ -159,7 +152,7 @@ class CaseSamples(Model):
 class ResultSet(Model):
     """All cases of one side; `label` is what the user called it."""
 
-    schema_version: Literal[1] = BASELINE_SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     label: str
     created_at: str | None = None
     dlperf_version: str
@@ -170,25 +163,20 @@ class ResultSet(Model):
         by_case: dict[tuple[str, str], list[CaseSamples]] = {}
         for one in self.cases:
             by_case.setdefault((one.case.content_hash, one.hardware), []).append(one)
-        return self.model_copy(update={"cases": tuple(map(_one_case, by_case.values()))})
+        pooled = []
+        for parts in by_case.values():
+            good = [part for part in parts if part.status is Status.OK]
+            update: dict[str, object] = {
+                "runs": tuple(run for part in parts for run in part.runs),
+                "failed_runs": sum(part.failed_runs for part in parts),
+                "out_of_memory": any(part.out_of_memory for part in parts),
+            }
+            pooled.append((good or parts)[0].model_copy(update=update))
+        return self.only(pooled)
 
     def only(self, cases: Iterable[CaseSamples]) -> ResultSet:
         """The same with these cases alone."""
         return self.model_copy(update={"cases": tuple(cases)})
-
-
-def _one_case(parts: list[CaseSamples]) -> CaseSamples:
-    good = [part for part in parts if part.status is Status.OK]
-    first = (good or parts)[0]
-    update: Mapping[str, object] = {
-        "runs": tuple(run for part in parts for run in part.runs),
-        "failed_runs": sum(part.failed_runs for part in parts),
-        "out_of_memory": any(part.out_of_memory for part in parts),
-    }
-    return first.model_copy(update=update)
-
-
-# Where a side comes from: a results folder, a saved baseline, published figures, or a part of a folder.
 
 
 BASELINES = Path("baselines")
@@ -198,10 +186,7 @@ def read_result_set(text: str, *, inside: Path, baselines: Path = BASELINES) -> 
     """The side that `text` names.
 
     A folder, a file of a baseline or `published:NAME` is taken as such; `key=value` selects the cases of
-    `inside` that have the value; any other word is the name of a baseline in `baselines`.
-
-    Raises:
-        UserError: it names nothing, or nothing that could be read.
+    `inside` that have the value; any other word is the name of a baseline in `baselines`, else a UserError.
     """
     path = Path(text)
     if text.startswith(PREFIX) or path.is_dir():
@@ -267,12 +252,15 @@ def read_baseline(path: Path) -> ResultSet:
 def result_set_of(loaded: Loaded, *, label: str) -> ResultSet:
     """The side that loaded results make; published ones have a single value a case.
 
-    Raises:
-        UserError: a result cannot be read, which would look like a case that is missing.
+    UserError where a result cannot be read: it would look like a case that is missing.
     """
     if loaded.results.skipped:
         raise UserError("\n".join(str(one) for one in loaded.results.skipped))
-    certificates = _certificates(loaded.results.sweeps)
+    certificates = [
+        load_certificate(path)
+        for sweep in loaded.results.sweeps
+        for path in sorted(sweep.glob(CERTIFICATE_NAMES))
+    ]
     interleaved = {sweep: plan.order == "interleaved" for sweep, plan in loaded.results.plans.items()}
     sessions = {sweep: _session(sweep, loaded) for sweep in loaded.results.sweeps if interleaved.get(sweep)}
     cases = tuple(
@@ -293,18 +281,30 @@ def _session(sweep: Path, loaded: Loaded) -> str | None:
 
 
 def _case(figure: CaseFigures, *, session: str | None, certificates: Sequence[Certificate]) -> CaseSamples:
-    good = [run for run in figure.runs if run.result.figures is not None]
-    runs = tuple(_run(run, session=session) for run in good)
+    good = [(run, run.result.figures) for run in figure.runs if run.result.figures is not None]
+    runs = tuple(
+        RunValues(
+            repeat=run.result.repeat,
+            session=session,
+            started_at=run.result.started_at,
+            values={
+                metric.name: float(value)
+                for metric in MEASURED
+                if (value := getattr(figures, metric.name)) is not None
+            },
+        )
+        for run, figures in good
+    )
     if not figure.runs and figure.summary is not None:
         runs = (RunValues(repeat=1, values={MEASURED[0].name: figure.summary.median}),)
-    pythons = {run.environment.python for run in good if run.environment and run.environment.python}
+    pythons = {run.environment.python for run, _ in good if run.environment}
     drivers = {node.driver for run in figure.runs if run.environment for node in run.environment.nodes}
     return CaseSamples(
         case=figure.case,
         hardware=figure.hardware,
-        driver=", ".join(sorted(one for one in drivers if one is not None)) or None,
+        driver=", ".join(sorted(filter(None, drivers))) or None,
         alignment=_alignment(figure.case, certificates),
-        python=", ".join(sorted(pythons)) or None,
+        python=", ".join(sorted(filter(None, pythons))) or None,
         status=figure.status,
         reason=figure.reason,
         runs=runs,
@@ -313,35 +313,14 @@ def _case(figure: CaseFigures, *, session: str | None, certificates: Sequence[Ce
     )
 
 
-def _run(run: StoredRun, *, session: str | None) -> RunValues:
-    result = run.result
-    return RunValues(
-        repeat=result.repeat,
-        session=session,
-        started_at=result.started_at,
-        values=_values(result.figures) if result.figures is not None else {},
-    )
-
-
-def _values(figures: RunFigures) -> dict[str, float]:
-    values = {metric.name: getattr(figures, metric.name) for metric in MEASURED}
-    return {name: float(value) for name, value in values.items() if value is not None}
-
-
-def _certificates(sweeps: Iterable[Path]) -> list[Certificate]:
-    return [load_certificate(path) for sweep in sweeps for path in sorted(sweep.glob(CERTIFICATE_NAMES))]
-
-
-def _frameworks(pair: AlignedPair) -> set[str]:
-    """Of a pair's names, such as `mxnet==1.9.1 model 1n2g`."""
-    return {name.partition(" ")[0] for name in (pair.first, pair.second)}
-
-
 def _alignment(case: Case, certificates: Sequence[Certificate]) -> Alignment | None:
     """What the certificates of the case's experiment prove about its framework; None: nothing."""
     name = f"{case.framework}=={case.version}"
+    # The names of a pair are such as `mxnet==1.9.1 model 1n2g`.
     proofs = [
-        all(pair.passed for pair in one.pairs if name in _frameworks(pair))
+        all(
+            pair.passed for pair in one.pairs if name in {pair.first.split(" ")[0], pair.second.split(" ")[0]}
+        )
         for one in certificates
         if one.experiment_hash == case.workload.content_hash
         and any(participant.framework == name for participant in one.participants)

@@ -1,14 +1,18 @@
-"""Effects of one metric over many cases -> what may be said about each of them."""
+"""Effects of one metric over many cases -> what may be said about each; A/A runs, which test the tests."""
 
 from __future__ import annotations
 
 import math
+import random
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dlperf.compare.sets import Metric, Verdict
-from dlperf.statistics.basic import mean, t_quantile
+from dlperf.compare.sets import MEASURED, REGRESSIONS, CaseSamples, Metric, ResultSet, Verdict
+from dlperf.errors import UserError
+from dlperf.results.cases import cell_name
+from dlperf.results.noise_profile import CaseNoise, Session
+from dlperf.statistics.basic import benjamini_hochberg, mean, t_quantile
 from dlperf.statistics.moderation import (
     NO_PRIOR,
     MixtureError,
@@ -20,7 +24,6 @@ from dlperf.statistics.moderation import (
     moderated,
     smallest,
 )
-from dlperf.statistics.multiple import benjamini_hochberg
 
 FEWEST_RUNS = 4
 
@@ -45,22 +48,35 @@ class Effect:
 
 
 def effect_of(baseline: Mapping[str, float], candidate: Mapping[str, float]) -> Effect:
-    """The effect of two sets of runs, keyed by block: runs with the same key were made in one block.
+    """The effect of two sets of at least `FEWEST_RUNS` values above 0, keyed by block.
 
-    Values are above 0. Runs of blocks are subtracted from each other, so that what a block has in common (a
-    machine that was slow at the time) drops out. With fewer than `FEWEST_RUNS` common blocks the two sides
-    are compared as independent samples with one variance.
-
-    Raises:
-        ValueError: a side has fewer than `FEWEST_RUNS` runs, or a value that is not above 0.
+    Runs of a block are subtracted from each other, so that what they have in common (a machine that was slow
+    at the time) drops out. With fewer than `FEWEST_RUNS` common blocks the two sides are compared as
+    independent samples with one variance.
     """
     logs = [{block: _log(value) for block, value in side.items()} for side in (baseline, candidate)]
     if min(map(len, logs)) < FEWEST_RUNS:
         raise ValueError(f"fewer than {FEWEST_RUNS} runs on a side")
     common = [block for block in logs[0] if block in logs[1]]
     if len(common) >= FEWEST_RUNS:
-        return _blocked([logs[1][block] - logs[0][block] for block in common])
-    return _independent(list(logs[0].values()), list(logs[1].values()))
+        differences = [logs[1][block] - logs[0][block] for block in common]
+        count = len(differences)
+        return Effect(
+            log_ratio=mean(differences),
+            variance=Variance(_squares(differences) / (count - 1), count - 1),
+            unit=1 / count,
+            blocked=True,
+            runs=(count, count),
+        )
+    before, after = (list(side.values()) for side in logs)
+    degrees = len(before) + len(after) - 2
+    return Effect(
+        log_ratio=mean(after) - mean(before),
+        variance=Variance((_squares(before) + _squares(after)) / degrees, degrees),
+        unit=1 / len(before) + 1 / len(after),
+        blocked=False,
+        runs=(len(before), len(after)),
+    )
 
 
 def _log(value: float) -> float:
@@ -69,34 +85,9 @@ def _log(value: float) -> float:
     return math.log(value)
 
 
-def _blocked(differences: Sequence[float]) -> Effect:
-    count = len(differences)
-    return Effect(
-        log_ratio=mean(differences),
-        variance=Variance(_squares(differences) / (count - 1), count - 1),
-        unit=1 / count,
-        blocked=True,
-        runs=(count, count),
-    )
-
-
-def _independent(baseline: Sequence[float], candidate: Sequence[float]) -> Effect:
-    degrees = len(baseline) + len(candidate) - 2
-    return Effect(
-        log_ratio=mean(candidate) - mean(baseline),
-        variance=Variance((_squares(baseline) + _squares(candidate)) / degrees, degrees),
-        unit=1 / len(baseline) + 1 / len(candidate),
-        blocked=False,
-        runs=(len(baseline), len(candidate)),
-    )
-
-
 def _squares(values: Sequence[float]) -> float:
     centre = mean(values)
     return math.fsum((value - centre) ** 2 for value in values)
-
-
-# How many runs a question takes. Estimates for planning: the spread itself is known from few runs.
 
 
 POWER = 0.8  # the share of real differences that should be found
@@ -108,15 +99,9 @@ def runs_to_detect(
 ) -> int | None:
     """Runs a side with which a change by log `effect` is found with `POWER`; None above `MOST_RUNS`.
 
-    The level is divided by the number of tests, as Benjamini-Hochberg does for a single real change.
-
-    Args:
-        effect: log of the ratio, of either sign.
-        variance: of a difference within a block, or of one run, on the scale of logarithms.
-        blocked: which of the two.
-        level: of the test, two-sided.
-        tests: how many are made together.
-        degrees: of freedom behind `variance`, beside those that more runs bring.
+    `variance` is on the scale of logarithms, of a difference within a block (`blocked`) or of one run, with
+    `degrees` of freedom behind it beside those that more runs bring. The level, two-sided, is divided by the
+    number of tests, as Benjamini-Hochberg does for a single real change.
     """
 
     def enough(count: int) -> bool:
@@ -164,9 +149,6 @@ def _first(enough: Callable[[int], bool]) -> int | None:
     return counts[index] if index < len(counts) else None
 
 
-# Effects of one metric over many cases -> what may be said about each of them.
-
-
 LEVEL = 0.05
 
 
@@ -203,17 +185,14 @@ Priors = dict[bool, Prior]  # by whether the effects are blocked: their variance
 
 def fit_priors(effects: Sequence[Effect]) -> Priors:
     """What the variances of a metric have in common over the cases."""
-    return {
-        blocked: _prior([one.variance for one in effects if one.blocked is blocked])
-        for blocked in (True, False)
-    }
-
-
-def _prior(variances: Sequence[Variance]) -> Prior:
-    prior = fit_prior(variances)
-    if prior == NO_PRIOR:
-        return prior
-    return replace(prior, learned=learned(variances, floor=smallest(variances)))
+    priors = {}
+    for blocked in (True, False):
+        variances = [one.variance for one in effects if one.blocked is blocked]
+        prior = fit_prior(variances)
+        if prior != NO_PRIOR:
+            prior = replace(prior, learned=learned(variances, floor=smallest(variances)))
+        priors[blocked] = prior
+    return priors
 
 
 def run_tests(
@@ -230,77 +209,140 @@ def run_tests(
     a t test with a moderated variance, or with many cases one whose variance comes from what they have in
     common (`statistics.moderation`). The sides are called the same when the 90 % interval lies inside the
     margin (two one-sided tests at 5 %: Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15,
-    1987). Else the runs do not tell.
-
-    Args:
-        metric: which way is good.
-        effects: one a case.
-        margins: one a case: the smallest ratio that counts, less 1.
-        rule: by default Benjamini-Hochberg at 5 %.
-        priors: of the variances; by default fitted to these effects.
+    1987). Else the runs do not tell. `margins` are the smallest ratios that count, less 1, one a case; the
+    priors of the variances are by default fitted to these effects.
     """
     rule = rule or Rule()
     priors = fit_priors(effects) if priors is None else priors
     pooled = math.fsum(one.variance.degrees for one in effects)
     known = [_known(one, priors.get(one.blocked, NO_PRIOR), most_degrees=pooled) for one in effects]
-    p_values = [each.error.two_sided_p(one.log_ratio) for one, each in zip(effects, known, strict=True)]
-    adjusted = rule.adjust(p_values)
-    return [
-        _test_result(metric, one, each, margin=margin, p=p, adjusted=q, rule=rule, tests=len(effects))
-        for one, each, margin, p, q in zip(effects, known, margins, p_values, adjusted, strict=True)
-    ]
+    p_values = [error.two_sided_p(one.log_ratio) for one, (_, error) in zip(effects, known, strict=True)]
+    results = []
+    for effect, (variance, error), margin, p, adjusted_p in zip(
+        effects, known, margins, p_values, rule.adjust(p_values), strict=True
+    ):
+        centre, counts, half = effect.log_ratio, math.log1p(margin), error.reach(0.975)
+        verdict, settle = Verdict.INCONCLUSIVE, None
+        if adjusted_p <= rule.level and abs(centre) >= counts:
+            verdict = metric.verdict(centre)
+        elif abs(centre) + error.reach(1 - rule.level) <= counts:
+            verdict = Verdict.SAME
+        else:
+            settle = runs_to_settle(effect, variance, margin=margin, level=rule.level, tests=len(effects))
+        results.append(
+            TestResult(
+                verdict=verdict,
+                ratio=math.exp(centre),
+                low=math.exp(centre - half),
+                high=math.exp(centre + half),
+                p=p,
+                adjusted_p=adjusted_p,
+                margin=margin,
+                effect=effect,
+                runs_to_settle=settle,
+            )
+        )
+    return results
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
-    """What is known about the noise of a case: its moderated variance, and the error of its difference."""
-
-    variance: Variance
-    error: StudentError | MixtureError
-
-
-def _known(effect: Effect, prior: Prior, *, most_degrees: float) -> _Known:
+def _known(
+    effect: Effect, prior: Prior, *, most_degrees: float
+) -> tuple[Variance, StudentError | MixtureError]:
+    """The moderated variance of a case, and the error of its difference."""
     if not prior.covers(effect.variance):
         prior = NO_PRIOR  # noisier than anything before: it was learned from quieter times
     variance = moderated(effect.variance, prior, most_degrees=most_degrees)
-    error: StudentError | MixtureError
     if prior.learned is None:
-        error = StudentError(math.sqrt(variance.value * effect.unit), variance.degrees)
-    else:
-        error = MixtureError.of(effect.variance, prior.learned, unit=effect.unit)
-    return _Known(variance=variance, error=error)
+        return variance, StudentError(math.sqrt(variance.value * effect.unit), variance.degrees)
+    return variance, MixtureError.of(effect.variance, prior.learned, unit=effect.unit)
 
 
-def _test_result(
-    metric: Metric,
-    effect: Effect,
-    known: _Known,
-    *,
-    margin: float,
-    p: float,
-    adjusted: float,
-    rule: Rule,
-    tests: int,
-) -> TestResult:
-    centre, counts = effect.log_ratio, math.log1p(margin)
-    half = known.error.reach(0.975)
-    half_of_equivalence = known.error.reach(1 - rule.level)
-    settle = None
-    if adjusted <= rule.level and abs(centre) >= counts:
-        verdict = metric.verdict(centre)
-    elif abs(centre) + half_of_equivalence <= counts:
-        verdict = Verdict.SAME
-    else:
-        verdict = Verdict.INCONCLUSIVE
-        settle = runs_to_settle(effect, known.variance, margin=margin, level=rule.level, tests=tests)
-    return TestResult(
-        verdict=verdict,
-        ratio=math.exp(centre),
-        low=math.exp(centre - half),
-        high=math.exp(centre + half),
-        p=p,
-        adjusted_p=adjusted,
-        margin=margin,
-        effect=effect,
-        runs_to_settle=settle,
+SPLITS = 400
+
+Values = tuple[float, float]  # of the two runs of a block
+
+
+def qualify(side: ResultSet, *, runs: int = 5, splits: int = SPLITS, seed: int = 0) -> Session:
+    """Measure the noise of one session, and how often the comparison calls it a regression.
+
+    The runs of a case are taken two by two in their order; each two are a block of an A/A comparison, whose
+    sides are drawn anew for each split. Splits share their runs: more of them make the rate finer, not surer.
+    The noise floor is for `runs` a side. UserError where no case has 2 x `FEWEST_RUNS` good runs.
+    """
+    blocks = {metric.name: _blocks(side, metric) for metric in MEASURED}
+    usable = blocks[MEASURED[0].name]
+    if not usable:
+        raise UserError(
+            f"{side.label}: no case has {2 * FEWEST_RUNS} good runs, which two sides of {FEWEST_RUNS} take"
+        )
+    draw = random.Random(seed)  # noqa: S311 - no secret
+    alarms = sum(_raises_alarm(blocks, draw) for _ in range(splits))
+    starts = [run.started_at for one in side.cases for run in one.runs if run.started_at is not None]
+    return Session(
+        started_at=min(starts, default=None),
+        runs=runs,
+        cases=len(usable),
+        splits=splits,
+        false_alarms=alarms,
+        noise=tuple(noise for metric in MEASURED for noise in _noise(metric, blocks[metric.name], runs)),
     )
+
+
+def _blocks(side: ResultSet, metric: Metric) -> list[tuple[CaseSamples, list[Values]]]:
+    """Each case's values two by two, in the order in which they were made."""
+    found = []
+    for one in side.cases:
+        one.checked_values(metric)
+        runs = sorted(one.runs, key=lambda run: (run.started_at or "", run.repeat))
+        values = [run.values[metric.name] for run in runs if metric.name in run.values]
+        pairs = list(zip(values[::2], values[1::2], strict=False))
+        if len(pairs) >= FEWEST_RUNS:
+            found.append((one, pairs))
+    return found
+
+
+def _effect(values: Sequence[Values], turned: Sequence[bool]) -> Effect:
+    sides: tuple[dict[str, float], dict[str, float]] = ({}, {})
+    for number, (pair, turn) in enumerate(zip(values, turned, strict=True)):
+        for each, value in zip(sides, reversed(pair) if turn else pair, strict=True):
+            each[str(number)] = value
+    return effect_of(*sides)
+
+
+def _raises_alarm(blocks: dict[str, list[tuple[CaseSamples, list[Values]]]], draw: random.Random) -> bool:
+    # The sides of a block are the same for all metrics, as they would be in a comparison.
+    turns: dict[str, list[bool]] = {}
+    for metric in MEASURED:
+        effects = []
+        for one, values in blocks[metric.name]:
+            turned = turns.setdefault(one.case.case_id, [draw.random() < 0.5 for _ in values])  # noqa: PLR2004
+            effects.append(_effect(values, turned[: len(values)]))
+        tests = run_tests(metric, effects, margins=[metric.margin] * len(effects))
+        if any(test.verdict in REGRESSIONS for test in tests):
+            return True
+    return False
+
+
+def _noise(
+    metric: Metric, blocks: Sequence[tuple[CaseSamples, list[Values]]], runs: int
+) -> Iterator[CaseNoise]:
+    # Who ran first turns round from block to block, as in a sweep of two versions.
+    effects = [_effect(values, [bool(number % 2) for number in range(len(values))]) for _, values in blocks]
+    prior = fit_priors(effects).get(True, NO_PRIOR)
+    pooled = math.fsum(one.variance.degrees for one in effects)
+    for (one, values), made in zip(blocks, effects, strict=True):
+        variance = moderated(made.variance, prior, most_degrees=pooled)
+        half = t_quantile(0.975, degrees=variance.degrees) * math.sqrt(variance.value / runs)
+        logs = [math.log(value) for pair in values for value in pair]
+        yield CaseNoise(
+            case=one.case.content_hash,
+            cell=cell_name(one.case),
+            framework=one.case.framework,
+            version=one.case.version,
+            hardware=one.hardware,
+            metric=metric.name,
+            blocks=len(values),
+            level=math.exp(mean(logs)),
+            deviation=math.sqrt(variance.value),
+            noise_floor=math.expm1(half),
+        )

@@ -8,13 +8,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from dlperf.compare.matching import Difference, Pair, match
 from dlperf.compare.sets import (
-    IMPROVEMENTS,
     LIMITS,
     MEASURED,
     METRICS,
@@ -95,41 +94,49 @@ class Comparison:
         """Changes for the worse that nobody announced."""
         return tuple(row for row in self.rows if row.is_regression)
 
-    @property
-    def improvements(self) -> tuple[CaseVerdict, ...]:
-        """Changes for the better."""
-        return tuple(row for row in self.rows if row.verdict in IMPROVEMENTS)
-
-
-# The largest case of a kind that trained, found by search or among sizes: no runs to test, a fact.
-
 
 _FIELDS = {metric.name.removeprefix("max_"): metric for metric in LIMITS}
 
 
-def limits(pairs: Sequence[Pair], *, allow: Collection[str] = ()) -> list[CaseVerdict]:
-    """One finding for each pair of cases with `max`, and each family that differs in one size alone.
+def limits(pairs: Sequence[Pair], *, allow: Collection[str] = ()) -> Iterator[CaseVerdict]:
+    """The largest case of a kind that trained: no runs to test, a fact.
 
-    Of a family one case must have run out of memory. Limits on different hardware, say, or of different
-    budgets are not comparable unless `allow` names what differs.
+    One for each pair of cases with `max`, and each family that differs in one size alone, of which one case
+    ran out of memory. Limits on different hardware, say, or of different budgets are not comparable unless
+    `allow` names what differs.
     """
-    searched = [pair for pair in pairs if pair.baseline.case.search is not None]
+    yield from (row for pair in pairs if (row := _found_by_search(pair, allow)) is not None)
     others = [pair for pair in pairs if pair.baseline.case.search is None]
-    found = [finding for pair in searched for finding in _found_by_search(pair, allow)]
-    return found + [
-        finding for field, metric in _FIELDS.items() for finding in _of(field, metric, others, allow)
-    ]
+    for field_name, metric in _FIELDS.items():
+        families: dict[str, list[Pair]] = {}
+        for pair in others:
+            families.setdefault(canonical(pair.baseline.case, leaving_out=(field_name,)), []).append(pair)
+        for family in families.values():
+            before = _largest(field_name, [pair.baseline for pair in family])
+            after = _largest(field_name, [pair.candidate for pair in family])
+            out_of_memory = any(
+                pair.baseline.out_of_memory or pair.candidate.out_of_memory for pair in family
+            )
+            # A side without a largest size is missing, which is said already.
+            if out_of_memory and before is not None and after is not None:
+                yield _limit(
+                    family[0],
+                    metric,
+                    before=before,
+                    after=after,
+                    barred=next((barred for pair in family if (barred := pair.barred(allow))), None),
+                    reason=f"the largest of {len(family)} sizes that trained; a larger one ran out of memory",
+                )
 
 
-def _found_by_search(pair: Pair, allow: Collection[str]) -> Iterator[CaseVerdict]:
-    """The two limits; a side without one is missing, which is said already."""
+def _found_by_search(pair: Pair, allow: Collection[str]) -> CaseVerdict | None:
     search, other = pair.baseline.case.search, pair.candidate.case.search
     both_ok = pair.baseline.status is Status.OK and pair.candidate.status is Status.OK
     if search is None or other is None or not both_ok:
-        return
+        return None
     before, after = (one.case.number(search.axis) for one in (pair.baseline, pair.candidate))
     step = max(search.granularity, other.granularity)
-    yield _finding(
+    return _limit(
         pair,
         _FIELDS[search.axis],
         before=before,
@@ -140,53 +147,35 @@ def _found_by_search(pair: Pair, allow: Collection[str]) -> Iterator[CaseVerdict
     )
 
 
-def _of(field: str, metric: Metric, pairs: Sequence[Pair], allow: Collection[str]) -> Iterator[CaseVerdict]:
-    families: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        families.setdefault(canonical(pair.baseline.case, leaving_out=(field,)), []).append(pair)
-    for family in families.values():
-        if not any(pair.baseline.out_of_memory or pair.candidate.out_of_memory for pair in family):
-            continue
-        before = _largest(field, [pair.baseline for pair in family])
-        after = _largest(field, [pair.candidate for pair in family])
-        if before is None or after is None:
-            continue  # a case that is missing, which is said already
-        yield _finding(
-            family[0],
-            metric,
-            before=before,
-            after=after,
-            step=1,
-            barred=next((barred for pair in family if (barred := pair.barred(allow))), None),
-            reason=f"the largest of {len(family)} sizes that trained; a larger one ran out of memory",
-        )
-
-
-def _largest(field: str, cases: Sequence[CaseSamples]) -> int | None:
+def _largest(field_name: str, cases: Sequence[CaseSamples]) -> int | None:
     """The largest size that trained; None where none did, or one above it failed for anything but memory."""
-    most = max((getattr(one.case, field) for one in cases if one.status is Status.OK), default=None)
-    if most is None or any(getattr(one.case, field) > most and not one.out_of_memory for one in cases):
+    most = max((getattr(one.case, field_name) for one in cases if one.status is Status.OK), default=None)
+    if most is None or any(getattr(one.case, field_name) > most and not one.out_of_memory for one in cases):
         return None
     return int(most)
 
 
-def _finding(
-    pair: Pair, metric: Metric, *, before: int, after: int, step: int, barred: str | None, reason: str
+def _limit(
+    pair: Pair, metric: Metric, *, before: int, after: int, barred: str | None, reason: str, step: int = 1
 ) -> CaseVerdict:
-    """The finding on two limits; fewer than `step` apart they are the same."""
+    """The verdict on two limits; fewer than `step` apart they are the same."""
     verdict = Verdict.SAME if abs(after - before) < step else metric.verdict(after - before)
-    return CaseVerdict(
+    if barred is not None:
+        verdict, reason = Verdict.NOT_COMPARABLE, barred
+    return _row(pair, metric, verdict, reason=reason, figures=(float(before), float(after)))
+
+
+def _row(pair: Pair, metric: Metric, verdict: Verdict, **more: Any) -> CaseVerdict:
+    """On a pair, by default with its figures of the metric."""
+    row = CaseVerdict(
         baseline=pair.baseline,
         candidate=pair.candidate,
         metric=metric,
-        verdict=verdict if barred is None else Verdict.NOT_COMPARABLE,
-        reason=barred or reason,
+        verdict=verdict,
         differences=pair.differences,
-        figures=(float(before), float(after)),
+        figures=(pair.baseline.figure(metric), pair.candidate.figure(metric)),
     )
-
-
-# What a reader must know beside the verdicts of a comparison, one line each.
+    return replace(row, **more)
 
 
 def notes_on(
@@ -250,60 +239,28 @@ def _apart(rows: Sequence[CaseVerdict]) -> Iterator[str]:
 
 def _pythons(rows: Sequence[CaseVerdict]) -> Iterator[str]:
     """Versions that ran on different Pythons, which are a part of what is compared then."""
-    pairs = dict.fromkeys(
-        (_runtime(row.baseline), _runtime(row.candidate))
-        for row in rows
-        if row.candidate is not None and _differ(row.baseline.python, row.candidate.python)
+    pairs = [(row.baseline, row.candidate) for row in rows if row.candidate is not None]
+    yield from dict.fromkeys(
+        "different Pythons: "
+        + ", ".join(f"{one.case.framework} {one.case.version} on {one.python}" for one in pair)
+        + "; what they change counts as the framework's change"
+        for pair in pairs
+        if None not in {one.python for one in pair} and pair[0].python != pair[1].python
     )
-    for before, after in pairs:
-        yield f"different Pythons: {before}, {after}; what they change counts as the framework's change"
-
-
-def _differ(before: str | None, after: str | None) -> bool:
-    return before is not None and after is not None and before != after
-
-
-def _runtime(one: CaseSamples) -> str:
-    return f"{one.case.framework} {one.case.version} on {one.python}"
-
-
-# What the user decides about a comparison: metrics, margins, known noise, what may differ or be worse.
-
-
-class NoiseFloor(Protocol):
-    """How large a difference of equal sides may be; None where nobody knows."""
-
-    def __call__(self, pair: Pair, metric: Metric, /, *, in_turns: bool) -> Floor | None:
-        """Of the pair's case; `in_turns`: the sides were run in common blocks."""
-
-
-def no_floor(_pair: Pair, _metric: Metric, *, in_turns: bool) -> Floor | None:  # noqa: ARG001 - see NoiseFloor
-    """For machines that nobody qualified."""
-    return None
-
-
-def qualified_floor(noise_profile: NoiseProfile) -> NoiseFloor:
-    """The noise floors that were measured."""
-
-    def floor(pair: Pair, metric: Metric, *, in_turns: bool) -> Floor | None:
-        cases = [(one.case, one.hardware) for one in (pair.baseline, pair.candidate)]
-        return noise_profile.floor(cases, metric.name, in_turns=in_turns)
-
-    return floor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What the user decides about a comparison.
 
-    `margins` by metric name lie over the metrics' own; `noise_floor` gives a case's A/A noise, which a change
-    must exceed too; `allow` names guards whose difference is let pass; `priors` of an earlier round serve by
-    metric name where this one has too few cases.
+    `margins` by metric name override the metrics' own; `noise_profile` holds the A/A noise of cases, which a
+    change must exceed too; `allow` names guards whose difference is let pass; `priors` of an earlier round
+    serve by metric name where this one has too few cases.
     """
 
     metrics: tuple[Metric, ...] = MEASURED
     margins: Mapping[str, float] = field(default_factory=dict)
-    noise_floor: NoiseFloor = no_floor
+    noise_profile: NoiseProfile | None = None
     allow: Collection[str] = ()
     compared: Collection[str] = ()
     rule: Rule = field(default_factory=Rule)
@@ -317,8 +274,12 @@ class Settings:
         """The metric that every case has a finding on: samples/s where it is compared."""
         return SAMPLES_PER_SECOND if SAMPLES_PER_SECOND in self.metrics else self.metrics[0]
 
-
-# Two sides -> findings: matched, guarded, tested together, test.
+    def noise_floor(self, pair: Pair, metric: Metric, *, in_turns: bool) -> Floor | None:
+        """How much equal sides may differ, run in common blocks or not; None where it was not measured."""
+        if self.noise_profile is None:
+            return None
+        cases = [(one.case, one.hardware) for one in (pair.baseline, pair.candidate)]
+        return self.noise_profile.floor(cases, metric.name, in_turns=in_turns)
 
 
 def compare(baseline: ResultSet, candidate: ResultSet, *, settings: Settings | None = None) -> Comparison:
@@ -328,29 +289,35 @@ def compare(baseline: ResultSet, candidate: ResultSet, *, settings: Settings | N
     rows: list[CaseVerdict] = []
     for metric in settings.metrics:
         rows += _of_metric(matched.pairs, metric, settings)
-    gone = [one for one in matched.only_baseline if one.status is Status.OK]
-    rows += [_missing(one, None, metric=settings.lead) for one in gone]
+    rows += [
+        CaseVerdict(
+            baseline=one,
+            candidate=None,
+            metric=settings.lead,
+            verdict=Verdict.MISSING,
+            reason="the candidate has no such case",
+            figures=(one.figure(settings.lead), None),
+        )
+        for one in matched.only_baseline
+        if one.status is Status.OK
+    ]
     rows += limits(matched.pairs, allow=settings.allow)
     rows = [_with_expectation(row, settings) for row in rows]
     place = {id(one): number for number, one in enumerate(baseline.cases)}
     rows.sort(key=lambda row: place[id(row.baseline)])
+    first_time = [
+        pair.candidate
+        for pair in matched.pairs
+        if pair.baseline.status in _NEVER_TRIED and pair.candidate.status is Status.OK
+    ]
     return Comparison(
         baseline=baseline.label,
         candidate=candidate.label,
         rows=tuple(rows),
         metric=settings.lead,
-        new=(*matched.only_candidate, *_first_time(matched.pairs)),
+        new=(*matched.only_candidate, *first_time),
         notes=tuple(notes_on(baseline, candidate, rows, settings)),
     )
-
-
-def _first_time(pairs: Sequence[Pair]) -> list[CaseSamples]:
-    """Cases that only the candidate tried."""
-    return [
-        pair.candidate
-        for pair in pairs
-        if pair.baseline.status in _NEVER_TRIED and pair.candidate.status is Status.OK
-    ]
 
 
 def _of_metric(pairs: Sequence[Pair], metric: Metric, settings: Settings) -> list[CaseVerdict]:
@@ -380,32 +347,41 @@ def _of_metric(pairs: Sequence[Pair], metric: Metric, settings: Settings) -> lis
 
 def _untested(pair: Pair, metric: Metric, settings: Settings) -> CaseVerdict | Effect | None:
     """What can be said without a test, else what is to be tested; None: neither side has the metric."""
-    before, after = pair.baseline.figure(metric), pair.candidate.figure(metric)
-    if before is None:
-        return _without_baseline(pair, metric) if metric is settings.lead else None
-    if after is None:
-        only_once = metric is settings.lead or pair.candidate.status is Status.OK
-        return _missing(pair.baseline, pair.candidate, metric=metric) if only_once else None
-    finding = CaseVerdict(
-        baseline=pair.baseline,
-        candidate=pair.candidate,
-        metric=metric,
-        verdict=Verdict.NOT_COMPARABLE,
-        differences=pair.differences,
-        figures=(before, after),
-    )
-    barred = pair.barred(settings.allow)
-    if barred is not None:
-        return replace(finding, reason=barred)
+    if None in {pair.baseline.figure(metric), pair.candidate.figure(metric)}:
+        reason = _why_missing(pair, metric, is_lead=metric is settings.lead)
+        return None if reason is None else _row(pair, metric, Verdict.MISSING, reason=reason, differences=())
     values = _values(pair, metric)
     bad = [value for side in values for value in side.values() if not (math.isfinite(value) and value > 0)]
-    if bad:
-        return replace(finding, reason=f"{metric.title} of {bad[0]:g} is no figure")
+    barred = pair.barred(settings.allow) or (f"{metric.title} of {bad[0]:g} is no figure" if bad else None)
+    if barred is not None:
+        return _row(pair, metric, Verdict.NOT_COMPARABLE, reason=barred)
     if min(map(len, values)) < FEWEST_RUNS:
         counts = " and ".join(str(len(side)) for side in values)
         reason = f"{counts} good runs; a verdict takes {FEWEST_RUNS} on each side"
-        return replace(finding, verdict=Verdict.INCONCLUSIVE, reason=reason)
+        return _row(pair, metric, Verdict.INCONCLUSIVE, reason=reason)
     return effect_of(*values)
+
+
+def _why_missing(pair: Pair, metric: Metric, *, is_lead: bool) -> str | None:
+    """Which side has no figure and why; None where that is said by the lead metric already."""
+    before, after = pair.baseline, pair.candidate
+    if before.figure(metric) is None:
+        # A baseline that failed is missing; one that nobody tried has nothing to fall behind.
+        if not is_lead or before.status in _NEVER_TRIED:
+            return None
+        if before.status is Status.OK:
+            return f"the baseline's runs have no {metric.title}"
+        return f"the baseline has no figure: {_ending(before)}"
+    if after.status is Status.OK:
+        return f"the candidate's runs have no {metric.title}"
+    return _ending(after) if is_lead else None
+
+
+def _ending(one: CaseSamples) -> str:
+    return one.status.value + (f": {one.reason}" if one.reason else "")
+
+
+_NEVER_TRIED = frozenset({Status.UNSUPPORTED, Status.NOT_MEASURED})
 
 
 def _values(pair: Pair, metric: Metric) -> tuple[dict[str, float], dict[str, float]]:
@@ -414,26 +390,6 @@ def _values(pair: Pair, metric: Metric) -> tuple[dict[str, float], dict[str, flo
     if cell_of(pair.baseline.case) != cell_of(pair.candidate.case):
         after = {f"another cell's {block}": value for block, value in after.items()}
     return before, after
-
-
-_NEVER_TRIED = frozenset({Status.UNSUPPORTED, Status.NOT_MEASURED})
-
-
-def _without_baseline(pair: Pair, metric: Metric) -> CaseVerdict | None:
-    """A baseline that failed is missing; one that nobody tried has nothing to fall behind."""
-    before = pair.baseline
-    if before.status in _NEVER_TRIED:
-        return None
-    reason = f"the baseline has no figure: {before.status.value}"
-    if before.status is Status.OK:
-        reason = f"the baseline's runs have no {metric.title}"
-    elif before.reason:
-        reason += f": {before.reason}"
-    return replace(
-        _missing(before, pair.candidate, metric=metric),
-        reason=reason,
-        figures=(None, pair.candidate.figure(metric)),
-    )
 
 
 def _tested(pair: Pair, metric: Metric, test: TestResult, floor: Floor | None, *, own: float) -> CaseVerdict:
@@ -445,17 +401,7 @@ def _tested(pair: Pair, metric: Metric, test: TestResult, floor: Floor | None, *
         reason = (
             f"about {settle} runs per side would settle it" if settle else "too noisy to settle by more runs"
         )
-    return CaseVerdict(
-        baseline=pair.baseline,
-        candidate=pair.candidate,
-        metric=metric,
-        verdict=verdict,
-        reason=reason,
-        test=test,
-        differences=pair.differences,
-        figures=(pair.baseline.figure(metric), pair.candidate.figure(metric)),
-        noise_floor=floor,
-    )
+    return _row(pair, metric, verdict, reason=reason, test=test, noise_floor=floor)
 
 
 def _drowned(floor: Floor | None, margin: float) -> str | None:
@@ -468,30 +414,11 @@ def _drowned(floor: Floor | None, margin: float) -> str | None:
     return f"{known} (A/A); more runs a side make that less"
 
 
-def _missing(baseline: CaseSamples, candidate: CaseSamples | None, *, metric: Metric) -> CaseVerdict:
-    reason = "the candidate has no such case"
-    if candidate is not None and candidate.status is Status.OK:
-        reason = f"the candidate's runs have no {metric.title}"
-    elif candidate is not None:
-        reason = candidate.status.value + (f": {candidate.reason}" if candidate.reason else "")
-    return CaseVerdict(
-        baseline=baseline,
-        candidate=candidate,
-        metric=metric,
-        verdict=Verdict.MISSING,
-        reason=reason,
-        figures=(baseline.figure(metric), None),
-    )
-
-
 def _with_expectation(row: CaseVerdict, settings: Settings) -> CaseVerdict:
     if row.verdict not in REGRESSIONS and row.verdict is not Verdict.MISSING:
         return row
     one = next((one for one in settings.expected if one.covers(row, today=settings.today)), None)
     return row if one is None else replace(row, expected=one)
-
-
-# Regressions that are known and accepted for a time: a YAML file, each with its reason and its last day.
 
 
 def _expression(text: str) -> str:
@@ -552,12 +479,7 @@ class ExpectedFile(Model):
 
 
 def read_expected(path: Path) -> tuple[ExpectedFailure, ...]:
-    """The entries of a file of expected failures.
-
-    Raises:
-        UserError: there is no such file.
-        SourceErrors: whatever is wrong in it, each with its line.
-    """
+    """The entries of a file of expected failures; SourceErrors with each mistake and its line."""
     if not path.is_file():
         raise UserError(f"{path}: no such file of expected failures")
     document = read_document(path, shown=str(path))

@@ -36,12 +36,11 @@ from dlperf.layout import log_name
 from dlperf.logs.events import OTHER, TRAIN, WARMUP, event_line
 from dlperf.logs.failures import Failure
 from dlperf.plan.case import Case
-from dlperf.results import method_2021
 from dlperf.results.extract import read_case, read_import
-from dlperf.results.schema import SAMPLES_PER_SECONDS, Imported
+from dlperf.results.schema import METHOD_2021, SAMPLES_PER_SECONDS, Imported
 
 EVENT_LOG = log_name(0)
-METHODS = {"dlperf": SAMPLES_PER_SECONDS, method_2021.NAME: method_2021.NAME}
+METHODS = {"dlperf": SAMPLES_PER_SECONDS, METHOD_2021: METHOD_2021}
 # Steps that start again more often than this in one file are not runs that somebody appended.
 MOST_RUNS = 1000
 _LOWEST_RATE = 1e-9  # samples/s; below it a step would take longer than anything lasts
@@ -138,7 +137,7 @@ def convert(parsed: ParsedLog, *, case: Case, imported: Imported) -> Iterator[st
     batch = parsed.runs[imported.run]
     iterations = _iterations(batch)
     nodes, warmup = case.topology.nodes, imported.warmup_iterations
-    if imported.method == method_2021.NAME:
+    if imported.method == METHOD_2021:
         series = _series_2021(parsed, batch, nodes=nodes)
     else:
         series = _series(parsed, batch, nodes=nodes, iterations=iterations, warmup=warmup)
@@ -279,7 +278,7 @@ def _series_2021(parsed: ParsedLog, batch: Batch, *, nodes: int) -> _Series:
     window = _WINDOWS.get(parsed.dialect.name)
     if window is None:
         raise UserError(
-            f"{parsed.name}: method {method_2021.NAME} is not defined for {parsed.dialect.name}; it knows "
+            f"{parsed.name}: method {METHOD_2021} is not defined for {parsed.dialect.name}; it knows "
             f"{', '.join(_WINDOWS)}"
         )
     counts = window.counts(batch)

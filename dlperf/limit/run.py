@@ -27,16 +27,8 @@ from dlperf.model import Model
 from dlperf.plan.case import Case, Measure, Search, bytes_text
 from dlperf.plan.machine import gpu_memory_bytes
 from dlperf.plan.plan import Plan, PlannedCase, PlannedRun, PlanStatus
-from dlperf.results.limits import (
-    LimitRecord,
-    LimitStatus,
-    MemoryPart,
-    ProbeRecord,
-    probe_record,
-    read_limit,
-)
-from dlperf.results.schema import RunResult, Status
-from dlperf.results.store import read_result, read_results
+from dlperf.results.schema import LimitRecord, LimitStatus, MemoryPart, ProbeRecord, RunResult, Status
+from dlperf.results.store import probe_record, read_limit, read_result, read_results
 from dlperf.running.run import Progress, Runner, store_unmeasured
 from dlperf.running.scheduler import Scheduler
 from dlperf.version import __version__

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dlperf.results.limits import LimitStatus
+from dlperf.results.schema import LimitStatus
 
 MAX_ATTEMPTS = 2  # per value, when a probe fails for a reason other than memory
 _FIRST_GROWTH = 1.2  # the first step away from a guess

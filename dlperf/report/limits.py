@@ -12,7 +12,8 @@ from dlperf.report.sanity_checks import cell_words
 from dlperf.report.tables import link_to, status_word
 from dlperf.report.text import Code, Column, Inline, Link, Table, Text, columns, joined, plural, say
 from dlperf.results.cases import canonical
-from dlperf.results.limits import LimitRecord, LimitStatus, MemoryPart, StoredLimit
+from dlperf.results.schema import LimitRecord, LimitStatus, MemoryPart
+from dlperf.results.store import StoredLimit
 
 # By the names of frameworks/common/memory.py.
 _PARTS: dict[str, Inline] = {

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 
 from dlperf.plan.case import Case
-from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
-from dlperf.results import method_2021
-from dlperf.results.schema import UNKNOWN_HARDWARE, RunFigures, Status
+from dlperf.plan.plan import PlannedCase, PlanStatus
+from dlperf.results.extract import median_2021
+from dlperf.results.schema import METHOD_2021, UNKNOWN_HARDWARE, RunFigures, Status
 from dlperf.results.store import Results, StoredRun
 from dlperf.statistics.basic import Summary, quantile, summarise
 
@@ -112,25 +112,29 @@ class CaseFigures:
         return max((rate for rate in rates if rate is not None), default=None)
 
 
-def case_figures(results: Results, cells: Sequence[PlannedCell] = ()) -> tuple[CaseFigures, ...]:
+def case_figures(results: Results) -> tuple[CaseFigures, ...]:
     """The figures of every case, one per sweep and kind of hardware, in the order of `sort_key`.
 
-    `cells` are what the sweeps' plans hold; those without a run come out with the plan's status and reason.
+    Planned cases without a run come out with the plan's status and reason.
     """
     hardware = _hardware_of_sweeps(results)
     groups: dict[tuple[Path, str, str], list[StoredRun]] = {}
     for run, content_hash in _hashed(results.runs):
         groups.setdefault((run.sweep, content_hash, _hardware_of(run, hardware)), []).append(run)
-    planned = {(cell.sweep, cell.case.content_hash): cell.runs for cell in cells}
+    planned = {
+        (sweep, item.case.content_hash): (item, plan.repeats if item.status is PlanStatus.RUNNABLE else 0)
+        for sweep, plan in results.plans.items()
+        for item in plan.cases
+    }
     figures = [
-        _from_runs(runs, hardware=kind, planned_runs=planned.get((sweep, content_hash)))
+        _from_runs(runs, hardware=kind, planned_runs=planned.get((sweep, content_hash), (None, None))[1])
         for (sweep, content_hash, kind), runs in groups.items()
     ]
     ran = {(sweep, content_hash) for sweep, content_hash, _ in groups}
     figures += [
-        _from_cell(cell, hardware.get(cell.sweep, UNKNOWN_HARDWARE))
-        for cell in cells
-        if (cell.sweep, cell.case.content_hash) not in ran
+        _from_plan(item, sweep=sweep, hardware=hardware.get(sweep, UNKNOWN_HARDWARE), planned_runs=runs)
+        for (sweep, content_hash), (item, runs) in planned.items()
+        if (sweep, content_hash) not in ran
     ]
     return tuple(sorted(figures, key=sort_key))
 
@@ -185,10 +189,9 @@ def _from_runs(runs: Sequence[StoredRun], *, hardware: str, planned_runs: int | 
 
 
 def _summary(runs: Sequence[StoredRun], rates: Sequence[float]) -> Summary:
-    """By the 2021 method the figure is rounded as its scripts did."""
     summary = summarise(rates)
-    if all(run.result.method == method_2021.NAME for run in runs):
-        return replace(summary, median=method_2021.case_figure(rates))
+    if all(run.result.method == METHOD_2021 for run in runs):
+        return replace(summary, median=median_2021(rates))
     return summary
 
 
@@ -206,63 +209,33 @@ def _hardware_of(run: StoredRun, of_sweeps: Mapping[Path, str]) -> str:
     return run.hardware if run.environment is not None else of_sweeps.get(run.sweep, UNKNOWN_HARDWARE)
 
 
-def _from_cell(cell: PlannedCell, hardware: str) -> CaseFigures:
-    return CaseFigures(
-        case=cell.case,
-        sweep=cell.sweep,
-        hardware=hardware,
-        status=cell.status,
-        runs=(),
-        summary=None,
-        reason=cell.reason,
-        evidence=None,
-        planned_runs=cell.runs,
-    )
-
-
-# What the plan of a sweep says about cells without a run: not run yet, excluded, or unsupported.
-
-
 NOT_YET = "planned and not run yet; `dlperf run` goes on with the sweep"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedCell:
-    """A case of a plan, its number of planned runs, and its status and reason while it has no run."""
-
-    sweep: Path
-    case: Case
-    runs: int
-    status: Status
-    reason: str
-
-
-def planned_cells(plans: Mapping[Path, Plan]) -> tuple[PlannedCell, ...]:
-    """Every cell of the frozen plans of the sweeps."""
-    return tuple(cell for sweep, plan in plans.items() for cell in _cells(sweep, plan))
-
-
-def _cells(sweep: Path, plan: Plan) -> Iterator[PlannedCell]:
-    for item in plan.cases:
-        status, reason = _standing(item)
-        runs = plan.repeats if item.status is PlanStatus.RUNNABLE else 0
-        yield PlannedCell(sweep=sweep, case=item.case, runs=runs, status=status, reason=reason)
-
-
-def _standing(item: PlannedCase) -> tuple[Status, str]:
+def _from_plan(item: PlannedCase, *, sweep: Path, hardware: str, planned_runs: int) -> CaseFigures:
+    """A case without a run: not run yet, excluded, unavailable or unsupported."""
     reason = item.reason or "no reason given"
-    if item.status is PlanStatus.UNSUPPORTED:
-        return Status.UNSUPPORTED, reason
     if item.status is PlanStatus.EXCLUDED:
-        return Status.NOT_MEASURED, f"excluded: {reason}"
-    if item.status is PlanStatus.UNAVAILABLE:
-        return Status.NOT_MEASURED, reason
-    return Status.NOT_MEASURED, NOT_YET
+        reason = f"excluded: {reason}"
+    return CaseFigures(
+        case=item.case,
+        sweep=sweep,
+        hardware=hardware,
+        status=Status.UNSUPPORTED if item.status is PlanStatus.UNSUPPORTED else Status.NOT_MEASURED,
+        runs=(),
+        summary=None,
+        reason=NOT_YET if item.status is PlanStatus.RUNNABLE else reason,
+        evidence=None,
+        planned_runs=planned_runs,
+    )
 
 
 def speedups(figures: Sequence[CaseFigures]) -> tuple[float | None, ...]:
     """Each case's samples/s over that of 1n1g, all else equal; None without one of the two."""
-    keys = [_key_without_topology(figure) for figure in figures]
+    keys = [
+        (figure.sweep, figure.hardware, figure.not_known, canonical(figure.case, leaving_out=("topology",)))
+        for figure in figures
+    ]
     single = {
         key: figure.summary.median
         for key, figure in zip(keys, figures, strict=True)
@@ -274,18 +247,10 @@ def speedups(figures: Sequence[CaseFigures]) -> tuple[float | None, ...]:
     )
 
 
-def _key_without_topology(figure: CaseFigures) -> tuple[object, ...]:
-    case = canonical(figure.case, leaving_out=("topology",))
-    return (str(figure.sweep), figure.hardware, figure.not_known, case)
-
-
 def canonical(case: Case, *, leaving_out: Iterable[str]) -> str:
     """The case as canonical JSON without some of its fields: equal for cases that differ in those alone."""
     content: Mapping[str, object] = case.model_dump(mode="json", exclude=set(leaving_out))
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
-
-
-# What a case is asked to do, without who does it, in words.
 
 
 def cell_name(case: Case) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from dlperf.errors import UserError
 from dlperf.logs.events import OTHER, TRAIN, WARMUP, Step
-from dlperf.results import method_2021
 from dlperf.results.cases import CaseFigures
-from dlperf.results.extract import PAUSE, UNSTEADY, Extracted, extract
-from dlperf.results.schema import Imported, RunResult
+from dlperf.results.extract import PAUSE, UNSTEADY, extract
+from dlperf.results.schema import METHOD_2021, Imported, RunResult
 from dlperf.results.store import StoredRun
 
 _KINDS = {
@@ -21,6 +20,7 @@ _KINDS = {
     UNSTEADY: "before the steady state",
     PAUSE: "a pause",
 }
+_FORMULA_2021 = "mean of rates, rounded to 2 decimals"
 # Twice made from the same log, a figure is the same to the last bit; another dlperf may round another way.
 _SAME = 1e-9
 
@@ -98,66 +98,28 @@ def _window(run: StoredRun) -> Iterator[tuple[str, str]]:
     """The steps and the arithmetic, made again from the log."""
     extracted = extract(run.folder)
     yield "log", "logs/rank0.log"
-    stretches = [_Stretch.of(kind, steps) for kind, steps in groupby(extracted.steps, lambda step: step.kind)]
-    used = [stretch for stretch in stretches if stretch.kind == TRAIN]
+    used = [step for step in extracted.steps if step.kind == TRAIN]
     yield "rule", extracted.rule
-    yield "used", str(sum(used[1:], used[0])) if used else "no record"
-    for stretch in stretches:
-        if stretch.kind != TRAIN:
-            yield "left out", f"{stretch}: {_KINDS.get(stretch.kind, stretch.kind)}"
+    yield "used", _span(used) if used else "no record"
+    for kind, steps in groupby(extracted.steps, lambda step: step.kind):
+        if kind != TRAIN:
+            yield "left out", f"{_span(list(steps))}: {_KINDS.get(kind, kind)}"
     if extracted.result.figures is not None:
-        yield "formula", _formula(extracted)
+        rate = extracted.result.figures.samples_per_sec
+        if extracted.result.method == METHOD_2021:
+            yield "formula", f"{_FORMULA_2021}, of {len(used)} rates = {rate:.2f} samples/s"
+        else:
+            samples, seconds = sum(step.samples for step in used), math.fsum(step.seconds for step in used)
+            yield "formula", f"samples / seconds = {samples} / {seconds:.6f} = {rate:.4f} samples/s"
     yield from _difference(run.result, extracted.result)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Stretch:
-    """Steps of one kind that follow each other."""
-
-    kind: str
-    count: int
-    first: Step
-    last: Step
-
-    @classmethod
-    def of(cls, kind: str, steps: Iterator[Step]) -> _Stretch:
-        """Of at least one step."""
-        first = last = next(steps)
-        count = 1
-        for step in steps:
-            last = step
-            count += 1
-        return cls(kind=kind, count=count, first=first, last=last)
-
-    def __add__(self, later: _Stretch) -> _Stretch:
-        return _Stretch(kind=self.kind, count=self.count + later.count, first=self.first, last=later.last)
-
-    def __str__(self) -> str:
-        """`100 records: steps 20 to 119, lines 35 to 134`."""
-        first, last = self.first, self.last
-        if self.count == 1:
-            return f"1 record: step {first.step}, line {first.line}"
-        return f"{self.count} records: steps {first.step} to {last.step}, lines {first.line} to {last.line}"
-
-
-def _formula(extracted: Extracted) -> str:
-    result = extracted.result
-    if result.figures is None:
-        raise ValueError("no figure to explain")
-    rate = result.figures.samples_per_sec
-    used = (step for step in extracted.steps if step.kind == TRAIN)
-    if result.method == method_2021.NAME:
-        return f"{method_2021.FORMULA}, of {sum(1 for _ in used)} rates = {rate:.2f} samples/s"
-    samples = 0
-
-    def seconds() -> Iterator[float]:
-        nonlocal samples
-        for step in used:
-            samples += step.samples
-            yield step.seconds
-
-    total = math.fsum(seconds())
-    return f"samples / seconds = {samples} / {total:.6f} = {rate:.4f} samples/s"
+def _span(steps: Sequence[Step]) -> str:
+    """`100 records: steps 20 to 119, lines 35 to 134`."""
+    first, last = steps[0], steps[-1]
+    if len(steps) == 1:
+        return f"1 record: step {first.step}, line {first.line}"
+    return f"{len(steps)} records: steps {first.step} to {last.step}, lines {first.line} to {last.line}"
 
 
 def _difference(stored: RunResult, again: RunResult) -> Iterator[tuple[str, str]]:

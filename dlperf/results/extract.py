@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from pydantic import ValidationError
 
 from dlperf.errors import UserError
@@ -21,10 +22,10 @@ from dlperf.logs.endings import read_outcome
 from dlperf.logs.events import TRAIN, Event, Step, finite, read_events, read_steps, whole
 from dlperf.logs.text import read_lines
 from dlperf.plan.case import Case
-from dlperf.results import method_2021
 from dlperf.results.interference import gpu_interference_of, interference_of
 from dlperf.results.run_outcome import RunOutcome, run_outcome
 from dlperf.results.schema import (
+    METHOD_2021,
     SAMPLES_PER_SECONDS,
     Engine,
     Imported,
@@ -42,14 +43,8 @@ from dlperf.version import __version__
 UNSTEADY: Final = "unsteady"
 PAUSE: Final = "pause"
 
-OWN_RULE = "all steps behind the warm-up iterations of the case"
+_OWN_RULE: Final = "all steps behind the warm-up iterations of the case"
 _STEADY_RULE: Final = "the steady stretch behind the warm-up iterations of the case, without pauses"
-
-
-def rule_of(steadiness: Steadiness | None) -> str:
-    """Which steps a run's figures are computed from, in words."""
-    whole = steadiness is None or (steadiness.shape == "flat" and not steadiness.pauses)
-    return OWN_RULE if whole else _STEADY_RULE
 
 
 def in_steady_state(
@@ -82,8 +77,8 @@ def in_steady_state(
         else step
         for place, step in enumerate(steps)
     )
-    reason = ended.reason or _oddity(steadiness)
-    return marked, steadiness, replace(ended, reason=reason)
+    oddity = None if _is_plain(steadiness) else steadiness_line(steadiness)
+    return marked, steadiness, replace(ended, reason=ended.reason or oddity)
 
 
 def _disturbed(ended: RunOutcome, interference: Interference, case: Case) -> RunOutcome:
@@ -107,11 +102,8 @@ def _without_steady_state(segments: Segmentation) -> RunOutcome:
     return RunOutcome(status=status, reason=reason)
 
 
-def _oddity(steadiness: Steadiness) -> str | None:
-    """What to tell about a good run; None for a flat one without pauses."""
-    if steadiness.shape == "flat" and not steadiness.pauses:
-        return None
-    return steadiness_line(steadiness)
+def _is_plain(steadiness: Steadiness) -> bool:
+    return steadiness.shape == "flat" and not steadiness.pauses
 
 
 def steadiness_line(steadiness: Steadiness) -> str:
@@ -131,15 +123,11 @@ class Extracted:
 
     result: RunResult
     steps: Sequence[Step]
-    rule: str = OWN_RULE
+    rule: str
 
 
 def extract(folder: Path) -> Extracted:
-    """The result of a run folder and its step series.
-
-    Raises:
-        UserError: no run folder: no case.json, one that cannot be read, or a name other than r<repeat>.
-    """
+    """The result of a run folder and its step series; UserError where it is no run folder."""
     case = read_case(folder)
     imported = read_import(folder)
     repeat = require_repeat(folder)
@@ -173,7 +161,8 @@ def extract(folder: Path) -> Extracted:
         gpu_interference=gpu_interference_of(events),
         steadiness=steadiness,
     )
-    return Extracted(result=result, steps=steps, rule=window or rule_of(steadiness))
+    own_rule = _OWN_RULE if steadiness is None or _is_plain(steadiness) else _STEADY_RULE
+    return Extracted(result=result, steps=steps, rule=window or own_rule)
 
 
 def read_case(folder: Path) -> Case:
@@ -188,11 +177,7 @@ def read_case(folder: Path) -> Case:
 
 
 def read_import(folder: Path) -> Imported | None:
-    """`import.json` of a run folder; None where the run was not imported.
-
-    Raises:
-        UserError: the file is damaged, or an older or newer dlperf wrote it.
-    """
+    """`import.json` of a run folder; None where the run was not imported."""
     path = folder / IMPORT_NAME
     if not path.exists():
         return None
@@ -236,19 +221,36 @@ def _not_known(events: Iterable[Event]) -> tuple[str, ...]:
     return tuple(_storable(str(name)) for name in told[-1]) if told else ()
 
 
-def figures_of(
-    steps: Sequence[Step], *, peak_memory_bytes: int | None = None, method: str = SAMPLES_PER_SECONDS
-) -> RunFigures:
-    """The figures of a series with at least one accepted step (kind `train`), by a method."""
+def mean_2021(rates: Sequence[float]) -> float:
+    """A run's figure of the 2021 comparison, exactly: numpy's rounding of the mean of its rates.
+
+    A mean of rates is not samples over time: fast windows count as much as slow ones.
+    """
+    return float(round(np.mean(rates), 2))
+
+
+def median_2021(run_figures: Sequence[float]) -> float:
+    """A case's figure of the 2021 comparison: the median of its runs, rounded to 2 decimals."""
+    return float(round(np.median(run_figures), 2))
+
+
+def _figures(steps: Sequence[Step], events: dict[int, list[Event]], method: str) -> RunFigures:
+    """Of a series with at least one accepted step."""
     accepted = [step for step in steps if step.kind == TRAIN]
     seconds = [step.seconds for step in accepted]
     each = [step.seconds / step.iterations for step in accepted]
-    if method == method_2021.NAME:
-        rate = method_2021.run_figure([step.throughput or step.samples / step.seconds for step in accepted])
+    if method == METHOD_2021:
+        rate = mean_2021([step.throughput or step.samples / step.seconds for step in accepted])
     else:
         rate = samples_per_second((step.samples for step in accepted), seconds)
     losses = [step.loss for step in steps if step.loss is not None and math.isfinite(step.loss)]
-    finite = len(losses) == sum(step.loss is not None for step in steps)
+    all_finite = len(losses) == sum(step.loss is not None for step in steps)
+    peaks = [
+        event.value
+        for rank_events in events.values()
+        for event in rank_events
+        if event.key == "peak_memory_bytes" and _is_count(event.value)
+    ]
     return RunFigures(
         samples_per_sec=rate,
         accepted_steps=sum(step.iterations for step in accepted),
@@ -256,19 +258,9 @@ def figures_of(
         step_seconds_median=quantile(each, 0.5),
         step_seconds_p95=quantile(each, 0.95),
         loss_first=losses[0] if losses else None,
-        loss_last=losses[-1] if losses and finite else None,
-        peak_memory_bytes=peak_memory_bytes,
+        loss_last=losses[-1] if losses and all_finite else None,
+        peak_memory_bytes=max(peaks, default=None),
     )
-
-
-def _figures(steps: Sequence[Step], events: dict[int, list[Event]], method: str) -> RunFigures:
-    peaks = [
-        event.value
-        for rank_events in events.values()
-        for event in rank_events
-        if event.key == "peak_memory_bytes" and _is_count(event.value)
-    ]
-    return figures_of(steps, peak_memory_bytes=max(peaks, default=None), method=method)
 
 
 def _engine(events: Iterable[Event]) -> Engine:

@@ -21,7 +21,6 @@ from dlperf.statistics.basic import standard_deviation, t_quantile
 from dlperf.statistics.moderation import Variance, fit_prior, moderated
 from dlperf.version import __version__
 
-NOISE_PROFILE_SCHEMA_VERSION: Final = 2
 FEWEST_SESSIONS: Final = 2
 
 
@@ -73,7 +72,7 @@ _Key = tuple[str, str, str, str]  # cell, framework, hardware, metric
 class NoiseProfile(Model):
     """`qualification.json`: the sessions, earliest first."""
 
-    schema_version: Literal[2] = NOISE_PROFILE_SCHEMA_VERSION
+    schema_version: Literal[2] = 2
     dlperf_version: str
     sessions: tuple[Session, ...]
 

@@ -227,11 +227,7 @@ def published_names() -> tuple[str, ...]:
 
 
 def load_published(name: str) -> Published:
-    """The data set `name`, with or without `published:` in front.
-
-    Raises:
-        UserError: there is none of that name, or it is damaged.
-    """
+    """The data set `name`, with or without `published:` in front."""
     name = name.removeprefix(PREFIX)
     path = shipped_folder("reports") / name / DATA_FILE
     if name not in published_names():

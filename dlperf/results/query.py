@@ -5,24 +5,39 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlperf.errors import UserError
-from dlperf.layout import CASE_NAME, IMPORT_NAME, LOGS_FOLDER, OUTCOME_NAME
+from dlperf.layout import (
+    CASE_NAME,
+    IMPORT_NAME,
+    LOGS_FOLDER,
+    OUTCOME_NAME,
+    RUNS_FOLDER,
+    log_files,
+    repeat_of,
+    sweep_folders,
+)
 from dlperf.plan.plan import Plan
-from dlperf.results.cases import CaseFigures, case_figures, planned_cells
-from dlperf.results.limits import StoredLimit, read_limits
+from dlperf.results.cases import CaseFigures, case_figures
+from dlperf.results.extract import read_case
 from dlperf.results.published import PREFIX, Published, load_published
-from dlperf.results.store import Results, read_results, recompute
+from dlperf.results.store import Results, StoredLimit, read_limits, read_results, recompute
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from dlperf.results.tables import Tables
+
+
+_HASH_DIGITS = 12  # of a case's content, at the end of its id
+_DIGEST_DIGITS = 16
+# A report reads thousands of these files: plain names in place of a Path each halve the time.
+_SOURCES = (CASE_NAME, OUTCOME_NAME, IMPORT_NAME)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +75,10 @@ class Loaded:
 
 
 def load(paths: Sequence[Path], *, strict: bool, from_logs: bool = False) -> Loaded:
-    """Read everything under the paths.
+    """Read everything under the paths: results folders, folders of sweeps, or `published:NAME`.
 
-    Args:
-        paths: results folders, folders of sweeps, or `published:NAME`.
-        strict: raise for the files that would be skipped and named.
-        from_logs: compute every result again from its run folder's logs in place of reading it.
-
-    Raises:
-        UserError: a path is no folder, a published name is not known, there is no result in any, or
-            (`strict`) one cannot be read.
+    `from_logs` computes every result again from its run folder's logs. UserError where a path or a name leads
+    nowhere, there is no result at all, or (`strict`) one cannot be read.
     """
     names = dict.fromkeys(str(path) for path in paths if str(path).startswith(PREFIX))
     published = tuple(load_published(name) for name in names)
@@ -78,7 +87,7 @@ def load(paths: Sequence[Path], *, strict: bool, from_logs: bool = False) -> Loa
         results = recompute(results)
     if strict and results.skipped:
         raise UserError("\n".join(str(skipped) for skipped in results.skipped))
-    figures = case_figures(results, planned_cells(results.plans))
+    figures = case_figures(results)
     if not figures and not published:
         raise UserError("\n".join([_nothing(paths), *(str(skipped) for skipped in results.skipped)]))
     limits = tuple(
@@ -106,26 +115,63 @@ def find_case(figures: Sequence[CaseFigures], name: str) -> tuple[CaseFigures, .
     Raises:
         UserError: no case has that name, or several have.
     """
-    exact = [figure for figure in figures if name in {figure.case.case_id, figure.case.content_hash}]
-    found = exact or [figure for figure in figures if name and name in figure.case.case_id]
-    names = list(dict.fromkeys(figure.case.case_id for figure in found))
-    if len(names) > 1:
-        raise UserError(f"{name!r} names {len(names)} cases:\n" + "\n".join(f"  {one}" for one in names))
-    if not found:
+    case_id = _case_id(name, [figure.case.case_id for figure in figures])
+    if case_id is None:
         known = list(dict.fromkeys(figure.case.case_id for figure in figures))
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(near)}?" if near else "; `dlperf results` lists them"
         raise UserError(f"no case is named {name!r}{hint}")
-    return tuple(found)
+    return tuple(figure for figure in figures if figure.case.case_id == case_id)
 
 
-# Fingerprints of what a run's figures are made from, so that a report can say what it was made from.
+def find_run_folders(name: str, paths: Sequence[Path]) -> list[Path]:
+    """The run folders of the case named as in `find_case`, running ones included: by sweep, then by repeat.
+
+    Raises:
+        UserError: no case or several have that name, or it has no run folder yet.
+    """
+    sweeps = sorted({sweep for path in paths for sweep in sweep_folders(path)})
+    cases = [case for sweep in sweeps for case in sorted((sweep / RUNS_FOLDER).glob("*/"))]
+    case_id = _case_id(name, [case.name for case in cases])
+    runs = [
+        (str(case), repeat, run)
+        for case in cases
+        if case.name == case_id
+        for run in case.iterdir()
+        if (repeat := repeat_of(run)) is not None
+    ]
+    if not runs:
+        raise UserError(f"no run of a case named {name!r}; `dlperf results` lists the cases")
+    return [run for _case, _repeat, run in sorted(runs)]
 
 
-_DIGITS = 16
-_CHUNK = 1 << 16
-# A report reads thousands of these files: plain names in place of a Path each halve the time.
-_SOURCES = (CASE_NAME, OUTCOME_NAME, IMPORT_NAME)
+def _case_id(name: str, known: Iterable[str]) -> str | None:
+    """The one id among `known` that `name` means; UserError where it means several."""
+    ids = list(dict.fromkeys(known))
+    exact = [case_id for case_id in ids if name in {case_id, case_id[-_HASH_DIGITS:]}]
+    found = exact or [case_id for case_id in ids if name and name in case_id]
+    if len(found) > 1:
+        raise UserError(f"{name!r} names {len(found)} cases:\n" + "\n".join(f"  {one}" for one in found))
+    return found[0] if found else None
+
+
+def run_logs(folder: Path, *, ranks: Sequence[int] = (), nodes: Sequence[int] = ()) -> dict[int, Path]:
+    """The logs of a run folder by rank: of these ranks and these nodes; none named means all.
+
+    Raises:
+        UserError: a rank or a node has no log here.
+    """
+    by_rank = log_files(folder)
+    wanted = set(ranks or by_rank)
+    if nodes:
+        devices = read_case(folder).topology.devices_per_node
+        wanted &= {rank for rank in by_rank if rank // devices in nodes}
+    missing = sorted(set(ranks) - set(by_rank))
+    if missing or (nodes and not wanted):
+        what = f"rank {missing[0]}" if missing else f"node {nodes[0]}"
+        known = ", ".join(map(str, by_rank)) or "none yet"
+        raise UserError(f"{folder}: no log of {what}; ranks with a log: {known}")
+    return {rank: by_rank[rank] for rank in sorted(wanted)}
 
 
 def run_sources(folder: Path) -> dict[str, str]:
@@ -144,7 +190,7 @@ def run_digest(sources: Mapping[str, str]) -> str:
     digest = hashlib.sha256()
     for name, content in sources.items():
         digest.update(f"{name} {content}\n".encode())
-    return digest.hexdigest()[:_DIGITS]
+    return digest.hexdigest()[:_DIGEST_DIGITS]
 
 
 def _logs(place: str) -> list[str]:
@@ -155,11 +201,5 @@ def _logs(place: str) -> list[str]:
 
 
 def _digest_of(path: str) -> str:
-    digest = hashlib.sha256()
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        while chunk := os.read(descriptor, _CHUNK):
-            digest.update(chunk)
-    finally:
-        os.close(descriptor)
-    return digest.hexdigest()
+    with open(path, "rb", buffering=0) as stream:  # noqa: PTH123
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -166,7 +166,7 @@ def _of_failed_rank(case: Case, outcome: Outcome, folder: Path) -> RunOutcome:
         # The kernel writes nothing into the log of the process that it kills.
         reason = f"rank {killed.end.rank} {_ending(killed.end)}: {killed.text}"
         return RunOutcome(status=Status.OOM, reason=reason, evidence=_last_line(folder, rank=killed.end.rank))
-    failure = classify(_lines(folder, first=rank), outcome)
+    failure = classify(log_lines(folder, first=rank), outcome)
     if failure is None:
         reason = f"{how}: {outcome.detail}" if outcome.detail else how
         return RunOutcome(
@@ -184,8 +184,8 @@ def _of_failed_rank(case: Case, outcome: Outcome, folder: Path) -> RunOutcome:
     )
 
 
-def _lines(folder: Path, *, first: int) -> Iterator[tuple[str, int, str]]:
-    """The lines of all logs, those of the rank that failed first before the others'."""
+def log_lines(folder: Path, *, first: int = 0) -> Iterator[tuple[str, int, str]]:
+    """File, number from 1 and text of each line of a run's logs; those of rank `first` come first."""
     logs = log_files(folder)
     for _, path in sorted(logs.items(), key=lambda item: (item[0] != first, item[0])):
         for number, line in enumerate(read_lines(path), 1):

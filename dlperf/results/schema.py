@@ -1,4 +1,4 @@
-"""What dlperf writes down about a run. docs/formats.md describes the folder around it."""
+"""What dlperf writes down about a run and about a search for a limit. docs/formats.md describes the files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from dlperf.layout import ENVIRONMENT_NAME
 from dlperf.model import Model, Retired
 from dlperf.plan.case import Case
 
-RESULT_SCHEMA_VERSION: Final = 1
-SAMPLES_PER_SECONDS: Final = "samples/seconds"  # the ordinary method of a run's figure
+# The methods of a run's figure: the ordinary one, and that of the 2021 comparison (means of rates).
+SAMPLES_PER_SECONDS: Final = "samples/seconds"
+METHOD_2021: Final = "dlperf-2021"
 
 
 class Status(StrEnum):
@@ -35,20 +36,7 @@ class Status(StrEnum):
     NOT_MEASURED = "not_measured"
 
 
-FAILED = frozenset(
-    {
-        Status.OOM,
-        Status.TIMEOUT,
-        Status.STALLED,
-        Status.CRASH,
-        Status.KILLED,
-        Status.LOST_NODE,
-        Status.INCOMPLETE,
-        Status.UNSTEADY,
-        Status.DISTURBED,
-        Status.INSUFFICIENT,
-    }
-)
+FAILED = frozenset(Status) - {Status.OK, Status.UNSUPPORTED, Status.NOT_MEASURED}
 
 
 class RunFigures(Model):
@@ -136,7 +124,7 @@ class Imported(Model):
 class RunResult(Model):
     """`result.json`: written atomically, last; a run folder without it holds no result."""
 
-    schema_version: Literal[1] = RESULT_SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     dlperf_version: str
     case: Case
     repeat: int  # counts from 1
@@ -169,10 +157,6 @@ class RunResult(Model):
         return self
 
 
-# `environment.json` of a run folder: the machines and the software that a run used.
-
-
-ENVIRONMENT_SCHEMA_VERSION: Final = 1
 UNKNOWN_HARDWARE = "unknown hardware"
 
 
@@ -207,7 +191,7 @@ class Node(Model):
 class RunEnvironment(Model):
     """Everything around a run that is not its case."""
 
-    schema_version: Literal[1] = ENVIRONMENT_SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     dlperf_version: str
     git_commit: str | None = (
         None  # of dlperf's checkout, `-dirty` appended where files differ; None outside one
@@ -238,3 +222,61 @@ def read_environment(folder: Path) -> RunEnvironment | None:
 def _parsed(content: bytes) -> RunEnvironment:
     """Cached: most runs of a sweep share one environment."""
     return RunEnvironment.model_validate_json(content)
+
+
+class LimitStatus(StrEnum):
+    """The state of a search."""
+
+    SEARCHING = "searching"
+    FOUND = "found"
+    NOTHING_TRAINS = "nothing_trains"  # not even the smallest value
+    BEYOND_UPPER = "beyond_upper"  # the largest allowed value trains
+    BROKEN = "broken"  # a probe failed twice for a reason other than memory
+
+
+class ProbeRecord(Model):
+    """One probe."""
+
+    value: int
+    full: bool  # of full length: it confirms what short probes found
+    attempt: int  # of this value, from 1
+    status: Status
+    reason: str | None = None
+    seconds: float | None = None
+    peak_memory_bytes: int | None = None  # the largest over the ranks, where it trained
+    memory_held_by: str | None = None
+    folder: str  # from the folder of limit.json
+
+
+class MemoryPart(Model):
+    """Bytes of one kind of tensor by arithmetic; `formula` says how they are computed."""
+
+    name: str
+    bytes: int
+    formula: str
+
+
+class LimitRecord(Model):
+    """`limit.json`."""
+
+    schema_version: Literal[1] = 1
+    dlperf_version: str
+    case: Case  # with its search; holds the value found, else the smallest
+    status: LimitStatus
+    reason: str  # one line: what was found, or why nothing was
+    trains: int | None = None  # the largest value that trained, confirmed where the status is found
+    fails: int | None = None  # the smallest value that ran out of memory
+    most_probes: int  # upper bound on the number of short probes
+    guess: int | None = None  # the limit by the memory model; it decides nothing
+    model: tuple[MemoryPart, ...] = ()  # of the memory at `trains`, else at the smallest value
+    probes: tuple[ProbeRecord, ...] = ()
+
+    @property
+    def model_bytes(self) -> int:
+        """The model's sum: tensors of the training alone."""
+        return sum(part.bytes for part in self.model)
+
+    @property
+    def short_probes(self) -> int:
+        """How many short probes there were."""
+        return sum(not probe.full for probe in self.probes)

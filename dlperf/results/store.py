@@ -13,6 +13,8 @@ from dlperf.errors import UserError
 from dlperf.files import first_problem, version_problem, write_atomically, write_document
 from dlperf.layout import (
     LAUNCH_NAME,
+    LIMIT_NAME,
+    LIMITS_FOLDER,
     LOCK_NAME,
     LOGS_FOLDER,
     OUTCOME_NAME,
@@ -24,7 +26,15 @@ from dlperf.layout import (
 from dlperf.logs.events import TRAIN, Step
 from dlperf.plan.plan import Plan, read_lock
 from dlperf.results.extract import extract
-from dlperf.results.schema import UNKNOWN_HARDWARE, RunEnvironment, RunResult, Status, read_environment
+from dlperf.results.schema import (
+    UNKNOWN_HARDWARE,
+    LimitRecord,
+    ProbeRecord,
+    RunEnvironment,
+    RunResult,
+    Status,
+    read_environment,
+)
 
 STEP_COLUMNS = ("step", "samples", "seconds", "kind", "loss")
 
@@ -72,16 +82,9 @@ def store_run(folder: Path) -> RunResult:
     return extracted.result
 
 
-def write_result(folder: Path, result: RunResult, *, steps: Iterable[Step] | None = None) -> None:
-    """Write steps.csv, then result.json, each whole or not at all.
-
-    Args:
-        folder: the run folder; it exists.
-        result: what to write.
-        steps: the series; None reads it from the folder's logs.
-    """
-    series = extract(folder).steps if steps is None else steps
-    write_atomically(folder / STEPS_NAME, steps_as_csv(series))
+def write_result(folder: Path, result: RunResult, *, steps: Iterable[Step] = ()) -> None:
+    """Write steps.csv, then result.json into an existing run folder, each whole or not at all."""
+    write_atomically(folder / STEPS_NAME, steps_as_csv(steps))
     write_document(folder / RESULT_NAME, result, indent=2)
 
 
@@ -107,9 +110,6 @@ def read_results(*paths: Path) -> Results:
     """Every result under the paths, each a results folder or the folder of a sweep.
 
     A result of a newer schema and a damaged file are skipped and named in `Results.skipped`.
-
-    Raises:
-        UserError: a path does not exist, or is no folder.
     """
     runs: list[StoredRun] = []
     skipped: list[Skipped] = []
@@ -175,3 +175,62 @@ def _read_result(folder: Path) -> RunResult | Skipped | None:
     except ValidationError as error:
         damage = f"damaged: {first_problem(error, not_json='not the JSON of a result')}"
         return Skipped(path=path, why=version_problem(content, RunResult) or damage)
+
+
+def read_limit(folder: Path) -> LimitRecord | None:
+    """The record of a search; None if there is none that this dlperf can read."""
+    try:
+        return LimitRecord.model_validate_json((folder / LIMIT_NAME).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredLimit:
+    """A record and its folder."""
+
+    folder: Path
+    record: LimitRecord
+
+    def probe_at(self, value: int) -> ProbeRecord | None:
+        """The last probe of a value; one of full length comes last."""
+        return next((probe for probe in reversed(self.record.probes) if probe.value == value), None)
+
+
+def read_limits(results: Path, *, from_logs: bool = False) -> tuple[StoredLimit, ...]:
+    """The records of all searches of a results folder, by the case's id.
+
+    `from_logs`: with what the logs of their probes say now.
+    """
+    found = []
+    for path in sorted((results / LIMITS_FOLDER).glob(f"*/{LIMIT_NAME}")):
+        record = read_limit(path.parent)
+        if record is not None:
+            made = _from_logs(record, path.parent) if from_logs else record
+            found.append(StoredLimit(folder=path.parent, record=made))
+    return tuple(found)
+
+
+def _from_logs(record: LimitRecord, folder: Path) -> LimitRecord:
+    probes = tuple(
+        probe_record(
+            extract(folder / probe.folder).result, value=probe.value, full=probe.full, folder=probe.folder
+        )
+        for probe in record.probes
+    )
+    return record.model_copy(update={"probes": probes})
+
+
+def probe_record(result: RunResult, *, value: int, full: bool, folder: str) -> ProbeRecord:
+    """What the record of a search keeps of a probe's result; `folder` is seen from that of limit.json."""
+    return ProbeRecord(
+        value=value,
+        full=full,
+        attempt=result.repeat,
+        status=result.status,
+        reason=result.reason,
+        seconds=result.seconds,
+        peak_memory_bytes=result.figures.peak_memory_bytes if result.figures is not None else None,
+        memory_held_by=result.memory_held_by,
+        folder=folder,
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
@@ -17,9 +18,9 @@ import pandas as pd
 
 from dlperf.errors import UserError
 from dlperf.plan.case import Case
-from dlperf.results.cases import CaseFigures
+from dlperf.results.cases import CaseFigures, canonical, speedups
 from dlperf.results.store import StoredRun
-from dlperf.statistics.basic import cost_per_million_samples, quantile
+from dlperf.statistics.basic import cost_per_million_samples
 
 Value = str | int | float | None
 Record = dict[str, Value]
@@ -45,7 +46,7 @@ class Column:
     @property
     def dtype(self) -> str:
         """Such as `Int64`."""
-        return {"text": "string", "whole": "Int64", "number": "float64"}[self.kind]
+        return str(_DTYPES[self.kind])
 
 
 def _text(name: str, meaning: str) -> Column:
@@ -174,63 +175,42 @@ class Tables(NamedTuple):
 
 def tables(figures: Sequence[CaseFigures]) -> Tables:
     """The columns of `RUNS`, a row per run by case and repeat, and of `CASES`, a row per case in order."""
-    cases = frame([_settings(figure) | _of_case(figure) for figure in figures], CASES)
-    records = [
-        {"case_row": number} | _of_run(run) for number, figure in enumerate(figures) for run in figure.runs
-    ]
-    shared = {column.name for column in (*_CASE, *_ORIGIN, *_KEYS)}
-    runs = frame(records, [column for column in RUNS if column.name not in shared])
-    runs = typed(runs.join(cases[list(shared)], on="case_row"), RUNS)
-    return Tables(runs=runs, cases=typed(_aggregated(cases, runs), CASES))
-
-
-def _aggregated(cases: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """The cases with what their runs, and all cases together, say of each."""
-    good, bad = runs[runs["status"] == "ok"], runs[runs["status"] != "ok"]
-    by_case, first = good.groupby("case_row"), good.drop_duplicates("case_row").set_index("case_row")
-    cases["runs_ok"] = by_case.size()
-    cases["runs_failed"] = bad.groupby("case_row").size()
-    cases = cases.fillna({"runs_ok": 0, "runs_failed": 0})
-    for name in ("step_seconds_median", "step_seconds_p95"):
-        cases[name] = by_case[name].agg(_median)
-    for name in ("loss_first", "loss_last"):
-        cases[name] = first[name]
-    cases["peak_memory_bytes"] = by_case["peak_memory_bytes"].max()
-    cases["matmul_flops_per_second"] = runs.groupby("case_row")["matmul_flops_per_second"].max()
-    cases["speedup"] = speedups(cases)
-    devices = (cases["nodes"] * cases["devices_per_node"]).astype("float64")
-    cases["scaling_efficiency"] = cases["speedup"] / devices
+    settings = [_settings(figure) for figure in figures]
+    cases = frame(
+        [
+            setting | _of_case(figure, speedup)
+            for setting, figure, speedup in zip(settings, figures, speedups(figures), strict=True)
+        ],
+        CASES,
+    )
     best = cases.groupby(["hardware", "threads_per_device"], dropna=False)["matmul_flops_per_second"]
+    devices = (cases["nodes"] * cases["devices_per_node"]).astype("float64")
     share = cases["model_flops_per_second"] / (best.transform("max") * devices)
     # The product was of float32: of a case in another precision it says nothing.
     cases["share_of_matmul_rate"] = share.where(cases["precision"] == "fp32")
-    return cases
+    runs = frame(
+        [
+            {"case_row": number} | settings[number] | _of_run(run)
+            for number, figure in enumerate(figures)
+            for run in figure.runs
+        ],
+        RUNS,
+    )
+    return Tables(runs=runs, cases=cases)
 
 
 def data_table(figures: Sequence[CaseFigures], *, price_per_device_hour: float | None) -> pd.DataFrame:
     """The columns of `DATA`: a row per case, each followed by a row per run of it."""
     runs, cases = tables(figures)
-    if price_per_device_hour is not None:
-        devices = cases["nodes"] * cases["devices_per_node"]
-        cases["cost_per_million_samples"] = [
-            cost_per_million_samples(rate, devices=count, price_per_device_hour=price_per_device_hour)
-            for rate, count in zip(cases["samples_per_sec"], devices, strict=True)
-        ]
+    price = math.nan if price_per_device_hour is None else price_per_device_hour
+    devices = cases["nodes"] * cases["devices_per_node"]
+    cases["cost_per_million_samples"] = [
+        cost_per_million_samples(rate, devices=count, price_per_device_hour=price)
+        for rate, count in zip(cases["samples_per_sec"], devices, strict=True)
+    ]
     both = pd.concat([cases.assign(row="case", case_row=cases.index), runs.assign(row="run")])
-    return typed(both.sort_values("case_row", kind="stable"), DATA)
-
-
-def _median(values: pd.Series[float]) -> float:
-    return quantile(values.tolist(), 0.5)
-
-
-def speedups(cases: pd.DataFrame) -> pd.Series[float]:
-    """Each case's samples/s over that of 1n1g, all else equal; NaN without one of the two."""
-    keys = ["results", "hardware", "not_known", "series_id"]
-    single = cases[(cases["topology"] == "1n1g") & cases["samples_per_sec"].notna()]
-    single = single.drop_duplicates(keys, keep="last")[[*keys, "samples_per_sec"]]
-    both = cases[[*keys, "samples_per_sec"]].merge(single, how="left", on=keys, suffixes=("", "_single"))
-    return (both["samples_per_sec"] / both["samples_per_sec_single"]).set_axis(cases.index)
+    dtypes = {column.name: _DTYPES[column.kind] for column in DATA}
+    return both.sort_values("case_row", kind="stable")[list(dtypes)].astype(dtypes)
 
 
 def frame(records: Sequence[Mapping[str, Any]], columns: Iterable[Column]) -> pd.DataFrame:
@@ -241,12 +221,6 @@ def frame(records: Sequence[Mapping[str, Any]], columns: Iterable[Column]) -> pd
             for column in columns
         }
     )
-
-
-def typed(table: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
-    """The table with exactly these columns, in this order and of their types."""
-    names = [column.name for column in columns]
-    return table.reindex(columns=names).astype({column.name: _DTYPES[column.kind] for column in columns})
 
 
 def _settings(figure: CaseFigures) -> Record:
@@ -274,7 +248,8 @@ def _settings(figure: CaseFigures) -> Record:
         "not_known": ", ".join(sorted(figure.not_known)) or None,
         "results": str(figure.sweep),
         "searched": case.search.axis if case.search is not None else None,
-        **_keys(case),
+        "settings_id": _id(case, leaving_out=(*_ROW, *_COLUMN, "search")),
+        "series_id": _id(case, leaving_out=("topology",)),
     }
 
 
@@ -283,22 +258,12 @@ _ROW: Final = ("topology", "batch_size_per_device", "num_classes", "precision", 
 _COLUMN: Final = ("framework", "version", "options")
 
 
-def _keys(case: Case) -> Record:
-    content = case.model_dump(mode="json")
-    return {
-        "settings_id": _digest(content, leaving_out=(*_ROW, *_COLUMN, "search")),
-        "series_id": _digest(content, leaving_out=("topology",)),
-    }
+def _id(case: Case, *, leaving_out: Iterable[str]) -> str:
+    return hashlib.sha256(canonical(case, leaving_out=leaving_out).encode()).hexdigest()[:_ID_DIGITS]
 
 
-def _digest(content: Mapping[str, object], *, leaving_out: Iterable[str]) -> str:
-    kept = {name: value for name, value in content.items() if name not in set(leaving_out)}
-    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]
-
-
-def _of_case(figure: CaseFigures) -> Record:
-    summary = figure.summary
+def _of_case(figure: CaseFigures, speedup: float | None) -> Record:
+    summary, good = figure.summary, figure.good
     interval = summary.interval if summary else None
     return {
         "status": figure.status.value,
@@ -308,8 +273,18 @@ def _of_case(figure: CaseFigures) -> Record:
         "cv": summary.cv if summary else None,
         "interval_low": interval.low if interval else None,
         "interval_high": interval.high if interval else None,
+        "runs_ok": len(good),
+        "runs_failed": len(figure.failed),
         "runs_missing": figure.missing_runs,
+        "speedup": speedup,
+        "scaling_efficiency": speedup / figure.case.topology.world_size if speedup is not None else None,
+        "step_seconds_median": figure.step_seconds_median,
+        "step_seconds_p95": figure.step_seconds_p95,
+        "loss_first": good[0].loss_first if good else None,
+        "loss_last": good[0].loss_last if good else None,
+        "peak_memory_bytes": figure.peak_memory_bytes,
         "model_flops_per_second": figure.model_flops_per_second,
+        "matmul_flops_per_second": figure.matmul_flops_per_second,
         "reason": figure.reason,
         "evidence": figure.evidence,
         "phase_seconds": json.dumps(figure.phase_seconds) if figure.phase_seconds else None,

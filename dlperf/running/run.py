@@ -280,7 +280,7 @@ def store_unmeasured(case: Case, *, repeat: int, folder: Path, reason: str) -> R
     result = RunResult(
         dlperf_version=__version__, case=case, repeat=repeat, status=Status.NOT_MEASURED, reason=reason
     )
-    write_result(folder, result, steps=())
+    write_result(folder, result)
     return result
 
 

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dlperf.statistics.basic import mean, quantile, t_quantile
-from dlperf.statistics.multiple import two_sided_p
+from dlperf.statistics.basic import mean, quantile, t_quantile, two_sided_p
 
 Array = NDArray[np.float64]
 

@@ -12,8 +12,7 @@ from run_folders import failed, make_case, store_good_runs, write_run
 from sides import scaled, side, side_case
 
 from dlperf.cli import main
-from dlperf.compare.history import History, histories
-from dlperf.compare.history_chart import history_chart
+from dlperf.compare.history import History, histories, history_chart
 from dlperf.compare.sets import SAMPLES_PER_SECOND
 from dlperf.errors import UserError
 from dlperf.results.store import store_run
@@ -100,11 +99,11 @@ def test_a_name_of_several_cases_lists_them() -> None:
 
 def test_the_chart_names_the_change_in_both_forms() -> None:
     chart = history_chart(history(*noisy(12, change_on=7)), by="date")
-    assert chart.png.startswith(b"\x89PNG")
-    texts = "".join(ET.fromstring(chart.svg).itertext())  # noqa: S314 - made by ourselves a line above
+    assert chart[".png"].startswith(b"\x89PNG")
+    texts = "".join(ET.fromstring(chart[".svg"]).itertext())  # noqa: S314 - made by ourselves a line above
     assert "2026-03-07" in texts
     assert "-5." in texts or "-4." in texts
-    assert chart.alt.endswith("of 12 sessions, 1 change")
+    assert "of 12 sessions, 1 change" in chart[".svg"].decode()
 
 
 def run(*arguments: object) -> Result:

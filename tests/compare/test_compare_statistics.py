@@ -20,8 +20,8 @@ from dlperf.compare.sets import (
     Verdict,
 )
 from dlperf.compare.tests import Effect, Rule, effect_of, fit_priors, run_tests, runs_to_detect
+from dlperf.statistics.basic import benjamini_hochberg, holm, two_sided_p
 from dlperf.statistics.moderation import NO_PRIOR, Prior, Variance, fit_prior, inverse_trigamma, moderated
-from dlperf.statistics.multiple import benjamini_hochberg, holm, two_sided_p
 
 rates = st.floats(min_value=0.01, max_value=1e5)
 p_lists = st.lists(st.floats(min_value=0, max_value=1), max_size=30)

@@ -17,7 +17,7 @@ from dlperf.compare.sets import LARGEST_BATCH, SAMPLES_PER_SECOND, ResultSet, Ve
 from dlperf.compare.verdicts import ExpectedFailure, Settings, compare, of_several, read_expected
 from dlperf.errors import SourceErrors, UserError
 from dlperf.plan.case import Measure, Search
-from dlperf.results.noise_profile import Floor
+from dlperf.results.noise_profile import Floor, NoiseProfile
 from dlperf.results.schema import Status
 
 if TYPE_CHECKING:
@@ -185,10 +185,15 @@ def test_cells_of_one_sweep_are_run_one_after_the_other_and_share_no_blocks() ->
     assert any("not run in common blocks" in note for note in findings.notes)
 
 
+class Noisy(NoiseProfile):
+    def floor(self, *_: object, **__: object) -> Floor:
+        return Floor(0.05)
+
+
 def test_a_margin_and_a_noise_floor_decide_what_counts() -> None:
     baseline, slower = side(side_case()), side(side_case(scaled(0.97), **NEW))
     wide = Settings(margins={"samples_per_sec": 0.05})
-    noisy = Settings(noise_floor=lambda _pair, _metric, *, in_turns: Floor(0.05))  # noqa: ARG005
+    noisy = Settings(noise_profile=Noisy(dlperf_version="", sessions=()))
     assert speed(compare(baseline, slower)).verdict is Verdict.SLOWER
     assert speed(compare(baseline, slower, settings=wide)).verdict is Verdict.SAME
     drowned = speed(compare(baseline, slower, settings=noisy))

@@ -13,9 +13,9 @@ from sides import scaled, side, side_case
 
 from dlperf.compare.matching import Pair
 from dlperf.compare.output import as_json, cells, noise_profile_line
-from dlperf.compare.qualifying import qualify
 from dlperf.compare.sets import PEAK_MEMORY, SAMPLES_PER_SECOND, CaseSamples, RunValues, Verdict
-from dlperf.compare.verdicts import Settings, compare, qualified_floor
+from dlperf.compare.tests import qualify
+from dlperf.compare.verdicts import Settings, compare
 from dlperf.errors import UserError
 from dlperf.results.noise_profile import NoiseProfile, read_noise_profile
 
@@ -69,7 +69,7 @@ def test_qualification_measures_false_alarms_and_a_noise_floor() -> None:
 def test_a_noise_floor_is_found_for_the_same_cell_and_hardware_alone() -> None:
     stream = np.random.default_rng(6)
     session = qualify(side(side_case(100 * np.exp(stream.normal(0, 0.02, 10)))))
-    settings = Settings(noise_floor=qualified_floor(NONE.with_session(session)))
+    settings = Settings(noise_profile=(NONE.with_session(session)))
     same = compare(side(side_case()), side(side_case(version="2")), settings=settings)
     other = compare(
         side(side_case(num_classes=7)), side(side_case(num_classes=7, version="2")), settings=settings
@@ -84,7 +84,7 @@ def test_one_session_knows_nothing_of_another_and_says_so() -> None:
     assert found.of_sessions == {}
     baseline = side(side_case(num_classes=2))
     candidate = side(side_case(scaled(0.97), num_classes=2, session="friday"))
-    findings = compare(baseline, candidate, settings=Settings(noise_floor=qualified_floor(found)))
+    findings = compare(baseline, candidate, settings=Settings(noise_profile=(found)))
     assert speed(findings).verdict is Verdict.SLOWER
     assert any("from one session to another was not measured" in note for note in findings.notes)
 
@@ -93,7 +93,7 @@ def test_what_sessions_differ_by_is_no_change_of_a_framework() -> None:
     found = qualified(1.0, 1.02, 0.99, 1.01)
     baseline = side(side_case(num_classes=2))
     later = {"num_classes": 2, "session": "friday"}
-    settings = Settings(noise_floor=qualified_floor(found))
+    settings = Settings(noise_profile=(found))
     findings = compare(baseline, side(side_case(scaled(0.97), **later)), settings=settings)
     row = speed(findings)
     assert row.verdict is Verdict.INCONCLUSIVE
@@ -107,7 +107,7 @@ def test_what_sessions_differ_by_is_no_change_of_a_framework() -> None:
 
 
 def test_sides_that_were_run_in_turns_are_not_held_against_sessions() -> None:
-    settings = Settings(noise_floor=qualified_floor(qualified(1.0, 1.02, 0.99, 1.01)))
+    settings = Settings(noise_profile=(qualified(1.0, 1.02, 0.99, 1.01)))
     sides = side(side_case(num_classes=2)), side(side_case(scaled(0.97), num_classes=2, version="2"))
     findings = compare(*sides, settings=settings)
     assert speed(findings).verdict is Verdict.SLOWER
@@ -118,11 +118,11 @@ def test_the_floor_of_sessions_is_the_t_interval_of_a_difference_of_two() -> Non
     levels = (1.0, 1.02, 0.99, 1.01)
     found = qualified(*levels)
     pair = Pair(baseline=side_case(num_classes=2), candidate=side_case(num_classes=2), differences=())
-    floor = qualified_floor(found)(pair, SAMPLES_PER_SECOND, in_turns=False)
+    floor = Settings(noise_profile=found).noise_floor(pair, SAMPLES_PER_SECOND, in_turns=False)
     half = 3.182 * math.sqrt(2) * float(np.std(np.log(levels), ddof=1))  # t(0.975) of 3 degrees
     assert floor is not None
     assert floor.value == pytest.approx(math.expm1(half), rel=0.1)
-    memory = qualified_floor(found)(pair, PEAK_MEMORY, in_turns=False)
+    memory = Settings(noise_profile=found).noise_floor(pair, PEAK_MEMORY, in_turns=False)
     assert memory is not None
     assert memory.value == pytest.approx(0.0)
 

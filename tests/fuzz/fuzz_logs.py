@@ -41,8 +41,7 @@ from dlperf.importing.reader import LogReader
 from dlperf.importing.writers import WRITERS
 from dlperf.logs.endings import Outcome
 from dlperf.logs.events import read_events, read_steps
-from dlperf.results import method_2021
-from dlperf.results.schema import SAMPLES_PER_SECONDS, Imported
+from dlperf.results.schema import METHOD_2021, SAMPLES_PER_SECONDS, Imported
 from dlperf.statistics.basic import samples_per_second
 
 if TYPE_CHECKING:
@@ -167,7 +166,7 @@ def feed(data: bytes, generator: random.Random) -> None:
             writer.end(failure=reader.failure)
         reader.require_records()
     for log in logs_in(data):
-        convert_all(log, method=generator.choice((SAMPLES_PER_SECONDS, method_2021.NAME)))
+        convert_all(log, method=generator.choice((SAMPLES_PER_SECONDS, METHOD_2021)))
 
 
 def convert_all(log: Log, *, method: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlperf.results.limits import LimitStatus, read_limits
+from dlperf.results.schema import LimitStatus
+from dlperf.results.store import read_limits
 
 if TYPE_CHECKING:
     from cluster_lab import ClusterLab

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dlperf.adapters.registry import load_adapters
-from dlperf.results.limits import LimitStatus, read_limits
+from dlperf.results.schema import LimitStatus
+from dlperf.results.store import read_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 
     from sweep_lab import SweepLab
 
-    from dlperf.results.limits import LimitRecord
-    from dlperf.results.schema import RunResult
+    from dlperf.results.schema import LimitRecord, RunResult
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 

@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 from processes import until
 
 from dlperf.cli import main
-from dlperf.results.limits import LimitRecord, LimitStatus, read_limits
+from dlperf.results.schema import LimitRecord, LimitStatus
+from dlperf.results.store import read_limits
 
 if TYPE_CHECKING:
     from sweep_lab import SweepLab

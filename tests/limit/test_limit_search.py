@@ -18,7 +18,7 @@ from dlperf.limit.search import (
     SearchResult,
     next_step,
 )
-from dlperf.results.limits import LimitStatus
+from dlperf.results.schema import LimitStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,8 +16,8 @@ from dlperf.report.limits import limit_tables
 from dlperf.report.numbers import DASH
 from dlperf.report.render import Request, without_charts
 from dlperf.report.verify import verify
-from dlperf.results.limits import MemoryPart, read_limits
-from dlperf.results.store import store_run
+from dlperf.results.schema import MemoryPart
+from dlperf.results.store import read_limits, store_run
 
 if TYPE_CHECKING:
     from pathlib import Path

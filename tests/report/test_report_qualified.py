@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 from run_folders import make_case, store_good_runs
 
 from dlperf.cli import main
-from dlperf.compare.qualifying import qualify
 from dlperf.compare.sets import result_set_of
+from dlperf.compare.tests import qualify
 from dlperf.plan.case import Topology
 from dlperf.report.numbers import percent
 from dlperf.results.noise_profile import NoiseProfile
