@@ -14,7 +14,6 @@ from dlperf.compare import output
 from dlperf.compare.matching import GUARDS
 from dlperf.compare.sets import IMPROVEMENTS, MEASURED, REGRESSIONS, Verdict, compared_fields, read_result_set
 from dlperf.compare.verdicts import (
-    CaseVerdict,
     Comparison,
     Settings,
     compare,
@@ -212,7 +211,8 @@ def _lines(findings: Comparison, *, everything: bool) -> Iterator[str]:
     rows = findings.rows if everything else output.shown(findings)
     if rows:
         yield ""
-        yield _table(rows)
+        styles = [_STYLES.get(row.verdict) for row in rows]
+        yield table(output.HEADINGS, map(output.cells, rows), right=output.NUMBERS, styles=styles)
     for one in findings.new:
         yield f"without a baseline: {one.case.framework} {one.case.version} {cell_name(one.case)}"
     for note in findings.notes:
@@ -220,14 +220,3 @@ def _lines(findings: Comparison, *, everything: bool) -> Iterator[str]:
     yield ""
     yield output.summary(findings)
     yield output.headline(findings)
-
-
-def _table(rows: tuple[CaseVerdict, ...]) -> str:
-    content = [output.cells(row) for row in rows]
-    kept = [place for place in range(len(output.HEADINGS)) if any(row[place] for row in content)]
-    return table(
-        [output.HEADINGS[place] for place in kept],
-        ([row[place] for place in kept] for row in content),
-        right=output.NUMBERS,
-        styles=[_STYLES.get(row.verdict) for row in rows],
-    )

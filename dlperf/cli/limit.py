@@ -129,7 +129,7 @@ def _plan(options: dict[str, Any], settings: tuple[str, ...], cluster: Cluster |
     given = _settings(options, frameworks=[*adapters])
     stem = find_file("experiment", experiment, folders=(here,)).stem
     loaded = checked_sweep(
-        limit_document({"experiment": experiment}),
+        limit_document({"experiment": experiment, **_nested(given)}),
         path=here / "sweeps" / f"limit_{stem}_{axis}.yaml",
         adapters=adapters,
         settings=(*given, *map(value_setting, settings)),
@@ -170,3 +170,14 @@ def _settings(options: dict[str, Any], *, frameworks: list[str]) -> tuple[Settin
     return tuple(
         Setting(path=path, value=value, label=label) for path, value, label in keys if value is not None
     )
+
+
+def _nested(settings: tuple[Setting, ...]) -> dict[str, Value]:
+    """The settings as a sweep file would hold them."""
+    content: dict[str, Any] = {}
+    for setting in settings:
+        inner = content
+        for part in setting.path[:-1]:
+            inner = inner.setdefault(part, {})
+        inner[setting.path[-1]] = setting.value
+    return content

@@ -15,7 +15,7 @@ import click
 
 from dlperf.adapters.registry import load_adapters
 from dlperf.cli.options import PATH, SWEEP, SweepChoice, default_folder, format_option
-from dlperf.cli.terminal import print_json, say, table
+from dlperf.cli.terminal import fold, print_json, say, table
 from dlperf.plan.case import bytes_text
 from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
 from dlperf.report.numbers import plural
@@ -92,20 +92,6 @@ def _content(plan: Plan, rows: list[Row]) -> dict[str, Any]:
     }
 
 
-_HEADINGS = {"batch_size_per_device": "batch", "num_classes": "classes", "threads_per_device": "threads"}
-# Told once above the table where every case has the same value.
-_FOLDABLE = (
-    "experiment",
-    "parallelism",
-    "num_classes",
-    "precision",
-    "device",
-    "threads_per_device",
-    "memory",
-)
-_NUMBERS = ("batch", "classes", "threads", "runs", "estimate")
-
-
 def plan_rows(plan: Plan, *, seconds: Mapping[str, float]) -> list[Row]:
     """One flat row per case, in the plan's order.
 
@@ -140,28 +126,34 @@ def _row(item: PlannedCase, *, runs: int, seconds: float | None) -> Row:
     }
 
 
+_NUMBERS = ("batch", "classes", "threads", "runs", "estimate")
+# Above the table where every case has the same value.
+_FOLDABLE = ("experiment", "parallelism", "classes", "precision", "device", "threads", "memory")
+
+
 def plan_text(plan: Plan, *, seconds: Mapping[str, float]) -> str:
     """The plan as a table with a summary above and below."""
     rows = plan_rows(plan, seconds=seconds)
-    same = {
-        key: rows[0][key]
-        for key in _FOLDABLE
-        if len({row[key] for row in rows}) == 1 and (key != "memory" or rows[0][key] is not None)
-    }
+    cells = list(map(_cells, rows))
+    options = {(row["framework"], row_cells["options"]) for row, row_cells in zip(rows, cells, strict=True)}
+    by_framework = dict(options)
+    if len(by_framework) == len(options):
+        cells = [row_cells | {"options": ""} for row_cells in cells]
+    else:  # cases of a framework differ: a column says in what
+        by_framework = {}
+    same, headings, kept = fold(list(cells[0]), [list(row.values()) for row in cells], _FOLDABLE)
     counts = f"{plural(len(rows), 'case')}, {plural(len(plan.runs), 'run')}"
     lines = [
         f"{plan.sweep}: {counts} ({plan.repeats} of each runnable case, {plan.order}) on {_where(plan)}",
-        "every case: " + ", ".join(f"{_HEADINGS.get(key, key)} {value}" for key, value in same.items()),
+        f"every case: {same}",
+        *(f"{name}: from {one.wheel or one.index}" for name, one in plan.origins.items()),
+        *(f"options of {name}: {text}" for name, text in sorted(by_framework.items()) if text),
+        "",
+        table(headings, kept, right=_NUMBERS),
+        "",
+        *_summary(plan, rows),
     ]
-    lines += [f"{name}: from {one.wheel or one.index}" for name, one in plan.origins.items()]
-    options = {row["framework"]: _cell(row, "options") for row in rows}
-    if all(_cell(row, "options") == options[row["framework"]] for row in rows):
-        same["options"] = options
-        lines += [f"options of {name}: {text}" for name, text in options.items() if text]
-    keys = [key for key in _COLUMNS if key not in same and any(_cell(row, key) for row in rows)]
-    headings = [_HEADINGS.get(key, key) for key in keys]
-    cells = table(headings, ([_cell(row, key) for key in keys] for row in rows), right=_NUMBERS)
-    return "\n".join([*lines, "", cells, "", *_summary(plan, rows)])
+    return "\n".join(lines)
 
 
 def _where(plan: Plan) -> str:
@@ -170,35 +162,26 @@ def _where(plan: Plan) -> str:
     return f"cluster {plan.cluster.name}: {plural(len(plan.cluster.nodes), 'node')} with {plan.machine}"
 
 
-_COLUMNS = (
-    "framework",
-    "experiment",
-    "parallelism",
-    "topology",
-    "batch_size_per_device",
-    "num_classes",
-    "precision",
-    "device",
-    "threads_per_device",
-    "memory",
-    "options",
-    "runs",
-    "estimate",
-    "status",
-    "reason",
-)
-
-
-def _cell(row: Row, key: str) -> str:
-    if key == "framework":
-        return f"{row['framework']} {row['version']}"
-    if key == "parallelism" and row["sample_ratio"] is not None:
-        return f"{row[key]} {row['sample_ratio']:g}"
-    if key == "options":
-        return " ".join(f"{name}={value}" for name, value in row[key].items())
-    if key == "estimate":
-        return duration(row["estimated_seconds"]) if row["estimated_seconds"] is not None else ""
-    return str(row[key]) if row[key] is not None else ""
+def _cells(row: Row) -> dict[str, str]:
+    ratio, seconds = row["sample_ratio"], row["estimated_seconds"]
+    cells = {
+        "framework": f"{row['framework']} {row['version']}",
+        "experiment": row["experiment"],
+        "parallelism": row["parallelism"] + (f" {ratio:g}" if ratio is not None else ""),
+        "topology": row["topology"],
+        "batch": row["batch_size_per_device"],
+        "classes": row["num_classes"],
+        "precision": row["precision"],
+        "device": row["device"],
+        "threads": row["threads_per_device"],
+        "memory": row["memory"],
+        "options": " ".join(f"{name}={value}" for name, value in row["options"].items()),
+        "runs": row["runs"],
+        "estimate": duration(seconds) if seconds is not None else None,
+        "status": row["status"],
+        "reason": row["reason"],
+    }
+    return {heading: "" if value is None else str(value) for heading, value in cells.items()}
 
 
 def _summary(plan: Plan, rows: list[Row]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from dlperf.cli.options import (
     load_results,
     without_garbage_collection,
 )
-from dlperf.cli.terminal import print_json, table
+from dlperf.cli.terminal import fold, print_json, table
 from dlperf.files import write_atomically
 from dlperf.layout import LOGS_FOLDER, launch_files
 from dlperf.report.numbers import factor, giga, iterations, mebibytes, or_not_known, percent, rate, span
@@ -64,7 +64,7 @@ def results(
 
     loaded = load_results(folders, strict=strict)
     listed = loaded.cases[[column.name for column in LISTED]]
-    text = f"{_table(records(listed))}\n".encode() if form == "table" else encoded(listed, form)
+    text = _text(records(listed)).encode() if form == "table" else encoded(listed, form)
     if out is None:
         click.echo(text, nl=False)
     else:
@@ -73,18 +73,29 @@ def results(
     ctx.exit(EXIT_SOME_MISSING if loaded.results.skipped else 0)
 
 
-_NUMBERS = (
-    "batch", "classes", "threads", "samples/s", "min to max", "CV", "95 % interval", "runs ok", "speedup",
-)  # fmt: skip
 _HEADINGS = (
     "framework", "experiment", "parallelism", "topology", "batch", "classes", "precision", "threads",
     "status", "samples/s", "min to max", "CV", "95 % interval", "runs ok", "speedup", "reason",
 )  # fmt: skip
+_NUMBERS = {
+    "batch",
+    "classes",
+    "threads",
+    "samples/s",
+    "min to max",
+    "CV",
+    "95 % interval",
+    "runs ok",
+    "speedup",
+}
+# Above the table where every case has the same value.
+_FOLDABLE = {"experiment", "parallelism", "topology", "batch", "classes", "precision", "threads", "reason"}
 
 
-def _table(rows: list[Record]) -> str:
+def _text(rows: list[Record]) -> str:
     """One line per case: what it is, and its figure or why there is none."""
-    return table(_HEADINGS, map(_cells, rows), right=_NUMBERS)
+    same, headings, cells = fold(_HEADINGS, list(map(_cells, rows)), _FOLDABLE)
+    return (f"every case: {same}\n\n" if same else "") + table(headings, cells, right=_NUMBERS) + "\n"
 
 
 def _cells(row: Record) -> tuple[str, ...]:

@@ -8,12 +8,16 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 # Wide enough that no cell is ever cut where the output is no terminal.
 _FILE_WIDTH = 400
+# Columns whose text wraps, and where that begins at the earliest.
+_SENTENCES, _SENTENCE_WIDTH = ("reason", "why", "evidence"), 30
 
 
 def say(text: str) -> None:
@@ -33,29 +37,55 @@ def print_json(content: object) -> None:
 
 def table(
     headings: Sequence[str],
-    rows: Iterable[Iterable[str]],
+    rows: Iterable[Sequence[str]],
     *,
     right: Collection[str] = (),
     styles: Iterable[str | None] | None = None,
 ) -> str:
-    """A table as text, without blanks or an end of line behind it.
+    """A table as text, without the columns that are empty.
 
-    `right` holds the headings of columns aligned right, `styles` one style per row.
+    `right` holds the headings of columns aligned right, `styles` one style per row. On a narrow terminal
+    reasons wrap; where that is not enough, whole lines do. No cell is ever cut.
     """
+    cells = list(rows)
+    kept = [place for place in range(len(headings)) if any(row[place] for row in cells)]
     content = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        content.add_column(heading, justify="right" if heading in right else "left")
-    cells = [list(map(Text, row)) for row in rows]  # no markup: a reason may hold brackets
+    for place in kept:
+        heading = headings[place]
+        widest = max(map(cell_len, [heading, *(row[place] for row in cells)]))
+        content.add_column(
+            heading,
+            justify="right" if heading in right else "left",
+            min_width=min(widest, _SENTENCE_WIDTH) if heading in _SENTENCES else widest,
+        )
     for row, style in zip(cells, styles or [None] * len(cells), strict=True):
-        content.add_row(*row, style=style)
+        # Text, not markup: a reason may hold brackets.
+        content.add_row(*(Text(row[place]) for place in kept), style=style)
     return rendered(content)
 
 
+def fold(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], foldable: Collection[str]
+) -> tuple[str, list[str], list[list[str]]]:
+    """Columns that have one value in all rows, as a line above the table; the other headings and cells."""
+    same = [
+        place
+        for place, heading in enumerate(headings)
+        if heading in foldable and len({row[place] for row in rows}) == 1 and rows[0][place]
+    ]
+    kept = [place for place in range(len(headings)) if place not in same]
+    line = ", ".join(f"{headings[place]} {rows[0][place]}" for place in same)
+    return line, [headings[place] for place in kept], [[row[place] for place in kept] for row in rows]
+
+
 def rendered(content: Table) -> str:
-    """The table coloured and fitted on a terminal, plain and as wide as it needs elsewhere."""
+    """The table coloured and as wide as a terminal or, where that is more, as its columns need."""
     console = Console(file=sys.stdout)
-    if not console.is_terminal:
-        console = Console(file=sys.stdout, width=_FILE_WIDTH)
+    width = _FILE_WIDTH
+    if console.is_terminal:
+        unlimited = console.options.update(max_width=_FILE_WIDTH)
+        width = max(console.width, Measurement.get(console, unlimited, content).minimum)
+    console = Console(file=sys.stdout, width=width)
     with console.capture() as capture:
         console.print(content)
     return "\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip()

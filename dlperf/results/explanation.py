@@ -34,10 +34,17 @@ class Section:
 
 
 def explain(figure: CaseFigures) -> Iterator[Section]:
-    """The case first, then each of its runs. What cannot be read any more is said, not raised."""
+    """The case first, then each of its runs, with its environment where that differs from the run's before.
+
+    What cannot be read any more is said, not raised.
+    """
     yield Section(title=figure.case.case_id, facts=tuple(_of_case(figure)))
+    before: tuple[tuple[str, str], ...] = ()
     for run in figure.runs:
-        yield Section(title=f"run {run.result.repeat}", facts=tuple(_of_run(run)))
+        environment = tuple(_environment(run))
+        facts = (*_of_run(run), *(environment if environment != before else ()))
+        yield Section(title=f"run {run.result.repeat}", facts=facts)
+        before = environment
 
 
 def _of_case(figure: CaseFigures) -> Iterator[tuple[str, str]]:
@@ -84,7 +91,6 @@ def _of_run(run: StoredRun) -> Iterator[tuple[str, str]]:
         yield from _window(run)
     except (UserError, OSError) as error:
         yield "log", f"cannot be read again: {error}"
-    yield from _environment(run)
 
 
 def _origin(imported: Imported) -> Iterator[tuple[str, str]]:
@@ -144,8 +150,7 @@ def _environment(run: StoredRun) -> Iterator[tuple[str, str]]:
             f"node {node.host}",
             ", ".join(part for part in (node.hardware, node.system, node.kernel) if part),
         )
-    if run.environment.variables:
-        yield (
-            "variables",
-            " ".join(f"{name}={value}" for name, value in sorted(run.environment.variables.items())),
-        )
+    # environment.json has all: PATH is long, and the port is another in each run.
+    variables = sorted(run.environment.variables.keys() - {"PATH", "DLPERF_MASTER_PORT"})
+    if variables:
+        yield "variables", " ".join(f"{name}={run.environment.variables[name]}" for name in variables)

@@ -13,6 +13,7 @@ from plans import write_plan
 from run_folders import failed, make_case, store_good_runs, write_run
 
 from dlperf.cli import main
+from dlperf.logs.text import ANSI
 from dlperf.plan.plan import PlanStatus
 from dlperf.results.store import store_run
 
@@ -80,13 +81,28 @@ def test_csv_has_the_same_fields(sweep: Path) -> None:
     assert table[1]["samples_per_sec"] == ""
 
 
-def test_the_table_has_a_line_a_case_and_takes_no_markup_from_logs(sweep: Path) -> None:
-    lines = run(sweep).stdout.splitlines()
-    assert len(lines) == 3
-    assert lines[0].split()[:4] == ["framework", "experiment", "parallelism", "topology"]
-    assert "11.00" in lines[1]
-    assert lines[2].endswith("out of memory [bold]x[/bold]")
-    assert " oom " in lines[2]
+def test_the_table_has_a_line_per_case_and_takes_no_markup_from_logs(sweep: Path) -> None:
+    same, _, headings, *cases = run(sweep).stdout.splitlines()
+    assert same == (
+        "every case: experiment y1, parallelism data, topology 1n1g, batch 8, classes 100, precision fp32, "
+        "threads 2"
+    )
+    assert headings.split()[:3] == ["framework", "status", "samples/s"]
+    assert len(cases) == 2
+    assert "11.00" in cases[0]
+    assert cases[1].endswith("out of memory [bold]x[/bold]")
+    assert " oom " in cases[1]
+
+
+@pytest.mark.parametrize("width", [60, 120])
+def test_no_cell_is_cut_on_a_narrow_terminal(sweep: Path, width: int) -> None:
+    terminal = {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": str(width)}
+    shown = CliRunner().invoke(main, ["results", str(sweep)], env=terminal, color=True)
+    text = ANSI.sub(b"", shown.stdout_bytes).decode()
+    assert b"\x1b" in shown.stdout_bytes
+    assert "10.00 to 12.00" in text
+    assert "95 % interval" in text
+    assert "…" not in text
 
 
 def test_a_file_gets_what_standard_output_would(sweep: Path, tmp_path: Path) -> None:
@@ -135,4 +151,4 @@ def test_without_a_folder_it_reads_results(
 ) -> None:
     sweep.rename((tmp_path / "results").mkdir() or tmp_path / "results" / "y1")
     monkeypatch.chdir(tmp_path)
-    assert len(run().stdout.splitlines()) == 3
+    assert len(run().stdout.splitlines()) == 5
