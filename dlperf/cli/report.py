@@ -13,12 +13,11 @@ from dlperf.cli.options import FILE, NOISE_PROFILE, PATH, names_of, without_garb
 from dlperf.cli.terminal import say
 from dlperf.errors import UserError
 from dlperf.files import write_atomically
-from dlperf.report.build import build_report, with_charts, write_report
 from dlperf.report.columns import View
 from dlperf.report.comparison import ROW_FIELDS
-from dlperf.report.document import Document
+from dlperf.report.document import Document, Language, Request, build_report
 from dlperf.report.numbers import plural
-from dlperf.report.render import Language, Request, without_charts
+from dlperf.report.render import with_charts, without_charts, write_report
 from dlperf.report.verify import verify
 from dlperf.results.noise_profile import default_noise_profile
 
@@ -144,7 +143,7 @@ def command(
         template=template,
         view=View(columns=columns, baseline=baseline, group_by=group_by, price_per_device_hour=price),
     )
-    report = build_report(request, report_folder=out.parent if out else None, strict=strict)
+    report = build_report(request, report_folder=out.parent if out else Path(), strict=strict)
     for skipped in report.skipped:
         say(f"dlperf: skipped {skipped}")
     if data is not None:

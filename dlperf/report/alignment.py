@@ -11,7 +11,7 @@ from dlperf.errors import UserError
 from dlperf.layout import CERTIFICATE_NAMES
 from dlperf.plan.case import Workload
 from dlperf.report.comparison import Comparison
-from dlperf.report.text import Inline, Table, Text, columns, joined, say
+from dlperf.report.text import Cells, Inline, Table, Text, joined, number, say, table_of
 from dlperf.results.store import Skipped
 
 
@@ -86,33 +86,28 @@ def _of_certificate(certificate: Certificate | None, comparison: Comparison) -> 
         return say(
             "**not proven (make a certificate: dlperf align {experiment})**", experiment=workload.experiment
         )
-    broken = _not_proven(certificate, workload)
-    if broken is not None:
-        return broken
+    day = certificate.created_at[:10]
+    if certificate.experiment_hash != workload.content_hash:
+        return say(
+            "**not proven: the experiment changed since it was aligned on {day} (again: dlperf align "
+            "{experiment})**",
+            day=day,
+            experiment=workload.experiment,
+        )
+    if not certificate.passed:
+        return say("**not aligned: {verdict}**", verdict=certificate.verdict)
     names = {participant.framework for participant in certificate.participants}
     variants = dict.fromkeys(f"{variant.framework}=={variant.version}" for variant in comparison.variants)
     line = say(
         "aligned: {verdict} ({names}; {day})",
         verdict=certificate.verdict,
         names=", ".join(participant.name for participant in certificate.participants),
-        day=certificate.created_at[:10],
+        day=day,
     )
     strangers = ", ".join(name for name in variants if name not in names)
     if strangers:
         return say("{line}; **not proven for {strangers}**", line=line, strangers=strangers)
     return line
-
-
-def _not_proven(certificate: Certificate, workload: Workload) -> Text | None:
-    """Why a certificate proves nothing about a workload; None where it does."""
-    if certificate.experiment_hash != workload.content_hash:
-        return say(
-            "**not proven: the experiment changed since it was aligned on {day} (again: dlperf align "
-            "{experiment})**",
-            day=certificate.created_at[:10],
-            experiment=workload.experiment,
-        )
-    return None if certificate.passed else say("**not aligned: {verdict}**", verdict=certificate.verdict)
 
 
 def proofs(certificates: Iterable[Certificate]) -> tuple[Proof, ...]:
@@ -126,49 +121,31 @@ def proofs(certificates: Iterable[Certificate]) -> tuple[Proof, ...]:
                 day=certificate.created_at[:10],
             ),
             verdict=certificate.verdict,
-            table=_pairs(certificate),
+            table=table_of(
+                say("Largest relative differences"),
+                map(_pair, (*certificate.pairs, *certificate.reference)),
+            ),
         )
         for certificate in certificates
     )
 
 
-def _pairs(certificate: Certificate) -> Table:
-    headings = (
-        say("embeddings"),
-        say("loss, step 1"),
-        say("loss, all steps"),
-        say("gradient norms"),
-        say("parameters"),
-        say("statistics"),
-    )
-    return Table(
-        caption=say("Largest relative differences"),
-        columns=(
-            *columns(say("pair"), say("passed")),
-            *columns(*headings, numbers=True),
-            *columns(say("what differs")),
-        ),
-        rows=tuple(_pair(pair) for pair in (*certificate.pairs, *certificate.reference)),
-    )
-
-
-def _pair(pair: Pair) -> tuple[Inline, ...]:
+def _pair(pair: Pair) -> Cells:
     figures = pair.figures
-    differences = (
-        (
-            figures.embeddings,
-            figures.losses[0],
-            max(figures.losses),
-            figures.gradient_norm.difference,
-            figures.parameters.difference,
-            figures.statistics.difference,
-        )
-        if figures
-        else ()
-    )
-    return (
-        f"{pair.first}, {pair.second}",
-        say("yes") if pair.passed else say("no"),
-        *([f"{value:.1e}" for value in differences] or (say("not compared"),) * 6),
-        pair.hint or pair.error or pair.first_to_differ or "",
-    )
+    values: dict[Text, float | None] = {
+        say("embeddings"): figures and figures.embeddings,
+        say("loss, step 1"): figures and figures.losses[0],
+        say("loss, all steps"): figures and max(figures.losses),
+        say("gradient norms"): figures and figures.gradient_norm.difference,
+        say("parameters"): figures and figures.parameters.difference,
+        say("statistics"): figures and figures.statistics.difference,
+    }
+    return {
+        say("pair"): f"{pair.first}, {pair.second}",
+        say("passed"): say("yes") if pair.passed else say("no"),
+        **{
+            number(name): say("not compared") if value is None else f"{value:.1e}"
+            for name, value in values.items()
+        },
+        say("what differs"): pair.hint or pair.error or pair.first_to_differ or "",
+    }

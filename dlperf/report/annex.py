@@ -7,8 +7,7 @@ computed from what it printed.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from urllib.parse import quote
@@ -17,14 +16,10 @@ from dlperf.files import shipped_folder
 from dlperf.report.comparison import sampled_parallelism
 from dlperf.report.numbers import DASH, classes_ratio, factor, percent, rate
 from dlperf.report.sanity_checks import LOST_HALF, MARGIN
-from dlperf.report.text import Column, Inline, Link, Table, Text, joined, plural, say
+from dlperf.report.text import Cells, Column, Inline, Link, Table, Text, joined, number, plural, say, table_of
 from dlperf.results.published import Published, PublishedCase, PublishedData, PublishedRepeats, Superseded
 
-_SERIES = (say("workload"), say("parallelism"), say("series"))
-_NUMBER = re.compile(r"(-?[\d.]+( %)?)?")
-
-Cells = dict[Inline, Inline]  # a row: its cells by heading
-Series = tuple[Inline, ...]  # as _SERIES: a table of the source
+Series = tuple[Inline, Inline, Inline]  # workload, parallelism and batch: a table of the source
 Labels = Mapping[str, str]  # frameworks with their versions, by name
 
 
@@ -66,33 +61,21 @@ def annex(published: Published, *, titles: Mapping[str, str]) -> Annex:
             *_on_superseded(data, labels),
         ),
         findings=(
-            _table(say("Ratios of samples/s; the largest batches are each framework's own"), _ranges(pairs)),
-            _table(scaling, breaks),
+            table_of(
+                say("Ratios of samples/s; the largest batches are each framework's own"), _ranges(pairs)
+            ),
+            table_of(scaling, breaks),
         ),
         tables=(
-            _table(say("Hardware, software, method"), _facts(data, labels)),
-            _table(say("Known differences between the programs"), _differences(published.name, labels)),
-            _table(say("Figures and speedups as printed"), _as_printed(data, labels)),
-            _table(say("The most classes that train"), _limits(data, labels)),
-            _table(say("Single runs, where the source prints them"), _repeats(data, labels)),
-            _table(say("Superseded figures, oldest first"), _superseded(data, labels)),
+            table_of(say("Hardware, software, method"), _facts(data, labels)),
+            table_of(say("Known differences between the programs"), _differences(published.name, labels)),
+            table_of(say("Figures and speedups as printed"), _as_printed(data, labels)),
+            table_of(say("The most classes that train"), _limits(data, labels)),
+            table_of(say("Single runs, where the source prints them"), _repeats(data, labels)),
+            table_of(say("Superseded figures, oldest first"), _superseded(data, labels)),
         ),
         notes=(*data.notes, say("Files: {files}", files=joined(_file(data, path) for path in files))),
     )
-
-
-def _table(caption: Text, rows: Iterable[Cells]) -> Table:
-    """A column of numbers is one that holds nothing else."""
-    rows = list(rows)
-    columns = (
-        Column(heading=heading, numbers=all(_is_number(row[heading]) for row in rows))
-        for heading in dict.fromkeys(heading for row in rows for heading in row)
-    )
-    return Table(caption=caption, columns=tuple(columns), rows=tuple(tuple(row.values()) for row in rows))
-
-
-def _is_number(cell: Inline) -> bool:
-    return cell == DASH or (isinstance(cell, str) and _NUMBER.fullmatch(cell) is not None)
 
 
 def _file(data: PublishedData, path: str) -> Link:
@@ -100,18 +83,18 @@ def _file(data: PublishedData, path: str) -> Link:
     return Link(path, f"https://github.com/{data.repository}/blob/{data.commit}/{quote(path)}")
 
 
-def _count(value: int | None) -> Inline:
-    return DASH if value is None else str(value)
+def _batch(size: int | None) -> Inline:
+    return DASH if size is None else str(size)
 
 
 def _series(case: PublishedCase) -> Series:
-    batch = say("batch {batch}", batch=_count(case.batch_size_per_device))
+    batch = say("batch {batch}", batch=_batch(case.batch_size_per_device))
     parallelism = sampled_parallelism(case.parallelism, case.sample_ratio)
     return case.experiment, parallelism, say("max batch") if case.batch_is_max else batch
 
 
 def _series_cells(series: Series) -> Cells:
-    return dict(zip(_SERIES, series, strict=True))
+    return dict(zip((say("workload"), say("parallelism"), say("series")), series, strict=True))
 
 
 def _rows(data: PublishedData) -> dict[tuple[Series, str], dict[str, PublishedCase]]:
@@ -131,46 +114,53 @@ Pairs = dict[str, list[tuple[float, Series, PublishedCase]]]
 
 
 def _pairs(data: PublishedData, labels: Labels) -> Pairs:
-    """Every ratio of the first framework to each of the others, from small to large, with its place."""
+    """Every ratio of the first framework to each of the others, from small to large, with its case."""
     first, *others = labels
     pairs: Pairs = {}
     for (series, _), row in _rows(data).items():
         for other in others:
             if (ratio := _ratio(row, first, other)) is not None:
                 pairs.setdefault(f"{labels[first]} / {labels[other]}", []).append((ratio, series, row[first]))
-    return {which: sorted(found, key=lambda pair: pair[0]) for which, found in pairs.items()}
+    return {which: sorted(ratios, key=lambda pair: pair[0]) for which, ratios in pairs.items()}
 
 
 def _on_ratios(pairs: Pairs) -> Iterator[Text]:
-    for which, found in pairs.items():
-        ends = [
+    for which, ratios in pairs.items():
+        low, high = (
             say("{ratio} ({case})", ratio=factor(ratio), case=joined((*series, case.topology)))
-            for ratio, series, case in (found[0], found[-1])
-        ]
+            for ratio, series, case in (ratios[0], ratios[-1])
+        )
         yield say(
             "{which} in samples/s: {low} to {high}; above 1 in {ahead} of {pairs} of figures",
             which=which,
-            low=ends[0],
-            high=ends[1],
-            ahead=sum(ratio > 1 for ratio, _, _ in found),
-            pairs=plural(len(found), "pair"),
+            low=low,
+            high=high,
+            ahead=sum(ratio > 1 for ratio, _, _ in ratios),
+            pairs=plural(len(ratios), "pair"),
         )
         for devices, single in ((say("one device"), True), (say("several devices"), False)):
-            some = [factor(ratio) for ratio, _, case in found if (case.devices == 1) == single]
+            some = [factor(ratio) for ratio, _, case in ratios if (case.devices == 1) == single]
             if some:
-                low, high = some[0], some[-1]
-                yield say("On {devices} the ratio is {low} to {high}", devices=devices, low=low, high=high)
+                yield say(
+                    "On {devices} the ratio is {low} to {high}", devices=devices, low=some[0], high=some[-1]
+                )
 
 
 def _ranges(pairs: Pairs) -> Iterator[Cells]:
     """The range of the ratio under each workload and parallelism."""
-    ranges: dict[tuple[Inline, ...], list[str]] = {}
-    for which, found in pairs.items():
-        for ratio, (workload, parallelism, _), _ in found:
-            ranges.setdefault((workload, parallelism, which), []).append(factor(ratio))
-    for place, some in ranges.items():
-        row: Cells = dict(zip((*_SERIES[:2], say("ratio of")), place, strict=True))
-        yield {**row, say("smallest"): some[0], say("largest"): some[-1], say("pairs"): str(len(some))}
+    ranges: dict[tuple[Inline, Inline, str], list[float]] = {}
+    for which, ratios in pairs.items():
+        for ratio, (workload, parallelism, _), _ in ratios:
+            ranges.setdefault((workload, parallelism, which), []).append(ratio)
+    for (workload, parallelism, which), some in ranges.items():
+        yield {
+            say("workload"): workload,
+            say("parallelism"): parallelism,
+            say("ratio of"): which,
+            number(say("smallest")): factor(some[0]),
+            number(say("largest")): factor(some[-1]),
+            number(say("pairs")): str(len(some)),
+        }
 
 
 def _lines(data: PublishedData, framework: str) -> dict[Series, list[tuple[PublishedCase, float]]]:
@@ -194,7 +184,7 @@ def _breaks(data: PublishedData, labels: Labels) -> Iterator[Cells]:
                         **_series_cells(series),
                         say("from, samples/s"): f"{fewer.topology}, {rate(before)}",
                         say("to, samples/s"): f"{more.topology}, {rate(after)}",
-                        say("share of the added devices"): percent(gain, decimals=0),
+                        number(say("share of the added devices")): percent(gain, decimals=0),
                     }
                     break
 
@@ -202,58 +192,55 @@ def _breaks(data: PublishedData, labels: Labels) -> Iterator[Cells]:
 def _on_scaling(data: PublishedData, labels: Labels, *, broken: list[Inline]) -> Iterator[Text]:
     for framework, label in labels.items():
         lines = [line for line in _lines(data, framework).values() if len(line) > 1]
-        if not lines:
-            continue
         shares = sorted(line[-1][1] / line[0][1] / line[-1][0].devices for line in lines)
-        yield say(
-            "{framework} reaches {low} to {high} of the ideal speedup on its most devices; its scaling "
-            "breaks in {count} of {known} series",
-            framework=label,
-            low=percent(shares[0], decimals=0),
-            high=percent(shares[-1], decimals=0),
-            count=broken.count(label),
-            known=len(lines),
-        )
+        if shares:
+            yield say(
+                "{framework} reaches {low} to {high} of the ideal speedup on its most devices; its scaling "
+                "breaks in {count} of {known} series",
+                framework=label,
+                low=percent(shares[0], decimals=0),
+                high=percent(shares[-1], decimals=0),
+                count=broken.count(label),
+                known=len(lines),
+            )
 
 
 def _as_printed(data: PublishedData, labels: Labels) -> Iterator[Cells]:
     """Every cell of the source's tables, with the batch sizes and speedups that it printed."""
     first, *others = labels
-    columns = (say("batch"), say("samples/s"), say("speedup"))
     for (series, topology), row in _rows(data).items():
-        cells: Cells = {**_series_cells(series), say("topology"): topology}
+        cells: dict[Inline | Column, Inline] = {**_series_cells(series), say("topology"): topology}
         for name, label in labels.items():
-            headings = (say("{framework} {column}", framework=label, column=column) for column in columns)
-            cells |= zip(headings, _printed(row.get(name)), strict=True)
+            case = row.get(name)
+            printed: dict[Text, Inline] = {
+                say("batch"): _batch(case.batch_size_per_device) if case else "",
+                say("samples/s"): rate(case.samples_per_sec) or DASH if case else "",
+                say("speedup"): factor(case.speedup) or DASH if case else "",
+            }
+            cells |= {
+                number(say("{framework} {column}", framework=label, column=column)): cell
+                for column, cell in printed.items()
+            }
         for other in others:
-            cells[f"{labels[first]} / {labels[other]}"] = factor(_ratio(row, first, other))
+            cells[number(f"{labels[first]} / {labels[other]}")] = factor(_ratio(row, first, other))
         yield cells
 
 
-def _printed(case: PublishedCase | None) -> tuple[Inline, ...]:
-    """Batch size, samples/s and speedup; empty where the source has no such cell."""
-    if case is None:
-        return "", "", ""
-    return (
-        _count(case.batch_size_per_device),
-        rate(case.samples_per_sec) or DASH,
-        factor(case.speedup) or DASH,
-    )
-
-
 def _facts(data: PublishedData, labels: Labels) -> Iterator[Cells]:
-    software = ((labels[name], text) for name, text in data.software.items())
-    units = ((field, unit.replace("null =", "-:")) for field, unit in data.units.items())
-    facts: tuple[tuple[Inline, Inline], ...]
-    facts = ((say("hardware"), data.hardware), *software, (say("method"), data.method), *units)
-    return ({say("what"): what, say("as published"): text} for what, text in facts)
+    facts: dict[Inline, str] = {
+        say("hardware"): data.hardware,
+        **{labels[name]: text for name, text in data.software.items()},
+        say("method"): data.method,
+        **{field: unit.replace("null =", "-:") for field, unit in data.units.items()},
+    }
+    return ({say("what"): what, say("as published"): text} for what, text in facts.items())
 
 
 def _differences(name: str, labels: Labels) -> Iterator[Cells]:
     """What is known to differ between the programs; nothing where nobody looked."""
     path = shipped_folder("reports") / name / "differences.json"
     for entry in json.loads(path.read_bytes()) if path.is_file() else ():
-        own: Cells = {label: entry["frameworks"].get(framework, DASH) for framework, label in labels.items()}
+        own = {label: entry["frameworks"].get(framework, DASH) for framework, label in labels.items()}
         yield {say("what differs"): entry["what"], **own}
 
 
@@ -266,8 +253,8 @@ def _limits(data: PublishedData, labels: Labels) -> Iterator[Cells]:
             say("parallelism"): joined(words for words, is_used in used if is_used),
             say("topology"): limit.topology,
             say("precision"): limit.precision,
-            say("batch"): str(limit.batch_size_per_device),
-            say("classes"): str(limit.num_classes),
+            number(say("batch")): str(limit.batch_size_per_device),
+            number(say("classes")): str(limit.num_classes),
         }
 
 
@@ -290,22 +277,22 @@ def _case_cells(entry: PublishedRepeats | Superseded, labels: Labels) -> Cells:
         say("workload"): f"{entry.network}_{entry.dataset}" if entry.network else say("not said"),
         say("parallelism"): sampled_parallelism(entry.parallelism, entry.sample_ratio),
         say("topology"): entry.topology,
-        say("batch"): _count(entry.batch_size_per_device),
+        number(say("batch")): _batch(entry.batch_size_per_device),
     }
 
 
 def _repeats(data: PublishedData, labels: Labels) -> Iterator[Cells]:
     """The single runs that the source printed, and what it printed below them."""
-    numbers = sorted({number for entry in data.repeats for number in entry.repeats}, key=int)
+    runs = sorted({run for entry in data.repeats for run in entry.repeats}, key=int)
     for entry in data.repeats:
         yield {
             **_case_cells(entry, labels),
-            **{say("run {number}", number=one): rate(entry.repeats.get(one)) or DASH for one in numbers},
-            say("median"): rate(entry.median),
-            say("mean"): rate(entry.mean),
-            say("printed median"): rate(entry.printed_median) or DASH,
-            say("printed average"): rate(entry.printed_average) or DASH,
-            say("printed speedup"): factor(entry.printed_speedup) or DASH,
+            **{number(say("run {number}", number=run)): rate(entry.repeats.get(run)) or DASH for run in runs},
+            number(say("median")): rate(entry.median),
+            number(say("mean")): rate(entry.mean),
+            number(say("printed median")): rate(entry.printed_median) or DASH,
+            number(say("printed average")): rate(entry.printed_average) or DASH,
+            number(say("printed speedup")): factor(entry.printed_speedup) or DASH,
             say("whole"): say("yes") if entry.complete else say("no"),
             say("source"): _file(data, entry.source_file),
         }
@@ -323,7 +310,7 @@ def _superseded(data: PublishedData, labels: Labels) -> Iterator[Cells]:
         yield {
             **_case_cells(entry, labels),
             say("samples/s, since when"): ", ".join(values),
-            say("last to first"): percent(_moved(entry), decimals=1) or DASH,
+            number(say("last to first")): percent(_moved(entry), decimals=1) or DASH,
             say("source"): _file(data, entry.source_file),
         }
 
@@ -331,9 +318,10 @@ def _superseded(data: PublishedData, labels: Labels) -> Iterator[Cells]:
 def _on_superseded(data: PublishedData, labels: Labels) -> Iterator[Text]:
     """How well a figure was repeated in a later session."""
     moves = [(moved, entry) for entry in data.superseded if (moved := _moved(entry)) is not None]
-    for most, entry in sorted(moves, key=lambda move: -abs(move[0]))[:1]:
+    if moves:
+        most, entry = max(moves, key=lambda move: abs(move[0]))
         parallelism = sampled_parallelism(entry.parallelism, entry.sample_ratio)
-        batch = say("batch {batch}", batch=_count(entry.batch_size_per_device))
+        batch = say("batch {batch}", batch=_batch(entry.batch_size_per_device))
         yield say(
             "Of {figures} that a later one superseded {far} moved by more than {margin}, the most by {most} "
             "({case})",

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from dlperf.errors import UserError
-from dlperf.report.comparison import ROW_FIELDS, Comparison, Row, Variant
+from dlperf.report.comparison import ROW_FIELDS, CaseKey, Comparison, Row, Variant, case_key
 from dlperf.report.numbers import NOT_KNOWN, factor, giga, mebibytes, percent, rate
-from dlperf.report.text import Inline, Text, say
+from dlperf.report.text import Column, Inline, Link, say
 from dlperf.results.cases import CaseFigures
 from dlperf.results.noise_profile import NoiseProfile
 from dlperf.statistics.basic import Interval, Summary, cost_per_million_samples, ratio_interval
 
 # A ratio that may be ten times as large is not known at all.
 WIDEST_RATIO: Final = 10.0
+ONE_RUN = say("one run")
 
 
 def interval_of_ratio(over: CaseFigures, under: CaseFigures) -> Interval | None:
@@ -31,25 +33,49 @@ def too_wide(interval: Interval) -> bool:
     return interval.high > WIDEST_RATIO * interval.low
 
 
-ONE_RUN = say("one run")
+@dataclass(frozen=True, kw_only=True)
+class TableContext:
+    """A comparison under a view, with what its tables take from the rest of the report."""
+
+    comparison: Comparison
+    view: View
+    anchors: Mapping[CaseKey, str]  # of the cases in the list of runs
+    shares: Mapping[CaseKey, float]  # `matmul_shares`
+    noise_profile: NoiseProfile | None
+
+    @cached_property
+    def base(self) -> Variant:
+        """The variant under every ratio: the baseline, or the first where the table does not hold it."""
+        variants = self.comparison.variants
+        return next((variant for variant in variants if self.view.is_baseline(variant)), variants[0])
+
+    def cell(self, row: Row, variant: Variant) -> TableCell | None:
+        """The case there; None where it has no figure."""
+        figure = self.comparison.cases.get((row, variant))
+        if figure is None or figure.summary is None:
+            return None
+        return TableCell(context=self, row=row, variant=variant, figure=figure, summary=figure.summary)
+
+    def cells(self) -> Iterator[TableCell]:
+        """The cases with a figure, row by row."""
+        found = (self.cell(row, variant) for row, variant in sorted(self.comparison.cases))
+        return (cell for cell in found if cell is not None)
+
+    def link(self, figure: CaseFigures, content: Inline) -> Inline:
+        """The content, leading to the runs of the case."""
+        name = self.anchors.get(case_key(figure))
+        return content if name is None or content == "" else Link(content, f"#{name}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A case with a figure, where it stands, and what its columns need to know of the rest.
+class TableCell:
+    """A case with a figure where it stands."""
 
-    `ceilings` are the best matrix product rates of a device, by hardware and threads per device.
-    """
-
-    comparison: Comparison
+    context: TableContext
     row: Row
     variant: Variant
     figure: CaseFigures
     summary: Summary
-    base: Variant
-    ceilings: Mapping[tuple[str, int], float] = field(default_factory=dict)
-    noise_profile: NoiseProfile | None = None
-    price_per_device_hour: float | None = None
 
     @property
     def devices(self) -> int:
@@ -59,40 +85,43 @@ class Place:
     @property
     def speedup(self) -> float | None:
         """Against one device; None where that was not measured."""
-        return self.comparison.speedups.get((self.row, self.variant))
+        return self.context.comparison.speedups.get((self.row, self.variant))
 
 
 @dataclass(frozen=True, slots=True)
 class CaseColumn:
     """One column; `numbers` aligns it to the right."""
 
-    heading: Text
-    cell: Callable[[Place], Inline]
+    heading: Inline
+    cell: Callable[[TableCell], Inline]
     numbers: bool = True
 
+    def under(self, heading: Inline) -> Column:
+        """The column under another heading."""
+        return Column(heading, numbers=self.numbers)
 
-def _min_to_max(place: Place) -> Inline:
-    return say("{low} to {high}", low=rate(place.summary.minimum), high=rate(place.summary.maximum))
+
+def _min_to_max(cell: TableCell) -> Inline:
+    return say("{low} to {high}", low=rate(cell.summary.minimum), high=rate(cell.summary.maximum))
 
 
-def _interval(place: Place) -> Inline:
-    interval = place.summary.interval
+def _interval(cell: TableCell) -> Inline:
+    interval = cell.summary.interval
     return say("{low} to {high}", low=rate(interval.low), high=rate(interval.high)) if interval else ONE_RUN
 
 
-def _efficiency(place: Place) -> Inline:
-    speedup = place.speedup
-    return NOT_KNOWN if speedup is None else percent(speedup / place.devices, decimals=0)
+def _efficiency(cell: TableCell) -> Inline:
+    return NOT_KNOWN if cell.speedup is None else percent(cell.speedup / cell.devices, decimals=0)
 
 
-def _share(place: Place) -> Inline:
-    return percent(share_of_ceiling(place.figure, place.ceilings), decimals=0) or NOT_KNOWN
+def _share(cell: TableCell) -> Inline:
+    return percent(cell.context.shares.get(case_key(cell.figure)), decimals=0) or NOT_KNOWN
 
 
-def _loss(place: Place) -> Inline:
-    if not place.figure.good:
+def _loss(cell: TableCell) -> Inline:
+    if not cell.figure.good:
         return NOT_KNOWN
-    first, last = place.figure.good[0].loss_first, place.figure.good[0].loss_last
+    first, last = cell.figure.good[0].loss_first, cell.figure.good[0].loss_last
     if first is None:
         return say("not printed")
     if last is None:
@@ -100,22 +129,25 @@ def _loss(place: Place) -> Inline:
     return say("{low} to {high}", low=f"{first:#.4g}", high=f"{last:#.4g}")
 
 
-def _noise_floor(place: Place) -> Inline:
-    figure, noise_profile = place.figure, place.noise_profile
+def _noise_floor(cell: TableCell) -> Inline:
+    floor = noise_floor(cell.context.noise_profile, cell.figure)
+    return say("not measured") if floor is None else percent(floor)
+
+
+def noise_floor(noise_profile: NoiseProfile | None, figure: CaseFigures) -> float | None:
+    """The A/A noise floor of a case's samples/s, as a fraction; None where it was not measured."""
     if noise_profile is None:
-        return say("not measured")
-    cases = [(figure.case, figure.hardware)]
-    floor = noise_profile.floor(cases, "samples_per_sec", in_turns=True)
-    return say("not measured") if floor is None else percent(floor.value)
+        return None
+    floor = noise_profile.floor([(figure.case, figure.hardware)], "samples_per_sec", in_turns=True)
+    return None if floor is None else floor.value
 
 
-def _cost(place: Place) -> Inline:
-    if place.price_per_device_hour is None:
+def _cost(cell: TableCell) -> Inline:
+    price = cell.context.view.price_per_device_hour
+    if price is None:
         return NOT_KNOWN
     return rate(
-        cost_per_million_samples(
-            place.summary.median, devices=place.devices, price_per_device_hour=place.price_per_device_hour
-        )
+        cost_per_million_samples(cell.summary.median, devices=cell.devices, price_per_device_hour=price)
     )
 
 
@@ -129,73 +161,68 @@ def ratio_cell(over: CaseFigures | None, under: CaseFigures | None) -> Inline:
         return ratio
     if too_wide(interval):
         return say("{ratio} (interval too wide)", ratio=ratio)
-    low, high = factor(interval.low), factor(interval.high)
-    return say("{ratio} ({low} to {high})", ratio=ratio, low=low, high=high)
+    return say("{ratio} ({low} to {high})", ratio=ratio, low=factor(interval.low), high=factor(interval.high))
 
 
-def _ratio(place: Place) -> Inline:
-    if place.variant == place.base:
+def _ratio(cell: TableCell) -> Inline:
+    context = cell.context
+    if cell.variant == context.base:
         return ""
-    return ratio_cell(place.figure, place.comparison.cases.get((place.row, place.base)))
+    return ratio_cell(cell.figure, context.comparison.cases.get((cell.row, context.base)))
 
 
-def _of_runs(cell: Callable[[Place], Inline]) -> Callable[[Place], Inline]:
+def _of_runs(content: Callable[[TableCell], Inline]) -> Callable[[TableCell], Inline]:
     """The cell; of a published figure whose single runs the source does not print, that it does not."""
-    return lambda place: (
-        say("not printed") if place.figure.published and place.summary.runs == 1 else cell(place)
+    return lambda cell: (
+        say("not printed") if cell.figure.published and cell.summary.runs == 1 else content(cell)
     )
 
 
 COLUMNS: Mapping[str, CaseColumn] = {
-    "samples_per_sec": CaseColumn(say("samples/s"), lambda place: rate(place.summary.median)),
-    "speedup": CaseColumn(say("speedup"), lambda place: factor(place.speedup)),
+    "samples_per_sec": CaseColumn(say("samples/s"), lambda cell: rate(cell.summary.median)),
+    "speedup": CaseColumn(say("speedup"), lambda cell: factor(cell.speedup)),
     "efficiency": CaseColumn(say("scaling efficiency"), _efficiency),
     "ratio": CaseColumn(say("ratio"), _ratio),
     "spread": CaseColumn(say("min to max"), _of_runs(_min_to_max)),
-    "cv": CaseColumn(say("CV"), _of_runs(lambda place: percent(place.summary.cv) or ONE_RUN)),
+    "cv": CaseColumn(say("CV"), _of_runs(lambda cell: percent(cell.summary.cv) or ONE_RUN)),
     "interval": CaseColumn(say("95 % interval of the mean"), _of_runs(_interval)),
     "noise_floor": CaseColumn(say("A/A noise floor"), _noise_floor),
-    "runs": CaseColumn(say("good runs"), _of_runs(lambda place: str(place.summary.runs))),
-    "failed": CaseColumn(say("failed runs"), _of_runs(lambda place: str(len(place.figure.failed)))),
+    "runs": CaseColumn(say("good runs"), _of_runs(lambda cell: str(cell.summary.runs))),
+    "failed": CaseColumn(say("failed runs"), _of_runs(lambda cell: str(len(cell.figure.failed)))),
     "step": CaseColumn(
-        say("median step (s)"), lambda place: rate(place.figure.step_seconds_median) or NOT_KNOWN
+        say("median step (s)"), lambda cell: rate(cell.figure.step_seconds_median) or NOT_KNOWN
     ),
-    "step_p95": CaseColumn(
-        say("p95 step (s)"), lambda place: rate(place.figure.step_seconds_p95) or NOT_KNOWN
-    ),
+    "step_p95": CaseColumn(say("p95 step (s)"), lambda cell: rate(cell.figure.step_seconds_p95) or NOT_KNOWN),
     "gflops": CaseColumn(
-        say("model GFLOP/s"), lambda place: giga(place.figure.model_flops_per_second) or NOT_KNOWN
+        say("model GFLOP/s"), lambda cell: giga(cell.figure.model_flops_per_second) or NOT_KNOWN
     ),
     "share": CaseColumn(say("share of matmul rate"), _share),
     "loss": CaseColumn(say("loss, first to last"), _loss, numbers=False),
     "memory": CaseColumn(
         say("peak memory of a rank (MiB)"),
-        lambda place: mebibytes(place.figure.peak_memory_bytes) or NOT_KNOWN,
+        lambda cell: mebibytes(cell.figure.peak_memory_bytes) or NOT_KNOWN,
     ),
     "cost": CaseColumn(say("cost of a million samples"), _cost),
 }
 
 
-def share_of_ceiling(figure: CaseFigures, ceilings: Mapping[tuple[str, int], float]) -> float | None:
-    """Model FLOP/s over the best matrix product rate of as many devices; None where either is not known.
+def matmul_shares(figures: Sequence[CaseFigures]) -> dict[CaseKey, float]:
+    """Model FLOP/s over the best rate of a large matrix product on as many devices, where both are known.
 
-    The product was of float32: of a case in another precision it says nothing.
+    Best is that of any engine with as many threads. The product was of float32: of a case in another
+    precision it says nothing.
     """
-    case, flops = figure.case, figure.model_flops_per_second
-    if case.precision != "fp32":
-        return None
-    ceiling = ceilings.get((figure.hardware, case.threads_per_device))
-    return flops / (ceiling * case.topology.world_size) if flops is not None and ceiling is not None else None
-
-
-def ceilings(figures: Iterable[CaseFigures]) -> dict[tuple[str, int], float]:
-    """The best rate that any engine reached with a large matrix product on one device."""
     best: dict[tuple[str, int], float] = {}
     for figure in figures:
-        measured, key = figure.matmul_flops_per_second, (figure.hardware, figure.case.threads_per_device)
-        if measured is not None:
-            best[key] = max(measured, best.get(key, 0.0))
-    return best
+        key = (figure.hardware, figure.case.threads_per_device)
+        best[key] = max(figure.matmul_flops_per_second or 0.0, best.get(key, 0.0))
+    shares = {}
+    for figure in figures:
+        case, flops = figure.case, figure.model_flops_per_second
+        ceiling = best[figure.hardware, case.threads_per_device] * case.topology.world_size
+        if case.precision == "fp32" and flops is not None and ceiling:
+            shares[case_key(figure)] = flops / ceiling
+    return shares
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,18 +258,13 @@ class View:
         cost = ("cost",) if self.price_per_device_hour is not None else ()
         return ("samples_per_sec", *speedup, *cost, "ratio")
 
-    def base_of(self, comparison: Comparison) -> Variant:
-        """The arm under every ratio: the baseline, or the first where the table does not hold it."""
-        variants = comparison.variants
-        return next((variant for variant in variants if self.is_baseline(variant)), variants[0])
-
     def is_baseline(self, variant: Variant) -> bool:
-        """Whether the baseline's name means the arm."""
+        """Whether the baseline's name means the variant."""
         return self.baseline in {variant.framework, f"{variant.framework}=={variant.version}"}
 
 
 def check_baseline(view: View, variants: Iterable[Variant]) -> None:
-    """Raise UserError where no arm of the report is the baseline."""
+    """Raise UserError where no variant of the report is the baseline."""
     known = sorted({f"{variant.framework}=={variant.version}" for variant in variants})
     if view.baseline is not None and known and not any(view.is_baseline(variant) for variant in variants):
         raise UserError(f"no results of the baseline {view.baseline!r}; there are {', '.join(known)}")

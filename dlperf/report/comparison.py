@@ -6,7 +6,7 @@ device and hardware are the same. Cases that differ in more get separate tables,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from dlperf.plan.case import Case, bytes_text
 from dlperf.report.numbers import iterations, or_not_known
 from dlperf.report.text import Inline, Text, joined, say
-from dlperf.results.cases import CaseFigures, canonical
+from dlperf.results.cases import CaseFigures, canonical, speedups
 
 PARALLELISMS = {
     "data": say("data parallel"),
@@ -29,7 +29,15 @@ def sampled_parallelism(parallelism: str, sample_ratio: float | None = None) -> 
     return words if sample_ratio is None else joined((words, f"{sample_ratio:g}"), " ")
 
 
-def grouping_keys(figure: CaseFigures) -> dict[Text, Inline]:
+CaseKey = tuple[Path, str, str]
+
+
+def case_key(figure: CaseFigures) -> CaseKey:
+    """What no two cases of a report share."""
+    return (figure.sweep, figure.hardware, figure.case.content_hash)
+
+
+def _grouping_keys(figure: CaseFigures) -> dict[Text, Inline]:
     """What can keep two cases out of one table, with the value of each."""
     case = figure.case
     return {
@@ -70,7 +78,7 @@ def canonical_workload(figure: CaseFigures) -> Text:
 
 # What a row of a table is made of, in the order of its columns.
 ROW_FIELDS = ("topology", "batch_size_per_device", "num_classes", "precision", "sample_ratio")
-ARM_FIELDS = ("framework", "version", "options")
+VARIANT_FIELDS = ("framework", "version", "options")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -194,13 +202,10 @@ class Comparison:
         """Whether there is more than one number of devices."""
         return len({(row.nodes, row.devices_per_node) for row in self.rows}) > 1
 
-    def varying(self, name: str) -> bool:
-        """Whether rows differ in a field of Row; what never changes is said once, above the table."""
-        return name in self._varying
-
     @cached_property
-    def _varying(self) -> frozenset[str]:
-        names = [one.name for one in fields(Row)]
+    def varying(self) -> frozenset[str]:
+        """The fields in which rows differ; what never changes is said once, above the table."""
+        names = [field.name for field in fields(Row)]
         return frozenset(name for name in names if len({getattr(row, name) for row in self.rows}) > 1)
 
     def label(self, variant: Variant) -> str:
@@ -219,42 +224,36 @@ class Comparison:
 
 
 def comparisons(
-    figures: Sequence[CaseFigures],
-    speedups: Sequence[float | None],
-    *,
-    titles: Mapping[str, str],
-    group_by: Sequence[str] = (),
+    figures: Sequence[CaseFigures], *, titles: Mapping[str, str], group_by: Sequence[str] = ()
 ) -> tuple[Comparison, ...]:
     """Every case in exactly one table, the tables in the order of the cases.
 
-    Args:
-        figures: the cases, in their order.
-        speedups: of each against its 1n1g; `dlperf.results.cases.speedups`.
-        titles: frameworks as their makers write them, by name.
-        group_by: fields of `ROW_FIELDS`; cases with different values stand in different tables.
+    `titles` are frameworks as their makers write them, by name. Cases that differ in a field of `ROW_FIELDS`
+    that is in `group_by` stand in different tables.
     """
-    families: dict[tuple[str, str, Values], dict[tuple[str, ...], list[_Member]]] = {}
-    for figure, speedup in zip(figures, speedups, strict=True):
+    speedup = dict(zip(map(case_key, figures), speedups(figures), strict=True))
+    families: dict[tuple[str, str, Values], dict[tuple[str, ...], list[CaseFigures]]] = {}
+    for figure in figures:
         case = figure.case
         values = tuple((name, _value(case, name)) for name in group_by)
         family = families.setdefault((case.workload.experiment, case.parallelism, values), {})
-        family.setdefault(_group_key(figure), []).append((figure, speedup))
+        family.setdefault(_group_key(figure), []).append(figure)
     made = []
     for (_, _, values), family in families.items():
-        groups = [part for members in family.values() for part in _parts(members)]
-        settings = [grouping_keys(members[0][0]) for members in groups]
-        for members, own in zip(groups, settings, strict=True):
-            places = [(Row.of(figure.case), Variant.of(figure.case)) for figure, _ in members]
+        groups = [cases for members in family.values() for cases in _parts(members)]
+        settings = [_grouping_keys(next(iter(cases.values()))) for cases in groups]
+        for cases, own in zip(groups, settings, strict=True):
+            apart = (
+                say("{what}: {value}", what=name, value=value)
+                for name, value in own.items()
+                if any(other[name] != value for other in settings)
+            )
             made.append(
                 Comparison(
-                    cases={place: figure for place, (figure, _) in zip(places, members, strict=True)},
-                    speedups={place: speedup for place, (_, speedup) in zip(places, members, strict=True)},
+                    cases=cases,
+                    speedups={cell: speedup[case_key(figure)] for cell, figure in cases.items()},
                     titles=titles,
-                    apart=tuple(
-                        say("{what}: {value}", what=name, value=value)
-                        for name, value in own.items()
-                        if any(other[name] != value for other in settings)
-                    ),
+                    apart=tuple(apart),
                     group=values,
                 )
             )
@@ -267,19 +266,22 @@ def _value(case: Case, name: str) -> str:
 
 
 Values = tuple[tuple[str, str], ...]  # of the fields that the reader grouped by
-_Member = tuple[CaseFigures, float | None]  # a case and its speedup
+Cases = dict[tuple[Row, Variant], CaseFigures]
 
 
-def _parts(members: list[_Member]) -> list[list[_Member]]:
+def _parts(members: Sequence[CaseFigures]) -> list[Cases]:
     """The members in one group, or one group per sweep if two sweeps hold the same cell (never pooled)."""
-    if len({(Row.of(figure.case), Variant.of(figure.case)) for figure, _ in members}) == len(members):
-        return [members]
-    by_sweep: dict[Path, list[_Member]] = {}
-    for figure, speedup in members:
-        by_sweep.setdefault(figure.sweep, []).append((figure, speedup))
-    return list(by_sweep.values())
+    cases = _by_cell(members)
+    if len(cases) == len(members):
+        return [cases]
+    sweeps = dict.fromkeys(figure.sweep for figure in members)
+    return [_by_cell(figure for figure in members if figure.sweep == sweep) for sweep in sweeps]
+
+
+def _by_cell(figures: Iterable[CaseFigures]) -> Cases:
+    return {(Row.of(figure.case), Variant.of(figure.case)): figure for figure in figures}
 
 
 def _group_key(figure: CaseFigures) -> tuple[str, ...]:
-    case = canonical(figure.case, leaving_out=(*ROW_FIELDS, *ARM_FIELDS, "search"))
+    case = canonical(figure.case, leaving_out=(*ROW_FIELDS, *VARIANT_FIELDS, "search"))
     return (figure.hardware, str(figure.published), " ".join(sorted(figure.not_known)), case)

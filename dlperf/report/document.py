@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
+from dlperf.adapters.registry import load_adapters
 from dlperf.align.certificate import Certificate
-from dlperf.report.alignment import Proof, alignment_line, proofs
+from dlperf.errors import UserError
+from dlperf.report.alignment import Proof, alignment_line, proofs, read_certificates
 from dlperf.report.annex import Annex, annex
-from dlperf.report.columns import View, ceilings, check_baseline
+from dlperf.report.columns import TableContext, View, check_baseline, matmul_shares, noise_floor
 from dlperf.report.comparison import (
     PARALLELISMS,
     Comparison,
     Variant,
     canonical_workload,
+    case_key,
     comparisons,
     memory_budget,
 )
@@ -25,13 +29,10 @@ from dlperf.report.limits import limit_tables
 from dlperf.report.method import EnvironmentTable, environment_tables, method
 from dlperf.report.notes import comparison_notes, findings, report_notes
 from dlperf.report.numbers import or_not_known
-from dlperf.report.sanity_checks import CheckWarning, case_words, sanity_checks, warnings_table
+from dlperf.report.sanity_checks import CheckWarning, sanity_checks, warnings_table
 from dlperf.report.tables import (
-    CaseKey,
-    Evidence,
-    TableContext,
     breakdown_table,
-    case_key,
+    evidence_table,
     inside_table,
     missing_cells_table,
     other_sources_table,
@@ -39,13 +40,38 @@ from dlperf.report.tables import (
     throughput_table,
 )
 from dlperf.report.text import Inline, Table, Text, joined, plain_text, say
-from dlperf.results.cases import CaseFigures, speedups
-from dlperf.results.noise_profile import NoiseProfile
-from dlperf.results.query import Loaded
+from dlperf.results.cases import CaseFigures
+from dlperf.results.noise_profile import NoiseProfile, read_noise_profile
+from dlperf.results.query import Loaded, load, run_sources
 from dlperf.results.store import Skipped
 from dlperf.version import __version__
 
+Language = Literal["en", "zh"]
+Form = Literal["md", "html"]
 _LONGEST_IN_HEADING = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What decides a report beside the results.
+
+    Args:
+        paths: results folders, folders of sweeps, or `published:NAME`.
+        form: Markdown or HTML.
+        language: of the sentences that are ours.
+        certificates: of `dlperf align`; without any, align*.json in the results' folders.
+        qualification: a file of `dlperf qualify`, for the noise of the machines.
+        template: a jinja2 file in place of the shipped one; it is trusted, the results are not.
+        view: columns, baseline, groups and price.
+    """
+
+    paths: tuple[Path, ...]
+    form: Form = "md"
+    language: Language = "en"
+    certificates: tuple[Path, ...] = ()
+    qualification: Path | None = None
+    template: Path | None = None
+    view: View = field(default_factory=View)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +117,38 @@ class Document:
     figures: tuple[CaseFigures, ...]  # published ones too
 
 
+def build_report(
+    request: Request, *, report_folder: Path = Path(), strict: bool = False, from_logs: bool = False
+) -> Document:
+    """The report that is asked for, which will lie in `report_folder`.
+
+    `strict` raises where results cannot be read or come from different hardware; `from_logs` computes every
+    result again from its log.
+
+    Raises:
+        UserError: there is no result, or (`strict`) something would be skipped or set apart.
+    """
+    loaded = load(request.paths, strict=strict, from_logs=from_logs)
+    hardware = sorted({run.hardware for run in loaded.results.runs})
+    if strict and len(hardware) > 1:
+        raise UserError(
+            "results of different hardware are not comparable:\n" + "\n".join(f"  {one}" for one in hardware)
+        )
+    certificates, damaged = read_certificates(loaded.results.sweeps, given=request.certificates)
+    if strict and damaged:
+        raise UserError("\n".join(map(str, damaged)))
+    return document(
+        loaded,
+        titles={name: adapter.title for name, adapter in load_adapters().items()},
+        certificates=certificates,
+        noise_profile=read_noise_profile(request.qualification) if request.qualification else None,
+        skipped=(*loaded.results.skipped, *damaged),
+        view=request.view,
+        report_folder=report_folder,
+        sources={run.folder: run_sources(run.folder) for run in loaded.results.runs},
+    )
+
+
 def document(
     loaded: Loaded,
     *,
@@ -102,68 +160,60 @@ def document(
     report_folder: Path = Path(),
     sources: Mapping[Path, Mapping[str, str]] = MappingProxyType({}),
 ) -> Document:
-    """The report of some results.
+    """The report of some results that have been read.
 
-    Args:
-        loaded: the results and their cases' figures.
-        titles: frameworks as their makers write them, by name.
-        certificates: what is proven about the frameworks computing the same function.
-        noise_profile: what A/A runs on the machines came to.
-        skipped: files that could not be read.
-        view: what the reader asked for.
-        report_folder: the folder that the report will lie in; links to run folders start there.
-        sources: of the run folders, `dlperf.results.query.run_sources`.
+    `titles` are frameworks as their makers write them, by name, and `sources` `run_sources` of the run
+    folders.
 
     Raises:
         UserError: the view asks for a framework that is not there.
     """
     view = view or View()
     results, figures = loaded.results, loaded.all_figures
-    made = comparisons(figures, speedups(figures), titles=titles, group_by=view.group_by)
-    variants = tuple(sorted({variant for comparison in made for variant in comparison.variants}))
+    tables = comparisons(figures, titles=titles, group_by=view.group_by)
+    variants = tuple(sorted({variant for comparison in tables for variant in comparison.variants}))
     check_baseline(view, variants)
-    best, evidence = ceilings(figures), Evidence.of(figures)
-    if noise_profile is not None and not any(map(partial(_qualified, noise_profile), figures)):
+    if all(noise_floor(noise_profile, figure) is None for figure in figures):
         noise_profile = None  # of other machines, or other cases
-    scenes = [
-        TableContext(comparison=one, evidence=evidence, view=view, ceilings=best, noise_profile=noise_profile)
-        for one in made
-    ]
-    slugs = _unique(_slug(comparison) for comparison in made)
-    warnings = _by_case(sanity_checks(figures))
-    title = joined(
-        (*(sweep.resolve().name for sweep in results.sweeps), *(one.data.title for one in loaded.published)),
-        " + ",
-    )
+    ran = (figure for figure in figures if figure.runs)
+    anchors = {case_key(figure): f"e{number}" for number, figure in enumerate(ran, 1)}
+    shares = matmul_shares(figures)
+    warnings = sanity_checks(figures)
+    sweeps = (sweep.resolve().name for sweep in results.sweeps)
+    section = partial(_section, certificates=certificates, warnings=warnings)
     return Document(
-        title=title,
+        title=joined((*sweeps, *(published.data.title for published in loaded.published)), " + "),
         dlperf_version=__version__,
         cases=len(loaded.figures),
         runs=len(results.runs),
         failed_runs=sum(run.result.figures is None for run in results.runs),
-        notes=report_notes(loaded, made),
+        notes=tuple(report_notes(loaded, tables)),
         sections=tuple(
-            _section(context, slug=slug, certificates=certificates, warnings=warnings)
-            for context, slug in zip(scenes, slugs, strict=True)
+            section(
+                TableContext(
+                    comparison=comparison,
+                    view=view,
+                    anchors=anchors,
+                    shares=shares,
+                    noise_profile=noise_profile,
+                ),
+                slug=slug,
+            )
+            for comparison, slug in zip(tables, _slugs(tables), strict=True)
         ),
         annexes=tuple(annex(one, titles=titles) for one in loaded.published),
         variants=variants,
         limits=limit_tables(loaded.limits, titles=titles, report_folder=report_folder),
         other_sources=other_sources_table(loaded, titles=titles),
-        missing_cells=missing_cells_table(made),
+        missing_cells=missing_cells_table(tables),
         proofs=proofs(certificates),
-        method=method(loaded, view, noise_profile),
+        method=tuple(method(loaded, view, noise_profile)),
         environments=environment_tables(loaded, titles=titles),
-        evidence=evidence.table(figures, report_folder=report_folder, sources=sources),
+        evidence=evidence_table(figures, anchors, report_folder=report_folder, sources=sources),
         sources=sources,
         skipped=tuple(_skipped(one, results.sweeps) for one in skipped),
         figures=figures,
     )
-
-
-def _qualified(noise_profile: NoiseProfile, figure: CaseFigures) -> bool:
-    where = [(figure.case, figure.hardware)]
-    return noise_profile.floor(where, "samples_per_sec", in_turns=True) is not None
 
 
 def _skipped(skipped: Skipped, sweeps: Sequence[Path]) -> str:
@@ -177,35 +227,28 @@ def _section(
     *,
     slug: str,
     certificates: Sequence[Certificate],
-    warnings: Mapping[CaseKey, Sequence[CheckWarning]],
+    warnings: Sequence[CheckWarning],
 ) -> Section:
     comparison = context.comparison
-    ours = not comparison.published
-    measured = ours and any(figure.summary is not None for figure in comparison.figures)
+    measured = not comparison.published and any(figure.summary for figure in comparison.figures)
+    order = {case_key(figure): number for number, figure in enumerate(comparison.figures)}
+    own = (warning for warning in warnings if case_key(warning.subject) in order)
     return Section(
         slug=slug,
         title=_heading(comparison),
         settings=tuple(_settings(comparison)),
         alignment=alignment_line(comparison, certificates),
-        findings=findings(comparison),
-        notes=comparison_notes(comparison, ceilings=context.ceilings),
+        findings=tuple(findings(comparison)),
+        notes=tuple(comparison_notes(comparison, shares=context.shares)),
         throughput=throughput_table(context),
         warnings=warnings_table(
-            (warning for figure in comparison.figures for warning in warnings.get(case_key(figure), ())),
-            name=partial(case_words, titles=comparison.titles),
+            sorted(own, key=lambda warning: order[case_key(warning.subject)]), titles=comparison.titles
         ),
         repeats=repeats_table(context) if measured else None,
         inside=inside_table(context) if measured else None,
         breakdown=breakdown_table(context),
         comparison=comparison,
     )
-
-
-def _by_case(warnings: Iterable[CheckWarning]) -> dict[CaseKey, list[CheckWarning]]:
-    found: dict[CaseKey, list[CheckWarning]] = {}
-    for warning in warnings:
-        found.setdefault(case_key(warning.subject), []).append(warning)
-    return found
 
 
 def _heading(comparison: Comparison) -> Inline:
@@ -222,11 +265,11 @@ def _settings(comparison: Comparison) -> Iterator[tuple[Text, Inline]]:
     ours = not comparison.published  # of its workload a source gives no more than the name
     if ours:
         yield say("workload"), canonical_workload(figure)
-    if ours and not comparison.varying("num_classes"):
+    if ours and "num_classes" not in comparison.varying:
         yield say("classes"), row.shown("num_classes")
-    if not comparison.varying("precision"):
+    if "precision" not in comparison.varying:
         yield say("precision"), row.precision
-    if row.sample_ratio and not comparison.varying("sample_ratio"):
+    if row.sample_ratio and "sample_ratio" not in comparison.varying:
         yield say("sample ratio"), f"{row.sample_ratio:g}"
     yield say("device"), figure.case.device
     if figure.case.memory_bytes is not None:
@@ -236,21 +279,16 @@ def _settings(comparison: Comparison) -> Iterator[tuple[Text, Inline]]:
     yield say("hardware"), comparison.hardware
 
 
-def _slug(comparison: Comparison) -> str:
-    case = comparison.sample
-    return (
-        re.sub(r"[^a-z0-9]+", "-", f"{case.workload.experiment}-{case.parallelism}".lower()).strip("-")
-        or "table"
-    )
-
-
-def _unique(slugs: Iterable[str]) -> list[str]:
-    """Each slug once: the second `y1-data` becomes `y1-data-2`."""
-    taken: dict[str, None] = {}
-    for slug in slugs:
-        number, name = 1, slug
-        while name in taken:
+def _slugs(tables: Iterable[Comparison]) -> list[str]:
+    """A slug per table, each once: the second `y1-data` becomes `y1-data-2`."""
+    slugs: list[str] = []
+    for comparison in tables:
+        case = comparison.sample
+        words = f"{case.workload.experiment}-{case.parallelism}".lower()
+        slug = name = re.sub(r"[^a-z0-9]+", "-", words).strip("-") or "table"
+        number = 1
+        while name in slugs:
             number += 1
             name = f"{slug}-{number}"
-        taken[name] = None
-    return list(taken)
+        slugs.append(name)
+    return slugs

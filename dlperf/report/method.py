@@ -9,7 +9,7 @@ from dlperf.plan.case import Case
 from dlperf.plan.sweep import Order
 from dlperf.report.columns import View
 from dlperf.report.numbers import NOT_KNOWN
-from dlperf.report.text import Inline, Joined, Table, Text, columns, joined, plain_text, plural, say
+from dlperf.report.text import Inline, Joined, Table, Text, joined, plain_text, plural, say, table_of
 from dlperf.results.noise_profile import NoiseProfile
 from dlperf.results.query import Loaded
 from dlperf.results.schema import RunEnvironment
@@ -45,15 +45,24 @@ _ALWAYS = (
 )
 
 
-def method(loaded: Loaded, view: View, noise_profile: NoiseProfile | None) -> tuple[Text, ...]:
+def method(loaded: Loaded, view: View, noise_profile: NoiseProfile | None) -> Iterator[Text]:
     """The sentences; the ways of measuring each once, in the order of the cases."""
-    return (
-        *_windows(loaded),
-        *_orders(loaded),
-        *_ALWAYS,
-        *_noise(loaded, noise_profile),
-        *_cost(view),
-    )
+    yield from _windows(loaded)
+    yield from _orders(loaded)
+    yield from _ALWAYS
+    if noise_profile is not None:
+        yield _noise(noise_profile)
+    elif loaded.results.runs:
+        yield say(
+            "The noise of these machines was not measured by A/A runs, which compare equal sides; "
+            "`dlperf qualify` does."
+        )
+    if view.price_per_device_hour is not None:
+        yield say(
+            "Cost of a million samples = hours that they take x devices x {price} per device and hour, as it "
+            "was given; CPU, memory and disk have no price of their own.",
+            price=f"{view.price_per_device_hour:g}",
+        )
 
 
 def _windows(loaded: Loaded) -> Iterator[Text]:
@@ -77,6 +86,18 @@ def _windows(loaded: Loaded) -> Iterator[Text]:
         )
 
 
+_MEANINGS: Mapping[Order, Text] = {
+    "interleaved": say(
+        ": the frameworks of a cell take turns, in reversed order from block to block, so that a machine "
+        "that drifts hits all of them alike"
+    ),
+    "sequential": say(
+        ": all repeats of a case before the next case, so that a machine that drifts does not hit all "
+        "frameworks alike"
+    ),
+}
+
+
 def _orders(loaded: Loaded) -> Iterator[Text]:
     results = loaded.results
     for order, repeats in dict.fromkeys((plan.order, plan.repeats) for plan in results.plans.values()):
@@ -84,36 +105,15 @@ def _orders(loaded: Loaded) -> Iterator[Text]:
             "Planned: {runs} a case, order {order}{meaning}.",
             runs=plural(repeats, "run"),
             order=order,
-            meaning=_meaning(order),
+            meaning=_MEANINGS.get(order, ""),
         )
     if len(results.plans) < len(results.sweeps):
         yield say("Some results have no plan beside them: the order in which they ran is not known.")
 
 
-def _meaning(order: Order) -> Text | str:
-    if order == "interleaved":
-        return say(
-            ": the frameworks of a cell take turns, in reversed order from block to block, so that a machine "
-            "that drifts hits all of them alike"
-        )
-    if order == "sequential":
-        return say(
-            ": all repeats of a case before the next case, so that a machine that drifts does not hit all "
-            "frameworks alike"
-        )
-    return ""
-
-
-def _noise(loaded: Loaded, noise_profile: NoiseProfile | None) -> Iterator[Text]:
-    if noise_profile is None:
-        if loaded.results.runs:
-            yield say(
-                "The noise of these machines was not measured by A/A runs, which compare equal sides; "
-                "`dlperf qualify` does."
-            )
-        return
+def _noise(noise_profile: NoiseProfile) -> Text:
     days = noise_profile.days
-    yield say(
+    return say(
         "Noise of these machines by A/A runs (`dlperf qualify`, {sessions}{when}): {alarms} of {splits} "
         "comparisons of equal sides raised a false alarm. A/A noise floor = the difference that 19 of 20 "
         "comparisons of equal sides, {runs} a side, stay below.",
@@ -125,19 +125,8 @@ def _noise(loaded: Loaded, noise_profile: NoiseProfile | None) -> Iterator[Text]
     )
 
 
-def _cost(view: View) -> Iterator[Text]:
-    if view.price_per_device_hour is not None:
-        yield say(
-            "Cost of a million samples = hours that they take x devices x {price} per device and hour, as it "
-            "was given; CPU, memory and disk have no price of their own.",
-            price=f"{view.price_per_device_hour:g}",
-        )
-
-
 _LONGEST_VALUE = 160
-_MOST_PLACES = 40
-NOT_SAID = say("not said")
-_NOTHING = {Joined((), ", "), Joined((), " / ")}
+_MOST_NODE_SETS = 40
 # Stated in the first columns already.
 _NOT_AGAIN = {"name", "version", "python"}
 
@@ -160,7 +149,7 @@ def environment_tables(loaded: Loaded, *, titles: Mapping[str, str]) -> tuple[En
     return tuple(
         EnvironmentTable(
             hardware=hardware,
-            machine=_two_columns(say("machine"), _machine(runs)),
+            machine=_machine(runs),
             placing=_placing(runs, titles),
             software=_software(runs, titles),
         )
@@ -168,58 +157,53 @@ def environment_tables(loaded: Loaded, *, titles: Mapping[str, str]) -> tuple[En
     )
 
 
-def _two_columns(heading: Text, facts: Iterable[tuple[Text, Inline]]) -> Table:
-    rows = tuple((name, value) for name, value in facts if value and value not in _NOTHING)
-    return Table(caption=heading, columns=columns(heading, say("as found")), rows=rows)
-
-
-def _machine(runs: Sequence[StoredRun]) -> Iterator[tuple[Text, Inline]]:
+def _machine(runs: Sequence[StoredRun]) -> Table:
     environments = [run.environment for run in runs if run.environment is not None]
     nodes = [node for environment in environments for node in environment.nodes]
-    yield say("hardware"), runs[0].hardware
-    if not environments:
-        yield (
-            say("environment"),
-            say("unknown hardware: the run folders hold no environment.json that can be read"),
-        )
-    yield (
-        say("hosts"),
-        _cut(_each(host for run in runs for host in run.result.nodes) or _each(node.host for node in nodes)),
-    )
-    yield say("operating system"), _each(node.system or "" for node in nodes)
-    yield say("kernel"), _each(node.kernel or "" for node in nodes)
-    yield say("frequency governor"), _each(node.governor or "" for node in nodes)
-    yield say("turbo"), _each("on" if node.turbo else "off" for node in nodes if node.turbo is not None)
-    loads = sorted(node.load for node in nodes if node.load is not None)
-    yield (
-        say("load before a run"),
-        _span([f"{loads[0]:.1f}", f"{loads[-1]:.1f}"]) if loads else "",
-    )
-    yield say("driver"), _each(node.driver or "" for node in nodes)
-    yield say("threads per device"), _threads(runs)
-    yield (
-        say("cores of a rank"),
-        joined(dict.fromkeys(_affinity(environment) for environment in environments), " / "),
-    )
-    yield say("dlperf"), joined(dict.fromkeys(_harness(environment) for environment in environments))
-    started = sorted(run.result.started_at for run in runs if run.result.started_at)
-    yield say("first and last start"), _span([started[0], started[-1]]) if started else ""
+    unknown = say("unknown hardware: the run folders hold no environment.json that can be read")
+    hosts = _each(host for run in runs for host in run.result.nodes) or _each(node.host for node in nodes)
+    facts: dict[Text, Inline] = {
+        say("hardware"): runs[0].hardware,
+        say("environment"): "" if environments else unknown,
+        say("hosts"): _cut(hosts),
+        say("operating system"): _each(node.system for node in nodes),
+        say("kernel"): _each(node.kernel for node in nodes),
+        say("frequency governor"): _each(node.governor for node in nodes),
+        say("turbo"): _each("on" if node.turbo else "off" for node in nodes if node.turbo is not None),
+        say("load before a run"): _span(
+            f"{load:.1f}" for load in sorted(node.load for node in nodes if node.load is not None)
+        ),
+        say("driver"): _each(node.driver for node in nodes),
+        say("threads per device"): _threads(runs),
+        say("cores of a rank"): joined(dict.fromkeys(map(_affinity, environments)), " / "),
+        say("dlperf"): joined(dict.fromkeys(map(_harness, environments))),
+        say("first and last start"): _span(
+            sorted(run.result.started_at for run in runs if run.result.started_at)
+        ),
+    }
+    nothing = ("", Joined((), ", "), Joined((), " / "))
+    rows = [
+        {say("machine"): name, say("as found"): value}
+        for name, value in facts.items()
+        if value not in nothing
+    ]
+    return table_of(say("machine"), rows)
 
 
 def _threads(runs: Sequence[StoredRun]) -> Inline:
     """Every number of them, then that some run's is not known."""
-    unknown = ["threads_per_device" in run.result.not_known for run in runs]
-    numbers = {
-        run.result.case.threads_per_device
-        for run, not_known in zip(runs, unknown, strict=True)
-        if not not_known
-    }
-    return joined((*map(str, sorted(numbers)), *([NOT_KNOWN] if any(unknown) else [])))
+    results = [run.result for run in runs]
+    known = [result for result in results if "threads_per_device" not in result.not_known]
+    numbers = sorted({result.case.threads_per_device for result in known})
+    return joined((*map(str, numbers), *([NOT_KNOWN] if len(known) < len(results) else [])))
 
 
-def _span(ends: Sequence[str]) -> Inline:
-    low, high = ends
-    return low if low == high else say("{low} to {high}", low=low, high=high)
+def _span(ordered: Iterable[str]) -> Inline:
+    """The first and the last; empty without any."""
+    values = list(ordered)
+    if not values:
+        return ""
+    return values[0] if values[0] == values[-1] else say("{low} to {high}", low=values[0], high=values[-1])
 
 
 def _affinity(environment: RunEnvironment) -> Inline:
@@ -238,7 +222,7 @@ def _harness(environment: RunEnvironment) -> Inline:
     return say("{version} at {commit}", version=environment.dlperf_version, commit=environment.git_commit)
 
 
-def _each(values: Iterable[str]) -> str:
+def _each(values: Iterable[str | None]) -> str:
     """The different values, in the order in which they first appear."""
     return ", ".join(dict.fromkeys(value for value in values if value))
 
@@ -249,20 +233,20 @@ def _cut(text: str) -> str:
 
 def _placing(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table | None:
     """Which nodes ran which cases, for machines that are not known to be alike."""
-    placed: dict[tuple[str, ...], list[StoredRun]] = {}
+    by_nodes: dict[tuple[str, ...], list[Case]] = {}
     for run in runs:
         if run.result.nodes:
-            placed.setdefault(run.result.nodes, []).append(run)
-    if len(placed) <= 1:
+            by_nodes.setdefault(run.result.nodes, []).append(run.result.case)
+    if len(by_nodes) <= 1:
         return None
-    rows: list[tuple[Inline, ...]] = []
-    for nodes, there in sorted(placed.items())[:_MOST_PLACES]:
-        named = _first_of(_case_words(run.result.case, titles) for run in there)
-        rows.append((_cut(", ".join(nodes)), str(len(there)), named))
-    if len(placed) > _MOST_PLACES:
-        rows.append((say("and {count} more", count=len(placed) - _MOST_PLACES), "", ""))
-    headings = columns(say("nodes"), say("runs"), say("cases"))
-    return Table(caption=say("Which nodes ran what"), columns=headings, rows=tuple(rows))
+    placed: list[tuple[Inline, str, Inline]] = [
+        (_cut(", ".join(nodes)), str(len(cases)), _first_of(_case_words(case, titles) for case in cases))
+        for nodes, cases in sorted(by_nodes.items())[:_MOST_NODE_SETS]
+    ]
+    if len(by_nodes) > _MOST_NODE_SETS:
+        placed.append((say("and {count} more", count=len(by_nodes) - _MOST_NODE_SETS), "", ""))
+    rows = [{say("nodes"): nodes, say("runs"): count, say("cases"): cases} for nodes, count, cases in placed]
+    return table_of(say("Which nodes ran what"), rows)
 
 
 def _case_words(case: Case, titles: Mapping[str, str]) -> Inline:
@@ -286,19 +270,20 @@ def _first_of(parts: Iterable[Inline]) -> Inline:
 def _software(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table:
     """What each framework's version said about itself; a fact that changed has several values."""
     facts: dict[tuple[str, str], dict[str, dict[str, None]]] = {}
-    for run in runs:
-        result = run.result
+    for result in (run.result for run in runs):
         said = facts.setdefault((result.case.framework, result.case.version), {})
         for name, value in result.engine.facts.items():
             said.setdefault(name, {})[_cut(str(value))] = None
-    rows = []
-    for (framework, version), said in sorted(facts.items()):
-        installed = " / ".join(said.get("version", {})) or NOT_SAID
-        python = " / ".join(said.get("python", {})) or NOT_SAID
-        other = "; ".join(
-            f"{name} {' / '.join(values)}" for name, values in said.items() if name not in _NOT_AGAIN
-        )
-        rows.append((titles.get(framework, framework), version, installed, python, other))
-    last = say("what else it said about itself")
-    headings = columns(say("framework"), say("asked for"), say("version that ran"), say("Python"), last)
-    return Table(caption=say("software"), columns=headings, rows=tuple(rows))
+    rows = [
+        {
+            say("framework"): titles.get(framework, framework),
+            say("asked for"): version,
+            say("version that ran"): " / ".join(said.get("version", {})) or say("not said"),
+            say("Python"): " / ".join(said.get("python", {})) or say("not said"),
+            say("what else it said about itself"): "; ".join(
+                f"{name} {' / '.join(values)}" for name, values in said.items() if name not in _NOT_AGAIN
+            ),
+        }
+        for (framework, version), said in sorted(facts.items())
+    ]
+    return table_of(say("software"), rows)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
-from dlperf.report.columns import interval_of_ratio, share_of_ceiling
-from dlperf.report.comparison import Comparison, Row, Variant
+from dlperf.report.columns import interval_of_ratio
+from dlperf.report.comparison import CaseKey, Comparison, Variant, case_key
 from dlperf.report.numbers import factor, percent
-from dlperf.report.text import Inline, Link, Text, joined, plural, say
-from dlperf.results.cases import CaseFigures
+from dlperf.report.text import Link, Text, joined, plural, say
 from dlperf.results.query import Loaded
 from dlperf.results.schema import Node
 from dlperf.statistics.basic import FEWEST_RUNS_FOR_SPREAD
@@ -20,19 +18,14 @@ FEWEST_RUNS_FOR_A_VERDICT = 4
 LARGEST_USUAL_CV = 0.074
 
 
-def report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> tuple[Text, ...]:
+def report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> Iterator[Text]:
     """Notes on the report as a whole."""
-    return tuple(_report_notes(loaded, comparisons))
-
-
-def _report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> Iterator[Text]:
     if any(figure.case.device == "cpu" for figure in loaded.figures):
         yield say(
             "Devices here are CPU cores. Such topologies prove that programs and harness are correct, never "
             "how a framework scales; nothing here predicts a GPU."
         )
-    crowded = _most_crowded(loaded)
-    if crowded is not None:
+    if (crowded := _most_crowded(loaded)) is not None:
         devices, threads, cores = crowded
         yield say(
             "Cores were shared: up to {devices} with {threads} each ran on {cores}. Such cases show that the "
@@ -41,8 +34,7 @@ def _report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> Iterator
             threads=plural(threads, "thread"),
             cores=plural(cores, "core"),
         )
-    busy = _busiest(loaded)
-    if busy is not None:
+    if (busy := _busiest(loaded)) is not None:
         yield say(
             "The machine was not quiet: before a run its load was up to {load} on {cores}. Other processes "
             "took a part of what was measured.",
@@ -86,19 +78,21 @@ def _busiest(loaded: Loaded) -> Node | None:
     return max(busy, key=lambda node: node.load or 0, default=None)
 
 
-def comparison_notes(
-    comparison: Comparison, *, ceilings: Mapping[tuple[str, int], float]
-) -> tuple[Text, ...]:
-    """Notes on one table."""
-    return (
-        *_place_notes(comparison),
-        *_runs_notes(comparison),
-        *_engine_notes(comparison),
-        *_ceiling_notes(comparison, ceilings),
-    )
+def comparison_notes(comparison: Comparison, *, shares: Mapping[CaseKey, float]) -> Iterator[Text]:
+    """Notes on one table; `shares` are `matmul_shares`."""
+    yield from _source_notes(comparison)
+    yield from _runs_notes(comparison)
+    yield from _engine_notes(comparison)
+    above = sum(shares.get(case_key(figure), 0) > 1 for figure in comparison.figures)
+    if above:
+        yield say(
+            "More model FLOP/s than the best measured matrix product in {cases}: model FLOPs count the "
+            "textbook convolution, and an algorithm such as Winograd needs fewer.",
+            cases=plural(above, "case"),
+        )
 
 
-def _place_notes(comparison: Comparison) -> Iterator[Text]:
+def _source_notes(comparison: Comparison) -> Iterator[Text]:
     if comparison.apart:
         yield say(
             "Not comparable with the other tables of this experiment and parallelism, and in no ratio with "
@@ -170,76 +164,42 @@ def _engine_notes(comparison: Comparison) -> Iterator[Text]:
         yield say("Imported from logs of other programs: {which}.", which=joined(imported, "; "))
 
 
-def _ceiling_notes(comparison: Comparison, ceilings: Mapping[tuple[str, int], float]) -> Iterator[Text]:
-    shares = (share_of_ceiling(figure, ceilings) for figure in comparison.figures)
-    above = sum(share is not None and share > 1 for share in shares)
-    if above:
-        yield say(
-            "More model FLOP/s than the best measured matrix product in {cases}: model FLOPs count the "
-            "textbook convolution, and an algorithm such as Winograd needs fewer.",
-            cases=plural(above, "case"),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contest:
-    """The two best of a row; `clear` when their runs tell them apart, `judged` when both have enough runs."""
-
-    first: Variant
-    margin: float
-    judged: bool
-    clear: bool
-
-
-def findings(comparison: Comparison) -> tuple[Text, ...]:
+def findings(comparison: Comparison) -> Iterator[Text]:
     """Who is fastest in how many of the rows with several figures, and in how many that cannot be told."""
     if comparison.published:
-        return ()  # one number per case names no winner
-    contests = [contest for row in comparison.rows if (contest := _contest(comparison, row))]
-    return tuple(_sentences(comparison, contests))
-
-
-def _contest(comparison: Comparison, row: Row) -> Contest | None:
-    rated = [
-        (figure.summary.median, variant, figure)
-        for variant in comparison.variants
-        if (figure := comparison.cases.get((row, variant))) is not None and figure.summary is not None
-    ]
-    if len(rated) < 2:  # noqa: PLR2004  a contest takes two
-        return None
-    rated.sort(key=lambda entry: (-entry[0], entry[1]))
-    (best, variant, winner), (next_best, _, second) = rated[:2]
-    judged = min(len(winner.good), len(second.good)) >= FEWEST_RUNS_FOR_A_VERDICT
-    return Contest(
-        first=variant, margin=best / next_best, judged=judged, clear=judged and _told_apart(winner, second)
-    )
-
-
-def _told_apart(winner: CaseFigures, second: CaseFigures) -> bool:
-    interval = interval_of_ratio(winner, second)
-    return interval is not None and interval.low > 1
-
-
-def _sentences(comparison: Comparison, contests: list[Contest]) -> Iterator[Text]:
-    rows = plural(len(contests), "row")
-    clear = [contest for contest in contests if contest.clear]
-    winners = [contest.first for contest in clear]
-    for variant in sorted(set(winners), key=lambda variant: (-winners.count(variant), variant)):
-        margins = sorted(contest.margin for contest in clear if contest.first == variant)
-        ahead: Inline = factor(margins[0])
-        if factor(margins[-1]) != ahead:
-            ahead = say("{low} to {high}", low=ahead, high=factor(margins[-1]))
+        return  # one number per case names no winner
+    margins: dict[Variant, list[float]] = {}  # of the rows that a variant wins
+    contests = alike = few = 0
+    for row in comparison.rows:
+        cells = ((variant, comparison.cases.get((row, variant))) for variant in comparison.variants)
+        rated = [
+            (figure.summary.median, variant, figure)
+            for variant, figure in cells
+            if figure is not None and figure.summary is not None
+        ]
+        if len(rated) < 2:  # noqa: PLR2004  a contest takes two
+            continue
+        (best, variant, winner), (next_best, _, second) = sorted(rated, key=lambda it: (-it[0], it[1]))[:2]
+        interval = interval_of_ratio(winner, second)
+        contests += 1
+        if min(len(winner.good), len(second.good)) < FEWEST_RUNS_FOR_A_VERDICT:
+            few += 1
+        elif interval is None or interval.low <= 1:
+            alike += 1
+        else:
+            margins.setdefault(variant, []).append(best / next_best)
+    rows = plural(contests, "row")
+    for variant, won in sorted(margins.items(), key=lambda item: (-len(item[1]), item[0])):
+        low, high = factor(min(won)), factor(max(won))
         yield say(
             "{framework} is the fastest in {won} of {rows}, {ahead} times the next",
             framework=comparison.label(variant),
-            won=winners.count(variant),
+            won=len(won),
             rows=rows,
-            ahead=ahead,
+            ahead=low if low == high else say("{low} to {high}", low=low, high=high),
         )
-    alike = sum(contest.judged and not contest.clear for contest in contests)
     if alike:
         yield say("In {count} of {rows} the runs do not tell the fastest two apart", count=alike, rows=rows)
-    few = sum(not contest.judged for contest in contests)
     if few:
         yield say(
             "In {count} of {rows} no framework is called the fastest: each of the fastest "

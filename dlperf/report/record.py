@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +18,7 @@ from pydantic import Field, ValidationError
 from dlperf.errors import UserError
 from dlperf.model import Model
 from dlperf.report.columns import View
-from dlperf.report.document import Document
-from dlperf.report.render import Form, Language, Request
+from dlperf.report.document import Document, Form, Language, Request
 from dlperf.results.published import PREFIX
 from dlperf.results.schema import Status
 
@@ -28,6 +27,8 @@ _COMMENT = re.compile(r"\n?<!-- dlperf-report (\{.*\}) -->\n?")
 _NAMED = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 _DIGITS_OF_FILE, _DIGITS_OF_LINE = 8, 6
 _RULE = re.compile("-{3,}")
+_FIGURE = '<figure class="chart"'
+_LINE = re.compile(rf"{_FIGURE}.*?</figure>|[^\n]+", re.DOTALL)
 
 
 class RecordedRun(Model):
@@ -84,7 +85,7 @@ class DocumentLine:
 
     number: int  # from 1
     text: str
-    chart: bool = False
+    chart: bool
 
     @property
     def fingerprint(self) -> str:
@@ -92,27 +93,16 @@ class DocumentLine:
         return hashlib.sha256(self.text.encode()).hexdigest()[:_DIGITS_OF_LINE]
 
 
-def document_lines(text: str, form: Form) -> tuple[DocumentLine, ...]:
+def document_lines(text: str) -> tuple[DocumentLine, ...]:
     """The lines of a report without its record."""
     lines: list[DocumentLine] = []
-    figure: list[str] | None = None
-    start = 0
-    for number, raw in enumerate(text.split("\n"), 1):
+    number, start = 1, 0
+    for match in _LINE.finditer(text):
+        number, start = number + text.count("\n", start, match.start()), match.start()
         # The padding of a Markdown table says nothing.
-        line = _RULE.sub("---", " ".join(raw.split()))
-        if form == "html" and line.startswith('<figure class="chart"'):
-            figure, start = [], number
-        if figure is not None:
-            figure.append(line)
-            if line == "</figure>":
-                lines.append(DocumentLine(number=start, text=" ".join(figure), chart=True))
-                figure = None
-        elif line:
-            lines.append(
-                DocumentLine(number=number, text=line, chart=form == "md" and line.startswith("[!["))
-            )
-    if figure:
-        lines.append(DocumentLine(number=start, text=" ".join(figure), chart=True))
+        line = _RULE.sub("---", " ".join(" ".join(part.split()) for part in match[0].split("\n")))
+        if line:
+            lines.append(DocumentLine(number=number, text=line, chart=line.startswith((_FIGURE, "[!["))))
     return tuple(lines)
 
 
@@ -124,16 +114,7 @@ def file_digest(content: bytes) -> str:
 def record_of(
     document: Document, request: Request, *, folder: Path, text: str, charts: Mapping[str, bytes]
 ) -> Record:
-    """The record of a report.
-
-    Args:
-        document: what it says.
-        request: what was asked for.
-        folder: where it will lie.
-        text: all of it but the record.
-        charts: the files beside it by name.
-    """
-    view = request.view
+    """The record of a report that will lie in `folder`; `text` is all of it, `charts` files beside it."""
     return Record(
         schema_version=2,
         form=request.form,
@@ -142,13 +123,10 @@ def record_of(
         certificates=tuple(_from(folder, path) for path in request.certificates),
         qualification=_from(folder, request.qualification) if request.qualification else None,
         template=_from(folder, request.template) if request.template else None,
-        columns=view.columns,
-        baseline=view.baseline,
-        group_by=view.group_by,
-        price_per_device_hour=view.price_per_device_hour,
         cases=recorded_cases(document, folder=folder),
-        lines=tuple(line.fingerprint for line in document_lines(text, request.form)),
+        lines=tuple(line.fingerprint for line in document_lines(text)),
         charts={name: file_digest(content) for name, content in charts.items()},
+        **asdict(request.view),
     )
 
 
@@ -186,12 +164,7 @@ def request_of(record: Record, *, folder: Path) -> Request:
         certificates=tuple(_at(folder, name) for name in record.certificates),
         qualification=_at(folder, record.qualification) if record.qualification else None,
         template=_at(folder, record.template) if record.template else None,
-        view=View(
-            columns=record.columns,
-            baseline=record.baseline,
-            group_by=record.group_by,
-            price_per_device_hour=record.price_per_device_hour,
-        ),
+        view=View(**{field.name: getattr(record, field.name) for field in fields(View)}),
     )
 
 
@@ -209,13 +182,13 @@ def read_record(path: Path, text: str) -> tuple[Record, str]:
     Raises:
         UserError: the file holds none, or one that cannot be read.
     """
-    found = list(_COMMENT.finditer(text))
-    if not found:
+    comments = list(_COMMENT.finditer(text))
+    if not comments:
         raise UserError(
             f"{path}: it does not say what it was made from; only a file that "
             "`dlperf report --out` wrote can be verified"
         )
-    comment = found[-1]
+    comment = comments[-1]
     try:
         record = Record.model_validate_json(comment[1])
     except ValidationError as error:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 from dlperf.plan.case import Case
-from dlperf.report.columns import ceilings, interval_of_ratio, share_of_ceiling
+from dlperf.report.columns import interval_of_ratio, matmul_shares
+from dlperf.report.comparison import case_key
 from dlperf.report.numbers import factor, giga, mebibytes, percent, rate
-from dlperf.report.text import Inline, Table, Text, columns, joined, say
+from dlperf.report.text import Inline, Table, Text, joined, number, say, table_of
 from dlperf.results.cases import CaseFigures
 from dlperf.statistics.basic import Summary
 
@@ -58,14 +59,6 @@ class Measured:
 Breach = tuple[Measured, "Inline", "Inline"]  # subject, expected, actual
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What must hold, and who finds the figures for which it does not."""
-
-    name: Text
-    breaches: Callable[[Sequence[Measured]], Iterable[Breach]]
-
-
 def sanity_checks(figures: Iterable[CaseFigures]) -> tuple[CheckWarning, ...]:
     """Every breach of every law, law by law, in the order of the figures."""
     measured = [
@@ -74,9 +67,9 @@ def sanity_checks(figures: Iterable[CaseFigures]) -> tuple[CheckWarning, ...]:
         if figure.summary is not None
     ]
     return tuple(
-        CheckWarning(check=check.name, subject=subject.figure, expected=expected, actual=actual)
-        for check in CHECKS
-        for subject, expected, actual in check.breaches(measured)
+        CheckWarning(check=check, subject=subject.figure, expected=expected, actual=actual)
+        for check, breaches in CHECKS.items()
+        for subject, expected, actual in breaches(measured)
     )
 
 
@@ -103,16 +96,26 @@ def _apart(one: Measured, other: Measured) -> bool:
     return abs(other.summary.median / one.summary.median - 1) > MARGIN and not alike
 
 
-def _at_least(other: Measured, what: Inline, times: float = 1.0) -> Text:
-    return say(">= {rate} ({what})", rate=rate(times * other.summary.median), what=what)
+def _not_slower(
+    measured: Iterable[Measured],
+    name: str,
+    order: Callable[[Case], float],
+    words: Callable[[Case], Inline],
+    times: float = 1.0,
+) -> Iterator[Breach]:
+    """Of cases that differ in one field alone, each must reach `times` the one before it in the order."""
+    for group in _groups(measured, name):
+        for before, after in pairwise(sorted(group, key=lambda one: order(one.figure.case))):
+            case = before.figure.case
+            if order(after.figure.case) > order(case) and _is_below(after, before, times):
+                least = say(">= {rate} ({what})", rate=rate(times * before.summary.median), what=words(case))
+                yield after, least, rate(after.summary.median)
 
 
 def _more_devices(measured: Sequence[Measured]) -> Iterator[Breach]:
-    for group in _groups(measured, "topology"):
-        ordered = sorted(group, key=lambda one: one.devices)
-        for fewer, more in pairwise(ordered):
-            if more.devices > fewer.devices and _is_below(more, fewer):
-                yield more, _at_least(fewer, str(fewer.figure.case.topology)), rate(more.summary.median)
+    return _not_slower(
+        measured, "topology", lambda case: case.topology.world_size, lambda case: str(case.topology)
+    )
 
 
 def _speedups(measured: Sequence[Measured]) -> Iterator[tuple[Measured, Measured, float]]:
@@ -138,23 +141,21 @@ def _speedup_floor(measured: Sequence[Measured]) -> Iterator[Breach]:
 
 
 def _larger_batch(measured: Sequence[Measured]) -> Iterator[Breach]:
-    for group in _groups(measured, "batch_size_per_device"):
-        ordered = sorted(group, key=lambda one: one.figure.case.batch_size_per_device)
-        for smaller, larger in pairwise(ordered):
-            if _is_below(larger, smaller, 1 - MARGIN):
-                batch = smaller.figure.case.batch_size_per_device
-                what = say("{times} x batch {batch}", times=f"{1 - MARGIN:g}", batch=batch)
-                yield larger, _at_least(smaller, what, 1 - MARGIN), rate(larger.summary.median)
+    def words(case: Case) -> Inline:
+        return say("{times} x batch {batch}", times=f"{1 - MARGIN:g}", batch=case.batch_size_per_device)
+
+    return _not_slower(
+        measured, "batch_size_per_device", lambda case: case.batch_size_per_device, words, 1 - MARGIN
+    )
 
 
 def _fewer_classes_sampled(measured: Sequence[Measured]) -> Iterator[Breach]:
-    sampled = (one for one in measured if one.figure.case.sample_ratio is not None)
-    for group in _groups(sampled, "sample_ratio"):
-        ordered = sorted(group, key=lambda one: one.figure.case.sample_ratio or 0.0)
-        for less, more in pairwise(ordered):
-            if _is_below(less, more):
-                what = say("sample ratio {ratio}", ratio=f"{more.figure.case.sample_ratio:g}")
-                yield less, _at_least(more, what), rate(less.summary.median)
+    return _not_slower(
+        [one for one in measured if one.figure.case.sample_ratio is not None],
+        "sample_ratio",
+        lambda case: -(case.sample_ratio or 0.0),
+        lambda case: say("sample ratio {ratio}", ratio=f"{case.sample_ratio:g}"),
+    )
 
 
 def _step_time(measured: Sequence[Measured]) -> Iterator[Breach]:
@@ -181,9 +182,9 @@ def _memory(measured: Sequence[Measured]) -> Iterator[Breach]:
 
 
 def _ceiling(measured: Sequence[Measured]) -> Iterator[Breach]:
-    best = ceilings(one.figure for one in measured)
+    shares = matmul_shares([one.figure for one in measured])
     for one in measured:
-        flops, share = one.figure.model_flops_per_second, share_of_ceiling(one.figure, best)
+        flops, share = one.figure.model_flops_per_second, shares.get(case_key(one.figure))
         if flops is not None and share is not None and share > 1:
             expected = say(
                 "<= {peak} GFLOP/s, unless convolutions need fewer FLOPs (Winograd)",
@@ -205,41 +206,40 @@ def _sessions(measured: Sequence[Measured]) -> Iterator[Breach]:
                 yield second, what, rate(second.summary.median)
 
 
-CHECKS = (
-    Check(say("more devices are not slower"), _more_devices),
-    Check(say("no more speedup than devices"), _speedup_ceiling),
-    Check(say("no more than half of the devices are lost"), _speedup_floor),
-    Check(
-        say("a larger batch is not more than {margin} slower a sample", margin=percent(MARGIN, decimals=0)),
-        _larger_batch,
+CHECKS: Mapping[Text, Callable[[Sequence[Measured]], Iterable[Breach]]] = {
+    say("more devices are not slower"): _more_devices,
+    say("no more speedup than devices"): _speedup_ceiling,
+    say("no more than half of the devices are lost"): _speedup_floor,
+    say("a larger batch is not more than {margin} slower a sample", margin=percent(MARGIN, decimals=0)): (
+        _larger_batch
     ),
-    Check(say("sampling fewer classes is not slower"), _fewer_classes_sampled),
-    Check(say("samples/s x median step = global batch"), _step_time),
-    Check(say("memory of a rank fits into its node"), _memory),
-    Check(say("model FLOP/s stay below the measured rate"), _ceiling),
-    Check(say("the same case has the same figure in two sweeps"), _sessions),
-)
+    say("sampling fewer classes is not slower"): _fewer_classes_sampled,
+    say("samples/s x median step = global batch"): _step_time,
+    say("memory of a rank fits into its node"): _memory,
+    say("model FLOP/s stay below the measured rate"): _ceiling,
+    say("the same case has the same figure in two sweeps"): _sessions,
+}
 
 
-def warnings_table(
-    warnings: Iterable[CheckWarning], *, name: Callable[[CaseFigures], Inline]
-) -> Table | None:
-    """The flags of a table, for under it, each case under its name; None where there is none."""
-    rows = tuple((one.check, name(one.subject), one.expected, one.actual) for one in warnings)
-    headings = (*columns(say("law"), say("case"), say("expected")), *columns(say("actual"), numbers=True))
-    caption = say("Sanity checks (no figure is changed)")
-    return Table(caption=caption, columns=headings, rows=rows) if rows else None
+def warnings_table(warnings: Iterable[CheckWarning], *, titles: Mapping[str, str]) -> Table | None:
+    """The warnings on a table, for under it; None where there is none."""
+    rows = [
+        {
+            say("law"): warning.check,
+            say("case"): _case_words(warning.subject, titles),
+            say("expected"): warning.expected,
+            number(say("actual")): warning.actual,
+        }
+        for warning in warnings
+    ]
+    return table_of(say("Sanity checks (no figure is changed)"), rows) if rows else None
 
 
-def case_words(figure: CaseFigures, *, titles: Mapping[str, str]) -> Inline:
+def _case_words(figure: CaseFigures, titles: Mapping[str, str]) -> Inline:
     """A case as people name it, in the order of a table's columns."""
     case = figure.case
-    return joined(
-        (
-            f"{titles.get(case.framework, case.framework)} {case.version}",
-            *cell_words(case, with_classes=not figure.published),
-        )
-    )
+    name = f"{titles.get(case.framework, case.framework)} {case.version}"
+    return joined((name, *cell_words(case, with_classes=not figure.published)))
 
 
 def cell_words(case: Case, *, with_classes: bool = True) -> tuple[Inline, ...]:

@@ -53,17 +53,12 @@ class Joined:
     separator: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Column:
-    """A heading, and whether the column holds numbers."""
+    """A heading; `numbers` aligns its column to the right."""
 
     heading: Inline
     numbers: bool = False
-
-
-def columns(*headings: Inline, numbers: bool = False) -> tuple[Column, ...]:
-    """A column per heading."""
-    return tuple(Column(heading=heading, numbers=numbers) for heading in headings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +68,22 @@ class Table:
     caption: Inline
     columns: tuple[Column, ...]
     rows: tuple[tuple[Inline, ...], ...]
+
+
+Cells = Mapping[Inline | Column, Inline]  # a row: its cells by heading
+
+
+def number(heading: Inline) -> Column:
+    """The heading of a column of numbers."""
+    return Column(heading, numbers=True)
+
+
+def table_of(caption: Inline, rows: Iterable[Cells]) -> Table:
+    """The rows, which have equal headings, as a table; without any row it has no columns either."""
+    rows = list(rows)
+    headings = rows[0] if rows else ()
+    columns = (each if isinstance(each, Column) else Column(each) for each in headings)
+    return Table(caption=caption, columns=tuple(columns), rows=tuple(tuple(row.values()) for row in rows))
 
 
 def say(message: str, **values: Inline | int) -> Text:

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from enum import Enum
-from itertools import takewhile
+from itertools import zip_longest
 from pathlib import Path
 
 from dlperf.errors import UserError
 from dlperf.importing.convert import check_conversion
 from dlperf.layout import run_folders, sweep_folders
-from dlperf.report.build import build_report
+from dlperf.report.document import build_report
 from dlperf.report.numbers import plural, rate
 from dlperf.report.record import (
     DocumentLine,
@@ -57,7 +57,7 @@ class Kind(Enum):
     TEXT = ("line is not what the logs give", "lines are not what the logs give")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Difference:
     """One thing in which the report and its results differ; `what` names it."""
 
@@ -116,28 +116,21 @@ def verify(path: Path) -> Verified:
     document = build_report(request, report_folder=path.parent, from_logs=True)
     cases = recorded_cases(document, folder=path.parent)
     results = [*_compare_cases(record.cases, cases, skipped=document.skipped), *_compare_imports(folders)]
-    written = document_lines(text, record.form)
-    made = document_lines(without_charts(document, request), record.form)
+    written, made = document_lines(text), document_lines(without_charts(document, request))
     edited = _edited_lines(record, written)
     comparable = [line for line in written if not line.chart]
+    following = 0
     if results:
-        shown = [Difference(kind=Kind.EDITED, what=what) for what in edited.values()]
-        known = [line.text for line in comparable if line.number not in edited]
-        following = sum((Counter(known) - Counter(line.text for line in made)).values())
+        shown = [Difference(Kind.EDITED, what) for what in edited.values()]
+        known = Counter(line.text for line in comparable if line.number not in edited)
+        following = (known - Counter(line.text for line in made)).total()
     else:
-        shown, following = list(_compare_lines(comparable, made, edited=edited)), 0
-    charts = (
-        Difference(kind=Kind.EDITED, what=f"{path.stem}_files/{name}")
-        for name, digest in record.charts.items()
-        if (file := path.parent / f"{path.stem}_files" / name).is_file()
-        and file_digest(file.read_bytes()) != digest
-    )
-    return Verified(
-        cases=len(cases),
-        runs=document.runs,
-        differences=(*results, *shown, *charts),
-        following=following,
-    )
+        shown = list(_compare_lines(comparable, made, edited=edited))
+    charts = path.parent / f"{path.stem}_files"
+    for name, digest in record.charts.items():
+        if (file := charts / name).is_file() and file_digest(file.read_bytes()) != digest:
+            shown.append(Difference(Kind.EDITED, f"{charts.name}/{name}"))
+    return Verified(cases=len(cases), runs=document.runs, differences=(*results, *shown), following=following)
 
 
 def _compare_cases(
@@ -147,18 +140,19 @@ def _compare_cases(
     several = len({case.results for case in (*before, *now)}) > 1
     old, new = _by_name(before), _by_name(now)
     for key in dict.fromkeys((*old, *new)):
-        name = f"{key[1]} in {key[0]}" if several else key[1]
+        results, case_id = key
+        name = f"{case_id} in {results}" if several else case_id
         if key not in old:
-            yield Difference(kind=Kind.NEW_CASE, what=f"{name}: {_case_words(new[key])}")
+            yield Difference(Kind.NEW_CASE, f"{name}: {_case_words(new[key])}")
         elif key not in new:
-            yield Difference(kind=Kind.GONE_CASE, what=_with_reason(name, old[key], skipped))
+            why = _why_skipped(f"{case_id}/", skipped) or _case_words(old[key])
+            yield Difference(Kind.GONE_CASE, f"{name}: {why}")
         else:
             runs = list(_compare_runs(name, old[key], new[key], skipped=skipped))
             yield from runs
-            figures = [[_figure(case) for case in cases] for cases in (old[key], new[key])]
+            figures = [", ".join(map(_figure, cases)) for cases in (old[key], new[key])]
             if not runs and figures[0] != figures[1]:
-                change = " -> ".join(", ".join(part) for part in figures)
-                yield Difference(kind=Kind.CHANGED_CASE, what=f"{name}: {change}")
+                yield Difference(Kind.CHANGED_CASE, f"{name}: {' -> '.join(figures)}")
 
 
 Cases = list[RecordedCase]
@@ -176,26 +170,23 @@ def _compare_runs(name: str, before: Cases, now: Cases, *, skipped: Sequence[str
     for repeat in dict.fromkeys((*old, *new)):
         run = f"{name} {repeat}"
         if repeat not in old:
-            yield Difference(kind=Kind.NEW_RUN, what=f"{run}: {_figure(new[repeat])}")
+            yield Difference(Kind.NEW_RUN, f"{run}: {_figure(new[repeat])}")
         elif repeat not in new:
-            why = _why_skipped(f"{before[0].case_id}/{repeat}/", skipped)
-            yield Difference(kind=Kind.GONE_RUN, what=f"{run}: {why or _figure(old[repeat])}")
+            why = _why_skipped(f"{before[0].case_id}/{repeat}/", skipped) or _figure(old[repeat])
+            yield Difference(Kind.GONE_RUN, f"{run}: {why}")
         else:
             yield from _compare_run(run, old[repeat], new[repeat])
 
 
 def _compare_run(name: str, before: RecordedRun, now: RecordedRun) -> Iterator[Difference]:
-    files = [
-        file
-        for file in dict.fromkeys((*before.files, *now.files))
-        if before.files.get(file) != now.files.get(file)
-    ]
+    names = dict.fromkeys((*before.files, *now.files))
+    files = [file for file in names if before.files.get(file) != now.files.get(file)]
     same = (before.status, before.samples_per_sec) == (now.status, now.samples_per_sec)
     figure = f"still {_figure(now)}" if same else f"{_figure(before)} -> {_figure(now)}"
     if files:
-        yield Difference(kind=Kind.CHANGED_FILES, what=f"{name}: {figure} ({', '.join(files)})")
+        yield Difference(Kind.CHANGED_FILES, f"{name}: {figure} ({', '.join(files)})")
     elif not same:
-        yield Difference(kind=Kind.CHANGED_RUN, what=f"{name}: {figure}")
+        yield Difference(Kind.CHANGED_RUN, f"{name}: {figure}")
 
 
 def _compare_imports(folders: Sequence[Path]) -> Iterator[Difference]:
@@ -204,7 +195,7 @@ def _compare_imports(folders: Sequence[Path]) -> Iterator[Difference]:
         try:
             check_conversion(run)
         except UserError as error:
-            yield Difference(kind=Kind.IMPORT, what=str(error))
+            yield Difference(Kind.IMPORT, str(error))
 
 
 def _figure(of: RecordedCase | RecordedRun) -> str:
@@ -218,11 +209,6 @@ def _case_words(cases: Cases) -> str:
     return ", ".join(f"{_figure(case)} ({plural(len(case.runs), 'run')})" for case in cases)
 
 
-def _with_reason(name: str, cases: Cases, skipped: Sequence[str]) -> str:
-    why = _why_skipped(f"{cases[0].case_id}/", skipped)
-    return f"{name}: {why or _case_words(cases)}"
-
-
 def _why_skipped(part: str, skipped: Sequence[str]) -> str:
     """What the report made again says of a file that it could not read."""
     return next((line for line in skipped if f"/{part}" in line), "")
@@ -230,9 +216,8 @@ def _why_skipped(part: str, skipped: Sequence[str]) -> str:
 
 def _edited_lines(record: Record, written: Sequence[DocumentLine]) -> dict[int, str]:
     """Lines that are not as dlperf wrote them, by number; where lines are gone it is the one after them."""
-    now = [line.fingerprint for line in written]
     edited: dict[int, str] = {}
-    for first, last, start, end in _changes(record.lines, now):
+    for first, last, start, end in _changes(record.lines, [line.fingerprint for line in written]):
         for line in written[start:end]:
             what = "a chart" if line.chart else _short(line.text)
             edited[line.number] = f"line {line.number}: {what}"
@@ -247,34 +232,25 @@ def _compare_lines(
     written: Sequence[DocumentLine], made: Sequence[DocumentLine], *, edited: dict[int, str]
 ) -> Iterator[Difference]:
     """Lines that differ from the report made again, and edits that these do not show, such as of a chart."""
-    told = set()
+    unseen = dict(edited)
     for first, last, start, end in _changes([line.text for line in written], [line.text for line in made]):
-        for index in range(max(last - first, end - start)):
-            line = written[first + index] if first + index < last else None
-            again = made[start + index].text if start + index < end else ""
-            number = line.number if line else (written[last].number if last < len(written) else 0)
-            said, given = _apart(line.text if line else "", again)
+        after = written[last].number if last < len(written) else 0
+        for line, again in zip_longest(written[first:last], made[start:end]):
+            number = line.number if line else after
             where = f"line {number}" if line else f"before line {number}" if number else "at the end"
-            told.add(number)
+            said, given = _apart(line.text if line else "", again.text if again else "")
+            unseen.pop(number, None)
             yield Difference(
-                kind=Kind.EDITED if number in edited else Kind.TEXT,
-                what=f"{where}: {said}; the logs give {given}",
+                Kind.EDITED if number in edited else Kind.TEXT, f"{where}: {said}; the logs give {given}"
             )
-    for number, what in edited.items():
-        if number not in told:
-            yield Difference(kind=Kind.EDITED, what=what)
+    yield from (Difference(Kind.EDITED, what) for what in unseen.values())
 
 
 def _changes(before: Sequence[str], now: Sequence[str]) -> Iterator[tuple[int, int, int, int]]:
     """What differs: from and to in `before`, from and to in `now`."""
-    head = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, now, strict=False)))
-    most = min(len(before), len(now)) - head
-    ends = zip(reversed(before), reversed(now), strict=False)
-    tail = min(most, sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], ends)))
-    middle = before[head : len(before) - tail], now[head : len(now) - tail]
-    for kind, first, last, start, end in SequenceMatcher(None, *middle, autojunk=False).get_opcodes():
+    for kind, *place in SequenceMatcher(None, before, now, autojunk=False).get_opcodes():
         if kind != "equal":
-            yield head + first, head + last, head + start, head + end
+            yield (place[0], place[1], place[2], place[3])
 
 
 def _apart(said: str, given: str) -> tuple[str, str]:

@@ -23,8 +23,8 @@ from dlperf.importing.case import MissingSettings, facts_of_path, facts_of_setti
 from dlperf.importing.convert import check_conversion
 from dlperf.importing.run_folders import Done, Instructions, files_of, import_file
 from dlperf.logs.events import Event, read_events
-from dlperf.report.build import build_report, write_report
-from dlperf.report.render import Request
+from dlperf.report.document import Request, build_report
+from dlperf.report.render import write_report
 from dlperf.report.verify import Kind, verify
 from dlperf.results.extract import extract
 from dlperf.results.schema import Status

@@ -18,8 +18,8 @@ from dlperf.align.certificate import (
 from dlperf.errors import UserError
 from dlperf.layout import CERTIFICATE_NAME
 from dlperf.plan.case import Topology
-from dlperf.report.build import build_report
-from dlperf.report.render import Request, without_charts
+from dlperf.report.document import Request, build_report
+from dlperf.report.render import without_charts
 
 if TYPE_CHECKING:
     from pathlib import Path

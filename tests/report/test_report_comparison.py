@@ -10,7 +10,6 @@ from run_folders import MACHINE, Y1, make_case, store_good_runs
 from dlperf.plan.case import Measure, Schedule, Topology
 from dlperf.report.comparison import Comparison, comparisons
 from dlperf.report.text import plain_text
-from dlperf.results.cases import speedups
 from dlperf.results.query import load
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ TITLES = {"mxnet": "MXNet", "oneflow": "OneFlow", "pytorch": "PyTorch"}
 
 def compared(folder: Path) -> tuple[Comparison, ...]:
     figures = load([folder], strict=False).figures
-    return comparisons(figures, speedups(figures), titles=TITLES)
+    return comparisons(figures, titles=TITLES)
 
 
 def apart(comparison: Comparison) -> list[str]:

@@ -17,9 +17,8 @@ from run_folders import MACHINE, Y1, failed, make_case, store_good_runs, write_r
 from dlperf.errors import UserError
 from dlperf.plan.case import Topology
 from dlperf.plan.plan import PlanStatus
-from dlperf.report.build import build_report, write_report
-from dlperf.report.document import document
-from dlperf.report.render import Request, markdown, without_charts
+from dlperf.report.document import Request, build_report, document
+from dlperf.report.render import markdown, without_charts, write_report
 from dlperf.results.query import load
 from dlperf.results.schema import Imported
 from dlperf.results.store import read_results, store_run, write_result

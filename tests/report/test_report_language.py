@@ -15,8 +15,8 @@ from run_folders import make_case, store_good_runs
 import dlperf.report
 from dlperf.files import shipped_folder
 from dlperf.plan.case import Topology
-from dlperf.report.build import build_report
-from dlperf.report.render import ENGLISH, LANGUAGES, Request, messages, without_charts
+from dlperf.report.document import Request, build_report
+from dlperf.report.render import ENGLISH, LANGUAGES, messages, without_charts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,10 +11,10 @@ from run_folders import failed, make_case, store_good_runs, write_run
 from dlperf.layout import limit_folder
 from dlperf.limit.run import LimitSearch, ModelAnswer
 from dlperf.plan.case import Search
-from dlperf.report.build import build_report, write_report
+from dlperf.report.document import Request, build_report
 from dlperf.report.limits import limit_tables
 from dlperf.report.numbers import DASH
-from dlperf.report.render import Request, without_charts
+from dlperf.report.render import without_charts, write_report
 from dlperf.report.verify import verify
 from dlperf.results.schema import MemoryPart
 from dlperf.results.store import read_limits, store_run

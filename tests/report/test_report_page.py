@@ -11,8 +11,8 @@ from playwright.sync_api import Browser, Page
 from run_folders import MACHINE, Y1, failed, make_case, store_good_runs, write_run
 
 from dlperf.plan.case import Topology
-from dlperf.report.build import build_report, write_report
-from dlperf.report.render import Request
+from dlperf.report.document import Request, build_report
+from dlperf.report.render import write_report
 from dlperf.results.store import store_run
 
 pytestmark = [

@@ -18,10 +18,10 @@ from matplotlib.image import imread
 from run_folders import make_case, store_good_runs
 
 from dlperf.files import shipped_folder
-from dlperf.report import build as writing
-from dlperf.report.build import build_report
+from dlperf.report import render as writing
 from dlperf.report.columns import View
-from dlperf.report.render import Request, without_charts
+from dlperf.report.document import Request, build_report
+from dlperf.report.render import without_charts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ import pytest
 from run_folders import MACHINE, make_case, store_good_runs
 
 from dlperf.plan.case import Topology
-from dlperf.report.build import build_report
-from dlperf.report.render import Request, without_charts
+from dlperf.report.document import Request, build_report
+from dlperf.report.render import without_charts
 from dlperf.report.sanity_checks import CHECKS, CheckWarning, sanity_checks
 from dlperf.report.text import plain_text
 from dlperf.results.published import load_published
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dlperf.results.cases import CaseFigures
 
 MORE_DEVICES, CEILING, FLOOR, BATCH, SAMPLING, STEP, MEMORY, FLOPS, SESSIONS = (
-    plain_text(check.name) for check in CHECKS
+    plain_text(check) for check in CHECKS
 )
 
 

@@ -13,9 +13,9 @@ from run_folders import Y1, make_case, store_good_runs
 
 from dlperf.errors import UserError
 from dlperf.logs.text import plain
-from dlperf.report.build import build_report
-from dlperf.report.html import html_writer, table
-from dlperf.report.render import Request, without_charts
+from dlperf.report.document import Request, build_report
+from dlperf.report.render import html_table as table
+from dlperf.report.render import html_writer, without_charts
 from dlperf.report.text import Anchor, Code, Column, Joined, Link, Table, plain_text, say
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from dlperf.errors import UserError
 from dlperf.files import shipped_folder
 from dlperf.plan.case import Topology
 from dlperf.plan.load import load_experiment
-from dlperf.report.build import build_report
 from dlperf.report.columns import COLUMNS, View
-from dlperf.report.render import Request, without_charts
+from dlperf.report.document import Request, build_report
+from dlperf.report.render import without_charts
 from dlperf.results.store import store_run
 from dlperf.statistics.basic import cost_per_million_samples
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 
-from dlperf.report.charts import bars, boxes, lines
+from dlperf.report.charts import bars, lines
 from dlperf.report.charts.canvas import STYLE, Chart, Palette
 from dlperf.report.comparison import Comparison, Variant
 
@@ -18,7 +18,7 @@ _MAKERS = (
     lines.efficiency,
     lines.throughput_by_classes,
     lines.memory_by_classes,
-    boxes.iterations,
+    bars.iterations,
     bars.breakdown,
 )
 

@@ -1,4 +1,7 @@
-"""Bars: samples/s of every framework in every row, and where the time of a profiled step goes."""
+"""Bars: samples/s of every framework in every row, and where the time of a profiled step goes.
+
+Boxes: how the times of the measured iterations spread, all good runs of a case together.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +24,24 @@ from dlperf.report.charts.canvas import (
     hover_bar,
     legend_above,
     name_bars,
-    varying,
+    varying_words,
 )
 from dlperf.report.comparison import Comparison
 from dlperf.report.numbers import plural, rate, span
-from dlperf.report.tables import ABSENT, status_word
+from dlperf.report.tables import status_of
 from dlperf.report.text import PHASES, in_order, phase_name, plain_text
 from dlperf.results.cases import CaseFigures
+from dlperf.results.store import read_steps_csv
+from dlperf.statistics.basic import quantile
 
 # More than this is a wall; the table is there for it.
 MOST_BARS = 48
-MOST_BREAKDOWN_BARS = 36
+MOST_THIN_BARS = 36  # or boxes
 _BAR, _GAP = 0.27, 0.25  # inches of a bar, and between two rows of the table
-_BREAKDOWN_BAR = 0.3  # inches
+_THIN_BAR = 0.3  # inches
 _RATE = "samples/s over all devices: median of the runs, whiskers from smallest to largest run"
+_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_ITERATION = "seconds of a measured iteration: line at 50 %, box 25 to 75 %, whiskers 5 to 95 %"
 _SECONDS = "seconds of a profiled step, its parts one after the other"
 _TEXT: dict[str, Any] = {"va": "center", "fontsize": 9}
 # A part below this share of the longest bar has no room for its number.
@@ -61,7 +68,7 @@ def throughput(comparison: Comparison, *, title: str, palette: Palette) -> Chart
             name = case_name(comparison, row, variant)
             hover_bar(axes, middle, f"{name}: {_value(case)}", *_spread(case), height=_BAR)
     middles = [place * height + (len(variants) - 1) * _BAR / 2 for place in range(len(rows))]
-    labels = ["\n".join([row.topology, *varying(comparison, row)]) for row in rows]
+    labels = ["\n".join([row.topology, *varying_words(comparison, row)]) for row in rows]
     axes.set_yticks(middles, labels)
     axes.set_ylim(middles[-1] + height / 2, middles[0] - height / 2)
     axes.tick_params(axis="y", length=0)
@@ -89,7 +96,7 @@ def _bar(axes: Axes, case: CaseFigures | None, *, middle: float, colour: str) ->
 
 
 def _word(case: CaseFigures | None) -> str:
-    return plain_text(ABSENT if case is None else status_word(case.status))
+    return plain_text(status_of(case))
 
 
 def _value(case: CaseFigures | None) -> str:
@@ -116,9 +123,9 @@ def breakdown(comparison: Comparison, *, title: str, palette: Palette) -> Chart 
         for (row, variant), case in sorted(comparison.cases.items())
         if case.phase_seconds
     }
-    if not 0 < len(bars) <= MOST_BREAKDOWN_BARS:
+    if not 0 < len(bars) <= MOST_THIN_BARS:
         return None
-    figure = Figure(figsize=(WIDTH, len(bars) * _BREAKDOWN_BAR + 1.5), layout="constrained")
+    figure = Figure(figsize=(WIDTH, len(bars) * _THIN_BAR + 1.5), layout="constrained")
     axes = figure.add_subplot()
     longest = max(sum(seconds.values()) for seconds in bars.values())
     for place, (name, seconds) in enumerate(bars.items()):
@@ -150,3 +157,46 @@ def _part(phase: str) -> str:
 
 def _part_colour(phase: str) -> str:
     return _PART_COLOURS.get(phase, "#DDDDDD")
+
+
+def iterations(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
+    """The chart; None where no run folder holds its steps, or there are too many cases."""
+    if len(comparison.cases) > MOST_THIN_BARS:
+        return None
+    measured = {
+        cell: seconds for cell in sorted(comparison.cases) if (seconds := _seconds(comparison.cases[cell]))
+    }
+    if not measured:
+        return None
+    quantiles = {cell: [quantile(values, share) for share in _SHARES] for cell, values in measured.items()}
+    names = {cell: case_name(comparison, *cell) for cell in measured}
+    figure = Figure(figsize=(WIDTH, len(measured) * _THIN_BAR + 1.3), layout="constrained")
+    axes = figure.add_subplot()
+    longest = max(high for *_, high in quantiles.values())
+    axes.set_xlim(0, longest * 1.12)
+    for place, (cell, seconds) in enumerate(measured.items()):
+        low, first, middle, third, high = quantiles[cell]
+        colour = palette.colour(cell[1])
+        axes.plot([low, high], [place, place], color=INK, linewidth=1.1, zorder=1)
+        axes.barh(place, third - first, left=first, height=0.6, color=colour, edgecolor=INK, linewidth=0.6)
+        axes.plot([middle, middle], [place - 0.3, place + 0.3], color=INK, linewidth=2)
+        axes.text(high + longest / 100, place, rate(middle), va="center", fontsize=9)
+        spread = f"25 to 75 % {rate(first)} to {rate(third)}; 5 to 95 % {rate(low)} to {rate(high)}"
+        runs = plural(len(comparison.cases[cell].good), "run")
+        counts = f"{plural(len(seconds), 'iteration')} of {runs}"
+        hover_bar(axes, place, f"{names[cell]}: median {rate(middle)} s", spread, counts, height=0.9)
+    name_bars(axes, list(names.values()))
+    axes.set_xlabel(_ITERATION, loc="right")
+    axes.set_title(f"Iterations: {title}", loc="left")
+    texts = (
+        f"{names[cell]}: median {rate(middle)}, 5 to 95 % {rate(low)} to {rate(high)}"
+        for cell, (low, _, middle, _, high) in quantiles.items()
+    )
+    alt = f"Box chart, seconds of an iteration, {title}. {'; '.join(texts)}."
+    return draw(figure, name="iterations", alt=alt)
+
+
+def _seconds(case: CaseFigures) -> list[float]:
+    """Of the accepted iterations of all good runs; empty where no folder holds them."""
+    good = (run for run in case.runs if run.result.figures is not None)
+    return [seconds for run in good for seconds in read_steps_csv(run.folder)]

@@ -68,12 +68,12 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """One colour an arm, the same in every chart of a report."""
+    """One colour per variant, the same in every chart of a report."""
 
     variants: Sequence[Variant]
 
     def colour(self, variant: Variant) -> str:
-        """The arm's colour; the eighth arm has the first one's again."""
+        """The variant's colour; the eighth has the first one's again."""
         return COLOURS[self.variants.index(variant) % len(COLOURS)]
 
 
@@ -149,12 +149,12 @@ def _finished(svg: bytes, *, alt: str) -> bytes:
     return b'<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root) + b"\n"
 
 
-def varying(comparison: Comparison, row: Row, *, but: str = "") -> list[str]:
+def varying_words(comparison: Comparison, row: Row, *, but: str = "") -> list[str]:
     """What tells a row from the others beside its topology, in words; `but` is left out."""
     texts = row.in_words().items()
-    return [text for name, text in texts if name != but and comparison.varying(name)]
+    return [text for name, text in texts if name != but and name in comparison.varying]
 
 
 def case_name(comparison: Comparison, row: Row, variant: Variant) -> str:
     """A case in words, as far as it differs from the others of its table."""
-    return ", ".join([comparison.label(variant), row.topology, *varying(comparison, row)])
+    return ", ".join([comparison.label(variant), row.topology, *varying_words(comparison, row)])

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator, PercentFormatter
 
-from dlperf.report.charts.canvas import FAINT, WIDTH, Chart, Palette, draw, hover, varying
+from dlperf.report.charts.canvas import FAINT, WIDTH, Chart, Palette, draw, hover, varying_words
 from dlperf.report.columns import interval_of_ratio, too_wide
 from dlperf.report.comparison import Comparison, Row, Variant
 from dlperf.report.numbers import factor, percent, plural, rate
@@ -32,11 +32,11 @@ class Point:
     """A value at `x`, which hovering calls `at`; `low` and `high` are the ends of its whiskers."""
 
     x: int
-    value: float
     at: str
-    low: float | None = None
-    high: float | None = None
-    runs: int | None = None  # None where nobody knows
+    value: float
+    low: float
+    high: float
+    runs: int  # 0 where they are not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,64 +50,68 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Axis:
-    """What the lines' values are: name, how one is written, and the ideal at an x where there is one.
+class Kind:
+    """What a chart shows: its name in a section, its title, in words, and as the label of its values.
 
-    `unit` follows a written value, and `spread` says what the whiskers are, where the pointer hovers.
+    `unit` follows a written value, and `spread` says what the whiskers are, where the pointer hovers. `ideal`
+    is the best value at an x, where there is one.
     """
 
     name: str
+    title: str
+    words: str
+    label: str
     written: Callable[[float], str]
     unit: str
     spread: str
     percent: bool = False
     ideal: Callable[[int], float] | None = None
-    ideal_name: str = "ideal"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Across:
-    """What the lines run over: its name, and labels by value."""
-
-    name: str
-    ticks: Mapping[int, str]
-    logarithmic: bool = False
-
-
-SPEEDUP = Axis(
-    name="times the samples/s of one device",
+SPEEDUP = Kind(
+    name="speedup",
+    title="Speedup",
+    words="speedup against one device",
+    label="times the samples/s of one device",
     written=factor,
     unit="times one device",
     spread="95 % interval",
     ideal=float,
 )
-EFFICIENCY = Axis(
-    name="share of the samples/s of one device x devices",
+EFFICIENCY = Kind(
+    name="efficiency",
+    title="Scaling efficiency",
+    words="scaling efficiency",
+    label="share of the samples/s of one device x devices",
     written=lambda share: percent(share, decimals=0),
     unit="of the ideal",
     spread="95 % interval",
     percent=True,
     ideal=lambda _: 1.0,
 )
-CLASSES_RATE = Axis(
-    name="samples/s (whiskers: smallest, largest run)", written=rate, unit="samples/s", spread="runs"
+CLASSES_RATE = Kind(
+    name="classes-throughput",
+    title="Throughput against classes",
+    words="samples/s against the number of classes",
+    label="samples/s",
+    written=rate,
+    unit="samples/s",
+    spread="runs",
 )
-CLASSES_MEMORY = Axis(
-    name="peak memory of a rank (MiB)", written=lambda value: f"{value:.0f}", unit="MiB", spread="runs"
+CLASSES_MEMORY = Kind(
+    name="classes-memory",
+    title="Peak memory against classes",
+    words="peak memory of a rank against the number of classes",
+    label="peak memory of a rank (MiB)",
+    written=lambda value: f"{value:.0f}",
+    unit="MiB",
+    spread="runs",
 )
 
 
 def speedup(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
     """Speedup; None where no framework was measured on several numbers of devices, or too many were."""
-    lines = _speedup_lines(comparison, palette)
-    return line_chart(
-        lines,
-        axis=_with_whiskers(SPEEDUP, lines),
-        across=_devices(comparison),
-        name="speedup",
-        title=f"Speedup: {title}",
-        alt=f"Line chart, speedup against one device, {title}.",
-    )
+    return _line_chart(SPEEDUP, _speedup_lines(comparison, palette), _devices(comparison), title=title)
 
 
 def efficiency(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
@@ -116,199 +120,167 @@ def efficiency(comparison: Comparison, *, title: str, palette: Palette) -> Chart
         replace(line, points=tuple(map(_per_device, line.points)))
         for line in _speedup_lines(comparison, palette)
     ]
-    return line_chart(
-        lines,
-        axis=_with_whiskers(EFFICIENCY, lines),
-        across=_devices(comparison),
-        name="efficiency",
-        title=f"Scaling efficiency: {title}",
-        alt=f"Line chart, scaling efficiency, {title}.",
-    )
+    return _line_chart(EFFICIENCY, lines, _devices(comparison), title=title)
 
 
 def throughput_by_classes(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
     """Samples/s; None where the number of classes does not vary."""
-    return line_chart(
-        _lines_by_classes(comparison, palette, _rates),
-        axis=CLASSES_RATE,
-        across=_classes(comparison),
-        name="classes-throughput",
-        title=f"Throughput against classes: {title}",
-        alt=f"Line chart, samples/s against the number of classes, {title}; last values:",
-    )
+    lines = _lines_by_classes(comparison, palette, _rates)
+    return _line_chart(CLASSES_RATE, lines, _classes(comparison), title=title, across="classes")
 
 
 def memory_by_classes(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
     """Peak memory; None where the number of classes does not vary, or no run tells its memory."""
-    return line_chart(
-        _lines_by_classes(comparison, palette, _memory),
-        axis=CLASSES_MEMORY,
-        across=_classes(comparison),
-        name="classes-memory",
-        title=f"Peak memory against classes: {title}",
-        alt=f"Line chart, peak memory of a rank against the number of classes, {title}; last values:",
-    )
+    lines = _lines_by_classes(comparison, palette, _memory)
+    return _line_chart(CLASSES_MEMORY, lines, _classes(comparison), title=title, across="classes")
 
 
 def _speedup_lines(comparison: Comparison, palette: Palette) -> list[Line]:
-    """Speedup over devices of each framework, and of whatever else varies; a line takes two points.
+    """Whiskers are the 95 % interval of the ratio to one device, where the runs give one that says something.
 
-    Whiskers are the 95 % interval of the ratio to one device, where the runs give one that says something.
+    On one device the speedup is 1 by definition.
     """
-    styles: dict[tuple[str, ...], int] = {}
-    points: dict[tuple[Variant, tuple[str, ...]], list[Point]] = {}
-    for row, variant in sorted(comparison.cases):
-        style = tuple(varying(comparison, row))
-        styles.setdefault(style, len(styles))
-        value = comparison.speedups.get((row, variant))
-        if value is not None:
-            low, high = _interval(comparison, row, variant) or (value, value)
-            point = Point(
-                x=row.nodes * row.devices_per_node,
-                value=value,
-                at=row.topology,
-                low=low,
-                high=high,
-                runs=len(comparison.cases[row, variant].good) or None,
-            )
-            points.setdefault((variant, style), []).append(point)
-    return _lines(comparison, palette, points, styles)
+
+    def point(row: Row, variant: Variant, case: CaseFigures) -> Point | None:
+        value = comparison.speedups[row, variant]
+        if value is None:
+            return None
+        alone = replace(row, nodes=1, devices_per_node=1)
+        single = comparison.cases.get((alone, variant))
+        interval = interval_of_ratio(case, single) if row != alone and single is not None else None
+        low, high = (
+            (value, value) if interval is None or too_wide(interval) else (interval.low, interval.high)
+        )
+        devices = row.nodes * row.devices_per_node
+        return Point(x=devices, at=row.topology, value=value, low=low, high=high, runs=len(case.good))
+
+    return _lines(comparison, palette, point, style=lambda row: varying_words(comparison, row))
+
+
+def _per_device(point: Point) -> Point:
+    return replace(point, value=point.value / point.x, low=point.low / point.x, high=point.high / point.x)
+
+
+def _devices(comparison: Comparison) -> dict[int, str]:
+    """The numbers of devices, each with the topologies that have it."""
+    topologies: dict[int, dict[str, None]] = {}
+    for row in comparison.rows:
+        topologies.setdefault(row.nodes * row.devices_per_node, {})[row.topology] = None
+    return {size: "\n".join([str(size), *topologies[size]]) for size in sorted(topologies)}
+
+
+def _rates(case: CaseFigures) -> list[float]:
+    """The figure, its smallest and its largest run."""
+    summary = case.summary
+    return [summary.median, summary.minimum, summary.maximum] if summary else []
+
+
+def _memory(case: CaseFigures) -> list[float]:
+    """In MiB, the largest run first, as the tables have it."""
+    peaks = [run.peak_memory_bytes / 2**20 for run in case.good if run.peak_memory_bytes is not None]
+    return [max(peaks), min(peaks), max(peaks)] if peaks else []
+
+
+def _lines_by_classes(
+    comparison: Comparison, palette: Palette, measure: Callable[[CaseFigures], Sequence[float]]
+) -> list[Line]:
+    """Topology, batch and whatever else varies make lines of their own."""
+    if "num_classes" not in comparison.varying:
+        return []
+
+    def point(row: Row, _: Variant, case: CaseFigures) -> Point | None:
+        measured, classes = measure(case), row.num_classes
+        if not measured or row.searched == "num_classes":
+            return None
+        value, low, high = measured
+        return Point(x=classes, at=f"{classes} classes", value=value, low=low, high=high, runs=len(case.good))
+
+    def style(row: Row) -> list[str]:
+        topology = [row.topology] if comparison.scales else []
+        return [*topology, *varying_words(comparison, row, but="num_classes")]
+
+    return _lines(comparison, palette, point, style)
+
+
+def _classes(comparison: Comparison) -> dict[int, str]:
+    sizes = sorted({row.num_classes for row in comparison.rows if row.searched != "num_classes"})
+    return {size: f"{size}" for size in sizes}
 
 
 def _lines(
     comparison: Comparison,
     palette: Palette,
-    points: Mapping[tuple[Variant, tuple[str, ...]], Sequence[Point]],
-    styles: Mapping[tuple[str, ...], int],
+    point: Callable[[Row, Variant, CaseFigures], Point | None],
+    style: Callable[[Row], Sequence[str]],
 ) -> list[Line]:
+    """A line per framework and style of its rows; a line takes two points."""
+    styles: dict[tuple[str, ...], int] = {}
+    points: dict[tuple[Variant, tuple[str, ...]], list[Point]] = {}
+    for (row, variant), case in sorted(comparison.cases.items(), key=lambda item: item[0]):
+        own = tuple(style(row))
+        styles.setdefault(own, len(styles))
+        measured = point(row, variant, case)
+        if measured is not None:
+            points.setdefault((variant, own), []).append(measured)
     return [
         Line(
-            label=", ".join([comparison.label(variant), *style]),
+            label=", ".join([comparison.label(variant), *own]),
             colour=palette.colour(variant),
-            style=styles[style],
+            style=styles[own],
             points=tuple(sorted(measured, key=lambda point: (point.x, point.value))),
         )
-        for (variant, style), measured in sorted(points.items())
+        for (variant, own), measured in sorted(points.items(), key=lambda item: item[0])
         if len(measured) > 1
     ]
 
 
-def _interval(comparison: Comparison, row: Row, variant: Variant) -> tuple[float, float] | None:
-    """None where there is no interval, and on one device, whose speedup is 1 by definition."""
-    alone = replace(row, nodes=1, devices_per_node=1)
-    case, single = comparison.cases[row, variant], comparison.cases.get((alone, variant))
-    interval = interval_of_ratio(case, single) if row != alone and single is not None else None
-    return None if interval is None or too_wide(interval) else (interval.low, interval.high)
-
-
-def _per_device(point: Point) -> Point:
-    low, high = (None if end is None else end / point.x for end in (point.low, point.high))
-    return replace(point, value=point.value / point.x, low=low, high=high)
-
-
-def _with_whiskers(axis: Axis, lines: Sequence[Line]) -> Axis:
-    """The axis, which says what the whiskers are where there are any."""
-    some = any((point.low or 0) < (point.high or 0) for line in lines for point in line.points)
-    return replace(axis, name=f"{axis.name}\n(whiskers: {axis.spread})") if some else axis
-
-
-def _devices(comparison: Comparison) -> Across:
-    """The numbers of devices, each with the topologies that have it."""
-    topologies: dict[int, dict[str, None]] = {}
-    for row in comparison.rows:
-        topologies.setdefault(row.nodes * row.devices_per_node, {})[row.topology] = None
-    ticks = {size: "\n".join([str(size), *topologies[size]]) for size in sorted(topologies)}
-    return Across(name="devices", ticks=ticks)
-
-
-def _rates(case: CaseFigures) -> tuple[float, float, float] | None:
-    """The figure, its smallest and its largest run."""
-    summary = case.summary
-    return (summary.median, summary.minimum, summary.maximum) if summary else None
-
-
-def _memory(case: CaseFigures) -> tuple[float, float, float] | None:
-    """In MiB, the largest run first, as the tables have it."""
-    peaks = [run.peak_memory_bytes / 2**20 for run in case.good if run.peak_memory_bytes is not None]
-    return (max(peaks), min(peaks), max(peaks)) if peaks else None
-
-
-def _lines_by_classes(
-    comparison: Comparison,
-    palette: Palette,
-    measure: Callable[[CaseFigures], tuple[float, float, float] | None],
-) -> list[Line]:
-    """A line takes two points; topology, batch and whatever else varies make lines of their own."""
-    if not comparison.varying("num_classes"):
-        return []
-    styles: dict[tuple[str, ...], int] = {}
-    points: dict[tuple[Variant, tuple[str, ...]], list[Point]] = {}
-    for (row, variant), case in sorted(comparison.cases.items()):
-        topology = [row.topology] if comparison.scales else []
-        style = (*topology, *varying(comparison, row, but="num_classes"))
-        styles.setdefault(style, len(styles))
-        measured = measure(case)
-        if measured is not None and row.searched != "num_classes":
-            value, low, high = measured
-            at, runs = f"{row.num_classes} classes", len(case.good) or None
-            point = Point(x=row.num_classes, value=value, at=at, low=low, high=high, runs=runs)
-            points.setdefault((variant, style), []).append(point)
-    return _lines(comparison, palette, points, styles)
-
-
-def _classes(comparison: Comparison) -> Across:
-    sizes = sorted({row.num_classes for row in comparison.rows if row.searched != "num_classes"})
-    return Across(name="classes", ticks={size: f"{size}" for size in sizes}, logarithmic=True)
-
-
-def line_chart(
-    lines: Sequence[Line], *, axis: Axis, across: Across, name: str, title: str, alt: str
+def _line_chart(
+    kind: Kind, lines: Sequence[Line], ticks: Mapping[int, str], *, title: str, across: str = "devices"
 ) -> Chart | None:
-    """The chart; None without a line or with too many.
+    """The chart over `ticks`, labels by value; classes are on a logarithmic scale.
 
-    Args:
-        lines: the lines.
-        axis: of the values.
-        across: what the lines run over.
-        name: of the chart in its section.
-        title: above the chart.
-        alt: what it shows, for who cannot see it; the lines' last values are added.
+    None without a line or with too many.
     """
     if not 0 < len(lines) <= MOST_LINES:
         return None
-    sizes = sorted(across.ticks)
-    ideal = [(size, axis.ideal(size)) for size in sizes] if axis.ideal else []
+    logarithmic = across == "classes"
+    sizes = list(ticks)
+    ideal = [(size, kind.ideal(size)) for size in sizes] if kind.ideal else []
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    if across.logarithmic:
+    if logarithmic:
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_minor_formatter(NullFormatter())
     if ideal:
         axes.plot(*zip(*ideal, strict=True), color=FAINT, linewidth=1, zorder=1)
     for line in lines:
-        _draw_line(axes, line, axis)
+        _draw_line(axes, line, kind)
     points = [point for line in lines for point in line.points]
-    highest = [max(point.value, point.high or 0) for point in points]
+    highest = [max(point.value, point.high) for point in points]
     axes.set_ylim(0, max(*highest, *(value for _, value in ideal)) * 1.08)
-    axes.set_xticks(sizes, [across.ticks[size] for size in sizes])
-    axes.set_ylabel(axis.name)
-    if axis.percent:
+    axes.set_xticks(sizes, list(ticks.values()))
+    whiskers = any(point.high > point.low for point in points)
+    axes.set_ylabel(f"{kind.label}\n(whiskers: {kind.spread})" if whiskers else kind.label)
+    if kind.percent:
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    axes.set_xlabel(across.name)
-    axes.set_title(title, loc="left")
-    labels = [f"{line.label}  {axis.written(line.points[-1].value)}" for line in lines]
+    axes.set_xlabel(across)
+    axes.set_title(f"{kind.title}: {title}", loc="left")
+    labels = [f"{line.label}  {kind.written(line.points[-1].value)}" for line in lines]
     ends = [
         ((line.points[-1].x, line.points[-1].value), label, line.colour)
         for line, label in zip(lines, labels, strict=True)
     ]
     if ideal:
-        ends.append((ideal[-1], axis.ideal_name, FAINT))
-    _label_ends(axes, ends, column=_right_of(sizes, logarithmic=across.logarithmic))
-    return draw(figure, name=name, alt=f"{alt} {'; '.join(labels)}.")
+        ends.append((ideal[-1], "ideal", FAINT))
+    first, last = sizes[0], sizes[-1]
+    # Somewhat to the right of the last point, as far as the axis is long.
+    column = last * (last / first) ** 0.06 if logarithmic else last + (last - first) * 0.06
+    _label_ends(axes, ends, column=column)
+    return draw(figure, name=kind.name, alt=f"Line chart, {kind.words}, {title}. {'; '.join(labels)}.")
 
 
-def _draw_line(axes: Axes, line: Line, axis: Axis) -> None:
+def _draw_line(axes: Axes, line: Line, kind: Kind) -> None:
     axes.plot(
         [point.x for point in line.points],
         [point.value for point in line.points],
@@ -319,22 +291,16 @@ def _draw_line(axes: Axes, line: Line, axis: Axis) -> None:
     )
     for point in line.points:
         spread = ""
-        if point.low is not None and point.high is not None and point.high > point.low:
+        if point.high > point.low:
             # About their own middle: an interval of means need not hold the medians.
             middle, reach = (point.low + point.high) / 2, (point.high - point.low) / 2
             axes.errorbar(point.x, middle, yerr=reach, fmt="none", ecolor=line.colour, capsize=3)
-            spread = f"{axis.spread} {axis.written(point.low)} to {axis.written(point.high)}"
+            spread = f"{kind.spread} {kind.written(point.low)} to {kind.written(point.high)}"
         (area,) = axes.plot(
             point.x, point.value, marker="o", markersize=_HOVER_SIZE, color=line.colour, alpha=0, zorder=10
         )
-        value = f"{line.label}, {point.at}: {axis.written(point.value)} {axis.unit}"
-        hover(area, value, spread, "" if point.runs is None else plural(point.runs, "run"))
-
-
-def _right_of(sizes: Sequence[int], *, logarithmic: bool) -> float:
-    """Where the labels stand: somewhat to the right of the last point, as far as the axis is long."""
-    first, last = sizes[0], sizes[-1]
-    return last * (last / first) ** 0.06 if logarithmic else last + (last - first) * 0.06
+        value = f"{line.label}, {point.at}: {kind.written(point.value)} {kind.unit}"
+        hover(area, value, spread, plural(point.runs, "run") if point.runs else "")
 
 
 def _label_ends(axes: Axes, ends: Sequence[tuple[tuple[int, float], str, str]], *, column: float) -> None:
