@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlperf.align.certificate import Certificate, Pair, load_certificate
+from dlperf.align.certificate import Certificate, Figures, Pair, load_certificate
 from dlperf.errors import UserError
 from dlperf.layout import CERTIFICATE_NAMES
 from dlperf.plan.case import Workload
@@ -131,21 +131,17 @@ def proofs(certificates: Iterable[Certificate]) -> tuple[Proof, ...]:
 
 
 def _pair(pair: Pair) -> Cells:
-    figures = pair.figures
-    values: dict[Text, float | None] = {
-        say("embeddings"): figures and figures.embeddings,
-        say("loss, step 1"): figures and figures.losses[0],
-        say("loss, all steps"): figures and max(figures.losses),
-        say("gradient norms"): figures and figures.gradient_norm.difference,
-        say("parameters"): figures and figures.parameters.difference,
-        say("statistics"): figures and figures.statistics.difference,
-    }
+    def cell(difference: Callable[[Figures], float]) -> Inline:
+        return say("not compared") if pair.figures is None else f"{difference(pair.figures):.1e}"
+
     return {
         say("pair"): f"{pair.first}, {pair.second}",
         say("passed"): say("yes") if pair.passed else say("no"),
-        **{
-            number(name): say("not compared") if value is None else f"{value:.1e}"
-            for name, value in values.items()
-        },
+        number(say("embeddings")): cell(lambda figures: figures.embeddings),
+        number(say("loss, step 1")): cell(lambda figures: figures.losses[0]),
+        number(say("loss, all steps")): cell(lambda figures: max(figures.losses)),
+        number(say("gradient norms")): cell(lambda figures: figures.gradient_norm.difference),
+        number(say("parameters")): cell(lambda figures: figures.parameters.difference),
+        number(say("statistics")): cell(lambda figures: figures.statistics.difference),
         say("what differs"): pair.hint or pair.error or pair.first_to_differ or "",
     }

@@ -240,7 +240,7 @@ def _differences(name: str, labels: Labels) -> Iterator[Cells]:
     """What is known to differ between the programs; nothing where nobody looked."""
     path = shipped_folder("reports") / name / "differences.json"
     for entry in json.loads(path.read_bytes()) if path.is_file() else ():
-        own = {label: entry["frameworks"].get(framework, DASH) for framework, label in labels.items()}
+        own: Cells = {label: entry["frameworks"].get(framework, DASH) for framework, label in labels.items()}
         yield {say("what differs"): entry["what"], **own}
 
 

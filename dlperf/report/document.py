@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 
 from dlperf.adapters.registry import load_adapters
@@ -145,7 +144,6 @@ def build_report(
         skipped=(*loaded.results.skipped, *damaged),
         view=request.view,
         report_folder=report_folder,
-        sources={run.folder: run_sources(run.folder) for run in loaded.results.runs},
     )
 
 
@@ -158,12 +156,8 @@ def document(
     skipped: Sequence[Skipped] = (),
     view: View | None = None,
     report_folder: Path = Path(),
-    sources: Mapping[Path, Mapping[str, str]] = MappingProxyType({}),
 ) -> Document:
-    """The report of some results that have been read.
-
-    `titles` are frameworks as their makers write them, by name, and `sources` `run_sources` of the run
-    folders.
+    """The report of some results; `titles` are frameworks as their makers write them, by name.
 
     Raises:
         UserError: the view asks for a framework that is not there.
@@ -178,6 +172,7 @@ def document(
     ran = (figure for figure in figures if figure.runs)
     anchors = {case_key(figure): f"e{number}" for number, figure in enumerate(ran, 1)}
     shares = matmul_shares(figures)
+    sources = {run.folder: run_sources(run.folder) for run in results.runs}
     warnings = sanity_checks(figures)
     sweeps = (sweep.resolve().name for sweep in results.sweeps)
     section = partial(_section, certificates=certificates, warnings=warnings)

@@ -102,7 +102,7 @@ def _search_row(limit: StoredLimit, titles: Mapping[str, str]) -> Cells:
         number(say("first guess")): DASH if record.guess is None else str(record.guess),
         number(say("tensors by arithmetic (MiB)")): mebibytes(record.model_bytes) if record.model else DASH,
         say("largest part"): largest,
-        number(say("measured peak (MiB)")): mebibytes(probe and probe.peak_memory_bytes) or DASH,
+        number(say("measured peak (MiB)")): mebibytes(probe.peak_memory_bytes if probe else None) or DASH,
         say("budget held by"): _held_by(limit) or DASH,
     }
 

@@ -9,7 +9,7 @@ from dlperf.plan.case import Case
 from dlperf.plan.sweep import Order
 from dlperf.report.columns import View
 from dlperf.report.numbers import NOT_KNOWN
-from dlperf.report.text import Inline, Joined, Table, Text, joined, plain_text, plural, say, table_of
+from dlperf.report.text import Cells, Inline, Joined, Table, Text, joined, plural, say, table_of
 from dlperf.results.noise_profile import NoiseProfile
 from dlperf.results.query import Loaded
 from dlperf.results.schema import RunEnvironment
@@ -182,12 +182,14 @@ def _machine(runs: Sequence[StoredRun]) -> Table:
         ),
     }
     nothing = ("", Joined((), ", "), Joined((), " / "))
-    rows = [
-        {say("machine"): name, say("as found"): value}
-        for name, value in facts.items()
-        if value not in nothing
-    ]
-    return table_of(say("machine"), rows)
+    return table_of(
+        say("machine"),
+        (
+            {say("machine"): name, say("as found"): value}
+            for name, value in facts.items()
+            if value not in nothing
+        ),
+    )
 
 
 def _threads(runs: Sequence[StoredRun]) -> Inline:
@@ -228,7 +230,11 @@ def _each(values: Iterable[str | None]) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "..."
+    """As much as one cell can hold, of a list its first parts."""
+    if len(text) <= _LONGEST_VALUE:
+        return text
+    parts, comma, _ = text[:_LONGEST_VALUE].rpartition(", ")
+    return f"{parts}, ..." if comma else f"{text[:_LONGEST_VALUE]}..."
 
 
 def _placing(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table | None:
@@ -237,34 +243,24 @@ def _placing(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table | No
     for run in runs:
         if run.result.nodes:
             by_nodes.setdefault(run.result.nodes, []).append(run.result.case)
-    if len(by_nodes) <= 1:
-        return None
-    placed: list[tuple[Inline, str, Inline]] = [
-        (_cut(", ".join(nodes)), str(len(cases)), _first_of(_case_words(case, titles) for case in cases))
-        for nodes, cases in sorted(by_nodes.items())[:_MOST_NODE_SETS]
+    rows: list[Cells] = [
+        {
+            say("nodes"): _cut(", ".join(nodes)),
+            say("runs"): str(len(cases)),
+            say("cases"): _cut(_each(_case_words(case, titles) for case in cases)),
+        }
+        for nodes, cases in sorted(by_nodes.items())
     ]
-    if len(by_nodes) > _MOST_NODE_SETS:
-        placed.append((say("and {count} more", count=len(by_nodes) - _MOST_NODE_SETS), "", ""))
-    rows = [{say("nodes"): nodes, say("runs"): count, say("cases"): cases} for nodes, count, cases in placed]
-    return table_of(say("Which nodes ran what"), rows)
+    if len(rows) > _MOST_NODE_SETS:
+        more = say("and {count} more", count=len(rows) - _MOST_NODE_SETS)
+        rows[_MOST_NODE_SETS:] = [{say("nodes"): more, say("runs"): "", say("cases"): ""}]
+    return table_of(say("Which nodes ran what"), rows) if len(rows) > 1 else None
 
 
-def _case_words(case: Case, titles: Mapping[str, str]) -> Inline:
+def _case_words(case: Case, titles: Mapping[str, str]) -> str:
     """`PyTorch 1.9.0 2n1g batch 32`."""
-    name = f"{titles.get(case.framework, case.framework)} {case.version}"
-    return joined((name, str(case.topology), say("batch {batch}", batch=case.batch_size_per_device)), " ")
-
-
-def _first_of(parts: Iterable[Inline]) -> Inline:
-    """The different parts, as many of them as one cell can hold."""
-    kept: list[Inline] = []
-    length = 0
-    for part in dict.fromkeys(parts):
-        length += len(plain_text(part)) + len(", ")
-        if kept and length > _LONGEST_VALUE:
-            return joined((*kept, "..."))
-        kept.append(part)
-    return joined(kept)
+    name = titles.get(case.framework, case.framework)
+    return f"{name} {case.version} {case.topology} batch {case.batch_size_per_device}"
 
 
 def _software(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table:
@@ -274,7 +270,7 @@ def _software(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table:
         said = facts.setdefault((result.case.framework, result.case.version), {})
         for name, value in result.engine.facts.items():
             said.setdefault(name, {})[_cut(str(value))] = None
-    rows = [
+    rows: list[Cells] = [
         {
             say("framework"): titles.get(framework, framework),
             say("asked for"): version,

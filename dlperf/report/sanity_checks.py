@@ -15,7 +15,7 @@ from dlperf.plan.case import Case
 from dlperf.report.columns import interval_of_ratio, matmul_shares
 from dlperf.report.comparison import case_key
 from dlperf.report.numbers import factor, giga, mebibytes, percent, rate
-from dlperf.report.text import Inline, Table, Text, joined, number, say, table_of
+from dlperf.report.text import Cells, Inline, Table, Text, joined, number, say, table_of
 from dlperf.results.cases import CaseFigures
 from dlperf.statistics.basic import Summary
 
@@ -223,7 +223,7 @@ CHECKS: Mapping[Text, Callable[[Sequence[Measured]], Iterable[Breach]]] = {
 
 def warnings_table(warnings: Iterable[CheckWarning], *, titles: Mapping[str, str]) -> Table | None:
     """The warnings on a table, for under it; None where there is none."""
-    rows = [
+    rows: list[Cells] = [
         {
             say("law"): warning.check,
             say("case"): _case_words(warning.subject, titles),

@@ -91,16 +91,16 @@ def _throughput_row(context: TableContext, row: Row) -> Cells:
         for index, column in enumerate(own):
             heading = say("{framework} {column}", framework=comparison.label(variant), column=column.heading)
             if cell is not None:
-                content = column.cell(cell)
-                cells[column.under(heading)] = context.link(cell.figure, content) if not index else content
+                content: Inline = column.cell(cell) if index else context.link(cell.figure, column.cell(cell))
             else:
-                cells[column.under(heading)] = "" if index else status_of(figure)
+                content = "" if index else status_of(figure)
+            cells[column.under(heading)] = content
     if "ratio" in names:
         for variant in comparison.variants:
             if variant != context.base:
                 cell = context.cell(row, variant)
-                heading = f"{comparison.label(variant)} / {comparison.label(context.base)}"
-                cells[number(heading)] = COLUMNS["ratio"].cell(cell) if cell else ""
+                over, under = comparison.label(variant), comparison.label(context.base)
+                cells[number(f"{over} / {under}")] = COLUMNS["ratio"].cell(cell) if cell else ""
     return cells
 
 
@@ -179,21 +179,19 @@ def evidence_table(
     sources: Mapping[Path, Mapping[str, str]],
 ) -> Table | None:
     """A row per run; links start at `report_folder`, and `sources` are `run_sources` of the run folders."""
-    rows: list[Cells] = [
-        {
-            say("case"): Anchor(figure.case.case_id, anchors[case_key(figure)])
-            if run is figure.runs[0]
-            else figure.case.case_id,
-            say("run"): Link(run.folder.name, link_to(run.folder, report_folder=report_folder) + "/"),
-            say("status"): status_word(run.result.status),
-            number(say("samples/s")): rate(run.result.figures and run.result.figures.samples_per_sec),
-            say("SHA-256 of case, outcome and logs"): run_digest(sources[run.folder])
-            if run.folder in sources
-            else "",
-        }
-        for figure in figures
-        for run in figure.runs
-    ]
+    rows: list[Cells] = []
+    for figure in figures:
+        for index, run in enumerate(figure.runs):
+            name, rates = figure.case.case_id, run.result.figures
+            rows.append(
+                {
+                    say("case"): name if index else Anchor(name, anchors[case_key(figure)]),
+                    say("run"): Link(run.folder.name, link_to(run.folder, report_folder=report_folder) + "/"),
+                    say("status"): status_word(run.result.status),
+                    number(say("samples/s")): rate(rates.samples_per_sec) if rates else "",
+                    say("SHA-256 of case, outcome and logs"): run_digest(sources[run.folder]),
+                }
+            )
     return table_of(say("Evidence"), rows) if rows else None
 
 

@@ -14,7 +14,6 @@ from dlperf.plan.case import Topology
 from dlperf.report.charts import Chart, charts
 from dlperf.report.charts.bars import MOST_BARS
 from dlperf.report.comparison import comparisons
-from dlperf.results.cases import speedups
 from dlperf.results.query import load
 from dlperf.results.store import store_run
 from dlperf.statistics.basic import ratio_interval, t_interval
