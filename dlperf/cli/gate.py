@@ -22,13 +22,14 @@ from dlperf.compare.gate import (
     version_comparisons,
 )
 from dlperf.compare.sets import ResultSet, Verdict, read_result_set, result_set_of
-from dlperf.compare.tests import FEWEST_RUNS, LEVEL, Rule
+from dlperf.compare.tests import Rule
 from dlperf.compare.verdicts import CaseVerdict, Comparison, Settings, compare, of_several
 from dlperf.errors import UserError
 from dlperf.plan.plan import Plan
 from dlperf.report.numbers import plural
 from dlperf.results.query import load
 from dlperf.running.run_folder import pending_runs
+from dlperf.statistics.basic import FEWEST_RUNS, LEVEL
 
 _EPILOG = """\b
 Examples:

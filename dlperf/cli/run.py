@@ -37,8 +37,9 @@ from dlperf.plan.cluster import Cluster
 from dlperf.plan.plan import Plan, PlannedRun, freeze
 from dlperf.plan.sweep import seconds_of
 from dlperf.report.numbers import mebibytes, plural
+from dlperf.results.cases import CaseFigures, case_figures, cell_name, devices_in_words, standings
 from dlperf.results.schema import Status
-from dlperf.results.store import StoredLimit, StoredRun, read_limits
+from dlperf.results.store import Results, StoredLimit, StoredRun, read_limits
 from dlperf.running.commands import commands_text
 from dlperf.running.launch import is_free, misspelt
 from dlperf.running.run import Progress, Runner
@@ -47,6 +48,7 @@ from dlperf.running.scheduler import Scheduler, require_adapters
 from dlperf.running.supervision import Interrupts
 from dlperf.running.transports.base import Node
 from dlperf.running.transports.local import LocalNode
+from dlperf.statistics.ranking import Standing
 
 _EPILOG = """\b
 Examples:
@@ -187,10 +189,20 @@ def _summary(
     bad = [item for item in stored if item.result.status is not Status.OK]
     if bad:
         yield f"\n{_failures(bad)}"
+    for figure, standing in _standings(plan, stored, folder):
+        yield f"{cell_name(figure.case)} on {devices_in_words(figure)}: {standing.in_words(str)}"
     if any(item.result.status is not Status.NOT_MEASURED for item in bad):
         yield f"To retry once the cause is fixed: {again} --retry-failed"
     if stored:
         yield f"\nNext: {shlex.join(['dlperf', 'report', str(folder), '--out', 'report.md'])}"
+
+
+def _standings(
+    plan: Plan, stored: Sequence[StoredRun], folder: Path
+) -> list[tuple[CaseFigures, Standing[str]]]:
+    """Who is the fastest in each row of the plan, as the report says it."""
+    results = Results(runs=tuple(stored), skipped=(), sweeps=(folder,), plans={folder: plan})
+    return list(standings(case_figures(results)))
 
 
 def _failures(bad: Sequence[StoredRun]) -> str:
@@ -252,6 +264,10 @@ def summary_content(
         "planned_runs": len(plan.runs),
         "counts": Counter(item.result.status for item in stored),
         "runs": runs,
+        "rows": [
+            {"row": cell_name(figure.case), "fastest": standing.winner, "why": standing.in_words(str)}
+            for figure, standing in _standings(plan, stored, folder)
+        ],
     }
     return content | ({"limits": [_limit_content(limit) for limit in limits]} if limits else {})
 

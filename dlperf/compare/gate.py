@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dlperf.compare.sets import REGRESSIONS, Metric, ResultSet, Verdict
-from dlperf.compare.tests import LEVEL, Rule, TestResult, fit_priors
+from dlperf.compare.tests import Rule, TestResult, fit_priors
 from dlperf.compare.verdicts import CaseVerdict, Comparison, Settings, compare
 from dlperf.errors import UserError
 from dlperf.plan.case import Case
 from dlperf.plan.documents import unknown
-from dlperf.statistics.basic import holm
+from dlperf.statistics.basic import LEVEL, holm
 
 # How often fresh runs may be looked at: a single disturbed run can hide a change from the first look.
 CONFIRMING_LOOKS = 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +11,16 @@ from dlperf.compare.sets import MEASURED, REGRESSIONS, CaseSamples, Metric, Resu
 from dlperf.errors import UserError
 from dlperf.results.cases import cell_name
 from dlperf.results.noise_profile import CaseNoise, Session
-from dlperf.statistics.basic import benjamini_hochberg, mean, t_quantile
+from dlperf.statistics.basic import (
+    FEWEST_RUNS,
+    LEVEL,
+    POWER,
+    benjamini_hochberg,
+    first_enough,
+    mean,
+    runs_to_detect,
+    t_quantile,
+)
 from dlperf.statistics.moderation import (
     NO_PRIOR,
     MixtureError,
@@ -24,8 +32,6 @@ from dlperf.statistics.moderation import (
     moderated,
     smallest,
 )
-
-FEWEST_RUNS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,29 +96,6 @@ def _squares(values: Sequence[float]) -> float:
     return math.fsum((value - centre) ** 2 for value in values)
 
 
-POWER = 0.8  # the share of real differences that should be found
-MOST_RUNS = 200
-
-
-def runs_to_detect(
-    effect: float, *, variance: float, blocked: bool, level: float, tests: int, degrees: float = math.inf
-) -> int | None:
-    """Runs a side with which a change by log `effect` is found with `POWER`; None above `MOST_RUNS`.
-
-    `variance` is on the scale of logarithms, of a difference within a block (`blocked`) or of one run, with
-    `degrees` of freedom behind it beside those that more runs bring. The level, two-sided, is divided by the
-    number of tests, as Benjamini-Hochberg does for a single real change.
-    """
-
-    def enough(count: int) -> bool:
-        error = math.sqrt(variance * (1 if blocked else 2) / count)
-        own = (count - 1) * (1 if blocked else 2)
-        least = t_quantile(1 - level / tests / 2, degrees=own + (0 if math.isinf(degrees) else degrees))
-        return (least + t_quantile(POWER, degrees=own)) * error <= abs(effect)
-
-    return _first(enough) if effect else None
-
-
 def runs_to_settle(
     effect: Effect, variance: Variance, *, margin: float, level: float, tests: int
 ) -> int | None:
@@ -138,18 +121,8 @@ def runs_to_settle(
         reach = t_quantile(1 - level, degrees=own) + t_quantile(POWER, degrees=own)
         return size + reach * error <= counts
 
-    found = _first(enough)
+    found = first_enough(enough)
     return None if found is None else max(found, max(effect.runs) + 1)
-
-
-def _first(enough: Callable[[int], bool]) -> int | None:
-    """The smallest number of runs that is enough; what is enough once stays so."""
-    counts = range(FEWEST_RUNS, MOST_RUNS + 1)
-    index = bisect_left(counts, 1, key=enough)
-    return counts[index] if index < len(counts) else None
-
-
-LEVEL = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from dlperf.compare.sets import (
     ResultSet,
     Verdict,
 )
-from dlperf.compare.tests import FEWEST_RUNS, Effect, Priors, Rule, TestResult, effect_of, run_tests
+from dlperf.compare.tests import Effect, Priors, Rule, TestResult, effect_of, run_tests
 from dlperf.errors import SourceErrors, UserError
 from dlperf.model import Model
 from dlperf.plan.documents import read_document, unknown, validate
@@ -34,6 +34,7 @@ from dlperf.report.numbers import percent, plural
 from dlperf.results.cases import canonical
 from dlperf.results.noise_profile import Floor, NoiseProfile
 from dlperf.results.schema import Status
+from dlperf.statistics.basic import FEWEST_RUNS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

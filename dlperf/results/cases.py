@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from dlperf.plan.case import Case
 from dlperf.plan.plan import PlannedCase, PlanStatus
@@ -14,6 +15,9 @@ from dlperf.results.extract import median_2021
 from dlperf.results.schema import METHOD_2021, UNKNOWN_HARDWARE, RunFigures, Status
 from dlperf.results.store import Results, StoredRun
 from dlperf.statistics.basic import Summary, quantile, summarise
+from dlperf.statistics.ranking import Standing, fastest
+
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,3 +264,56 @@ def cell_name(case: Case) -> str:
         f"{case.workload.experiment} {case.parallelism}{ratio} {case.topology} "
         f"b{case.size('batch_size_per_device')} c{case.size('num_classes')} {case.precision}"
     )
+
+
+def standing(figures: Mapping[K, CaseFigures]) -> Standing[K] | None:
+    """Who is the fastest of the cases of one row, where that can be told: `statistics.ranking.fastest`.
+
+    A case that cannot train here (unsupported, out of memory, excluded or not available) takes no part; one
+    that failed, was disturbed or was not run yet does. None with fewer than two that take part, and for
+    published figures, which have no runs.
+    """
+    if any(figure.published for figure in figures.values()):
+        return None
+    return fastest(
+        {
+            key: [run.samples_per_sec for run in figure.good]
+            for key, figure in figures.items()
+            if figure.good
+            or not (figure.status in {Status.UNSUPPORTED, Status.OOM} or figure.planned_runs == 0)
+        }
+    )
+
+
+def standings(figures: Iterable[CaseFigures]) -> Iterator[tuple[CaseFigures, Standing[str]]]:
+    """For each row with two cases or more one of them, and who is the fastest, by framework and version.
+
+    The cases of a row come from one sweep and one kind of hardware and differ in nothing but the framework,
+    its version and options.
+    """
+    rows: dict[tuple[object, ...], dict[str, CaseFigures]] = {}
+    for figure in figures:
+        case = figure.case
+        searched = (case.search.axis,) if case.search is not None else ()
+        content = canonical(case, leaving_out=("framework", "version", "options", "search", *searched))
+        row = rows.setdefault((figure.sweep, figure.hardware, figure.not_known, searched, content), {})
+        options = ", ".join(f"{name}={value}" for name, value in sorted(case.options.items()))
+        row[f"{case.framework} {case.version}" + (f" ({options})" if options else "")] = figure
+    for row in rows.values():
+        found = standing(row)
+        if found is not None:
+            yield next(iter(row.values())), found
+
+
+def devices_in_words(figure: CaseFigures) -> str:
+    """What a case ran on in all: `2 CPU cores`, `one NVIDIA H200`, `8 x Tesla V100`."""
+    count = figure.case.topology.world_size
+    if figure.case.device == "cpu":
+        threads = figure.threads_per_device
+        what = "CPU device" if threads is None else "CPU core"
+        count *= threads or 1
+        return f"{count} {what}" + "s" * (count > 1)
+    environments = (run.environment for run in figure.runs if run.environment is not None)
+    names = {name for environment in environments for node in environment.nodes for name in node.accelerators}
+    name = " or ".join(sorted(names)) or "GPU"
+    return f"one {name}" if count == 1 else f"{count} x {name}"

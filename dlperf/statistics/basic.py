@@ -7,7 +7,8 @@ interval give None.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +17,10 @@ _SECONDS_PER_HOUR = 3600
 _MILLION = 1e6
 # A sample of one says nothing about spread.
 FEWEST_RUNS_FOR_SPREAD = 2
+FEWEST_RUNS = 4  # of each side of a verdict
+MOST_RUNS = 200  # more than anybody makes
+LEVEL = 0.05  # of a test
+POWER = 0.8  # the share of real differences that should be found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,3 +194,29 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _ascending(p_values: Sequence[float]) -> list[int]:
     return sorted(range(len(p_values)), key=p_values.__getitem__)
+
+
+def runs_to_detect(
+    effect: float, *, variance: float, blocked: bool, level: float, tests: int, degrees: float = math.inf
+) -> int | None:
+    """Runs a side with which a change by log `effect` is found with `POWER`; None above `MOST_RUNS`.
+
+    `variance` is on the scale of logarithms, of a difference within a block (`blocked`) or of one run, with
+    `degrees` of freedom behind it beside those that more runs bring. The level, two-sided, is divided by the
+    number of tests, as Benjamini-Hochberg does for a single real change.
+    """
+
+    def enough(count: int) -> bool:
+        error = math.sqrt(variance * (1 if blocked else 2) / count)
+        own = (count - 1) * (1 if blocked else 2)
+        least = t_quantile(1 - level / tests / 2, degrees=own + (0 if math.isinf(degrees) else degrees))
+        return (least + t_quantile(POWER, degrees=own)) * error <= abs(effect)
+
+    return first_enough(enough) if effect else None
+
+
+def first_enough(enough: Callable[[int], bool]) -> int | None:
+    """The smallest number of runs that is enough; what is enough once stays so."""
+    counts = range(FEWEST_RUNS, MOST_RUNS + 1)
+    index = bisect_left(counts, 1, key=enough)
+    return counts[index] if index < len(counts) else None

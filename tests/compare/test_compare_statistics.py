@@ -19,8 +19,8 @@ from dlperf.compare.sets import (
     Metric,
     Verdict,
 )
-from dlperf.compare.tests import Effect, Rule, effect_of, fit_priors, run_tests, runs_to_detect
-from dlperf.statistics.basic import benjamini_hochberg, holm, two_sided_p
+from dlperf.compare.tests import Effect, Rule, effect_of, fit_priors, run_tests
+from dlperf.statistics.basic import benjamini_hochberg, holm, runs_to_detect, two_sided_p
 from dlperf.statistics.moderation import NO_PRIOR, Prior, Variance, fit_prior, inverse_trigamma, moderated
 
 rates = st.floats(min_value=0.01, max_value=1e5)
