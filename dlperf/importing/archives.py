@@ -43,19 +43,6 @@ _REPLACEMENT = "\ufffd"
 _UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
-    """Whole lines.
-
-    Attributes:
-        data: they end with a line feed, except at the end of some logs and in a piece of a long line.
-        last: whether this is the end of the log.
-    """
-
-    data: bytes
-    last: bool
-
-
 @dataclass(slots=True, kw_only=True)
 class Log:
     """One log: a file or a member of an archive.
@@ -74,8 +61,10 @@ class Log:
     is_member: bool = False
     chunk_bytes: int = CHUNK_BYTES
 
-    def chunks(self) -> Iterator[Chunk]:
-        """The log once, from its beginning.
+    def chunks(self) -> Iterator[tuple[bytes, bool]]:
+        """The log once, from its beginning: whole lines, and whether the log ends with them.
+
+        They end with a line feed, except at the end of some logs and in a piece of a long line.
 
         Raises:
             UserError: it cannot be read, or it is a decompression bomb.
@@ -84,11 +73,11 @@ class Log:
         for block in self._blocks():
             end = _cut(block, before=len(rest))
             if end:
-                yield Chunk(data=b"".join((rest, memoryview(block)[:end])), last=False)
+                yield b"".join((rest, memoryview(block)[:end])), False
                 rest = block[end:]
             else:
                 rest += block
-        yield Chunk(data=rest, last=True)
+        yield rest, True
 
     def _blocks(self) -> Iterator[bytes]:
         decoder = None
@@ -168,8 +157,14 @@ def open_log(name: str, stream: IO[bytes]) -> Log:
 
 
 def _open(name: str, stream: IO[bytes], guard: _Guard) -> Log:
+    plain = Log(
+        name=name, stream=cast("IO[bytes]", io.BufferedReader(cast("io.RawIOBase", stream), _BUFFER_BYTES))
+    )
+    if _unpacker(plain.stream) is None and not _is_archive(plain):
+        return plain  # counting its bytes would cost a copy of them
+
     def count(size: int) -> bytes:
-        data = stream.read(size)
+        data = plain.stream.read(size)
         guard.packed += len(data)
         return data
 
@@ -255,11 +250,16 @@ _COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], _Readable]] = {
 }
 
 
+def _unpacker(stream: IO[bytes]) -> Callable[[IO[bytes]], _Readable] | None:
+    """How to take the stream's compression off; None where it has none."""
+    head = _head(stream)
+    return next((unpack for magic, unpack in _COMPRESSIONS.items() if head.startswith(magic)), None)
+
+
 def _uncompressed(name: str, stream: IO[bytes], guard: _Guard) -> Log:
     """One compression taken off, if there is one; the stream can be peeked into."""
     log = Log(name=name, stream=stream)
-    head = _head(stream)
-    unpack = next((way for magic, way in _COMPRESSIONS.items() if head.startswith(magic)), None)
+    unpack = _unpacker(stream)
     if unpack is not None:
         log.stream = _layer(name, unpack(stream), guard, kind="compressed data", warnings=log.warnings)
     return log

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from dlperf.errors import UserError
-from dlperf.importing.archives import Chunk, Log
+from dlperf.importing.archives import Log
 from dlperf.importing.columnar import ChunkLines, LineReader
 from dlperf.importing.dialects.base import Dialect
 from dlperf.importing.records import Batch, RunSplitter, empty
@@ -108,8 +109,8 @@ class LogReader:
             MixedDialects: lines of another program than the first one's; what was given before is right.
             UserError: the log cannot be read.
         """
-        for chunk in self._log.chunks():
-            yield from self._counted(self._read(chunk))
+        for data, is_last in self._log.chunks():
+            yield from self._counted(self._read(data, is_last=is_last))
         if self._splitter is not None:
             yield from self._counted(self._splitter.finish())
         if self._last_line is not None:
@@ -131,24 +132,24 @@ class LogReader:
             self.records += len(batch)
             yield batch
 
-    def _read(self, chunk: Chunk) -> Batch:
-        self._start = self._start or chunk.data
-        data = chunk.data.replace(b"\0", b"")  # a lost node leaves NULs in a file on a network
+    def _read(self, data: bytes, *, is_last: bool) -> Batch:
+        self._start = self._start or data
+        data = data.replace(b"\0", b"")  # a lost node leaves NULs in a file on a network
         if b"\x1b" in data:
             data = ANSI.sub(b"", data)
         if not data:
             return empty()
-        lines = self._lines.read(data, is_cut=chunk.last and not data.endswith((b"\n", b"\r")))
+        lines = self._lines.read(data, is_cut=is_last and not data.endswith((b"\n", b"\r")))
         first_line = self.lines + 1
         # A piece of a line that is too long is not a line of its own.
-        self.lines += len(lines) if chunk.last or data.endswith(b"\n") else len(lines) - 1
+        self.lines += len(lines) if is_last or data.endswith(b"\n") else len(lines) - 1
         self._check_dialects(lines, first_line)
         if lines.layouts * _FEW_LINES_A_LAYOUT > len(lines) and self._log.chunk_bytes < _LARGEST_CHUNK:
             self._log.chunk_bytes *= 2
         batch, starts = empty(), []
         if self.dialect is not None and self._splitter is not None:
             rows = lines.rows(self.dialect)
-            batch = self._splitter.feed(rows.line + first_line, rows.values, rows.given)
+            batch = self._splitter.feed(replace(rows, line=rows.line + first_line))
             starts = self._splitter.starts
         self._look_for_failures(lines, first_line, starts)
         if self._unrecognised is not None:

@@ -10,8 +10,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +45,7 @@ class Record(NamedTuple):
     time: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Records as columns, in the order of the log.
 
@@ -66,9 +66,7 @@ class Batch:
 
     def take(self, index: NDArray[np.int64] | NDArray[np.bool_] | slice) -> Batch:
         """The records at `index`."""
-        return Batch(
-            line=self.line[index], run=self.run[index], values=self.values[index], given=self.given[index]
-        )
+        return Batch(self.line[index], self.run[index], self.values[index], self.given[index])
 
     def column(self, field: str) -> NDArray[np.float64]:
         """One field, float64 [n], NaN where not given."""
@@ -92,27 +90,22 @@ class Batch:
             )
 
 
-def concatenate(batches: list[Batch]) -> Batch:
+def concatenate(batches: Sequence[Batch]) -> Batch:
     """All of them, one behind the other."""
     if not batches:
         return empty()
     return Batch(
-        line=np.concatenate([batch.line for batch in batches]),
-        run=np.concatenate([batch.run for batch in batches]),
-        values=np.concatenate([batch.values for batch in batches]),
-        given=np.concatenate([batch.given for batch in batches]),
+        np.concatenate([batch.line for batch in batches]),
+        np.concatenate([batch.run for batch in batches]),
+        np.concatenate([batch.values for batch in batches]),
+        np.concatenate([batch.given for batch in batches]),
     )
 
 
 def empty() -> Batch:
     """No records."""
-    columns = len(FIELDS)
-    return Batch(
-        line=np.empty(0, np.int64),
-        run=np.empty(0, np.int64),
-        values=np.empty((0, columns)),
-        given=np.empty((0, columns), np.bool_),
-    )
+    shape = (0, len(FIELDS))
+    return Batch(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(shape), np.empty(shape, np.bool_))
 
 
 # Records that may still be joined with a later line; ranks that lag further behind are no longer told apart.
@@ -143,8 +136,14 @@ class _Held:
         return self.cells[RANK] or 0.0
 
 
-def _cells(values: list[float], given: list[bool]) -> list[float | None]:
-    return [value if is_given else None for value, is_given in zip(values, given, strict=True)]
+def _held(rows: Batch) -> _Held:
+    """The last of them."""
+    cells = zip(rows.values[-1].tolist(), rows.given[-1].tolist(), strict=True)
+    return _Held(
+        line=int(rows.line[-1]),
+        run=int(rows.run[-1]),
+        cells=[value if is_given else None for value, is_given in cells],
+    )
 
 
 @dataclass(slots=True)
@@ -173,15 +172,17 @@ class RunSplitter:
         self._newest_released: Key | None = None
         self._ready: list[_Held] = []
 
-    def feed(self, line: NDArray[np.int64], values: NDArray[np.float64], given: NDArray[np.bool_]) -> Batch:
-        """Take rows; give the records that nothing can change any more. Shapes as in `Batch`."""
+    def feed(self, rows: Batch) -> Batch:
+        """Take rows, of which `run` is not looked at; give the records that nothing can change any more."""
         self.starts = []
-        if not len(line):
+        if not len(rows):
             return empty()
-        if self._is_plain(values, given):
-            return self._feed_plain(line, values, given)
-        for number, row, row_given in zip(line.tolist(), values.tolist(), given.tolist(), strict=True):
-            cells = _cells(row, row_given)
+        if self._is_plain(rows):
+            return self._feed_plain(rows)
+        for number, row, given in zip(
+            rows.line.tolist(), rows.values.tolist(), rows.given.tolist(), strict=True
+        ):
+            cells = [value if is_given else None for value, is_given in zip(row, given, strict=True)]
             if cells[SAMPLES_PER_SEC] is not None:
                 self._record(_Held(line=number, run=self.run, cells=cells))
             else:
@@ -194,39 +195,33 @@ class RunSplitter:
         self._release_all()
         return self._taken()
 
-    def _is_plain(self, values: NDArray[np.float64], given: NDArray[np.bool_]) -> bool:
+    def _is_plain(self, rows: Batch) -> bool:
         """Whether all rows are records of one rank, every step above the one before, as most logs are."""
+        values, given = rows.values, rows.given
         if not given[:, SAMPLES_PER_SEC].all() or not given[:, ITERATION].all():
             return False
-        has_rank = given[:, RANK]
-        if has_rank[0] != has_rank.all() or has_rank[0] != has_rank.any():
+        ranks = np.where(given[:, RANK], values[:, RANK], -1.0)
+        if not (ranks == ranks[0]).all():
             return False
-        rank = float(values[0, RANK]) if has_rank[0] else None
-        if has_rank[0] and not (values[:, RANK] == rank).all():
-            return False
+        rank = None if ranks[0] < 0 else float(ranks[0])
         if any(known != rank or stream.losses for known, stream in self._streams.items()):
             return False
         epoch = np.where(given[:, EPOCH], values[:, EPOCH], 0.0)
-        step = values[:, ITERATION]
         last = self._streams[rank].last if rank in self._streams else None
         before = (-1.0, -1.0) if last is None else last
         epochs = np.diff(epoch, prepend=before[0])
-        steps = np.diff(step, prepend=before[1])
+        steps = np.diff(values[:, ITERATION], prepend=before[1])
         return bool(((epochs > 0) | ((epochs == 0) & (steps > 0))).all())
 
-    def _feed_plain(
-        self, line: NDArray[np.int64], values: NDArray[np.float64], given: NDArray[np.bool_]
-    ) -> Batch:
+    def _feed_plain(self, rows: Batch) -> Batch:
         """All but the last row, which a later line may still join."""
         self._release_all()
         before = self._taken()
-        body = Batch(
-            line=line[:-1], run=np.full(len(line) - 1, self.run), values=values[:-1], given=given[:-1]
-        )
-        cells = [_cells(values[at].tolist(), given[at].tolist()) for at in range(-min(2, len(line)), 0)]
-        if len(cells) > 1:
-            self._newest_released = _Held(line=0, run=self.run, cells=cells[0]).key
-        self._record(_Held(line=int(line[-1]), run=self.run, cells=cells[-1]))
+        body = rows.take(slice(0, -1))
+        body = replace(body, run=np.full(len(body), self.run))
+        if len(body):
+            self._newest_released = _held(body).key
+        self._record(replace(_held(rows), run=self.run))
         return concatenate([before, body]) if len(before) else body
 
     def _record(self, new: _Held) -> None:
@@ -317,8 +312,8 @@ class RunSplitter:
             return empty()
         ready, self._ready = self._ready, []
         return Batch(
-            line=np.array([held.line for held in ready], np.int64),
-            run=np.array([held.run for held in ready], np.int64),
-            values=np.array([held.cells for held in ready], np.float64),  # None becomes NaN
-            given=np.array([[cell is not None for cell in held.cells] for held in ready]),
+            np.array([held.line for held in ready], np.int64),
+            np.array([held.run for held in ready], np.int64),
+            np.array([held.cells for held in ready], np.float64),  # None becomes NaN
+            np.array([[cell is not None for cell in held.cells] for held in ready]),
         )

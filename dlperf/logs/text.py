@@ -26,15 +26,18 @@ _ANSI_TEXT = re.compile(ANSI.pattern.decode())
 _RANKS = ("mpirun", "gloo", "torchrun", "srun")
 
 
+def _unwrap(line: bytes, end: int) -> tuple[int, tuple[int, int] | None]:
+    """Where the wrappers in front of `end` end, and where the rank stands that they name, [start, end)."""
+    start, rank = 0, None
+    while start < end and (match := _WRAPPER.match(line, start, end)):
+        rank = next((match.span(name) for name in _RANKS if match[name] is not None), rank)
+        start = match.end()
+    return start, rank
+
+
 def wrapper_rank(line: bytes, *, end: int) -> tuple[int, int] | None:
     """Where the rank stands that the wrappers in front of `end` name, [start, end); None where none does."""
-    start, found = 0, None
-    while start < end and (match := _WRAPPER.match(line, start, end)):
-        for name in _RANKS:
-            if match[name] is not None:
-                found = match.span(name)
-        start = match.end()
-    return found
+    return _unwrap(line, end)[1]
 
 
 def without_colours(text: str) -> str:
@@ -45,11 +48,8 @@ def without_colours(text: str) -> str:
 def unwrapped(text: str) -> tuple[str, str]:
     """The line without colours and wrappers, and the process that its wrapper names ("" where none does)."""
     line = without_colours(text).encode("utf-8", errors="surrogateescape")
-    start, process = 0, b""
-    while match := _WRAPPER.match(line, start):
-        process = next((match[name] for name in _RANKS if match[name] is not None), process)
-        start = match.end()
-    return line[start:].decode("utf-8", errors="replace"), process.decode()
+    start, rank = _unwrap(line, len(line))
+    return line[start:].decode("utf-8", errors="replace"), line[slice(*rank or (0, 0))].decode()
 
 
 # A file without line ends (a core dump that went to standard output) is read in pieces, not as one line.

@@ -17,7 +17,7 @@ from plain_reader import read_alone
 
 from dlperf.importing.archives import Log
 from dlperf.importing.reader import LogReader
-from dlperf.importing.records import RunSplitter
+from dlperf.importing.records import Batch, RunSplitter
 
 if TYPE_CHECKING:
     from dlperf.importing.dialects.base import Dialect
@@ -35,7 +35,7 @@ def one_by_one(data: bytes, dialect: Dialect) -> list[str]:
         for row in read_alone(line, dialect):
             given_ = np.array([[value is not None for value in row]])
             values = np.array([[math.nan if value is None else value for value in row]])
-            batches.append(splitter.feed(np.array([number]), values, given_))
+            batches.append(splitter.feed(Batch(np.array([number]), np.array([0]), values, given_)))
     batches.append(splitter.finish())
     return sorted(repr(record) for batch in batches for record in batch.records())
 

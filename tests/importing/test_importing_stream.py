@@ -171,8 +171,8 @@ def test_a_line_without_end_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -
     data = b"".join(bar + line + b"\r" for line in TEXT.splitlines())
     log = Log(name="a.log", stream=io.BytesIO(data), chunk_bytes=512)
     largest = 0
-    for chunk in log.chunks():
-        largest = max(largest, len(chunk.data))
+    for part, _is_last in log.chunks():
+        largest = max(largest, len(part))
     assert largest < 4096 + 512
     reader = LogReader(
         Log(name="a.log", stream=io.BytesIO(data), chunk_bytes=512), dialects=[DIALECTS["oneflow_face"]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dlperf.importing.columnar.cells import Rows
 from dlperf.importing.columnar.lines import ChunkLines, LineReader
 
-__all__ = ["ChunkLines", "LineReader", "Rows"]
+__all__ = ["ChunkLines", "LineReader"]

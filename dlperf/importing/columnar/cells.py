@@ -11,14 +11,13 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlperf.importing.columnar.layouts import MASK, Found
 from dlperf.importing.dialects.base import Dialect
-from dlperf.importing.records import FIELDS, TIME
+from dlperf.importing.records import FIELDS, TIME, Batch
 
 WORD = 8
 # Takes a buffer and where texts of one shape start in it, [n]; gives their numbers, [n], NaN for a time that
@@ -243,20 +242,6 @@ def _floats(texts: NDArray[np.uint8]) -> NDArray[np.float64]:
 _NOT_GIVEN = -1
 
 
-class Rows(NamedTuple):
-    """Raw rows: records, and losses on lines of their own, in the order of the log.
-
-    Attributes:
-        line: int64 [n], which line of the chunk, from 0.
-        values: float64 [n, 7], as in `Batch`.
-        given: bool [n, 7], as in `Batch`.
-    """
-
-    line: NDArray[np.int64]
-    values: NDArray[np.float64]
-    given: NDArray[np.bool_]
-
-
 class _Growing:
     """A two-dimensional array whose rows hold `fill` until they are written."""
 
@@ -317,8 +302,18 @@ class CellTable:
         starts: NDArray[np.int64],
         codes: NDArray[np.int32],
         dialect: Dialect,
-    ) -> Rows:
-        """Everything of a dialect in the lines that start there and have these codes, both [n]."""
+    ) -> Batch:
+        """Every record, and every loss on a line of its own, of a dialect, in the order of the log.
+
+        Args:
+            buffer: uint8, the chunk.
+            starts: int64 [n], where its lines start.
+            codes: int32 [n], their layouts.
+            dialect: which.
+
+        Returns:
+            Rows whose `line` counts from 0 within the chunk, all of run 0.
+        """
         line, match = _matches_of(codes, self._matches[dialect.name].reserve(self._codes))
         used = np.flatnonzero(np.bincount(match))
         begins = starts[line]
@@ -339,7 +334,7 @@ class CellTable:
                     rows = np.flatnonzero(of_lines == number)
                     values[rows, column] = self._readers[number](buffer, begins[rows] + cells[match[rows]])
         given[:, TIME] &= ~np.isnan(values[:, TIME])
-        return Rows(line=line, values=values, given=given)
+        return Batch(line, np.zeros_like(line), values, given)
 
 
 def _matches_of(

@@ -15,10 +15,11 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from dlperf.importing.columnar.cells import CellTable, Rows
+from dlperf.importing.columnar.cells import CellTable
 from dlperf.importing.columnar.layouts import MASK, SeenRecords, find_records
 from dlperf.importing.columnar.templates import UNKNOWN, Templates
 from dlperf.importing.dialects.base import Dialect
+from dlperf.importing.records import Batch
 from dlperf.logs.failures import is_suspicious
 
 _WORD = 8
@@ -115,8 +116,8 @@ class ChunkLines:
         counts = np.bincount(self.codes)
         return (np.flatnonzero(counts[FIRST_ENTRY:]) + FIRST_ENTRY).tolist()
 
-    def rows(self, dialect: Dialect) -> Rows:
-        """Everything of one dialect, by line, within a line by position."""
+    def rows(self, dialect: Dialect) -> Batch:
+        """Everything of one dialect, as `CellTable.read` gives it."""
         return self._table.read(self.buffer, self.starts, self.codes, dialect)
 
 
