@@ -157,9 +157,7 @@ def open_log(name: str, stream: IO[bytes]) -> Log:
 
 
 def _open(name: str, stream: IO[bytes], guard: _Guard) -> Log:
-    plain = Log(
-        name=name, stream=cast("IO[bytes]", io.BufferedReader(cast("io.RawIOBase", stream), _BUFFER_BYTES))
-    )
+    plain = Log(name=name, stream=stream if isinstance(stream, io.BufferedReader) else _buffered(stream.read))
     if _unpacker(plain.stream) is None and not _is_archive(plain):
         return plain  # counting its bytes would cost a copy of them
 
