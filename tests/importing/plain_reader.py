@@ -6,7 +6,7 @@ import datetime as dt
 import re
 from typing import TYPE_CHECKING
 
-from dlperf.importing.columnar.layouts import find_records
+from dlperf.importing.columnar.cells import find_records
 from dlperf.importing.records import FIELDS
 
 if TYPE_CHECKING:

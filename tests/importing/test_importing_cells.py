@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlperf.importing.columnar.cells import reader_of, texts_at
-from dlperf.importing.columnar.layouts import MASK
+from dlperf.importing.columnar.cells import MASK, reader_of, texts_at
 
 
 def read(group: str, *texts: str) -> list[float]:
