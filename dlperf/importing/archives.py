@@ -79,6 +79,13 @@ class Log:
                 rest += block
         yield rest, True
 
+    def start(self) -> bytes:
+        """Its first bytes, which are still to be read; empty where nothing can be read."""
+        try:
+            return cast("io.BufferedReader", self.stream).peek(_BUFFER_BYTES)
+        except (OSError, UserError):
+            return b""  # reading it says why
+
     def _blocks(self) -> Iterator[bytes]:
         decoder = None
         first = True

@@ -24,6 +24,7 @@ _MOST_FAILURES = 1000
 # Lines of a layout are read at once; where there are few of each in a chunk, a larger chunk holds more.
 _FEW_LINES_A_LAYOUT = 100
 _LARGEST_CHUNK = 4 << 20
+BINARY = "binary data, not a log"
 _BINARY_SHARE = 0.02  # of random bytes a tenth are control characters
 _TEXT_CONTROLS = b"\t\n\r\x0b\x0c\x1b\x08"
 _PRINTABLE = bytes(byte for byte in range(256) if byte >= 32 or byte in _TEXT_CONTROLS)  # noqa: PLR2004
@@ -37,6 +38,13 @@ class MixedDialects(UserError):
     """A file with lines of several programs; the text names them and the first line of each."""
 
 
+def looks_binary(start: bytes) -> bool:
+    """Whether a file that begins so is no text; a log may hold some NULs, which a lost node leaves in it."""
+    text = start.replace(b"\0", b"")
+    controls = text.translate(None, delete=_PRINTABLE)
+    return bool(start) and (not text or len(controls) > _BINARY_SHARE * len(text))
+
+
 def _appearance(start: bytes, lines: int) -> str:
     """What a log without records looks like, by its first chunk, for the user who gave it."""
     count = "1 line" if lines == 1 else f"{lines} lines"
@@ -44,8 +52,8 @@ def _appearance(start: bytes, lines: int) -> str:
         return "empty"
     if not start.strip():
         return f"{count}, all of them blank"
-    if len(start.translate(None, delete=_PRINTABLE)) > _BINARY_SHARE * len(start):
-        return "binary data, not a log"
+    if looks_binary(start):
+        return BINARY
     first_line = start.lstrip().partition(b"\n")[0][:_LONGEST_WATCHED]
     quote = plain(first_line.decode("utf-8", errors="replace"))[:_LONGEST_QUOTE]
     return f"no throughput record of a known program in {count}; the first line is {quote!r}"

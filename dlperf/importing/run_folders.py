@@ -30,6 +30,7 @@ from dlperf.importing.case import (
     mapped,
 )
 from dlperf.importing.convert import EVENT_LOG, ParsedLog, convert, parse_log
+from dlperf.importing.reader import BINARY, NoRecords, looks_binary
 from dlperf.layout import CASE_NAME, IMPORT_NAME, LOGS_FOLDER, OUTCOME_NAME, RUNS_FOLDER, repeat_of, run_name
 from dlperf.plan.case import Case
 from dlperf.results.extract import extract, read_import
@@ -157,6 +158,8 @@ def import_file(path: Path, instructions: Instructions) -> Iterator[Done | UserE
 @contextmanager
 def _staged(log: Log, path: Path, sweep: Path) -> Iterator[Path]:
     """A copy of the log beside the runs: a file as it is on disk, or a member of an archive by itself."""
+    if looks_binary(log.start()):
+        raise NoRecords(f"{log.name}: {BINARY}")
     folder = Path(tempfile.mkdtemp(prefix=_STAGING, dir=sweep))
     try:
         suffix = path.suffix if not log.is_member and path.suffix in _SUFFIXES else ""

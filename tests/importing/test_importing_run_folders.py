@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 import statistics
 import tarfile
 import zipfile
@@ -512,3 +513,31 @@ def test_a_verified_report_names_an_imported_log_that_its_original_does_not_give
     write_report(build_report(request, report_folder=tmp_path), request, tmp_path / "report.md")
     kinds = {difference.kind for difference in verify(tmp_path / "report.md").differences}
     assert Kind.IMPORT in kinds
+
+
+@pytest.mark.parametrize(
+    ("unit", "message"),
+    [
+        (b"\0", "binary data, not a log"),
+        (b"train: iter 1, loss 2.0, throughput: 3.000\n", "unpacks to more than 5000 times its size"),
+    ],
+)
+def test_a_gibibyte_in_an_archive_of_kilobytes_is_not_unpacked_to_the_disk(
+    unit: bytes, message: str, tmp_path: Path
+) -> None:
+    block = gzip.compress((unit * (1 << 24))[: 1 << 24])
+    path = tmp_path / "logs.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("1n1g/r100_b64_fp32_1.log.gz", block * 64)  # gzip files in a row unpack in a row
+    assert path.stat().st_size < 100_000
+    given = instructions(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    most = (64 << 20) + (1 << 20)  # a write beyond it fails, and would be an OSError
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000 if unit == b"\0" else most, before[1]))
+    try:
+        (error,) = import_file(path, given)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert isinstance(error, UserError)
+    assert message in str(error)
+    assert [given.sweep / "runs"] == list(given.sweep.iterdir())

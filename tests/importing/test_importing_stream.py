@@ -157,6 +157,44 @@ def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         records_of(path)
 
 
+def test_a_bomb_within_an_archive_counts_against_the_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each layer alone stays below the ratio; together the zip of some kilobytes gives 64 MiB."""
+    monkeypatch.setattr(archives, "LARGEST_RATIO", 1100)
+    monkeypatch.setattr(archives, "_RATIO_FREE_BYTES", 1 << 20)
+    path = tmp_path / "logs.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.log.gz", gzip.compress(TEXT))
+        archive.writestr("b.log.gz", gzip.compress(b"\n" * (64 << 20)))
+    a, *_ = open_logs(path)
+    assert b"train: iter" in a.start()
+    with pytest.raises(UserError, match=r"logs\.zip!b\.log\.gz: unpacks to more than 1100 times its size"):
+        records_of(path)
+
+
+def test_what_a_file_unpacks_to_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "logs.tar"
+    path.write_bytes(a_tar(("a.log", TEXT), ("b.log", TEXT)))
+    assert 2 == len(records_of(path))
+    monkeypatch.setattr(archives, "MOST_UNPACKED_BYTES", len(TEXT) + 1)
+    with pytest.raises(UserError, match=r"logs\.tar!b\.log: unpacks to more than 0 GiB; unpack it"):
+        records_of(path)
+
+
+@pytest.mark.parametrize("member", ["inner.tar", "inner.zip", "inner.tar.gz"])
+def test_an_archive_within_an_archive_is_named(member: str, tmp_path: Path) -> None:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as inner:
+        inner.writestr("a.log", TEXT)
+    content = {"inner.tar": a_tar(("a.log", TEXT)), "inner.zip": made.getvalue()}
+    content["inner.tar.gz"] = gzip.compress(content["inner.tar"])
+    path = tmp_path / "logs.tar"
+    path.write_bytes(a_tar((member, content[member])))
+    with pytest.raises(UserError, match=rf"logs\.tar!{member}: an archive within an archive; unpack it"):
+        records_of(path)
+
+
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing\.log: cannot be read: No such file"):
         records_of(tmp_path / "nothing.log")
