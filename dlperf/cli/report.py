@@ -17,7 +17,7 @@ from dlperf.report.columns import View
 from dlperf.report.comparison import ROW_FIELDS
 from dlperf.report.document import Document, Language, Request, build_report
 from dlperf.report.numbers import plural
-from dlperf.report.render import with_charts, without_charts, write_report
+from dlperf.report.render import draw_charts, render, write_report
 from dlperf.report.verify import verify
 from dlperf.results.noise_profile import default_noise_profile
 
@@ -195,6 +195,6 @@ def _write_text(report: Document, request: Request, out: Path | None) -> None:
     if out is not None:
         write_report(report, request, out)
     elif request.form == "html":
-        click.echo(with_charts(report, request), nl=False)
+        click.echo(render(report, request, charts=draw_charts(report)), nl=False)
     else:
-        click.echo(without_charts(report, request), nl=False)
+        click.echo(render(report, request), nl=False)

@@ -9,7 +9,6 @@ from pathlib import Path
 from dlperf.align.certificate import Certificate, Figures, Pair, load_certificate
 from dlperf.errors import UserError
 from dlperf.layout import CERTIFICATE_NAMES
-from dlperf.plan.case import Workload
 from dlperf.report.comparison import Comparison
 from dlperf.report.text import Cells, Inline, Table, Text, joined, number, say, table_of
 from dlperf.results.store import Skipped
@@ -47,16 +46,21 @@ def alignment_line(comparison: Comparison, certificates: Sequence[Certificate]) 
     """One line on a table: aligned, not aligned or not proven, and which frameworks no certificate covers."""
     if comparison.published:
         return say("**not proven (the source published no evidence)**")
-    workload = comparison.sample.workload
-    own = [one for one in certificates if _is_about(one, workload)]
-    on_one = next((one for one in own if _is_whole_on_one(one)), None)
-    line = _of_certificate(on_one, comparison)
+    workload, parallelism = comparison.sample.workload, comparison.sample.parallelism
+    whole_on_one, spread = None, []
+    for certificate in certificates:
+        # With frozen norms it is another function.
+        norms = {certificate.case.workload.batch_norm, workload.batch_norm}
+        if certificate.experiment != workload.experiment or len(norms) > 1:
+            continue
+        modes = {participant.parallelism for participant in certificate.participants}  # None: on one device
+        if modes <= {None} and (certificate.case.sample_ratio or 1.0) == 1 and whole_on_one is None:
+            whole_on_one = certificate
+        if parallelism in modes:
+            spread.append(certificate)
+    line = _of_certificate(whole_on_one, comparison)
     if all(row.nodes * row.devices_per_node == 1 for row in comparison.rows):
         return line
-    parallelism = comparison.sample.parallelism
-    spread = [
-        one for one in own if any(participant.parallelism == parallelism for participant in one.participants)
-    ]
     over: Inline = joined((_of_certificate(one, comparison) for one in spread), "; ")
     if not spread:
         over = say(
@@ -66,18 +70,6 @@ def alignment_line(comparison: Comparison, certificates: Sequence[Certificate]) 
             parallelism=parallelism,
         )
     return say("on one device {line}; on several devices {over}", line=line, over=over)
-
-
-def _is_about(certificate: Certificate, workload: Workload) -> bool:
-    """Whether it is of the experiment, with BatchNorm as it is there: frozen norms are another function."""
-    norms = {certificate.case.workload.batch_norm, workload.batch_norm}
-    return certificate.experiment == workload.experiment and len(norms) == 1
-
-
-def _is_whole_on_one(certificate: Certificate) -> bool:
-    """Whether all classes were trained, on one device."""
-    sampled = (certificate.case.sample_ratio or 1.0) < 1
-    return not sampled and not any(participant.parallelism for participant in certificate.participants)
 
 
 def _of_certificate(certificate: Certificate | None, comparison: Comparison) -> Text:

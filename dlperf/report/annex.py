@@ -13,7 +13,7 @@ from itertools import pairwise
 from urllib.parse import quote
 
 from dlperf.files import shipped_folder
-from dlperf.report.comparison import sampled_parallelism
+from dlperf.report.comparison import sampled_parallelism, version_name
 from dlperf.report.numbers import DASH, classes_ratio, factor, percent, rate
 from dlperf.report.sanity_checks import LOST_HALF, MARGIN
 from dlperf.report.text import Cells, Column, Inline, Link, Table, Text, joined, number, plural, say, table_of
@@ -38,7 +38,7 @@ class Annex:
 def annex(published: Published, *, titles: Mapping[str, str]) -> Annex:
     """The annex of a data set; `titles` are frameworks as their makers write them, by name."""
     data = published.data
-    labels = {name: f"{titles.get(name, name)} {data.version(name)}" for name in data.software}
+    labels = {name: version_name(titles, name, data.version(name)) for name in data.software}
     pairs, breaks = _pairs(data, labels), list(_breaks(data, labels))
     scaling = say(
         "Where scaling breaks: the first step to more devices at which the added devices bring less than "

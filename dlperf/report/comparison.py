@@ -23,6 +23,11 @@ PARALLELISMS = {
 }
 
 
+def version_name(titles: Mapping[str, str], framework: str, version: str) -> str:
+    """`OneFlow 0.9.0`; `titles` are frameworks as their makers write them, by name."""
+    return f"{titles.get(framework, framework)} {version}"
+
+
 def sampled_parallelism(parallelism: str, sample_ratio: float | None = None) -> Inline:
     """Such as `Partial FC 0.1`."""
     words = PARALLELISMS[parallelism]
@@ -210,7 +215,7 @@ class Comparison:
 
     def label(self, variant: Variant) -> str:
         """The heading of a column: as short as tells it from the others."""
-        title = f"{self.titles.get(variant.framework, variant.framework)} {variant.version}"
+        title = version_name(self.titles, variant.framework, variant.version)
         twins = [
             other
             for other in self.variants

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dlperf.plan.case import SEARCHED_AXES, Case, SearchedAxis, bytes_text
-from dlperf.report.comparison import PARALLELISMS, sampled_parallelism
+from dlperf.report.comparison import PARALLELISMS, sampled_parallelism, version_name
 from dlperf.report.numbers import DASH, classes_ratio, mebibytes, rate
 from dlperf.report.sanity_checks import cell_words
 from dlperf.report.tables import link_to, status_word
@@ -108,12 +108,8 @@ def _search_row(limit: StoredLimit, titles: Mapping[str, str]) -> Cells:
 
 
 def _case_words(case: Case, titles: Mapping[str, str]) -> Inline:
-    return joined((_version_words(case, titles), PARALLELISMS[case.parallelism], *cell_words(case)))
-
-
-def _version_words(case: Case, titles: Mapping[str, str]) -> str:
-    """`OneFlow 0.9.0`."""
-    return f"{titles.get(case.framework, case.framework)} {case.version}"
+    name = version_name(titles, case.framework, case.version)
+    return joined((name, PARALLELISMS[case.parallelism], *cell_words(case)))
 
 
 def _probe_row(
@@ -188,10 +184,10 @@ def _settings(axis: SearchedAxis, limit: StoredLimit, apart: Sequence[Text]) -> 
 
 def _labels(limits: Sequence[StoredLimit], titles: Mapping[str, str]) -> list[str]:
     """The column of each search: framework and version, with the options where there are several of both."""
-    names = [_version_words(limit.record.case, titles) for limit in limits]
+    cases = [limit.record.case for limit in limits]
+    names = [version_name(titles, case.framework, case.version) for case in cases]
     options = [
-        ", ".join(f"{name}={value!r}" for name, value in sorted(limit.record.case.options.items()))
-        for limit in limits
+        ", ".join(f"{name}={value!r}" for name, value in sorted(case.options.items())) for case in cases
     ]
     named = set(zip(names, options, strict=True))
     several = {name for name in names if sum(name == other for other, _ in named) > 1}

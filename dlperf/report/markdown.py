@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from rich.cells import cell_len
 
 from dlperf.logs.text import plain
-from dlperf.report.text import Column, Table, Writer
+from dlperf.report.text import Table, Writer
 
 
 class Markdown(str):
@@ -39,12 +39,7 @@ def escape(text: str) -> Markdown:
     if _HARMLESS.fullmatch(text):
         return Markdown(text)
     escaped = _BACKSLASHED.sub(r"\\\1", plain(text)).translate(_ENTITIES)
-    return Markdown(_LINE_START.sub(_escape_line_start, escaped))
-
-
-def _escape_line_start(match: re.Match[str]) -> str:
-    mark = match[1]
-    return f"&#{ord(mark[0])};{mark[1:]}"
+    return Markdown(_LINE_START.sub(lambda mark: f"&#{ord(mark[1][0])};{mark[1][1:]}", escaped))
 
 
 def code(text: str) -> Markdown:
@@ -64,46 +59,31 @@ def anchor(content: str, name: str) -> Markdown:
 
 def markdown_writer(messages: Mapping[str, str] = MappingProxyType({})) -> Writer:
     """Content as GitHub's Markdown, in the language of the messages."""
-    return Writer(escape=escape, code=code, link=link, anchor=anchor, markup=_markup, messages=messages)
-
-
-_COMPARISONS = str.maketrans({"<": "&lt;", ">": "&gt;"})
-
-
-def _markup(message: str) -> str:
-    """A message of ours is Markdown but for what would be HTML."""
-    return message.translate(_COMPARISONS)
+    return Writer(
+        escape=escape,
+        code=code,
+        link=link,
+        anchor=anchor,
+        # A message of ours is Markdown but for what would be HTML.
+        markup=lambda message: message.replace("<", "&lt;").replace(">", "&gt;"),
+        messages=messages,
+    )
 
 
 def table(content: Table, write: Writer) -> Markdown:
     """A table of GitHub's kind without its caption, padded so that the source can be read too."""
-    heading = tuple(write(column.heading) for column in content.columns)
-    body = [tuple(map(write, row)) for row in content.rows]
-    widths = [max(_width(row[place]) for row in (heading, *body)) for place in range(len(heading))]
-    lines = [
-        _line(heading, widths, content.columns),
-        "|"
-        + "|".join(_rule(width, column) for width, column in zip(widths, content.columns, strict=True))
-        + "|",
-        *(_line(row, widths, content.columns) for row in body),
-    ]
-    return Markdown("\n".join(lines))
+    numbers = [column.numbers for column in content.columns]
+    lines = [[write(column.heading) for column in content.columns]]
+    lines += [list(map(write, row)) for row in content.rows]
+    widths = [max(map(_width, cells)) for cells in zip(*lines, strict=True)]
+    rules = ["-" * (width + 1) + "-:"[number] for width, number in zip(widths, numbers, strict=True)]
+    heading, *body = (f"| {' | '.join(map(_padded, cells, widths, numbers))} |" for cells in lines)
+    return Markdown("\n".join([heading, f"|{'|'.join(rules)}|", *body]))
 
 
-def _rule(width: int, column: Column) -> str:
-    return "-" * (width + 1) + (":" if column.numbers else "-")
-
-
-def _line(cells: Sequence[str], widths: Sequence[int], columns: Sequence[Column]) -> str:
-    padded = (
-        _padding(cell, width) + cell if column.numbers else cell + _padding(cell, width)
-        for cell, width, column in zip(cells, widths, columns, strict=True)
-    )
-    return "| " + " | ".join(padded) + " |"
-
-
-def _padding(cell: str, width: int) -> str:
-    return " " * (width - _width(cell))
+def _padded(cell: str, width: int, number: bool) -> str:  # noqa: FBT001  by map
+    padding = " " * (width - _width(cell))
+    return padding + cell if number else cell + padding
 
 
 def _width(cell: str) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dlperf.plan.case import Case
 from dlperf.plan.sweep import Order
 from dlperf.report.columns import View
+from dlperf.report.comparison import version_name
 from dlperf.report.numbers import NOT_KNOWN
 from dlperf.report.text import Cells, Inline, Joined, Table, Text, joined, plural, say, table_of
 from dlperf.results.noise_profile import NoiseProfile
@@ -259,8 +260,8 @@ def _placing(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table | No
 
 def _case_words(case: Case, titles: Mapping[str, str]) -> str:
     """`PyTorch 1.9.0 2n1g batch 32`."""
-    name = titles.get(case.framework, case.framework)
-    return f"{name} {case.version} {case.topology} batch {case.batch_size_per_device}"
+    name = version_name(titles, case.framework, case.version)
+    return f"{name} {case.topology} batch {case.batch_size_per_device}"
 
 
 def _software(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table:

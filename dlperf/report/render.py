@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -50,7 +50,6 @@ ENGLISH: Final = "en"
 LANGUAGES: Final[Mapping[Language, str]] = {ENGLISH: "en", "zh": "zh-Hans"}  # BCP 47 tags for HTML
 # More than any chart can show; without one the report need not wait for matplotlib.
 MOST_CASES: Final = 240
-_TEMPLATES: Final = {"md": "report.md.j2", "html": "report.html.j2"}
 _CONTENT = (str, Text, Code, Link, Anchor, Joined)
 _STRONG = re.compile(r"\*\*(.+?)\*\*")
 _CODE = re.compile(r"`(.+?)`")
@@ -65,6 +64,9 @@ class ChartLink:
     alt: str
 
 
+Charts = Mapping[str, Sequence["Chart | ChartLink"]]  # by the slug of a section
+
+
 def write_report(document: Document, request: Request, path: Path) -> None:
     """Write the report to `path`: one HTML file, or Markdown with its charts in `<stem>_files/` beside it.
 
@@ -75,50 +77,44 @@ def write_report(document: Document, request: Request, path: Path) -> None:
         OSError: the folder cannot be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    written: dict[str, bytes] = {}
+    drawn = draw_charts(document)
     if request.form == "html":
-        text = with_charts(document, request)
+        written: dict[str, bytes] = {}
+        text = render(document, request, charts=drawn)
     else:
         files = path.parent / f"{path.stem}_files"
-        links: dict[str, list[ChartLink]] = {}
-        for slug, chart in _charts(document):
-            files.mkdir(exist_ok=True)
-            name = f"{slug}-{chart.name}"
-            stem = f"{files.name}/{name}"
-            link = ChartLink(png=f"{stem}.png", svg=f"{stem}.svg", alt=chart.alt)
-            links.setdefault(slug, []).append(link)
-            written |= {f"{name}.png": chart.png, f"{name}.svg": chart.svg}
+        links = {
+            slug: [_link(chart, f"{files.name}/{slug}") for chart in charts] for slug, charts in drawn.items()
+        }
+        written = {
+            f"{slug}-{chart.name}.{suffix}": content
+            for slug, charts in drawn.items()
+            for chart in charts
+            for suffix, content in (("png", chart.png), ("svg", chart.svg))
+        }
         for name, content in written.items():
+            files.mkdir(exist_ok=True)
             write_atomically(files / name, content)
-        text = markdown(document, charts=links, template=request.template, language=request.language)
+        text = render(document, request, charts=links)
     record = record_of(document, request, folder=path.parent, text=text, charts=written)
     write_atomically(path, (text + record.comment()).encode())
 
 
-def with_charts(document: Document, request: Request) -> str:
-    """The report as HTML with its charts within it."""
-    drawn: dict[str, list[Chart]] = {}
-    for slug, chart in _charts(document):
-        drawn.setdefault(slug, []).append(chart)
-    return html(document, charts=drawn, template=request.template, language=request.language)
+def _link(chart: Chart, stem: str) -> ChartLink:
+    return ChartLink(png=f"{stem}-{chart.name}.png", svg=f"{stem}-{chart.name}.svg", alt=chart.alt)
 
 
-def without_charts(document: Document, request: Request) -> str:
-    """The report as text, in its form and language."""
-    render = markdown if request.form == "md" else html
-    return render(document, charts={}, template=request.template, language=request.language)
-
-
-def _charts(document: Document) -> Iterator[tuple[str, Chart]]:
-    """Every chart, with the slug of its section."""
+def draw_charts(document: Document) -> dict[str, list[Chart]]:
+    """Every chart, by the slug of its section."""
     sections = [section for section in document.sections if len(section.comparison.cases) <= MOST_CASES]
     if not sections:
-        return
+        return {}
     from dlperf.report.charts import charts  # noqa: PLC0415  half a second
 
-    for section in sections:
-        for chart in charts(section.comparison, title=plain_text(section.title), variants=document.variants):
-            yield section.slug, chart
+    return {
+        section.slug: charts(section.comparison, plain_text(section.title), variants=document.variants)
+        for section in sections
+    }
 
 
 def messages(language: Language) -> Mapping[str, str]:
@@ -129,86 +125,62 @@ def messages(language: Language) -> Mapping[str, str]:
     return found
 
 
-def markdown(
-    document: Document,
-    *,
-    charts: Mapping[str, Sequence[ChartLink]],
-    template: Path | None = None,
-    language: Language = ENGLISH,
-) -> str:
-    """The report as GitHub's Markdown, with charts by the slug of a section.
-
-    `template` is a jinja2 file in place of the shipped one; it is trusted, the results are not.
+def render(document: Document, request: Request, *, charts: Charts = MappingProxyType({})) -> str:
+    """The report as GitHub's Markdown, or as one HTML file that asks the network for nothing.
 
     Raises:
         UserError: the template cannot be read or does not work.
     """
-    write = markdown_form.markdown_writer(messages(language))
-    # Autoescape is for HTML. Here every value goes through the writer, which escapes for Markdown.
-    environment = _environment(template, autoescape=False)
-    environment.finalize = lambda value: value if isinstance(value, Markdown) else write(_content(value))
-    environment.filters.update(
-        {
-            "table": lambda content: markdown_form.table(content, write),
-            "anchor": lambda name: markdown_form.anchor("", name),
-            "link": lambda path: Markdown(quote(path, safe="/")),
-        }
-    )
-    text = _rendered(environment, template, _TEMPLATES["md"], document=document, charts=charts)
-    return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"
-
-
-def html(
-    document: Document,
-    *,
-    charts: Mapping[str, Sequence[Chart]],
-    template: Path | None = None,
-    language: Language = ENGLISH,
-) -> str:
-    """The report as one HTML file that asks the network for nothing; arguments and errors as `markdown`."""
-    write = html_writer(messages(language))
-    environment = _environment(template, autoescape=True)
-    environment.finalize = lambda value: (
-        value if isinstance(value, Markup) else Markup(write(_content(value)))  # noqa: S704  it escapes
-    )
-    environment.filters.update({"table": lambda content: html_table(content, write), "svg": _svg})
-    environment.globals.update({"asset": _asset, "hash": _hash, "language": LANGUAGES[language]})
-    text = _rendered(environment, template, _TEMPLATES["html"], document=document, charts=charts)
-    return text.rstrip("\n") + "\n"
-
-
-def _environment(template: Path | None, *, autoescape: bool) -> jinja2.Environment:
-    """Templates are looked for beside the given one first, so that it can include the shipped ones."""
-    folders = [template.parent] if template else []
+    folders = [request.template.parent] if request.template else []
     environment = jinja2.Environment(
+        # Beside the given template first, so that it can include the shipped ones.
         loader=jinja2.FileSystemLoader([*folders, shipped_folder("templates")]),
         undefined=jinja2.StrictUndefined,
-        autoescape=autoescape,  # noqa: S701  Markdown is escaped by the writer
+        autoescape=request.form == "html",  # noqa: S701  in Markdown the writer escapes every value
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters.update({"code": Code, "plural": plural})
     environment.globals["say"] = say
-    return environment
+    if request.form == "html":
+        write = html_writer(messages(request.language))
+        environment.finalize = lambda value: (
+            value if isinstance(value, Markup) else Markup(write(_content(value)))  # noqa: S704  it escapes
+        )
+        environment.filters.update({"table": lambda content: html_table(content, write), "svg": _svg})
+        environment.globals.update({"asset": _asset, "hash": _hash, "language": LANGUAGES[request.language]})
+    else:
+        write = markdown_form.markdown_writer(messages(request.language))
+        environment.finalize = lambda value: value if isinstance(value, Markdown) else write(_content(value))
+        environment.filters.update(
+            {
+                "table": lambda content: markdown_form.table(content, write),
+                "anchor": lambda name: markdown_form.anchor("", name),
+                "link": lambda path: Markdown(quote(path, safe="/")),
+            }
+        )
+    text = _rendered(environment, request, document=document, charts=charts)
+    if request.form == "md":
+        text = re.sub(r"\n{3,}", "\n\n", text)
+    return text.rstrip("\n") + "\n"
 
 
-def _rendered(environment: jinja2.Environment, template: Path | None, shipped: str, **values: Any) -> str:
-    name = template.name if template else shipped
-    folder = template.parent if template else shipped_folder("templates")
+def _rendered(environment: jinja2.Environment, request: Request, **values: Any) -> str:
+    template = request.template or shipped_folder("templates") / f"report.{request.form}.j2"
     try:
-        return environment.get_template(name).render(**values)
+        return environment.get_template(template.name).render(**values)
     except jinja2.TemplateNotFound as error:
-        raise UserError(f"{folder / (error.name or name)}: no such template") from error
+        raise UserError(f"{template.parent / (error.name or template.name)}: no such template") from error
     except jinja2.TemplateSyntaxError as error:
-        raise UserError(f"{error.filename or name}:{error.lineno}: {error.message}") from error
+        raise UserError(f"{error.filename or template.name}:{error.lineno}: {error.message}") from error
     except Exception as error:
-        if template is None:
+        if request.template is None:
             raise  # a shipped template is our own program
-        raise UserError(f"{_place(error, template)}: {_said(error)}") from error
+        raise UserError(f"{_line_of(error, template)}: {_said(error)}") from error
 
 
-def _place(error: Exception, template: Path) -> str:
+def _line_of(error: Exception, template: Path) -> str:
     """The template and the last of its lines on the way to the error, where one was reached."""
     lines = [
         frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(template)

@@ -13,7 +13,7 @@ from itertools import combinations, pairwise
 
 from dlperf.plan.case import Case
 from dlperf.report.columns import interval_of_ratio, matmul_shares
-from dlperf.report.comparison import case_key
+from dlperf.report.comparison import case_key, version_name
 from dlperf.report.numbers import factor, giga, mebibytes, percent, rate
 from dlperf.report.text import Cells, Inline, Table, Text, joined, number, say, table_of
 from dlperf.results.cases import CaseFigures
@@ -238,7 +238,7 @@ def warnings_table(warnings: Iterable[CheckWarning], *, titles: Mapping[str, str
 def _case_words(figure: CaseFigures, titles: Mapping[str, str]) -> Inline:
     """A case as people name it, in the order of a table's columns."""
     case = figure.case
-    name = f"{titles.get(case.framework, case.framework)} {case.version}"
+    name = version_name(titles, case.framework, case.version)
     return joined((name, *cell_words(case, with_classes=not figure.published)))
 
 

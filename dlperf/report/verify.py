@@ -32,7 +32,7 @@ from dlperf.report.record import (
     recorded_cases,
     request_of,
 )
-from dlperf.report.render import without_charts
+from dlperf.report.render import render
 from dlperf.report.tables import status_word
 from dlperf.report.text import plain_text
 from dlperf.results.published import PREFIX
@@ -116,7 +116,7 @@ def verify(path: Path) -> Verified:
     document = build_report(request, report_folder=path.parent, from_logs=True)
     cases = recorded_cases(document, folder=path.parent)
     results = [*_compare_cases(record.cases, cases, skipped=document.skipped), *_compare_imports(folders)]
-    written, made = document_lines(text), document_lines(without_charts(document, request))
+    written, made = document_lines(text), document_lines(render(document, request))
     edited = _edited_lines(record, written)
     comparable = [line for line in written if not line.chart]
     following = 0

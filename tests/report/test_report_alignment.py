@@ -19,7 +19,7 @@ from dlperf.errors import UserError
 from dlperf.layout import CERTIFICATE_NAME
 from dlperf.plan.case import Topology
 from dlperf.report.document import Request, build_report
-from dlperf.report.render import without_charts
+from dlperf.report.render import render
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +63,7 @@ def sweep(tmp_path: Path) -> Path:
 
 def report(sweep: Path, *certificates: Path, strict: bool = False) -> str:
     request = Request(paths=(sweep,), certificates=certificates)
-    return without_charts(build_report(request, strict=strict), request)
+    return render(build_report(request, strict=strict), request)
 
 
 def test_without_a_certificate_it_is_not_proven(sweep: Path) -> None:

@@ -21,10 +21,10 @@ from dlperf.statistics.basic import ratio_interval, t_interval
 ONEFLOW = {"framework": "oneflow", "version": "0.9.0"}
 
 
-def drawn(folder: Path, title: str = "y1") -> tuple[Chart, ...]:
+def drawn(folder: Path, title: str = "y1") -> list[Chart]:
     figures = load([folder], strict=False).figures
     (comparison,) = comparisons(figures, titles={"mxnet": "MXNet", "oneflow": "OneFlow"})
-    return charts(comparison, title=title, variants=comparison.variants)
+    return charts(comparison, title, variants=comparison.variants)
 
 
 def one(folder: Path, name: str = "throughput", **settings: str) -> Chart:
@@ -130,12 +130,12 @@ def test_names_with_markup_stay_names(tmp_path: Path) -> None:
 def test_too_many_bars_are_left_to_the_table(tmp_path: Path) -> None:
     for batch in range(1, MOST_BARS + 2):
         store_good_runs(tmp_path / "y1", make_case(batch_size_per_device=batch), [10.0])
-    assert drawn(tmp_path) == ()
+    assert drawn(tmp_path) == []
 
 
 def test_nothing_measured_has_no_chart(tmp_path: Path) -> None:
     store_run(write_run(tmp_path / "y1", make_case(), log="x\n", outcome=failed("time_limit")))
-    assert drawn(tmp_path) == ()
+    assert drawn(tmp_path) == []
 
 
 def test_a_framework_has_its_colour_whatever_stands_beside_it(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_framework_has_its_colour_whatever_stands_beside_it(tmp_path: Path) ->
     (alone,) = comparisons(figures, titles={})
     both = load([tmp_path / "both"], strict=False).figures
     (wide,) = comparisons(both, titles={})
-    chart = charts(alone, title="y1", variants=wide.variants)[0]
+    chart = charts(alone, "y1", variants=wide.variants)[0]
     assert b"#e69f00" in chart.svg
     assert b"#0072b2" not in chart.svg
 

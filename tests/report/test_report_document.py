@@ -18,7 +18,7 @@ from dlperf.errors import UserError
 from dlperf.plan.case import Topology
 from dlperf.plan.plan import PlanStatus
 from dlperf.report.document import Request, build_report, document
-from dlperf.report.render import markdown, without_charts, write_report
+from dlperf.report.render import render, write_report
 from dlperf.results.query import load
 from dlperf.results.schema import Imported
 from dlperf.results.store import read_results, store_run, write_result
@@ -34,7 +34,7 @@ PYTORCH = {"framework": "pytorch", "version": "2.13.0"}
 
 def report(*folders: Path, strict: bool = False) -> str:
     request = Request(paths=folders)
-    return without_charts(build_report(request, strict=strict), request)
+    return render(build_report(request, strict=strict), request)
 
 
 def write(place: Path, *folders: Path) -> None:
@@ -329,9 +329,9 @@ def test_which_nodes_ran_what_is_said_where_they_differ(tmp_path: Path, form: Li
     for number, run in enumerate(read_results(tmp_path).runs):
         write_result(run.folder, run.result.model_copy(update={"nodes": ("node-a",)}))
         if number:
-            assert "Which nodes ran what" not in without_charts(build_report(request), request)
+            assert "Which nodes ran what" not in render(build_report(request), request)
             write_result(run.folder, run.result.model_copy(update={"nodes": ("node-b",)}))
-    text = without_charts(build_report(request), request)
+    text = render(build_report(request), request)
     said = {"md": "Which nodes ran what:", "html": "<caption>Which nodes ran what</caption>"}
     assert 1 == text.count(said[form])
     if form == "md":
@@ -391,8 +391,8 @@ def test_a_template_of_ones_own_escapes_all_the_same(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(workload=Y1.model_copy(update={"experiment": "*e*"})), [10.0])
     template = tmp_path / "mine.md.j2"
     template.write_text("{% for section in document.sections %}{{ section.title }}{% endfor %}")
-    document = build_report(Request(paths=(tmp_path,)))
-    assert markdown(document, charts={}, template=template) == "\\*e\\*, data parallel\n"
+    request = Request(paths=(tmp_path,), template=template)
+    assert render(build_report(request), request) == "\\*e\\*, data parallel\n"
 
 
 @pytest.mark.parametrize(
@@ -411,17 +411,18 @@ def test_a_template_that_does_not_work_is_named(tmp_path: Path, text: str | None
     template = tmp_path / "mine.md.j2"
     if text is not None:
         template.write_text(text)
-    document = build_report(Request(paths=(tmp_path,)))
+    request = Request(paths=(tmp_path,), template=template)
     with pytest.raises(UserError, match=said):
-        markdown(document, charts={}, template=template)
+        render(build_report(request), request)
 
 
 def test_a_template_that_is_no_text_is_named(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [10.0])
     template = tmp_path / "mine.md.j2"
     template.write_bytes(b"\xff")
+    request = Request(paths=(tmp_path,), template=template)
     with pytest.raises(UserError, match=r"mine\.md\.j2: UnicodeDecodeError"):
-        markdown(build_report(Request(paths=(tmp_path,))), charts={}, template=template)
+        render(build_report(request), request)
 
 
 def test_frameworks_that_the_runs_do_not_tell_apart_have_no_winner(tmp_path: Path) -> None:
@@ -462,7 +463,7 @@ def test_a_figure_without_its_runs_is_shown_and_the_rest_is_not_known(tmp_path: 
     store_good_runs(tmp_path / "y1", make_case(), [10.0, 10.2])
     loaded = load([tmp_path], strict=False)
     published = replace(loaded.figures[0], runs=())
-    made = tables(markdown(document(replace(loaded, figures=(published,)), titles={}), charts={}))
+    made = tables(render(document(replace(loaded, figures=(published,)), titles={}), Request(paths=())))
     assert made[0][1][3] == "10.10"
     assert made[1][1][-2:] == ["2", "0"]
     assert made[2][1][3:] == ["not known"] * 6

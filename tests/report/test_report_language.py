@@ -16,7 +16,7 @@ import dlperf.report
 from dlperf.files import shipped_folder
 from dlperf.plan.case import Topology
 from dlperf.report.document import Request, build_report
-from dlperf.report.render import ENGLISH, LANGUAGES, messages, without_charts
+from dlperf.report.render import ENGLISH, LANGUAGES, messages, render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +87,7 @@ def test_a_report_in_chinese_says_the_same_numbers(tmp_path: Path, form: str) ->
     texts = {}
     for language in ("en", "zh"):
         request = Request(paths=(tmp_path / "y1",), language=language, form="md" if form == "md" else "html")
-        texts[language] = without_charts(build_report(request), request)
+        texts[language] = render(build_report(request), request)
     chinese = texts["zh"]
     assert "训练吞吐率" in chinese
     assert "y1, 数据并行" in chinese
@@ -108,4 +108,4 @@ def test_a_page_names_its_language(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [10.0])
     for language, tag in LANGUAGES.items():
         request = Request(paths=(tmp_path / "y1",), language=language, form="html")
-        assert f'<html lang="{tag}">' in without_charts(build_report(request), request)
+        assert f'<html lang="{tag}">' in render(build_report(request), request)

@@ -14,7 +14,7 @@ from dlperf.plan.case import Search
 from dlperf.report.document import Request, build_report
 from dlperf.report.limits import limit_tables
 from dlperf.report.numbers import DASH
-from dlperf.report.render import without_charts, write_report
+from dlperf.report.render import render, write_report
 from dlperf.report.verify import verify
 from dlperf.results.schema import MemoryPart
 from dlperf.results.store import read_limits, store_run
@@ -57,7 +57,7 @@ def sweep_with_limits(sweep: Path, **limits: int) -> list[Case]:
 def test_the_most_classes_stand_as_in_2021_with_their_ratio(tmp_path: Path) -> None:
     sweep_with_limits(tmp_path / "limits", oneflow=27_500, mxnet=24_000)
     request = Request(paths=(tmp_path / "limits",))
-    text = without_charts(build_report(request), request)
+    text = render(build_report(request), request)
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
     heading = next(
         line for line in lines if "MXNet 1.0 num\\_classes" in line or "MXNet 1.0 num_classes" in line
@@ -77,7 +77,7 @@ def test_searches_of_two_sweeps_stand_in_two_rows_and_in_no_ratio_with_each_othe
     sweep_with_limits(tmp_path / "monday", oneflow=27_500)
     sweep_with_limits(tmp_path / "friday", oneflow=26_500, mxnet=24_000)
     request = Request(paths=(tmp_path,))
-    text = without_charts(build_report(request), request)
+    text = render(build_report(request), request)
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
     heading = next(line for line in lines if line[0] == "sweep" and "memory budget" in line)
     rows = lines[lines.index(heading) + 2 : lines.index(heading) + 4]
@@ -89,7 +89,7 @@ def test_searches_of_two_sweeps_stand_in_two_rows_and_in_no_ratio_with_each_othe
 def test_what_has_no_limit_says_so_in_its_cell(tmp_path: Path) -> None:
     sweep_with_limits(tmp_path / "limits", oneflow=900, mxnet=70_000)
     request = Request(paths=(tmp_path / "limits",), form="html")
-    text = without_charts(build_report(request), request)
+    text = render(build_report(request), request)
     assert "nothing trains" in text
     assert "more than 64000" in text
     assert "raise the upper bound" in text
@@ -112,7 +112,7 @@ def test_a_report_with_limits_is_verified_from_the_probes_logs(tmp_path: Path) -
 def test_a_chinese_report_has_limits_too(tmp_path: Path) -> None:
     sweep_with_limits(tmp_path / "limits", mxnet=24_000)
     request = Request(paths=(tmp_path / "limits",), language="zh")
-    assert "极限值" in without_charts(build_report(request), request)
+    assert "极限值" in render(build_report(request), request)
 
 
 def test_limits_whose_budgets_were_held_in_two_ways_have_no_ratio(tmp_path: Path) -> None:

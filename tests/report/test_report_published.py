@@ -21,7 +21,7 @@ from dlperf.files import shipped_folder
 from dlperf.report import render as writing
 from dlperf.report.columns import View
 from dlperf.report.document import Request, build_report
-from dlperf.report.render import without_charts
+from dlperf.report.render import render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -199,8 +199,8 @@ def test_the_committed_pages_and_their_charts_are_what_the_data_give_today(
 ) -> None:
     """`dlperf report published:NAME --out reports/NAME/report.md` makes them, and .html in place of .md."""
     document = build_report(Request(paths=(PUBLISHED,)))
-    drawn = list(writing._charts(document))
-    monkeypatch.setattr(writing, "_charts", lambda _: iter(drawn))  # once for both forms
+    drawn = writing.draw_charts(document)
+    monkeypatch.setattr(writing, "draw_charts", lambda _: drawn)  # once for both forms
     for form in ("md", "html"):
         request = Request(paths=(PUBLISHED,), form="html" if form == "html" else "md")
         writing.write_report(document, request, tmp_path / f"report.{form}")
@@ -312,7 +312,7 @@ def test_nothing_is_said_of_a_measurement_that_was_not_ours(committed: str) -> N
 def test_own_results_and_published_ones_stand_in_one_report_and_never_in_one_table(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "mine", make_case(), [10.0, 11.0])
     request = Request(paths=(tmp_path / "mine", PUBLISHED))
-    text = without_charts(build_report(request, strict=True), request)
+    text = render(build_report(request, strict=True), request)
     assert text.startswith("# Training throughput: mine + InsightFace throughput")
     assert "1 case, 2 runs" in text
     assert "## How it was measured" in text
@@ -323,7 +323,7 @@ def test_own_results_and_published_ones_stand_in_one_report_and_never_in_one_tab
 def test_the_columns_of_the_ordinary_tables_can_be_chosen_and_show_no_spread_that_was_not_printed() -> None:
     view = View(columns=("samples_per_sec", "interval", "runs", "ratio"), baseline="oneflow")
     request = Request(paths=(PUBLISHED,), view=view)
-    rows = table(pages(without_charts(build_report(request), request)), "r100_emore, model parallel")
+    rows = table(pages(render(build_report(request), request)), "r100_emore, model parallel")
     ratios = {row["MXNet 1.6.0 / OneFlow 0.3.4"] for row in rows}
     assert "0.41" in ratios
     runs = {(row["MXNet 1.6.0 samples/s"], row["MXNet 1.6.0 good runs"]) for row in rows}

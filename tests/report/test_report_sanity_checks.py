@@ -10,7 +10,7 @@ from run_folders import MACHINE, make_case, store_good_runs
 
 from dlperf.plan.case import Topology
 from dlperf.report.document import Request, build_report
-from dlperf.report.render import without_charts
+from dlperf.report.render import render
 from dlperf.report.sanity_checks import CHECKS, CheckWarning, sanity_checks
 from dlperf.report.text import plain_text
 from dlperf.results.published import load_published
@@ -160,7 +160,7 @@ def test_a_flag_stands_under_its_table_and_the_figure_stays(tmp_path: Path) -> N
 
 def report(sweep: Path) -> str:
     request = Request(paths=(sweep,))
-    return without_charts(build_report(request), request)
+    return render(build_report(request), request)
 
 
 def sane(tmp_path: Path) -> Path:

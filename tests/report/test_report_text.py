@@ -15,7 +15,7 @@ from dlperf.errors import UserError
 from dlperf.logs.text import plain
 from dlperf.report.document import Request, build_report
 from dlperf.report.render import html_table as table
-from dlperf.report.render import html_writer, without_charts
+from dlperf.report.render import html_writer, render
 from dlperf.report.text import Anchor, Code, Column, Joined, Link, Table, plain_text, say
 
 if TYPE_CHECKING:
@@ -93,13 +93,11 @@ def test_a_page_template_of_ones_own_escapes_all_the_same(tmp_path: Path) -> Non
     )
     request = Request(paths=(tmp_path / "y1",), form="html", template=template, language="zh")
     title = "&lt;b&gt;e&lt;/b&gt;, 数据并行"
-    assert f'<h1>{title}</h1><p title="{title}">3 次运行</p>\n' == without_charts(
-        build_report(request), request
-    )
+    assert f'<h1>{title}</h1><p title="{title}">3 次运行</p>\n' == render(build_report(request), request)
 
 
 def test_a_template_that_is_not_there_is_named(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [10.0])
     request = Request(paths=(tmp_path / "y1",), form="html", template=tmp_path / "none.html.j2")
     with pytest.raises(UserError, match=r"none\.html\.j2: no such template"):
-        without_charts(build_report(request), request)
+        render(build_report(request), request)

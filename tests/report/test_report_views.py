@@ -17,7 +17,7 @@ from dlperf.plan.case import Topology
 from dlperf.plan.load import load_experiment
 from dlperf.report.columns import COLUMNS, View
 from dlperf.report.document import Request, build_report
-from dlperf.report.render import without_charts
+from dlperf.report.render import render
 from dlperf.results.store import store_run
 from dlperf.statistics.basic import cost_per_million_samples
 
@@ -29,7 +29,7 @@ PARSER = MarkdownIt("commonmark").enable("table")
 def tables(*paths: Path, **view: Any) -> dict[str, list[dict[str, str]]]:
     """The first table under each heading, as rows by column."""
     request = Request(paths=paths, view=View(**view))
-    text = without_charts(build_report(request), request)
+    text = render(build_report(request), request)
     found: dict[str, list[dict[str, str]]] = {}
     heading = ""
     for title, table in re.findall(r"<h\d>(.*?)</h|<table>(.*?)</table>", PARSER.render(text), re.DOTALL):
@@ -102,7 +102,7 @@ def test_a_group_has_a_table_of_its_own_and_is_not_called_incomparable(sweep: Pa
     titles = [f"y1, data parallel, batch_size_per_device: {batch}" for batch in (8, 16)]
     assert [2, 1] == [len(made[title]) for title in titles]
     request = Request(paths=(sweep,), view=View(group_by=("batch_size_per_device",)))
-    assert "Not comparable" not in without_charts(build_report(request), request)
+    assert "Not comparable" not in render(build_report(request), request)
 
 
 def test_groups_keep_the_speedup_against_one_device(sweep: Path) -> None:

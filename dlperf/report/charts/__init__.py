@@ -23,7 +23,7 @@ _MAKERS = (
 )
 
 
-def charts(comparison: Comparison, *, title: str, variants: Sequence[Variant]) -> tuple[Chart, ...]:
+def charts(comparison: Comparison, title: str, *, variants: Sequence[Variant]) -> list[Chart]:
     """The charts of one table; none where nothing was measured or where there is too much for a picture.
 
     `variants` are those of the whole report, so that a framework has one colour in all its charts.
@@ -31,4 +31,4 @@ def charts(comparison: Comparison, *, title: str, variants: Sequence[Variant]) -
     palette = Palette(variants)
     with mpl.rc_context(STYLE):
         drawn = (make(comparison, title=title, palette=palette) for make in _MAKERS)
-        return tuple(chart for chart in drawn if chart is not None)
+        return [chart for chart in drawn if chart is not None]
