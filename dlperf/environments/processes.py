@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from dlperf.errors import EnvironmentUnavailable
+from dlperf.redaction import redacted_text
 
 _HEARTBEAT_SECONDS = 30.0
 
@@ -133,7 +134,7 @@ def _lines(
     def pump() -> None:
         try:
             for line in stream:
-                arriving.put(line.strip())
+                arriving.put(redacted_text(line.strip()))
         finally:
             arriving.put(None)
 

@@ -95,5 +95,5 @@ def _remote_launch(node: ClusterNode, folder: Path, *, given: Path | None, key: 
 
 def _command(rank: RankProcess) -> str:
     bound = ["taskset", "-c", ",".join(map(str, rank.cpus))] if rank.cpus else []
-    variables = [f"{name}={value}" for name, value in redacted(rank.env).items()]
+    variables = [f"{name}={value}" for name, value in redacted(rank.env, own=rank.env).items()]
     return shlex.join([*bound, "env", *variables, *rank.argv])

@@ -10,7 +10,7 @@ import fnmatch
 import itertools
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -27,6 +27,7 @@ from dlperf.plan.case import Case
 from dlperf.plan.plan import Plan
 from dlperf.plan.sweep import Limits
 from dlperf.plan.versions import specification_of
+from dlperf.redaction import redacted_variables
 
 _TOPOLOGY = "/sys/devices/system/cpu/cpu{cpu}/topology/{item}"
 
@@ -163,9 +164,6 @@ INHERITED: Final = (
     "DNNL_*",
 )
 
-_SECRET = ("*TOKEN*", "*KEY*", "*SECRET*", "*PASSWORD*", "*PASSWD*", "*CREDENTIAL*")
-REDACTED: Final = "(redacted)"
-
 # Engines ignore a variable whose prefix is misspelt, without a warning.
 _ENGINE_PREFIXES = ("HOROVOD", "NCCL", "ONEFLOW", "MXNET")
 _ONE_TYPO = 0.75  # difflib's ratio for one wrong letter of four
@@ -176,11 +174,9 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in sorted(environment.items()) if _matches(name, INHERITED)}
 
 
-def redacted(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables, with the values of secrets redacted."""
-    return {
-        name: REDACTED if _matches(name.upper(), _SECRET) else value for name, value in environment.items()
-    }
+def redacted(environment: Mapping[str, str], *, own: Collection[str] = ()) -> dict[str, str]:
+    """The variables as they may be stored and shown; `own` are the names that dlperf and adapters set."""
+    return redacted_variables(environment, is_known=lambda name: name in own or _matches(name, INHERITED))
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -168,15 +168,14 @@ def write_run_folder(
     launches = launch_files(case, adapter=adapter, node_launches=node_launches, limits=limits, port=port)
     installed = nodes[0].environment.manifest  # those of the other nodes have the same specification
     variables = machines[0].inherited()
-    for rank in reversed(launches[0].ranks):  # rank 0 last, so that its values win
-        variables |= rank.env
+    own = {name: value for rank in reversed(launches[0].ranks) for name, value in rank.env.items()}
     environment = RunEnvironment(
         dlperf_version=__version__,
         git_commit=git_commit(),
         nodes=tuple(facts),
         python=installed.python_version,
         packages=installed.packages,
-        variables=redacted(dict(sorted(variables.items()))),
+        variables=redacted(dict(sorted((variables | own).items())), own=own),  # rank 0's values win
         cpus={str(rank.rank): rank.cpus for launch in launches for rank in launch.ranks},
     )
     write_document(folder / CASE_NAME, case)

@@ -78,14 +78,14 @@ def test_a_dry_run_shows_every_process_and_starts_none(lab: SweepLab) -> None:
 def test_a_dry_run_on_a_cluster_shows_every_node_and_connects_to_none(lab: SweepLab) -> None:
     (lab.folder / "two.yaml").write_text(
         "devices: 1\ncores: 1\ndevice: cpu\nfolder: /scratch\nnodes: [no-such-host-a, no-such-host-b]\n"
-        "environment: {SOME_TOKEN: hunter2, ODD: a b}\n"
+        "environment: {SOME_TOKEN: hunter2, NCCL_ODD: a b}\n"
     )
     lab.write(topology="2n1g")
     done = lab.run("--cluster", "two.yaml", "--dry-run")
     assert done.returncode == 0, done.stderr
     for name in ("no-such-host-a", "no-such-host-b"):
         assert f"# on {name}\n" in done.stdout
-        assert f"#   on {name}: ODD='a b'\n" in done.stdout
+        assert f"#   on {name}: NCCL_ODD='a b'\n" in done.stdout
         assert f"#   on {name}: SOME_TOKEN='(redacted)'\n" in done.stdout
     assert "hunter2" not in done.stdout + done.stderr
     assert " PYTHONPATH=/scratch/dlperf-node/code/" in done.stdout
@@ -194,3 +194,46 @@ class TestProgress:
         assert "0/1  starting" in shown
         assert "crash: [b]x" in shown
         assert "1/1  step 1 of 4 (warm-up), 2.0 samples/s" in shown
+
+
+SECRETS = {
+    "PIP_INDEX_URL": "http://me:hunter2@127.0.0.1:1/simple",
+    "DB_URL": "postgres://me:hunter2@db/x",
+    "AUTHORIZATION": "Bearer hunter2",
+    "HF_PASS": "hunter2",
+    "NCCL_AUTH": "hunter2",
+    "NCCL_COOKIE": "hunter2",
+    "MKL_PWD": "hunter2",
+    "UCX_PROXY": "http://me:hunter2@proxy:3128",
+    "TORCH_HUB": "https://host/x?token=hunter2",
+    "NCCL_DEBUG": "WARN",
+}
+
+
+def test_no_secret_of_the_environment_is_stored_or_shown(lab: SweepLab) -> None:
+    """Looked for in every file of the results and in everything that the commands print."""
+    lab.variables |= SECRETS
+    lab.write()
+    shown = [lab.run("--dry-run"), lab.run(), lab.dlperf("show", "numpy"), lab.dlperf("explain", "numpy")]
+    assert [0, 0, 0, 0] == [done.returncode for done in shown]
+    assert not [done.args for done in shown if "hunter2" in done.stdout + done.stderr]
+    files = [path for path in lab.results.rglob("*") if path.is_file()]
+    assert [] == [path for path in files if b"hunter2" in path.read_bytes()]
+    (folder,) = lab.run_folders()
+    variables = json.loads((folder / "environment.json").read_text())["variables"]
+    assert "WARN" == variables["NCCL_DEBUG"]
+    assert "(redacted)" == variables["NCCL_AUTH"]
+    assert "http://(redacted)@proxy:3128" == variables["UCX_PROXY"]
+
+
+def test_no_secret_of_a_cluster_file_is_shown(lab: SweepLab) -> None:
+    lab.write()
+    environment = "\n".join(f"  {name}: '{value}'" for name, value in SECRETS.items())
+    (lab.folder / "two.yaml").write_text(
+        f"device: cpu\ndevices: 1\ncores: 2\nnodes: [a, b]\nenvironment:\n{environment}\n"
+    )
+    done = lab.run("--cluster", "two.yaml", "--dry-run")
+    assert 0 == done.returncode
+    assert "hunter2" not in done.stdout + done.stderr
+    assert "on a: DB_URL='(value not stored)'" in done.stdout
+    assert "on b: NCCL_DEBUG=WARN" in done.stdout

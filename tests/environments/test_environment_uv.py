@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dlperf.environments.uv import UvFailure, find_uv, index_arguments, reason_of
+from dlperf.environments.uv import Uv, UvFailure, find_uv, index_arguments, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,3 +94,16 @@ def test_a_network_that_is_down_is_the_reason(report: Callable[[str], None], tmp
     arguments = ["pip", "install", "--target", str(tmp_path / "t"), "--offline", "no-such-package-here"]
     with pytest.raises(UvFailure, match="network was disabled"):
         find_uv(report).run(arguments, env={}, hold=())
+
+
+def test_the_password_of_an_index_is_in_no_message(tmp_path: Path) -> None:
+    """With a program in uv's place that prints what it was given: uv's own messages may change."""
+    said: list[str] = []
+    program = tmp_path / "uv"
+    program.write_text('#!/bin/sh\necho " + downloading from $6"\necho "error: no answer from $6"\nexit 2\n')
+    program.chmod(0o755)
+    uv = Uv(path=program, report=said.append)
+    with pytest.raises(UvFailure) as caught:
+        uv.run(["pip", "install", "https://me:hunter2@here.example/simple"], env={}, hold=())
+    assert "no answer from https://(redacted)@here.example/simple" == str(caught.value)
+    assert not [line for line in said if "hunter2" in line]

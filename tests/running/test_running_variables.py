@@ -23,10 +23,56 @@ def test_engines_and_places_are_inherited_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["HF_TOKEN", "api_key", "MXNET_SECRET", "DB_PASSWORD", "SSH_KEY_FILE", "ONEFLOW_CREDENTIALS"]
+    "name",
+    [
+        "HF_TOKEN",
+        "api_key",
+        "MXNET_SECRET",
+        "DB_PASSWORD",
+        "SSH_KEY_FILE",
+        "ONEFLOW_CREDENTIALS",
+        "AUTHORIZATION",
+        "HF_PASS",
+        "NCCL_AUTH",
+        "SESSION_COOKIE",
+        "MYSQL_PWD",
+        "OLDPWD",
+    ],
 )
-def test_secrets_are_left_out(name: str) -> None:
+def test_secrets_are_redacted_by_their_name(name: str) -> None:
     assert redacted({name: "hunter2", "LANG": "C"}) == {name: "(redacted)", "LANG": "C"}
+
+
+@pytest.mark.parametrize("name", ["DB_URL", "PIP_INDEX_URL", "http_proxy", "OPENBLAS_CORETYPE"])
+def test_a_variable_of_no_known_engine_has_no_value(name: str) -> None:
+    assert redacted({name: "hunter2"}) == {name: "(value not stored)"}
+
+
+def test_what_an_adapter_sets_is_known() -> None:
+    variables = {"OPENBLAS_CORETYPE": "Haswell", "STORE": "tcp://me:hunter2@10.0.0.1:29500"}
+    assert redacted(variables, own=variables) == {
+        "OPENBLAS_CORETYPE": "Haswell",
+        "STORE": "tcp://(redacted)@10.0.0.1:29500",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://me:hunter2@host/simple", "http://(redacted)@host/simple"),
+        ("http://hunter2@host", "http://(redacted)@host"),
+        ("see http://me:hunter2@host/x, or git+ssh://hunter2@host", None),
+        ("ftp://me:hun@ter2@host", "ftp://(redacted)@host"),
+        ("http://me:hunter2/un@escaped@host/x", "http://(redacted)@host/x"),
+        ("https://host/x?sig=hunter2&page=2&access_token=hunter2", None),
+        ("https://host/x@1.0", "https://host/x@1.0"),
+        ("mlx5_0:1,mlx5_1:1", "mlx5_0:1,mlx5_1:1"),
+    ],
+)
+def test_secrets_in_urls_are_redacted(text: str, shown: str | None) -> None:
+    found = redacted({"NCCL_X": text})["NCCL_X"]
+    assert "hunter2" not in found
+    assert shown in (found, None)
 
 
 @pytest.mark.parametrize(

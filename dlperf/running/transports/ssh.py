@@ -22,6 +22,7 @@ from dlperf.errors import EnvironmentUnavailable
 from dlperf.layout import CASE_NAME, LAUNCH_NAME, RUNS_FOLDER
 from dlperf.plan.case import Case
 from dlperf.plan.cluster import ClusterNode, fits
+from dlperf.redaction import redacted_text
 from dlperf.results.schema import Node as NodeFacts
 from dlperf.running.busy import Busy
 from dlperf.running.launch import NodeLaunch
@@ -215,7 +216,7 @@ class SshNode:
         name = f"{spec.framework}=={spec.version}"
 
         def progress(text: str) -> None:
-            self._say(f"{self.name}: {name}: {text}")
+            self._say(f"{self.name}: {name}: {redacted_text(text)}")
 
         try:
             if python is not None:
@@ -232,7 +233,8 @@ class SshNode:
             answer = self.ask(**request, found_only=False, progress=progress, limit_seconds=None)
         except Refusal as error:
             hint = "" if python else "; `environments: copy` in the cluster file makes it here and copies it"
-            raise EnvironmentUnavailable(f"{name} on {self.name}: {error}{hint}") from error
+            why = redacted_text(str(error))  # of uv, which may name an index with a password
+            raise EnvironmentUnavailable(f"{name} on {self.name}: {why}{hint}") from error
         return environment_from(answer["environment"])
 
     def _copy_environment(self, spec: EnvironmentSpec, progress: Callable[[str], None]) -> dict[str, Any]:
