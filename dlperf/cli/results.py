@@ -30,6 +30,7 @@ from dlperf.results.explanation import explain as explained
 from dlperf.results.extract import steadiness_line
 from dlperf.results.query import find_case
 from dlperf.results.store import StoredRun
+from dlperf.statistics.basic import FEWEST_RUNS_FOR_INTERVAL
 
 if TYPE_CHECKING:
     from dlperf.results.tables import Record  # it loads pandas
@@ -193,7 +194,7 @@ def _section(title: str, facts: Iterable[tuple[str, object]]) -> str:
     return "\n".join([title, *(f"  {name:<{width}}  {value}" for name, value in shown)])
 
 
-_NO_INTERVAL = "none: needs at least 2 good runs"
+_NO_INTERVAL = f"none: needs at least {FEWEST_RUNS_FOR_INTERVAL} good runs"
 
 
 def _of_case(figure: CaseFigures) -> Iterator[tuple[str, object]]:
