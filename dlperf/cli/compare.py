@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from dlperf.cli.options import FILE, NOISE_PROFILE, PATH, format_option, gathered
-from dlperf.cli.terminal import table
+from dlperf.cli.terminal import echo, table, write_data
 from dlperf.compare import output
 from dlperf.compare.matching import GUARDS
 from dlperf.compare.sets import IMPROVEMENTS, MEASURED, REGRESSIONS, Verdict, compared_fields, read_result_set
@@ -64,7 +64,10 @@ class Judging:
             UserError: a file cannot be written.
         """
         code = output.exit_code(findings, strict=self.strict)
-        click.echo(self._text(findings, self.form, code=code), nl=False)
+        if self.form == "text":
+            echo(*findings_lines(findings, everything=self.everything))
+        else:
+            write_data(self._text(findings, self.form, code=code))
         for path, form in self.files.items():
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +79,7 @@ class Judging:
 
     def _text(self, findings: Comparison, form: str, *, code: int) -> str:
         if form == "text":
-            return findings_text(findings, everything=self.everything)
+            return "\n".join(findings_lines(findings, everything=self.everything)) + "\n"
         if form == "json":
             return output.as_json(findings, exit_code=code)
         made = {
@@ -201,12 +204,8 @@ _STYLES = {
 }
 
 
-def findings_text(findings: Comparison, *, everything: bool) -> str:
+def findings_lines(findings: Comparison, *, everything: bool) -> Iterator[str]:
     """The table of a comparison, its notes, and the answer on the last line."""
-    return "\n".join(_lines(findings, everything=everything)) + "\n"
-
-
-def _lines(findings: Comparison, *, everything: bool) -> Iterator[str]:
     yield f"{findings.candidate} against {findings.baseline}"
     rows = findings.rows if everything else output.shown(findings)
     if rows:

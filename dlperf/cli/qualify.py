@@ -10,7 +10,7 @@ import click
 
 from dlperf.cli.options import FILE, NO_WAIT, SWEEP, SweepChoice, at_least, default_folder, results_option
 from dlperf.cli.run import RunOptions, make_runs
-from dlperf.cli.terminal import table
+from dlperf.cli.terminal import echo, table
 from dlperf.compare.output import noise_profile_line
 from dlperf.compare.sets import METRICS, ResultSet, result_set_of
 from dlperf.compare.tests import qualify
@@ -69,8 +69,8 @@ def command(*, chosen: SweepChoice, results: Path | None, repeats: int, out: Pat
     out.parent.mkdir(parents=True, exist_ok=True)
     write_document(out, found)
     for line in _lines(found):
-        click.echo(line)
-    click.echo(str(out))
+        echo(line)
+    echo(str(out))
 
 
 def _side(folder: Path) -> ResultSet:

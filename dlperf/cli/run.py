@@ -28,9 +28,9 @@ from dlperf.cli.options import (
     interruptible,
     results_option,
 )
-from dlperf.cli.plan import known_seconds, plan_text
+from dlperf.cli.plan import known_seconds, plan_lines
 from dlperf.cli.progress import SweepProgress
-from dlperf.cli.terminal import print_json, say, say_in_a_signal_handler, table
+from dlperf.cli.terminal import echo, print_json, say, say_in_a_signal_handler, table, write_data
 from dlperf.errors import UserError
 from dlperf.limit.run import LimitRunner
 from dlperf.plan.cluster import Cluster
@@ -148,8 +148,8 @@ def _seconds(value: str) -> float:
 
 def show(plan: Plan, folder: Path, cluster: Cluster | None) -> None:
     """Print the plan, and the processes of each case's first run."""
-    click.echo(plan_text(plan, seconds=known_seconds(folder)))
-    click.echo(commands_text(plan, adapters=load_adapters(), results=folder, cluster=cluster), nl=False)
+    echo(*plan_lines(plan, seconds=known_seconds(folder)), "")
+    write_data(commands_text(plan, adapters=load_adapters(), results=folder, cluster=cluster))
 
 
 def run_sweep(
@@ -167,7 +167,7 @@ def run_sweep(
     if as_json:
         print_json(summary_content(plan, stored, folder, limits))
     else:
-        click.echo("\n".join(_summary(plan, stored, folder, limits)))
+        echo(*_summary(plan, stored, folder, limits))
     good = all(item.result.status is Status.OK for item in stored)
     return EXIT_OK if good and stored and len(stored) == len(plan.runs) else EXIT_SOME_FAILED
 
@@ -185,16 +185,17 @@ def _summary(
         known_before = ", ".join(f"{count} {status}" for status, count in left_out.items())
         yield f"cases not planned: {known_before} (why: {again} --dry-run)"
     if limits:
-        yield f"\n{_limits_table(limits)}"
+        yield from ("", _limits_table(limits))
     bad = [item for item in stored if item.result.status is not Status.OK]
     if bad:
-        yield f"\n{_failures(bad)}"
+        yield from ("", _failures(bad))
     for figure, standing in _standings(plan, stored, folder):
         yield f"{cell_name(figure.case)} on {devices_in_words(figure)}: {standing.in_words(str)}"
     if any(item.result.status is not Status.NOT_MEASURED for item in bad):
         yield f"To retry once the cause is fixed: {again} --retry-failed"
     if stored:
-        yield f"\nNext: {shlex.join(['dlperf', 'report', str(folder), '--out', 'report.md'])}"
+        yield ""
+        yield f"Next: {shlex.join(['dlperf', 'report', str(folder), '--out', 'report.md'])}"
 
 
 def _standings(
