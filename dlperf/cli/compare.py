@@ -47,11 +47,13 @@ class Judging:
         by_name = {metric.name: metric for metric in MEASURED}
         path = self.qualified or default_noise_profile()
         found = read_noise_profile(path) if path is not None else None
+        margins = dict(_margin(text) for text in self.margins)
         return Settings(
             noise_profile=found,
             notes=(output.noise_profile_line(found),) if found is not None else (),
             metrics=tuple(by_name[_known(name)] for name in dict.fromkeys(self.metrics)) or MEASURED,
-            margins=dict(_margin(text) for text in self.margins),
+            margins=margins,
+            named=(*self.metrics, *margins),
             allow=self.allow,
             compared=compared,
             expected=read_expected(self.expected) if self.expected is not None else (),

@@ -29,7 +29,7 @@ from dlperf.compare.gate import (
     undecided,
     version_comparisons,
 )
-from dlperf.compare.sets import ResultSet, Verdict, read_result_set, result_set_of
+from dlperf.compare.sets import ResultSet, read_result_set, result_set_of
 from dlperf.compare.tests import Rule
 from dlperf.compare.verdicts import CaseVerdict, Comparison, Settings, compare, of_several
 from dlperf.errors import UserError
@@ -151,12 +151,7 @@ class Gate:
         self._run(FIRST, repeats=repeats)
         looks = self._findings(rounds, rule)
         while len(rounds) < most:
-            unclear = [
-                row
-                for look in looks
-                for row in look.cases
-                if row.verdict is Verdict.INCONCLUSIVE and row.test is not None
-            ]
+            unclear = [row for look in looks for row in look.cases if row.can_be_settled]
             if not unclear:
                 break
             rounds.append(f"{MORE}-{len(rounds)}")

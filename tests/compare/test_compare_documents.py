@@ -116,7 +116,7 @@ def test_every_form_carries_the_notes(noted: Comparison) -> None:
 
 
 def test_one_metric_alone_answers_for_itself() -> None:
-    memory = Settings(metrics=(PEAK_MEMORY,))
+    memory = Settings(metrics=(PEAK_MEMORY,), named=("peak_memory_bytes",))
     same = compare(side(side_case()), side(side_case(version="1.9.2")), settings=memory)
     text = "\n".join(findings_lines(same, everything=False))
     assert text.endswith("\n1 case compared by peak memory: 1 same\nno regression")
