@@ -20,7 +20,7 @@ from dlperf.cli.options import (
     load_results,
     without_garbage_collection,
 )
-from dlperf.cli.terminal import echo, fold, print_json, table, write_data
+from dlperf.cli.terminal import fold, print_json, table
 from dlperf.files import write_atomically
 from dlperf.layout import LOGS_FOLDER, launch_files
 from dlperf.report.numbers import factor, giga, iterations, mebibytes, or_not_known, percent, rate, span
@@ -28,9 +28,9 @@ from dlperf.report.text import plain_text
 from dlperf.results.cases import CaseFigures
 from dlperf.results.explanation import explain as explained
 from dlperf.results.extract import steadiness_line
+from dlperf.results.interference import interference_line
 from dlperf.results.query import find_case
 from dlperf.results.store import StoredRun
-from dlperf.statistics.basic import FEWEST_RUNS_FOR_INTERVAL
 
 if TYPE_CHECKING:
     from dlperf.results.tables import Record  # it loads pandas
@@ -65,15 +65,12 @@ def results(
 
     loaded = load_results(folders, strict=strict)
     listed = loaded.cases[[column.name for column in LISTED]]
-    lines = _lines(records(listed)) if form == "table" else ()
-    data = "".join(f"{line}\n" for line in lines).encode() if lines else encoded(listed, form)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, data)
-    elif lines:
-        echo(*lines)
+    text = _text(records(listed)).encode() if form == "table" else encoded(listed, form)
+    if out is None:
+        click.echo(text, nl=False)
     else:
-        write_data(data.decode())
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, text)
     ctx.exit(EXIT_SOME_MISSING if loaded.results.skipped else 0)
 
 
@@ -96,11 +93,10 @@ _NUMBERS = {
 _FOLDABLE = {"experiment", "parallelism", "topology", "batch", "classes", "precision", "threads", "reason"}
 
 
-def _lines(rows: list[Record]) -> tuple[str, ...]:
+def _text(rows: list[Record]) -> str:
     """One line per case: what it is, and its figure or why there is none."""
     same, headings, cells = fold(_HEADINGS, list(map(_cells, rows)), _FOLDABLE)
-    above = (f"every case: {same}", "") if same else ()
-    return *above, table(headings, cells, right=_NUMBERS)
+    return (f"every case: {same}\n\n" if same else "") + table(headings, cells, right=_NUMBERS) + "\n"
 
 
 def _cells(row: Record) -> tuple[str, ...]:
@@ -155,7 +151,7 @@ def show(*, case: str, folders: tuple[Path, ...], as_json: bool) -> None:
     loaded = load_results(folders)
     found = find_case(loaded.all_figures, case)
     if not as_json:
-        echo("\n\n".join(text for figure in found for text in _sections(figure)))
+        click.echo("\n\n".join(text for figure in found for text in _sections(figure)))
         return
     from dlperf.results.tables import LISTED, records
 
@@ -198,7 +194,7 @@ def _section(title: str, facts: Iterable[tuple[str, object]]) -> str:
     return "\n".join([title, *(f"  {name:<{width}}  {value}" for name, value in shown)])
 
 
-_NO_INTERVAL = f"none: needs at least {FEWEST_RUNS_FOR_INTERVAL} good runs"
+_NO_INTERVAL = "none: needs at least 2 good runs"
 
 
 def _of_case(figure: CaseFigures) -> Iterator[tuple[str, object]]:
@@ -257,6 +253,7 @@ def _of_run(run: StoredRun) -> Iterator[tuple[str, object]]:
             yield "peak memory", f"{mebibytes(figures.peak_memory_bytes)} MiB (the largest rank)"
     if result.steadiness is not None:
         yield "steady state", steadiness_line(result.steadiness)
+    yield "interference", interference_line(result)
     yield "reason", result.reason
     yield "evidence", result.evidence
     yield "started", result.started_at
@@ -312,4 +309,4 @@ def explain(*, case: str, folders: tuple[Path, ...], form: str) -> None:
     if form == "json":
         print_json([{"title": section.title, "facts": section.facts} for section in sections])
     else:
-        echo("\n\n".join(_section(section.title, section.facts) for section in sections))
+        click.echo("\n\n".join(_section(section.title, section.facts) for section in sections))

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dlperf.logs.events import TRAIN, Event, finite
-from dlperf.results.schema import GpuInterference, Interference
+from dlperf.results.schema import GpuInterference, Interference, RunResult
 
 _SECONDS = ("run_seconds", "wait_seconds", "busy_seconds", "steal_seconds")
 
@@ -50,6 +50,23 @@ def gpu_interference_of(events: Mapping[int, Sequence[Event]]) -> GpuInterferenc
         processes=max(int(finite(value.get("processes")) or 0) for value in values),
         throttled_by=tuple(sorted({str(reason) for each in reasons for reason in each})),
     )
+
+
+def interference_line(result: RunResult) -> str:
+    """`0.4% of its CPU time taken by other work (1.2% during warm-up)`; of GPUs too, where they were read."""
+    found, gpu = result.interference, result.gpu_interference
+    if found is None:
+        parts = ["not measured"]
+    else:
+        warmup = "" if found.warmup_share is None else f" ({found.warmup_share:.1%} during warm-up)"
+        parts = [f"{found.share:.1%} of its CPU time taken by other work{warmup}"]
+    if gpu is not None:
+        others = {0: "no other process", 1: "1 other process"}.get(
+            gpu.processes, f"{gpu.processes} other processes"
+        )
+        clocks = "" if not gpu.throttled_by else f", clocks lowered by {', '.join(gpu.throttled_by)}"
+        parts.append(f"{others} on its GPUs{clocks}")
+    return "; ".join(parts)
 
 
 def _counters(events: Mapping[int, Sequence[Event]], kind: str) -> list[dict[str, Any]]:

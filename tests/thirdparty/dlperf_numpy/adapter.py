@@ -30,6 +30,7 @@ class NumpyOptions(Model):
     leak_bytes: Annotated[int, Field(ge=0)] = 0  # every iteration keeps so much more memory
     leak_rank: Annotated[int, Field(ge=-1)] = -1  # only this rank does; -1: every one
     leak_while: str = ""  # only as long as this file exists
+    work: Annotated[int, Field(ge=0)] = 0  # every iteration computes so much more
     step_seconds: Annotated[float, Field(ge=0)] = 0.0  # every iteration takes so much longer
 
 
@@ -38,8 +39,8 @@ class NumpyAdapter:
 
     name = "numpy"
     title = "NumPy"
-    # Other "versions" of the same numpy: one that is as fast, and one whose loop became 10 % slower.
-    versions = (np.__version__, f"{np.__version__}+same", f"{np.__version__}+slower")
+    # Other "versions" of the same numpy: one that is as fast, and two whose loops became 10 and 5 % slower.
+    versions = tuple(np.__version__ + ending for ending in ("", "+same", "+slower", "+slower5"))
     options = NumpyOptions
 
     def environment(self, version: str, device: DeviceKind, *, parallel: bool = False) -> EnvironmentSpec:
