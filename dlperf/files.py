@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ from dlperf.errors import InfrastructureError, UserError
 from dlperf.model import Model
 
 ModelT = TypeVar("ModelT", bound=Model)
+
+# Longer than any write of a small file takes on a disk that works.
+DISK_SECONDS = 60.0
 
 
 def read_document(path: Path, model: type[ModelT], *, kind: str, remedy: str) -> ModelT:
@@ -69,8 +73,30 @@ def first_problem(error: ValidationError, *, not_json: str = "not JSON") -> str:
 
 def write_document(path: Path, content: Model, *, indent: int = 1) -> None:
     """Write a document as `write_atomically` does; its folder is made where there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (content.model_dump_json(indent=indent) + "\n").encode())
+    with answering(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (content.model_dump_json(indent=indent) + "\n").encode())
+
+
+@contextmanager
+def answering(path: Path) -> Iterator[None]:
+    """End this process, with the path named, if the block, a small piece of work on a disk, takes too long.
+
+    A thread that waits for a disk that does not answer cannot be interrupted, so there is no exception.
+    """
+    timer = threading.Timer(DISK_SECONDS, _end_process, [path])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _end_process(path: Path) -> None:
+    text = f"{path}: the disk has not answered for {DISK_SECONDS:g} s; what is done is kept"
+    os.write(2, f"dlperf: {text}: start again when the disk works\n".encode())
+    os._exit(InfrastructureError.exit_code)
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:

@@ -1,12 +1,13 @@
 """All processes below this one: found, signalled, counted and killed. For the supervisor, on Linux.
 
-`guarded` is the supervisor's other half: a process that ends the tree when the supervisor itself is killed.
+`guarded` is the supervisor's other half: it ends the tree when the supervisor is killed or stands still.
 """
 
 import contextlib
 import ctypes
 import os
 import resource
+import select
 import signal
 import sys
 import time
@@ -15,12 +16,14 @@ from typing import Callable, Dict, List, Set
 
 from rank_memory import remove_left_groups
 
-EXIT_KILLED, EXIT_NO_OUTCOME = 4, 5
+EXIT_KILLED, EXIT_NO_OUTCOME, EXIT_STOOD_STILL = 4, 5, 6
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 # What survives SIGKILL this long is stuck in the kernel (a dead disk, a dead driver); it is reported.
 KILL_LIMIT_SECONDS = 10.0
 _REAP_INTERVAL_SECONDS = 0.02
+# A guard that was itself suspended finds the beats of meanwhile in the pipe.
+_SECOND_LOOK_SECONDS = 1.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -82,32 +85,59 @@ def kill_all(between: Callable[[], None]) -> Set[int]:
     return set()
 
 
-def guarded(work: Callable[[], int]) -> int:
+def guarded(work: Callable[[Callable[[], None]], int], silence_seconds: float) -> int:
     """Run `work` in a child and return its exit code; its tree ends even if that child itself is killed.
 
-    If this process is killed instead, the child ends its tree and itself.
+    `work` calls its argument to show that it goes on. If it has not for `silence_seconds`, because it was
+    stopped or its disk does not answer, the tree is killed. If this process is killed instead, the child ends
+    its tree and itself.
     """
     become_subreaper()
     guard = os.getpid()
+    beats, beating = os.pipe()
+    os.set_blocking(beating, False)
     worker = os.fork()
     if worker == 0:
         code = EXIT_NO_OUTCOME
         try:
+            os.close(beats)
             become_subreaper()
             die_with_parent(signal.SIGTERM, guard)
-            code = work()
+            code = work(lambda: _beat(beating))
         except BaseException as error:  # noqa: BLE001  the child must not return into main
             print(f"supervisor.py: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         finally:
             os._exit(code)
+    os.close(beating)
     for number in ENDING_SIGNALS:
         signal.signal(number, lambda received, _: os.kill(worker, received))
-    _, status = os.waitpid(worker, 0)
+    code = EXIT_STOOD_STILL
+    if _beats_to_its_end(beats, silence_seconds):
+        _, status = os.waitpid(worker, 0)
+        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else EXIT_KILLED
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     kill_all(_reap_orphans)
     remove_left_groups(mine=True)
-    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else EXIT_KILLED
+    if code == EXIT_STOOD_STILL:
+        with contextlib.suppress(OSError):  # nobody may be left to read it
+            print(f"supervisor.py: stood still for {silence_seconds:g} s", file=sys.stderr, flush=True)
+    return code
+
+
+def _beat(beating: int) -> None:
+    with contextlib.suppress(OSError):  # the pipe is full, or the guard is gone
+        os.write(beating, b".")
+
+
+def _beats_to_its_end(beats: int, silence_seconds: float) -> bool:
+    """Wait until the other end of the pipe is closed; False if it was silent for too long."""
+    poll = select.poll()
+    poll.register(beats, select.POLLIN)
+    while poll.poll(silence_seconds * 1000) or poll.poll(_SECOND_LOOK_SECONDS * 1000):
+        if not os.read(beats, 4096):
+            return True
+    return False
 
 
 def _reap_orphans() -> None:

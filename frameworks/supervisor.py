@@ -18,7 +18,7 @@ import sys
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # `python -I` leaves it out
 
@@ -53,8 +53,8 @@ def _is_over(limit: Optional[float], seconds: float) -> bool:
 class Supervisor:
     """The ranks of one node from their start until nothing of them is left."""
 
-    def __init__(self, launch: Launch) -> None:
-        self._launch = launch
+    def __init__(self, launch: Launch, beat: Callable[[], None]) -> None:
+        self._launch, self._beat = launch, beat
         self._echo = Echo()
         self._ranks: List[Rank] = []
         self._open: Dict[int, Rank] = {}  # by the pipe of its output
@@ -120,6 +120,7 @@ class Supervisor:
         while ending is None:
             self._turn(TICK_SECONDS)
             ending = self._ending()
+        self._harness_gone = ending[0] == "lease_lost"
         return ending
 
     def _start_ranks(self) -> Optional[Ending]:
@@ -135,6 +136,7 @@ class Supervisor:
 
     def _turn(self, timeout: float) -> None:
         """Wait for something to happen and record it."""
+        self._beat()
         ready = [descriptor for descriptor, _ in self._poll.poll(timeout * 1000)]
         outputs = [self._open[descriptor] for descriptor in ready if descriptor in self._open]
         if self._wake in ready:
@@ -226,14 +228,15 @@ class Supervisor:
         for rank in self._ranks:
             while rank.pipe in self._open and self._take_output(rank):
                 pass  # no process is left that could write more
+            self._beat()
             rank.close()
         return left
 
 
-def supervise(launch: Launch) -> int:
+def supervise(launch: Launch, beat: Callable[[], None]) -> int:
     """Run the ranks and write outcome.json; the exit code."""
     remove_left_groups(mine=False)
-    supervisor = Supervisor(launch)
+    supervisor = Supervisor(launch, beat)
     file = OutcomeFile(len(launch.ranks))
     outcome = supervisor.run()
     file.write(outcome)
@@ -258,7 +261,7 @@ def main() -> int:
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"supervisor.py: {path}: {type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_BAD_LAUNCH
-    return guarded(lambda: supervise(launch))
+    return guarded(lambda beat: supervise(launch, beat), launch.silence)
 
 
 if __name__ == "__main__":

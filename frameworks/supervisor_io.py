@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
 
 ECHO_LINES, ECHO_CHARACTERS, ECHO_CLOSE_SECONDS = 1000, 4000, 1.0
+# A worker that shows no sign of life for so long is stopped, or its disk does not answer.
+SILENCE_SECONDS = 60.0
 
 
 class RankSpec(NamedTuple):
@@ -37,6 +39,7 @@ class Launch(NamedTuple):
     stall_limit: Optional[float]
     lease: Optional[float]
     grace: float
+    silence: float
 
 
 def read_launch(path: str) -> Launch:
@@ -51,6 +54,7 @@ def read_launch(path: str) -> Launch:
         stall_limit=content["stall_limit_seconds"],
         lease=content["lease_seconds"],
         grace=content["grace_seconds"],
+        silence=content.get("silence_seconds", SILENCE_SECONDS),
     )
 
 

@@ -29,7 +29,7 @@ from dlperf.logs.failures import classify
 from dlperf.plan.case import Case, Workload
 from dlperf.plan.sweep import Limits
 from dlperf.results.run_outcome import log_lines
-from dlperf.running.launch import LEASE_SECONDS, free_port, launch_file, place_ranks_locally
+from dlperf.running.launch import LEASE_SECONDS, OVERTIME_SECONDS, free_port, launch_file, place_ranks_locally
 from dlperf.running.run_folder import empty_folder
 from dlperf.running.supervision import Interrupts, SupervisedRun
 from dlperf.running.transports.local import start_local_supervisor
@@ -225,7 +225,8 @@ def run_program(
     _write_launch(participant, case, folder, inputs=inputs, time_limit_seconds=time_limit_seconds)
     with interrupts.shielded():
         connection = start_local_supervisor(folder, launch=LAUNCH_NAME)
-        with SupervisedRun([connection], lease_seconds=LEASE_SECONDS) as run:
+        limit = time_limit_seconds + OVERTIME_SECONDS
+        with SupervisedRun([connection], lease_seconds=LEASE_SECONDS, limit_seconds=limit) as run:
             interrupts.attach(run)
             for _ in run.events():
                 pass

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dlperf.errors import UserError
-from dlperf.files import first_problem, version_problem, write_atomically, write_document
+from dlperf.files import answering, first_problem, version_problem, write_atomically, write_document
 from dlperf.layout import (
     LAUNCH_NAME,
     LIMIT_NAME,
@@ -84,7 +84,8 @@ def store_run(folder: Path) -> RunResult:
 
 def write_result(folder: Path, result: RunResult, *, steps: Iterable[Step] = ()) -> None:
     """Write steps.csv, then result.json into an existing run folder, each whole or not at all."""
-    write_atomically(folder / STEPS_NAME, steps_as_csv(steps))
+    with answering(folder / STEPS_NAME):
+        write_atomically(folder / STEPS_NAME, steps_as_csv(steps))
     write_document(folder / RESULT_NAME, result, indent=2)
 
 

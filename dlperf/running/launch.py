@@ -197,6 +197,10 @@ def misspelt(environment: Mapping[str, str]) -> dict[str, str]:
 LAUNCH_SCHEMA_VERSION: Final = 1
 LEASE_SECONDS: Final = 10.0
 GRACE_SECONDS: Final = 3.0
+SILENCE_SECONDS: Final = 60.0
+# After the time limit, a supervisor has so long to end its ranks, flush their logs and write its outcome; its
+# guard then has ended it, if it stands still.
+OVERTIME_SECONDS: Final = 90.0
 
 
 class RankProcess(Model):
@@ -225,6 +229,7 @@ class LaunchFile(Model):
     stall_limit_seconds: float | None
     lease_seconds: float | None = LEASE_SECONDS
     grace_seconds: float = GRACE_SECONDS
+    silence_seconds: float = SILENCE_SECONDS  # of the supervisor itself, until its guard kills the tree
 
 
 def launch_file(

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from dlperf.adapters.base import Adapter
 from dlperf.environments import Environment
 from dlperf.errors import InfrastructureError
-from dlperf.files import shipped_root, write_atomically, write_document
+from dlperf.files import answering, shipped_root, write_atomically, write_document
 from dlperf.layout import CASE_NAME, ENVIRONMENT_NAME, LAUNCH_NAME, OUTCOME_NAME, node_file
 from dlperf.logs.endings import Outcome, read_outcome
 from dlperf.logs.events import Step, read_events, step_of
@@ -21,7 +21,7 @@ from dlperf.plan.case import Case
 from dlperf.plan.sweep import Limits
 from dlperf.results.schema import RunEnvironment, RunResult, Status
 from dlperf.results.store import store_run, write_result
-from dlperf.running.launch import LEASE_SECONDS, launch_files, redacted
+from dlperf.running.launch import LEASE_SECONDS, OVERTIME_SECONDS, SILENCE_SECONDS, launch_files, redacted
 from dlperf.running.run_folder import empty_folder, wait_until_deserted
 from dlperf.running.supervision import FailureTracker, Interrupts, SupervisedRun, merge_outcomes
 from dlperf.running.transports.base import Connection, Node, NodeLost, each
@@ -30,6 +30,7 @@ from dlperf.version import __version__
 # The supervisor's exit codes if it cannot read its launch file or cannot write its outcome.
 _SUPERVISOR_FAILED = frozenset({2, 5})
 _TOOL_SECONDS = 20
+_SUPERVISOR_STOOD_STILL = 6
 # Reasons that say nothing about the case.
 _ENDED_FROM_OUTSIDE = frozenset({"lease_lost", "stopped"})
 
@@ -100,13 +101,17 @@ class Runner:
         machines = [ready.node for ready in nodes]
         with self.interrupts.shielded():
             connections = _start_supervisors(folder, machines)
-            with SupervisedRun(connections, lease_seconds=LEASE_SECONDS) as run:
+            limit = self.limits.time + OVERTIME_SECONDS
+            with SupervisedRun(connections, lease_seconds=LEASE_SECONDS, limit_seconds=limit) as run:
                 self.interrupts.attach(run)
                 failures = self._follow(run, connections)
                 exits = [(connection.exit_code(), connection.complaint()) for connection in connections]
             lost = _collect_files(folder, machines, codes=[code for code, _ in exits])
-        if lost or len(nodes) > 1:
-            _write_merged_outcome(folder, machines, failures=failures, lost=lost)
+        standstill = _standstill(overtime=run.overtime, codes=[code for code, _ in exits])
+        if standstill is not None:
+            self.interrupts.check()
+        if lost or standstill or len(nodes) > 1:
+            _write_merged_outcome(folder, machines, failures=failures, lost=lost, standstill=standstill)
         outcome = read_outcome(folder / OUTCOME_NAME)
         if outcome is None or outcome.reason != "completed":
             self.interrupts.check()
@@ -246,7 +251,12 @@ def _collect_files(folder: Path, nodes: Sequence[Node], *, codes: Sequence[int |
 
 
 def _write_merged_outcome(
-    folder: Path, nodes: Sequence[Node], *, failures: FailureTracker, lost: dict[int, str]
+    folder: Path,
+    nodes: Sequence[Node],
+    *,
+    failures: FailureTracker,
+    lost: dict[int, str],
+    standstill: tuple[str, str] | None,
 ) -> None:
     names = [
         node_file(OUTCOME_NAME, node_rank=node_rank, nodes=len(nodes)) for node_rank in range(len(nodes))
@@ -255,9 +265,23 @@ def _write_merged_outcome(
         None if read_outcome(folder / name) is None else json.loads((folder / name).read_text("utf-8"))
         for name in names
     ]
-    content = merge_outcomes(outcomes, failures=failures, lost=lost, hosts=[node.name for node in nodes])
+    hosts = [node.name for node in nodes]
+    content = merge_outcomes(outcomes, failures=failures, lost=lost, hosts=hosts, standstill=standstill)
     if content is not None:
-        write_atomically(folder / OUTCOME_NAME, (json.dumps(content, indent=1) + "\n").encode())
+        with answering(folder / OUTCOME_NAME):
+            write_atomically(folder / OUTCOME_NAME, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _standstill(*, overtime: bool, codes: Sequence[int | None]) -> tuple[str, str] | None:
+    """Reason and detail of an outcome that a supervisor did not write because it stood still."""
+    if overtime:
+        return (
+            "time_limit",
+            f"its supervisor stood still and was killed {OVERTIME_SECONDS:g} s after the limit",
+        )
+    if _SUPERVISOR_STOOD_STILL in codes:
+        return "stopped", f"its supervisor stood still for {SILENCE_SECONDS:g} s: suspended, or a disk hangs"
+    return None
 
 
 def _refuse_harness_failure(node: Node, outcome: Outcome | None, *, code: int | None, complaint: str) -> None:

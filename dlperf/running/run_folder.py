@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dlperf.errors import InfrastructureError, UserError
+from dlperf.files import answering
 from dlperf.layout import LAUNCH_NAME, RESULT_NAME, RESULTS_LOCK_NAME, run_folder
 from dlperf.plan.plan import Plan, PlannedRun
 from dlperf.results.schema import FAILED, Status
@@ -65,9 +66,11 @@ def empty_folder(folder: Path) -> None:
     if folder.exists():
         wait_until_deserted(folder)
         # The result first: an interrupted removal must not leave a result without its logs.
-        (folder / RESULT_NAME).unlink(missing_ok=True)
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+        with answering(folder):
+            (folder / RESULT_NAME).unlink(missing_ok=True)
+            shutil.rmtree(folder)
+    with answering(folder):
+        folder.mkdir(parents=True)
 
 
 def pending_runs(plan: Plan, *, results: Path, retry_failed: bool) -> tuple[PlannedRun, ...]:
@@ -111,9 +114,10 @@ def results_folder(folder: Path) -> Iterator[None]:
         UserError: another dlperf uses it, or it is not writable.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / RESULTS_LOCK_NAME)
-        lock.acquire(blocking=False)
+        with answering(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / RESULTS_LOCK_NAME)
+            lock.acquire(blocking=False)
     except Timeout:
         raise UserError(
             f"{folder}: another dlperf is using this results folder; wait until it ends, "

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +28,9 @@ _MOST_QUEUED_EVENTS = 10_000
 _LONGEST_LINE = 1 << 20
 _NO_CAUSE = frozenset({"completed", "stopped"})
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# From SIGKILL to the end of a process that is not stuck in the kernel.
+_LAST_SECONDS = 15.0
+_JOIN_SECONDS = 5.0
 _GIVE_UP = 3  # signals until dlperf exits without waiting
 
 Content = dict[str, Any]
@@ -41,8 +46,13 @@ class SupervisedRun:
     One thread writes to all of them, and one thread per connection reads. Closing ends a run in progress.
     """
 
-    def __init__(self, connections: Sequence[Connection], *, lease_seconds: float) -> None:
+    def __init__(
+        self, connections: Sequence[Connection], *, lease_seconds: float, limit_seconds: float | None = None
+    ) -> None:
+        """`limit_seconds` is when the supervisors must have ended, or they are killed; None: never."""
         self._connections = tuple(connections)
+        self._deadline = math.inf if limit_seconds is None else time.monotonic() + limit_seconds
+        self.overtime = False
         self._interval = lease_seconds / _BEATS_PER_LEASE
         # Only one thread writes, so that a signal handler never waits for a lock that its own thread holds.
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
@@ -65,7 +75,7 @@ class SupervisedRun:
         for connection in self._connections:
             connection.hang_up()
         for thread in self._threads:
-            thread.join()
+            thread.join(_JOIN_SECONDS)  # one that reads from a stuck supervisor stays
         for connection in self._connections:
             connection.close()
 
@@ -76,6 +86,8 @@ class SupervisedRun:
     def kill(self, *, except_node: int | None = None) -> None:
         """Kill all processes of the run at once, except on one node. Safe in a signal handler."""
         self._orders.put((_KILL, except_node))
+        if except_node is None:
+            self._deadline = min(self._deadline, time.monotonic() + _LAST_SECONDS)
 
     @property
     def removal_command(self) -> str:
@@ -83,16 +95,34 @@ class SupervisedRun:
         return "; ".join(connection.removal_command for connection in self._connections)
 
     def events(self) -> Iterator[NodeEvent | None]:
-        """The supervisors' events until the last supervisor ends; None if none arrives for half a second."""
-        connected = len(self._connections)
+        """The supervisors' events until the last supervisor ends; None if none arrives for half a second.
+
+        Raises:
+            InfrastructureError: one does not end even by SIGKILL, and this machine cannot go on.
+        """
+        connected = set(range(len(self._connections)))
         while connected:
             try:
                 node_event = self._events.get(timeout=_TICK_SECONDS)
             except queue.Empty:
-                yield None
-                continue
-            connected -= node_event[1] is None
+                node_event = None
+                if self._deadline > time.monotonic() + _LAST_SECONDS and any(
+                    self._connections[node].has_ended() for node in connected
+                ):
+                    self._deadline = time.monotonic() + _LAST_SECONDS  # something keeps its output open
+            if node_event is not None and node_event[1] is None:
+                connected.remove(node_event[0])
+            elif time.monotonic() > self._deadline:
+                self._end_what_stands_still([self._connections[node] for node in connected])
             yield node_event
+
+    def _end_what_stands_still(self, connections: Sequence[Connection]) -> None:
+        for connection in connections:
+            if self.overtime:
+                connection.give_up()
+            else:
+                connection.kill_tree()
+        self.overtime, self._deadline = True, time.monotonic() + _LAST_SECONDS
 
     def _write(self) -> None:
         """Send the orders, and renew the leases in between."""
@@ -244,7 +274,12 @@ class FailureTracker:
 
 
 def merge_outcomes(
-    outcomes: list[Content | None], *, failures: FailureTracker, lost: dict[int, str], hosts: list[str]
+    outcomes: list[Content | None],
+    *,
+    failures: FailureTracker,
+    lost: dict[int, str],
+    hosts: list[str],
+    standstill: tuple[str, str] | None = None,
 ) -> Content | None:
     """One `outcome.json` from those of all nodes; None if the node that failed first has left none.
 
@@ -253,6 +288,7 @@ def merge_outcomes(
         failures: of this run.
         lost: the lost nodes and why; they are the cause of whatever failed elsewhere.
         hosts: names, for nodes without an outcome.
+        standstill: reason and detail if a supervisor stood still and so has left no outcome.
     """
     written = [outcome for outcome in outcomes if outcome is not None]
     first_node = failures.first_failed_node
@@ -264,6 +300,8 @@ def merge_outcomes(
         cause = out_of_memory
     if lost:
         reason, detail = "lost_node", "; ".join(lost[node] for node in sorted(lost))
+    elif standstill is not None:
+        reason, detail = standstill
     elif cause is None:
         return None
     else:

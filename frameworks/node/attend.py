@@ -89,6 +89,7 @@ class Attendant:
             "condition": self._condition,
             "environment": self._environment,
             "adopt": lambda **request: {"environment": checked(**request)},
+            "end": lambda run: {"killed": sorted(end_processes(self._work / "runs" / run))},
             "clean": self._clean,
         }
         arguments = dict(request)
@@ -139,7 +140,7 @@ class Attendant:
             "memory_available_bytes": meminfo("MemAvailable"),
             "environments": environments,
             "measured_by_another": busy,
-            "left_processes": [] if busy else run_processes(self._work),
+            "left_processes": [] if busy else run_processes(self._work / "runs"),
             "gpus": [
                 {"name": name, "free_mib": free_mib} for name, free_mib in gpu_rows("name", "memory.free")
             ],
@@ -155,7 +156,7 @@ class Attendant:
         """End processes that runs of dlperf left and remove their folders; refused during a run."""
         if not self._lock.take():
             raise Refused("another dlperf measures on this node; nothing was touched")
-        killed = end_processes(self._work)
+        killed = end_processes(self._work / "runs")
         removed = self._run_folders()
         for folder in removed:
             until_deserted(folder)

@@ -83,34 +83,34 @@ def until_deserted(folder: Path) -> None:
         time.sleep(0.05)
 
 
-def run_processes(work: Path) -> List[int]:
-    """Processes of this user and container that a run in the folder `work` started.
+def run_processes(folder: Path) -> List[int]:
+    """Processes of this user and container that a run in `folder` or below it started.
 
     They have its variable in their environment, with the path of the run's folder. A container may have
     another folder under the same path, which is why both are compared as this process sees them.
     """
-    mark = f"{RUN_VARIABLE}={work}/".encode()
+    mark = f"{RUN_VARIABLE}={folder}".encode()
     found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and int(folder.name) != os.getpid():
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
             with contextlib.suppress(OSError):
-                variables = (folder / "environ").read_bytes().split(b"\0")
+                variables = (process / "environ").read_bytes().split(b"\0")
                 if (
-                    folder.stat().st_uid == os.getuid()  # root could read, and kill, everyone's
-                    and any(variable.startswith(mark) for variable in variables)
-                    and os.readlink(folder / "ns/pid") == os.readlink("/proc/self/ns/pid")
-                    and os.path.samefile(f"{folder}/root{work}", work)  # noqa: PTH121  of another root
+                    process.stat().st_uid == os.getuid()  # root could read, and kill, everyone's
+                    and any(value == mark or value.startswith(mark + b"/") for value in variables)
+                    and os.readlink(process / "ns/pid") == os.readlink("/proc/self/ns/pid")
+                    and os.path.samefile(f"{process}/root{folder}", folder)  # noqa: PTH121  of another root
                 ):
-                    found.append(int(folder.name))
+                    found.append(int(process.name))
     return found
 
 
-def end_processes(work: Path) -> Set[int]:
-    """Kill every process that a run in the folder `work` started, until none is left; returns their ids."""
+def end_processes(folder: Path) -> Set[int]:
+    """Kill every process that a run in `folder` or below it started, until none is left; their ids."""
     killed: Set[int] = set()
     deadline = time.monotonic() + DESERTED_SECONDS
     while time.monotonic() < deadline:
-        found = run_processes(work)
+        found = run_processes(folder)
         if not found:
             break
         for pid in found:

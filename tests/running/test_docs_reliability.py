@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from dlperf.running.launch import GRACE_SECONDS, INHERITED, LEASE_SECONDS
+from dlperf.files import DISK_SECONDS
+from dlperf.running.launch import (
+    GRACE_SECONDS,
+    INHERITED,
+    LEASE_SECONDS,
+    OVERTIME_SECONDS,
+    SILENCE_SECONDS,
+)
+from dlperf.running.transports.ssh_session import LOSS_SECONDS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
 
@@ -20,3 +28,13 @@ def test_the_page_gives_the_lease_and_the_grace_period() -> None:
     assert f"silent for {LEASE_SECONDS:g} s" in PAGE
     assert "3 s later SIGKILL" in PAGE
     assert GRACE_SECONDS == 3
+
+
+def test_the_page_gives_the_bounds() -> None:
+    assert f"| node powered off | `lost_node`, the node is set aside | {LOSS_SECONDS:g} s |" in PAGE
+    assert (
+        f"| link cut | `lost_node`, the node is set aside | {LOSS_SECONDS:g} s | {LOSS_SECONDS:g} s" in PAGE
+    )
+    assert f"for {SILENCE_SECONDS:g} s" in PAGE
+    assert f"`limits.time` and {OVERTIME_SECONDS:g} s" in PAGE
+    assert f"not answered for {DISK_SECONDS:g} s" in PAGE

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from disks import HungDisk, hanging_disk
 from processes import PROMISED_SECONDS, until
 from supervisor_lab import LOOSE_CHILD, Lab
 
@@ -192,6 +193,47 @@ def test_kill_9_of_the_supervisors_guard_leaves_nothing(lab: Lab) -> None:
     until_gone(lab)
     assert process.wait(timeout=20) == 4
     assert not (lab.folder / "outcome.json").exists()
+
+
+def test_a_supervisor_that_stands_still_is_killed_by_its_guard(lab: Lab) -> None:
+    lab.launch(STUBBORN, silence_seconds=1)
+    process = started(lab)
+    lab.until_log(b"loose")
+    os.kill(worker_of(process), signal.SIGSTOP)
+    assert process.wait(timeout=20) == 6
+    assert lab.left() == set()
+    assert process.stderr is not None
+    assert process.stderr.read() == b"supervisor.py: stood still for 1 s\n"
+
+
+def test_a_guard_that_was_suspended_finds_the_signs_of_life_of_meanwhile(lab: Lab) -> None:
+    lab.launch("import time\nprint('working')\ntime.sleep(4)", silence_seconds=1)
+    process = started(lab)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(2.5)  # longer than the guard would wait
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(timeout=20) == 0
+    assert lab.outcome["reason"] == "completed"
+
+
+@pytest.fixture
+def hung_disk(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HungDisk]:
+    """A disk where the run folder is, which can be made to answer no more."""
+    with hanging_disk(lab.folder, image=tmp_path_factory.mktemp("disk") / "image") as disk:
+        yield disk
+
+
+@pytest.mark.slow
+def test_a_disk_that_does_not_answer_ends_the_ranks(lab: Lab, hung_disk: HungDisk) -> None:
+    lab.launch("import time\nwhile True: print('working'); time.sleep(0.05)", silence_seconds=1)
+    process = started(lab)
+    worker = worker_of(process)
+    hung_disk.hang()
+    until(lambda: lab.left() == set(), limit=10)  # a rank does not wait for the disk
+    assert process.wait(timeout=30) == 6
+    assert Path(f"/proc/{worker}").exists()  # the kernel ends it when the disk answers
+    hung_disk.answer()
+    until(lambda: not Path(f"/proc/{worker}").exists())
 
 
 def test_kill_9_of_both_halves_at_once_ends_the_ranks(lab: Lab) -> None:

@@ -51,6 +51,19 @@ class Connection(Protocol):
     def hang_up(self) -> None:
         """Close its standard input, which ends the run; returns without waiting."""
 
+    def has_ended(self) -> bool:
+        """Whether the supervisor has ended, even if another process keeps its output open."""
+
+    def kill_tree(self) -> None:
+        """Kill the supervisor and all that it started, as it no longer does so itself."""
+
+    def give_up(self) -> None:
+        """Wait for it no longer, because not even SIGKILL ends it.
+
+        Raises:
+            InfrastructureError: this machine cannot go on.
+        """
+
     def close(self) -> None:
         """Release all resources; called last."""
 

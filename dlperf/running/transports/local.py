@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -25,6 +26,7 @@ from dlperf.running.run_folder import wait_until_deserted
 
 _CHUNK_BYTES = 1 << 16
 _LONGEST_COMPLAINT = 2000
+_CLOSE_SECONDS = 60.0  # the supervisor ends within seconds, unless a disk or a driver does not answer
 
 _Answer = TypeVar("_Answer", bound=Model)
 
@@ -32,9 +34,8 @@ _Answer = TypeVar("_Answer", bound=Model)
 class LocalConnection:
     """A supervisor that is a child of this process."""
 
-    def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
-        self._process = process
-        self._errors = errors
+    def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes], *, folder: Path) -> None:
+        self._process, self._errors, self._folder = process, errors, folder
         if process.stdin is None or process.stdout is None:
             raise ValueError("the supervisor's standard input and output must be pipes")
         self._input, self._output = process.stdin, process.stdout
@@ -56,16 +57,30 @@ class LocalConnection:
     def hang_up(self) -> None:
         self._input.close()
 
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def kill_tree(self) -> None:
+        for pid in _tree(self._process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def give_up(self) -> None:
+        raise InfrastructureError(
+            f"{self._folder}: SIGKILL does not end its supervisor, because a disk or a driver does not "
+            f"answer; completed runs are kept: start again when it does (left: {self.removal_command})"
+        )
+
     def close(self) -> None:
         self.hang_up()
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):  # it was given up
+            self._process.wait(_CLOSE_SECONDS)
         self._output.close()
         self._errors.close()
 
     @property
     def removal_command(self) -> str:
-        """See Connection; the supervisor's second process ends the ranks when the first one is killed."""
-        return f"kill -9 {self._process.pid}"
+        return f"kill -9 {' '.join(map(str, _tree(self._process.pid)))}"
 
 
 def start_local_supervisor(folder: Path, *, launch: str) -> LocalConnection:
@@ -85,7 +100,21 @@ def start_local_supervisor(folder: Path, *, launch: str) -> LocalConnection:
     except OSError as error:
         errors.close()
         raise InfrastructureError(f"the supervisor cannot be started: {error}") from error
-    return LocalConnection(process, errors)
+    return LocalConnection(process, errors, folder=folder)
+
+
+def _tree(root: int) -> list[int]:
+    """A process and all below it, in an order in which none can start another one unseen: parents first."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with suppress(OSError):  # it has just ended
+                parent = int((folder / "stat").read_bytes().rpartition(b")")[2].split()[1])
+                children.setdefault(parent, []).append(int(folder.name))
+    tree = [root]
+    for pid in tree:
+        tree += children.get(pid, [])
+    return tree
 
 
 def this_node() -> NodeFacts:

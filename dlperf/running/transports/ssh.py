@@ -289,7 +289,15 @@ class SshNode:
         except (OSError, EOFError) as error:
             raise NodeLost(self, self.trouble or "the connection broke") from error
         removal = shlex.join(["dlperf", "cluster", "clean", self._cluster, "--node", self.name])
-        return SshConnection(channel, self._is_up, removal)
+
+        def kill_tree() -> None:
+            with contextlib.suppress(NodeLost, Refusal):  # its end, or that of the connection, tells
+                self.ask("end", run=name)
+
+        def give_up() -> None:
+            self._lose("its supervisor does not end even by SIGKILL")
+
+        return SshConnection(channel, self._is_up, removal, kill_tree, give_up)
 
     def bring_back(self, folder: Path, *, outcome: str) -> None:
         channel = self.start(self._program("fetch", _run_name(folder)))

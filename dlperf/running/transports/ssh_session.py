@@ -24,11 +24,12 @@ from dlperf.layout import LOGS_FOLDER, OUTCOME_NAME
 if TYPE_CHECKING:
     from paramiko.channel import Channel  # slow to import; `--dry-run` needs only `shipped_code`
 
-BEAT_SECONDS = 2.5
-# A beat without an answer for so long: the node is lost. With the pause before it, at most 12.5 s.
-SILENCE_SECONDS = 10.0
+# A node is lost if a beat has no answer for so long.
+BEAT_SECONDS, SILENCE_SECONDS = 2.5, 9.5
 # When this process was stopped and goes on, the answer may lie in a buffer, unread.
 _SECOND_LOOK_SECONDS = 1.0
+# From the loss of a node until the user is told: the pause between beats, the silence, and some work of ours.
+LOSS_SECONDS = BEAT_SECONDS + SILENCE_SECONDS + 0.5
 _ANSWER_SECONDS = 120.0
 _GREETING_SECONDS = 60.0
 _CHUNK_BYTES = 1 << 16
@@ -220,7 +221,8 @@ class Attendant:
                 return
             with contextlib.suppress(Silent):
                 self._send({"beat": 1})
-            if not self._beaten.wait(SILENCE_SECONDS) and not self._beaten.wait(_SECOND_LOOK_SECONDS):
+            first_look = SILENCE_SECONDS - _SECOND_LOOK_SECONDS
+            if not self._beaten.wait(first_look) and not self._beaten.wait(_SECOND_LOOK_SECONDS):
                 if self._end():
                     self._lost(f"no sign of life for {SILENCE_SECONDS:g} s")
                 return
@@ -258,6 +260,8 @@ class SshConnection:
     _channel: Channel  # kept, because paramiko closes one that nobody holds
     _is_up: Callable[[], bool]
     removal_command: str
+    kill_tree: Callable[[], None]
+    give_up: Callable[[], None]
 
     def receive(self) -> bytes:
         return self._channel.recv(_CHUNK_BYTES)
@@ -279,6 +283,9 @@ class SshConnection:
     def hang_up(self) -> None:
         if not self._channel.closed:
             self._channel.shutdown_write()
+
+    def has_ended(self) -> bool:
+        return self._channel.exit_status_ready()
 
     def close(self) -> None:
         self._channel.close()
