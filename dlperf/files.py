@@ -110,7 +110,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write, which takes the place of the one at `path` when the block ends well, else is gone.
 
     The file and then its folder are flushed to the disk. Links are followed; what is no file, such as
-    /dev/null or a pipe, is written to as it is.
+    /dev/null or a pipe, is written to as it is. An error of the disk names the file.
     """
     path = path.resolve()
     if path.exists() and not path.is_file():
@@ -125,8 +125,10 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(stream.fileno())
         os.chmod(name, 0o644)  # noqa: PTH101  mkstemp gives 0600, which another user's report could not read
         os.replace(name, path)  # noqa: PTH105
-    except BaseException:
+    except BaseException as error:
         os.unlink(name)  # noqa: PTH108
+        if isinstance(error, OSError) and error.errno and not error.filename:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     _sync_folder(path.parent)
 

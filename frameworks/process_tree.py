@@ -105,7 +105,10 @@ def guarded(work: Callable[[Callable[[], None]], int], silence_seconds: float) -
             die_with_parent(signal.SIGTERM, guard)
             code = work(lambda: _beat(beating))
         except BaseException as error:  # noqa: BLE001  the child must not return into main
-            print(f"supervisor.py: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            what = f"{type(error).__name__}: {error}"
+            if isinstance(error, OSError) and error.filename:
+                what = f"{error.filename}: {error.strerror}"
+            print(f"supervisor.py: {what}", file=sys.stderr, flush=True)
         finally:
             os._exit(code)
     os.close(beating)

@@ -9,7 +9,7 @@ import os
 import queue
 import threading
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 ECHO_LINES, ECHO_CHARACTERS, ECHO_CLOSE_SECONDS = 1000, 4000, 1.0
 # A worker that shows no sign of life for so long is stopped, or its disk does not answer.
@@ -101,20 +101,30 @@ class OutcomeFile:
     """outcome.json, written whole or not at all; its space is reserved first, in case the disk fills up."""
 
     def __init__(self, ranks: int) -> None:
-        self._unfinished = Path(".outcome.json.unfinished")
-        self._descriptor = os.open(
-            self._unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644
-        )
-        os.posix_fallocate(self._descriptor, 0, 4096 + 256 * ranks)
+        self._unfinished = Path(".outcome.json.unfinished").absolute()
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._descriptor = os.open(self._unfinished, flags, 0o644)
+        with self._whole_or_gone():
+            os.posix_fallocate(self._descriptor, 0, 4096 + 256 * ranks)
 
     def write(self, content: Dict[str, Any]) -> None:
         """Put the content in place, whole."""
         data = json.dumps(content, indent=1).encode() + b"\n"
-        os.pwrite(self._descriptor, data, 0)
-        os.ftruncate(self._descriptor, len(data))
-        os.fsync(self._descriptor)
+        with self._whole_or_gone():
+            os.pwrite(self._descriptor, data, 0)
+            os.ftruncate(self._descriptor, len(data))
+            os.fsync(self._descriptor)
         os.close(self._descriptor)
         self._unfinished.rename("outcome.json")
         folder = os.open(".", os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)
+
+    @contextlib.contextmanager
+    def _whole_or_gone(self) -> Iterator[None]:
+        """Remove the file if the block fails; the error names it."""
+        try:
+            yield
+        except OSError as error:
+            self._unfinished.unlink()
+            raise OSError(error.errno, error.strerror, str(self._unfinished)) from None

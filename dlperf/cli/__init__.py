@@ -91,6 +91,8 @@ class LazyGroup(click.Group):
 def _text(error: Exception) -> str:
     if isinstance(error, SourceErrors):
         return str(error)  # each line starts with file:line:column, where editors and terminals look for it
+    if isinstance(error, OSError) and error.filename:
+        return f"dlperf: {error.filename}: {error.strerror}"
     if isinstance(error, DlperfError | OSError):
         return f"dlperf: {error}"
     return f"dlperf: internal error: {type(error).__name__}: {error} (the traceback: dlperf --debug ...)"

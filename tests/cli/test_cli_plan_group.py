@@ -74,7 +74,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         (EnvironmentUnavailable("no wheel"), 5, "dlperf: no wheel\n"),
         (SourceErrors([Problem("b.yaml", 2, 1, "two"), Problem("a.yaml", 1, 1, "one")]), 2, "a.yaml:1:1: one\nb.yaml:2:1: two\n"),
         (KeyboardInterrupt(), 130, ""),
-        (PermissionError(13, "Permission denied", "/x"), 5, "dlperf: [Errno 13] Permission denied: '/x'\n"),
+        (PermissionError(13, "Permission denied", "/x"), 5, "dlperf: /x: Permission denied\n"),
         (RuntimeError("bug"), 5, "dlperf: internal error: RuntimeError: bug (the traceback: dlperf --debug ...)\n"),
         (click.exceptions.Exit(3), 3, ""),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -31,6 +32,20 @@ def small_disk(lab: SweepLab) -> Iterator[Path]:
     yield folder
     until(lambda: not lab.left())
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("free_bytes", [0, 4096, 8192, 16384])
+def test_a_disk_that_is_full_at_the_start_is_named_and_left_as_it_was(
+    lab: SweepLab, small_disk: Path, free_bytes: int
+) -> None:
+    lab.write()
+    (small_disk / "ballast").write_bytes(b"x" * (shutil.disk_usage(small_disk).free - free_bytes))
+    done = lab.run("--results", str(small_disk / "tiny"))
+    assert done.returncode == 5
+    error = done.stderr.splitlines()[-1]
+    assert re.match(rf"dlperf: (.*: )?{small_disk}/tiny\S*: No space left on device", error)
+    unfinished = [path for path in small_disk.rglob(".*") if path.name != ".dlperf.lock"]
+    assert unfinished == []
 
 
 def test_a_disk_that_fills_up_ends_the_sweep_and_keeps_what_is_done(lab: SweepLab, small_disk: Path) -> None:

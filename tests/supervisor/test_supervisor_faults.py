@@ -279,7 +279,9 @@ def test_a_disk_that_is_full_at_the_start_is_reported(lab: Lab, small_disk: Path
     process = lab.start()
     _, errors = process.communicate()
     assert process.returncode == 5
-    assert errors == b"supervisor.py: OSError: [Errno 28] No space left on device\n"
+    file = lab.folder / ".outcome.json.unfinished"
+    assert errors.decode() == f"supervisor.py: {file}: No space left on device\n"
+    assert not file.exists()
 
 
 def test_the_kernels_out_of_memory_kills_are_counted(lab: Lab) -> None:
