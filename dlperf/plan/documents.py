@@ -223,7 +223,7 @@ class _Reading:
         return self._scalar(node)
 
     def _scalar(self, node: Node) -> Value:
-        text = str(node.value)
+        text = self._text(node)
         plain = isinstance(node, ScalarNode) and node.style is None
         try:
             return parse_scalar(text) if plain else text
@@ -255,7 +255,13 @@ class _Reading:
                 self.place(node).problem("merge keys (<<) are not supported; write the keys out")
             )
             return None
-        return str(node.value)
+        return self._text(node)
+
+    def _text(self, node: Node) -> str:
+        text = str(node.value)
+        if "\0" in text:  # neither a file's name, a variable nor an argument of a program can hold it
+            self.problems.append(self.place(node).problem("contains the character NUL (\\0); remove it"))
+        return text
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

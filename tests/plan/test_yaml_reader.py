@@ -106,6 +106,8 @@ def test_an_alias_is_the_value_of_its_anchor() -> None:
         ("a: [1\nb: 2\n", None),
         ("a: 1\n\tb: 2\n", None),
         ("a: b\x00\n", "s.yaml:1:5: contains a character that YAML does not allow"),
+        ('a: "b\\0"\n', "s.yaml:1:4: contains the character NUL (\\0); remove it"),
+        ('"a\\0": b\n', "s.yaml:1:1: contains the character NUL (\\0); remove it"),
         ("a: " + "9" * 5000 + "\n", "s.yaml:1:4: is too long for a number"),
         ("a: &a [*a]\n", None),
         ("[" * 1500, None),

@@ -35,6 +35,7 @@ _GREETING_SECONDS = 60.0
 _CHUNK_BYTES = 1 << 16
 _LONGEST_COMPLAINT = 2000
 _LONGEST_SHOWN = 60  # bytes
+_STARTUP_FILES = "let startup files (such as ~/.bashrc)"
 
 # For any Python. WORK HASH BYTES PROGRAM: say whether the code is there, receive it if not, become PROGRAM.
 # The rest of standard input is for PROGRAM, so nothing is read ahead.
@@ -235,19 +236,27 @@ def greet(channel: Channel, *, code: Code, python: str) -> bytes:
     """
     channel.settimeout(_GREETING_SECONDS)
     data = b""
-    while b"\n" not in data and (part := channel.recv(_CHUNK_BYTES)):
-        data += part
+    try:
+        while b"\n" not in data and (part := channel.recv(_CHUNK_BYTES)):
+            data += part
+    except TimeoutError:
+        raise Refusal(
+            f"its login shell or the prefix started no command within {_GREETING_SECONDS:g} s; "
+            f"{_STARTUP_FILES} neither sleep nor read standard input where there is no terminal"
+        ) from None
     greeting, _, unread = data.partition(b"\n")
     if greeting == b"missing":
         channel.sendall(code.content)
     elif not greeting:
         words = errors_of(channel) or "it ended without a message"
+        if words.startswith("Unknown option: -I"):
+            words = "dlperf needs Python 3.8 or newer on the node, this is older than 3.4"
         raise Refusal(f"{python} does not start dlperf there: {words}")
     elif greeting != b"there":
         shown = greeting[:_LONGEST_SHOWN].decode(errors="replace")
         raise Refusal(
-            f"its login shell or the prefix prints {shown!r} before any command; let startup files (such as "
-            "~/.bashrc) print nothing where there is no terminal"
+            f"its login shell or the prefix prints {shown!r} before any command; "
+            f"{_STARTUP_FILES} print nothing where there is no terminal"
         )
     channel.settimeout(None)
     return unread
