@@ -84,7 +84,9 @@ class LazyGroup(click.Group):
         except Exception as error:  # any other exit code than Python's 1, which means a regression here
             if ctx.params["debug"]:
                 raise
-            click.echo(_text(error), err=True)
+            from dlperf.cli.terminal import say
+
+            say(_text(error))
             ctx.exit(error.exit_code if isinstance(error, DlperfError) else EXIT_INTERNAL)
 
 

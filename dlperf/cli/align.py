@@ -31,7 +31,7 @@ from dlperf.align.participants import (
 )
 from dlperf.align.programs import INPUTS_NAME, Alignment, ReferenceMode
 from dlperf.cli.options import DEVICE_CHOICE, JSON, PATH, at_least
-from dlperf.cli.terminal import rendered, say, say_in_a_signal_handler
+from dlperf.cli.terminal import echo, rendered, say, say_in_a_signal_handler, write_data
 from dlperf.errors import UserError
 from dlperf.files import write_atomically
 from dlperf.plan.case import DeviceKind, Parallelism, Topology
@@ -210,13 +210,13 @@ def command(
         ctx.exit(interrupted.exit_code)
     text = certificate.model_dump_json(indent=1) + "\n"
     if as_json:
-        click.echo(text, nl=False)
+        write_data(text)
     else:
-        click.echo(f"{heading(certificate)}\n{rendered(stage_table(certificate))}\n")
-        click.echo(conclusion(certificate), nl=False)
+        echo(heading(certificate), rendered(stage_table(certificate)), "")
+        echo(conclusion(certificate).rstrip())
     path = folder / certificate_name(modes, frozen_batch_norm=frozen)
     write_atomically(path, text.encode())
-    click.echo(f"certificate: {path}", err=as_json)
+    (say if as_json else echo)(f"certificate: {path}")
     ctx.exit(EXIT_ALIGNED if certificate.passed else EXIT_BROKEN)
 
 

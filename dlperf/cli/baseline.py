@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dlperf.cli.terminal import say
+from dlperf.cli.terminal import echo, say
 from dlperf.compare.output import value
 from dlperf.compare.sets import SAMPLES_PER_SECOND, ResultSet, read_baseline, read_result_set, selected
 from dlperf.errors import UserError
@@ -61,7 +61,7 @@ def save(*, name: str, results: str, only: str | None, replace: bool, folder: Pa
     folder.mkdir(parents=True, exist_ok=True)
     content = side.model_copy(update={"label": name}).model_dump_json(indent=1, exclude_none=True)
     write_atomically(path, (content + "\n").encode())
-    click.echo(str(path))
+    echo(str(path))
 
 
 @command.command(name="list")
@@ -77,7 +77,7 @@ def list_(*, folder: Path) -> None:
         except UserError as error:
             say(f"dlperf: skipped {error}")
             continue
-        click.echo(f"{path.stem}  {_described(side)}")
+        echo(f"{path.stem}  {_described(side)}")
 
 
 @command.command()
@@ -86,11 +86,11 @@ def list_(*, folder: Path) -> None:
 def show(*, name: str, folder: Path) -> None:
     """Show the cases of the baseline NAME with their figures."""
     side = read_result_set(name, inside=Path("results"), baselines=folder)
-    click.echo(f"{side.label}  {_described(side)}")
+    echo(f"{side.label}  {_described(side)}")
     for one in side.cases:
         figure = one.figure(SAMPLES_PER_SECOND)
         shown = one.status.value if figure is None else f"{value(SAMPLES_PER_SECOND, figure)} samples/s"
-        click.echo(
+        echo(
             f"  {one.case.framework} {one.case.version}  {cell_name(one.case)}  {shown}, "
             f"{plural(len(one.runs), 'run')}  {one.hardware}"
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from dlperf.cli.options import FILE, NOISE_PROFILE, PATH, format_option, gathered
-from dlperf.cli.terminal import table
+from dlperf.cli.terminal import echo, table, write_data
 from dlperf.compare import output
 from dlperf.compare.matching import GUARDS
 from dlperf.compare.sets import IMPROVEMENTS, MEASURED, REGRESSIONS, Verdict, compared_fields, read_result_set
@@ -47,11 +47,13 @@ class Judging:
         by_name = {metric.name: metric for metric in MEASURED}
         path = self.qualified or default_noise_profile()
         found = read_noise_profile(path) if path is not None else None
+        margins = dict(_margin(text) for text in self.margins)
         return Settings(
             noise_profile=found,
             notes=(output.noise_profile_line(found),) if found is not None else (),
             metrics=tuple(by_name[_known(name)] for name in dict.fromkeys(self.metrics)) or MEASURED,
-            margins=dict(_margin(text) for text in self.margins),
+            margins=margins,
+            named=(*self.metrics, *margins),
             allow=self.allow,
             compared=compared,
             expected=read_expected(self.expected) if self.expected is not None else (),
@@ -64,7 +66,10 @@ class Judging:
             UserError: a file cannot be written.
         """
         code = output.exit_code(findings, strict=self.strict)
-        click.echo(self._text(findings, self.form, code=code), nl=False)
+        if self.form == "text":
+            echo(*findings_lines(findings, everything=self.everything))
+        else:
+            write_data(self._text(findings, self.form, code=code))
         for path, form in self.files.items():
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +81,7 @@ class Judging:
 
     def _text(self, findings: Comparison, form: str, *, code: int) -> str:
         if form == "text":
-            return findings_text(findings, everything=self.everything)
+            return "\n".join(findings_lines(findings, everything=self.everything)) + "\n"
         if form == "json":
             return output.as_json(findings, exit_code=code)
         made = {
@@ -201,12 +206,8 @@ _STYLES = {
 }
 
 
-def findings_text(findings: Comparison, *, everything: bool) -> str:
+def findings_lines(findings: Comparison, *, everything: bool) -> Iterator[str]:
     """The table of a comparison, its notes, and the answer on the last line."""
-    return "\n".join(_lines(findings, everything=everything)) + "\n"
-
-
-def _lines(findings: Comparison, *, everything: bool) -> Iterator[str]:
     yield f"{findings.candidate} against {findings.baseline}"
     rows = findings.rows if everything else output.shown(findings)
     if rows:

@@ -10,7 +10,7 @@ import click
 from dlperf.adapters.base import EnvironmentSpec
 from dlperf.adapters.registry import load_adapters
 from dlperf.cli.options import DEVICE_CHOICE, JSON, PATH
-from dlperf.cli.terminal import print_json, say, table
+from dlperf.cli.terminal import echo, print_json, say, table
 from dlperf.environments.catalogue import Entry, entries, entries_named, problems
 from dlperf.environments.catalogue import remove as remove_entry
 from dlperf.environments.environment import environment_key, environments_root, read_environment
@@ -61,7 +61,7 @@ def list_environments(*, as_json: bool) -> None:
         say("no environments yet; create one: dlperf env create NAME")
     else:
         headings = ("framework", "Python", "packages", "GiB", "created", "key")
-        click.echo(table(headings, map(_cells, found), right=("packages", "GiB")))
+        echo(table(headings, map(_cells, found), right=("packages", "GiB")))
 
 
 @command.command()
@@ -80,7 +80,7 @@ def create(*, name: str, device: str, parallel: bool, python: Path | None) -> No
     environment = read_environment(environments_root() / environment_key(spec)) or make(
         spec, base=python, report=say
     )
-    click.echo(environment.python)
+    echo(str(environment.python))
 
 
 @command.command()
@@ -100,7 +100,7 @@ def path(*, name: str, device: str, parallel: bool) -> None:
         raise EnvironmentUnavailable(
             f"{wanted} has no environment here yet; create it: dlperf env create {wanted}{option}"
         )
-    click.echo(environment.python)
+    echo(str(environment.python))
 
 
 @command.command()
@@ -131,11 +131,11 @@ def doctor(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None
         print_json(found)
     else:
         for key, wrong in found.items():
-            click.echo(f"{key}: {'ok' if not wrong else ''}".rstrip())
+            echo(f"{key}: {'ok' if not wrong else ''}".rstrip())
             for line in wrong:
-                click.echo(f"  {line}")
+                echo(f"  {line}")
             if wrong:
-                click.echo(f"  to recreate it on next use: dlperf env remove {key}")
+                echo(f"  to recreate it on next use: dlperf env remove {key}")
     ctx.exit(EnvironmentUnavailable.exit_code if any(found.values()) else 0)
 
 

@@ -10,7 +10,15 @@ from pathlib import Path
 import click
 
 from dlperf.cli.compare import JUDGING, Judging
-from dlperf.cli.options import NO_WAIT, SWEEP, SweepChoice, at_least, default_folder, results_option
+from dlperf.cli.options import (
+    NO_WAIT,
+    SWEEP,
+    WAIT_FOR_QUIET,
+    SweepChoice,
+    at_least,
+    default_folder,
+    results_option,
+)
 from dlperf.cli.run import RunOptions, make_runs
 from dlperf.cli.terminal import say
 from dlperf.compare.gate import (
@@ -21,7 +29,7 @@ from dlperf.compare.gate import (
     undecided,
     version_comparisons,
 )
-from dlperf.compare.sets import ResultSet, Verdict, read_result_set, result_set_of
+from dlperf.compare.sets import ResultSet, read_result_set, result_set_of
 from dlperf.compare.tests import Rule
 from dlperf.compare.verdicts import CaseVerdict, Comparison, Settings, compare, of_several
 from dlperf.errors import UserError
@@ -58,6 +66,7 @@ not comparable, 4 (with --strict) inconclusive cases, 5 infrastructure, 130 Ctrl
 )
 @click.option("--until-decided", type=at_least(4), help="Run inconclusive cases again, up to N runs each.")
 @NO_WAIT
+@WAIT_FOR_QUIET
 @JUDGING
 @click.pass_context
 def command(
@@ -70,6 +79,7 @@ def command(
     baselines: tuple[str, ...],
     until_decided: int | None,
     no_wait: bool,
+    wait_for_quiet_seconds: float,
     judging: Judging,
 ) -> None:
     """Run SWEEP and say whether something became slower.
@@ -103,7 +113,9 @@ def command(
         settings=settings,
         against=baseline,
         version_pairs=version_pairs,
-        run_options=RunOptions(cluster=chosen.cluster, wait=not no_wait),
+        run_options=RunOptions(
+            cluster=chosen.cluster, wait=not no_wait, wait_for_quiet_seconds=wait_for_quiet_seconds
+        ),
     )
     ctx.exit(judging.answer(gate.compare_rounds(repeats=first.repeats, until_decided=until_decided)))
 
@@ -139,12 +151,7 @@ class Gate:
         self._run(FIRST, repeats=repeats)
         looks = self._findings(rounds, rule)
         while len(rounds) < most:
-            unclear = [
-                row
-                for look in looks
-                for row in look.cases
-                if row.verdict is Verdict.INCONCLUSIVE and row.test is not None
-            ]
+            unclear = [row for look in looks for row in look.cases if row.can_be_settled]
             if not unclear:
                 break
             rounds.append(f"{MORE}-{len(rounds)}")

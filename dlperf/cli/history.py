@@ -10,7 +10,7 @@ from typing import cast
 import click
 
 from dlperf.cli.options import FILE, format_option
-from dlperf.cli.terminal import print_json, say, table
+from dlperf.cli.terminal import echo, print_json, say, table
 from dlperf.compare.history import FEWEST_POINTS, By, History, histories, history_chart
 from dlperf.compare.output import change, value
 from dlperf.compare.sets import MEASURED, ResultSet, read_baseline, result_set_of
@@ -59,7 +59,8 @@ def command(
     if form == "json":
         print_json([_content(one) for one in found])
     else:
-        click.echo("\n\n".join("\n".join(_lines(one)) for one in found))
+        for number, one in enumerate(found):
+            echo(*[""] * (number > 0), *_lines(one))
 
 
 def _side(source: str) -> ResultSet:

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import click
 
 from dlperf.cli.options import FILE, PATH, format_option
-from dlperf.cli.terminal import say
+from dlperf.cli.terminal import VisibleStream, echo, say
 from dlperf.errors import SourceErrors, UserError
 from dlperf.files import replacing
 from dlperf.importing.archives import Log, open_logs, open_stream
@@ -74,7 +74,7 @@ def parse(
     dialects = choose_dialects(dialect)
     outcome = None if exit_code is None else Outcome.of_exit(exit_code)
     usable = unusable = 0
-    with _output(out, files) as stream:
+    with _output(out, files, form=form) as stream:
         writer = WRITERS[form](stream)
         for is_usable in _parse_all(files, writer, dialects, outcome=outcome, unrecognised=unrecognised):
             usable, unusable = usable + is_usable, unusable + (not is_usable)
@@ -83,10 +83,11 @@ def parse(
 
 
 @contextmanager
-def _output(out: Path | None, files: Sequence[Path]) -> Iterator[IO[str]]:
+def _output(out: Path | None, files: Sequence[Path], *, form: str) -> Iterator[IO[str]]:
     """Standard output, or a file that is there whole or not at all; a log is never overwritten."""
     if out is None:
-        yield sys.stdout
+        is_for_people = form == "table" or sys.stdout.isatty()
+        yield cast("IO[str]", VisibleStream()) if is_for_people else sys.stdout
         return
     if out.is_file() and any(file.exists() and out.samefile(file) for file in files):
         raise UserError(f"{out}: is one of the logs; write to another file")
@@ -264,7 +265,7 @@ def _show(done: Done) -> None:
     else:
         what = f"{result.status.value}: {result.reason}"
     how = "imported" if done.is_new else "unchanged"
-    click.echo(f"{how:<9} {done.source}: {what} -> {done.folder}")
+    echo(f"{how:<9} {done.source}: {what} -> {done.folder}")
     for warning in done.warnings:
         say(f"dlperf: {done.source}: {warning}")
 

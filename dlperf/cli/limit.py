@@ -17,6 +17,7 @@ from dlperf.cli.options import (
     NUMBER,
     RETRY_FAILED,
     SETTINGS,
+    WAIT_FOR_QUIET,
     cluster_of,
     default_folder,
     names_of,
@@ -96,6 +97,7 @@ _AXES = dict(zip(("batch_size", "num_classes"), SEARCHED_AXES, strict=True))
 @RETRY_FAILED
 @DRY_RUN
 @NO_WAIT
+@WAIT_FOR_QUIET
 @JSON
 @click.pass_context
 def command(
@@ -108,6 +110,7 @@ def command(
     retry_failed: bool,
     dry_run: bool,
     no_wait: bool,
+    wait_for_quiet_seconds: float,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -118,7 +121,12 @@ def command(
     if dry_run:
         show(whole, folder, cluster)
         return
-    run_options = RunOptions(cluster=cluster, retry_failed=retry_failed, wait=not no_wait)
+    run_options = RunOptions(
+        cluster=cluster,
+        retry_failed=retry_failed,
+        wait=not no_wait,
+        wait_for_quiet_seconds=wait_for_quiet_seconds,
+    )
     ctx.exit(run_sweep(whole, folder, selected=lambda plan: plan, run_options=run_options, as_json=as_json))
 
 

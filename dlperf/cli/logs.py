@@ -1,7 +1,8 @@
-"""`dlperf logs`: the raw logs of a case, as they came."""
+"""`dlperf logs`: the logs of a case."""
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 import time
@@ -11,6 +12,7 @@ from typing import IO
 import click
 
 from dlperf.cli.options import CASE, CASE_HELP, at_least
+from dlperf.cli.terminal import visible
 from dlperf.errors import UserError
 from dlperf.layout import RESULT_NAME, repeat_of
 from dlperf.results.query import find_run_folders, run_logs
@@ -24,7 +26,8 @@ Examples:
   dlperf logs oneflow results/quickstart --repeat 2 --rank 0
   dlperf logs 242a22271c50 --follow
 
-With several ranks every line begins with its rank, as in `[rank1] `. --follow ends with the run.
+With several ranks every line begins with its rank, as in `[rank1] `. Control characters are shown as \\x1b,
+\\r and so on, unless --raw is given. --follow ends with the run.
 
 {CASE_HELP}"""
 
@@ -41,6 +44,9 @@ With several ranks every line begins with its rank, as in `[rank1] `. --follow e
     multiple=True,
     help="Only the ranks of this node, counted from 0. Repeatable.",
 )
+@click.option(
+    "--raw", is_flag=True, help="Print the logs as they are; escape codes in them can control your terminal."
+)
 def command(
     *,
     case: str,
@@ -49,6 +55,7 @@ def command(
     repeat: int | None,
     ranks: tuple[int, ...],
     nodes: tuple[int, ...],
+    raw: bool,
 ) -> None:
     """Print the logs of a run of CASE."""
     folder = _chosen(find_run_folders(case, folders or (Path("results"),)), repeat)
@@ -61,7 +68,7 @@ def command(
         is_last = (folder / RESULT_NAME).is_file() or not follow
         for rank, path in logs.items():
             prefix = b"" if len(logs) == 1 else f"[rank{rank}] ".encode()
-            reader = readers.setdefault(path, _LogReader(path, prefix))
+            reader = readers.setdefault(path, _LogReader(path, prefix, raw=raw))
             reader.print_new(out)
             if is_last:
                 reader.print_unfinished_line(out)
@@ -84,11 +91,13 @@ def _chosen(found: list[Path], repeat: int | None) -> Path:
 class _LogReader:
     """Reads what a log gained; a new file at its place, of a run that started again, from its beginning."""
 
-    def __init__(self, path: Path, prefix: bytes) -> None:
+    def __init__(self, path: Path, prefix: bytes, *, raw: bool) -> None:
         """`prefix` stands in front of each line; without one, what is read is printed at once."""
-        self._path, self._prefix = path, prefix
+        self._path, self._prefix, self._raw = path, prefix, raw
         self._inode = self._offset = 0
         self._unfinished = b""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        self._undecided = ""
 
     def print_new(self, out: IO[bytes]) -> None:
         """Print what is new; whole lines only, where there is a prefix."""
@@ -101,8 +110,22 @@ class _LogReader:
             if self._inode == now.st_ino and self._offset <= now.st_size:
                 stream.seek(self._offset)
             while block := stream.read(_BLOCK):
-                self._print(block, out)
+                self._print(block if self._raw else self._visible(block), out)
             self._inode, self._offset = now.st_ino, stream.tell()
+
+    def print_unfinished_line(self, out: IO[bytes]) -> None:
+        """Print the last line, which has no end."""
+        self._print(self._visible(b"", final=True), out)
+        if self._unfinished:
+            out.write(self._prefix + self._unfinished + b"\n")
+            self._unfinished = b""
+
+    def _visible(self, data: bytes, *, final: bool = False) -> bytes:
+        text = self._undecided + self._decoder.decode(data, final)
+        # A carriage return belongs to a line feed that may come with the next block.
+        self._undecided = "\r" if text.endswith("\r") and not final else ""
+        text = text.removesuffix(self._undecided) if self._undecided else text
+        return visible(text.replace("\r\n", "\n")).encode()
 
     def _print(self, data: bytes, out: IO[bytes]) -> None:
         if not self._prefix:
@@ -110,9 +133,3 @@ class _LogReader:
             return
         *lines, self._unfinished = (self._unfinished + data).split(b"\n")
         out.writelines(self._prefix + line + b"\n" for line in lines)
-
-    def print_unfinished_line(self, out: IO[bytes]) -> None:
-        """Print the last line, which has no end."""
-        if self._unfinished:
-            out.write(self._prefix + self._unfinished + b"\n")
-            self._unfinished = b""

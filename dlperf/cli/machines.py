@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from dlperf.cli.options import JSON, PATH
-from dlperf.cli.terminal import print_json, say, table
+from dlperf.cli.terminal import echo, print_json, say, table
 from dlperf.errors import UserError
 from dlperf.plan.cluster import load_cluster
 from dlperf.plan.documents import unknown
@@ -39,7 +39,7 @@ def doctor(ctx: click.Context, *, results: Path, as_json: bool) -> None:
     for issue in check_machine(results):
         issues.append(issue)
         if not as_json:
-            click.echo(f"{issue.level:<8} {issue.check}: {issue.text}")
+            echo(f"{issue.level:<8} {issue.check}: {issue.text}")
     if as_json:
         print_json([asdict(issue) for issue in issues])
     ctx.exit(EXIT_BAD if any(issue.level is Level.BAD for issue in issues) else 0)
@@ -87,7 +87,7 @@ def check(ctx: click.Context, *, name: str, as_json: bool) -> None:
     if as_json:
         print_json([asdict(checkup) for checkup in checkups])
     else:
-        click.echo("\n".join(_lines(checkups)))
+        echo(*_lines(checkups))
     ctx.exit(EXIT_BAD if any(checkup.is_bad for checkup in checkups) else 0)
 
 
@@ -121,7 +121,7 @@ def clean(ctx: click.Context, *, name: str, names: tuple[str, ...], everything: 
             if not as_json:
                 pids = f" ({' '.join(map(str, done['killed']))})" if done["killed"] else ""
                 ended = f"{len(done['killed'])} process{'' if len(done['killed']) == 1 else 'es'} ended{pids}"
-                click.echo(f"{node.name}: {ended}, {plural(len(done['removed']), 'folder')} removed")
+                echo(f"{node.name}: {ended}, {plural(len(done['removed']), 'folder')} removed")
     if as_json:
         print_json(results)
     ctx.exit(EXIT_BAD if any(result["error"] for result in results) else 0)

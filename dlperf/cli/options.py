@@ -20,6 +20,7 @@ from dlperf.plan.load import Sweep, axis_setting, load_sweep, value_setting
 from dlperf.plan.machine import detect_machine
 from dlperf.plan.plan import Plan, make_plan
 from dlperf.plan.selection import select
+from dlperf.plan.sweep import seconds_of
 from dlperf.results.query import Loaded, load
 from dlperf.running.supervision import Interrupted
 
@@ -30,6 +31,14 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 NO_WAIT = click.option("--no-wait", is_flag=True, help="Fail at once if another dlperf is measuring there.")
+WAIT_FOR_QUIET = click.option(
+    "--wait-for-quiet",
+    "wait_for_quiet_seconds",
+    metavar="DURATION",
+    default="0s",
+    callback=lambda _context, _option, value: seconds_option(value),
+    help="How long to wait for other work on the machine to end before the first run, such as 5m.",
+)
 RETRY_FAILED = click.option("--retry-failed", is_flag=True, help="Repeat failed runs.")
 DRY_RUN = click.option(
     "--dry-run", is_flag=True, help="Show the plan and the command of every process; run nothing."
@@ -174,6 +183,14 @@ SWEEP = gathered(
 def cluster_of(name: str | None) -> Cluster | None:
     """The cluster that --cluster names, checked; None where it names none."""
     return None if name is None else load_cluster(name)
+
+
+def seconds_option(text: str) -> float:
+    """The seconds of a duration such as `5m`."""
+    try:
+        return float(seconds_of(text))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def names_of(text: str | None) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import click
 
 from dlperf.adapters.registry import load_adapters
 from dlperf.cli.options import PATH, SWEEP, SweepChoice, default_folder, format_option
-from dlperf.cli.terminal import fold, print_json, say, table
+from dlperf.cli.terminal import echo, fold, print_json, say, table, write_data
 from dlperf.plan.case import bytes_text
 from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
 from dlperf.report.numbers import plural
@@ -48,11 +48,11 @@ def command(*, chosen: SweepChoice, form: str, order: bool, commands: bool, resu
     folder = results or default_folder(plan)
     if commands:
         text = commands_text(plan, adapters=load_adapters(), results=folder, cluster=chosen.cluster)
-        click.echo(text, nl=False)
+        write_data(text)
     elif order and form != "json":
         _print_order(plan, form=form)
     elif form == "text":
-        click.echo(plan_text(plan, seconds=known_seconds(folder)))
+        echo(*plan_lines(plan, seconds=known_seconds(folder)))
     else:
         rows = plan_rows(plan, seconds=known_seconds(folder))
         if form == "json":
@@ -69,7 +69,7 @@ def _print_order(plan: Plan, *, form: str) -> None:
     if not runs:
         say("none of these cases can run here; `dlperf plan` without --order says why")
     for run in runs:
-        click.echo(f"{run['run']:>{len(str(len(runs)))}}  r{run['repeat']}  {run['case_id']}")
+        echo(f"{run['run']:>{len(str(len(runs)))}}  r{run['repeat']}  {run['case_id']}")
 
 
 def _print_csv(rows: list[Row]) -> None:
@@ -77,7 +77,7 @@ def _print_csv(rows: list[Row]) -> None:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["case_id"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    click.echo(text.getvalue(), nl=False)
+    write_data(text.getvalue())
 
 
 def _content(plan: Plan, rows: list[Row]) -> dict[str, Any]:
@@ -131,7 +131,7 @@ _NUMBERS = ("batch", "classes", "threads", "runs", "estimate")
 _FOLDABLE = ("experiment", "parallelism", "classes", "precision", "device", "threads", "memory")
 
 
-def plan_text(plan: Plan, *, seconds: Mapping[str, float]) -> str:
+def plan_lines(plan: Plan, *, seconds: Mapping[str, float]) -> list[str]:
     """The plan as a table with a summary above and below."""
     rows = plan_rows(plan, seconds=seconds)
     cells = list(map(_cells, rows))
@@ -143,7 +143,7 @@ def plan_text(plan: Plan, *, seconds: Mapping[str, float]) -> str:
         by_framework = {}
     same, headings, kept = fold(list(cells[0]), [list(row.values()) for row in cells], _FOLDABLE)
     counts = f"{plural(len(rows), 'case')}, {plural(len(plan.runs), 'run')}"
-    lines = [
+    return [
         f"{plan.sweep}: {counts} ({plan.repeats} of each runnable case, {plan.order}) on {_where(plan)}",
         f"every case: {same}",
         *(f"{name}: from {one.wheel or one.index}" for name, one in plan.origins.items()),
@@ -153,7 +153,6 @@ def plan_text(plan: Plan, *, seconds: Mapping[str, float]) -> str:
         "",
         *_summary(plan, rows),
     ]
-    return "\n".join(lines)
 
 
 def _where(plan: Plan) -> str:

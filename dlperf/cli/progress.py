@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from dlperf.cli.plan import duration
-from dlperf.cli.terminal import say
+from dlperf.cli.terminal import say, visible
 from dlperf.logs.events import Step
 from dlperf.plan.case import Case
 from dlperf.report.numbers import plural
@@ -81,7 +81,7 @@ class SweepProgress:
     def message(self, text: str, *, style: str = "") -> None:
         """One line about an event."""
         if self._live:
-            self._bar.console.print(Text(text, style=style))
+            self._bar.console.print(Text(visible(text), style=style))
         else:
             say(text)
             self._spoke = time.monotonic()

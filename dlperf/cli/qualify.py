@@ -8,9 +8,18 @@ from pathlib import Path
 
 import click
 
-from dlperf.cli.options import FILE, NO_WAIT, SWEEP, SweepChoice, at_least, default_folder, results_option
+from dlperf.cli.options import (
+    FILE,
+    NO_WAIT,
+    SWEEP,
+    WAIT_FOR_QUIET,
+    SweepChoice,
+    at_least,
+    default_folder,
+    results_option,
+)
 from dlperf.cli.run import RunOptions, make_runs
-from dlperf.cli.terminal import table
+from dlperf.cli.terminal import echo, table
 from dlperf.compare.output import noise_profile_line
 from dlperf.compare.sets import METRICS, ResultSet, result_set_of
 from dlperf.compare.tests import qualify
@@ -53,7 +62,16 @@ _SESSION = re.compile(r"session-(?P<number>[1-9][0-9]*)")
     help="File to write, or to add this session to.",
 )
 @NO_WAIT
-def command(*, chosen: SweepChoice, results: Path | None, repeats: int, out: Path, no_wait: bool) -> None:
+@WAIT_FOR_QUIET
+def command(
+    *,
+    chosen: SweepChoice,
+    results: Path | None,
+    repeats: int,
+    out: Path,
+    no_wait: bool,
+    wait_for_quiet_seconds: float,
+) -> None:
     """Measure the noise of SWEEP's cases on this machine by A/A runs, and store it."""
     known = read_noise_profile(out) if out.is_file() else NoiseProfile(dlperf_version="", sessions=())
     folder = Path(chosen.sweep)
@@ -62,15 +80,21 @@ def command(*, chosen: SweepChoice, results: Path | None, repeats: int, out: Pat
         if not plan.runnable:
             raise UserError(f"{chosen.sweep}: no case can run here; `dlperf plan {chosen.sweep}` says why")
         folder = session_folder(results or default_folder(plan, suffix="-qualify"), known)
-        make_runs(plan, folder, run_options=RunOptions(cluster=chosen.cluster, wait=not no_wait))
+        make_runs(
+            plan,
+            folder,
+            run_options=RunOptions(
+                cluster=chosen.cluster, wait=not no_wait, wait_for_quiet_seconds=wait_for_quiet_seconds
+            ),
+        )
     elif chosen.has_options:
         raise UserError(f"{folder}: a results folder is taken whole; leave out the options of a sweep")
     found = known.with_session(qualify(_side(folder), runs=repeats))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_document(out, found)
     for line in _lines(found):
-        click.echo(line)
-    click.echo(str(out))
+        echo(line)
+    echo(str(out))
 
 
 def _side(folder: Path) -> ResultSet:

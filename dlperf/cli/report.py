@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from dlperf.cli.options import FILE, NOISE_PROFILE, PATH, names_of, without_garbage_collection
-from dlperf.cli.terminal import say
+from dlperf.cli.terminal import echo, say, write_data
 from dlperf.errors import UserError
 from dlperf.files import write_atomically
 from dlperf.report.columns import View
@@ -154,17 +154,17 @@ def command(
         _write_text(report, request, out)
     for path in (data, out):
         if path is not None:
-            click.echo(str(path), err=out is None)  # standard output holds the report then
+            (echo if out else say)(str(path))  # without --out standard output holds the report
     ctx.exit(EXIT_SOME_MISSING if report.skipped else 0)
 
 
 def _verify(path: Path) -> int:
     found = verify(path)
     for line in found.lines():
-        click.echo(line)
+        echo(line)
     runs = plural(found.runs, "run") if found.runs else "published figures"
     differences = plural(len(found.differences), "difference") if found.differences else "no difference"
-    click.echo(f"{path}: {plural(found.cases, 'case')} recomputed from {runs}: {differences}")
+    echo(f"{path}: {plural(found.cases, 'case')} recomputed from {runs}: {differences}")
     return EXIT_DIFFERENT if found.differences else 0
 
 
@@ -195,6 +195,6 @@ def _write_text(report: Document, request: Request, out: Path | None) -> None:
     if out is not None:
         write_report(report, request, out)
     elif request.form == "html":
-        click.echo(render(report, request, charts=draw_charts(report)), nl=False)
+        write_data(render(report, request, charts=draw_charts(report)))
     else:
-        click.echo(render(report, request), nl=False)
+        write_data(render(report, request))

@@ -20,7 +20,7 @@ from dlperf.cli.options import (
     load_results,
     without_garbage_collection,
 )
-from dlperf.cli.terminal import fold, print_json, table
+from dlperf.cli.terminal import echo, fold, print_json, table, write_data
 from dlperf.files import write_atomically
 from dlperf.layout import LOGS_FOLDER, launch_files
 from dlperf.report.numbers import factor, giga, iterations, mebibytes, or_not_known, percent, rate, span
@@ -31,6 +31,7 @@ from dlperf.results.extract import steadiness_line
 from dlperf.results.interference import interference_line
 from dlperf.results.query import find_case
 from dlperf.results.store import StoredRun
+from dlperf.statistics.basic import FEWEST_RUNS_FOR_INTERVAL
 
 if TYPE_CHECKING:
     from dlperf.results.tables import Record  # it loads pandas
@@ -65,12 +66,15 @@ def results(
 
     loaded = load_results(folders, strict=strict)
     listed = loaded.cases[[column.name for column in LISTED]]
-    text = _text(records(listed)).encode() if form == "table" else encoded(listed, form)
-    if out is None:
-        click.echo(text, nl=False)
-    else:
+    lines = _lines(records(listed)) if form == "table" else ()
+    data = "".join(f"{line}\n" for line in lines).encode() if lines else encoded(listed, form)
+    if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, text)
+        write_atomically(out, data)
+    elif lines:
+        echo(*lines)
+    else:
+        write_data(data.decode())
     ctx.exit(EXIT_SOME_MISSING if loaded.results.skipped else 0)
 
 
@@ -93,10 +97,11 @@ _NUMBERS = {
 _FOLDABLE = {"experiment", "parallelism", "topology", "batch", "classes", "precision", "threads", "reason"}
 
 
-def _text(rows: list[Record]) -> str:
+def _lines(rows: list[Record]) -> tuple[str, ...]:
     """One line per case: what it is, and its figure or why there is none."""
     same, headings, cells = fold(_HEADINGS, list(map(_cells, rows)), _FOLDABLE)
-    return (f"every case: {same}\n\n" if same else "") + table(headings, cells, right=_NUMBERS) + "\n"
+    above = (f"every case: {same}", "") if same else ()
+    return *above, table(headings, cells, right=_NUMBERS)
 
 
 def _cells(row: Record) -> tuple[str, ...]:
@@ -151,7 +156,7 @@ def show(*, case: str, folders: tuple[Path, ...], as_json: bool) -> None:
     loaded = load_results(folders)
     found = find_case(loaded.all_figures, case)
     if not as_json:
-        click.echo("\n\n".join(text for figure in found for text in _sections(figure)))
+        echo("\n\n".join(text for figure in found for text in _sections(figure)))
         return
     from dlperf.results.tables import LISTED, records
 
@@ -194,7 +199,7 @@ def _section(title: str, facts: Iterable[tuple[str, object]]) -> str:
     return "\n".join([title, *(f"  {name:<{width}}  {value}" for name, value in shown)])
 
 
-_NO_INTERVAL = "none: needs at least 2 good runs"
+_NO_INTERVAL = f"none: needs at least {FEWEST_RUNS_FOR_INTERVAL} good runs"
 
 
 def _of_case(figure: CaseFigures) -> Iterator[tuple[str, object]]:
@@ -309,4 +314,4 @@ def explain(*, case: str, folders: tuple[Path, ...], form: str) -> None:
     if form == "json":
         print_json([{"title": section.title, "facts": section.facts} for section in sections])
     else:
-        click.echo("\n\n".join(_section(section.title, section.facts) for section in sections))
+        echo("\n\n".join(_section(section.title, section.facts) for section in sections))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,23 +23,24 @@ from dlperf.cli.options import (
     NO_WAIT,
     RETRY_FAILED,
     SWEEP,
+    WAIT_FOR_QUIET,
     SweepChoice,
     at_least,
     default_folder,
     interruptible,
     results_option,
+    seconds_option,
 )
-from dlperf.cli.plan import known_seconds, plan_text
+from dlperf.cli.plan import duration, known_seconds, plan_lines
 from dlperf.cli.progress import SweepProgress
-from dlperf.cli.terminal import print_json, say, say_in_a_signal_handler, table
-from dlperf.errors import UserError
+from dlperf.cli.terminal import echo, print_json, say, say_in_a_signal_handler, table, write_data
+from dlperf.errors import InfrastructureError, UserError
 from dlperf.limit.run import LimitRunner
 from dlperf.plan.cluster import Cluster
 from dlperf.plan.plan import Plan, PlannedRun, freeze
-from dlperf.plan.sweep import seconds_of
 from dlperf.report.numbers import mebibytes, plural
 from dlperf.results.cases import CaseFigures, case_figures, cell_name, devices_in_words, standings
-from dlperf.results.schema import Status
+from dlperf.results.schema import FAILED, Status
 from dlperf.results.store import Results, StoredLimit, StoredRun, read_limits
 from dlperf.running.commands import commands_text
 from dlperf.running.launch import is_free, misspelt
@@ -46,7 +48,7 @@ from dlperf.running.run import Progress, Runner
 from dlperf.running.run_folder import pending_runs, results_folder, stored_runs, whole_machine
 from dlperf.running.scheduler import Scheduler, require_adapters
 from dlperf.running.supervision import Interrupts
-from dlperf.running.transports.base import Node
+from dlperf.running.transports.base import Node, each
 from dlperf.running.transports.local import LocalNode
 from dlperf.statistics.ranking import Standing
 
@@ -79,6 +81,7 @@ Exit codes: 0 every run is ok, 2 wrong input, 3 some cases failed or could not b
 @RETRY_FAILED
 @DRY_RUN
 @NO_WAIT
+@WAIT_FOR_QUIET
 @click.option(
     "--port",
     type=at_least(1024, most=65535),
@@ -95,7 +98,7 @@ Exit codes: 0 every run is ok, 2 wrong input, 3 some cases failed or could not b
     "wait_for_nodes_seconds",
     metavar="DURATION",
     default="10m",
-    callback=lambda _context, _option, value: _seconds(value),
+    callback=lambda _context, _option, value: seconds_option(value),
     help="How long runs wait for nodes of the cluster that were lost.",
 )
 @JSON
@@ -113,6 +116,7 @@ def command(
     port: int | None,
     parallel_nodes: int,
     wait_for_nodes_seconds: float,
+    wait_for_quiet_seconds: float,
     as_json: bool,
 ) -> None:
     """Train the cases of SWEEP one after the other and store every run in the results folder."""
@@ -134,22 +138,16 @@ def command(
         wait=not no_wait,
         port=port,
         wait_for_nodes_seconds=wait_for_nodes_seconds,
+        wait_for_quiet_seconds=wait_for_quiet_seconds,
         parallel_nodes=parallel_nodes,
     )
     ctx.exit(run_sweep(whole, folder, selected=chosen.selected, run_options=run_options, as_json=as_json))
 
 
-def _seconds(value: str) -> float:
-    try:
-        return float(seconds_of(value))
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 def show(plan: Plan, folder: Path, cluster: Cluster | None) -> None:
     """Print the plan, and the processes of each case's first run."""
-    click.echo(plan_text(plan, seconds=known_seconds(folder)))
-    click.echo(commands_text(plan, adapters=load_adapters(), results=folder, cluster=cluster), nl=False)
+    echo(*plan_lines(plan, seconds=known_seconds(folder)), "")
+    write_data(commands_text(plan, adapters=load_adapters(), results=folder, cluster=cluster))
 
 
 def run_sweep(
@@ -167,7 +165,7 @@ def run_sweep(
     if as_json:
         print_json(summary_content(plan, stored, folder, limits))
     else:
-        click.echo("\n".join(_summary(plan, stored, folder, limits)))
+        echo(*_summary(plan, stored, folder, limits))
     good = all(item.result.status is Status.OK for item in stored)
     return EXIT_OK if good and stored and len(stored) == len(plan.runs) else EXIT_SOME_FAILED
 
@@ -185,16 +183,22 @@ def _summary(
         known_before = ", ".join(f"{count} {status}" for status, count in left_out.items())
         yield f"cases not planned: {known_before} (why: {again} --dry-run)"
     if limits:
-        yield f"\n{_limits_table(limits)}"
+        yield from ("", _limits_table(limits))
     bad = [item for item in stored if item.result.status is not Status.OK]
     if bad:
-        yield f"\n{_failures(bad)}"
+        yield from ("", _failures(bad))
     for figure, standing in _standings(plan, stored, folder):
         yield f"{cell_name(figure.case)} on {devices_in_words(figure)}: {standing.in_words(str)}"
-    if any(item.result.status is not Status.NOT_MEASURED for item in bad):
+    statuses = {item.result.status for item in bad}
+    if Status.DISTURBED in statuses:
+        waits = any(word.startswith("--wait-for-quiet") for word in sys.argv)
+        command = again if waits else f"{again} --wait-for-quiet 10m"
+        yield f"Disturbed runs have no figure. To repeat them on a quiet machine: {command}"
+    if statuses & (FAILED - {Status.DISTURBED, Status.LOST_NODE}):
         yield f"To retry once the cause is fixed: {again} --retry-failed"
     if stored:
-        yield f"\nNext: {shlex.join(['dlperf', 'report', str(folder), '--out', 'report.md'])}"
+        yield ""
+        yield f"Next: {shlex.join(['dlperf', 'report', str(folder), '--out', 'report.md'])}"
 
 
 def _standings(
@@ -284,6 +288,7 @@ def _limit_content(limit: StoredLimit) -> dict[str, Any]:
 
 
 EXIT_OK, EXIT_SOME_FAILED = 0, 3
+_QUIET_POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,6 +301,7 @@ class RunOptions:
         wait: wait for another dlperf that measures there.
         port: on which the ranks of a case connect; None for a free one per run.
         wait_for_nodes_seconds: how long runs wait for nodes that were lost.
+        wait_for_quiet_seconds: how long the first run waits for other work to end.
         parallel_nodes: how many single-node runs go on at a time.
     """
 
@@ -304,6 +310,7 @@ class RunOptions:
     wait: bool
     port: int | None = None
     wait_for_nodes_seconds: float = 0.0
+    wait_for_quiet_seconds: float = 0.0
     parallel_nodes: int = 1
 
 
@@ -360,10 +367,13 @@ def _make(
                 parallel_nodes=run_options.parallel_nodes,
             )
 
+        quiet = _Quiet(nodes=nodes, plan=plan, say=progress.message)
+        quiet.say_if_busy()
         scheduler = scheduler_of(plan, folder, progress)
         scheduler.prepare(runs)
         if run_options.cluster is None:
             held.enter_context(whole_machine(wait=run_options.wait, say=progress.message))
+        quiet.wait(run_options.wait_for_quiet_seconds)
         runner = Runner(limits=plan.limits, interrupts=interrupts, progress=progress, port=run_options.port)
         held.callback(progress.finished)
         if any(case.search is not None for case in plan.runnable):
@@ -387,3 +397,44 @@ def _nodes(run_options: RunOptions, held: ExitStack, *, say: Callable[[str], Non
     from dlperf.running.cluster import held as held_nodes  # paramiko takes its time
 
     return held.enter_context(held_nodes(run_options.cluster, wait=run_options.wait, say=say))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Quiet:
+    """Looks whether other work keeps the nodes busy, so that it would disturb the runs of a plan."""
+
+    nodes: Sequence[Node]
+    plan: Plan
+    say: Callable[[str], None]
+
+    def say_if_busy(self) -> None:
+        """Say which nodes are busy, and with what; takes a second."""
+        busy = self._busy()
+        if busy:
+            self.say(f"{busy}; a disturbed run has no figure (--wait-for-quiet 10m waits for the other work)")
+
+    def wait(self, limit_seconds: float) -> None:
+        """Wait until no node is busy, or the limit has passed."""
+        deadline = time.monotonic() + limit_seconds
+        busy = self._busy() if limit_seconds else ""
+        if not busy:
+            return
+        self.say(f"{busy}; waiting up to {duration(limit_seconds)} for a quiet machine")
+        while busy and time.monotonic() < deadline:
+            time.sleep(_QUIET_POLL_SECONDS)
+            busy = self._busy() or self._busy()  # a pause of a second is not quiet yet
+        self.say(f"{busy}; starting anyway" if busy else "quiet now; starting")
+
+    def _busy(self) -> str:
+        most = min((case.measure.max_interference for case in self.plan.runnable), default=1.0)
+        if most == 1:  # no run is ever disturbed
+            return ""
+
+        def look(node: Node) -> str:
+            with suppress(InfrastructureError):  # a lost node runs nothing
+                busy = node.busy()
+                if busy.exceeds(most):
+                    return f"{node.name if node.remote else 'this machine'} is busy with other work: {busy}"
+            return ""
+
+        return "; ".join(filter(None, each([node for node in self.nodes if node.trouble is None], look)))

@@ -1,9 +1,14 @@
-"""What commands print: tables, JSON, messages."""
+"""What commands print: lines, messages, tables, JSON.
+
+Text from logs, results and nodes may hold escape codes, with which it could change what a terminal shows. So
+everything that a command prints goes through here, where control characters are made visible.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Collection, Iterable, Sequence
 
@@ -18,21 +23,62 @@ from rich.text import Text
 _FILE_WIDTH = 400
 # Columns whose text wraps, and where that begins at the earliest.
 _SENTENCES, _SENTENCE_WIDTH = ("reason", "why", "evidence"), 30
+# All controls but tab and line feed, marks that change the direction of text, halves of characters.
+_CONTROLS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+class Styled(str):
+    """Text with colours of our own, whose other content is visible already."""
+
+    __slots__ = ()
+
+
+def visible(text: str) -> str:
+    r"""The text with its control characters as escapes, such as `\x1b`."""
+    if isinstance(text, Styled):
+        return text
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def echo(*lines: str) -> None:
+    """Print lines on standard output."""
+    for line in lines:
+        click.echo(visible(line))
 
 
 def say(text: str) -> None:
     """Print a message on standard error."""
-    click.echo(text, err=True)
+    click.echo(visible(text), err=True)
+
+
+def write_data(text: str) -> None:
+    """Print a document or data for programs: as it is, but with visible controls on a terminal."""
+    click.echo(visible(text) if sys.stdout.isatty() else text, nl=False)
+
+
+class VisibleStream:
+    """Standard output for a writer of text; controls are made visible."""
+
+    def write(self, text: str) -> int:
+        """Print the text."""
+        return sys.stdout.write(visible(text))
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Print lines, which have their ends."""
+        sys.stdout.writelines(map(visible, lines))
 
 
 def say_in_a_signal_handler(text: str) -> None:
     """Print a message from a handler that may have interrupted a write to sys.stderr."""
-    os.write(2, f"\ndlperf: {text}\n".encode())
+    os.write(2, f"\ndlperf: {visible(text)}\n".encode())
 
 
 def print_json(content: object) -> None:
     """Print JSON for programs and people."""
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    click.echo(_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def table(
@@ -41,13 +87,13 @@ def table(
     *,
     right: Collection[str] = (),
     styles: Iterable[str | None] | None = None,
-) -> str:
+) -> Styled:
     """A table as text, without the columns that are empty.
 
     `right` holds the headings of columns aligned right, `styles` one style per row. On a narrow terminal
     reasons wrap; where that is not enough, whole lines do. No cell is ever cut.
     """
-    cells = list(rows)
+    cells = [[visible(cell).replace("\n", "\\n") for cell in row] for row in rows]
     kept = [place for place in range(len(headings)) if any(row[place] for row in cells)]
     content = Table(box=None, pad_edge=False, header_style="bold")
     for place in kept:
@@ -78,7 +124,7 @@ def fold(
     return line, [headings[place] for place in kept], [[row[place] for place in kept] for row in rows]
 
 
-def rendered(content: Table) -> str:
+def rendered(content: Table) -> Styled:
     """The table coloured and as wide as a terminal or, where that is more, as its columns need."""
     console = Console(file=sys.stdout)
     width = _FILE_WIDTH
@@ -88,4 +134,4 @@ def rendered(content: Table) -> str:
     console = Console(file=sys.stdout, width=width)
     with console.capture() as capture:
         console.print(content)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip()
+    return Styled("\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip())

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from dlperf.compare.sets import REGRESSIONS, Metric, ResultSet, Verdict
 from dlperf.compare.tests import Rule, TestResult, fit_priors
-from dlperf.compare.verdicts import CaseVerdict, Comparison, Settings, compare
+from dlperf.compare.verdicts import OTHER_SESSION, CaseVerdict, Comparison, Settings, compare
 from dlperf.errors import UserError
 from dlperf.plan.case import Case
 from dlperf.plan.documents import unknown
@@ -30,7 +30,11 @@ def suspects(findings: Comparison) -> tuple[CaseVerdict, ...]:
     return tuple(
         row
         for row in findings.rows
-        if row.test is not None and row.expected is None and looks_worse(row.metric, row.test)
+        if row.test is not None
+        and row.expected is None
+        and row.fails
+        and row.reason != OTHER_SESSION
+        and looks_worse(row.metric, row.test)
     )
 
 
@@ -85,11 +89,7 @@ def confirm(first: Comparison, *, fresh: tuple[ResultSet, ResultSet], settings: 
 def undecided(confirmed: Comparison, first: Comparison) -> tuple[CaseVerdict, ...]:
     """The suspects of the first findings that their fresh runs could not tell."""
     doubtful = {_key(row) for row in suspects(first)}
-    return tuple(
-        row
-        for row in confirmed.rows
-        if row.verdict is Verdict.INCONCLUSIVE and row.test is not None and _key(row) in doubtful
-    )
+    return tuple(row for row in confirmed.rows if row.can_be_settled and _key(row) in doubtful)
 
 
 def _key(row: CaseVerdict) -> tuple[str, str]:

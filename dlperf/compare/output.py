@@ -80,8 +80,11 @@ def change(ratio: float | None) -> str:
 
 
 def verdict_words(finding: CaseVerdict) -> str:
-    """The verdict, and that it was expected."""
-    return _words(finding.verdict) + (" (expected)" if finding.expected else "")
+    """The verdict, and that it was expected, or that it fails nothing."""
+    if finding.expected:
+        return f"{_words(finding.verdict)} (expected)"
+    reported = finding.verdict in REGRESSIONS and not finding.fails
+    return _words(finding.verdict) + (" (reported only)" if reported else "")
 
 
 def _words(verdict: Verdict) -> str:
@@ -255,6 +258,7 @@ def _entry(row: CaseVerdict) -> dict[str, Any]:
         "unit": row.metric.unit,
         "better": row.metric.better,
         "verdict": row.verdict.value,
+        "fails": row.is_regression,
         "reason": row.reason,
         "baseline": row.figures[0],
         "candidate": row.figures[1],
@@ -312,7 +316,7 @@ def junit(findings: Comparison) -> str:
 def _junit_outcome(row: CaseVerdict) -> str | None:
     if row.is_regression:
         return "failure"
-    if row.verdict is Verdict.INCONCLUSIVE or row.expected is not None:
+    if row.verdict in {Verdict.INCONCLUSIVE, *REGRESSIONS} or row.expected is not None:
         return "skipped"
     return "error" if row.verdict in _FAILED else None
 

@@ -48,7 +48,8 @@ IMPROVEMENTS = frozenset({Verdict.FASTER, Verdict.BETTER})
 class Metric:
     """A figure of a run that can get better or worse; values are above 0.
 
-    `margin` is the smallest change that counts where the user names no other, a fraction.
+    `margin` is the smallest change that counts where the user names no other, a fraction. A metric that does
+    not `fail` is reported, and is a regression only for a user who names it.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Metric:
     better: Literal["higher", "lower"]
     margin: float = DEFAULT_MARGIN
     speed: bool = True
+    fails: bool = True
 
     def verdict(self, log_ratio: float) -> Verdict:
         """The word for a change of log(candidate / baseline) that counts."""
@@ -68,7 +70,14 @@ class Metric:
 SAMPLES_PER_SECOND = Metric(name="samples_per_sec", title="samples/s", unit="samples/s", better="higher")
 STEP_P95 = Metric(name="step_seconds_p95", title="step p95", unit="s", better="lower", margin=0.05)
 PEAK_MEMORY = Metric(
-    name="peak_memory_bytes", title="peak memory", unit="bytes", better="lower", margin=0.02, speed=False
+    name="peak_memory_bytes",
+    title="peak memory",
+    unit="bytes",
+    better="lower",
+    margin=0.02,
+    speed=False,
+    # What engines report as their peak is not the same thing, and an allocator rounds it as it likes.
+    fails=False,
 )
 # Found by what ran and what ran out of memory, not by runs: see dlperf.compare.verdicts.
 LARGEST_CLASSES = Metric(
@@ -94,11 +103,12 @@ Alignment = Literal["aligned", "not aligned"]
 class RunValues(Model):
     """A good run: its value of each metric that it has.
 
-    Runs of two cases of one cell with the same `session` and `repeat` were made in one block.
+    `interleaved` runs of two cases of one cell with the same `session` and `repeat` were made in one block.
     """
 
     repeat: int
-    session: str | None = None  # None: not known, or not run in blocks
+    session: str | None = None  # the sweep and when it began; None: not known
+    interleaved: bool = True
     started_at: str | None = None  # ISO 8601, UTC
     values: dict[str, float]
     before: Retired = None
@@ -107,7 +117,7 @@ class RunValues(Model):
     @property
     def block(self) -> str | None:
         """Equal for runs made in one block; None where there is none."""
-        return None if self.session is None else f"{self.session} r{self.repeat}"
+        return f"{self.session} r{self.repeat}" if self.session is not None and self.interleaved else None
 
 
 class CaseSamples(Model):
@@ -131,6 +141,11 @@ class CaseSamples(Model):
             for number, run in enumerate(self.runs)
             if metric.name in run.values
         }
+
+    @property
+    def sessions(self) -> frozenset[str | None]:
+        """In which its runs were made; None stands for one that is not known."""
+        return frozenset(run.session for run in self.runs)
 
     def checked_values(self, metric: Metric) -> dict[str, float]:
         """The same; UserError where one is not above 0, which has no logarithm and is no figure."""
@@ -261,10 +276,15 @@ def result_set_of(loaded: Loaded, *, label: str) -> ResultSet:
         for sweep in loaded.results.sweeps
         for path in sorted(sweep.glob(CERTIFICATE_NAMES))
     ]
-    interleaved = {sweep: plan.order == "interleaved" for sweep, plan in loaded.results.plans.items()}
-    sessions = {sweep: _session(sweep, loaded) for sweep in loaded.results.sweeps if interleaved.get(sweep)}
+    interleaved = {sweep for sweep, plan in loaded.results.plans.items() if plan.order == "interleaved"}
+    sessions = {sweep: _session(sweep, loaded) for sweep in loaded.results.sweeps}
     cases = tuple(
-        _case(figure, session=sessions.get(figure.sweep), certificates=certificates)
+        _case(
+            figure,
+            session=sessions.get(figure.sweep),
+            interleaved=figure.sweep in interleaved,
+            certificates=certificates,
+        )
         for figure in loaded.all_figures
     )
     started = [run.result.started_at for run in loaded.results.runs if run.result.started_at]
@@ -280,12 +300,15 @@ def _session(sweep: Path, loaded: Loaded) -> str | None:
     return f"{sweep.resolve().name} {min(known)}" if known else None
 
 
-def _case(figure: CaseFigures, *, session: str | None, certificates: Sequence[Certificate]) -> CaseSamples:
+def _case(
+    figure: CaseFigures, *, session: str | None, interleaved: bool, certificates: Sequence[Certificate]
+) -> CaseSamples:
     good = [(run, run.result.figures) for run in figure.runs if run.result.figures is not None]
     runs = tuple(
         RunValues(
             repeat=run.result.repeat,
             session=session,
+            interleaved=interleaved,
             started_at=run.result.started_at,
             values={
                 metric.name: float(value)

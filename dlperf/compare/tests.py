@@ -291,7 +291,7 @@ def _raises_alarm(blocks: dict[str, list[tuple[CaseSamples, list[Values]]]], dra
             turned = turns.setdefault(one.case.case_id, [draw.random() < 0.5 for _ in values])  # noqa: PLR2004
             effects.append(_effect(values, turned[: len(values)]))
         tests = run_tests(metric, effects, margins=[metric.margin] * len(effects))
-        if any(test.verdict in REGRESSIONS for test in tests):
+        if metric.fails and any(test.verdict in REGRESSIONS for test in tests):
             return True
     return False
 

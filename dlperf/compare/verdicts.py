@@ -35,6 +35,12 @@ from dlperf.results.cases import canonical
 from dlperf.results.noise_profile import Floor, NoiseProfile
 from dlperf.results.schema import Status
 from dlperf.statistics.basic import FEWEST_RUNS
+from dlperf.statistics.ranking import fastest
+
+OTHER_SESSION = (
+    "the sides were measured in different sessions, and how much this machine changes from one to another is "
+    "not known: run both in turns (`dlperf gate`), or measure it (`dlperf qualify` on two days)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +57,17 @@ class CaseVerdict:
     figures: tuple[float | None, float | None] = (None, None)
     expected: ExpectedFailure | None = None
     noise_floor: Floor | None = None  # of the case, where it was qualified
+    fails: bool = True  # a change for the worse of this metric is a regression
 
     @property
     def is_regression(self) -> bool:
-        """A change for the worse that nobody announced."""
-        return self.verdict in REGRESSIONS and self.expected is None
+        """A change for the worse that nobody announced, of a metric that fails."""
+        return self.verdict in REGRESSIONS and self.expected is None and self.fails
+
+    @property
+    def can_be_settled(self) -> bool:
+        """Whether more runs of the same kind may give a verdict."""
+        return self.verdict is Verdict.INCONCLUSIVE and self.test is not None and self.reason != OTHER_SESSION
 
     @property
     def ratio(self) -> float | None:
@@ -256,10 +268,11 @@ class Settings:
 
     `margins` by metric name override the metrics' own; `noise_profile` holds the A/A noise of cases, which a
     change must exceed too; `allow` names guards whose difference is let pass; `priors` of an earlier round
-    serve by metric name where this one has too few cases.
+    serve by metric name where this one has too few cases. `named` are the metrics that the user asked for.
     """
 
     metrics: tuple[Metric, ...] = MEASURED
+    named: Collection[str] = ()
     margins: Mapping[str, float] = field(default_factory=dict)
     noise_profile: NoiseProfile | None = None
     allow: Collection[str] = ()
@@ -303,7 +316,10 @@ def compare(baseline: ResultSet, candidate: ResultSet, *, settings: Settings | N
         if one.status is Status.OK
     ]
     rows += limits(matched.pairs, allow=settings.allow)
-    rows = [_with_expectation(row, settings) for row in rows]
+    rows = [
+        replace(_with_expectation(row, settings), fails=row.metric.fails or row.metric.name in settings.named)
+        for row in rows
+    ]
     place = {id(one): number for number, one in enumerate(baseline.cases)}
     rows.sort(key=lambda row: place[id(row.baseline)])
     first_time = [
@@ -388,9 +404,10 @@ _NEVER_TRIED = frozenset({Status.UNSUPPORTED, Status.NOT_MEASURED})
 def _values(pair: Pair, metric: Metric) -> tuple[dict[str, float], dict[str, float]]:
     """The values of both sides by block; a block holds runs of one cell, as those are made in turns."""
     before, after = pair.baseline.values(metric), pair.candidate.values(metric)
+    blocks = {run.block for run in pair.candidate.runs}
     if cell_of(pair.baseline.case) != cell_of(pair.candidate.case):
-        after = {f"another cell's {block}": value for block, value in after.items()}
-    return before, after
+        blocks = set()
+    return before, {name if name in blocks else f"candidate's {name}": one for name, one in after.items()}
 
 
 def _tested(pair: Pair, metric: Metric, test: TestResult, floor: Floor | None, *, own: float) -> CaseVerdict:
@@ -402,7 +419,23 @@ def _tested(pair: Pair, metric: Metric, test: TestResult, floor: Floor | None, *
         reason = (
             f"about {settle} runs per side would settle it" if settle else "too noisy to settle by more runs"
         )
+    elif verdict is not Verdict.SAME and metric.speed:
+        reason = _not_told(pair, metric, floor)
+        verdict = verdict if reason is None else Verdict.INCONCLUSIVE
     return _row(pair, metric, verdict, reason=reason, test=test, noise_floor=floor)
+
+
+def _not_told(pair: Pair, metric: Metric, floor: Floor | None) -> str | None:
+    """Why a difference of speed that the runs show is no verdict about what is compared."""
+    sessions = pair.baseline.sessions
+    in_one_session = sessions == pair.candidate.sessions and None not in sessions
+    if not in_one_session and not (floor is not None and floor.sessions):
+        return OTHER_SESSION
+    if pair.baseline.case.framework == pair.candidate.case.framework or metric is not SAMPLES_PER_SECOND:
+        return None
+    names = {f"{one.case.framework} {one.case.version}": one for one in (pair.baseline, pair.candidate)}
+    standing = fastest({name: list(one.values(metric).values()) for name, one in names.items()})
+    return None if standing is None or standing.winner is not None else standing.in_words(str)
 
 
 def _drowned(floor: Floor | None, margin: float) -> str | None:

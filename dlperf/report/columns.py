@@ -22,7 +22,7 @@ ONE_RUN = say("one run")
 
 
 def interval_of_ratio(over: CaseFigures, under: CaseFigures) -> Interval | None:
-    """The 95 % interval of over / under; None where one of them has fewer than two good runs."""
+    """The 95 % interval of over / under; None where one of them has fewer than three good runs."""
     return ratio_interval(
         [run.samples_per_sec for run in over.good], [run.samples_per_sec for run in under.good]
     )
@@ -106,8 +106,12 @@ def _min_to_max(cell: TableCell) -> Inline:
 
 
 def _interval(cell: TableCell) -> Inline:
-    interval = cell.summary.interval
-    return say("{low} to {high}", low=rate(interval.low), high=rate(interval.high)) if interval else ONE_RUN
+    summary, interval = cell.summary, cell.summary.interval
+    if interval is not None:
+        return say("{low} to {high}", low=rate(interval.low), high=rate(interval.high))
+    if summary.runs == 1:
+        return ONE_RUN
+    return say("{low} and {high} alone", low=rate(summary.minimum), high=rate(summary.maximum))
 
 
 def _efficiency(cell: TableCell) -> Inline:

@@ -20,8 +20,8 @@ _ALWAYS = (
     say("Rate of a run = sum of samples / sum of seconds over its measured iterations, read from its log."),
     say(
         "Figure of a case = median over its good runs. Beside it stand the smallest and the largest run, the "
-        "coefficient of variation (CV) and the 95 % t interval for the mean of the runs. No run is dropped "
-        "as an outlier. Fewer than 2 good runs give no interval."
+        "coefficient of variation (CV) and the 95 % t interval for the geometric mean of the runs, on "
+        "logarithms. No run is dropped as an outlier. Fewer than 3 good runs give no interval."
     ),
     say(
         "Speedup = figure / figure of 1 node with 1 device, same framework and batch per device. Scaling "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -286,23 +287,32 @@ def standing(figures: Mapping[K, CaseFigures]) -> Standing[K] | None:
 
 
 def standings(figures: Iterable[CaseFigures]) -> Iterator[tuple[CaseFigures, Standing[str]]]:
-    """For each row with two cases or more one of them, and who is the fastest, by framework and version.
+    """For each row with several cases one of them, and who is the fastest.
 
-    The cases of a row come from one sweep and one kind of hardware and differ in nothing but the framework,
-    its version and options.
+    The winner is named by framework and version, and by its options where the row holds that version twice.
+    The cases of a row come from one sweep and one kind of hardware and differ in nothing but these.
     """
-    rows: dict[tuple[object, ...], dict[str, CaseFigures]] = {}
+    rows: dict[tuple[object, ...], list[CaseFigures]] = {}
     for figure in figures:
         case = figure.case
         searched = (case.search.axis,) if case.search is not None else ()
         content = canonical(case, leaving_out=("framework", "version", "options", "search", *searched))
-        row = rows.setdefault((figure.sweep, figure.hardware, figure.not_known, searched, content), {})
-        options = ", ".join(f"{name}={value}" for name, value in sorted(case.options.items()))
-        row[f"{case.framework} {case.version}" + (f" ({options})" if options else "")] = figure
+        rows.setdefault((figure.sweep, figure.hardware, figure.not_known, searched, content), []).append(
+            figure
+        )
     for row in rows.values():
-        found = standing(row)
+        counts = Counter((figure.case.framework, figure.case.version) for figure in row)
+        names = {}
+        for figure in row:
+            case = figure.case
+            options = (
+                ", ".join(f"{name}={value}" for name, value in sorted(case.options.items())) or "no options"
+            )
+            is_alone = counts[case.framework, case.version] == 1
+            names[f"{case.framework} {case.version}" + ("" if is_alone else f" ({options})")] = figure
+        found = standing(names)
         if found is not None:
-            yield next(iter(row.values())), found
+            yield row[0], found
 
 
 def devices_in_words(figure: CaseFigures) -> str:

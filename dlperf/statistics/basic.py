@@ -15,8 +15,10 @@ from functools import lru_cache
 CONFIDENCE = 0.95
 _SECONDS_PER_HOUR = 3600
 _MILLION = 1e6
-# A sample of one says nothing about spread.
+_LARGEST_EXPONENT = 700.0  # of e, in a float
+# A sample of one says nothing about spread, and an interval of two is twelve times as wide as their distance.
 FEWEST_RUNS_FOR_SPREAD = 2
+FEWEST_RUNS_FOR_INTERVAL = 3
 FEWEST_RUNS = 4  # of each side of a verdict
 MOST_RUNS = 200  # more than anybody makes
 LEVEL = 0.05  # of a test
@@ -35,7 +37,7 @@ class Interval:
 class Summary:
     """A case's figure from its runs' rates, in the unit of the rates; `cv` is a fraction of the mean.
 
-    `cv` and `interval` are None with fewer than two runs.
+    `cv` is None with fewer than two runs, `interval` with fewer than three.
     """
 
     median: float
@@ -103,47 +105,55 @@ def coefficient_of_variation(values: Sequence[float]) -> float | None:
     return None if deviation is None else deviation / mean(values)
 
 
-def t_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval | None:
-    """Two-sided interval for the mean of the runs: mean -+ t(n - 1) x s / sqrt(n); None with fewer than two.
+def t_interval(rates: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval | None:
+    """Two-sided interval for the geometric mean of the runs' rates; None with fewer than three.
 
-    Student, "The probable error of a mean", Biometrika 6 (1908). The runs are the sample: steps of one run
-    are correlated and would make it far too narrow.
+    Noise is a factor, so that logarithms are what varies alike: exp of mean -+ t(n - 1) x s / sqrt(n) of the
+    logarithms (Student, "The probable error of a mean", Biometrika 6, 1908). The interval of positive rates
+    is positive. The runs are the sample: steps of one run are correlated and would make it far too narrow.
     """
-    deviation = standard_deviation(values)
-    if deviation is None:
+    if len(rates) < FEWEST_RUNS_FOR_INTERVAL or min(rates) <= 0:
         return None
-    quantile_of_t = t_quantile(0.5 + confidence / 2, degrees=len(values) - 1)
-    half = quantile_of_t * deviation / math.sqrt(len(values))
-    centre = mean(values)
-    return Interval(low=centre - half, high=centre + half)
+    centre, deviation = _of_logarithms(rates)
+    half = t_quantile(0.5 + confidence / 2, degrees=len(rates) - 1) * deviation / math.sqrt(len(rates))
+    return _exp_interval(centre, half)
 
 
 def ratio_interval(
     over: Sequence[float], under: Sequence[float], *, confidence: float = CONFIDENCE
 ) -> Interval | None:
-    """Two-sided interval for the ratio of two cases' rates (geometric means); None with fewer than two each.
+    """Two-sided interval for the ratio of two cases' geometric means; None with fewer than three rates each.
 
-    Rates vary by a factor, so that their logarithms are compared: Welch's interval for the difference of the
-    means ("The generalization of Student's problem when several different population variances are involved",
-    Biometrika 34, 1947) with Satterthwaite's degrees of freedom, then back by exp. The rates are above 0.
+    Welch's interval for the difference of the mean logarithms ("The generalization of Student's problem when
+    several different population variances are involved", Biometrika 34, 1947) with Satterthwaite's degrees of
+    freedom, then back by exp.
     """
-    logs = [math.log(rate) for rate in over], [math.log(rate) for rate in under]
-    deviations = [standard_deviation(side) for side in logs]
-    if deviations[0] is None or deviations[1] is None:
+    if min(len(over), len(under)) < FEWEST_RUNS_FOR_INTERVAL or min(*over, *under) <= 0:
         return None
-    parts = [
-        deviation**2 / len(side)
-        for deviation, side in zip(deviations, logs, strict=True)
-        if deviation is not None
-    ]
-    difference, variance = mean(logs[0]) - mean(logs[1]), math.fsum(parts)
+    sides = [(len(side), *_of_logarithms(side)) for side in (over, under)]
+    difference = sides[0][1] - sides[1][1]
+    parts = [deviation**2 / count for count, _, deviation in sides]
+    variance = math.fsum(parts)
     if variance == 0:
-        return Interval(low=math.exp(difference), high=math.exp(difference))
+        return _exp_interval(difference, 0.0)
     degrees = variance**2 / math.fsum(
-        part**2 / (len(side) - 1) for part, side in zip(parts, logs, strict=True)
+        part**2 / (count - 1) for part, (count, _, _) in zip(parts, sides, strict=True)
     )
-    half = t_quantile(0.5 + confidence / 2, degrees=degrees) * math.sqrt(variance)
-    return Interval(low=math.exp(difference - half), high=math.exp(difference + half))
+    return _exp_interval(difference, t_quantile(0.5 + confidence / 2, degrees=degrees) * math.sqrt(variance))
+
+
+def _of_logarithms(rates: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation."""
+    logs = [math.log(rate) for rate in rates]
+    return mean(logs), standard_deviation(logs) or 0.0
+
+
+def _exp_interval(centre: float, half: float) -> Interval:
+    """Exp of both ends, within what a float holds."""
+    return Interval(
+        low=math.exp(max(centre - half, -_LARGEST_EXPONENT)),
+        high=math.exp(min(centre + half, _LARGEST_EXPONENT)),
+    )
 
 
 @lru_cache(maxsize=4096)

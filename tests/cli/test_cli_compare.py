@@ -42,9 +42,20 @@ def test_two_folders(tmp_path: Path) -> None:
     before = make_sweep(tmp_path / "monday", ("1.9.1", 1.0))
     after = make_sweep(tmp_path / "friday", ("1.9.1", 0.9))
     done = run("compare", before, after)
-    assert done.exit_code == 1, done.output
-    assert done.stdout.splitlines()[-1] == "2 regressions"
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1] == "no verdict: the runs do not tell"
+    assert "measured in different sessions" in done.stdout
     assert "not run in common blocks" in done.stdout
+
+
+def test_two_folders_where_the_noise_between_sessions_was_measured(tmp_path: Path) -> None:
+    for day in ("05", "06", "07", "08"):
+        began = {"started_at": f"2026-01-{day}T10:00:00Z"}
+        store_good_runs(tmp_path / f"aa-{day}", make_case(), [*RATES, *RATES], outcome=began)
+        assert run("qualify", tmp_path / f"aa-{day}").exit_code == 0
+    before = make_sweep(tmp_path / "monday", ("1.9.1", 1.0))
+    done = run("compare", before, make_sweep(tmp_path / "friday", ("1.9.1", 0.9)))
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (1, "2 regressions")
 
 
 def test_two_versions_inside_one_folder_are_compared_in_blocks(tmp_path: Path) -> None:

@@ -33,11 +33,21 @@ def ranks_shown(result: Result) -> set[str]:
     return {line.split(" ", 1)[0] for line in result.stdout.splitlines()}
 
 
-def test_one_rank_is_printed_as_it_came(tmp_path: Path) -> None:
+def test_raw_prints_one_rank_as_it_came(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "y1", CASE, log="a\n\x1b[31mb\r c")
-    assert "a\n\x1b[31mb\r c" == run(CASE.content_hash, tmp_path).stdout
-    shown = run(CASE.case_id, tmp_path / "y1", "--rank", "0").stdout_bytes
+    assert "a\n\x1b[31mb\r c" == run(CASE.content_hash, tmp_path, "--raw").stdout
+    shown = run(CASE.case_id, tmp_path / "y1", "--rank", "0", "--raw").stdout_bytes
     assert (folder / "logs/rank0.log").read_bytes() == shown
+
+
+def test_control_characters_are_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_run(tmp_path / "y1", CASE)
+    hostile = b"\x1b]0;title\x07 \x1b[2J\tcaf\xc3\xa9 \xc2\x9b31m \xff\xe2\x80\xae\r\n10%\r20%\r\n\xe2\x82"
+    (folder / "logs/rank0.log").write_bytes(hostile)
+    expected = "\\x1b]0;title\\x07 \\x1b[2J\tcafé \\x9b31m \\xff\\u202e\n10%\\r20%\n\\xe2\\x82"
+    for block in (1 << 16, 1):  # a character or a line end may be cut by the end of a block
+        monkeypatch.setattr("dlperf.cli.logs._BLOCK", block)
+        assert expected == run(CASE.content_hash, tmp_path).stdout_bytes.decode()
 
 
 def test_lines_of_several_ranks_begin_with_their_rank(tmp_path: Path) -> None:

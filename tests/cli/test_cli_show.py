@@ -71,7 +71,7 @@ def test_the_same_as_json(sweep: Path) -> None:
 def test_one_run_has_no_interval_and_it_is_said(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [10.0])
     assert (
-        facts(run("mxnet", tmp_path).stdout, "figures")["95 % interval"] == "none: needs at least 2 good runs"
+        facts(run("mxnet", tmp_path).stdout, "figures")["95 % interval"] == "none: needs at least 3 good runs"
     )
 
 

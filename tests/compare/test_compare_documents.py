@@ -9,7 +9,7 @@ import pytest
 from markdown_it import MarkdownIt
 from sides import FLAT, scaled, side, side_case
 
-from dlperf.cli.compare import findings_text
+from dlperf.cli.compare import findings_lines
 from dlperf.compare import output as documents
 from dlperf.compare.sets import PEAK_MEMORY, SAMPLES_PER_SECOND
 from dlperf.compare.verdicts import Comparison, Settings, compare
@@ -40,7 +40,9 @@ def unchanged() -> Comparison:
 
 
 def test_the_terminals_text(findings: Comparison) -> None:
-    lines = [" ".join(line.split()) for line in findings_text(findings, everything=False).splitlines()]
+    lines = [
+        " ".join(line.split()) for line in "\n".join(findings_lines(findings, everything=False)).splitlines()
+    ]
     assert lines == GOLDEN.splitlines()
 
 
@@ -114,20 +116,20 @@ def test_every_form_carries_the_notes(noted: Comparison) -> None:
 
 
 def test_one_metric_alone_answers_for_itself() -> None:
-    memory = Settings(metrics=(PEAK_MEMORY,))
+    memory = Settings(metrics=(PEAK_MEMORY,), named=("peak_memory_bytes",))
     same = compare(side(side_case()), side(side_case(version="1.9.2")), settings=memory)
-    text = findings_text(same, everything=False)
-    assert text.endswith("\n1 case compared by peak memory: 1 same\nno regression\n")
+    text = "\n".join(findings_lines(same, everything=False))
+    assert text.endswith("\n1 case compared by peak memory: 1 same\nno regression")
     assert "peak memory" in text.splitlines()[3]
     worse = compare(side(side_case()), side(side_case(memory=6e8, version="1.9.2")), settings=memory)
-    assert findings_text(worse, everything=False).endswith("1 worse\n1 regression\n")
+    assert list(findings_lines(worse, everything=False))[-1] == "1 regression"
 
 
 def test_a_metric_that_is_no_figure_is_said_beside_a_regression_of_another() -> None:
     before, after = side_case(), side_case(memory=6e8, version="1.9.2")
     runs = (after.runs[0].model_copy(update={"values": {**after.runs[0].values, "samples_per_sec": 0.0}}),)
     after = after.model_copy(update={"runs": (*runs, *after.runs[1:])})
-    text = findings_text(compare(side(before), side(after)), everything=False)
+    text = "\n".join(findings_lines(compare(side(before), side(after)), everything=False))
     assert "worse" in text
     assert "samples/s of 0 is no figure" in text
 

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import json
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from run_folders import Y1
 from sides import FLAT, scaled, side, side_case
 
-from dlperf.compare.gate import version_comparisons
+from dlperf.compare.gate import suspects, version_comparisons
 from dlperf.compare.matching import GUARDS, guarded, match
-from dlperf.compare.output import as_json, exit_code, headline, markdown, summary
-from dlperf.compare.sets import LARGEST_BATCH, SAMPLES_PER_SECOND, ResultSet, Verdict
-from dlperf.compare.verdicts import ExpectedFailure, Settings, compare, of_several, read_expected
+from dlperf.compare.output import as_json, exit_code, headline, markdown, summary, verdict_words
+from dlperf.compare.sets import LARGEST_BATCH, PEAK_MEMORY, SAMPLES_PER_SECOND, ResultSet, Verdict
+from dlperf.compare.verdicts import (
+    OTHER_SESSION,
+    ExpectedFailure,
+    Settings,
+    compare,
+    of_several,
+    read_expected,
+)
 from dlperf.errors import SourceErrors, UserError
 from dlperf.plan.case import Measure, Search
 from dlperf.results.noise_profile import Floor, NoiseProfile
 from dlperf.results.schema import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from dlperf.compare.sets import CaseSamples
@@ -58,9 +66,67 @@ def test_a_faster_version_is_never_an_error() -> None:
     assert exit_code(findings, strict=True) == 0
 
 
-def test_more_memory_is_worse_and_not_slower() -> None:
-    findings = compare(side(side_case()), side(side_case(memory=6e8, **NEW)))
-    assert [row.verdict for row in findings.regressions] == [Verdict.WORSE]
+def test_more_memory_is_reported_and_fails_only_for_whoever_asks_for_it() -> None:
+    sides = side(side_case()), side(side_case(memory=6e8, **NEW))
+    findings = compare(*sides)
+    (row,) = [row for row in findings.rows if row.metric is PEAK_MEMORY]
+    assert (row.verdict, verdict_words(row)) == (Verdict.WORSE, "worse (reported only)")
+    assert (exit_code(findings, strict=True), headline(findings)) == (0, "no regression")
+    asked = compare(*sides, settings=Settings(named=("peak_memory_bytes",)))
+    assert [row.verdict for row in asked.regressions] == [Verdict.WORSE]
+    assert exit_code(asked, strict=False) == 1
+
+
+def drifted(rates: Sequence[float], **changes: Any) -> CaseSamples:
+    """15 % slower, with 3 % between its runs."""
+    return side_case([0.85 * rate * factor for rate, factor in zip(rates, SPREAD, strict=True)], **changes)
+
+
+SPREAD = (0.97, 1.03, 1.0, 0.985, 1.015)
+
+
+def test_a_drift_between_sessions_is_no_verdict_about_a_framework() -> None:
+    findings = compare(side(side_case()), side(drifted(FLAT, session="friday", **NEW)))
+    row = speed(findings)
+    assert row.verdict is Verdict.INCONCLUSIVE
+    assert "measured in different sessions" in (row.reason or "")
+    assert not row.can_be_settled
+    assert suspects(findings) == ()
+    assert (exit_code(findings, strict=False), exit_code(findings, strict=True)) == (0, 4)
+    assert headline(findings) == "no verdict: the runs do not tell"
+
+
+def test_runs_of_one_session_that_were_not_interleaved_have_a_verdict() -> None:
+    one, other = side_case(), drifted(FLAT, **NEW)
+    runs = [
+        tuple(run.model_copy(update={"interleaved": False}) for run in case.runs) for case in (one, other)
+    ]
+    sides = [case.model_copy(update={"runs": made}) for case, made in zip((one, other), runs, strict=True)]
+    row = speed(compare(side(sides[0]), side(sides[1])))
+    assert row.test is not None
+    assert not row.test.effect.blocked
+    assert row.verdict is Verdict.SLOWER
+
+
+def test_runs_whose_session_nobody_knows_have_no_verdict() -> None:
+    row = speed(compare(side(side_case(session=None)), side(drifted(FLAT, session=None, **NEW))))
+    assert row.reason == OTHER_SESSION
+
+
+def test_between_two_frameworks_the_report_and_the_comparison_name_the_same_winner() -> None:
+    """In common blocks the test tells them apart; each alone, as a report shows them, their runs do not."""
+    blocks = (0.8, 1.25, 1.0, 0.9, 1.1)
+    rates = [[factor * rate for factor, rate in zip(blocks, FLAT, strict=True)] for _ in range(2)]
+    other = side_case([1.03 * rate for rate in rates[1]], framework="pytorch")
+    findings = compare(side(side_case(rates[0])), side(other), settings=Settings(compared=("framework",)))
+    row = speed(findings)
+    assert row.test is not None
+    assert row.test.adjusted_p < 0.001
+    assert row.verdict is Verdict.INCONCLUSIVE
+    assert "no winner named: pytorch 1.9.1 cannot be told from mxnet 1.9.1" in (row.reason or "")
+    clear = side_case([2 * rate for rate in rates[1]], framework="pytorch")
+    won = compare(side(side_case(rates[0])), side(clear), settings=Settings(compared=("framework",)))
+    assert speed(won).verdict is Verdict.FASTER
 
 
 def test_three_runs_give_no_verdict_and_no_false_all_clear() -> None:

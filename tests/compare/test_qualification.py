@@ -69,7 +69,7 @@ def test_qualification_measures_false_alarms_and_a_noise_floor() -> None:
 def test_a_noise_floor_is_found_for_the_same_cell_and_hardware_alone() -> None:
     stream = np.random.default_rng(6)
     session = qualify(side(side_case(100 * np.exp(stream.normal(0, 0.02, 10)))))
-    settings = Settings(noise_profile=(NONE.with_session(session)))
+    settings = Settings(noise_profile=NONE.with_session(session))
     same = compare(side(side_case()), side(side_case(version="2")), settings=settings)
     other = compare(
         side(side_case(num_classes=7)), side(side_case(num_classes=7, version="2")), settings=settings
@@ -83,9 +83,9 @@ def test_one_session_knows_nothing_of_another_and_says_so() -> None:
     found = qualified(1.0)
     assert found.of_sessions == {}
     baseline = side(side_case(num_classes=2))
-    candidate = side(side_case(scaled(0.97), num_classes=2, session="friday"))
-    findings = compare(baseline, candidate, settings=Settings(noise_profile=(found)))
-    assert speed(findings).verdict is Verdict.SLOWER
+    candidate = side(side_case(scaled(0.85), num_classes=2, session="friday"))
+    findings = compare(baseline, candidate, settings=Settings(noise_profile=found))
+    assert speed(findings).verdict is Verdict.INCONCLUSIVE
     assert any("from one session to another was not measured" in note for note in findings.notes)
 
 
@@ -93,7 +93,7 @@ def test_what_sessions_differ_by_is_no_change_of_a_framework() -> None:
     found = qualified(1.0, 1.02, 0.99, 1.01)
     baseline = side(side_case(num_classes=2))
     later = {"num_classes": 2, "session": "friday"}
-    settings = Settings(noise_profile=(found))
+    settings = Settings(noise_profile=found)
     findings = compare(baseline, side(side_case(scaled(0.97), **later)), settings=settings)
     row = speed(findings)
     assert row.verdict is Verdict.INCONCLUSIVE
@@ -107,7 +107,7 @@ def test_what_sessions_differ_by_is_no_change_of_a_framework() -> None:
 
 
 def test_sides_that_were_run_in_turns_are_not_held_against_sessions() -> None:
-    settings = Settings(noise_profile=(qualified(1.0, 1.02, 0.99, 1.01)))
+    settings = Settings(noise_profile=qualified(1.0, 1.02, 0.99, 1.01))
     sides = side(side_case(num_classes=2)), side(side_case(scaled(0.97), num_classes=2, version="2"))
     findings = compare(*sides, settings=settings)
     assert speed(findings).verdict is Verdict.SLOWER

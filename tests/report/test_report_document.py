@@ -120,7 +120,7 @@ def test_the_spread_of_the_repeats_stands_beside_the_figure(tmp_path: Path) -> N
         "10.00",
         "9.800 to 10.20",
         "1.58 %",
-        "9.804 to 10.20",
+        "9.805 to 10.20",
         "5",
         "0",
     ]
@@ -442,11 +442,11 @@ def test_fewer_runs_than_a_verdict_takes_make_no_winner_however_far_they_lie_apa
 
 
 def test_a_ratio_that_is_not_known_at_all_is_not_dressed_up(tmp_path: Path) -> None:
-    store_good_runs(tmp_path / "y1", make_case(**MXNET), [1.0, 4.0])
-    store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [2.5, 2.6])
+    store_good_runs(tmp_path / "y1", make_case(**MXNET), [1.0, 2.5, 4.0])
+    store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [2.5, 2.6, 2.55])
     text = report(tmp_path)
     assert tables(text)[0][1][-1] == "1.02 (interval too wide)"
-    assert "Runs of one case lie far apart: CV up to 85 %" in text
+    assert "Runs of one case lie far apart: CV up to 60 %" in text
 
 
 def test_a_busy_machine_is_said(tmp_path: Path) -> None:

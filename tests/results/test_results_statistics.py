@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 rates = st.floats(min_value=0.01, max_value=1e5)
 some = st.lists(rates, min_size=1, max_size=12)
-several = st.lists(rates, min_size=2, max_size=12)
+several = st.lists(rates, min_size=3, max_size=12)
 
 
 def close(left: float, right: float) -> bool:
@@ -63,10 +63,31 @@ def test_median_and_quantiles_are_numpys(values: list[float]) -> None:
 
 @given(several)
 def test_interval_is_scipys(values: list[float]) -> None:
-    if len(set(values)) > 1:
-        expected = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
+    logs = np.log(values)
+    if np.std(logs) > 1e-12:
+        expected = np.exp(stats.t.interval(0.95, len(logs) - 1, loc=np.mean(logs), scale=stats.sem(logs)))
         interval = t_interval(values)
-        assert (interval.low, interval.high) == pytest.approx(expected, rel=1e-6, abs=1e-6)
+        assert (interval.low, interval.high) == pytest.approx(tuple(expected), rel=1e-5)
+
+
+@given(st.lists(st.floats(min_value=1e-300, max_value=1e300), min_size=3, max_size=12))
+def test_the_interval_of_positive_rates_is_positive_and_finite(values: list[float]) -> None:
+    for interval in (t_interval(values), ratio_interval(values, values[:3])):
+        assert interval is not None
+        assert 0 < interval.low <= interval.high < math.inf
+
+
+@given(several, several, st.floats(min_value=0.01, max_value=100))
+def test_a_ratio_is_the_same_in_any_unit(over: list[float], under: list[float], scale: float) -> None:
+    plain = ratio_interval(over, under)
+    scaled = ratio_interval([scale * rate for rate in over], [scale * rate for rate in under])
+    assert (plain.low, plain.high) == pytest.approx((scaled.low, scaled.high), rel=1e-6)
+
+
+@pytest.mark.parametrize("values", [[10.0], [10.0, 12.0], [10.0, 12.0, 0.0]])
+def test_two_runs_or_a_rate_of_nothing_have_no_interval(values: list[float]) -> None:
+    assert t_interval(values) is None
+    assert summarise(values).interval is None
 
 
 def test_one_run_has_a_median_and_no_spread() -> None:
@@ -86,7 +107,8 @@ def test_no_outlier_is_dropped() -> None:
 
 
 def test_equal_runs_have_an_interval_without_width() -> None:
-    assert summarise([3.0, 3.0, 3.0]).interval == Interval(low=3.0, high=3.0)
+    interval = summarise([3.0, 3.0, 3.0]).interval
+    assert interval == Interval(low=pytest.approx(3.0), high=pytest.approx(3.0))
 
 
 def test_figures_worked_out_by_hand() -> None:
@@ -94,7 +116,9 @@ def test_figures_worked_out_by_hand() -> None:
     assert summary.median == 102.0
     assert summary.cv == pytest.approx(2 / 102)
     # t(0.975, 2) = 4.302653
-    assert summary.interval.high == pytest.approx(102 + 4.302653 * 2 / math.sqrt(3), rel=1e-6)
+    logs = [math.log(rate) for rate in (100.0, 102.0, 104.0)]
+    half = 4.302653 * float(np.std(logs, ddof=1)) / math.sqrt(3)
+    assert summary.interval.high == pytest.approx(math.exp(sum(logs) / 3 + half), rel=1e-6)
 
 
 def test_rate_is_samples_over_time_and_no_mean_of_rates() -> None:
@@ -104,7 +128,7 @@ def test_rate_is_samples_over_time_and_no_mean_of_rates() -> None:
 @pytest.mark.parametrize("runs", [3, 5])
 def test_interval_covers_the_true_mean_as_often_as_it_says(runs: int) -> None:
     stream = np.random.default_rng(20260101)
-    draws = stream.normal(100, 2, (4000, runs))
+    draws = stream.lognormal(math.log(100), 0.3, (4000, runs))
     intervals = [t_interval(list(map(float, row))) for row in draws]
     share = sum(interval.low <= 100 <= interval.high for interval in intervals) / len(intervals)
     assert share == pytest.approx(0.95, abs=0.015)
@@ -135,13 +159,17 @@ def test_ratio_interval_is_scipys_on_logarithms() -> None:
     assert (interval.low, interval.high) == pytest.approx((math.exp(welch.low), math.exp(welch.high)))
 
 
-@pytest.mark.parametrize(("over", "under"), [([1.0], [1.0, 2.0]), ([1.0, 2.0], [1.0]), ([], [])])
+@pytest.mark.parametrize(
+    ("over", "under"), [([1.0, 1.0], [1.0, 2.0, 3.0]), ([1.0, 2.0, 3.0], [1.0]), ([], [])]
+)
 def test_too_few_runs_give_no_ratio_interval(over: list[float], under: list[float]) -> None:
     assert ratio_interval(over, under) is None
 
 
 def test_runs_without_any_spread_give_a_ratio_without_width() -> None:
-    assert ratio_interval([3.0, 3.0], [2.0, 2.0]) == Interval(low=pytest.approx(1.5), high=pytest.approx(1.5))
+    assert ratio_interval([3.0, 3.0, 3.0], [2.0, 2.0, 2.0]) == Interval(
+        low=pytest.approx(1.5), high=pytest.approx(1.5)
+    )
 
 
 @given(st.lists(st.tuples(st.integers(1, 4096), st.floats(1e-4, 100)), min_size=1, max_size=20), rates)

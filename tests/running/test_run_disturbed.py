@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from sweep_lab import SweepLab
 
+from dlperf.cli.run import _Quiet
+from dlperf.plan.case import Measure
+from dlperf.plan.plan import Plan
 from dlperf.results.schema import Status
 from dlperf.running.busy import Busy, BusyProcess
+from dlperf.running.transports.base import Node, NodeLost
 from dlperf.running.transports.local import this_machine_busy
 
 pytestmark = pytest.mark.slow
@@ -74,3 +81,98 @@ def test_a_busy_machine_in_words() -> None:
     found = Busy(share=0.97, cpus=2, processes=processes)
     assert str(found) == "97% of 2 CPUs, most of it by stress (pid 12, 1.3 CPUs), cc1plus (pid 9, 0.6 CPUs)"
     assert str(Busy(share=0.01, cpus=1)) == "1% of 1 CPU"
+
+
+@pytest.mark.parametrize(
+    ("share", "process", "limit", "expected"),
+    [
+        (0.04, 0.1, 0.05, False),
+        (0.06, 0.1, 0.05, True),
+        (0.01, 0.9, 0.05, True),  # one busy CPU of many, which a rank may need
+        (0.06, 0.6, 0.7, False),
+    ],
+)
+def test_what_counts_as_busy(share: float, process: float, limit: float, *, expected: bool) -> None:
+    busy = Busy(share=share, cpus=64, processes=(BusyProcess(pid=7, command="cc1plus", share=process),))
+    assert expected == busy.exceeds(limit)
+
+
+@dataclass
+class BusyNode:
+    """A node that is as busy as told: the share of each look, the last one for ever."""
+
+    name: str
+    shares: list[float]
+    remote: bool = True
+    trouble: str | None = None
+
+    def busy(self) -> Busy:
+        share = self.shares.pop(0) if len(self.shares) > 1 else self.shares[0]
+        if share < 0:
+            raise NodeLost(cast("Node", self), "no sign of life")
+        return Busy(share=share, cpus=2)
+
+
+class TestWaitForQuiet:
+    """What `dlperf run` says of busy nodes, and how long it waits."""
+
+    @pytest.fixture
+    def said(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        monkeypatch.setattr("dlperf.cli.run._QUIET_POLL_SECONDS", 0.0)
+        return []
+
+    @staticmethod
+    def quiet(said: list[str], *nodes: BusyNode, limit: float = 0.05) -> _Quiet:
+        measure = Measure(max_interference=limit)
+        plan = SimpleNamespace(runnable=[SimpleNamespace(measure=measure)])
+        return _Quiet(nodes=cast("Sequence[Node]", nodes), plan=cast("Plan", plan), say=said.append)
+
+    def test_the_busy_ones_are_named_in_one_line(self, said: list[str]) -> None:
+        gone = BusyNode("d", [0.9], trouble="lost")
+        nodes = BusyNode("a", [0.5]), BusyNode("b", [0.0]), BusyNode("c", [-1.0]), gone
+        self.quiet(said, *nodes).say_if_busy()
+        self.quiet(said, BusyNode("vm", [0.97], remote=False)).say_if_busy()
+        told = "a disturbed run has no figure (--wait-for-quiet 10m waits for the other work)"
+        assert [
+            f"a is busy with other work: 50% of 2 CPUs; {told}",
+            f"this machine is busy with other work: 97% of 2 CPUs; {told}",
+        ] == said
+
+    def test_a_quiet_machine_is_no_news(self, said: list[str]) -> None:
+        quiet = self.quiet(said, BusyNode("a", [0.01]))
+        quiet.say_if_busy()
+        quiet.wait(60)
+        assert [] == said
+
+    def test_it_waits_until_two_looks_in_a_row_are_quiet(self, said: list[str]) -> None:
+        node = BusyNode("a", [0.9, 0.0, 0.8, 0.7, 0.0, 0.0, 0.6])
+        self.quiet(said, node).wait(60)
+        assert [0.6] == node.shares
+        assert [
+            "a is busy with other work: 90% of 2 CPUs; waiting up to 60 s for a quiet machine",
+            "quiet now; starting",
+        ] == said
+
+    def test_it_starts_when_the_limit_has_passed(self, said: list[str]) -> None:
+        self.quiet(said, BusyNode("a", [0.9])).wait(0.01)
+        assert "a is busy with other work: 90% of 2 CPUs; starting anyway" == said[-1]
+
+    def test_it_does_not_look_where_no_run_can_be_disturbed_or_nobody_waits(self, said: list[str]) -> None:
+        quiet = self.quiet(said, BusyNode("a", [0.9]), limit=1.0)
+        quiet.say_if_busy()
+        quiet.wait(60)
+        self.quiet(said, BusyNode("a", [0.9])).wait(0)
+        assert [] == said
+
+
+def test_a_run_says_at_its_start_what_keeps_the_machine_busy_and_at_its_end_what_to_do(lab: SweepLab) -> None:
+    lab.write(measure={"warmup_iterations": 1, "measured_iterations": 59, "max_interference": LIMIT})
+    with busy_loops():
+        done = lab.run("--wait-for-quiet", "1s")
+    first, *others = done.stderr.splitlines()
+    assert first.startswith("this machine is busy with other work: ")
+    assert "python" in first
+    assert "starting anyway" in "\n".join(others)
+    if lab.stored()[0].status is Status.DISTURBED:
+        assert "Disturbed runs have no figure. To repeat them on a quiet machine: dlperf run " in done.stdout
+        assert "--retry-failed" not in done.stdout
