@@ -72,6 +72,12 @@ class CaseFigures:
         return tuple(run.result.figures for run in self.runs if run.result.figures is not None)
 
     @property
+    def interference(self) -> float | None:
+        """The largest share of a run's CPU time that other work took; None if none was measured."""
+        measured = (run.result.interference for run in self.runs)
+        return max((found.share for found in measured if found is not None), default=None)
+
+    @property
     def failed(self) -> tuple[StoredRun, ...]:
         """The runs without figures, by repeat."""
         return tuple(run for run in self.runs if run.result.figures is None)
