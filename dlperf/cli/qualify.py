@@ -122,7 +122,7 @@ def _lines(found: NoiseProfile) -> Iterator[str]:
     latest = {(one.case, one.hardware, one.metric): one for each in found.sessions for one in each.noise}
     rows = []
     for one in latest.values():
-        key = (one.cell, one.framework, one.hardware, one.metric)
+        key = found.key(one)
         between = found.of_sessions.get(key)
         cells = (
             one.cell,

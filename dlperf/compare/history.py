@@ -13,7 +13,7 @@ from dlperf.errors import UserError
 from dlperf.plan.versions import version_order
 from dlperf.report.numbers import plural, rate
 from dlperf.results.cases import canonical, cell_name
-from dlperf.results.schema import Status
+from dlperf.results.schema import Status, kinds_of_hardware
 from dlperf.statistics.basic import quantile
 from dlperf.statistics.changepoint import change_points
 
@@ -84,13 +84,14 @@ def histories(sides: Sequence[ResultSet], name: str, *, metric: Metric, by: By) 
         raise UserError(
             f"{name!r} names cases that differ in more than the version; write more of one of them:\n{ids}"
         )
+    kinds = kinds_of_hardware(one.hardware for _, one in found)
     series: dict[str, list[tuple[ResultSet, CaseSamples]]] = {}
     gaps: list[Gap] = []
     for side, one in found:
         if _key(one) not in keys:
             continue
         if one.values(metric):
-            series.setdefault(one.hardware, []).append((side, one))
+            series.setdefault(kinds[one.hardware], []).append((side, one))
         else:
             gaps.append(Gap(source=side.label, version=one.case.version, why=_why(one, metric)))
     if not series:

@@ -81,6 +81,7 @@ def match(baseline: ResultSet, candidate: ResultSet, *, compared: Collection[str
     looks at, then those of another version; a case with several counterparts at one of these stages goes on
     to the next. `compared` names fields of the cell that the sides differ in on purpose, such as `precision`.
     """
+    candidate = candidate.on_hardware_of(baseline)
     left, right = _table(baseline, compared), _table(candidate, compared)
     partner: dict[int, int] = {}
     for columns in _STAGES:

@@ -20,7 +20,7 @@ from dlperf.plan.selection import parse_pair
 from dlperf.results.cases import CaseFigures
 from dlperf.results.published import PREFIX
 from dlperf.results.query import Loaded, load
-from dlperf.results.schema import Status
+from dlperf.results.schema import Status, kinds_of_hardware
 from dlperf.statistics.basic import quantile
 from dlperf.version import __version__
 
@@ -188,6 +188,11 @@ class ResultSet(Model):
             }
             pooled.append((good or parts)[0].model_copy(update=update))
         return self.only(pooled)
+
+    def on_hardware_of(self, other: ResultSet) -> ResultSet:
+        """The same with machines of the kinds of `other` named as there."""
+        kinds = kinds_of_hardware(one.hardware for side in (other, self) for one in side.cases)
+        return self.only(one.model_copy(update={"hardware": kinds[one.hardware]}) for one in self.cases)
 
     def only(self, cases: Iterable[CaseSamples]) -> ResultSet:
         """The same with these cases alone."""

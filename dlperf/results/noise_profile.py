@@ -17,6 +17,7 @@ from dlperf.layout import NOISE_PROFILE_NAME
 from dlperf.model import Model
 from dlperf.plan.case import Case
 from dlperf.results.cases import cell_name
+from dlperf.results.schema import kinds_of_hardware, same_hardware
 from dlperf.statistics.basic import standard_deviation, t_quantile
 from dlperf.statistics.moderation import Variance, fit_prior, moderated
 from dlperf.version import __version__
@@ -88,7 +89,9 @@ class NoiseProfile(Model):
         `metric` is its name. `in_turns`: the cases were run in common blocks, so that what changes between
         sessions hits all of them.
         """
-        keys = {(cell_name(case), case.framework, hardware, metric) for case, hardware in cases}
+        keys = {
+            (cell_name(case), case.framework, self._known_as(hardware), metric) for case, hardware in cases
+        }
         found = [self.of_runs[key] for key in keys if key in self.of_runs]
         apart = [self.of_sessions[key] for key in keys if key in self.of_sessions and not in_turns]
         if not found:
@@ -101,7 +104,7 @@ class NoiseProfile(Model):
         """The quadratic mean over the sessions; of several versions the largest."""
         squares: dict[tuple[_Key, str], list[float]] = defaultdict(list)
         for one in self._all:
-            squares[_key(one), one.case].append(one.noise_floor**2)
+            squares[self.key(one), one.case].append(one.noise_floor**2)
         return _largest(
             (key, Floor(math.sqrt(math.fsum(each) / len(each)))) for (key, _), each in squares.items()
         )
@@ -115,7 +118,7 @@ class NoiseProfile(Model):
         """
         levels: dict[tuple[_Key, str], list[float]] = defaultdict(list)
         for one in self._all:
-            levels[_key(one), one.case].append(math.log(one.level))
+            levels[self.key(one), one.case].append(math.log(one.level))
         several = {name: logs for name, logs in levels.items() if len(logs) >= FEWEST_SESSIONS}
         families: dict[tuple[str, str], dict[tuple[_Key, str], Variance]] = defaultdict(dict)
         for name, logs in several.items():
@@ -129,6 +132,18 @@ class NoiseProfile(Model):
                 half = reach * math.sqrt(2 * moderated(variance, prior).value)
                 floors.append((name[0], Floor(math.expm1(half), sessions=len(several[name]))))
         return _largest(floors)
+
+    def key(self, one: CaseNoise) -> _Key:
+        """Equal for the noise of one case on one kind of machine."""
+        return (one.cell, one.framework, self._known_as(one.hardware), one.metric)
+
+    def _known_as(self, hardware: str) -> str:
+        return next((kind for kind in self._hardware if same_hardware(kind, hardware)), hardware)
+
+    @cached_property
+    def _hardware(self) -> tuple[str, ...]:
+        kinds = kinds_of_hardware(one.hardware for one in self._all)
+        return tuple(dict.fromkeys(kinds.values()))
 
     @property
     def _all(self) -> Iterator[CaseNoise]:
@@ -158,10 +173,6 @@ class NoiseProfile(Model):
     def days(self) -> tuple[str, ...]:
         """Days on which sessions began, such as `2026-01-31`, each once, as far as known."""
         return tuple(sorted({one.started_at[:10] for one in self.sessions if one.started_at}))
-
-
-def _key(one: CaseNoise) -> _Key:
-    return (one.cell, one.framework, one.hardware, one.metric)
 
 
 def _largest(floors: Iterable[tuple[_Key, Floor]]) -> dict[_Key, Floor]:

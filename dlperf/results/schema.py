@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -158,6 +160,36 @@ class RunResult(Model):
 
 
 UNKNOWN_HARDWARE = "unknown hardware"
+# Readings in a line of hardware. A reboot moves the memory that the kernel leaves by some MiB, which rounding
+# makes 1 GiB, and a clock is read a little differently each time.
+_READING = re.compile(r"(\d+(?:\.\d+)?) ?(GiB|GHz|MHz)")
+_SAME_CLOCK = 0.02
+_SAME_MEMORY, _SAME_SMALL_MEMORY = 0.03, 0.15  # the latter up to 1 GiB
+
+
+def same_hardware(one: str, other: str) -> bool:
+    """Whether two lines of hardware mean the same kind of machine, but for readings that differ a little."""
+    if one == other:
+        return True
+    if _READING.sub(r"\2", one) != _READING.sub(r"\2", other):
+        return False
+    for (left, unit), (right, _) in zip(_READING.findall(one), _READING.findall(other), strict=True):
+        smaller, larger = sorted((float(left), float(right)))
+        most = _SAME_CLOCK * larger
+        if unit == "GiB":
+            most = max(min(1.0, _SAME_SMALL_MEMORY * larger), _SAME_MEMORY * larger)
+        if larger - smaller > most:
+            return False
+    return True
+
+
+def kinds_of_hardware(names: Iterable[str]) -> dict[str, str]:
+    """Each line of hardware with the first one, in their order, that means the same kind of machine."""
+    kinds: dict[str, str] = {}
+    for name in names:
+        if name not in kinds:
+            kinds[name] = next((kind for kind in kinds.values() if same_hardware(kind, name)), name)
+    return kinds
 
 
 class Node(Model):

@@ -33,6 +33,7 @@ from dlperf.results.schema import (
     RunEnvironment,
     RunResult,
     Status,
+    kinds_of_hardware,
     read_environment,
 )
 
@@ -41,17 +42,16 @@ STEP_COLUMNS = ("step", "samples", "seconds", "kind", "loss")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRun:
-    """A result, its run folder, the sweep folder above it, and its environment if known."""
+    """A result, its run folder, the sweep folder above it, and its environment if known.
+
+    `hardware` is equal for runs on machines of one kind.
+    """
 
     folder: Path
     sweep: Path
     result: RunResult
     environment: RunEnvironment | None
-
-    @property
-    def hardware(self) -> str:
-        """Equal for runs on machines of one kind."""
-        return self.environment.hardware_key if self.environment else UNKNOWN_HARDWARE
+    hardware: str = UNKNOWN_HARDWARE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,16 @@ def read_results(*paths: Path) -> Results:
                 runs.append(run)
             elif run is not None:
                 skipped.append(run)
-    return Results(runs=tuple(runs), skipped=tuple(skipped), sweeps=tuple(sweeps), plans=plans)
+    kinds = kinds_of_hardware(sorted({run.hardware for run in runs}))
+    return Results(
+        runs=tuple(
+            run if kinds[run.hardware] == run.hardware else replace(run, hardware=kinds[run.hardware])
+            for run in runs
+        ),
+        skipped=tuple(skipped),
+        sweeps=tuple(sweeps),
+        plans=plans,
+    )
 
 
 def recompute(results: Results) -> Results:
@@ -152,9 +161,11 @@ def _was_started(folder: Path) -> bool:
 def read_run(folder: Path, *, sweep: Path) -> StoredRun | Skipped | None:
     """A run with its environment, or why it cannot be read; None where it has no result yet."""
     result = _read_result(folder)
-    if isinstance(result, RunResult):
-        return StoredRun(folder=folder, sweep=sweep, result=result, environment=read_environment(folder))
-    return result
+    if not isinstance(result, RunResult):
+        return result
+    environment = read_environment(folder)
+    hardware = environment.hardware_key if environment is not None else UNKNOWN_HARDWARE
+    return StoredRun(folder=folder, sweep=sweep, result=result, environment=environment, hardware=hardware)
 
 
 def read_result(folder: Path) -> RunResult | None:

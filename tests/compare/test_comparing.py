@@ -209,6 +209,12 @@ def test_drivers_and_alignment_differ_only_where_both_are_known() -> None:
     assert [difference.guard for difference in row.differences] == ["driver", "alignment"]
 
 
+def test_a_reboot_loses_no_baseline() -> None:
+    before = side_case(more={"hardware": "Example CPU @ 2199.9MHz, 8 cores, 16 GiB"})
+    after = side_case(more={"hardware": "Example CPU @ 2200.2MHz, 8 cores, 15 GiB"})
+    assert speed(compare(side(before), side(after))).verdict is Verdict.SAME
+
+
 def test_unknown_hardware_is_never_the_same_hardware() -> None:
     unknown = side_case(more={"hardware": "unknown hardware"})
     assert speed(compare(side(unknown), side(unknown))).verdict is Verdict.NOT_COMPARABLE

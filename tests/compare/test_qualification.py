@@ -79,6 +79,19 @@ def test_a_noise_floor_is_found_for_the_same_cell_and_hardware_alone() -> None:
     assert other.rows[0].noise_floor is None
 
 
+def test_sessions_before_and_after_a_reboot_are_of_one_machine() -> None:
+    found, rebooted = qualified(1.0, 1.02), "Example CPU 3000, 8 cores, 15 GiB"
+    later = found.sessions[1].model_copy(
+        update={
+            "noise": tuple(one.model_copy(update={"hardware": rebooted}) for one in found.sessions[1].noise)
+        }
+    )
+    moved = NoiseProfile(dlperf_version="", sessions=(found.sessions[0], later))
+    assert moved.of_sessions == found.of_sessions != {}
+    where = [(side_case(num_classes=2).case, rebooted)]
+    assert moved.floor(where, "samples_per_sec", in_turns=False) is not None
+
+
 def test_one_session_knows_nothing_of_another_and_says_so() -> None:
     found = qualified(1.0)
     assert found.of_sessions == {}

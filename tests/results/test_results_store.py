@@ -10,7 +10,8 @@ from run_folders import MACHINE, make_case, store_good_runs, write_run
 
 from dlperf.errors import UserError
 from dlperf.plan.case import Topology
-from dlperf.results.schema import RunResult, Status
+from dlperf.results.cases import case_figures
+from dlperf.results.schema import RunResult, Status, same_hardware
 from dlperf.results.store import read_results, store_run, write_result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,3 +174,32 @@ def test_a_damaged_environment_leaves_the_hardware_unknown(tmp_path: Path) -> No
     (run,) = read_results(tmp_path).runs
     assert run.environment is None
     assert run.hardware == "unknown hardware"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ("Xeon @ 2199.998MHz, 8 cores, 16 GiB", "Xeon @ 2200.152MHz, 8 cores, 15 GiB", True),
+        ("Xeon CPU @ 2.20GHz, 8 cores", "Xeon CPU @ 2.30GHz, 8 cores", False),
+        ("Example CPU, 8 cores, 502 GiB", "Example CPU, 8 cores, 504 GiB", True),
+        ("Example CPU, 8 cores, 16 GiB", "Example CPU, 8 cores, 32 GiB", False),
+        ("Example CPU, 2 cores, 1 GiB", "Example CPU, 2 cores, 2 GiB", False),
+        ("Example CPU, 8 cores, 16 GiB", "Example CPU, 4 cores, 16 GiB", False),
+        ("8 x Tesla V100, 16 GiB", "4 x Tesla V100, 16 GiB", False),
+        ("Example CPU, 16 GiB", "Example CPU, 16 GiB, link 1 Gbit/s", False),
+    ],
+)
+def test_hardware_is_the_same_where_only_readings_differ_a_little(one: str, other: str, alike: bool) -> None:  # noqa: FBT001
+    assert same_hardware(one, other) is same_hardware(other, one) is alike
+
+
+def test_a_reboot_in_the_middle_of_a_sweep_makes_no_second_machine(tmp_path: Path) -> None:
+    case = make_case()
+    for repeat, memory in enumerate((15.6, 15.4, 15.6), 1):
+        node = MACHINE.model_copy(
+            update={"memory_bytes": int(memory * 2**30), "cpu": f"CPU @ {2200 + memory}MHz"}
+        )
+        store_run(write_run(tmp_path / "s", case, repeat=repeat, nodes=[node]))
+    (figure,) = case_figures(read_results(tmp_path))
+    assert len(figure.runs) == 3
+    assert len({run.environment.hardware_key for run in figure.runs if run.environment}) == 2
