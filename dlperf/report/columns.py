@@ -146,6 +146,17 @@ def noise_floor(noise_profile: NoiseProfile | None, figure: CaseFigures) -> floa
     return None if floor is None else floor.value
 
 
+def _interference(cell: TableCell) -> Inline:
+    share = interference(cell.figure)
+    return say("not measured") if share is None else percent(share)
+
+
+def interference(figure: CaseFigures) -> float | None:
+    """The largest share of CPU time that other work took from a good run; None where none measured it."""
+    good = (run.result.interference for run in figure.runs if run.result.figures is not None)
+    return max((measured.share for measured in good if measured is not None), default=None)
+
+
 def _cost(cell: TableCell) -> Inline:
     price = cell.context.view.price_per_device_hour
     if price is None:
@@ -163,7 +174,8 @@ def ratio_cell(over: CaseFigures | None, under: CaseFigures | None) -> Inline:
     interval = interval_of_ratio(over, under)
     if interval is None:
         return ratio
-    if too_wide(interval):
+    # One that excludes 1 says who is faster, however wide it is.
+    if too_wide(interval) and interval.low <= 1 <= interval.high:
         return say("{ratio} (interval too wide)", ratio=ratio)
     return say("{ratio} ({low} to {high})", ratio=ratio, low=factor(interval.low), high=factor(interval.high))
 
@@ -191,6 +203,7 @@ COLUMNS: Mapping[str, CaseColumn] = {
     "cv": CaseColumn(say("CV"), _of_runs(lambda cell: percent(cell.summary.cv) or ONE_RUN)),
     "interval": CaseColumn(say("95 % interval of the mean"), _of_runs(_interval)),
     "noise_floor": CaseColumn(say("A/A noise floor"), _noise_floor),
+    "interference": CaseColumn(say("CPU time lost to other work, at most"), _interference),
     "runs": CaseColumn(say("good runs"), _of_runs(lambda cell: str(cell.summary.runs))),
     "failed": CaseColumn(say("failed runs"), _of_runs(lambda cell: str(len(cell.figure.failed)))),
     "step": CaseColumn(

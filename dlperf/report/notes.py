@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from dlperf.report.columns import interval_of_ratio
 from dlperf.report.comparison import CaseKey, Comparison, Variant, case_key
 from dlperf.report.numbers import factor, percent
-from dlperf.report.text import Link, Text, joined, plural, say
+from dlperf.report.text import Inline, Link, Text, joined, plural, say
+from dlperf.results.cases import CaseFigures, devices_of, standing
 from dlperf.results.query import Loaded
-from dlperf.results.schema import Node
-from dlperf.statistics.basic import FEWEST_RUNS_FOR_SPREAD
+from dlperf.results.schema import Node, Status
+from dlperf.statistics.basic import FEWEST_RUNS, FEWEST_RUNS_FOR_INTERVAL
+from dlperf.statistics.ranking import Standing
 
-# With fewer, the spread of the runs is too badly known to call two cases different (docs/statistics.md).
-FEWEST_RUNS_FOR_A_VERDICT = 4
 # The largest coefficient of variation of a case among 91 published series (docs/evidence.md).
 LARGEST_USUAL_CV = 0.074
 
@@ -72,8 +71,12 @@ def _most_crowded(loaded: Loaded) -> tuple[int, int, int] | None:
 
 
 def _busiest(loaded: Loaded) -> Node | None:
-    """The node with the largest load before a run, where that is more than dlperf's own last run leaves."""
-    nodes = [node for run in loaded.results.runs if run.environment for node in run.environment.nodes]
+    """The node with the largest load before a run, where that is more than dlperf's own last run leaves.
+
+    Only of runs that did not measure what other work took from them.
+    """
+    unmeasured = (run for run in loaded.results.runs if run.result.interference is None)
+    nodes = [node for run in unmeasured if run.environment for node in run.environment.nodes]
     busy = [node for node in nodes if node.load is not None and node.cores and node.load > 2 * node.cores]
     return max(busy, key=lambda node: node.load or 0, default=None)
 
@@ -82,6 +85,7 @@ def comparison_notes(comparison: Comparison, *, shares: Mapping[CaseKey, float])
     """Notes on one table; `shares` are `matmul_shares`."""
     yield from _source_notes(comparison)
     yield from _runs_notes(comparison)
+    yield from _gpu_notes(comparison)
     yield from _engine_notes(comparison)
     above = sum(shares.get(case_key(figure), 0) > 1 for figure in comparison.figures)
     if above:
@@ -109,6 +113,20 @@ def _source_notes(comparison: Comparison) -> Iterator[Text]:
 
 
 def _runs_notes(comparison: Comparison) -> Iterator[Text]:
+    disturbed = _disturbed(comparison)
+    if disturbed:
+        yield say(
+            "Other work took CPU time from the ranks of these runs, which have no figure: {runs}.",
+            runs=joined(
+                say(
+                    "{framework} {runs} (up to {share})",
+                    framework=comparison.label(variant),
+                    runs=plural(len(shares), "run"),
+                    share=percent(max(shares), decimals=0),
+                )
+                for variant, shares in sorted(disturbed.items())
+            ),
+        )
     widest = max((figure.summary.cv or 0 for figure in comparison.figures if figure.summary), default=0)
     if widest > LARGEST_USUAL_CV:
         yield say(
@@ -117,18 +135,43 @@ def _runs_notes(comparison: Comparison) -> Iterator[Text]:
             widest=percent(widest, decimals=0),
         )
     fewest = min((len(figure.good) for figure in comparison.figures if figure.good), default=None)
-    if fewest is None or fewest >= FEWEST_RUNS_FOR_A_VERDICT:
+    if fewest is None or fewest >= FEWEST_RUNS:
         return
-    if fewest < FEWEST_RUNS_FOR_SPREAD:
+    if fewest < FEWEST_RUNS_FOR_INTERVAL:
         yield say(
-            "A case with one good run has no spread and no interval; a difference from it may be noise. "
-            "`dlperf run SWEEP --repeats 5` adds runs."
+            "A case with fewer than {count} good runs has no interval; a difference from it may be noise. "
+            "`dlperf run SWEEP --repeats 5` adds runs.",
+            count=FEWEST_RUNS_FOR_INTERVAL,
         )
     else:
         yield say(
             "With {fewest} good runs a case's interval is wide; `dlperf run SWEEP --repeats 5` adds runs.",
             fewest=fewest,
         )
+
+
+def _disturbed(comparison: Comparison) -> dict[Variant, list[float]]:
+    """The share of CPU time that each disturbed run lost to other work, by variant."""
+    shares: dict[Variant, list[float]] = {}
+    for (_, variant), figure in comparison.cases.items():
+        for run in figure.failed:
+            interference = run.result.interference
+            if run.result.status is Status.DISTURBED and interference is not None:
+                shares.setdefault(variant, []).append(interference.share)
+    return shares
+
+
+def _gpu_notes(comparison: Comparison) -> Iterator[Text]:
+    runs = (run.result.gpu_interference for figure in comparison.figures for run in figure.runs)
+    measured = [gpus for gpus in runs if gpus is not None]
+    others = max((gpus.processes for gpus in measured), default=0)
+    if others:
+        yield say(
+            "Other work used the GPUs of some runs: up to {programs}.", programs=plural(others, "program")
+        )
+    reasons = sorted({reason for gpus in measured for reason in gpus.throttled_by})
+    if reasons:
+        yield say("The clocks of GPUs were held back in some runs: {reasons}.", reasons=", ".join(reasons))
 
 
 def _engine_notes(comparison: Comparison) -> Iterator[Text]:
@@ -164,47 +207,111 @@ def _engine_notes(comparison: Comparison) -> Iterator[Text]:
         yield say("Imported from logs of other programs: {which}.", which=joined(imported, "; "))
 
 
+Contest = tuple[dict[Variant, CaseFigures], Standing[Variant]]  # the cases of a row, and who is the fastest
+
+
 def findings(comparison: Comparison) -> Iterator[Text]:
-    """Who is fastest in how many of the rows with several figures, and in how many that cannot be told."""
-    if comparison.published:
-        return  # one number per case names no winner
-    margins: dict[Variant, list[float]] = {}  # of the rows that a variant wins
-    contests = alike = few = 0
+    """Who is the fastest in how many rows and on what; for the other rows what keeps that from being told."""
+    contests: list[Contest] = []
     for row in comparison.rows:
-        cells = ((variant, comparison.cases.get((row, variant))) for variant in comparison.variants)
-        rated = [
-            (figure.summary.median, variant, figure)
-            for variant, figure in cells
-            if figure is not None and figure.summary is not None
-        ]
-        if len(rated) < 2:  # noqa: PLR2004  a contest takes two
-            continue
-        (best, variant, winner), (next_best, _, second) = sorted(rated, key=lambda it: (-it[0], it[1]))[:2]
-        interval = interval_of_ratio(winner, second)
-        contests += 1
-        if min(len(winner.good), len(second.good)) < FEWEST_RUNS_FOR_A_VERDICT:
-            few += 1
-        elif interval is None or interval.low <= 1:
-            alike += 1
-        else:
-            margins.setdefault(variant, []).append(best / next_best)
-    rows = plural(contests, "row")
-    for variant, won in sorted(margins.items(), key=lambda item: (-len(item[1]), item[0])):
-        low, high = factor(min(won)), factor(max(won))
+        cells = {variant: comparison.cases.get((row, variant)) for variant in comparison.variants}
+        figures = {variant: figure for variant, figure in cells.items() if figure is not None}
+        result = standing(figures)
+        if result is not None:
+            contests.append((figures, result))
+    rows = plural(len(contests), "row")
+    several_sweeps = [one for one in contests if len({figure.sweep for figure in one[0].values()}) > 1]
+    told = [one for one in contests if one not in several_sweeps]
+    yield from _winners(comparison, [one for one in told if one[1].winner is not None], rows)
+    yield from _close(comparison, [result for _, result in told if result.close and not result.lacking], rows)
+    yield from _lacking(comparison, [result for _, result in told if result.lacking], rows)
+    if several_sweeps:
         yield say(
-            "{framework} is the fastest in {won} of {rows}, {ahead} times the next",
+            "In {count} of {rows} the frameworks were measured in different sweeps: the fastest cannot be "
+            "told; one sweep with all of them would settle it",
+            count=len(several_sweeps),
+            rows=rows,
+        )
+
+
+def _winners(comparison: Comparison, contests: Sequence[Contest], rows: Text) -> Iterator[Text]:
+    wins: dict[Variant, list[tuple[float, Text]]] = {}  # how far the next is behind, and the devices
+    for figures, result in contests:
+        if result.winner is not None:
+            medians = sorted(figure.summary.median for figure in figures.values() if figure.summary)
+            margin, devices = medians[-1] / medians[-2], _devices(figures[result.winner])
+            wins.setdefault(result.winner, []).append((margin, devices))
+    for variant, won in sorted(wins.items(), key=lambda item: (-len(item[1]), item[0])):
+        margins = [margin for margin, _ in won]
+        low, high = factor(min(margins)), factor(max(margins))
+        yield say(
+            "On {devices}, {framework} is the fastest in {won} of {rows}, {ahead} times the next",
+            devices=joined(dict.fromkeys(devices for _, devices in won)),
             framework=comparison.label(variant),
             won=len(won),
             rows=rows,
             ahead=low if low == high else say("{low} to {high}", low=low, high=high),
         )
-    if alike:
-        yield say("In {count} of {rows} the runs do not tell the fastest two apart", count=alike, rows=rows)
-    if few:
-        yield say(
-            "In {count} of {rows} no framework is called the fastest: each of the fastest "
-            "two would need {fewest} good runs",
-            count=few,
-            rows=rows,
-            fewest=FEWEST_RUNS_FOR_A_VERDICT,
+
+
+def _close(comparison: Comparison, standings: Sequence[Standing[Variant]], rows: Text) -> Iterator[Text]:
+    for is_settled_by_runs in (True, False):
+        some = [one for one in standings if (one.runs_needed is not None) == is_settled_by_runs]
+        if some:
+            runs = max(one.runs_needed or 0 for one in some)
+            yield say(
+                "In {count} of {rows} the fastest cannot be told ({who}); {remedy}",
+                count=len(some),
+                rows=rows,
+                who=joined(dict.fromkeys(_candidates(comparison, one) for one in some), "; "),
+                remedy=say("about {runs} good runs of each would settle it", runs=runs)
+                if is_settled_by_runs
+                else say("no affordable number of runs would settle it"),
+            )
+
+
+def _lacking(comparison: Comparison, standings: Sequence[Standing[Variant]], rows: Text) -> Iterator[Text]:
+    counts: dict[Variant, list[int]] = {}
+    for result in standings:
+        for variant, count in result.lacking.items():
+            counts.setdefault(variant, []).append(count)
+    who = (
+        say("{framework} has {count}", framework=comparison.label(variant), count=min(runs))
+        if min(runs) == max(runs)
+        else say(
+            "{framework} has {low} to {high}",
+            framework=comparison.label(variant),
+            low=min(runs),
+            high=max(runs),
         )
+        for variant, runs in sorted(counts.items())
+    )
+    if standings:
+        yield say(
+            "In {count} of {rows} no winner is named: each framework needs at least {fewest} good runs "
+            "({who})",
+            count=len(standings),
+            rows=rows,
+            fewest=FEWEST_RUNS,
+            who=joined(who),
+        )
+
+
+def _candidates(comparison: Comparison, standing: Standing[Variant]) -> Inline:
+    """`PyTorch 2.13.0 / MXNet 1.9.1`."""
+    first = () if standing.first is None else (standing.first,)
+    return joined(map(comparison.label, (*first, *standing.close)), " / ")
+
+
+def _devices(figure: CaseFigures) -> Text:
+    """What a case ran on in all: `2 CPU cores`, `one NVIDIA H200`."""
+    count, name = devices_of(figure)
+    if name == "CPU core":
+        return plural(count, "CPU core")
+    if name == "CPU device":
+        return plural(count, "CPU device")
+    return (
+        say("one {device}", device=name)
+        if count == 1
+        else say("{count} x {device}", count=count, device=name)
+    )

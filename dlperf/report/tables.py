@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
-from dlperf.report.columns import COLUMNS, TableCell, TableContext, ratio_cell
+from dlperf.report.columns import COLUMNS, TableCell, TableContext, interference, ratio_cell
 from dlperf.report.comparison import CaseKey, Comparison, Row, case_key, sampled_parallelism
 from dlperf.report.numbers import NOT_KNOWN, rate
 from dlperf.report.text import (
@@ -51,7 +51,7 @@ _WORDS = {
     Status.UNSUPPORTED: say("unsupported"),
     Status.NOT_MEASURED: say("not measured"),
 }
-_REPEATS = ("samples_per_sec", "spread", "cv", "interval", "runs", "failed")
+_REPEATS = ("samples_per_sec", "spread", "cv", "interval")
 _INSIDE = ("step", "step_p95", "gflops", "share", "loss", "memory")
 
 
@@ -106,7 +106,13 @@ def _throughput_row(context: TableContext, row: Row) -> Cells:
 
 def repeats_table(context: TableContext) -> Table:
     """How far the runs of each case lie apart."""
-    names = _REPEATS if context.noise_profile is None else (*_REPEATS, "noise_floor")
+    measured = any(interference(figure) is not None for figure in context.comparison.figures)
+    names = (
+        *_REPEATS,
+        *(["interference"] if measured else []),
+        *("runs", "failed"),
+        *(["noise_floor"] if context.noise_profile is not None else []),
+    )
     return _case_table(context, names, caption=say("Spread of the repeats, samples/s"))
 
 

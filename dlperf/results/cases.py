@@ -321,15 +321,26 @@ def standings(figures: Iterable[CaseFigures]) -> Iterator[tuple[CaseFigures, Sta
             yield row[0], found
 
 
+def devices_of(figure: CaseFigures) -> tuple[int, str]:
+    """How many of what a case ran on in all: `2, "CPU core"`; `1, "NVIDIA H200"`.
+
+    Where devices shared cores, or where their threads are not known, these are CPU devices.
+    """
+    topology, threads = figure.case.topology, figure.threads_per_device
+    environments = (run.environment for run in figure.runs if run.environment is not None)
+    nodes = [node for environment in environments for node in environment.nodes]
+    if figure.case.device != "cpu":
+        names = sorted({name for node in nodes for name in node.accelerators})
+        return topology.world_size, " or ".join(names) or "GPU"
+    cores = min((node.cores for node in nodes if node.cores), default=None)
+    if threads is None or (cores is not None and topology.devices_per_node * threads > cores):
+        return topology.world_size, "CPU device"
+    return topology.world_size * threads, "CPU core"
+
+
 def devices_in_words(figure: CaseFigures) -> str:
     """What a case ran on in all: `2 CPU cores`, `one NVIDIA H200`, `8 x Tesla V100`."""
-    count = figure.case.topology.world_size
+    count, name = devices_of(figure)
     if figure.case.device == "cpu":
-        threads = figure.threads_per_device
-        what = "CPU device" if threads is None else "CPU core"
-        count *= threads or 1
-        return f"{count} {what}" + "s" * (count > 1)
-    environments = (run.environment for run in figure.runs if run.environment is not None)
-    names = {name for environment in environments for node in environment.nodes for name in node.accelerators}
-    name = " or ".join(sorted(names)) or "GPU"
+        return f"{count} {name}" + "s" * (count > 1)
     return f"one {name}" if count == 1 else f"{count} x {name}"

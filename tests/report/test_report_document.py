@@ -6,7 +6,7 @@ import html
 import re
 import shutil
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 import pytest
@@ -20,7 +20,7 @@ from dlperf.plan.plan import PlanStatus
 from dlperf.report.document import Request, build_report, document
 from dlperf.report.render import render, write_report
 from dlperf.results.query import load
-from dlperf.results.schema import Imported
+from dlperf.results.schema import Imported, Interference, Node, Status
 from dlperf.results.store import read_results, store_run, write_result
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def test_the_table_of_2021_with_ratio_and_interval(tmp_path: Path) -> None:
         ["1", "1", "8", "10.00", "5.000", "0.50 (0.49 to 0.51)"],
     ]
     assert "## y1, data parallel\n" in text
-    assert "**MXNet 1.9.1 is the fastest in 1 of 1 row, 2.00 times the next.**" in text
+    assert "**On 2 CPU cores, MXNet 1.9.1 is the fastest in 1 of 1 row, 2.00 times the next.**" in text
 
 
 def test_gpu_columns_are_named_as_in_2021(tmp_path: Path) -> None:
@@ -352,7 +352,7 @@ def test_a_cell_holds_as_many_cases_of_a_node_as_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("runs", "said"), [(1, "no spread and no interval"), (3, "With 3 good runs"), (5, "")]
+    ("runs", "said"), [(1, "has no interval"), (2, "has no interval"), (3, "With 3 good runs"), (5, "")]
 )
 def test_few_runs_are_said(tmp_path: Path, runs: int, said: str) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [10.0 + number for number in range(runs)])
@@ -427,18 +427,97 @@ def test_a_template_that_is_no_text_is_named(tmp_path: Path) -> None:
 
 def test_frameworks_that_the_runs_do_not_tell_apart_have_no_winner(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(**MXNET), [10.0, 11.0, 9.0, 10.2])
-    store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [10.1, 9.5, 10.9, 10.0])
+    store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [9.1, 8.5, 9.9, 9.0])
     text = report(tmp_path)
-    assert "**In 1 of 1 row the runs do not tell the fastest two apart.**" in text
+    (said,) = re.findall(r"^\*\*(In .*)\*\*$", text, re.MULTILINE)
+    assert re.fullmatch(
+        r"In 1 of 1 row the fastest cannot be told \(MXNet 1\.9\.1 / OneFlow 0\.9\.0\); "
+        r"about \d+ good runs of each would settle it\.",
+        said,
+    )
     assert "is the fastest" not in text
+
+
+def test_equal_frameworks_have_no_winner_and_no_number_of_runs_that_would_settle_it(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(**MXNET), [10.0, 10.1, 9.9, 10.0])
+    store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [10.0, 10.1, 9.9, 10.0])
+    assert "; no affordable number of runs would settle it.**" in report(tmp_path)
 
 
 def test_fewer_runs_than_a_verdict_takes_make_no_winner_however_far_they_lie_apart(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(**MXNET), [10.0, 10.1, 9.9])
     store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [5.0, 5.1, 4.9, 5.0, 5.0])
     text = report(tmp_path)
-    assert "**In 1 of 1 row no framework is called the fastest: each of the fastest two" in text
+    assert (
+        "**In 1 of 1 row no winner is named: each framework needs at least 4 good runs (MXNet 1.9.1 has 3).**"
+        in text
+    )
     assert "is the fastest in" not in text
+
+
+def test_a_framework_whose_runs_failed_keeps_the_winner_from_being_named(tmp_path: Path) -> None:
+    sweep = sweep_of_two(tmp_path / "y1")
+    store_run(write_run(sweep, make_case(framework="pytorch"), log="x\n", outcome=failed("rank_failed")))
+    assert "(PyTorch 1.9.1 has 0).**" in report(sweep)
+
+
+def test_frameworks_of_different_sweeps_have_no_winner(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "monday", make_case(**MXNET), [10.0, 10.1, 9.9, 10.0])
+    store_good_runs(tmp_path / "friday", make_case(**ONEFLOW), [5.0, 5.1, 4.9, 5.0])
+    text = report(tmp_path)
+    assert (
+        "In 1 of 1 row the frameworks were measured in different sweeps: the fastest cannot be told" in text
+    )
+    assert "is the fastest" not in text
+
+
+def test_the_device_of_a_winner_is_named(tmp_path: Path) -> None:
+    node = Node(host="a", cpu="Example CPU", cores=8, memory_bytes=2**34, accelerators=("NVIDIA H200",) * 2)
+    for devices in (1, 2):
+        topology = Topology(nodes=1, devices_per_node=devices)
+        for factor, names in ((1.0, MXNET), (0.5, ONEFLOW)):
+            case = make_case(**names, device="cuda", topology=topology)
+            rates = [factor * rate for rate in (100.0, 101.0, 99.0, 100.0)]
+            store_good_runs(tmp_path / "y1", case, rates, nodes=(node,))
+    devices = "one NVIDIA H200, 2 x NVIDIA H200"
+    assert f"**On {devices}, MXNet 1.9.1 is the fastest in 2 of 2 rows, 2.00 times the next.**" in report(
+        tmp_path
+    )
+
+
+def test_devices_that_share_cores_are_no_cores(tmp_path: Path) -> None:
+    topology = Topology(nodes=1, devices_per_node=8)
+    for factor, names in ((1.0, MXNET), (0.5, ONEFLOW)):
+        case = make_case(**names, topology=topology)
+        store_good_runs(tmp_path / "y1", case, [factor * rate for rate in (100.0, 101.0, 99.0, 100.0)])
+    assert "**On 8 CPU devices, MXNet 1.9.1 is the fastest" in report(tmp_path)
+
+
+def test_disturbed_runs_are_named_with_what_other_work_took_and_have_no_figure(tmp_path: Path) -> None:
+    sweep = sweep_of_two(tmp_path / "y1")
+    for run in read_results(sweep).runs:
+        case, repeat = run.result.case, run.result.repeat
+        share = 0.64 if case.framework == "mxnet" and repeat == 1 else 0.012
+        changes: dict[str, Any] = {
+            "interference": Interference(share=share, waited=share, others=share, stolen=0.0)
+        }
+        if share > 0.05:
+            changes |= {"status": Status.DISTURBED, "figures": None, "reason": "other work took 64.0%"}
+        write_result(run.folder, run.result.model_copy(update=changes))
+    text = report(sweep)
+    said = "Other work took CPU time from the ranks of these runs, which have no figure: "
+    assert f"{said}MXNet 1.9.1 1 run (up to 64 %)." in text
+    assert "disturbed (run 1 of " in text
+    rows = next(table for table in tables(text) if "CPU time lost to other work, at most" in table[0])
+    assert {"1.20 %"} == {row[rows[0].index("CPU time lost to other work, at most")] for row in rows[1:]}
+
+
+def test_nothing_says_that_an_interval_is_too_wide_beside_a_verdict(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(**MXNET), [900.0, 1600.0, 350.0, 1000.0])
+    store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [1.0, 6.0, 0.5, 2.5])
+    text = report(tmp_path)
+    assert "is the fastest" in text
+    assert "too wide" not in text
 
 
 def test_a_ratio_that_is_not_known_at_all_is_not_dressed_up(tmp_path: Path) -> None:
