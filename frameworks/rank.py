@@ -29,6 +29,7 @@ class Rank:
         self.status: Optional[int] = None
         self.seconds: Optional[float] = None
         self.log_error: Optional[OSError] = None
+        self.log_bytes = 0
         self._log_path = spec.log
         self._unfinished = b""
         Path(spec.log).parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +60,7 @@ class Rank:
         return len(data)
 
     def _write_log(self, data: bytes) -> None:
+        self.log_bytes += len(data)
         try:
             while data and self.log_error is None:
                 data = data[os.write(self._log, data) :]
@@ -67,11 +69,12 @@ class Rank:
             self.log_error = error
 
     def _show(self, data: bytes, echo: Echo) -> None:
-        *lines, rest = (self._unfinished + data).split(b"\n")
-        self._unfinished = rest[:ECHO_CHARACTERS]  # the log has the whole line
+        """Echo the first lines; of a flood, which nobody could read as it comes, the log has the rest."""
+        *lines, rest = (self._unfinished + data).split(b"\n", echo.room)
         for line in lines:
             text = line[:ECHO_CHARACTERS].decode("utf-8", "replace").rstrip("\r")
             echo.send("output", rank=self.number, text=text)
+        self._unfinished = rest[rest.rfind(b"\n") + 1 :][:ECHO_CHARACTERS]
 
     def ended(self, status: int) -> None:
         """Keep the status that waitpid returned."""

@@ -30,7 +30,7 @@ from process_tree import (
     kill_all,
     signal_all,
 )
-from rank import Rank
+from rank import PIPE_BYTES, Rank
 from rank_memory import group_oom_kills, node_oom_kills, remove_left_groups
 from supervisor_io import ECHO_CLOSE_SECONDS, Echo, Launch, OutcomeFile, read_launch
 
@@ -38,6 +38,8 @@ EXIT_COMPLETED, EXIT_NOT_COMPLETED, EXIT_BAD_LAUNCH = 0, 1, 2  # process_tree.py
 
 # Output is read at most this often, so that a rank that prints a line per step is not slowed down by us.
 READ_INTERVAL_SECONDS = 0.02
+# A rank that fills half its pipe meanwhile waits for us.
+FLOOD_BYTES = PIPE_BYTES // 2
 TICK_SECONDS = 0.25
 # Once the harness is gone, the ranks get less time to end.
 ORPHAN_GRACE_SECONDS = 1.0
@@ -143,20 +145,24 @@ class Supervisor:
             os.read(self._wake, 4096)
         if 0 in ready:
             self._read_lease()
+        taken = 0
         for rank in outputs:
-            self._take_output(rank)
+            taken += self._take_output(rank)
+            if self._launch.lease is not None and not self._harness_gone and select.select([0], [], [], 0)[0]:
+                self._read_lease()  # many ranks that print much may take long
         self._reap()
         if outputs:
             self._last_output = time.monotonic()
-            time.sleep(READ_INTERVAL_SECONDS)
+            if taken < FLOOD_BYTES:
+                time.sleep(READ_INTERVAL_SECONDS)
 
-    def _take_output(self, rank: Rank) -> bool:
-        """Whether there may be more output."""
+    def _take_output(self, rank: Rank) -> int:
+        """The number of bytes of one read; after 0 there may be no more."""
         count = rank.take_output(self._echo)
         if count == 0:
             del self._open[rank.pipe]
             self._poll.unregister(rank.pipe)
-        return bool(count)
+        return count or 0
 
     def _read_lease(self) -> None:
         try:
@@ -198,10 +204,13 @@ class Supervisor:
         """Why the run ends now; None: it goes on."""
         launch, now = self._launch, time.monotonic()
         log_error = self._log_error()
+        full = (rank.number for rank in self._ranks if rank.log_bytes > launch.log_limit)
+        flooding, most_mib = next(full, None), launch.log_limit >> 20
         endings = (
             (self._stop is not None, ("stopped", self._stop)),
             (log_error is not None, ("stopped", log_error)),
             (self._first_failed is not None, ("rank_failed", None)),
+            (flooding is not None, ("log_limit", f"rank {flooding} printed more than {most_mib} MiB")),
             (all(rank.status is not None for rank in self._ranks), ("completed", None)),
             (self._harness_gone, ("lease_lost", "standard input ended")),
             (_is_over(launch.lease, now - self._last_beat), ("lease_lost", "standard input was silent")),

@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 ECHO_LINES, ECHO_CHARACTERS, ECHO_CLOSE_SECONDS = 1000, 4000, 1.0
+# Of one read of a rank's output; the rest of the queue is for the ends of ranks.
+ECHO_LINES_PER_READ = 100
 # A worker that shows no sign of life for so long is stopped, or its disk does not answer.
 SILENCE_SECONDS = 60.0
+# Of one rank: a program that prints without end would fill the disk.
+LOG_LIMIT_BYTES = 4 << 30
 
 
 class RankSpec(NamedTuple):
@@ -40,6 +44,7 @@ class Launch(NamedTuple):
     lease: Optional[float]
     grace: float
     silence: float
+    log_limit: int
 
 
 def read_launch(path: str) -> Launch:
@@ -55,6 +60,7 @@ def read_launch(path: str) -> Launch:
         lease=content["lease_seconds"],
         grace=content["grace_seconds"],
         silence=content.get("silence_seconds", SILENCE_SECONDS),
+        log_limit=content.get("log_limit_bytes", LOG_LIMIT_BYTES),
     )
 
 
@@ -67,6 +73,11 @@ class Echo:
     def __init__(self) -> None:
         self._lines: queue.Queue[Optional[bytes]] = queue.Queue(ECHO_LINES)
         self._thread = threading.Thread(target=self._write, daemon=True)
+
+    @property
+    def room(self) -> int:
+        """How many lines of output are worth making now."""
+        return max(0, min(ECHO_LINES_PER_READ, ECHO_LINES // 2 - self._lines.qsize()))
 
     def start(self) -> None:
         """Begin to write; only after the ranks were forked, as fork and threads do not mix."""

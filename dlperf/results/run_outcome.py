@@ -64,6 +64,7 @@ LONGEST_REASON = 300
 # What the supervisor's reason says by itself; rank_failed and completed need a second look.
 _BY_REASON = {
     "time_limit": (Status.TIMEOUT, "ran longer than its time limit"),
+    "log_limit": (Status.CRASH, "printed more than a log may hold"),
     "stall_limit": (Status.STALLED, "printed nothing for longer than the stall limit"),
     "lease_lost": (Status.INCOMPLETE, "the harness that started it was gone"),
     "stopped": (Status.INCOMPLETE, "stopped before its end"),

@@ -198,6 +198,7 @@ LAUNCH_SCHEMA_VERSION: Final = 1
 LEASE_SECONDS: Final = 10.0
 GRACE_SECONDS: Final = 3.0
 SILENCE_SECONDS: Final = 60.0
+LOG_LIMIT_BYTES: Final = 4 << 30
 # After the time limit, a supervisor has so long to end its ranks, flush their logs and write its outcome; its
 # guard then has ended it, if it stands still.
 OVERTIME_SECONDS: Final = 90.0
@@ -230,6 +231,7 @@ class LaunchFile(Model):
     lease_seconds: float | None = LEASE_SECONDS
     grace_seconds: float = GRACE_SECONDS
     silence_seconds: float = SILENCE_SECONDS  # of the supervisor itself, until its guard kills the tree
+    log_limit_bytes: int = LOG_LIMIT_BYTES  # per rank
 
 
 def launch_file(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +114,42 @@ def test_a_rank_that_prints_without_a_pause_is_ended_too(lab: Lab) -> None:
     assert code == 1
     assert lab.outcome["reason"] == "time_limit"
     assert lab.outcome["seconds"] < 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [b"\\n", b"x" * 63 + b"\\n"], ids=["newlines", "lines of 64 bytes"])
+def test_a_flood_of_lines_goes_into_the_log_at_speed(lab: Lab, line: bytes) -> None:
+    """1 GB in all; the harness renews its lease and reads as fast as it can."""
+    size = 1_000_000_000 if len(line) > 2 else 200_000_000
+    block = f"b'{line.decode()}' * {(1 << 16) // (len(line) - 1)}"
+    lab.launch(
+        f"import os\nblock = {block}\nleft = {size}\nwhile left > 0: left -= os.write(1, block)",
+        lease_seconds=2,
+    )
+    process = started_with_beats(lab)
+    assert process.stdout is not None
+    events = [json.loads(text) for text in process.stdout]
+    assert process.wait() == 0
+    assert (lab.folder / "logs" / "rank0.log").stat().st_size >= size
+    assert lab.outcome["seconds"] < size / 20e6  # the disk of the test, too, has its limits
+    kinds = [event["event"] for event in events]
+    assert kinds[-2:] == ["rank_exit", "finished"]  # the flood has taken no other event's room
+
+
+def started_with_beats(lab: Lab) -> subprocess.Popen[bytes]:
+    """Start the supervisor, and a thread that renews its lease."""
+    process = lab.start()
+    assert process.stdin is not None
+    stdin = process.stdin.fileno()
+
+    def beat() -> None:
+        with contextlib.suppress(OSError):
+            while process.poll() is None:
+                os.write(stdin, b".")
+                time.sleep(0.2)
+
+    threading.Thread(target=beat, daemon=True).start()
+    return process
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
