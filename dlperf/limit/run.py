@@ -211,7 +211,7 @@ class LimitSearch:
 
 def outcome_of(result: RunResult) -> Outcome:
     """What a result says about the value of its probe."""
-    if result.status in {Status.OK, Status.DISTURBED}:  # what disturbs a run takes no memory from it
+    if result.status is Status.OK:
         return Outcome.TRAINS
     return Outcome.OUT_OF_MEMORY if result.status is Status.OOM else Outcome.FAILED
 
@@ -224,7 +224,8 @@ def with_value(case: Case, value: int) -> Case:
 def probe_case(case: Case, search: Search, probe: Probe) -> Case:
     """The ordinary case that a probe runs: few iterations, unless it is a full-length probe."""
     short = Measure(warmup_iterations=0, measured_iterations=search.iterations)
-    measure = case.measure if probe.full else short
+    # Other work disturbs a figure, and takes no memory.
+    measure = (case.measure if probe.full else short).model_copy(update={"max_interference": 1.0})
     return case.changed(**{search.axis: probe.value, "search": None, "measure": measure})
 
 
