@@ -4,6 +4,9 @@ Simulated sweeps of 50 cases in two versions, 5 interleaved blocks each. The noi
 coefficients of variation of 91 published series (median 0.40 %, 75 % below 0.97 %, 90 % below 1.5 %), or is
 resampled from the A/A runs of a results folder. In half of the sweeps nothing changed; in the other half one
 case became 3 % slower. `--drift 1` adds a machine whose speed moves by 1 % from block to block.
+
+`--rows N` simulates rows of a report in place of sweeps: who is called the fastest of several frameworks that
+are equal, or of which one is ahead.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +25,7 @@ from dlperf.compare.gate import CONFIRMING_RULE, looks_worse
 from dlperf.compare.sets import SAMPLES_PER_SECOND, Verdict, read_result_set
 from dlperf.compare.tests import effect_of, fit_priors, run_tests
 from dlperf.statistics.basic import benjamini_hochberg
+from dlperf.statistics.ranking import fastest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,6 +161,29 @@ RULES: dict[str, Callable[[Sweep], set[int]]] = {
 }
 
 
+def fastest_rows(stream: np.random.Generator, noise: Callable[[int], Array], rows: int) -> None:
+    """How often the first of a row is named, which is ahead of the equal others by the lead, or another."""
+    print(f"{rows} rows each, {RUNS} runs of each framework")
+    print("| frameworks | lead | the right one is named | a wrong one | no winner |")
+    print("|---:|---:|---:|---:|---:|")
+    for count in (2, 3, 5):
+        for lead in (0.0, 0.02, 0.03, 0.05, 0.1):
+            named = Counter(_winner(stream, noise, count, lead) for _ in range(rows))
+            right = named[0] if lead else 0
+            shares = (right, rows - named[None] - right, named[None])
+            cells = " | ".join(f"{100 * share / rows:.1f} %" for share in shares)
+            print(f"| {count} | {100 * lead:g} % | {cells} |")
+
+
+def _winner(
+    stream: np.random.Generator, noise: Callable[[int], Array], count: int, lead: float
+) -> int | None:
+    kinds = [int(kind) for kind in stream.integers(0, 1 << 30, count)]
+    rates = {key: np.exp(noise(kind) + math.log1p(0 if key else lead)) for key, kind in enumerate(kinds)}
+    standing = fastest({key: [float(rate) for rate in each] for key, each in rates.items()})
+    return None if standing is None else standing.winner
+
+
 def published_noise(stream: np.random.Generator) -> Callable[[int], Array]:
     def noise(kind: int) -> Array:
         share = np.random.default_rng(kind).uniform(0, SHARES[-1])
@@ -188,12 +216,18 @@ def main() -> None:
     parser.add_argument(
         "--drift", type=float, default=0.0, help="%% by which the machine moves from block to block"
     )
+    parser.add_argument(
+        "--rows", type=int, help="simulate so many rows, each with a fastest framework or none"
+    )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     # Resampled runs can be equal to the last bit, of which scipy warns; the rules must live with them.
     warnings.simplefilter("ignore", RuntimeWarning)
     stream = np.random.default_rng(options.seed)
     noise = resampled_noise(stream, options.results) if options.results else published_noise(stream)
+    if options.rows:
+        fastest_rows(stream, noise, options.rows)
+        return
     print(f"{options.sweeps} sweeps each of {CASES} cases, {RUNS} blocks, drift {options.drift:g} % a block")
     print("| rule | any false alarm | finds one case at -3 % |")
     print("|---|---:|---:|")

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from dlperf.statistics.basic import (
     FEWEST_RUNS,
     LEVEL,
+    MOST_RUNS,
     Interval,
     mean,
     quantile,
@@ -77,7 +78,11 @@ class Standing(Generic[K]):
             return f"no winner named: at least {FEWEST_RUNS} good runs of each are needed; {few}"
         close, needed = " and ".join(map(name, self.close)), self.runs_needed
         text = f"no winner named: {name(self.first)} cannot be told from {close}"
-        return f"{text}; about {needed} runs of each would settle it" if needed else text
+        if needed:
+            return f"{text}; about {needed} runs of each would settle it"
+        if any(self.leads[other].ratio < 1 + SMALLEST_LEAD for other in self.close):
+            return f"{text}; a lead below {100 * SMALLEST_LEAD:g} % does not count"
+        return f"{text}; it would take more than {MOST_RUNS} runs of each"
 
 
 def fastest(

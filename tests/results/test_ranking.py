@@ -68,6 +68,7 @@ def test_a_lead_below_one_percent_does_not_count() -> None:
         a=tuple(1.005 * rate for rate in (100.0, 100.01, 99.99, 100.0)), b=(100.0, 100.01, 99.99, 100.0)
     )
     assert (None, None) == (standing.winner, standing.runs_needed)
+    assert standing.in_words(str).endswith("; a lead below 1 % does not count")
 
 
 def test_one_participant_is_no_contest() -> None:
