@@ -128,6 +128,29 @@ def test_nothing_is_left_of_a_run_whose_supervisor_stood_still_when_dlperf_was_k
     until(lambda: not lab.left_on(host), limit=2 + PROMISED_SECONDS)
 
 
+@pytest.mark.parametrize("sessions", [1, 2])
+def test_an_sshd_that_allows_few_sessions_per_connection_is_served_with_more_connections(
+    lab: ClusterLab, node: Host, sessions: int
+) -> None:
+    config = node.folder / "sshd_config"
+    before = config.read_text()
+    lab.write_cluster(hosts=1)
+    lab.write()
+    try:
+        config.write_text(f"{before}MaxSessions {sessions}\n")
+        node.kill_sshd()
+        node.start_sshd()
+        checked = lab.dlperf("cluster", "check", "lab")
+        assert "bad      node0: connection" not in checked.stdout, checked.stderr  # its disk is small
+        done = lab.run()
+        assert done.returncode == 0, done.stderr
+        assert lab.logged("run_stop")
+    finally:
+        config.write_text(before)
+        node.kill_sshd()
+        node.start_sshd()
+
+
 def test_a_case_of_two_nodes_ends_on_both_when_one_is_lost(lab: ClusterLab, node: Host) -> None:
     """The node that is left is not waited for: its ranks are killed at once. The sweep waits, and goes on."""
     other = lab.net.hosts[1]

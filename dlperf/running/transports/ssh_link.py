@@ -44,50 +44,75 @@ class LinkError(Exception):
 
 
 class Link:
-    """One connection, with those to its jump hosts, for any number of commands at once."""
+    """A connection, with those to its jump hosts, for any number of commands at once.
 
-    def __init__(self, client: paramiko.SSHClient, opened: ExitStack) -> None:
-        self._client, self._opened, self._closing = client, opened, threading.Lock()
+    An sshd allows only so many commands per connection (MaxSessions); for more, there are more connections.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target, self._clients = target, list[paramiko.SSHClient]()
+        self._opened, self._starting, self._closing = ExitStack(), threading.Lock(), threading.Lock()
 
     @classmethod
     def connect(cls, target: Target) -> Self:
         """Connect, with some more attempts if that may help; LinkError if it fails."""
+        link = cls(target)
+        link._connect()
+        return link
+
+    def _connect(self) -> paramiko.SSHClient:
+        """Add a connection."""
         pauses = iter(_PAUSES_SECONDS)
         while True:
             try:
                 with ExitStack() as opened:
                     jump = None
-                    for hop in target.jumps:
+                    for hop in self._target.jumps:
                         jump = _client(hop, through=jump, opened=opened)
-                    return cls(_client(target, through=jump, opened=opened), opened.pop_all())
+                    client = _client(self._target, through=jump, opened=opened)
+                    self._opened.push(opened.pop_all())
             except LinkError as error:
                 pause = next(pauses, None)
                 if error.hopeless or pause is None:
                     raise
-            time.sleep(pause)
+                time.sleep(pause)
+            else:
+                self._clients.append(client)
+                return client
 
     @property
     def is_up(self) -> bool:
-        """Whether it has not been found broken."""
-        transport = self._client.get_transport()
+        """Whether its first connection has not been found broken."""
+        transport = self._clients[0].get_transport()
         return transport is not None and transport.is_active()
 
     def start(self, argv: Sequence[str]) -> Channel:
         """Start a command, each word quoted for the login shell; the channel is its standard streams."""
-        transport = self._client.get_transport()
-        if transport is None:
-            raise LinkError("the connection is closed")
         try:
-            channel = transport.open_session(timeout=_CHANNEL_SECONDS)
+            with self._starting:
+                channel = self._session()
             channel.exec_command(f"exec {shlex.join(argv)}")
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise LinkError(f"no command can be started: {_describe(error)}") from error
         return channel
 
+    def _session(self) -> Channel:
+        for client in self._clients:
+            with suppress(paramiko.ChannelException):  # it has as many as its sshd allows
+                return _transport(client).open_session(timeout=_CHANNEL_SECONDS)
+        return _transport(self._connect()).open_session(timeout=_CHANNEL_SECONDS)
+
     def close(self) -> None:
         """Close it and whatever it carries."""
         with self._closing:
             self._opened.close()
+
+
+def _transport(client: paramiko.SSHClient) -> paramiko.Transport:
+    transport = client.get_transport()
+    if transport is None:
+        raise paramiko.SSHException("the connection is closed")
+    return transport
 
 
 def _client(target: Target, *, through: paramiko.SSHClient | None, opened: ExitStack) -> paramiko.SSHClient:
@@ -115,10 +140,7 @@ def _client(target: Target, *, through: paramiko.SSHClient | None, opened: ExitS
 
 def _socket(target: Target, through: paramiko.SSHClient | None) -> socket.socket | Channel | _Proxy:
     if through is not None:
-        transport = through.get_transport()
-        if transport is None:
-            raise paramiko.SSHException("the connection to the jump host is closed")
-        return transport.open_channel(
+        return _transport(through).open_channel(
             "direct-tcpip", (target.host, target.port), ("127.0.0.1", 0), timeout=target.connect_seconds
         )
     if target.proxy_command is not None:
