@@ -11,15 +11,15 @@ import click
 
 from dlperf.cli.compare import JUDGING, Judging
 from dlperf.cli.options import (
-    NO_WAIT,
     SWEEP,
-    WAIT_FOR_QUIET,
+    RunOptions,
     SweepChoice,
     at_least,
     default_folder,
     results_option,
+    running_options,
 )
-from dlperf.cli.run import RunOptions, make_runs
+from dlperf.cli.run import make_runs
 from dlperf.cli.terminal import say
 from dlperf.compare.gate import (
     CONFIRMING_LOOKS,
@@ -33,6 +33,7 @@ from dlperf.compare.sets import ResultSet, read_result_set, result_set_of
 from dlperf.compare.tests import Rule
 from dlperf.compare.verdicts import CaseVerdict, Comparison, Settings, compare, of_several
 from dlperf.errors import UserError
+from dlperf.plan.cluster import Cluster
 from dlperf.plan.plan import Plan
 from dlperf.report.numbers import plural
 from dlperf.results.query import load
@@ -65,8 +66,7 @@ not comparable, 4 (with --strict) inconclusive cases, 5 infrastructure, 130 Ctrl
     help="Version to compare with.  [default: the first that the sweep lists]  Repeatable.",
 )
 @click.option("--until-decided", type=at_least(4), help="Run inconclusive cases again, up to N runs each.")
-@NO_WAIT
-@WAIT_FOR_QUIET
+@running_options()
 @JUDGING
 @click.pass_context
 def command(
@@ -78,8 +78,7 @@ def command(
     against: str | None,
     baselines: tuple[str, ...],
     until_decided: int | None,
-    no_wait: bool,
-    wait_for_quiet_seconds: float,
+    run_options: RunOptions,
     judging: Judging,
 ) -> None:
     """Run SWEEP and say whether something became slower.
@@ -113,9 +112,8 @@ def command(
         settings=settings,
         against=baseline,
         version_pairs=version_pairs,
-        run_options=RunOptions(
-            cluster=chosen.cluster, wait=not no_wait, wait_for_quiet_seconds=wait_for_quiet_seconds
-        ),
+        cluster=chosen.cluster,
+        run_options=run_options,
     )
     ctx.exit(judging.answer(gate.compare_rounds(repeats=first.repeats, until_decided=until_decided)))
 
@@ -137,6 +135,7 @@ class Gate:
     settings: Settings
     against: ResultSet | None
     version_pairs: Sequence[VersionComparison]
+    cluster: Cluster | None
     run_options: RunOptions
 
     def compare_rounds(self, *, repeats: int, until_decided: int | None) -> Comparison:
@@ -187,7 +186,7 @@ class Gate:
         folder = self.folder / name
         if not pending_runs(plan, results=folder, retry_failed=self.run_options.retry_failed):
             say(f"{folder}: its runs are complete and are used as they are")
-        make_runs(plan, folder, run_options=self.run_options)
+        make_runs(plan, folder, self.cluster, self.run_options)
 
     def _findings(self, rounds: Sequence[str], rule: Rule) -> list[Comparison]:
         settings = replace(self.settings, rule=rule)

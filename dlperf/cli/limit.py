@@ -13,18 +13,18 @@ from dlperf.cli.options import (
     DEVICE_CHOICE,
     DRY_RUN,
     JSON,
-    NO_WAIT,
     NUMBER,
     RETRY_FAILED,
     SETTINGS,
-    WAIT_FOR_QUIET,
+    RunOptions,
     cluster_of,
     default_folder,
     names_of,
     plan_here,
     results_option,
+    running_options,
 )
-from dlperf.cli.run import RunOptions, run_sweep, show
+from dlperf.cli.run import run_sweep, show
 from dlperf.errors import UserError
 from dlperf.plan.case import SEARCHED_AXES
 from dlperf.plan.cluster import Cluster
@@ -94,10 +94,8 @@ _AXES = dict(zip(("batch_size", "num_classes"), SEARCHED_AXES, strict=True))
 @SETTINGS
 @CLUSTER
 @results_option("results/limit_EXPERIMENT_AXIS")
-@RETRY_FAILED
 @DRY_RUN
-@NO_WAIT
-@WAIT_FOR_QUIET
+@running_options(RETRY_FAILED)
 @JSON
 @click.pass_context
 def command(
@@ -107,10 +105,8 @@ def command(
     settings: tuple[str, ...],
     cluster_name: str | None,
     results: Path | None,
-    retry_failed: bool,
     dry_run: bool,
-    no_wait: bool,
-    wait_for_quiet_seconds: float,
+    run_options: RunOptions,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -121,13 +117,7 @@ def command(
     if dry_run:
         show(whole, folder, cluster)
         return
-    run_options = RunOptions(
-        cluster=cluster,
-        retry_failed=retry_failed,
-        wait=not no_wait,
-        wait_for_quiet_seconds=wait_for_quiet_seconds,
-    )
-    ctx.exit(run_sweep(whole, folder, selected=lambda plan: plan, run_options=run_options, as_json=as_json))
+    ctx.exit(run_sweep(whole, folder, cluster, run_options, as_json=as_json))
 
 
 def _plan(options: dict[str, Any], settings: tuple[str, ...], cluster: Cluster | None) -> Plan:

@@ -30,15 +30,6 @@ PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-NO_WAIT = click.option("--no-wait", is_flag=True, help="Fail at once if another dlperf is measuring there.")
-WAIT_FOR_QUIET = click.option(
-    "--wait-for-quiet",
-    "wait_for_quiet_seconds",
-    metavar="DURATION",
-    default="0s",
-    callback=lambda _context, _option, value: seconds_option(value),
-    help="How long to wait for other work on the machine to end before the first run, such as 5m.",
-)
 RETRY_FAILED = click.option("--retry-failed", is_flag=True, help="Repeat failed runs.")
 DRY_RUN = click.option(
     "--dry-run", is_flag=True, help="Show the plan and the command of every process; run nothing."
@@ -98,12 +89,13 @@ no other case has. DIR is a results folder or the folder of one sweep (default: 
 
 
 def gathered(name: str, kind: Callable[..., Any], *options: Decorator) -> Decorator:
-    """Options that a command gets as one argument `name`: a dataclass `kind` with their names as fields."""
+    """Options that a command gets as one argument `name`: a dataclass whose fields have their names."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def command(*arguments: Any, **given: Any) -> Any:
-            content = {field.name: given.pop(field.name) for field in fields(kind)}  # type: ignore[arg-type]
+            names = {field.name for field in fields(kind)} & given.keys()  # type: ignore[arg-type]
+            content = {name: given.pop(name) for name in names}
             return function(*arguments, **given, **{name: kind(**content)})
 
         return all_of(*options)(command)
@@ -180,17 +172,58 @@ SWEEP = gathered(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How runs are made.
+
+    Attributes:
+        retry_failed: repeat failed runs.
+        no_wait: fail at once if another dlperf is measuring there.
+        port: on which the ranks of a case connect; None for a free one per run.
+        wait_for_nodes_seconds: how long runs wait for nodes that were lost.
+        wait_for_quiet_seconds: how long the first run waits for other work to end.
+        parallel_nodes: how many single-node runs go on at a time.
+    """
+
+    retry_failed: bool = False
+    no_wait: bool = False
+    port: int | None = None
+    wait_for_nodes_seconds: float = 0.0
+    wait_for_quiet_seconds: float = 0.0
+    parallel_nodes: int = 1
+
+
+def running_options(*options: Decorator) -> Decorator:
+    """The options of a command that makes runs, and `options`, as one argument `run_options`."""
+    return gathered(
+        "run_options",
+        RunOptions,
+        click.option("--no-wait", is_flag=True, help="Fail at once if another dlperf is measuring there."),
+        duration_option(
+            "--wait-for-quiet",
+            default="0s",
+            help="How long to wait for other work on the machine to end before the first run, such as 5m.",
+        ),
+        *options,
+    )
+
+
+def duration_option(name: str, *, default: str, help: str) -> Decorator:  # noqa: A002 - click's word
+    """An option such as `--wait 10m`, as `wait_seconds`."""
+
+    def seconds(_context: click.Context, _option: click.Parameter, text: str) -> float:
+        try:
+            return float(seconds_of(text))
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    parameter = f"{name.removeprefix('--').replace('-', '_')}_seconds"
+    return click.option(name, parameter, metavar="DURATION", default=default, callback=seconds, help=help)
+
+
 def cluster_of(name: str | None) -> Cluster | None:
     """The cluster that --cluster names, checked; None where it names none."""
     return None if name is None else load_cluster(name)
-
-
-def seconds_option(text: str) -> float:
-    """The seconds of a duration such as `5m`."""
-    try:
-        return float(seconds_of(text))
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
 
 
 def names_of(text: str | None) -> tuple[str, ...]:

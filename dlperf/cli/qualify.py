@@ -10,15 +10,15 @@ import click
 
 from dlperf.cli.options import (
     FILE,
-    NO_WAIT,
     SWEEP,
-    WAIT_FOR_QUIET,
+    RunOptions,
     SweepChoice,
     at_least,
     default_folder,
     results_option,
+    running_options,
 )
-from dlperf.cli.run import RunOptions, make_runs
+from dlperf.cli.run import make_runs
 from dlperf.cli.terminal import echo, table
 from dlperf.compare.output import noise_profile_line
 from dlperf.compare.sets import METRICS, ResultSet, result_set_of
@@ -61,16 +61,14 @@ _SESSION = re.compile(r"session-(?P<number>[1-9][0-9]*)")
     default=Path("baselines/qualification.json"),
     help="File to write, or to add this session to.",
 )
-@NO_WAIT
-@WAIT_FOR_QUIET
+@running_options()
 def command(
     *,
     chosen: SweepChoice,
     results: Path | None,
     repeats: int,
     out: Path,
-    no_wait: bool,
-    wait_for_quiet_seconds: float,
+    run_options: RunOptions,
 ) -> None:
     """Measure the noise of SWEEP's cases on this machine by A/A runs, and store it."""
     known = read_noise_profile(out) if out.is_file() else NoiseProfile(dlperf_version="", sessions=())
@@ -80,21 +78,13 @@ def command(
         if not plan.runnable:
             raise UserError(f"{chosen.sweep}: no case can run here; `dlperf plan {chosen.sweep}` says why")
         folder = session_folder(results or default_folder(plan, suffix="-qualify"), known)
-        make_runs(
-            plan,
-            folder,
-            run_options=RunOptions(
-                cluster=chosen.cluster, wait=not no_wait, wait_for_quiet_seconds=wait_for_quiet_seconds
-            ),
-        )
+        make_runs(plan, folder, chosen.cluster, run_options)
     elif chosen.has_options:
         raise UserError(f"{folder}: a results folder is taken whole; leave out the options of a sweep")
     found = known.with_session(qualify(_side(folder), runs=repeats))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_document(out, found)
-    for line in _lines(found):
-        echo(line)
-    echo(str(out))
+    echo(*_lines(found), str(out))
 
 
 def _side(folder: Path) -> ResultSet:

@@ -82,17 +82,7 @@ _HEADINGS = (
     "framework", "experiment", "parallelism", "topology", "batch", "classes", "precision", "threads",
     "status", "samples/s", "min to max", "CV", "95 % interval", "runs ok", "speedup", "reason",
 )  # fmt: skip
-_NUMBERS = {
-    "batch",
-    "classes",
-    "threads",
-    "samples/s",
-    "min to max",
-    "CV",
-    "95 % interval",
-    "runs ok",
-    "speedup",
-}
+_WORDS = {"framework", "experiment", "parallelism", "topology", "precision", "status", "reason"}
 # Above the table where every case has the same value.
 _FOLDABLE = {"experiment", "parallelism", "topology", "batch", "classes", "precision", "threads", "reason"}
 
@@ -101,7 +91,7 @@ def _lines(rows: list[Record]) -> tuple[str, ...]:
     """One line per case: what it is, and its figure or why there is none."""
     same, headings, cells = fold(_HEADINGS, list(map(_cells, rows)), _FOLDABLE)
     above = (f"every case: {same}", "") if same else ()
-    return *above, table(headings, cells, right=_NUMBERS)
+    return *above, table(headings, cells, right=set(headings) - _WORDS)
 
 
 def _cells(row: Record) -> tuple[str, ...]:

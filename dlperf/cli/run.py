@@ -20,16 +20,16 @@ from dlperf.adapters.registry import load_adapters
 from dlperf.cli.options import (
     DRY_RUN,
     JSON,
-    NO_WAIT,
     RETRY_FAILED,
     SWEEP,
-    WAIT_FOR_QUIET,
+    RunOptions,
     SweepChoice,
     at_least,
     default_folder,
+    duration_option,
     interruptible,
     results_option,
-    seconds_option,
+    running_options,
 )
 from dlperf.cli.plan import duration, known_seconds, plan_lines
 from dlperf.cli.progress import SweepProgress
@@ -78,28 +78,23 @@ Exit codes: 0 every run is ok, 2 wrong input, 3 some cases failed or could not b
 @click.option(
     "--memory", metavar="SIZE", help="Memory budget per CPU device, such as 2GiB.  [default: the sweep's]"
 )
-@RETRY_FAILED
 @DRY_RUN
-@NO_WAIT
-@WAIT_FOR_QUIET
-@click.option(
-    "--port",
-    type=at_least(1024, most=65535),
-    help="Port on which the ranks of a case connect.  [default: a free port per run]",
-)
-@click.option(
-    "--parallel-nodes",
-    type=at_least(1),
-    default=1,
-    help="Single-node cases to run at the same time, each on its own node of the cluster.",
-)
-@click.option(
-    "--wait-for-nodes",
-    "wait_for_nodes_seconds",
-    metavar="DURATION",
-    default="10m",
-    callback=lambda _context, _option, value: seconds_option(value),
-    help="How long runs wait for nodes of the cluster that were lost.",
+@running_options(
+    RETRY_FAILED,
+    click.option(
+        "--port",
+        type=at_least(1024, most=65535),
+        help="Port on which the ranks of a case connect.  [default: a free port per run]",
+    ),
+    click.option(
+        "--parallel-nodes",
+        type=at_least(1),
+        default=1,
+        help="Single-node cases to run at the same time, each on its own node of the cluster.",
+    ),
+    duration_option(
+        "--wait-for-nodes", default="10m", help="How long runs wait for nodes of the cluster that were lost."
+    ),
 )
 @JSON
 @click.pass_context
@@ -110,13 +105,8 @@ def command(
     results: Path | None,
     repeats: int | None,
     memory: str | None,
-    retry_failed: bool,
     dry_run: bool,
-    no_wait: bool,
-    port: int | None,
-    parallel_nodes: int,
-    wait_for_nodes_seconds: float,
-    wait_for_quiet_seconds: float,
+    run_options: RunOptions,
     as_json: bool,
 ) -> None:
     """Train the cases of SWEEP one after the other and store every run in the results folder."""
@@ -128,20 +118,13 @@ def command(
         show(chosen.selected(whole), folder, chosen.cluster)
         return
     chosen.selected(whole)  # a selection that is wrong ends here, before anything is written
+    port = run_options.port
     if port is not None and chosen.cluster is None and not is_free(port):
         raise UserError(f"--port: {port} is in use on this machine; without --port a free one is chosen")
-    if chosen.cluster is None and parallel_nodes > 1:
+    if chosen.cluster is None and run_options.parallel_nodes > 1:
         raise click.UsageError("--parallel-nodes needs --cluster")
-    run_options = RunOptions(
-        cluster=chosen.cluster,
-        retry_failed=retry_failed,
-        wait=not no_wait,
-        port=port,
-        wait_for_nodes_seconds=wait_for_nodes_seconds,
-        wait_for_quiet_seconds=wait_for_quiet_seconds,
-        parallel_nodes=parallel_nodes,
-    )
-    ctx.exit(run_sweep(whole, folder, selected=chosen.selected, run_options=run_options, as_json=as_json))
+    cluster, selected = chosen.cluster, chosen.selected
+    ctx.exit(run_sweep(whole, folder, cluster, run_options, selected=selected, as_json=as_json))
 
 
 def show(plan: Plan, folder: Path, cluster: Cluster | None) -> None:
@@ -151,7 +134,13 @@ def show(plan: Plan, folder: Path, cluster: Cluster | None) -> None:
 
 
 def run_sweep(
-    whole: Plan, folder: Path, *, selected: Callable[[Plan], Plan], run_options: RunOptions, as_json: bool
+    whole: Plan,
+    folder: Path,
+    cluster: Cluster | None,
+    run_options: RunOptions,
+    *,
+    selected: Callable[[Plan], Plan] = lambda plan: plan,
+    as_json: bool,
 ) -> int:
     """Make the selected runs of a plan that are missing in `folder`, print the summary; the exit code.
 
@@ -159,7 +148,7 @@ def run_sweep(
     """
     for name, prefix in misspelt(os.environ).items():
         say(f"warning: the variable {name} is read by no engine; did you mean {prefix}...?")
-    plan, stored = make_runs(whole, folder, selected=selected, run_options=run_options)
+    plan, stored = make_runs(whole, folder, cluster, run_options, selected=selected)
     cases = {item.case_id for item in plan.cases}
     limits = [limit for limit in read_limits(folder) if limit.record.case.case_id in cases]
     if as_json:
@@ -291,35 +280,13 @@ EXIT_OK, EXIT_SOME_FAILED = 0, 3
 _QUIET_POLL_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """Where and how the runs are made.
-
-    Attributes:
-        cluster: its nodes; None for this machine.
-        retry_failed: repeat failed runs.
-        wait: wait for another dlperf that measures there.
-        port: on which the ranks of a case connect; None for a free one per run.
-        wait_for_nodes_seconds: how long runs wait for nodes that were lost.
-        wait_for_quiet_seconds: how long the first run waits for other work to end.
-        parallel_nodes: how many single-node runs go on at a time.
-    """
-
-    cluster: Cluster | None
-    retry_failed: bool = False
-    wait: bool
-    port: int | None = None
-    wait_for_nodes_seconds: float = 0.0
-    wait_for_quiet_seconds: float = 0.0
-    parallel_nodes: int = 1
-
-
 def make_runs(
     whole: Plan,
     folder: Path,
+    cluster: Cluster | None,
+    run_options: RunOptions,
     *,
     selected: Callable[[Plan], Plan] = lambda plan: plan,
-    run_options: RunOptions,
 ) -> tuple[Plan, tuple[StoredRun, ...]]:
     """Freeze the plan in `folder` and make the selected runs that are missing; those and all their results.
 
@@ -336,12 +303,18 @@ def make_runs(
             say(f"{plural(count, 'case')} {status}: {reason}")
         runs = pending_runs(plan, results=folder, retry_failed=run_options.retry_failed)
         if runs:
-            _make(plan, runs, folder, run_options=run_options, interrupts=interrupts)
+            _make(plan, runs, folder, cluster, run_options, interrupts=interrupts)
     return plan, stored_runs(plan, results=folder)
 
 
 def _make(
-    plan: Plan, runs: Sequence[PlannedRun], folder: Path, *, run_options: RunOptions, interrupts: Interrupts
+    plan: Plan,
+    runs: Sequence[PlannedRun],
+    folder: Path,
+    cluster: Cluster | None,
+    run_options: RunOptions,
+    *,
+    interrupts: Interrupts,
 ) -> None:
     adapters = load_adapters()
     require_adapters(plan, adapters)
@@ -354,7 +327,7 @@ def _make(
         console=console if console.is_terminal and not console.is_dumb_terminal and not parallel else None,
     )
     with ExitStack() as held:
-        nodes = _nodes(run_options, held, say=progress.message)
+        nodes = _nodes(cluster, held, wait=not run_options.no_wait, say=progress.message)
 
         def scheduler_of(plan: Plan, folder: Path, progress: Progress) -> Scheduler:
             return Scheduler(
@@ -371,8 +344,8 @@ def _make(
         quiet.say_if_busy()
         scheduler = scheduler_of(plan, folder, progress)
         scheduler.prepare(runs)
-        if run_options.cluster is None:
-            held.enter_context(whole_machine(wait=run_options.wait, say=progress.message))
+        if cluster is None:
+            held.enter_context(whole_machine(wait=not run_options.no_wait, say=progress.message))
         quiet.wait(run_options.wait_for_quiet_seconds)
         runner = Runner(limits=plan.limits, interrupts=interrupts, progress=progress, port=run_options.port)
         held.callback(progress.finished)
@@ -390,13 +363,15 @@ def _make(
             scheduler.run(runs, runner=runner)
 
 
-def _nodes(run_options: RunOptions, held: ExitStack, *, say: Callable[[str], None]) -> Sequence[Node]:
+def _nodes(
+    cluster: Cluster | None, held: ExitStack, *, wait: bool, say: Callable[[str], None]
+) -> Sequence[Node]:
     """The nodes of the cluster, or this machine, for as long as `held` is open."""
-    if run_options.cluster is None:
+    if cluster is None:
         return [LocalNode(report=say, in_use=held)]
     from dlperf.running.cluster import held as held_nodes  # paramiko takes its time
 
-    return held.enter_context(held_nodes(run_options.cluster, wait=run_options.wait, say=say))
+    return held.enter_context(held_nodes(cluster, wait=wait, say=say))
 
 
 @dataclass(frozen=True, kw_only=True)
