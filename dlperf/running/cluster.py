@@ -69,9 +69,8 @@ def held(cluster: Cluster, *, wait: bool, say: Callable[[str], None]) -> Iterato
             raise InfrastructureError(f"no node of {cluster.path} can be used ({lines}{more})")
         # All sweeps take the nodes in one order, so that no two wait for each other.
         for node in sorted(nodes, key=lambda node: (node.target.host, node.target.port)):
-            if node.trouble is None:
-                with suppress(NodeLost):  # its trouble says so
-                    _hold(node, wait=wait, say=say)
+            with suppress(NodeLost):  # its trouble says so
+                _hold(node, wait=wait, say=say)
         yield nodes
 
 
@@ -81,14 +80,14 @@ def _reach(node: SshNode) -> None:
 
 
 def _hold(node: SshNode, *, wait: bool, say: Callable[[str], None]) -> None:
-    if node.hold():
-        return
-    if not wait:
-        raise InfrastructureError(
-            f"another dlperf measures on {node.name}; try again later, or leave --no-wait out to wait"
-        )
-    say(f"another dlperf measures on {node.name}; waiting for its end")
-    while not node.hold():
+    told = None
+    while (holder := node.hold()) is not None:
+        text = f"another dlperf measures on {node.name} ({holder})"
+        if not wait:
+            raise InfrastructureError(f"{text}; try again later, or leave --no-wait out to wait")
+        if holder != told:
+            say(f"{text}; waiting for its end")
+            told = holder
         time.sleep(_POLL_SECONDS)
 
 
@@ -199,10 +198,9 @@ def _read_condition(checkup: Checkup, condition: dict[str, Any], spec: ClusterNo
         checkup.note("load", text, level=Level.WARNING)
     if condition["uv"] is None and spec.environments == "make":
         checkup.note("uv", "not installed there; dlperf brings its own")
-    if condition["measured_by_another"]:
-        checkup.note(
-            "other dlperf", "one measures there now; a sweep waits until it ends", level=Level.WARNING
-        )
+    if condition["holder"] is not None:
+        text = f"one measures there now ({condition['holder']}); a sweep waits until it ends"
+        checkup.note("other dlperf", text, level=Level.WARNING)
     if condition["left_processes"]:
         pids = " ".join(map(str, condition["left_processes"]))
         text = f"processes of a run are left: {pids}; `dlperf cluster clean` ends them"

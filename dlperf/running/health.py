@@ -16,7 +16,7 @@ from dlperf.environments.uv import find_uv
 from dlperf.errors import EnvironmentUnavailable, InfrastructureError
 from dlperf.results.schema import Node
 from dlperf.running.launch import misspelt, physical_cores
-from dlperf.running.run_folder import whole_machine
+from dlperf.running.run_folder import AnotherDlperf, whole_machine
 from dlperf.running.transports.local import this_node
 
 # Version 1 writes a huge number for "no limit" (2^63 rounded to pages).
@@ -243,11 +243,10 @@ def check_other_dlperf() -> HealthIssue:
     try:
         with whole_machine(wait=False, say=lambda _text: None):
             return _ok("other dlperf", "no other dlperf is measuring on this machine")
-    except InfrastructureError as error:
-        if isinstance(error.__cause__, OSError):  # no run could start without the lock
-            return _bad("other dlperf", str(error))
-        text = "another dlperf is measuring on this machine; `dlperf run` waits until it ends"
-        return _warning("other dlperf", text)
+    except AnotherDlperf as error:
+        return _warning("other dlperf", f"{error.text}; `dlperf run` waits until it ends")
+    except InfrastructureError as error:  # no run could start without the lock
+        return _bad("other dlperf", str(error))
 
 
 def _available_memory() -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dlperf.errors import InfrastructureError, UserError
-from dlperf.files import answering
+from dlperf.files import answering, shipped_folder
 from dlperf.layout import LAUNCH_NAME, RESULT_NAME, RESULTS_LOCK_NAME, run_folder
 from dlperf.plan.plan import Plan, PlannedRun
 from dlperf.results.schema import FAILED, Status
@@ -100,12 +103,6 @@ def stored_runs(plan: Plan, *, results: Path) -> tuple[StoredRun, ...]:
 
 
 # The kernel releases the locks of a process that has died.
-# The same path for all users of a machine, whatever their TMPDIR.
-_HOST_LOCK = Path("/tmp/dlperf-measuring.lock")  # noqa: S108  a lock, never read
-_EVERYBODY = 0o666
-_LOCK_POLL_SECONDS = 0.2
-
-
 @contextmanager
 def results_folder(folder: Path) -> Iterator[None]:
     """Lock a results folder, which is created if it does not exist.
@@ -131,32 +128,42 @@ def results_folder(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+class AnotherDlperf(InfrastructureError):
+    """Another dlperf is measuring on this machine."""
+
+    def __init__(self, holder: str) -> None:
+        self.text = f"another dlperf is measuring on this machine ({holder})"
+        super().__init__(f"{self.text}; try again later, or omit --no-wait to wait")
+
+
 @contextmanager
 def whole_machine(*, wait: bool, say: Callable[[str], None]) -> Iterator[None]:
     """Lock this machine for measuring, as two runs at once would disturb each other.
 
-    DLPERF_HOST_LOCK names another lock file, for containers that share a machine but not its /tmp.
+    frameworks/host_lock.py, the same program as on the nodes of a cluster, holds the lock, and ends with us.
 
     Raises:
-        InfrastructureError: `wait` is False and another dlperf is measuring.
+        AnotherDlperf: `wait` is False and another dlperf is measuring.
+        InfrastructureError: the lock cannot be taken for another reason.
     """
-    path = Path(os.environ.get("DLPERF_HOST_LOCK") or _HOST_LOCK)
-    lock = FileLock(path, mode=_EVERYBODY)
-    try:
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
+    command = [sys.executable, "-I", str(shipped_folder("frameworks") / "host_lock.py")]
+    with subprocess.Popen(
+        [*command, "--wait"] if wait else command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a Ctrl-C ends the run first
+    ) as keeper:
+        for line in keeper.stdout or ():
+            answer = json.loads(line)
+            if "held" in answer:
+                break
+            if "problem" in answer:
+                raise InfrastructureError(answer["problem"])
+            another = AnotherDlperf(answer["holder"])
             if not wait:
-                raise InfrastructureError(
-                    "another dlperf is measuring on this machine; try again later, or omit --no-wait to wait"
-                ) from None
-            say("another dlperf is measuring on this machine; waiting until it ends")
-            lock.acquire(poll_interval=_LOCK_POLL_SECONDS)
-    except OSError as error:
-        raise InfrastructureError(
-            f"{path}: {error.strerror}; set DLPERF_HOST_LOCK to another file"
-        ) from error
-    try:
+                raise another
+            say(f"{another.text}; waiting until it ends")
+        else:
+            raise InfrastructureError(f"{command[-1]} has ended with exit code {keeper.wait()}")
         yield
-    finally:
-        lock.release()

@@ -19,11 +19,12 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
+from frameworks.host_lock import HostLock, Unusable
 from frameworks.node import Refused
 from frameworks.node.busy import busy
 from frameworks.node.environments import MANIFEST, checked, environment, find_uv
 from frameworks.node.facts import address_of, facts, gpu_rows, meminfo, physical_cores
-from frameworks.node.locks import HostLock, end_processes, run_processes, until_deserted
+from frameworks.node.locks import end_processes, run_processes, until_deserted
 
 LEASE_SECONDS = 10.0
 
@@ -48,7 +49,7 @@ class Attendant:
             request = self._requests.get()
             try:
                 self.say(self._answer(request))
-            except Refused as refusal:
+            except (Refused, Unusable) as refusal:
                 self.say({"refused": str(refusal)})
             except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError) as error:
                 self.say({"refused": f"{type(error).__name__}: {error}"})
@@ -109,12 +110,17 @@ class Attendant:
         }
 
     def _take_lock(self) -> Answer:
-        if not self._lock.take():
-            raise Refused("another dlperf measures on this node")
-        for folder in self._run_folders():
-            until_deserted(folder)  # its harness was just killed
-            shutil.rmtree(folder)
-        return {"locked": True}
+        """The answer names who else measures here; None: the lock is this dlperf's."""
+        holder = self._lock.take()
+        if holder is None:
+            try:
+                for folder in self._run_folders():
+                    until_deserted(folder)  # its harness was just killed
+                    shutil.rmtree(folder)
+            except BaseException:
+                self._lock.release()
+                raise
+        return {"holder": holder}
 
     def _run_folders(self) -> List[Path]:
         runs = self._work / "runs"
@@ -131,7 +137,7 @@ class Attendant:
                 probe.unlink()
         environments = sorted(path.parent.name for path in self._work.glob(f"environments/*/{MANIFEST}"))
         lock = HostLock()
-        busy = not lock.take()
+        holder = lock.take()
         lock.release()
         return {
             "facts": facts(),
@@ -139,8 +145,8 @@ class Attendant:
             "free_bytes": free.free,
             "memory_available_bytes": meminfo("MemAvailable"),
             "environments": environments,
-            "measured_by_another": busy,
-            "left_processes": [] if busy else run_processes(self._work / "runs"),
+            "holder": holder,
+            "left_processes": [] if holder else run_processes(self._work / "runs"),
             "gpus": [
                 {"name": name, "free_mib": free_mib} for name, free_mib in gpu_rows("name", "memory.free")
             ],
@@ -154,8 +160,9 @@ class Attendant:
 
     def _clean(self, *, everything: bool) -> Answer:
         """End processes that runs of dlperf left and remove their folders; refused during a run."""
-        if not self._lock.take():
-            raise Refused("another dlperf measures on this node; nothing was touched")
+        holder = self._lock.take()
+        if holder is not None:
+            raise Refused(f"another dlperf measures on this node ({holder}); nothing was touched")
         killed = end_processes(self._work / "runs")
         removed = self._run_folders()
         for folder in removed:

@@ -1,4 +1,4 @@
-"""Who works on a node: one measuring dlperf, supervisors in their folders, processes left over."""
+"""Who works on a node: supervisors in their folders, processes left over."""
 
 import contextlib
 import fcntl
@@ -6,57 +6,14 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import List, Optional, Set
+from typing import List, Set
 
 from frameworks.node import Refused
 
 # An ended run is gone within seconds; we do not wait for one whose process is stuck in the kernel.
 DESERTED_SECONDS = 30.0
-# The same file as dlperf uses on its own machine (dlperf/running/run_folder.py).
-HOST_LOCK = "/tmp/dlperf-measuring.lock"  # noqa: S108  a lock, never read
 # In the environment of every rank, and so of everything that it starts.
 RUN_VARIABLE = "DLPERF_RUN"
-
-
-class HostLock:
-    """One measuring dlperf per machine; the kernel releases the lock of a dead owner."""
-
-    def __init__(self) -> None:
-        self._descriptor: Optional[int] = None
-
-    def take(self) -> bool:
-        """Take the lock if it is free; whether it is ours."""
-        path = os.environ.get("DLPERF_HOST_LOCK") or HOST_LOCK
-        while self._descriptor is None:
-            descriptor = _opened_for_all(path)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                return False
-            with contextlib.suppress(OSError):
-                if os.stat(path).st_ino == os.fstat(descriptor).st_ino:  # noqa: PTH116  beside fstat
-                    self._descriptor = descriptor
-                    break
-            os.close(descriptor)  # its last holder has just removed the file
-        return True
-
-    def release(self) -> None:
-        """Release it."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-def _opened_for_all(path: str) -> int:
-    """Open a file of another user, which in /tmp works only without O_CREAT; if there is none, create it."""
-    try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        with contextlib.suppress(OSError):  # another user has just created it
-            os.fchmod(descriptor, 0o666)
-        return descriptor
 
 
 def is_deserted(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import signal
 import subprocess
@@ -11,6 +12,10 @@ from pathlib import Path
 
 import pytest
 from processes import until
+
+from frameworks.host_lock import HostLock, Unusable
+from frameworks.node import Refused, locks
+from frameworks.node.attend import Attendant
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (
@@ -50,7 +55,7 @@ def test_requests_are_answered_in_order_until_the_lease_ends(python: Path, tmp_p
         process.stdin.close()
         assert process.wait(timeout=30) == 0
     assert (str(tmp_path), "127.0.0.1") == (hello["work"], hello["address"])
-    assert lock == {"locked": True}
+    assert lock == {"holder": None}
     assert facts["facts"]["cores"] == len(hello["cpus"])
     assert 1024 <= port["port"] < 65536
     assert "nonsense" in nonsense["refused"]
@@ -128,3 +133,31 @@ def test_a_run_is_taken_supervised_and_sent_back(python: Path, tmp_path: Path) -
     assert (tmp_path / "runs" / "case-r1").is_dir()  # nobody has said that it arrived
     subprocess.run([*command, "fetch", "case-r1"], input=b"d", capture_output=True, check=True)
     assert not (tmp_path / "runs" / "case-r1").exists()
+
+
+def test_a_lock_that_cannot_be_taken_is_refused_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    monkeypatch.setenv("DLPERF_HOST_LOCK", str(tmp_path / "link"))
+    with pytest.raises(Unusable, match=r"link: is a symbolic link; set DLPERF_HOST_LOCK to another file"):
+        Attendant(tmp_path)._take_lock()
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_node_on_which_a_supervisor_is_still_at_work_is_not_kept_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DLPERF_HOST_LOCK", str(tmp_path / "lock"))
+    monkeypatch.setattr(locks, "DESERTED_SECONDS", 0.1)
+    folder = tmp_path / "runs" / "case-r1"
+    folder.mkdir(parents=True)
+    (folder / "launch.json").write_text("{}")
+    attendant = Attendant(tmp_path)
+    with (folder / "launch.json").open() as launch:
+        fcntl.flock(launch, fcntl.LOCK_EX)
+        with pytest.raises(Refused, match="a supervisor is still at work"):
+            attendant._take_lock()
+        other = HostLock()
+        assert other.take() is None
+        other.release()

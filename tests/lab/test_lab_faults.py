@@ -349,10 +349,12 @@ def test_two_dlperf_on_one_node_are_kept_apart_and_a_dead_one_holds_nothing(lab:
     lab.until_step(host)
     second = lab.run("--results", "results/second", "--no-wait")
     assert second.returncode == 5
-    assert "another dlperf measures on node0; try again later" in second.stderr
+    assert "another dlperf measures on node0 (process " in second.stderr
+    assert "; try again later" in second.stderr
     refused = lab.dlperf("cluster", "clean", "lab")
     assert refused.returncode == 5
-    assert "another dlperf measures on this node; nothing was touched" in refused.stderr
+    assert "another dlperf measures on this node (process " in refused.stderr
+    assert "; nothing was touched" in refused.stderr
     first.kill()
     lab.trouble.unlink()
     third = lab.run("--results", "results/third")

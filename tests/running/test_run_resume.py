@@ -192,7 +192,10 @@ def test_two_dlperf_on_one_machine_take_turns(lab: SweepLab) -> None:
     assert "another dlperf is measuring on this machine" in refused.stderr
     second = lab.start("--results", "other")
     assert second.stderr is not None
-    assert second.stderr.readline() == "another dlperf is measuring on this machine; waiting until it ends\n"
+    waiting = f"another dlperf is measuring on this machine (process {first.pid} of "
+    line = second.stderr.readline()
+    assert line.startswith(waiting)
+    assert line.endswith("); waiting until it ends\n")
     first.terminate()
     assert first.wait() == 143
     second.communicate()

@@ -79,8 +79,9 @@ class SshNode:
             self._attendant = self._attend(self._link)
             self.trouble = None
             self._hello = self.ask("hello", interface=self.interface, variables=self._spec.environment)
-            if self._held:
-                self.ask("lock")
+            holder = self.ask("lock")["holder"] if self._held else None
+            if holder is not None:
+                raise Refusal(f"another dlperf measures there: {holder}")  # noqa: TRY301
         except (LinkError, Refusal, OSError, EOFError) as error:
             self.close()
             self.trouble = str(error) or "the connection broke"
@@ -104,18 +105,22 @@ class SshNode:
             self.trouble = reason
             raise NodeLost(self, reason)
 
-    def hold(self) -> bool:
-        """Keep every other dlperf from measuring there, until `close`; False while another one does.
+    def hold(self) -> str | None:
+        """Keep every other dlperf from measuring there, from now on and after each reconnection.
+
+        Returns who else measures there, in words; None: the node is ours.
 
         Raises:
-            NodeLost: it was lost meanwhile.
+            NodeLost: it is not connected, or cannot be locked.
         """
-        try:
-            self.ask("lock")
-        except Refusal:
-            return False
         self._held = True
-        return True
+        try:
+            holder: str | None = self.ask("lock")["holder"]
+        except Refusal as error:
+            self.close()
+            self.trouble = str(error)
+            raise NodeLost(self, self.trouble) from error
+        return holder
 
     def _attend(self, link: Link) -> Attendant:
         code = shipped_code()
