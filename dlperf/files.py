@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -22,6 +25,30 @@ ModelT = TypeVar("ModelT", bound=Model)
 
 # Longer than any write of a small file takes on a disk that works.
 DISK_SECONDS = 60.0
+MOST_DOCUMENT_BYTES = 64 << 20
+MOST_LOG_BYTES = 64 << 30
+
+
+def open_regular(path: Path | str, *, most_bytes: int = MOST_LOG_BYTES) -> BufferedReader:
+    """Open a file to read.
+
+    Raises:
+        OSError: also where it is no regular file (a pipe or /dev/zero would never end) or larger than that.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_size <= most_bytes:
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EFBIG, f"larger than {most_bytes >> 20} MiB", str(path))
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def read_regular(path: Path | str) -> bytes:
+    """The content of a document; raises as `open_regular`."""
+    with open_regular(path, most_bytes=MOST_DOCUMENT_BYTES) as stream:
+        return stream.read()
 
 
 def read_document(path: Path, model: type[ModelT], *, kind: str, remedy: str) -> ModelT:
@@ -37,7 +64,7 @@ def read_document(path: Path, model: type[ModelT], *, kind: str, remedy: str) ->
         UserError: there is no such file, it is of another schema version, or damaged.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {remedy}") from None
     try:

@@ -67,12 +67,19 @@ def run_folders(sweep: Path) -> list[Path]:
     runs = sweep / RUNS_FOLDER
     if not runs.is_dir():
         return []
-    cases = sorted(entry.name for entry in os.scandir(runs) if entry.is_dir())
     return [
-        folder / run
-        for folder in (runs / case for case in cases)
-        for run in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        folder / run for folder in (runs / case for case in _folders_in(runs)) for run in _folders_in(folder)
     ]
+
+
+def _folders_in(folder: Path) -> list[str]:
+    """Names, in order; a link that leads nowhere, or to itself, is no folder."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if (Path(entry).is_dir() if entry.is_symlink() else entry.is_dir())
+        )
 
 
 def limit_folder(sweep: Path, case_id: str) -> Path:

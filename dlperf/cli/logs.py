@@ -14,6 +14,7 @@ import click
 from dlperf.cli.options import CASE, CASE_HELP, at_least
 from dlperf.cli.terminal import visible
 from dlperf.errors import UserError
+from dlperf.files import open_regular
 from dlperf.layout import RESULT_NAME, repeat_of
 from dlperf.results.query import find_run_folders, run_logs
 
@@ -102,7 +103,7 @@ class _LogReader:
     def print_new(self, out: IO[bytes]) -> None:
         """Print what is new; whole lines only, where there is a prefix."""
         try:
-            stream = self._path.open("rb")
+            stream = open_regular(self._path)
         except FileNotFoundError:  # the run starts again
             return
         with stream:

@@ -21,7 +21,7 @@ from dlperf.cli.options import (
     without_garbage_collection,
 )
 from dlperf.cli.terminal import echo, fold, print_json, table, write_data
-from dlperf.files import write_atomically
+from dlperf.files import read_regular, write_atomically
 from dlperf.layout import LOGS_FOLDER, launch_files
 from dlperf.report.numbers import factor, giga, iterations, mebibytes, or_not_known, percent, rate, span
 from dlperf.report.text import plain_text
@@ -276,10 +276,10 @@ def _of_commands(run: StoredRun) -> Iterator[tuple[str, object]]:
     """The command of each rank, from the launch files that the supervisors were given."""
     for path in launch_files(run.folder):
         try:
-            ranks = json.loads(path.read_bytes())["ranks"]
+            ranks = json.loads(read_regular(path))["ranks"]
             for rank in ranks:
                 yield f"rank {rank['rank']}", shlex.join(map(str, rank["argv"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             yield path.name, "damaged: not the JSON of a launch file"
 
 

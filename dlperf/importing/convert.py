@@ -44,6 +44,8 @@ METHODS = {"dlperf": SAMPLES_PER_SECONDS, METHOD_2021: METHOD_2021}
 # Steps that start again more often than this in one file are not runs that somebody appended.
 MOST_RUNS = 1000
 _LOWEST_RATE = 1e-9  # samples/s; below it a step would take longer than anything lasts
+_HIGHEST_RATE = 1e27  # beyond it no figure can be stored
+_LOWEST_RATE_2021 = 0.005  # its figures are rounded to 0.01
 _EXACT_STEP = 1 << 53  # above it a double is not an exact whole number
 
 
@@ -288,7 +290,7 @@ def _series_2021(parsed: ParsedLog, batch: Batch, *, nodes: int) -> _Series:
     lacking = None
     if counts.sum() < window.fewest:
         lacking = f"{counts.sum()} {window.complaint}"
-    elif not (np.isfinite(rates[used]) & (rates[used] > 0)).all():
+    elif not (np.isfinite(rates[used]) & (rates[used] >= _LOWEST_RATE_2021)).all():
         lacking = "a rate among them is not a number"
     good = _have_rates(batch)
     return _Series(
@@ -303,7 +305,7 @@ def _series_2021(parsed: ParsedLog, batch: Batch, *, nodes: int) -> _Series:
 def _have_rates(batch: Batch) -> NDArray[np.bool_]:
     """Which records have a rate that can be divided by, bool [n]."""
     rates = batch.values[:, SAMPLES_PER_SEC]
-    return np.isfinite(rates) & (rates > _LOWEST_RATE)
+    return (rates > _LOWEST_RATE) & (rates < _HIGHEST_RATE)
 
 
 def _iterations(batch: Batch) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from dlperf.files import read_regular
 from dlperf.logs.events import finite, whole
 
 _FIRST_SIGNAL_CODE = 128  # a shell reports signal n as 128 + n
@@ -74,7 +75,7 @@ class Outcome:
 def read_outcome(path: Path) -> Outcome | None:
     """The outcome; None where there is no file or no outcome in it."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError):
         return None
     return outcome_of(content)

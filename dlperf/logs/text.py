@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from dlperf.files import open_regular
+
 # Colours, titles and cursor movements of a terminal.
 ANSI = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\r\n]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
@@ -58,7 +60,7 @@ _LONGEST_LINE = 1 << 20
 
 def read_lines(path: Path) -> Iterator[str]:
     """The lines without their ends, one at a time; invalid UTF-8 becomes U+FFFD."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         while line := stream.readline(_LONGEST_LINE):
             yield line.decode("utf-8", errors="replace").rstrip("\r\n")
 

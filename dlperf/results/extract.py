@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from dlperf.errors import UserError
-from dlperf.files import first_problem, read_document
+from dlperf.files import first_problem, read_document, read_regular
 from dlperf.layout import CASE_NAME, IMPORT_NAME, OUTCOME_NAME, log_files, require_repeat
 from dlperf.logs.endings import read_outcome
 from dlperf.logs.events import TRAIN, Event, Step, finite, read_events, read_steps, whole
@@ -132,7 +132,10 @@ def extract(folder: Path) -> Extracted:
     imported = read_import(folder)
     repeat = require_repeat(folder)
     outcome = read_outcome(folder / OUTCOME_NAME)
-    steps, events = _read_logs(folder)
+    try:
+        steps, events = _read_logs(folder)
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}") from error
     own = events.get(0, [])
     method, window = _method(own)
     ended = run_outcome(case, steps=steps, events=own, outcome=outcome, folder=folder)
@@ -141,26 +144,29 @@ def extract(folder: Path) -> Extracted:
         steps, steadiness, ended = in_steady_state(steps, ended)
     if interference is not None and interference.share > case.measure.max_interference:
         ended = _disturbed(ended, interference, case)
-    result = RunResult(
-        dlperf_version=__version__,
-        case=case,
-        repeat=repeat,
-        status=ended.status,
-        reason=ended.reason,
-        evidence=ended.evidence,
-        started_at=outcome.started_at if outcome else None,
-        seconds=outcome.seconds if outcome else None,
-        nodes=outcome.hosts if outcome else (),
-        figures=_figures(steps, events, method) if ended.status is Status.OK else None,
-        engine=_engine(own),
-        method=method,
-        not_known=_not_known(own),
-        imported=imported,
-        memory_held_by=outcome.memory_held_by if outcome else None,
-        interference=interference,
-        gpu_interference=gpu_interference_of(events),
-        steadiness=steadiness,
-    )
+    try:
+        result = RunResult(
+            dlperf_version=__version__,
+            case=case,
+            repeat=repeat,
+            status=ended.status,
+            reason=ended.reason,
+            evidence=ended.evidence,
+            started_at=outcome.started_at if outcome else None,
+            seconds=outcome.seconds if outcome else None,
+            nodes=outcome.hosts if outcome else (),
+            figures=_figures(steps, events, method) if ended.status is Status.OK else None,
+            engine=_engine(own),
+            method=method,
+            not_known=_not_known(own),
+            imported=imported,
+            memory_held_by=outcome.memory_held_by if outcome else None,
+            interference=interference,
+            gpu_interference=gpu_interference_of(events),
+            steadiness=steadiness,
+        )
+    except ValidationError as error:
+        raise UserError(f"{folder}: its logs give no result: {first_problem(error)}") from error
     own_rule = _OWN_RULE if steadiness is None or _is_plain(steadiness) else _STEADY_RULE
     return Extracted(result=result, steps=steps, rule=window or own_rule)
 
@@ -169,7 +175,7 @@ def read_case(folder: Path) -> Case:
     """The case of a run folder; UserError where there is none that can be read."""
     path = folder / CASE_NAME
     try:
-        return Case.model_validate_json(path.read_bytes())
+        return Case.model_validate_json(read_regular(path))
     except OSError as error:
         raise UserError(f"{path}: no run folder: {error.strerror}") from error
     except ValidationError as error:

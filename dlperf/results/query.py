@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlperf.errors import UserError
+from dlperf.files import open_regular
 from dlperf.layout import (
     CASE_NAME,
     IMPORT_NAME,
@@ -201,5 +202,8 @@ def _logs(place: str) -> list[str]:
 
 
 def _digest_of(path: str) -> str:
-    with open(path, "rb", buffering=0) as stream:  # noqa: PTH123
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with open_regular(path) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error

@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from dlperf.files import read_regular
 from dlperf.layout import ENVIRONMENT_NAME
 from dlperf.model import Model, Retired
 from dlperf.plan.case import Case
@@ -18,6 +19,9 @@ from dlperf.plan.case import Case
 # The methods of a run's figure: the ordinary one, and that of the 2021 comparison (means of rates).
 SAMPLES_PER_SECONDS: Final = "samples/seconds"
 METHOD_2021: Final = "dlperf-2021"
+# Of what is measured; what is beyond them was never measured, and its square overflows.
+LARGEST: Final = 1e30
+LARGEST_COUNT: Final = 1 << 62
 
 
 class Status(StrEnum):
@@ -48,14 +52,14 @@ class RunFigures(Model):
     Steps are iterations, also where a line of the log covers several.
     """
 
-    samples_per_sec: float
-    accepted_steps: int
-    dropped_steps: int
-    step_seconds_median: float
-    step_seconds_p95: float
+    samples_per_sec: float = Field(gt=0, le=LARGEST)
+    accepted_steps: int = Field(ge=0, le=LARGEST_COUNT)
+    dropped_steps: int = Field(ge=0, le=LARGEST_COUNT)
+    step_seconds_median: float = Field(ge=0, le=LARGEST)
+    step_seconds_p95: float = Field(ge=0, le=LARGEST)
     loss_first: float | None
     loss_last: float | None
-    peak_memory_bytes: int | None  # the largest over the ranks
+    peak_memory_bytes: int | None = Field(ge=0, le=LARGEST_COUNT)  # the largest over the ranks
 
 
 class Steadiness(Model):
@@ -129,7 +133,7 @@ class RunResult(Model):
     schema_version: Literal[1] = 1
     dlperf_version: str
     case: Case
-    repeat: int  # counts from 1
+    repeat: int = Field(ge=0, lt=10**9)  # counts from 1
     status: Status
     reason: str | None = None  # one line: why it is not ok, or what is odd about it though it is
     evidence: str | None = None  # the log line that shows it, as "logs/rank0.log:17: text"
@@ -244,8 +248,7 @@ class RunEnvironment(Model):
 def read_environment(folder: Path) -> RunEnvironment | None:
     """The environment of a run folder; None if it has none that can be read."""
     try:
-        with open(f"{folder}/{ENVIRONMENT_NAME}", "rb") as stream:  # noqa: PTH123  a report reads thousands
-            return _parsed(stream.read())
+        return _parsed(read_regular(f"{folder}/{ENVIRONMENT_NAME}"))
     except (OSError, ValidationError):
         return None
 

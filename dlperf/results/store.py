@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +12,15 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dlperf.errors import UserError
-from dlperf.files import answering, first_problem, version_problem, write_atomically, write_document
+from dlperf.files import (
+    answering,
+    first_problem,
+    open_regular,
+    read_regular,
+    version_problem,
+    write_atomically,
+    write_document,
+)
 from dlperf.layout import (
     LAUNCH_NAME,
     LIMIT_NAME,
@@ -100,7 +110,7 @@ def steps_as_csv(steps: Iterable[Step]) -> Iterator[bytes]:
 def read_steps_csv(folder: Path) -> list[float]:
     """Seconds of the accepted steps in `steps.csv` of a run folder; empty if it has none."""
     try:
-        with (folder / STEPS_NAME).open(encoding="utf-8", newline="") as stream:
+        with io.TextIOWrapper(open_regular(folder / STEPS_NAME), encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
         return [float(row["seconds"]) for row in rows if row["kind"] == TRAIN]
     except (OSError, ValueError, KeyError, csv.Error):
@@ -163,9 +173,25 @@ def read_run(folder: Path, *, sweep: Path) -> StoredRun | Skipped | None:
     result = _read_result(folder)
     if not isinstance(result, RunResult):
         return result
+    special = next(_special_files(folder), None)
+    if special is not None:
+        return Skipped(path=special, why="not a regular file")
     environment = read_environment(folder)
     hardware = environment.hardware_key if environment is not None else UNKNOWN_HARDWARE
     return StoredRun(folder=folder, sweep=sweep, result=result, environment=environment, hardware=hardware)
+
+
+def _special_files(folder: Path) -> Iterator[Path]:
+    """What is neither file nor folder in a run folder and its logs: a pipe, a device, a link to one."""
+    for place in (folder, folder / LOGS_FOLDER):
+        if not place.is_dir():
+            continue
+        with os.scandir(place) as entries:
+            for entry in entries:
+                # The kind of an entry that is no link is known without asking for it.
+                known = Path(entry) if entry.is_symlink() else entry
+                if not known.is_file() and not known.is_dir():
+                    yield Path(entry)
 
 
 def read_result(folder: Path) -> RunResult | None:
@@ -177,8 +203,7 @@ def read_result(folder: Path) -> RunResult | None:
 def _read_result(folder: Path) -> RunResult | Skipped | None:
     path = folder / RESULT_NAME
     try:
-        with open(path, "rb") as stream:  # noqa: PTH123  a report reads thousands
-            content = stream.read()
+        content = read_regular(path)
         return RunResult.model_validate_json(content)
     except FileNotFoundError:
         return None
@@ -192,7 +217,7 @@ def _read_result(folder: Path) -> RunResult | Skipped | None:
 def read_limit(folder: Path) -> LimitRecord | None:
     """The record of a search; None if there is none that this dlperf can read."""
     try:
-        return LimitRecord.model_validate_json((folder / LIMIT_NAME).read_bytes())
+        return LimitRecord.model_validate_json(read_regular(folder / LIMIT_NAME))
     except (OSError, ValidationError):
         return None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dlperf.errors import InfrastructureError, UserError
-from dlperf.files import answering, shipped_folder
+from dlperf.files import answering, open_regular, shipped_folder
 from dlperf.layout import LAUNCH_NAME, RESULT_NAME, RESULTS_LOCK_NAME, run_folder
 from dlperf.plan.plan import Plan, PlannedRun
 from dlperf.results.schema import FAILED, Status
@@ -36,20 +35,18 @@ def wait_until_deserted(folder: Path, *, limit_seconds: float = DESERTED_LIMIT_S
         InfrastructureError: one is still running after the limit.
     """
     try:
-        descriptor = os.open(folder / LAUNCH_NAME, os.O_RDONLY)
+        launch = open_regular(folder / LAUNCH_NAME)
     except FileNotFoundError:
         return
     deadline = time.monotonic() + limit_seconds
-    try:
-        while not _lock(descriptor):
+    with launch:
+        while not _lock(launch.fileno()):
             if time.monotonic() > deadline:
                 raise InfrastructureError(
                     f"{folder}: the supervisor of an earlier run is still running after {limit_seconds:g} s; "
                     "end it (ps -eo pid,args | grep supervisor.py) and start again"
                 )
             time.sleep(_POLL_SECONDS)
-    finally:
-        os.close(descriptor)
 
 
 def _lock(descriptor: int) -> bool:

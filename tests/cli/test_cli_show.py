@@ -75,8 +75,9 @@ def test_one_run_has_no_interval_and_it_is_said(tmp_path: Path) -> None:
     )
 
 
-def test_a_damaged_launch_file_is_named(sweep: Path) -> None:
-    next((sweep / "runs").glob("*/r1/launch.json")).write_text("[]")
+@pytest.mark.parametrize("content", ["[]", "[" * 100_000 + "]" * 100_000])
+def test_a_damaged_launch_file_is_named(content: str, sweep: Path) -> None:
+    next((sweep / "runs").glob("*/r1/launch.json")).write_text(content)
     assert facts(run("mxnet", sweep).stdout, "command") == {
         "launch.json": "damaged: not the JSON of a launch file"
     }

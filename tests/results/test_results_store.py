@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from run_folders import MACHINE, make_case, store_good_runs, write_run
 from dlperf.errors import UserError
 from dlperf.plan.case import Topology
 from dlperf.results.cases import case_figures
+from dlperf.results.extract import extract
 from dlperf.results.schema import RunResult, Status, same_hardware
 from dlperf.results.store import read_results, store_run, write_result
 
@@ -203,3 +205,78 @@ def test_a_reboot_in_the_middle_of_a_sweep_makes_no_second_machine(tmp_path: Pat
     (figure,) = case_figures(read_results(tmp_path))
     assert len(figure.runs) == 3
     assert len({run.environment.hardware_key for run in figure.runs if run.environment}) == 2
+
+
+@pytest.mark.parametrize("name", ["result.json", "case.json", "outcome.json", "logs/rank0.log"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to itself", "folder of a link"])
+def test_what_is_no_regular_file_is_named_and_the_others_are_read(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [8.0, 8.1])
+    folder = next((tmp_path / "y1" / "runs").glob("*/r1"))
+    spoiled = folder / name
+    spoiled.unlink()
+    if kind == "pipe":
+        os.mkfifo(spoiled)
+    else:
+        target = {"device": "/dev/zero", "link to itself": spoiled.name, "folder of a link": "nowhere/x"}
+        spoiled.symlink_to(target[kind])
+    results = read_results(tmp_path)
+    assert [run.result.repeat for run in results.runs] == [2]
+    if (name, kind) == ("result.json", "folder of a link"):
+        assert not results.skipped  # a link to nothing is a run without a result
+    else:
+        (skipped,) = results.skipped
+        assert skipped.path == spoiled
+        assert skipped.why in {"not a regular file", "Too many levels of symbolic links"}
+
+
+def test_a_log_that_is_no_regular_file_ends_an_extraction_by_name(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, make_case())
+    (folder / "logs" / "rank0.log").unlink()
+    os.mkfifo(folder / "logs" / "rank0.log")
+    with pytest.raises(UserError, match=r"logs/rank0\.log: not a regular file"):
+        extract(folder)
+
+
+def test_a_document_of_absurd_size_is_named(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [8.0])
+    path = next((tmp_path / "y1" / "runs").glob("*/r1")) / "result.json"
+    os.truncate(path, 100 << 30)  # a hole takes no disk
+    (skipped,) = read_results(tmp_path).skipped
+    assert str(skipped) == f"{path}: larger than 64 MiB"
+
+
+def test_links_in_place_of_cases_and_runs_lead_nowhere(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [8.0])
+    runs = tmp_path / "y1" / "runs"
+    (runs / "loop").symlink_to("loop")
+    (next(runs.glob("*/r1")).parent / "r2").symlink_to("r2")
+    assert [run.result.repeat for run in read_results(tmp_path).runs] == [1]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("samples_per_sec", -1e308),
+        ("samples_per_sec", 1e308),
+        ("samples_per_sec", 0),
+        ("step_seconds_median", 1e308),
+        ("peak_memory_bytes", 10**40),
+        ("accepted_steps", -1),
+    ],
+)
+def test_a_figure_that_was_never_measured_is_named(tmp_path: Path, field: str, value: float) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [8.0, 8.1])
+    folder = next((tmp_path / "y1" / "runs").glob("*/r1"))
+    figures = json.loads((folder / "result.json").read_text())["figures"]
+    changed_result(folder, figures={**figures, field: value})
+    results = read_results(tmp_path)
+    assert [run.result.repeat for run in results.runs] == [2]
+    assert str(results.skipped[0]).startswith(f"{folder}/result.json: damaged: figures.{field}: ")
+
+
+def test_a_log_of_absurd_times_gives_no_result_by_name(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, make_case(), seconds=[1e-300] * 6)
+    with pytest.raises(UserError, match=r"r1: its logs give no result: samples_per_sec: "):
+        extract(folder)
