@@ -22,6 +22,7 @@ STAND_INS = {
         f"[{{name: numpy, version: {VERSION}+same, python: {sys.executable}}},"
         f" {{name: numpy, version: {VERSION}, python: {sys.executable}}}]"
     ),
+    "repeats: 5}": "repeats: 5, max_interference: 1}",  # beside other tests
     "=mxnet==1.9.1": f"=numpy=={VERSION}+same",
     "=pytorch==2.13.0": f"=numpy=={VERSION}",
     " pytorch ": f" numpy-{VERSION}_ ",

@@ -86,7 +86,7 @@ def test_a_wheel_and_an_index_are_versions_beside_the_published_one(tmp_path: Pa
             {"name": "autograd", "version": "1.9.0.dev20260101", "index": f"{url}/simple"},
         ]
         (tmp_path / "builds.yaml").write_text(yaml.safe_dump(sweep))
-        dlperf("run", "builds.yaml")
+        dlperf("run", "builds.yaml", "-S", "measure.max_interference=1")  # beside other tests
     rows = json.loads(dlperf("results", "results/builds", "--format", "json"))
     assert ["ok"] * 3 == [row["status"] for row in rows]
     labels = sorted(row["version"].rstrip("0123456789abcdef") for row in rows)
