@@ -55,6 +55,7 @@ def test_a_case_of_three_nodes_trains_as_one(lab: ClusterLab) -> None:
     (result,) = lab.stored()
     assert ("ok", ("node0", "node1", "node2")) == (result.status.value, result.nodes)
     assert result.figures.loss_last < result.figures.loss_first
+    assert 0 <= result.interference.share < 1
     (folder,) = lab.run_folders()
     logs = {path.name for path in (folder / "logs").iterdir()}
     assert logs == {f"rank{rank}.log" for rank in range(6)}
