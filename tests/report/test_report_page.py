@@ -29,7 +29,7 @@ def report_page(folder: Path) -> Path:
     node = MACHINE.model_copy(update={"host": HOSTILE, "system": HOSTILE})
     for batch in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512):
         case = make_case(workload=workload, batch_size_per_device=batch)
-        store_good_runs(folder / "y1", case, [30.0 - batch / 20] * 2, nodes=[node])
+        store_good_runs(folder / "y1", case, [30.0 - batch / 20] * 3, nodes=[node])
     for devices in (1, 2):
         topology = Topology(nodes=1, devices_per_node=devices)
         case = make_case(framework="oneflow", version="0.9.0", workload=workload, topology=topology)
@@ -187,7 +187,7 @@ def test_every_link_within_the_page_leads_somewhere(seen: Watched) -> None:
 
 def test_links_to_runs_lead_to_the_folders(seen: Watched, file: Path) -> None:
     links = seen.page.locator("#evidence td a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
-    assert 25 == len(links)
+    assert 35 == len(links)
     assert all((file.parent / link).is_dir() for link in links)
 
 
