@@ -119,7 +119,7 @@ def _runs_notes(comparison: Comparison) -> Iterator[Text]:
             "Other work took CPU time from the ranks of these runs, which have no figure: {runs}.",
             runs=joined(
                 say(
-                    "{framework} {runs} (up to {share})",
+                    "{framework}: {runs} (up to {share})",
                     framework=comparison.label(variant),
                     runs=plural(len(shares), "run"),
                     share=percent(max(shares), decimals=0),

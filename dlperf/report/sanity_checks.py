@@ -17,7 +17,7 @@ from dlperf.report.comparison import case_key, version_name
 from dlperf.report.numbers import factor, giga, mebibytes, percent, rate
 from dlperf.report.text import Cells, Inline, Table, Text, joined, number, say, table_of
 from dlperf.results.cases import CaseFigures
-from dlperf.statistics.basic import Summary
+from dlperf.statistics.basic import Interval, Summary
 
 # How much slower is much slower, and how far two sessions may lie apart.
 MARGIN = 0.05
@@ -81,19 +81,28 @@ def _groups(measured: Iterable[Measured], *names: str) -> Iterator[list[Measured
     return (group for group in groups.values() if len(group) > 1)
 
 
+def _ratio(one: Measured, other: Measured) -> Interval | None:
+    """Where one's figure over the other's lies; None where both have runs, too few for an interval.
+
+    Figures without runs, or of a single one, are compared as they stand.
+    """
+    if min(len(one.figure.good), len(other.figure.good)) > 1:
+        return interval_of_ratio(one.figure, other.figure)
+    ratio = one.summary.median / other.summary.median
+    return Interval(low=ratio, high=ratio)
+
+
 def _is_below(one: Measured, other: Measured, times: float = 1.0) -> bool:
-    """Whether one's figure is less than `times` the other's; their runs, if both have some, must say so."""
-    if one.summary.median >= times * other.summary.median:
-        return False
-    interval = interval_of_ratio(one.figure, other.figure)
-    return interval is None or interval.high < times
+    """Whether one's figure is less than `times` the other's, and their runs say so."""
+    ratio = _ratio(one, other)
+    return one.summary.median < times * other.summary.median and ratio is not None and ratio.high < times
 
 
 def _apart(one: Measured, other: Measured) -> bool:
-    """Whether two figures differ by more than the margin; their runs, if both have some, must differ too."""
-    interval = interval_of_ratio(one.figure, other.figure)
-    alike = interval is not None and interval.low <= 1 <= interval.high
-    return abs(other.summary.median / one.summary.median - 1) > MARGIN and not alike
+    """Whether two figures differ by more than the margin, and their runs too."""
+    ratio = _ratio(one, other)
+    differ = ratio is not None and not ratio.low <= 1 <= ratio.high
+    return differ and abs(other.summary.median / one.summary.median - 1) > MARGIN
 
 
 def _not_slower(
@@ -129,8 +138,8 @@ def _speedups(measured: Sequence[Measured]) -> Iterator[tuple[Measured, Measured
 
 def _speedup_ceiling(measured: Sequence[Measured]) -> Iterator[Breach]:
     for one, single, speedup in _speedups(measured):
-        interval = interval_of_ratio(one.figure, single.figure)
-        if (interval.low if interval else speedup) > one.devices:
+        ratio = _ratio(one, single)
+        if ratio is not None and ratio.low > one.devices:
             yield one, say("speedup <= {limit}", limit=one.devices), factor(speedup)
 
 

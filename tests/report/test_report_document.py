@@ -506,7 +506,7 @@ def test_disturbed_runs_are_named_with_what_other_work_took_and_have_no_figure(t
         write_result(run.folder, run.result.model_copy(update=changes))
     text = report(sweep)
     said = "Other work took CPU time from the ranks of these runs, which have no figure: "
-    assert f"{said}MXNet 1.9.1 1 run (up to 64 %)." in text
+    assert f"{said}MXNet 1.9.1: 1 run (up to 64 %)." in text
     assert "disturbed (run 1 of " in text
     rows = next(table for table in tables(text) if "CPU time lost to other work, at most" in table[0])
     assert {"1.20 %"} == {row[rows[0].index("CPU time lost to other work, at most")] for row in rows[1:]}

@@ -60,7 +60,13 @@ def test_two_shapes_of_as_many_devices_are_not_more_devices(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("rates", "warned"), [([9.0, 9.1, 8.9], True), ([8.0, 12.0, 9.0], False), ([11.0, 11.1, 10.9], False)]
+    ("rates", "warned"),
+    [
+        ([9.0, 9.1, 8.9], True),
+        ([8.0, 12.0, 9.0], False),
+        ([11.0, 11.1, 10.9], False),
+        ([9.0, 9.1], False),  # two runs have no interval
+    ],
 )
 def test_where_both_have_runs_the_runs_must_tell_them_apart(
     tmp_path: Path, rates: list[float], *, warned: bool
