@@ -9,16 +9,8 @@ from pathlib import Path
 
 import click
 
+from dlperf.cli import options
 from dlperf.cli.compare import JUDGING, Judging
-from dlperf.cli.options import (
-    SWEEP,
-    RunOptions,
-    SweepChoice,
-    at_least,
-    default_folder,
-    results_option,
-    running_options,
-)
 from dlperf.cli.run import make_runs
 from dlperf.cli.terminal import say
 from dlperf.compare.gate import (
@@ -54,9 +46,11 @@ not comparable, 4 (with --strict) inconclusive cases, 5 infrastructure, 130 Ctrl
 
 
 @click.command(epilog=_EPILOG)
-@SWEEP
-@results_option("results/SWEEP-gate")
-@click.option("--repeats", type=at_least(4), help="Runs per case in the first round.  [default: the sweep's]")
+@options.SWEEP
+@options.results_option("results/SWEEP-gate")
+@click.option(
+    "--repeats", type=options.at_least(4), help="Runs per case in the first round.  [default: the sweep's]"
+)
 @click.option("--against", metavar="BASELINE", help="Baseline to compare with, as in `dlperf compare`.")
 @click.option(
     "--baseline",
@@ -65,20 +59,22 @@ not comparable, 4 (with --strict) inconclusive cases, 5 infrastructure, 130 Ctrl
     metavar="NAME==VERSION",
     help="Version to compare with.  [default: the first that the sweep lists]  Repeatable.",
 )
-@click.option("--until-decided", type=at_least(4), help="Run inconclusive cases again, up to N runs each.")
-@running_options()
+@click.option(
+    "--until-decided", type=options.at_least(4), help="Run inconclusive cases again, up to N runs each."
+)
+@options.running_options()
 @JUDGING
 @click.pass_context
 def command(
     ctx: click.Context,
     *,
-    chosen: SweepChoice,
+    chosen: options.SweepChoice,
     results: Path | None,
     repeats: int | None,
     against: str | None,
     baselines: tuple[str, ...],
     until_decided: int | None,
-    run_options: RunOptions,
+    run_options: options.RunOptions,
     judging: Judging,
 ) -> None:
     """Run SWEEP and say whether something became slower.
@@ -98,7 +94,7 @@ def command(
         )
     if not first.runnable:
         raise UserError(f"{sweep}: no case can run here; `dlperf plan {sweep}` says why")
-    folder = results or default_folder(first, suffix="-gate")
+    folder = results or options.default_folder(first, suffix="-gate")
     baseline = read_result_set(against, inside=folder) if against is not None else None
     version_pairs = (
         ()
@@ -136,7 +132,7 @@ class Gate:
     against: ResultSet | None
     version_pairs: Sequence[VersionComparison]
     cluster: Cluster | None
-    run_options: RunOptions
+    run_options: options.RunOptions
 
     def compare_rounds(self, *, repeats: int, until_decided: int | None) -> Comparison:
         """Run and compare; verdicts stand on the last fresh runs.

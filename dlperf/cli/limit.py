@@ -8,22 +8,7 @@ from typing import Any
 import click
 
 from dlperf.adapters.registry import load_adapters
-from dlperf.cli.options import (
-    CLUSTER,
-    DEVICE_CHOICE,
-    DRY_RUN,
-    JSON,
-    NUMBER,
-    RETRY_FAILED,
-    SETTINGS,
-    RunOptions,
-    cluster_of,
-    default_folder,
-    names_of,
-    plan_here,
-    results_option,
-    running_options,
-)
+from dlperf.cli import options
 from dlperf.cli.run import run_sweep, show
 from dlperf.errors import UserError
 from dlperf.plan.case import SEARCHED_AXES
@@ -69,34 +54,34 @@ _AXES = dict(zip(("batch_size", "num_classes"), SEARCHED_AXES, strict=True))
     help="Sample ratio of partial_fc, above 0 and at most 1.  [default: 0.1]",
 )
 @click.option(
-    "--batch-size", type=NUMBER, help="Samples per device while searching for classes.  [default: 64]"
+    "--batch-size", type=options.NUMBER, help="Samples per device while searching for classes.  [default: 64]"
 )
 @click.option(
     "--num-classes",
-    type=NUMBER,
+    type=options.NUMBER,
     help="Number of classes while searching for batch sizes.  [default: the experiment's]",
 )
 @click.option(
     "--granularity",
-    type=NUMBER,
+    type=options.NUMBER,
     help="Step between tried values.  [default: 1 sample per device, or 1000 classes]",
 )
 @click.option(
     "--upper",
-    type=NUMBER,
+    type=options.NUMBER,
     help="Largest value to try.  [default: 65536 samples per device, or 100000000 classes]",
 )
-@click.option("--iterations", type=NUMBER, help="Training iterations per probe.  [default: 10]")
+@click.option("--iterations", type=options.NUMBER, help="Training iterations per probe.  [default: 10]")
 @click.option("--memory", metavar="SIZE", help="Memory budget per CPU device, such as 2GiB.")
 @click.option("--precision", metavar="NAME", help="fp32, fp16 or bf16.  [default: fp32]")
-@click.option("--device", type=DEVICE_CHOICE, help="Device to train on.  [default: auto]")
-@click.option("--repeats", type=NUMBER, default=1, help="Measured runs at the limit.")
-@SETTINGS
-@CLUSTER
-@results_option("results/limit_EXPERIMENT_AXIS")
-@DRY_RUN
-@running_options(RETRY_FAILED)
-@JSON
+@click.option("--device", type=options.DEVICE_CHOICE, help="Device to train on.  [default: auto]")
+@click.option("--repeats", type=options.NUMBER, default=1, help="Measured runs at the limit.")
+@options.SETTINGS
+@options.CLUSTER
+@options.results_option("results/limit_EXPERIMENT_AXIS")
+@options.DRY_RUN
+@options.running_options(options.RETRY_FAILED)
+@options.JSON
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -106,64 +91,64 @@ def command(
     cluster_name: str | None,
     results: Path | None,
     dry_run: bool,
-    run_options: RunOptions,
+    run_options: options.RunOptions,
     as_json: bool,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Find the largest batch size or number of classes of EXPERIMENT that trains, and measure it."""
-    cluster = cluster_of(cluster_name)
-    whole = _plan(options, settings, cluster)
-    folder = results or default_folder(whole)
+    cluster = options.cluster_of(cluster_name)
+    whole = _plan(given, settings, cluster)
+    folder = results or options.default_folder(whole)
     if dry_run:
         show(whole, folder, cluster)
         return
     ctx.exit(run_sweep(whole, folder, cluster, run_options, as_json=as_json))
 
 
-def _plan(options: dict[str, Any], settings: tuple[str, ...], cluster: Cluster | None) -> Plan:
+def _plan(given: dict[str, Any], settings: tuple[str, ...], cluster: Cluster | None) -> Plan:
     here = Path.cwd()
-    experiment, axis = options["experiment"], options["axis"]
+    experiment, axis = given["experiment"], given["axis"]
     adapters = load_adapters()
-    given = _settings(options, frameworks=[*adapters])
+    laid_over = _settings(given, frameworks=[*adapters])
     stem = find_file("experiment", experiment, folders=(here,)).stem
     loaded = checked_sweep(
-        limit_document({"experiment": experiment, **_nested(given)}),
+        limit_document({"experiment": experiment, **_nested(laid_over)}),
         path=here / "sweeps" / f"limit_{stem}_{axis}.yaml",
         adapters=adapters,
-        settings=(*given, *map(value_setting, settings)),
+        settings=(*laid_over, *map(value_setting, settings)),
         folder=here,
     )
-    return plan_here(loaded, adapters=adapters, cluster=cluster)
+    return options.plan_here(loaded, adapters=adapters, cluster=cluster)
 
 
-def _settings(options: dict[str, Any], *, frameworks: list[str]) -> tuple[Setting, ...]:
+def _settings(given: dict[str, Any], *, frameworks: list[str]) -> tuple[Setting, ...]:
     """The options as keys of a sweep; problems about one name the option."""
-    axis = _AXES[options["axis"]]
-    other = {"batch_size": "num_classes", "num_classes": "batch_size"}[options["axis"]]
-    if options[options["axis"]] is not None:
-        option = f"--{options['axis'].replace('_', '-')}"
+    axis = _AXES[given["axis"]]
+    other = {"batch_size": "num_classes", "num_classes": "batch_size"}[given["axis"]]
+    if given[given["axis"]] is not None:
+        option = f"--{given['axis'].replace('_', '-')}"
         raise UserError(f"{option}: is the quantity being searched for; remove it, or use --axis {other}")
-    parallelisms = names_of(options["parallelism"])
+    parallelisms = options.names_of(given["parallelism"])
     defaults = {
         "sample_ratio": 0.1 if "partial_fc" in parallelisms else None,
         "batch_size": 64 if axis == "num_classes" else None,
     }
-    options = options | {name: value for name, value in defaults.items() if options[name] is None}
+    given = given | {name: value for name, value in defaults.items() if given[name] is None}
     keys: list[tuple[tuple[str, ...], Value, str]] = [
-        ((axis,), "max", f"--axis {options['axis']}"),
-        (("frameworks",), names_of(options["framework"]) or tuple(frameworks), "--framework"),
-        (("topology",), names_of(options["topology"]), "--topology"),
+        ((axis,), "max", f"--axis {given['axis']}"),
+        (("frameworks",), options.names_of(given["framework"]) or tuple(frameworks), "--framework"),
+        (("topology",), options.names_of(given["topology"]), "--topology"),
         (("parallelism",), parallelisms, "--parallelism"),
-        (("sample_ratio",), options["sample_ratio"], "--sample-ratio"),
-        ((_AXES["batch_size"],), options["batch_size"], "--batch-size"),
-        (("num_classes",), options["num_classes"], "--num-classes"),
-        (("search", axis, "granularity"), options["granularity"], "--granularity"),
-        (("search", axis, "upper"), options["upper"], "--upper"),
-        (("search", "iterations"), options["iterations"], "--iterations"),
-        (("memory",), options["memory"], "--memory"),
-        (("precision",), options["precision"], "--precision"),
-        (("device",), options["device"], "--device"),
-        (("measure", "repeats"), options["repeats"], "--repeats"),
+        (("sample_ratio",), given["sample_ratio"], "--sample-ratio"),
+        ((_AXES["batch_size"],), given["batch_size"], "--batch-size"),
+        (("num_classes",), given["num_classes"], "--num-classes"),
+        (("search", axis, "granularity"), given["granularity"], "--granularity"),
+        (("search", axis, "upper"), given["upper"], "--upper"),
+        (("search", "iterations"), given["iterations"], "--iterations"),
+        (("memory",), given["memory"], "--memory"),
+        (("precision",), given["precision"], "--precision"),
+        (("device",), given["device"], "--device"),
+        (("measure", "repeats"), given["repeats"], "--repeats"),
     ]
     return tuple(
         Setting(path=path, value=value, label=label) for path, value, label in keys if value is not None

@@ -8,16 +8,7 @@ from pathlib import Path
 
 import click
 
-from dlperf.cli.options import (
-    FILE,
-    SWEEP,
-    RunOptions,
-    SweepChoice,
-    at_least,
-    default_folder,
-    results_option,
-    running_options,
-)
+from dlperf.cli import options
 from dlperf.cli.run import make_runs
 from dlperf.cli.terminal import echo, table
 from dlperf.compare.output import noise_profile_line
@@ -49,26 +40,29 @@ _SESSION = re.compile(r"session-(?P<number>[1-9][0-9]*)")
 
 
 @click.command(epilog=_EPILOG)
-@SWEEP
-@results_option("results/SWEEP-qualify")
+@options.SWEEP
+@options.results_option("results/SWEEP-qualify")
 @click.option(
-    "--repeats", type=at_least(4), default=5, help="Runs per side; use as many as your comparisons will have."
+    "--repeats",
+    type=options.at_least(4),
+    default=5,
+    help="Runs per side; use as many as your comparisons will have.",
 )
 @click.option(
     "-o",
     "--out",
-    type=FILE,
+    type=options.FILE,
     default=Path("baselines/qualification.json"),
     help="File to write, or to add this session to.",
 )
-@running_options()
+@options.running_options()
 def command(
     *,
-    chosen: SweepChoice,
+    chosen: options.SweepChoice,
     results: Path | None,
     repeats: int,
     out: Path,
-    run_options: RunOptions,
+    run_options: options.RunOptions,
 ) -> None:
     """Measure the noise of SWEEP's cases on this machine by A/A runs, and store it."""
     known = read_noise_profile(out) if out.is_file() else NoiseProfile(dlperf_version="", sessions=())
@@ -77,7 +71,7 @@ def command(
         plan = chosen.selected(chosen.plan(f"measure.repeats={2 * repeats}", "order=interleaved"))
         if not plan.runnable:
             raise UserError(f"{chosen.sweep}: no case can run here; `dlperf plan {chosen.sweep}` says why")
-        folder = session_folder(results or default_folder(plan, suffix="-qualify"), known)
+        folder = session_folder(results or options.default_folder(plan, suffix="-qualify"), known)
         make_runs(plan, folder, chosen.cluster, run_options)
     elif chosen.has_options:
         raise UserError(f"{folder}: a results folder is taken whole; leave out the options of a sweep")

@@ -10,16 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dlperf.cli.options import (
-    CASE,
-    CASE_HELP,
-    FILE,
-    JSON,
-    PATH,
-    format_option,
-    load_results,
-    without_garbage_collection,
-)
+from dlperf.cli import options
 from dlperf.cli.terminal import echo, fold, print_json, table, write_data
 from dlperf.files import read_regular, write_atomically
 from dlperf.layout import LOGS_FOLDER, launch_files
@@ -49,12 +40,12 @@ Exit codes: 2 no result at all, 3 some result files could not be read; standard 
 
 
 @click.command(epilog=_RESULTS_EPILOG)
-@click.argument("folders", nargs=-1, metavar="[DIR]...", type=PATH)
-@format_option("table", "json", "csv")
-@click.option("-o", "--out", type=FILE, help="Write to this file instead of standard output.")
+@click.argument("folders", nargs=-1, metavar="[DIR]...", type=options.PATH)
+@options.format_option("table", "json", "csv")
+@click.option("-o", "--out", type=options.FILE, help="Write to this file instead of standard output.")
 @click.option("--strict", is_flag=True, help="Treat a result file that cannot be read as an error.")
 @click.pass_context
-@without_garbage_collection()
+@options.without_garbage_collection()
 def results(
     ctx: click.Context, *, folders: tuple[Path, ...], form: str, out: Path | None, strict: bool
 ) -> None:
@@ -64,7 +55,7 @@ def results(
     """
     from dlperf.results.tables import LISTED, encoded, records
 
-    loaded = load_results(folders, strict=strict)
+    loaded = options.load_results(folders, strict=strict)
     listed = loaded.cases[[column.name for column in LISTED]]
     lines = _lines(records(listed)) if form == "table" else ()
     data = "".join(f"{line}\n" for line in lines).encode() if lines else encoded(listed, form)
@@ -135,15 +126,15 @@ Examples:
   dlperf show oneflow results/quickstart
   dlperf show 242a22271c50 --json | jq '.[0].runs[].result.figures.samples_per_sec'
 
-{CASE_HELP}"""
+{options.CASE_HELP}"""
 
 
 @click.command(epilog=_SHOW_EPILOG)
-@CASE
-@JSON
+@options.CASE
+@options.JSON
 def show(*, case: str, folders: tuple[Path, ...], as_json: bool) -> None:
     """Show one case: its runs, figures, environment, commands, and where the logs are."""
-    loaded = load_results(folders)
+    loaded = options.load_results(folders)
     found = find_case(loaded.all_figures, case)
     if not as_json:
         echo("\n\n".join(text for figure in found for text in _sections(figure)))
@@ -291,15 +282,15 @@ Examples:
 
 Everything is recomputed from the logs. Where a stored result differs, it is shown as changed.
 
-{CASE_HELP}"""
+{options.CASE_HELP}"""
 
 
 @click.command(epilog=_EXPLAIN_EPILOG)
-@CASE
-@format_option("text", "json")
+@options.CASE
+@options.format_option("text", "json")
 def explain(*, case: str, folders: tuple[Path, ...], form: str) -> None:
     """Show how CASE got its figure: log lines, window, steps left out, formula, environment, failure."""
-    figures = find_case(load_results(folders).all_figures, case)
+    figures = find_case(options.load_results(folders).all_figures, case)
     sections = [section for figure in figures for section in explained(figure)]
     if form == "json":
         print_json([{"title": section.title, "facts": section.facts} for section in sections])

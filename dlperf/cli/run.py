@@ -17,20 +17,7 @@ import click
 from rich.console import Console
 
 from dlperf.adapters.registry import load_adapters
-from dlperf.cli.options import (
-    DRY_RUN,
-    JSON,
-    RETRY_FAILED,
-    SWEEP,
-    RunOptions,
-    SweepChoice,
-    at_least,
-    default_folder,
-    duration_option,
-    interruptible,
-    results_option,
-    running_options,
-)
+from dlperf.cli import options
 from dlperf.cli.plan import duration, known_seconds, plan_lines
 from dlperf.cli.progress import SweepProgress
 from dlperf.cli.terminal import echo, print_json, say, say_in_a_signal_handler, table, write_data
@@ -72,48 +59,48 @@ Exit codes: 0 every run is ok, 2 wrong input, 3 some cases failed or could not b
 
 
 @click.command(epilog=_EPILOG)
-@SWEEP
-@results_option("results/SWEEP")
-@click.option("--repeats", type=at_least(1), help="Runs per case.  [default: the sweep's]")
+@options.SWEEP
+@options.results_option("results/SWEEP")
+@click.option("--repeats", type=options.at_least(1), help="Runs per case.  [default: the sweep's]")
 @click.option(
     "--memory", metavar="SIZE", help="Memory budget per CPU device, such as 2GiB.  [default: the sweep's]"
 )
-@DRY_RUN
-@running_options(
-    RETRY_FAILED,
+@options.DRY_RUN
+@options.running_options(
+    options.RETRY_FAILED,
     click.option(
         "--port",
-        type=at_least(1024, most=65535),
+        type=options.at_least(1024, most=65535),
         help="Port on which the ranks of a case connect.  [default: a free port per run]",
     ),
     click.option(
         "--parallel-nodes",
-        type=at_least(1),
+        type=options.at_least(1),
         default=1,
         help="Single-node cases to run at the same time, each on its own node of the cluster.",
     ),
-    duration_option(
+    options.duration_option(
         "--wait-for-nodes", default="10m", help="How long runs wait for nodes of the cluster that were lost."
     ),
 )
-@JSON
+@options.JSON
 @click.pass_context
 def command(
     ctx: click.Context,
     *,
-    chosen: SweepChoice,
+    chosen: options.SweepChoice,
     results: Path | None,
     repeats: int | None,
     memory: str | None,
     dry_run: bool,
-    run_options: RunOptions,
+    run_options: options.RunOptions,
     as_json: bool,
 ) -> None:
     """Train the cases of SWEEP one after the other and store every run in the results folder."""
     more = [f"measure.repeats={repeats}"] if repeats is not None else []
     more += [f"memory={memory}"] if memory is not None else []
     whole = chosen.plan(*more)
-    folder = results or default_folder(whole)
+    folder = results or options.default_folder(whole)
     if dry_run:
         show(chosen.selected(whole), folder, chosen.cluster)
         return
@@ -137,7 +124,7 @@ def run_sweep(
     whole: Plan,
     folder: Path,
     cluster: Cluster | None,
-    run_options: RunOptions,
+    run_options: options.RunOptions,
     *,
     selected: Callable[[Plan], Plan] = lambda plan: plan,
     as_json: bool,
@@ -284,7 +271,7 @@ def make_runs(
     whole: Plan,
     folder: Path,
     cluster: Cluster | None,
-    run_options: RunOptions,
+    run_options: options.RunOptions,
     *,
     selected: Callable[[Plan], Plan] = lambda plan: plan,
 ) -> tuple[Plan, tuple[StoredRun, ...]]:
@@ -296,7 +283,7 @@ def make_runs(
         DlperfError: wrong input, or the infrastructure failed.
     """
     interrupts = Interrupts(say=say_in_a_signal_handler)
-    with interruptible(folder), interrupts.handled(), results_folder(folder):
+    with options.interruptible(folder), interrupts.handled(), results_folder(folder):
         plan = selected(freeze(whole, folder))
         reasons = Counter((item.status, item.reason) for item in plan.cases if item.reason is not None)
         for (status, reason), count in reasons.items():
@@ -312,7 +299,7 @@ def _make(
     runs: Sequence[PlannedRun],
     folder: Path,
     cluster: Cluster | None,
-    run_options: RunOptions,
+    run_options: options.RunOptions,
     *,
     interrupts: Interrupts,
 ) -> None:
