@@ -290,9 +290,11 @@ def freeze(plan: Plan, folder: Path) -> Plan:
             f"{path}: this folder holds results of another plan; restore the files, "
             "or choose another folder with --results DIR. What changed:\n" + "\n".join(differences)
         )
-    measures = [[case.measure for case in each.runnable] for each in (plan, frozen)]
-    if plan.repeats > frozen.repeats or plan.limits != frozen.limits or measures[0] != measures[1]:
-        write_document(path, plan)
+    # What may change without a case becoming another one.
+    changed = {"limits": plan.limits, "cases": plan.cases}
+    grown = plan if plan.repeats > frozen.repeats else frozen.model_copy(update=changed)
+    if grown != frozen:
+        write_document(path, grown)
     return plan
 
 

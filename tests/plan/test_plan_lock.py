@@ -130,6 +130,20 @@ def test_fewer_repeats_run_less_and_keep_the_file(project: Project, tmp_path: Pa
     assert 3 == read_lock(tmp_path / LOCK_NAME).repeats
 
 
+def test_a_run_may_be_disturbed_more_or_less_without_its_case_becoming_another(
+    project: Project, tmp_path: Path
+) -> None:
+    before = freeze(project.plan(), begin(tmp_path))
+    settings = map(value_setting, ("measure.max_interference=0.2", "limits.time=5m", "measure.repeats=1"))
+    plan = freeze(project.plan(SWEEP, *settings), tmp_path)
+    assert [item.case_id for item in before.cases] == [item.case_id for item in plan.cases]
+    assert {0.05} == {case.measure.max_interference for case in before.runnable}
+    assert {0.2} == {case.measure.max_interference for case in plan.runnable}
+    frozen = read_lock(tmp_path / LOCK_NAME)
+    assert (before.repeats, 300.0) == (frozen.repeats, frozen.limits.time)
+    assert plan.runnable == frozen.runnable
+
+
 @pytest.mark.parametrize(
     ("old", "new", "shown"),
     [

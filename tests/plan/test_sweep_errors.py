@@ -234,6 +234,8 @@ def test_a_mistake_in_an_experiment_shows_in_that_file(tmp_path: Path, text: str
         (value_setting("measure.repeat=1"), "-S measure.repeat=1: unknown key 'repeat' (did you mean 'repeats'?)"),
         (axis_setting("topology=1n1g,9"), "-P topology=1n1g,9: topology[1]: must be a mapping of keys to values, not 9"),
         (axis_setting("experiment=a"), None),
+        (value_setting("measure.max_interference=5"), "-S measure.max_interference=5: measure.max_interference: must be less than or equal to 1, not 5"),
+        (value_setting("measure.max_interference=-0.1"), None),
     ],
 )  # fmt: skip
 def test_a_mistake_on_the_command_line_names_the_option(
