@@ -4,8 +4,7 @@ A layout is a line with every digit masked. The dialects' patterns do not care w
 of a layout match at the same places; only the first one is searched. Texts of one shape (a field's text with
 its digits masked) have their digits at the same places, whatever lines they stand in. A `CellTable` knows
 where each layout has its fields and which shapes they have; it reads a field of all lines of a chunk shape by
-shape, of which there are few. Eight digits are one machine word, which three multiplications turn into a
-number (D. Lemire, "Quickly parsing eight digits", 2018).
+shape, of which there are few.
 """
 
 from __future__ import annotations
@@ -96,7 +95,6 @@ def _is_sane(line: bytes, start: int, end: int, name: str) -> bool:
     return end - start <= _LONGEST_WHOLE and _DECIMAL.fullmatch(line, start, end) is not None
 
 
-WORD = 8
 # Takes a buffer and where texts of one shape start in it, [n]; gives their numbers, [n], NaN for a time that
 # does not exist.
 Reader = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.float64]]
@@ -108,98 +106,28 @@ def texts_at(buffer: NDArray[np.uint8], starts: NDArray[np.int64], width: int) -
     return elements[starts].view(np.uint8).reshape(len(starts), width)
 
 
-def windows_at(buffer: NDArray[np.uint8], starts: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
-    """The same where less than `width` bytes may be left of the buffer; zeros stand behind its end."""
-    last = len(buffer) - width
-    behind = starts > last
-    if not behind.any():
-        return texts_at(buffer, starts, width)
-    windows = np.empty((len(starts), width), np.uint8)
-    if last >= 0:
-        windows[~behind] = texts_at(buffer, starts[~behind], width)
-    before = max(0, last)
-    end = np.concatenate([buffer[before:], np.zeros(width, np.uint8)])
-    windows[behind] = texts_at(end, starts[behind] - before, width)
-    return windows
+def _digits_at(buffer: NDArray[np.uint8], starts: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
+    """The same with digits as 0 to 9; what other bytes become means nothing."""
+    digits = texts_at(buffer, starts, width)
+    digits &= 0x0F
+    return digits
 
 
-def words_in(windows: NDArray[np.uint8], offset: int) -> NDArray[np.uint64]:
-    """The eight bytes at an offset into windows [n, width], uint64 [n], the first of them the lowest."""
-    count, width = windows.shape
-    return np.ndarray((count,), "<u8", windows.data, offset, (width,)).copy()
-
-
-class Digits:
-    """The whole number that the digits at some places of a text make, up to 18 of them.
-
-    `width` is how much of the text is looked at.
-
-    Groups of eight, from the right, stand in a word with the last digit in the highest byte. Neighbours are
-    then put together to 2, 4 and 8 digits: D. Lemire, "Quickly parsing eight digits" (2018).
-    """
-
-    def __init__(self, places: list[int]) -> None:
-        ends = range(len(places), 0, -WORD)
-        self._groups = [_pieces(places[max(0, end - WORD) : end]) for end in ends]
-        self._lengths = [min(end, WORD) for end in ends]
-        self.width = WORD + max(offset for pieces in self._groups for offset, _mask, _shift in pieces)
-
-    def read(self, windows: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """The numbers, [n], of windows [n, at least `width`] that begin where the texts do."""
-        whole = np.zeros(0, np.int64)
-        for number, (pieces, length) in enumerate(zip(self._groups, self._lengths, strict=True)):
-            word = np.zeros(0, np.uint64)
-            for first, (offset, mask, shift) in enumerate(pieces):
-                part = words_in(windows, offset)
-                part &= np.uint64(mask)
-                part <<= np.uint64(shift)
-                word = part if not first else word | part
-            value = _number(word, length).view(np.int64)
-            whole = value if not number else whole + value * 10 ** (WORD * number)
-        return whole
-
-
-def _pieces(places: list[int]) -> list[tuple[int, int, int]]:
-    """How to put the digits at these places, at most eight, at the high end of a word.
-
-    By runs of neighbours: the word at an offset, masked, then shifted, has them where they are needed.
-    """
-    pieces = []
-    first = 0
-    for end in range(1, len(places) + 1):
-        if end == len(places) or places[end] != places[end - 1] + 1:
-            mask = int.from_bytes(b"\x0f" * (end - first), "little")
-            pieces.append((places[first], mask, 8 * (WORD - len(places) + first)))
-            first = end
-    return pieces
-
-
-def _number(word: NDArray[np.uint64], digits: int) -> NDArray[np.uint64]:
-    """The number of at most eight digits at the high end of each word, the rest of which is 0."""
-    word = word * np.uint64(10 << 8 | 1)
-    word >>= np.uint64(8)
-    word &= np.uint64(0x00FF00FF00FF00FF)
-    if digits <= 2:  # noqa: PLR2004  two to a pair
-        word >>= np.uint64(48)
-        return word
-    word *= np.uint64(100 << 16 | 1)
-    word >>= np.uint64(16)
-    word &= np.uint64(0x0000FFFF0000FFFF)
-    if digits <= 4:  # noqa: PLR2004  two pairs
-        word >>= np.uint64(32)
-        return word
-    word *= np.uint64(10_000 << 32 | 1)
-    word >>= np.uint64(32)
-    return word
+def _whole_numbers(digits: NDArray[np.uint8], places: Sequence[int]) -> NDArray[np.int64]:
+    """The number, [n], that the digits at some places of each text make, 1 to 18 of them."""
+    numbers = digits[:, places[0]].astype(np.int64)
+    for place in places[1:]:
+        numbers *= 10
+        numbers += digits[:, place]
+    return numbers
 
 
 _TIME = re.compile(
     rb"(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?:Z|([-+])(\d\d):?(\d\d))?"
 )
 _EPOCH_DAY = dt.date(1970, 1, 1).toordinal()
-_DAY_MS = 86_400_000
-_DATE_BYTES, _CLOCK_AT = 10, 11
-_HOUR, _MINUTE, _SECOND = 3_600_000, 60_000, 1000
+_DATE_BYTES = 10
+_DAY, _HOUR, _MINUTE, _SECOND = 86_400_000, 3_600_000, 60_000, 1000  # milliseconds
 
 
 def _time_reader(shape: bytes) -> Reader:
@@ -207,39 +135,32 @@ def _time_reader(shape: bytes) -> Reader:
     parts = _TIME.fullmatch(shape)
     if parts is None:  # cannot be: the text was found by the same pattern
         raise AssertionError(shape)
-    date = Digits([place for group in (1, 2, 3) for place in range(*parts.span(group))])
-    more: list[tuple[Digits, int]] = []  # and what each is worth in milliseconds
-    if parts[7] is not None:
-        start, digits = parts.start(7), min(len(parts[7]), 3)  # whole milliseconds
-        more.append((Digits([*range(start, start + digits)]), 10 ** (3 - digits)))
-    if parts[8] is not None:
-        direction = 1 if parts[8] == b"-" else -1  # a zone ahead of UTC reads later than UTC
-        for group, worth in ((9, _HOUR), (10, _MINUTE)):
-            more.append((Digits([*range(*parts.span(group))]), direction * worth))
-    width = max(_CLOCK_AT + WORD, date.width, *(digits.width for digits, _worth in more))
+    spans = {group: parts.span(group) for group in range(1, 11) if parts[group] is not None}
+    date = [place for group in (1, 2, 3) for place in range(*spans[group])]
+    worth: dict[int, float] = {4: _HOUR, 5: _MINUTE, 6: _SECOND}  # in milliseconds, by group
+    if 7 in spans:  # noqa: PLR2004  the fraction
+        start, end = spans[7]
+        spans[7] = (start, min(end, start + 3))  # whole milliseconds
+        worth[7] = 10 ** (3 - (spans[7][1] - start))
+    if 8 in spans:  # noqa: PLR2004  the zone: one ahead of UTC reads later than UTC
+        direction = 1 if parts[8] == b"-" else -1
+        worth |= {9: direction * _HOUR, 10: direction * _MINUTE}
+    weights = np.zeros(len(shape))
+    for group, milliseconds in worth.items():
+        start, end = spans[group]
+        weights[start:end] = milliseconds * 10.0 ** np.arange(end - start)[::-1]
 
     def read(buffer: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.float64]:
-        windows = windows_at(buffer, starts, width)
-        dates = windows[:, :_DATE_BYTES]
+        digits = _digits_at(buffer, starts, len(shape))
+        dates = digits[:, :_DATE_BYTES]
         same_day = (dates == dates[:1]).all()
-        days = _days(date.read(windows[:1] if same_day else windows))
-        instants = days * _DAY_MS + _of_day(words_in(windows, _CLOCK_AT))
-        for digits, worth in more:
-            instants += digits.read(windows) * worth
+        days = _days(_whole_numbers(digits[:1] if same_day else digits, date))
+        instants: NDArray[np.float64] = days * _DAY + np.einsum(
+            "ij,j->i", digits, weights
+        )  # not `@`, which wakes threads up
         return instants
 
     return read
-
-
-def _of_day(clock: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Milliseconds since midnight of texts hh:mm:ss, [n] words."""
-    pairs = clock & np.uint64(0x0F0F000F0F000F0F)
-    pairs = pairs * np.uint64(10) + (pairs >> np.uint64(8))  # in the lower byte of each two
-    byte = np.uint64(0xFF)
-    milliseconds = (pairs & byte) * np.uint64(_HOUR)
-    milliseconds += ((pairs >> np.uint64(24)) & byte) * np.uint64(_MINUTE)
-    milliseconds += ((pairs >> np.uint64(48)) & byte) * np.uint64(_SECOND)
-    return milliseconds.view(np.int64)
 
 
 def _days(dates: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -284,14 +205,13 @@ def _decimal_reader(shape: re.Match[bytes]) -> Reader:
     such a text is read by itself.
     """
     places = [*range(*shape.span(2)), *range(*(shape.span(3) if shape[3] else (0, 0)))]
-    digits = Digits(places)
     divisor = 10.0 ** len(shape[3] or b"") * (-1.0 if shape[1] == b"-" else 1.0)
 
     def read(buffer: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.float64]:
-        return digits.read(windows_at(buffer, starts, digits.width)) / divisor
+        return _whole_numbers(_digits_at(buffer, starts, shape.end()), places) / divisor
 
     def read_extended(buffer: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.float64]:
-        whole = digits.read(windows_at(buffer, starts, digits.width))
+        whole = _whole_numbers(_digits_at(buffer, starts, shape.end()), places)
         extended = whole.astype(np.longdouble) / np.longdouble(divisor)
         numbers: NDArray[np.float64] = extended.astype(np.float64)
         # What was rounded away, in gaps between doubles; below a power of two the gap is half as wide.

@@ -22,18 +22,16 @@ from numpy.typing import NDArray
 
 from dlperf.importing.columnar.cells import (
     MASK,
-    WORD,
     CellTable,
     Found,
     find_records,
     texts_at,
-    windows_at,
-    words_in,
 )
 from dlperf.importing.dialects.base import NUMBER, Dialect
 from dlperf.importing.records import Batch
 from dlperf.logs.failures import is_suspicious
 
+WORD = 8
 UNKNOWN = -1
 _ZERO, _NINE = ord("0"), ord("9")
 _LONGEST = 4096
@@ -182,7 +180,7 @@ def _keys(buffer: NDArray[np.uint8], starts: NDArray[np.int64], telling: list[in
     """Which bytes of the telling words of each line, [n], are no digits."""
     keys = np.zeros(len(starts), np.uint64)
     for number, at in enumerate(telling):
-        words = words_in(windows_at(buffer, starts + at, WORD), 0)
+        words = texts_at(buffer, starts + at, WORD).view("<u8").ravel()
         words ^= np.uint64(0x3030303030303030)  # digits become 0 to 9
         high = words & np.uint64(0x7F7F7F7F7F7F7F7F)
         high += np.uint64(0x7676767676767676)  # what is above 9 gets its highest bit
