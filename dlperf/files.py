@@ -79,14 +79,25 @@ def read_document(path: Path, model: type[ModelT], *, kind: str, remedy: str) ->
 def version_problem(content: bytes, model: type[Model]) -> str | None:
     """What is wrong with the schema version of a document; None where it is this dlperf's, or none at all."""
     known = model.model_fields["schema_version"].default
+    version = _schema_version(content)
+    if version is None or version == known:
+        return None
+    todo = "use a newer dlperf" if version > known else "remove it"
+    return f"schema version {version}; this dlperf reads up to {known}: {todo}"
+
+
+def is_newer(content: bytes, model: type[Model]) -> bool:
+    """Whether a newer dlperf wrote a document."""
+    version = _schema_version(content)
+    return version is not None and version > model.model_fields["schema_version"].default
+
+
+def _schema_version(content: bytes) -> int | None:
     try:
         version = json.loads(content).get("schema_version")
     except (ValueError, AttributeError, RecursionError):
         return None
-    if not isinstance(version, int) or version == known:
-        return None
-    todo = "use a newer dlperf" if version > known else "remove it"
-    return f"schema version {version}; this dlperf reads up to {known}: {todo}"
+    return version if isinstance(version, int) else None
 
 
 def first_problem(error: ValidationError, *, not_json: str = "not JSON") -> str:

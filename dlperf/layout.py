@@ -5,6 +5,7 @@ Results folders hold sweeps, sweeps hold runs/<case_id>/r<repeat>.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from pathlib import Path
@@ -33,6 +34,7 @@ LIMIT_NAME: Final = "limit.json"
 # In the folder of baselines.
 NOISE_PROFILE_NAME: Final = "qualification.json"
 
+_UNREADABLE = ".unreadable-"
 _REPEAT = re.compile(r"r([0-9]{1,9})")
 _LOG = re.compile(r"rank(\d+)\.log")
 
@@ -68,7 +70,10 @@ def run_folders(sweep: Path) -> list[Path]:
     if not runs.is_dir():
         return []
     return [
-        folder / run for folder in (runs / case for case in _folders_in(runs)) for run in _folders_in(folder)
+        folder / run
+        for folder in (runs / case for case in _folders_in(runs))
+        for run in _folders_in(folder)
+        if _UNREADABLE not in run
     ]
 
 
@@ -80,6 +85,12 @@ def _folders_in(folder: Path) -> list[str]:
             for entry in entries
             if (Path(entry).is_dir() if entry.is_symlink() else entry.is_dir())
         )
+
+
+def set_aside_name(folder: Path) -> Path:
+    """The next free name for a run folder whose result cannot be read: `r1.unreadable-1`."""
+    names = (folder.with_name(f"{folder.name}{_UNREADABLE}{number}") for number in itertools.count(1))
+    return next(name for name in names if not name.exists())
 
 
 def limit_folder(sweep: Path, case_id: str) -> Path:

@@ -31,7 +31,7 @@ from dlperf.results.schema import FAILED, Status
 from dlperf.results.store import Results, StoredLimit, StoredRun, read_limits
 from dlperf.running.commands import commands_text
 from dlperf.running.launch import is_free, misspelt
-from dlperf.running.run import Progress, Runner
+from dlperf.running.run import Progress, Runner, mend_run_folders
 from dlperf.running.run_folder import pending_runs, results_folder, stored_runs, whole_machine
 from dlperf.running.scheduler import Scheduler, require_adapters
 from dlperf.running.supervision import Interrupts
@@ -116,6 +116,7 @@ def command(
 
 def show(plan: Plan, folder: Path, cluster: Cluster | None) -> None:
     """Print the plan, and the processes of each case's first run."""
+    mend_run_folders(plan, results=folder, say=say, dry_run=True)
     echo(*plan_lines(plan, seconds=known_seconds(folder)), "")
     write_data(commands_text(plan, adapters=load_adapters(), results=folder, cluster=cluster))
 
@@ -288,6 +289,7 @@ def make_runs(
         reasons = Counter((item.status, item.reason) for item in plan.cases if item.reason is not None)
         for (status, reason), count in reasons.items():
             say(f"{plural(count, 'case')} {status}: {reason}")
+        mend_run_folders(plan, results=folder, say=say)
         runs = pending_runs(plan, results=folder, retry_failed=run_options.retry_failed)
         if runs:
             _make(plan, runs, folder, cluster, run_options, interrupts=interrupts)

@@ -15,6 +15,7 @@ from dlperf.errors import UserError
 from dlperf.files import (
     answering,
     first_problem,
+    is_newer,
     open_regular,
     read_regular,
     version_problem,
@@ -66,10 +67,11 @@ class StoredRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
-    """A file that cannot be read, and why."""
+    """A file that cannot be read, why, and whether that is because a newer dlperf wrote it."""
 
     path: Path
     why: str
+    is_newer: bool = False
 
     def __str__(self) -> str:
         return f"{self.path}: {self.why}"
@@ -211,7 +213,8 @@ def _read_result(folder: Path) -> RunResult | Skipped | None:
         return Skipped(path=path, why=str(error.strerror))
     except ValidationError as error:
         damage = f"damaged: {first_problem(error, not_json='not the JSON of a result')}"
-        return Skipped(path=path, why=version_problem(content, RunResult) or damage)
+        version = version_problem(content, RunResult)
+        return Skipped(path=path, why=version or damage, is_newer=is_newer(content, RunResult))
 
 
 def read_limit(folder: Path) -> LimitRecord | None:

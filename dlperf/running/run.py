@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,17 +12,28 @@ from typing import Any, Protocol
 
 from dlperf.adapters.base import Adapter
 from dlperf.environments import Environment
-from dlperf.errors import InfrastructureError
+from dlperf.errors import InfrastructureError, UserError
 from dlperf.files import answering, shipped_root, write_atomically, write_document
-from dlperf.layout import CASE_NAME, ENVIRONMENT_NAME, LAUNCH_NAME, OUTCOME_NAME, node_file
+from dlperf.layout import (
+    CASE_NAME,
+    ENVIRONMENT_NAME,
+    LAUNCH_NAME,
+    OUTCOME_NAME,
+    log_files,
+    node_file,
+    run_folder,
+    set_aside_name,
+)
 from dlperf.logs.endings import Outcome, read_outcome
 from dlperf.logs.events import Step, read_events, step_of
 from dlperf.plan.case import Case
+from dlperf.plan.plan import Plan
 from dlperf.plan.sweep import Limits
+from dlperf.results.extract import extract
 from dlperf.results.schema import RunEnvironment, RunResult, Status
-from dlperf.results.store import store_run, write_result
+from dlperf.results.store import Skipped, read_run, store_run, write_result
 from dlperf.running.launch import LEASE_SECONDS, OVERTIME_SECONDS, SILENCE_SECONDS, launch_files, redacted
-from dlperf.running.run_folder import empty_folder, wait_until_deserted
+from dlperf.running.run_folder import empty_folder, refuse_newer, wait_until_deserted
 from dlperf.running.supervision import FailureTracker, Interrupts, SupervisedRun, merge_outcomes
 from dlperf.running.transports.base import Connection, Node, NodeLost, each
 from dlperf.version import __version__
@@ -314,3 +325,45 @@ def recover_result(folder: Path) -> RunResult | None:
     if outcome is None or outcome.reason in _ENDED_FROM_OUTSIDE:
         return None
     return store_run(folder)
+
+
+def mend_run_folders(plan: Plan, *, results: Path, say: Callable[[str], None], dry_run: bool = False) -> None:
+    """Keep what a run of the plan left whose result exists and cannot be read.
+
+    The result is computed again from the run's logs where these are whole; else the folder is set aside, so
+    that the run is made again and overwrites nothing. With `dry_run` that is only said.
+
+    Raises:
+        UserError: a newer dlperf wrote a result.
+    """
+    folders = [run_folder(results, case_id=run.case_id, repeat=run.repeat) for run in plan.runs]
+    found = {folder: read_run(folder, sweep=results) for folder in folders}
+    unreadable = {folder: run for folder, run in found.items() if isinstance(run, Skipped)}
+    refuse_newer(unreadable.values())
+    for folder, skipped in unreadable.items():
+        if not dry_run:
+            wait_until_deserted(folder)
+        if _has_whole_logs(folder):
+            say(f"{skipped}; its result is computed again from its logs")
+            if not dry_run:
+                store_run(folder)
+        else:
+            aside = set_aside_name(folder)
+            say(
+                f"{skipped}; its logs are not whole: {aside.name} keeps the folder, and the run is made again"
+            )
+            if not dry_run:
+                folder.rename(aside)
+
+
+def _has_whole_logs(folder: Path) -> bool:
+    """Whether a run had ended by itself and its logs say all that they said then."""
+    outcome = read_outcome(folder / OUTCOME_NAME)
+    if outcome is None or outcome.reason in _ENDED_FROM_OUTSIDE:
+        return False
+    try:
+        result = extract(folder).result
+    except UserError:
+        return False
+    has_all = len(log_files(folder)) == result.case.topology.world_size
+    return has_all and (outcome.reason != "completed" or result.status is not Status.INCOMPLETE)

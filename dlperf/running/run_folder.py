@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,10 +16,10 @@ from filelock import FileLock, Timeout
 
 from dlperf.errors import InfrastructureError, UserError
 from dlperf.files import answering, open_regular, shipped_folder
-from dlperf.layout import LAUNCH_NAME, RESULT_NAME, RESULTS_LOCK_NAME, run_folder
+from dlperf.layout import LAUNCH_NAME, RESULT_NAME, RESULTS_LOCK_NAME, run_folder, set_aside_name
 from dlperf.plan.plan import Plan, PlannedRun
 from dlperf.results.schema import FAILED, Status
-from dlperf.results.store import StoredRun, read_result, read_run
+from dlperf.results.store import Skipped, StoredRun, read_result, read_run
 
 # A supervisor without its harness ends its ranks within seconds, unless a disk or a driver hangs.
 DESERTED_LIMIT_SECONDS = 30.0
@@ -60,10 +60,18 @@ def _lock(descriptor: int) -> bool:
 def empty_folder(folder: Path) -> None:
     """Create the run folder, without the files that an interrupted or failed run left in it.
 
+    A folder whose result cannot be read is set aside as it is.
+
     Raises:
+        UserError: a newer dlperf wrote its result.
         InfrastructureError: a run is still in progress in it.
     """
-    if folder.exists():
+    unreadable = read_run(folder, sweep=folder)
+    if isinstance(unreadable, Skipped):
+        refuse_newer([unreadable])
+        wait_until_deserted(folder)
+        folder.rename(set_aside_name(folder))
+    elif folder.exists():
         wait_until_deserted(folder)
         # The result first: an interrupted removal must not leave a result without its logs.
         with answering(folder):
@@ -71,6 +79,14 @@ def empty_folder(folder: Path) -> None:
             shutil.rmtree(folder)
     with answering(folder):
         folder.mkdir(parents=True)
+
+
+def refuse_newer(unreadable: Iterable[Skipped]) -> None:
+    """Raise UserError where a newer dlperf wrote one of these results, which this one would overwrite."""
+    newer = [str(skipped) for skipped in unreadable if skipped.is_newer]
+    if newer:
+        more = f" (and {len(newer) - 1} more)" if len(newer) > 1 else ""
+        raise UserError(f"{newer[0]}{more}, or give another folder with --results DIR")
 
 
 def pending_runs(plan: Plan, *, results: Path, retry_failed: bool) -> tuple[PlannedRun, ...]:

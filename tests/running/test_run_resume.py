@@ -159,12 +159,53 @@ def test_a_run_that_had_ended_by_itself_is_kept(done: SweepLab) -> None:
     assert done.outcome()["started_at"] == started
 
 
-def test_a_damaged_result_is_made_anew(done: SweepLab) -> None:
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_damaged_result_is_computed_again_from_whole_logs(done: SweepLab) -> None:
     (folder,) = done.run_folders()
-    whole = (folder / "result.json").read_bytes()
-    (folder / "result.json").write_bytes(whole[: len(whole) // 2])
-    assert done.run().returncode == 0
-    assert len(done.stored()) == 1
+    before = contents(folder)
+    (folder / "result.json").write_bytes(before["result.json"][: len(before["result.json"]) // 2])
+    told = f"/{folder.name}/result.json: damaged: not the JSON of a result; its result is computed again from"
+    dry = done.run("--dry-run")
+    assert told in dry.stderr
+    assert (dry.returncode, contents(folder)["result.json"] != before["result.json"]) == (0, True)
+    again = done.run()
+    assert told in again.stderr
+    assert again.returncode == 0
+    assert contents(folder) == before
+
+
+def test_a_damaged_result_without_whole_logs_is_set_aside(done: SweepLab) -> None:
+    (folder,) = done.run_folders()
+    for number in (1, 2):
+        log = folder / "logs" / "rank0.log"
+        log.write_bytes(log.read_bytes()[:1000])
+        (folder / "result.json").write_text(f"{number}")
+        before = contents(folder)
+        told = f"its logs are not whole: r1.unreadable-{number} keeps the folder, and the run is made again"
+        assert told in done.run("--dry-run").stderr
+        assert contents(folder) == before
+        again = done.run()
+        assert told in again.stderr
+        assert (again.returncode, "1 of 1 runs: 1 ok" in again.stdout) == (0, True)
+        assert contents(folder.with_name(f"r1.unreadable-{number}")) == before
+    listed = done.dlperf("results", "results/tiny")
+    assert (listed.returncode, "unreadable" in listed.stdout + listed.stderr) == (0, False)
+
+
+def test_a_result_that_a_newer_dlperf_wrote_is_never_overwritten(done: SweepLab) -> None:
+    (folder,) = done.run_folders()
+    content = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**content, "schema_version": 99, "novelty": 1}))
+    before = contents(folder)
+    for arguments in (["--dry-run"], [], ["--retry-failed"]):
+        refused = done.run(*arguments)
+        assert refused.returncode == 2
+        told = "r1/result.json: schema version 99; this dlperf reads up to 1: use a newer dlperf, or give"
+        assert told in refused.stderr
+    assert contents(folder) == before
 
 
 def test_two_dlperf_on_one_results_folder(lab: SweepLab) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dlperf.errors import InfrastructureError
+from dlperf.errors import InfrastructureError, UserError
 from dlperf.layout import run_folder
 from dlperf.running.run_folder import empty_folder, wait_until_deserted
 
@@ -22,9 +22,27 @@ def test_what_was_in_it_is_gone(tmp_path: Path) -> None:
     folder = tmp_path / "r1"
     (folder / "logs").mkdir(parents=True)
     (folder / "logs" / "rank7.log").write_text("old")
-    (folder / "result.json").write_text("old")
     empty_folder(folder)
     assert list(folder.iterdir()) == []
+
+
+def test_a_result_that_cannot_be_read_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "r1"
+    for number in (1, 2):
+        folder.mkdir(exist_ok=True)
+        (folder / "result.json").write_text(f"old {number}")
+        empty_folder(folder)
+        assert list(folder.iterdir()) == []
+        assert (tmp_path / f"r1.unreadable-{number}" / "result.json").read_text() == f"old {number}"
+
+
+def test_a_result_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text('{"schema_version": 2}')
+    with pytest.raises(
+        UserError, match=r"result\.json: schema version 2; this dlperf reads up to 1: use a newer"
+    ):
+        empty_folder(tmp_path)
+    assert (tmp_path / "result.json").exists()
 
 
 def test_a_folder_in_which_a_supervisor_works_is_not_emptied(tmp_path: Path) -> None:
