@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 
@@ -21,10 +23,15 @@ from dlperf.results.cases import CaseFigures
 from dlperf.results.published import PREFIX
 from dlperf.results.query import Loaded, load
 from dlperf.results.schema import Status, kinds_of_hardware
+from dlperf.results.store import StoredRun
 from dlperf.statistics.basic import quantile
 from dlperf.version import __version__
 
 DEFAULT_MARGIN = 0.01
+# Between the end of a run and the start of the next one of its sweep.
+_PAUSE_BETWEEN_SESSIONS = timedelta(hours=1)
+_LONGEST_RUN = 1e7  # seconds
+_LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 
 
 class Verdict(StrEnum):
@@ -282,11 +289,13 @@ def result_set_of(loaded: Loaded, *, label: str) -> ResultSet:
         for path in sorted(sweep.glob(CERTIFICATE_NAMES))
     ]
     interleaved = {sweep for sweep, plan in loaded.results.plans.items() if plan.order == "interleaved"}
-    sessions = {sweep: _session(sweep, loaded) for sweep in loaded.results.sweeps}
+    sessions: dict[Path, str] = {}
+    for sweep in loaded.results.sweeps:
+        sessions |= _sessions(sweep, [run for run in loaded.results.runs if run.sweep == sweep])
     cases = tuple(
         _case(
             figure,
-            session=sessions.get(figure.sweep),
+            sessions=sessions,
             interleaved=figure.sweep in interleaved,
             certificates=certificates,
         )
@@ -298,21 +307,38 @@ def result_set_of(loaded: Loaded, *, label: str) -> ResultSet:
     )
 
 
-def _session(sweep: Path, loaded: Loaded) -> str | None:
-    """A name that no other run of the sweep has; None where no run says when it was."""
-    starts = [run.result.started_at for run in loaded.results.runs if run.sweep == sweep]
-    known = [start for start in starts if start is not None]
-    return f"{sweep.resolve().name} {min(known)}" if known else None
+def _sessions(sweep: Path, runs: Iterable[StoredRun]) -> dict[Path, str]:
+    """The session of each run that says when it began, by its folder: a name that no other session has."""
+    started = [(start, run) for run in runs if (start := _instant(run.result.started_at)) is not None]
+    name, end, sessions = "", _LONG_AGO, {}
+    for start, run in sorted(started, key=itemgetter(0)):
+        if start - end > _PAUSE_BETWEEN_SESSIONS:
+            name = f"{sweep.resolve().name} {run.result.started_at}"
+        sessions[run.folder] = name
+        end = max(end, start + timedelta(seconds=min(run.result.seconds or 0.0, _LONGEST_RUN)))
+    return sessions
+
+
+def _instant(text: str | None) -> datetime | None:
+    try:
+        instant = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
 
 
 def _case(
-    figure: CaseFigures, *, session: str | None, interleaved: bool, certificates: Sequence[Certificate]
+    figure: CaseFigures,
+    *,
+    sessions: Mapping[Path, str],
+    interleaved: bool,
+    certificates: Sequence[Certificate],
 ) -> CaseSamples:
     good = [(run, run.result.figures) for run in figure.runs if run.result.figures is not None]
     runs = tuple(
         RunValues(
             repeat=run.result.repeat,
-            session=session,
+            session=sessions.get(run.folder),
             interleaved=interleaved,
             started_at=run.result.started_at,
             values={

@@ -420,16 +420,16 @@ def _tested(pair: Pair, metric: Metric, test: TestResult, floor: Floor | None, *
             f"about {settle} runs per side would settle it" if settle else "too noisy to settle by more runs"
         )
     elif verdict is not Verdict.SAME and metric.speed:
-        reason = _not_told(pair, metric, floor)
+        reason = _not_told(pair, metric, floor, blocked=test.effect.blocked)
         verdict = verdict if reason is None else Verdict.INCONCLUSIVE
     return _row(pair, metric, verdict, reason=reason, test=test, noise_floor=floor)
 
 
-def _not_told(pair: Pair, metric: Metric, floor: Floor | None) -> str | None:
+def _not_told(pair: Pair, metric: Metric, floor: Floor | None, *, blocked: bool) -> str | None:
     """Why a difference of speed that the runs show is no verdict about what is compared."""
     sessions = pair.baseline.sessions
-    in_one_session = sessions == pair.candidate.sessions and None not in sessions
-    if not in_one_session and not (floor is not None and floor.sessions):
+    is_in_one = blocked or (sessions == pair.candidate.sessions and None not in sessions)
+    if not is_in_one and not (floor is not None and floor.sessions):
         return OTHER_SESSION
     if pair.baseline.case.framework == pair.candidate.case.framework or metric is not SAMPLES_PER_SECOND:
         return None

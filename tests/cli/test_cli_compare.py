@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -46,6 +46,34 @@ def test_two_folders(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "no verdict: the runs do not tell"
     assert "measured in different sessions" in done.stdout
     assert "not run in common blocks" in done.stdout
+
+
+def test_a_sweep_that_went_on_the_next_day_holds_two_sessions(tmp_path: Path) -> None:
+    folder = tmp_path / "resumed"
+    cases = [make_case(version=version) for version in ("1.9.0", "1.9.1")]
+    for case, hour in zip(cases, ("02T10:00:00Z", "02T10:30:00Z"), strict=True):
+        store_good_runs(folder, case, RATES, outcome={"started_at": f"2026-01-{hour}"})
+    arguments = ("framework=mxnet==1.9.0", "framework=mxnet==1.9.1", "--in", folder, "--format", "json")
+
+    def speed() -> dict[str, Any]:
+        return next(
+            row
+            for row in json.loads(run("compare", *arguments).stdout)["findings"]
+            if row["metric"] == "samples_per_sec"
+        )
+
+    assert (speed()["verdict"], speed()["blocked"]) == ("same", False)
+    for result in (folder / "runs" / cases[1].case_id).glob("r*/result.json"):
+        content = json.loads(result.read_text())
+        content["figures"]["samples_per_sec"] *= 0.85
+        result.write_text(json.dumps(content))
+    assert speed()["verdict"] == "slower"
+    for result in (folder / "runs" / cases[1].case_id).glob("r*/result.json"):
+        result.write_text(result.read_text().replace("2026-01-02T10:30:00Z", "2026-01-03T10:30:00Z"))
+    assert (speed()["verdict"], "different sessions" in speed()["reason"]) == ("inconclusive", True)
+    for result in (folder / "runs" / cases[1].case_id).glob("r*/result.json"):
+        result.write_text(result.read_text().replace("2026-01-03T10:30:00Z", "yesterday"))
+    assert speed()["verdict"] == "inconclusive"
 
 
 def test_two_folders_where_the_noise_between_sessions_was_measured(tmp_path: Path) -> None:

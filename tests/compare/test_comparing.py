@@ -108,6 +108,16 @@ def test_runs_of_one_session_that_were_not_interleaved_have_a_verdict() -> None:
     assert row.verdict is Verdict.SLOWER
 
 
+def test_blocks_count_although_one_side_lacks_a_run_of_another_session() -> None:
+    again = [run.model_copy(update={"session": "again"}) for run in side_case().runs[:1]]
+    before = side_case()
+    before = before.model_copy(update={"runs": (*before.runs, *again)})
+    row = speed(compare(side(before), side(drifted(FLAT, **NEW))))
+    assert row.test is not None
+    assert row.test.effect.blocked
+    assert row.verdict is Verdict.SLOWER
+
+
 def test_runs_whose_session_nobody_knows_have_no_verdict() -> None:
     row = speed(compare(side(side_case(session=None)), side(drifted(FLAT, session=None, **NEW))))
     assert row.reason == OTHER_SESSION
