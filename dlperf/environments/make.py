@@ -62,7 +62,7 @@ def _filled(
     try:
         uv.run(create, env={}, hold=(lock,))
         for fill in fills:
-            uv.run(fill, env=spec.build_environment, hold=(lock,))
+            uv.run(fill, env=_variables(spec), hold=(lock,))
     except UvFailure as failure:
         raise EnvironmentUnavailable(str(failure)) from failure
     return python
@@ -112,7 +112,7 @@ def _refuse_changed(wheel: WheelFile) -> None:
 
 
 def _source(spec: EnvironmentSpec) -> list[str]:
-    arguments = index_arguments()
+    arguments, _ = index_arguments()
     if spec.torch_backend is not None and not _has_torch_wheel(spec):
         arguments.append(f"--torch-backend={spec.torch_backend}")
     if spec.index is not None:
@@ -121,6 +121,12 @@ def _source(spec: EnvironmentSpec) -> list[str]:
     if not spec.build_environment:
         arguments.append("--no-build")  # nothing compiles by surprise
     return arguments
+
+
+def _variables(spec: EnvironmentSpec) -> dict[str, str]:
+    """Of uv while it installs."""
+    _, credentials = index_arguments()
+    return {**spec.build_environment, **credentials}
 
 
 def _has_torch_wheel(spec: EnvironmentSpec) -> bool:
@@ -314,7 +320,7 @@ def making_request(spec: EnvironmentSpec, *, copied: str | None = None, python: 
         "probe": PROBE,
         "import_check": spec.import_check,
         "steps": steps,
-        "variables": spec.build_environment,
+        "variables": _variables(spec),
         "manifest": manifest,
         "copied": copied,
     }

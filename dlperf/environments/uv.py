@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from dlperf.environments.processes import clean_environment, follow
 from dlperf.errors import EnvironmentUnavailable
@@ -17,6 +18,7 @@ from dlperf.errors import EnvironmentUnavailable
 _PROGRESS = re.compile(
     r"(Resolved|Prepared|Installed|Downloading|Building|Installing Python|Built|Updating) .*"
 )
+_INDEX_NAME = "pip"  # of an index with a password, and its number
 _DOWNLOAD = re.compile(r"(?P<state>Downloading|Downloaded) (?P<name>\S+)")
 
 
@@ -86,22 +88,33 @@ def find_links() -> tuple[str, ...]:
     return tuple(place if "://" in place else str(Path(place).expanduser().absolute()) for place in places)
 
 
-def index_arguments() -> list[str]:
-    """Pip's settings of where packages come from, as uv's arguments; uv reads only variables of its own.
+def index_arguments() -> tuple[list[str], dict[str, str]]:
+    """Pip's settings of where packages come from, as arguments and variables of uv, which reads only its own.
 
-    Variables of uv win. With extra indexes, the best version of all is taken, which is what pip does.
+    Variables of uv win. With extra indexes, the best version of all is taken, which is what pip does. Users
+    and passwords are in the variables, because everyone on a machine can read the arguments of a process.
     """
-    arguments = [f"--find-links={place}" for place in find_links()]
-    index = os.environ.get("PIP_INDEX_URL")
-    if index and not {"UV_DEFAULT_INDEX", "UV_INDEX_URL"} & set(os.environ):
-        arguments.append(f"--default-index={index}")
-    if extra := os.environ.get("PIP_EXTRA_INDEX_URL", "").split():
-        arguments += [f"--index={place}" for place in extra]
-        if "UV_INDEX_STRATEGY" not in os.environ:
-            arguments.append("--index-strategy=unsafe-best-match")
+    arguments, variables = [f"--find-links={place}" for place in find_links()], {}
+    index, extra = os.environ.get("PIP_INDEX_URL"), os.environ.get("PIP_EXTRA_INDEX_URL", "").split()
+    if {"UV_DEFAULT_INDEX", "UV_INDEX_URL"} & set(os.environ):
+        index = None
+    indexes = [("--default-index", index)] if index else []
+    indexes += [("--index", place) for place in extra]
+    for number, (option, place) in enumerate(indexes):
+        url, parts = place, urlsplit(place)
+        userinfo, at, host = parts.netloc.rpartition("@")
+        if at:
+            user, _, password = userinfo.partition(":")
+            name = f"{_INDEX_NAME}{number}"
+            variables[f"UV_INDEX_{name.upper()}_USERNAME"] = unquote(user)
+            variables[f"UV_INDEX_{name.upper()}_PASSWORD"] = unquote(password)
+            url = f"{name}={parts._replace(netloc=host).geturl()}"
+        arguments.append(f"{option}={url}")
+    if extra and "UV_INDEX_STRATEGY" not in os.environ:
+        arguments.append("--index-strategy=unsafe-best-match")
     if os.environ.get("PIP_NO_INDEX", "").lower() in ("1", "true", "yes", "on"):
         arguments.append("--no-index")
-    return arguments
+    return arguments, variables
 
 
 def reason_of(lines: Sequence[str]) -> str:

@@ -91,6 +91,7 @@ class HoldingIndex:
     """A simple index on this machine whose wheels do not arrive before `release`."""
 
     def __init__(self, wheelhouse: Path) -> None:
+        self.authorization: str | None = None  # the header without which it answers 401
         self.asked = threading.Event()  # somebody wants a wheel
         self.released = threading.Event()
         self.delivered = threading.Event()  # a wheel was sent, released or after WAIT_SECONDS
@@ -120,6 +121,11 @@ class HoldingIndex:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if index.authorization not in (None, self.headers["Authorization"]):
+                    self.send_response(401)
+                    self.send_header("WWW-Authenticate", "Basic")
+                    self.end_headers()
+                    return
                 name = self.path.strip("/").rpartition("/")[2]
                 wheel = wheelhouse / name
                 if wheel.suffix == ".whl":

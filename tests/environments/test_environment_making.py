@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -285,3 +287,25 @@ def test_a_torch_that_lies_ready_is_taken(
         import_check="import torch; print(torch.__version__)",
     )
     assert "9.9.0+cpu" == ensure(torch, report=report).manifest.version
+
+
+def test_an_index_with_a_password_is_used_and_the_password_is_in_no_command_and_no_file(
+    demo: EnvironmentSpec,
+    holding_index: HoldingIndex,
+    report: Callable[[str], None],
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    holding_index.authorization = f"Basic {b64encode(b'me:hunter2').decode()}"
+    monkeypatch.setenv("PIP_INDEX_URL", holding_index.url.replace("://", "://me:hunter2@"))
+    with ThreadPoolExecutor(1) as pool:
+        making = pool.submit(ensure, demo, report=report)
+        assert holding_index.asked.wait(WAIT_SECONDS)
+        commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+        holding_index.release()
+        environment = making.result()
+    assert any(holding_index.url.encode() in command for command in commands)
+    assert not [command for command in commands if b"hunter2" in command]
+    assert not [line for line in said if "hunter2" in line]
+    files = [path for path in environment.root.rglob("*") if path.is_file()]
+    assert [] == [path for path in files if b"hunter2" in path.read_bytes()]

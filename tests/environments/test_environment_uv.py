@@ -23,7 +23,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_settings_uv_is_told_nothing() -> None:
-    assert [] == index_arguments()
+    assert ([], {}) == index_arguments()
 
 
 @pytest.mark.parametrize(
@@ -52,13 +52,32 @@ def test_passes_pips_settings_on(
 ) -> None:
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    assert expected == index_arguments()
+    assert (expected, {}) == index_arguments()
 
 
 def test_a_relative_folder_is_meant_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", "wheels")
     monkeypatch.chdir(tmp_path)
-    assert [f"--find-links={tmp_path}/wheels"] == index_arguments()
+    assert ([f"--find-links={tmp_path}/wheels"], {}) == index_arguments()
+
+
+def test_the_password_of_an_index_is_no_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "https://me:hunter%402@here.example/simple")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://a.example https://hunter3@b.example:8080/x")
+    assert (
+        [
+            "--default-index=pip0=https://here.example/simple",
+            "--index=https://a.example",
+            "--index=pip2=https://b.example:8080/x",
+            "--index-strategy=unsafe-best-match",
+        ],
+        {
+            "UV_INDEX_PIP0_USERNAME": "me",
+            "UV_INDEX_PIP0_PASSWORD": "hunter@2",
+            "UV_INDEX_PIP2_USERNAME": "hunter3",
+            "UV_INDEX_PIP2_PASSWORD": "",
+        },
+    ) == index_arguments()
 
 
 RESOLUTION = """\
