@@ -179,6 +179,9 @@ Examples:
 BASELINE and CANDIDATE are a results folder, a baseline of `dlperf baseline save` (its name or its file),
 published:NAME, or KEY=VALUE, which selects cases of the folder that --in names.
 
+Speeds of different sessions have a verdict only where `dlperf qualify` measured the noise between sessions.
+Peak memory is reported; it is a regression only where --metric or --margin names it.
+
 Exit codes: 0 no regression, 1 regression, 2 wrong input, 3 cases missing or not comparable,
 4 (with --strict) inconclusive cases."""
 

@@ -228,22 +228,10 @@ def frame(records: Sequence[Mapping[str, Any]], columns: Iterable[Column]) -> pd
 def _settings(figure: CaseFigures) -> Record:
     """What is asked for, and where it ran: equal in the row of a case and in those of its runs."""
     case = figure.case
-    return {
+    named_like_columns = {**dict(case.workload), **dict(case.topology), **dict(case)}
+    return named_like_columns | {
         "case_id": case.case_id,
-        "framework": case.framework,
-        "version": case.version,
-        "experiment": case.workload.experiment,
-        "network": case.workload.network,
-        "dataset": case.workload.dataset,
-        "parallelism": case.parallelism,
-        "sample_ratio": case.sample_ratio,
         "topology": str(case.topology),
-        "nodes": case.topology.nodes,
-        "devices_per_node": case.topology.devices_per_node,
-        "device": case.device,
-        "batch_size_per_device": case.batch_size_per_device,
-        "num_classes": case.num_classes,
-        "precision": case.precision,
         "threads_per_device": figure.threads_per_device,
         "options": json.dumps(case.options, sort_keys=True) if case.options else None,
         "hardware": figure.hardware,
