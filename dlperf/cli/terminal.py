@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import click
 from rich.cells import cell_len
@@ -19,8 +19,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-# Wide enough that no cell is ever cut where the output is no terminal.
-_FILE_WIDTH = 400
+# Where the output is no terminal, as wide as its cells are.
+_FILE_WIDTH, _NO_LIMIT = 400, 100_000
 # Columns whose text wraps, and where that begins at the earliest.
 _SENTENCES, _SENTENCE_WIDTH = ("reason", "why", "evidence"), 30
 # All controls but tab and line feed, marks that change the direction of text, halves of characters.
@@ -96,18 +96,28 @@ def table(
     cells = [[visible(cell).replace("\n", "\\n") for cell in row] for row in rows]
     kept = [place for place in range(len(headings)) if any(row[place] for row in cells)]
     content = Table(box=None, pad_edge=False, header_style="bold")
-    for place in kept:
-        heading = headings[place]
-        widest = max(map(cell_len, [heading, *(row[place] for row in cells)]))
-        content.add_column(
-            heading,
-            justify="right" if heading in right else "left",
-            min_width=min(widest, _SENTENCE_WIDTH) if heading in _SENTENCES else widest,
-        )
+    columns = {headings[place]: [headings[place], *(row[place] for row in cells)] for place in kept}
+    for heading, width in _widths(columns).items():
+        content.add_column(heading, justify="right" if heading in right else "left", width=width)
     for row, style in zip(cells, styles or [None] * len(cells), strict=True):
         # Text, not markup: a reason may hold brackets.
         content.add_row(*(Text(row[place]) for place in kept), style=style)
     return rendered(content)
+
+
+def _widths(columns: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """The width of each column, by its heading and texts: sentences share what the others leave."""
+    widths = {heading: max(map(cell_len, texts)) for heading, texts in columns.items()}
+    console = Console(file=sys.stdout)
+    sentences = [heading for heading in columns if heading in _SENTENCES]
+    if console.is_terminal and sentences:
+        others = sum(width for heading, width in widths.items() if heading not in sentences)
+        room = console.width - others - 2 * (len(widths) - 1)
+        for heading in sentences:
+            longest_word = max(cell_len(word) for text in columns[heading] for word in text.split())
+            share = max(_SENTENCE_WIDTH, room // len(sentences))
+            widths[heading] = max(longest_word, min(widths[heading], share))
+    return widths
 
 
 def fold(
@@ -127,11 +137,10 @@ def fold(
 def rendered(content: Table) -> Styled:
     """The table coloured and as wide as a terminal or, where that is more, as its columns need."""
     console = Console(file=sys.stdout)
-    width = _FILE_WIDTH
-    if console.is_terminal:
-        unlimited = console.options.update(max_width=_FILE_WIDTH)
-        width = max(console.width, Measurement.get(console, unlimited, content).minimum)
-    console = Console(file=sys.stdout, width=width)
+    needed = Measurement.get(console, console.options.update(max_width=_NO_LIMIT), content).minimum
+    console = Console(
+        file=sys.stdout, width=max(console.width if console.is_terminal else _FILE_WIDTH, needed)
+    )
     with console.capture() as capture:
         console.print(content)
     return Styled("\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip())

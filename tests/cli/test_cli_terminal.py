@@ -94,6 +94,23 @@ def test_a_cell_is_one_line() -> None:
     ]
 
 
+def test_a_narrow_terminal_wraps_sentences_and_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "60"}.items():
+        monkeypatch.setenv(name, value)
+    path = "results/tiny/runs/" + "x" * 70 + "/r1/logs/rank0.log:12:"
+    text = table(
+        ("case", "reason", "evidence"), [("a" * 50, "other work took it " * 3, f"{path} ValueError")]
+    )
+    assert path in text
+    assert "…" not in text
+    assert "other work took it other work\n" not in text
+
+
+def test_a_file_has_whole_cells_however_long() -> None:
+    reason = "word " * 200 + "end"
+    assert table(("case", "reason"), [("a", reason)]).splitlines()[1] == f"a     {reason}"
+
+
 def test_json_stays_json(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"reason": HOSTILE})
     text = capsys.readouterr().out
