@@ -87,7 +87,7 @@ class NoiseProfile(Model):
         """The largest floor of cases on their hardware; None if none was calibrated there.
 
         `metric` is its name. `in_turns`: the cases were run in common blocks, so that what changes between
-        sessions hits all of them.
+        sessions hits all of them. Otherwise `sessions` are the fewest of any of the cases.
         """
         keys = {
             (cell_name(case), case.framework, self._known_as(hardware), metric) for case, hardware in cases
@@ -96,7 +96,7 @@ class NoiseProfile(Model):
         apart = [self.of_sessions[key] for key in keys if key in self.of_sessions and not in_turns]
         if not found:
             return None
-        sessions = max((one.sessions for one in apart), default=0)
+        sessions = min((one.sessions for one in apart), default=0) if len(apart) == len(keys) else 0
         return Floor(max(one.value for one in (*found, *apart)), sessions=sessions)
 
     @cached_property

@@ -90,8 +90,9 @@ def fastest(
 ) -> Standing[K] | None:
     """Who of all participants has the highest rate; None with fewer than two participants.
 
-    `rates` holds the rates of the good runs of each, above 0; none where all its runs failed, were disturbed
-    or are still to be made. A participant that cannot run at all must be left out.
+    `rates` holds the rates of the good runs of each; none where all its runs failed, were disturbed or are
+    still to be made. A rate that is not above 0 counts as none. A participant that cannot run at all must be
+    left out.
 
     The one with the highest median is the winner if every participant has `FEWEST_RUNS` runs, and if it is
     ahead of each other by `smallest_lead` and by the interval of their ratio: Welch's, on logarithms, at a
@@ -100,6 +101,7 @@ def fastest(
     """
     if len(rates) < 2:  # noqa: PLR2004
         return None
+    rates = {key: [rate for rate in each if 0 < rate < math.inf] for key, each in rates.items()}
     lacking = {key: len(each) for key, each in rates.items() if len(each) < FEWEST_RUNS}
     first = max((key for key in rates if rates[key]), key=lambda key: quantile(rates[key], 0.5), default=None)
     leads = {}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from sides import scaled, side, side_case
+from sides import HARDWARE, scaled, side, side_case
 
 from dlperf.compare.matching import Pair
 from dlperf.compare.output import as_json, cells, noise_profile_line
@@ -117,6 +117,16 @@ def test_what_sessions_differ_by_is_no_change_of_a_framework() -> None:
     assert '"noise_floor_sessions": 4' in as_json(findings, exit_code=0)
     halved = compare(baseline, side(side_case(scaled(0.5), **later)), settings=settings)
     assert speed(halved).verdict is Verdict.SLOWER
+
+
+def test_of_two_frameworks_both_must_have_been_run_in_several_sessions() -> None:
+    found = qualified(1.0, 1.02, 0.99, 1.01)
+    cases = [(side_case(num_classes=2, framework=name).case, HARDWARE) for name in ("mxnet", "pytorch")]
+    one = found.floor(cases[:1], "samples_per_sec", in_turns=False)
+    both = found.floor(cases, "samples_per_sec", in_turns=False)
+    assert one is not None
+    assert both is not None
+    assert (one.sessions, both.sessions) == (4, 0)
 
 
 def test_sides_that_were_run_in_turns_are_not_held_against_sessions() -> None:

@@ -71,6 +71,11 @@ def test_a_lead_below_one_percent_does_not_count() -> None:
     assert standing.in_words(str).endswith("; a lead below 1 % does not count")
 
 
+@pytest.mark.parametrize("rate", [0.0, -1e308, math.inf, math.nan])
+def test_a_rate_that_is_none_is_no_good_run(rate: float) -> None:
+    assert {"b": 3} == judged(a=FLAT, b=(*FLAT[:3], rate)).lacking
+
+
 def test_one_participant_is_no_contest() -> None:
     assert fastest({"a": FLAT}) is None
 
