@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from itertools import cycle
 
 import matplotlib as mpl
 
 from dlperf.report.charts import bars, lines
-from dlperf.report.charts.canvas import STYLE, Chart, Palette
+from dlperf.report.charts.canvas import COLOURS, STYLE, Chart
 from dlperf.report.comparison import Comparison, Variant
 
 __all__ = ["Chart", "charts"]
 
 _MAKERS = (
     bars.throughput,
-    lines.speedup,
-    lines.efficiency,
-    lines.throughput_by_classes,
-    lines.memory_by_classes,
+    *(partial(lines.line_chart, kind) for kind in lines.KINDS),
     bars.iterations,
     bars.breakdown,
 )
@@ -28,7 +27,7 @@ def charts(comparison: Comparison, title: str, *, variants: Sequence[Variant]) -
 
     `variants` are those of the whole report, so that a framework has one colour in all its charts.
     """
-    palette = Palette(variants)
+    colours = dict(zip(variants, cycle(COLOURS), strict=False))
     with mpl.rc_context(STYLE):
-        drawn = (make(comparison, title=title, palette=palette) for make in _MAKERS)
+        drawn = (make(comparison, title=title, colours=colours) for make in _MAKERS)
         return [chart for chart in drawn if chart is not None]

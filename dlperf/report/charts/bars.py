@@ -5,6 +5,7 @@ Boxes: how the times of the measured iterations spread, all good runs of a case 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -17,7 +18,6 @@ from dlperf.report.charts.canvas import (
     INK,
     WIDTH,
     Chart,
-    Palette,
     case_name,
     draw,
     hover,
@@ -26,7 +26,7 @@ from dlperf.report.charts.canvas import (
     name_bars,
     varying_words,
 )
-from dlperf.report.comparison import Comparison
+from dlperf.report.comparison import Comparison, Variant
 from dlperf.report.numbers import plural, rate, span
 from dlperf.report.tables import status_of
 from dlperf.report.text import PHASES, in_order, phase_name, plain_text
@@ -51,7 +51,7 @@ _PART_COLOURS = dict(zip(PHASES, (COLOURS[4], COLOURS[1], "#F0E442", COLOURS[3],
 _ON_PART = "#1f2328"  # unlike INK it stays dark on a dark page
 
 
-def throughput(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
+def throughput(comparison: Comparison, *, title: str, colours: Mapping[Variant, str]) -> Chart | None:
     """Samples/s; None where nothing was measured, or too much for one picture."""
     rows, variants = comparison.rows, comparison.variants
     maxima = [figure.summary.maximum for figure in comparison.figures if figure.summary is not None]
@@ -64,7 +64,7 @@ def throughput(comparison: Comparison, *, title: str, palette: Palette) -> Chart
     for place, row in enumerate(rows):
         for column, variant in enumerate(variants):
             middle, case = place * height + column * _BAR, comparison.cases.get((row, variant))
-            _bar(axes, case, middle=middle, colour=palette.colour(variant))
+            _bar(axes, case, middle=middle, colour=colours[variant])
             name = case_name(comparison, row, variant)
             hover_bar(axes, middle, f"{name}: {_value(case)}", *_spread(case), height=_BAR)
     middles = [place * height + (len(variants) - 1) * _BAR / 2 for place in range(len(rows))]
@@ -73,7 +73,7 @@ def throughput(comparison: Comparison, *, title: str, palette: Palette) -> Chart
     axes.set_ylim(middles[-1] + height / 2, middles[0] - height / 2)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(_RATE, loc="right")
-    handles = [Patch(color=palette.colour(variant), label=comparison.label(variant)) for variant in variants]
+    handles = [Patch(color=colours[variant], label=comparison.label(variant)) for variant in variants]
     legend_above(axes, handles, title=f"Throughput: {title}")
     values = (
         f"{case_name(comparison, row, variant)}: {rate(case.summary.median) if case.summary else _word(case)}"
@@ -115,9 +115,9 @@ def _spread(case: CaseFigures | None) -> list[str]:
     return [*spread, plural(summary.runs, "run")] if case.runs or summary.runs > 1 else spread
 
 
-def breakdown(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
+def breakdown(comparison: Comparison, *, title: str, colours: Mapping[Variant, str]) -> Chart | None:
     """Where the time of a step goes, a bar per case; None where no or too many cases tell their phases."""
-    del palette  # colours stand for phases here
+    del colours  # they stand for phases here
     bars = {
         case_name(comparison, row, variant): in_order(case.phase_seconds)
         for (row, variant), case in sorted(comparison.cases.items())
@@ -159,7 +159,7 @@ def _part_colour(phase: str) -> str:
     return _PART_COLOURS.get(phase, "#DDDDDD")
 
 
-def iterations(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
+def iterations(comparison: Comparison, *, title: str, colours: Mapping[Variant, str]) -> Chart | None:
     """The chart; None where no run folder holds its steps, or there are too many cases."""
     if len(comparison.cases) > MOST_THIN_BARS:
         return None
@@ -176,7 +176,7 @@ def iterations(comparison: Comparison, *, title: str, palette: Palette) -> Chart
     axes.set_xlim(0, longest * 1.12)
     for place, (cell, seconds) in enumerate(measured.items()):
         low, first, middle, third, high = quantiles[cell]
-        colour = palette.colour(cell[1])
+        colour = colours[cell[1]]
         axes.plot([low, high], [place, place], color=INK, linewidth=1.1, zorder=1)
         axes.barh(place, third - first, left=first, height=0.6, color=colour, edgecolor=INK, linewidth=0.6)
         axes.plot([middle, middle], [place - 0.3, place + 0.3], color=INK, linewidth=2)

@@ -66,17 +66,6 @@ class Chart:
     svg: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Palette:
-    """One colour per variant, the same in every chart of a report."""
-
-    variants: Sequence[Variant]
-
-    def colour(self, variant: Variant) -> str:
-        """The variant's colour; the eighth has the first one's again."""
-        return COLOURS[self.variants.index(variant) % len(COLOURS)]
-
-
 def legend_above(axes: Axes, handles: Sequence[Artist], *, title: str) -> None:
     """The title, and below it what the colours mean, in as many lines as it takes."""
     columns = min(len(handles), _MOST_COLUMNS)

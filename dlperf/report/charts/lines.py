@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator, PercentFormatter
 
-from dlperf.report.charts.canvas import FAINT, WIDTH, Chart, Palette, draw, hover, varying_words
+from dlperf.report.charts.canvas import FAINT, WIDTH, Chart, draw, hover, varying_words
 from dlperf.report.columns import interval_of_ratio, too_wide
 from dlperf.report.comparison import Comparison, Row, Variant
 from dlperf.report.numbers import factor, percent, plural, rate
@@ -25,6 +26,9 @@ MOST_LINES = 8
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES = ("-", "--", "-.", ":")
 _HOVER_SIZE = 18  # points
+
+
+Measured = tuple[float, float, float] | None  # the value and the ends of its whiskers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,38 @@ class Line:
     points: tuple[Point, ...]
 
 
+def _speedup(comparison: Comparison, row: Row, variant: Variant, case: CaseFigures) -> Measured:
+    """Whiskers are the 95 % interval of the ratio to one device, where the runs give one that says something.
+
+    On one device the speedup is 1 by definition.
+    """
+    value = comparison.speedups[row, variant]
+    if value is None:
+        return None
+    alone = replace(row, nodes=1, devices_per_node=1)
+    single = comparison.cases.get((alone, variant))
+    interval = interval_of_ratio(case, single) if row != alone and single is not None else None
+    if interval is None or too_wide(interval):
+        return value, value, value
+    return value, interval.low, interval.high
+
+
+def _efficiency(comparison: Comparison, row: Row, variant: Variant, case: CaseFigures) -> Measured:
+    speedup, devices = _speedup(comparison, row, variant, case), row.nodes * row.devices_per_node
+    return speedup and (speedup[0] / devices, speedup[1] / devices, speedup[2] / devices)
+
+
+def _rates(_: Comparison, __: Row, ___: Variant, case: CaseFigures) -> Measured:
+    summary = case.summary
+    return summary and (summary.median, summary.minimum, summary.maximum)
+
+
+def _memory(_: Comparison, __: Row, ___: Variant, case: CaseFigures) -> Measured:
+    """In MiB, of the largest run, as the tables have it."""
+    peaks = [run.peak_memory_bytes / 2**20 for run in case.good if run.peak_memory_bytes is not None]
+    return (max(peaks), min(peaks), max(peaks)) if peaks else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """What a chart shows: its name in a section, its title, in words, and as the label of its values.
@@ -61,9 +97,11 @@ class Kind:
     title: str
     words: str
     label: str
+    measure: Callable[[Comparison, Row, Variant, CaseFigures], Measured]
     written: Callable[[float], str]
     unit: str
     spread: str
+    across: Literal["devices", "classes"] = "devices"
     percent: bool = False
     ideal: Callable[[int], float] | None = None
 
@@ -73,6 +111,7 @@ SPEEDUP = Kind(
     title="Speedup",
     words="speedup against one device",
     label="times the samples/s of one device",
+    measure=_speedup,
     written=factor,
     unit="times one device",
     spread="95 % interval",
@@ -83,6 +122,7 @@ EFFICIENCY = Kind(
     title="Scaling efficiency",
     words="scaling efficiency",
     label="share of the samples/s of one device x devices",
+    measure=_efficiency,
     written=lambda share: percent(share, decimals=0),
     unit="of the ideal",
     spread="95 % interval",
@@ -94,138 +134,59 @@ CLASSES_RATE = Kind(
     title="Throughput against classes",
     words="samples/s against the number of classes",
     label="samples/s",
+    measure=_rates,
     written=rate,
     unit="samples/s",
     spread="runs",
+    across="classes",
 )
 CLASSES_MEMORY = Kind(
     name="classes-memory",
     title="Peak memory against classes",
     words="peak memory of a rank against the number of classes",
     label="peak memory of a rank (MiB)",
+    measure=_memory,
     written=lambda value: f"{value:.0f}",
     unit="MiB",
     spread="runs",
+    across="classes",
 )
+KINDS = (SPEEDUP, EFFICIENCY, CLASSES_RATE, CLASSES_MEMORY)
 
 
-def speedup(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
-    """Speedup; None where no framework was measured on several numbers of devices, or too many were."""
-    return _line_chart(SPEEDUP, _speedup_lines(comparison, palette), _devices(comparison), title=title)
-
-
-def efficiency(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
-    """Speedup / devices; None where the speedup has no chart."""
-    lines = [
-        replace(line, points=tuple(map(_per_device, line.points)))
-        for line in _speedup_lines(comparison, palette)
-    ]
-    return _line_chart(EFFICIENCY, lines, _devices(comparison), title=title)
-
-
-def throughput_by_classes(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
-    """Samples/s; None where the number of classes does not vary."""
-    lines = _lines_by_classes(comparison, palette, _rates)
-    return _line_chart(CLASSES_RATE, lines, _classes(comparison), title=title, across="classes")
-
-
-def memory_by_classes(comparison: Comparison, *, title: str, palette: Palette) -> Chart | None:
-    """Peak memory; None where the number of classes does not vary, or no run tells its memory."""
-    lines = _lines_by_classes(comparison, palette, _memory)
-    return _line_chart(CLASSES_MEMORY, lines, _classes(comparison), title=title, across="classes")
-
-
-def _speedup_lines(comparison: Comparison, palette: Palette) -> list[Line]:
-    """Whiskers are the 95 % interval of the ratio to one device, where the runs give one that says something.
-
-    On one device the speedup is 1 by definition.
-    """
-
-    def point(row: Row, variant: Variant, case: CaseFigures) -> Point | None:
-        value = comparison.speedups[row, variant]
-        if value is None:
-            return None
-        alone = replace(row, nodes=1, devices_per_node=1)
-        single = comparison.cases.get((alone, variant))
-        interval = interval_of_ratio(case, single) if row != alone and single is not None else None
-        low, high = (
-            (value, value) if interval is None or too_wide(interval) else (interval.low, interval.high)
-        )
-        devices = row.nodes * row.devices_per_node
-        return Point(x=devices, at=row.topology, value=value, low=low, high=high, runs=len(case.good))
-
-    return _lines(comparison, palette, point, style=lambda row: varying_words(comparison, row))
-
-
-def _per_device(point: Point) -> Point:
-    return replace(point, value=point.value / point.x, low=point.low / point.x, high=point.high / point.x)
-
-
-def _devices(comparison: Comparison) -> dict[int, str]:
-    """The numbers of devices, each with the topologies that have it."""
+def _ticks(kind: Kind, comparison: Comparison) -> dict[int, str]:
+    """Labels of the axis by value: numbers of devices with the topologies that have them, or of classes."""
+    if kind.across == "classes":
+        sizes = sorted({row.num_classes for row in comparison.rows if row.searched != "num_classes"})
+        return {size: str(size) for size in sizes}
     topologies: dict[int, dict[str, None]] = {}
     for row in comparison.rows:
         topologies.setdefault(row.nodes * row.devices_per_node, {})[row.topology] = None
     return {size: "\n".join([str(size), *topologies[size]]) for size in sorted(topologies)}
 
 
-def _rates(case: CaseFigures) -> list[float]:
-    """The figure, its smallest and its largest run."""
-    summary = case.summary
-    return [summary.median, summary.minimum, summary.maximum] if summary else []
-
-
-def _memory(case: CaseFigures) -> list[float]:
-    """In MiB, the largest run first, as the tables have it."""
-    peaks = [run.peak_memory_bytes / 2**20 for run in case.good if run.peak_memory_bytes is not None]
-    return [max(peaks), min(peaks), max(peaks)] if peaks else []
-
-
-def _lines_by_classes(
-    comparison: Comparison, palette: Palette, measure: Callable[[CaseFigures], Sequence[float]]
-) -> list[Line]:
-    """Topology, batch and whatever else varies make lines of their own."""
-    if "num_classes" not in comparison.varying:
-        return []
-
-    def point(row: Row, _: Variant, case: CaseFigures) -> Point | None:
-        measured, classes = measure(case), row.num_classes
-        if not measured or row.searched == "num_classes":
-            return None
-        value, low, high = measured
-        return Point(x=classes, at=f"{classes} classes", value=value, low=low, high=high, runs=len(case.good))
-
-    def style(row: Row) -> list[str]:
-        topology = [row.topology] if comparison.scales else []
-        return [*topology, *varying_words(comparison, row, but="num_classes")]
-
-    return _lines(comparison, palette, point, style)
-
-
-def _classes(comparison: Comparison) -> dict[int, str]:
-    sizes = sorted({row.num_classes for row in comparison.rows if row.searched != "num_classes"})
-    return {size: f"{size}" for size in sizes}
-
-
-def _lines(
-    comparison: Comparison,
-    palette: Palette,
-    point: Callable[[Row, Variant, CaseFigures], Point | None],
-    style: Callable[[Row], Sequence[str]],
-) -> list[Line]:
-    """A line per framework and style of its rows; a line takes two points."""
+def _lines(kind: Kind, comparison: Comparison, colours: Mapping[Variant, str]) -> list[Line]:
+    """A line per framework and whatever of its rows varies beside the axis; a line takes two points."""
+    by_classes = kind.across == "classes"
     styles: dict[tuple[str, ...], int] = {}
     points: dict[tuple[Variant, tuple[str, ...]], list[Point]] = {}
     for (row, variant), case in sorted(comparison.cases.items(), key=lambda item: item[0]):
-        own = tuple(style(row))
+        topology = [row.topology] if by_classes and comparison.scales else []
+        words = varying_words(comparison, row, but="num_classes" if by_classes else "")
+        own = (*topology, *words)
         styles.setdefault(own, len(styles))
-        measured = point(row, variant, case)
-        if measured is not None:
-            points.setdefault((variant, own), []).append(measured)
+        measured = kind.measure(comparison, row, variant, case)
+        if measured is None or (by_classes and row.searched == "num_classes"):
+            continue
+        value, low, high = measured
+        x = row.num_classes if by_classes else row.nodes * row.devices_per_node
+        at = f"{x} classes" if by_classes else row.topology
+        point = Point(x=x, at=at, value=value, low=low, high=high, runs=len(case.good))
+        points.setdefault((variant, own), []).append(point)
     return [
         Line(
             label=", ".join([comparison.label(variant), *own]),
-            colour=palette.colour(variant),
+            colour=colours[variant],
             style=styles[own],
             points=tuple(sorted(measured, key=lambda point: (point.x, point.value))),
         )
@@ -234,16 +195,16 @@ def _lines(
     ]
 
 
-def _line_chart(
-    kind: Kind, lines: Sequence[Line], ticks: Mapping[int, str], *, title: str, across: str = "devices"
+def line_chart(
+    kind: Kind, comparison: Comparison, *, title: str, colours: Mapping[Variant, str]
 ) -> Chart | None:
-    """The chart over `ticks`, labels by value; classes are on a logarithmic scale.
-
-    None without a line or with too many.
-    """
+    """The chart; None where its axis does not vary, nothing was measured, or there are too many lines."""
+    logarithmic = kind.across == "classes"
+    if logarithmic and "num_classes" not in comparison.varying:
+        return None
+    lines, ticks = _lines(kind, comparison, colours), _ticks(kind, comparison)
     if not 0 < len(lines) <= MOST_LINES:
         return None
-    logarithmic = across == "classes"
     sizes = list(ticks)
     ideal = [(size, kind.ideal(size)) for size in sizes] if kind.ideal else []
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
@@ -264,7 +225,7 @@ def _line_chart(
     axes.set_ylabel(f"{kind.label}\n(whiskers: {kind.spread})" if whiskers else kind.label)
     if kind.percent:
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    axes.set_xlabel(across)
+    axes.set_xlabel(kind.across)
     axes.set_title(f"{kind.title}: {title}", loc="left")
     labels = [f"{line.label}  {kind.written(line.points[-1].value)}" for line in lines]
     ends = [
