@@ -4,8 +4,6 @@ A first look at many cases finds some by chance. Runs made after the suspicion a
 they can be judged as if they were the only ones.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace

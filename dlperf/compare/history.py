@@ -1,7 +1,5 @@
 """One case over versions or dates: its figure in each session, and where it changed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace

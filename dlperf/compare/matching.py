@@ -1,7 +1,5 @@
 """Which case of one side belongs to which of the other, and what keeps two from being compared."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """Comparison as documents for people and CI: Markdown, a pull request's comment, JSON, JUnit, annotations."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Sequence

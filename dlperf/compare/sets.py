@@ -1,7 +1,5 @@
 """What is compared: each metric with its unit, which direction is good, and the words for a change."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from operator import itemgetter
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from dlperf.align.certificate import Certificate, load_certificate
 from dlperf.errors import UserError
@@ -180,7 +178,7 @@ class ResultSet(Model):
     dlperf_version: str
     cases: tuple[CaseSamples, ...]
 
-    def pooled(self) -> ResultSet:
+    def pooled(self) -> Self:
         """The same with the runs of a case put together that was run in several sessions."""
         by_case: dict[tuple[str, str], list[CaseSamples]] = {}
         for one in self.cases:
@@ -196,12 +194,12 @@ class ResultSet(Model):
             pooled.append((good or parts)[0].model_copy(update=update))
         return self.only(pooled)
 
-    def on_hardware_of(self, other: ResultSet) -> ResultSet:
+    def on_hardware_of(self, other: Self) -> Self:
         """The same with machines of the kinds of `other` named as there."""
         kinds = kinds_of_hardware(one.hardware for side in (other, self) for one in side.cases)
         return self.only(one.model_copy(update={"hardware": kinds[one.hardware]}) for one in self.cases)
 
-    def only(self, cases: Iterable[CaseSamples]) -> ResultSet:
+    def only(self, cases: Iterable[CaseSamples]) -> Self:
         """The same with these cases alone."""
         return self.model_copy(update={"cases": tuple(cases)})
 

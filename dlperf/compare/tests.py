@@ -1,7 +1,5 @@
 """Effects of one metric over many cases -> what may be said about each; A/A runs, which test the tests."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Whether the frameworks of a table are proven to compute the same function, and the figures of the proof."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ The figures themselves stand in the report's ordinary tables. Everything here is
 computed from what it printed.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -11,7 +11,7 @@ from typing import Final
 from dlperf.errors import UserError
 from dlperf.report.comparison import ROW_FIELDS, CaseKey, Comparison, Row, Variant, case_key
 from dlperf.report.numbers import NOT_KNOWN, factor, giga, mebibytes, percent, rate
-from dlperf.report.text import Column, Inline, Link, say
+from dlperf.report.text import Inline, Link, say
 from dlperf.results.cases import CaseFigures
 from dlperf.results.noise_profile import NoiseProfile
 from dlperf.statistics.basic import Interval, Summary, cost_per_million_samples, ratio_interval
@@ -95,10 +95,6 @@ class CaseColumn:
     heading: Inline
     cell: Callable[[TableCell], Inline]
     numbers: bool = True
-
-    def under(self, heading: Inline) -> Column:
-        """The column under another heading."""
-        return Column(heading, numbers=self.numbers)
 
 
 def _min_to_max(cell: TableCell) -> Inline:

@@ -4,12 +4,11 @@ Two cases share a table when they differ only in framework and cell: workload, w
 device and hardware are the same. Cases that differ in more get separate tables, which say what differs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 from dlperf.plan.case import Case, bytes_text
 from dlperf.report.numbers import iterations, or_not_known
@@ -103,7 +102,7 @@ class Row:
     searched: str = ""
 
     @classmethod
-    def of(cls, case: Case) -> Row:
+    def of(cls, case: Case) -> Self:
         """The row that a case belongs to."""
         batch, classes = case.size("batch_size_per_device"), case.size("num_classes")
         return cls(
@@ -147,10 +146,22 @@ class Variant:
     options: tuple[tuple[str, str], ...]
 
     @classmethod
-    def of(cls, case: Case) -> Variant:
+    def of(cls, case: Case) -> Self:
         """The column that a case belongs to."""
         options = tuple(sorted((name, repr(value)) for name, value in case.options.items()))
         return cls(framework=case.framework, version=case.version, options=options)
+
+    def label(self, variants: Iterable[Self], titles: Mapping[str, str]) -> str:
+        """As short as tells it from the other variants; `titles` are those of frameworks, by name."""
+        title = version_name(titles, self.framework, self.version)
+        twins = {
+            one.options for one in variants if (one.framework, one.version) == (self.framework, self.version)
+        }
+        if len(twins) == 1:
+            return title
+        shared = set.intersection(*map(set, twins))
+        own = ", ".join(f"{name}={value}" for name, value in self.options if (name, value) not in shared)
+        return f"{title} ({own or 'no options'})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,18 +225,12 @@ class Comparison:
         return frozenset(name for name in names if len({getattr(row, name) for row in self.rows}) > 1)
 
     def label(self, variant: Variant) -> str:
-        """The heading of a column: as short as tells it from the others."""
-        title = version_name(self.titles, variant.framework, variant.version)
-        twins = [
-            other
-            for other in self.variants
-            if (other.framework, other.version) == (variant.framework, variant.version)
-        ]
-        if len(twins) == 1:
-            return title
-        shared = set.intersection(*(set(other.options) for other in twins))
-        own = ", ".join(f"{name}={value}" for name, value in variant.options if (name, value) not in shared)
-        return f"{title} ({own or 'no options'})"
+        """The heading of a column."""
+        return variant.label(self.variants, self.titles)
+
+
+Cases = dict[tuple[Row, Variant], CaseFigures]
+Values = tuple[tuple[str, str], ...]  # of the fields that the reader grouped by
 
 
 def comparisons(
@@ -237,12 +242,14 @@ def comparisons(
     that is in `group_by` stand in different tables.
     """
     speedup = dict(zip(map(case_key, figures), speedups(figures), strict=True))
-    families: dict[tuple[str, str, Values], dict[tuple[str, ...], list[CaseFigures]]] = {}
+    families: dict[tuple[str, str, Values], dict[tuple[object, ...], list[CaseFigures]]] = {}
     for figure in figures:
         case = figure.case
         values = tuple((name, _value(case, name)) for name in group_by)
         family = families.setdefault((case.workload.experiment, case.parallelism, values), {})
-        family.setdefault(_group_key(figure), []).append(figure)
+        alike = canonical(case, leaving_out=(*ROW_FIELDS, *VARIANT_FIELDS, "search"))
+        key = (figure.hardware, figure.published, tuple(sorted(figure.not_known)), alike)
+        family.setdefault(key, []).append(figure)
     made = []
     for (_, _, values), family in families.items():
         groups = [cases for members in family.values() for cases in _parts(members)]
@@ -270,10 +277,6 @@ def _value(case: Case, name: str) -> str:
     return "max" if searched else str(getattr(case, name))
 
 
-Values = tuple[tuple[str, str], ...]  # of the fields that the reader grouped by
-Cases = dict[tuple[Row, Variant], CaseFigures]
-
-
 def _parts(members: Sequence[CaseFigures]) -> list[Cases]:
     """The members in one group, or one group per sweep if two sweeps hold the same cell (never pooled)."""
     cases = _by_cell(members)
@@ -285,8 +288,3 @@ def _parts(members: Sequence[CaseFigures]) -> list[Cases]:
 
 def _by_cell(figures: Iterable[CaseFigures]) -> Cases:
     return {(Row.of(figure.case), Variant.of(figure.case)): figure for figure in figures}
-
-
-def _group_key(figure: CaseFigures) -> tuple[str, ...]:
-    case = canonical(figure.case, leaving_out=(*ROW_FIELDS, *VARIANT_FIELDS, "search"))
-    return (figure.hardware, str(figure.published), " ".join(sorted(figure.not_known)), case)

@@ -1,7 +1,5 @@
 """What a report says, before it has a form: built from results alone, so that equal results say the same."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

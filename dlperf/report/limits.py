@@ -1,12 +1,10 @@
 """Limits: the largest batch and the most classes of each framework, frameworks side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dlperf.plan.case import SEARCHED_AXES, Case, SearchedAxis, bytes_text
-from dlperf.report.comparison import PARALLELISMS, sampled_parallelism, version_name
+from dlperf.report.comparison import PARALLELISMS, Variant, sampled_parallelism, version_name
 from dlperf.report.numbers import DASH, classes_ratio, mebibytes, rate
 from dlperf.report.sanity_checks import cell_words
 from dlperf.report.tables import link_to, status_word
@@ -35,7 +33,6 @@ _CAPTIONS: dict[SearchedAxis, Text] = {
     _CLASSES: say("The most classes that train"),
     _BATCH: say("The largest batch that trains"),
 }
-_OTHER: dict[SearchedAxis, SearchedAxis] = {_CLASSES: _BATCH, _BATCH: _CLASSES}
 _STATUS = {
     LimitStatus.SEARCHING: say("not finished"),
     LimitStatus.NOTHING_TRAINS: say("nothing trains"),
@@ -133,7 +130,8 @@ def _axis_table(axis: SearchedAxis, limits: Sequence[StoredLimit], titles: Mappi
     Searches that differ in more than the framework stand in rows of their own, also where a column would not
     tell them apart.
     """
-    labels = _labels(limits, titles)
+    variants = [Variant.of(limit.record.case) for limit in limits]
+    labels = [variant.label(variants, titles) for variant in variants]
     apart = [name for name, value in _APART.items() if len(set(map(value, limits))) > 1]
     rows: dict[tuple[object, ...], dict[str, StoredLimit]] = {}
     for limit, label in zip(limits, labels, strict=True):
@@ -169,32 +167,17 @@ _APART: dict[Text, Callable[[StoredLimit], str]] = {
 
 
 def _settings(axis: SearchedAxis, limit: StoredLimit, apart: Sequence[Text]) -> Cells:
-    case = limit.record.case
+    case, other = limit.record.case, _BATCH if axis == _CLASSES else _CLASSES
     return {
         **{name: _APART[name](limit) for name in apart},
         say("workload"): case.workload.experiment,
         number("node_num"): str(case.topology.nodes),
         number("device_num_per_node"): str(case.topology.devices_per_node),
-        number(_OTHER[axis]): str(case.number(_OTHER[axis])),
+        number(other): str(case.number(other)),
         "precision": case.precision,
         say("parallelism"): sampled_parallelism(case.parallelism, case.sample_ratio),
         say("memory budget"): DASH if case.memory_bytes is None else bytes_text(case.memory_bytes),
     }
-
-
-def _labels(limits: Sequence[StoredLimit], titles: Mapping[str, str]) -> list[str]:
-    """The column of each search: framework and version, with the options where there are several of both."""
-    cases = [limit.record.case for limit in limits]
-    names = [version_name(titles, case.framework, case.version) for case in cases]
-    options = [
-        ", ".join(f"{name}={value!r}" for name, value in sorted(case.options.items())) for case in cases
-    ]
-    named = set(zip(names, options, strict=True))
-    several = {name for name in names if sum(name == other for other, _ in named) > 1}
-    return [
-        f"{name} ({own or 'no options'})" if name in several else name
-        for name, own in zip(names, options, strict=True)
-    ]
 
 
 def _limit_cell(limit: StoredLimit | None) -> Inline:

@@ -3,8 +3,6 @@
 `Markdown` is markup already; every other string is escaped on its way into a template.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -1,7 +1,5 @@
 """How the results were measured, in sentences: what the cases say first, then what holds of all."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What a reader must know before believing a table: a closed set of notes, each with what to do about it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 from dlperf.report.comparison import CaseKey, Comparison, Variant, case_key

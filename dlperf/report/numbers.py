@@ -1,7 +1,5 @@
 """Numbers as people read them. None is an empty string: what stands there instead is the table's business."""
 
-from __future__ import annotations
-
 from dlperf.report.text import Inline, Text, say
 
 _FOUR_DIGITS_ARE_TWO_DECIMALS = 10.0

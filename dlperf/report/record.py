@@ -3,8 +3,6 @@
 The record is a comment behind the document: no reader of the page sees it, every copy of the file carries it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -11,7 +11,6 @@ import json
 import re
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -55,16 +54,8 @@ _STRONG = re.compile(r"\*\*(.+?)\*\*")
 _CODE = re.compile(r"`(.+?)`")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChartLink:
-    """A chart beside the report: paths of its files from there, and what it shows."""
-
-    png: str
-    svg: str
-    alt: str
-
-
-Charts = Mapping[str, Sequence["Chart | ChartLink"]]  # by the slug of a section
+# By the slug of a section: the charts, or of those beside the report the paths from there and what they show.
+Charts = Mapping[str, Sequence["Chart | Mapping[str, str]"]]
 
 
 def write_report(document: Document, request: Request, path: Path) -> None:
@@ -78,30 +69,26 @@ def write_report(document: Document, request: Request, path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn = draw_charts(document)
-    if request.form == "html":
-        written: dict[str, bytes] = {}
-        text = render(document, request, charts=drawn)
-    else:
-        files = path.parent / f"{path.stem}_files"
-        links = {
-            slug: [_link(chart, f"{files.name}/{slug}") for chart in charts] for slug, charts in drawn.items()
+    charts: Charts = drawn
+    files: dict[str, bytes] = {}
+    if request.form == "md":
+        folder = path.parent / f"{path.stem}_files"
+        charts = {
+            slug: [_link(chart, f"{folder.name}/{slug}") for chart in own] for slug, own in drawn.items()
         }
-        written = {
-            f"{slug}-{chart.name}.{suffix}": content
-            for slug, charts in drawn.items()
-            for chart in charts
-            for suffix, content in (("png", chart.png), ("svg", chart.svg))
-        }
-        for name, content in written.items():
-            files.mkdir(exist_ok=True)
-            write_atomically(files / name, content)
-        text = render(document, request, charts=links)
-    record = record_of(document, request, folder=path.parent, text=text, charts=written)
+        for slug, own in drawn.items():
+            for chart in own:
+                files |= {f"{slug}-{chart.name}.png": chart.png, f"{slug}-{chart.name}.svg": chart.svg}
+        for name, content in files.items():
+            folder.mkdir(exist_ok=True)
+            write_atomically(folder / name, content)
+    text = render(document, request, charts=charts)
+    record = record_of(document, request, folder=path.parent, text=text, charts=files)
     write_atomically(path, (text + record.comment()).encode())
 
 
-def _link(chart: Chart, stem: str) -> ChartLink:
-    return ChartLink(png=f"{stem}-{chart.name}.png", svg=f"{stem}-{chart.name}.svg", alt=chart.alt)
+def _link(chart: Chart, stem: str) -> dict[str, str]:
+    return {"png": f"{stem}-{chart.name}.png", "svg": f"{stem}-{chart.name}.svg", "alt": chart.alt}
 
 
 def draw_charts(document: Document) -> dict[str, list[Chart]]:

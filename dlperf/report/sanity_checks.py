@@ -4,11 +4,10 @@ A check that compares two cases warns only where their runs tell them apart, if 
 figures without runs are compared as they stand. docs/statistics.md gives the reasons.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations, pairwise
 
 from dlperf.plan.case import Case
@@ -107,6 +106,7 @@ def _apart(one: Measured, other: Measured) -> bool:
 
 def _not_slower(
     measured: Iterable[Measured],
+    *,
     name: str,
     order: Callable[[Case], float],
     words: Callable[[Case], Inline],
@@ -119,12 +119,6 @@ def _not_slower(
             if order(after.figure.case) > order(case) and _is_below(after, before, times):
                 least = say(">= {rate} ({what})", rate=rate(times * before.summary.median), what=words(case))
                 yield after, least, rate(after.summary.median)
-
-
-def _more_devices(measured: Sequence[Measured]) -> Iterator[Breach]:
-    return _not_slower(
-        measured, "topology", lambda case: case.topology.world_size, lambda case: str(case.topology)
-    )
 
 
 def _speedups(measured: Sequence[Measured]) -> Iterator[tuple[Measured, Measured, float]]:
@@ -147,24 +141,6 @@ def _speedup_floor(measured: Sequence[Measured]) -> Iterator[Breach]:
     for one, single, speedup in _speedups(measured):
         if _is_below(one, single, LOST_HALF * one.devices):
             yield one, say("speedup >= {limit}", limit=f"{LOST_HALF * one.devices:g}"), factor(speedup)
-
-
-def _larger_batch(measured: Sequence[Measured]) -> Iterator[Breach]:
-    def words(case: Case) -> Inline:
-        return say("{times} x batch {batch}", times=f"{1 - MARGIN:g}", batch=case.batch_size_per_device)
-
-    return _not_slower(
-        measured, "batch_size_per_device", lambda case: case.batch_size_per_device, words, 1 - MARGIN
-    )
-
-
-def _fewer_classes_sampled(measured: Sequence[Measured]) -> Iterator[Breach]:
-    return _not_slower(
-        [one for one in measured if one.figure.case.sample_ratio is not None],
-        "sample_ratio",
-        lambda case: -(case.sample_ratio or 0.0),
-        lambda case: say("sample ratio {ratio}", ratio=f"{case.sample_ratio:g}"),
-    )
 
 
 def _step_time(measured: Sequence[Measured]) -> Iterator[Breach]:
@@ -216,13 +192,31 @@ def _sessions(measured: Sequence[Measured]) -> Iterator[Breach]:
 
 
 CHECKS: Mapping[Text, Callable[[Sequence[Measured]], Iterable[Breach]]] = {
-    say("more devices are not slower"): _more_devices,
+    say("more devices are not slower"): partial(
+        _not_slower,
+        name="topology",
+        order=lambda case: case.topology.world_size,
+        words=lambda case: str(case.topology),
+    ),
     say("no more speedup than devices"): _speedup_ceiling,
     say("no more than half of the devices are lost"): _speedup_floor,
-    say("a larger batch is not more than {margin} slower a sample", margin=percent(MARGIN, decimals=0)): (
-        _larger_batch
+    say(
+        "a larger batch is not more than {margin} slower a sample", margin=percent(MARGIN, decimals=0)
+    ): partial(
+        _not_slower,
+        name="batch_size_per_device",
+        order=lambda case: case.batch_size_per_device,
+        words=lambda case: say(
+            "{times} x batch {batch}", times=f"{1 - MARGIN:g}", batch=case.batch_size_per_device
+        ),
+        times=1 - MARGIN,
     ),
-    say("sampling fewer classes is not slower"): _fewer_classes_sampled,
+    say("sampling fewer classes is not slower"): partial(
+        _not_slower,
+        name="sample_ratio",
+        order=lambda case: -(case.sample_ratio or 0.0),
+        words=lambda case: say("sample ratio {ratio}", ratio=f"{case.sample_ratio:g}"),
+    ),
     say("samples/s x median step = global batch"): _step_time,
     say("memory of a rank fits into its node"): _memory,
     say("model FLOP/s stay below the measured rate"): _ceiling,

@@ -1,7 +1,5 @@
 """The tables of a comparison. Where a number would stand and there is none, its status stands."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -94,7 +92,7 @@ def _throughput_row(context: TableContext, row: Row) -> Cells:
                 content: Inline = column.cell(cell) if index else context.link(cell.figure, column.cell(cell))
             else:
                 content = "" if index else status_of(figure)
-            cells[column.under(heading)] = content
+            cells[Column(heading, numbers=column.numbers)] = content
     if "ratio" in names:
         for variant in comparison.variants:
             if variant != context.base:
@@ -123,11 +121,12 @@ def inside_table(context: TableContext) -> Table:
 
 
 def _case_table(context: TableContext, names: Sequence[str], *, caption: Text) -> Table:
-    columns = [COLUMNS[name] for name in names]
+    own = [COLUMNS[name] for name in names]
+    columns = {Column(column.heading, numbers=column.numbers): column for column in own}
     return table_of(
         caption,
         (
-            {**_case_cells(cell), **{column.under(column.heading): column.cell(cell) for column in columns}}
+            {**_case_cells(cell), **{heading: column.cell(cell) for heading, column in columns.items()}}
             for cell in context.cells()
         ),
     )

@@ -5,8 +5,6 @@ the English, with **strong** and `code` marked as here and a {place} for each va
 the translation (templates/zh.json).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Union

@@ -5,8 +5,6 @@ line whose fingerprint is not in the record was edited; where no result changed,
 the report made again.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -1,8 +1,6 @@
 """Charts of a comparison as PNG and SVG, the same bytes for the same figures."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import cycle
 
@@ -14,7 +12,7 @@ from dlperf.report.comparison import Comparison, Variant
 
 __all__ = ["Chart", "charts"]
 
-_MAKERS = (
+_MAKERS: tuple[Callable[..., Chart | None], ...] = (
     bars.throughput,
     *(partial(lines.line_chart, kind) for kind in lines.KINDS),
     bars.iterations,

@@ -3,8 +3,6 @@
 Boxes: how the times of the measured iterations spread, all good runs of a case together.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -5,8 +5,6 @@ its own colours (templates/report.css). Colours are those of Okabe and Ito, "Col
 Text in the SVG stays text.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Each line is labelled at its end; speedup and efficiency have an ideal one among them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -76,7 +74,7 @@ def _efficiency(comparison: Comparison, row: Row, variant: Variant, case: CaseFi
 
 def _rates(_: Comparison, __: Row, ___: Variant, case: CaseFigures) -> Measured:
     summary = case.summary
-    return summary and (summary.median, summary.minimum, summary.maximum)
+    return (summary.median, summary.minimum, summary.maximum) if summary else None
 
 
 def _memory(_: Comparison, __: Row, ___: Variant, case: CaseFigures) -> Measured:
