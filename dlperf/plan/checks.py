@@ -23,32 +23,26 @@ def sweep_problems(
     *,
     document: Document,
     adapters: Mapping[str, Adapter],
+    as_written: bool,
 ) -> list[Problem]:
-    """The problems of a file that is valid key by key and whose experiments are all there."""
-    found = (
+    """The problems of a file that is valid key by key and whose experiments are all there.
+
+    Values from the command line (not `as_written`) may leave an exclusion without a cell; a file may not.
+    """
+    found = [
         *_version_problems(file, adapters),
         *_repeated_frameworks(file, adapters),
         *_ratio_problems(file),
         *_size_problems(file),
         *_search_problems(file),
         *_exclude_names(file, experiments),
-    )
-    return [document.problem(path, message) for path, message in found]
-
-
-def grid_problems(
-    file: SweepFile,
-    experiments: Mapping[str, ExperimentFile],
-    *,
-    document: Document,
-    adapters: Mapping[str, Adapter],
-) -> list[Problem]:
-    """What is without effect, a split that cannot be, and a grid of which nothing is left."""
-    found = (
-        *_idle_ratio(file),
-        *_exclude_effects(file, experiments, adapters),
-        *_too_few_classes(file, experiments, adapters),
-    )
+    ]
+    if as_written and not found:
+        found = [
+            *_idle_ratio(file),
+            *_exclude_effects(file, experiments, adapters),
+            *_too_few_classes(file, experiments, adapters),
+        ]
     return [document.problem(path, message) for path, message in found]
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from dlperf.adapters.base import Adapter
 from dlperf.errors import Problem, SourceErrors, UserError
-from dlperf.plan.checks import grid_problems, sweep_problems
+from dlperf.plan.checks import sweep_problems
 from dlperf.plan.documents import (
     Document,
     KeyPath,
@@ -166,10 +166,9 @@ def checked_sweep(
         file, origins, found = _with_origins(file, folder=path.absolute().parent, adapters=adapters)
         problems = [laid_over.problem(path, message) for path, message in found]
     if file is not None and not problems:
-        problems = sweep_problems(file, experiments, document=laid_over, adapters=adapters)
-    if file is not None and not problems and not settings:
-        # Values from the command line may rightly leave an exclusion without a cell; a file may not.
-        problems = grid_problems(file, experiments, document=laid_over, adapters=adapters)
+        problems = sweep_problems(
+            file, experiments, document=laid_over, adapters=adapters, as_written=not settings
+        )
     if file is None or problems:
         raise SourceErrors(problems)
     return Sweep(

@@ -170,6 +170,22 @@ def test_a_holder_is_named_with_its_user_and_since_when(box: Box) -> None:
         assert said.startswith(f"process {dlperf} of root, since 20")
 
 
+def test_containers_of_one_network_exclude_each_other_without_a_common_folder(box: Box) -> None:
+    own_tmp = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /tmp && exec "$@"', "sh"]
+    with subprocess.Popen(
+        box.words(*own_tmp, str(python_for_all()), "-I", str(PROGRAM)),
+        env={name: value for name, value in os.environ.items() if name != "DLPERF_HOST_LOCK"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        holder = Keeper(process)
+        assert {"held": True} == holder.says()
+        assert {"holder"} == box.keeper(user=BOB).says().keys()
+        holder.release()
+    assert {"held": True} == box.keeper(user=BOB).says()
+
+
 def test_a_killed_holder_holds_nothing(box: Box) -> None:
     holder = box.keeper(user=BOB)
     holder.says()
