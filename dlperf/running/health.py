@@ -17,7 +17,7 @@ from dlperf.errors import EnvironmentUnavailable, InfrastructureError
 from dlperf.results.schema import Node
 from dlperf.running.launch import misspelt, physical_cores
 from dlperf.running.run_folder import AnotherDlperf, whole_machine
-from dlperf.running.transports.local import this_node
+from dlperf.running.transports.local import this_machine_busy, this_node
 
 # Version 1 writes a huge number for "no limit" (2^63 rounded to pages).
 _NO_LIMIT_BYTES = 1 << 60
@@ -161,7 +161,7 @@ def check_load(load: float, *, cores: int) -> HealthIssue:
     """Other work on the machine distorts the figures."""
     text = f"load average {load:.1f} on {cores} CPUs"
     if load > _QUIET_LOAD * cores:
-        return _warning("load", f"{text}: other processes are running; stop them first")
+        return _warning("load", f"{text}; other work now takes {this_machine_busy()}: stop it first")
     return _ok("load", text)
 
 

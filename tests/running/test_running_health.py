@@ -82,7 +82,7 @@ def test_a_machine_without_control_groups_has_no_limits(tmp_path: Path) -> None:
         (check_cpu_quota(4, NO_LIMITS), Level.OK, "no control group"),
         (check_cpu_quota(4, CgroupLimits(cpus=1.5, memory_bytes=None)), Level.WARNING, "1.5 of 4 CPUs"),
         (check_load(0.4, cores=2), Level.OK, "load average 0.4 on 2 CPUs"),
-        (check_load(0.6, cores=2), Level.WARNING, "stop them first"),
+        (check_load(0.6, cores=2), Level.WARNING, "load average 0.6 on 2 CPUs; other work now takes "),
         (check_frequency(governor=None, turbo=None), Level.OK, "unknown"),
         (check_frequency(governor="performance", turbo=True), Level.OK, "turbo on"),
         (check_frequency(governor="powersave", turbo=False), Level.WARNING, "cpupower"),
