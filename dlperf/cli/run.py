@@ -329,13 +329,14 @@ def _make(
                 parallel_nodes=run_options.parallel_nodes,
             )
 
-        quiet = _Quiet(nodes=nodes, plan=plan, say=progress.message)
+        limit_seconds = run_options.wait_for_quiet_seconds
+        quiet = _Quiet(nodes=nodes, plan=plan, limit_seconds=limit_seconds, say=progress.message)
         quiet.say_if_busy()
         scheduler = scheduler_of(plan, folder, progress)
         scheduler.prepare(runs)
         if cluster is None:
             held.enter_context(whole_machine(wait=not run_options.no_wait, say=progress.message))
-        quiet.wait(run_options.wait_for_quiet_seconds)
+        quiet.wait()
         runner = Runner(limits=plan.limits, interrupts=interrupts, progress=progress, port=run_options.port)
         held.callback(progress.finished)
         if any(case.search is not None for case in plan.runnable):
@@ -369,21 +370,23 @@ class _Quiet:
 
     nodes: Sequence[Node]
     plan: Plan
+    limit_seconds: float
     say: Callable[[str], None]
 
     def say_if_busy(self) -> None:
         """Say which nodes are busy, and with what; takes a second."""
         busy = self._busy()
+        hint = "" if self.limit_seconds else " (--wait-for-quiet 10m waits for the other work to end)"
         if busy:
-            self.say(f"{busy}; a disturbed run has no figure (--wait-for-quiet 10m waits for the other work)")
+            self.say(f"{busy}; a disturbed run has no figure{hint}")
 
-    def wait(self, limit_seconds: float) -> None:
+    def wait(self) -> None:
         """Wait until no node is busy, or the limit has passed."""
-        deadline = time.monotonic() + limit_seconds
-        busy = self._busy() if limit_seconds else ""
+        deadline = time.monotonic() + self.limit_seconds
+        busy = self._busy() if self.limit_seconds else ""
         if not busy:
             return
-        self.say(f"{busy}; waiting up to {duration(limit_seconds)} for a quiet machine")
+        self.say(f"waiting up to {duration(self.limit_seconds)} for the other work to end")
         while busy and time.monotonic() < deadline:
             time.sleep(_QUIET_POLL_SECONDS)
             busy = self._busy() or self._busy()  # a pause of a second is not quiet yet

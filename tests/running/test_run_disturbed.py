@@ -122,46 +122,54 @@ class TestWaitForQuiet:
         return []
 
     @staticmethod
-    def quiet(said: list[str], *nodes: BusyNode, limit: float = 0.05) -> _Quiet:
-        measure = Measure(max_interference=limit)
+    def quiet(said: list[str], *nodes: BusyNode, most: float = 0.05, limit_seconds: float = 0) -> _Quiet:
+        measure = Measure(max_interference=most)
         plan = SimpleNamespace(runnable=[SimpleNamespace(measure=measure)])
-        return _Quiet(nodes=cast("Sequence[Node]", nodes), plan=cast("Plan", plan), say=said.append)
+        return _Quiet(
+            nodes=cast("Sequence[Node]", nodes),
+            plan=cast("Plan", plan),
+            limit_seconds=limit_seconds,
+            say=said.append,
+        )
 
     def test_the_busy_ones_are_named_in_one_line(self, said: list[str]) -> None:
         gone = BusyNode("d", [0.9], trouble="lost")
         nodes = BusyNode("a", [0.5]), BusyNode("b", [0.0]), BusyNode("c", [-1.0]), gone
         self.quiet(said, *nodes).say_if_busy()
         self.quiet(said, BusyNode("vm", [0.97], remote=False)).say_if_busy()
-        told = "a disturbed run has no figure (--wait-for-quiet 10m waits for the other work)"
+        told = "a disturbed run has no figure (--wait-for-quiet 10m waits for the other work to end)"
         assert [
             f"a is busy with other work: 50% of 2 CPUs; {told}",
             f"this machine is busy with other work: 97% of 2 CPUs; {told}",
         ] == said
 
     def test_a_quiet_machine_is_no_news(self, said: list[str]) -> None:
-        quiet = self.quiet(said, BusyNode("a", [0.01]))
+        quiet = self.quiet(said, BusyNode("a", [0.01]), limit_seconds=60)
         quiet.say_if_busy()
-        quiet.wait(60)
+        quiet.wait()
         assert [] == said
 
     def test_it_waits_until_two_looks_in_a_row_are_quiet(self, said: list[str]) -> None:
-        node = BusyNode("a", [0.9, 0.0, 0.8, 0.7, 0.0, 0.0, 0.6])
-        self.quiet(said, node).wait(60)
+        node = BusyNode("a", [0.9, 0.8, 0.0, 0.8, 0.7, 0.0, 0.0, 0.6])
+        quiet = self.quiet(said, node, limit_seconds=60)
+        quiet.say_if_busy()
+        quiet.wait()
         assert [0.6] == node.shares
         assert [
-            "a is busy with other work: 90% of 2 CPUs; waiting up to 60 s for a quiet machine",
+            "a is busy with other work: 90% of 2 CPUs; a disturbed run has no figure",
+            "waiting up to 60 s for the other work to end",
             "quiet now; starting",
         ] == said
 
     def test_it_starts_when_the_limit_has_passed(self, said: list[str]) -> None:
-        self.quiet(said, BusyNode("a", [0.9])).wait(0.01)
+        self.quiet(said, BusyNode("a", [0.9]), limit_seconds=0.01).wait()
         assert "a is busy with other work: 90% of 2 CPUs; starting anyway" == said[-1]
 
     def test_it_does_not_look_where_no_run_can_be_disturbed_or_nobody_waits(self, said: list[str]) -> None:
-        quiet = self.quiet(said, BusyNode("a", [0.9]), limit=1.0)
+        quiet = self.quiet(said, BusyNode("a", [0.9]), most=1.0, limit_seconds=60)
         quiet.say_if_busy()
-        quiet.wait(60)
-        self.quiet(said, BusyNode("a", [0.9])).wait(0)
+        quiet.wait()
+        self.quiet(said, BusyNode("a", [0.9])).wait()
         assert [] == said
 
 
