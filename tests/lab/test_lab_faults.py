@@ -359,3 +359,37 @@ def test_two_dlperf_on_one_node_are_kept_apart_and_a_dead_one_holds_nothing(lab:
     lab.trouble.unlink()
     third = lab.run("--results", "results/third")
     assert third.returncode == 0, third.stderr
+
+
+@pytest.mark.parametrize(
+    ("lock", "why"),
+    [
+        ("/", "/: not a regular file; set DLPERF_HOST_LOCK to another file"),
+        ("/proc/no/lock", "/proc/no/lock: No such file or directory; set DLPERF_HOST_LOCK to another file"),
+    ],
+)
+def test_a_lock_that_cannot_be_taken_is_told_as_it_is_and_waited_for_no_longer_than_asked(
+    lab: ClusterLab, lock: str, why: str
+) -> None:
+    lab.write_cluster(hosts=1, environment={"DLPERF_HOST_LOCK": lock})
+    lab.write()
+    started = time.monotonic()
+    done = lab.run("--wait-for-nodes", "1s")
+    assert 5 == done.returncode
+    assert why in done.stderr
+    assert "another dlperf" not in done.stderr
+    assert time.monotonic() - started < LOSS_SECONDS + SLACK_SECONDS
+
+
+def test_a_node_that_cannot_be_locked_is_set_aside(lab: ClusterLab) -> None:
+    lab.write_cluster(
+        nodes=[
+            {"name": lab.net.hosts[0].name, "environment": {"DLPERF_HOST_LOCK": "/"}},
+            lab.net.hosts[1].name,
+        ]
+    )
+    lab.write()
+    done = lab.run()
+    assert 0 == done.returncode, done.stderr
+    assert f"{lab.net.hosts[0].name} is set aside: /: not a regular file" in done.stderr
+    assert [(lab.net.hosts[1].name,)] == [result.nodes for result in lab.stored()]
