@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -238,59 +239,34 @@ def _floats(texts: NDArray[np.uint8]) -> NDArray[np.float64]:
 _NOT_GIVEN = -1
 
 
-class _Growing:
-    """A two-dimensional array whose rows hold `fill` until they are written."""
-
-    def __init__(self, columns: int, fill: int) -> None:
-        self._fill = fill
-        self.array = np.full((64, columns), fill, np.int32)
-
-    def reserve(self, rows: int) -> NDArray[np.int32]:
-        """The array, with at least so many rows."""
-        while rows > len(self.array):
-            self.array = np.concatenate([self.array, np.full_like(self.array, self._fill)])
-        return self.array
-
-    def put(self, row: int, cells: Sequence[int]) -> None:
-        self.reserve(row + 1)[row] = cells
-
-
 class CellTable:
     """By the code of a layout its matches of each dialect; by match where its cells are, and their shapes."""
 
-    def __init__(self, dialects: Sequence[Dialect]) -> None:
+    def __init__(self) -> None:
         self._readers: list[Reader] = []
         self._numbers: dict[tuple[str, bytes], int] = {}  # group and shape -> number of the reader
-        # By code: first match, number of matches.
-        self._matches = {dialect.name: _Growing(2, 0) for dialect in dialects}
-        self._starts = _Growing(len(FIELDS), 0)
-        self._shapes = _Growing(len(FIELDS), _NOT_GIVEN)
-        self._count, self._codes = 0, 0
+        # By dialect, one row per match: code, start of each cell, number of each cell's reader.
+        self._rows: defaultdict[str, list[list[int]]] = defaultdict(list)
+        self._arrays: dict[str, NDArray[np.int64]] = {}  # of `_rows`, while they stay as they are
+        self._count = 0
 
     def __len__(self) -> int:
         """How many matches it knows."""
         return self._count
 
     def add(self, code: int, found: Sequence[Found], line: bytes) -> None:
-        """Remember the layout of a line."""
-        self._codes = code + 1
-        for name in {item.dialect.name for item in found}:
-            mine = [item for item in found if item.dialect.name == name]
-            self._matches[name].put(code, (self._count, len(mine)))
-            for item in mine:
-                self._add_match(item, line)
-
-    def _add_match(self, found: Found, line: bytes) -> None:
-        starts, shapes = [0] * len(FIELDS), [_NOT_GIVEN] * len(FIELDS)
-        for cell in found.cells:
-            key = (cell.group, line[cell.start : cell.end].translate(MASK))
-            number = self._numbers.setdefault(key, len(self._readers))
-            if number == len(self._readers):
-                self._readers.append(reader_of(*key))
-            starts[cell.column], shapes[cell.column] = cell.start, number
-        self._shapes.put(self._count, shapes)
-        self._starts.put(self._count, starts)
-        self._count += 1
+        """Remember the layout of a line; codes rise from call to call."""
+        self._count += len(found)
+        for item in found:
+            starts, shapes = [0] * len(FIELDS), [_NOT_GIVEN] * len(FIELDS)
+            for cell in item.cells:
+                key = (cell.group, line[cell.start : cell.end].translate(MASK))
+                number = self._numbers.setdefault(key, len(self._readers))
+                if number == len(self._readers):
+                    self._readers.append(reader_of(*key))
+                starts[cell.column], shapes[cell.column] = cell.start, number
+            self._rows[item.dialect.name].append([code, *starts, *shapes])
+            self._arrays.pop(item.dialect.name, None)
 
     def read(
         self,
@@ -310,14 +286,18 @@ class CellTable:
         Returns:
             Rows whose `line` counts from 0 within the chunk, all of run 0.
         """
-        line, match = _matches_of(codes, self._matches[dialect.name].reserve(self._codes))
+        table = self._arrays.get(dialect.name)
+        if table is None:
+            rows = np.array(self._rows[dialect.name], np.int64).reshape(-1, 1 + 2 * len(FIELDS))
+            table = self._arrays[dialect.name] = np.ascontiguousarray(rows.T)
+        line, match = _matches_of(codes, table[0])
         used = np.flatnonzero(np.bincount(match))
         begins = starts[line]
         # A column's cells are neighbours in memory.
         values = np.full((len(FIELDS), len(line)), np.nan).T
         given = np.empty((len(FIELDS), len(line)), np.bool_).T
         for column in range(len(FIELDS)):
-            cells, shapes = self._starts.array[:, column], self._shapes.array[:, column]
+            cells, shapes = table[1 + column], table[1 + len(FIELDS) + column]
             if len(used) and (shapes[used] == shapes[used[0]]).all():
                 number = int(shapes[used[0]])
                 given[:, column] = number != _NOT_GIVEN
@@ -327,18 +307,22 @@ class CellTable:
                 of_lines = shapes[match]
                 given[:, column] = of_lines != _NOT_GIVEN
                 for number in np.flatnonzero(np.bincount(of_lines + 1)[1:]).tolist():
-                    rows = np.flatnonzero(of_lines == number)
-                    values[rows, column] = self._readers[number](buffer, begins[rows] + cells[match[rows]])
+                    these = np.flatnonzero(of_lines == number)
+                    values[these, column] = self._readers[number](buffer, begins[these] + cells[match[these]])
         given[:, TIME] &= ~np.isnan(values[:, TIME])
         return Batch(line, np.zeros_like(line), values, given)
 
 
 def _matches_of(
-    codes: NDArray[np.int32], matches: NDArray[np.int32]
+    codes: NDArray[np.int32], of_matches: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Each match: the line that it is in, and its number; by line, within a line by position."""
+    """Each match: the line that it is in, and its number; by line, within a line by position.
+
+    `codes` are those of the lines, `of_matches`, which rise, those of the matches.
+    """
+    counts = np.bincount(of_matches, minlength=int(codes.max(initial=0)) + 1)
+    count, first = counts[codes], (np.cumsum(counts) - counts)[codes]
     line = np.arange(len(codes))
-    first, count = (np.ascontiguousarray(part)[codes].astype(np.int64) for part in matches.T)
     if (count == 1).all():
         return line, first
     line = np.repeat(line, count)

@@ -390,7 +390,7 @@ class LineReader:
         self._entries: list[_Entry] = []
         self._bytes = 0
         self._seen = SeenRecords()
-        self._table = CellTable(dialects)
+        self._table = CellTable()
         self._templates = Templates()
 
     def read(self, data: bytes, *, is_cut: bool) -> ChunkLines:
@@ -407,7 +407,7 @@ class LineReader:
             or self._bytes > _MOST_LAYOUT_BYTES
         ):
             self._codes, self._entries, self._bytes = {}, [], 0
-            self._table, self._templates = CellTable(self._dialects), Templates()
+            self._table, self._templates = CellTable(), Templates()
         lines = ChunkLines(data, self._entries, self._table)
         last = len(lines) - 1 if is_cut else None
         self._templates.find(lines.buffer, lines.starts, lines.lengths, lines.codes)
