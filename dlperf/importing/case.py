@@ -199,10 +199,9 @@ def mapped(name: str, rules: Sequence[tuple[str, Facts]]) -> Facts:
 
 
 def join(name: str, *sources: Facts, mapping: Facts) -> Facts:
-    """All facts together; the mapping file, which speaks of single files, wins.
+    """All facts together; UserError where two contradict each other.
 
-    Raises:
-        UserError: two sources contradict each other.
+    The mapping file, which speaks of single files, wins.
     """
     joined = dict(mapping)
     for source in sources:
@@ -250,15 +249,9 @@ class Described:
 
 
 def describe(name: str, facts: Facts, *, folder: Path) -> Described:
-    """The case of a log.
+    """The case of a log, from joined facts; experiments are looked up in `folder` first.
 
-    Args:
-        name: the log's, for messages.
-        facts: joined.
-        folder: the working directory; experiments are looked up there first.
-
-    Raises:
-        UserError: something is missing or has an impossible value; the text says what to give.
+    UserError where something is missing or has an impossible value; the text says what to give.
     """
     if "experiment" not in facts and {"network", "dataset"} <= facts.keys():
         fitting = _fitting(facts, folder)
@@ -273,8 +266,11 @@ def describe(name: str, facts: Facts, *, folder: Path) -> Described:
         hint = "; ".join(f"{key}: {text}" for key, text in hints.items())
         raise MissingSettings(name, f"cannot tell {', '.join(missing)}; add {asked} ({hint})")
     try:
-        _check_network(name, facts, folder)
         return _described(facts, folder)
+    except SourceErrors:
+        raise
+    except UserError as error:
+        raise UserError(f"{name}: {error} ({facts['experiment'].source})") from error
     except ValidationError as error:
         raise UserError(f"{name}: {first_problem(error)}") from error
     except ValueError as error:
@@ -309,23 +305,14 @@ def _missing(facts: Facts) -> list[str]:
     return [key for key in KEYS if key not in optional and key not in facts]
 
 
-def _check_network(name: str, facts: Facts, folder: Path) -> None:
-    experiment, network = facts["experiment"], facts.get("network")
-    try:
-        workload = _experiment(experiment.value, folder).workload
-    except SourceErrors:
-        raise
-    except UserError as error:
-        raise UserError(f"{name}: {error} ({experiment.source})") from error
-    if network is not None and spelled("network", network.value) != workload.network:
-        raise UserError(
-            f"{name}: network: {network.source} says {network.value}, "
-            f"experiment {experiment.value} says {workload.network}"
-        )
-
-
 def _described(facts: Facts, folder: Path) -> Described:
     file = _experiment(facts["experiment"].value, folder)
+    network = facts.get("network")
+    if network is not None and spelled("network", network.value) != file.network:
+        experiment = facts["experiment"].value
+        raise ValueError(
+            f"network: {network.source} says {network.value}, experiment {experiment} says {file.network}"
+        )
     warmup = _whole(facts, "warmup_iterations", DEFAULT_WARMUP_ITERATIONS)
     partial = facts["parallelism"].value == "partial_fc"
     content = {

@@ -60,22 +60,11 @@ class ParsedLog:
     failures: dict[int, Failure]
     warnings: tuple[str, ...]
 
-    @property
-    def highest_rank(self) -> tuple[int, int] | None:
-        """The highest rank that a record names, and the record's line; None where no record names one."""
-        records = concatenate(list(self.runs))
-        ranks = np.where(records.given[:, RANK], records.values[:, RANK], -1.0)
-        if not len(ranks) or ranks.max() < 0:
-            return None
-        at = int(ranks.argmax())
-        return int(ranks[at]), int(records.line[at])
-
 
 def parse_log(log: Log, *, dialect: str) -> ParsedLog:
     """Read all of a log; about 80 bytes per record stay in memory.
 
-    Raises:
-        NoRecords, MixedDialects, UserError: as `LogReader`; or there are more than MOST_RUNS runs.
+    UserError as of `LogReader`, and where there are more than MOST_RUNS runs.
     """
     preamble = Preamble()
     first_line = math.inf
@@ -124,13 +113,8 @@ def _named_dialect(reader: LogReader, log: Log, dialect: str) -> Dialect:
 def convert(parsed: ParsedLog, *, case: Case, imported: Imported) -> Iterator[str]:
     """One run of a foreign log as lines of our own event log.
 
-    Args:
-        parsed: the foreign log.
-        case: what was run.
-        imported: which run of the log, and which method makes its figure.
-
-    Raises:
-        UserError: the method does not know this dialect, or the log has no such run.
+    `imported` says which run, and which method makes its figure; UserError where the log has no such run, or
+    the method does not know the dialect.
     """
     if imported.run >= len(parsed.runs):
         raise UserError(
@@ -143,9 +127,9 @@ def convert(parsed: ParsedLog, *, case: Case, imported: Imported) -> Iterator[st
         series = _series_2021(parsed, batch, nodes=nodes)
     else:
         series = _series(parsed, batch, nodes=nodes, iterations=iterations, warmup=warmup)
-    rule, lacking = series.rule, series.lacking
+    how = {"rule": series.rule, "no_figure_because": series.lacking}
     yield event_line("global_batch_size", case.global_batch_size)
-    yield event_line("figure_method", imported.method, {"rule": rule, "no_figure_because": lacking})
+    yield event_line("figure_method", imported.method, how)
     yield event_line("not_known", list(imported.not_known))
     yield event_line("run_start", event_type="INTERVAL_START")
     yield from _step_lines(series, iterations=iterations, samples=iterations * case.global_batch_size)
@@ -158,21 +142,13 @@ def convert(parsed: ParsedLog, *, case: Case, imported: Imported) -> Iterator[st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Series:
-    """The steps behind a figure.
+    """The steps behind a figure."""
 
-    Attributes:
-        records: one per step, with a rate in samples/s that can be divided by.
-        throughput: [n], the rate that the method uses, in samples/s of the whole job.
-        kinds: [n], whether each step counts: TRAIN, WARMUP or OTHER.
-        rule: which records count, for people.
-        lacking: why there is no figure; None where there is one.
-    """
-
-    records: Batch
-    throughput: Sequence[float]
-    kinds: Sequence[str]
-    rule: str
-    lacking: str | None
+    records: Batch  # one per step, with a rate in samples/s that can be divided by
+    throughput: Sequence[float]  # [n], the rate that the method uses, in samples/s of the whole job
+    kinds: Sequence[str]  # [n], whether each step counts: TRAIN, WARMUP or OTHER
+    rule: str  # which records count, for people
+    lacking: str | None  # why there is no figure
 
 
 def _step_lines(series: _Series, *, iterations: int, samples: int) -> Iterator[str]:
@@ -224,24 +200,15 @@ def _series(parsed: ParsedLog, batch: Batch, *, nodes: int, iterations: int, war
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Window:
-    """The records that a script of the 2021 comparison averaged, and what it made of a printed rate.
+    """The records that a script of the 2021 comparison averaged, and what it made of a printed rate."""
 
-    Attributes:
-        rule: how they are chosen, for people.
-        counts: which records of a batch the script looked at, bool [n].
-        first, last: which of those it averaged, counted from 1.
-        fewest: how many it had to look at to give a figure.
-        complaint: what is missing below that, for people.
-        rate: samples/s of the whole job, from a printed rate and the number of nodes.
-    """
-
-    rule: str
-    counts: Callable[[Batch], NDArray[np.bool_]]
-    first: int
+    rule: str  # how they are chosen, for people
+    counts: Callable[[Batch], NDArray[np.bool_]]  # which records of a batch the script looked at, bool [n]
+    first: int  # of those, counted from 1, that it averaged
     last: float
-    fewest: int
-    complaint: str
-    rate: Callable[[float, int], float]
+    fewest: int  # how many it had to look at to give a figure
+    complaint: str  # what is missing below that, for people
+    rate: Callable[[float, int], float]  # samples/s of the whole job, from a printed rate and the nodes
 
 
 # By the name of the dialect.
@@ -341,10 +308,9 @@ def _joined(batch: Batch, processes: int) -> Batch:
 
 
 def check_conversion(folder: Path) -> None:
-    """Convert the original log of a run folder again and compare; a run that was not imported has none.
+    """Convert the original log of a run folder again; UserError where the event log is another.
 
-    Raises:
-        UserError: the event log is not what the original gives, or one of them cannot be read.
+    A run that was not imported has no original.
     """
     imported = read_import(folder)
     if imported is None:

@@ -30,14 +30,6 @@ _TEXT_CONTROLS = b"\t\n\r\x0b\x0c\x1b\x08"
 _PRINTABLE = bytes(byte for byte in range(256) if byte >= 32 or byte in _TEXT_CONTROLS)  # noqa: PLR2004
 
 
-class NoRecords(UserError):
-    """A file in which no known program's throughput line was found; the text says what was seen."""
-
-
-class MixedDialects(UserError):
-    """A file with lines of several programs; the text names them and the first line of each."""
-
-
 def looks_binary(start: bytes) -> bool:
     """Whether a file that begins so is no text; a log may hold some NULs, which a lost node leaves in it."""
     text = start.replace(b"\0", b"")
@@ -62,11 +54,7 @@ def _appearance(start: bytes, lines: int) -> str:
 class LogReader:
     """Iterate over it for the batches; afterwards its attributes hold the rest.
 
-    Attributes:
-        dialect: the program's; None as long as no record was seen.
-        records: how many were given.
-        lines: how many lines were read.
-        failures: by run, the runs that show one.
+    `dialect` is None as long as no record was seen; `failures` holds the runs that show one.
     """
 
     def __init__(
@@ -79,11 +67,8 @@ class LogReader:
     ) -> None:
         """Prepare; nothing is read yet.
 
-        Args:
-            log: what to read.
-            dialects: the ones that may occur; a log must hold lines of only one.
-            outcome: how the process ended, where known.
-            unrecognised: called with number and text of every line without a record that is not blank.
+        A log must hold lines of only one of `dialects`. `outcome` is how the process ended, where known.
+        `unrecognised` is called with number and text of every line without a record that is not blank.
         """
         self.dialect: Dialect | None = None
         self.records = 0
@@ -113,9 +98,7 @@ class LogReader:
     def __iter__(self) -> Iterator[Batch]:
         """The batches, each with at least one record.
 
-        Raises:
-            MixedDialects: lines of another program than the first one's; what was given before is right.
-            UserError: the log cannot be read.
+        UserError where the log cannot be read, or has lines of another program; what came before is right.
         """
         for data, is_last in self._log.chunks():
             yield from self._counted(self._read(data, is_last=is_last))
@@ -127,13 +110,9 @@ class LogReader:
         self._end_scan(None, outcome=self._outcome)
 
     def require_records(self) -> None:
-        """Check that there was something in it.
-
-        Raises:
-            NoRecords: there was no record; the text says what the log looks like.
-        """
+        """UserError where there was no record; the text says what the log looks like."""
         if not self.records:
-            raise NoRecords(f"{self._log.name}: {_appearance(self._start, self.lines)}")
+            raise UserError(f"{self._log.name}: {_appearance(self._start, self.lines)}")
 
     def _counted(self, batch: Batch) -> Iterator[Batch]:
         if len(batch):
@@ -169,7 +148,7 @@ class LogReader:
         for index, dialect in lines.first_records(besides=self.dialect):
             line = first_line + index
             if self.dialect is not None:
-                raise MixedDialects(
+                raise UserError(
                     f"{self._log.name}: mixed dialects: {self.dialect.name} in line {self._dialect_line}, "
                     f"{dialect.name} in line {line}; split the file, or read one of them with "
                     f"--dialect {self.dialect.name}"

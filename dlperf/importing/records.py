@@ -47,19 +47,14 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records as columns, in the order of the log.
+    """Records as columns, in the order of the log."""
 
-    Attributes:
-        line: int64 [n], from 1.
-        run: int64 [n], from 0.
-        values: float64 [n, 7], columns as in FIELDS; NaN where not given, and where NaN was printed.
-        given: bool [n, 7], whether the line says it.
-    """
-
-    line: NDArray[np.int64]
-    run: NDArray[np.int64]
-    values: NDArray[np.float64]
-    given: NDArray[np.bool_]
+    line: NDArray[np.int64]  # [n], from 1
+    run: NDArray[np.int64]  # [n], from 0
+    values: NDArray[
+        np.float64
+    ]  # [n, 7], columns as in FIELDS; NaN where not given, and where NaN was printed
+    given: NDArray[np.bool_]  # [n, 7], whether the line says it
 
     def __len__(self) -> int:
         return len(self.line)
@@ -156,17 +151,12 @@ class _Stream:
 
 
 class RunSplitter:
-    """Takes raw rows in the order of the log and gives records; memory does not grow with the log.
-
-    Attributes:
-        run: the number of the run that the last row belongs to, from 0.
-        starts: (run, line) of each run that began in the last call of `feed`.
-    """
+    """Takes raw rows in the order of the log and gives records; memory does not grow with the log."""
 
     def __init__(self, scope: Scope) -> None:
         self._job = scope is Scope.JOB
-        self.run = 0
-        self.starts: list[tuple[int, int]] = []
+        self.run = 0  # that the last row belongs to
+        self.starts: list[tuple[int, int]] = []  # (run, line) of each run that began in the last `feed`
         self._streams: dict[float | None, _Stream] = {}
         self._held: dict[tuple[object, ...], _Held] = {}
         self._newest_released: Key | None = None

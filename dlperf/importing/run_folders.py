@@ -30,7 +30,8 @@ from dlperf.importing.case import (
     mapped,
 )
 from dlperf.importing.convert import EVENT_LOG, ParsedLog, convert, parse_log
-from dlperf.importing.reader import BINARY, NoRecords, looks_binary
+from dlperf.importing.reader import BINARY, looks_binary
+from dlperf.importing.records import RANK
 from dlperf.layout import CASE_NAME, IMPORT_NAME, LOGS_FOLDER, OUTCOME_NAME, RUNS_FOLDER, repeat_of, run_name
 from dlperf.plan.case import Case
 from dlperf.results.extract import extract, read_import
@@ -47,23 +48,14 @@ _OUTCOME = b'{"schema_version": 1, "reason": "unknown"}\n'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instructions:
-    """What the user said.
+    """What the user said."""
 
-    Attributes:
-        sweep: the sweep folder that gets the runs; created if missing.
-        method: as in `Imported.method`.
-        dialect: the name of a dialect, or `auto`.
-        settings: from `--set`.
-        rules: from the mapping file: pattern and facts.
-        here: the working directory.
-    """
-
-    sweep: Path
-    method: str
-    dialect: str
-    settings: Facts
-    rules: Sequence[tuple[str, Facts]]
-    here: Path
+    sweep: Path  # the folder that gets the runs; created if missing
+    method: str  # as in `Imported.method`
+    dialect: str  # its name, or `auto`
+    settings: Facts  # from `--set`
+    rules: Sequence[tuple[str, Facts]]  # from the mapping file: pattern and facts
+    here: Path  # the working directory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +72,8 @@ class Done:
 def files_of(paths: Sequence[Path], *, results: Path) -> Iterator[Path | UserError]:
     """The files themselves, and all files in folders, by name; an error for a folder that cannot be read.
 
-    Hidden files, results of dlperf, and pipes and the like are skipped.
-
-    Raises:
-        UserError: a path is itself a folder of results.
+    Hidden files, results of dlperf, and pipes and the like are skipped. UserError where a path is itself a
+    folder of results.
     """
     for path in paths:
         if not path.is_dir():
@@ -112,12 +102,9 @@ def _is_of_results(folder: Path, results: Path) -> bool:
 
 @contextmanager
 def alone_in(sweep: Path) -> Iterator[None]:
-    """Lock the sweep folder against other imports; the remains of an import that was killed are removed.
+    """Lock the sweep folder against other imports, UserError where one is running there.
 
-    A folder into which nothing was imported is removed again.
-
-    Raises:
-        UserError: another import is running there.
+    The remains of an import that was killed are removed, and so is a folder into which nothing was imported.
     """
     created = [folder for folder in (sweep, *sweep.parents) if not folder.exists()]
     sweep.mkdir(parents=True, exist_ok=True)
@@ -159,7 +146,7 @@ def import_file(path: Path, instructions: Instructions) -> Iterator[Done | UserE
 def _staged(log: Log, path: Path, sweep: Path) -> Iterator[Path]:
     """A copy of the log beside the runs: a file as it is on disk, or a member of an archive by itself."""
     if looks_binary(log.start()):
-        raise NoRecords(f"{log.name}: {BINARY}")
+        raise UserError(f"{log.name}: {BINARY}")
     folder = Path(tempfile.mkdtemp(prefix=_STAGING, dir=sweep))
     try:
         suffix = path.suffix if not log.is_member and path.suffix in _SUFFIXES else ""
@@ -205,13 +192,13 @@ def _import_log(name: str, copy: Path, instructions: Instructions) -> Iterator[D
 
 
 def _check_ranks(parsed: ParsedLog, case: Case) -> None:
-    highest = parsed.highest_rank
-    if highest is not None and highest[0] >= case.topology.world_size:
-        rank, line = highest
-        raise UserError(
-            f"{parsed.name}: topology: line {line} is of rank {rank}, "
-            f"and {case.topology} has {case.topology.world_size} ranks"
-        )
+    for records in parsed.runs:
+        beyond = records.take(records.values[:, RANK] >= case.topology.world_size)  # false where not given
+        if len(beyond):
+            raise UserError(
+                f"{parsed.name}: topology: line {beyond.line[0]} is of rank {beyond.values[0, RANK]:.0f}, "
+                f"and {case.topology} has {case.topology.world_size} ranks"
+            )
 
 
 def _check_world_size(parsed: ParsedLog, case: Case, topology: Fact) -> None:

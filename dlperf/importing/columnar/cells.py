@@ -277,14 +277,8 @@ class CellTable:
     ) -> Batch:
         """Every record, and every loss on a line of its own, of a dialect, in the order of the log.
 
-        Args:
-            buffer: uint8, the chunk.
-            starts: int64 [n], where its lines start.
-            codes: int32 [n], their layouts.
-            dialect: which.
-
-        Returns:
-            Rows whose `line` counts from 0 within the chunk, all of run 0.
+        The lines of the chunk `buffer` begin at `starts` [n] and have the layouts `codes` [n]. `line` of the rows
+        counts from 0 within the chunk; all are of run 0.
         """
         table = self._arrays.get(dialect.name)
         if table is None:

@@ -52,16 +52,12 @@ class _Template:
     A byte b fits where b - text <= limit, modulo 256: text is the byte itself and limit 0; where the layout
     has a digit they are "0" and 9; behind the line's end everything fits. The constants are repeated, so that
     numpy has long rows.
-
-    Attributes:
-        line: the line that it was made of.
-        text, limit: uint8 [_TOGETHER x width].
     """
 
     code: int
     width: int
-    line: bytes
-    text: NDArray[np.uint8]
+    line: bytes  # that it was made of
+    text: NDArray[np.uint8]  # [_TOGETHER x width]
     limit: NDArray[np.uint8]
 
     @classmethod
@@ -394,12 +390,9 @@ class LineReader:
         self._templates = Templates()
 
     def read(self, data: bytes, *, is_cut: bool) -> ChunkLines:
-        """Look at the lines of a chunk.
+        """Look at the whole lines of a chunk, of which the last one may lack its line feed.
 
-        Args:
-            data: whole lines; the last one may lack its line feed.
-            is_cut: whether that is because the log ends there: a record whose like was never seen whole is
-                then taken for cut in its middle.
+        `is_cut`: because the log ends there. A record whose like was never seen whole is then taken for cut.
         """
         if (
             len(self._entries) + len(self._codes) > _MOST_LAYOUTS

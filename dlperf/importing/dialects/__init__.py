@@ -54,11 +54,7 @@ def _load(point: EntryPoint) -> Dialect:
 
 
 def choose_dialects(name: str) -> list[Dialect]:
-    """What `--dialect NAME` means: one of them, or all for `auto`.
-
-    Raises:
-        UserError: there is none of that name.
-    """
+    """What `--dialect NAME` means: one of them, or all for `auto`; UserError where there is no such."""
     dialects = load_dialects()
     if name == "auto":
         return list(dialects.values())

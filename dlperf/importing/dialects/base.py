@@ -41,35 +41,21 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """How the throughput lines of one program look.
+    """How the throughput lines of one program look."""
 
-    Attributes:
-        name: what `--dialect` takes.
-        program: the programs that print it, for people.
-        scope: whose rate the lines give.
-        needles: one of them is in every line that the patterns match; looked for first, because it is cheap.
-        patterns: searched for anywhere in a line, as often as they occur.
-        loss_line: a line of its own with `iteration` and `loss` for records that carry no loss; None if there
-            are none.
-        ending: matches the text from a record to the end of its line where nothing is cut off. A log that
-            stops without a line feed was probably cut: its last record must end so, or look like an earlier
-            one.
-        framework: the adapter's name of the framework that the program runs in; None if there are several.
-        parallelism: the only one that the program knows; None if it knows several.
-        batch_size_is_per_device: whether `batch_size` among the settings that the program prints means one
-            device's.
-    """
-
-    name: str
-    program: str
+    name: str  # what `--dialect` takes
+    program: str  # the programs that print it, for people
     scope: Scope
-    needles: tuple[bytes, ...]
-    patterns: tuple[re.Pattern[bytes], ...]
+    needles: tuple[bytes, ...]  # one is in every line that the patterns match; looked for first, being cheap
+    patterns: tuple[re.Pattern[bytes], ...]  # searched for anywhere in a line, as often as they occur
+    # A line of its own with `iteration` and `loss`, for records that carry no loss.
     loss_line: re.Pattern[bytes] | None = None
+    # Matches the text from a record to the end of its line where nothing is cut off. A log that stops without
+    # a line feed was probably cut: its last record must end so, or look like an earlier one.
     ending: re.Pattern[bytes] | None = None
-    framework: str | None = None
-    parallelism: str | None = None
-    batch_size_is_per_device: bool = False
+    framework: str | None = None  # the adapter's name; None if the program runs in several
+    parallelism: str | None = None  # the only one that the program knows
+    batch_size_is_per_device: bool = False  # `batch_size` among the settings that the program prints
 
     def find(self, line: bytes) -> list[re.Match[bytes]]:
         """The matches of all patterns in the line, by position; those of `loss_line` among them."""
