@@ -277,8 +277,8 @@ class CellTable:
     ) -> Batch:
         """Every record, and every loss on a line of its own, of a dialect, in the order of the log.
 
-        The chunk's lines begin at `starts` [n] and have the layouts `codes` [n]. `line` counts from 0 within the
-        chunk; all rows are of run 0.
+        The chunk's lines begin at `starts` [n] and have the layouts `codes` [n]. `line` counts from 0
+        within the chunk; all rows are of run 0.
         """
         table = self._arrays.get(dialect.name)
         if table is None:
