@@ -180,3 +180,5 @@ def whole_machine(*, wait: bool, say: Callable[[str], None]) -> Iterator[None]:
         else:
             raise InfrastructureError(f"{command[-1]} has ended with exit code {keeper.wait()}")
         yield
+        if keeper.poll() is not None:
+            say("the process that held the lock of this machine was killed: another dlperf may have run")

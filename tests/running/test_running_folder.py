@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from dlperf.errors import InfrastructureError, UserError
 from dlperf.layout import run_folder
-from dlperf.running.run_folder import empty_folder, wait_until_deserted
+from dlperf.running.run_folder import AnotherDlperf, empty_folder, wait_until_deserted, whole_machine
 
 
 def test_the_folder_of_a_run_has_its_case_and_its_repeat() -> None:
@@ -55,3 +56,18 @@ def test_a_folder_in_which_a_supervisor_works_is_not_emptied(tmp_path: Path) -> 
     finally:
         os.close(held)
     wait_until_deserted(tmp_path, limit_seconds=0)
+
+
+def test_a_lock_of_the_machine_that_was_lost_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLPERF_HOST_LOCK", str(tmp_path / "lock"))
+    said: list[str] = []
+    with whole_machine(wait=False, say=said.append):
+        pass
+    assert [] == said
+    with whole_machine(wait=False, say=said.append):
+        with pytest.raises(AnotherDlperf, match=rf"\(process {os.getpid()} of "):
+            whole_machine(wait=False, say=said.append).__enter__()
+        (keeper,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        os.kill(int(keeper), signal.SIGKILL)
+        os.waitid(os.P_PID, int(keeper), os.WEXITED | os.WNOWAIT)
+    assert ["the process that held the lock of this machine was killed: another dlperf may have run"] == said
