@@ -35,7 +35,7 @@ from dlperf.running.launch import LaunchFile, NodeLaunch
 from dlperf.running.transports.base import NodeLost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from dlperf.adapters.base import EnvironmentSpec
 
@@ -302,8 +302,7 @@ def run_dlperf(simulation: Simulation, words: Sequence[str]) -> None:
     """Do what the command `dlperf WORDS` does, with doubles of the nodes of its cluster; exits as it does."""
 
     @contextmanager
-    def held(cluster: Cluster, *, wait: bool, say: Callable[[str], None]) -> Iterator[list[SimulatedNode]]:
-        del wait, say
+    def held(cluster: Cluster, **_: object) -> Iterator[list[SimulatedNode]]:
         yield [SimulatedNode(spec, simulation) for spec in cluster.nodes]
 
     real_nodes.held = held

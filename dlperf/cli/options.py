@@ -180,7 +180,8 @@ class RunOptions:
         retry_failed: repeat failed runs.
         no_wait: fail at once if another dlperf is measuring there.
         port: on which the ranks of a case connect; None for a free one per run.
-        wait_for_nodes_seconds: how long runs wait for nodes that were lost.
+        wait_for_nodes_seconds: how long runs wait for nodes; None: 10 minutes for those that were lost, and
+            until its end for another dlperf.
         wait_for_quiet_seconds: how long the first run waits for other work to end.
         parallel_nodes: how many single-node runs go on at a time.
     """
@@ -188,7 +189,7 @@ class RunOptions:
     retry_failed: bool = False
     no_wait: bool = False
     port: int | None = None
-    wait_for_nodes_seconds: float = 0.0
+    wait_for_nodes_seconds: float | None = None
     wait_for_quiet_seconds: float = 0.0
     parallel_nodes: int = 1
 
@@ -208,12 +209,12 @@ def running_options(*options: Decorator) -> Decorator:
     )
 
 
-def duration_option(name: str, *, default: str, help: str) -> Decorator:  # noqa: A002 - click's word
+def duration_option(name: str, *, default: str | None, help: str) -> Decorator:  # noqa: A002 - click's word
     """An option such as `--wait 10m`, as `wait_seconds`."""
 
-    def seconds(_context: click.Context, _option: click.Parameter, text: str) -> float:
+    def seconds(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
         try:
-            return float(seconds_of(text))
+            return None if text is None else float(seconds_of(text))
         except ValueError as error:
             raise click.BadParameter(str(error)) from None
 

@@ -80,7 +80,10 @@ Exit codes: 0 every run is ok, 2 wrong input, 3 some cases failed or could not b
         help="Single-node cases to run at the same time, each on its own node of the cluster.",
     ),
     options.duration_option(
-        "--wait-for-nodes", default="10m", help="How long runs wait for nodes of the cluster that were lost."
+        "--wait-for-nodes",
+        default=None,
+        help="How long runs wait for nodes of the cluster: by default 10m for nodes that were lost, and for "
+        "another dlperf until it ends.",
     ),
 )
 @options.JSON
@@ -266,6 +269,7 @@ def _limit_content(limit: StoredLimit) -> dict[str, Any]:
 
 EXIT_OK, EXIT_SOME_FAILED = 0, 3
 _QUIET_POLL_SECONDS = 2.0
+_LOST_NODES_SECONDS = 600.0
 
 
 def make_runs(
@@ -316,7 +320,8 @@ def _make(
         console=console if console.is_terminal and not console.is_dumb_terminal and not parallel else None,
     )
     with ExitStack() as held:
-        nodes = _nodes(cluster, held, wait=not run_options.no_wait, say=progress.message)
+        limit = run_options.wait_for_nodes_seconds
+        nodes = _nodes(cluster, held, wait=not run_options.no_wait, limit=limit, say=progress.message)
 
         def scheduler_of(plan: Plan, folder: Path, progress: Progress) -> Scheduler:
             return Scheduler(
@@ -325,7 +330,7 @@ def _make(
                 adapters=adapters,
                 progress=progress,
                 nodes=nodes,
-                wait_for_nodes_seconds=run_options.wait_for_nodes_seconds,
+                wait_for_nodes_seconds=_LOST_NODES_SECONDS if limit is None else limit,
                 parallel_nodes=run_options.parallel_nodes,
             )
 
@@ -354,14 +359,19 @@ def _make(
 
 
 def _nodes(
-    cluster: Cluster | None, held: ExitStack, *, wait: bool, say: Callable[[str], None]
+    cluster: Cluster | None,
+    held: ExitStack,
+    *,
+    wait: bool,
+    limit: float | None,
+    say: Callable[[str], None],
 ) -> Sequence[Node]:
     """The nodes of the cluster, or this machine, for as long as `held` is open."""
     if cluster is None:
         return [LocalNode(report=say, in_use=held)]
     from dlperf.running.cluster import held as held_nodes  # paramiko takes its time
 
-    return held.enter_context(held_nodes(cluster, wait=wait, say=say))
+    return held.enter_context(held_nodes(cluster, wait=wait, say=say, limit_seconds=limit))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -50,28 +51,38 @@ def reached(cluster: Cluster, *, say: Callable[[str], None]) -> Iterator[tuple[S
 
 
 @contextmanager
-def held(cluster: Cluster, *, wait: bool, say: Callable[[str], None]) -> Iterator[tuple[SshNode, ...]]:
+def held(
+    cluster: Cluster, *, wait: bool, say: Callable[[str], None], limit_seconds: float | None = None
+) -> Iterator[tuple[SshNode, ...]]:
     """The nodes as `reached` gives them; no other dlperf measures on them meanwhile.
+
+    Without `limit_seconds`, another dlperf is waited for until its end; with it, a node that is still in use
+    then is left to it.
 
     Raises:
         UserError: as `reached`.
-        InfrastructureError: no node can be reached and has what the cluster file says, or `wait` is False
-            and another dlperf measures on one.
+        InfrastructureError: no node can be used, or `wait` is False and another dlperf measures on one.
     """
+    deadline = math.inf if limit_seconds is None else time.monotonic() + limit_seconds
     with reached(cluster, say=say) as nodes:
         for node in nodes:
             if node.trouble is None:
                 with suppress(NodeLost):  # its trouble says so
                     node.must_suit()
-        if all(node.trouble is not None for node in nodes):
-            lines = "; ".join(f"{node.name}: {node.trouble}" for node in nodes[:_SHOWN])
-            more = f"; and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else ""
-            raise InfrastructureError(f"no node of {cluster.path} can be used ({lines}{more})")
+        _require_one(nodes, cluster)
         # All sweeps take the nodes in one order, so that no two wait for each other.
         for node in sorted(nodes, key=lambda node: (node.target.host, node.target.port)):
             with suppress(NodeLost):  # its trouble says so
-                _hold(node, wait=wait, say=say)
+                _hold(node, wait=wait, deadline=deadline, say=say)
+        _require_one(nodes, cluster)
         yield nodes
+
+
+def _require_one(nodes: tuple[SshNode, ...], cluster: Cluster) -> None:
+    if all(node.trouble is not None for node in nodes):
+        lines = "; ".join(f"{node.name}: {node.trouble}" for node in nodes[:_SHOWN])
+        more = f"; and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else ""
+        raise InfrastructureError(f"no node of {cluster.path} can be used ({lines}{more})")
 
 
 def _reach(node: SshNode) -> None:
@@ -79,7 +90,7 @@ def _reach(node: SshNode) -> None:
         node.reach()
 
 
-def _hold(node: SshNode, *, wait: bool, say: Callable[[str], None]) -> None:
+def _hold(node: SshNode, *, wait: bool, deadline: float, say: Callable[[str], None]) -> None:
     told = None
     while (holder := node.hold()) is not None:
         text = f"another dlperf measures on {node.name} ({holder})"
@@ -88,6 +99,8 @@ def _hold(node: SshNode, *, wait: bool, say: Callable[[str], None]) -> None:
         if holder != told:
             say(f"{text}; waiting for its end")
             told = holder
+        if time.monotonic() > deadline:
+            node.set_aside(f"another dlperf measures there: {holder}")
         time.sleep(_POLL_SECONDS)
 
 

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cluster_lab import LONG
+from cluster_lab import FOLDER, LONG, WORK
 from processes import PROMISED_SECONDS, until, until_line
 
 from dlperf.running.transports.ssh_session import LOSS_SECONDS
@@ -341,6 +341,29 @@ def test_a_clock_that_jumps_changes_no_time_that_is_measured(lab: ClusterLab, tm
     assert 0.5 <= result.figures.step_seconds_median < 5
 
 
+def test_a_lock_that_cannot_be_taken_is_told_as_it_is_and_is_not_held(lab: ClusterLab) -> None:
+    """The lock is a folder; then a supervisor of a run before is still at work."""
+    host = lab.net.hosts[0]
+    lab.write_cluster(hosts=1, environment={"DLPERF_HOST_LOCK": FOLDER})
+    lab.write()
+    done = lab.run()
+    assert done.returncode == 5
+    assert f"can be used (node0: {FOLDER}: not a regular file; set DLPERF_HOST_LOCK" in done.stderr
+    assert "another dlperf" not in done.stderr
+    lab.write_cluster(hosts=1)
+    left = f"{WORK}/runs/left-r1"
+    host.run("mkdir", "-p", left)
+    host.run("touch", f"{left}/launch.json")
+    host.more.append(lab.console(host, "flock", "--no-fork", f"{left}/launch.json", "sleep", "600"))
+    until(lambda: host.processes("sleep\x00600"))
+    done = lab.run()
+    assert done.returncode == 5
+    assert f"(node0: {left}: a supervisor is still at work after 30 s)" in done.stderr
+    host.run("kill", *host.processes("sleep\x00600"))
+    again = lab.run()  # what was refused holds no lock
+    assert again.returncode == 0, again.stderr
+
+
 def test_two_dlperf_on_one_node_are_kept_apart_and_a_dead_one_holds_nothing(lab: ClusterLab) -> None:
     host = lab.net.hosts[0]
     lab.write_cluster(hosts=1)
@@ -355,6 +378,18 @@ def test_two_dlperf_on_one_node_are_kept_apart_and_a_dead_one_holds_nothing(lab:
     assert refused.returncode == 5
     assert "another dlperf measures on this node (process " in refused.stderr
     assert "; nothing was touched" in refused.stderr
+    limited = lab.run("--results", "results/limited", "--wait-for-nodes", "1s")
+    assert limited.returncode == 5
+    assert (
+        "no node of clusters/lab.yaml can be used (node0: another dlperf measures there: " in limited.stderr
+    )
+    lab.write_cluster(hosts=2)
+    lab.write()
+    elsewhere = lab.run("--results", "results/elsewhere", "--wait-for-nodes", "1s")
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    assert "node0 is set aside: another dlperf measures there: " in elsewhere.stderr
+    lab.write_cluster(hosts=1)
+    write_two(lab)
     first.kill()
     lab.trouble.unlink()
     third = lab.run("--results", "results/third")

@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from dlperf.adapters.base import EnvironmentSpec
 from dlperf.environments import Environment, ensure
@@ -101,9 +101,13 @@ class SshNode:
                 listed = f"nvidia-smi lists {gpus or 'none'}"
                 reason = f"the cluster file says {self._spec.devices} GPUs, {listed}"
         if reason is not None:
-            self.close()
-            self.trouble = reason
-            raise NodeLost(self, reason)
+            self.set_aside(reason)
+
+    def set_aside(self, reason: str) -> NoReturn:
+        """Disconnect, which releases its lock, and raise NodeLost."""
+        self.close()
+        self.trouble = reason
+        raise NodeLost(self, reason)
 
     def hold(self) -> str | None:
         """Keep every other dlperf from measuring there, from now on and after each reconnection.
@@ -117,9 +121,7 @@ class SshNode:
         try:
             holder: str | None = self.ask("lock")["holder"]
         except Refusal as error:
-            self.close()
-            self.trouble = str(error)
-            raise NodeLost(self, self.trouble) from error
+            self.set_aside(str(error))
         return holder
 
     def _attend(self, link: Link) -> Attendant:
