@@ -129,8 +129,10 @@ class _OneLength:
             bounds = [0, *np.cumsum(np.bincount(slots, minlength=len(self._buckets))).tolist()]
         rows = texts_at(buffer, starts[index], width)
         for bucket, begin, end in zip(self._buckets, bounds[:-1], bounds[1:], strict=True):
-            if begin < end:
-                _find_in_bucket(bucket, rows[begin:end], index[begin:end], codes)
+            mine, some = index[begin:end], rows[begin:end]
+            for template in bucket if begin < end else ():
+                fits = template.fits(some if len(bucket) == 1 else some.copy())
+                codes[mine[fits]] = template.code  # no two fit the same line
 
     def _sort_into_buckets(self) -> None:
         lines = np.frombuffer(b"".join(template.line for template in self._templates), np.uint8)
@@ -146,30 +148,13 @@ class _OneLength:
         self._slots[used] = np.arange(len(used))
 
 
-def _find_in_bucket(
-    bucket: list[_Template], rows: NDArray[np.uint8], index: NDArray[np.int64], codes: NDArray[np.int32]
-) -> None:
-    for template in bucket:
-        fits = template.fits(rows if len(bucket) == 1 else rows.copy())
-        codes[index[fits]] = template.code  # no two fit the same line
-
-
 def _telling_words(lines: NDArray[np.uint8]) -> list[int]:
-    """Where the words begin whose patterns of digits tell the most of the lines, [n, length], apart."""
+    """Where the words begin that have the most patterns of digits among the lines, [n, length]."""
     whole = lines[:, : lines.shape[1] // WORD * WORD]
-    patterns = np.packbits((whole >= _ZERO) & (whole <= _NINE), axis=1).astype(np.int64)
-    left = np.flatnonzero((patterns != patterns[:1]).any(axis=0)).tolist()
-    apart, kinds = np.zeros(len(lines), np.int64), 1
-    telling: list[int] = []
-    while left and len(telling) < _MOST_TELLING and kinds < len(lines):
-        finer = {word: np.unique(apart << 8 | patterns[:, word], return_inverse=True) for word in left}
-        best = max(left, key=lambda word: len(finer[word][0]))
-        if len(finer[best][0]) == kinds:
-            break
-        apart, kinds = finer[best][1], len(finer[best][0])
-        telling.append(best * WORD)
-        left.remove(best)
-    return telling
+    patterns = np.packbits((whole >= _ZERO) & (whole <= _NINE), axis=1)
+    kinds = np.array([len(np.unique(pattern)) for pattern in patterns.T])
+    telling = np.argsort(-kinds, kind="stable")[:_MOST_TELLING]
+    return [int(word) * WORD for word in telling if kinds[word] > 1]
 
 
 def _keys(buffer: NDArray[np.uint8], starts: NDArray[np.int64], telling: list[int]) -> NDArray[np.uint64]:
