@@ -134,30 +134,22 @@ class Traceback:
     """The tracebacks of one process, line by line.
 
     Attributes:
+        is_open: the next lines matter, whatever they look like.
         chained: the exception last seen arose from the one before it.
         ignored: the line last fed belongs to a traceback that ended nothing, as Python itself says.
     """
 
     def __init__(self) -> None:
-        self.chained = False
-        self.ignored = False
-        self._open = False
-        self._chain_announced = False
-        self._ignore_next = False
+        self.is_open = self.chained = self.ignored = False
+        self._chain_announced = self._ignore_next = self._after_frame = False
         self._lines = 0
-        self._after_frame = False
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the next lines matter, whatever they look like."""
-        return self._open
 
     def feed(self, text: str) -> bool:
         """Take the process's next line, unwrapped; whether it is an exception's own line."""
-        if not self._open:
+        if not self.is_open:
             self.ignored = False
         if _TRACEBACK in text:
-            self._open, self._lines, self._after_frame = True, 0, False
+            self.is_open, self._lines, self._after_frame = True, 0, False
             self.ignored, self._ignore_next = self._ignore_next, False
             self.chained, self._chain_announced = self._chain_announced, False
             return False
@@ -165,22 +157,19 @@ class Traceback:
             self._chain_announced = True
         elif text.startswith(_IGNORED):
             self._ignore_next = True
-        return self._open and self._ends(text)
+        return self.is_open and self._ends(text)
 
     def _ends(self, text: str) -> bool:
         self._lines += 1
         if text[0] in " \t":
             self._after_frame = True
-            self._open = self._lines < _LONGEST_TRACEBACK
+            self.is_open = self._lines < _LONGEST_TRACEBACK
             return False
         named = _EXCEPTION.match(text) or (self._after_frame and _PLAIN_EXCEPTION.match(text))
         self._after_frame = False
-        self._open = not named and self._lines < _LONGEST_TRACEBACK
+        self.is_open = not named and self._lines < _LONGEST_TRACEBACK
         return bool(named)
 
-
-# The file a line comes from, its number there (from 1), its text.
-LogLine = tuple[str, int, str]
 
 _LONGEST_EVIDENCE = 500
 _MOST_PROCESSES = 4096  # whose tracebacks are followed at a time
@@ -218,11 +207,12 @@ class Failure:
     evidence: Evidence
 
 
-def classify(lines: Iterable[LogLine], outcome: Outcome | None = None) -> Failure | None:
+def classify(lines: Iterable[tuple[str, int, str]], outcome: Outcome | None = None) -> Failure | None:
     """What went wrong, or None where nothing did.
 
     Args:
-        lines: the failed rank's log, or the logs of all ranks one behind the other; read once, not kept.
+        lines: file, number from 1 and text: the failed rank's log, or the logs of all ranks one behind the
+            other; read once, not kept.
         outcome: how the run ended; None where only the log is there. With `completed` the text is not
             believed: a run that ended well has survived whatever its log complains about.
     """
@@ -265,7 +255,8 @@ class FailureScan:
             return
         evidence = Evidence(text=shown[:_LONGEST_EVIDENCE], file=file, line=number)
         self._last = evidence
-        traceback = self._traceback_of(process)
+        known = process in self._tracebacks or len(self._tracebacks) < _MOST_PROCESSES
+        traceback = self._tracebacks[process if known else ""]
         is_frame = traceback.is_open and text[0] in " \t"
         raised = traceback.feed(text)
         mark = None if is_frame else mark_of(text)
@@ -284,10 +275,6 @@ class FailureScan:
         """Say that a record was read from line `number`: errors only mentioned before it were survived."""
         if self._mention is not None and (self._mention.line or 0) < number:
             self._mention = None
-
-    def _traceback_of(self, process: str) -> Traceback:
-        known = process in self._tracebacks or len(self._tracebacks) < _MOST_PROCESSES
-        return self._tracebacks[process if known else ""]
 
     def _keep_exception(self, process: str, evidence: Evidence) -> None:
         """The first exception counts, and of a chain of them its last: the one that ended the process."""
