@@ -164,7 +164,9 @@ def open_log(name: str, stream: IO[bytes]) -> Log:
 
 
 def _open(name: str, stream: IO[bytes], guard: _Guard) -> Log:
-    plain = Log(name=name, stream=stream if isinstance(stream, io.BufferedReader) else _buffered(stream.read))
+    # A pipe may give few bytes at first; a buffer of our own waits for enough to recognise what it is.
+    is_file = isinstance(stream, io.BufferedReader) and stream.seekable()
+    plain = Log(name=name, stream=stream if is_file else _buffered(stream.read))
     if _unpacker(plain.stream) is None and not _is_archive(plain):
         return plain  # counting its bytes would cost a copy of them
 

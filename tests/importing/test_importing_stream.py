@@ -6,7 +6,9 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import tarfile
+import threading
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -193,6 +195,22 @@ def test_an_archive_within_an_archive_is_named(member: str, tmp_path: Path) -> N
     path.write_bytes(a_tar((member, content[member])))
     with pytest.raises(UserError, match=rf"logs\.tar!{member}: an archive within an archive; unpack it"):
         records_of(path)
+
+
+def test_an_archive_through_a_pipe_is_recognised_however_it_arrives() -> None:
+    read, write = os.pipe()
+    content = a_tar(("a.log", TEXT))
+
+    def trickle() -> None:
+        with os.fdopen(write, "wb", buffering=0) as stream:
+            for start in range(0, len(content), 100):
+                stream.write(content[start : start + 100])
+
+    writer = threading.Thread(target=trickle)
+    writer.start()
+    with os.fdopen(read, "rb") as stream:
+        assert ["<stdin>!a.log"] == [log.name for log in open_stream("<stdin>", stream)]
+    writer.join()
 
 
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
