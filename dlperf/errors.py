@@ -9,8 +9,6 @@ DlperfError                 its text is one line for a person; `exit_code` is th
 A case that fails is no exception: it is a result with a status (`dlperf.results.schema.Status`).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Files of our own: written whole or not at all, read back with what is wrong said in one line."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

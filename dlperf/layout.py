@@ -3,8 +3,6 @@
 Results folders hold sweeps, sweeps hold runs/<case_id>/r<repeat>.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import re

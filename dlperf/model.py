@@ -1,7 +1,5 @@
 """The base of every model that dlperf reads from or writes to a file."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field

@@ -1,7 +1,5 @@
 """Secrets in variables and texts, replaced before anything stores or shows them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from typing import Final

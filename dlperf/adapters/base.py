@@ -5,8 +5,6 @@ which processes a case consists of. It starts nothing. Register one under the en
 `dlperf.adapters`; docs/adding-a-framework.md walks through it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path

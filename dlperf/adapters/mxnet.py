@@ -1,7 +1,5 @@
 """MXNet: hybridized Gluon, Horovod between processes. docs/engines/mxnet.md has what a user should know."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """OneFlow: one nn.Graph over all devices. docs/engines/oneflow.md says what a user should know."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

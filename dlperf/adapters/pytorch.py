@@ -1,7 +1,5 @@
 """PyTorch: from PyPI's wheels, one for the CPU and one for CUDA."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from dlperf.adapters.base import EnvironmentSpec, Launch, RankCommand, RankPlacement, train_commands

@@ -1,7 +1,5 @@
 """The adapters of this installation: the shipped ones and those that other packages register, all alike."""
 
-from __future__ import annotations
-
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable

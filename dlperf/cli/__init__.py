@@ -5,8 +5,6 @@ named as after the colon in the table below. It exits with another code than 0 b
 expected error is a DlperfError: its text goes to standard error and its `exit_code` to the shell.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import sys

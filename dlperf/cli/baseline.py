@@ -1,7 +1,5 @@
 """`dlperf baseline`: results kept under a name, as one small file that git can hold."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

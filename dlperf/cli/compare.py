@@ -1,7 +1,5 @@
 """`dlperf compare`: did it become slower?"""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`dlperf env`: the isolated Python environments in which the frameworks run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import cast
 

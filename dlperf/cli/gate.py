@@ -1,7 +1,5 @@
 """`dlperf gate`: run, compare, run what looks worse again, and answer with an exit code."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace

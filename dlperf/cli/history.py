@@ -1,7 +1,5 @@
 """`dlperf history`: one case over versions or dates, and where it changed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path

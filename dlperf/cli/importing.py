@@ -1,7 +1,5 @@
 """`dlperf parse` and `dlperf import`: logs of other programs, read, and turned into results."""
 
-from __future__ import annotations
-
 import io
 import sys
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """`dlperf limit`: find the largest batch or the most classes that train."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`dlperf logs`: the logs of a case."""
 
-from __future__ import annotations
-
 import codecs
 import os
 import sys

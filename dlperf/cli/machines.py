@@ -1,7 +1,5 @@
 """`dlperf doctor` and `dlperf cluster`: what is wrong with this machine, or with the nodes of a cluster."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path

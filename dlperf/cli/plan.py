@@ -1,7 +1,5 @@
 """`dlperf plan`: what a sweep would run, shown and not run."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """How far a sweep is, on standard error: a live line on a terminal, else one line per change of state."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import deque

@@ -1,7 +1,5 @@
 """`dlperf qualify`: how much this machine moves by itself, and how often that would be an alarm."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

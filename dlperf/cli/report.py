@@ -1,7 +1,5 @@
 """`dlperf report`: the comparison as a document that people read, and the data behind it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

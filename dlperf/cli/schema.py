@@ -1,7 +1,5 @@
 """`dlperf schema` and `dlperf completion`: for editors, other programs and shells."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

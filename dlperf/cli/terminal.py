@@ -4,8 +4,6 @@ Text from logs, results and nodes may hold escape codes, with which it could cha
 everything that a command prints goes through here, where control characters are made visible.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

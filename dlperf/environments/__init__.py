@@ -3,8 +3,6 @@
 `ensure` is the way in: it gives a ready environment for an adapter's `EnvironmentSpec`.
 """
 
-from __future__ import annotations
-
 from dlperf.environments.environment import Environment, Manifest
 from dlperf.environments.make import ensure
 

@@ -4,8 +4,6 @@ The folder of a wheel is named by the hash of everything that decides its conten
 environments that use it are removed, because compiling takes long.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

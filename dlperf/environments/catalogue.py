@@ -1,7 +1,5 @@
 """The environments in the cache: list them, remove them, check that they are unchanged."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

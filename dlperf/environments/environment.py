@@ -1,7 +1,5 @@
 """An environment: a folder named by the hash of its specification, with a manifest, and its interpreter."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

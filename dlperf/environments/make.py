@@ -1,7 +1,5 @@
 """Create an environment with uv, or find an existing one, on this machine or on a node of a cluster."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

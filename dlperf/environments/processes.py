@@ -1,7 +1,5 @@
 """Child processes of an installation, which die with their parent, and locks, which they hold until then."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import queue

@@ -1,7 +1,5 @@
 """Run uv: find it, pass pip's settings on, report progress and errors; find or download a CPython with it."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -5,8 +5,6 @@ not grow with the file. A compressed file that is cut off ends there; one that u
 through whatever layers, is refused.
 """
 
-from __future__ import annotations
-
 import bz2
 import codecs
 import gzip

@@ -1,7 +1,5 @@
 """Records as a table, JSON or CSV, written as they come: no format needs the whole log in memory."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math

@@ -8,8 +8,6 @@ the folder of its search, where they count as full-length probes; the search con
 measured again at the new limit.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Sequence

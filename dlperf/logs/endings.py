@@ -1,7 +1,5 @@
 """How a run ended: `outcome.json` as the supervisor leaves it. A damaged one counts as none."""
 
-from __future__ import annotations
-
 import json
 import signal
 from dataclasses import dataclass

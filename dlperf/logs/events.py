@@ -4,8 +4,6 @@ Streaming and pure. A line that was cut, was torn by another process's output or
 skipped: a step that cannot be read is a missing step, and the run is then `incomplete`.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import sys

@@ -13,8 +13,6 @@ A kill outranks a traceback, but a mere request to end does not: launchers send 
 when one has failed. Of what is left the earliest is the cause.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Lines of text out of logs: without the tags, times and colours that launchers and terminals add."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

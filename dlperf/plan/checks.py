@@ -1,7 +1,5 @@
 """What can be wrong with a sweep whose every key is right: checks over several keys, each with its place."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 from dlperf.adapters.base import Adapter

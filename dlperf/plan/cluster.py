@@ -4,8 +4,6 @@ What stands beside `nodes` is the default of every node; a node may say otherwis
 configuration fills in what neither names (dlperf/running/transports/ssh_config.py).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The grid of a sweep: the cells that its axes span, exclusions, inclusions, and searches for `max`."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Sweep and experiment files by name -> a checked Sweep, or every problem found in them at once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The machine that dlperf runs on, as far as a plan depends on it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

@@ -10,8 +10,6 @@ The grammar of EXPR:
 `~` is "contains". A WORD alone is a part of the case's id. A value with spaces or operators stands in quotes.
 """
 
-from __future__ import annotations
-
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence

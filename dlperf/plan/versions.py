@@ -4,8 +4,6 @@ The version that results and tables show says where it is from, as `1.9.1+wheel.
 `2.14.0.dev20261101+index.0a1b2c3d`: two builds of one version are compared as two versions.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

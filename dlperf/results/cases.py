@@ -1,7 +1,5 @@
 """Runs to cases: the figure of each case, and a status with its reason where there is no figure."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """How a figure came about: which lines of which log, by which rule, left out what, and divided how."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

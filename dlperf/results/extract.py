@@ -3,8 +3,6 @@
 The same folder gives the same result, byte for byte, whenever it is read.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence

@@ -10,8 +10,6 @@ may also run on CPUs that the rank does not need: then nobody waits. So the smal
 that others took. A run's share is that of the rank that was disturbed most, as ranks wait for each other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

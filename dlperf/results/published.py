@@ -4,8 +4,6 @@
 Schema of `PublishedData`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How a run ended: its status, one line why, and the log line that shows it."""
 
-from __future__ import annotations
-
 import math
 import signal
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """What dlperf writes down about a run and about a search for a limit. docs/formats.md describes the files."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from enum import StrEnum

@@ -1,7 +1,5 @@
 """Results on disk: written whole or not at all; what cannot be read back is skipped and named."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os

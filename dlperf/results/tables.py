@@ -4,8 +4,6 @@
 `string`, a whole number `Int64` and any other number `float64`: a missing value is NA or NaN, never a number.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

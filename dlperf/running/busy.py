@@ -1,7 +1,5 @@
 """What else keeps a node busy, before a sweep starts: a busy node disturbs every run on it."""
 
-from __future__ import annotations
-
 from dlperf.model import Model
 
 # From this share on a process takes one CPU from whatever runs there, on a node with many CPUs too.

@@ -1,7 +1,5 @@
 """The processes of a plan as shell commands, for people to read: nothing is started."""
 
-from __future__ import annotations
-
 import os
 import shlex
 from collections.abc import Iterator, Mapping

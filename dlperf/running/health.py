@@ -1,7 +1,5 @@
 """Checks of this machine before a sweep: one result per check, with the next step if it is not ok."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

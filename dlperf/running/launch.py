@@ -3,8 +3,6 @@
 docs/formats.md, "Supervisor", describes `launch.json`. A dry run shows commands from the same functions.
 """
 
-from __future__ import annotations
-
 import difflib
 import fnmatch
 import itertools

@@ -1,7 +1,5 @@
 """One run: write its folder, start it, follow it, store its result."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from collections.abc import Callable, Sequence

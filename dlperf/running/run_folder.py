@@ -1,7 +1,5 @@
 """Run folders as the runner sees them: names, state, results, and the locks on folder and machine."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import shutil

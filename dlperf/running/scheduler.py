@@ -1,7 +1,5 @@
 """Runs a frozen plan: completed runs stay, missing ones run, and one failure does not stop the others."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 import time

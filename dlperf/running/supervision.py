@@ -1,7 +1,5 @@
 """A run under its supervisors, one per node: leases, events, Ctrl-C, and the outcomes of all nodes in one."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

@@ -4,8 +4,6 @@ No function here drops a value, and none returns a number where there is none to
 interval give None.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence

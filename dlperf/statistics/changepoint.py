@@ -6,8 +6,6 @@ detection of changepoints with a linear computational cost", Journal of the Amer
 chosen.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

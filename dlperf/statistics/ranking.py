@@ -1,7 +1,5 @@
 """Which of several participants is the fastest, where their runs tell: one decision for every page."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The fast reader. `LineReader(dialects).read(data, ...)` is its one door; docs/logs.md says how it works."""
 
-from __future__ import annotations
-
 from dlperf.importing.columnar.lines import ChunkLines, LineReader
 
 __all__ = ["ChunkLines", "LineReader"]

@@ -3,8 +3,6 @@
 Later versions end with `ips: T images/sec`. T is the whole job's rate. The colons come and go.
 """
 
-from __future__ import annotations
-
 import re
 
 from dlperf.importing.dialects.base import NUMBER, Dialect, Scope

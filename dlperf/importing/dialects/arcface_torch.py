@@ -4,8 +4,6 @@ arcface_oneflow prints the same. S is the whole job's rate. The time is missing 
 any field behind the speed; a line that has neither its step nor its last field was cut.
 """
 
-from __future__ import annotations
-
 import re
 
 from dlperf.importing.dialects.base import NUMBER, TIMESTAMP, Dialect, Scope

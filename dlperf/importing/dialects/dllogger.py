@@ -4,8 +4,6 @@ A step may be a number alone. A list of one number as step is an epoch's summary
 neither is a record.
 """
 
-from __future__ import annotations
-
 import re
 
 from dlperf.importing.dialects.base import NUMBER, TIMESTAMP, Dialect, Scope

@@ -5,8 +5,6 @@ once a metric; where no metric is set the line says `Iter[E]` and the loss stand
 `CELOSS,step,loss`.
 """
 
-from __future__ import annotations
-
 import re
 
 from dlperf.importing.dialects.base import NUMBER, Dialect, Scope

@@ -1,7 +1,5 @@
 """MLPerf's `:::MLLOG {json}`: `tracked_stats` with a `throughput`, ours too, and the key `throughput`."""
 
-from __future__ import annotations
-
 import re
 
 from dlperf.importing.dialects.base import NUMBER, Dialect, Scope

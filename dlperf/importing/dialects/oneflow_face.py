@@ -4,8 +4,6 @@ T has three decimals, always: a number with fewer was cut. An asynchronous callb
 stand inside another line, and another may follow its last digit at once.
 """
 
-from __future__ import annotations
-
 import re
 
 from dlperf.importing.dialects.base import NUMBER, Dialect, Scope

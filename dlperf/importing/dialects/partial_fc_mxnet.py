@@ -3,8 +3,6 @@
 `it/sec` means samples a second. Total is the whole job's rate and is what counts; Rank is one process's.
 """
 
-from __future__ import annotations
-
 import re
 
 from dlperf.importing.dialects.base import NUMBER, TIMESTAMP, Dialect, Scope

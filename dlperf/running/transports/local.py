@@ -1,7 +1,5 @@
 """The supervisor on this machine, as a child process whose standard input is the lease."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket
