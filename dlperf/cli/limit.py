@@ -1,5 +1,6 @@
 """`dlperf limit`: find the largest batch or the most classes that train."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from dlperf.cli.run import run_sweep, show
 from dlperf.errors import UserError
 from dlperf.plan.case import SEARCHED_AXES
 from dlperf.plan.cluster import Cluster
-from dlperf.plan.documents import Value, find_file
-from dlperf.plan.load import Setting, checked_sweep, limit_document, value_setting
+from dlperf.plan.documents import Value, find_file, parse_document
+from dlperf.plan.load import Setting, checked_sweep, value_setting
 from dlperf.plan.plan import Plan
 
 _EPILOG = """\b
@@ -109,8 +110,9 @@ def _plan(given: dict[str, Any], settings: tuple[str, ...], cluster: Cluster | N
     adapters = load_adapters()
     laid_over = _settings(given, frameworks=[*adapters])
     stem = find_file("experiment", experiment, folders=(here,)).stem
+    text = json.dumps({"experiment": experiment, **_nested(laid_over)}, indent=2)  # which is YAML
     loaded = checked_sweep(
-        limit_document({"experiment": experiment, **_nested(laid_over)}),
+        parse_document(f"# Made by dlperf limit.\n{text}\n", shown="dlperf limit"),
         path=here / "sweeps" / f"limit_{stem}_{axis}.yaml",
         adapters=adapters,
         settings=(*laid_over, *map(value_setting, settings)),

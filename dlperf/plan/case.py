@@ -22,11 +22,7 @@ _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
 def bytes_of(value: Any) -> Any:
-    """Bytes where the value is a size such as `2GiB`; any other value as it is.
-
-    Raises:
-        ValueError: a text of another form.
-    """
+    """Bytes where the value is a size such as `2GiB`, ValueError for other text; any other value as it is."""
     if not isinstance(value, str):
         return value
     match = _SIZE.fullmatch(value.strip())
@@ -45,8 +41,6 @@ def bytes_text(size: int) -> str:
     return f"{size}B"
 
 
-CASE_SCHEMA_VERSION: Final = 1
-
 Network = Literal["iresnet18", "iresnet34", "iresnet50", "iresnet100", "mobilefacenet"]
 Head = Literal["E", "FC", "GDC"]
 LossKind = Literal["arcface", "cosface", "combined", "softmax"]
@@ -58,7 +52,6 @@ ParameterKind = Literal["bias", "batch_norm", "prelu"]
 OptionValue = bool | int | float | str
 SearchedAxis = Literal["batch_size_per_device", "num_classes"]
 
-NETWORKS: tuple[str, ...] = get_args(Network)
 SEARCHED_AXES: tuple[SearchedAxis, ...] = get_args(SearchedAxis)
 
 _TOPOLOGY = re.compile(r"(?P<nodes>[1-9][0-9]{0,5})n(?P<devices>[1-9][0-9]{0,3})g")
@@ -214,7 +207,7 @@ class Case(Model):
     tried; it is no part of the case's identity, so that a case has one name before and after, and everywhere.
     """
 
-    schema_version: Literal[1] = CASE_SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     framework: str  # an adapter's name, such as `mxnet`
     version: str  # the framework's version, such as `1.9.1`
     workload: Workload

@@ -195,9 +195,7 @@ def fits(node: ClusterNode, case: Case, *, oversubscribe: bool = False) -> bool:
 def load_cluster(name: str, *, folder: Path | None = None) -> Cluster:
     """Load the cluster `name`: a path, or a file of ./clusters or of those that ship with dlperf.
 
-    Raises:
-        UserError: there is no such cluster.
-        SourceErrors: every problem in the file.
+    UserError where there is none; SourceErrors holds every problem in the file.
     """
     folder = (folder or Path.cwd()).absolute()
     path = find_file("cluster", name, folders=(folder,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -75,8 +76,7 @@ class Document:
     def with_value(self, path: tuple[str, ...], value: Value, *, label: str) -> Document:
         """A copy whose value at `path` comes from the command line; problems about it name `label`.
 
-        Raises:
-            UserError: a part of the path is no mapping.
+        UserError where a part of the path is no mapping.
         """
         place = SourceLocation(label)
         values = {kept: at for kept, at in self.values.items() if kept[: len(path)] != path}
@@ -102,20 +102,10 @@ MAX_DEPTH = 30
 
 _INT = re.compile(r"[-+]?[0-9][0-9_]*")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_WORDS: dict[str, bool | float | None] = {
-    form: value
-    for word, value in {
-        "": None,
-        "~": None,
-        "null": None,
-        "true": True,
-        "false": False,
-        ".inf": float("inf"),
-        "+.inf": float("inf"),
-        "-.inf": float("-inf"),
-        ".nan": float("nan"),
-    }.items()
-    for form in (word, word.capitalize(), word.upper())
+_SMALL_WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
+_SMALL_WORDS |= {".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}
+_WORDS = {
+    form: value for word, value in _SMALL_WORDS.items() for form in (word, word.capitalize(), word.upper())
 }
 _PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
 
@@ -130,8 +120,7 @@ _Loader.yaml_implicit_resolvers = {}  # `parse_scalar` reads the types of YAML 1
 def read_document(path: Path, *, shown: str) -> Document:
     """Read a YAML file that holds one mapping; `shown` names it in problems.
 
-    Raises:
-        SourceErrors: the file cannot be read, is too large, not UTF-8, not YAML, empty, or no mapping.
+    SourceErrors where the file cannot be read, is too large, not UTF-8, not YAML, empty, or no mapping.
     """
     try:
         with path.open("rb") as stream:
@@ -207,6 +196,9 @@ class _Reading:
         mark = node.start_mark
         return SourceLocation(self._shown, mark.line + 1, mark.column + 1)
 
+    def _report(self, node: Node, message: str) -> None:
+        self.problems.append(self.place(node).problem(message))
+
     def value(self, node: Node, path: KeyPath) -> Value:
         self._count += 1
         if self._count > MAX_VALUES or len(path) > MAX_DEPTH:
@@ -215,7 +207,7 @@ class _Reading:
             )
         self.values[path] = self.place(node)
         if node.tag not in _PLAIN_TAGS:
-            self.problems.append(self.place(node).problem(f"tags such as {node.tag!r} are not allowed"))
+            self._report(node, f"tags such as {node.tag!r} are not allowed")
         if isinstance(node, MappingNode):
             return self._mapping(node, path)
         if isinstance(node, SequenceNode):
@@ -228,7 +220,7 @@ class _Reading:
         try:
             return parse_scalar(text) if plain else text
         except ValueError:  # Python refuses to read integers of thousands of digits
-            self.problems.append(self.place(node).problem("is too long for a number"))
+            self._report(node, "is too long for a number")
             return None
 
     def _mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Value]:
@@ -239,8 +231,7 @@ class _Reading:
                 continue
             if key in found:
                 first = self.keys[(*path, key)]
-                message = f"key {key!r} appears twice (first on line {first.line}); remove one"
-                self.problems.append(self.place(key_node).problem(message))
+                self._report(key_node, f"key {key!r} appears twice (first on line {first.line}); remove one")
                 continue
             self.keys[(*path, key)] = self.place(key_node)
             found[key] = self.value(value_node, (*path, key))
@@ -248,12 +239,10 @@ class _Reading:
 
     def _key(self, node: Node) -> str | None:
         if not isinstance(node, ScalarNode):
-            self.problems.append(self.place(node).problem("a key must be text"))
+            self._report(node, "a key must be text")
             return None
         if node.value == "<<" and node.style is None:
-            self.problems.append(
-                self.place(node).problem("merge keys (<<) are not supported; write the keys out")
-            )
+            self._report(node, "merge keys (<<) are not supported; write the keys out")
             return None
         return self._text(node)
 
@@ -385,10 +374,7 @@ def find_file(kind: Kind, name: str, *, folders: tuple[Path, ...]) -> Path:
     """The file that `name` means: a path as it stands, or `NAME`, `sweeps/NAME`, `sweeps/NAME.yaml`.
 
     A path is relative to the first of `folders`; a name is looked up in `<folder>/sweeps` (or `experiments`,
-    `clusters`) of each of `folders`, then among the shipped files.
-
-    Raises:
-        UserError: there is no such file.
+    `clusters`) of each of `folders`, then among the shipped files. UserError where there is no such file.
     """
     written = folders[0] / Path(name).expanduser()
     if written.suffix in _SUFFIXES and written.is_file():

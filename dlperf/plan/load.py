@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from dlperf.adapters.base import Adapter
@@ -15,7 +14,6 @@ from dlperf.plan.documents import (
     KeyPath,
     Value,
     find_file,
-    parse_document,
     parse_scalar,
     problems_of,
     read_document,
@@ -30,8 +28,7 @@ from dlperf.plan.versions import Origin, read_wheel
 def origin_of(entry: FrameworkEntry, *, folder: Path, adapter: Adapter) -> Origin | None:
     """Where a framework's version comes from; None where the adapter says it. `folder`: of relative paths.
 
-    Raises:
-        ValueError: the wheel is not there, or not one that the adapter can use.
+    ValueError where the wheel is not there, or not one that the adapter can use.
     """
     if entry.wheel is not None:
         return read_wheel(entry.wheel, folder=folder, adapter=adapter)
@@ -104,19 +101,14 @@ def _split(option: str, text: str, *, example: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """A sweep file with its experiments, valid each for itself.
-
-    `documents` are the files as written, the sweep's first; `settings` came from the command line and are
-    already part of `file`. `origins` says of which versions, by `name==version`, a wheel or an index is the
-    origin; `file` names them by their labels.
-    """
+    """A sweep file with its experiments, valid each for itself."""
 
     name: str
-    file: SweepFile
+    file: SweepFile  # with the settings; names versions from elsewhere by their labels
     experiments: dict[str, ExperimentFile]
-    origins: dict[str, Origin] = field(default_factory=dict)
-    documents: tuple[Document, ...]
-    settings: tuple[Setting, ...] = ()
+    origins: dict[str, Origin] = field(default_factory=dict)  # of versions from elsewhere, by `name==label`
+    documents: tuple[Document, ...]  # as written, the sweep's first
+    settings: tuple[Setting, ...] = ()  # from the command line
 
 
 def load_sweep(
@@ -128,9 +120,7 @@ def load_sweep(
 ) -> Sweep:
     """Load the sweep `name`, as seen from `folder` (default: the working directory).
 
-    Raises:
-        UserError: there is no such sweep.
-        SourceErrors: every problem in the sweep file and the experiment files that it names.
+    UserError where there is none; SourceErrors holds every problem in it and in the experiments it names.
     """
     folder = (folder or Path.cwd()).absolute()
     path = find_file("sweep", name, folders=(folder,))
@@ -148,16 +138,15 @@ def checked_sweep(
 ) -> Sweep:
     """The sweep of a document; `path` gives its name and the project whose experiments it finds.
 
-    Raises:
-        SourceErrors: every problem in it and in the experiment files that it names.
+    SourceErrors as of `load_sweep`.
     """
     laid_over = document
     for setting in settings:
         laid_over = laid_over.with_value(setting.path, setting.value, label=setting.label)
     file, problems = validate(SweepFile, laid_over, context={"frameworks": adapters})
     # A sweep in another project finds the experiments of that project too.
-    folders = (folder, path.absolute().parent.parent)
-    experiments, sources, missing = _experiments(laid_over, folders=folders)
+    project = path.absolute().parent.parent
+    experiments, sources, missing = _experiments(laid_over, folder=folder, project=project)
     problems += [*document.problems, *_option_problems(laid_over, adapters), *missing]
     origins: dict[str, Origin] = {}
     if file is not None and not problems:
@@ -179,30 +168,26 @@ def checked_sweep(
     )
 
 
-def load_experiment(name: str, *, folder: Path | None = None) -> tuple[ExperimentFile, Document]:
-    """Load the experiment `name`; raises like `load_sweep`."""
+def load_experiment(
+    name: str, *, folder: Path | None = None, project: Path | None = None
+) -> tuple[ExperimentFile, Document]:
+    """Load the experiment `name`, also looked for in `project`; raises like `load_sweep`."""
     folder = (folder or Path.cwd()).absolute()
-    experiment, document, problems = _read_experiment(
-        find_file("experiment", name, folders=(folder,)), folder
-    )
+    path = find_file("experiment", name, folders=(folder, *([project] if project else [])))
+    document = read_document(path, shown=shown(path, folder=folder))
+    named = document.with_value(("experiment",), path.stem, label=document.path)
+    experiment, problems = validate(ExperimentFile, named)
+    if "experiment" in document.data:
+        at = document.keys[("experiment",)]
+        problems.append(at.problem("the experiment's name is the file's name; remove this key"))
+    problems += document.problems
     if experiment is None or problems:
         raise SourceErrors(problems)
     return experiment, document
 
 
-def _read_experiment(path: Path, folder: Path) -> tuple[ExperimentFile | None, Document, list[Problem]]:
-    document = read_document(path, shown=shown(path, folder=folder))
-    problems = list(document.problems)
-    if "experiment" in document.data:
-        at = document.keys[("experiment",)]
-        problems.append(at.problem("the experiment's name is the file's name; remove this key"))
-    named = document.with_value(("experiment",), path.stem, label=document.path)
-    experiment, found = validate(ExperimentFile, named)
-    return experiment, document, problems + found
-
-
 def _experiments(
-    document: Document, *, folders: tuple[Path, ...]
+    document: Document, *, folder: Path, project: Path
 ) -> tuple[dict[str, ExperimentFile], list[Document], list[Problem]]:
     """Every experiment that a sweep names, whatever else is wrong with it; their files; their problems."""
     experiments: dict[str, ExperimentFile] = {}
@@ -210,18 +195,12 @@ def _experiments(
     problems: list[Problem] = []
     for name, path in _named_experiments(document).items():
         try:
-            experiment, source, found = _read_experiment(
-                find_file("experiment", name, folders=folders), folders[0]
-            )
+            experiments[name], source = load_experiment(name, folder=folder, project=project)
+            sources.append(source)
         except SourceErrors as error:
             problems.extend(error.problems)
         except UserError as error:
             problems.append(document.place(path).problem(str(error)))
-        else:
-            sources.append(source)
-            problems.extend(found)
-            if experiment is not None:
-                experiments[name] = experiment
     return experiments, sources, problems
 
 
@@ -260,16 +239,3 @@ def _option_problems(document: Document, adapters: Mapping[str, Adapter]) -> lis
                 found = problems_of(error, model=adapters[name].options, document=document, below=below)
                 problems.extend(found)
     return problems
-
-
-def limit_document(values: Mapping[str, Value]) -> Document:
-    """The sweep file that says the same as the options of `dlperf limit`; problems in it name the command."""
-    text = yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False)
-    return parse_document(f"# Made by dlperf limit.\n{text}", shown="dlperf limit")
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes tuples as lists."""
-
-
-_Dumper.add_representer(tuple, yaml.SafeDumper.represent_list)

@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -77,7 +77,6 @@ def _blocks(cell: Sequence[Case], repeats: int) -> list[PlannedRun]:
     ]
 
 
-PLAN_SCHEMA_VERSION: Final = 1
 _MOST_CASE_LINES = 40  # of the differences between two plans
 
 
@@ -121,7 +120,7 @@ class PlannedCluster(Model):
 class Plan(Model):
     """`plan.lock.json`: everything that decides what runs."""
 
-    schema_version: Literal[1] = PLAN_SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     sweep: str
     cases: tuple[PlannedCase, ...]
     runs: tuple[PlannedRun, ...]  # in the order in which they are made

@@ -16,15 +16,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from dlperf.errors import UserError
-from dlperf.plan.case import SEARCHED_AXES, SearchedAxis
+from dlperf.plan.case import SEARCHED_AXES
 from dlperf.plan.documents import unknown
 from dlperf.plan.plan import Plan, PlannedCase
 
 Predicate = Callable[[PlannedCase], bool]
-
-
-def _size(axis: SearchedAxis) -> Callable[[PlannedCase], int | str]:
-    return lambda item: item.case.size(axis)
 
 
 _NUMBERS: dict[str, Callable[[PlannedCase], Any]] = {
@@ -32,7 +28,8 @@ _NUMBERS: dict[str, Callable[[PlannedCase], Any]] = {
     "devices_per_node": lambda item: item.case.topology.devices_per_node,
     "world_size": lambda item: item.case.topology.world_size,
     "sample_ratio": lambda item: item.case.sample_ratio,
-    **{axis: _size(axis) for axis in SEARCHED_AXES},
+    "batch_size_per_device": lambda item: item.case.size("batch_size_per_device"),
+    "num_classes": lambda item: item.case.size("num_classes"),
 }
 _TEXTS: dict[str, Callable[[PlannedCase], str]] = {
     "framework": lambda item: item.case.framework,
@@ -67,13 +64,10 @@ _TOKEN = re.compile(
 def select(
     plan: Plan, *, expression: str | None = None, only: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> Plan:
-    """The part of the plan that is meant.
+    """The part of the plan that is meant; UserError for what cannot be read, and where nothing is selected.
 
     `only` and `exclude` hold `key=value` or `key=a,b`. A case must meet every key of `only` (with one of the
     values given for it) and none of `exclude`.
-
-    Raises:
-        UserError: an expression that cannot be read, an unknown key, or nothing selected.
     """
     wanted: dict[str, list[Predicate]] = {}
     for key, test in (parse_pair("--only", text) for text in only):

@@ -16,7 +16,6 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
-    GetJsonSchemaHandler,
     NonNegativeInt,
     PositiveInt,
     Tag,
@@ -26,8 +25,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 
 from dlperf.model import Model
 from dlperf.plan.case import Measure, Parallelism, Precision, Topology, Workload, bytes_of
@@ -40,14 +37,10 @@ _DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<unit>s|m|h)")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
-class _OneOrMore:
-    """Lets one value stand where a list may; the list must hold something, and nothing twice."""
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        many = handler(schema)
-        return {"anyOf": [many["items"], many]}
+def _one_or_more(schema: dict[str, Any]) -> None:
+    """In the JSON Schema: one value may stand where a list may."""
+    many = {key: schema.pop(key) for key in ("items", "minItems", "type")}
+    schema["anyOf"] = [many["items"], many]
 
 
 def _listed(value: Any) -> Any:
@@ -61,11 +54,13 @@ def _different(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
+# One value, or a list that holds something, and nothing twice.
 OneOrMore = Annotated[
-    tuple[T, ...], Field(min_length=1), BeforeValidator(_listed), AfterValidator(_different), _OneOrMore()
+    tuple[T, ...],
+    Field(min_length=1, json_schema_extra=_one_or_more),
+    BeforeValidator(_listed),
+    AfterValidator(_different),
 ]
-
-
 MemorySize = Annotated[
     PositiveInt,
     BeforeValidator(bytes_of),
@@ -185,17 +180,17 @@ def _known(kind: str, name: str, info: ValidationInfo) -> str:
     return name
 
 
-class _OrText:
-    """Says in the JSON Schema that `name==version` may stand for the mapping."""
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        examples = ["mxnet==1.9.1", "mxnet @ WHEEL", "mxnet==1.9.2 @ INDEX"]
-        return {"anyOf": [{"type": "string", "examples": examples}, handler(schema)]}
+def _or_text(schema: dict[str, Any]) -> None:
+    """In the JSON Schema: `name==version` may stand for the mapping."""
+    mapping = dict(schema)
+    schema.clear()
+    examples = ["mxnet==1.9.1", "mxnet @ WHEEL", "mxnet==1.9.2 @ INDEX"]
+    schema["anyOf"] = [{"type": "string", "examples": examples}, mapping]
 
 
-FrameworkReference = Annotated[FrameworkEntry, BeforeValidator(_framework_reference), _OrText()]
+FrameworkReference = Annotated[
+    FrameworkEntry, Field(json_schema_extra=_or_text), BeforeValidator(_framework_reference)
+]
 SampleRatio = Annotated[float, Field(gt=0, le=1)]
 Options = dict[str, Any]  # by framework; the adapter's own model says what may stand there
 Threads = Annotated[

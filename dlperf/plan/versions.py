@@ -56,9 +56,7 @@ def sha256_of(path: Path) -> str:
 def checked_index(url: str) -> str:
     """The URL of a package index as it may stand in a file.
 
-    Raises:
-        ValueError: it is none, is not encrypted on its way, or holds what could be a secret; the text does
-            not repeat it.
+    ValueError where it is none, is not encrypted on its way, or holds what could be a secret (not repeated).
     """
     try:
         parts = urlsplit(url)
@@ -85,8 +83,7 @@ def checked_index(url: str) -> str:
 def read_wheel(written: str, *, folder: Path, adapter: Adapter) -> Origin:
     """The wheel that a sweep in `folder` names, checked against what the framework's adapter installs.
 
-    Raises:
-        ValueError: it is not there, is no wheel, is for another system or Python, or of another framework.
+    ValueError where it is not there, is no wheel, is for another system or Python, or of another framework.
     """
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename  # noqa: PLC0415
 
@@ -161,8 +158,7 @@ def environment_from(
 ) -> EnvironmentSpec:
     """What the adapter asks for around the version nearest to the origin's, with the framework from there.
 
-    Raises:
-        ValueError: the adapter installs nothing on this device, or another package than the wheel's.
+    ValueError where the adapter installs nothing on this device, or another package than the wheel's.
     """
     base = _nearest(origin.version, adapter=adapter, device=device, parallel=parallel)
     replaced = _framework_requirement(base)
@@ -221,13 +217,10 @@ def specification_of(
     origin: Origin | None = None,
     own_python: bool = False,
 ) -> EnvironmentSpec:
-    """What is installed for the version of a case, or with `own_python` must be there already.
+    """What is installed for the version of a case; ValueError where the adapter knows no environment for it.
 
-    `parallel`: for cases of several devices. `origin`: where the version comes from, if not from where the
-    adapter says. An interpreter of the user's own may hold versions that dlperf cannot install.
-
-    Raises:
-        ValueError: the adapter knows no environment for it, and the user names none.
+    `origin`: where it comes from, if not from where the adapter says. With `own_python` it must be there
+    already, and may be one that dlperf cannot install.
     """
     if origin is not None:
         return environment_from(origin, adapter=adapter, device=device, parallel=parallel)
