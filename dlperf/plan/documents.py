@@ -102,7 +102,13 @@ MAX_DEPTH = 30
 
 _INT = re.compile(r"[-+]?[0-9][0-9_]*")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_SMALL_WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
+_SMALL_WORDS: dict[str, bool | float | None] = {
+    "": None,
+    "~": None,
+    "null": None,
+    "true": True,
+    "false": False,
+}
 _SMALL_WORDS |= {".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}
 _WORDS = {
     form: value for word, value in _SMALL_WORDS.items() for form in (word, word.capitalize(), word.upper())
