@@ -201,7 +201,7 @@ COLUMNS: Mapping[str, CaseColumn] = {
     "noise_floor": CaseColumn(say("A/A noise floor"), _noise_floor),
     "interference": CaseColumn(say("CPU time lost to other work, at most"), _interference),
     "runs": CaseColumn(say("good runs"), _of_runs(lambda cell: str(cell.summary.runs))),
-    "failed": CaseColumn(say("failed runs"), _of_runs(lambda cell: str(len(cell.figure.failed)))),
+    "failed": CaseColumn(say("runs without a figure"), _of_runs(lambda cell: str(len(cell.figure.failed)))),
     "step": CaseColumn(
         say("median step (s)"), lambda cell: rate(cell.figure.step_seconds_median) or NOT_KNOWN
     ),

@@ -49,7 +49,7 @@ def report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> Iterator[
     missing = sum(figure.missing_runs for figure in loaded.figures)
     if failed or missing:
         yield say(
-            "{failed} failed, {missing} missing: see {cells}.",
+            "{failed} without a figure, {missing} missing: see {cells}.",
             failed=plural(failed, "run"),
             missing=plural(missing, "planned run"),
             cells=Link(say("Cells without a number"), "#gaps"),

@@ -111,7 +111,7 @@ def test_the_spread_of_the_repeats_stands_beside_the_figure(tmp_path: Path) -> N
         "CV",
         "95 % interval of the mean",
         "good runs",
-        "failed runs",
+        "runs without a figure",
     ]
     assert rows[1] == [
         "MXNet 1.9.1",
