@@ -16,7 +16,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "environments.md").read_text()
 
 def dlperf(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dlperf", *arguments]
-    environ = os.environ | {"DLPERF_CACHE": str(folder / "cache")}
+    own = {"DLPERF_CACHE": str(folder / "cache"), "DLPERF_HOST_LOCK": str(folder / "host.lock")}
+    environ = os.environ | own
     return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
 
 

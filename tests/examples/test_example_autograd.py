@@ -26,7 +26,7 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     subprocess.run(
         [find_uv_bin(), "pip", "install", "--quiet", "--no-deps", "--target", site, EXAMPLE], check=True
     )
-    return os.environ | {"PYTHONPATH": str(site)}
+    return os.environ | {"PYTHONPATH": str(site), "DLPERF_HOST_LOCK": str(site / "host.lock")}
 
 
 def dlperf(environ: dict[str, str], *arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
