@@ -29,20 +29,15 @@ class SourceEdit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceBuild:
-    """A package without a wheel: compiled once against the requirements; its wheel is kept and reused.
+    """A package without a wheel: compiled once against the requirements; its wheel is kept and reused."""
 
-    Attributes:
-        requirement: exact, such as `horovod==0.28.1`.
-        tools: exact requirements of the build only.
-        settings: environment variables of the build, with `{site_packages}` replaced; the user's other
-            variables that begin with the package's name do not reach it.
-        programs: what must be on PATH -> how to install it, such as `apt install g++`.
-    """
-
-    requirement: str
-    tools: tuple[str, ...]
+    requirement: str  # exact, such as `horovod==0.28.1`
+    tools: tuple[str, ...]  # exact requirements of the build only
     edits: tuple[SourceEdit, ...] = ()
+    # Environment variables of the build, with `{site_packages}` replaced; the user's other variables that
+    # begin with the package's name do not reach it.
     settings: dict[str, str] = field(default_factory=dict)
+    # What must be on PATH -> how to install it, such as `apt install g++`.
     programs: dict[str, str] = field(default_factory=dict)
 
 
@@ -56,32 +51,21 @@ class WheelFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentSpec:
-    """Everything that decides what is installed; its content hash names the environment.
-
-    Attributes:
-        pythons: CPython versions that can run it, best first, such as ("3.10", "3.9").
-        requirements: exact pip requirements, in install order.
-        import_check: Python source that proves the installation and prints the framework's version.
-        torch_backend: uv's --torch-backend if torch is a requirement.
-        build_environment: environment variables while installing; if empty, pip compiles nothing.
-        wheel: replaces the requirement of its distribution; set by dlperf, never by an adapter.
-        index: URL of the package index of the first requirement; likewise.
-        parallel: for messages: whether it is for several devices.
-        notes: for a person: size of the download, reason of a pin.
-    """
+    """Everything that decides what is installed; its content hash names the environment."""
 
     framework: str
     version: str
-    pythons: tuple[str, ...]
-    requirements: tuple[str, ...]
-    import_check: str
-    torch_backend: str | None = None
+    pythons: tuple[str, ...]  # CPython versions that can run it, best first, such as ("3.10", "3.9")
+    requirements: tuple[str, ...]  # exact pip requirements, in install order
+    import_check: str  # Python source that proves the installation and prints the framework's version
+    torch_backend: str | None = None  # uv's --torch-backend if torch is a requirement
+    # Environment variables while installing; if empty, pip compiles nothing.
     build_environment: dict[str, str] = field(default_factory=dict)
     builds: tuple[SourceBuild, ...] = ()
-    wheel: WheelFile | None = None
-    index: str | None = None
-    parallel: bool = False
-    notes: str = ""
+    wheel: WheelFile | None = None  # for the requirement of its distribution; never set by an adapter
+    index: str | None = None  # URL of the package index of the first requirement; likewise
+    parallel: bool = False  # for messages: whether it is for several devices
+    notes: str = ""  # for a person: size of the download, reason of a pin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,16 +95,12 @@ class RankCommand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """What an adapter needs to know to start a case.
-
-    `case_file` is where `case.json` lies on the node, `code` the folder that holds `frameworks/` (it goes on
-    PYTHONPATH), `python` the interpreter of the framework's environment.
-    """
+    """What an adapter needs to know to start a case."""
 
     case: Case
-    case_file: Path
-    code: Path
-    python: Path
+    case_file: Path  # where `case.json` lies on the node
+    code: Path  # the folder that holds `frameworks/`; it goes on PYTHONPATH
+    python: Path  # the interpreter of the framework's environment
     placements: tuple[RankPlacement, ...]
 
 

@@ -62,27 +62,16 @@ def built_wheel(
 ) -> Path:
     """The wheel of `build`, compiled if no wheel that fits is there.
 
-    If two processes do this at once, the second waits and uses the result of the first. Leftovers of an
-    interrupted process are removed; the wheel appears complete, or not at all.
-
-    Args:
-        build: what to compile.
-        spec: the environment that it is for.
-        python: the interpreter that the environment is built on.
-        make_scratch: creates an environment in a folder, with the requirements; returns its interpreter.
-        report: receives one line of progress at a time.
-
-    Raises:
-        EnvironmentUnavailable: a program that it needs is missing, or it cannot be compiled; with the reason.
+    As with an environment, the second of two processes waits for the first, and the wheel appears complete
+    or not at all. `python` is the interpreter below the environment `spec`; `make_scratch` creates one in a
+    folder, with the requirements, and returns its interpreter. EnvironmentUnavailable has the reason.
     """
     key = wheel_key(build, spec, inspect(python).python_version)
     folder = wheels_root() / key
-
-    def report_waiting() -> None:
-        report(f"  another dlperf compiles {build.requirement}; waiting for it")
-
+    waiting = f"  another dlperf compiles {build.requirement}; waiting for it"
     if _wheel_in(folder) is None:
-        with exclusive(wheels_root() / ".locks" / f"{key}.lock", on_wait=report_waiting) as lock:
+        lock_file = wheels_root() / ".locks" / f"{key}.lock"
+        with exclusive(lock_file, on_wait=lambda: report(waiting)) as lock:
             for leftover in wheels_root().glob(f".making-{key}-*"):
                 shutil.rmtree(leftover)
             if _wheel_in(folder) is None:

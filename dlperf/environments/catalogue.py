@@ -52,11 +52,7 @@ def entries_named(name: str) -> tuple[Entry, ...]:
 
 
 def remove(entry: Entry) -> None:
-    """Remove an environment from the disk.
-
-    Raises:
-        InfrastructureError: another dlperf uses or creates it.
-    """
+    """Remove an environment from the disk; InfrastructureError where another dlperf uses or creates it."""
     try:
         with exclusive(lock_of(entry.key), on_wait=None):
             discard_leftovers(entry.key)

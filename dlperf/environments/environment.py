@@ -40,40 +40,26 @@ print(json.dumps({
 
 
 class Manifest(Model):
-    """What was installed, written after the environment passed its check.
-
-    Attributes:
-        key: the environment's name, see `environment_key`.
-        version: the framework's version as the engine prints it, such as `2.13.0+cpu`.
-        packages: normalised name -> version of everything installed.
-        installer: such as `uv 0.8.3`; None for the user's own interpreter.
-        created_at: ISO 8601, UTC.
-    """
+    """What was installed, written after the environment passed its check."""
 
     schema_version: Literal[1] = 1
-    key: str
+    key: str  # see `environment_key`
     spec: EnvironmentSpec
-    version: str
+    version: str  # the framework's, as the engine prints it, such as `2.13.0+cpu`
     python_version: str
-    packages: dict[str, str]
-    installer: str | None
-    created_at: str
+    packages: dict[str, str]  # normalised name -> version of everything installed
+    installer: str | None  # such as `uv 0.8.3`; None for the user's own interpreter
+    created_at: str  # ISO 8601, UTC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """A ready environment.
+    """A ready environment."""
 
-    Attributes:
-        root: `sys.prefix` of its interpreter.
-        python: the interpreter; start it by this path, not by what the link points to.
-        lock: its shared lock keeps the environment from being removed; None for the user's own.
-    """
-
-    root: Path
-    python: Path
+    root: Path  # `sys.prefix` of its interpreter
+    python: Path  # start it by this path, not by what the link points to
     manifest: Manifest
-    lock: Path | None
+    lock: Path | None  # its shared lock keeps the environment from being removed; None for the user's own
 
     @property
     def key(self) -> str:
@@ -184,11 +170,7 @@ def interpreter_from(answer: Mapping[str, Any]) -> Interpreter:
 
 
 def framework_version(spec: EnvironmentSpec, python: Path, *, hold: Sequence[int] = ()) -> str:
-    """The version that the specification's import check prints.
-
-    Raises:
-        EnvironmentUnavailable: the framework cannot be imported, or is another version.
-    """
+    """The version that the import check prints; EnvironmentUnavailable if it fails or it is another one."""
     done = run_python(python, spec.import_check, timeout_seconds=_IMPORT_SECONDS, hold=hold)
     name = f"{spec.framework}=={spec.version}"
     if done.returncode != 0:

@@ -149,13 +149,8 @@ def ensure(
 ) -> Environment:
     """The environment of `spec`, created with uv if this machine does not have it.
 
-    Args:
-        spec: from an adapter.
-        python: the user's own interpreter, which is checked and used as it is; nothing is installed.
-        report: receives one line of progress at a time.
-
-    Raises:
-        EnvironmentUnavailable: it cannot be created or does not work; with the reason and the next step.
+    The user's own interpreter `python` is checked and used as it is. EnvironmentUnavailable has the reason
+    and the next step.
     """
     if python is not None:
         return _adopt(spec, python)
@@ -168,18 +163,12 @@ def make(spec: EnvironmentSpec, *, base: Path | None, report: Callable[[str], No
 
     If two processes do this at once, the second waits and uses the result of the first. Leftovers of an
     interrupted process are removed; the environment appears complete and tested, or not at all.
-
-    Raises:
-        EnvironmentUnavailable: it cannot be created; with the reason and the next step.
     """
     key = environment_key(spec)
     root = environments_root() / key
     name = f"{spec.framework}=={spec.version}"
-
-    def report_waiting() -> None:
-        report(f"{name}: another dlperf is creating or using this environment; waiting for it")
-
-    with exclusive(lock_of(key), on_wait=report_waiting) as descriptor:
+    waiting = f"{name}: another dlperf is creating or using this environment; waiting for it"
+    with exclusive(lock_of(key), on_wait=lambda: report(waiting)) as descriptor:
         existing = read_environment(root)
         if existing is not None:
             return existing

@@ -62,8 +62,7 @@ def run_python(
 ) -> subprocess.CompletedProcess[str]:
     """Run Python source in another interpreter, outside any project; the child keeps the locks `hold`.
 
-    Raises:
-        EnvironmentUnavailable: it ran past the limit.
+    EnvironmentUnavailable where it runs past the limit.
     """
     try:
         return subprocess.run(
@@ -92,14 +91,9 @@ def follow(
 ) -> tuple[int, list[str]]:
     """Run a command outside any project folder; returns its exit code and its output by lines.
 
-    The command and all its children end with this process, or when this call is interrupted.
-
-    Args:
-        argv: an absolute program first; paths in it are absolute.
-        env: the `extra` of `clean_environment`.
-        hold: file descriptors of locks that the command keeps until it is gone.
-        on_line: called with each line of its output and errors.
-        on_silence: called with all lines so far and the seconds since the start, while none arrives.
+    The command and all its children end with this process, or when this call is interrupted; until it is gone
+    it keeps the locks `hold`. Paths in `argv` are absolute; `env` is the `extra` of `clean_environment`.
+    `on_silence` is called, while no line arrives, with all lines so far and the seconds since the start.
     """
     process = subprocess.Popen(
         _tied(_DIE_WITH_PARENT_AS_GROUP, argv),

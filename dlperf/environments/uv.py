@@ -38,12 +38,9 @@ class Uv:
         return " ".join(done.stdout.split()[:2])
 
     def run(self, arguments: Sequence[str], *, env: Mapping[str, str], hold: Sequence[int]) -> None:
-        """Run uv with `env` added to the environment; its progress is reported, line by line.
+        """Run uv with `env` added to the environment; UvFailure where it ends with an error.
 
-        Paths in `arguments` are absolute; uv keeps the locks `hold` until it is gone.
-
-        Raises:
-            UvFailure: uv ended with an error.
+        Its progress is reported, line by line. See `follow` for `hold` and for paths in `arguments`.
         """
 
         def on_line(line: str) -> None:
@@ -62,11 +59,7 @@ class Uv:
 
 
 def find_uv(report: Callable[[str], None]) -> Uv:
-    """The uv of dlperf's own installation, else the one on PATH.
-
-    Raises:
-        EnvironmentUnavailable: there is none.
-    """
+    """The uv of dlperf's own installation, else the one on PATH; EnvironmentUnavailable without any."""
     import uv  # noqa: PLC0415 - the module, beside this file's own name
 
     try:
@@ -147,10 +140,9 @@ print(platform.python_implementation(), "%d.%d" % sys.version_info[:2])
 
 
 def find_python(versions: Sequence[str], *, uv: Uv, hold: Sequence[int] = ()) -> Path:
-    """The first CPython that works, of `versions` such as ("3.10", "3.9"), best first.
+    """The first CPython that works, of `versions` such as ("3.10", "3.9"), best first, else a downloaded one.
 
-    Raises:
-        EnvironmentUnavailable: none is here and none can be downloaded.
+    EnvironmentUnavailable where that fails.
     """
     for version in versions:
         for candidate in _candidates(version, uv):

@@ -7,9 +7,9 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
+from dlperf import plugins
 from dlperf.errors import UserError
-from dlperf.importing import dialects as registry
-from dlperf.importing.dialects import load_dialects
+from dlperf.importing.dialects import GROUP, load_dialects
 from dlperf.importing.dialects.base import Dialect, Scope
 
 MINE = Dialect(
@@ -33,8 +33,8 @@ NOT_ONE = "text"
 
 
 def register(monkeypatch: pytest.MonkeyPatch, *points: tuple[str, str]) -> None:
-    made = [EntryPoint(name=name, value=value, group=registry.GROUP) for name, value in points]
-    monkeypatch.setattr(registry, "entry_points", lambda *, group: made if group == registry.GROUP else [])
+    made = [EntryPoint(name=name, value=value, group=GROUP) for name, value in points]
+    monkeypatch.setattr(plugins, "entry_points", lambda *, group: made if group == GROUP else [])
 
 
 def test_a_package_adds_a_dialect_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,11 +45,11 @@ def test_a_package_adds_a_dialect_by_entry_point(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("name", "value", "why"),
     [
-        ("gone", "no_such_module:X", "No module named 'no_such_module'"),
-        ("text", f"{__name__}:NOT_ONE", "it is not a dlperf.importing.dialects.base.Dialect"),
-        ("without", f"{__name__}:WITHOUT_RATE", "no pattern has a group samples_per_sec"),
-        ("unknown", f"{__name__}:UNKNOWN_GROUP", "unknown groups speed; known: epoch, "),
-        ("other", f"{__name__}:MINE", "it calls itself 'mine'"),
+        ("gone", "no_such_module:X", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("text", f"{__name__}:NOT_ONE", "TypeError: it is not a dlperf.importing.dialects.base.Dialect"),
+        ("without", f"{__name__}:WITHOUT_RATE", "ValueError: no pattern has a group samples_per_sec"),
+        ("unknown", f"{__name__}:UNKNOWN_GROUP", "ValueError: unknown groups speed; known: epoch, "),
+        ("other", f"{__name__}:MINE", "ValueError: it calls itself 'mine'"),
     ],
 )
 def test_what_cannot_be_used_is_reported_and_takes_nothing_down(
@@ -59,7 +59,7 @@ def test_what_cannot_be_used_is_reported_and_takes_nothing_down(
     reports: list[str] = []
     assert {"mine": MINE} == load_dialects(report=reports.append)
     (report,) = reports
-    assert report.startswith(f"dialect {name!r} ({value}) cannot be used: {why}")
+    assert report.startswith(f"dialect {name!r} of package (unknown) cannot be used: {why}")
 
 
 def test_two_packages_with_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

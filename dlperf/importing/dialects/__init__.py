@@ -1,46 +1,21 @@
-"""The dialects of this installation: the shipped ones and those that other packages register, all alike."""
+"""The dialects of this installation."""
 
-from __future__ import annotations
-
-import sys
-from collections import Counter
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from dlperf.errors import UserError
 from dlperf.importing.dialects.base import GROUPS, Dialect
+from dlperf.plugins import load_plugins, to_standard_error
 
 GROUP = "dlperf.dialects"
 
 
-def _to_standard_error(message: str) -> None:
-    sys.stderr.write(f"dlperf: {message}\n")
+def load_dialects(*, report: Callable[[str], None] = to_standard_error) -> dict[str, Dialect]:
+    """Every usable dialect by name, as `load_plugins` gives them."""
+    return load_plugins(GROUP, _checked, kind="dialect", report=report)
 
 
-def load_dialects(*, report: Callable[[str], None] = _to_standard_error) -> dict[str, Dialect]:
-    """Every usable dialect by name, in alphabetical order.
-
-    One that cannot be used is reported and left out: a broken third-party package takes nothing else down.
-
-    Raises:
-        UserError: two packages register the same name.
-    """
-    # The same installation can be listed twice (a folder that is on sys.path twice): that is not a conflict.
-    points = {(point.name, point.value): point for point in entry_points(group=GROUP)}
-    for name, count in Counter(name for name, _value in points).items():
-        if count > 1:
-            raise UserError(f"dialect {name!r} is registered {count} times; uninstall all packages but one")
-    found: dict[str, Dialect] = {}
-    for (name, value), point in sorted(points.items()):
-        try:
-            found[name] = _load(point)
-        except Exception as error:  # noqa: BLE001 - foreign code may raise anything at import
-            report(f"dialect {name!r} ({value}) cannot be used: {error}; update or uninstall its package")
-    return found
-
-
-def _load(point: EntryPoint) -> Dialect:
-    dialect = point.load()
+def _checked(dialect: Any) -> Dialect:
     if not isinstance(dialect, Dialect):
         raise TypeError("it is not a dlperf.importing.dialects.base.Dialect")
     groups = {group.rstrip("_") for pattern in dialect.patterns for group in pattern.groupindex}
@@ -48,8 +23,6 @@ def _load(point: EntryPoint) -> Dialect:
         raise ValueError(f"unknown groups {', '.join(unknown)}; known: {', '.join(sorted(GROUPS))}")
     if "samples_per_sec" not in groups:
         raise ValueError("no pattern has a group samples_per_sec")
-    if dialect.name != point.name:
-        raise ValueError(f"it calls itself {dialect.name!r}")
     return dialect
 
 
