@@ -1,6 +1,7 @@
 """What a reader must know before believing a table: a closed set of notes, each with what to do about it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from dlperf.report.comparison import CaseKey, Comparison, Variant, case_key
 from dlperf.report.numbers import factor, percent
@@ -217,82 +218,97 @@ def findings(comparison: Comparison) -> Iterator[Text]:
         result = standing(figures)
         if result is not None:
             contests.append((figures, result))
-    rows = plural(len(contests), "row")
-    several_sweeps = [one for one in contests if len({figure.sweep for figure in one[0].values()}) > 1]
-    told = [one for one in contests if one not in several_sweeps]
-    yield from _winners(comparison, [one for one in told if one[1].winner is not None], rows)
-    yield from _close(comparison, [result for _, result in told if result.close and not result.lacking], rows)
-    yield from _lacking(comparison, [result for _, result in told if result.lacking], rows)
+    in_rows = partial(_in_rows, contests=len(contests))
+    several_sweeps = [one for one in contests if _sweeps(one) > 1]
+    one_sweep = [one for one in contests if _sweeps(one) == 1]
+    yield from _winners(comparison, one_sweep, in_rows)
+    yield from _no_winners(comparison, [result for _, result in one_sweep], in_rows)
     if several_sweeps:
         yield say(
-            "In {count} of {rows} the frameworks were measured in different sweeps: the fastest cannot be "
-            "told; one sweep with all of them would settle it",
-            count=len(several_sweeps),
-            rows=rows,
+            "The fastest cannot be told{in_rows}, where the frameworks were measured in different sweeps; "
+            "one sweep with all of them would settle it",
+            in_rows=in_rows(several_sweeps),
         )
 
 
-def _winners(comparison: Comparison, contests: Sequence[Contest], rows: Text) -> Iterator[Text]:
-    wins: dict[Variant, list[tuple[float, Text]]] = {}  # how far the next is behind, and the devices
+def _in_rows(some: Sequence[object], *, contests: int) -> Inline:
+    """Nothing where there is but one row."""
+    return (
+        "" if contests == 1 else say(" in {count} of {rows}", count=len(some), rows=plural(contests, "row"))
+    )
+
+
+def _winners(
+    comparison: Comparison, contests: Sequence[Contest], in_rows: Callable[[Sequence[object]], Inline]
+) -> Iterator[Text]:
+    wins: dict[Variant, list[dict[Variant, CaseFigures]]] = {}
     for figures, result in contests:
         if result.winner is not None:
-            medians = sorted(figure.summary.median for figure in figures.values() if figure.summary)
-            margin, devices = medians[-1] / medians[-2], _devices(figures[result.winner])
-            wins.setdefault(result.winner, []).append((margin, devices))
+            wins.setdefault(result.winner, []).append(figures)
     for variant, won in sorted(wins.items(), key=lambda item: (-len(item[1]), item[0])):
-        margins = [margin for margin, _ in won]
-        low, high = factor(min(margins)), factor(max(margins))
+        leads = list(map(_lead, won))
+        low, high = factor(min(leads)), factor(max(leads))
         yield say(
-            "On {devices}, {framework} is the fastest in {won} of {rows}, {ahead} times the next",
-            devices=joined(dict.fromkeys(devices for _, devices in won)),
+            "On {devices}, {framework} is the fastest{in_rows}, {ahead} times the next",
+            devices=joined(dict.fromkeys(_devices(figures[variant]) for figures in won)),
             framework=comparison.label(variant),
-            won=len(won),
-            rows=rows,
+            in_rows=in_rows(won),
             ahead=low if low == high else say("{low} to {high}", low=low, high=high),
         )
 
 
-def _close(comparison: Comparison, standings: Sequence[Standing[Variant]], rows: Text) -> Iterator[Text]:
-    for is_settled_by_runs in (True, False):
-        some = [one for one in standings if (one.runs_needed is not None) == is_settled_by_runs]
+def _no_winners(
+    comparison: Comparison,
+    standings: Sequence[Standing[Variant]],
+    in_rows: Callable[[Sequence[object]], Inline],
+) -> Iterator[Text]:
+    close = [result for result in standings if result.winner is None and not result.lacking]
+    settled = [result for result in close if result.runs_needed is not None]
+    for some in (settled, [result for result in close if result.runs_needed is None]):
         if some:
-            runs = max(one.runs_needed or 0 for one in some)
             yield say(
-                "In {count} of {rows} the fastest cannot be told ({who}); {remedy}",
-                count=len(some),
-                rows=rows,
-                who=joined(dict.fromkeys(_candidates(comparison, one) for one in some), "; "),
-                remedy=say("about {runs} good runs of each would settle it", runs=runs)
-                if is_settled_by_runs
-                else say("no affordable number of runs would settle it"),
+                "The fastest cannot be told{in_rows} ({who}); {remedy}",
+                in_rows=in_rows(some),
+                who=joined(dict.fromkeys(_candidates(comparison, result) for result in some), "; "),
+                remedy=_remedy([result.runs_needed or 0 for result in some]),
             )
-
-
-def _lacking(comparison: Comparison, standings: Sequence[Standing[Variant]], rows: Text) -> Iterator[Text]:
-    counts: dict[Variant, list[int]] = {}
-    for result in standings:
-        for variant, count in result.lacking.items():
-            counts.setdefault(variant, []).append(count)
-    who = (
-        say("{framework} has {count}", framework=comparison.label(variant), count=min(runs))
-        if min(runs) == max(runs)
-        else say(
-            "{framework} has {low} to {high}",
-            framework=comparison.label(variant),
-            low=min(runs),
-            high=max(runs),
-        )
-        for variant, runs in sorted(counts.items())
-    )
-    if standings:
+    lacking = [result.lacking for result in standings if result.lacking]
+    if lacking:
         yield say(
-            "In {count} of {rows} no winner is named: each framework needs at least {fewest} good runs "
-            "({who})",
-            count=len(standings),
-            rows=rows,
+            "No winner is named{in_rows}: each framework needs at least {fewest} good runs ({who})",
+            in_rows=in_rows(lacking),
             fewest=FEWEST_RUNS,
-            who=joined(who),
+            who=joined(_who_lacks(comparison, lacking)),
         )
+
+
+def _sweeps(contest: Contest) -> int:
+    return len({figure.sweep for figure in contest[0].values()})
+
+
+def _lead(figures: Mapping[Variant, CaseFigures]) -> float:
+    """How far the highest figure is ahead of the next."""
+    medians = sorted(figure.summary.median for figure in figures.values() if figure.summary)
+    return medians[-1] / medians[-2]
+
+
+def _remedy(runs: Sequence[int]) -> Text:
+    if not any(runs):
+        return say("no affordable number of runs would settle it")
+    return say("about {runs} good runs of each would settle it", runs=max(runs))
+
+
+def _who_lacks(comparison: Comparison, lacking: Sequence[Mapping[Variant, int]]) -> Iterator[Text]:
+    counts: dict[Variant, list[int]] = {}
+    for few in lacking:
+        for variant, count in few.items():
+            counts.setdefault(variant, []).append(count)
+    for variant, runs in sorted(counts.items()):
+        name, low, high = comparison.label(variant), min(runs), max(runs)
+        if low == high:
+            yield say("{framework} has {count}", framework=name, count=low)
+        else:
+            yield say("{framework} has {low} to {high}", framework=name, low=low, high=high)
 
 
 def _candidates(comparison: Comparison, standing: Standing[Variant]) -> Inline:
