@@ -160,6 +160,13 @@ class RunResult(Model):
             raise ValueError(f"status {self.status} and figures do not go together")
         return self
 
+    @model_validator(mode="after")
+    def _has_a_possible_case(self) -> Self:
+        case = self.case
+        if max(case.global_batch_size, case.num_classes, case.threads_per_device) > LARGEST_COUNT:
+            raise ValueError("case: a size that no run can have")
+        return self
+
 
 UNKNOWN_HARDWARE = "unknown hardware"
 # Readings in a line of hardware. A reboot moves the memory that the kernel leaves by some MiB, which rounding
@@ -200,7 +207,7 @@ class Node(Model):
     host: str
     cpu: str | None = None  # model name
     cores: int | None = None  # that this process may use
-    memory_bytes: int | None = None
+    memory_bytes: int | None = Field(default=None, ge=0, le=LARGEST_COUNT)
     accelerators: tuple[str, ...] = ()  # model names, one per device
     driver: str | None = None  # of the accelerators
     system: str | None = None  # such as `Debian GNU/Linux 12 (bookworm)`

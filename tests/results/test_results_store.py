@@ -276,6 +276,26 @@ def test_a_figure_that_was_never_measured_is_named(tmp_path: Path, field: str, v
     assert str(results.skipped[0]).startswith(f"{folder}/result.json: damaged: figures.{field}: ")
 
 
+def test_a_case_of_absurd_size_is_named(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [8.0, 8.1])
+    folder = next((tmp_path / "y1" / "runs").glob("*/r1"))
+    case = json.loads((folder / "result.json").read_text())["case"]
+    changed_result(folder, case={**case, "num_classes": 10**400})
+    results = read_results(tmp_path)
+    assert [run.result.repeat for run in results.runs] == [2]
+    assert results.skipped[0].why == "damaged: the file: case: a size that no run can have"
+
+
+def test_a_machine_of_absurd_size_is_unknown_hardware(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [8.0])
+    path = next((tmp_path / "y1" / "runs").glob("*/r1")) / "environment.json"
+    content = json.loads(path.read_text())
+    content["nodes"][0]["memory_bytes"] = 10**400
+    path.write_text(json.dumps(content))
+    (run,) = read_results(tmp_path).runs
+    assert run.hardware == "unknown hardware"
+
+
 def test_a_log_of_absurd_times_gives_no_result_by_name(tmp_path: Path) -> None:
     folder = write_run(tmp_path, make_case(), seconds=[1e-300] * 6)
     with pytest.raises(UserError, match=r"r1: its logs give no result: samples_per_sec: "):
