@@ -20,7 +20,7 @@ from dlperf.plan.plan import PlanStatus
 from dlperf.report.document import Request, build_report, document
 from dlperf.report.render import render, write_report
 from dlperf.results.query import load
-from dlperf.results.schema import Imported, Interference, Node, Status
+from dlperf.results.schema import GpuInterference, Imported, Interference, Node, Status
 from dlperf.results.store import read_results, store_run, write_result
 
 if TYPE_CHECKING:
@@ -508,6 +508,31 @@ def test_disturbed_runs_are_named_with_what_other_work_took_and_have_no_figure(t
     assert "disturbed (run 1 of " in text
     rows = next(table for table in tables(text) if "CPU time lost to other work, at most" in table[0])
     assert {"1.20 %"} == {row[rows[0].index("CPU time lost to other work, at most")] for row in rows[1:]}
+
+
+def test_other_work_on_gpus_and_clocks_that_were_held_back_are_said(tmp_path: Path) -> None:
+    sweep = tmp_path / "y1"
+    store_good_runs(sweep, make_case(device="cuda"), [100.0, 101.0])
+    assert "GPUs" not in report(sweep)
+    run, _ = read_results(sweep).runs
+    gpus = GpuInterference(processes=2, throttled_by=("SW power cap",))
+    write_result(run.folder, run.result.model_copy(update={"gpu_interference": gpus}))
+    text = report(sweep)
+    assert "Other work used the GPUs of some runs: up to 2 programs." in text
+    assert "The clocks of GPUs were held back in some runs: SW power cap." in text
+
+
+def test_rows_are_counted_where_there_are_several(tmp_path: Path) -> None:
+    for batch, runs in ((8, 4), (16, 2)):
+        for factor, names in ((1.0, MXNET), (0.5, ONEFLOW)):
+            rates = [factor * rate for rate in (10.0, 10.1, 9.9, 10.0)[:runs]]
+            store_good_runs(tmp_path / "y1", make_case(**names, batch_size_per_device=batch), rates)
+    text = report(tmp_path)
+    assert "**On 2 CPU cores, MXNet 1.9.1 is the fastest in 1 of 2 rows, 2.00 times the next.**" in text
+    assert (
+        "**No winner is named in 1 of 2 rows: each framework needs at least 4 good runs "
+        "(MXNet 1.9.1 has 2, OneFlow 0.9.0 has 2).**" in text
+    )
 
 
 def test_nothing_says_that_an_interval_is_too_wide_beside_a_verdict(tmp_path: Path) -> None:
