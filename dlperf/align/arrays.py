@@ -63,22 +63,13 @@ class Inputs:
 class Outputs:
     """What a participant computed, from its processes' files by rank, as if one process had written them.
 
-    Each device has its own statistics: of several devices they come as [devices, channels]. The rows of a
-    split classifier are joined; of a replicated array it is the first process's copy.
-
-    Attributes:
-        embeddings: float32 [B, E] of the first forward pass, rank after rank.
-        losses: one per step.
-        gradient_norms: of every parameter after the first backward pass.
+    `embeddings` are float32 [B, E] of the first forward pass, rank after rank, `losses` one per step,
+    `gradient_norms` of every parameter after the first backward pass. Statistics of several devices, each of
+    which has its own, are [devices, channels]; the rows of a split classifier are joined.
     """
 
     def __init__(self, paths: Sequence[Path], inputs: Inputs, *, steps: int) -> None:
-        """Open the files and check every array.
-
-        Raises:
-            Flaw: a value is not finite, an array is missing, unknown or of the wrong shape, or the processes'
-                copies of a replicated array differ.
-        """
+        """Check the files; Flaw where an array is missing, misshapen or not finite, or copies differ."""
         self._files = _opened(paths)
         self._kinds = inputs.kinds
         rows = [len(file[_CLASSIFIER_KEY]) for file in self._files if _CLASSIFIER_KEY in file.files]

@@ -89,14 +89,8 @@ def participants_of(
 ) -> tuple[list[Participant], dict[str, str]]:
     """Each framework whose environment is ready, in each mode, and the others by name with the reason.
 
-    Args:
-        frameworks: who is asked.
-        modes: how each is spread over devices.
-        held: keeps the environments from being removed until it is closed.
-        say: is called with each line of progress.
-
-    Raises:
-        EnvironmentUnavailable: none is left.
+    `held` keeps the environments from being removed until it is closed; `say` is called with each line of
+    progress. EnvironmentUnavailable where none is left.
     """
     participants, absent = [], {}
     for framework in frameworks:
@@ -131,11 +125,7 @@ def comparable_modes(
     sample_ratio: float,
     frozen_batch_norm: bool,
 ) -> tuple[Mode, ...]:
-    """Every parallelism on every topology, where they compute one function.
-
-    Raises:
-        UserError: they do not, and why; or a topology needs more than this machine.
-    """
+    """Every parallelism on every topology; UserError where they do not compute one function here."""
     largest = max(topology.world_size for topology in topologies)
     for topology in topologies:
         if topology.nodes > 1:

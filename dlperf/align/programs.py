@@ -77,9 +77,7 @@ class Alignment:
     def certificate(self) -> Certificate:
         """Run the programs and compare what they computed.
 
-        Raises:
-            Interrupted: a signal.
-            InfrastructureError: the inputs could not be made, or a supervisor failed.
+        Interrupted after a signal; InfrastructureError where inputs cannot be made or a supervisor failed.
         """
         case = self._case(self._largest())
         self.say("making weights and batches")
@@ -190,8 +188,7 @@ class Alignment:
 def make_inputs(case: Case, folder: Path, *, steps: int) -> Path:
     """Write the weights and batches that every participant is given; needs no framework.
 
-    Raises:
-        InfrastructureError: it did not work, or took too long.
+    InfrastructureError where it did not work, or took too long.
     """
     case_file, inputs = (folder.absolute() / name for name in (CASE_NAME, INPUTS_NAME))
     write_document(case_file, case)
@@ -212,10 +209,8 @@ def run_program(
 ) -> tuple[tuple[Path, ...], float]:
     """Run a participant's program in `folder`; its output files by rank, and the seconds it took.
 
-    Raises:
-        Flaw: it cannot run the case, or failed; with the reason.
-        Interrupted: a signal stopped it, and nothing of it is left running.
-        InfrastructureError: the supervisor could not do its work.
+    Flaw with the reason where it cannot run the case or failed; Interrupted where a signal stopped it, with
+    nothing left running; InfrastructureError where the supervisor could not do its work.
     """
     reason = participant.adapter.unsupported(case)
     if reason is not None:

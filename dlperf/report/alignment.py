@@ -24,10 +24,9 @@ class Proof:
 def read_certificates(
     sweeps: Iterable[Path], *, given: Sequence[Path]
 ) -> tuple[tuple[Certificate, ...], tuple[Skipped, ...]]:
-    """The given certificates; without any, those beside the results, and those that cannot be read.
+    """The given certificates (UserError for one that cannot be read), else those beside the results.
 
-    Raises:
-        UserError: a given file cannot be read.
+    Those beside the results that cannot be read come second.
     """
     if given:
         return tuple(load_certificate(path) for path in given), ()

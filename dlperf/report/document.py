@@ -50,24 +50,14 @@ _LONGEST_IN_HEADING = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What decides a report beside the results.
+    """What decides a report beside the results."""
 
-    Args:
-        paths: results folders, folders of sweeps, or `published:NAME`.
-        form: Markdown or HTML.
-        language: of the sentences that are ours.
-        certificates: of `dlperf align`; without any, align*.json in the results' folders.
-        qualification: a file of `dlperf qualify`, for the noise of the machines.
-        template: a jinja2 file in place of the shipped one; it is trusted, the results are not.
-        view: columns, baseline, groups and price.
-    """
-
-    paths: tuple[Path, ...]
+    paths: tuple[Path, ...]  # results folders, folders of sweeps, or `published:NAME`
     form: Form = "md"
-    language: Language = "en"
-    certificates: tuple[Path, ...] = ()
-    qualification: Path | None = None
-    template: Path | None = None
+    language: Language = "en"  # of the sentences that are ours
+    certificates: tuple[Path, ...] = ()  # of `dlperf align`; without any, align*.json in the results' folders
+    qualification: Path | None = None  # a file of `dlperf qualify`, for the noise of the machines
+    template: Path | None = None  # a jinja2 file in place of the shipped one; trusted, unlike the results
     view: View = field(default_factory=View)
 
 
@@ -117,13 +107,10 @@ class Document:
 def build_report(
     request: Request, *, report_folder: Path = Path(), strict: bool = False, from_logs: bool = False
 ) -> Document:
-    """The report that is asked for, which will lie in `report_folder`.
+    """The report that is asked for, which will lie in `report_folder`; UserError where there is no result.
 
-    `strict` raises where results cannot be read or come from different hardware; `from_logs` computes every
-    result again from its log.
-
-    Raises:
-        UserError: there is no result, or (`strict`) something would be skipped or set apart.
+    `strict` raises it too where results cannot be read or come from different hardware; `from_logs` computes
+    every result again from its log.
     """
     loaded = load(request.paths, strict=strict, from_logs=from_logs)
     hardware = sorted({run.hardware for run in loaded.results.runs})
@@ -157,8 +144,7 @@ def document(
 ) -> Document:
     """The report of some results; `titles` are frameworks as their makers write them, by name.
 
-    Raises:
-        UserError: the view asks for a framework that is not there.
+    UserError where the view asks for a framework that is not there.
     """
     view = view or View()
     results, figures = loaded.results, loaded.all_figures

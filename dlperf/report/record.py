@@ -175,11 +175,7 @@ def _at(folder: Path, name: str) -> Path:
 
 
 def read_record(path: Path, text: str) -> tuple[Record, str]:
-    """The record of a report, and the report without it.
-
-    Raises:
-        UserError: the file holds none, or one that cannot be read.
-    """
+    """The record of a report, and the report without it; UserError where none can be read."""
     comments = list(_COMMENT.finditer(text))
     if not comments:
         raise UserError(

@@ -61,11 +61,8 @@ Charts = Mapping[str, Sequence["Chart | Mapping[str, str]"]]
 def write_report(document: Document, request: Request, path: Path) -> None:
     """Write the report to `path`: one HTML file, or Markdown with its charts in `<stem>_files/` beside it.
 
-    The charts come first, the document last; behind it stands the record of what it was made from.
-
-    Raises:
-        UserError: the template does not work.
-        OSError: the folder cannot be written to.
+    The charts come first, the document last; behind it stands the record of what it was made from. UserError
+    where the template does not work, OSError where the folder cannot be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn = draw_charts(document)
@@ -115,8 +112,7 @@ def messages(language: Language) -> Mapping[str, str]:
 def render(document: Document, request: Request, *, charts: Charts = MappingProxyType({})) -> str:
     """The report as GitHub's Markdown, or as one HTML file that asks the network for nothing.
 
-    Raises:
-        UserError: the template cannot be read or does not work.
+    UserError where the template cannot be read or does not work.
     """
     folders = [request.template.parent] if request.template else []
     environment = jinja2.Environment(

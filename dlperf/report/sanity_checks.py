@@ -4,7 +4,6 @@ A check that compares two cases warns only where their runs tell them apart, if 
 figures without runs are compared as they stand. docs/statistics.md gives the reasons.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from dlperf.report.columns import interval_of_ratio, matmul_shares
 from dlperf.report.comparison import case_key, version_name
 from dlperf.report.numbers import factor, giga, mebibytes, percent, rate
 from dlperf.report.text import Cells, Inline, Table, Text, joined, number, say, table_of
-from dlperf.results.cases import CaseFigures
+from dlperf.results.cases import CaseFigures, canonical
 from dlperf.statistics.basic import Interval, Summary
 
 # How much slower is much slower, and how far two sessions may lie apart.
@@ -38,16 +37,10 @@ class CheckWarning:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A case with a figure, and its content for finding the cases that differ in one field."""
+    """A case with a figure."""
 
     figure: CaseFigures
     summary: Summary
-    content: Mapping[str, object]
-
-    def without(self, *names: str) -> str:
-        """Equal for cases that differ in these fields alone; `sweep` stands for the session."""
-        place = {"hardware": self.figure.hardware, "sweep": str(self.figure.sweep), **self.content}
-        return json.dumps({name: place[name] for name in place if name not in names}, sort_keys=True)
 
     @property
     def devices(self) -> int:
@@ -60,11 +53,7 @@ Breach = tuple[Measured, "Inline", "Inline"]  # subject, expected, actual
 
 def sanity_checks(figures: Iterable[CaseFigures]) -> tuple[CheckWarning, ...]:
     """Every breach of every law, law by law, in the order of the figures."""
-    measured = [
-        Measured(figure, figure.summary, figure.case.model_dump(mode="json"))
-        for figure in figures
-        if figure.summary is not None
-    ]
+    measured = [Measured(figure, figure.summary) for figure in figures if figure.summary is not None]
     return tuple(
         CheckWarning(check=check, subject=subject.figure, expected=expected, actual=actual)
         for check, breaches in CHECKS.items()
@@ -72,11 +61,13 @@ def sanity_checks(figures: Iterable[CaseFigures]) -> tuple[CheckWarning, ...]:
     )
 
 
-def _groups(measured: Iterable[Measured], *names: str) -> Iterator[list[Measured]]:
-    """The cases that differ in these fields alone, where there are several."""
-    groups: dict[str, list[Measured]] = {}
+def _groups(measured: Iterable[Measured], name: str) -> Iterator[list[Measured]]:
+    """The cases that differ in this field alone, where there are several; `sweep` stands for the session."""
+    groups: dict[tuple[object, ...], list[Measured]] = {}
     for one in measured:
-        groups.setdefault(one.without(*names), []).append(one)
+        sweep = one.figure.sweep if name != "sweep" else None
+        key = (one.figure.hardware, sweep, canonical(one.figure.case, leaving_out=[name]))
+        groups.setdefault(key, []).append(one)
     return (group for group in groups.values() if len(group) > 1)
 
 

@@ -96,8 +96,7 @@ class Verified:
 def verify(path: Path) -> Verified:
     """Make the report at `path` again from the logs of its runs, and compare it with the file.
 
-    Raises:
-        UserError: the file cannot be read, does not say what it was made from, or that is not there any more.
+    UserError where the file cannot be read or does not say what it was made from, or that is gone.
     """
     try:
         text = path.read_text(encoding="utf-8")
