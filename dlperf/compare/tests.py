@@ -46,10 +46,6 @@ class Effect:
     blocked: bool
     runs: tuple[int, int]  # that the difference is made from, baseline's and candidate's
 
-    def with_runs(self, count: int) -> float:
-        """`unit` if each side had `count` runs."""
-        return (1 if self.blocked else 2) / count
-
 
 def effect_of(baseline: Mapping[str, float], candidate: Mapping[str, float]) -> Effect:
     """The effect of two sets of at least `FEWEST_RUNS` values above 0, keyed by block.
@@ -114,8 +110,8 @@ def runs_to_settle(
         return None if more is None else max(more, max(effect.runs) + 1)
 
     def enough(count: int) -> bool:
-        error = math.sqrt(variance.value * effect.with_runs(count))
-        own = (count - 1) * (1 if effect.blocked else 2)
+        sides = 1 if effect.blocked else 2
+        error, own = math.sqrt(variance.value * sides / count), (count - 1) * sides
         reach = t_quantile(1 - level, degrees=own) + t_quantile(POWER, degrees=own)
         return size + reach * error <= counts
 

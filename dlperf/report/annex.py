@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from dlperf.files import shipped_folder
 from dlperf.report.comparison import sampled_parallelism, version_name
-from dlperf.report.numbers import DASH, classes_ratio, factor, percent, rate
+from dlperf.report.numbers import DASH, factor, percent, rate
 from dlperf.report.sanity_checks import LOST_HALF, MARGIN
 from dlperf.report.text import Cells, Column, Inline, Link, Table, Text, joined, number, plural, say, table_of
 from dlperf.results.published import Published, PublishedCase, PublishedData, PublishedRepeats, Superseded
@@ -265,7 +265,7 @@ def _on_limits(data: PublishedData, labels: Labels) -> Iterator[Text]:
                 "{which} in the most classes that train on {topology}: {ratio}",
                 which=f"{labels[first]} / {labels[framework]}",
                 topology=topology,
-                ratio=classes_ratio(most[topology, first], classes),
+                ratio=f"{most[topology, first] / classes:.3f}",
             )
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from dlperf.plan.case import SEARCHED_AXES, Case, SearchedAxis, bytes_text
 from dlperf.report.comparison import PARALLELISMS, Variant, sampled_parallelism, version_name
-from dlperf.report.numbers import DASH, classes_ratio, mebibytes, rate
+from dlperf.report.numbers import DASH, mebibytes, rate
 from dlperf.report.sanity_checks import cell_words
-from dlperf.report.tables import link_to, status_word
+from dlperf.report.tables import STATUS_WORDS, link_to
 from dlperf.report.text import Cells, Code, Inline, Link, Table, Text, joined, number, plural, say, table_of
 from dlperf.results.cases import canonical
 from dlperf.results.schema import LimitStatus, ProbeRecord, Status
@@ -118,7 +118,7 @@ def _probe_row(
         number(say("probe")): str(count),
         number(say("value")): str(probe.value),
         say("length"): Link(say("full") if probe.full else say("short"), folder),
-        say("outcome"): say("trains") if probe.status is Status.OK else status_word(probe.status),
+        say("outcome"): say("trains") if probe.status is Status.OK else STATUS_WORDS[probe.status],
         number(say("seconds")): rate(probe.seconds),
         number(say("measured peak (MiB)")): mebibytes(probe.peak_memory_bytes) or DASH,
     }
@@ -198,4 +198,4 @@ def _ratio(over: StoredLimit | None, under: StoredLimit | None) -> Inline:
     found = [one.record.trains for one in (over, under) if one.record.status is LimitStatus.FOUND]
     if len(found) < 2 or found[0] is None or found[1] is None:  # noqa: PLR2004  a ratio takes two
         return DASH
-    return classes_ratio(found[0], found[1])
+    return f"{found[0] / found[1]:.3f}"

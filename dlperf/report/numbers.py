@@ -36,11 +36,6 @@ def factor(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def classes_ratio(over: int, under: int) -> str:
-    """Of two numbers of classes, which are round: three decimals."""
-    return f"{over / under:.3f}"
-
-
 def span(low: float | None, high: float | None) -> str:
     """From low to high, both as rates."""
     return "" if low is None or high is None else f"{rate(low)} to {rate(high)}"

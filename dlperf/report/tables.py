@@ -11,6 +11,7 @@ from dlperf.report.comparison import CaseKey, Comparison, Row, case_key, sampled
 from dlperf.report.numbers import NOT_KNOWN, rate
 from dlperf.report.text import (
     GRAPH,
+    PHASES,
     Anchor,
     Cells,
     Code,
@@ -21,7 +22,6 @@ from dlperf.report.text import (
     Text,
     in_order,
     number,
-    phase_name,
     plural,
     say,
     table_of,
@@ -34,7 +34,7 @@ from dlperf.results.store import StoredRun
 ABSENT = say("no such case")
 NOT_TOLD = say("not told")
 NO_SUCH_PART = say("none")
-_WORDS = {
+STATUS_WORDS = {
     Status.OK: say("ok"),
     Status.OOM: say("out of memory"),
     Status.TIMEOUT: say("timeout"),
@@ -53,14 +53,9 @@ _REPEATS = ("samples_per_sec", "spread", "cv", "interval")
 _INSIDE = ("step", "step_p95", "gflops", "share", "loss", "memory")
 
 
-def status_word(status: Status) -> Text:
-    """A status as people read it."""
-    return _WORDS[status]
-
-
 def status_of(figure: CaseFigures | None) -> Text:
     """The status of a case, or that there is no such case."""
-    return ABSENT if figure is None else status_word(figure.status)
+    return ABSENT if figure is None else STATUS_WORDS[figure.status]
 
 
 def throughput_table(context: TableContext) -> Table:
@@ -140,7 +135,7 @@ def breakdown_table(context: TableContext) -> Table | None:
         {
             **_case_cells(cell),
             **{
-                number(say("{phase} (s)", phase=phase_name(name))): _phase_cell(seconds, name)
+                number(say("{phase} (s)", phase=PHASES.get(name, name))): _phase_cell(seconds, name)
                 for name in names
             },
             number(say("sum (s)")): rate(sum(seconds.values())),
@@ -192,7 +187,7 @@ def evidence_table(
                 {
                     say("case"): name if index else Anchor(name, anchors[case_key(figure)]),
                     say("run"): Link(run.folder.name, link_to(run.folder, report_folder=report_folder) + "/"),
-                    say("status"): status_word(run.result.status),
+                    say("status"): STATUS_WORDS[run.result.status],
                     number(say("samples/s")): rate(rates.samples_per_sec) if rates else "",
                     say("SHA-256 of case, outcome and logs"): run_digest(sources[run.folder]),
                 }
@@ -232,13 +227,13 @@ def _missing_cells(comparison: Comparison) -> Iterator[Cells]:
             say("precision"): row.precision,
         }
         if not figure.runs and figure.summary is None:
-            yield {**cell, **_why(status_word(figure.status), _reason(figure.reason))}
+            yield {**cell, **_why(STATUS_WORDS[figure.status], _reason(figure.reason))}
         for run in figure.failed:
             yield {**cell, **_failed_cells(run, of=len(figure.runs))}
         if figure.runs and figure.missing_runs:
             status = say(
                 "{status} ({runs})",
-                status=status_word(Status.NOT_MEASURED),
+                status=STATUS_WORDS[Status.NOT_MEASURED],
                 runs=plural(figure.missing_runs, "run"),
             )
             yield {**cell, **_why(status, _reason(NOT_YET))}
@@ -259,7 +254,7 @@ def _failed_cells(run: StoredRun, *, of: int) -> Cells:
     result = run.result
     reason, evidence = result.reason or "", result.evidence or ""
     source, _, text = evidence.partition(": ")
-    status = say("{status} (run {run} of {of})", status=status_word(result.status), run=result.repeat, of=of)
+    status = say("{status} (run {run} of {of})", status=STATUS_WORDS[result.status], run=result.repeat, of=of)
     return _why(status, reason, Code(source if text in reason else evidence))
 
 

@@ -148,7 +148,7 @@ def plain_text(content: Inline) -> str:
 
 # Of an engine that runs a step as one graph.
 GRAPH: Final = "graph"
-# As frameworks/common/phases.py names them.
+# As frameworks/common/phases.py names them; another adapter's own phase is called as it is.
 PHASES: Final = {
     "data": say("data"),
     "forward_backward": say("forward and backward"),
@@ -156,11 +156,6 @@ PHASES: Final = {
     "optimizer": say("optimizer"),
     GRAPH: say("one graph of all"),
 }
-
-
-def phase_name(phase: str) -> Inline:
-    """The words for a phase; another adapter's own phase as it is called."""
-    return PHASES.get(phase, phase)
 
 
 def in_order(seconds: dict[str, float]) -> dict[str, float]:

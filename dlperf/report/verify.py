@@ -31,7 +31,7 @@ from dlperf.report.record import (
     request_of,
 )
 from dlperf.report.render import render
-from dlperf.report.tables import status_word
+from dlperf.report.tables import STATUS_WORDS
 from dlperf.report.text import plain_text
 from dlperf.results.published import PREFIX
 
@@ -198,7 +198,7 @@ def _compare_imports(folders: Sequence[Path]) -> Iterator[Difference]:
 def _figure(of: RecordedCase | RecordedRun) -> str:
     """Samples/s, or the status where there are none."""
     if of.samples_per_sec is None:
-        return plain_text(status_word(of.status))
+        return plain_text(STATUS_WORDS[of.status])
     return f"{rate(of.samples_per_sec)} samples/s"
 
 

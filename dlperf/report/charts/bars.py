@@ -27,7 +27,7 @@ from dlperf.report.charts.canvas import (
 from dlperf.report.comparison import Comparison, Variant
 from dlperf.report.numbers import plural, rate, span
 from dlperf.report.tables import status_of
-from dlperf.report.text import PHASES, in_order, phase_name, plain_text
+from dlperf.report.text import PHASES, in_order, plain_text
 from dlperf.results.cases import CaseFigures
 from dlperf.results.store import read_steps_csv
 from dlperf.statistics.basic import quantile
@@ -150,7 +150,7 @@ def breakdown(comparison: Comparison, *, title: str, colours: Mapping[Variant, s
 
 
 def _part(phase: str) -> str:
-    return plain_text(phase_name(phase))
+    return plain_text(PHASES.get(phase, phase))
 
 
 def _part_colour(phase: str) -> str:
