@@ -1,7 +1,7 @@
 """One case over versions or dates: its figure in each session, and where it changed."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -91,7 +91,8 @@ def histories(sides: Sequence[ResultSet], name: str, *, metric: Metric, by: By) 
         if one.values(metric):
             series.setdefault(kinds[one.hardware], []).append((side, one))
         else:
-            gaps.append(Gap(source=side.label, version=one.case.version, why=_why(one, metric)))
+            why = f"its runs have no {metric.title}" if one.status is Status.OK else one.ending
+            gaps.append(Gap(source=side.label, version=one.case.version, why=why))
     if not series:
         raise UserError(f"{name}: no session has its {metric.title}")
     first = named[0]
@@ -106,12 +107,6 @@ def histories(sides: Sequence[ResultSet], name: str, *, metric: Metric, by: By) 
         )
         for number, (hardware, ones) in enumerate(series.items())
     )
-
-
-def _why(one: CaseSamples, metric: Metric) -> str:
-    if one.status is Status.OK:
-        return f"its runs have no {metric.title}"
-    return one.status.value + (f": {one.reason}" if one.reason else "")
 
 
 def _key(one: CaseSamples) -> str:
@@ -136,10 +131,6 @@ def _points(ones: Iterable[tuple[ResultSet, CaseSamples]], metric: Metric, by: B
     points.sort(key=lambda point: point.day)
     if by == "version":
         points.sort(key=lambda point: version_order(point.version))  # stable: by day within a version
-    return tuple(_with_changes(points, metric))
-
-
-def _with_changes(points: Sequence[Point], metric: Metric) -> Iterator[Point]:
     logs = [math.log(point.median) for point in points]
     starts = change_points(logs, penalty=_PENALTY, shortest=_SHORTEST)
     ends = [*starts[1:], len(points)]
@@ -149,8 +140,7 @@ def _with_changes(points: Sequence[Point], metric: Metric) -> Iterator[Point]:
         for place, start in enumerate(starts)
         if place > 0 and abs(levels[place] - levels[place - 1]) >= math.log1p(metric.margin)
     }
-    for place, point in enumerate(points):
-        yield replace(point, change=changes.get(place))
+    return tuple(replace(point, change=changes.get(place)) for place, point in enumerate(points))
 
 
 _MOST_LABELS = 30

@@ -139,6 +139,11 @@ class CaseSamples(Model):
     failed_runs: int = 0
     out_of_memory: bool = False  # how a run without a figure ended
 
+    @property
+    def ending(self) -> str:
+        """Why it has no figure."""
+        return self.status.value + (f": {self.reason}" if self.reason else "")
+
     def values(self, metric: Metric) -> dict[str, float]:
         """The metric's values by block; a run outside any block has a name of its own."""
         return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -99,8 +98,7 @@ class Comparison:
 
     def count(self, *verdicts: Verdict) -> int:
         """How many findings have one of the verdicts."""
-        counts = Counter(row.verdict for row in self.rows)
-        return sum(counts[verdict] for verdict in verdicts)
+        return sum(row.verdict in verdicts for row in self.rows)
 
     @property
     def regressions(self) -> tuple[CaseVerdict, ...]:
@@ -388,14 +386,10 @@ def _why_missing(pair: Pair, metric: Metric, *, is_lead: bool) -> str | None:
             return None
         if before.status is Status.OK:
             return f"the baseline's runs have no {metric.title}"
-        return f"the baseline has no figure: {_ending(before)}"
+        return f"the baseline has no figure: {before.ending}"
     if after.status is Status.OK:
         return f"the candidate's runs have no {metric.title}"
-    return _ending(after) if is_lead else None
-
-
-def _ending(one: CaseSamples) -> str:
-    return one.status.value + (f": {one.reason}" if one.reason else "")
+    return after.ending if is_lead else None
 
 
 _NEVER_TRIED = frozenset({Status.UNSUPPORTED, Status.NOT_MEASURED})
@@ -411,9 +405,9 @@ def _values(pair: Pair, metric: Metric) -> tuple[dict[str, float], dict[str, flo
 
 
 def _tested(pair: Pair, metric: Metric, test: TestResult, floor: Floor | None, *, own: float) -> CaseVerdict:
-    verdict, reason = test.verdict, None
-    if verdict in {Verdict.SAME, Verdict.INCONCLUSIVE} and _drowned(floor, own):
-        verdict, reason = Verdict.INCONCLUSIVE, _drowned(floor, own)
+    verdict, reason, drowned = test.verdict, None, _drowned(floor, own)
+    if verdict in {Verdict.SAME, Verdict.INCONCLUSIVE} and drowned:
+        verdict, reason = Verdict.INCONCLUSIVE, drowned
     elif verdict is Verdict.INCONCLUSIVE:
         settle = test.runs_to_settle
         reason = (
