@@ -1,7 +1,5 @@
 """Options and arguments that several commands have, and what they stand for."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """`dlperf run`: train the cases of a sweep and store the results."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import sys

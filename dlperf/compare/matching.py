@@ -8,7 +8,7 @@ from typing import Final
 import pandas as pd
 
 from dlperf.compare.sets import CaseSamples, ResultSet
-from dlperf.plan.case import SEARCHED_AXES, Case, Measure, bytes_text
+from dlperf.plan.case import SEARCHED_AXES, Case, bytes_text
 
 # The cell of a sweep: cases of one cell are asked to do the same.
 _CELL: dict[str, Callable[[Case], object]] = {
@@ -24,10 +24,17 @@ _CELL: dict[str, Callable[[Case], object]] = {
 # What must be the same on both sides beside the cell; `--allow NAME` lets it differ.
 _GUARDED: dict[str, Callable[[CaseSamples], object]] = {
     "experiment": lambda one: one.case.workload.content_hash,
-    "iterations": lambda one: _iterations(one.case.measure),
+    "iterations": lambda one: (
+        f"{one.case.measure.warmup_iterations} warm-up, {one.case.measure.measured_iterations} measured"
+    ),
     "threads": lambda one: one.case.threads_per_device,
     "memory": lambda one: "none" if one.case.memory_bytes is None else bytes_text(one.case.memory_bytes),
-    "limit": lambda one: _limit(one.case),
+    # At which value a case with `max` was measured: at another one its speed is another thing.
+    "limit": lambda one: (
+        "none"
+        if one.case.search is None
+        else f"{one.case.search.axis} {one.case.number(one.case.search.axis)}"
+    ),
     "seed": lambda one: one.case.seed,
     "options": lambda one: _options(one.case),
     "hardware": lambda one: one.hardware,
@@ -131,15 +138,6 @@ def _table(side: ResultSet, compared: Collection[str]) -> pd.DataFrame:
 def guarded(one: CaseSamples) -> dict[str, object]:
     """What must be the same on both sides, by the names of `GUARDS`."""
     return {name: read(one) for name, read in _GUARDED.items()}
-
-
-def _iterations(measure: Measure) -> str:
-    return f"{measure.warmup_iterations} warm-up, {measure.measured_iterations} measured"
-
-
-def _limit(case: Case) -> str:
-    """At which value a case with `max` was measured: at another one its speed is another thing."""
-    return "none" if case.search is None else f"{case.search.axis} {case.number(case.search.axis)}"
 
 
 def _options(case: Case) -> str:

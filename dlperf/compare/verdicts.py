@@ -315,7 +315,11 @@ def compare(baseline: ResultSet, candidate: ResultSet, *, settings: Settings | N
     ]
     rows += limits(matched.pairs, allow=settings.allow)
     rows = [
-        replace(_with_expectation(row, settings), fails=row.metric.fails or row.metric.name in settings.named)
+        replace(
+            row,
+            expected=next((one for one in settings.expected if one.covers(row, today=settings.today)), None),
+            fails=row.metric.fails or row.metric.name in settings.named,
+        )
         for row in rows
     ]
     place = {id(one): number for number, one in enumerate(baseline.cases)}
@@ -442,13 +446,6 @@ def _drowned(floor: Floor | None, margin: float) -> str | None:
     return f"{known} (A/A); more runs a side make that less"
 
 
-def _with_expectation(row: CaseVerdict, settings: Settings) -> CaseVerdict:
-    if row.verdict not in REGRESSIONS and row.verdict is not Verdict.MISSING:
-        return row
-    one = next((one for one in settings.expected if one.covers(row, today=settings.today)), None)
-    return row if one is None else replace(row, expected=one)
-
-
 def _expression(text: str) -> str:
     try:
         parse_expression(text)
@@ -488,7 +485,9 @@ class ExpectedFailure(Model):
         return f"expected failure is over since {self.until}: {self.case} ({self.reason}); it counts again"
 
     def covers(self, finding: CaseVerdict, *, today: date | None) -> bool:
-        """Whether it excuses the finding."""
+        """Whether it excuses the finding, which is a change for the worse or a missing case."""
+        if finding.verdict not in REGRESSIONS | {Verdict.MISSING}:
+            return False
         if self.is_over(today) or self.metric not in {None, finding.metric.name}:
             return False
         matches = parse_expression(self.case)

@@ -3,8 +3,6 @@
 Nothing is guessed. Contradictions are named with both sources; what is missing is asked for, all at once.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

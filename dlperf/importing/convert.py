@@ -5,8 +5,6 @@ covers, which steps count and by which method, what is not known about the case,
 Nothing that reads a run folder afterwards asks who wrote the original.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence

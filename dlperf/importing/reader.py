@@ -3,8 +3,6 @@
 Memory does not grow with the log.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace

@@ -3,8 +3,6 @@
 A run folder is complete or absent. Importing the same file twice changes nothing.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

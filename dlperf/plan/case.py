@@ -4,8 +4,6 @@
 (`frameworks/common/case.py`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -64,7 +62,7 @@ class Topology(Model):
     devices_per_node: PositiveInt
 
     @classmethod
-    def from_text(cls, text: str) -> Topology:
+    def from_text(cls, text: str) -> Self:
         """Read `2n8g`; raise ValueError where the text has another form."""
         match = _TOPOLOGY.fullmatch(text)
         if match is None:
@@ -240,9 +238,9 @@ class Case(Model):
         """Samples an iteration over all devices."""
         return self.batch_size_per_device * self.topology.world_size
 
-    def changed(self, **update: object) -> Case:
+    def changed(self, **update: object) -> Self:
         """Another case that differs in these fields; unlike `model_copy` it has a name of its own."""
-        return Case.model_validate({name: getattr(self, name) for name in Case.model_fields} | update)
+        return self.model_validate({name: getattr(self, name) for name in type(self).model_fields} | update)
 
     def size(self, axis: SearchedAxis) -> int | Literal["max"]:
         """The number of an axis as the sweep names it: `max` where it is searched for."""

@@ -3,14 +3,12 @@
 The plan is frozen as `plan.lock.json` when a sweep first runs: editing the YAML later leaves it alone.
 """
 
-from __future__ import annotations
-
 import difflib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt
 
@@ -142,7 +140,7 @@ class Plan(Model):
         """The cases that would run."""
         return tuple(item.case for item in self.cases if item.status is PlanStatus.RUNNABLE)
 
-    def narrowed(self, case_ids: frozenset[str]) -> Plan:
+    def narrowed(self, case_ids: frozenset[str]) -> Self:
         """The plan with these cases alone; the order of their runs stays."""
         return self.model_copy(
             update={

@@ -10,6 +10,7 @@ from typing import Literal
 from dlperf.adapters.registry import load_adapters
 from dlperf.align.certificate import Certificate
 from dlperf.errors import UserError
+from dlperf.report import tables
 from dlperf.report.alignment import Proof, alignment_line, proofs, read_certificates
 from dlperf.report.annex import Annex, annex
 from dlperf.report.columns import TableContext, View, check_baseline, matmul_shares, noise_floor
@@ -27,15 +28,6 @@ from dlperf.report.method import EnvironmentTable, environment_tables, method
 from dlperf.report.notes import comparison_notes, findings, report_notes
 from dlperf.report.numbers import or_not_known
 from dlperf.report.sanity_checks import CheckWarning, sanity_checks, warnings_table
-from dlperf.report.tables import (
-    breakdown_table,
-    evidence_table,
-    inside_table,
-    missing_cells_table,
-    other_sources_table,
-    repeats_table,
-    throughput_table,
-)
 from dlperf.report.text import Inline, Table, Text, joined, plain_text, say
 from dlperf.results.cases import CaseFigures
 from dlperf.results.noise_profile import NoiseProfile, read_noise_profile
@@ -148,8 +140,8 @@ def document(
     """
     view = view or View()
     results, figures = loaded.results, loaded.all_figures
-    tables = comparisons(figures, titles=titles, group_by=view.group_by)
-    variants = tuple(sorted({variant for comparison in tables for variant in comparison.variants}))
+    compared = comparisons(figures, titles=titles, group_by=view.group_by)
+    variants = tuple(sorted({variant for comparison in compared for variant in comparison.variants}))
     check_baseline(view, variants)
     if all(noise_floor(noise_profile, figure) is None for figure in figures):
         noise_profile = None  # of other machines, or other cases
@@ -166,7 +158,7 @@ def document(
         cases=len(loaded.figures),
         runs=len(results.runs),
         failed_runs=sum(run.result.figures is None for run in results.runs),
-        notes=tuple(report_notes(loaded, tables)),
+        notes=tuple(report_notes(loaded, compared)),
         sections=tuple(
             section(
                 TableContext(
@@ -178,17 +170,17 @@ def document(
                 ),
                 slug=slug,
             )
-            for comparison, slug in zip(tables, _slugs(tables), strict=True)
+            for comparison, slug in zip(compared, _slugs(compared), strict=True)
         ),
         annexes=tuple(annex(one, titles=titles) for one in loaded.published),
         variants=variants,
         limits=limit_tables(loaded.limits, titles=titles, report_folder=report_folder),
-        other_sources=other_sources_table(loaded, titles=titles),
-        missing_cells=missing_cells_table(tables),
+        other_sources=tables.other_sources_table(loaded, titles=titles),
+        missing_cells=tables.missing_cells_table(compared),
         proofs=proofs(certificates),
         method=tuple(method(loaded, view, noise_profile)),
         environments=environment_tables(loaded, titles=titles),
-        evidence=evidence_table(figures, anchors, report_folder=report_folder, sources=sources),
+        evidence=tables.evidence_table(figures, anchors, report_folder=report_folder, sources=sources),
         sources=sources,
         skipped=tuple(_skipped(one, results.sweeps) for one in skipped),
         figures=figures,
@@ -219,13 +211,13 @@ def _section(
         alignment=alignment_line(comparison, certificates),
         findings=tuple(findings(comparison)),
         notes=tuple(comparison_notes(comparison, shares=context.shares)),
-        throughput=throughput_table(context),
+        throughput=tables.throughput_table(context),
         warnings=warnings_table(
             sorted(own, key=lambda warning: order[case_key(warning.subject)]), titles=comparison.titles
         ),
-        repeats=repeats_table(context) if measured else None,
-        inside=inside_table(context) if measured else None,
-        breakdown=breakdown_table(context),
+        repeats=tables.repeats_table(context) if measured else None,
+        inside=tables.inside_table(context) if measured else None,
+        breakdown=tables.breakdown_table(context),
         comparison=comparison,
     )
 
@@ -258,10 +250,10 @@ def _settings(comparison: Comparison) -> Iterator[tuple[Text, Inline]]:
     yield say("hardware"), comparison.hardware
 
 
-def _slugs(tables: Iterable[Comparison]) -> list[str]:
+def _slugs(compared: Iterable[Comparison]) -> list[str]:
     """A slug per table, each once: the second `y1-data` becomes `y1-data-2`."""
     slugs: list[str] = []
-    for comparison in tables:
+    for comparison in compared:
         case = comparison.sample
         words = f"{case.workload.experiment}-{case.parallelism}".lower()
         slug = name = re.sub(r"[^a-z0-9]+", "-", words).strip("-") or "table"

@@ -49,7 +49,10 @@ def limit_tables(
     """
     if not limits:
         return ()
-    by_axis = {axis: [one for one in limits if _axis(one) == axis] for axis in _CAPTIONS}
+    by_axis: dict[SearchedAxis, list[StoredLimit]] = {axis: [] for axis in _CAPTIONS}
+    for limit in limits:
+        if (search := limit.record.case.search) is not None:
+            by_axis[search.axis].append(limit)
     searches = [_search_row(limit, titles) for limit in limits]
     probes = [
         _probe_row(limit, count, probe, titles, report_folder)
@@ -61,11 +64,6 @@ def limit_tables(
         table_of(say("How each limit was found"), searches),
         table_of(say("Probes"), probes),
     )
-
-
-def _axis(limit: StoredLimit) -> SearchedAxis | None:
-    search = limit.record.case.search
-    return search.axis if search is not None else None
 
 
 def _probe_at_limit(limit: StoredLimit) -> ProbeRecord | None:

@@ -70,22 +70,20 @@ def write_report(document: Document, request: Request, path: Path) -> None:
     files: dict[str, bytes] = {}
     if request.form == "md":
         folder = path.parent / f"{path.stem}_files"
-        charts = {
-            slug: [_link(chart, f"{folder.name}/{slug}") for chart in own] for slug, own in drawn.items()
-        }
-        for slug, own in drawn.items():
-            for chart in own:
-                files |= {f"{slug}-{chart.name}.png": chart.png, f"{slug}-{chart.name}.svg": chart.svg}
+        links: dict[str, list[Mapping[str, str]]] = {slug: [] for slug in drawn}
+        for slug, chart in ((slug, chart) for slug, own in drawn.items() for chart in own):
+            png, svg = f"{slug}-{chart.name}.png", f"{slug}-{chart.name}.svg"
+            files |= {png: chart.png, svg: chart.svg}
+            links[slug].append(
+                {"png": f"{folder.name}/{png}", "svg": f"{folder.name}/{svg}", "alt": chart.alt}
+            )
+        charts = links
         for name, content in files.items():
             folder.mkdir(exist_ok=True)
             write_atomically(folder / name, content)
     text = render(document, request, charts=charts)
     record = record_of(document, request, folder=path.parent, text=text, charts=files)
     write_atomically(path, (text + record.comment()).encode())
-
-
-def _link(chart: Chart, stem: str) -> dict[str, str]:
-    return {"png": f"{stem}-{chart.name}.png", "svg": f"{stem}-{chart.name}.svg", "alt": chart.alt}
 
 
 def draw_charts(document: Document) -> dict[str, list[Chart]]:

@@ -7,8 +7,6 @@ where each layout has its fields and which shapes they have; it reads a field of
 shape, of which there are few.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import re
 from collections import defaultdict

@@ -7,8 +7,6 @@ bytes must be equal, where it has digits they must be digits. Of several templat
 of each line tell which one may fit: the pattern of digits and other bytes in them.
 """
 
-from __future__ import annotations
-
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
 from operator import itemgetter
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +60,7 @@ class _Template:
     limit: NDArray[np.uint8]
 
     @classmethod
-    def of(cls, line: bytes, code: int) -> _Template:
+    def of(cls, line: bytes, code: int) -> Self:
         """The template of a line's layout."""
         width = -(-len(line) // WORD) * WORD
         text = np.frombuffer(line.ljust(width, b"\0"), np.uint8)

@@ -18,8 +18,6 @@ Patterns must not let digits decide more than a number's value: lines that diffe
 alike. They must not cross a line feed or a carriage return.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from enum import StrEnum
