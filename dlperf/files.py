@@ -30,8 +30,7 @@ MOST_LOG_BYTES = 64 << 30
 def open_regular(path: Path | str, *, most_bytes: int = MOST_LOG_BYTES) -> BufferedReader:
     """Open a file to read.
 
-    Raises:
-        OSError: also where it is no regular file (a pipe or /dev/zero would never end) or larger than that.
+    OSError also where it is no regular file (a pipe or /dev/zero would never end) or larger than that.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     status = os.fstat(descriptor)
@@ -197,8 +196,7 @@ def shipped_folder(name: str) -> Path:
 def run_shipped(module: str, *arguments: str, stdin: str = "", seconds: float, what: str) -> str:
     """Standard output of `python -m MODULE`, a program in frameworks/ that needs no framework.
 
-    Raises:
-        InfrastructureError: it fails, or takes more than `seconds`; `what` names it in the message.
+    InfrastructureError where it fails, or takes more than `seconds`; `what` names it in the message.
     """
     try:
         done = subprocess.run(

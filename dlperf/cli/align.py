@@ -250,8 +250,7 @@ def frameworks_of(
 ) -> tuple[Framework, ...]:
     """What `--frameworks` and `--python` name; without the former every framework.
 
-    Raises:
-        UserError: an option is wrong, with its name.
+    UserError where an option is wrong, with its name.
     """
     own = {}
     for text in pythons:

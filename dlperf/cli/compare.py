@@ -60,8 +60,7 @@ class Judging:
     def answer(self, findings: Comparison) -> int:
         """Print the findings, write them into the files, and give the exit code.
 
-        Raises:
-            UserError: a file cannot be written.
+        UserError where a file cannot be written.
         """
         code = output.exit_code(findings, strict=self.strict)
         if self.form == "text":

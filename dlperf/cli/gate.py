@@ -135,8 +135,7 @@ class Gate:
     def compare_rounds(self, *, repeats: int, until_decided: int | None) -> Comparison:
         """Run and compare; verdicts stand on the last fresh runs.
 
-        Raises:
-            DlperfError: wrong input, or the infrastructure failed.
+        DlperfError where the input is wrong, or the infrastructure failed.
         """
         most = 1 if until_decided is None else max(1, math.ceil(until_decided / repeats))
         rule = Rule(level=LEVEL / most)  # who looks several times is misled several times as often

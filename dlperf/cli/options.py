@@ -126,8 +126,7 @@ class SweepChoice:
     def plan(self, *more: str) -> Plan:
         """The whole plan, with `more` settings such as `measure.repeats=5` over those of -S.
 
-        Raises:
-            UserError: whatever is wrong with the files or the options.
+        UserError where the files or the options are wrong.
         """
         laid_over = (*map(axis_setting, self.axes), *map(value_setting, (*self.settings, *more)))
         adapters = load_adapters()
@@ -244,8 +243,7 @@ def plan_here(loaded: Sweep, *, adapters: Mapping[str, Adapter], cluster: Cluste
 def load_results(folders: Sequence[Path], *, strict: bool = False) -> Loaded:
     """The results under `folders`, by default `results`; names on standard error what it had to skip.
 
-    Raises:
-        UserError: there is no result, or with `strict` one that cannot be read.
+    UserError where there is no result, or with `strict` one that cannot be read.
     """
     loaded = load(folders or (Path("results"),), strict=strict)
     for skipped in loaded.results.skipped:

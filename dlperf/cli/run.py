@@ -280,10 +280,8 @@ def make_runs(
 ) -> tuple[Plan, tuple[StoredRun, ...]]:
     """Freeze the plan in `folder` and make the selected runs that are missing; those and all their results.
 
-    A signal ends the command, with completed runs stored and no process left.
-
-    Raises:
-        DlperfError: wrong input, or the infrastructure failed.
+    A signal ends the command, with completed runs stored and no process left. DlperfError where the
+    input is wrong, or the infrastructure failed.
     """
     interrupts = Interrupts(say=say_in_a_signal_handler)
     with options.interruptible(folder), interrupts.handled(), results_folder(folder):

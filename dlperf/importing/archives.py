@@ -62,10 +62,8 @@ class Log:
     def chunks(self) -> Iterator[tuple[bytes, bool]]:
         """The log once, from its beginning: whole lines, and whether the log ends with them.
 
-        They end with a line feed, except at the end of some logs and in a piece of a long line.
-
-        Raises:
-            UserError: it cannot be read, or it is a decompression bomb.
+        They end with a line feed, except at the end of some logs and in a piece of a long line. UserError
+        where it cannot be read, or it is a decompression bomb.
         """
         rest = b""
         for block in self._blocks():
@@ -132,8 +130,7 @@ class _Guard:
 def open_logs(path: Path) -> Iterator[Log]:
     """The logs in a file: itself, or each member of an archive. Use one before you ask for the next.
 
-    Raises:
-        UserError: the file cannot be read, is damaged, or unpacks to an absurd size.
+    UserError where the file cannot be read, is damaged, or unpacks to an absurd size.
     """
     name = printable(str(path))
     try:

@@ -46,8 +46,7 @@ class ModelAnswer(Model):
 def ask_model(case: Case, *, budget: int | None) -> ModelAnswer:
     """Ask frameworks/common/memory.py: the arithmetic needs the tables of the training programs.
 
-    Raises:
-        InfrastructureError: the program fails.
+    InfrastructureError where the program fails.
     """
     content = case.model_dump(mode="json")
     request = json.dumps({"case": content, "search": content.get("search"), "budget": budget})

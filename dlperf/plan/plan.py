@@ -270,10 +270,8 @@ def freeze(plan: Plan, folder: Path) -> Plan:
 
     An equal plan resumes. More repeats, other limits or another `max_interference` change the frozen plan.
     Fewer repeats resume too and keep the frozen file. Where no run was begun yet the plan takes the other's
-    place. Returns the plan to run.
-
-    Raises:
-        UserError: the folder holds another plan (the text ends with what differs), or a file that is no plan.
+    place. Returns the plan to run. UserError where the folder holds another plan (the text ends with what
+    differs), or a file that is no plan.
     """
     path = folder / LOCK_NAME
     frozen = read_lock(path) if path.exists() else None

@@ -113,8 +113,7 @@ def _nothing(paths: Sequence[Path]) -> str:
 def find_case(figures: Sequence[CaseFigures], name: str) -> tuple[CaseFigures, ...]:
     """The case named by its id, its content hash or a part of its id; one entry per sweep with it.
 
-    Raises:
-        UserError: no case has that name, or several have.
+    UserError where no case has that name, or several have.
     """
     case_id = _case_id(name, [figure.case.case_id for figure in figures])
     if case_id is None:
@@ -128,8 +127,7 @@ def find_case(figures: Sequence[CaseFigures], name: str) -> tuple[CaseFigures, .
 def find_run_folders(name: str, paths: Sequence[Path]) -> list[Path]:
     """The run folders of the case named as in `find_case`, running ones included: by sweep, then by repeat.
 
-    Raises:
-        UserError: no case or several have that name, or it has no run folder yet.
+    UserError where no case or several have that name, or it has no run folder yet.
     """
     sweeps = sorted({sweep for path in paths for sweep in sweep_folders(path)})
     cases = [case for sweep in sweeps for case in sorted((sweep / RUNS_FOLDER).glob("*/"))]
@@ -159,8 +157,7 @@ def _case_id(name: str, known: Iterable[str]) -> str | None:
 def run_logs(folder: Path, *, ranks: Sequence[int] = (), nodes: Sequence[int] = ()) -> dict[int, Path]:
     """The logs of a run folder by rank: of these ranks and these nodes; none named means all.
 
-    Raises:
-        UserError: a rank or a node has no log here.
+    UserError where a rank or a node has no log here.
     """
     by_rank = log_files(folder)
     wanted = set(ranks or by_rank)

@@ -330,8 +330,7 @@ DATA_FORMS: Final = ("csv", "json", "parquet")
 def encoded(table: pd.DataFrame, form: str) -> bytes:
     """The table in one of `DATA_FORMS`; a missing value is null, or an empty field.
 
-    Raises:
-        UserError: Parquet is asked for and pyarrow is not installed.
+    UserError where Parquet is asked for and pyarrow is not installed.
     """
     if form == "csv":
         return table.to_csv(index=False, lineterminator="\n").encode()

@@ -57,11 +57,8 @@ def held(
     """The nodes as `reached` gives them; no other dlperf measures on them meanwhile.
 
     Without `limit_seconds`, another dlperf is waited for until its end; with it, a node that is still in use
-    then is left to it.
-
-    Raises:
-        UserError: as `reached`.
-        InfrastructureError: no node can be used, or `wait` is False and another dlperf measures on one.
+    then is left to it. UserError as from `reached`; InfrastructureError where no node can be used, or `wait`
+    is False and another dlperf measures on one.
     """
     deadline = math.inf if limit_seconds is None else time.monotonic() + limit_seconds
     with reached(cluster, say=say) as nodes:

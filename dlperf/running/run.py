@@ -99,10 +99,9 @@ class Runner:
     ) -> RunResult:
         """Run `case` once on `nodes`, by node rank, with all files in `folder`, and store the result there.
 
-        Raises:
-            Interrupted: a signal stopped the run; it has no result, and no process of it is left.
-            NodeUnfit: the run could not be started on a node of a cluster.
-            InfrastructureError: this machine failed, not the case.
+        Interrupted after a signal: the run has no result, and no process of it is left; NodeUnfit
+        where the run could not be started on a node of a cluster; InfrastructureError where this machine
+        failed, not the case.
         """
         empty_folder(folder)
         write_run_folder(folder, case, adapter=adapter, nodes=nodes, limits=self.limits, port=self.port)
@@ -329,10 +328,8 @@ def mend_run_folders(plan: Plan, *, results: Path, say: Callable[[str], None], d
     """Keep what a run of the plan left whose result exists and cannot be read.
 
     The result is computed again from the run's logs where these are whole; else the folder is set aside, so
-    that the run is made again and overwrites nothing. With `dry_run` that is only said.
-
-    Raises:
-        UserError: a newer dlperf wrote a result.
+    that the run is made again and overwrites nothing. With `dry_run` that is only said. UserError where a
+    newer dlperf wrote a result.
     """
     folders = [run_folder(results, case_id=run.case_id, repeat=run.repeat) for run in plan.runs]
     found = {folder: read_run(folder, sweep=results) for folder in folders}

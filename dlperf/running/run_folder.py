@@ -28,9 +28,7 @@ def wait_until_deserted(folder: Path, *, limit_seconds: float = DESERTED_LIMIT_S
     """Wait until no supervisor, and so no rank, is running in the folder.
 
     A supervisor holds a lock on its launch file; the kernel releases it when its last process has ended.
-
-    Raises:
-        InfrastructureError: one is still running after the limit.
+    InfrastructureError where one is still running after the limit.
     """
     try:
         launch = open_regular(folder / LAUNCH_NAME)
@@ -58,11 +56,8 @@ def _lock(descriptor: int) -> bool:
 def empty_folder(folder: Path) -> None:
     """Create the run folder, without the files that an interrupted or failed run left in it.
 
-    A folder whose result cannot be read is set aside as it is.
-
-    Raises:
-        UserError: a newer dlperf wrote its result.
-        InfrastructureError: a run is still in progress in it.
+    A folder whose result cannot be read is set aside as it is. UserError where a newer dlperf wrote its
+    result; InfrastructureError where a run is still in progress in it.
     """
     unreadable = read_run(folder, sweep=folder)
     if isinstance(unreadable, Skipped):
@@ -118,8 +113,7 @@ def stored_runs(plan: Plan, *, results: Path) -> tuple[StoredRun, ...]:
 def results_folder(folder: Path) -> Iterator[None]:
     """Lock a results folder, which is created if it does not exist.
 
-    Raises:
-        UserError: another dlperf uses it, or it is not writable.
+    UserError where another dlperf uses it, or it is not writable.
     """
     try:
         with answering(folder):
@@ -152,10 +146,8 @@ def whole_machine(*, wait: bool, say: Callable[[str], None]) -> Iterator[None]:
     """Lock this machine for measuring, as two runs at once would disturb each other.
 
     frameworks/host_lock.py, the same program as on the nodes of a cluster, holds the lock, and ends with us.
-
-    Raises:
-        AnotherDlperf: `wait` is False and another dlperf is measuring.
-        InfrastructureError: the lock cannot be taken for another reason.
+    AnotherDlperf where `wait` is False and another dlperf is measuring; InfrastructureError where the lock
+    cannot be taken for another reason.
     """
     command = [sys.executable, "-I", str(shipped_folder("frameworks") / "host_lock.py")]
     with subprocess.Popen(

@@ -129,9 +129,8 @@ class Scheduler:
     def run(self, runs: Sequence[PlannedRun], *, runner: Runner) -> None:
         """Run the runs, in their order as far as nodes are available.
 
-        Raises:
-            Interrupted: a signal; completed runs are stored.
-            InfrastructureError: this machine failed, or some runs have no node left.
+        Interrupted after a signal, with completed runs stored; InfrastructureError where this machine failed,
+        or some runs have no node left.
         """
         left = list(runs)
         while left:

@@ -95,8 +95,7 @@ class SupervisedRun:
     def events(self) -> Iterator[NodeEvent | None]:
         """The supervisors' events until the last supervisor ends; None if none arrives for half a second.
 
-        Raises:
-            InfrastructureError: one does not end even by SIGKILL, and this machine cannot go on.
+        InfrastructureError where one does not end even by SIGKILL, and this machine cannot go on.
         """
         connected = set(range(len(self._connections)))
         while connected:

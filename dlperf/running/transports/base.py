@@ -60,8 +60,7 @@ class Connection(Protocol):
     def give_up(self) -> None:
         """Wait for it no longer, because not even SIGKILL ends it.
 
-        Raises:
-            InfrastructureError: this machine cannot go on.
+        InfrastructureError where this machine cannot go on.
         """
 
     def close(self) -> None:
@@ -117,17 +116,13 @@ class Node(Protocol):
     def open(self, folder: Path, *, launch: str) -> Connection:
         """Copy the case file and the launch file of a run folder to the node and start the supervisor.
 
-        Raises:
-            NodeLost: the node cannot be reached.
-            InfrastructureError: the supervisor cannot be started.
+        NodeLost where the node cannot be reached; InfrastructureError where the supervisor cannot be started.
         """
 
     def bring_back(self, folder: Path, *, outcome: str) -> None:
         """After the end, copy logs and outcome into `folder`, the outcome under the name `outcome`.
 
-        Raises:
-            NodeLost: the node was lost.
-            InfrastructureError: processes of the run are still running.
+        NodeLost where the node was lost; InfrastructureError where processes of the run are still running.
         """
 
 

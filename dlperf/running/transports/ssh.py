@@ -112,10 +112,8 @@ class SshNode:
     def hold(self) -> str | None:
         """Keep every other dlperf from measuring there, from now on and after each reconnection.
 
-        Returns who else measures there, in words; None: the node is ours.
-
-        Raises:
-            NodeLost: it is not connected, or cannot be locked.
+        Returns who else measures there, in words; None: the node is ours. NodeLost where it is not connected,
+        or cannot be locked.
         """
         self._held = True
         try:
