@@ -51,14 +51,8 @@ def read_regular(path: Path | str) -> bytes:
 def read_document(path: Path, model: type[ModelT], *, kind: str, remedy: str) -> ModelT:
     """The file at `path`, whose model has a `schema_version`.
 
-    Args:
-        path: where it lies.
-        model: what it holds.
-        kind: what it is called in messages, such as `baseline`.
-        remedy: how to come by a good one.
-
-    Raises:
-        UserError: there is no such file, it is of another schema version, or damaged.
+    UserError where there is none, it is of another version, or damaged; it calls the file by its `kind`, such
+    as `baseline`, and ends with the `remedy`: how to come by a good one.
     """
     try:
         content = read_regular(path)

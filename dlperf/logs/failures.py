@@ -206,13 +206,10 @@ class Failure:
 
 
 def classify(lines: Iterable[tuple[str, int, str]], outcome: Outcome | None = None) -> Failure | None:
-    """What went wrong, or None where nothing did.
+    """What went wrong, or None where nothing did; `lines` are file, number from 1 and text.
 
-    Args:
-        lines: file, number from 1 and text: the failed rank's log, or the logs of all ranks one behind the
-            other; read once, not kept.
-        outcome: how the run ended; None where only the log is there. With `completed` the text is not
-            believed: a run that ended well has survived whatever its log complains about.
+    They are the failed rank's log, or the logs of all ranks one behind the other. A run with the outcome
+    `completed` has survived whatever its log complains about.
     """
     if outcome is not None and outcome.reason == "completed":
         return None

@@ -240,19 +240,12 @@ def matmul_shares(figures: Sequence[CaseFigures]) -> dict[CaseKey, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """How results are looked at; nothing of it changes a figure.
+    """How results are looked at; nothing of it changes a figure."""
 
-    Args:
-        columns: names of `COLUMNS` for the main table; none takes samples/s, speedup and ratio.
-        baseline: the framework that ratios are taken to, `name` or `name==version`; None takes the first.
-        group_by: fields of `ROW_FIELDS`; each of their values gets tables of its own.
-        price_per_device_hour: of one device, in any currency.
-    """
-
-    columns: tuple[str, ...] = ()
-    baseline: str | None = None
-    group_by: tuple[str, ...] = ()
-    price_per_device_hour: float | None = None
+    columns: tuple[str, ...] = ()  # of `COLUMNS` in the main table; none takes samples/s, speedup and ratio
+    baseline: str | None = None  # that ratios are taken to, `name` or `name==version`; None takes the first
+    group_by: tuple[str, ...] = ()  # fields of `ROW_FIELDS`; each of their values gets tables of its own
+    price_per_device_hour: float | None = None  # in any currency
 
     def __post_init__(self) -> None:
         _known(self.columns, COLUMNS, what="column")

@@ -280,12 +280,8 @@ def merge_outcomes(
 ) -> Content | None:
     """One `outcome.json` from those of all nodes; None if the node that failed first has left none.
 
-    Args:
-        outcomes: by node rank, None if the supervisor has left nothing.
-        failures: of this run.
-        lost: the lost nodes and why; they are the cause of whatever failed elsewhere.
-        hosts: names, for nodes without an outcome.
-        standstill: reason and detail if a supervisor stood still and so has left no outcome.
+    `outcomes` and `hosts` are by node rank, None if a supervisor has left nothing; `lost` nodes, with why,
+    are the cause of whatever failed elsewhere; `standstill` is reason and detail if a supervisor stood still.
     """
     written = [outcome for outcome in outcomes if outcome is not None]
     first_node = failures.first_failed_node

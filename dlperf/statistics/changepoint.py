@@ -54,10 +54,7 @@ class Segmentation:
 
 
 def classify(seconds: Sequence[float]) -> Segmentation:
-    """The stretches of equal speed among a run's accepted iterations.
-
-    Args:
-        seconds: of each iteration, above 0, at least `FEWEST_JUDGED`.
+    """The stretches of equal speed among a run's accepted iterations, at least `FEWEST_JUDGED`.
 
     The last stretch is the steady state if it covers half of the time, pauses left out, and `FEWEST_STEADY`
     iterations.

@@ -149,9 +149,7 @@ class Learned:
 def learned(variances: Sequence[Variance], *, floor: float) -> Learned | None:
     """The distribution of the true variances behind sample variances; None with fewer than `FEWEST_CASES`.
 
-    Args:
-        variances: one a case.
-        floor: above 0; a smaller sample variance counts as this one.
+    A sample variance smaller than `floor`, which is above 0, counts as that.
     """
     if len(variances) < FEWEST_CASES:
         return None
