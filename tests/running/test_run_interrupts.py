@@ -87,7 +87,10 @@ def test_the_third_signal_leaves_and_says_what_may_be_left(lab: SweepLab) -> Non
     until(lambda: lab.logged('"step": 1'))
     supervisor = int(
         subprocess.run(
-            ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+            ["pgrep", "-P", str(process.pid), "-f", "supervisor.py"],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.split()[0]
     )
     os.kill(supervisor, signal.SIGSTOP)
