@@ -235,7 +235,7 @@ class Case(Model):
 
     @property
     def global_batch_size(self) -> int:
-        """Samples an iteration over all devices."""
+        """Samples per iteration over all devices."""
         return self.batch_size_per_device * self.topology.world_size
 
     def changed(self, **update: object) -> Self:

@@ -61,7 +61,7 @@ class NodeSettings(Model):
     ssh_config: Text | None = None  # file to read in place of ~/.ssh/config, as `ssh -F` does
     device: Literal["cpu", "cuda"] | None = None  # what the devices are; left out: cuda
     devices: PositiveInt | None = None  # a node, ranks at most
-    cores: PositiveInt | None = None  # CPU cores a node that ranks may use
+    cores: PositiveInt | None = None  # CPU cores per node that ranks may use
     interface: Text | None = None  # network interface between the nodes, such as ib0
     link: Link | None = None  # what it is, in words, such as "100 Gbit/s InfiniBand"; a part of the hardware
     folder: Text | None = None  # on the node, for dlperf-node/ with code, environments, runs

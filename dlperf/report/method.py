@@ -32,9 +32,9 @@ _ALWAYS = (
     ),
     say(
         "Model GFLOP/s = samples/s x the FLOPs that a training sample needs by arithmetic (3 forward passes, "
-        "2 FLOPs a multiply-accumulate). Its share is of the best float32 matrix product that any framework "
-        "here reached on one device of this hardware, times the number of devices. It is no hardware "
-        "utilisation: an algorithm may need fewer FLOPs."
+        "2 FLOPs per multiply-accumulate). Its share is of the best float32 matrix product that any "
+        "framework here reached on one device of this hardware, times the number of devices. It is no "
+        "hardware utilisation: an algorithm may need fewer FLOPs."
     ),
     say(
         "Loss is that of the first and the last iteration of the first good run: a check that something was "
@@ -101,7 +101,7 @@ def _orders(loaded: Loaded) -> Iterator[Text]:
     results = loaded.results
     for order, repeats in dict.fromkeys((plan.order, plan.repeats) for plan in results.plans.values()):
         yield say(
-            "Planned: {runs} a case, order {order}{meaning}.",
+            "Planned: {runs} per case, order {order}{meaning}.",
             runs=plural(repeats, "run"),
             order=order,
             meaning=_MEANINGS.get(order, ""),

@@ -229,7 +229,7 @@ def _missing_cells(comparison: Comparison) -> Iterator[Cells]:
         if not figure.runs and figure.summary is None:
             yield {**cell, **_why(STATUS_WORDS[figure.status], _reason(figure.reason))}
         for run in figure.failed:
-            yield {**cell, **_failed_cells(run, of=len(figure.runs))}
+            yield {**cell, **_failed_cells(run, of=len(figure.runs) + figure.missing_runs)}
         if figure.runs and figure.missing_runs:
             status = say(
                 "{status} ({runs})",

@@ -94,8 +94,9 @@ def _without_steady_state(segments: Segmentation) -> RunOutcome:
     status = Status.INSUFFICIENT if segments.shape is Shape.WARM_UP else Status.UNSTEADY
     levels = ", ".join(f"{1000 * level:.4g}" for level in segments.levels)
     reason = (
-        f"no steady state: {segments.shape.value}, medians of the stretches {levels} ms a step; the last one "
-        f"is less than half of the time or {FEWEST_STEADY} steps: measure more iterations, or warm up longer"
+        f"no steady state: {segments.shape.value}, medians of the stretches {levels} ms per step; the last "
+        f"one is less than half of the time or {FEWEST_STEADY} steps: measure more iterations, or warm up "
+        "longer"
     )
     return RunOutcome(status=status, reason=reason)
 

@@ -160,7 +160,7 @@ def test_where_there_is_no_number_stands_the_status_and_below_its_reason(tmp_pat
             "8",
             "100",
             "fp32",
-            "out of memory (run 1 of 1)",
+            "out of memory (run 1 of 2)",
             "rank 0 ended with exit code 1: RuntimeError: CUDA out of memory. Tried to allocate 2 GiB",
             "logs/rank0.log:2",
         ],
@@ -367,7 +367,7 @@ def test_the_way_of_measuring_is_said(tmp_path: Path) -> None:
     write_plan(sweep, [make_case(**MXNET), make_case(**ONEFLOW)], repeats=5)
     text = report(sweep)
     assert "2 warm-up iterations, timed and not counted" in text
-    assert "Planned: 5 runs a case, order interleaved" in text
+    assert "Planned: 5 runs per case, order interleaved" in text
     assert "the order in which they ran is not known" not in text
 
 

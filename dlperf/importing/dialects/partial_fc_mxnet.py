@@ -1,6 +1,6 @@
 """`rank-id:R:<time>-Iter:N Rank:x it/sec Total:y it/sec [E][loss]:z` of insightface's Partial FC (MXNet).
 
-`it/sec` means samples a second. Total is the whole job's rate and is what counts; Rank is one process's.
+`it/sec` means samples per second. Total is the whole job's rate and is what counts; Rank is one process's.
 """
 
 import re

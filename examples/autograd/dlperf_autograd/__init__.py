@@ -56,7 +56,7 @@ class AutogradAdapter:
         return None
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
-        """One process a rank, as an argument list; no shell."""
+        """One process per rank, as an argument list; no shell."""
         argv = (str(launch.python), str(PROGRAM), str(launch.case_file))
         return tuple(
             RankCommand(argv=argv, env=rank_environment(launch, placement)) for placement in launch.placements
