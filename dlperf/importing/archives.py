@@ -38,6 +38,7 @@ _LARGEST_ZSTD_WINDOW = 1 << 27
 _DAMAGES = (zlib.error, lzma.LZMAError, zstandard.ZstdError, zipfile.BadZipFile, tarfile.TarError, OSError)
 _DAMAGED_HEADERS = frozenset({"InvalidHeaderError", "TruncatedHeaderError"})  # tarfile does not export them
 _REPLACEMENT = "\ufffd"
+_BYTE_ORDER_MARK = "\ufeff"
 _UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
@@ -59,21 +60,33 @@ class Log:
     is_member: bool = False
     chunk_bytes: int = CHUNK_BYTES
 
-    def chunks(self) -> Iterator[tuple[bytes, bool]]:
+    def chunks(self) -> Iterator[tuple[bytearray, bool]]:
         """The log once, from its beginning: whole lines, and whether the log ends with them.
 
         They end with a line feed, except at the end of some logs and in a piece of a long line. UserError
         where it cannot be read, or it is a decompression bomb.
         """
-        rest = b""
-        for block in self._blocks():
-            end = _cut(block, before=len(rest))
+        rest, decoder, is_first = b"", None, True
+        while True:
+            # Read behind the rest of the last line: joining them would copy everything once more.
+            data = bytearray(len(rest) + self.chunk_bytes)
+            data[: len(rest)] = rest
+            count = self._read_into(data, len(rest))
+            del data[len(rest) + count :]
+            if not count:
+                break
+            if is_first and (encoding := _UTF16.get(bytes(data[:2]))):
+                decoder = codecs.getincrementaldecoder(encoding)("replace")
+            if decoder:
+                text = decoder.decode(data[len(rest) :])
+                data[len(rest) :] = text.removeprefix(_BYTE_ORDER_MARK).encode()
+            is_first = False
+            end = _cut(data, before=len(rest))
+            rest = bytes(data[end:])
             if end:
-                yield b"".join((rest, memoryview(block)[:end])), False
-                rest = block[end:]
-            else:
-                rest += block
-        yield rest, True
+                del data[end:]
+                yield data, False
+        yield data, True
 
     def start(self) -> bytes:
         """Its first bytes, which are still to be read; empty where nothing can be read."""
@@ -82,33 +95,23 @@ class Log:
         except (OSError, UserError):
             return b""  # reading it says why
 
-    def _blocks(self) -> Iterator[bytes]:
-        decoder = None
-        first = True
-        while block := self._read():
-            if first:
-                encoding = _UTF16.get(block[:2])
-                decoder = codecs.getincrementaldecoder(encoding)("replace") if encoding else None
-                block = block[2:] if encoding else block
-                first = False
-            yield decoder.decode(block).encode() if decoder else block
-
-    def _read(self) -> bytes:
+    def _read_into(self, data: bytearray, start: int) -> int:
         try:
-            return self.stream.read(self.chunk_bytes)
+            with memoryview(data)[start:] as free:
+                return cast("io.BufferedReader", self.stream).readinto(free)
         except OSError as error:
             raise UserError(f"{self.name}: cannot be read: {error.strerror or error}") from error
 
 
-def _cut(block: bytes, *, before: int) -> int:
+def _cut(data: bytearray, *, before: int) -> int:
     """Where to cut: behind the last line feed; within a line that is too long, at a carriage return.
 
-    `before` is how long the last line was when the block began. 0 means that no line ends here.
+    `before` is how long the last line was when it was read on. 0 means that no line ends here.
     """
-    end = block.rfind(b"\n") + 1
-    if end or before + len(block) < LONGEST_LINE:
+    end = data.rfind(b"\n", before) + 1
+    if end or len(data) < LONGEST_LINE:
         return end
-    return block.rfind(b"\r") + 1 or len(block)
+    return data.rfind(b"\r", before) + 1 or len(data)
 
 
 class _Guard:

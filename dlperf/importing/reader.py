@@ -28,14 +28,14 @@ _TEXT_CONTROLS = b"\t\n\r\x0b\x0c\x1b\x08"
 _PRINTABLE = bytes(byte for byte in range(256) if byte >= 32 or byte in _TEXT_CONTROLS)  # noqa: PLR2004
 
 
-def looks_binary(start: bytes) -> bool:
+def looks_binary(start: bytes | bytearray) -> bool:
     """Whether a file that begins so is no text; a log may hold some NULs, which a lost node leaves in it."""
     text = start.replace(b"\0", b"")
     controls = text.translate(None, delete=_PRINTABLE)
     return bool(start) and (not text or len(controls) > _BINARY_SHARE * len(text))
 
 
-def _appearance(start: bytes, lines: int) -> str:
+def _appearance(start: bytes | bytearray, lines: int) -> str:
     """What a log without records looks like, by its first chunk, for the user who gave it."""
     count = "1 line" if lines == 1 else f"{lines} lines"
     if not start:
@@ -81,7 +81,7 @@ class LogReader:
         self._scan = FailureScan()
         self._scanned_run = 0
         self._last_line: tuple[int, bytes] | None = None
-        self._start = b""
+        self._start: bytes | bytearray = b""
 
     @property
     def runs(self) -> int:
@@ -117,9 +117,10 @@ class LogReader:
             self.records += len(batch)
             yield batch
 
-    def _read(self, data: bytes, *, is_last: bool) -> Batch:
+    def _read(self, data: bytes | bytearray, *, is_last: bool) -> Batch:
         self._start = self._start or data
-        data = data.replace(b"\0", b"")  # a lost node leaves NULs in a file on a network
+        if b"\0" in data:  # a lost node leaves them in a file on a network
+            data = data.replace(b"\0", b"")
         if b"\x1b" in data:
             data = ANSI.sub(b"", data)
         if not data:

@@ -231,8 +231,8 @@ class _Entry:
 class ChunkLines:
     """The lines of one chunk. `codes` int32 [n]: NOISE, WATCH (may show a failure), or an entry."""
 
-    def __init__(self, data: bytes, entries: Sequence[_Entry], table: CellTable) -> None:
-        self._data = data
+    def __init__(self, data: bytes | bytearray, entries: Sequence[_Entry], table: CellTable) -> None:
+        self._data = memoryview(data)
         self._entries = entries
         self._table = table
         self.buffer = np.frombuffer(data, np.uint8)
@@ -250,13 +250,13 @@ class ChunkLines:
     def text(self, index: int) -> bytes:
         """A line without its line feed."""
         start = self.starts[index]
-        return self._data[start : start + self.lengths[index]]
+        return bytes(self._data[start : start + self.lengths[index]])
 
     def texts(self, indices: NDArray[np.int64]) -> bytes:
         """Some lines, rising, with line feeds between them."""
         first, end = int(indices[0]), int(indices[-1]) + 1
         if len(indices) == end - first:
-            return self._data[self.starts[first] : self.starts[end - 1] + self.lengths[end - 1]]
+            return bytes(self._data[self.starts[first] : self.starts[end - 1] + self.lengths[end - 1]])
         return b"\n".join(map(self.text, indices.tolist()))
 
     def worth_watching(self) -> NDArray[np.int64]:
@@ -373,7 +373,7 @@ class LineReader:
         self._table = CellTable()
         self._templates = Templates()
 
-    def read(self, data: bytes, *, is_cut: bool) -> ChunkLines:
+    def read(self, data: bytes | bytearray, *, is_cut: bool) -> ChunkLines:
         """Look at the whole lines of a chunk, of which the last one may lack its line feed.
 
         `is_cut`: because the log ends there. A record whose like was never seen whole is then taken for cut.
