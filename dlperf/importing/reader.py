@@ -11,7 +11,7 @@ from dlperf.errors import UserError
 from dlperf.importing.archives import Log
 from dlperf.importing.columnar import ChunkLines, LineReader
 from dlperf.importing.dialects.base import Dialect
-from dlperf.importing.records import Batch, RunSplitter, empty
+from dlperf.importing.records import Batch, RunSplitter
 from dlperf.logs.endings import Outcome
 from dlperf.logs.failures import Failure, FailureScan
 from dlperf.logs.text import ANSI, plain
@@ -99,9 +99,13 @@ class LogReader:
         UserError where the log cannot be read, or has lines of another program; what came before is right.
         """
         for data, is_last in self._log.chunks():
-            yield from self._counted(self._read(data, is_last=is_last))
+            for batch in self._read(data, is_last=is_last):
+                self.records += len(batch)
+                yield batch
         if self._splitter is not None:
-            yield from self._counted(self._splitter.finish())
+            for batch in self._splitter.finish():
+                self.records += len(batch)
+                yield batch
         if self._last_line is not None:
             number, text = self._last_line
             self._scan.note_last(self._log.name, number, text.decode(errors="replace"))
@@ -112,19 +116,14 @@ class LogReader:
         if not self.records:
             raise UserError(f"{self._log.name}: {_appearance(self._start, self.lines)}")
 
-    def _counted(self, batch: Batch) -> Iterator[Batch]:
-        if len(batch):
-            self.records += len(batch)
-            yield batch
-
-    def _read(self, data: bytes | bytearray, *, is_last: bool) -> Batch:
+    def _read(self, data: bytes | bytearray, *, is_last: bool) -> list[Batch]:
         self._start = self._start or data
         if b"\0" in data:  # a lost node leaves them in a file on a network
             data = data.replace(b"\0", b"")
         if b"\x1b" in data:
             data = ANSI.sub(b"", data)
         if not data:
-            return empty()
+            return []
         lines = self._lines.read(data, is_cut=is_last and not data.endswith((b"\n", b"\r")))
         first_line = self.lines + 1
         # A piece of a line that is too long is not a line of its own.
@@ -132,16 +131,16 @@ class LogReader:
         self._check_dialects(lines, first_line)
         if lines.layouts * _FEW_LINES_A_LAYOUT > len(lines) and self._log.chunk_bytes < _LARGEST_CHUNK:
             self._log.chunk_bytes *= 2
-        batch, starts = empty(), []
+        batches, starts = [], []
         if self.dialect is not None and self._splitter is not None:
             rows = lines.rows(self.dialect)
-            batch = self._splitter.feed(replace(rows, line=rows.line + first_line))
+            batches = self._splitter.feed(replace(rows, line=rows.line + first_line))
             starts = self._splitter.starts
         self._look_for_failures(lines, first_line, starts)
         if self._unrecognised is not None:
             for index in lines.without_records():
                 self._unrecognised(first_line + index, lines.text(index))
-        return batch
+        return batches
 
     def _check_dialects(self, lines: ChunkLines, first_line: int) -> None:
         for index, dialect in lines.first_records(besides=self.dialect):

@@ -162,11 +162,14 @@ class RunSplitter:
         self._newest_released: Key | None = None
         self._ready: list[_Held] = []
 
-    def feed(self, rows: Batch) -> Batch:
-        """Take rows, of which `run` is not looked at; give the records that nothing can change any more."""
+    def feed(self, rows: Batch) -> list[Batch]:
+        """Take rows, of which `run` is not looked at; give the records that nothing can change any more.
+
+        No batch is empty.
+        """
         self.starts = []
         if not len(rows):
-            return empty()
+            return []
         if self._is_plain(rows):
             return self._feed_plain(rows)
         for number, row, given in zip(
@@ -179,7 +182,7 @@ class RunSplitter:
                 self._loss(cells[RANK], step=row[ITERATION], loss=row[LOSS])
         return self._taken()
 
-    def finish(self) -> Batch:
+    def finish(self) -> list[Batch]:
         """The records still held back."""
         self.starts = []
         self._release_all()
@@ -203,7 +206,7 @@ class RunSplitter:
         steps = np.diff(values[:, ITERATION], prepend=before[1])
         return bool(((epochs > 0) | ((epochs == 0) & (steps > 0))).all())
 
-    def _feed_plain(self, rows: Batch) -> Batch:
+    def _feed_plain(self, rows: Batch) -> list[Batch]:
         """All but the last row, which a later line may still join."""
         self._release_all()
         before = self._taken()
@@ -212,7 +215,7 @@ class RunSplitter:
         if len(body):
             self._newest_released = _held(body).key
         self._record(replace(_held(rows), run=self.run))
-        return concatenate([before, body]) if len(before) else body
+        return [*before, body] if len(body) else before
 
     def _record(self, new: _Held) -> None:
         key, rate, rank = new.key, new.cells[SAMPLES_PER_SEC], new.cells[RANK]
@@ -297,13 +300,14 @@ class RunSplitter:
             self._newest_released = held.key
         self._ready.append(held)
 
-    def _taken(self) -> Batch:
+    def _taken(self) -> list[Batch]:
         if not self._ready:
-            return empty()
+            return []
         ready, self._ready = self._ready, []
-        return Batch(
+        batch = Batch(
             np.array([held.line for held in ready], np.int64),
             np.array([held.run for held in ready], np.int64),
             np.array([held.cells for held in ready], np.float64),  # None becomes NaN
             np.array([[cell is not None for cell in held.cells] for held in ready]),
         )
+        return [batch]

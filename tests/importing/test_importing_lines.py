@@ -35,8 +35,8 @@ def one_by_one(data: bytes, dialect: Dialect) -> list[str]:
         for row in read_alone(line, dialect):
             given_ = np.array([[value is not None for value in row]])
             values = np.array([[math.nan if value is None else value for value in row]])
-            batches.append(splitter.feed(Batch(np.array([number]), np.array([0]), values, given_)))
-    batches.append(splitter.finish())
+            batches.extend(splitter.feed(Batch(np.array([number]), np.array([0]), values, given_)))
+    batches.extend(splitter.finish())
     return sorted(repr(record) for batch in batches for record in batch.records())
 
 
