@@ -5,13 +5,14 @@ import json
 import os
 import signal
 import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import platformdirs
+from pydantic import BaseModel, ValidationError
 
 from dlperf.adapters.base import EnvironmentSpec
 from dlperf.environments.processes import run_python, shared
@@ -136,9 +137,8 @@ def read_environment(root: Path) -> Environment | None:
     return Environment(root=root, python=python, manifest=manifest, lock=lock_of(manifest.key))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interpreter:
-    """A description of an interpreter; `packages` maps normalised names to versions."""
+class Interpreter(BaseModel):
+    """The answer of `PROBE`; `packages` maps normalised names to versions."""
 
     python_version: str
     prefix: Path
@@ -150,23 +150,12 @@ def inspect(python: Path, *, hold: Sequence[int] = ()) -> Interpreter:
     """Ask `python` for its description; EnvironmentUnavailable if it does not run or is older than 3.8."""
     try:
         done = run_python(python, PROBE, timeout_seconds=_PROBE_SECONDS, hold=hold)
-        answer = json.loads(done.stdout)
-    except json.JSONDecodeError:
+        return Interpreter.model_validate_json(done.stdout)
+    except ValidationError:
         reason = _last_line(done.stderr) or f"it ended with {_ending(done.returncode)}"
         raise EnvironmentUnavailable(
             f"{python} is not a working Python 3.8 or newer: {reason}; give the path of one"
         ) from None
-    return interpreter_from(answer)
-
-
-def interpreter_from(answer: Mapping[str, Any]) -> Interpreter:
-    """The answer of `PROBE`."""
-    return Interpreter(
-        python_version=answer["python_version"],
-        prefix=Path(answer["prefix"]),
-        site_packages=Path(answer["site_packages"]),
-        packages=answer["packages"],
-    )
 
 
 def framework_version(spec: EnvironmentSpec, python: Path, *, hold: Sequence[int] = ()) -> str:

@@ -28,7 +28,6 @@ from dlperf.environments.environment import (
     environments_root,
     framework_version,
     inspect,
-    interpreter_from,
     is_version,
     lock_of,
     read_environment,
@@ -333,4 +332,4 @@ def user_environment_from(spec: EnvironmentSpec, answer: Any) -> Environment:
     python, version = Path(answer["python"]), str(answer["version"])
     if not is_version(version, spec.version):
         raise EnvironmentUnavailable(f"{python} has {spec.framework} {version}, not {spec.version}")
-    return _own_environment(spec, python, version, interpreter_from(answer["probe"]))
+    return _own_environment(spec, python, version, Interpreter.model_validate(answer["probe"]))

@@ -20,30 +20,22 @@ from dlperf.plan.documents import known_names, unknown
 from dlperf.plan.load import load_experiment
 from dlperf.plan.sweep import ExperimentFile
 
-# What the programs call it -> what it is called here.
-_KEYS = {
-    "batch_size_per_device": "batch_size_per_device",
-    "per_batch_size": "batch_size_per_device",
-    "batch_size": "batch_size",
-    "num_nodes": "nodes",
-    "node_num": "nodes",
-    "nnodes": "nodes",
-    "device_num_per_node": "devices_per_node",
-    "gpu_num_per_node": "devices_per_node",
-    "nproc_per_node": "devices_per_node",
-    "ctx_num": "devices_per_node",
-    "gpu num": "devices_per_node",
-    "world_size": "world_size",
-    "num_classes": "num_classes",
-    "sample_ratio": "sample_ratio",
-    "sample_rate": "sample_ratio",
-    "network": "network",
-    "dataset": "dataset",
-    "use_fp16": "fp16",
-    "fp16": "fp16",
-    "model_parallel": "model_parallel",
-    "partial_fc": "partial_fc",
+# What it is called here -> what the programs call it.
+_SPELLINGS = {
+    "batch_size_per_device": ("batch_size_per_device", "per_batch_size"),
+    "batch_size": ("batch_size",),
+    "nodes": ("num_nodes", "node_num", "nnodes"),
+    "devices_per_node": ("device_num_per_node", "gpu_num_per_node", "nproc_per_node", "ctx_num", "gpu num"),
+    "world_size": ("world_size",),
+    "num_classes": ("num_classes",),
+    "sample_ratio": ("sample_ratio", "sample_rate"),
+    "network": ("network",),
+    "dataset": ("dataset",),
+    "fp16": ("use_fp16", "fp16"),
+    "model_parallel": ("model_parallel",),
+    "partial_fc": ("partial_fc",),
 }
+_KEYS = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
 _NAMES = "|".join(sorted(map(re.escape, _KEYS), key=len, reverse=True)).encode()
 _SETTING = re.compile(
     rb"(?<![\w.])(?:--)?(?P<key>" + _NAMES + rb")['\"]?(?:[ \t]*[:=][ \t]*|[ \t]+)"

@@ -87,14 +87,8 @@ class Batch:
 
 def concatenate(batches: Sequence[Batch]) -> Batch:
     """All of them, one behind the other."""
-    if not batches:
-        return empty()
-    return Batch(
-        np.concatenate([batch.line for batch in batches]),
-        np.concatenate([batch.run for batch in batches]),
-        np.concatenate([batch.values for batch in batches]),
-        np.concatenate([batch.given for batch in batches]),
-    )
+    parts = [(batch.line, batch.run, batch.values, batch.given) for batch in (empty(), *batches)]
+    return Batch(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def empty() -> Batch:

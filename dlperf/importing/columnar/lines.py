@@ -274,17 +274,16 @@ class ChunkLines:
 
     def first_records(self, *, besides: Dialect | None) -> list[tuple[int, Dialect]]:
         """The dialects with records here, in the order of their first lines, which stand before them."""
-        codes: dict[str, list[int]] = {}
-        dialects = {}
-        for code in self._entry_codes:
-            for dialect in self._entries[code - FIRST_ENTRY].recorded:
-                if dialect is not besides:
-                    dialects[dialect.name] = dialect
-                    codes.setdefault(dialect.name, []).append(code)
         found = [
-            (int(np.isin(self.codes, codes[name]).argmax()), dialect) for name, dialect in dialects.items()
+            (int((self.codes == code).argmax()), dialect)
+            for code in self._entry_codes
+            for dialect in self._entries[code - FIRST_ENTRY].recorded
+            if dialect is not besides
         ]
-        return sorted(found, key=itemgetter(0))
+        firsts: dict[str, tuple[int, Dialect]] = {}
+        for at, dialect in sorted(found, key=itemgetter(0)):
+            firsts.setdefault(dialect.name, (at, dialect))
+        return list(firsts.values())
 
     def last_record(self) -> int | None:
         """The last line that holds something; None where none does."""
@@ -328,26 +327,16 @@ _LONGEST_TEXT = 4096
 _NUMBERS = re.compile(rb"(?:" + NUMBER + rb")")
 
 
-class SeenRecords:
-    """One record of each layout, the latest ones."""
-
-    def __init__(self) -> None:
-        self._texts: deque[bytes] = deque(maxlen=_MOST_TEXTS)
-
-    def add(self, texts: Iterable[bytes]) -> None:
-        """Remember the texts of records."""
-        self._texts.extend(text for text in texts if len(text) <= _LONGEST_TEXT)
-
-    def is_whole(self, found: Found, line: bytes, text: bytes) -> bool:
-        """Whether a record at the end of a log that stops without a line feed is all there."""
-        shape, shapes = _shape(text), set(map(_shape, self._texts))
-        if shape in shapes:
-            return True
-        outline = shape[0]
-        if any(known.startswith(outline) and known != outline for known, _last in shapes):
-            return False
-        ending = found.dialect.ending
-        return not shapes if ending is None else ending.fullmatch(line, found.start) is not None
+def _is_whole(found: Found, line: bytes, text: bytes, seen: Iterable[bytes]) -> bool:
+    """Whether a record at the end of a log without a last line feed is all there, by those before it."""
+    shape, shapes = _shape(text), set(map(_shape, seen))
+    if shape in shapes:
+        return True
+    outline = shape[0]
+    if any(known.startswith(outline) and known != outline for known, _last in shapes):
+        return False
+    ending = found.dialect.ending
+    return not shapes if ending is None else ending.fullmatch(line, found.start) is not None
 
 
 def _shape(text: bytes) -> tuple[bytes, bytes]:
@@ -369,7 +358,7 @@ class LineReader:
         self._codes: dict[bytes, int] = {}
         self._entries: list[_Entry] = []
         self._bytes = 0
-        self._seen = SeenRecords()
+        self._seen: deque[bytes] = deque(maxlen=_MOST_TEXTS)  # the latest texts of new layouts
         self._table = CellTable()
         self._templates = Templates()
 
@@ -433,9 +422,9 @@ class LineReader:
         found = find_records(line, self._dialects)
         ends = [item.start for item in found[1:]] + [len(line)]
         texts = [line[item.start : end].partition(b"\r")[0] for item, end in zip(found, ends, strict=False)]
-        if may_be_cut and found and not self._seen.is_whole(found[-1], line, texts[-1]):
+        if may_be_cut and found and not _is_whole(found[-1], line, texts[-1], self._seen):
             found.pop()
-        self._seen.add(texts)
+        self._seen.extend(text for text in texts if len(text) <= _LONGEST_TEXT)
         if found:
             rest = line[: found[0].start] + b"\n" + line[found[-1].end :]
             recorded = {item.dialect.name: item.dialect for item in found if item.is_record}
