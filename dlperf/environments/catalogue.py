@@ -15,7 +15,7 @@ from dlperf.environments.environment import (
     read_environment,
 )
 from dlperf.environments.make import discard, discard_leftovers
-from dlperf.environments.processes import Busy, exclusive
+from dlperf.environments.processes import exclusive
 from dlperf.errors import EnvironmentUnavailable, InfrastructureError
 
 
@@ -58,7 +58,7 @@ def remove(entry: Entry) -> None:
             discard_leftovers(entry.key)
             if entry.root.exists():
                 discard(entry.root)
-    except Busy:
+    except BlockingIOError:
         raise InfrastructureError(
             f"{entry.key} is in use by another dlperf; remove it when that has ended"
         ) from None

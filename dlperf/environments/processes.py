@@ -145,10 +145,6 @@ def _lines(
         on_line(line)
 
 
-class Busy(Exception):
-    """Another process holds the lock."""
-
-
 @contextmanager
 def shared(path: Path) -> Iterator[int]:
     """Lock `path` together with other users of an environment; yields the file descriptor."""
@@ -161,14 +157,14 @@ def shared(path: Path) -> Iterator[int]:
 def exclusive(path: Path, *, on_wait: Callable[[], None] | None) -> Iterator[int]:
     """Lock `path` alone, to create or remove an environment; yields the file descriptor.
 
-    `on_wait` is called once before waiting for another process; with None, Busy is raised instead.
+    `on_wait` is called once before waiting for another process; with None, BlockingIOError is raised instead.
     """
     with _open_lock(path) as descriptor:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if on_wait is None:
-                raise Busy from None
+                raise
             on_wait()
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield descriptor
@@ -178,8 +174,5 @@ def exclusive(path: Path, *, on_wait: Callable[[], None] | None) -> Iterator[int
 def _open_lock(path: Path) -> Iterator[int]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The file is never removed: a lock on a removed file does not exclude one on its successor.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    with path.open("a") as stream:
+        yield stream.fileno()

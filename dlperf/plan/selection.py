@@ -12,8 +12,8 @@ The grammar of EXPR:
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from dlperf.errors import UserError
 from dlperf.plan.case import SEARCHED_AXES
@@ -56,8 +56,11 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 }
 _ORDERED = frozenset({"<", "<=", ">", ">="})
 _DEEPEST = 50  # "not" and "(" within each other
+_SIGN = "(?:==|!=|<=|>=|[<>~])"
+_VALUE = r"""(?:"[^"]*"|'[^']*'|[^\s()<>=!~"']+)"""
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<quoted>"[^"]*"|'[^']*')|(?P<sign>==|!=|<=|>=|[<>~()])|(?P<word>[^\s()<>=!~"']+))"""
+    rf"""\s*(?P<token>(?P<word>[()]|{_SIGN}|(?:and|or|not)(?![^\s()<>=!~"']))"""
+    rf"""|(?P<key>{_VALUE})(?:\s*(?P<sign>{_SIGN})\s*(?P<value>{_VALUE})?)?)"""
 )
 
 
@@ -85,8 +88,63 @@ def select(
 
 
 def parse_expression(text: str) -> Predicate:
-    """A `-k` expression as a test of one case; UserError with the column where it cannot be read."""
-    return _Parser(text).parse()
+    """A `-k` expression as a test of one case; UserError with the column where it cannot be read.
+
+    Its tests are taken out and numbered, and Python itself joins their results.
+    """
+    text = text.rstrip()
+    tests: list[Predicate] = []
+    formula: list[str] = []
+    opened = position = 0
+    wants_test = True
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            rest = text[position:].strip()
+            raise UserError(f"-k: column {position + 1}: cannot read {rest!r}; compare with ==, != or ~")
+        word = match["word"]
+        if wants_test and word in ("not", "("):
+            opened += word == "("
+            if opened > _DEEPEST:
+                raise UserError("-k: nested too deeply")
+            if word == "not" and formula[-1:] == ["not"]:
+                formula.pop()  # one cancels the other
+            else:
+                formula.append(word)
+        elif wants_test and word is None:
+            formula.append(f"results[{len(tests)}]")
+            tests.append(_test_of(match))
+            wants_test = False
+        elif not wants_test and (word in ("and", "or") or (word == ")" and opened)):
+            opened -= word == ")"
+            formula.append(word)
+            wants_test = word != ")"
+        else:
+            break
+        position = match.end()
+    if wants_test:
+        raise _expected("a key, a part of a case's id, 'not' or '('", text, position)
+    if opened or position < len(text):
+        raise _expected("')'" if opened else "'and', 'or' or the end", text, position)
+    code = compile(" ".join(formula), "-k", "eval")
+    return lambda item: bool(eval(code, {"results": [test(item) for test in tests]}))  # noqa: S307  ours alone
+
+
+def _test_of(match: re.Match[str]) -> Predicate:
+    """The test of a word alone or of a comparison."""
+    key, sign, value = (part and part.strip("\"'") for part in match.group("key", "sign", "value"))
+    if sign is None:
+        return lambda item: key in item.case_id
+    if value is None:
+        raise _expected(f"a value after {sign}", match.string, match.end())
+    return _comparison(key, sign, value, where=f"-k: column {match.start('key') + 1}")
+
+
+def _expected(what: str, text: str, position: int) -> UserError:
+    match = _TOKEN.match(text, position)
+    column, token = (match.start("token"), match["word"] or match["key"]) if match else (len(text), "")
+    found = repr(token.strip("\"'")) if token else "the end"
+    return UserError(f"-k: column {column + 1}: expected {what}, found {found}")
 
 
 def parse_pair(option: str, text: str) -> tuple[str, Predicate]:
@@ -130,102 +188,3 @@ def _comparison(key: str, sign: str, value: str, *, where: str) -> Predicate:
         return sign == "!=" if unknown_number else compare(found, wanted)
 
     return test
-
-
-class _Token(NamedTuple):
-    text: str
-    column: int  # from 1
-    kind: str  # quoted, sign, word or end
-
-
-class _Parser:
-    """Recursive descent, one method a rule of the grammar above."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._tokens = self._split()
-        self._next = 0
-        self._depth = 0
-
-    def parse(self) -> Predicate:
-        test = self._or()
-        if self._peek.kind != "end":
-            raise self._error("expected 'and', 'or' or the end")
-        return test
-
-    def _split(self) -> list[_Token]:
-        tokens, position = [], 0
-        text = self._text.rstrip()
-        while position < len(text):
-            match = _TOKEN.match(text, position)
-            if match is None:
-                rest = text[position:].strip()
-                raise UserError(f"-k: column {position + 1}: cannot read {rest!r}; compare with ==, != or ~")
-            kind = str(match.lastgroup)
-            tokens.append(_Token(match[kind].strip("\"'"), match.start(kind) + 1, kind))
-            position = match.end()
-        return [*tokens, _Token("", len(text) + 1, "end")]
-
-    @property
-    def _peek(self) -> _Token:
-        return self._tokens[self._next]
-
-    def _take(self) -> _Token:
-        token = self._peek
-        self._next += 1
-        return token
-
-    def _accept(self, text: str) -> bool:
-        matches = self._peek.text == text and self._peek.kind in ("word", "sign")
-        self._next += matches
-        return matches
-
-    def _error(self, message: str) -> UserError:
-        token = self._peek
-        found = repr(token.text) if token.kind != "end" else "the end"
-        return UserError(f"-k: column {token.column}: {message}, found {found}")
-
-    def _or(self) -> Predicate:
-        return self._joined("or", self._and, any)
-
-    def _and(self) -> Predicate:
-        return self._joined("and", self._not, all)
-
-    def _joined(
-        self, word: str, rule: Callable[[], Predicate], combine: Callable[[Iterable[bool]], bool]
-    ) -> Predicate:
-        tests = [rule()]
-        while self._accept(word):
-            tests.append(rule())
-        return lambda item: combine(test(item) for test in tests)
-
-    def _not(self) -> Predicate:
-        if self._accept("not"):
-            test = self._nested(self._not)
-            return lambda item: not test(item)
-        if self._accept("("):
-            test = self._nested(self._or)
-            if not self._accept(")"):
-                raise self._error("expected ')'")
-            return test
-        return self._comparison()
-
-    def _nested(self, rule: Callable[[], Predicate]) -> Predicate:
-        """The rule one level down; the test nests as the text does, and Python's stack is finite."""
-        self._depth += 1
-        if self._depth > _DEEPEST:
-            raise UserError("-k: nested too deeply")
-        test = rule()
-        self._depth -= 1
-        return test
-
-    def _comparison(self) -> Predicate:
-        if self._peek.kind not in ("word", "quoted") or self._peek.text in ("and", "or"):
-            raise self._error("expected a key, a part of a case's id, 'not' or '('")
-        key = self._take()
-        if self._peek.text not in _OPERATORS or self._peek.kind != "sign":
-            return lambda item: key.text in item.case_id
-        sign = self._take().text
-        if self._peek.kind not in ("word", "quoted"):
-            raise self._error(f"expected a value after {sign}")
-        return _comparison(key.text, sign, self._take().text, where=f"-k: column {key.column}")
