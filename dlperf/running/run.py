@@ -17,6 +17,8 @@ from dlperf.layout import (
     ENVIRONMENT_NAME,
     LAUNCH_NAME,
     OUTCOME_NAME,
+    RESULT_NAME,
+    STEPS_NAME,
     log_files,
     node_file,
     run_folder,
@@ -324,6 +326,9 @@ def recover_result(folder: Path) -> RunResult | None:
     return store_run(folder)
 
 
+_COMPUTED = (RESULT_NAME, STEPS_NAME)
+
+
 def mend_run_folders(plan: Plan, *, results: Path, say: Callable[[str], None], dry_run: bool = False) -> None:
     """Keep what a run of the plan left whose result exists and cannot be read.
 
@@ -338,15 +343,15 @@ def mend_run_folders(plan: Plan, *, results: Path, say: Callable[[str], None], d
     for folder, skipped in unreadable.items():
         if not dry_run:
             wait_until_deserted(folder)
-        if _has_whole_logs(folder):
+        if skipped.path.name in _COMPUTED and _has_whole_logs(folder):
             say(f"{skipped}; its result is computed again from its logs")
             if not dry_run:
+                for name in _COMPUTED:  # what is no regular file would be written to as it is
+                    (folder / name).unlink(missing_ok=True)
                 store_run(folder)
         else:
             aside = set_aside_name(folder)
-            say(
-                f"{skipped}; its logs are not whole: {aside.name} keeps the folder, and the run is made again"
-            )
+            say(f"{skipped}; {aside.name} keeps the folder, and the run is made again")
             if not dry_run:
                 folder.rename(aside)
 

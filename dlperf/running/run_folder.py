@@ -1,5 +1,6 @@
 """Run folders as the runner sees them: names, state, results, and the locks on folder and machine."""
 
+import errno
 import fcntl
 import json
 import shutil
@@ -22,6 +23,8 @@ from dlperf.results.store import Skipped, StoredRun, read_result, read_run
 # A supervisor without its harness ends its ranks within seconds, unless a disk or a driver hangs.
 DESERTED_LIMIT_SECONDS = 30.0
 _POLL_SECONDS = 0.05
+# None, or one that is no regular file: no supervisor holds it.
+_NO_LAUNCH_FILE = frozenset({errno.ENOENT, errno.EINVAL, errno.ELOOP})
 
 
 def wait_until_deserted(folder: Path, *, limit_seconds: float = DESERTED_LIMIT_SECONDS) -> None:
@@ -32,8 +35,10 @@ def wait_until_deserted(folder: Path, *, limit_seconds: float = DESERTED_LIMIT_S
     """
     try:
         launch = open_regular(folder / LAUNCH_NAME)
-    except FileNotFoundError:
-        return
+    except OSError as error:
+        if error.errno in _NO_LAUNCH_FILE:
+            return
+        raise
     deadline = time.monotonic() + limit_seconds
     with launch:
         while not _lock(launch.fileno()):

@@ -177,6 +177,27 @@ def test_a_damaged_result_is_computed_again_from_whole_logs(done: SweepLab) -> N
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize("name", ["result.json", "steps.csv", "launch.json", "environment.json"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to itself"])
+def test_what_is_no_regular_file_is_replaced_or_set_aside(done: SweepLab, name: str, kind: str) -> None:
+    (folder,) = done.run_folders()
+    before = contents(folder)
+    (folder / name).unlink()
+    if kind == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).symlink_to("/dev/zero" if kind == "device" else name)
+    again = done.run()
+    assert (again.returncode, "1 of 1 runs: 1 ok" in again.stdout) == (0, True)
+    aside = folder.with_name("r1.unreadable-1")
+    if name in {"launch.json", "environment.json"}:
+        assert f"{name}: not a regular file; r1.unreadable-1 keeps the folder" in again.stderr
+        assert contents(aside) == {path: text for path, text in before.items() if path != name}
+    else:
+        assert contents(folder) == before
+        assert not aside.exists()
+
+
 def test_a_damaged_result_without_whole_logs_is_set_aside(done: SweepLab) -> None:
     (folder,) = done.run_folders()
     for number in (1, 2):
@@ -184,7 +205,7 @@ def test_a_damaged_result_without_whole_logs_is_set_aside(done: SweepLab) -> Non
         log.write_bytes(log.read_bytes()[:1000])
         (folder / "result.json").write_text(f"{number}")
         before = contents(folder)
-        told = f"its logs are not whole: r1.unreadable-{number} keeps the folder, and the run is made again"
+        told = f"; r1.unreadable-{number} keeps the folder, and the run is made again"
         assert told in done.run("--dry-run").stderr
         assert contents(folder) == before
         again = done.run()
