@@ -70,11 +70,11 @@ class Outputs:
 
     def __init__(self, paths: Sequence[Path], inputs: Inputs, *, steps: int) -> None:
         """Check the files; Flaw where an array is missing, misshapen or not finite, or copies differ."""
-        self._files = _opened(paths)
         self._kinds = inputs.kinds
-        rows = [len(file[_CLASSIFIER_KEY]) for file in self._files if _CLASSIFIER_KEY in file.files]
-        self._split = len(rows) > 1 and sum(rows) == len(inputs.initial(CLASSIFIER))
-        try:
+        with ExitStack() as opened:
+            self._files = [opened.enter_context(_open(path)) for path in paths]
+            rows = [len(file[_CLASSIFIER_KEY]) for file in self._files if _CLASSIFIER_KEY in file.files]
+            self._split = len(rows) > 1 and sum(rows) == len(inputs.initial(CLASSIFIER))
             for file in self._files:
                 _check_names(file, inputs)
             self.losses = self._read_losses(steps)
@@ -82,14 +82,11 @@ class Outputs:
                 self._check_array(name, inputs.initial(name).shape)
             self.embeddings = self._read_embeddings((len(inputs.labels), inputs.initial(CLASSIFIER).shape[1]))
             self.gradient_norms = {name: self._read_gradient_norm(name) for name in inputs.parameters}
-        except BaseException:
-            self.close()
-            raise
+            self._opened = opened.pop_all()
 
     def close(self) -> None:
         """Close the files; nothing more can be read."""
-        for file in self._files:
-            file.close()
+        self._opened.close()
 
     def after_first_step(self, name: str) -> Array:
         """A parameter or statistic after one step."""
@@ -154,18 +151,12 @@ class Outputs:
                 raise Flaw(f"process {rank}'s copy of {key} differs from process 0's by {apart:.1e}")
 
 
-def _opened(paths: Sequence[Path]) -> list[NpzFile]:
-    """The files, all or none of them open; Flaw where one holds no arrays."""
-    with ExitStack() as opened:
-        files = []
-        for path in paths:
-            try:
-                file = np.load(path)
-            except (OSError, ValueError, zipfile.BadZipFile) as error:
-                raise Flaw(f"{path.name} holds no arrays: {error}") from error
-            files.append(opened.enter_context(file))
-        opened.pop_all()
-        return files
+def _open(path: Path) -> NpzFile:
+    try:
+        file: NpzFile = np.load(path)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise Flaw(f"{path.name} holds no arrays: {error}") from error
+    return file
 
 
 def _key(name: str, kinds: dict[str, str]) -> str:

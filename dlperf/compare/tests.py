@@ -59,15 +59,7 @@ def effect_of(baseline: Mapping[str, float], candidate: Mapping[str, float]) -> 
         raise ValueError(f"fewer than {FEWEST_RUNS} runs on a side")
     common = [block for block in logs[0] if block in logs[1]]
     if len(common) >= FEWEST_RUNS:
-        differences = [logs[1][block] - logs[0][block] for block in common]
-        count = len(differences)
-        return Effect(
-            log_ratio=mean(differences),
-            variance=Variance(_squares(differences) / (count - 1), count - 1),
-            unit=1 / count,
-            blocked=True,
-            runs=(count, count),
-        )
+        return _blocked([logs[1][block] - logs[0][block] for block in common])
     before, after = (list(side.values()) for side in logs)
     degrees = len(before) + len(after) - 2
     return Effect(
@@ -76,6 +68,17 @@ def effect_of(baseline: Mapping[str, float], candidate: Mapping[str, float]) -> 
         unit=1 / len(before) + 1 / len(after),
         blocked=False,
         runs=(len(before), len(after)),
+    )
+
+
+def _blocked(differences: Sequence[float]) -> Effect:
+    count = len(differences)
+    return Effect(
+        log_ratio=mean(differences),
+        variance=Variance(_squares(differences) / (count - 1), count - 1),
+        unit=1 / count,
+        blocked=True,
+        runs=(count, count),
     )
 
 
@@ -269,11 +272,8 @@ def _blocks(side: ResultSet, metric: Metric) -> list[tuple[CaseSamples, list[Val
 
 
 def _effect(values: Sequence[Values], turned: Sequence[bool]) -> Effect:
-    sides: tuple[dict[str, float], dict[str, float]] = ({}, {})
-    for number, (pair, turn) in enumerate(zip(values, turned, strict=True)):
-        for each, value in zip(sides, reversed(pair) if turn else pair, strict=True):
-            each[str(number)] = value
-    return effect_of(*sides)
+    ordered = (pair[::-1] if turn else pair for pair, turn in zip(values, turned, strict=True))
+    return _blocked([_log(second) - _log(first) for first, second in ordered])
 
 
 def _raises_alarm(blocks: dict[str, list[tuple[CaseSamples, list[Values]]]], draw: random.Random) -> bool:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from dlperf.plan.case import SEARCHED_AXES, Case, SearchedAxis, bytes_text
-from dlperf.report.comparison import PARALLELISMS, Variant, sampled_parallelism, version_name
+from dlperf.plan.case import SEARCHED_AXES, SearchedAxis, bytes_text
+from dlperf.report.comparison import Variant, sampled_parallelism
 from dlperf.report.numbers import DASH, mebibytes, rate
-from dlperf.report.sanity_checks import cell_words
+from dlperf.report.sanity_checks import case_words
 from dlperf.report.tables import STATUS_WORDS, link_to
-from dlperf.report.text import Cells, Code, Inline, Link, Table, Text, joined, number, plural, say, table_of
+from dlperf.report.text import Cells, Code, Inline, Link, Table, Text, number, plural, say, table_of
 from dlperf.results.cases import canonical
 from dlperf.results.schema import LimitStatus, ProbeRecord, Status
 from dlperf.results.store import StoredLimit
@@ -92,7 +92,7 @@ def _search_row(limit: StoredLimit, titles: Mapping[str, str]) -> Cells:
         part = max(record.model, key=lambda part: part.bytes)
         largest = say("{part}, {size} MiB", part=_PARTS.get(part.name, part.name), size=mebibytes(part.bytes))
     return {
-        say("case"): _case_words(record.case, titles),
+        say("case"): case_words(record.case, titles, with_parallelism=True),
         say("found"): found,
         number(say("first guess")): DASH if record.guess is None else str(record.guess),
         number(say("tensors by arithmetic (MiB)")): mebibytes(record.model_bytes) if record.model else DASH,
@@ -102,17 +102,12 @@ def _search_row(limit: StoredLimit, titles: Mapping[str, str]) -> Cells:
     }
 
 
-def _case_words(case: Case, titles: Mapping[str, str]) -> Inline:
-    name = version_name(titles, case.framework, case.version)
-    return joined((name, PARALLELISMS[case.parallelism], *cell_words(case)))
-
-
 def _probe_row(
     limit: StoredLimit, count: int, probe: ProbeRecord, titles: Mapping[str, str], report_folder: Path
 ) -> Cells:
     folder = link_to(limit.folder / probe.folder, report_folder=report_folder) + "/"
     return {
-        say("case"): _case_words(limit.record.case, titles),
+        say("case"): case_words(limit.record.case, titles, with_parallelism=True),
         number(say("probe")): str(count),
         number(say("value")): str(probe.value),
         say("length"): Link(say("full") if probe.full else say("short"), folder),

@@ -11,7 +11,7 @@ from itertools import combinations, pairwise
 
 from dlperf.plan.case import Case
 from dlperf.report.columns import interval_of_ratio, matmul_shares
-from dlperf.report.comparison import case_key, version_name
+from dlperf.report.comparison import PARALLELISMS, case_key, version_name
 from dlperf.report.numbers import factor, giga, mebibytes, percent, rate
 from dlperf.report.text import Cells, Inline, Table, Text, joined, number, say, table_of
 from dlperf.results.cases import CaseFigures, canonical
@@ -220,7 +220,7 @@ def warnings_table(warnings: Iterable[CheckWarning], *, titles: Mapping[str, str
     rows: list[Cells] = [
         {
             say("law"): warning.check,
-            say("case"): _case_words(warning.subject, titles),
+            say("case"): case_words(warning.subject.case, titles, with_classes=not warning.subject.published),
             say("expected"): warning.expected,
             number(say("actual")): warning.actual,
         }
@@ -229,16 +229,13 @@ def warnings_table(warnings: Iterable[CheckWarning], *, titles: Mapping[str, str
     return table_of(say("Sanity checks (no figure is changed)"), rows) if rows else None
 
 
-def _case_words(figure: CaseFigures, titles: Mapping[str, str]) -> Inline:
-    """A case as people name it, in the order of a table's columns."""
-    case = figure.case
-    name = version_name(titles, case.framework, case.version)
-    return joined((name, *cell_words(case, with_classes=not figure.published)))
-
-
-def cell_words(case: Case, *, with_classes: bool = True) -> tuple[Inline, ...]:
-    """What a case is beside its framework and parallelism; of a number that is searched for, that it is."""
+def case_words(
+    case: Case, titles: Mapping[str, str], *, with_classes: bool = True, with_parallelism: bool = False
+) -> Inline:
+    """A case as people name it, in the order of a table's columns; a number that is searched for is `max`."""
     parts: list[Inline] = [
+        version_name(titles, case.framework, case.version),
+        *([PARALLELISMS[case.parallelism]] if with_parallelism else []),
         str(case.topology),
         say("batch {batch}", batch=case.size("batch_size_per_device")),
         *([say("{count} classes", count=case.size("num_classes"))] if with_classes else []),
@@ -246,4 +243,4 @@ def cell_words(case: Case, *, with_classes: bool = True) -> tuple[Inline, ...]:
     ]
     if case.sample_ratio is not None:
         parts.append(say("sample ratio {ratio}", ratio=f"{case.sample_ratio:g}"))
-    return tuple(parts)
+    return joined(parts)

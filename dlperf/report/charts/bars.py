@@ -63,8 +63,8 @@ def throughput(comparison: Comparison, *, title: str, colours: Mapping[Variant, 
         for column, variant in enumerate(variants):
             middle, case = place * height + column * _BAR, comparison.cases.get((row, variant))
             _bar(axes, case, middle=middle, colour=colours[variant])
-            name = case_name(comparison, row, variant)
-            hover_bar(axes, middle, f"{name}: {_value(case)}", *_spread(case), height=_BAR)
+            value, *spread = _value(case)
+            hover_bar(axes, middle, f"{case_name(comparison, row, variant)}: {value}", *spread, height=_BAR)
     middles = [place * height + (len(variants) - 1) * _BAR / 2 for place in range(len(rows))]
     labels = ["\n".join([row.topology, *varying_words(comparison, row)]) for row in rows]
     axes.set_yticks(middles, labels)
@@ -97,20 +97,18 @@ def _word(case: CaseFigures | None) -> str:
     return plain_text(status_of(case))
 
 
-def _value(case: CaseFigures | None) -> str:
-    return f"{rate(case.summary.median)} samples/s" if case is not None and case.summary else _word(case)
-
-
-def _spread(case: CaseFigures | None) -> list[str]:
-    """Smallest to largest run, the 95 % interval of the mean, and the number of runs."""
+def _value(case: CaseFigures | None) -> list[str]:
+    """Samples/s, smallest to largest run, the 95 % interval of the mean, and the number of runs."""
     if case is None or case.summary is None:
-        return []
+        return [_word(case)]
     summary, interval = case.summary, case.summary.interval
-    spread = [f"runs {span(summary.minimum, summary.maximum)}"] if summary.maximum > summary.minimum else []
+    parts = [f"{rate(summary.median)} samples/s"]
+    if summary.maximum > summary.minimum:
+        parts.append(f"runs {span(summary.minimum, summary.maximum)}")
     if interval is not None:
-        spread.append(f"95 % interval of the mean {span(interval.low, interval.high)}")
+        parts.append(f"95 % interval of the mean {span(interval.low, interval.high)}")
     # A published figure may be a median whose runs nobody printed.
-    return [*spread, plural(summary.runs, "run")] if case.runs or summary.runs > 1 else spread
+    return [*parts, plural(summary.runs, "run")] if case.runs or summary.runs > 1 else parts
 
 
 def breakdown(comparison: Comparison, *, title: str, colours: Mapping[Variant, str]) -> Chart | None:
