@@ -19,6 +19,7 @@ from dlperf.statistics.basic import Interval, Summary, cost_per_million_samples,
 # A ratio that may be ten times as large is not known at all.
 WIDEST_RATIO: Final = 10.0
 ONE_RUN = say("one run")
+NOT_MEASURED = say("not measured")
 
 
 def interval_of_ratio(over: CaseFigures, under: CaseFigures) -> Interval | None:
@@ -129,22 +130,12 @@ def _loss(cell: TableCell) -> Inline:
     return say("{low} to {high}", low=f"{first:#.4g}", high=f"{last:#.4g}")
 
 
-def _noise_floor(cell: TableCell) -> Inline:
-    floor = noise_floor(cell.context.noise_profile, cell.figure)
-    return say("not measured") if floor is None else percent(floor)
-
-
 def noise_floor(noise_profile: NoiseProfile | None, figure: CaseFigures) -> float | None:
     """The A/A noise floor of a case's samples/s, as a fraction; None where it was not measured."""
     if noise_profile is None:
         return None
     floor = noise_profile.floor([(figure.case, figure.hardware)], "samples_per_sec", in_turns=True)
     return None if floor is None else floor.value
-
-
-def _interference(cell: TableCell) -> Inline:
-    share = interference(cell.figure)
-    return say("not measured") if share is None else percent(share)
 
 
 def interference(figure: CaseFigures) -> float | None:
@@ -176,13 +167,6 @@ def ratio_cell(over: CaseFigures | None, under: CaseFigures | None) -> Inline:
     return say("{ratio} ({low} to {high})", ratio=ratio, low=factor(interval.low), high=factor(interval.high))
 
 
-def _ratio(cell: TableCell) -> Inline:
-    context = cell.context
-    if cell.variant == context.base:
-        return ""
-    return ratio_cell(cell.figure, context.comparison.cases.get((cell.row, context.base)))
-
-
 def _of_runs(content: Callable[[TableCell], Inline]) -> Callable[[TableCell], Inline]:
     """The cell; of a published figure whose single runs the source does not print, that it does not."""
     return lambda cell: (
@@ -194,12 +178,23 @@ COLUMNS: Mapping[str, CaseColumn] = {
     "samples_per_sec": CaseColumn(say("samples/s"), lambda cell: rate(cell.summary.median)),
     "speedup": CaseColumn(say("speedup"), lambda cell: factor(cell.speedup)),
     "efficiency": CaseColumn(say("scaling efficiency"), _efficiency),
-    "ratio": CaseColumn(say("ratio"), _ratio),
+    "ratio": CaseColumn(
+        say("ratio"),
+        lambda cell: ratio_cell(
+            cell.figure, cell.context.comparison.cases.get((cell.row, cell.context.base))
+        ),
+    ),
     "spread": CaseColumn(say("min to max"), _of_runs(_min_to_max)),
     "cv": CaseColumn(say("CV"), _of_runs(lambda cell: percent(cell.summary.cv) or ONE_RUN)),
     "interval": CaseColumn(say("95 % interval of the mean"), _of_runs(_interval)),
-    "noise_floor": CaseColumn(say("A/A noise floor"), _noise_floor),
-    "interference": CaseColumn(say("CPU time lost to other work, at most"), _interference),
+    "noise_floor": CaseColumn(
+        say("A/A noise floor"),
+        lambda cell: percent(noise_floor(cell.context.noise_profile, cell.figure)) or NOT_MEASURED,
+    ),
+    "interference": CaseColumn(
+        say("CPU time lost to other work, at most"),
+        lambda cell: percent(interference(cell.figure)) or NOT_MEASURED,
+    ),
     "runs": CaseColumn(say("good runs"), _of_runs(lambda cell: str(cell.summary.runs))),
     "failed": CaseColumn(say("runs without a figure"), _of_runs(lambda cell: str(len(cell.figure.failed)))),
     "step": CaseColumn(

@@ -28,14 +28,11 @@ from dlperf.report.document import Document, Language, Request
 from dlperf.report.markdown import Markdown
 from dlperf.report.record import record_of
 from dlperf.report.text import (
-    Anchor,
+    CONTENT,
     Code,
     Column,
     Inline,
-    Joined,
-    Link,
     Table,
-    Text,
     Writer,
     plain_text,
     plural,
@@ -49,7 +46,6 @@ ENGLISH: Final = "en"
 LANGUAGES: Final[Mapping[Language, str]] = {ENGLISH: "en", "zh": "zh-Hans"}  # BCP 47 tags for HTML
 # More than any chart can show; without one the report need not wait for matplotlib.
 MOST_CASES: Final = 240
-_CONTENT = (str, Text, Code, Link, Anchor, Joined)
 _STRONG = re.compile(r"\*\*(.+?)\*\*")
 _CODE = re.compile(r"`(.+?)`")
 
@@ -175,7 +171,7 @@ def _said(error: Exception) -> str:
 
 
 def _content(value: Any) -> Inline:
-    return value if isinstance(value, _CONTENT) else str(value)
+    return value if isinstance(value, CONTENT) else str(value)
 
 
 def _asset(name: str) -> Markup:

@@ -10,8 +10,6 @@ from dlperf.report.columns import COLUMNS, TableCell, TableContext, interference
 from dlperf.report.comparison import CaseKey, Comparison, Row, case_key, sampled_parallelism
 from dlperf.report.numbers import NOT_KNOWN, rate
 from dlperf.report.text import (
-    GRAPH,
-    PHASES,
     Anchor,
     Cells,
     Code,
@@ -20,7 +18,6 @@ from dlperf.report.text import (
     Link,
     Table,
     Text,
-    in_order,
     number,
     plural,
     say,
@@ -125,6 +122,24 @@ def _case_table(context: TableContext, names: Sequence[str], *, caption: Text) -
             for cell in context.cells()
         ),
     )
+
+
+# Of an engine that runs a step as one graph.
+GRAPH = "graph"
+# As frameworks/common/phases.py names them; another adapter's own phase is called as it is.
+PHASES: Mapping[str, Inline] = {
+    "data": say("data"),
+    "forward_backward": say("forward and backward"),
+    "communication": say("communication"),
+    "optimizer": say("optimizer"),
+    GRAPH: say("one graph of all"),
+}
+
+
+def in_order(seconds: dict[str, float]) -> dict[str, float]:
+    """The phases in the order of a step, unknown ones last."""
+    known = {phase: seconds[phase] for phase in PHASES if phase in seconds}
+    return known | {phase: value for phase, value in sorted(seconds.items()) if phase not in known}
 
 
 def breakdown_table(context: TableContext) -> Table | None:

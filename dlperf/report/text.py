@@ -7,7 +7,7 @@ the translation (templates/zh.json).
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Union
+from typing import Union
 
 Inline = Union[str, "Text", "Code", "Link", "Anchor", "Joined"]
 
@@ -49,6 +49,9 @@ class Joined:
 
     parts: tuple[Inline, ...]
     separator: str
+
+
+CONTENT = (str, Text, Code, Link, Anchor, Joined)  # what `Inline` stands for
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,21 +147,3 @@ _PLAIN = Writer(
 def plain_text(content: Inline) -> str:
     """The content in English without any markup: for charts, and for messages to a terminal."""
     return _PLAIN(content)
-
-
-# Of an engine that runs a step as one graph.
-GRAPH: Final = "graph"
-# As frameworks/common/phases.py names them; another adapter's own phase is called as it is.
-PHASES: Final = {
-    "data": say("data"),
-    "forward_backward": say("forward and backward"),
-    "communication": say("communication"),
-    "optimizer": say("optimizer"),
-    GRAPH: say("one graph of all"),
-}
-
-
-def in_order(seconds: dict[str, float]) -> dict[str, float]:
-    """The phases in the order of a step, unknown ones last."""
-    known = {phase: seconds[phase] for phase in PHASES if phase in seconds}
-    return known | {phase: value for phase, value in sorted(seconds.items()) if phase not in known}

@@ -26,8 +26,8 @@ from dlperf.report.charts.canvas import (
 )
 from dlperf.report.comparison import Comparison, Variant
 from dlperf.report.numbers import plural, rate, span
-from dlperf.report.tables import status_of
-from dlperf.report.text import PHASES, in_order, plain_text
+from dlperf.report.tables import PHASES, in_order, status_of
+from dlperf.report.text import plain_text
 from dlperf.results.cases import CaseFigures
 from dlperf.results.store import read_steps_csv
 from dlperf.statistics.basic import quantile
