@@ -116,7 +116,20 @@ def limits(pairs: Sequence[Pair], *, allow: Collection[str] = ()) -> Iterator[Ca
     ran out of memory. Limits on different hardware, say, or of different budgets are not comparable unless
     `allow` names what differs.
     """
-    yield from (row for pair in pairs if (row := _found_by_search(pair, allow)) is not None)
+    for pair in pairs:
+        search, other = pair.baseline.case.search, pair.candidate.case.search
+        both_ok = pair.baseline.status is Status.OK and pair.candidate.status is Status.OK
+        if search is not None and other is not None and both_ok:
+            step = max(search.granularity, other.granularity)
+            yield _limit(
+                pair,
+                _FIELDS[search.axis],
+                before=pair.baseline.case.number(search.axis),
+                after=pair.candidate.case.number(search.axis),
+                step=step,
+                barred=pair.barred({*allow, "limit"}),  # the limits are what is compared
+                reason=f"found by search, in steps of {step}",
+            )
     others = [pair for pair in pairs if pair.baseline.case.search is None]
     for field_name, metric in _FIELDS.items():
         families: dict[str, list[Pair]] = {}
@@ -138,24 +151,6 @@ def limits(pairs: Sequence[Pair], *, allow: Collection[str] = ()) -> Iterator[Ca
                     barred=next((barred for pair in family if (barred := pair.barred(allow))), None),
                     reason=f"the largest of {len(family)} sizes that trained; a larger one ran out of memory",
                 )
-
-
-def _found_by_search(pair: Pair, allow: Collection[str]) -> CaseVerdict | None:
-    search, other = pair.baseline.case.search, pair.candidate.case.search
-    both_ok = pair.baseline.status is Status.OK and pair.candidate.status is Status.OK
-    if search is None or other is None or not both_ok:
-        return None
-    before, after = (one.case.number(search.axis) for one in (pair.baseline, pair.candidate))
-    step = max(search.granularity, other.granularity)
-    return _limit(
-        pair,
-        _FIELDS[search.axis],
-        before=before,
-        after=after,
-        step=step,
-        barred=pair.barred({*allow, "limit"}),  # the limits are what is compared
-        reason=f"found by search, in steps of {step}",
-    )
 
 
 def _largest(field_name: str, cases: Sequence[CaseSamples]) -> int | None:

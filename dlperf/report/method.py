@@ -1,14 +1,14 @@
 """How the results were measured, in sentences: what the cases say first, then what holds of all."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dlperf.plan.case import Case
 from dlperf.plan.sweep import Order
 from dlperf.report.columns import View
 from dlperf.report.comparison import version_name
 from dlperf.report.numbers import NOT_KNOWN
-from dlperf.report.text import Cells, Inline, Joined, Table, Text, joined, plural, say, table_of
+from dlperf.report.text import Cells, Inline, Table, Text, joined, plain_text, plural, say, table_of
 from dlperf.results.noise_profile import NoiseProfile
 from dlperf.results.query import Loaded
 from dlperf.results.schema import RunEnvironment
@@ -130,8 +130,7 @@ _MOST_NODE_SETS = 40
 _NOT_AGAIN = {"name", "version", "python"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnvironmentTable:
+class EnvironmentTable(NamedTuple):
     """One kind of hardware: its machines, and the frameworks that ran on it."""
 
     hardware: str
@@ -146,12 +145,7 @@ def environment_tables(loaded: Loaded, *, titles: Mapping[str, str]) -> tuple[En
     for run in loaded.results.runs:
         by_hardware.setdefault(run.hardware, []).append(run)
     return tuple(
-        EnvironmentTable(
-            hardware=hardware,
-            machine=_machine(runs),
-            placing=_placing(runs, titles),
-            software=_software(runs, titles),
-        )
+        EnvironmentTable(hardware, _machine(runs), _placing(runs, titles), _software(runs, titles))
         for hardware, runs in sorted(by_hardware.items())
     )
 
@@ -180,15 +174,8 @@ def _machine(runs: Sequence[StoredRun]) -> Table:
             sorted(run.result.started_at for run in runs if run.result.started_at)
         ),
     }
-    nothing = ("", Joined((), ", "), Joined((), " / "))
-    return table_of(
-        say("machine"),
-        (
-            {say("machine"): name, say("as found"): value}
-            for name, value in facts.items()
-            if value not in nothing
-        ),
-    )
+    known = ((name, value) for name, value in facts.items() if plain_text(value))
+    return table_of(say("machine"), ({say("machine"): name, say("as found"): value} for name, value in known))
 
 
 def _threads(runs: Sequence[StoredRun]) -> Inline:
@@ -246,7 +233,13 @@ def _placing(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table | No
         {
             say("nodes"): _cut(", ".join(nodes)),
             say("runs"): str(len(cases)),
-            say("cases"): _cut(_each(_case_words(case, titles) for case in cases)),
+            say("cases"): _cut(
+                _each(
+                    f"{version_name(titles, case.framework, case.version)} {case.topology} "
+                    f"batch {case.batch_size_per_device}"
+                    for case in cases
+                )
+            ),
         }
         for nodes, cases in sorted(by_nodes.items())
     ]
@@ -254,12 +247,6 @@ def _placing(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table | No
         more = say("and {count} more", count=len(rows) - _MOST_NODE_SETS)
         rows[_MOST_NODE_SETS:] = [{say("nodes"): more, say("runs"): "", say("cases"): ""}]
     return table_of(say("Which nodes ran what"), rows) if len(rows) > 1 else None
-
-
-def _case_words(case: Case, titles: Mapping[str, str]) -> str:
-    """`PyTorch 1.9.0 2n1g batch 32`."""
-    name = version_name(titles, case.framework, case.version)
-    return f"{name} {case.topology} batch {case.batch_size_per_device}"
 
 
 def _software(runs: Sequence[StoredRun], titles: Mapping[str, str]) -> Table:

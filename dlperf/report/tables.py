@@ -26,7 +26,6 @@ from dlperf.report.text import (
 from dlperf.results.cases import NOT_YET, CaseFigures
 from dlperf.results.query import Loaded, run_digest
 from dlperf.results.schema import Status
-from dlperf.results.store import StoredRun
 
 ABSENT = say("no such case")
 NOT_TOLD = say("not told")
@@ -241,36 +240,25 @@ def _missing_cells(comparison: Comparison) -> Iterator[Cells]:
             say("classes"): NOT_KNOWN if figure.published else row.shown("num_classes"),
             say("precision"): row.precision,
         }
-        if not figure.runs and figure.summary is None:
-            yield {**cell, **_why(STATUS_WORDS[figure.status], _reason(figure.reason))}
-        for run in figure.failed:
-            yield {**cell, **_failed_cells(run, of=len(figure.runs) + figure.missing_runs)}
-        if figure.runs and figure.missing_runs:
-            status = say(
-                "{status} ({runs})",
-                status=STATUS_WORDS[Status.NOT_MEASURED],
-                runs=plural(figure.missing_runs, "run"),
-            )
-            yield {**cell, **_why(status, _reason(NOT_YET))}
+        for status, reason, evidence in _missing_runs(figure):
+            yield {**cell, say("status"): status, say("reason"): reason, say("evidence"): evidence}
 
 
-def _why(status: Inline, reason: Inline, evidence: Inline = "") -> Cells:
-    return {say("status"): status, say("reason"): reason, say("evidence"): evidence}
-
-
-def _reason(reason: str | None) -> Inline:
-    """As it was recorded; the one that dlperf itself gives in every report is a message of the report."""
-    if reason == NOT_YET:
-        return say("planned and not run yet; `dlperf run` goes on with the sweep")
-    return reason or ""
-
-
-def _failed_cells(run: StoredRun, *, of: int) -> Cells:
-    result = run.result
-    reason, evidence = result.reason or "", result.evidence or ""
-    source, _, text = evidence.partition(": ")
-    status = say("{status} (run {run} of {of})", status=STATUS_WORDS[result.status], run=result.repeat, of=of)
-    return _why(status, reason, Code(source if text in reason else evidence))
+def _missing_runs(figure: CaseFigures) -> Iterator[tuple[Inline, Inline, Inline]]:
+    """Status, reason and evidence of a case that has no run, of each failed run, and of those to come."""
+    to_come = say("planned and not run yet; `dlperf run` goes on with the sweep")
+    if not figure.runs and figure.summary is None:
+        yield STATUS_WORDS[figure.status], to_come if figure.reason == NOT_YET else figure.reason or "", ""
+    planned = len(figure.runs) + figure.missing_runs
+    for run in figure.failed:
+        status, reason, recorded = run.result.status, run.result.reason or "", run.result.evidence or ""
+        source, _, text = recorded.partition(": ")
+        words, number_of_run = STATUS_WORDS[status], run.result.repeat
+        told = say("{status} (run {run} of {of})", status=words, run=number_of_run, of=planned)
+        yield told, reason, Code(source if text in reason else recorded)
+    if figure.runs and figure.missing_runs:
+        words, runs = STATUS_WORDS[Status.NOT_MEASURED], plural(figure.missing_runs, "run")
+        yield say("{status} ({runs})", status=words, runs=runs), to_come, ""
 
 
 Source = tuple[str, str]  # name of the sweep or of the published data, hardware
