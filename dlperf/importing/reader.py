@@ -129,7 +129,10 @@ class LogReader:
         # A piece of a line that is too long is not a line of its own.
         self.lines += len(lines) if is_last or data.endswith(b"\n") else len(lines) - 1
         self._check_dialects(lines, first_line)
-        if lines.layouts * _FEW_LINES_A_LAYOUT > len(lines) and self._log.chunk_bytes < _LARGEST_CHUNK:
+        if (
+            len(lines.entry_codes) * _FEW_LINES_A_LAYOUT > len(lines)
+            and self._log.chunk_bytes < _LARGEST_CHUNK
+        ):
             self._log.chunk_bytes *= 2
         batches, starts = [], []
         if self.dialect is not None and self._splitter is not None:

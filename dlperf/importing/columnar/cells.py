@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlperf.importing.dialects.base import TIMESTAMP, Dialect
-from dlperf.importing.records import FIELDS, RANK, SAMPLES_PER_SEC, TIME, WHOLE, Batch
+from dlperf.importing.records import FIELDS, RANK, TIME, WHOLE, Batch
 from dlperf.logs.text import wrapper_rank
 
 MASK = bytes(ord("0") if ord("0") <= byte <= ord("9") else byte for byte in range(256))
@@ -45,11 +45,6 @@ class Found:
     cells: tuple[Cell, ...]
     start: int
     end: int
-
-    @property
-    def is_record(self) -> bool:
-        """Whether it gives a rate; else it gives the loss of another record."""
-        return any(cell.column == SAMPLES_PER_SEC for cell in self.cells)
 
 
 def find_records(line: bytes, dialects: Sequence[Dialect]) -> list[Found]:
@@ -193,7 +188,9 @@ def reader_of(group: str, shape: bytes) -> Reader:
         digits = len(decimal[2]) + len(decimal[3] or b"")
         if 0 < digits <= (_EXTENDED_DIGITS if _HAS_EXTENDED else _EXACT_DIGITS):
             return _decimal_reader(decimal)
-    return _text_reader(len(shape), _SCALES.get(group, 1.0))
+    width, scale = len(shape), _SCALES.get(group, 1.0)
+    # Such as 1e-05 and nan, and all that has more digits: one by one.
+    return lambda buffer, starts: _floats(texts_at(buffer, starts, width)) * scale
 
 
 def _decimal_reader(shape: re.Match[bytes]) -> Reader:
@@ -221,11 +218,6 @@ def _decimal_reader(shape: re.Match[bytes]) -> Reader:
         return numbers
 
     return read if len(places) <= _EXACT_DIGITS else read_extended
-
-
-def _text_reader(width: int, scale: float) -> Reader:
-    """For such as 1e-05 and nan, and all that has more digits: one by one."""
-    return lambda buffer, starts: _floats(texts_at(buffer, starts, width)) * scale
 
 
 def _floats(texts: NDArray[np.uint8]) -> NDArray[np.float64]:

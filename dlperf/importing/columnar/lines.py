@@ -27,7 +27,7 @@ from dlperf.importing.columnar.cells import (
     texts_at,
 )
 from dlperf.importing.dialects.base import NUMBER, Dialect
-from dlperf.importing.records import Batch
+from dlperf.importing.records import SAMPLES_PER_SEC, Batch
 from dlperf.logs.failures import is_suspicious
 
 WORD = 8
@@ -217,7 +217,6 @@ _MOST_MATCHES = 200_000  # of lines that hold thousands of records, as carriage 
 _LONGEST_KEPT_LINE = 4096
 _FEWEST_FOR_TEMPLATE = 16  # looking up fewer lines of a chunk is as fast
 _SAMPLE = 1000
-_BYTE_NUMBERS = np.uint64(0x0001020304050607)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +235,7 @@ class ChunkLines:
         self._entries = entries
         self._table = table
         self.buffer = np.frombuffer(data, np.uint8)
-        feeds = _places_of(self.buffer, ord("\n"))
+        feeds = np.flatnonzero(self.buffer == ord("\n"))
         ends = feeds if data.endswith(b"\n") else np.append(feeds, len(data))
         self.starts = np.empty_like(ends)
         self.starts[:1] = 0
@@ -276,7 +275,7 @@ class ChunkLines:
         """The dialects with records here, in the order of their first lines, which stand before them."""
         found = [
             (int((self.codes == code).argmax()), dialect)
-            for code in self._entry_codes
+            for code in self.entry_codes
             for dialect in self._entries[code - FIRST_ENTRY].recorded
             if dialect is not besides
         ]
@@ -290,36 +289,15 @@ class ChunkLines:
         held = np.flatnonzero(self.codes >= FIRST_ENTRY)
         return int(held[-1]) if len(held) else None
 
-    @property
-    def layouts(self) -> int:
-        """How many layouts with records occur here."""
-        return len(self._entry_codes)
-
     @cached_property
-    def _entry_codes(self) -> list[int]:
-        """The entries that occur here."""
+    def entry_codes(self) -> list[int]:
+        """The layouts with records that occur here."""
         counts = np.bincount(self.codes)
         return (np.flatnonzero(counts[FIRST_ENTRY:]) + FIRST_ENTRY).tolist()
 
     def rows(self, dialect: Dialect) -> Batch:
         """Everything of one dialect, as `CellTable.read` gives it."""
         return self._table.read(self.buffer, self.starts, self.codes, dialect)
-
-
-def _places_of(buffer: NDArray[np.uint8], byte: int) -> NDArray[np.int64]:
-    """Where a rare byte stands: eight bytes are passed over at a time."""
-    equal = buffer == byte
-    whole = len(equal) // WORD * WORD
-    eights = equal[:whole].view("<u8")
-    words = np.flatnonzero(eights != 0)
-    ones = eights[words]
-    if (ones & (ones - np.uint64(1))).any():  # two of them in eight bytes
-        cells = np.flatnonzero(equal[:whole].reshape(-1, WORD)[words])
-        places = words[cells // WORD] * WORD + cells % WORD
-    else:
-        # A one in byte k shifts the constant by k bytes, which brings k to the top.
-        places = words * WORD + (ones * _BYTE_NUMBERS >> np.uint64(56)).view(np.int64)
-    return np.concatenate([places, whole + np.flatnonzero(equal[whole:])])
 
 
 _MOST_TEXTS = 2000
@@ -381,42 +359,29 @@ class LineReader:
         if len(unknown) > 2 * _SAMPLE:
             # Templates of the first lines find most of the others.
             self._find_codes(lines, unknown[:_SAMPLE], last=last)
-            others = unknown[_SAMPLE:]
-            codes = lines.codes[others]
-            self._templates.find(lines.buffer, lines.starts[others], lines.lengths[others], codes)
-            lines.codes[others] = codes
-            unknown = others[codes == UNKNOWN]
+            self._templates.find(lines.buffer, lines.starts, lines.lengths, lines.codes)
+            unknown = np.flatnonzero(lines.codes == UNKNOWN)
         if len(unknown):
             self._find_codes(lines, unknown, last=last)
         return lines
 
     def _find_codes(self, lines: ChunkLines, unknown: NDArray[np.int64], *, last: int | None) -> None:
-        """Look the lines numbered so up one by one, and remember the layouts that many of them have."""
-        lines.codes[unknown] = self._look_up(lines, unknown, last=last)
-        self._make_templates(lines, unknown)
-
-    def _look_up(self, lines: ChunkLines, unknown: NDArray[np.int64], *, last: int | None) -> list[int]:
-        """The codes of the lines numbered so; `last` may be cut."""
-        indices = unknown.tolist()
+        """Look the lines numbered so up one by one; remember layouts that many have. `last` may be cut."""
         layouts = lines.texts(unknown).translate(MASK).split(b"\n")
-        codes = list(map(self._codes.get, layouts, repeat(UNKNOWN)))
-        if UNKNOWN in codes:
-            for place, (index, layout) in enumerate(zip(indices, layouts, strict=True)):
-                if codes[place] == UNKNOWN:
+        found = list(map(self._codes.get, layouts, repeat(UNKNOWN)))
+        if UNKNOWN in found:
+            for place, (index, layout) in enumerate(zip(unknown.tolist(), layouts, strict=True)):
+                if found[place] == UNKNOWN:
                     code = self._codes.get(layout)
                     if code is None:
                         code = self._learn(lines.text(index), layout, may_be_cut=index == last)
-                    codes[place] = code
-        return codes
-
-    def _make_templates(self, lines: ChunkLines, looked_up: NDArray[np.int64]) -> None:
-        """Of the layouts that many of the lines had."""
-        codes = lines.codes[looked_up]
-        counts = np.bincount(codes)
-        for code in np.flatnonzero(counts >= _FEWEST_FOR_TEMPLATE).tolist():
+                    found[place] = code
+        codes = np.array(found, np.int32)
+        lines.codes[unknown] = codes
+        for code in np.flatnonzero(np.bincount(codes) >= _FEWEST_FOR_TEMPLATE).tolist():
             # Harmless lines and lines to watch have no layout in common.
             if code >= FIRST_ENTRY:
-                self._templates.add(lines.text(int(looked_up[int((codes == code).argmax())])), code)
+                self._templates.add(lines.text(int(unknown[int((codes == code).argmax())])), code)
 
     def _learn(self, line: bytes, layout: bytes, *, may_be_cut: bool) -> int:
         found = find_records(line, self._dialects)
@@ -427,7 +392,9 @@ class LineReader:
         self._seen.extend(text for text in texts if len(text) <= _LONGEST_TEXT)
         if found:
             rest = line[: found[0].start] + b"\n" + line[found[-1].end :]
-            recorded = {item.dialect.name: item.dialect for item in found if item.is_record}
+            # What gives no rate gives the loss of another record.
+            records = [item for item in found if any(cell.column == SAMPLES_PER_SEC for cell in item.cells)]
+            recorded = {item.dialect.name: item.dialect for item in records}
             self._entries.append(_Entry(recorded=tuple(recorded.values()), watch=is_suspicious(rest)))
             self._table.add(FIRST_ENTRY + len(self._entries) - 1, found, line)
             code = FIRST_ENTRY + len(self._entries) - 1
