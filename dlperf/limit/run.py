@@ -18,9 +18,8 @@ from pydantic import ValidationError
 
 from dlperf.errors import InfrastructureError
 from dlperf.files import run_shipped, write_document
-from dlperf.layout import LIMIT_NAME, RUNS_FOLDER, limit_folder, run_folder
-from dlperf.limit.search import CompletedProbe, Outcome, Probe, Range, SearchResult, next_step
-from dlperf.logs.events import Step
+from dlperf.layout import LIMIT_NAME, RUNS_FOLDER, limit_folder, require_repeat, run_folder
+from dlperf.limit.search import Probe, Range, SearchResult, next_step
 from dlperf.model import Model
 from dlperf.plan.case import Case, Measure, Search, bytes_text
 from dlperf.plan.machine import gpu_memory_bytes
@@ -75,14 +74,14 @@ class LimitSearch:
     run_probe: Callable[[Case, int], None]
     model: Callable[[Case], ModelAnswer]
     report: Callable[[str], None]
-    _completed: list[tuple[Probe, RunResult]] = field(default_factory=list)
+    _completed: list[ProbeRecord] = field(default_factory=list)
 
     def forget_failures(self) -> None:
         """Remove the probes that failed for a reason other than memory, so that they run again."""
         if not self.folder.is_dir():
             return
         for run in read_results(self.folder).runs:
-            if outcome_of(run.result) is Outcome.FAILED:
+            if run.result.status not in {Status.OK, Status.OOM}:
                 shutil.rmtree(run.folder)
 
     def find(self) -> LimitRecord:
@@ -93,13 +92,11 @@ class LimitSearch:
         guess = before.guess if before is not None else self.model(self.case).largest
         values = Range(lower=search.lower, granularity=search.granularity, upper=search.upper, guess=guess)
         measured = self._measured_runs()
-        step = self._next_step(values)
+        step = next_step(values, self._completed)
         while isinstance(step, Probe) or measured:
-            if isinstance(step, Probe):
-                self._completed.append((step, self._result_of(step)))
-            else:  # in their original order: after the limit that they were measured at was found
-                self._completed.append(measured.pop(0))
-            step = self._next_step(values)
+            # Measured runs count in their original order: after the limit that they were measured at.
+            self._completed.append(self._run(step) if isinstance(step, Probe) else measured.pop(0))
+            step = next_step(values, self._completed)
             if isinstance(step, Probe):
                 write_document(self.folder / LIMIT_NAME, self._record(values, step))
         record = self._record(values, step)
@@ -112,23 +109,16 @@ class LimitSearch:
             raise ValueError(f"{self.case.case_id} has no search")
         return self.case.search
 
-    def _next_step(self, values: Range) -> Probe | SearchResult:
-        completed = [
-            CompletedProbe(value=probe.value, full=probe.full, outcome=outcome_of(result))
-            for probe, result in self._completed
-        ]
-        return next_step(values, completed)
-
-    def _measured_runs(self) -> list[tuple[Probe, RunResult]]:
+    def _measured_runs(self) -> list[ProbeRecord]:
         """The runs of the case itself at limits found earlier, in their original order."""
         return [
-            (Probe(value=getattr(result.case, self._search.axis), full=True, attempt=_number(folder)), result)
+            self._probe_record(folder, result, full=True)
             for folder in _measured_folders(self.folder, self.case.case_id)
             if (result := read_result(folder)) is not None
         ]
 
-    def _result_of(self, probe: Probe) -> RunResult:
-        """The stored result of a probe, which runs first if there is none."""
+    def _run(self, probe: Probe) -> ProbeRecord:
+        """The record of a probe, which runs first if it has no stored result."""
         case = probe_case(self.case, self._search, probe)
         folder = run_folder(self.folder, case_id=case.case_id, repeat=probe.attempt)
         result = read_result(folder)
@@ -138,18 +128,19 @@ class LimitSearch:
             if result is None:
                 raise ValueError(f"{folder}: the probe left no result")
             length = " at full length" if probe.full else ""
-            outcome = {
-                Outcome.TRAINS: "trains",
-                Outcome.OUT_OF_MEMORY: "runs out of memory",
-                Outcome.FAILED: f"failed, {result.status}: {result.reason}",
-            }[outcome_of(result)]
+            outcomes = {Status.OK: "trains", Status.OOM: "runs out of memory"}
+            outcome = outcomes.get(result.status, f"failed, {result.status}: {result.reason}")
             self.report(f"{self._search.axis} {probe.value}{length}: {outcome}")
-        return result
+        return self._probe_record(folder, result, full=probe.full)
+
+    def _probe_record(self, folder: Path, result: RunResult, *, full: bool) -> ProbeRecord:
+        value = getattr(result.case, self._search.axis)
+        return probe_record(result, value=value, full=full, folder=str(folder.relative_to(self.folder)))
 
     def _record(self, values: Range, step: Probe | SearchResult) -> LimitRecord:
-        outcomes = [(probe.value, outcome_of(result)) for probe, result in self._completed]
-        fails = min((value for value, outcome in outcomes if outcome is Outcome.OUT_OF_MEMORY), default=None)
-        good = [value for value, outcome in outcomes if outcome is Outcome.TRAINS]
+        out_of_memory = (probe.value for probe in self._completed if probe.status is Status.OOM)
+        fails = min(out_of_memory, default=None)
+        good = (probe.value for probe in self._completed if probe.status is Status.OK)
         trains = max((value for value in good if fails is None or value < fails), default=None)
         status = LimitStatus.SEARCHING if isinstance(step, Probe) else step.status
         if isinstance(step, SearchResult) and status is LimitStatus.FOUND:
@@ -165,13 +156,8 @@ class LimitSearch:
             most_probes=values.most_probes,
             guess=values.guess,
             model=() if status is LimitStatus.SEARCHING else self.model(case).parts,
-            probes=tuple(self._probe_record(probe, result) for probe, result in self._completed),
+            probes=tuple(self._completed),
         )
-
-    def _probe_record(self, probe: Probe, result: RunResult) -> ProbeRecord:
-        folder = run_folder(self.folder, case_id=result.case.case_id, repeat=probe.attempt)
-        relative = str(folder.relative_to(self.folder))
-        return probe_record(result, value=probe.value, full=probe.full, folder=relative)
 
     def _reason(self, step: Probe | SearchResult) -> str:
         axis, probes = self._search.axis, len(self._completed)
@@ -187,7 +173,7 @@ class LimitSearch:
                 )
             case LimitStatus.NOTHING_TRAINS:
                 return self._why_nothing_trains(step.value)
-        last = self._completed[-1][1]
+        last = self._completed[-1]
         return (
             f"the probe at {axis} {step.value} failed twice, and not for lack of memory: "
             f"{last.status}: {last.reason}"
@@ -195,22 +181,16 @@ class LimitSearch:
 
     def _why_nothing_trains(self, value: int) -> str:
         """An engine that never reported its version had no memory left for itself."""
-        smallest = [result for probe, result in self._completed if probe.value == value]
-        budget = self.case.memory_bytes
-        if budget is not None and smallest and not smallest[-1].engine.facts:
+        smallest = next((probe for probe in reversed(self._completed) if probe.value == value), None)
+        if smallest is None:
+            return f"the smallest value, {self._search.axis} {value}, does not train"
+        budget, result = self.case.memory_bytes, read_result(self.folder / smallest.folder)
+        if budget is not None and result is not None and not result.engine.facts:
             return (
                 f"the memory budget of {bytes_text(budget)} is less than {self.case.framework} needs "
                 "before training starts: raise it"
             )
-        why = f": {smallest[-1].reason}" if smallest else ""
-        return f"the smallest value, {self._search.axis} {value}, does not train{why}"
-
-
-def outcome_of(result: RunResult) -> Outcome:
-    """What a result says about the value of its probe."""
-    if result.status is Status.OK:
-        return Outcome.TRAINS
-    return Outcome.OUT_OF_MEMORY if result.status is Status.OOM else Outcome.FAILED
+        return f"the smallest value, {self._search.axis} {value}, does not train: {smallest.reason}"
 
 
 def with_value(case: Case, value: int) -> Case:
@@ -227,11 +207,7 @@ def probe_case(case: Case, search: Search, probe: Probe) -> Case:
 
 
 def _measured_folders(folder: Path, case_id: str) -> list[Path]:
-    return sorted(run_folder(folder, case_id=case_id, repeat=1).parent.glob("r*"), key=_number)
-
-
-def _number(folder: Path) -> int:
-    return int(folder.name.removeprefix("r"))
+    return sorted(run_folder(folder, case_id=case_id, repeat=1).parent.glob("r*"), key=require_repeat)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,7 +258,7 @@ class LimitRunner:
             # Out-of-memory runs move last: if this is interrupted, the next start still finds one.
             for folder, _ in sorted(stored, key=lambda item: item[1].status is Status.OOM):
                 moved = _measured_folders(search_folder, case.case_id)
-                number = max(map(_number, moved), default=0) + 1
+                number = max(map(require_repeat, moved), default=0) + 1
                 target = run_folder(search_folder, case_id=case.case_id, repeat=number)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 folder.rename(target)
@@ -349,19 +325,8 @@ class _ProbeProgress:
     """Shows probes and leaves the sweep's count of runs alone; the search itself reports the outcomes."""
 
     def __init__(self, sweep: Progress) -> None:
-        self._sweep = sweep
-
-    def message(self, text: str) -> None:
-        self._sweep.message(text)
-
-    def started(self, case: Case, *, repeat: int) -> None:
-        self._sweep.started(case, repeat=repeat)
-
-    def stepped(self, step: Step) -> None:
-        self._sweep.stepped(step)
-
-    def ticked(self) -> None:
-        self._sweep.ticked()
+        self.message, self.started = sweep.message, sweep.started
+        self.stepped, self.ticked = sweep.stepped, sweep.ticked
 
     def planned(self, *, total: int, done: int) -> None: ...
 

@@ -13,20 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
-from dlperf.results.schema import LimitStatus
+from dlperf.results.schema import LimitStatus, ProbeRecord, Status
 
 MAX_ATTEMPTS = 2  # per value, when a probe fails for a reason other than memory
 _FIRST_GROWTH = 1.2  # the first step away from a guess
-
-
-class Outcome(StrEnum):
-    """The outcome of a probe."""
-
-    TRAINS = "trains"
-    OUT_OF_MEMORY = "out_of_memory"
-    FAILED = "failed"  # for another reason: says nothing about the limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,15 +27,6 @@ class Probe:
     value: int
     full: bool
     attempt: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompletedProbe:
-    """A probe that was run."""
-
-    value: int
-    full: bool
-    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +77,14 @@ class Range:
         return self.count.bit_length() - 1 + 3
 
 
-def next_step(values: Range, completed: Sequence[CompletedProbe]) -> Probe | SearchResult:
+def next_step(values: Range, completed: Sequence[ProbeRecord]) -> Probe | SearchResult:
     """The next probe, or the result of the search; depends on the arguments only.
 
     If probes contradict each other (a larger value trained, a smaller one did not), the smaller limit holds.
     """
-    step = _next_probe(values, [probe for probe in completed if probe.outcome is not Outcome.FAILED])
+    # One that failed for another reason than memory says nothing about the limit.
+    telling = [probe for probe in completed if probe.status in {Status.OK, Status.OOM}]
+    step = _next_probe(values, telling)
     if isinstance(step, SearchResult):
         return step
     failures = sum(probe.value == step.value and probe.full == step.full for probe in completed)
@@ -109,7 +93,7 @@ def next_step(values: Range, completed: Sequence[CompletedProbe]) -> Probe | Sea
     return Probe(value=step.value, full=step.full, attempt=failures + 1)
 
 
-def _next_probe(values: Range, completed: Sequence[CompletedProbe]) -> Probe | SearchResult:
+def _next_probe(values: Range, completed: Sequence[ProbeRecord]) -> Probe | SearchResult:
     short = _Bounds.of(values, completed, full=False)
     full = _Bounds.of(values, completed, full=True)
     if full.low in (full.high - 1, values.count):
@@ -145,19 +129,19 @@ class _Bounds:
     out_of_memory: int
 
     @classmethod
-    def of(cls, values: Range, completed: Sequence[CompletedProbe], *, full: bool) -> _Bounds:
+    def of(cls, values: Range, completed: Sequence[ProbeRecord], *, full: bool) -> _Bounds:
         """The bounds; a value that runs out of memory in a short run does so in a full-length one too."""
         high = min(
-            (values.number(probe.value) for probe in completed if probe.outcome is Outcome.OUT_OF_MEMORY),
+            (values.number(probe.value) for probe in completed if probe.status is Status.OOM),
             default=values.count + 1,
         )
         own = [probe for probe in completed if probe.full == full]
-        trained = [values.number(probe.value) for probe in own if probe.outcome is Outcome.TRAINS]
+        trained = [values.number(probe.value) for probe in own if probe.status is Status.OK]
         return cls(
             low=max((number for number in trained if number < high), default=0),
             high=high,
             probes=len(own),
-            out_of_memory=sum(probe.outcome is Outcome.OUT_OF_MEMORY for probe in own),
+            out_of_memory=sum(probe.status is Status.OOM for probe in own),
         )
 
 

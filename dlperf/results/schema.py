@@ -315,8 +315,3 @@ class LimitRecord(Model):
     def model_bytes(self) -> int:
         """The model's sum: tensors of the training alone."""
         return sum(part.bytes for part in self.model)
-
-    @property
-    def short_probes(self) -> int:
-        """How many short probes there were."""
-        return sum(not probe.full for probe in self.probes)

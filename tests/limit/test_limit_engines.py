@@ -40,7 +40,7 @@ def searched(lab: SweepLab, *, step: int, values: int) -> tuple[LimitRecord, Run
     told = {(probe.value, probe.full): probe.status for probe in record.probes}
     assert "ok" == told[record.trains or 0, True]
     assert "oom" == told[(record.trains or 0) + step, False]
-    assert record.short_probes <= math.log2(values) + 3
+    assert sum(not probe.full for probe in record.probes) <= math.log2(values) + 3
     (result,) = lab.stored()
     return record, result
 

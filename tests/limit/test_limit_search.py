@@ -9,16 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlperf.limit.search import (
-    MAX_ATTEMPTS,
-    CompletedProbe,
-    Outcome,
-    Probe,
-    Range,
-    SearchResult,
-    next_step,
-)
-from dlperf.results.schema import LimitStatus
+from dlperf.limit.search import MAX_ATTEMPTS, Probe, Range, SearchResult, next_step
+from dlperf.results.schema import LimitStatus, ProbeRecord, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,20 +32,26 @@ def ranges(draw: st.DrawFn) -> Range:
     return Range(lower=lower, granularity=granularity, upper=upper, guess=guess)
 
 
-def run_search(values: Range, probe: Callable[[Probe], Outcome]) -> tuple[SearchResult, list[CompletedProbe]]:
+def completed(probe: Probe, status: Status) -> ProbeRecord:
+    return ProbeRecord(
+        value=probe.value, full=probe.full, attempt=probe.attempt, status=status, folder="runs/probe/r1"
+    )
+
+
+def run_search(values: Range, probe: Callable[[Probe], Status]) -> tuple[SearchResult, list[ProbeRecord]]:
     """Run a search to its end, and hold what every step must satisfy."""
-    tried: list[CompletedProbe] = []
+    tried: list[ProbeRecord] = []
     step = next_step(values, tried)
     while isinstance(step, Probe):
         assert values.lower <= step.value <= values.upper
         assert (step.value - values.lower) % values.granularity == 0
-        tried.append(CompletedProbe(value=step.value, full=step.full, outcome=probe(step)))
+        tried.append(completed(step, probe(step)))
         step = next_step(values, tried)
     return step, tried
 
 
-def up_to(limit: int) -> Callable[[Probe], Outcome]:
-    return lambda probe: Outcome.TRAINS if probe.value <= limit else Outcome.OUT_OF_MEMORY
+def up_to(limit: int) -> Callable[[Probe], Status]:
+    return lambda probe: Status.OK if probe.value <= limit else Status.OOM
 
 
 @given(values=ranges(), share=st.floats(0, 1.2))
@@ -84,8 +82,8 @@ def test_what_is_found_trained_at_full_length_and_one_step_more_did_not(
     limit = data.draw(st.integers(0, values.upper))
     end, tried = run_search(values, up_to(limit))
     if end.status is LimitStatus.FOUND:
-        assert CompletedProbe(value=end.value, full=True, outcome=Outcome.TRAINS) in tried
-        assert any(probe.value == end.fails and probe.outcome is Outcome.OUT_OF_MEMORY for probe in tried)
+        assert completed(Probe(value=end.value, full=True), Status.OK) in tried
+        assert any(probe.value == end.fails and probe.status is Status.OOM for probe in tried)
 
 
 @given(values=ranges(), data=st.data())
@@ -120,10 +118,10 @@ def test_a_failure_for_another_reason_is_repeated_and_changes_nothing(
     failing = data.draw(st.sets(st.integers(0, 30)))
     made: list[Probe] = []
 
-    def probe(step: Probe) -> Outcome:
+    def probe(step: Probe) -> Status:
         made.append(step)
         if step.attempt == 1 and len(made) in failing:
-            return Outcome.FAILED
+            return Status.CRASH
         return up_to(limit)(step)
 
     end, _ = run_search(values, probe)
@@ -136,13 +134,13 @@ def test_a_failure_for_another_reason_is_repeated_and_changes_nothing(
 def test_a_probe_that_fails_again_ends_the_search(values: Range, at: int) -> None:
     probed: list[int] = []
 
-    def probe(step: Probe) -> Outcome:
+    def probe(step: Probe) -> Status:
         if step.value not in probed:
             probed.append(step.value)
-        return Outcome.FAILED if probed.index(step.value) == at else up_to(values.upper // 2)(step)
+        return Status.CRASH if probed.index(step.value) == at else up_to(values.upper // 2)(step)
 
     end, tried = run_search(values, probe)
-    failed = [probe for probe in tried if probe.outcome is Outcome.FAILED]
+    failed = [probe for probe in tried if probe.status is Status.CRASH]
     if failed:
         assert SearchResult(status=LimitStatus.BROKEN, value=failed[0].value) == end
         assert MAX_ATTEMPTS == len(failed)
@@ -155,7 +153,7 @@ def test_an_interrupted_search_continues_as_if_uninterrupted(values: Range, data
     kept = data.draw(st.integers(0, len(tried)))
     step, more = next_step(values, tried[:kept]), tried[:kept]
     while isinstance(step, Probe):
-        more.append(CompletedProbe(value=step.value, full=step.full, outcome=up_to(limit)(step)))
+        more.append(completed(step, up_to(limit)(step)))
         step = next_step(values, more)
     assert tried == more
     assert end == step
@@ -165,12 +163,12 @@ def test_contradicting_probes_give_the_smaller_limit() -> None:
     """A machine may let a larger value train and a smaller one not."""
     values = Range(lower=1, granularity=1, upper=1000, guess=300)
     before = [
-        CompletedProbe(value=200, full=False, outcome=Outcome.TRAINS),
-        CompletedProbe(value=150, full=False, outcome=Outcome.OUT_OF_MEMORY),
+        completed(Probe(value=200, full=False), Status.OK),
+        completed(Probe(value=150, full=False), Status.OOM),
     ]
     step, tried = next_step(values, before), list(before)
     while isinstance(step, Probe):
-        tried.append(CompletedProbe(value=step.value, full=step.full, outcome=up_to(180)(step)))
+        tried.append(completed(step, up_to(180)(step)))
         step = next_step(values, tried)
     assert SearchResult(status=LimitStatus.FOUND, value=149, fails=150) == step
 
