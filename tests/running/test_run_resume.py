@@ -295,7 +295,7 @@ def test_a_supervisor_that_is_killed_makes_the_run_incomplete(lab: SweepLab) -> 
     process = lab.start()
     until(lambda: lab.logged("init_stop"))
     children = subprocess.run(
-        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+        ["pgrep", "-P", str(process.pid), "-f", "supervisor.py"], capture_output=True, text=True, check=True
     ).stdout.split()
     os.kill(int(children[0]), signal.SIGKILL)
     process.communicate()
