@@ -96,8 +96,7 @@ def _different_packages(installed: dict[str, str], present: dict[str, str]) -> I
 def _damaged_files(site_packages: Path) -> Iterator[str]:
     """Files in a package's record that are missing or have another size."""
     for distribution in sorted(distributions(path=[str(site_packages)]), key=lambda package: package.name):
-        damaged = list(_damage(distribution))
-        if damaged:
+        if damaged := list(_damage(distribution)):
             more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
             yield f"package {distribution.name}: file {damaged[0]}{more}"
 

@@ -73,7 +73,11 @@ class _JsonWriter(Writer):
     def end(self, *, failure: Failure | None) -> None:
         if not self._count:
             self._out.write(self._opening(None))
-        self._out.write('], "failure": ' + _failure(failure))
+        told = None
+        if failure is not None:
+            seen = failure.evidence
+            told = {"kind": failure.kind, "evidence": seen.text, "file": seen.file, "line": seen.line}
+        self._out.write('], "failure": ' + json.dumps(told))
         with self._unrecognised as lines:
             if lines.tell():
                 lines.seek(0)
@@ -92,15 +96,6 @@ def _json(record: Record) -> str:
         if isinstance(value, float) and not math.isfinite(value):
             cells.update({name: None, f"{name}_text": str(value)})
     return json.dumps(cells)
-
-
-def _failure(failure: Failure | None) -> str:
-    if failure is None:
-        return "null"
-    evidence = failure.evidence
-    return json.dumps(
-        {"kind": failure.kind, "evidence": evidence.text, "file": evidence.file, "line": evidence.line}
-    )
 
 
 class _CsvWriter(Writer):

@@ -81,18 +81,19 @@ class Setting:
 
 def value_setting(text: str) -> Setting:
     """Read `measure.repeats=3`; UserError where there is no key or no `=`."""
-    key, value = _split("-S", text, example="measure.repeats=3")
+    key, value = split_pair("-S", text, example="measure.repeats=3")
     return Setting(path=tuple(key.split(".")), value=parse_scalar(value), label=f"-S {text}")
 
 
 def axis_setting(text: str) -> Setting:
     """Read `topology=1n1g,1n2g`; UserError where there is no key or no `=`."""
-    key, values = _split("-P", text, example="topology=1n1g,1n2g")
+    key, values = split_pair("-P", text, example="topology=1n1g,1n2g")
     listed = tuple(parse_scalar(value.strip()) for value in values.split(","))
     return Setting(path=(key,), value=listed, label=f"-P {text}")
 
 
-def _split(option: str, text: str, *, example: str) -> tuple[str, str]:
+def split_pair(option: str, text: str, *, example: str) -> tuple[str, str]:
+    """`key=value` as the two; UserError, which names `option`, where it is none."""
     key, separator, value = text.partition("=")
     if not key.strip() or not separator:
         raise UserError(f"{option} {text}: write key=value, such as {option} {example}")

@@ -32,7 +32,11 @@ class Machine(Model):
 
 def detect_machine() -> Machine:
     """Look at this machine: the cores of the affinity mask that the quota fills, the GPUs of nvidia-smi."""
-    return Machine(cores=_cores(), gpus=_visible(_gpus()))
+    try:
+        gpus = tuple(_ask_nvidia_smi("--query-gpu=name", "--format=csv,noheader"))
+    except (OSError, subprocess.SubprocessError):
+        gpus = ()  # no driver, or one that does not answer: nothing could train on it
+    return Machine(cores=_cores(), gpus=_visible(gpus))
 
 
 def _cores() -> int:
@@ -43,13 +47,6 @@ def _cores() -> int:
     except (OSError, ValueError):
         return cores
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
-
-
-def _gpus() -> tuple[str, ...]:
-    try:
-        return tuple(_ask_nvidia_smi("--query-gpu=name", "--format=csv,noheader"))
-    except (OSError, subprocess.SubprocessError):
-        return ()  # no driver, or one that does not answer: nothing could train on it
 
 
 def gpu_memory_bytes() -> int | None:

@@ -18,6 +18,7 @@ from typing import Any
 from dlperf.errors import UserError
 from dlperf.plan.case import SEARCHED_AXES
 from dlperf.plan.documents import unknown
+from dlperf.plan.load import split_pair
 from dlperf.plan.plan import Plan, PlannedCase
 
 Predicate = Callable[[PlannedCase], bool]
@@ -149,10 +150,7 @@ def _expected(what: str, text: str, position: int) -> UserError:
 
 def parse_pair(option: str, text: str) -> tuple[str, Predicate]:
     """`key=value` or `key=a,b` as its key and a test of one case; UserError names `option`."""
-    key, separator, values = text.partition("=")
-    key = key.strip()
-    if not separator or not key:
-        raise UserError(f"{option} {text}: write key=value, such as {option} framework=mxnet")
+    key, values = split_pair(option, text, example="framework=mxnet")
     where = f"{option} {text}"
     tests = [_comparison(key, "==", value.strip(), where=where) for value in values.split(",")]
     return key, _any(tests)

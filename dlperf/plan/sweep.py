@@ -141,22 +141,24 @@ def _framework_reference(value: Any) -> Any:
     return entry
 
 
+def _known(name: str, info: ValidationInfo) -> str:
+    known: Iterable[str] | None = (info.context or {}).get("frameworks")
+    if known is not None and name not in known:
+        raise ValueError(unknown("framework", name, known))
+    return name
+
+
 class FrameworkEntry(Model):
     """One framework of a sweep: `mxnet==1.9.1`, `mxnet @ WHEEL`, `mxnet==1.9.2 @ INDEX`, or a mapping.
 
     The mapping may name an interpreter of the user's own, a wheel, or the package index of the version.
     """
 
-    name: str
+    name: Annotated[str, AfterValidator(_known)]
     version: Annotated[str, Field(min_length=1)] | None = None  # None: the adapter's first version
     python: Annotated[str, Field(min_length=1)] | None = None
     wheel: Annotated[str, Field(min_length=1)] | None = None  # relative to the sweep's file
     index: Annotated[str, Field(min_length=1), AfterValidator(checked_index)] | None = None
-
-    @field_validator("name")
-    @classmethod
-    def _is_known(cls, name: str, info: ValidationInfo) -> str:
-        return _known("framework", name, info)
 
     @model_validator(mode="after")
     def _comes_from_one_place(self) -> Self:
@@ -171,13 +173,6 @@ class FrameworkEntry(Model):
 
     def __str__(self) -> str:
         return f"{self.name}=={self.version}" if self.version else self.name
-
-
-def _known(kind: str, name: str, info: ValidationInfo) -> str:
-    known: Iterable[str] | None = (info.context or {}).get(f"{kind}s")
-    if known is not None and name not in known:
-        raise ValueError(unknown(kind, name, known))
-    return name
 
 
 def _or_text(schema: dict[str, Any]) -> None:
@@ -233,7 +228,7 @@ class Condition(Axes):
     @classmethod
     def _is_known(cls, names: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
         for name in names or ():
-            _known("framework", name.partition("==")[0], info)
+            _known(name.partition("==")[0], info)
         return names
 
     @model_validator(mode="after")
