@@ -145,15 +145,12 @@ def _staged(log: Log, path: Path, sweep: Path) -> Iterator[Path]:
     """A copy of the log beside the runs: a file as it is on disk, or a member of an archive by itself."""
     if looks_binary(log.start()):
         raise UserError(f"{log.name}: {BINARY}")
-    folder = Path(tempfile.mkdtemp(prefix=_STAGING, dir=sweep))
-    try:
-        suffix = path.suffix if not log.is_member and path.suffix in _SUFFIXES else ""
-        copy = folder / f"{_LOG_STEM}{suffix}"
+    suffix = path.suffix if not log.is_member and path.suffix in _SUFFIXES else ""
+    with tempfile.TemporaryDirectory(prefix=_STAGING, dir=sweep, ignore_cleanup_errors=True) as folder:
+        copy = Path(folder, f"{_LOG_STEM}{suffix}")
         with log.stream if log.is_member else path.open("rb") as source, copy.open("wb") as target:
             shutil.copyfileobj(source, target, _BLOCK)
         yield copy
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _import_log(name: str, copy: Path, instructions: Instructions) -> Iterator[Done]:
