@@ -1,8 +1,8 @@
 """Whether the frameworks of a table are proven to compute the same function, and the figures of the proof."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from dlperf.align.certificate import Certificate, Figures, Pair, load_certificate
 from dlperf.errors import UserError
@@ -12,8 +12,7 @@ from dlperf.report.text import Cells, Inline, Table, Text, joined, number, say, 
 from dlperf.results.store import Skipped
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
+class Proof(NamedTuple):
     """One certificate as a report shows it: its verdict and the largest relative differences of each pair."""
 
     title: Text
@@ -101,19 +100,17 @@ def _of_certificate(certificate: Certificate | None, comparison: Comparison) -> 
 
 def proofs(certificates: Iterable[Certificate]) -> tuple[Proof, ...]:
     """The tables behind the lines."""
+    caption = say("Largest relative differences")
     return tuple(
         Proof(
-            title=say(
+            say(
                 "{experiment}, {steps} steps, {day}",
                 experiment=certificate.experiment,
                 steps=certificate.steps,
                 day=certificate.created_at[:10],
             ),
-            verdict=certificate.verdict,
-            table=table_of(
-                say("Largest relative differences"),
-                map(_pair, (*certificate.pairs, *certificate.reference)),
-            ),
+            certificate.verdict,
+            table_of(caption, map(_pair, (*certificate.pairs, *certificate.reference))),
         )
         for certificate in certificates
     )
