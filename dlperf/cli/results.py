@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,15 +14,17 @@ import click
 
 from dlperf.cli import options
 from dlperf.cli.terminal import echo, fold, print_json, table, write_data
+from dlperf.errors import UserError
 from dlperf.files import read_regular, write_atomically
 from dlperf.layout import LOGS_FOLDER, launch_files
+from dlperf.logs.events import OTHER, TRAIN, WARMUP, Step
 from dlperf.report.numbers import factor, giga, iterations, mebibytes, or_not_known, percent, rate, span
 from dlperf.report.text import plain_text
 from dlperf.results.cases import CaseFigures
-from dlperf.results.explanation import explain as explained
-from dlperf.results.extract import steadiness_line
+from dlperf.results.extract import PAUSE, UNSTEADY, extract, steadiness_line
 from dlperf.results.interference import interference_line
 from dlperf.results.query import find_case
+from dlperf.results.schema import METHOD_2021, Imported, Node, RunResult
 from dlperf.results.store import StoredRun
 from dlperf.statistics.basic import FEWEST_RUNS_FOR_INTERVAL
 
@@ -258,9 +262,12 @@ def _of_software(run: StoredRun) -> Iterator[tuple[str, object]]:
         return
     yield "dlperf", environment.dlperf_version
     yield "dlperf commit", environment.git_commit
-    for node in environment.nodes:
-        facts = (node.hardware, node.system, node.kernel)
-        yield f"node {node.host}", ", ".join(part for part in facts if part)
+    yield from map(_node, environment.nodes)
+
+
+def _node(node: Node) -> tuple[str, str]:
+    facts = (node.hardware, node.system, node.kernel)
+    return f"node {node.host}", ", ".join(part for part in facts if part)
 
 
 def _of_commands(run: StoredRun) -> Iterator[tuple[str, object]]:
@@ -291,8 +298,137 @@ Everything is recomputed from the logs. Where a stored result differs, it is sho
 def explain(*, case: str, folders: tuple[Path, ...], form: str) -> None:
     """Show how CASE got its figure: log lines, window, steps left out, formula, environment, failure."""
     figures = find_case(options.load_results(folders).all_figures, case)
-    sections = [section for figure in figures for section in explained(figure)]
+    sections = [section for figure in figures for section in _explanation(figure)]
     if form == "json":
-        print_json([{"title": section.title, "facts": section.facts} for section in sections])
+        print_json([{"title": title, "facts": facts} for title, facts in sections])
     else:
-        echo("\n\n".join(_section(section.title, section.facts) for section in sections))
+        echo("\n\n".join(_section(title, facts) for title, facts in sections))
+
+
+_KINDS = {
+    WARMUP: "warm-up",
+    OTHER: "outside the method's window",
+    UNSTEADY: "before the steady state",
+    PAUSE: "a pause",
+}
+_FORMULA_2021 = "mean of rates, rounded to 2 decimals"
+# Twice made from the same log, a figure is the same to the last bit; another dlperf may round another way.
+_SAME = 1e-9
+
+
+def _explanation(figure: CaseFigures) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Titles with facts: of the case, then of each run, with its environment where that differs from before.
+
+    What cannot be read any more is said, not raised.
+    """
+    yield figure.case.case_id, list(_how_of_case(figure))
+    before: list[tuple[str, str]] = []
+    for run in figure.runs:
+        environment = list(_environment(run))
+        yield f"run {run.result.repeat}", [*_how_of_run(run), *(environment if environment != before else ())]
+        before = environment
+
+
+def _how_of_case(figure: CaseFigures) -> Iterator[tuple[str, str]]:
+    yield "results", str(figure.sweep)
+    yield "hardware", figure.hardware
+    yield "status", figure.status.value
+    if figure.reason:
+        yield "reason", figure.reason
+    if figure.evidence:
+        yield "evidence", figure.evidence
+    summary = figure.summary
+    if summary is None:
+        return
+    rates = [run.samples_per_sec for run in figure.good]
+    if rates:
+        listed = ", ".join(f"{rate:.2f}" for rate in rates)
+        yield (
+            "figure",
+            f"median of {len(rates)} run{'s' * (len(rates) > 1)} ({listed}) = {summary.median:.2f} samples/s",
+        )
+    else:
+        yield "figure", f"{summary.median:.2f} samples/s, as published"
+    if figure.failed:
+        yield (
+            "not counted",
+            ", ".join(f"run {run.result.repeat}: {run.result.status.value}" for run in figure.failed),
+        )
+
+
+def _how_of_run(run: StoredRun) -> Iterator[tuple[str, str]]:
+    result = run.result
+    yield "folder", str(run.folder)
+    yield "status", result.status.value
+    if result.reason:
+        yield "reason", result.reason
+    if result.evidence:
+        yield "evidence", result.evidence
+    if result.imported is not None:
+        yield from _origin(result.imported)
+        yield "method", result.method
+    if result.not_known:
+        yield "not known", f"{', '.join(result.not_known)}: the case holds placeholders"
+    try:
+        yield from _window(run)
+    except (UserError, OSError) as error:
+        yield "log", f"cannot be read again: {error}"
+
+
+def _origin(imported: Imported) -> Iterator[tuple[str, str]]:
+    where = f", lines {imported.lines[0]} to {imported.lines[1]}" if imported.lines else ""
+    yield "imported from", f"{imported.source}, run {imported.run + 1}{where}, sha256 {imported.sha256}"
+    yield "original", imported.log
+    yield "dialect", imported.dialect
+
+
+def _window(run: StoredRun) -> Iterator[tuple[str, str]]:
+    """The steps and the arithmetic, made again from the log."""
+    extracted = extract(run.folder)
+    yield "log", "logs/rank0.log"
+    used = [step for step in extracted.steps if step.kind == TRAIN]
+    yield "rule", extracted.rule
+    yield "used", _span(used) if used else "no record"
+    for kind, steps in groupby(extracted.steps, lambda step: step.kind):
+        if kind != TRAIN:
+            yield "left out", f"{_span(list(steps))}: {_KINDS.get(kind, kind)}"
+    if extracted.result.figures is not None:
+        rate = extracted.result.figures.samples_per_sec
+        if extracted.result.method == METHOD_2021:
+            yield "formula", f"{_FORMULA_2021}, of {len(used)} rates = {rate:.2f} samples/s"
+        else:
+            samples, seconds = sum(step.samples for step in used), math.fsum(step.seconds for step in used)
+            yield "formula", f"samples / seconds = {samples} / {seconds:.6f} = {rate:.4f} samples/s"
+    yield from _difference(run.result, extracted.result)
+
+
+def _span(steps: Sequence[Step]) -> str:
+    """`100 records: steps 20 to 119, lines 35 to 134`."""
+    first, last = steps[0], steps[-1]
+    if len(steps) == 1:
+        return f"1 record: step {first.step}, line {first.line}"
+    return f"{len(steps)} records: steps {first.step} to {last.step}, lines {first.line} to {last.line}"
+
+
+def _difference(stored: RunResult, again: RunResult) -> Iterator[tuple[str, str]]:
+    """Whether the log still gives what result.json says."""
+    if stored.status is not again.status:
+        yield "changed", f"result.json says {stored.status.value}, the log now gives {again.status.value}"
+    elif stored.figures is not None and again.figures is not None:
+        then, now = stored.figures.samples_per_sec, again.figures.samples_per_sec
+        if not math.isclose(then, now, rel_tol=_SAME):
+            yield "changed", f"result.json says {then:.4f} samples/s, the log now gives {now:.4f}"
+
+
+def _environment(run: StoredRun) -> Iterator[tuple[str, str]]:
+    facts = run.result.engine.facts
+    if facts:
+        yield "engine", ", ".join(f"{name} {value}" for name, value in facts.items())
+    if run.environment is None:
+        yield "environment", "not known"
+        return
+    yield from map(_node, run.environment.nodes)
+    # environment.json has all: PATH is long, and the port is another in each run.
+    variables = sorted(run.environment.variables.keys() - {"PATH", "DLPERF_MASTER_PORT"})
+    if variables:
+        yield "variables", " ".join(f"{name}={run.environment.variables[name]}" for name in variables)
