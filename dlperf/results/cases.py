@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -128,8 +129,10 @@ def case_figures(results: Results) -> tuple[CaseFigures, ...]:
     """
     hardware = _hardware_of_sweeps(results)
     groups: dict[tuple[Path, str, str], list[StoredRun]] = {}
-    for run, content_hash in _hashed(results.runs):
-        groups.setdefault((run.sweep, content_hash, _hardware_of(run, hardware)), []).append(run)
+    for case, runs in groupby(results.runs, key=lambda run: run.result.case):
+        content_hash = case.content_hash  # computed once for consecutive repeats
+        for run in runs:
+            groups.setdefault((run.sweep, content_hash, _hardware_of(run, hardware)), []).append(run)
     planned = {
         (sweep, item.case.content_hash): (item, plan.repeats if item.status is PlanStatus.RUNNABLE else 0)
         for sweep, plan in results.plans.items()
@@ -146,15 +149,6 @@ def case_figures(results: Results) -> tuple[CaseFigures, ...]:
         if (sweep, content_hash) not in ran
     ]
     return tuple(sorted(figures, key=sort_key))
-
-
-def _hashed(runs: Iterable[StoredRun]) -> Iterator[tuple[StoredRun, str]]:
-    """Each run with its case's hash, computed once for consecutive repeats."""
-    before: Case | None = None
-    for run in runs:
-        if before is None or run.result.case != before:
-            before = run.result.case
-        yield run, before.content_hash
 
 
 def sort_key(figure: CaseFigures) -> tuple[object, ...]:

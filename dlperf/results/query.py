@@ -90,7 +90,9 @@ def load(paths: Sequence[Path], *, strict: bool, from_logs: bool = False) -> Loa
         raise UserError("\n".join(str(skipped) for skipped in results.skipped))
     figures = case_figures(results)
     if not figures and not published:
-        raise UserError("\n".join([_nothing(paths), *(str(skipped) for skipped in results.skipped)]))
+        where = ", ".join(map(str, paths))
+        nothing = f"{where}: no results here; `dlperf run SWEEP` makes a folder with runs/ and plan.lock.json"
+        raise UserError("\n".join([nothing, *map(str, results.skipped)]))
     limits = tuple(
         limit
         for sweep in results.sweeps
@@ -103,11 +105,6 @@ def _as_planned(limits: Sequence[StoredLimit], plan: Plan | None) -> list[Stored
     """The limits in the order of the plan's cases, which is that of the sweep file."""
     order = {item.case_id: number for number, item in enumerate(plan.cases)} if plan is not None else {}
     return sorted(limits, key=lambda limit: order.get(limit.record.case.case_id, len(order)))
-
-
-def _nothing(paths: Sequence[Path]) -> str:
-    where = ", ".join(str(path) for path in paths)
-    return f"{where}: no results here; `dlperf run SWEEP` makes a folder with runs/ and plan.lock.json"
 
 
 def find_case(figures: Sequence[CaseFigures], name: str) -> tuple[CaseFigures, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from dlperf.layout import LOGS_FOLDER, log_files, log_name
 from dlperf.logs.endings import Outcome, RankEnd
 from dlperf.logs.events import TRAIN, Event, Step
-from dlperf.logs.failures import Failure, FailureKind, classify
+from dlperf.logs.failures import FailureKind, classify
 from dlperf.logs.text import plain, read_lines
 from dlperf.plan.case import Case
 from dlperf.results.schema import Status
@@ -171,7 +171,8 @@ def _of_failed_rank(case: Case, outcome: Outcome, folder: Path) -> RunOutcome:
         return RunOutcome(
             status=Status.CRASH, reason=one_line(reason), evidence=_last_line(folder, rank=rank)
         )
-    said = failure.evidence.text if killed is None else killed.text
+    evidence = failure.evidence
+    said = evidence.text if killed is None else killed.text
     status = STATUS_OF[failure.kind]
     if status is Status.KILLED and case.topology.world_size > 1:
         # Whoever ended one rank of several did not end the job: it broke.
@@ -179,7 +180,7 @@ def _of_failed_rank(case: Case, outcome: Outcome, folder: Path) -> RunOutcome:
     return RunOutcome(
         status=status,
         reason=one_line(how if said == how else f"{how}: {said}"),
-        evidence=_place(failure) or _last_line(folder, rank=rank),
+        evidence=one_line(str(evidence)) if evidence.file is not None else _last_line(folder, rank=rank),
     )
 
 
@@ -189,11 +190,6 @@ def log_lines(folder: Path, *, first: int = 0) -> Iterator[tuple[str, int, str]]
     for _, path in sorted(logs.items(), key=lambda item: (item[0] != first, item[0])):
         for number, line in enumerate(read_lines(path), 1):
             yield f"{LOGS_FOLDER}/{path.name}", number, line
-
-
-def _place(failure: Failure) -> str | None:
-    evidence = failure.evidence
-    return None if evidence.file is None else one_line(str(evidence))
 
 
 def _ending(end: RankEnd | None) -> str:

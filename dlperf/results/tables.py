@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 import pandas as pd
@@ -36,8 +37,8 @@ _ID_DIGITS = 12
 class Column:
     """One column: what it holds, as what, in which unit."""
 
-    name: str
     kind: Kind
+    name: str
     meaning: str
     unit: str = ""
 
@@ -47,17 +48,7 @@ class Column:
         return str(_DTYPES[self.kind])
 
 
-def _text(name: str, meaning: str) -> Column:
-    return Column(name, "text", meaning)
-
-
-def _whole(name: str, meaning: str, unit: str = "") -> Column:
-    return Column(name, "whole", meaning, unit)
-
-
-def _number(name: str, meaning: str, unit: str = "") -> Column:
-    return Column(name, "number", meaning, unit)
-
+_text, _whole, _number = partial(Column, "text"), partial(Column, "whole"), partial(Column, "number")
 
 # What is asked for: the same in a row of a case and in those of its runs.
 _CASE: Final = (

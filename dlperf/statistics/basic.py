@@ -60,11 +60,12 @@ def summarise(rates: Sequence[float]) -> Summary:
     """Median, extremes, coefficient of variation and t interval of a case's good runs, at least one."""
     if not rates:
         raise ValueError("no rates to summarise")
+    deviation = standard_deviation(rates)
     return Summary(
         median=quantile(rates, 0.5),
         minimum=min(rates),
         maximum=max(rates),
-        cv=coefficient_of_variation(rates),
+        cv=None if deviation is None else deviation / mean(rates),
         interval=t_interval(rates),
         runs=len(rates),
     )
@@ -95,12 +96,6 @@ def standard_deviation(values: Sequence[float]) -> float | None:
         return None
     centre = mean(values)
     return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
-
-
-def coefficient_of_variation(values: Sequence[float]) -> float | None:
-    """Standard deviation / mean of rates, which are above 0; None with fewer than two."""
-    deviation = standard_deviation(values)
-    return None if deviation is None else deviation / mean(values)
 
 
 def t_interval(rates: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval | None:
