@@ -53,7 +53,10 @@ def test_the_training_program_prints_every_event_and_nothing_else(
         "matmul_flops_per_second",
         "init_stop",
         "run_start",
-        *["tracked_stats"] * 4,
+        "tracked_stats",
+        "interference",
+        *["tracked_stats"] * 3,
+        "interference",
         "run_stop",
         "peak_memory_bytes",
         "time_breakdown",
@@ -73,6 +76,7 @@ def test_the_training_program_prints_every_event_and_nothing_else(
     assert 1e8 < values["matmul_flops_per_second"] < 1e14
     assert 1e8 < values["peak_memory_bytes"] < 1e11
     assert PARTS[engine.name] == set(values["time_breakdown"])
+    assert values["interference"]["run_seconds"] > 0
 
 
 @EVERY_ENGINE
