@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from processes import PROMISED_SECONDS, until, until_line
+from processes import until, until_line
 
 if TYPE_CHECKING:
     from sweep_lab import SweepLab
@@ -78,39 +78,6 @@ def test_the_second_signal_kills_at_once(lab: SweepLab) -> None:
     assert time.monotonic() - before < 3  # the grace period was not waited for
     assert lab.left() == set()
     assert lab.stored() == []
-
-
-@pytest.mark.slow
-def test_the_third_signal_leaves_and_says_what_may_be_left(lab: SweepLab) -> None:
-    lab.write(options=ENDLESS, measure=LONG)
-    process = lab.start()
-    until(lambda: lab.logged('"step": 1'))
-    supervisor = int(
-        subprocess.run(
-            ["pgrep", "-P", str(process.pid), "-f", "supervisor.py"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.split()[0]
-    )
-    os.kill(supervisor, signal.SIGSTOP)
-    for worker in children_of(supervisor):
-        os.kill(worker, signal.SIGSTOP)  # a supervisor that does not answer
-    for words in ("repeat to kill them", "repeat to exit"):
-        process.send_signal(signal.SIGINT)
-        until_line(process, words)
-    process.send_signal(signal.SIGINT)
-    until_line(process, f"end them with: kill -9 {supervisor}")
-    assert process.wait() == 130
-    for worker in children_of(supervisor):
-        os.kill(worker, signal.SIGCONT)
-    until(lambda: not lab.left() - {supervisor}, limit=PROMISED_SECONDS)
-    os.kill(supervisor, signal.SIGKILL)
-
-
-def children_of(process: int) -> list[int]:
-    done = subprocess.run(["pgrep", "-P", str(process)], capture_output=True, text=True, check=True)
-    return [int(child) for child in done.stdout.split()]
 
 
 def test_a_signal_while_an_environment_is_checked_ends_dlperf(lab: SweepLab) -> None:

@@ -26,7 +26,7 @@ LOOSE_CHILD_AND_WORK = LOOSE_CHILD + WORKS_FOREVER
 
 def started(lab: Lab) -> subprocess.Popen[bytes]:
     process = lab.start()
-    lab.until_log(b"working")
+    lab.until_log(b"working\n")
     return process
 
 
