@@ -14,9 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dlperf.adapters.base import EnvironmentSpec, SourceBuild
-from dlperf.environments.environment import cache_root, digest_of, inspect
+from dlperf.environments.environment import cache_root, inspect
 from dlperf.environments.processes import exclusive, follow
 from dlperf.errors import EnvironmentUnavailable
+from dlperf.plan.case import digest_of
 
 # Fetches a source distribution, which uv can install and not build; the last one for Python 3.8.
 _PIP = "pip==24.3.1"

@@ -1,7 +1,5 @@
 """An environment: a folder named by the hash of its specification, with a manifest, and its interpreter."""
 
-import hashlib
-import json
 import os
 import signal
 import sysconfig
@@ -18,6 +16,7 @@ from dlperf.adapters.base import EnvironmentSpec
 from dlperf.environments.processes import run_python, shared
 from dlperf.errors import EnvironmentUnavailable
 from dlperf.model import Model
+from dlperf.plan.case import digest_of
 
 MANIFEST_NAME = "dlperf-environment.json"
 _PROBE_SECONDS = 120
@@ -101,12 +100,6 @@ def environment_key(spec: EnvironmentSpec) -> str:
         if not content[name]:
             del content[name]  # keeps the keys of environments made before these existed
     return f"{spec.framework}-{spec.version}-{digest_of(content)}"
-
-
-def digest_of(content: object) -> str:
-    """12 hexadecimal digits of SHA-256 over what JSON can hold."""
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
 def cache_root() -> Path:

@@ -136,9 +136,8 @@ class Schedule(Model):
         return self
 
 
-def _content_hash(model: Model, *, exclude: dict[str, bool | set[str]]) -> str:
-    """First 12 hexadecimal digits of SHA-256 over the model's canonical JSON."""
-    content = model.model_dump(mode="json", exclude=exclude)
+def digest_of(content: object) -> str:
+    """12 hexadecimal digits of SHA-256 over the canonical JSON of `content`."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
@@ -166,7 +165,7 @@ class Workload(Model):
     @property
     def content_hash(self) -> str:
         """What tells workloads apart."""
-        return _content_hash(self, exclude={})
+        return digest_of(self.model_dump(mode="json"))
 
 
 DEFAULT_MAX_INTERFERENCE: Final = 0.05
@@ -259,7 +258,7 @@ class Case(Model):
         left_out: dict[str, bool | set[str]] = {"measure": {"max_interference"}}
         if self.search is not None:
             left_out[self.search.axis] = True
-        return _content_hash(self, exclude=left_out)
+        return digest_of(self.model_dump(mode="json", exclude=left_out))
 
     @cached_property
     def case_id(self) -> str:

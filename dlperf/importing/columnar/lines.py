@@ -19,13 +19,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dlperf.importing.columnar.cells import (
-    MASK,
-    CellTable,
-    Found,
-    find_records,
-    texts_at,
-)
+from dlperf.importing.columnar.cells import MASK, CellTable, Found, find_records, texts_at
 from dlperf.importing.dialects.base import NUMBER, Dialect
 from dlperf.importing.records import SAMPLES_PER_SEC, Batch
 from dlperf.logs.failures import is_suspicious
