@@ -163,16 +163,15 @@ class _Agreement:
         compared = {name for both in self._pairs for name in both}
         self.names = [one.name for one in certificate.participants if one.name in compared]
         self.names += [REFERENCE] if REFERENCE in compared else []
-        # Whose first loss is what the definition gives for its own embeddings.
-        self._as_defined: dict[str, bool] = {}
-        self._losses: dict[str, str] = {}
+        # What is wrong with a first loss that is not what the definition gives for the embeddings behind it.
+        self._loss_faults: dict[str, str | None] = {}
         for one in certificate.participants:
             if one.name in compared and one.defined_loss is not None:
                 apart = abs(one.losses[0] - one.defined_loss) / max(one.defined_loss, 1e-30)
-                self._as_defined[one.name] = apart <= certificate.tolerance.first_step
-                self._losses[one.name] = (
+                fault = (
                     f"{one.name} computed {one.losses[0]:.6g}, the definition gives {one.defined_loss:.6g}"
                 )
+                self._loss_faults[one.name] = None if apart <= certificate.tolerance.first_step else fault
 
     def groups(self, stage: Stage, names: Sequence[str]) -> list[list[str]]:
         """The names, each with those that it agrees with; the largest group first."""
@@ -221,8 +220,8 @@ class _Agreement:
         votes = []
         for group in groups:
             voters = set(map(_framework, group)) if len(frameworks) > 1 else set(group)
-            defined = [self._as_defined[name] for name in group if name in self._as_defined]
-            votes.append(len(voters) + (stage == "loss" and bool(defined) and all(defined)))
+            known = [self._loss_faults[name] for name in group if name in self._loss_faults]
+            votes.append(len(voters) + (stage == "loss" and bool(known) and not any(known)))
         best = groups[votes.index(max(votes))]
         rest = [name for group in groups if group is not best for name in group]
         apart = not any(self._agree(stage, name, other) for name in best for other in rest)
@@ -234,7 +233,7 @@ class _Agreement:
         notes = []
         if stage == "loss":
             names = [*first, *(name for group in others for name in group)]
-            notes += [self._losses[name] for name in names if not self._as_defined.get(name, True)]
+            notes += [fault for name in names if (fault := self._loss_faults.get(name))]
         if pair.hint is not None and len(others) == 1:
             notes.append(pair.hint)
         return "; ".join([f"{who}: {_where(pair.at(stage))}", *notes])

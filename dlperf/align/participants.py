@@ -62,8 +62,7 @@ class Participant:
     python: Path  # the interpreter of its environment
     code: Path  # the folder that holds `frameworks/`
     mode: Mode = ON_ONE_DEVICE
-    arguments: tuple[str, ...] = ()  # more arguments for its program
-    one_process: bool = False  # whether one process stands for all devices, whatever the adapter would start
+    is_reference: bool = False  # it computes in float64, in one process that stands for all devices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

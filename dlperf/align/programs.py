@@ -172,13 +172,7 @@ class Alignment:
             self.say(f"no reference: {REFERENCE_FRAMEWORK} computes it, and takes no part")
             return None
         mode = self._largest().mode
-        reference = replace(
-            engine,
-            name=REFERENCE,
-            mode=mode,
-            arguments=("float64",),
-            one_process=mode.topology.world_size > 1,
-        )
+        reference = replace(engine, name=REFERENCE, mode=mode, is_reference=True)
         # Eager and in NCHW: the plainest way through the engine.
         plain = {"channels_last": False, "compile": False}
         case = self._case(replace(engine, mode=mode)).model_copy(update={"options": plain})
@@ -256,9 +250,10 @@ def _write_launch(
         python=participant.python,
         placements=placements,
     )
-    files = (str(inputs.absolute()), str((folder / OUTPUTS_NAME).absolute()), *participant.arguments)
+    precision = ("float64",) if participant.is_reference else ()
+    files = (str(inputs.absolute()), str((folder / OUTPUTS_NAME).absolute()), *precision)
     commands = [_alignment_command(command, files) for command in participant.adapter.rank_commands(launch)]
-    if participant.one_process:  # told that it stands for every device
+    if participant.is_reference and len(placements) > 1:  # told that it stands for every device
         alone = {**commands[0].env, "DLPERF_DEVICES": str(len(placements))}
         commands = [replace(commands[0], env=alone, devices=len(placements))]
     limits = Limits(time=time_limit_seconds)
