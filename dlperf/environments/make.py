@@ -181,7 +181,7 @@ def make(spec: EnvironmentSpec, *, base: Path | None, report: Callable[[str], No
         command = f"dlperf env create {name}{' --parallel' if spec.parallel else ''}"
         again = "try again" if spec.wheel or spec.index else f"try again with `{command}`"
         try:
-            _fill(temporary / key, spec, base=base, report=report, lock=descriptor)
+            manifest = _fill(temporary / key, spec, base=base, report=report, lock=descriptor)
             (temporary / key).rename(root)
         except EnvironmentUnavailable as error:
             raise EnvironmentUnavailable(
@@ -191,10 +191,7 @@ def make(spec: EnvironmentSpec, *, base: Path | None, report: Callable[[str], No
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         report(f"{name}: ready")
-        created = read_environment(root)
-        if created is None:
-            raise EnvironmentUnavailable(f"the environment just created in {root} cannot be read")
-        return created
+        return Environment(root=root, python=root / "bin" / "python", manifest=manifest, lock=lock_of(key))
 
 
 def discard(root: Path) -> None:
@@ -213,7 +210,7 @@ def discard_leftovers(key: str) -> None:
 
 def _fill(
     folder: Path, spec: EnvironmentSpec, *, base: Path | None, report: Callable[[str], None], lock: int
-) -> None:
+) -> Manifest:
     uv = find_uv(report)
     if spec.wheel is not None:
         _refuse_changed(spec.wheel)
@@ -233,6 +230,7 @@ def _fill(
     interpreter = inspect(python, hold=(lock,))
     manifest = _manifest(spec, environment_key(spec), version, interpreter, installer=uv.version)
     write_document(folder / MANIFEST_NAME, manifest, indent=2)
+    return manifest
 
 
 def _working(base: Path) -> Path:
