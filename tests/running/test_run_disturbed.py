@@ -40,6 +40,7 @@ def busy_loops(count: int = BUSY_LOOPS) -> Iterator[None]:
         yield
 
 
+@pytest.mark.quiet
 def test_disturbed_runs_run_again_at_most_twice_and_once_more_when_it_is_quiet(lab: SweepLab) -> None:
     lab.write(
         batch_size_per_device=64,
