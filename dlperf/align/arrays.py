@@ -28,6 +28,7 @@ class Inputs:
     """INPUTS.npz. `kinds` maps every array's name to its kind, in the network's order."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._arrays = np.load(path)
         names, kinds = self._arrays["layout/names"], self._arrays["layout/kinds"]
         self.kinds: dict[str, str] = dict(zip(names.tolist(), kinds.tolist(), strict=True))

@@ -83,10 +83,10 @@ class Alignment:
         self.say("making weights and batches")
         path = make_inputs(case, self.folder, steps=self.settings.steps)
         with Inputs(path) as inputs, ExitStack() as opened:
-            trained = [self._train(one, path, inputs, opened) for one in self.participants]
+            trained = [self._train(one, inputs, opened) for one in self.participants]
             absent = [_without_outputs(name, why) for name, why in self.absent.items()]
             pairs = [self._pair(one, other, inputs) for one, other in combinations((*trained, *absent), 2)]
-            reference = self._reference(pairs, path, inputs, opened)
+            reference = self._reference(pairs, inputs, opened)
             against = [self._pair(one, reference, inputs) for one in trained] if reference else []
         certificate = Certificate(
             dlperf_version=__version__,
@@ -118,7 +118,6 @@ class Alignment:
     def _train(
         self,
         participant: Participant,
-        inputs_file: Path,
         inputs: Inputs,
         opened: ExitStack,
         *,
@@ -132,7 +131,7 @@ class Alignment:
                 participant,
                 case,
                 self.folder / participant.name.replace(" ", "_"),
-                inputs=inputs_file,
+                inputs=inputs.path,
                 time_limit_seconds=self.time_limit_seconds,
                 interrupts=self.interrupts,
             )
@@ -160,9 +159,7 @@ class Alignment:
         case = self._case(self._largest())
         return compare(names, first.outputs, second.outputs, inputs, case=case, tolerance=self.tolerance)
 
-    def _reference(
-        self, pairs: Sequence[Pair], inputs_file: Path, inputs: Inputs, opened: ExitStack
-    ) -> Trained | None:
+    def _reference(self, pairs: Sequence[Pair], inputs: Inputs, opened: ExitStack) -> Trained | None:
         """PyTorch in float64; for `auto` only where two participants differ."""
         differ = any(pair.figures and not pair.passed for pair in pairs)
         if self.reference == "never" or (self.reference == "auto" and not differ):
@@ -176,7 +173,7 @@ class Alignment:
         # Eager and in NCHW: the plainest way through the engine.
         plain = {"channels_last": False, "compile": False}
         case = self._case(replace(engine, mode=mode)).model_copy(update={"options": plain})
-        return self._train(reference, inputs_file, inputs, opened, case=case)
+        return self._train(reference, inputs, opened, case=case)
 
 
 def make_inputs(case: Case, folder: Path, *, steps: int) -> Path:

@@ -42,11 +42,12 @@ class ModelAnswer(Model):
     largest: int | None  # None without a search, a budget, or a value that fits
 
 
-def ask_model(case: Case, *, budget: int | None) -> ModelAnswer:
+def ask_model(case: Case) -> ModelAnswer:
     """Ask frameworks/common/memory.py: the arithmetic needs the tables of the training programs.
 
     InfrastructureError where the program fails.
     """
+    budget = case.memory_bytes if case.device == "cpu" else gpu_memory_bytes()
     content = case.model_dump(mode="json")
     request = json.dumps({"case": content, "search": content.get("search"), "budget": budget})
     what = "the memory model failed"
@@ -307,11 +308,8 @@ class LimitRunner:
             run = PlannedRun(case_id=probe.case_id, repeat=repeat)
             self.scheduler(plan, folder, progress).run([run], runner=runner)
 
-        def model(case: Case) -> ModelAnswer:
-            return ask_model(case, budget=case.memory_bytes if case.device == "cpu" else gpu_memory_bytes())
-
         search = LimitSearch(
-            case=case, folder=folder, run_probe=run_probe, model=model, report=progress.message
+            case=case, folder=folder, run_probe=run_probe, model=ask_model, report=progress.message
         )
         if self.retry_failed:
             search.forget_failures()
