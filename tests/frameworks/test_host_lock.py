@@ -20,6 +20,8 @@ BOB, EVE = 12345, 54321  # users that need no entry in /etc/passwd
 SYSCTLS = Path("/proc/sys/fs")
 # In the folder of a box, which is the test's own.
 NAMED, TRAPPED = "/tmp/named.lock", "/tmp/eve/x.lock"  # noqa: S108
+# A copy there: the checkout may lie in a folder that the box hides, or that only root can enter.
+COPY = "/tmp/host_lock.py"  # noqa: S108
 
 
 def python_for_all() -> str | None:
@@ -58,7 +60,7 @@ class Box:
     ) -> Keeper:
         """A process that takes the lock."""
         named = [f"DLPERF_HOST_LOCK={given}"] if given else []
-        command = ["env", *named, str(python_for_all()), "-I", str(PROGRAM), *arguments]
+        command = ["env", *named, str(python_for_all()), "-I", COPY, *arguments]
         words = self.words(*command, user=user, own_network=own_network)
         environment = {name: value for name, value in os.environ.items() if name != "DLPERF_HOST_LOCK"}
         process = subprocess.Popen(
@@ -91,11 +93,11 @@ def box() -> Iterator[Box]:
     if not has_namespaces() or python_for_all() is None:
         pytest.skip("needs root, namespaces, and a Python that every user can start")
     with ExitStack() as stack:
-        make = "mount -t tmpfs tmpfs /tmp && chmod 1777 /tmp && echo ready && exec sleep 600"
+        make = f"mount -t tmpfs tmpfs /tmp && chmod 1777 /tmp && cat > {COPY} && chmod 644 {COPY}"
+        command = ["unshare", "--mount", "--net", "sh", "-c", f"{make} && echo ready && exec sleep 600"]
+        program = stack.enter_context(PROGRAM.open("rb"))
         holder = stack.enter_context(
-            subprocess.Popen(
-                ["unshare", "--mount", "--net", "sh", "-c", make], stdout=subprocess.PIPE, text=True
-            )
+            subprocess.Popen(command, stdin=program, stdout=subprocess.PIPE, text=True)
         )
         stack.callback(holder.kill)
         assert holder.stdout is not None
@@ -171,9 +173,10 @@ def test_a_holder_is_named_with_its_user_and_since_when(box: Box) -> None:
 
 
 def test_containers_of_one_network_exclude_each_other_without_a_common_folder(box: Box) -> None:
-    own_tmp = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /tmp && exec "$@"', "sh"]
+    hide = f'exec 3< {COPY}; mount -t tmpfs tmpfs /tmp && cat <&3 > {COPY} && exec "$@"'
+    own_tmp = ["unshare", "--mount", "sh", "-c", hide, "sh"]
     with subprocess.Popen(
-        box.words(*own_tmp, str(python_for_all()), "-I", str(PROGRAM)),
+        box.words(*own_tmp, str(python_for_all()), "-I", COPY),
         env={name: value for name, value in os.environ.items() if name != "DLPERF_HOST_LOCK"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
