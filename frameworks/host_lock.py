@@ -180,13 +180,17 @@ def _listening_process() -> Optional[int]:
 
 def _locking_process(descriptor: int) -> Optional[int]:
     """The process that holds the lock of a file; None where that cannot be told."""
-    inode = str(os.fstat(descriptor).st_ino)
+    file = os.fstat(descriptor)
+    holders = {}  # by device and inode: file systems number their files alike
     with contextlib.suppress(OSError):
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
             row = line.split()
-            if row[1] == "FLOCK" and row[3] == "WRITE" and row[5].split(":")[-1] == inode:
-                return int(row[4])
-    return None
+            if row[1] == "FLOCK" and row[3] == "WRITE" and row[5].split(":")[-1] == str(file.st_ino):
+                holders[row[5]] = int(row[4])
+    device = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}"
+    found = holders.get(f"{device}:{file.st_ino}")
+    # Some file systems, such as btrfs, show another device there than to stat.
+    return next(iter(holders.values())) if found is None and len(holders) == 1 else found
 
 
 def _words(process: Optional[int]) -> str:
