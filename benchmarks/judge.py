@@ -26,6 +26,7 @@ import numpy as np  # noqa: E402
 from sweep_lab import SweepLab  # noqa: E402  a folder of the tests
 
 import dlperf  # noqa: E402
+from dlperf.plan.case import DEFAULT_MAX_INTERFERENCE  # noqa: E402
 from dlperf.results.cases import standings  # noqa: E402
 from dlperf.results.schema import Status  # noqa: E402
 
@@ -102,7 +103,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20, help="of each load and each plant")
     parser.add_argument("--loads", type=int, nargs="+", default=LOADS)
     parser.add_argument("--plants", nargs="+", default=list(PLANTS), choices=list(PLANTS))
-    parser.add_argument("--max-interference", type=float, default=0.05)
+    parser.add_argument("--max-interference", type=float, default=DEFAULT_MAX_INTERFERENCE)
     options = parser.parse_args()
     print(
         "loops  plant  trials  winner named  wrong  change named  wrong  undecided  disturbed runs",

@@ -168,7 +168,7 @@ class Workload(Model):
         return digest_of(self.model_dump(mode="json"))
 
 
-DEFAULT_MAX_INTERFERENCE: Final = 0.05
+DEFAULT_MAX_INTERFERENCE: Final = 0.02  # docs/evidence.md, "Interference"
 
 
 class Measure(Model):

@@ -137,7 +137,7 @@ def test_a_run_may_be_disturbed_more_or_less_without_its_case_becoming_another(
     settings = map(value_setting, ("measure.max_interference=0.2", "limits.time=5m", "measure.repeats=1"))
     plan = freeze(project.plan(SWEEP, *settings), tmp_path)
     assert [item.case_id for item in before.cases] == [item.case_id for item in plan.cases]
-    assert {0.05} == {case.measure.max_interference for case in before.runnable}
+    assert {0.02} == {case.measure.max_interference for case in before.runnable}
     assert {0.2} == {case.measure.max_interference for case in plan.runnable}
     frozen = read_lock(tmp_path / LOCK_NAME)
     assert (before.repeats, 300.0) == (frozen.repeats, frozen.limits.time)

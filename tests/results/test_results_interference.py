@@ -148,16 +148,16 @@ def test_a_run_above_the_limit_is_disturbed_and_has_no_figure(tmp_path: Path) ->
     result = extract(write_run(tmp_path, case, log=disturbed_log(case, share=0.25))).result
     assert (result.status, result.figures) == (Status.DISTURBED, None)
     assert result.reason == (
-        "other work took 25.0% of its CPU time; the limit is 5.0% (measure.max_interference)"
+        "other work took 25.0% of its CPU time; the limit is 2.0% (measure.max_interference)"
     )
 
 
 def test_a_run_below_the_limit_keeps_its_figure_and_the_share(tmp_path: Path) -> None:
     case = make_case()
-    result = extract(write_run(tmp_path, case, log=disturbed_log(case, share=0.02))).result
+    result = extract(write_run(tmp_path, case, log=disturbed_log(case, share=0.01))).result
     assert result.status is Status.OK
     assert result.interference is not None
-    assert result.interference.share == pytest.approx(0.02)
+    assert result.interference.share == pytest.approx(0.01)
 
 
 def test_the_sweep_sets_the_limit_and_the_case_keeps_its_name(tmp_path: Path) -> None:
@@ -194,8 +194,8 @@ def test_other_processes_on_a_gpu_are_counted_and_reasons_joined() -> None:
 
 def test_interference_in_words(tmp_path: Path) -> None:
     case = make_case()
-    result = extract(write_run(tmp_path, case, log=disturbed_log(case, share=0.02))).result
-    assert interference_line(result) == "2.0% of its CPU time taken by other work"
+    result = extract(write_run(tmp_path, case, log=disturbed_log(case, share=0.01))).result
+    assert interference_line(result) == "1.0% of its CPU time taken by other work"
     gpu = GpuInterference(processes=1, throttled_by=("hw_slowdown",))
     shared = result.model_copy(update={"interference": None, "gpu_interference": gpu})
     assert interference_line(shared) == (
