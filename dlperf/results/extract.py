@@ -138,7 +138,7 @@ def extract(folder: Path) -> Extracted:
     own = events.get(0, [])
     method, window = _method(own)
     ended = run_outcome(case, steps=steps, events=own, outcome=outcome, folder=folder)
-    interference, steadiness = interference_of(events), None
+    interference, steadiness = interference_of(events, device=case.device), None
     if ended.status is Status.OK and window is None:
         steps, steadiness, ended = in_steady_state(steps, ended)
     if interference is not None and interference.share > case.measure.max_interference:

@@ -79,6 +79,7 @@ class Interference(Model):
     waited: float  # of the time in which the rank's threads were ready to run
     others: float  # of the work on the rank's CPUs
     stolen: float  # by other virtual machines
+    crowd: float = 0.0  # of the time of all CPUs of the machine, used by others
     warmup_share: float | None = None  # the share of the warm-up window; None without one
 
 

@@ -34,6 +34,8 @@ class Reading(NamedTuple):
     threads: Dict[int, Tuple[float, float]]  # thread -> on a CPU, waiting for one
     busy: float  # of the CPUs that this process may use, with anyone's work
     steal: float  # taken from them by other virtual machines
+    machine_busy: float  # the same as busy, of all CPUs of the machine
+    machine_cpus: int
     pressure: Optional[float]  # time in which some task of the machine waited for a CPU
     clock: float
 
@@ -53,12 +55,22 @@ def read_counters(cpus: "List[int]") -> Optional[Reading]:
         rows = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
         ticks = [row for row in rows if row[0] in {f"cpu{cpu}" for cpu in cpus}]
         busy = sum(int(row[column]) for row in ticks for column in BUSY_COLUMNS)
+        every = [row for row in rows if row[0][:3] == "cpu" and row[0] != "cpu"]
+        machine_busy = sum(int(row[column]) for row in every for column in BUSY_COLUMNS)
         steal = sum(int(row[STEAL_COLUMN]) for row in ticks)
     except (OSError, ValueError, IndexError):
         return None
     if not threads or len(ticks) != len(cpus):
         return None
-    return Reading(threads, busy * TICK_SECONDS, steal * TICK_SECONDS, _pressure(), time.perf_counter())
+    return Reading(
+        threads,
+        busy=busy * TICK_SECONDS,
+        steal=steal * TICK_SECONDS,
+        machine_busy=machine_busy * TICK_SECONDS,
+        machine_cpus=len(every),
+        pressure=_pressure(),
+        clock=time.perf_counter(),
+    )
 
 
 def _pressure() -> Optional[float]:
@@ -97,6 +109,8 @@ class Window:
             "wait_seconds": round(wait, 6),
             "busy_seconds": round(after.busy - before.busy, 6),
             "steal_seconds": round(after.steal - before.steal, 6),
+            "machine_busy_seconds": round(after.machine_busy - before.machine_busy, 6),
+            "machine_cpus": after.machine_cpus,
             "pressure_seconds": pressure,
             "cpus": self._cpus,
             # Two ranks with the same one share a kernel, and so the numbers of their CPUs.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from run_folders import log_text, make_case, write_run
 
 from dlperf.logs.events import Event, event_line, read_events
-from dlperf.plan.case import Measure, Topology
+from dlperf.plan.case import DeviceKind, Measure, Topology
 from dlperf.results.extract import extract
 from dlperf.results.interference import gpu_interference_of, interference_line, interference_of
 from dlperf.results.schema import GpuInterference, Interference, Status
@@ -27,6 +27,7 @@ def counters(
     wait: float,
     busy: float,
     steal: float = 0.0,
+    machine_busy: float = 0.0,
     cpus: tuple[int, ...] = (0, 1),
     machine: str = "m",
 ) -> dict[str, Any]:
@@ -36,16 +37,18 @@ def counters(
         "wait_seconds": wait,
         "busy_seconds": busy,
         "steal_seconds": steal,
+        "machine_busy_seconds": machine_busy,
+        "machine_cpus": 2,
         "pressure_seconds": None,
         "cpus": list(cpus),
         "machine": machine,
     }
 
 
-def of(*ranks: dict[str, Any], kind: str = "train") -> Interference | None:
+def of(*ranks: dict[str, Any], kind: str = "train", device: DeviceKind = "cpu") -> Interference | None:
     lines = {rank: event_line("interference", value, {"kind": kind}) for rank, value in enumerate(ranks)}
     events: dict[int, list[Event]] = {rank: list(read_events([line])) for rank, line in lines.items()}
-    return interference_of(events)
+    return interference_of(events, device=device)
 
 
 def test_a_quiet_run_has_a_share_near_zero() -> None:
@@ -80,6 +83,23 @@ def test_work_on_cpus_that_the_rank_does_not_need_is_no_interference() -> None:
     found = of(counters(run=1.0, wait=0.0, busy=2.0))
     assert found is not None
     assert (found.others, found.share) == (0.5, 0.0)
+
+
+def test_work_on_other_cpus_slows_a_cpu_device_down_and_not_a_gpu() -> None:
+    """Two CPUs of a virtual machine may be halves of a core, which nothing there shows."""
+    beside = counters(run=1.0, wait=0.0, busy=1.0, cpus=(0,), machine_busy=1.52)
+    found = of(beside)
+    assert found is not None
+    assert (found.crowd, found.share) == (pytest.approx(0.25), pytest.approx(0.25))
+    found = of(beside, device="cuda")
+    assert found is not None
+    assert (found.crowd, found.share) == (pytest.approx(0.25), 0.0)
+
+
+def test_a_tick_of_each_cpu_is_no_crowd() -> None:
+    found = of(counters(run=0.09, wait=0.0, busy=0.1, machine_busy=0.11))
+    assert found is not None
+    assert found.crowd == pytest.approx(0.0)
 
 
 def test_the_rank_that_was_disturbed_most_counts() -> None:
@@ -121,6 +141,7 @@ def test_an_event_that_makes_no_sense_is_no_measurement(value: Any) -> None:
             wait=st.floats(0, 1e6),
             busy=st.floats(0, 1e6),
             steal=st.floats(0, 1e6),
+            machine_busy=st.floats(0, 1e6),
             cpus=st.lists(st.integers(0, 7), max_size=4).map(tuple),
             machine=st.sampled_from(["m", "n"]),
         ),
@@ -131,7 +152,7 @@ def test_an_event_that_makes_no_sense_is_no_measurement(value: Any) -> None:
 def test_shares_are_between_0_and_1_whatever_was_counted(ranks: list[dict[str, Any]]) -> None:
     found = of(*ranks)
     assert found is not None
-    for share in (found.share, found.waited, found.others, found.stolen):
+    for share in (found.share, found.waited, found.others, found.stolen, found.crowd):
         assert 0 <= share <= 1
 
 
