@@ -7,17 +7,15 @@ dlperf/results/interference.py makes a share of both. Nothing is read inside the
 """
 
 import os
-import subprocess
 import time
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
+from frameworks.node.busy import BUSY_COLUMNS, TICK_SECONDS
+from frameworks.node.facts import output
+
 NANOSECONDS = 1e-9
-TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
-# Columns of a CPU in /proc/stat that count as work: user, nice, system, irq, softirq, steal. Idle and iowait
-# do not; guest time is part of user time.
-BUSY_COLUMNS, STEAL_COLUMN = (1, 2, 3, 6, 7, 8), 8
-NVIDIA_SMI_SECONDS = 10
+STEAL_COLUMN = 8  # of a CPU in /proc/stat
 # Reasons for lower clocks that come from outside the program; an idle GPU and a set clock are none.
 THROTTLE_REASONS = (
     "sw_power_cap",
@@ -146,15 +144,5 @@ def gpu_interference(local_rank: int) -> Optional[Dict[str, Any]]:
 
 
 def _nvidia_smi(gpu: str, query: str) -> Optional[List[str]]:
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "-i", gpu, query, "--format=csv,noheader,nounits"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=NVIDIA_SMI_SECONDS,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return [line for line in done.stdout.splitlines() if line.strip()]
+    text = output("nvidia-smi", "-i", gpu, query, "--format=csv,noheader,nounits")
+    return None if text is None else text.splitlines()

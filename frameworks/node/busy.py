@@ -16,7 +16,8 @@ MOST_PROCESSES = 3
 # A process below this share of one CPU is not worth a name.
 SMALLEST_SHARE = 0.02
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
-# Columns of a CPU in /proc/stat that count as work: user, nice, system, irq, softirq, steal.
+# Columns of a CPU in /proc/stat that count as work: user, nice, system, irq, softirq, steal. Idle and iowait
+# do not; guest time is part of user time.
 BUSY_COLUMNS = (1, 2, 3, 6, 7, 8)
 
 

@@ -23,7 +23,7 @@ from dlperf.running.transports.local import this_machine_busy
 
 pytestmark = pytest.mark.slow
 
-# Other tests may take half of a CPU; eight busy loops on two take four fifths of it.
+# Other tests may take half of a CPU; ten busy loops on two take four fifths of it.
 LIMIT = 0.72
 BUSY_LOOPS = 10
 
