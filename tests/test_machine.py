@@ -48,7 +48,7 @@ def test_a_quota_leaves_fewer_cores(
 
 @pytest.mark.usefixtures("three_gpus")
 def test_the_gpus_are_those_that_nvidia_smi_lists() -> None:
-    assert LISTED == detect_machine().gpus
+    assert LISTED == tuple(gpu.name for gpu in detect_machine().gpus)
     assert "cuda" == detect_machine().device
 
 

@@ -13,6 +13,7 @@ from typing import Protocol
 from pydantic import BaseModel
 
 from dlperf.plan.case import Case, DeviceKind
+from dlperf.plan.machine import Gpu
 
 # Every library that may have its own thread pool; by default the engines choose different counts.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -50,6 +51,16 @@ class WheelFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CudaBuild:
+    """What a build for NVIDIA GPUs can run on."""
+
+    toolkit: str  # the version of CUDA that it was built with, such as `11.7`
+    capabilities: tuple[str, ...]  # compute capabilities with machine code, ascending, such as `8.0`
+    ptx: str | None = None  # the capability whose PTX it holds, which newer GPUs compile; None without PTX
+    driver: str | None = None  # the oldest driver that it runs on, such as `450.80.02`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentSpec:
     """Everything that decides what is installed; its content hash names the environment."""
 
@@ -64,6 +75,7 @@ class EnvironmentSpec:
     builds: tuple[SourceBuild, ...] = ()
     wheel: WheelFile | None = None  # for the requirement of its distribution; never set by an adapter
     index: str | None = None  # URL of the package index of the first requirement; likewise
+    cuda: CudaBuild | None = None  # what GPUs it can run on; None: a build for the CPU, or not known
     parallel: bool = False  # for messages: whether it is for several devices
     notes: str = ""  # for a person: size of the download, reason of a pin
 
@@ -123,10 +135,14 @@ class Adapter(Protocol):
     def options(self) -> type[BaseModel]:
         """The framework's own options, validated; forbid extra keys."""
 
-    def environment(self, version: str, device: DeviceKind, *, parallel: bool = False) -> EnvironmentSpec:
+    def environment(
+        self, version: str, device: DeviceKind, *, parallel: bool = False, gpu: Gpu | None = None
+    ) -> EnvironmentSpec:
         """What must be installed; ValueError with the known versions if `version` cannot run.
 
-        Cases of several devices (`parallel`) may need more libraries.
+        Cases of several devices (`parallel`) may need more libraries. On cuda `gpu` is what it must run on,
+        where that is known: the build may depend on it. Whether the build can run there, dlperf finds from
+        the answer's `cuda`.
         """
 
     def unsupported(self, case: Case) -> str | None:

@@ -18,6 +18,7 @@ from dlperf.adapters.base import (
 )
 from dlperf.model import Model
 from dlperf.plan.case import Case, DeviceKind
+from dlperf.plan.machine import Gpu
 
 # Version -> the CPythons whose wheel was seen to train, best first.
 _PYTHONS = {
@@ -136,11 +137,14 @@ class MXNetAdapter:
     versions = tuple(_PYTHONS)
     options = MXNetOptions
 
-    def environment(self, version: str, device: DeviceKind, *, parallel: bool = False) -> EnvironmentSpec:
+    def environment(
+        self, version: str, device: DeviceKind, *, parallel: bool = False, gpu: Gpu | None = None
+    ) -> EnvironmentSpec:
         """What must be installed; ValueError with the known versions where `version` cannot run.
 
         For several devices Horovod comes with it, compiled on this machine.
         """
+        del gpu  # one build serves all
         _refuse_unknown(version, device)
         distribution = "mxnet" if device == "cpu" else _CUDA_DISTRIBUTION
         check = _IMPORT_CHECK.format(

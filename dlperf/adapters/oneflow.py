@@ -7,6 +7,7 @@ from pydantic import Field
 from dlperf.adapters.base import EnvironmentSpec, Launch, RankCommand, RankPlacement, train_commands
 from dlperf.model import Model
 from dlperf.plan.case import Case, DeviceKind
+from dlperf.plan.machine import Gpu
 
 # Version -> the CPythons whose wheel was seen to train, best first.
 _PYTHONS = {"0.9.0": ("3.10", "3.9", "3.8"), "0.8.0": ("3.8",)}
@@ -71,9 +72,11 @@ class OneFlowAdapter:
     versions = tuple(_PYTHONS)
     options = OneFlowOptions
 
-    def environment(self, version: str, device: DeviceKind, *, parallel: bool = False) -> EnvironmentSpec:
+    def environment(
+        self, version: str, device: DeviceKind, *, parallel: bool = False, gpu: Gpu | None = None
+    ) -> EnvironmentSpec:
         """What must be installed, the same in every case; ValueError where `version` cannot run."""
-        del device, parallel
+        del device, parallel, gpu
         if version in _STUBS:
             raise ValueError(
                 f"oneflow {version} on PyPI is a stub without the library; "

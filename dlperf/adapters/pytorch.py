@@ -5,6 +5,7 @@ from pydantic import Field
 from dlperf.adapters.base import EnvironmentSpec, Launch, RankCommand, RankPlacement, train_commands
 from dlperf.model import Model
 from dlperf.plan.case import Case, DeviceKind
+from dlperf.plan.machine import Gpu
 
 _VERSIONS = ("2.13.0",)
 _NUMPY = "numpy==2.4.6"
@@ -43,6 +44,7 @@ class PyTorchAdapter:
         device: DeviceKind,
         *,
         parallel: bool = False,  # noqa: ARG002 - torch.distributed is in the wheel
+        gpu: Gpu | None = None,  # noqa: ARG002
     ) -> EnvironmentSpec:
         """PyTorch and numpy; ValueError with the known versions for another version."""
         if version not in _VERSIONS:

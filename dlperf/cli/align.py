@@ -37,7 +37,7 @@ from dlperf.files import write_atomically
 from dlperf.plan.case import DeviceKind, Parallelism, Topology
 from dlperf.plan.documents import unknown
 from dlperf.plan.load import load_experiment, origin_of
-from dlperf.plan.machine import Machine, detect_machine
+from dlperf.plan.machine import Gpu, Machine, detect_machine
 from dlperf.plan.sweep import FrameworkEntry, FrameworkReference
 from dlperf.plan.versions import specification_of
 from dlperf.running.run_folder import whole_machine
@@ -183,7 +183,14 @@ def command(
     kind = machine.device if device == "auto" else device
     settings = Settings(**chosen, cores=machine.cores, global_devices=devices, device=kind)
     workload = load_experiment(experiment)[0].workload
-    asked = frameworks_of(frameworks, pythons, adapters=load_adapters(), device=kind, parallel=devices > 1)
+    asked = frameworks_of(
+        frameworks,
+        pythons,
+        adapters=load_adapters(),
+        device=kind,
+        parallel=devices > 1,
+        gpu=machine.gpu,
+    )
     _check(asked, modes, settings, reference, machine)
     folder = _created(out or Path("results") / workload.experiment)
     interrupts = Interrupts(say=say_in_a_signal_handler)
@@ -247,6 +254,7 @@ def frameworks_of(
     adapters: Mapping[str, Adapter],
     device: DeviceKind,
     parallel: bool,
+    gpu: Gpu | None = None,
 ) -> tuple[Framework, ...]:
     """What `--frameworks` and `--python` name; without the former every framework.
 
@@ -263,7 +271,9 @@ def frameworks_of(
     stray = sorted(set(own) - {entry.name for entry in entries})
     if stray:
         raise UserError(f"--python: {stray[0]} is not among the frameworks to align")
-    chosen = tuple(_framework(entry, adapters[entry.name], device, parallel=parallel) for entry in entries)
+    chosen = tuple(
+        _framework(entry, adapters[entry.name], device, parallel=parallel, gpu=gpu) for entry in entries
+    )
     if len({framework.name for framework in chosen}) < len(chosen):
         raise UserError("--frameworks: one of them is given twice")
     return chosen
@@ -281,7 +291,9 @@ def _entry(text: str, pythons: Mapping[str, str], adapters: Mapping[str, Adapter
         raise UserError(f"--frameworks: {f'{name}: ' if at else ''}{why}") from None
 
 
-def _framework(entry: FrameworkEntry, adapter: Adapter, device: DeviceKind, *, parallel: bool) -> Framework:
+def _framework(
+    entry: FrameworkEntry, adapter: Adapter, device: DeviceKind, *, parallel: bool, gpu: Gpu | None
+) -> Framework:
     try:
         origin = origin_of(entry, folder=Path.cwd(), adapter=adapter)
         version = origin.label if origin else entry.version or adapter.versions[0]
@@ -290,6 +302,7 @@ def _framework(entry: FrameworkEntry, adapter: Adapter, device: DeviceKind, *, p
             adapter=adapter,
             device=device,
             parallel=parallel,
+            gpu=gpu,
             origin=origin,
             own_python=entry.python is not None,
         )

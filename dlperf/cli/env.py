@@ -146,9 +146,12 @@ def _spec(name: str, device: str, *, parallel: bool) -> EnvironmentSpec:
     adapter = adapters[framework]
     if separator and not version:
         raise UserError(f"{name!r} names no version; write for example {framework}=={adapter.versions[0]}")
-    built_for = detect_machine().device if device == "auto" else cast("DeviceKind", device)
+    machine = detect_machine()
+    built_for = machine.device if device == "auto" else cast("DeviceKind", device)
     try:
-        return adapter.environment(version or adapter.versions[0], built_for, parallel=parallel)
+        return adapter.environment(
+            version or adapter.versions[0], built_for, parallel=parallel, gpu=machine.gpu
+        )
     except ValueError as error:
         raise UserError(str(error)) from error
 

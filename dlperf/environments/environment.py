@@ -91,7 +91,7 @@ def environment_key(spec: EnvironmentSpec) -> str:
     The platform counts, because machines may share a home folder; messages and a wheel's path do not.
     """
     content = asdict(spec) | {"platform": sysconfig.get_platform()}
-    del content["notes"], content["parallel"]
+    del content["notes"], content["parallel"], content["cuda"]
     for build in content["builds"]:
         del build["programs"]
     if spec.wheel is not None:

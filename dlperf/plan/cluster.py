@@ -16,7 +16,7 @@ from dlperf.errors import Problem, SourceErrors
 from dlperf.model import Model
 from dlperf.plan.case import Case, DeviceKind
 from dlperf.plan.documents import Document, KeyPath, dotted, find_file, read_document, shown, validate
-from dlperf.plan.machine import Machine
+from dlperf.plan.machine import Gpu, Machine
 
 # A key with one of these words is somebody's try to put a secret into a file that others can read.
 _SECRET_KEYS = re.compile(r"pass(word|wd|phrase)?|secret|token", re.IGNORECASE)
@@ -148,7 +148,7 @@ class ClusterNode(NodeEntry):
     @property
     def machine(self) -> Machine:
         """What a plan may count on."""
-        gpus = ("NVIDIA GPU",) * self.devices if self.device == "cuda" else ()
+        gpus = (Gpu(name="NVIDIA GPU"),) * self.devices if self.device == "cuda" else ()
         return Machine(cores=self.cores, gpus=gpus)
 
 

@@ -3,8 +3,9 @@
 import os
 import subprocess
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import PositiveInt
+from pydantic import BeforeValidator, PositiveInt
 
 from dlperf.model import Model
 from dlperf.plan.case import DeviceKind
@@ -14,19 +15,43 @@ _NVIDIA_SMI_SECONDS = 20
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
+class Gpu(Model):
+    """One device that CUDA can use: an NVIDIA GPU, or an instance of one (MIG). None: not known."""
+
+    name: str
+    capability: str | None = None  # compute capability, such as `9.0`
+    driver: str | None = None  # version of the driver, such as `550.54.15`
+    memory_bytes: int | None = None
+
+
+def _capability(gpu: Gpu) -> tuple[int, ...]:
+    """To sort by; () where it is not known."""
+    return tuple(int(part) for part in gpu.capability.split(".")) if gpu.capability else ()
+
+
+def _named(value: Any) -> Any:
+    """Plans of earlier versions hold the names alone."""
+    return {"name": value} if isinstance(value, str) else value
+
+
 class Machine(Model):
-    """Cores that this process may use, and the NVIDIA GPUs by product name."""
+    """Cores that this process may use, and the NVIDIA GPUs that CUDA would show to it, in CUDA's order."""
 
     cores: PositiveInt
-    gpus: tuple[str, ...] = ()
+    gpus: tuple[Annotated[Gpu, BeforeValidator(_named)], ...] = ()
 
     @property
     def device(self) -> DeviceKind:
         """What `device: auto` means here."""
         return "cuda" if self.gpus else "cpu"
 
+    @property
+    def gpu(self) -> Gpu | None:
+        """What a build must run on: the GPU of the lowest compute capability; None without a GPU."""
+        return min(self.gpus, key=_capability, default=None)
+
     def __str__(self) -> str:
-        gpus = f"{len(self.gpus)} x {self.gpus[0]}" if self.gpus else "no NVIDIA GPU"
+        gpus = f"{len(self.gpus)} x {self.gpus[0].name}" if self.gpus else "no NVIDIA GPU"
         return f"{self.cores} CPU core{'s' if self.cores > 1 else ''}, {gpus}"
 
 
@@ -36,7 +61,7 @@ def detect_machine() -> Machine:
         gpus = tuple(_ask_nvidia_smi("--query-gpu=name", "--format=csv,noheader"))
     except (OSError, subprocess.SubprocessError):
         gpus = ()  # no driver, or one that does not answer: nothing could train on it
-    return Machine(cores=_cores(), gpus=_visible(gpus))
+    return Machine(cores=_cores(), gpus=tuple(Gpu(name=name) for name in _visible(gpus)))
 
 
 def _cores() -> int:

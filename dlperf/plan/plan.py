@@ -21,7 +21,7 @@ from dlperf.plan.case import SEARCHED_AXES, Case, DeviceKind, Measure
 from dlperf.plan.cluster import Cluster
 from dlperf.plan.grid import Cell, cells, from_supported, no_memory, search_of
 from dlperf.plan.load import Sweep
-from dlperf.plan.machine import Machine
+from dlperf.plan.machine import Gpu, Machine
 from dlperf.plan.sweep import Limits, Order
 from dlperf.plan.versions import Origin, specification_of
 
@@ -169,7 +169,7 @@ def make_plan(
         else:
             missing = cluster.lacking(case, oversubscribe=file.oversubscribe)
         origin = sweep.origins.get(str(cell.framework))
-        planned.append(_planned(case, cell, adapter=adapter, origin=origin, missing=missing))
+        planned.append(_planned(case, cell, adapter=adapter, origin=origin, missing=missing, gpu=machine.gpu))
         if cell.framework.python:
             interpreters[str(cell.framework)] = str(Path(cell.framework.python).expanduser().absolute())
     runnable = [item.case for item in planned if item.status is PlanStatus.RUNNABLE]
@@ -220,14 +220,20 @@ def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, cor
 
 
 def _planned(
-    case: Case, cell: Cell, *, adapter: Adapter, origin: Origin | None, missing: str | None
+    case: Case,
+    cell: Cell,
+    *,
+    adapter: Adapter,
+    origin: Origin | None,
+    missing: str | None,
+    gpu: Gpu | None,
 ) -> PlannedCase:
     if cell.why is not None:
         return PlannedCase(case=case, status=PlanStatus.EXCLUDED, reason=cell.why)
     reason = adapter.unsupported(case)
     if reason is not None:
         return PlannedCase(case=case, status=PlanStatus.UNSUPPORTED, reason=reason)
-    reason = no_memory(case) or missing or _no_environment(case, cell, adapter, origin)
+    reason = no_memory(case) or missing or _no_environment(case, cell, adapter, origin, gpu)
     if reason is not None:
         return PlannedCase(case=case, status=PlanStatus.UNAVAILABLE, reason=reason)
     return PlannedCase(case=case, status=PlanStatus.RUNNABLE)
@@ -253,13 +259,17 @@ def lacking(case: Case, machine: Machine, *, oversubscribe: bool = False) -> str
     return None
 
 
-def _no_environment(case: Case, cell: Cell, adapter: Adapter, origin: Origin | None) -> str | None:
+def _no_environment(
+    case: Case, cell: Cell, adapter: Adapter, origin: Origin | None, gpu: Gpu | None
+) -> str | None:
     """Why the version has no environment on this device; loading refused versions that have none at all."""
     if cell.framework.python:
         return None
     parallel = case.topology.world_size > 1
     try:
-        specification_of(case.version, adapter=adapter, device=case.device, parallel=parallel, origin=origin)
+        specification_of(
+            case.version, adapter=adapter, device=case.device, parallel=parallel, gpu=gpu, origin=origin
+        )
     except ValueError as error:
         return str(error)
     return None

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from dlperf.adapters.base import Adapter, EnvironmentSpec, WheelFile
 from dlperf.model import Model
 from dlperf.plan.case import DeviceKind
+from dlperf.plan.machine import Gpu
 
 _SHOWN_DIGITS = 8
 _MINORS = range(8, 15)  # of the CPythons that the training programs run on
@@ -154,13 +155,13 @@ def _framework_requirement(spec: EnvironmentSpec) -> str:
 
 
 def environment_from(
-    origin: Origin, *, adapter: Adapter, device: DeviceKind, parallel: bool
+    origin: Origin, *, adapter: Adapter, device: DeviceKind, parallel: bool, gpu: Gpu | None = None
 ) -> EnvironmentSpec:
     """What the adapter asks for around the version nearest to the origin's, with the framework from there.
 
     ValueError where the adapter installs nothing on this device, or another package than the wheel's.
     """
-    base = _nearest(origin.version, adapter=adapter, device=device, parallel=parallel)
+    base = _nearest(origin.version, adapter=adapter, device=device, parallel=parallel, gpu=gpu)
     replaced = _framework_requirement(base)
     distribution = distribution_of(replaced)
     if origin.distribution not in (None, distribution):
@@ -177,18 +178,21 @@ def environment_from(
         pythons=tuple(dict.fromkeys((*ours, *origin.pythons))) or base.pythons,
         requirements=(f"{distribution}=={origin.version}", *others),
         torch_backend=None,
+        cuda=None,
         wheel=WheelFile(path=origin.wheel, sha256=str(origin.sha256)) if origin.wheel else None,
         index=origin.index,
         notes=f"from {origin.wheel or origin.index}",
     )
 
 
-def _nearest(version: str, *, adapter: Adapter, device: DeviceKind, parallel: bool) -> EnvironmentSpec:
+def _nearest(
+    version: str, *, adapter: Adapter, device: DeviceKind, parallel: bool, gpu: Gpu | None
+) -> EnvironmentSpec:
     """The environment of the newest known version that is not newer than `version`, else of the oldest."""
     known, refusals = {}, []
     for name in adapter.versions:
         try:
-            known[name] = adapter.environment(name, device, parallel=parallel)
+            known[name] = adapter.environment(name, device, parallel=parallel, gpu=gpu)
         except ValueError as error:
             refusals.append(str(error))
     if not known:
@@ -214,19 +218,21 @@ def specification_of(
     adapter: Adapter,
     device: DeviceKind,
     parallel: bool,
+    gpu: Gpu | None = None,
     origin: Origin | None = None,
     own_python: bool = False,
 ) -> EnvironmentSpec:
     """What is installed for the version of a case; ValueError where the adapter knows no environment for it.
 
-    `origin`: where it comes from, if not from where the adapter says. With `own_python` it must be there
-    already, and may be one that dlperf cannot install.
+    `gpu`: what it must run on, on cuda. `origin`: where it comes from, if not from where the adapter says.
+    With `own_python` it must be there already, and may be one that dlperf cannot install.
     """
     if origin is not None:
-        return environment_from(origin, adapter=adapter, device=device, parallel=parallel)
+        return environment_from(origin, adapter=adapter, device=device, parallel=parallel, gpu=gpu)
     try:
-        return adapter.environment(version, device, parallel=parallel)
+        return adapter.environment(version, device, parallel=parallel, gpu=gpu)
     except ValueError:
         if not own_python:
             raise
-    return replace(adapter.environment(adapter.versions[0], device, parallel=parallel), version=version)
+    nearest = adapter.environment(adapter.versions[0], device, parallel=parallel, gpu=gpu)
+    return replace(nearest, version=version, cuda=None)

@@ -339,6 +339,7 @@ def specification(case: Case, *, adapter: Adapter, plan: Plan) -> tuple[Environm
         adapter=adapter,
         device=case.device,
         parallel=case.topology.world_size > 1,
+        gpu=plan.machine.gpu,
         origin=plan.origins.get(version),
         own_python=given is not None,
     )

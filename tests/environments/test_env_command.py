@@ -25,7 +25,7 @@ class Adapter:
     versions = ("1.1", "1.0")
     options = Model
 
-    def environment(self, version, device, *, parallel=False):
+    def environment(self, version, device, *, parallel=False, gpu=None):
         if version not in self.versions:
             raise ValueError(f"demo has no version {version!r}; known: {', '.join(self.versions)}")
         return EnvironmentSpec(

@@ -9,7 +9,7 @@ import pytest
 
 from dlperf.adapters.base import EnvironmentSpec, Launch, RankCommand
 from dlperf.model import Model
-from dlperf.plan.machine import Machine
+from dlperf.plan.machine import Gpu, Machine
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -38,8 +38,10 @@ class PaperAdapter:
     def options(self) -> type[BaseModel]:
         return PaperOptions
 
-    def environment(self, version: str, device: DeviceKind, *, parallel: bool = False) -> EnvironmentSpec:
-        del parallel
+    def environment(
+        self, version: str, device: DeviceKind, *, parallel: bool = False, gpu: Gpu | None = None
+    ) -> EnvironmentSpec:
+        del parallel, gpu
         if version not in self.versions:
             raise ValueError(f"{self.name} {version} is not known; known: {', '.join(self.versions)}")
         if version in self.cuda_only and device == "cpu":

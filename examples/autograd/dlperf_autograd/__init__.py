@@ -11,6 +11,7 @@ from dlperf.model import Model
 if TYPE_CHECKING:
     from dlperf.adapters.base import Launch
     from dlperf.plan.case import Case, DeviceKind
+    from dlperf.plan.machine import Gpu
 
 PROGRAM = Path(__file__).with_name("train.py")
 
@@ -27,9 +28,11 @@ class AutogradAdapter:
     versions = ("1.8.0",)
     options = AutogradOptions
 
-    def environment(self, version: str, device: DeviceKind, *, parallel: bool = False) -> EnvironmentSpec:
+    def environment(
+        self, version: str, device: DeviceKind, *, parallel: bool = False, gpu: Gpu | None = None
+    ) -> EnvironmentSpec:
         """What must be installed, to the last digit: another set of packages is another environment."""
-        del parallel  # it trains on one device alone
+        del parallel, gpu  # it trains on one CPU device alone
         if version not in self.versions or device != "cpu":
             raise ValueError(f"autograd runs on cpu, in version {', '.join(self.versions)}")
         return EnvironmentSpec(

@@ -14,6 +14,7 @@ from dlperf.model import Model
 if TYPE_CHECKING:
     from dlperf.adapters.base import Launch
     from dlperf.plan.case import Case, DeviceKind
+    from dlperf.plan.machine import Gpu
 
 
 class NumpyOptions(Model):
@@ -43,8 +44,10 @@ class NumpyAdapter:
     versions = tuple(np.__version__ + ending for ending in ("", "+same", "+slower", "+slower5"))
     options = NumpyOptions
 
-    def environment(self, version: str, device: DeviceKind, *, parallel: bool = False) -> EnvironmentSpec:
-        del parallel
+    def environment(
+        self, version: str, device: DeviceKind, *, parallel: bool = False, gpu: Gpu | None = None
+    ) -> EnvironmentSpec:
+        del parallel, gpu
         if version not in self.versions or device != "cpu":
             raise ValueError(f"numpy here is {self.versions[0]} on cpu, not {version} on {device}")
         return EnvironmentSpec(
