@@ -8,7 +8,7 @@ which processes a case consists of. It starts nothing. Register one under the en
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from pydantic import BaseModel
 
@@ -183,4 +183,19 @@ def rank_environment(launch: Launch, placement: RankPlacement) -> dict[str, str]
         "DLPERF_MASTER_PORT": str(placement.master_port),
         **({"DLPERF_INTERFACE": placement.interface} if placement.interface else {}),
         **dict.fromkeys(_THREAD_VARIABLES, threads),
+        **fp32_environment(launch.case),
     }
+
+
+TF32_VARIABLE: Final = "NVIDIA_TF32_OVERRIDE"
+
+
+def fp32_environment(case: Case) -> dict[str, str]:
+    """One policy for all frameworks of what CUDA computes float32 products in: docs/workloads.md.
+
+    At 0 NVIDIA's libraries use no TF32, whatever an engine asks of them. No other value is documented; 1
+    replaces a 0 that the user may have set, and the engine's own settings hold.
+    """
+    if case.device != "cuda":
+        return {}
+    return {TF32_VARIABLE: "1" if case.options.get("tf32") else "0"}

@@ -124,6 +124,10 @@ class MXNetOptions(Model):
         description="One process per device, joined by Horovod, or one for all devices of the node, as in "
         "InsightFace's train.py and train_parall.py; left out, per_device.",
     )
+    tf32: bool | None = Field(
+        default=None,
+        description="Let CUDA compute float32 products in TF32, as MXNet does by default; left out, off.",
+    )
     loss_scale: Annotated[float, Field(gt=0)] | Literal["dynamic"] | None = Field(
         default=None, description="With fp16: MXNet's dynamic loss scale, or one number; left out, dynamic."
     )
@@ -217,10 +221,15 @@ def _refuse_unknown(version: str, device: DeviceKind) -> None:
         raise ValueError(f"mxnet {version} is not built for CUDA here; known versions: {_CUDA_VERSION}")
 
 
+# MXNet's defaults, which variables of the user's would change: no float16 in place of float32 or in sums.
+_CUDA_ARITHMETIC = {"MXNET_CUDA_TENSOR_OP_MATH_ALLOW_CONVERSION": "0", "MXNET_FC_TRUE_FP16": "0"}
+
+
 def _variables(launch: Launch, _placement: RankPlacement) -> dict[str, str]:
     # One operator at a time, which has the case's threads to itself.
     variables = {"MXNET_CPU_WORKER_NTHREADS": "1"}
     if launch.case.device == "cuda":
+        variables |= _CUDA_ARITHMETIC
         variables["LD_LIBRARY_PATH"] = ":".join(_library_folders(launch.python, launch.case.version))
     return variables
 

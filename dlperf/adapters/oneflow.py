@@ -59,8 +59,8 @@ class OneFlowOptions(Model):
     )
     tf32: bool = Field(
         default=False,
-        description="Let CUDA compute float32 products in TF32, as OneFlow does if left alone; "
-        "off, fp32 means fp32.",
+        description="Let CUDA compute float32 products in TF32, as OneFlow does by default; off, fp32 is "
+        "IEEE float32.",
     )
 
 
@@ -118,6 +118,9 @@ def _variables(launch: Launch, placement: RankPlacement) -> dict[str, str]:
         **(_meeting(launch, placement) if launch.case.topology.world_size > 1 else {}),
         "DLPERF_ONEFLOW_OPENBLAS_CORE": options.openblas_core,  # frameworks/oneflow/__init__.py
         "ONEFLOW_EP_CUDA_ENABLE_TF32_EXECUTION": "1" if options.tf32 else "0",
+        # OneFlow's defaults: products of 16 bits are added up in float32.
+        "ONEFLOW_MATMUL_ALLOW_HALF_PRECISION_ACCUMULATION": "0",
+        "ONEFLOW_CONV_ALLOW_HALF_PRECISION_ACCUMULATION": "0",
         "GLOG_logtostderr": "1",  # else OneFlow makes a folder `log` where it runs
         "GLOG_minloglevel": "2",  # errors
     }

@@ -26,7 +26,7 @@ class PyTorchOptions(Model):
         description="With compile on cuda: replay a step's kernels as CUDA graphs. Off if left out.",
     )
     tf32: bool = Field(
-        default=False, description="Let CUDA compute float32 products in TF32; off, fp32 means fp32."
+        default=False, description="Let CUDA compute float32 products in TF32; off, fp32 is IEEE float32."
     )
 
 
@@ -73,7 +73,16 @@ class PyTorchAdapter:
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
         """One command per rank."""
-        return train_commands(launch, self.name, _communication)
+        return train_commands(launch, self.name, _variables)
+
+
+def _variables(launch: Launch, placement: RankPlacement) -> dict[str, str]:
+    variables = _communication(launch, placement)
+    if launch.case.device == "cuda":
+        # At 1 in the user's environment it would override what the program sets.
+        tf32 = PyTorchOptions.model_validate(launch.case.options).tf32
+        variables["TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"] = "1" if tf32 else "0"
+    return variables
 
 
 def _communication(launch: Launch, placement: RankPlacement) -> dict[str, str]:

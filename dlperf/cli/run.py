@@ -28,7 +28,7 @@ from dlperf.results.cases import CaseFigures, case_figures, cell_name, devices_i
 from dlperf.results.schema import FAILED, Status
 from dlperf.results.store import Results, StoredLimit, StoredRun, read_limits
 from dlperf.running.commands import commands_text
-from dlperf.running.launch import is_free, misspelt
+from dlperf.running.launch import is_free, misspelt, replaced
 from dlperf.running.run import Progress, Runner, mend_run_folders
 from dlperf.running.run_folder import pending_runs, results_folder, stored_runs, whole_machine
 from dlperf.running.scheduler import Scheduler, require_adapters
@@ -137,6 +137,11 @@ def run_sweep(
     """
     for name, prefix in misspelt(os.environ).items():
         say(f"warning: the variable {name} is read by no engine; did you mean {prefix}...?")
+    for name, value in replaced(os.environ, whole.runnable).items():
+        say(
+            f"warning: {name}={os.environ[name]} of your environment is replaced by {value} in ranks; the "
+            "option tf32 of a framework decides"
+        )
     plan, stored = make_runs(whole, folder, cluster, run_options, selected=selected)
     cases = {item.case_id for item in plan.cases}
     limits = [limit for limit in read_limits(folder) if limit.record.case.case_id in cases]

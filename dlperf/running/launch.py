@@ -8,7 +8,7 @@ import fnmatch
 import itertools
 import os
 import socket
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +17,14 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from dlperf.adapters.base import Adapter, EnvironmentSpec, Launch, RankCommand, RankPlacement
+from dlperf.adapters.base import (
+    Adapter,
+    EnvironmentSpec,
+    Launch,
+    RankCommand,
+    RankPlacement,
+    fp32_environment,
+)
 from dlperf.files import shipped_root
 from dlperf.layout import CASE_NAME, log_name
 from dlperf.model import Model
@@ -190,6 +197,12 @@ def misspelt(environment: Mapping[str, str]) -> dict[str, str]:
         if prefix not in _ENGINE_PREFIXES
     }
     return {name: f"{intended[0]}_" for name, intended in near.items() if intended}
+
+
+def replaced(environment: Mapping[str, str], cases: Iterable[Case]) -> dict[str, str]:
+    """Variables that decide on arithmetic and that the user has set otherwise than a case -> the case's."""
+    own = (item for case in cases for item in fp32_environment(case).items())
+    return {name: value for name, value in own if environment.get(name, value) != value}
 
 
 LAUNCH_SCHEMA_VERSION: Final = 1

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import mxnet as mx
+import numpy as np
 
+from frameworks.common.arithmetic import fp32_facts
 from frameworks.common.case import Case, Rank, rank_from_environment
 from frameworks.common.matmul import best_flops_per_second
 
@@ -33,8 +35,25 @@ def facts(case: Case) -> Dict[str, Any]:
         "features": sorted(name for name in features if features.is_enabled(name)),
         "blas": _blas(),
         "prelu": prelu_form(case),
+        **_fp32_facts(case),
         **({"horovod": _horovod_version()} if rank.world_size > rank.devices else {}),
     }
+
+
+def _fp32_facts(case: Case) -> Dict[str, Any]:
+    first = devices(case, rank_from_environment())[0]
+
+    def there(array: np.ndarray) -> mx.nd.NDArray:
+        return mx.nd.array(array, ctx=first, dtype="float32")
+
+    def convolve(images: np.ndarray, kernels: np.ndarray) -> np.ndarray:
+        shape = {"kernel": (1, 1), "num_filter": len(kernels)}
+        return mx.nd.Convolution(there(images), there(kernels), no_bias=True, **shape).asnumpy()
+
+    def multiply(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        return mx.nd.dot(there(left), there(right)).asnumpy()
+
+    return fp32_facts(case, multiply, convolve)
 
 
 def _horovod_version() -> str:

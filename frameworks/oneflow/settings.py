@@ -3,8 +3,10 @@
 import os
 from typing import Any, Dict, Optional
 
+import numpy as np
 import oneflow as flow
 
+from frameworks.common.arithmetic import fp32_facts
 from frameworks.common.blas import CORE
 from frameworks.common.case import Case, rank_from_environment
 from frameworks.common.matmul import best_flops_per_second
@@ -24,11 +26,25 @@ def facts(case: Case) -> Dict[str, Any]:
         "device": str(device(case)),
         # OneFlow has no call for it; it uses this variable, else all processors.
         "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
+        **_fp32_facts(case),
     }
     if case.device == "cpu":
         return {**found, "openblas_core": os.environ.get(CORE, "detected"), "blas_threads": 1}
-    tf32 = os.environ.get("ONEFLOW_EP_CUDA_ENABLE_TF32_EXECUTION", "1")
-    return {**found, "fp32_precision": "ieee" if tf32 == "0" else "tf32"}
+    return found
+
+
+def _fp32_facts(case: Case) -> Dict[str, Any]:
+    def there(array: np.ndarray) -> flow.Tensor:
+        return flow.from_numpy(array).to(device(case))
+
+    def convolve(images: np.ndarray, kernels: np.ndarray) -> np.ndarray:
+        made = flow._C.conv2d(there(images), there(kernels), None)  # noqa: SLF001 - 0.8 has no other
+        return made.numpy()
+
+    def multiply(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        return flow.matmul(there(left), there(right)).numpy()
+
+    return fp32_facts(case, multiply, convolve)
 
 
 def matmul_flops_per_second(case: Case) -> float:

@@ -2,8 +2,11 @@
 
 from typing import Any, Dict, Optional
 
+import numpy as np
 import torch
+from torch.nn import functional
 
+from frameworks.common.arithmetic import fp32_facts, uses_tf32
 from frameworks.common.case import Case, rank_from_environment
 from frameworks.common.matmul import best_flops_per_second
 from frameworks.pytorch.precision import set_fp32_precision
@@ -14,11 +17,6 @@ def device(case: Case) -> torch.device:
     if case.device == "cpu":
         return torch.device("cpu")
     return torch.device("cuda", rank_from_environment().local_rank)
-
-
-def uses_tf32(case: Case) -> bool:
-    """The option `tf32`; when off, fp32 means fp32."""
-    return case.options.get("tf32", False)
 
 
 def uses_channels_last(case: Case) -> bool:
@@ -56,7 +54,7 @@ def facts(case: Case) -> Dict[str, Any]:
         "memory_format": "channels_last" if uses_channels_last(case) else "contiguous",
         "compiled": uses_compile(case),
         "cuda_graphs": uses_cuda_graphs(case),
-        "fp32_precision": "tf32" if uses_tf32(case) else "ieee",
+        **_fp32_facts(case),
     }
     if case.device == "cpu":
         capability = torch.backends.cpu.get_cpu_capability()
@@ -67,6 +65,17 @@ def facts(case: Case) -> Dict[str, Any]:
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
     }
+
+
+def _fp32_facts(case: Case) -> Dict[str, Any]:
+    def there(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(device(case))
+
+    return fp32_facts(
+        case,
+        multiply=lambda left, right: (there(left) @ there(right)).cpu().numpy(),
+        convolve=lambda images, kernels: functional.conv2d(there(images), there(kernels)).cpu().numpy(),
+    )
 
 
 def _onednn_version() -> Optional[str]:

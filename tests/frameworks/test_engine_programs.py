@@ -25,7 +25,6 @@ FACTS: dict[str, dict[str, Any]] = {
     "pytorch": {
         "device": "cpu",
         "threads": 1,
-        "fp32_precision": "ieee",
         "memory_format": "channels_last",
         "compiled": False,
     },
@@ -70,7 +69,8 @@ def test_the_training_program_prints_every_event_and_nothing_else(
         assert 4 == pytest.approx(step["value"]["throughput"] * step["value"]["seconds"])
     values = {event["key"]: event["value"] for event in events}
     facts = values["framework"]
-    expected = {"name": engine.name, **FACTS[engine.name]}
+    ieee = {"fp32_precision": "ieee", "fp32_arithmetic": {"product": "ieee", "convolution": "ieee"}}
+    expected = {"name": engine.name, **FACTS[engine.name], **ieee}
     assert expected == {key: facts[key] for key in expected}
     assert engine.version == facts["version"].partition("+")[0]
     assert 1e8 < values["matmul_flops_per_second"] < 1e14

@@ -31,7 +31,7 @@ OWN = (
     (
         "settings",
         "pytorch",
-        ("uses_tf32", "uses_channels_last", "uses_compile", "uses_cuda_graphs", "configure"),
+        ("uses_channels_last", "uses_compile", "uses_cuda_graphs", "configure"),
         "options of PyTorch, set by calls; the others' are set by environment variables",
     ),
     ("settings", "mxnet", ("prelu_form",), "an option of MXNet, whose own operator is wrong"),

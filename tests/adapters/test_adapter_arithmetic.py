@@ -1,0 +1,99 @@
+"""One policy of float32 for the ranks of all frameworks, whatever the user's environment holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlperf.adapters import mxnet, oneflow, pytorch
+from dlperf.adapters.base import Adapter, Launch, RankPlacement
+from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
+from dlperf.running.launch import inherited, replaced
+
+ADAPTERS = (mxnet.ADAPTER, oneflow.ADAPTER, pytorch.ADAPTER)
+EVERY_ADAPTER = pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter: adapter.name)
+TF32 = {"tf32": True}
+
+
+def case(adapter: Adapter, *, device: str = "cuda", **given: Any) -> Case:
+    return Case(
+        framework=adapter.name,
+        version=adapter.versions[0],
+        workload=Workload(
+            experiment="y1_emore",
+            network="mobilefacenet",
+            head="GDC",
+            embedding_size=128,
+            dataset="emore",
+            loss=Loss(kind="arcface", m2=0.5),
+        ),
+        parallelism="data",
+        topology=Topology(nodes=1, devices_per_node=1),
+        device=device,
+        batch_size_per_device=4,
+        num_classes=100,
+        threads_per_device=2,
+        measure=Measure(),
+        options=adapter.options.model_validate(given).model_dump(mode="json", exclude_none=True),
+    )
+
+
+def variables(adapter: Adapter, case: Case) -> dict[str, str]:
+    placement = RankPlacement(
+        rank=0, local_rank=0, node_rank=0, cpus=(), master_address="127.0.0.1", master_port=1234
+    )
+    launch = Launch(
+        case=case,
+        case_file=Path("/run/case.json"),
+        code=Path("/code"),
+        python=Path("/environment/bin/python"),
+        placements=(placement,),
+    )
+    (command,) = adapter.rank_commands(launch)
+    return command.env
+
+
+@EVERY_ADAPTER
+def test_on_cuda_nvidias_libraries_use_tf32_only_where_the_case_says_so(adapter: Adapter) -> None:
+    assert "0" == variables(adapter, case(adapter))["NVIDIA_TF32_OVERRIDE"]
+    assert "1" == variables(adapter, case(adapter, **TF32))["NVIDIA_TF32_OVERRIDE"]
+    assert "NVIDIA_TF32_OVERRIDE" not in variables(adapter, case(adapter, device="cpu", **TF32))
+
+
+@EVERY_ADAPTER
+def test_the_users_variable_does_not_reach_a_rank_and_is_named(adapter: Adapter) -> None:
+    mine = {"NVIDIA_TF32_OVERRIDE": "1", "HOME": "/home/user"}
+    plain = case(adapter)
+
+    assert "0" == {**inherited(mine), **variables(adapter, plain)}["NVIDIA_TF32_OVERRIDE"]
+    assert {"NVIDIA_TF32_OVERRIDE": "0"} == replaced(mine, [plain])
+    assert {} == replaced(mine, [case(adapter, **TF32), case(adapter, device="cpu")])
+    assert {} == replaced({"HOME": "/home/user"}, [plain])
+
+
+@pytest.mark.parametrize(
+    ("adapter", "expected"),
+    [
+        (mxnet.ADAPTER, {"MXNET_CUDA_TENSOR_OP_MATH_ALLOW_CONVERSION": "0", "MXNET_FC_TRUE_FP16": "0"}),
+        (
+            oneflow.ADAPTER,
+            {
+                "ONEFLOW_EP_CUDA_ENABLE_TF32_EXECUTION": "0",
+                "ONEFLOW_MATMUL_ALLOW_HALF_PRECISION_ACCUMULATION": "0",
+                "ONEFLOW_CONV_ALLOW_HALF_PRECISION_ACCUMULATION": "0",
+            },
+        ),
+        (pytorch.ADAPTER, {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "0"}),
+    ],
+    ids=["mxnet", "oneflow", "pytorch"],
+)
+def test_an_engines_own_variables_change_no_arithmetic(adapter: Adapter, expected: dict[str, str]) -> None:
+    """A user's shell could set them: a rank inherits all variables of its engine."""
+    assert expected.items() <= variables(adapter, case(adapter)).items()
+
+
+def test_a_case_of_mxnet_without_the_option_keeps_its_name() -> None:
+    """Options that are not given are not in a case, so that older results still match."""
+    assert {} == case(mxnet.ADAPTER).options
