@@ -37,6 +37,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "parse": ("importing:parse", "Show what a log parser reads from a file."),
     "import": ("importing:import_", "Turn logs of other programs into results."),
     "align": ("align", "Prove that all frameworks compute the same function."),
+    "init": ("starting:init", "Write a first sweep and experiment of your own."),
+    "list": ("listing", "List frameworks, options, sweeps and whatever else has a name."),
+    "docs": ("starting:docs", "Print a page of the documentation."),
     "env": ("env", "List, create, check and remove framework environments."),
     "cluster": ("machines:cluster", "Check the nodes of a cluster, or clean up what was left there."),
     "doctor": ("machines:doctor", "Find what is wrong with this machine before a sweep does."),
@@ -61,6 +64,17 @@ class LazyGroup(click.Group):
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), name or "command")
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command of the first word; an unknown one is answered with the nearest."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:
+            raise click.exceptions.NoSuchCommand(
+                error.command_name, possibilities=COMMANDS, ctx=ctx
+            ) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table without importing anything."""

@@ -30,7 +30,8 @@ from dlperf.align.participants import (
     participants_of,
 )
 from dlperf.align.programs import INPUTS_NAME, Alignment, ReferenceMode
-from dlperf.cli.options import DEVICE_CHOICE, JSON, PATH, at_least
+from dlperf.cli import completing
+from dlperf.cli.options import DEVICE_CHOICE, JSON, PATH, Choice, at_least
 from dlperf.cli.terminal import echo, rendered, say, say_in_a_signal_handler, write_data
 from dlperf.errors import UserError
 from dlperf.files import write_atomically
@@ -81,9 +82,10 @@ class _Finite(click.FloatRange):
 
 
 @click.command(epilog=_EPILOG)
-@click.argument("experiment")
+@click.argument("experiment", shell_complete=completing.files("experiment"))
 @click.option(
     "--frameworks",
+    shell_complete=completing.frameworks,
     metavar="NAME==VERSION,...",
     help="Frameworks to align: NAME, NAME==VERSION, 'NAME @ WHEEL' or 'NAME==VERSION @ INDEX'.  "
     "[default: every framework]",
@@ -140,7 +142,7 @@ class _Finite(click.FloatRange):
 )
 @click.option(
     "--reference",
-    type=click.Choice(["auto", "always", "never"]),
+    type=Choice(["auto", "always", "never"]),
     default="auto",
     help="Add PyTorch in float64 as a participant; auto: if two participants differ.",
 )

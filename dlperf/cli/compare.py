@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dlperf.cli.options import FILE, NOISE_PROFILE, PATH, format_option, gathered
+from dlperf.cli.options import FILE, NOISE_PROFILE, PATH, Choice, format_option, gathered
 from dlperf.cli.terminal import echo, table, write_data
 from dlperf.compare import output
 from dlperf.compare.matching import GUARDS
@@ -145,7 +145,7 @@ JUDGING = gathered(
     click.option(
         "--allow",
         multiple=True,
-        type=click.Choice(GUARDS),
+        type=Choice(GUARDS),
         metavar="FIELD",
         help=f"Compare even if this differs, with a note: {', '.join(GUARDS)}. Repeatable.",
     ),

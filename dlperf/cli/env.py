@@ -7,6 +7,7 @@ import click
 
 from dlperf.adapters.base import EnvironmentSpec
 from dlperf.adapters.registry import load_adapters
+from dlperf.cli import completing
 from dlperf.cli.options import DEVICE_CHOICE, JSON, PATH
 from dlperf.cli.terminal import echo, print_json, say, table
 from dlperf.environments.catalogue import Entry, entries, entries_named, problems
@@ -63,7 +64,7 @@ def list_environments(*, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("name", metavar="NAME[==VERSION]")
+@click.argument("name", metavar="NAME[==VERSION]", shell_complete=completing.frameworks)
 @_DEVICE
 @_PARALLEL
 @click.option("--python", type=PATH, help="Python interpreter to build the environment with.")
@@ -82,7 +83,7 @@ def create(*, name: str, device: str, parallel: bool, python: Path | None) -> No
 
 
 @command.command()
-@click.argument("name", metavar="NAME[==VERSION]")
+@click.argument("name", metavar="NAME[==VERSION]", shell_complete=completing.frameworks)
 @_DEVICE
 @_PARALLEL
 def path(*, name: str, device: str, parallel: bool) -> None:

@@ -7,7 +7,8 @@ from typing import cast
 
 import click
 
-from dlperf.cli.options import FILE, format_option
+from dlperf.cli import completing
+from dlperf.cli.options import FILE, Choice, format_option
 from dlperf.cli.terminal import echo, print_json, say, table
 from dlperf.compare.history import FEWEST_POINTS, By, History, histories, history_chart
 from dlperf.compare.output import change, value
@@ -28,9 +29,9 @@ results folder, the folder of one sweep, or a baseline's file (default: results)
 
 
 @click.command(epilog=_EPILOG)
-@click.argument("case", metavar="CASE")
+@click.argument("case", metavar="CASE", shell_complete=completing.cases)
 @click.argument("sources", nargs=-1, metavar="[DIR]...")
-@click.option("--by", type=click.Choice(["date", "version"]), default="date", help="Order of the sessions.")
+@click.option("--by", type=Choice(["date", "version"]), default="date", help="Order of the sessions.")
 @click.option(
     "--metric",
     "metric_name",

@@ -9,6 +9,7 @@ from typing import IO, cast
 
 import click
 
+from dlperf.cli import completing
 from dlperf.cli.options import FILE, PATH, format_option
 from dlperf.cli.terminal import VisibleStream, echo, say
 from dlperf.errors import SourceErrors, UserError
@@ -24,7 +25,13 @@ from dlperf.importing.writers import WRITERS, Writer
 from dlperf.logs.endings import Outcome
 from dlperf.plan.documents import read_document, unknown
 
-DIALECT = click.option("--dialect", default="auto", metavar="NAME", help="The program that wrote the log.")
+DIALECT = click.option(
+    "--dialect",
+    default="auto",
+    metavar="NAME",
+    shell_complete=completing.dialects,
+    help="The program that wrote the log.",
+)
 
 EXIT_NOTHING_USABLE = 2
 EXIT_SOME_UNUSABLE = 3

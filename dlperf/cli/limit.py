@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dlperf.adapters.registry import load_adapters
-from dlperf.cli import options
+from dlperf.cli import completing, options
 from dlperf.cli.run import run_sweep, show
 from dlperf.errors import UserError
 from dlperf.plan.case import SEARCHED_AXES
@@ -37,8 +37,8 @@ _AXES = dict(zip(("batch_size", "num_classes"), SEARCHED_AXES, strict=True))
 
 
 @click.command(epilog=_EPILOG)
-@click.argument("experiment")
-@click.option("--axis", type=click.Choice([*_AXES]), required=True, help="What to maximise.")
+@click.argument("experiment", shell_complete=completing.files("experiment"))
+@click.option("--axis", type=options.Choice([*_AXES]), required=True, help="What to maximise.")
 @click.option(
     "--framework",
     metavar="A,B",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from dlperf.cli import completing
 from dlperf.cli.options import JSON, PATH
 from dlperf.cli.terminal import echo, print_json, say, table
 from dlperf.errors import UserError
@@ -74,7 +75,7 @@ def cluster() -> None:
 
 
 @cluster.command("check", short_help="Check every node.", epilog=_CHECK_EPILOG)
-@click.argument("name", metavar="CLUSTER")
+@click.argument("name", metavar="CLUSTER", shell_complete=completing.files("cluster"))
 @JSON
 @click.pass_context
 def check(ctx: click.Context, *, name: str, as_json: bool) -> None:
@@ -90,7 +91,7 @@ def check(ctx: click.Context, *, name: str, as_json: bool) -> None:
 
 
 @cluster.command("clean", short_help="Remove what dlperf left on the nodes.", epilog=_CLEAN_EPILOG)
-@click.argument("name", metavar="CLUSTER")
+@click.argument("name", metavar="CLUSTER", shell_complete=completing.files("cluster"))
 @click.option("--node", "names", multiple=True, metavar="NAME", help="Only this node. Repeatable.")
 @click.option(
     "--everything", is_flag=True, help="Remove environments and code too; the next sweep creates them again."

@@ -12,8 +12,10 @@ import click
 
 from dlperf.adapters.base import Adapter
 from dlperf.adapters.registry import load_adapters
+from dlperf.cli import completing
 from dlperf.cli.terminal import say
 from dlperf.plan.cluster import Cluster, load_cluster
+from dlperf.plan.documents import unknown
 from dlperf.plan.load import Sweep, axis_setting, load_sweep, value_setting
 from dlperf.plan.machine import detect_machine
 from dlperf.plan.plan import Plan, make_plan
@@ -43,9 +45,22 @@ CLUSTER = click.option(
     "--cluster",
     "cluster_name",
     metavar="NAME|FILE",
+    shell_complete=completing.files("cluster"),
     help="Run on the nodes of this cluster file.  [default: this machine]",
 )
-DEVICE_CHOICE = click.Choice(["auto", "cpu", "cuda"])
+
+
+class Choice(click.Choice[str]):
+    """One of several words; for another one the message has the nearest."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The word; BadParameter where it is none of them."""
+        if value not in self.choices:
+            self.fail(unknown("value", value, self.choices), param, ctx)
+        return value
+
+
+DEVICE_CHOICE = Choice(["auto", "cpu", "cuda"])
 NOISE_PROFILE = click.option(
     "--qualified",
     type=FILE,
@@ -76,11 +91,12 @@ def results_option(default: str) -> Decorator:
 
 def format_option(*names: str) -> Decorator:
     """`--format`, as `form`; the first name is the default."""
-    return click.option("--format", "form", type=click.Choice(names), default=names[0], help="Output format.")
+    return click.option("--format", "form", type=Choice(names), default=names[0], help="Output format.")
 
 
 CASE = all_of(
-    click.argument("case", metavar="CASE"), click.argument("folders", nargs=-1, metavar="[DIR]...", type=PATH)
+    click.argument("case", metavar="CASE", shell_complete=completing.cases),
+    click.argument("folders", nargs=-1, metavar="[DIR]...", type=PATH),
 )
 CASE_HELP = """CASE is a case's id, its content hash (the last 12 digits of the id) or a part of the id that
 no other case has. DIR is a results folder or the folder of one sweep (default: results)."""
@@ -141,7 +157,7 @@ class SweepChoice:
 SWEEP = gathered(
     "chosen",
     SweepChoice,
-    click.argument("sweep"),
+    click.argument("sweep", shell_complete=completing.files("sweep")),
     click.option(
         "-k",
         "expression",
@@ -152,10 +168,15 @@ SWEEP = gathered(
         "--only",
         multiple=True,
         metavar="KEY=VALUE",
+        shell_complete=completing.keys,
         help="Only cases with this value (or one of A,B). Repeatable.",
     ),
     click.option(
-        "--exclude", multiple=True, metavar="KEY=VALUE", help="Skip cases with this value. Repeatable."
+        "--exclude",
+        multiple=True,
+        metavar="KEY=VALUE",
+        shell_complete=completing.keys,
+        help="Skip cases with this value. Repeatable.",
     ),
     SETTINGS,
     click.option(

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from dlperf.cli.options import FILE, NOISE_PROFILE, PATH, names_of, without_garbage_collection
+from dlperf.cli.options import FILE, NOISE_PROFILE, PATH, Choice, names_of, without_garbage_collection
 from dlperf.cli.terminal import echo, say, write_data
 from dlperf.errors import UserError
 from dlperf.files import write_atomically
@@ -61,7 +61,7 @@ def _names_option(name: str, *, help: str) -> Callable[..., Any]:  # noqa: A002 
 @click.option(
     "--format",
     "form",
-    type=click.Choice([*_FORMS.values()]),
+    type=Choice([*_FORMS.values()]),
     help="Format of the report.  [default: by the suffix of --out, else md]",
 )
 @click.option(
@@ -81,9 +81,7 @@ def _names_option(name: str, *, help: str) -> Callable[..., Any]:  # noqa: A002 
     help="Price of a device per hour; adds a column with the cost per million samples.",
 )
 @click.option("--template", type=FILE, help="Your own jinja2 template for the report.")
-@click.option(
-    "--lang", "language", type=click.Choice(["en", "zh"]), default="en", help="Language of the report."
-)
+@click.option("--lang", "language", type=Choice(["en", "zh"]), default="en", help="Language of the report.")
 @click.option(
     "--align",
     "certificates",

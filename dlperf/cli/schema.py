@@ -6,6 +6,7 @@ from typing import Any
 import click
 from click.shell_completion import get_completion_class
 
+from dlperf.cli.options import Choice
 from dlperf.cli.terminal import print_json
 
 # name: module and model; imported when asked for
@@ -40,7 +41,7 @@ NAME is `sweep`, `experiment` or `cluster` (YAML that people write), `case` (cas
 
 
 @click.command(epilog=_EPILOG)
-@click.argument("name", required=False, metavar="[NAME]", type=click.Choice([*_MODELS, *_TABLES]))
+@click.argument("name", required=False, metavar="[NAME]", type=Choice([*_MODELS, *_TABLES]))
 def schema(*, name: str | None) -> None:
     """Print the JSON Schema of NAME, or without NAME an object that holds all of them."""
     print_json(_schema(name) if name else {each: _schema(each) for each in (*_MODELS, *_TABLES)})
@@ -68,7 +69,7 @@ At each Tab the script calls `_DLPERF_COMPLETE=bash_complete dlperf`, which prin
 
 
 @click.command(epilog=_COMPLETION_EPILOG)
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
     """Print the completion script of a shell."""

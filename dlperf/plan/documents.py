@@ -403,8 +403,18 @@ def find_file(kind: Kind, name: str, *, folders: tuple[Path, ...]) -> Path:
 
 def known_names(kind: Kind, *, folders: tuple[Path, ...]) -> list[str]:
     """The names that `find_file` finds without a path."""
-    files = (file for folder in _folders(kind, folders) if folder.is_dir() for file in folder.iterdir())
-    return sorted({file.stem for file in files if file.suffix in _SUFFIXES})
+    return list(files_by_name(kind, folders=folders))
+
+
+def files_by_name(kind: Kind, *, folders: tuple[Path, ...]) -> dict[str, Path]:
+    """Each name that `find_file` finds without a path, in alphabetical order, with its file."""
+    found: dict[str, Path] = {}
+    for folder in _folders(kind, folders):
+        if folder.is_dir():
+            for file in sorted(folder.iterdir()):
+                if file.suffix in _SUFFIXES:
+                    found.setdefault(file.stem, file)
+    return dict(sorted(found.items()))
 
 
 def shown(path: Path, *, folder: Path) -> str:

@@ -11,7 +11,7 @@ import pytest
 from uv import find_uv_bin
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ("frameworks", "experiments", "sweeps", "templates")
+SHIPPED = ("frameworks", "experiments", "sweeps", "templates", "docs")
 
 pytestmark = pytest.mark.slow
 
