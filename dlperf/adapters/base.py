@@ -68,8 +68,14 @@ class EnvironmentSpec:
     version: str
     pythons: tuple[str, ...]  # CPython versions that can run it, best first, such as ("3.10", "3.9")
     requirements: tuple[str, ...]  # exact pip requirements, in install order
-    import_check: str  # Python source that proves the installation and prints the framework's version
-    torch_backend: str | None = None  # uv's --torch-backend if torch is a requirement
+    # Python source that proves the installation, without a GPU too, and prints the framework's version.
+    import_check: str
+    # Further source, which prints nothing: of the adapter's own build, not for one of the user's; and of what
+    # only a GPU shows. None: nothing further.
+    build_check: str | None = None
+    gpu_check: str | None = None
+    torch_backend: str | None = None  # the build of torch, as uv's --torch-backend calls it, such as `cu126`
+    torch_on_pypi: bool = False  # that build is the wheel on PyPI, which mirrors have
     # Environment variables while installing; if empty, pip compiles nothing.
     build_environment: dict[str, str] = field(default_factory=dict)
     builds: tuple[SourceBuild, ...] = ()

@@ -38,6 +38,11 @@ _NOTES = {
     "0.8.0": "about 850 MB to download; the one wheel serves CPU and CUDA",
 }
 
+_GPU_CHECK = """\
+import oneflow
+assert oneflow.ones(8, device="cuda").add(1).sum().item() == 16
+"""
+
 # What the engine says where a case of this precision is trained on the CPU.
 _CPU_REFUSALS = {
     "fp16": "its CPU operators have no fp16 kernels, and enable_amp silently trains in fp32",
@@ -76,7 +81,7 @@ class OneFlowAdapter:
         self, version: str, device: DeviceKind, *, parallel: bool = False, gpu: Gpu | None = None
     ) -> EnvironmentSpec:
         """What must be installed, the same in every case; ValueError where `version` cannot run."""
-        del device, parallel, gpu
+        del parallel, gpu
         if version in _STUBS:
             raise ValueError(
                 f"oneflow {version} on PyPI is a stub without the library; "
@@ -90,6 +95,7 @@ class OneFlowAdapter:
             pythons=_PYTHONS[version],
             requirements=(f"oneflow=={version}", _NUMPY[version], *_PINS, *_CUDA_LIBRARIES[version]),
             import_check="import oneflow; oneflow.ones(1).numpy(); print(oneflow.__version__)",
+            gpu_check=_GPU_CHECK if device == "cuda" else None,
             notes=_NOTES[version],
         )
 

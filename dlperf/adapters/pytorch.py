@@ -1,4 +1,6 @@
-"""PyTorch: from PyPI's wheels, one for the CPU and one for CUDA."""
+"""PyTorch: one build for the CPU, one for CUDA 12.6 and one for CUDA 13.0."""
+
+from dataclasses import replace
 
 from pydantic import Field
 
@@ -9,6 +11,31 @@ from dlperf.plan.machine import Gpu
 
 _VERSIONS = ("2.13.0",)
 _NUMPY = "numpy==2.4.6"
+
+# Builds for CUDA: that of 12.6 runs with drivers from 525 on, on GPUs of capability 5.0 to 9.0; that of 13.0
+# with drivers from 580 on, on GPUs of 7.5 and newer. PyPI's wheel of 2.13.0 is the latter.
+_TOOLKITS = {"cu126": "12.6", "cu130": "13.0"}
+_ON_PYPI = "cu130"
+_CUDA_13_CAPABILITY, _CUDA_13_DRIVER = (7, 5), 580
+_CUDA_13_ALONE = (10, 0)  # no code for these GPUs in the other
+
+_IMPORT_CHECK = "import numpy, torch; print(torch.__version__)"
+_CUDA_IMPORT_CHECK = """\
+import numpy, torch
+assert torch.version.cuda, f"this build of PyTorch, {torch.__version__}, is not for CUDA"
+print(torch.__version__)
+"""
+_BUILD_CHECK = """\
+import torch
+assert (torch.version.cuda or "").startswith("{toolkit}"), (
+    f"this build of PyTorch is for CUDA {{torch.version.cuda}}, not {toolkit}"
+)
+"""
+_GPU_CHECK = """\
+import torch
+for device in range(torch.cuda.device_count() or 1):
+    assert torch.ones(8, device=f"cuda:{device}").add(1).sum().item() == 16
+"""
 
 
 class PyTorchOptions(Model):
@@ -44,23 +71,31 @@ class PyTorchAdapter:
         device: DeviceKind,
         *,
         parallel: bool = False,  # noqa: ARG002 - torch.distributed is in the wheel
-        gpu: Gpu | None = None,  # noqa: ARG002
+        gpu: Gpu | None = None,
     ) -> EnvironmentSpec:
-        """PyTorch and numpy; ValueError with the known versions for another version."""
+        """PyTorch and numpy, on cuda in the build for `gpu`; ValueError for a version that is not known."""
         if version not in _VERSIONS:
             raise ValueError(f"pytorch has no version {version!r} here; known: {', '.join(_VERSIONS)}")
-        return EnvironmentSpec(
+        backend = "cpu" if device == "cpu" else _backend(gpu)
+        spec = EnvironmentSpec(
             framework=self.name,
             version=version,
             pythons=("3.11", "3.12", "3.13"),
             requirements=(f"torch=={version}", _NUMPY),
-            torch_backend="cpu" if device == "cpu" else "auto",
-            import_check="import numpy, torch; print(torch.__version__)",
-            notes=(
-                "about 200 MB to download"
-                if device == "cpu"
-                else "about 3 GB to download, CUDA libraries included; the CUDA version follows the driver"
-            ),
+            torch_backend=backend,
+            import_check=_IMPORT_CHECK,
+            notes="about 200 MB to download",
+        )
+        if device == "cpu":
+            return spec
+        toolkit = _TOOLKITS[backend]
+        return replace(
+            spec,
+            torch_on_pypi=backend == _ON_PYPI,
+            import_check=_CUDA_IMPORT_CHECK,
+            build_check=_BUILD_CHECK.format(toolkit=toolkit),
+            gpu_check=_GPU_CHECK,
+            notes=f"about 2.5 GB to download, with the libraries of CUDA {toolkit}",
         )
 
     def unsupported(self, case: Case) -> str | None:
@@ -83,6 +118,17 @@ def _variables(launch: Launch, placement: RankPlacement) -> dict[str, str]:
         tf32 = PyTorchOptions.model_validate(launch.case.options).tf32
         variables["TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"] = "1" if tf32 else "0"
     return variables
+
+
+def _backend(gpu: Gpu | None) -> str:
+    """The build for a GPU; where too little is known, the one for more drivers and older GPUs."""
+    if gpu is None or gpu.capability is None:
+        return "cu126"
+    capability = tuple(int(part) for part in gpu.capability.split("."))
+    if capability >= _CUDA_13_ALONE:
+        return "cu130"
+    driver = int(gpu.driver.partition(".")[0]) if gpu.driver else 0
+    return "cu130" if capability >= _CUDA_13_CAPABILITY and driver >= _CUDA_13_DRIVER else "cu126"
 
 
 def _communication(launch: Launch, placement: RankPlacement) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """`dlperf env`: the isolated Python environments in which the frameworks run."""
 
+import re
 from pathlib import Path
 from typing import cast
 
@@ -17,15 +18,40 @@ from dlperf.environments.make import make
 from dlperf.errors import EnvironmentUnavailable, UserError
 from dlperf.plan.case import DeviceKind
 from dlperf.plan.documents import unknown
-from dlperf.plan.machine import detect_machine
+from dlperf.plan.machine import Gpu, detect_machine
 
 _BYTES_PER_GIB = 1024**3
+
+
+def _capability(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"[0-9]+\.[0-9]", value):
+        raise click.BadParameter(f"{value!r} is not a compute capability, such as 9.0")
+    return value
+
+
+def _driver(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"[0-9]+(\.[0-9]+)*", value):
+        raise click.BadParameter(f"{value!r} is not the version of a driver, such as 580.65.06")
+    return value
+
 
 _DEVICE = click.option(
     "--device",
     type=DEVICE_CHOICE,
     default="auto",
     help="Build of the framework; auto: cuda if there is an NVIDIA GPU, else cpu.",
+)
+_CAPABILITY = click.option(
+    "--capability",
+    metavar="X.Y",
+    callback=_capability,
+    help="Build for GPUs of this compute capability, such as 9.0, not for those of this machine.",
+)
+_DRIVER = click.option(
+    "--driver",
+    metavar="VERSION",
+    callback=_driver,
+    help="Build for this NVIDIA driver, such as 580.65.06, not for this machine's.",
 )
 _PARALLEL = click.option(
     "--parallel", is_flag=True, help="Include what cases on several devices need (MXNet: Horovod)."
@@ -34,6 +60,7 @@ _PARALLEL = click.option(
 _EPILOG = """\b
 Examples:
   dlperf env create mxnet==1.9.1
+  dlperf env create pytorch --capability 9.0 --driver 580.65.06
   dlperf env list
   $(dlperf env path pytorch) -c 'import torch; print(torch.__version__)'
   dlperf env doctor
@@ -66,15 +93,25 @@ def list_environments(*, as_json: bool) -> None:
 @command.command()
 @click.argument("name", metavar="NAME[==VERSION]", shell_complete=completing.frameworks)
 @_DEVICE
+@_CAPABILITY
+@_DRIVER
 @_PARALLEL
 @click.option("--python", type=PATH, help="Python interpreter to build the environment with.")
-def create(*, name: str, device: str, parallel: bool, python: Path | None) -> None:
+def create(
+    *,
+    name: str,
+    device: str,
+    capability: str | None,
+    driver: str | None,
+    parallel: bool,
+    python: Path | None,
+) -> None:
     """Create an environment now.
 
     Prints the path of its interpreter. The default version is the first that the framework's adapter names.
     An existing environment stays as it is.
     """
-    spec = _spec(name, device, parallel=parallel)
+    spec = _spec(name, device, capability=capability, driver=driver, parallel=parallel)
     # Looked for first: making one waits for the sweeps that use it.
     environment = read_environment(environments_root() / environment_key(spec)) or make(
         spec, base=python, report=say
@@ -85,19 +122,27 @@ def create(*, name: str, device: str, parallel: bool, python: Path | None) -> No
 @command.command()
 @click.argument("name", metavar="NAME[==VERSION]", shell_complete=completing.frameworks)
 @_DEVICE
+@_CAPABILITY
+@_DRIVER
 @_PARALLEL
-def path(*, name: str, device: str, parallel: bool) -> None:
+def path(*, name: str, device: str, capability: str | None, driver: str | None, parallel: bool) -> None:
     """Print the path of an interpreter.
 
     Exit code 5: there is no such environment yet.
     """
-    spec = _spec(name, device, parallel=parallel)
+    spec = _spec(name, device, capability=capability, driver=driver, parallel=parallel)
     environment = read_environment(environments_root() / environment_key(spec))
     if environment is None:
         wanted = f"{spec.framework}=={spec.version}"
-        option = " --parallel" if parallel else ""
+        given = {
+            "device": None if device == "auto" else device,
+            "capability": capability,
+            "driver": driver,
+        }
+        options = [f" --{option} {value}" for option, value in given.items() if value is not None]
+        options += [" --parallel"] if parallel else []
         raise EnvironmentUnavailable(
-            f"{wanted} has no environment here yet; create it: dlperf env create {wanted}{option}"
+            f"{wanted} has no environment here yet; create it: dlperf env create {wanted}{''.join(options)}"
         )
     echo(str(environment.python))
 
@@ -138,8 +183,10 @@ def doctor(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None
     ctx.exit(EnvironmentUnavailable.exit_code if any(found.values()) else 0)
 
 
-def _spec(name: str, device: str, *, parallel: bool) -> EnvironmentSpec:
-    """What the adapter asks for; `name` is `mxnet` or `mxnet==1.9.1`."""
+def _spec(
+    name: str, device: str, *, capability: str | None, driver: str | None, parallel: bool
+) -> EnvironmentSpec:
+    """What the adapter asks for; `name` is `mxnet` or `mxnet==1.9.1`. A GPU that is described means cuda."""
     framework, separator, version = name.partition("==")
     adapters = load_adapters()
     if framework not in adapters:
@@ -148,11 +195,13 @@ def _spec(name: str, device: str, *, parallel: bool) -> EnvironmentSpec:
     if separator and not version:
         raise UserError(f"{name!r} names no version; write for example {framework}=={adapter.versions[0]}")
     machine = detect_machine()
-    built_for = machine.device if device == "auto" else cast("DeviceKind", device)
+    gpu, built_for = machine.gpu, machine.device
+    if capability or driver:
+        gpu, built_for = Gpu(name="GPU", capability=capability, driver=driver), "cuda"
+    if device != "auto":
+        built_for = cast("DeviceKind", device)
     try:
-        return adapter.environment(
-            version or adapter.versions[0], built_for, parallel=parallel, gpu=machine.gpu
-        )
+        return adapter.environment(version or adapter.versions[0], built_for, parallel=parallel, gpu=gpu)
     except ValueError as error:
         raise UserError(str(error)) from error
 

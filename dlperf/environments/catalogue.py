@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dlperf.environments.environment import (
     Environment,
+    check,
     environments_root,
-    framework_version,
     inspect,
     lock_of,
     read_environment,
@@ -47,7 +47,7 @@ def entries_named(name: str) -> tuple[Entry, ...]:
     """
     framework, _, version = name.partition("==")
     wanted = re.escape(version) if version else r"[0-9]\S*"
-    pattern = re.compile(rf"{re.escape(framework)}-{wanted}-[0-9a-f]{{12}}")
+    pattern = re.compile(rf"{re.escape(framework)}-{wanted}(-cu[0-9]+)?-[0-9a-f]{{12}}")
     return tuple(entry for entry in entries() if entry.key == name or pattern.fullmatch(entry.key))
 
 
@@ -113,7 +113,7 @@ def _damage(distribution: Distribution) -> Iterator[str]:
 
 def _broken_framework(environment: Environment) -> Iterator[str]:
     try:
-        version = framework_version(environment.spec, environment.python)
+        version = check(environment.spec, environment.python).version
     except EnvironmentUnavailable as error:
         yield str(error)
         return

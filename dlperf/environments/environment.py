@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import platformdirs
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from dlperf.adapters.base import EnvironmentSpec
+from dlperf.environments.checks import check_source, unverified_in
 from dlperf.environments.processes import run_python, shared
 from dlperf.errors import EnvironmentUnavailable
 from dlperf.model import Model
@@ -22,6 +23,9 @@ MANIFEST_NAME = "dlperf-environment.json"
 _PROBE_SECONDS = 120
 # The first import of a framework reads gigabytes from a cold disk, perhaps under other load.
 _IMPORT_SECONDS = 900
+
+# Fields of a specification that change nothing of what is installed.
+_NOT_CONTENT = ("notes", "parallel", "cuda", "build_check", "gpu_check", "torch_on_pypi")
 
 # For Python 3.8 and newer.
 PROBE = """
@@ -48,6 +52,8 @@ class Manifest(Model):
     version: str  # the framework's, as the engine prints it, such as `2.13.0+cpu`
     python_version: str
     packages: dict[str, str]  # normalised name -> version of everything installed
+    # What the check could not try where the environment was made, with the reason.
+    unverified: Annotated[tuple[str, ...], Field(exclude_if=lambda lines: not lines)] = ()
     installer: str | None  # such as `uv 0.8.3`; None for the user's own interpreter
     created_at: str  # ISO 8601, UTC
 
@@ -86,12 +92,14 @@ class Environment:
 
 
 def environment_key(spec: EnvironmentSpec) -> str:
-    """The folder's name: framework, version and a hash of everything that decides the content.
+    """The folder's name: framework, version, CUDA build of torch, and a hash of all that decides the content.
 
-    The platform counts, because machines may share a home folder; messages and a wheel's path do not.
+    The platform counts, because machines may share a home folder; messages and a wheel's path do not, nor
+    what is checked beside the import.
     """
     content = asdict(spec) | {"platform": sysconfig.get_platform()}
-    del content["notes"], content["parallel"], content["cuda"]
+    for name in _NOT_CONTENT:
+        del content[name]
     for build in content["builds"]:
         del build["programs"]
     if spec.wheel is not None:
@@ -99,7 +107,9 @@ def environment_key(spec: EnvironmentSpec) -> str:
     for name in ("builds", "wheel", "index"):
         if not content[name]:
             del content[name]  # keeps the keys of environments made before these existed
-    return f"{spec.framework}-{spec.version}-{digest_of(content)}"
+    backend = spec.torch_backend or ""
+    build = f"-{backend}" if backend.startswith("cu") else ""
+    return f"{spec.framework}-{spec.version}{build}-{digest_of(content)}"
 
 
 def cache_root() -> Path:
@@ -151,9 +161,20 @@ def inspect(python: Path, *, hold: Sequence[int] = ()) -> Interpreter:
         ) from None
 
 
-def framework_version(spec: EnvironmentSpec, python: Path, *, hold: Sequence[int] = ()) -> str:
-    """The version that the import check prints; EnvironmentUnavailable if it fails or it is another one."""
-    done = run_python(python, spec.import_check, timeout_seconds=_IMPORT_SECONDS, hold=hold)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What a check has found: the version that the framework prints, and what could not be tried, and why."""
+
+    version: str
+    unverified: tuple[str, ...]
+
+
+def check(spec: EnvironmentSpec, python: Path, *, own: bool = False, hold: Sequence[int] = ()) -> Checked:
+    """Run the check of `spec`; EnvironmentUnavailable if it fails or the framework has another version.
+
+    `own`: the user has installed it, perhaps in another build.
+    """
+    done = run_python(python, check_source(spec, own=own), timeout_seconds=_IMPORT_SECONDS, hold=hold)
     name = f"{spec.framework}=={spec.version}"
     if done.returncode != 0:
         reason = _last_line(done.stderr) or f"the check ended with {_ending(done.returncode)}"
@@ -163,7 +184,7 @@ def framework_version(spec: EnvironmentSpec, python: Path, *, hold: Sequence[int
         raise EnvironmentUnavailable(
             f"{python} has {spec.framework} {version or '(no version)'}, not {spec.version}"
         )
-    return version
+    return Checked(version=version, unverified=unverified_in(done.stdout.splitlines()))
 
 
 def is_version(printed: str, wanted: str) -> bool:

@@ -18,15 +18,17 @@ from pydantic import ValidationError
 
 from dlperf.adapters.base import EnvironmentSpec, WheelFile
 from dlperf.environments.builds import built_wheel
+from dlperf.environments.checks import check_source
 from dlperf.environments.environment import (
     MANIFEST_NAME,
     PROBE,
+    Checked,
     Environment,
     Interpreter,
     Manifest,
+    check,
     environment_key,
     environments_root,
-    framework_version,
     inspect,
     is_version,
     lock_of,
@@ -81,12 +83,19 @@ def uv_steps(
     """
     create = ["venv", "--relocatable", "--no-project", "--python", base, folder]
     install = ["pip", "install", "--python", interpreter, *options]
-    asked = [*install, *_source(spec), *_with_wheel(spec, requirements)]
+    asked = [*install, *_source(spec), *_with_wheel(spec, _exact_torch(spec, requirements))]
     if spec.index is None:
         return [create, asked]
     # Both kinds of index and the strategy, so that uv's own variables have no effect.
     alone = [f"--index={spec.index}", f"--default-index={spec.index}", "--index-strategy=first-index"]
     return [create, [*install, "--no-deps", "--no-build", *alone, requirements[0]], asked]
+
+
+def _exact_torch(spec: EnvironmentSpec, requirements: Sequence[str]) -> list[str]:
+    """The requirements, with torch as PyPI has it: `==` would rather take a +cpu build that lies ready."""
+    if not spec.torch_on_pypi or _has_torch_wheel(spec):
+        return list(requirements)
+    return [re.sub(r"^torch==", "torch===", text) for text in requirements]
 
 
 def _with_wheel(spec: EnvironmentSpec, requirements: Sequence[str]) -> list[str]:
@@ -110,7 +119,7 @@ def _refuse_changed(wheel: WheelFile) -> None:
 
 def _source(spec: EnvironmentSpec) -> list[str]:
     arguments, _ = index_arguments()
-    if spec.torch_backend is not None and not _has_torch_wheel(spec):
+    if spec.torch_backend is not None and not spec.torch_on_pypi and not _has_torch_wheel(spec):
         arguments.append(f"--torch-backend={spec.torch_backend}")
     if spec.index is not None:
         arguments = [text for text in arguments if not text.startswith("--index-strategy=")]
@@ -178,7 +187,8 @@ def make(spec: EnvironmentSpec, *, base: Path | None, report: Callable[[str], No
         report(f"{name}: creating its environment in {root}{f' ({spec.notes})' if spec.notes else ''}")
         root.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".making-{key}-", dir=root.parent))
-        command = f"dlperf env create {name}{' --parallel' if spec.parallel else ''}"
+        options = (" --parallel" if spec.parallel else "") + (" --device cuda" if spec.gpu_check else "")
+        command = f"dlperf env create {name}{options}"
         again = "try again" if spec.wheel or spec.index else f"try again with `{command}`"
         try:
             manifest = _fill(temporary / key, spec, base=base, report=report, lock=descriptor)
@@ -226,9 +236,11 @@ def _fill(
     ]
     python = _filled(folder, spec, (*spec.requirements, *wheels), base=found, uv=uv, lock=lock)
     report("  checking that it works")
-    version = framework_version(spec, python, hold=(lock,))
+    checked = check(spec, python, hold=(lock,))
+    for line in checked.unverified:
+        report(f"  not verified: {line}; the first run will show it")
     interpreter = inspect(python, hold=(lock,))
-    manifest = _manifest(spec, environment_key(spec), version, interpreter, installer=uv.version)
+    manifest = _manifest(spec, environment_key(spec), checked, interpreter, installer=uv.version)
     write_document(folder / MANIFEST_NAME, manifest, indent=2)
     return manifest
 
@@ -249,28 +261,29 @@ def _adopt(spec: EnvironmentSpec, python: Path) -> Environment:
             f"{python} is not an executable; give the path of a Python with {spec.framework}"
         )
     interpreter = inspect(python)
-    version = framework_version(spec, python)
+    checked = check(spec, python, own=True)
     digest = hashlib.sha256(str(python).encode()).hexdigest()[:12]
-    return _own_environment(spec, python, version, interpreter, suffix=f"-{digest}")
+    return _own_environment(spec, python, checked, interpreter, suffix=f"-{digest}")
 
 
 def _own_environment(
-    spec: EnvironmentSpec, python: Path, version: str, interpreter: Interpreter, *, suffix: str = ""
+    spec: EnvironmentSpec, python: Path, checked: Checked, interpreter: Interpreter, *, suffix: str = ""
 ) -> Environment:
-    key = f"user-{spec.framework}-{version}{suffix}"
-    manifest = _manifest(spec, key, version, interpreter, installer=None)
+    key = f"user-{spec.framework}-{checked.version}{suffix}"
+    manifest = _manifest(spec, key, checked, interpreter, installer=None)
     return Environment(root=interpreter.prefix, python=python, manifest=manifest, lock=None)
 
 
 def _manifest(
-    spec: EnvironmentSpec, key: str, version: str, interpreter: Interpreter, *, installer: str | None
+    spec: EnvironmentSpec, key: str, checked: Checked, interpreter: Interpreter, *, installer: str | None
 ) -> Manifest:
     return Manifest(
         key=key,
         spec=spec,
-        version=version,
+        version=checked.version,
         python_version=interpreter.python_version,
         packages=interpreter.packages,
+        unverified=checked.unverified,
         installer=installer,
         created_at=_now(),
     )
@@ -302,7 +315,7 @@ def making_request(spec: EnvironmentSpec, *, copied: str | None = None, python: 
         "pythons": [python] if python else list(spec.pythons),
         "version": spec.version,
         "probe": PROBE,
-        "import_check": spec.import_check,
+        "import_check": check_source(spec),
         "steps": steps,
         "variables": _variables(spec),
         "manifest": manifest,
@@ -312,7 +325,8 @@ def making_request(spec: EnvironmentSpec, *, copied: str | None = None, python: 
 
 def adopting_request(spec: EnvironmentSpec, python: Path) -> Request:
     """The request to check the user's own interpreter on the node."""
-    return {"op": "adopt", "python": str(python), "probe": PROBE, "import_check": spec.import_check}
+    source = check_source(spec, own=True)
+    return {"op": "adopt", "python": str(python), "probe": PROBE, "import_check": source}
 
 
 def environment_from(answer: Any) -> Environment:
@@ -330,4 +344,5 @@ def user_environment_from(spec: EnvironmentSpec, answer: Any) -> Environment:
     python, version = Path(answer["python"]), str(answer["version"])
     if not is_version(version, spec.version):
         raise EnvironmentUnavailable(f"{python} has {spec.framework} {version}, not {spec.version}")
-    return _own_environment(spec, python, version, Interpreter.model_validate(answer["probe"]))
+    checked = Checked(version=version, unverified=tuple(answer["unverified"]))
+    return _own_environment(spec, python, checked, Interpreter.model_validate(answer["probe"]))

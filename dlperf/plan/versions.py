@@ -177,7 +177,9 @@ def environment_from(
         # The adapter's order of Pythons, then those that the wheel alone knows of.
         pythons=tuple(dict.fromkeys((*ours, *origin.pythons))) or base.pythons,
         requirements=(f"{distribution}=={origin.version}", *others),
+        build_check=None,
         torch_backend=None,
+        torch_on_pypi=False,
         cuda=None,
         wheel=WheelFile(path=origin.wheel, sha256=str(origin.sha256)) if origin.wheel else None,
         index=origin.index,

@@ -20,6 +20,7 @@ from frameworks.node.facts import output
 Answer = Dict[str, Any]
 Say = Callable[[Answer], None]
 MANIFEST = "dlperf-environment.json"
+UNVERIFIED = "not verified: "  # how a line of a check begins that says what could not be tried here
 # Calls prctl(PR_SET_PDEATHSIG, SIGKILL) and becomes the program: preexec_fn is unsafe with threads.
 _TIED = (
     "import ctypes, os, sys\n"
@@ -67,15 +68,21 @@ def checked(python: str, probe: str, import_check: str) -> Answer:
         raise Refused(
             f"{python} is not an executable on this node; give the path of a Python with the framework"
         )
-    answers = []
+    answers: List[List[str]] = []
     for source in (probe, import_check):
         process = run_tied([found, "-c", source], {}, stderr=subprocess.PIPE)
         out, err = process.communicate()
         if process.returncode:
             last = (err.strip().splitlines() or [f"it ended with {process.returncode}"])[-1]
             raise Refused(f"{python} does not work: {last}")
-        answers.append(out.strip().splitlines()[-1] if out.strip() else "")
-    return {"python": found, "probe": json.loads(answers[0]), "version": answers[1]}
+        answers.append(out.strip().splitlines() or [""])
+    unverified = [line[len(UNVERIFIED) :] for line in answers[1] if line.startswith(UNVERIFIED)]
+    return {
+        "python": found,
+        "probe": json.loads(answers[0][-1]),
+        "version": answers[1][-1],
+        "unverified": unverified,
+    }
 
 
 def environment(
@@ -126,11 +133,14 @@ def environment(
             found = checked(str(temporary / "bin" / "python"), probe, import_check)
             if version not in (found["version"], found["version"].partition("+")[0]):
                 raise Refused(f"the environment holds version {found['version']}, not {version}")
+            for line in found["unverified"]:
+                say({"progress": f"{UNVERIFIED}{line}; the first run will show it"})
             content = {
                 **manifest,
                 "version": found["version"],
                 "python_version": found["probe"]["python_version"],
                 "packages": found["probe"]["packages"],
+                "unverified": found["unverified"],
             }
             (temporary / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
             shutil.rmtree(root, ignore_errors=True)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from dlperf.adapters.base import Launch, RankPlacement
 from dlperf.adapters.oneflow import ADAPTER
 from dlperf.adapters.registry import load_adapters
+from dlperf.environments.environment import environment_key
 from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
 from frameworks.common.case import COLLECTIVE_SECONDS
 
@@ -75,7 +76,11 @@ def test_every_version_has_an_environment_of_exact_pins() -> None:
         assert f"oneflow=={version}" == spec.requirements[0]
         assert "protobuf==3.20.3" in spec.requirements
         assert all("==" in requirement for requirement in spec.requirements)
-        assert spec == ADAPTER.environment(version, "cuda")
+        on_cuda = ADAPTER.environment(version, "cuda")
+        assert environment_key(spec) == environment_key(on_cuda)  # one wheel
+        assert None is spec.gpu_check
+        assert on_cuda.gpu_check is not None
+        assert 'device="cuda"' in on_cuda.gpu_check
 
 
 def test_only_the_newer_wheel_needs_nvidias_libraries() -> None:

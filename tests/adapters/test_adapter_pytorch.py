@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,9 @@ from pydantic import ValidationError
 from dlperf.adapters.base import Launch, RankPlacement
 from dlperf.adapters.pytorch import ADAPTER, PyTorchOptions
 from dlperf.adapters.registry import load_adapters
+from dlperf.environments.environment import environment_key
 from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
+from dlperf.plan.machine import Gpu
 
 
 def case(**changes: object) -> Case:
@@ -63,7 +67,80 @@ def test_the_environment_of_the_cpu_takes_the_small_wheel() -> None:
 
     assert ("torch==2.13.0", "numpy==2.4.6") == spec.requirements
     assert ("cpu", ("3.11", "3.12", "3.13")) == (spec.torch_backend, spec.pythons)
-    assert "auto" == ADAPTER.environment("2.13.0", "cuda").torch_backend
+    assert (None, None) == (spec.build_check, spec.gpu_check)
+
+
+def gpu(capability: str | None, driver: str | None) -> Gpu:
+    return Gpu(name="GPU", capability=capability, driver=driver)
+
+
+@pytest.mark.parametrize(
+    ("described", "backend"),
+    [
+        (None, "cu126"),
+        (gpu(None, None), "cu126"),
+        (gpu(None, "580.65.06"), "cu126"),
+        (gpu("9.0", None), "cu126"),
+        (gpu("7.0", "580.65.06"), "cu126"),  # Volta, which CUDA 13 has left behind
+        (gpu("7.5", "580.65.06"), "cu130"),
+        (gpu("9.0", "535.183.01"), "cu126"),
+        (gpu("9.0", "575.57.08"), "cu126"),
+        (gpu("9.0", "580.65.06"), "cu130"),
+        (gpu("8.0", "595.10"), "cu130"),
+        (gpu("10.0", "575.57.08"), "cu130"),  # which cu126 has no code for
+        (gpu("12.0", None), "cu130"),
+    ],
+)
+def test_the_build_for_cuda_follows_the_gpu_and_its_driver(described: Gpu | None, backend: str) -> None:
+    spec = ADAPTER.environment("2.13.0", "cuda", gpu=described)
+
+    assert backend == spec.torch_backend
+    assert environment_key(spec).startswith(f"pytorch-2.13.0-{backend}-")
+    assert (backend == "cu130") == spec.torch_on_pypi
+
+
+FAKE_TORCH = """
+__version__ = "2.13.0+x"
+class version:
+    cuda = {toolkit!r}
+class cuda:
+    device_count = staticmethod(lambda: 2)
+class ones:
+    devices = []
+    def __init__(self, count, device):
+        self.devices.append(device)
+    def add(self, one):
+        return self
+    sum = item = lambda self, *_: self
+    def __eq__(self, number):
+        return {works} and number == 16
+"""
+
+
+def run_check(source: str, tmp_path: Path, *, toolkit: str | None, works: bool = True) -> str:
+    """What a check prints with a torch that says what it was built for."""
+    (tmp_path / "torch.py").write_text(FAKE_TORCH.format(toolkit=toolkit, works=works))
+    (tmp_path / "numpy.py").touch()
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    return (done.stdout or done.stderr).strip().splitlines()[-1] if done.stdout or done.stderr else ""
+
+
+def test_the_checks_of_a_cuda_build_prove_its_toolkit_and_launch_a_kernel(tmp_path: Path) -> None:
+    spec = ADAPTER.environment("2.13.0", "cuda")
+    assert spec.build_check is not None
+    assert spec.gpu_check is not None
+
+    assert "2.13.0+x" == run_check(spec.import_check, tmp_path, toolkit="12.8")
+    assert run_check(spec.import_check, tmp_path, toolkit=None).endswith("2.13.0+x, is not for CUDA")
+    assert "" == run_check(spec.build_check, tmp_path, toolkit="12.6")
+    other = run_check(spec.build_check, tmp_path, toolkit="13.0")
+    assert other.endswith("this build of PyTorch is for CUDA 13.0, not 12.6")
+    assert "" == run_check(spec.gpu_check, tmp_path, toolkit="12.6")
+    assert "AssertionError" == run_check(spec.gpu_check, tmp_path, toolkit="12.6", works=False)
+    both = f"{spec.gpu_check}\nprint(torch.ones.devices)"
+    assert "['cuda:0', 'cuda:1']" == run_check(both, tmp_path, toolkit="12.6")
 
 
 def test_an_unknown_version_is_refused_with_the_known_ones() -> None:

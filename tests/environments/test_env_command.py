@@ -83,6 +83,16 @@ def test_create_prints_the_interpreter_and_path_finds_it_again() -> None:
     assert python == env("path", "demo==1.1").stdout.strip()
 
 
+def test_the_gpu_of_another_machine_can_be_described() -> None:
+    """A described GPU means cuda, and decides the build."""
+    missing = env("path", "pytorch", "--capability", "9.0", "--driver", "580.65.06")
+    command = "dlperf env create pytorch==2.13.0 --capability 9.0 --driver 580.65.06\n"
+    assert (5, True) == (missing.returncode, missing.stderr.endswith(command))
+    for option, value in (("--capability", "sm_90"), ("--driver", "newest")):
+        refused = env("path", "pytorch", option, value)
+        assert (2, True) == (refused.returncode, f"{value!r} is not " in refused.stderr)
+
+
 def test_list_doctor_remove() -> None:
     assert "no environments yet" in env("list").stderr
     for name in ("demo", "demo==1.0"):

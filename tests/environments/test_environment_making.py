@@ -16,8 +16,9 @@ import pytest
 from environment_lab import WAIT_SECONDS, HoldingIndex, maker, write_wheel
 
 from dlperf.environments import ensure
+from dlperf.environments.catalogue import entries_named
 from dlperf.environments.environment import environment_key, lock_of
-from dlperf.environments.make import make
+from dlperf.environments.make import make, uv_steps
 from dlperf.environments.processes import exclusive
 from dlperf.errors import EnvironmentUnavailable
 
@@ -287,6 +288,39 @@ def test_a_torch_that_lies_ready_is_taken(
         import_check="import torch; print(torch.__version__)",
     )
     assert "9.9.0+cpu" == ensure(torch, report=report).manifest.version
+
+
+def test_torch_from_pypi_is_not_a_build_for_the_cpu_that_lies_ready(
+    demo: EnvironmentSpec, wheelhouse: Path, report: Callable[[str], None]
+) -> None:
+    """`==9.9.0` prefers 9.9.0+cpu."""
+    write_wheel(wheelhouse, "torch", "9.9.0+cpu")
+    write_wheel(wheelhouse, "torch", "9.9.0")
+    torch = replace(
+        demo,
+        framework="torch",
+        version="9.9.0",
+        requirements=("torch==9.9.0",),
+        torch_backend="cu130",
+        torch_on_pypi=True,
+        import_check="import torch; print(torch.__version__)",
+    )
+    environment = ensure(torch, report=report)
+    assert "9.9.0" == environment.manifest.version
+    assert environment.key.startswith("torch-9.9.0-cu130-")
+    for name in ("torch==9.9.0", "torch", environment.key):
+        assert [environment.key] == [entry.key for entry in entries_named(name)]
+
+
+def test_the_build_of_torch_is_asked_for_by_name(demo: EnvironmentSpec) -> None:
+    paths = {"base": "python", "folder": "/e", "interpreter": "/e/bin/python"}
+    old = replace(demo, requirements=("torch==2.13.0",), torch_backend="cu126")
+    _, install = uv_steps(old, old.requirements, **paths)
+    assert {"--torch-backend=cu126", "torch==2.13.0"} < set(install)
+    new = replace(old, torch_backend="cu130", torch_on_pypi=True)
+    _, install = uv_steps(new, new.requirements, **paths)
+    assert "torch===2.13.0" in install
+    assert not [word for word in install if word.startswith("--torch-backend")]
 
 
 def test_an_index_with_a_password_is_used_and_the_password_is_in_no_command_and_no_file(
