@@ -46,15 +46,22 @@ def make_case(**changes: Any) -> Case:
 
 
 def log_text(
-    case: Case, *, seconds: Sequence[float], losses: Sequence[float] | None = None, rank: int = 0
+    case: Case,
+    *,
+    seconds: Sequence[float],
+    losses: Sequence[float] | None = None,
+    rank: int = 0,
+    facts: dict[str, Any] | None = None,
 ) -> str:
-    """What a rank prints when its iterations take these seconds; fewer than iterations: it was cut off."""
+    """What a rank prints when its iterations take these seconds; fewer than iterations: it was cut off.
+
+    `facts` are further ones of the engine.
+    """
     stream = io.StringIO()
     log = EventLog(rank, stream)
     log.event("init_start", event_type=START)
-    log.event(
-        "framework", {"name": case.framework, "version": case.version, "threads": case.threads_per_device}
-    )
+    names = {"name": case.framework, "version": case.version, "threads": case.threads_per_device}
+    log.event("framework", {**names, **(facts or {})})
     log.event("global_batch_size", case.global_batch_size)
     log.event(
         "model_cost",
@@ -90,6 +97,7 @@ def write_run(
     seconds: Sequence[float] = (2.0, 1.0, 1.0, 1.0, 1.0, 1.0),
     losses: Sequence[float] | None = None,
     log: str | None = None,
+    facts: dict[str, Any] | None = None,
     phases: dict[str, float] | None = None,
     outcome: dict[str, Any] | None = None,
     nodes: Sequence[Node] = (MACHINE,),
@@ -100,7 +108,7 @@ def write_run(
     (folder / "case.json").write_text(case.model_dump_json(indent=2))
     environment = RunEnvironment(dlperf_version="0.1.0", git_commit="0123456789ab", nodes=tuple(nodes))
     (folder / "environment.json").write_text(environment.model_dump_json())
-    text = log_text(case, seconds=seconds, losses=losses) if log is None else log
+    text = log_text(case, seconds=seconds, losses=losses, facts=facts) if log is None else log
     if phases is not None:
         stream = io.StringIO()
         EventLog(0, stream).event("time_breakdown", phases, iterations=3)

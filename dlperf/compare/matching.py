@@ -37,12 +37,14 @@ _GUARDED: dict[str, Callable[[CaseSamples], object]] = {
     ),
     "seed": lambda one: one.case.seed,
     "options": lambda one: _options(one.case),
+    "arithmetic": lambda one: one.fp32_arithmetic,
     "hardware": lambda one: one.hardware,
     "driver": lambda one: one.driver,
     "alignment": lambda one: one.alignment,
 }
 GUARDS: Final = tuple(_GUARDED)
 _UNKNOWN = frozenset({None, "unknown hardware"})
+_MAY_BE_UNKNOWN = frozenset({"driver", "alignment", "arithmetic"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +150,8 @@ def differences(baseline: CaseSamples, candidate: CaseSamples) -> tuple[Differen
     """What two cases do not have in common of what must be the same.
 
     Options are a framework's own, and say nothing between two frameworks. What a side does not know (driver,
-    alignment) is no difference; hardware that nobody knows is one, as nothing shows that it was the same.
+    alignment, arithmetic) is no difference; hardware that nobody knows is one, as nothing shows that it was
+    the same.
     """
     found = []
     theirs = guarded(candidate)
@@ -157,7 +160,7 @@ def differences(baseline: CaseSamples, candidate: CaseSamples) -> tuple[Differen
             continue
         if value == theirs[guard] and (guard != "hardware" or value not in _UNKNOWN):
             continue
-        if guard in {"driver", "alignment"} and None in {value, theirs[guard]}:
+        if guard in _MAY_BE_UNKNOWN and None in {value, theirs[guard]}:
             continue
         shown = (str(value), str(theirs[guard]))
         if guard == "experiment":

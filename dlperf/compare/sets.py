@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from operator import itemgetter
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
+
+from pydantic import Field
 
 from dlperf.align.certificate import Certificate, load_certificate
 from dlperf.errors import UserError
@@ -133,6 +135,8 @@ class CaseSamples(Model):
     driver: str | None = None
     alignment: Alignment | None = None  # None: not proven
     python: str | None = None  # that the framework ran on, such as `3.10.13`; None: not known
+    # What float32 products are computed in, `ieee` or `tf32`; None: not known, and not written then.
+    fp32_arithmetic: Annotated[str | None, Field(exclude_if=lambda name: name is None)] = None
     status: Status
     reason: str | None = None
     runs: tuple[RunValues, ...] = ()
@@ -362,6 +366,7 @@ def _case(
         driver=", ".join(sorted(filter(None, drivers))) or None,
         alignment=_alignment(figure.case, certificates),
         python=", ".join(sorted(filter(None, pythons))) or None,
+        fp32_arithmetic=figure.fp32_arithmetic if figure.case.device == "cuda" else None,
         status=figure.status,
         reason=figure.reason,
         runs=runs,

@@ -217,17 +217,17 @@ COLUMNS: Mapping[str, CaseColumn] = {
 def matmul_shares(figures: Sequence[CaseFigures]) -> dict[CaseKey, float]:
     """Model FLOP/s over the best rate of a large matrix product on as many devices, where both are known.
 
-    Best is that of any engine with as many threads. The product was of float32: of a case in another
-    precision it says nothing.
+    Best is that of any engine with as many threads and the same arithmetic. The product was of float32: of a
+    case in another precision it says nothing.
     """
-    best: dict[tuple[str, int], float] = {}
-    for figure in figures:
-        key = (figure.hardware, figure.case.threads_per_device)
+    best: dict[tuple[object, ...], float] = {}
+    keys = [(one.hardware, one.case.threads_per_device, one.fp32_arithmetic) for one in figures]
+    for figure, key in zip(figures, keys, strict=True):
         best[key] = max(figure.matmul_flops_per_second or 0.0, best.get(key, 0.0))
     shares = {}
-    for figure in figures:
+    for figure, key in zip(figures, keys, strict=True):
         case, flops = figure.case, figure.model_flops_per_second
-        ceiling = best[figure.hardware, case.threads_per_device] * case.topology.world_size
+        ceiling = best[key] * case.topology.world_size
         if case.precision == "fp32" and flops is not None and ceiling:
             shares[case_key(figure)] = flops / ceiling
     return shares

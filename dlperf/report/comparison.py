@@ -1,7 +1,8 @@
 """Cases side by side: which may stand in one table, what its rows and its columns are.
 
 Two cases share a table when they differ only in framework and cell: workload, way of measuring, threads per
-device and hardware are the same. Cases that differ in more get separate tables, which say what differs.
+device, arithmetic of float32 and hardware are the same. Cases that differ in more get separate tables, which
+say what differs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,6 +49,7 @@ def _grouping_keys(figure: CaseFigures) -> dict[Text, Inline]:
         say("threads per device"): or_not_known(figure.threads_per_device),
         say("hardware"): figure.hardware,
         say("device"): case.device,
+        say("float32 products"): or_not_known(figure.fp32_arithmetic),
         say("memory budget"): memory_budget(case),
         say("iterations"): iterations(case.measure.warmup_iterations, figure.measured_iterations),
         say("seed"): or_not_known(figure.seed),
@@ -248,7 +250,8 @@ def comparisons(
         values = tuple((name, _value(case, name)) for name in group_by)
         family = families.setdefault((case.workload.experiment, case.parallelism, values), {})
         alike = canonical(case, leaving_out=(*ROW_FIELDS, *VARIANT_FIELDS, "search"))
-        key = (figure.hardware, figure.published, tuple(sorted(figure.not_known)), alike)
+        unlike = (figure.hardware, figure.published, figure.fp32_arithmetic)
+        key = (*unlike, tuple(sorted(figure.not_known)), alike)
         family.setdefault(key, []).append(figure)
     made = []
     for (_, _, values), family in families.items():

@@ -14,8 +14,8 @@ def rate(value: float | None) -> str:
     return f"{value:.2f}" if abs(value) >= _FOUR_DIGITS_ARE_TWO_DECIMALS else f"{value:#.4g}"
 
 
-def or_not_known(value: int | None) -> Inline:
-    """A whole number, or that nobody knows it."""
+def or_not_known(value: int | str | None) -> Inline:
+    """A number or a name, or that it is not known."""
     return NOT_KNOWN if value is None else str(value)
 
 

@@ -66,6 +66,27 @@ class CaseFigures:
         return None if "measured_iterations" in self.not_known else self.case.measure.measured_iterations
 
     @cached_property
+    def fp32_arithmetic(self) -> str | None:
+        """What float32 products are computed in, `ieee` or `tf32`: as measured at the start of its runs.
+
+        Where none measured it, as the case asks; None if nothing says so, as of an imported log of a GPU. In
+        any precision: the classifier's logits are float32.
+        """
+        if self.case.device == "cpu":
+            return "ieee"
+        measured = {
+            str(run.result.engine.facts[name])
+            for run in self.runs
+            for name in ("fp32_arithmetic.product", "fp32_arithmetic.convolution")
+            if name in run.result.engine.facts
+        }
+        if measured:
+            return " and ".join(sorted(measured))
+        if self.published or any(run.result.imported is not None for run in self.runs):
+            return None
+        return "tf32" if self.case.options.get("tf32") else "ieee"
+
+    @cached_property
     def good(self) -> tuple[RunFigures, ...]:
         """The figures of the good runs, by repeat."""
         return tuple(run.result.figures for run in self.runs if run.result.figures is not None)
@@ -295,9 +316,8 @@ def standings(figures: Iterable[CaseFigures]) -> Iterator[tuple[CaseFigures, Sta
         case = figure.case
         searched = (case.search.axis,) if case.search is not None else ()
         content = canonical(case, leaving_out=("framework", "version", "options", "search", *searched))
-        rows.setdefault((figure.sweep, figure.hardware, figure.not_known, searched, content), []).append(
-            figure
-        )
+        settings = (figure.sweep, figure.hardware, figure.not_known, figure.fp32_arithmetic)
+        rows.setdefault((*settings, searched, content), []).append(figure)
     for row in rows.values():
         counts = Counter((figure.case.framework, figure.case.version) for figure in row)
         names = {}

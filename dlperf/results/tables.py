@@ -82,6 +82,7 @@ _ORIGIN: Final = (
 )
 _PHASES: Final = _text("phase_seconds", "seconds of a profiled step by part, as JSON text")
 _KEYS: Final = (
+    _text("fp32_arithmetic", "what float32 products are computed in: `ieee` or `tf32`; missing if not known"),
     _text("settings_id", "equal where all but framework, version, options and a table's row is the same"),
     _text("series_id", "equal where all but the topology is the same"),
     _text("searched", "the column whose largest value was searched for"),
@@ -174,7 +175,8 @@ def tables(figures: Sequence[CaseFigures]) -> Tables:
         ],
         CASES,
     )
-    best = cases.groupby(["hardware", "threads_per_device"], dropna=False)["matmul_flops_per_second"]
+    alike = ["hardware", "threads_per_device", "fp32_arithmetic"]
+    best = cases.groupby(alike, dropna=False)["matmul_flops_per_second"]
     devices = (cases["nodes"] * cases["devices_per_node"]).astype("float64")
     share = cases["model_flops_per_second"] / (best.transform("max") * devices)
     # The product was of float32: of a case in another precision it says nothing.
@@ -227,8 +229,9 @@ def _settings(figure: CaseFigures) -> Record:
         "not_known": ", ".join(sorted(figure.not_known)) or None,
         "results": str(figure.sweep),
         "searched": case.search.axis if case.search is not None else None,
-        "settings_id": _id(case, leaving_out=(*_ROW, *_COLUMN, "search")),
-        "series_id": _id(case, leaving_out=("topology",)),
+        "fp32_arithmetic": figure.fp32_arithmetic,
+        "settings_id": _id(case, figure.fp32_arithmetic, leaving_out=(*_ROW, *_COLUMN, "search")),
+        "series_id": _id(case, figure.fp32_arithmetic, leaving_out=("topology",)),
     }
 
 
@@ -237,8 +240,11 @@ _ROW: Final = ("topology", "batch_size_per_device", "num_classes", "precision", 
 _COLUMN: Final = ("framework", "version", "options")
 
 
-def _id(case: Case, *, leaving_out: Iterable[str]) -> str:
-    return hashlib.sha256(canonical(case, leaving_out=leaving_out).encode()).hexdigest()[:_ID_DIGITS]
+def _id(case: Case, fp32_arithmetic: str | None, *, leaving_out: Iterable[str]) -> str:
+    """Of float32 as it is defined the case alone counts, so that ids stay what they were."""
+    arithmetic = "" if fp32_arithmetic == "ieee" else str(fp32_arithmetic)
+    content = canonical(case, leaving_out=leaving_out) + arithmetic
+    return hashlib.sha256(content.encode()).hexdigest()[:_ID_DIGITS]
 
 
 def _of_case(figure: CaseFigures, speedup: float | None) -> Record:

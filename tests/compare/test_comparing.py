@@ -7,13 +7,20 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from run_folders import Y1
+from run_folders import Y1, make_case, store_good_runs
 from sides import FLAT, scaled, side, side_case
 
 from dlperf.compare.gate import suspects, version_comparisons
 from dlperf.compare.matching import GUARDS, guarded, match
 from dlperf.compare.output import as_json, exit_code, headline, markdown, summary, verdict_words
-from dlperf.compare.sets import LARGEST_BATCH, PEAK_MEMORY, SAMPLES_PER_SECOND, ResultSet, Verdict
+from dlperf.compare.sets import (
+    LARGEST_BATCH,
+    PEAK_MEMORY,
+    SAMPLES_PER_SECOND,
+    ResultSet,
+    Verdict,
+    result_set_of,
+)
 from dlperf.compare.verdicts import (
     OTHER_SESSION,
     ExpectedFailure,
@@ -25,6 +32,7 @@ from dlperf.compare.verdicts import (
 from dlperf.errors import SourceErrors, UserError
 from dlperf.plan.case import Measure, Search
 from dlperf.results.noise_profile import Floor, NoiseProfile
+from dlperf.results.query import load
 from dlperf.results.schema import Status
 
 if TYPE_CHECKING:
@@ -485,3 +493,26 @@ def test_versions_on_different_pythons_are_compared_and_it_is_said() -> None:
     for document in (markdown(findings), as_json(findings, exit_code=0)):
         assert "different Pythons" in document
     assert compare(side(before), side(side_case(**NEW))).notes == ()  # a Python that nobody knows
+
+
+@pytest.mark.parametrize(("known", "barred"), [("tf32", True), ("ieee", False), (None, False)])
+def test_another_float32_on_a_gpu_is_not_compared(known: str | None, *, barred: bool) -> None:
+    """Between two frameworks as well, whose options say nothing; what is not known is no difference."""
+    ieee = side_case(device="cuda", more={"fp32_arithmetic": "ieee"})
+    other = side_case(framework="oneflow", device="cuda", more={"fp32_arithmetic": known})
+    (pair,) = match(side(ieee), side(other), compared=("framework",)).pairs
+    assert ("arithmetic: ieee against tf32" if barred else None) == pair.barred(())
+    assert pair.barred(("arithmetic",)) is None
+
+
+def test_a_side_of_gpu_results_knows_its_float32_and_one_of_cpu_results_is_written_as_ever(
+    tmp_path: Path,
+) -> None:
+    facts = {"fp32_arithmetic": {"product": "tf32", "convolution": "tf32"}}
+    store_good_runs(tmp_path / "y1", make_case(device="cuda"), [8.0], facts=facts)
+    store_good_runs(tmp_path / "y1", make_case(), [8.0], facts=facts)
+    cpu, gpu = sorted(
+        result_set_of(load([tmp_path], strict=True), label="y1").cases, key=lambda one: one.case.device
+    )
+    assert "tf32" == gpu.fp32_arithmetic
+    assert "fp32_arithmetic" not in cpu.model_dump()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from run_folders import MACHINE, Y1, make_case, store_good_runs
+from run_folders import MACHINE, Y1, failed, make_case, store_good_runs, write_run
 
 from dlperf.plan.case import Measure, Schedule, Topology
 from dlperf.report.comparison import Comparison, comparisons
 from dlperf.report.text import plain_text
 from dlperf.results.query import load
+from dlperf.results.store import store_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +90,45 @@ def test_other_hardware_is_kept_apart_and_it_is_said(tmp_path: Path) -> None:
         "Example CPU 3000, 8 cores, 16 GiB",
     ]
     assert ["hardware: Another CPU, 8 cores, 16 GiB"] == apart(tables[0])
+
+
+def arithmetic(product: str, convolution: str | None = None) -> dict[str, Any]:
+    """The facts of an engine that measured what it computes float32 in."""
+    return {"fp32_arithmetic": {"product": product, "convolution": convolution or product}}
+
+
+def test_gpu_figures_of_another_float32_are_kept_apart_and_it_is_said(tmp_path: Path) -> None:
+    """Whatever was asked for: what was measured counts, also of the convolutions alone."""
+    for framework, facts in (
+        ("mxnet", arithmetic("tf32")),
+        ("oneflow", arithmetic("ieee", "tf32")),
+        ("pytorch", arithmetic("ieee")),
+    ):
+        case = make_case(framework=framework, device="cuda", precision="fp16")
+        store_good_runs(tmp_path / "y1", case, [8.0], facts=facts)
+    assert ["float32 products: tf32", "float32 products: ieee and tf32", "float32 products: ieee"] == [
+        said for table in compared(tmp_path) for said in apart(table)
+    ]
+
+
+def test_a_gpu_case_without_the_fact_counts_as_what_it_asked_for(tmp_path: Path) -> None:
+    """Results of earlier versions, and cases that failed before they measured it."""
+    store_good_runs(tmp_path / "y1", make_case(device="cuda"), [8.0])
+    store_good_runs(
+        tmp_path / "y1", make_case(framework="oneflow", device="cuda"), [8.0], facts=arithmetic("ieee")
+    )
+    tf32 = make_case(framework="pytorch", device="cuda", options={"tf32": True})
+    store_run(write_run(tmp_path / "y1", tf32, log="", outcome=failed("rank_failed")))
+    first, second = compared(tmp_path)
+    assert ["mxnet", "oneflow"] == [variant.framework for variant in first.variants]
+    assert (["float32 products: ieee"], ["float32 products: tf32"]) == (apart(first), apart(second))
+
+
+def test_on_cpu_the_fact_keeps_nothing_apart(tmp_path: Path) -> None:
+    """There float32 is float32, and older results do not say so."""
+    store_good_runs(tmp_path / "y1", make_case(), [8.0])
+    store_good_runs(tmp_path / "y1", make_case(framework="oneflow"), [8.0], facts=arithmetic("ieee"))
+    assert 1 == len(compared(tmp_path))
 
 
 def test_host_names_do_not_keep_cases_apart(tmp_path: Path) -> None:

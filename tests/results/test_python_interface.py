@@ -112,12 +112,15 @@ def test_cases_share_their_settings_exactly_when_one_table_may_hold_them(tmp_pat
     row = make_case(topology=TWO, batch_size_per_device=16)
     column = make_case(framework="oneflow", version="0.9.0")
     apart = make_case(threads_per_device=1)
-    for case in (make_case(), row, column, apart):
+    gpu, tf32 = (make_case(device="cuda", options=options) for options in ({}, {"tf32": True}))
+    for case in (make_case(), row, column, apart, gpu, tf32):
         store_good_runs(tmp_path / "y1", case, [8.0])
     cases = dlperf.load(tmp_path / "y1").cases.set_index("case_id")
     settings = cases["settings_id"].to_dict()
     assert settings[make_case().case_id] == settings[row.case_id] == settings[column.case_id]
     assert settings[make_case().case_id] != settings[apart.case_id]
+    assert settings[gpu.case_id] != settings[tf32.case_id]
+    assert ["ieee", "tf32"] == [cases.loc[case.case_id, "fp32_arithmetic"] for case in (gpu, tf32)]
 
 
 def test_exports_keep_every_digit(sweep: Path, tmp_path: Path) -> None:

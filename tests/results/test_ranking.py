@@ -113,6 +113,14 @@ def test_the_decision_is_the_same_in_any_unit(
             assert lead.ratio == pytest.approx(other.leads[name].ratio)
 
 
+def test_gpus_that_compute_another_float32_are_no_contest(tmp_path: Path) -> None:
+    for framework, arithmetic in (("mxnet", "tf32"), ("oneflow", "ieee"), ("pytorch", "ieee")):
+        facts = {"fp32_arithmetic": {"product": arithmetic, "convolution": arithmetic}}
+        store_good_runs(tmp_path / "s", make_case(framework=framework, device="cuda"), FLAT, facts=facts)
+    ((_, found),) = standings(case_figures(read_results(tmp_path)))
+    assert {"oneflow 1.9.1", "pytorch 1.9.1"} == set(found.leads) | {found.first}
+
+
 def test_rows_of_a_sweep_are_decided_one_by_one(tmp_path: Path) -> None:
     for framework, factor in (("mxnet", 1.0), ("pytorch", 1.2)):
         for batch in (8, 16):
