@@ -23,6 +23,10 @@ from frameworks.mxnet.precision import make_scaler
 from frameworks.mxnet.settings import facts, matmul_flops_per_second, peak_device_bytes
 
 
+# The operator `multi_all_finite` has room for so many arrays. It does not check: more overwrite its memory.
+_MOST_ARRAYS = 200
+
+
 class PendingStep(HostTimed):
     """A step in the engine's queue; its tokens are written after its updates, the first holds the loss."""
 
@@ -124,8 +128,21 @@ class MXNetTrainer:
         # The engine runs what is queued in any order that respects who reads and writes which array. The next
         # step may be queued before anyone waits, so waiting for the arrays themselves would wait for it too.
         # This read of every trained array comes after all updates of this step and before those of the next.
-        tokens = [mx.nd.concat(*corners, dim=0) for corners in self._corners]
+        tokens = [_token(corners) for corners in self._corners]
         return PendingStep([mx.nd.concat(loss, tokens[0], dim=0), *tokens[1:]])
+
+
+def _token(corners: NDArrays) -> mx.nd.NDArray:
+    """An array float32 [1] that the engine writes once it may read all of `corners`, of one device and dtype.
+
+    What it holds does not matter. On a GPU one kernel checks up to 200 arrays for infinities and NaNs;
+    `concat` and `add_n` would start a kernel for each.
+    """
+    token = None
+    for first in range(0, len(corners), _MOST_ARRAYS):
+        some = corners[first : first + _MOST_ARRAYS]
+        token = mx.nd.multi_all_finite(*some, num_arrays=len(some), init_output=first == 0, out=token)
+    return token
 
 
 def _corners(arrays: NDArrays) -> List[NDArrays]:
