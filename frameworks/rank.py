@@ -110,12 +110,20 @@ class Rank:
         self.memory.close()
 
 
-def _start(spec: RankSpec, inherit: List[str], output: int, memory: RankMemory) -> int:
+def _variables(spec: RankSpec, inherit: List[str]) -> Dict[str, str]:
+    """The environment of a rank; an empty part of a search path would stand for the working folder."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in inherit)
     }
+    found = {**spec.defaults, **kept, **spec.env}
+    for name, path in spec.paths.items():
+        found[name] = f"{path}:{kept[name]}" if kept.get(name) else path
+    return found
+
+
+def _start(spec: RankSpec, inherit: List[str], output: int, memory: RankMemory) -> int:
     supervisor, everywhere = os.getpid(), os.sched_getaffinity(0)
 
     def prepare() -> None:
@@ -127,7 +135,7 @@ def _start(spec: RankSpec, inherit: List[str], output: int, memory: RankMemory) 
     try:
         process = subprocess.Popen(
             spec.argv,
-            env={**kept, **spec.env},
+            env=_variables(spec, inherit),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -9,7 +9,8 @@ import os
 import queue
 import threading
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from types import MappingProxyType
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional
 
 ECHO_LINES, ECHO_CHARACTERS, ECHO_CLOSE_SECONDS = 1000, 4000, 1.0
 # Of one read of a rank's output; the rest of the queue is for the ends of ranks.
@@ -21,9 +22,10 @@ LOG_LIMIT_BYTES = 4 << 30
 
 
 class RankSpec(NamedTuple):
-    """One process to start; `env` is added to what it inherits, and empty `cpus` leave it unbound.
+    """One process to start; empty `cpus` leave it unbound.
 
-    `memory_bytes` is its budget; None: no budget.
+    `env` is added to what it inherits. What it inherits replaces `defaults` of the same name, and follows
+    `paths` of the same name. `memory_bytes` is its budget; None: no budget.
     """
 
     rank: int
@@ -32,6 +34,8 @@ class RankSpec(NamedTuple):
     cpus: List[int]
     log: str
     memory_bytes: Optional[int] = None
+    defaults: Mapping[str, str] = MappingProxyType({})
+    paths: Mapping[str, str] = MappingProxyType({})
 
 
 class Launch(NamedTuple):

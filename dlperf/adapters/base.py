@@ -104,11 +104,15 @@ class RankCommand:
     """A process: an argument list (never a shell line) and what it adds to the environment.
 
     It drives `devices` devices, nearly always one: the next of `Launch.placements`, all on one node.
+    `defaults` are variables that the user's own of the same name replace. `paths` are search paths, which the
+    user's own of the same name follow.
     """
 
     argv: tuple[str, ...]
     env: dict[str, str]
     devices: int = 1
+    defaults: dict[str, str] = field(default_factory=dict)
+    paths: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

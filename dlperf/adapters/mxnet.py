@@ -111,6 +111,20 @@ _CPU_REFUSALS = {
     "bf16": "could not create a primitive descriptor iterator",
 }
 
+# What InsightFace's Partial FC trainer sets (recognition/partial_fc/mxnet/train_memory.py), as far as MXNet
+# and Horovod read it and it is not their default. None of it changes what is computed.
+_UPSTREAM_TUNING = {
+    "MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_FWD": "999",  # operators that the engine runs as one
+    "MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_BWD": "25",
+    "MXNET_OPTIMIZER_AGGREGATION_SIZE": "54",  # arrays that an operator updates
+    "MXNET_GPU_COPY_NTHREADS": "1",
+}
+_UPSTREAM_HOROVOD_TUNING = {
+    "HOROVOD_CYCLE_TIME": "0.1",  # milliseconds
+    "HOROVOD_FUSION_THRESHOLD": "67108864",
+    "HOROVOD_NUM_NCCL_STREAMS": "2",
+}
+
 
 class MXNetOptions(Model):
     """What a sweep may set under `options: {mxnet: ...}`."""
@@ -127,6 +141,11 @@ class MXNetOptions(Model):
     tf32: bool | None = Field(
         default=None,
         description="Let CUDA compute float32 products in TF32, as MXNet does by default; left out, off.",
+    )
+    tuning: Literal["upstream", "none"] | None = Field(
+        default=None,
+        description="The engine's environment variables: as InsightFace's trainer sets them, or as they are; "
+        "left out, upstream on cuda. Variables of your own win.",
     )
     loss_scale: Annotated[float, Field(gt=0)] | Literal["dynamic"] | None = Field(
         default=None, description="With fp16: MXNet's dynamic loss scale, or one number; left out, dynamic."
@@ -186,7 +205,10 @@ class MXNetAdapter:
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
         """One command per rank, or one that drives all devices."""
-        commands = train_commands(launch, self.name, _variables)
+        commands = tuple(
+            replace(command, defaults=_tuning(launch.case), paths=_search_paths(launch))
+            for command in train_commands(launch, self.name, _variables)
+        )
         if not _one_process(launch.case):
             return commands
         devices = len(commands)
@@ -227,11 +249,20 @@ _CUDA_ARITHMETIC = {"MXNET_CUDA_TENSOR_OP_MATH_ALLOW_CONVERSION": "0", "MXNET_FC
 
 def _variables(launch: Launch, _placement: RankPlacement) -> dict[str, str]:
     # One operator at a time, which has the case's threads to itself.
-    variables = {"MXNET_CPU_WORKER_NTHREADS": "1"}
-    if launch.case.device == "cuda":
-        variables |= _CUDA_ARITHMETIC
-        variables["LD_LIBRARY_PATH"] = ":".join(_library_folders(launch.python, launch.case.version))
-    return variables
+    return {"MXNET_CPU_WORKER_NTHREADS": "1", **(_CUDA_ARITHMETIC if launch.case.device == "cuda" else {})}
+
+
+def _tuning(case: Case) -> dict[str, str]:
+    if case.options.get("tuning", "upstream" if case.device == "cuda" else "none") == "none":
+        return {}
+    has_horovod = case.topology.world_size > 1 and not _one_process(case)
+    return {**_UPSTREAM_TUNING, **(_UPSTREAM_HOROVOD_TUNING if has_horovod else {})}
+
+
+def _search_paths(launch: Launch) -> dict[str, str]:
+    if launch.case.device != "cuda":
+        return {}
+    return {"LD_LIBRARY_PATH": ":".join(_library_folders(launch.python, launch.case.version))}
 
 
 @cache

@@ -18,6 +18,7 @@ from dlperf.running.launch import (
     inherited,
     launch_files,
     local_launch,
+    rank_variables,
     redacted,
     specification,
 )
@@ -62,19 +63,19 @@ def _commands(
     folder = run_folder(results, case_id=case.case_id, repeat=1)
     if cluster is None:
         local = local_launch(folder, python=given or environments_root() / key / "bin" / "python")
-        headings, node_launches = [""], [local]
+        headings, node_launches, known = [""], [local], [inherited(os.environ)]
     else:
         chosen = [node for node in cluster.nodes if fits(node, case, oversubscribe=True)]
         chosen = chosen[: case.topology.nodes]
-        headings = [f"# on {node.name}" for node in chosen]
+        headings, known = [f"# on {node.name}" for node in chosen], [node.environment for node in chosen]
         node_launches = [_remote_launch(node, folder, given=given, key=key) for node in chosen]
     launches = launch_files(
         case, adapter=adapter, node_launches=node_launches, limits=plan.limits, port=_PORT
     )
-    for heading, launch in zip(headings, launches, strict=True):
+    for heading, launch, variables in zip(headings, launches, known, strict=True):
         if heading:
             yield heading
-        yield from (_command(rank) for rank in launch.ranks)
+        yield from (_command(rank, variables) for rank in launch.ranks)
 
 
 def _remote_launch(node: ClusterNode, folder: Path, *, given: Path | None, key: str) -> NodeLaunch:
@@ -91,7 +92,8 @@ def _remote_launch(node: ClusterNode, folder: Path, *, given: Path | None, key: 
     )
 
 
-def _command(rank: RankProcess) -> str:
+def _command(rank: RankProcess, inherited: Mapping[str, str]) -> str:
     bound = ["taskset", "-c", ",".join(map(str, rank.cpus))] if rank.cpus else []
-    variables = [f"{name}={value}" for name, value in redacted(rank.env, own=rank.env).items()]
+    own = {name: value for name, value in rank_variables(rank, inherited).items() if name in rank.own}
+    variables = [f"{name}={value}" for name, value in redacted(own, own=own).items()]
     return shlex.join([*bound, "env", *variables, *rank.argv])

@@ -216,7 +216,7 @@ OVERTIME_SECONDS: Final = 90.0
 
 
 class RankProcess(Model):
-    """One process to start; `env` is added to the inherited variables, empty `cpus` leaves it unbound.
+    """One process to start; `rank_variables` are its environment, and empty `cpus` leaves it unbound.
 
     `memory_bytes` is its budget for all devices that it drives; absent if there is none.
     """
@@ -227,6 +227,21 @@ class RankProcess(Model):
     cpus: tuple[int, ...]
     log: str
     memory_bytes: Annotated[int | None, Field(exclude_if=lambda size: size is None)] = None
+    defaults: dict[str, str] = Field(default_factory=dict, exclude_if=lambda variables: not variables)
+    paths: dict[str, str] = Field(default_factory=dict, exclude_if=lambda variables: not variables)
+
+    @property
+    def own(self) -> frozenset[str]:
+        """The names of the variables that the adapter sets."""
+        return frozenset((*self.env, *self.defaults, *self.paths))
+
+
+def rank_variables(rank: RankProcess, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a rank on a node with these variables; frameworks/rank.py does the same there."""
+    found = {**rank.defaults, **inherited, **rank.env}
+    for name, path in rank.paths.items():
+        found[name] = f"{path}:{inherited[name]}" if inherited.get(name) else path
+    return found
 
 
 class LaunchFile(Model):
@@ -266,6 +281,8 @@ def launch_file(
             cpus=tuple(sorted({cpu for placement in driven for cpu in placement.cpus})),
             log=log_name(driven[0].rank),
             memory_bytes=None if case.memory_bytes is None else case.memory_bytes * len(driven),
+            defaults=command.defaults,
+            paths=command.paths,
         )
         for command, driven in _driven(placements, commands)
         if driven[0].node_rank == node_rank

@@ -32,7 +32,14 @@ from dlperf.plan.sweep import Limits
 from dlperf.results.extract import extract
 from dlperf.results.schema import RunEnvironment, RunResult, Status
 from dlperf.results.store import Skipped, read_run, store_run, write_result
-from dlperf.running.launch import LEASE_SECONDS, OVERTIME_SECONDS, SILENCE_SECONDS, launch_files, redacted
+from dlperf.running.launch import (
+    LEASE_SECONDS,
+    OVERTIME_SECONDS,
+    SILENCE_SECONDS,
+    launch_files,
+    rank_variables,
+    redacted,
+)
 from dlperf.running.run_folder import empty_folder, refuse_newer, wait_until_deserted
 from dlperf.running.supervision import FailureTracker, Interrupts, SupervisedRun, merge_outcomes
 from dlperf.running.transports.base import Connection, Node, NodeLost, each
@@ -182,15 +189,17 @@ def write_run_folder(
     ]
     launches = launch_files(case, adapter=adapter, node_launches=node_launches, limits=limits, port=port)
     installed = nodes[0].environment.manifest  # those of the other nodes have the same specification
-    variables = machines[0].inherited()
-    own = {name: value for rank in reversed(launches[0].ranks) for name, value in rank.env.items()}
+    inherited, ranks = machines[0].inherited(), launches[0].ranks
+    each_rank = (rank_variables(rank, inherited) for rank in reversed(ranks))  # rank 0's values win
+    variables = {name: value for values in each_rank for name, value in values.items()}
+    own = {name for rank in ranks for name in rank.own}
     environment = RunEnvironment(
         dlperf_version=__version__,
         git_commit=git_commit(),
         nodes=tuple(facts),
         python=installed.python_version,
         packages=installed.packages,
-        variables=redacted(dict(sorted((variables | own).items())), own=own),  # rank 0's values win
+        variables=redacted(dict(sorted(variables.items())), own=own),
         cpus={str(rank.rank): rank.cpus for launch in launches for rank in launch.ranks},
     )
     write_document(folder / CASE_NAME, case)

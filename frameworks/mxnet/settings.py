@@ -1,6 +1,7 @@
 """What a case's device and options mean to MXNet, and what the engine reports and measures of its device."""
 
 import ctypes
+import os
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -24,6 +25,18 @@ def prelu_form(case: Case) -> str:
     return case.options.get("prelu", "convolution" if case.device == "cpu" else "broadcast")
 
 
+# The environment variables with which the adapter tunes MXNet and Horovod, unless a user sets them.
+TUNING_VARIABLES = (
+    "HOROVOD_CYCLE_TIME",
+    "HOROVOD_FUSION_THRESHOLD",
+    "HOROVOD_NUM_NCCL_STREAMS",
+    "MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_BWD",
+    "MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_FWD",
+    "MXNET_GPU_COPY_NTHREADS",
+    "MXNET_OPTIMIZER_AGGREGATION_SIZE",
+)
+
+
 def facts(case: Case) -> Dict[str, Any]:
     """The engine as it runs: version, devices, threads of its OpenMP, features built in."""
     features, rank = mx.runtime.Features(), rank_from_environment()
@@ -36,6 +49,7 @@ def facts(case: Case) -> Dict[str, Any]:
         "blas": _blas(),
         "prelu": prelu_form(case),
         **_fp32_facts(case),
+        "tuning": {name: os.environ[name] for name in TUNING_VARIABLES if name in os.environ},
         **({"horovod": _horovod_version()} if rank.world_size > rank.devices else {}),
     }
 

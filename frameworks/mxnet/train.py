@@ -22,7 +22,6 @@ from frameworks.mxnet.parallel import NDArrays, Ranks, join
 from frameworks.mxnet.precision import make_scaler
 from frameworks.mxnet.settings import facts, matmul_flops_per_second, peak_device_bytes
 
-
 # The operator `multi_all_finite` has room for so many arrays. It does not check: more overwrite its memory.
 _MOST_ARRAYS = 200
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from dlperf.adapters.base import Launch, RankPlacement
 from dlperf.adapters.mxnet import ADAPTER
+from dlperf.files import shipped_folder
 from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
 
 
@@ -178,8 +180,53 @@ def test_a_process_drives_one_device_or_all_of_them() -> None:
 
 def test_a_cuda_rank_finds_the_libraries_of_its_environment() -> None:
     (command,) = ADAPTER.rank_commands(_launch(_case(device="cuda")))
-    folders = command.env["LD_LIBRARY_PATH"].split(":")
+    assert "LD_LIBRARY_PATH" not in command.env  # the user's own is not lost
+    folders = command.paths["LD_LIBRARY_PATH"].split(":")
     assert "/environment/lib/python3.10/site-packages/nvidia/cudnn/lib" in folders
+
+
+_TWO = Topology(nodes=1, devices_per_node=2)
+_MXNET_TUNING = {
+    "MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_FWD": "999",
+    "MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_BWD": "25",
+    "MXNET_OPTIMIZER_AGGREGATION_SIZE": "54",
+    "MXNET_GPU_COPY_NTHREADS": "1",
+}
+_HOROVOD_TUNING = {
+    "HOROVOD_CYCLE_TIME": "0.1",
+    "HOROVOD_FUSION_THRESHOLD": str(64 * 2**20),
+    "HOROVOD_NUM_NCCL_STREAMS": "2",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "defaults"),
+    [
+        ({}, {}),
+        ({"device": "cuda"}, _MXNET_TUNING),
+        ({"device": "cuda", "topology": _TWO}, {**_MXNET_TUNING, **_HOROVOD_TUNING}),
+        ({"device": "cuda", "topology": _TWO, "options": {"processes": "one"}}, _MXNET_TUNING),
+        ({"device": "cuda", "topology": _TWO, "options": {"tuning": "none"}}, {}),
+        ({"options": {"tuning": "upstream"}}, _MXNET_TUNING),
+    ],
+)
+def test_upstreams_tuning_is_the_default_on_cuda_and_the_users_own_wins(
+    changes: dict[str, object], defaults: dict[str, str]
+) -> None:
+    for command in ADAPTER.rank_commands(_launch(_case(**changes))):
+        assert defaults == command.defaults
+        assert not defaults.keys() & command.env.keys()
+
+
+def test_the_training_program_reports_the_tuning_in_force() -> None:
+    """Its list, which is the program's own, has every variable that the adapter sets."""
+    source = shipped_folder("frameworks") / "mxnet" / "settings.py"
+    assigned = next(
+        node.value
+        for node in ast.parse(source.read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TUNING_VARIABLES"
+    )
+    assert sorted({**_MXNET_TUNING, **_HOROVOD_TUNING}) == list(ast.literal_eval(assigned))
 
 
 def test_options_are_closed() -> None:

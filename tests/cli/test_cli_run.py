@@ -92,6 +92,7 @@ def test_a_dry_run_on_a_cluster_shows_every_node_and_connects_to_none(lab: Sweep
 
 
 def test_a_dry_run_shows_what_the_run_then_starts(lab: SweepLab) -> None:
+    lab.variables.update({"GLOO_EXAMPLE_2": "mine", "LD_LIBRARY_PATH": "/mine"})
     lab.write()
     shown = lab.run("--dry-run").stdout.splitlines()[-1].split()
     lab.run()
@@ -100,6 +101,9 @@ def test_a_dry_run_shows_what_the_run_then_starts(lab: SweepLab) -> None:
     assert shown[-3:] == rank["argv"]
     shown_variables = dict(word.strip("'").partition("=")[::2] for word in shown[4:-3] if "=" in word)
     real = {name: value for name, value in rank["env"].items() if "KEY" not in name}
+    real.update(
+        {"GLOO_EXAMPLE": "default", "GLOO_EXAMPLE_2": "mine", "LD_LIBRARY_PATH": "/example/lib:/mine"}
+    )
     del shown_variables["EXAMPLE_API_KEY"]
     assert shown_variables.pop("DLPERF_MASTER_PORT") == "0"
     assert real.pop("DLPERF_MASTER_PORT") != "0"

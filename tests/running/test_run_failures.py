@@ -69,6 +69,17 @@ def test_the_environment_of_a_run_is_written_down(lab: SweepLab) -> None:
     assert len(environment["cpus"]["0"]) == 1
 
 
+def test_what_an_adapter_and_the_user_set_together_is_written_down(lab: SweepLab) -> None:
+    """The user's own value replaces a default, and follows a search path."""
+    lab.variables.update({"GLOO_EXAMPLE_2": "mine", "LD_LIBRARY_PATH": "/mine"})
+    lab.write()
+    lab.run()
+    (folder,) = lab.run_folders()
+    variables = json.loads((folder / "environment.json").read_text())["variables"]
+    names = ("GLOO_EXAMPLE", "GLOO_EXAMPLE_2", "LD_LIBRARY_PATH")
+    assert ["default", "mine", "/example/lib:/mine"] == [variables[name] for name in names]
+
+
 def test_one_failing_case_does_not_stop_the_sweep(lab: SweepLab) -> None:
     two_cases(lab, BROKEN_FIRST, measure={"warmup_iterations": 1, "measured_iterations": 3, "repeats": 2})
     done = lab.run()

@@ -10,6 +10,8 @@ import sys
 import pytest
 from supervisor_lab import LOOSE_CHILD, SUPERVISOR, Lab
 
+from dlperf.running.launch import RankProcess, rank_variables
+
 
 def test_a_run_whose_ranks_succeed_is_completed(lab: Lab) -> None:
     lab.launch("print('one')", "print('two')")
@@ -148,6 +150,38 @@ def test_a_rank_gets_only_its_variables_and_the_inherited_ones(
         "NCCL_PROTO": "LL",
         "RANK": "0",
     }
+
+
+@pytest.mark.parametrize(
+    ("inherited", "joined"),
+    [
+        ("/usr/local/cuda/lib64", "/environment/lib:/usr/local/cuda/lib64"),
+        ("", "/environment/lib"),
+        (None, "/environment/lib"),
+    ],
+)
+def test_the_users_own_variables_replace_defaults_and_follow_search_paths(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, inherited: str | None, joined: str
+) -> None:
+    """Also on another machine, where only its supervisor knows them; dlperf records the same values."""
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    if inherited is not None:
+        monkeypatch.setenv("LD_LIBRARY_PATH", inherited)
+    monkeypatch.setenv("HOROVOD_CYCLE_TIME", "5")
+    lab.launch("import json, os; print(json.dumps(dict(os.environ)))", inherit=["HOROVOD_*", "LD_*"])
+    own = {
+        "env": {"RANK": "0"},
+        "defaults": {"HOROVOD_CYCLE_TIME": "0.1", "MXNET_X": "54"},
+        "paths": {"LD_LIBRARY_PATH": "/environment/lib"},
+    }
+    lab.edit_rank(0, **own)
+    lab.run()
+    variables = json.loads(lab.log())
+    variables.pop("LC_CTYPE", None)
+    expected = {"RANK": "0", "HOROVOD_CYCLE_TIME": "5", "MXNET_X": "54", "LD_LIBRARY_PATH": joined}
+    assert expected == variables
+    rank = RankProcess.model_validate({"rank": 0, "argv": (), "cpus": (), "log": "", **own})
+    assert expected == rank_variables(rank, {"HOROVOD_CYCLE_TIME": "5", "LD_LIBRARY_PATH": inherited or ""})
 
 
 def test_every_rank_leads_its_own_session(lab: Lab) -> None:

@@ -68,6 +68,8 @@ class NumpyAdapter:
             RankCommand(
                 argv=argv,
                 env=rank_environment(launch, place) | {"EXAMPLE_API_KEY": "not for other eyes"},
+                defaults={"GLOO_EXAMPLE": "default", "GLOO_EXAMPLE_2": "default"},
+                paths={"LD_LIBRARY_PATH": "/example/lib"},
             )
             for place in launch.placements
         )

@@ -1,9 +1,9 @@
 """CASE_FILE: whether the wait for a step waits for the update of each of some arrays, and what it costs.
 
-An operator that waits for an event writes to an array just before the step's update. Arrays: `names`, those
-that were tried; `waited`, whether the step was then incomplete until the event; `trained`, how many arrays the
-trainer has; `inputs`, of all the `concat` that a step's token takes, and `checks`, its `multi_all_finite`: on a
-GPU a kernel each.
+An operator that waits for an event writes to an array just before the step's update. Arrays: `names`, of
+those that were tried; `waited`, whether the step was then incomplete until the event; `trained`, how many
+arrays the trainer has; `inputs`, of all `concat` of an update, and `checks`, the calls of `multi_all_finite`
+in it: on a GPU each of both is a kernel.
 """
 
 from __future__ import annotations
