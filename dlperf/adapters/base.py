@@ -29,6 +29,15 @@ class SourceEdit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NvccUse:
+    """NVIDIA's compiler compiles parts of a package."""
+
+    cuda: str  # the major version of CUDA that it must be of, such as `11`
+    package: str  # that holds the toolkit, for messages, such as `cuda-toolkit-11-8`
+    home: str  # variable that tells the build the toolkit's folder; the user may set it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceBuild:
     """A package without a wheel: compiled once against the requirements; its wheel is kept and reused."""
 
@@ -40,6 +49,10 @@ class SourceBuild:
     settings: dict[str, str] = field(default_factory=dict)
     # What must be on PATH -> how to install it, such as `apt install g++`.
     programs: dict[str, str] = field(default_factory=dict)
+    nvcc: NvccUse | None = None
+    # Symbolic link to make among the requirements, with `{site_packages}` -> where it points: linkers look
+    # for libnccl.so, and wheels hold libnccl.so.2 alone.
+    links: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

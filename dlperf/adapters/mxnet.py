@@ -10,6 +10,7 @@ from pydantic import Field
 from dlperf.adapters.base import (
     EnvironmentSpec,
     Launch,
+    NvccUse,
     RankCommand,
     RankPlacement,
     SourceBuild,
@@ -41,7 +42,7 @@ _PINS = (
 )
 
 # The CUDA build links these libraries and brings none of them; libcuda.so.1 is the driver's.
-_CUDA_VERSION, _CUDA_DISTRIBUTION = "1.9.1", "mxnet-cu112"
+_CUDA_DISTRIBUTION = "mxnet-cu112"  # every version has it, and links the same libraries
 _CUDA_LIBRARIES = {
     "cublas": "nvidia-cublas-cu11==11.11.3.6",
     "cuda_nvrtc": "nvidia-cuda-nvrtc-cu11==11.8.89",
@@ -75,22 +76,27 @@ _HOROVOD_EDIT = SourceEdit(
     after="                                          const std::vector<int>& registered_ranks) {\n"
     "  gloo_iface_ = global_context.gloo_iface_;\n",
 )
+# Of NCCL, header and library are those that MXNet has loaded, not the system's; HOROVOD_NCCL_HOME would come
+# before the other two.
+_NCCL = "{site_packages}/nvidia/nccl"
 _HOROVOD_CUDA_SETTINGS = {
     "HOROVOD_GPU_OPERATIONS": "NCCL",
-    "HOROVOD_NCCL_LINK": "SHARED",  # the library that MXNet has loaded already
+    "HOROVOD_NCCL_HOME": _NCCL,
+    "HOROVOD_NCCL_INCLUDE": f"{_NCCL}/include",
+    "HOROVOD_NCCL_LIB": f"{_NCCL}/lib",
+    "HOROVOD_NCCL_LINK": "SHARED",
     "LD_LIBRARY_PATH": ":".join(f"{{site_packages}}/nvidia/{name}/lib" for name in _CUDA_LIBRARIES),
 }
+_COMPILED = "; Horovod is compiled"
 _COMPILERS = dict.fromkeys(("g++", "make"), "Debian, Ubuntu: apt install g++ make")
-_CUDA_COMPILERS = {
-    "nvcc": "install NVIDIA's CUDA 11 toolkit and NCCL with its headers (cuda-toolkit-11-8, libnccl-dev)"
-}
+_NVCC = NvccUse(cuda="11", package="cuda-toolkit-11-8", home="HOROVOD_CUDA_HOME")
 
 # 1.8.0.post0 calls itself 1.8.0; its metadata has the whole version.
 _IMPORT_CHECK = """\
 import importlib.metadata
 import mxnet
-mxnet.nd.zeros(1, ctx=mxnet.{context}()).wait_to_read()
-found = importlib.metadata.version("{distribution}")
+mxnet.nd.zeros(1, ctx=mxnet.cpu()).wait_to_read()
+found = importlib.metadata.version("mxnet")
 {parallel}print(found if found.startswith(mxnet.__version__) else mxnet.__version__)
 """
 _HOROVOD_CHECK = """\
@@ -98,12 +104,55 @@ import horovod.mxnet
 assert horovod.mxnet.gloo_built(), "Horovod was built without Gloo"
 """
 
+# Without the driver's library MXNet for CUDA cannot be imported. The loader still tells whether anything else
+# is missing.
+_CUDA_IMPORT_CHECK = """\
+import glob, importlib.metadata, importlib.util, os, re, subprocess, sys, sysconfig
+
+def folder_of(package):
+    found = importlib.util.find_spec(package)
+    if found is None:
+        sys.exit("No module named %r" % package)
+    return os.path.dirname(found.origin)
+
+def needed_by(library):
+    folders = glob.glob(os.path.join(sysconfig.get_path("purelib"), "nvidia", "*", "lib"))
+    folders += filter(None, [os.environ.get("LD_LIBRARY_PATH")])
+    environment = dict(os.environ, LD_LIBRARY_PATH=os.pathsep.join(folders))
+    text = subprocess.check_output(["ldd", library], env=environment, universal_newlines=True)
+    missing = set(re.findall(r"(\\S+) => not found", text)) - {{"libcuda.so.1"}}
+    if missing:
+        sys.exit("%s needs %s, which this environment lacks" % (library, ", ".join(sorted(missing))))
+    return text
+
+for library in glob.glob(os.path.join(folder_of("mxnet"), "libmxnet.so")):
+    needed_by(library)
+{parallel}packages = importlib.metadata.distributions()
+found = [one.version for one in packages if re.match("mxnet([-_]cu[0-9]+)?$", one.metadata["Name"] or "")]
+print(found[0] if found else "(no version)")
+"""
+_CUDA_HOROVOD_CHECK = """\
+for library in glob.glob(os.path.join(folder_of("horovod"), "mxnet", "mpi_lib*.so")):
+    if "libnccl.so.2" not in needed_by(library):
+        sys.exit("Horovod was built without NCCL")
+"""
+_GPU_CHECK = """\
+import mxnet
+assert mxnet.nd.ones(8, ctx=mxnet.gpu()).sum().asscalar() == 8
+"""
+_GPU_HOROVOD_CHECK = """\
+assert horovod.mxnet.nccl_built(), "Horovod was built without NCCL"
+"""
+
 # The loader reads LD_LIBRARY_PATH when a process starts, so the check starts another one.
 _WITH_LIBRARIES = """\
 import glob, os, subprocess, sys, sysconfig
 libraries = glob.glob(os.path.join(sysconfig.get_path("purelib"), "nvidia", "*", "lib"))
+libraries += filter(None, [os.environ.get("LD_LIBRARY_PATH")])
 environment = dict(os.environ, LD_LIBRARY_PATH=os.pathsep.join(libraries))
-sys.exit(subprocess.call([sys.executable, "-c", {check!r}], env=environment))
+code = subprocess.call([sys.executable, "-c", {check!r}], env=environment)
+if code:
+    sys.exit(code)
 """
 
 _CPU_REFUSALS = {
@@ -168,29 +217,27 @@ class MXNetAdapter:
         For several devices Horovod comes with it, compiled on this machine.
         """
         del gpu  # one build serves all
-        _refuse_unknown(version, device)
-        distribution = "mxnet" if device == "cpu" else _CUDA_DISTRIBUTION
-        check = _IMPORT_CHECK.format(
-            context="cpu" if device == "cpu" else "gpu",
-            distribution=distribution,
-            parallel=_HOROVOD_CHECK if parallel else "",
-        )
-        libraries = () if device == "cpu" else tuple(_CUDA_LIBRARIES.values())
-        size = "about 250 MB" if device == "cpu" else "about 3 GB with the CUDA libraries"
-        return EnvironmentSpec(
+        _refuse_unknown(version)
+        spec = EnvironmentSpec(
             framework=self.name,
             version=version,
             pythons=_PYTHONS[version],
-            requirements=(
-                f"{distribution}=={version}",
-                *_PINS,
-                *libraries,
-                *(_HOROVOD_PINS if parallel else ()),
-            ),
-            import_check=check if device == "cpu" else _WITH_LIBRARIES.format(check=check),
+            requirements=(f"mxnet=={version}", *_PINS, *(_HOROVOD_PINS if parallel else ())),
+            import_check=_IMPORT_CHECK.format(parallel=_HOROVOD_CHECK if parallel else ""),
             builds=(_horovod(device),) if parallel else (),
             parallel=parallel,
-            notes=f"{size}; Horovod is compiled" if parallel else size,
+            notes=f"about 250 MB{_COMPILED if parallel else ''}",
+        )
+        if device == "cpu":
+            return spec
+        gpu_check = _GPU_CHECK + (_HOROVOD_CHECK + _GPU_HOROVOD_CHECK if parallel else "")
+        _, *others = spec.requirements
+        return replace(
+            spec,
+            requirements=(f"{_CUDA_DISTRIBUTION}=={version}", *others, *_CUDA_LIBRARIES.values()),
+            import_check=_CUDA_IMPORT_CHECK.format(parallel=_CUDA_HOROVOD_CHECK if parallel else ""),
+            gpu_check=_WITH_LIBRARIES.format(check=gpu_check),
+            notes=f"about 2.4 GB to download, with the CUDA libraries{_COMPILED if parallel else ''}",
         )
 
     def unsupported(self, case: Case) -> str | None:
@@ -227,11 +274,13 @@ def _horovod(device: DeviceKind) -> SourceBuild:
         tools=_HOROVOD_TOOLS,
         edits=(_HOROVOD_EDIT,),
         settings={**_HOROVOD_SETTINGS, **(_HOROVOD_CUDA_SETTINGS if cuda else {})},
-        programs={**_COMPILERS, **(_CUDA_COMPILERS if cuda else {})},
+        programs=_COMPILERS,
+        nvcc=_NVCC if cuda else None,
+        links={f"{_NCCL}/lib/libnccl.so": "libnccl.so.2"} if cuda else {},
     )
 
 
-def _refuse_unknown(version: str, device: DeviceKind) -> None:
+def _refuse_unknown(version: str) -> None:
     known = ", ".join(_PYTHONS)
     if version in _TOO_OLD:
         raise ValueError(
@@ -239,8 +288,6 @@ def _refuse_unknown(version: str, device: DeviceKind) -> None:
         )
     if version not in _PYTHONS:
         raise ValueError(f"mxnet {version} is unknown; known versions: {known}")
-    if device == "cuda" and version != _CUDA_VERSION:
-        raise ValueError(f"mxnet {version} is not built for CUDA here; known versions: {_CUDA_VERSION}")
 
 
 # MXNet's defaults, which variables of the user's would change: no float16 in place of float32 or in sums.

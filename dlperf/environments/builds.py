@@ -9,12 +9,12 @@ import re
 import shutil
 import sysconfig
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dlperf.adapters.base import EnvironmentSpec, SourceBuild
-from dlperf.environments.environment import cache_root, inspect
+from dlperf.environments.environment import build_content, cache_root, inspect
+from dlperf.environments.nvcc import Toolchain, find_toolchain
 from dlperf.environments.processes import exclusive, follow
 from dlperf.errors import EnvironmentUnavailable
 from dlperf.plan.case import digest_of
@@ -37,18 +37,18 @@ def wheels_root() -> Path:
 def wheel_key(build: SourceBuild, spec: EnvironmentSpec, python_version: str) -> str:
     """The name of a wheel's folder: readable first, then a hash of everything that decides the content.
 
-    Of `python_version`, such as `3.10.13`, the patch does not count.
+    Of `python_version`, such as `3.10.13`, the patch does not count. With `build.nvcc` the toolchain's label
+    is added.
     """
     minor = python_version.rpartition(".")[0]
     content = {
-        **asdict(build),
+        **build_content(build),
         "requirements": spec.requirements,
         **({"wheel": spec.wheel.sha256} if spec.wheel else {}),
         **({"index": spec.index} if spec.index else {}),
         "python": minor,
         "platform": sysconfig.get_platform(),
     }
-    del content["programs"]  # how a person gets a compiler
     name = build.requirement.replace("==", "-")
     return f"{name}-cp{minor.replace('.', '')}-{digest_of(content)}"
 
@@ -68,6 +68,15 @@ def built_wheel(
     folder, with the requirements, and returns its interpreter. EnvironmentUnavailable has the reason.
     """
     key = wheel_key(build, spec, inspect(python).python_version)
+    try:
+        toolchain = find_toolchain(build)
+    except EnvironmentUnavailable:
+        compiled = sorted(wheels_root().glob(f"{key}-*/*.whl"))  # when this machine had a toolchain
+        if not compiled:
+            raise
+        return compiled[-1]
+    if toolchain is not None:
+        key = f"{key}-{toolchain.label}"
     folder = wheels_root() / key
     waiting = f"  another dlperf compiles {build.requirement}; waiting for it"
     if _wheel_in(folder) is None:
@@ -83,7 +92,8 @@ def built_wheel(
                 ) as temporary:
                     scratch = Path(temporary) / "scratch"
                     scratch_python = make_scratch(scratch, (*spec.requirements, *build.tools, _PIP))
-                    _compile(build, Path(temporary), python=scratch_python, lock=lock, report=report)
+                    variables = _environment(build, Path(temporary), scratch_python, toolchain)
+                    _compile(build, Path(temporary), scratch_python, variables, lock=lock, report=report)
                     (Path(temporary) / "wheel").rename(folder)
     wheel = _wheel_in(folder)
     if wheel is None:
@@ -106,7 +116,13 @@ def _require_programs(build: SourceBuild) -> None:
 
 
 def _compile(
-    build: SourceBuild, folder: Path, *, python: Path, lock: int, report: Callable[[str], None]
+    build: SourceBuild,
+    folder: Path,
+    python: Path,
+    variables: Mapping[str, str | None],
+    *,
+    lock: int,
+    report: Callable[[str], None],
 ) -> None:
     def report_progress(_lines: Sequence[str], seconds: float) -> None:
         report(f"  still compiling {build.requirement} ({seconds:.0f} s)")
@@ -114,7 +130,7 @@ def _compile(
     def pip(*arguments: str | Path) -> None:
         code, lines = follow(
             [str(python), "-m", "pip", *map(str, arguments)],
-            env=_environment(build, folder, python),
+            env=variables,
             hold=(lock,),
             on_line=lambda _line: None,
             on_silence=report_progress,
@@ -152,21 +168,38 @@ def _failure(build: SourceBuild, lines: Sequence[str]) -> EnvironmentUnavailable
     )
 
 
-def _environment(build: SourceBuild, folder: Path, python: Path) -> dict[str, str | None]:
-    """How the build's environment differs from the user's."""
+def _environment(
+    build: SourceBuild, folder: Path, python: Path, toolchain: Toolchain | None
+) -> dict[str, str | None]:
+    """How the build's environment differs from the user's; makes the links that it needs."""
     prefix = re.split(r"[^A-Za-z0-9]", build.requirement, maxsplit=1)[0].upper() + "_"
     others = dict.fromkeys(name for name in os.environ if name.startswith(prefix))
     site_packages = str(inspect(python).site_packages)
-    settings = {
-        name: value.replace("{site_packages}", site_packages) for name, value in build.settings.items()
-    }
+
+    def filled(text: str) -> str:
+        return text.replace("{site_packages}", site_packages)
+
+    for link, target in build.links.items():
+        Path(filled(link)).symlink_to(target)
+    settings = {name: filled(value) for name, value in build.settings.items()}
+    programs = [str(python.parent), os.environ.get("PATH", os.defpath)]
+    if toolchain is not None and build.nvcc is not None:
+        # Also first on PATH: Horovod asks the nvcc there what it can compile for.
+        programs.insert(1, str(toolchain.home / "bin"))
+        settings |= {build.nvcc.home: str(toolchain.home), **toolchain.variables()}
+        libraries = [settings.get("LD_LIBRARY_PATH"), os.environ.get("LD_LIBRARY_PATH")]
+        if toolchain.stub is not None:
+            (folder / "driver").mkdir()
+            (folder / "driver" / "libcuda.so.1").symlink_to(toolchain.stub)
+            libraries.append(str(folder / "driver"))
+        settings["LD_LIBRARY_PATH"] = os.pathsep.join(place for place in libraries if place)
     indexes = {
         pip: os.environ[uv] for uv, pip in _INDEXES.items() if uv in os.environ and pip not in os.environ
     }
     return {
         **others,
         "MAKEFLAGS": f"-j{os.cpu_count() or 1}",
-        "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PATH": os.pathsep.join(programs),
         "TMPDIR": str(folder / "tmp"),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         **indexes,

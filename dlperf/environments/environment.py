@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import BaseModel, Field, ValidationError
 
-from dlperf.adapters.base import EnvironmentSpec
+from dlperf.adapters.base import EnvironmentSpec, SourceBuild
 from dlperf.environments.checks import check_source, unverified_in
 from dlperf.environments.processes import run_python, shared
 from dlperf.errors import EnvironmentUnavailable
@@ -91,6 +91,19 @@ class Environment:
             yield
 
 
+def build_content(build: SourceBuild) -> dict[str, Any]:
+    """What decides the content of a compiled package: all but how a person gets a compiler."""
+    content = asdict(build)
+    del content["programs"]
+    if build.nvcc is None:
+        del content["nvcc"]  # keeps the keys of wheels compiled before it existed
+    else:
+        del content["nvcc"]["package"]
+    if not build.links:
+        del content["links"]  # likewise
+    return content
+
+
 def environment_key(spec: EnvironmentSpec) -> str:
     """The folder's name: framework, version, CUDA build of torch, and a hash of all that decides the content.
 
@@ -100,8 +113,7 @@ def environment_key(spec: EnvironmentSpec) -> str:
     content = asdict(spec) | {"platform": sysconfig.get_platform()}
     for name in _NOT_CONTENT:
         del content[name]
-    for build in content["builds"]:
-        del build["programs"]
+    content["builds"] = [build_content(build) for build in spec.builds]
     if spec.wheel is not None:
         content["wheel"] = spec.wheel.sha256
     for name in ("builds", "wheel", "index"):

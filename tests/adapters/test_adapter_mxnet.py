@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -89,12 +91,87 @@ def test_on_cuda_horovod_is_compiled_with_nccl() -> None:
     (build,) = ADAPTER.environment("1.9.1", "cuda", parallel=True).builds
     assert "NCCL" == build.settings["HOROVOD_GPU_OPERATIONS"]
     assert "{site_packages}/nvidia/cudnn/lib" in build.settings["LD_LIBRARY_PATH"].split(":")
-    assert {"g++", "make", "nvcc"} == set(build.programs)
+    assert ("11", "HOROVOD_CUDA_HOME") == (build.nvcc and (build.nvcc.cuda, build.nvcc.home))
 
 
-def test_cuda_takes_the_cuda_wheel_and_the_libraries_that_it_links() -> None:
-    spec = ADAPTER.environment("1.9.1", "cuda")
-    assert "mxnet-cu112==1.9.1" == spec.requirements[0]
+def test_on_cuda_horovod_takes_the_nccl_that_mxnet_loads() -> None:
+    """A system's nccl.h may be of another version; the wheel has no name that a linker looks for."""
+    spec = ADAPTER.environment("1.9.1", "cuda", parallel=True)
+    (build,) = spec.builds
+    nccl = "{site_packages}/nvidia/nccl"
+    expected = {
+        "HOROVOD_NCCL_HOME": nccl,
+        "HOROVOD_NCCL_INCLUDE": f"{nccl}/include",
+        "HOROVOD_NCCL_LIB": f"{nccl}/lib",
+    }
+    assert expected == {
+        name: value
+        for name, value in build.settings.items()
+        if name.startswith("HOROVOD_NCCL_") and name != "HOROVOD_NCCL_LINK"
+    }
+    assert {f"{nccl}/lib/libnccl.so": "libnccl.so.2"} == build.links
+    assert spec.gpu_check is not None
+    assert "horovod.mxnet.nccl_built()" in spec.gpu_check
+    alone = ADAPTER.environment("1.9.1", "cuda").gpu_check
+    assert alone is not None
+    assert ("mxnet.gpu()" in alone, "horovod" in alone) == (True, False)
+
+
+def put_library(path: Path, *, needs: tuple[str, ...]) -> None:
+    """A shared library that needs others, which are nowhere when it is loaded."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        others = [Path(folder, name) for name in needs]
+        for other in others:
+            compile_library(other, f"-Wl,-soname,{other.name}")
+        compile_library(path, "-Wl,--no-as-needed", *map(str, others))
+
+
+def compile_library(path: Path, *options: str) -> None:
+    command = ["g++", "-shared", "-fPIC", "-x", "c++", "/dev/null", "-o", str(path), "-x", "none", *options]
+    subprocess.run(command, check=True)
+
+
+def run_cuda_check(site: Path, *, parallel: bool = False) -> str:
+    """What the check for CUDA says of the packages in `site`, where no driver needs to be."""
+    (site / "mxnet_cu112-1.9.1.dist-info").mkdir(exist_ok=True)
+    metadata = "Metadata-Version: 2.1\nName: mxnet-cu112\nVersion: 1.9.1\n"
+    (site / "mxnet_cu112-1.9.1.dist-info" / "METADATA").write_text(metadata)
+    for package in ("mxnet", "horovod"):
+        (site / package).mkdir(exist_ok=True)
+        (site / package / "__init__.py").write_text("raise ImportError('no libcuda.so.1')\n")
+    check = ADAPTER.environment("1.9.1", "cuda", parallel=parallel).import_check
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=False, env=environment
+    )
+    return (done.stdout or done.stderr).strip()
+
+
+def test_without_a_driver_only_the_drivers_library_may_be_missing(tmp_path: Path) -> None:
+    library = tmp_path / "mxnet" / "libmxnet.so"
+    put_library(library, needs=("libcuda.so.1",))
+    assert "1.9.1" == run_cuda_check(tmp_path)
+    put_library(library, needs=("libcuda.so.1", "libcudnn_of_a_test.so.8"))
+    expected = f"{library} needs libcudnn_of_a_test.so.8, which this environment lacks"
+    assert expected == run_cuda_check(tmp_path)
+
+
+def test_horovod_must_link_nccl(tmp_path: Path) -> None:
+    put_library(tmp_path / "mxnet" / "libmxnet.so", needs=("libcuda.so.1",))
+    library = tmp_path / "horovod" / "mxnet" / "mpi_lib.cpython-310-x86_64-linux-gnu.so"
+    put_library(library, needs=("libcuda.so.1",))
+    assert "Horovod was built without NCCL" == run_cuda_check(tmp_path, parallel=True)
+    put_library(library, needs=("libnccl.so.2",))
+    assert f"{library} needs libnccl.so.2, which this environment lacks" == run_cuda_check(
+        tmp_path, parallel=True
+    )
+
+
+@pytest.mark.parametrize("version", ADAPTER.versions)
+def test_cuda_takes_the_cuda_wheel_and_the_libraries_that_it_links(version: str) -> None:
+    spec = ADAPTER.environment(version, "cuda")
+    assert f"mxnet-cu112=={version}" == spec.requirements[0]
     names = {requirement.partition("==")[0] for requirement in spec.requirements}
     assert {"nvidia-cudnn-cu11", "nvidia-nccl-cu11", "nvidia-cublas-cu11", "nvidia-cuda-nvrtc-cu11"} < names
 
@@ -121,7 +198,7 @@ def test_the_import_check_is_python_that_tells_a_missing_framework(device: str, 
                 "known versions: 1.9.1, 1.9.0, 1.8.0.post0"
             ),
         ),
-        ("1.9.0", "cuda", "mxnet 1.9.0 is not built for CUDA here; known versions: 1.9.1"),
+        ("2.0.0b1", "cuda", "mxnet 2.0.0b1 is unknown; known versions: 1.9.1, 1.9.0, 1.8.0.post0"),
     ],
 )
 def test_a_version_that_cannot_run_is_refused_with_the_known_ones(

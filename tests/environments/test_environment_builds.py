@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import ensurepip
 import json
 import os
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 from environment_lab import WAIT_SECONDS, maker, write_source, write_wheel
 
-from dlperf.adapters.base import EnvironmentSpec, SourceBuild, SourceEdit
+from dlperf.adapters.base import EnvironmentSpec, NvccUse, SourceBuild, SourceEdit
 from dlperf.environments import ensure
 from dlperf.environments.builds import wheel_key, wheels_root
 from dlperf.environments.environment import environment_key
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 # A build backend of the package's own, so that no other package is needed: it imports what it is built
 # against, runs the compiler, and writes into the wheel what it saw.
 BACKEND = """
-import os, pathlib, subprocess, zipfile
+import importlib.util, os, pathlib, subprocess, zipfile
 import demo_engine, demo_tool
 
 def get_requires_for_build_wheel(config_settings=None):
@@ -50,7 +51,11 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
         pathlib.Path(os.environ["GATE"]).write_text(str(os.getpid()))
         pathlib.Path(os.environ["GATE"]).read_text()
     subprocess.run(["g++", "-shared", "-fPIC", "-o", "native.so", "native.cc"], check=True)
-    seen = {name: value for name, value in os.environ.items() if name.startswith("DEMO_")}
+    seen = {name: value for name, value in os.environ.items() if name.startswith(("DEMO_", "CXX"))}
+    if importlib.util.find_spec("demo_link"):
+        seen["path"] = os.environ["PATH"].split(":")[1]
+        seen["libraries"] = os.environ["LD_LIBRARY_PATH"].split(":")
+        seen["stub"] = os.readlink(os.path.join(seen["libraries"][-1], "libcuda.so.1"))
     info = "demo_native-1.0.dist-info"
     name = "demo_native-1.0-py3-none-any.whl"
     with zipfile.ZipFile(pathlib.Path(wheel_directory) / name, "w") as wheel:
@@ -148,6 +153,42 @@ def test_is_compiled_against_the_environment_and_installed(
     assert seen["DEMO_FLAVOUR"].endswith("/site-packages/sweet")
     assert any("compiling demo-native==1.0, once" in line for line in said)
     assert [key_of(native)] == kept()
+
+
+@pytest.mark.skipif(ctypes.util.find_library("cuda") is not None, reason="there is a driver here")
+def test_a_build_for_cuda_gets_its_toolkit_its_compiler_and_a_stand_in_for_the_driver(
+    native: EnvironmentSpec, report: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The toolkit is one that says it is: nothing here needs nvcc."""
+    home = tmp_path / "cuda-11.8"
+    nvcc, stub = home / "bin" / "nvcc", home / "lib64" / "stubs" / "libcuda.so"
+    for path in (nvcc, stub):
+        path.parent.mkdir(parents=True)
+    nvcc.write_text("#!/bin/sh\necho Cuda compilation tools, release 11.8, V11.8.89\n")
+    nvcc.chmod(0o755)
+    stub.touch()
+    monkeypatch.setenv("DEMO_CUDA_HOME", str(home))
+    monkeypatch.setenv("CXX", "g++")
+    monkeypatch.setenv("NVCC_APPEND_FLAGS", "-allow-unsupported-compiler")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/of/the/user")
+    build = replace(
+        native.builds[0],
+        settings={"LD_LIBRARY_PATH": "{site_packages}/nvidia/lib"},
+        nvcc=NvccUse(cuda="11", package="cuda-toolkit-11-8", home="DEMO_CUDA_HOME"),
+        links={"{site_packages}/demo_link.py": "demo_engine.py"},
+    )
+
+    environment = ensure(replace(native, builds=(build,)), report=report)
+
+    seen = json.loads(
+        output_of(environment.python, "import json, demo_native as d; print(json.dumps(d.seen))")
+    )
+    assert {"DEMO_CUDA_HOME": str(home), "CXX": "g++"}.items() <= seen.items()
+    assert (str(home / "bin"), str(stub)) == (seen["path"], seen["stub"])
+    first, second, _ = seen["libraries"]
+    assert (True, "/of/the/user") == (first.endswith("/site-packages/nvidia/lib"), second)
+    (name,) = kept()
+    assert "-nvcc11.8.89-gcc" in name
 
 
 def test_is_compiled_once_for_all_environments_that_it_fits(
