@@ -178,9 +178,10 @@ _UPSTREAM_HOROVOD_TUNING = {
 class MXNetOptions(Model):
     """What a sweep may set under `options: {mxnet: ...}`."""
 
-    prelu: Literal["convolution", "broadcast"] | None = Field(
+    prelu: Literal["convolution", "broadcast", "native"] | None = Field(
         default=None,
-        description="How PReLU multiplies by the slope; left out, a convolution on cpu, a product on cuda.",
+        description="How PReLU multiplies by the slope; left out, a convolution on cpu, a product on cuda. "
+        "native is MXNet's own operator, whose gradient of the slope may be wrong.",
     )
     processes: Literal["per_device", "one"] | None = Field(
         default=None,

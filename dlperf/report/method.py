@@ -127,7 +127,7 @@ def _noise(noise_profile: NoiseProfile) -> Text:
 _LONGEST_VALUE = 160
 _MOST_NODE_SETS = 40
 # Stated in the first columns already.
-_NOT_AGAIN = {"name", "version", "python"}
+_NOT_AGAIN = {"name", "version", "python", "caution"}
 
 
 class EnvironmentTable(NamedTuple):

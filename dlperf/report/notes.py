@@ -86,6 +86,7 @@ def comparison_notes(comparison: Comparison, *, shares: Mapping[CaseKey, float])
     yield from _runs_notes(comparison)
     yield from _gpu_notes(comparison)
     yield from _engine_notes(comparison)
+    yield from _cautions(comparison)
     above = sum(shares.get(case_key(figure), 0) > 1 for figure in comparison.figures)
     if above:
         yield say(
@@ -204,6 +205,18 @@ def _engine_notes(comparison: Comparison) -> Iterator[Text]:
         )
     if imported:
         yield say("Imported from logs of other programs: {which}.", which=joined(imported, "; "))
+
+
+def _cautions(comparison: Comparison) -> Iterator[Text]:
+    """What training programs say of runs that do not compute what their case says."""
+    cautions = {
+        joined((comparison.label(variant), str(caution)), ": "): None
+        for (_, variant), figure in sorted(comparison.cases.items())
+        for run in figure.runs
+        if (caution := run.result.engine.facts.get("caution")) is not None
+    }
+    if cautions:
+        yield say("What the training programs warn of: {which}.", which=joined(cautions, "; "))
 
 
 Contest = tuple[dict[Variant, CaseFigures], Standing[Variant]]  # the cases of a row, and who is the fastest

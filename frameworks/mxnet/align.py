@@ -9,7 +9,9 @@ from frameworks.common.case import Case, Rank
 from frameworks.common.data import Batch
 from frameworks.common.initial import CLASSIFIER
 from frameworks.common.loop import Pending
+from frameworks.mxnet.network import NATIVE_PRELU
 from frameworks.mxnet.parallel import join
+from frameworks.mxnet.settings import prelu_form
 from frameworks.mxnet.train import MXNetTrainer
 
 
@@ -17,6 +19,11 @@ class MXNetAlign:
     """`AlignTrainer` of frameworks/common/align.py, on the training program's trainer."""
 
     def __init__(self, case: Case, rank: Rank, inputs: align.Inputs) -> None:
+        if prelu_form(case) == NATIVE_PRELU:
+            raise ValueError(
+                "option prelu: native: MXNet's own operator can compute a wrong gradient of the slope; align "
+                "convolution or broadcast"
+            )
         arrays = {**inputs.parameters, **inputs.buffers}
         self._trainer = MXNetTrainer(case, rank, join(case, rank), arrays)
         self._embeddings: List[Any] = []  # NDArrays, from the first step on

@@ -8,6 +8,8 @@ from frameworks.common import networks
 
 # How PReLU multiplies by the slope (`_PReLU`): with a depthwise 1x1 convolution, or with a broadcast product.
 PRELU_FORMS = ("convolution", "broadcast")
+# MXNet's own operator, as in upstream's networks. The slope's gradient may be wrong.
+NATIVE_PRELU = "native"
 
 # Gluon's names of a parameter's last part, if they differ from the table's.
 _TABLE_NAMES = {"gamma": "weight", "beta": "bias"}
@@ -69,9 +71,9 @@ def _batch_norm(layer: networks.BatchNorm) -> HybridBlock:
 class _PReLU(HybridBlock):
     """x if x > 0, else slope x, for [B, C, H, W] with one slope per channel: x + (slope - 1) min(x, 0).
 
-    MXNet's own operator, `LeakyReLU(act_type="prelu")`, is not used: in a hybridized graph it can multiply
-    the slope's gradient by the slope, depending on what follows it. The gradient at exactly 0 is the slope,
-    as in the other engines. On CPU a depthwise convolution multiplies faster than the broadcast product.
+    The form `native` is MXNet's own operator, `LeakyReLU(act_type="prelu")`: in a hybridized graph it can
+    multiply the slope's gradient by the slope, depending on what follows it. The gradient at exactly 0 is the
+    slope, as in the other engines. On CPU a depthwise convolution is faster than the broadcast product.
     """
 
     def __init__(self, layer: networks.PReLU, form: str) -> None:
@@ -81,6 +83,8 @@ class _PReLU(HybridBlock):
 
     def hybrid_forward(self, F: Any, x: Any, weight: Any) -> Any:
         """Gluon calls this with F = mx.nd or mx.sym, and with the parameters by keyword."""
+        if self._form == NATIVE_PRELU:
+            return F.LeakyReLU(x, gamma=weight, act_type="prelu")
         negative, factor = F.minimum(x, 0), weight - 1
         if self._form == "broadcast":
             return x + F.broadcast_mul(negative, F.reshape(factor, (1, -1, 1, 1)))

@@ -11,6 +11,7 @@ import numpy as np
 from frameworks.common.arithmetic import fp32_facts
 from frameworks.common.case import Case, Rank, rank_from_environment
 from frameworks.common.matmul import best_flops_per_second
+from frameworks.mxnet.network import NATIVE_PRELU
 
 
 def devices(case: Case, rank: Rank) -> List[mx.Context]:
@@ -24,6 +25,9 @@ def prelu_form(case: Case) -> str:
     """The option `prelu`. Default: what is fast on the case's device."""
     return case.options.get("prelu", "convolution" if case.device == "cpu" else "broadcast")
 
+
+# What a report says of a run with MXNet's own PReLU.
+NATIVE_PRELU_CAUTION = "prelu: native may compute a wrong gradient of PReLU's slope; only its speed counts"
 
 # The environment variables with which the adapter tunes MXNet and Horovod, unless a user sets them.
 TUNING_VARIABLES = (
@@ -48,6 +52,7 @@ def facts(case: Case) -> Dict[str, Any]:
         "features": sorted(name for name in features if features.is_enabled(name)),
         "blas": _blas(),
         "prelu": prelu_form(case),
+        **({"caution": NATIVE_PRELU_CAUTION} if prelu_form(case) == NATIVE_PRELU else {}),
         **_fp32_facts(case),
         "tuning": {name: os.environ[name] for name in TUNING_VARIABLES if name in os.environ},
         **({"horovod": _horovod_version()} if rank.world_size > rank.devices else {}),

@@ -307,7 +307,8 @@ def test_the_training_program_reports_the_tuning_in_force() -> None:
 
 
 def test_options_are_closed() -> None:
-    assert "broadcast" == ADAPTER.options.model_validate({"prelu": "broadcast"}).prelu
+    for form in ("convolution", "broadcast", "native"):
+        assert form == ADAPTER.options.model_validate({"prelu": form}).prelu
     with pytest.raises(ValidationError):
         ADAPTER.options.model_validate({"prelu": "operator"})
     with pytest.raises(ValidationError):

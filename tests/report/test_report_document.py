@@ -322,6 +322,15 @@ def test_what_nobody_can_tell_of_imported_results_is_said_to_be_not_known(tmp_pa
     assert "Every engine was to use" not in text
 
 
+def test_what_a_training_program_warns_of_is_said_below_its_table(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [10.0], facts={"caution": "computes nothing"})
+    store_good_runs(tmp_path / "y1", make_case(framework="pytorch"), [10.0])
+    request = Request(paths=(tmp_path,))
+    text = render(build_report(request), request)
+    assert 1 == text.count("What the training programs warn of: MXNet 1.9.1: computes nothing.")
+    assert 1 == text.count("computes nothing")
+
+
 @pytest.mark.parametrize("form", ["md", "html"])
 def test_which_nodes_ran_what_is_said_where_they_differ(tmp_path: Path, form: Literal["md", "html"]) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [10.0, 10.1])

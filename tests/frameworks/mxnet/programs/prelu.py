@@ -1,39 +1,27 @@
 """PReLU in graphs with a convolution before it and one or none after it: gradients, hybridized and not.
 
-Arrays: x, factor, slope; and for each form (convolution, broadcast, operator) and neighbour (3x3, 1x1, none)
+Arrays: x, factor, slope; and for each form (convolution, broadcast, native) and neighbour (3x3, 1x1, none)
 `<form>/<neighbour>/{hybrid,eager}/{slope,input}`.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import mxnet as mx
 import numpy as np
-from mxnet.gluon import HybridBlock, nn
+from mxnet.gluon import nn
 
 from frameworks.common.networks import PReLU
-from frameworks.mxnet.network import PRELU_FORMS, _PReLU
+from frameworks.mxnet.network import NATIVE_PRELU, PRELU_FORMS, _PReLU
 
 CHANNELS, SLOPE = 4, 0.25
-
-
-class Operator(HybridBlock):
-    """MXNet's own operator."""
-
-    def __init__(self) -> None:
-        super().__init__(prefix="prelu.")
-        self.weight = self.params.get("weight", shape=(CHANNELS,))
-
-    def hybrid_forward(self, F: Any, x: Any, weight: Any) -> Any:  # noqa: N803 - Gluon's name
-        return F.LeakyReLU(x, gamma=weight, act_type="prelu")
 
 
 def gradients(
     form: str, neighbour: str, x: np.ndarray, factor: np.ndarray, *, hybrid: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    prelu = Operator() if form == "operator" else _PReLU(PReLU("prelu", CHANNELS), form)
+    prelu = _PReLU(PReLU("prelu", CHANNELS), form)
     net = nn.HybridSequential(prefix="")
     # An identity before it: MXNet's fault appears behind a convolution.
     before = nn.Conv2D(CHANNELS, 1, in_channels=CHANNELS, use_bias=False, prefix="before.")
@@ -67,7 +55,7 @@ def main() -> None:
     x[0, :, 0, :] = 0.0
     factor = random.standard_normal(x.shape).astype(np.float32)
     arrays = {"x": x, "factor": factor, "slope": np.full(CHANNELS, SLOPE)}
-    for form in (*PRELU_FORMS, "operator"):
+    for form in (*PRELU_FORMS, NATIVE_PRELU):
         for neighbour in ("3x3", "1x1", "none"):
             for mode in ("hybrid", "eager"):
                 slope, data = gradients(form, neighbour, x, factor, hybrid=mode == "hybrid")
