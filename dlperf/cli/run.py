@@ -18,12 +18,14 @@ from dlperf.adapters.registry import load_adapters
 from dlperf.cli import options
 from dlperf.cli.plan import duration, known_seconds, plan_lines
 from dlperf.cli.progress import SweepProgress
-from dlperf.cli.terminal import echo, print_json, say, say_in_a_signal_handler, table, write_data
+from dlperf.cli.terminal import echo, fold, print_json, say, say_in_a_signal_handler, table, write_data
 from dlperf.errors import InfrastructureError, UserError
 from dlperf.limit.run import LimitRunner
 from dlperf.plan.cluster import Cluster
-from dlperf.plan.plan import Plan, PlannedRun, freeze
-from dlperf.report.numbers import mebibytes, plural
+from dlperf.plan.plan import Plan, PlannedRun, cell_of, freeze
+from dlperf.report.columns import ratio_cell
+from dlperf.report.numbers import mebibytes, plural, rate, span
+from dlperf.report.text import plain_text
 from dlperf.results.cases import CaseFigures, case_figures, cell_name, devices_in_words, standings
 from dlperf.results.schema import FAILED, Status
 from dlperf.results.store import Results, StoredLimit, StoredRun, read_limits
@@ -35,7 +37,6 @@ from dlperf.running.scheduler import Scheduler, require_adapters
 from dlperf.running.supervision import Interrupts
 from dlperf.running.transports.base import Node, each
 from dlperf.running.transports.local import LocalNode
-from dlperf.statistics.ranking import Standing
 
 _EPILOG = """\b
 Examples:
@@ -169,9 +170,11 @@ def _summary(
         yield from ("", _limits_table(limits))
     bad = [item for item in stored if item.result.status is not Status.OK]
     if bad:
-        yield from ("", _failures(bad))
-    for figure, standing in _standings(plan, stored, folder):
-        yield f"{cell_name(figure.case)} on {devices_in_words(figure)}: {standing.in_words(str)}"
+        yield from ("", *_failures(bad))
+    figures = _figures(plan, stored, folder)
+    if any(figure.summary for figure in figures):
+        yield from ("", *_answer(plan, figures), "")
+    yield from _verdicts(figures)
     statuses = {item.result.status for item in bad}
     if Status.DISTURBED in statuses:
         waits = any(word.startswith("--wait-for-quiet") for word in sys.argv)
@@ -184,30 +187,70 @@ def _summary(
         yield f"Next: {shlex.join(['dlperf', 'report', str(folder), '--out', 'report.md'])}"
 
 
-def _standings(
-    plan: Plan, stored: Sequence[StoredRun], folder: Path
-) -> list[tuple[CaseFigures, Standing[str]]]:
-    """Who is the fastest in each row of the plan, as the report says it."""
-    results = Results(runs=tuple(stored), skipped=(), sweeps=(folder,), plans={folder: plan})
-    return list(standings(case_figures(results)))
+def _figures(plan: Plan, stored: Sequence[StoredRun], folder: Path) -> list[CaseFigures]:
+    """The figures of the plan's cases, in the report's order."""
+    return list(case_figures(Results(runs=tuple(stored), skipped=(), sweeps=(folder,), plans={folder: plan})))
 
 
-def _failures(bad: Sequence[StoredRun]) -> str:
-    """Runs of one case that failed for the same reason stand on one line."""
+def _verdicts(figures: Sequence[CaseFigures]) -> Iterator[str]:
+    """Who is the fastest of each row; rows of which the same is to be said share a line."""
+    rows: dict[str, list[str]] = {}
+    for figure, standing in standings(figures):
+        name = f"{cell_name(figure.case)} on {devices_in_words(figure)}"
+        rows.setdefault(standing.in_words(str), []).append(name)
+    for words, names in rows.items():
+        yield f"{names[0] if len(names) == 1 else f'in each of {len(names)} rows'}: {words}"
+
+
+_FIGURE_NUMBERS = ("batch", "classes", "runs ok", "samples/s", "min to max")
+
+
+def _answer(plan: Plan, figures: Sequence[CaseFigures]) -> Iterator[str]:
+    """A line per case that could run: its figure and spread, and its ratio to the first of its row."""
+    first: dict[str, CaseFigures] = {}
+    rows = []
+    for figure in figures:
+        case, summary = figure.case, figure.summary
+        if figure.planned_runs == 0:
+            continue
+        baseline = first.setdefault(cell_of(case), figure)
+        ratio = f"{case.sample_ratio:g}" if case.sample_ratio is not None else ""
+        cells = (
+            f"{case.framework} {case.version}",
+            case.workload.experiment,
+            f"{case.parallelism} {ratio}".strip(),
+            str(case.topology),
+            str(case.size("batch_size_per_device")),
+            str(case.size("num_classes")),
+            case.precision,
+            str(figure.status),
+            f"{len(figure.good)} of {plan.repeats}",
+            rate(summary.median) if summary else "",
+            span(summary.minimum, summary.maximum) if summary else "",
+            "" if figure is baseline else plain_text(ratio_cell(figure, baseline)),
+        )
+        rows.append(cells)
+    headings = (
+        "framework", "experiment", "parallelism", "topology", "batch", "classes", "precision", "status",
+        "runs ok", "samples/s", "min to max", "ratio to the first",
+    )  # fmt: skip
+    same, kept, cells = fold(headings, rows, headings[1:9])
+    yield f"every case: {same}" if same else ""
+    yield table(kept, cells, right=_FIGURE_NUMBERS)
+
+
+def _failures(bad: Sequence[StoredRun]) -> Iterator[str]:
+    """A block for the runs of one case that failed for the same reason, with the log that shows it."""
     groups: dict[tuple[str, str, str], list[StoredRun]] = {}
     for item in bad:
         result = item.result
         key = (result.case.case_id, str(result.status), result.reason or "")
         groups.setdefault(key, []).append(item)
-    rows = [
-        (case_id, " ".join(f"r{item.result.repeat}" for item in items), status, reason, _evidence(items[0]))
-        for (case_id, status, reason), items in groups.items()
-    ]
-    return table(("case", "runs", "status", "reason", "evidence"), rows)
-
-
-def _evidence(item: StoredRun) -> str:
-    return f"{item.folder}/{item.result.evidence}" if item.result.evidence else ""
+    for (case_id, status, reason), items in groups.items():
+        yield f"{case_id} {' '.join(f'r{item.result.repeat}' for item in items)}"
+        yield f"  {status}: {reason}"
+        if items[0].result.evidence:
+            yield f"  {items[0].folder}/{items[0].result.evidence}"
 
 
 _LIMIT_NUMBERS = ("limit", "probes", "by arithmetic (MiB)", "measured (MiB)")
@@ -253,7 +296,7 @@ def summary_content(
         "runs": runs,
         "rows": [
             {"row": cell_name(figure.case), "fastest": standing.winner, "why": standing.in_words(str)}
-            for figure, standing in _standings(plan, stored, folder)
+            for figure, standing in standings(_figures(plan, stored, folder))
         ],
     }
     return content | ({"limits": [_limit_content(limit) for limit in limits]} if limits else {})

@@ -8,7 +8,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Collection, Iterable, Sequence
 
 import click
 from rich.cells import cell_len
@@ -89,32 +90,88 @@ def table(
     """A table as text, without the columns that are empty.
 
     `right` holds the headings of columns aligned right, `styles` one style per row. On a narrow terminal
-    reasons wrap; where that is not enough, whole lines do. No cell is ever cut.
+    reasons wrap; where that is not enough, each row becomes a block of lines. No cell is ever cut.
     """
-    cells = [[visible(cell).replace("\n", "\\n") for cell in row] for row in rows]
-    kept = [place for place in range(len(headings)) if any(row[place] for row in cells)]
+    whole = [[visible(cell).replace("\n", "\\n") for cell in row] for row in rows]
+    kept = [place for place in range(len(headings)) if any(row[place] for row in whole)]
+    headings, cells = [headings[place] for place in kept], [[row[place] for place in kept] for row in whole]
+    of_rows = list(styles or [None] * len(cells))
+    console = Console(file=sys.stdout)
+    if not console.is_terminal or _width(headings, cells) <= console.width:
+        return _grid(headings, cells, right=right, styles=of_rows)
+    shared, headings, cells = fold(headings, cells, headings[1:] if len(cells) > 1 else ())
+    fits = _width(headings, cells) <= console.width
+    shown = _grid(headings, cells, right=right, styles=of_rows) if fits else _blocks(headings, cells, of_rows)
+    return Styled(f"every row: {shared}\n\n{shown}") if shared else shown
+
+
+def _width(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """The least width of a table."""
+    widths = _widths(headings, rows)
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _grid(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Collection[str],
+    styles: Sequence[str | None],
+) -> Styled:
     content = Table(box=None, pad_edge=False, header_style="bold")
-    columns = {headings[place]: [headings[place], *(row[place] for row in cells)] for place in kept}
-    for heading, width in _widths(columns).items():
+    for heading, width in zip(headings, _widths(headings, rows), strict=True):
         content.add_column(heading, justify="right" if heading in right else "left", width=width)
-    for row, style in zip(cells, styles or [None] * len(cells), strict=True):
+    for row, style in zip(rows, styles, strict=True):
         # Text, not markup: a reason may hold brackets.
-        content.add_row(*(Text(row[place]) for place in kept), style=style)
+        styled = (Text(cell, style=style_of(h, cell)) for h, cell in zip(headings, row, strict=True))
+        content.add_row(*styled, style=style)
     return rendered(content)
 
 
-def _widths(columns: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """The width of each column, by its heading and texts: sentences share what the others leave."""
-    widths = {heading: max(map(cell_len, texts)) for heading, texts in columns.items()}
+def _blocks(headings: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str | None]) -> Styled:
+    """Each row as its first cell and, below it, a line per other cell."""
+    width = Console(file=sys.stdout).width
+    console = Console(file=sys.stdout, width=_NO_LIMIT)
+    indent = max(map(cell_len, headings[1:]), default=0)
+    rest = " " * (indent + 4)
+    with console.capture() as capture:
+        for (name, *others), style in zip(rows, styles, strict=True):
+            console.print(Text(name, style="bold"), style=style or "")
+            for heading, cell in zip(headings[1:], others, strict=True):
+                room = max(_SENTENCE_WIDTH, width - len(rest))
+                lines = textwrap.wrap(cell, room, break_long_words=False, break_on_hyphens=False)
+                if lines:
+                    text = Text(f"\n{rest}".join(lines), style=style_of(heading, cell))
+                    begin = Text(f"  {heading:<{indent}}  ", style="dim")
+                    console.print(begin.append_text(text), style=style or "")
+            console.print()
+    return Styled(capture.get().strip("\n"))
+
+
+# What a status means to a reader; others failed.
+_STATUS_STYLES = {
+    **dict.fromkeys(("ok", "runnable", "found"), "green"),
+    **dict.fromkeys(("warning", "disturbed"), "yellow"),
+    **dict.fromkeys(("unsupported", "excluded", "unavailable", "not_measured"), "dim"),
+}
+
+
+def style_of(heading: str, cell: str) -> str:
+    """The colour of a cell: a status tells good from bad."""
+    return _STATUS_STYLES.get(cell, "red") if heading == "status" and cell else ""
+
+
+def _widths(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """The width of each column: on a terminal sentences share what the others leave."""
+    widths = [max(map(cell_len, column)) for column in zip(headings, *rows, strict=True)]
     console = Console(file=sys.stdout)
-    sentences = [heading for heading in columns if heading in _SENTENCES]
+    sentences = [place for place, heading in enumerate(headings) if heading in _SENTENCES]
     if console.is_terminal and sentences:
-        others = sum(width for heading, width in widths.items() if heading not in sentences)
-        room = console.width - others - 2 * (len(widths) - 1)
-        for heading in sentences:
-            longest_word = max(cell_len(word) for text in columns[heading] for word in text.split())
-            share = max(_SENTENCE_WIDTH, room // len(sentences))
-            widths[heading] = max(longest_word, min(widths[heading], share))
+        others = sum(width for place, width in enumerate(widths) if place not in sentences)
+        share = max(_SENTENCE_WIDTH, (console.width - others - 2 * (len(widths) - 1)) // len(sentences))
+        for place in sentences:
+            longest_word = max((cell_len(word) for row in rows for word in row[place].split()), default=0)
+            widths[place] = max(longest_word, min(widths[place], share))
     return widths
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -109,6 +110,28 @@ def test_a_dry_run_shows_what_the_run_then_starts(lab: SweepLab) -> None:
     assert real.pop("DLPERF_MASTER_PORT") != "0"
     assert shown_variables == real
     assert shown[:3] == ["taskset", "-c", ",".join(map(str, rank["cpus"]))]
+
+
+def test_a_run_ends_with_its_figures_and_what_to_do_next(lab: SweepLab) -> None:
+    lab.write(
+        include=[{"batch_size_per_device": 3, "options": {"numpy": {"fault": "exit"}}}],
+        measure={"warmup_iterations": 1, "measured_iterations": 3, "repeats": 2, "max_interference": 1},
+    )
+    done = lab.run()
+    lines = done.stdout.splitlines()
+    assert "tiny: 4 of 4 runs: 2 ok, 2 crash" == lines[0]
+    (case,) = [line for line in lines if line.endswith(" r1 r2")]
+    status, evidence = lines[lines.index(case) + 1 :][:2]
+    assert status.startswith("  crash: ")
+    log, line, _ = evidence.strip().split(":", 2)
+    assert (lab.folder / log).read_text().splitlines()[int(line) - 1]
+    (same,) = [line for line in lines if line.startswith("every case: experiment ")]
+    headings, *rows = lines[lines.index(same) + 1 :][:3]
+    assert "framework batch status runs ok samples/s min to max" == " ".join(headings.split())
+    assert {"ok", "crash"} == {row.split()[3] for row in rows}
+    (good,) = [row for row in rows if row.split()[3] == "ok"]
+    assert re.search(r" ok +2 of 2 +[\d.]+ +[\d.]+ to [\d.]+$", good)
+    assert "Next: dlperf report results/tiny --out report.md" == lines[-1]
 
 
 def test_the_summary_as_json(lab: SweepLab) -> None:

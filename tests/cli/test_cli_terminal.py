@@ -106,6 +106,69 @@ def test_a_narrow_terminal_wraps_sentences_and_no_path(monkeypatch: pytest.Monke
     assert "other work took it other work\n" not in text
 
 
+ROWS = [
+    ("mxnet 1.9.1", "data", "1n1g", "ok", "31.20", ""),
+    ("oneflow 0.9.0", "data", "1n2g", "unavailable", "", "needs 4 CPU cores; this machine has 2"),
+]
+HEADINGS = ("framework", "parallelism", "topology", "status", "samples/s", "reason")
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (
+            120,
+            """\
+framework      parallelism  topology  status       samples/s  reason
+mxnet 1.9.1    data         1n1g      ok               31.20
+oneflow 0.9.0  data         1n2g      unavailable             needs 4 CPU cores; this machine has 2""",
+        ),
+        (
+            80,
+            """\
+every row: parallelism data
+
+framework      topology  status       samples/s  reason
+mxnet 1.9.1    1n1g      ok               31.20
+oneflow 0.9.0  1n2g      unavailable             needs 4 CPU cores; this machine
+                                                 has 2""",
+        ),
+        (
+            60,
+            """\
+every row: parallelism data
+
+mxnet 1.9.1
+  topology   1n1g
+  status     ok
+  samples/s  31.20
+
+oneflow 0.9.0
+  topology   1n2g
+  status     unavailable
+  reason     needs 4 CPU cores; this machine has 2""",
+        ),
+    ],
+)
+def test_a_table_fits_its_terminal(monkeypatch: pytest.MonkeyPatch, columns: int, expected: str) -> None:
+    """What all rows share stands above where the width is not enough, and then rows become blocks."""
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": str(columns)}.items():
+        monkeypatch.setenv(name, value)
+    text = table(HEADINGS, ROWS, right=("samples/s",))
+    plain = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()]
+    assert expected.splitlines() == plain
+    assert max(map(len, plain)) <= columns
+
+
+def test_a_status_has_the_colour_of_what_it_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    text = table(("case", "status"), [("a", "ok"), ("b", "oom"), ("c", "disturbed")])
+    assert ["32", "31", "33"] == re.findall(r"\x1b\[(\d+)m(?:ok|oom|disturbed)", text)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not re.search(r"\x1b\[3\dm", table(("case", "status"), [("a", "ok")]))
+
+
 def test_a_file_has_whole_cells_however_long() -> None:
     reason = "word " * 200 + "end"
     assert table(("case", "reason"), [("a", reason)]).splitlines()[1] == f"a     {reason}"
