@@ -215,7 +215,7 @@ def _answer(plan: Plan, figures: Sequence[CaseFigures]) -> Iterator[str]:
             continue
         baseline = first.setdefault(cell_of(case), figure)
         ratio = f"{case.sample_ratio:g}" if case.sample_ratio is not None else ""
-        cells = (
+        row = (
             f"{case.framework} {case.version}",
             case.workload.experiment,
             f"{case.parallelism} {ratio}".strip(),
@@ -229,7 +229,7 @@ def _answer(plan: Plan, figures: Sequence[CaseFigures]) -> Iterator[str]:
             span(summary.minimum, summary.maximum) if summary else "",
             "" if figure is baseline else plain_text(ratio_cell(figure, baseline)),
         )
-        rows.append(cells)
+        rows.append(row)
     headings = (
         "framework", "experiment", "parallelism", "topology", "batch", "classes", "precision", "status",
         "runs ok", "samples/s", "min to max", "ratio to the first",
