@@ -105,11 +105,12 @@ class OneFlowAdapter:
             return f"OneFlow trains fp32 alone on CPU: {_CPU_REFUSALS[case.precision]}"
         if case.version.partition("+")[0] == "0.8.0" and case.precision == "bf16":
             return "OneFlow 0.8.0 has mixed precision in fp16 alone; bf16 came with 0.9.0"
-        uneven = case.num_classes % case.topology.world_size != 0
-        if case.device == "cuda" and case.parallelism == "partial_fc" and uneven:
+        devices = case.topology.world_size
+        aligned = -(-case.num_classes // devices) * devices
+        if case.device == "cuda" and case.parallelism == "partial_fc" and case.num_classes != aligned:
             return (
                 "OneFlow's sampler of Partial FC maps labels wrongly where devices hold different numbers of "
-                f"classes; take a num_classes that {case.topology.world_size} divides"
+                f"classes; take a num_classes that {devices} divides, such as {aligned}"
             )
         return None
 

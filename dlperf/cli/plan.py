@@ -16,7 +16,10 @@ from dlperf.cli.options import PATH, SWEEP, SweepChoice, default_folder, format_
 from dlperf.cli.terminal import echo, fold, print_json, say, table, write_data
 from dlperf.plan.case import bytes_text
 from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
+from dlperf.report.comparison import Comparison, comparisons
 from dlperf.report.numbers import plural
+from dlperf.report.text import plain_text
+from dlperf.results.cases import planned_figures
 from dlperf.results.store import read_results
 from dlperf.running.commands import commands_text
 
@@ -44,6 +47,7 @@ def command(*, chosen: SweepChoice, form: str, order: bool, commands: bool, resu
         raise click.UsageError("--commands cannot be combined with --order or --format")
     plan = chosen.selected(chosen.plan())
     folder = results or default_folder(plan)
+    warn(plan)
     if commands:
         text = commands_text(plan, adapters=load_adapters(), results=folder, cluster=chosen.cluster)
         write_data(text)
@@ -57,6 +61,23 @@ def command(*, chosen: SweepChoice, form: str, order: bool, commands: bool, resu
             print_json(_content(plan, rows))
         else:
             _print_csv([row | {"options": json.dumps(row["options"])} for row in rows])
+
+
+def warn(plan: Plan) -> None:
+    """Print a warning for each workload whose cases a report could not show in one table."""
+    tables: dict[tuple[str, str], list[Comparison]] = {}
+    for one in comparisons(planned_figures(plan), titles={}):
+        tables.setdefault((one.sample.workload.experiment, one.sample.parallelism), []).append(one)
+    for (experiment, parallelism), several in tables.items():
+        if len(several) > 1:
+            values = " | ".join(", ".join(map(plain_text, one.apart)) for one in several)
+            threads = {one.sample.threads_per_device for one in several}
+            example = f", such as 'threads_per_device: {min(threads)}'" if len(threads) > 1 else ""
+            say(
+                f"warning: {experiment}, {parallelism}: a report shows these cases in {len(several)} tables, "
+                f"without speedups or ratios between them ({values}); "
+                f"give all of them the same value in the sweep{example}"
+            )
 
 
 def _print_order(plan: Plan, *, form: str) -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from dlperf.adapters.registry import load_adapters
 from dlperf.cli import options
-from dlperf.cli.plan import duration, known_seconds, plan_lines
+from dlperf.cli.plan import duration, known_seconds, plan_lines, warn
 from dlperf.cli.progress import SweepProgress
 from dlperf.cli.terminal import echo, fold, print_json, say, say_in_a_signal_handler, table, write_data
 from dlperf.errors import InfrastructureError, UserError
@@ -119,6 +119,7 @@ def command(
 def show(plan: Plan, folder: Path, cluster: Cluster | None) -> None:
     """Print the plan, and the processes of each case's first run."""
     mend_run_folders(plan, results=folder, say=say, dry_run=True)
+    warn(plan)
     echo(*plan_lines(plan, seconds=known_seconds(folder)), "")
     write_data(commands_text(plan, adapters=load_adapters(), results=folder, cluster=cluster))
 

@@ -149,14 +149,17 @@ def _options(case: Case) -> str:
 def differences(baseline: CaseSamples, candidate: CaseSamples) -> tuple[Difference, ...]:
     """What two cases do not have in common of what must be the same.
 
-    Options are a framework's own, and say nothing between two frameworks. What a side does not know (driver,
-    alignment, arithmetic) is no difference; hardware that nobody knows is one, as nothing shows that it was
-    the same.
+    Options are a framework's own, and say nothing between two frameworks; nor do the CPU's threads between
+    two cases on CUDA. What a side does not know (driver, alignment, arithmetic) is no difference; hardware
+    that nobody knows is one, as nothing shows that it was the same.
     """
     found = []
     theirs = guarded(candidate)
+    devices = {baseline.case.device, candidate.case.device}
     for guard, value in guarded(baseline).items():
         if guard == "options" and baseline.case.framework != candidate.case.framework:
+            continue
+        if guard == "threads" and devices == {"cuda"}:
             continue
         if value == theirs[guard] and (guard != "hardware" or value not in _UNKNOWN):
             continue

@@ -5,7 +5,7 @@ The plan is frozen as `plan.lock.json` when a sweep first runs: editing the YAML
 
 import difflib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -160,18 +160,29 @@ def make_plan(
     """
     file = sweep.file
     device = machine.device if file.device == "auto" else file.device
-    planned, interpreters = [], {}
-    for cell in cells(file, sweep.experiments, adapters=adapters):
+    grid = cells(file, sweep.experiments, adapters=adapters)
+
+    def plan_cell(cell: Cell, threads: int) -> PlannedCase:
         adapter = adapters[cell.framework.name]
-        case = _case(cell, sweep, adapter=adapter, device=device, cores=machine.cores)
+        case = _case(cell, sweep, adapter=adapter, device=device, threads=threads)
         if cluster is None:
             missing = lacking(case, machine, oversubscribe=file.oversubscribe)
         else:
             missing = cluster.lacking(case, oversubscribe=file.oversubscribe)
         origin = sweep.origins.get(str(cell.framework))
-        planned.append(_planned(case, cell, adapter=adapter, origin=origin, missing=missing, gpu=machine.gpu))
-        if cell.framework.python:
-            interpreters[str(cell.framework)] = str(Path(cell.framework.python).expanduser().absolute())
+        return _planned(case, cell, adapter=adapter, origin=origin, missing=missing, gpu=machine.gpu)
+
+    threads = file.threads_per_device
+    if threads == "auto":
+        threads = _auto_threads(
+            grid, cores=machine.cores, can_run=lambda cell: plan_cell(cell, 1).status is PlanStatus.RUNNABLE
+        )
+    planned = [plan_cell(cell, threads) for cell in grid]
+    interpreters = {
+        str(cell.framework): str(Path(cell.framework.python).expanduser().absolute())
+        for cell in grid
+        if cell.framework.python
+    }
     runnable = [item.case for item in planned if item.status is PlanStatus.RUNNABLE]
     repeats = file.measure.repeats
     return Plan(
@@ -192,9 +203,19 @@ def make_plan(
     )
 
 
-def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, cores: int) -> Case:
-    file, devices = sweep.file, cell.topology.devices_per_node
-    threads = file.threads_per_device
+def _auto_threads(grid: Sequence[Cell], *, cores: int, can_run: Callable[[Cell], bool]) -> int:
+    """The cores of a node shared out to the most devices that a cell uses there.
+
+    One number for the whole sweep: with more threads on one device than on eight, a speedup would compare the
+    threads too. Cells that cannot run do not count, unless no cell can.
+    """
+    by_devices = sorted(grid, key=lambda cell: cell.topology.devices_per_node, reverse=True)
+    largest = next((cell for cell in by_devices if can_run(cell)), by_devices[0])
+    return max(1, cores // largest.topology.devices_per_node)
+
+
+def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, threads: int) -> Case:
+    file = sweep.file
     search = search_of(cell, file.search)
     sizes: dict[str, Any] = {axis: getattr(cell, axis) for axis in SEARCHED_AXES}
     if search is not None:
@@ -209,7 +230,7 @@ def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, cor
         topology=cell.topology,
         device=device,
         **sizes,
-        threads_per_device=max(1, cores // devices) if threads == "auto" else threads,
+        threads_per_device=threads,
         measure=Measure(**file.measure.model_dump(include=set(Measure.model_fields))),
         seed=file.seed,
         options=adapter.options.model_validate(cell.options).model_dump(mode="json", exclude_none=True),

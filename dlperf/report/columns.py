@@ -217,11 +217,11 @@ COLUMNS: Mapping[str, CaseColumn] = {
 def matmul_shares(figures: Sequence[CaseFigures]) -> dict[CaseKey, float]:
     """Model FLOP/s over the best rate of a large matrix product on as many devices, where both are known.
 
-    Best is that of any engine with as many threads and the same arithmetic. The product was of float32: of a
-    case in another precision it says nothing.
+    Best is that of any engine with the same arithmetic, on CPU with as many threads. The product was of
+    float32: of a case in another precision it says nothing.
     """
     best: dict[tuple[object, ...], float] = {}
-    keys = [(one.hardware, one.case.threads_per_device, one.fp32_arithmetic) for one in figures]
+    keys = [_matmul_key(figure) for figure in figures]
     for figure, key in zip(figures, keys, strict=True):
         best[key] = max(figure.matmul_flops_per_second or 0.0, best.get(key, 0.0))
     shares = {}
@@ -231,6 +231,11 @@ def matmul_shares(figures: Sequence[CaseFigures]) -> dict[CaseKey, float]:
         if case.precision == "fp32" and flops is not None and ceiling:
             shares[case_key(figure)] = flops / ceiling
     return shares
+
+
+def _matmul_key(figure: CaseFigures) -> tuple[object, ...]:
+    threads = None if figure.case.device == "cuda" else figure.case.threads_per_device
+    return figure.hardware, figure.fp32_arithmetic, threads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

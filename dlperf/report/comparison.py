@@ -1,8 +1,8 @@
 """Cases side by side: which may stand in one table, what its rows and its columns are.
 
-Two cases share a table when they differ only in framework and cell: workload, way of measuring, threads per
-device, arithmetic of float32 and hardware are the same. Cases that differ in more get separate tables, which
-say what differs.
+Two cases share a table when they differ only in framework and cell: workload, way of measuring, arithmetic of
+float32, hardware and, on CPU, threads per device are the same. Cases that differ in more get separate tables,
+which say what differs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from typing import Self
 from dlperf.plan.case import Case, bytes_text
 from dlperf.report.numbers import iterations, or_not_known
 from dlperf.report.text import Inline, Text, joined, say
-from dlperf.results.cases import CaseFigures, canonical, speedups
+from dlperf.results.cases import CaseFigures, comparable, speedups
 
 PARALLELISMS = {
     "data": say("data parallel"),
@@ -45,8 +45,9 @@ def case_key(figure: CaseFigures) -> CaseKey:
 def _grouping_keys(figure: CaseFigures) -> dict[Text, Inline]:
     """What can keep two cases out of one table, with the value of each."""
     case = figure.case
+    threads = {} if case.device == "cuda" else {_THREADS: or_not_known(figure.threads_per_device)}
     return {
-        say("threads per device"): or_not_known(figure.threads_per_device),
+        **threads,
         say("hardware"): figure.hardware,
         say("device"): case.device,
         say("float32 products"): or_not_known(figure.fp32_arithmetic),
@@ -56,6 +57,9 @@ def _grouping_keys(figure: CaseFigures) -> dict[Text, Inline]:
         say("workload"): canonical_workload(figure),
         say("sweep"): figure.sweep.name,
     }
+
+
+_THREADS = say("threads per device")
 
 
 def memory_budget(case: Case) -> Inline:
@@ -148,9 +152,13 @@ class Variant:
     options: tuple[tuple[str, str], ...]
 
     @classmethod
-    def of(cls, case: Case) -> Self:
-        """The column that a case belongs to."""
-        options = tuple(sorted((name, repr(value)) for name, value in case.options.items()))
+    def of(cls, case: Case, *, with_threads: bool = False) -> Self:
+        """The column that a case belongs to; `with_threads` makes one for each number of threads."""
+        settings = {
+            **case.options,
+            **({"threads_per_device": case.threads_per_device} if with_threads else {}),
+        }
+        options = tuple(sorted((name, repr(value)) for name, value in settings.items()))
         return cls(framework=case.framework, version=case.version, options=options)
 
     def label(self, variants: Iterable[Self], titles: Mapping[str, str]) -> str:
@@ -249,9 +257,7 @@ def comparisons(
         case = figure.case
         values = tuple((name, _value(case, name)) for name in group_by)
         family = families.setdefault((case.workload.experiment, case.parallelism, values), {})
-        alike = canonical(case, leaving_out=(*ROW_FIELDS, *VARIANT_FIELDS, "search"))
-        unlike = (figure.hardware, figure.published, figure.fp32_arithmetic)
-        key = (*unlike, tuple(sorted(figure.not_known)), alike)
+        key = comparable(figure, leaving_out=(*ROW_FIELDS, *VARIANT_FIELDS, "search"))
         family.setdefault(key, []).append(figure)
     made = []
     for (_, _, values), family in families.items():
@@ -261,7 +267,7 @@ def comparisons(
             apart = (
                 say("{what}: {value}", what=name, value=value)
                 for name, value in own.items()
-                if any(other[name] != value for other in settings)
+                if any(other.get(name) != value for other in settings)
             )
             made.append(
                 Comparison(
@@ -281,13 +287,24 @@ def _value(case: Case, name: str) -> str:
 
 
 def _parts(members: Sequence[CaseFigures]) -> list[Cases]:
-    """The members in one group, or one group per sweep if two sweeps hold the same cell (never pooled)."""
+    """The members in one group, or one group per sweep if two sweeps hold the same cell (never pooled).
+
+    A sweep itself holds a cell several times where its cases on CUDA differ in threads: each number of them
+    is a column then.
+    """
     cases = _by_cell(members)
     if len(cases) == len(members):
         return [cases]
-    sweeps = dict.fromkeys(figure.sweep for figure in members)
-    return [_by_cell(figure for figure in members if figure.sweep == sweep) for sweep in sweeps]
+    groups = []
+    for sweep in dict.fromkeys(figure.sweep for figure in members):
+        own = [figure for figure in members if figure.sweep == sweep]
+        cases = _by_cell(own)
+        groups.append(cases if len(cases) == len(own) else _by_cell(own, with_threads=True))
+    return groups
 
 
-def _by_cell(figures: Iterable[CaseFigures]) -> Cases:
-    return {(Row.of(figure.case), Variant.of(figure.case)): figure for figure in figures}
+def _by_cell(figures: Iterable[CaseFigures], *, with_threads: bool = False) -> Cases:
+    return {
+        (Row.of(figure.case), Variant.of(figure.case, with_threads=with_threads)): figure
+        for figure in figures
+    }

@@ -246,7 +246,8 @@ def _settings(comparison: Comparison) -> Iterator[tuple[Text, Inline]]:
     if figure.case.memory_bytes is not None:
         yield say("memory budget"), memory_budget(figure.case)
     if ours:
-        yield say("threads per device"), or_not_known(figure.threads_per_device)
+        threads = sorted({one.threads_per_device for one in comparison.figures}, key=lambda count: count or 0)
+        yield say("threads per device"), joined(map(or_not_known, threads))
     yield say("hardware"), comparison.hardware
 
 

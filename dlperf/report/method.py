@@ -48,6 +48,7 @@ def method(loaded: Loaded, view: View, noise_profile: NoiseProfile | None) -> It
     """The sentences; the ways of measuring each once, in the order of the cases."""
     yield from _windows(loaded)
     yield from _orders(loaded)
+    yield from _threads_on_gpus(loaded)
     yield from _ALWAYS
     if noise_profile is not None:
         yield _noise(noise_profile)
@@ -108,6 +109,18 @@ def _orders(loaded: Loaded) -> Iterator[Text]:
         )
     if len(results.plans) < len(results.sweeps):
         yield say("Some results have no plan beside them: the order in which they ran is not known.")
+
+
+def _threads_on_gpus(loaded: Loaded) -> Iterator[Text]:
+    """Where they differ: no table says then that all of its cases have the same."""
+    threads = {figure.threads_per_device for figure in loaded.figures if figure.case.device == "cuda"}
+    known = sorted(count for count in threads if count is not None)
+    if len(known) > 1:
+        yield say(
+            "The cases on GPUs have {threads} CPU threads per device, by case. On a GPU that keeps no two "
+            "cases apart.",
+            threads=joined(map(str, known)),
+        )
 
 
 def _noise(noise_profile: NoiseProfile) -> Text:

@@ -184,7 +184,8 @@ def _engine_notes(comparison: Comparison) -> Iterator[Text]:
             if result.figures is not None and result.reason:
                 odd[f"{label}, {figure.case.topology}: {result.reason}"] = None
             had, asked = result.engine.facts.get("threads"), figure.threads_per_device
-            if isinstance(had, int) and asked is not None and had != asked:
+            on_cpu = figure.case.device == "cpu"  # on a GPU threads keep nothing apart
+            if on_cpu and isinstance(had, int) and asked is not None and had != asked:
                 threads[say("{framework} ran with {had}", framework=label, had=had)] = None
             if result.imported is not None:
                 source = result.imported

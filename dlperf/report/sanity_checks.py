@@ -172,7 +172,7 @@ def _ceiling(measured: Sequence[Measured]) -> Iterator[Breach]:
 def _sessions(measured: Sequence[Measured]) -> Iterator[Breach]:
     for group in _groups(measured, "sweep"):
         for first, second in combinations(group, 2):
-            if _apart(first, second):
+            if first.figure.sweep != second.figure.sweep and _apart(first, second):
                 what = say(
                     "{rate} within {margin} ({sweep})",
                     rate=rate(first.summary.median),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dlperf.plan.case import Case
-from dlperf.plan.plan import PlannedCase, PlanStatus
+from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
 from dlperf.results.extract import median_2021
 from dlperf.results.schema import METHOD_2021, UNKNOWN_HARDWARE, RunFigures, Status
 from dlperf.results.store import Results, StoredRun
@@ -172,6 +172,15 @@ def case_figures(results: Results) -> tuple[CaseFigures, ...]:
     return tuple(sorted(figures, key=sort_key))
 
 
+def planned_figures(plan: Plan) -> tuple[CaseFigures, ...]:
+    """The cases that a plan would run, as they stand before their first run."""
+    return tuple(
+        _from_plan(item, sweep=Path(plan.sweep), hardware=str(plan.machine), planned_runs=plan.repeats)
+        for item in plan.cases
+        if item.status is PlanStatus.RUNNABLE
+    )
+
+
 def sort_key(figure: CaseFigures) -> tuple[object, ...]:
     """Experiment, parallelism, the row of a table from left to right, framework; the hash breaks ties."""
     case = figure.case
@@ -255,25 +264,47 @@ def _from_plan(item: PlannedCase, *, sweep: Path, hardware: str, planned_runs: i
 
 
 def speedups(figures: Sequence[CaseFigures]) -> tuple[float | None, ...]:
-    """Each case's samples/s over that of 1n1g, all else equal; None without one of the two."""
-    keys = [
-        (figure.sweep, figure.hardware, figure.not_known, canonical(figure.case, leaving_out=("topology",)))
-        for figure in figures
-    ]
-    single = {
-        key: figure.summary.median
-        for key, figure in zip(keys, figures, strict=True)
-        if figure.summary is not None and figure.case.topology.world_size == 1
-    }
-    return tuple(
-        figure.summary.median / single[key] if figure.summary is not None and key in single else None
-        for key, figure in zip(keys, figures, strict=True)
-    )
+    """Each case's samples/s over that of 1n1g, all else equal; None without one of the two.
+
+    Where a sweep has several cases of 1n1g that differ in threads alone, that with the case's own is taken.
+    """
+    keys = [(figure.sweep, comparable(figure, leaving_out=("topology",))) for figure in figures]
+    singles: dict[Hashable, dict[int, float]] = {}
+    for key, figure in zip(keys, figures, strict=True):
+        if figure.summary is not None and figure.case.topology.world_size == 1:
+            singles.setdefault(key, {})[figure.case.threads_per_device] = figure.summary.median
+    return tuple(_speedup(figure, singles.get(key, {})) for key, figure in zip(keys, figures, strict=True))
+
+
+def _speedup(figure: CaseFigures, by_threads: Mapping[int, float]) -> float | None:
+    if figure.summary is None:
+        return None
+    alone = next(iter(by_threads.values())) if len(by_threads) == 1 else None
+    single = by_threads.get(figure.case.threads_per_device, alone)
+    return figure.summary.median / single if single is not None else None
+
+
+def comparable(figure: CaseFigures, *, leaving_out: Iterable[str]) -> tuple[object, ...]:
+    """Equal for figures between which a ratio may be taken, if `leaving_out` is all that they may differ in.
+
+    Those are fields of the case; hardware, arithmetic and what is not known of a case are never left out.
+    """
+    not_known = figure.not_known - (_FREE_ON_CUDA if figure.case.device == "cuda" else set())
+    case = canonical(figure.case, leaving_out=leaving_out)
+    return (figure.hardware, figure.published, figure.fp32_arithmetic, not_known, case)
+
+
+# The CPU's threads only feed a GPU: they are stated, and no ground to keep two cases apart.
+_FREE_ON_CUDA = frozenset({"threads_per_device"})
 
 
 def canonical(case: Case, *, leaving_out: Iterable[str]) -> str:
-    """The case as canonical JSON without some of its fields: equal for cases that differ in those alone."""
-    content: Mapping[str, object] = case.model_dump(mode="json", exclude=set(leaving_out))
+    """The case as canonical JSON without some of its fields: equal for cases that differ in those alone.
+
+    On CUDA the CPU's threads are always left out.
+    """
+    left_out = {*leaving_out, *(_FREE_ON_CUDA if case.device == "cuda" else ())}
+    content: Mapping[str, object] = case.model_dump(mode="json", exclude=left_out)
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 
@@ -309,28 +340,32 @@ def standings(figures: Iterable[CaseFigures]) -> Iterator[tuple[CaseFigures, Sta
     """For each row with several cases one of them, and who is the fastest.
 
     The winner is named by framework and version, and by its options where the row holds that version twice.
-    The cases of a row come from one sweep and one kind of hardware and differ in nothing but these.
+    The cases of a row come from one sweep and one kind of hardware and differ in nothing but these, on CUDA
+    also in threads.
     """
     rows: dict[tuple[object, ...], list[CaseFigures]] = {}
     for figure in figures:
-        case = figure.case
-        searched = (case.search.axis,) if case.search is not None else ()
-        content = canonical(case, leaving_out=("framework", "version", "options", "search", *searched))
-        settings = (figure.sweep, figure.hardware, figure.not_known, figure.fp32_arithmetic)
-        rows.setdefault((*settings, searched, content), []).append(figure)
+        search = figure.case.search
+        searched = (search.axis,) if search is not None else ()
+        content = comparable(figure, leaving_out=("framework", "version", "options", "search", *searched))
+        rows.setdefault((figure.sweep, searched, content), []).append(figure)
     for row in rows.values():
-        counts = Counter((figure.case.framework, figure.case.version) for figure in row)
-        names = {}
-        for figure in row:
-            case = figure.case
-            options = (
-                ", ".join(f"{name}={value}" for name, value in sorted(case.options.items())) or "no options"
-            )
-            is_alone = counts[case.framework, case.version] == 1
-            names[f"{case.framework} {case.version}" + ("" if is_alone else f" ({options})")] = figure
-        found = standing(names)
+        found = standing(_by_name(row))
         if found is not None:
             yield row[0], found
+
+
+def _by_name(row: Sequence[CaseFigures]) -> dict[str, CaseFigures]:
+    versions = Counter((figure.case.framework, figure.case.version) for figure in row)
+    vary = len({figure.case.threads_per_device for figure in row}) > 1
+    names = {}
+    for figure in row:
+        case = figure.case
+        options = {**case.options, **({"threads_per_device": case.threads_per_device} if vary else {})}
+        words = ", ".join(f"{name}={value}" for name, value in sorted(options.items())) or "no options"
+        is_alone = versions[case.framework, case.version] == 1
+        names[f"{case.framework} {case.version}" + ("" if is_alone else f" ({words})")] = figure
+    return names
 
 
 def devices_of(figure: CaseFigures) -> tuple[int, str]:

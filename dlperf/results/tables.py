@@ -175,7 +175,8 @@ def tables(figures: Sequence[CaseFigures]) -> Tables:
         ],
         CASES,
     )
-    alike = ["hardware", "threads_per_device", "fp32_arithmetic"]
+    threads = cases["threads_per_device"].where(cases["device"] != "cuda")
+    alike = [cases["hardware"], cases["fp32_arithmetic"], threads]
     best = cases.groupby(alike, dropna=False)["matmul_flops_per_second"]
     devices = (cases["nodes"] * cases["devices_per_node"]).astype("float64")
     share = cases["model_flops_per_second"] / (best.transform("max") * devices)

@@ -143,7 +143,7 @@ def test_a_version_that_cannot_run_is_refused_with_the_known_ones(version: str, 
             {**SAMPLED_ON_CUDA, "topology": TWO, "num_classes": 51},
             (
                 "OneFlow's sampler of Partial FC maps labels wrongly where devices hold different numbers of "
-                "classes; take a num_classes that 2 divides"
+                "classes; take a num_classes that 2 divides, such as 52"
             ),
         ),
         ({**SAMPLED_ON_CUDA, "topology": TWO}, None),

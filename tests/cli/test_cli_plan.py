@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner, Result
 
+from dlperf.adapters.registry import load_adapters
 from dlperf.cli import main
+from dlperf.cli.plan import warn
+from dlperf.plan.load import load_sweep, value_setting
+from dlperf.plan.machine import Machine
+from dlperf.plan.plan import make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from dlperf.plan.plan import Plan
 
 SWEEP = """\
 experiment: quickstart
@@ -139,12 +146,9 @@ def test_options_narrow_the_plan_or_make_another(dlperf: Callable[..., Result]) 
 def test_earlier_results_give_an_estimate(dlperf: Callable[..., Result], tmp_path: Path) -> None:
     """The time of a case's earlier runs, times the runs that the plan would make."""
     from dlperf import __version__  # noqa: PLC0415
-    from dlperf.adapters.registry import load_adapters  # noqa: PLC0415
     from dlperf.files import write_document  # noqa: PLC0415
     from dlperf.layout import LOCK_NAME  # noqa: PLC0415
-    from dlperf.plan.load import load_sweep  # noqa: PLC0415
     from dlperf.plan.machine import detect_machine  # noqa: PLC0415
-    from dlperf.plan.plan import make_plan  # noqa: PLC0415
     from dlperf.results.schema import RunResult, Status  # noqa: PLC0415
 
     adapters = load_adapters()
@@ -197,6 +201,29 @@ def test_views_that_exclude_each_other_are_refused(dlperf: Callable[..., Result]
     result = dlperf("plan", "mine", "--commands", "--order")
     assert 2 == result.exit_code
     assert "--commands cannot be combined with --order or --format" in result.stderr
+
+
+def test_cases_that_no_table_can_hold_together_are_warned_of(
+    dlperf: Callable[..., Result], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def plan(threads: int) -> Plan:
+        given = (value_setting(f"threads_per_device={threads}"),)
+        adapters = load_adapters()
+        sweep = load_sweep("mine", adapters=adapters, settings=given, folder=tmp_path)
+        return make_plan(sweep, adapters=adapters, machine=Machine(cores=4))
+
+    one, two = plan(1), plan(2)
+    warn(one)
+    assert ("", "") == tuple(capsys.readouterr())
+    # As a plan of a dlperf that gave each topology threads of its own.
+    warn(one.model_copy(update={"cases": one.cases + two.cases}))
+    warning = (
+        "warning: quickstart, data: a report shows these cases in 2 tables, without speedups or ratios between "
+        "them (threads per device: 1 | threads per device: 2); give all of them the same value in the sweep, "
+        "such as 'threads_per_device: 1'\n"
+    )
+    assert ("", warning) == tuple(capsys.readouterr())
+    assert "" == dlperf("plan", "mine").stderr
 
 
 def test_the_full_grid_of_2021_is_listed_on_any_machine(dlperf: Callable[..., Result]) -> None:

@@ -219,6 +219,17 @@ def test_what_must_be_the_same_is_shown_where_it_differs(
     assert f"{guard} differs and was allowed to (--allow {guard})" in allowed.notes
 
 
+def test_threads_that_differ_on_cuda_keep_nothing_from_being_compared() -> None:
+    few, many = (side_case(device="cuda", threads_per_device=threads) for threads in (8, 16))
+    findings = compare(side(few), side(many))
+    assert (Verdict.SAME, ()) == (speed(findings).verdict, speed(findings).differences)
+    # Where a side has both, each meets its own.
+    pairs = match(side(few, many), side(many, few)).pairs
+    assert [(8, 8), (16, 16)] == [
+        (pair.baseline.case.threads_per_device, pair.candidate.case.threads_per_device) for pair in pairs
+    ]
+
+
 def test_drivers_and_alignment_differ_only_where_both_are_known() -> None:
     one = side_case(more={"driver": "535", "alignment": "aligned"})
     unknown, other = side_case(), side_case(more={"driver": "550", "alignment": "not aligned"})

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dlperf.plan.load import load_sweep
 from dlperf.plan.machine import Machine
 from dlperf.plan.plan import Plan, PlanStatus, make_plan
+from dlperf.plan.selection import select
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -234,6 +235,36 @@ def test_threads_are_the_cores_shared_out_alike(
     sweep = {"frameworks": FRAMEWORKS, "topology": topology}
     plan = plan_of(sweep, machine=Machine(cores=cores))
     assert {threads} == {item.case.threads_per_device for item in plan.cases}
+
+
+@pytest.mark.parametrize(
+    ("sweep", "machine", "threads"),
+    [
+        ({"topology": ["1n1g", "1n4g", "1n8g"]}, CLUSTER, 8),
+        ({"topology": ["1n1g", "1n2g"]}, Machine(cores=2), 1),
+        # What cannot run here takes no cores.
+        ({"topology": ["1n1g", "1n8g"]}, Machine(cores=2), 2),
+        ({"topology": ["1n1g", "1n8g"], "oversubscribe": True}, Machine(cores=2), 1),
+        ({"topology": ["1n4g", "4n8g"]}, CLUSTER, 16),
+        ({"topology": ["1n4g"], "include": [{"topology": "1n8g", "precision": "bf16"}]}, CLUSTER, 16),
+        (
+            {"topology": ["1n4g", "1n8g"], "exclude": [{"when": {"topology": "1n8g"}, "why": "slow"}]},
+            CLUSTER,
+            16,
+        ),
+        ({"topology": ["1n1g", "1n8g"], "device": "cuda"}, Machine(cores=16), 2),  # nothing runs: of all
+        ({"topology": ["1n1g", "1n8g"], "threads_per_device": 3}, CLUSTER, 3),
+    ],
+)
+def test_threads_are_one_number_for_the_sweep_that_fits_its_most_devices(
+    plan_of: Any, sweep: dict[str, Any], machine: Machine, threads: int
+) -> None:
+    assert {threads} == {item.case.threads_per_device for item in plan_of(sweep, machine=machine).cases}
+
+
+def test_a_selection_has_the_threads_of_the_whole_sweep(plan_of: Any) -> None:
+    plan = select(plan_of({"topology": ["1n1g", "1n8g"]}), only=("topology=1n1g",))
+    assert [("1n1g", 8)] == [(str(item.case.topology), item.case.threads_per_device) for item in plan.cases]
 
 
 SHARE = " ('oversubscribe: true' in the sweep lets devices share them)"

@@ -168,9 +168,10 @@ def test_a_changed_plan_is_refused_with_a_diff(
 
 
 def test_a_change_from_the_command_line_shows_in_the_cases(project: Project, tmp_path: Path) -> None:
-    freeze(project.plan(), begin(tmp_path))
+    text = f"{SWEEP}threads_per_device: 1\n"  # auto follows the topologies
+    freeze(project.plan(text), begin(tmp_path))
     with pytest.raises(UserError) as caught:
-        freeze(project.plan(SWEEP, axis_setting("topology=1n1g")), tmp_path)
+        freeze(project.plan(text, axis_setting("topology=1n1g")), tmp_path)
     removed = [line for line in str(caught.value).splitlines() if line.startswith("-oneflow")]
     assert {"-settings: none", "+settings: -P topology=1n1g"} <= set(str(caught.value).splitlines())
     assert 1 == len(removed)
