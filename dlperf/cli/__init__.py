@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Train the cases of a sweep and store the results."),
     "plan": ("plan", "Show what a sweep would run, and run nothing."),
     "limit": ("limit", "Find the largest batch or the most classes that train."),
+    "status": ("status", "Show how far a sweep is, from another terminal."),
     "report": ("report", "Write the comparison as a Markdown or HTML document with charts."),
     "compare": ("compare", "Say what became slower, faster or stayed the same."),
     "gate": ("gate", "Run a sweep and fail if something became slower."),

@@ -1,0 +1,77 @@
+"""`dlperf status`: how far a sweep is, seen from another process, from files alone."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+from sweep_lab import SweepLab
+
+from dlperf.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 120
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[SweepLab]:
+    lab = SweepLab(tmp_path)
+    with lab.stack:
+        yield lab
+
+
+def status(folder: Path | str, *options: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["status", str(folder), *options])
+    return result.exit_code, result.stdout
+
+
+def test_a_finished_sweep_is_done() -> None:
+    code, text = status(ROOT / "evidence/quickstart")
+    assert (0, 1) == (code, len(text.splitlines()))
+    assert text.endswith(": 15 of 15 runs done (15 ok)\n")
+
+
+def test_a_folder_without_a_plan_is_named(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["status", str(tmp_path)])
+    assert 2 == result.exit_code
+    assert f"{tmp_path}: no sweep with a plan" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_running_sweep_shows_its_steps_and_its_process(lab: SweepLab) -> None:
+    """The second run hangs at step 2; the state is read by another process meanwhile, and after its end."""
+    lab.write(
+        measure={"warmup_iterations": 1, "measured_iterations": 3, "repeats": 2},
+        include=[{"batch_size_per_device": 3, "options": {"numpy": {"fault": "hang", "fault_step": 2}}}],
+    )
+    process = lab.start()
+    deadline = time.monotonic() + SECONDS
+    content: dict[str, object] = {}
+    while time.monotonic() < deadline:  # a condition with a limit: the program decides when it is there
+        if (lab.results / "plan.lock.json").exists():
+            content = json.loads(status(lab.results, "--json")[1])[0]
+            running = content["running"]
+            assert isinstance(running, list)
+            if running and running[0]["steps"] == 2:
+                break
+    (run,) = running
+    assert process.pid == content["process"]
+    assert (4, 4, 2) == (content["planned"], run["planned_steps"], run["steps"])
+    assert 3 - sum(content["done"].values()) == content["waiting"]
+    assert run["samples_per_sec"] > 0
+    assert run["last_lines"]
+    code, text = status(lab.results)
+    assert 3 == code
+    assert f"1 running, {content['waiting']} waiting" in text
+    assert "step 2 of 4" in text
+    process.terminate()
+    process.communicate(timeout=SECONDS)
+    content = json.loads(status(lab.results, "--json")[1])[0]
+    assert content["process"] is None
