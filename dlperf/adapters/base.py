@@ -63,13 +63,18 @@ class WheelFile:
     sha256: str
 
 
+# The oldest drivers for each major version of CUDA: of one major version every build runs on them (NVIDIA's
+# CUDA Compatibility, "Minor Version Compatibility"). Before 11, each toolkit had its own.
+FIRST_DRIVERS = {"10.2": "440.33", "11": "450.80.02", "12": "525.60.13", "13": "580.65.06"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CudaBuild:
-    """What a build for NVIDIA GPUs can run on."""
+    """What a build for NVIDIA GPUs can run on; tools/cuda_code.py reads it from a wheel."""
 
     toolkit: str  # the version of CUDA that it was built with, such as `11.7`
     capabilities: tuple[str, ...]  # compute capabilities with machine code, ascending, such as `8.0`
-    ptx: str | None = None  # the capability whose PTX it holds, which newer GPUs compile; None without PTX
+    ptx: str | None = None  # the capability whose PTX all of it holds, for the driver to compile; None: none
     driver: str | None = None  # the oldest driver that it runs on, such as `450.80.02`
 
 
@@ -190,7 +195,7 @@ def rank_environment(launch: Launch, placement: RankPlacement) -> dict[str, str]
     """The variables of one rank that are the same for every framework.
 
     CUDA_VISIBLE_DEVICES stays as the user or a batch system set it; of those devices a rank takes the one of
-    its DLPERF_LOCAL_RANK.
+    its DLPERF_LOCAL_RANK. Its numbers are those of nvidia-smi, which CUDA by default counts in another order.
     """
     threads = str(launch.case.threads_per_device)
     return {
@@ -205,6 +210,7 @@ def rank_environment(launch: Launch, placement: RankPlacement) -> dict[str, str]
         "DLPERF_MASTER_ADDRESS": placement.master_address,
         "DLPERF_MASTER_PORT": str(placement.master_port),
         **({"DLPERF_INTERFACE": placement.interface} if placement.interface else {}),
+        **({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if launch.case.device == "cuda" else {}),
         **dict.fromkeys(_THREAD_VARIABLES, threads),
         **fp32_environment(launch.case),
     }

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from dlperf.adapters.base import (
+    FIRST_DRIVERS,
+    CudaBuild,
     EnvironmentSpec,
     Launch,
     NvccUse,
@@ -43,6 +45,9 @@ _PINS = (
 
 # The CUDA build links these libraries and brings none of them; libcuda.so.1 is the driver's.
 _CUDA_DISTRIBUTION = "mxnet-cu112"  # every version has it, and links the same libraries
+_CUDA_BUILD = CudaBuild(
+    toolkit="11.2", capabilities=("5.0", "6.0", "7.0", "8.0", "8.6"), driver=FIRST_DRIVERS["11"]
+)
 _CUDA_LIBRARIES = {
     "cublas": "nvidia-cublas-cu11==11.11.3.6",
     "cuda_nvrtc": "nvidia-cuda-nvrtc-cu11==11.8.89",
@@ -238,6 +243,7 @@ class MXNetAdapter:
             requirements=(f"{_CUDA_DISTRIBUTION}=={version}", *others, *_CUDA_LIBRARIES.values()),
             import_check=_CUDA_IMPORT_CHECK.format(parallel=_CUDA_HOROVOD_CHECK if parallel else ""),
             gpu_check=_WITH_LIBRARIES.format(check=gpu_check),
+            cuda=_CUDA_BUILD,
             notes=f"about 2.4 GB to download, with the CUDA libraries{_COMPILED if parallel else ''}",
         )
 

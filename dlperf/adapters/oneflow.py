@@ -4,7 +4,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from dlperf.adapters.base import EnvironmentSpec, Launch, RankCommand, RankPlacement, train_commands
+from dlperf.adapters.base import (
+    FIRST_DRIVERS,
+    CudaBuild,
+    EnvironmentSpec,
+    Launch,
+    RankCommand,
+    RankPlacement,
+    train_commands,
+)
 from dlperf.model import Model
 from dlperf.plan.case import Case, DeviceKind
 from dlperf.plan.machine import Gpu
@@ -33,6 +41,18 @@ _PINS = (
 _NUMPY = {"0.9.0": "numpy==1.24.4", "0.8.0": "numpy==1.23.5"}
 # The wheel of 0.9.0 links both, on the CPU too, and finds them by its own run path. 0.8.0 brings cuDNN 7.
 _CUDA_LIBRARIES = {"0.9.0": ("nvidia-cudnn-cu11==8.5.0.96", "nvidia-cublas-cu11==11.10.3.66"), "0.8.0": ()}
+# Of liboneflow in the wheels. On a GPU that it has no code for the engine warns, and may hang. 0.8.0 itself
+# has PTX of 7.5, but its cuDNN 7.6 has none for many kernels.
+_CUDA_BUILDS = {
+    "0.9.0": CudaBuild(
+        toolkit="11.7",
+        capabilities=("6.0", "6.1", "7.0", "7.5", "8.0", "8.6"),
+        driver=FIRST_DRIVERS["11"],
+    ),
+    "0.8.0": CudaBuild(
+        toolkit="10.2", capabilities=("6.0", "6.1", "7.0", "7.5"), driver=FIRST_DRIVERS["10.2"]
+    ),
+}
 _NOTES = {
     "0.9.0": "about 2.1 GB to download: the wheel (965 MB) needs cuDNN and cuBLAS (1.2 GB) on CPU too",
     "0.8.0": "about 850 MB to download; the one wheel serves CPU and CUDA",
@@ -96,6 +116,7 @@ class OneFlowAdapter:
             requirements=(f"oneflow=={version}", _NUMPY[version], *_PINS, *_CUDA_LIBRARIES[version]),
             import_check="import oneflow; oneflow.ones(1).numpy(); print(oneflow.__version__)",
             gpu_check=_GPU_CHECK if device == "cuda" else None,
+            cuda=None if device == "cpu" else _CUDA_BUILDS[version],
             notes=_NOTES[version],
         )
 
@@ -129,7 +150,7 @@ def _variables(launch: Launch, placement: RankPlacement) -> dict[str, str]:
         "ONEFLOW_MATMUL_ALLOW_HALF_PRECISION_ACCUMULATION": "0",
         "ONEFLOW_CONV_ALLOW_HALF_PRECISION_ACCUMULATION": "0",
         "GLOG_logtostderr": "1",  # else OneFlow makes a folder `log` where it runs
-        "GLOG_minloglevel": "2",  # errors
+        "GLOG_minloglevel": "1",  # warnings, such as of a GPU that the wheel has no code for
     }
 
 

@@ -4,17 +4,34 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from dlperf.adapters.base import EnvironmentSpec, Launch, RankCommand, RankPlacement, train_commands
+from dlperf.adapters.base import (
+    FIRST_DRIVERS,
+    CudaBuild,
+    EnvironmentSpec,
+    Launch,
+    RankCommand,
+    RankPlacement,
+    train_commands,
+)
 from dlperf.model import Model
 from dlperf.plan.case import Case, DeviceKind
 from dlperf.plan.machine import Gpu
 
 _VERSIONS = ("2.13.0",)
 _NUMPY = "numpy==2.4.6"
-
-# Builds for CUDA: that of 12.6 runs with drivers from 525 on, on GPUs of capability 5.0 to 9.0; that of 13.0
-# with drivers from 580 on, on GPUs of 7.5 and newer. PyPI's wheel of 2.13.0 is the latter.
-_TOOLKITS = {"cu126": "12.6", "cu130": "13.0"}
+# By uv's name of the backend; capabilities of cu126 as in PyTorch's RELEASE.md, "CUDA Support Matrix".
+_CUDA_BUILDS = {
+    "cu126": CudaBuild(
+        toolkit="12.6",
+        capabilities=("5.0", "6.0", "7.0", "7.5", "8.0", "8.6", "9.0"),
+        driver=FIRST_DRIVERS["12"],
+    ),
+    "cu130": CudaBuild(
+        toolkit="13.0",
+        capabilities=("7.5", "8.0", "8.6", "9.0", "10.0", "12.0"),
+        driver=FIRST_DRIVERS["13"],
+    ),
+}
 _ON_PYPI = "cu130"
 _CUDA_13_CAPABILITY, _CUDA_13_DRIVER = (7, 5), 580
 _CUDA_13_ALONE = (10, 0)  # no code for these GPUs in the other
@@ -88,14 +105,15 @@ class PyTorchAdapter:
         )
         if device == "cpu":
             return spec
-        toolkit = _TOOLKITS[backend]
+        build = _CUDA_BUILDS[backend]
         return replace(
             spec,
             torch_on_pypi=backend == _ON_PYPI,
             import_check=_CUDA_IMPORT_CHECK,
-            build_check=_BUILD_CHECK.format(toolkit=toolkit),
+            build_check=_BUILD_CHECK.format(toolkit=build.toolkit),
             gpu_check=_GPU_CHECK,
-            notes=f"about 2.5 GB to download, with the libraries of CUDA {toolkit}",
+            cuda=build,
+            notes=f"about 2.5 GB to download, with the libraries of CUDA {build.toolkit}",
         )
 
     def unsupported(self, case: Case) -> str | None:

@@ -36,6 +36,7 @@ from dlperf.cli.terminal import echo, rendered, say, say_in_a_signal_handler, wr
 from dlperf.errors import UserError
 from dlperf.files import write_atomically
 from dlperf.plan.case import DeviceKind, Parallelism, Topology
+from dlperf.plan.compatibility import refusal
 from dlperf.plan.documents import unknown
 from dlperf.plan.load import load_experiment, origin_of
 from dlperf.plan.machine import Gpu, Machine, detect_machine
@@ -327,6 +328,10 @@ def _check(
         raise UserError("--frameworks: give two or more different frameworks or versions to compare")
     if settings.device == "cuda" and devices > len(machine.gpus):
         raise UserError(f"--topology: {devices} GPUs are asked for; this machine has {len(machine.gpus)}")
+    for framework in frameworks:
+        unfit = refusal(framework.spec, machine.gpus[:devices], adapter=framework.adapter)
+        if unfit is not None and settings.device == "cuda" and framework.python is None:
+            raise UserError(f"--frameworks: {unfit}")
     if any(classes < mode.topology.world_size for mode in modes if mode.parallelism != "data"):
         raise UserError(f"--num-classes: {classes} cannot be split over {devices} devices; take more")
     if reference == "always" and REFERENCE_FRAMEWORK not in {one.adapter.name for one in frameworks}:

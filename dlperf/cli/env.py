@@ -17,8 +17,9 @@ from dlperf.environments.environment import environment_key, environments_root, 
 from dlperf.environments.make import make
 from dlperf.errors import EnvironmentUnavailable, UserError
 from dlperf.plan.case import DeviceKind
+from dlperf.plan.compatibility import refusal
 from dlperf.plan.documents import unknown
-from dlperf.plan.machine import Gpu, detect_machine
+from dlperf.plan.machine import Gpu, Machine, detect_machine
 
 _BYTES_PER_GIB = 1024**3
 
@@ -112,6 +113,12 @@ def create(
     An existing environment stays as it is.
     """
     spec = _spec(name, device, capability=capability, driver=driver, parallel=parallel)
+    gpus = _gpus(capability, driver)
+    unfit = refusal(spec, gpus, adapter=load_adapters()[spec.framework])
+    if unfit is not None and device == "auto":
+        raise UserError(f"{unfit}; for another machine, create it with --device cuda")
+    if unfit is not None:
+        say(f"warning: {unfit}")
     # Looked for first: making one waits for the sweeps that use it.
     environment = read_environment(environments_root() / environment_key(spec)) or make(
         spec, base=python, report=say
@@ -194,16 +201,22 @@ def _spec(
     adapter = adapters[framework]
     if separator and not version:
         raise UserError(f"{name!r} names no version; write for example {framework}=={adapter.versions[0]}")
-    machine = detect_machine()
-    gpu, built_for = machine.gpu, machine.device
-    if capability or driver:
-        gpu, built_for = Gpu(name="GPU", capability=capability, driver=driver), "cuda"
+    gpus = _gpus(capability, driver)
+    built_for: DeviceKind = "cuda" if gpus else "cpu"
     if device != "auto":
         built_for = cast("DeviceKind", device)
+    gpu = Machine(cores=1, gpus=gpus).gpu
     try:
         return adapter.environment(version or adapter.versions[0], built_for, parallel=parallel, gpu=gpu)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _gpus(capability: str | None, driver: str | None) -> tuple[Gpu, ...]:
+    """The GPU that is described, or those of this machine."""
+    if capability or driver:
+        return (Gpu(name="GPU", capability=capability, driver=driver),)
+    return detect_machine().gpus
 
 
 def _named(names: tuple[str, ...]) -> list[Entry]:

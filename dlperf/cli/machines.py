@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from dlperf.adapters.registry import load_adapters
 from dlperf.cli import completing
 from dlperf.cli.options import JSON, PATH
 from dlperf.cli.terminal import echo, print_json, say, table
@@ -35,7 +36,7 @@ Exit codes: 0 ok or warnings, 5 no case could run."""
 def doctor(ctx: click.Context, *, results: Path, as_json: bool) -> None:
     """Check cores, load, memory, disk, control groups, clocks, GPUs and tools of this machine."""
     issues = []
-    for issue in check_machine(results):
+    for issue in check_machine(results, adapters=load_adapters()):
         issues.append(issue)
         if not as_json:
             echo(f"{issue.level:<8} {issue.check}: {issue.text}")
@@ -82,7 +83,7 @@ def check(ctx: click.Context, *, name: str, as_json: bool) -> None:
     """Check connection, clock, disk, cores, GPUs, environments and links of every node of CLUSTER."""
     chosen = load_cluster(name)
     with reached(chosen, say=say) as nodes:
-        checkups = check_nodes(nodes, chosen.nodes)
+        checkups = check_nodes(nodes, chosen.nodes, adapters=load_adapters())
     if as_json:
         print_json([asdict(checkup) for checkup in checkups])
     else:

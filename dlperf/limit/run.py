@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -22,7 +23,6 @@ from dlperf.layout import LIMIT_NAME, RUNS_FOLDER, limit_folder, require_repeat,
 from dlperf.limit.search import Probe, Range, SearchResult, next_step
 from dlperf.model import Model
 from dlperf.plan.case import Case, Measure, Search, bytes_text
-from dlperf.plan.machine import gpu_memory_bytes
 from dlperf.plan.plan import Plan, PlannedCase, PlannedRun, PlanStatus
 from dlperf.results.schema import LimitRecord, LimitStatus, MemoryPart, ProbeRecord, RunResult, Status
 from dlperf.results.store import probe_record, read_limit, read_result, read_results
@@ -42,12 +42,12 @@ class ModelAnswer(Model):
     largest: int | None  # None without a search, a budget, or a value that fits
 
 
-def ask_model(case: Case) -> ModelAnswer:
+def ask_model(case: Case, *, gpu_memory_bytes: int | None = None) -> ModelAnswer:
     """Ask frameworks/common/memory.py: the arithmetic needs the tables of the training programs.
 
-    InfrastructureError where the program fails.
+    On cuda the budget is what a GPU has, if that is known. InfrastructureError where the program fails.
     """
-    budget = case.memory_bytes if case.device == "cpu" else gpu_memory_bytes()
+    budget = case.memory_bytes if case.device == "cpu" else gpu_memory_bytes
     content = case.model_dump(mode="json")
     request = json.dumps({"case": content, "search": content.get("search"), "budget": budget})
     what = "the memory model failed"
@@ -309,7 +309,11 @@ class LimitRunner:
             self.scheduler(plan, folder, progress).run([run], runner=runner)
 
         search = LimitSearch(
-            case=case, folder=folder, run_probe=run_probe, model=ask_model, report=progress.message
+            case=case,
+            folder=folder,
+            run_probe=run_probe,
+            model=partial(ask_model, gpu_memory_bytes=self.plan.machine.gpu_memory_bytes),
+            report=progress.message,
         )
         if self.retry_failed:
             search.forget_failures()

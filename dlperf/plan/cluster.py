@@ -5,7 +5,7 @@ configuration fills in what neither names (dlperf/running/transports/ssh_config.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,9 +14,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 
 from dlperf.errors import Problem, SourceErrors
 from dlperf.model import Model
-from dlperf.plan.case import Case, DeviceKind
+from dlperf.plan.case import Case, DeviceKind, bytes_text
 from dlperf.plan.documents import Document, KeyPath, dotted, find_file, read_document, shown, validate
-from dlperf.plan.machine import Gpu, Machine
+from dlperf.plan.machine import Gpu, Machine, version_key
+from dlperf.plan.sweep import MemorySize
 
 # A key with one of these words is somebody's try to put a secret into a file that others can read.
 _SECRET_KEYS = re.compile(r"pass(word|wd|phrase)?|secret|token", re.IGNORECASE)
@@ -46,11 +47,34 @@ def _short_line(text: str) -> str:
     return text
 
 
+def _capability(value: Any) -> Any:
+    """YAML reads 7.0 as a number."""
+    return f"{value:.1f}" if isinstance(value, int | float) and value == round(value, 1) else value
+
+
+def _matching(pattern: str, example: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"must be like {example}, not {text!r}")
+        return text
+
+    return AfterValidator(check)
+
+
 Text = Annotated[str, Field(min_length=1)]
 Host = Annotated[Text, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Variables = Annotated[dict[str, str], AfterValidator(_variables)]
 Link = Annotated[str, AfterValidator(_short_line)]
+
+
+class GpuEntry(Model):
+    """What the GPUs of a node are, for plans; a run asks the node itself. None: not given."""
+
+    name: Text  # such as V100: a part of what nvidia-smi says is enough
+    capability: Annotated[str, BeforeValidator(_capability), _matching(r"\d+\.\d", "9.0")] | None = None
+    driver: Annotated[str, _matching(r"\d+(\.\d+)+", "550.54.15")] | None = None
+    memory: MemorySize | None = None
 
 
 class NodeSettings(Model):
@@ -61,6 +85,7 @@ class NodeSettings(Model):
     ssh_config: Text | None = None  # file to read in place of ~/.ssh/config, as `ssh -F` does
     device: Literal["cpu", "cuda"] | None = None  # what the devices are; left out: cuda
     devices: PositiveInt | None = None  # a node, ranks at most
+    gpu: GpuEntry | None = None  # what each of its devices is
     cores: PositiveInt | None = None  # CPU cores per node that ranks may use
     interface: Text | None = None  # network interface between the nodes, such as ib0
     link: Link | None = None  # what it is, in words, such as "100 Gbit/s InfiniBand"; a part of the hardware
@@ -105,6 +130,7 @@ def problems(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:
     """Where keys that are right one by one do not go together, and what is wrong there."""
     if not file.nodes:
         yield (), "key 'nodes' is missing: a list of host names, or of mappings with 'name'"
+    yield from _mixed_devices(file)
     names: set[str] = set()
     places: dict[tuple[str, int | None], str] = {}
     for index, node in enumerate(file.nodes):
@@ -120,6 +146,20 @@ def problems(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:
             if getattr(node, key) is None and getattr(file, key) is None:
                 needed = f"the number of {key} of {node.name!r}, here or for all nodes"
                 yield spot, f"key {key!r} is missing: {needed}"
+
+
+def _mixed_devices(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:
+    """Results of CPUs and of GPUs have nothing in common, and `device: auto` would choose one of them."""
+    devices = [node.device or file.device or "cuda" for node in file.nodes]
+    for index, (node, device) in enumerate(zip(file.nodes, devices, strict=True)):
+        if device != devices[0]:
+            first = f"node {file.nodes[0].name!r} has device {devices[0]}"
+            text = f"{first}, node {node.name!r} {device}: give each kind its own cluster file"
+            yield ("nodes", index), text
+        if device == "cpu" and node.gpu is not None:
+            yield ("nodes", index, "gpu"), "describes GPUs, and the node has device cpu; remove it"
+    if file.gpu is not None and "cpu" in devices:
+        yield ("gpu",), "describes GPUs, and the nodes have device cpu; remove it"
 
 
 # Everything of dlperf on a node lies in one folder of this name, which nobody else uses, and can be removed.
@@ -148,8 +188,19 @@ class ClusterNode(NodeEntry):
     @property
     def machine(self) -> Machine:
         """What a plan may count on."""
-        gpus = (Gpu(name="NVIDIA GPU"),) * self.devices if self.device == "cuda" else ()
-        return Machine(cores=self.cores, gpus=gpus)
+        gpu = self.gpu or GpuEntry(name="NVIDIA GPU")
+        described = Gpu(name=gpu.name, capability=gpu.capability, driver=gpu.driver, memory_bytes=gpu.memory)
+        return Machine(cores=self.cores, gpus=(described,) * self.devices if self.device == "cuda" else ())
+
+    def lacking(self, gpus: Sequence[Gpu]) -> str | None:
+        """Where the node's real GPUs are fewer or other than the file says; None: nowhere."""
+        if self.device != "cuda":
+            return None
+        if len(gpus) < self.devices:
+            named = f"CUDA shows {len(gpus) or 'none'}"
+            return f"the cluster file says {self.devices} GPUs, {named}"
+        differences = (_difference(self.gpu, gpu) for gpu in gpus[: self.devices] if self.gpu is not None)
+        return next((text for text in differences if text is not None), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,11 +213,22 @@ class Cluster:
 
     @property
     def weakest(self) -> Machine:
-        """What every node has."""
-        devices = min(len(node.machine.gpus) for node in self.nodes)
-        return Machine(
-            cores=min(node.cores for node in self.nodes), gpus=self.nodes[0].machine.gpus[:devices]
+        """What every node has: of everything the least, as far as the file says it."""
+        machines = [node.machine for node in self.nodes]
+        cores = min(machine.cores for machine in machines)
+        devices = min(len(machine.gpus) for machine in machines)
+        if devices == 0:
+            return Machine(cores=cores)
+        gpus = [machine.gpus[0] for machine in machines]
+        known = sorted((gpu for gpu in gpus if gpu.capability), key=lambda gpu: version_key(gpu.capability))
+        drivers = sorted((gpu.driver for gpu in gpus if gpu.driver), key=version_key)
+        least = Gpu(
+            name=(known or gpus)[0].name,
+            capability=known[0].capability if known else None,
+            driver=drivers[0] if drivers else None,
+            memory_bytes=min((gpu.memory_bytes for gpu in gpus if gpu.memory_bytes), default=None),
         )
+        return Machine(cores=cores, gpus=(least,) * devices)
 
     def lacking(self, case: Case, *, oversubscribe: bool = False) -> str | None:
         """What the cluster lacks to run the case; None where it lacks nothing.
@@ -190,6 +252,24 @@ def fits(node: ClusterNode, case: Case, *, oversubscribe: bool = False) -> bool:
     devices = case.topology.devices_per_node
     enough_cores = case.device != "cpu" or devices * case.threads_per_device <= node.cores
     return node.device == case.device and devices <= node.devices and (enough_cores or oversubscribe)
+
+
+_SAME_MEMORY = 0.9  # a GPU of 16 GB may have 15.8 GiB
+
+
+def _difference(described: GpuEntry, gpu: Gpu) -> str | None:
+    """Where a real GPU is worse than its description, or another one; a newer driver is as good."""
+    if described.name.casefold() not in gpu.name.casefold():
+        return f"the cluster file says GPU {described.name}, CUDA shows {gpu.name}"
+    if described.capability and gpu.capability and described.capability != gpu.capability:
+        said = f"compute capability {described.capability}"
+        return f"the cluster file says {said}, {gpu.name} has {gpu.capability}"
+    if described.driver and gpu.driver and version_key(gpu.driver) < version_key(described.driver):
+        return f"the cluster file says driver {described.driver}, the node has {gpu.driver}"
+    if described.memory and gpu.memory_bytes and gpu.memory_bytes < _SAME_MEMORY * described.memory:
+        has = f"{gpu.memory_bytes / 2**30:.1f} GiB"
+        return f"the cluster file says {bytes_text(described.memory)} per GPU, {gpu.name} has {has}"
+    return None
 
 
 def load_cluster(name: str, *, folder: Path | None = None) -> Cluster:

@@ -1,16 +1,18 @@
 """The machine that dlperf runs on, as far as a plan depends on it."""
 
+import json
 import os
-import subprocess
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PositiveInt
 
+from dlperf.files import run_shipped
 from dlperf.model import Model
 from dlperf.plan.case import DeviceKind
 
-_NVIDIA_SMI_SECONDS = 20
+_GPUS_SECONDS = 120.0  # a driver in trouble answers late, or not at all
 # Of the container's own group: "QUOTA PERIOD" in microseconds, or "max".
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -22,11 +24,14 @@ class Gpu(Model):
     capability: str | None = None  # compute capability, such as `9.0`
     driver: str | None = None  # version of the driver, such as `550.54.15`
     memory_bytes: int | None = None
+    uuid: str | None = None
+    index: int | None = None  # of the GPU, as nvidia-smi counts
+    mig: bool = False  # whether it is an instance, which has no way to any other device
 
 
-def _capability(gpu: Gpu) -> tuple[int, ...]:
-    """To sort by; () where it is not known."""
-    return tuple(int(part) for part in gpu.capability.split(".")) if gpu.capability else ()
+def version_key(version: str | None) -> tuple[int, ...]:
+    """To compare capabilities and drivers, such as `9.0` and `550.54.15`; () where it is not known."""
+    return tuple(int(part) for part in version.split(".")) if version else ()
 
 
 def _named(value: Any) -> Any:
@@ -48,7 +53,13 @@ class Machine(Model):
     @property
     def gpu(self) -> Gpu | None:
         """What a build must run on: the GPU of the lowest compute capability; None without a GPU."""
-        return min(self.gpus, key=_capability, default=None)
+        return min(self.gpus, key=lambda gpu: version_key(gpu.capability), default=None)
+
+    @property
+    def gpu_memory_bytes(self) -> int | None:
+        """Memory of the smallest GPU; None without a GPU, or where it is not known."""
+        sizes = [gpu.memory_bytes for gpu in self.gpus if gpu.memory_bytes is not None]
+        return min(sizes) if sizes and len(sizes) == len(self.gpus) else None
 
     def __str__(self) -> str:
         gpus = f"{len(self.gpus)} x {self.gpus[0].name}" if self.gpus else "no NVIDIA GPU"
@@ -56,12 +67,19 @@ class Machine(Model):
 
 
 def detect_machine() -> Machine:
-    """Look at this machine: the cores of the affinity mask that the quota fills, the GPUs of nvidia-smi."""
-    try:
-        gpus = tuple(_ask_nvidia_smi("--query-gpu=name", "--format=csv,noheader"))
-    except (OSError, subprocess.SubprocessError):
-        gpus = ()  # no driver, or one that does not answer: nothing could train on it
-    return Machine(cores=_cores(), gpus=tuple(Gpu(name=name) for name in _visible(gpus)))
+    """Look at this machine: the cores of the affinity mask that the quota fills, the GPUs that CUDA shows.
+
+    InfrastructureError where the program that asks the driver fails.
+    """
+    return Machine(cores=_cores(), gpus=_gpus())
+
+
+def _gpus() -> tuple[Gpu, ...]:
+    """As every node of a cluster describes its own; no GPU without a driver that answers."""
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    answer = run_shipped("frameworks.node.gpus", seconds=_GPUS_SECONDS, what="nvidia-smi")
+    return tuple(Gpu.model_validate(device) for device in json.loads(answer))
 
 
 def _cores() -> int:
@@ -72,30 +90,3 @@ def _cores() -> int:
     except (OSError, ValueError):
         return cores
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
-
-
-def gpu_memory_bytes() -> int | None:
-    """Memory of the smallest GPU of this machine; None where there is none, or the driver does not say."""
-    try:
-        sizes = _ask_nvidia_smi("--query-gpu=memory.total", "--format=csv,noheader,nounits")
-        return min((int(mebibytes) << 20 for mebibytes in sizes), default=None)
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None
-
-
-def _ask_nvidia_smi(*options: str) -> list[str]:
-    """Its answer, one line per GPU."""
-    done = subprocess.run(
-        ["nvidia-smi", *options], capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=True
-    )
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()]
-
-
-def _visible(gpus: tuple[str, ...]) -> tuple[str, ...]:
-    """What CUDA_VISIBLE_DEVICES leaves of them; CUDA stops reading the list at the first -1."""
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if listed is None:
-        return gpus
-    wanted = [item.strip() for item in listed.split(",")]
-    wanted = wanted[: wanted.index("-1")] if "-1" in wanted else [item for item in wanted if item]
-    return gpus[: len(wanted)]

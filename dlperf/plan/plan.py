@@ -18,7 +18,8 @@ from dlperf.files import read_document, write_document
 from dlperf.layout import LIMITS_FOLDER, LOCK_NAME, RUNS_FOLDER
 from dlperf.model import Model, Retired
 from dlperf.plan.case import SEARCHED_AXES, Case, DeviceKind, Measure
-from dlperf.plan.cluster import Cluster
+from dlperf.plan.cluster import Cluster, fits
+from dlperf.plan.compatibility import refusal
 from dlperf.plan.grid import Cell, cells, from_supported, no_memory, search_of
 from dlperf.plan.load import Sweep
 from dlperf.plan.machine import Gpu, Machine
@@ -167,10 +168,15 @@ def make_plan(
         case = _case(cell, sweep, adapter=adapter, device=device, threads=threads)
         if cluster is None:
             missing = lacking(case, machine, oversubscribe=file.oversubscribe)
+            machines = {"": machine}
         else:
             missing = cluster.lacking(case, oversubscribe=file.oversubscribe)
+            machines = {node.name: node.machine for node in cluster.nodes if fits(node, case)}
         origin = sweep.origins.get(str(cell.framework))
-        return _planned(case, cell, adapter=adapter, origin=origin, missing=missing, gpu=machine.gpu)
+        unavailable = missing or _no_environment(
+            case, cell, adapter=adapter, origin=origin, gpu=machine.gpu, machines=machines
+        )
+        return _planned(case, cell, adapter=adapter, unavailable=unavailable)
 
     threads = file.threads_per_device
     if threads == "auto":
@@ -240,21 +246,13 @@ def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, thr
     return case if search is None else from_supported(case, search, adapter)
 
 
-def _planned(
-    case: Case,
-    cell: Cell,
-    *,
-    adapter: Adapter,
-    origin: Origin | None,
-    missing: str | None,
-    gpu: Gpu | None,
-) -> PlannedCase:
+def _planned(case: Case, cell: Cell, *, adapter: Adapter, unavailable: str | None) -> PlannedCase:
     if cell.why is not None:
         return PlannedCase(case=case, status=PlanStatus.EXCLUDED, reason=cell.why)
     reason = adapter.unsupported(case)
     if reason is not None:
         return PlannedCase(case=case, status=PlanStatus.UNSUPPORTED, reason=reason)
-    reason = no_memory(case) or missing or _no_environment(case, cell, adapter, origin, gpu)
+    reason = no_memory(case) or unavailable
     if reason is not None:
         return PlannedCase(case=case, status=PlanStatus.UNAVAILABLE, reason=reason)
     return PlannedCase(case=case, status=PlanStatus.RUNNABLE)
@@ -268,6 +266,11 @@ def lacking(case: Case, machine: Machine, *, oversubscribe: bool = False) -> str
     topology = case.topology
     if topology.nodes > 1:
         return f"needs {topology.nodes} nodes; this is one machine"
+    if case.device == "cuda" and topology.devices_per_node > 1 and machine.gpu and machine.gpu.mig:
+        return (
+            f"needs {topology.devices_per_node} GPUs that reach each other; this machine has an instance, "
+            f"{machine.gpu.name}, which reaches none"
+        )
     if case.device == "cuda" and topology.devices_per_node > len(machine.gpus):
         needed = f"{topology.devices_per_node} GPU{'s' if topology.devices_per_node > 1 else ''}"
         return f"needs {needed}; this machine has {len(machine.gpus) or 'none'}"
@@ -281,19 +284,36 @@ def lacking(case: Case, machine: Machine, *, oversubscribe: bool = False) -> str
 
 
 def _no_environment(
-    case: Case, cell: Cell, adapter: Adapter, origin: Origin | None, gpu: Gpu | None
+    case: Case,
+    cell: Cell,
+    *,
+    adapter: Adapter,
+    origin: Origin | None,
+    gpu: Gpu | None,
+    machines: Mapping[str, Machine],
 ) -> str | None:
-    """Why the version has no environment on this device; loading refused versions that have none at all."""
+    """Why the version has no environment for this device, or none that its GPUs can run.
+
+    `machines` are those with enough devices, by the name of the node. Loading refused versions that have no
+    environment at all.
+    """
     if cell.framework.python:
         return None
     parallel = case.topology.world_size > 1
     try:
-        specification_of(
+        spec = specification_of(
             case.version, adapter=adapter, device=case.device, parallel=parallel, gpu=gpu, origin=origin
         )
     except ValueError as error:
         return str(error)
-    return None
+    if case.device == "cpu":
+        return None
+    devices = case.topology.devices_per_node
+    reasons = {
+        name: refusal(spec, machine.gpus[:devices], adapter=adapter) for name, machine in machines.items()
+    }
+    refusals = [f"{name}: {reason}" if name else reason for name, reason in reasons.items() if reason]
+    return refusals[0] if len(reasons) - len(refusals) < case.topology.nodes else None
 
 
 def freeze(plan: Plan, folder: Path) -> Plan:

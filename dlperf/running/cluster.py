@@ -6,14 +6,16 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dlperf.adapters.base import Adapter
 from dlperf.errors import InfrastructureError, UserError
 from dlperf.plan.cluster import Cluster, ClusterNode
-from dlperf.running.health import HealthIssue, Level
+from dlperf.plan.machine import Gpu, Machine
+from dlperf.running.health import HealthIssue, Level, check_builds
 from dlperf.running.transports.base import NodeLost, each
 from dlperf.running.transports.ssh import SshNode
 from dlperf.running.transports.ssh_session import Refusal, errors_of
@@ -139,16 +141,18 @@ class Checkup:
         return any(finding.level is Level.BAD for finding in self.findings)
 
 
-def check_nodes(nodes: Sequence[SshNode], specs: Sequence[ClusterNode]) -> list[Checkup]:
+def check_nodes(
+    nodes: Sequence[SshNode], specs: Sequence[ClusterNode], *, adapters: Mapping[str, Adapter]
+) -> list[Checkup]:
     """Check the nodes, then the links between them."""
-    found = each(list(zip(nodes, specs, strict=True)), lambda pair: _checkup(*pair))
+    found = each(list(zip(nodes, specs, strict=True)), lambda pair: _checkup(*pair, adapters=adapters))
     reached = [(node, checkup) for node, checkup in zip(nodes, found, strict=True) if node.trouble is None]
     for node, checkup in reached[1:]:
         _check_link(reached[0][0], node, checkup)
     return found
 
 
-def _checkup(node: SshNode, spec: ClusterNode) -> Checkup:
+def _checkup(node: SshNode, spec: ClusterNode, *, adapters: Mapping[str, Adapter]) -> Checkup:
     checkup = Checkup(node=node.name, place=str(node.target))
     if node.trouble is not None:
         checkup.note("connection", node.trouble, level=Level.BAD)
@@ -162,6 +166,8 @@ def _checkup(node: SshNode, spec: ClusterNode) -> Checkup:
         checkup.note("working folder", f"{spec.work}: {refusal}", level=Level.BAD)
     else:
         _read_condition(checkup, condition, spec)
+        if spec.device == "cuda":
+            _read_gpus(checkup, condition, spec, adapters=adapters)
         if spec.interface is not None and not node.has_interface:
             text = (
                 f"there is no {spec.interface} with an IPv4 address; `ip -4 addr` there shows what there is"
@@ -193,7 +199,10 @@ def _read_condition(checkup: Checkup, condition: dict[str, Any], spec: ClusterNo
     checkup.python, checkup.cores = condition["python"], facts["cores"]
     checkup.free_bytes = condition["free_bytes"]
     checkup.environments = tuple(condition["environments"])
-    checkup.gpus = tuple(f"{gpu['name']} ({gpu['free_mib']} MiB free)" for gpu in condition["gpus"])
+    checkup.gpus = tuple(
+        gpu["name"] + (f" ({free} MiB free)" if free is not None else "")
+        for gpu, free in zip(condition["gpus"], condition["gpus_free_mib"], strict=True)
+    )
     if facts["cores"] < spec.cores:
         text = (
             f"the cluster file says {spec.cores}, the node has {facts['cores']}; put cores: {facts['cores']}"
@@ -215,15 +224,16 @@ def _read_condition(checkup: Checkup, condition: dict[str, Any], spec: ClusterNo
         pids = " ".join(map(str, condition["left_processes"]))
         text = f"processes of a run are left: {pids}; `dlperf cluster clean` ends them"
         checkup.note("left over", text, level=Level.WARNING)
-    if spec.device == "cuda":
-        _read_gpus(checkup, condition, spec)
 
 
-def _read_gpus(checkup: Checkup, condition: dict[str, Any], spec: ClusterNode) -> None:
-    count = len(condition["gpus"])
-    if count < spec.devices:
-        text = f"the cluster file says {spec.devices}, nvidia-smi lists {count or 'none'}"
-        checkup.note("GPUs", text, level=Level.BAD)
+def _read_gpus(
+    checkup: Checkup, condition: dict[str, Any], spec: ClusterNode, *, adapters: Mapping[str, Adapter]
+) -> None:
+    gpus = tuple(Gpu.model_validate(gpu) for gpu in condition["gpus"])
+    reason = spec.lacking(gpus)
+    if reason is not None:
+        checkup.note("GPUs", reason, level=Level.BAD)
+    checkup.findings += check_builds(Machine(cores=spec.cores, gpus=gpus[: spec.devices]), adapters)
     if condition["gpu_processes"]:
         text = f"used by {'; '.join(condition['gpu_processes'])}: stop them first"
         checkup.note("GPU use", text, level=Level.WARNING)

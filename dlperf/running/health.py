@@ -1,18 +1,21 @@
 """Checks of this machine before a sweep: one result per check, with the next step if it is not ok."""
 
+import json
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from dlperf.adapters.base import Adapter
 from dlperf.environments.environment import environments_root
 from dlperf.environments.uv import find_uv
 from dlperf.errors import EnvironmentUnavailable, InfrastructureError
-from dlperf.results.schema import Node
+from dlperf.files import run_shipped
+from dlperf.plan.compatibility import refusal
+from dlperf.plan.machine import Machine, detect_machine
 from dlperf.running.launch import misspelt, physical_cores
 from dlperf.running.run_folder import AnotherDlperf, whole_machine
 from dlperf.running.transports.local import this_machine_busy, this_node
@@ -88,7 +91,7 @@ _RESULTS_BYTES = 1 << 30
 # Reading these takes nanoseconds; others ask a device, which takes microseconds.
 _FAST_CLOCKS = frozenset({"tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page"})
 _CLOCK = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
-_TOOL_SECONDS = 20
+_TOOL_SECONDS = 120
 
 
 class Level(StrEnum):
@@ -108,7 +111,7 @@ class HealthIssue:
     text: str
 
 
-def check_machine(results: Path) -> Iterator[HealthIssue]:
+def check_machine(results: Path, *, adapters: Mapping[str, Adapter]) -> Iterator[HealthIssue]:
     """All checks of this machine, for results in the folder `results`, which need not exist yet."""
     limits = cgroup_limits()
     cores = len(os.sched_getaffinity(0))
@@ -122,7 +125,9 @@ def check_machine(results: Path) -> Iterator[HealthIssue]:
     yield check_disk("disk for environments", environments_root(), needed=_ENVIRONMENTS_BYTES)
     yield check_clock(_CLOCK.read_text().strip() if _CLOCK.exists() else None)
     yield check_uv()
-    yield from check_gpus(node)
+    machine = detect_machine()
+    yield from check_gpus(machine)
+    yield from check_builds(machine, adapters)
     yield check_variables(os.environ)
     yield check_other_dlperf()
 
@@ -213,19 +218,43 @@ def check_uv() -> HealthIssue:
     return _ok("uv", f"{uv.version} ({uv.path})")
 
 
-def check_gpus(node: Node) -> Iterator[HealthIssue]:
-    """The NVIDIA GPUs of this machine, and other processes on them."""
-    if not node.accelerators and shutil.which("nvidia-smi") is not None:
-        yield _warning("GPUs", "nvidia-smi is installed but lists no GPU: is the driver loaded?")
-    elif not node.accelerators:
+def check_gpus(machine: Machine) -> Iterator[HealthIssue]:
+    """The devices that CUDA shows on this machine, and other processes on them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not machine.gpus and shutil.which("nvidia-smi") is None:
         yield _ok("GPUs", "no NVIDIA GPU")
+    elif not machine.gpus and chosen is not None:
+        yield _warning("GPUs", f"CUDA_VISIBLE_DEVICES={chosen} names no GPU of this machine: correct it")
+    elif not machine.gpus:
+        yield _warning("GPUs", "nvidia-smi is installed but lists no GPU: is the driver loaded?")
     else:
-        yield _ok("GPUs", f"{', '.join(node.accelerators)}; driver {node.driver}")
+        names = ", ".join(gpu.name for gpu in machine.gpus)
+        yield _ok("GPUs", f"{names}; driver {machine.gpus[0].driver or 'unknown'}")
         users = _gpu_users()
         if users:
             yield _warning("GPU use", f"used by {', '.join(users)}: stop them first")
         else:
             yield _ok("GPU use", "no other process uses the GPUs")
+
+
+def check_builds(machine: Machine, adapters: Mapping[str, Adapter]) -> Iterator[HealthIssue]:
+    """Which frameworks, in their default version, can run on all GPUs of this machine."""
+    if machine.gpu is None:
+        return
+    for adapter in adapters.values():
+        version, check = adapter.versions[0], f"{adapter.name} on GPUs"
+        try:
+            spec = adapter.environment(version, "cuda", gpu=machine.gpu)
+        except ValueError as error:
+            yield _warning(check, str(error))
+            continue
+        reason = refusal(spec, machine.gpus, adapter=adapter)
+        if reason is not None:
+            yield _warning(check, reason)
+        elif spec.cuda is not None and machine.gpu.capability is not None:
+            yield _ok(check, f"{version} in its build for CUDA {spec.cuda.toolkit}")
+        else:
+            yield _ok(check, f"{version}; which GPUs its build can run on is not known")
 
 
 def check_variables(environment: Mapping[str, str]) -> HealthIssue:
@@ -255,11 +284,8 @@ def _available_memory() -> int:
 
 
 def _gpu_users() -> list[str]:
-    command = ["nvidia-smi", "--query-compute-apps=pid,process_name", "--format=csv,noheader"]
-    with suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TOOL_SECONDS, check=True)
-        return [f"process {line.strip()}" for line in done.stdout.splitlines() if line.strip()]
-    return []
+    answer = run_shipped("frameworks.node.gpus", "users", seconds=_TOOL_SECONDS, what="nvidia-smi")
+    return [f"process {user}" for user in json.loads(answer)]
 
 
 def _gib(size: int) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from frameworks.node.busy import BUSY_COLUMNS, TICK_SECONDS
-from frameworks.node.facts import output
+from frameworks.node.commands import output
+from frameworks.node.gpus import visible_devices
 
 NANOSECONDS = 1e-9
 STEAL_COLUMN = 8  # of a CPU in /proc/stat
@@ -126,10 +127,13 @@ def _boot_id() -> Optional[str]:
 def gpu_interference(local_rank: int) -> Optional[Dict[str, Any]]:
     """Other processes on the rank's GPU, and why its clocks are low now; None where nvidia-smi cannot say.
 
-    `processes` counts all but one, which is this one: nvidia-smi shows process ids of the host, not ours.
+    It cannot of an instance of a GPU (MIG). `processes` counts all but one, which is this one: nvidia-smi
+    shows process ids of the host, not ours.
     """
-    visible = [item for item in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if item.strip()]
-    gpu = visible[local_rank].strip() if local_rank < len(visible) else str(local_rank)
+    devices = visible_devices()
+    if local_rank >= len(devices) or devices[local_rank].mig:
+        return None
+    gpu = devices[local_rank].uuid
     apps = _nvidia_smi(gpu, "--query-compute-apps=pid")
     active = _nvidia_smi(
         gpu, "--query-gpu=" + ",".join(f"clocks_throttle_reasons.{name}" for name in THROTTLE_REASONS)

@@ -23,7 +23,8 @@ from frameworks.host_lock import HostLock, Unusable
 from frameworks.node import Refused
 from frameworks.node.busy import busy
 from frameworks.node.environments import MANIFEST, checked, environment, find_uv
-from frameworks.node.facts import address_of, facts, gpu_rows, meminfo, physical_cores
+from frameworks.node.facts import address_of, facts, meminfo, physical_cores
+from frameworks.node.gpus import gpu_rows, gpu_users, visible_devices
 from frameworks.node.locks import end_processes, run_processes, until_deserted
 
 LEASE_SECONDS = 10.0
@@ -84,6 +85,7 @@ class Attendant:
             "hello": self._hello,
             "lock": self._take_lock,
             "facts": lambda: {"facts": facts()},
+            "gpus": lambda: {"gpus": [gpu._asdict() for gpu in visible_devices()]},
             "busy": lambda: {"busy": busy()},
             "port": lambda: {"port": free_port()},
             "time": lambda: {"time": time.time()},
@@ -135,6 +137,8 @@ class Attendant:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 probe.unlink()
+        gpus = visible_devices()
+        free_mib = dict(map(tuple, gpu_rows("uuid", "memory.free")))
         environments = sorted(path.parent.name for path in self._work.glob(f"environments/*/{MANIFEST}"))
         lock = HostLock()
         holder = lock.take()
@@ -147,10 +151,9 @@ class Attendant:
             "environments": environments,
             "holder": holder,
             "left_processes": [] if holder else run_processes(self._work / "runs"),
-            "gpus": [
-                {"name": name, "free_mib": free_mib} for name, free_mib in gpu_rows("name", "memory.free")
-            ],
-            "gpu_processes": [" ".join(row) for row in gpu_rows("pid", "process_name", query="compute-apps")],
+            "gpus": [gpu._asdict() for gpu in gpus],
+            "gpus_free_mib": [free_mib.get(gpu.uuid) for gpu in gpus],
+            "gpu_processes": gpu_users(gpus),
             "iperf3": shutil.which("iperf3"),
             "uv": find_uv(self._work),
         }

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from frameworks.node import Refused
-from frameworks.node.facts import output
+from frameworks.node.commands import output
 
 Answer = Dict[str, Any]
 Say = Callable[[Answer], None]

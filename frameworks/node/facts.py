@@ -7,37 +7,30 @@ import os
 import platform
 import socket
 import struct
-import subprocess
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-TOOL_SECONDS = 20
+from frameworks.node.gpus import visible_devices
+
 SIOCGIFADDR = 0x8915
 
 
 def facts() -> Dict[str, Any]:
     """The node as it is now; the fields of dlperf/results/schema.py's Node."""
-    gpus = gpu_rows("name", "driver_version")
+    gpus = visible_devices()
     return {
         "host": socket.gethostname(),
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": meminfo("MemTotal"),
-        "accelerators": [row[0] for row in gpus],
-        "driver": gpus[0][1] if gpus else None,
+        "accelerators": [gpu.name for gpu in gpus],
+        "driver": gpus[0].driver if gpus else None,
         "system": system_name(),
         "kernel": platform.release(),
         "governor": governor(),
         "turbo": turbo(),
         "load": round(os.getloadavg()[0], 2),
     }
-
-
-def gpu_rows(*fields: str, query: str = "gpu") -> List[List[str]]:
-    """What nvidia-smi lists, a row per GPU (or per process that uses one); empty without a driver."""
-    text = output("nvidia-smi", f"--query-{query}={','.join(fields)}", "--format=csv,noheader,nounits")
-    rows = [line.split(", ") for line in (text or "").splitlines()]
-    return [row for row in rows if len(row) == len(fields)]
 
 
 def cpu_model() -> Optional[str]:
@@ -107,22 +100,6 @@ def lines_of(path: str) -> List[str]:
     with contextlib.suppress(OSError):
         return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     return []
-
-
-def output(*command: str) -> Optional[str]:
-    """What a tool prints; None if it is missing, fails or hangs."""
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TOOL_SECONDS,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def test_good_nodes_are_measured(lab: ClusterLab) -> None:
 def test_what_would_break_a_sweep_is_told_with_exit_code_5(lab: ClusterLab) -> None:
     nodes = [
         {"name": "node0", "cores": 1000},
-        {"name": "node1", "device": "cuda", "devices": 8},
+        {"name": "node1"},
         {"name": "node2", "folder": "/proc"},
         {"name": "node3", "interface": "ib9"},
         {"name": "nowhere", "address": lab.net.hosts[0].ip, "port": 2222},
@@ -46,13 +46,19 @@ def test_what_would_break_a_sweep_is_told_with_exit_code_5(lab: ClusterLab) -> N
     assert done.returncode == 5
     lines = done.stdout.splitlines()
     assert any("bad      node0: cores: the cluster file says 1000, the node has" in line for line in lines)
-    assert "bad      node1: GPUs: the cluster file says 8, nvidia-smi lists none" in lines
     assert any(
         line.startswith("bad      node2: connection: ") and "/proc/dlperf-node" in line for line in lines
     )
     assert any("bad      node3: interface: there is no ib9 with an IPv4 address" in line for line in lines)
     assert any(line.startswith("bad      nowhere: connection: ") for line in lines)
     assert lines[0].split()[:2] == ["node", "ssh"]
+
+
+def test_gpus_that_are_missing_are_told(lab: ClusterLab) -> None:
+    lab.write_cluster(nodes=[{"name": "node1", "device": "cuda", "devices": 8}])
+    done = lab.dlperf("cluster", "check", "lab")
+    assert done.returncode == 5
+    assert "bad      node1: GPUs: the cluster file says 8 GPUs, CUDA shows none" in done.stdout.splitlines()
 
 
 def test_clean_ends_what_a_run_left_and_nothing_else(lab: ClusterLab) -> None:

@@ -311,7 +311,7 @@ def test_a_node_with_fewer_gpus_than_the_cluster_file_says_is_refused(
     node_of: Callable[..., SshNode],
 ) -> None:
     text = refusal(node_of(device="cuda", devices=8))
-    assert text == "the cluster file says 8 GPUs, nvidia-smi lists none"
+    assert text == "the cluster file says 8 GPUs, CUDA shows none"
 
 
 def test_a_prefix_stands_before_every_command(node_of: Callable[..., SshNode]) -> None:

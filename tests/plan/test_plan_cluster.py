@@ -11,6 +11,7 @@ import pytest
 from dlperf.errors import SourceErrors, UserError
 from dlperf.plan.cluster import load_cluster
 from dlperf.plan.load import load_sweep
+from dlperf.plan.machine import Gpu
 from dlperf.plan.plan import make_plan
 
 if TYPE_CHECKING:
@@ -24,6 +25,12 @@ devices: 2
 cores: 16
 device: cpu
 nodes: [a, {name: b, address: 10.0.0.2, port: 2222, devices: 4}]
+"""
+
+V100 = """\
+devices: 8
+cores: 64
+nodes: [a, b]
 """
 
 SWEEP = """\
@@ -65,7 +72,7 @@ def test_the_shipped_example_is_valid(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (TWO + "adress: x\n", "c.yaml:5:1: unknown key 'adress'; known: port, user, ssh_config, device, devices, cores, interface, link, folder, environment, python, prefix, environments, transport, nodes, notes"),
+        (TWO + "adress: x\n", "c.yaml:5:1: unknown key 'adress'; known: port, user, ssh_config, device, devices, gpu, cores, interface, link, folder, environment, python, prefix, environments, transport, nodes, notes"),
         (TWO.replace("port:", "prot:"), "c.yaml:4:41: unknown key 'prot' (did you mean 'port'?)"),
         (TWO.replace("port: 2222", "port: 70000"), "c.yaml:4:47: nodes[1].port: must be less than or equal to 65535, not 70000"),
         (TWO.replace("name: b", "name: a"), "c.yaml:4:12: nodes[1]: node 'a' is listed twice; remove one"),
@@ -75,6 +82,14 @@ def test_the_shipped_example_is_valid(tmp_path: Path) -> None:
         ("devices: 1\ncores: 2\n", "c.yaml:1:1: key 'nodes' is missing: a list of host names, or of mappings with 'name'"),
         (TWO + "link: ''\n", "c.yaml:5:7: link: must be one line of 1 to 80 characters"),
         (TWO + "link: |\n  two\n  lines\n", "c.yaml:5:7: link: must be one line of 1 to 80 characters"),
+        (TWO.replace("devices: 4", "device: cuda"), "c.yaml:4:12: nodes[1]: node 'a' has device cpu, node 'b' cuda: give each kind its own cluster file"),
+        (TWO + "gpu: {name: V100}\n", "c.yaml:5:1: gpu: describes GPUs, and the nodes have device cpu; remove it"),
+        (TWO.replace("devices: 4", "gpu: {name: V100}"), "c.yaml:4:53: nodes[1].gpu: describes GPUs, and the node has device cpu; remove it"),
+        (V100 + "gpu: {name: V100, capability: 7.25}\n", "c.yaml:4:31: gpu.capability: must be text, not 7.25; put it in quotes"),
+        (V100 + "gpu: {name: V100, capability: sm_70}\n", "c.yaml:4:31: gpu.capability: must be like 9.0, not 'sm_70'"),
+        (V100 + "gpu: {name: V100, driver: 550.54}\n", "c.yaml:4:27: gpu.driver: must be text, not 550.54; put it in quotes"),
+        (V100 + "gpu: {name: V100, driver: new}\n", "c.yaml:4:27: gpu.driver: must be like 550.54.15, not 'new'"),
+        (V100 + "gpu: {capability: 7.0}\n", "c.yaml:4:1: gpu: key 'name' is missing"),
         (TWO + "environment: {'A B': x}\n", "c.yaml:5:1: environment: 'A B' is not a variable name"),
     ],
 )  # fmt: skip
@@ -114,3 +129,61 @@ def test_a_plan_for_a_cluster_says_what_the_cluster_lacks(tmp_path: Path, adapte
     }
     assert plan.cluster is not None
     assert ("a", "b") == plan.cluster.nodes
+
+
+@pytest.mark.parametrize("capability", ["7.0", "'7.0'", "7"])
+def test_a_file_may_say_what_the_gpus_are(capability: str, tmp_path: Path) -> None:
+    text = V100 + f"gpu: {{name: V100, capability: {capability}, driver: 535.183.01, memory: 16GiB}}\n"
+    found = cluster(text, tmp_path)
+    gpu = Gpu(name="V100", capability="7.0", driver="535.183.01", memory_bytes=16 << 30)
+    assert (gpu,) * 8 == found.nodes[0].machine.gpus == found.weakest.gpus
+
+
+def test_the_weakest_node_has_of_everything_the_least(tmp_path: Path) -> None:
+    text = """\
+cores: 64
+nodes:
+  - {name: a, devices: 8, gpu: {name: A100, capability: 8.0, driver: 550.54.15, memory: 40GiB}}
+  - {name: b, devices: 4, gpu: {name: V100, capability: 7.0, driver: 580.65.06, memory: 32GiB}}
+  - {name: c, devices: 8, gpu: {name: H200, capability: '10.0', driver: 550.100.1}}
+  - {name: d, devices: 8}
+"""
+    gpu = Gpu(name="V100", capability="7.0", driver="550.54.15", memory_bytes=32 << 30)
+    assert (gpu,) * 4 == cluster(text, tmp_path).weakest.gpus
+
+
+REAL = Gpu(name="Tesla V100-SXM2-16GB", capability="7.0", driver="535.183.01", memory_bytes=16160 << 20)
+
+
+@pytest.mark.parametrize(
+    ("described", "real", "reason"),
+    [
+        ("name: V100", (REAL, REAL), None),
+        ("name: Tesla V100-SXM2-16GB, capability: 7.0, driver: 535.54.03, memory: 16GiB", (REAL, REAL), None),
+        ("name: V100", (REAL,), "the cluster file says 2 GPUs, CUDA shows 1"),
+        ("name: V100", (), "the cluster file says 2 GPUs, CUDA shows none"),
+        ("name: A100", (REAL, REAL), "the cluster file says GPU A100, CUDA shows Tesla V100-SXM2-16GB"),
+        (
+            "name: V100, capability: 7.5",
+            (REAL, REAL),
+            "the cluster file says compute capability 7.5, Tesla V100-SXM2-16GB has 7.0",
+        ),
+        (
+            "name: V100, driver: 550.54.15",
+            (REAL, REAL),
+            "the cluster file says driver 550.54.15, the node has 535.183.01",
+        ),
+        (
+            "name: V100, memory: 32GiB",
+            (REAL, REAL),
+            "the cluster file says 32GiB per GPU, Tesla V100-SXM2-16GB has 15.8 GiB",
+        ),
+        ("name: V100, capability: 7.0, driver: 550.54.15", (Gpu(name="Tesla V100"),) * 2, None),
+    ],
+)
+def test_the_real_gpus_are_compared_with_the_file(
+    described: str, real: tuple[Gpu, ...], reason: str | None, tmp_path: Path
+) -> None:
+    text = f"devices: 2\ncores: 8\nnodes: [a]\ngpu: {{{described}}}\n"
+    (node,) = cluster(text, tmp_path).nodes
+    assert reason == node.lacking(real)

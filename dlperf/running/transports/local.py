@@ -14,7 +14,7 @@ from typing import IO, TypeVar
 from dlperf.adapters.base import EnvironmentSpec
 from dlperf.environments import Environment, ensure
 from dlperf.errors import InfrastructureError
-from dlperf.files import shipped_folder
+from dlperf.files import run_shipped, shipped_folder
 from dlperf.model import Model
 from dlperf.plan.case import Case
 from dlperf.results.schema import Node as NodeFacts
@@ -24,6 +24,7 @@ from dlperf.running.run_folder import wait_until_deserted
 
 _CHUNK_BYTES = 1 << 16
 _LONGEST_COMPLAINT = 2000
+_DESCRIBED_SECONDS = 120.0  # a driver in trouble answers late, or not at all
 _CLOSE_SECONDS = 60.0  # the supervisor ends within seconds, unless a disk or a driver does not answer
 
 _Answer = TypeVar("_Answer", bound=Model)
@@ -126,15 +127,12 @@ def this_machine_busy() -> Busy:
 
 
 def _answer_of(name: str, model: type[_Answer]) -> _Answer:
-    program = shipped_folder("frameworks") / "node" / f"{name}.py"
-    done = subprocess.run(
-        [sys.executable, "-I", "-B", str(program)], capture_output=True, text=True, check=False
-    )
+    what = f"frameworks/node/{name}.py cannot describe this machine"
+    answer = run_shipped(f"frameworks.node.{name}", seconds=_DESCRIBED_SECONDS, what=what)
     try:
-        return model.model_validate_json(done.stdout)
-    except ValueError:
-        reason = " ".join(done.stderr.split()[-20:])
-        raise InfrastructureError(f"{program} cannot describe this machine: {reason}") from None
+        return model.model_validate_json(answer)
+    except ValueError as error:
+        raise InfrastructureError(f"{what}: {error}") from None
 
 
 class LocalNode:

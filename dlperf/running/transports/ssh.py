@@ -22,6 +22,8 @@ from dlperf.errors import EnvironmentUnavailable
 from dlperf.layout import CASE_NAME, LAUNCH_NAME, RUNS_FOLDER
 from dlperf.plan.case import Case
 from dlperf.plan.cluster import ClusterNode, fits
+from dlperf.plan.compatibility import refusal
+from dlperf.plan.machine import Gpu
 from dlperf.redaction import redacted_text
 from dlperf.results.schema import Node as NodeFacts
 from dlperf.running.busy import Busy
@@ -88,7 +90,7 @@ class SshNode:
             raise NodeLost(self, self.trouble) from error
 
     def must_suit(self) -> None:
-        """Disconnect and raise NodeLost if the node has less than the cluster file says."""
+        """Disconnect and raise NodeLost if the node has less than the cluster file says, or other GPUs."""
         cores = len(self._hello["cpus"])
         reason = None
         if cores < self._spec.cores:
@@ -96,10 +98,7 @@ class SshNode:
         elif self.interface is not None and not self.has_interface:
             reason = f"it has no interface {self.interface} with an IPv4 address"
         elif self._spec.device == "cuda":
-            gpus = len(self._must_tell("facts")["accelerators"])
-            if gpus < self._spec.devices:
-                listed = f"nvidia-smi lists {gpus or 'none'}"
-                reason = f"the cluster file says {self._spec.devices} GPUs, {listed}"
+            reason = self._spec.lacking(self._gpus())
         if reason is not None:
             self.set_aside(reason)
 
@@ -164,6 +163,9 @@ class SshNode:
         except Refusal as error:
             raise NodeLost(self, str(error)) from error
 
+    def _gpus(self) -> list[Gpu]:
+        return [Gpu.model_validate(device) for device in self._must_tell("gpus")]
+
     def fits(self, case: Case) -> bool:
         """See Node; whether cores may be shared was decided when the plan was made."""
         return fits(self._spec, case, oversubscribe=True)
@@ -219,6 +221,10 @@ class SshNode:
     def environment(self, spec: EnvironmentSpec, *, python: Path | None) -> Environment:
         """See Node: found there, made there with uv, or made here and copied."""
         name = f"{spec.framework}=={spec.version}"
+        if spec.cuda is not None and python is None:
+            reason = refusal(spec, self._gpus()[: self._spec.devices])
+            if reason is not None:
+                raise EnvironmentUnavailable(reason)
 
         def progress(text: str) -> None:
             self._say(f"{self.name}: {name}: {redacted_text(text)}")

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from nvidia_smi import FakeGpu, write_nvidia_smi
 
 from frameworks.common.interference import THROTTLE_REASONS, Window, gpu_interference, read_counters
 
@@ -79,27 +80,38 @@ def test_a_kernel_without_the_counters_says_nothing(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("apps", "states", "expected"),
+    ("users", "throttled", "expected"),
     [
-        ("812\n", "Not Active", {"processes": 0, "throttled_by": []}),
-        ("812\n977\n", "Active", {"processes": 1, "throttled_by": list(THROTTLE_REASONS)}),
-        ("", "Not Active", {"processes": 0, "throttled_by": []}),
+        ((812,), "Not Active", {"processes": 0, "throttled_by": []}),
+        ((812, 977), "Active", {"processes": 1, "throttled_by": list(THROTTLE_REASONS)}),
+        ((), "Not Active", {"processes": 0, "throttled_by": []}),
     ],
 )
-def test_gpu_interference_is_read_from_nvidia_smi(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apps: str, states: str, expected: dict[str, object]
+def test_gpu_interference_is_that_of_the_rank_s_own_gpu(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    users: tuple[int, ...],
+    throttled: str,
+    expected: dict[str, object],
 ) -> None:
-    """A stand-in for nvidia-smi, as tests have no GPU; it answers for GPU 3 alone."""
-    program = tmp_path / "nvidia-smi"
-    row = ", ".join([states] * len(THROTTLE_REASONS))
-    program.write_text(
-        f'#!/bin/sh\n[ "$1 $2" = "-i 3" ] || exit 6\n'
-        f'case "$3" in --query-compute-apps=*) printf "{apps}";; *) echo "{row}";; esac\n'
-    )
-    program.chmod(0o755)
+    busy = FakeGpu(name="busy", uuid="GPU-0", throttled="Active")
+    own = FakeGpu(name="own", uuid="GPU-3", throttled=throttled)
+    apps = (("GPU-0", 1, "other"), ("GPU-0", 2, "other"), *(("GPU-3", pid, "python") for pid in users))
+    write_nvidia_smi(tmp_path, busy, busy, busy, own, apps=apps)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    assert expected == gpu_interference(1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
+    assert expected == gpu_interference(0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-3")
+    assert expected == gpu_interference(0)
+    assert gpu_interference(1) is None  # there is no second device
+
+
+def test_of_an_instance_of_a_gpu_nvidia_smi_knows_no_interference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_nvidia_smi(tmp_path, FakeGpu(name="A100", uuid="GPU-0", instances=(("1g.5gb", "MIG-1", 4864),)))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert gpu_interference(0) is None
 
 
