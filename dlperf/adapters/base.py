@@ -99,6 +99,7 @@ class EnvironmentSpec:
     builds: tuple[SourceBuild, ...] = ()
     wheel: WheelFile | None = None  # for the requirement of its distribution; never set by an adapter
     index: str | None = None  # URL of the package index of the first requirement; likewise
+    find_links: str | None = None  # URL of a page, or absolute path of a folder, with its wheels; likewise
     cuda: CudaBuild | None = None  # what GPUs it can run on; None: a build for the CPU, or not known
     parallel: bool = False  # for messages: whether it is for several devices
     notes: str = ""  # for a person: size of the download, reason of a pin

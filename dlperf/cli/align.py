@@ -88,7 +88,8 @@ class _Finite(click.FloatRange):
     "--frameworks",
     shell_complete=completing.frameworks,
     metavar="NAME==VERSION,...",
-    help="Frameworks to align: NAME, NAME==VERSION, 'NAME @ WHEEL' or 'NAME==VERSION @ INDEX'.  "
+    help="Frameworks to align: NAME, NAME==VERSION, 'NAME @ WHEEL', 'NAME==VERSION @ INDEX' or "
+    "'NAME==VERSION @ find-links=PLACE'.  "
     "[default: every framework]",
 )
 @click.option(

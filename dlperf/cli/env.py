@@ -259,4 +259,5 @@ def _origin(spec: EnvironmentSpec) -> str:
     """What tells an environment from that of the same version from its usual place."""
     if spec.wheel is not None:
         return f" (wheel {spec.wheel.sha256[:8]})"
-    return f" ({spec.index})" if spec.index is not None else ""
+    place = spec.index or spec.find_links
+    return f" ({place})" if place else ""

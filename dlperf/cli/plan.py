@@ -165,7 +165,7 @@ def plan_lines(plan: Plan, *, seconds: Mapping[str, float]) -> list[str]:
     return [
         f"{plan.sweep}: {counts} ({plan.repeats} of each runnable case, {plan.order}) on {_where(plan)}",
         f"every case: {same}",
-        *(f"{name}: from {one.wheel or one.index}" for name, one in plan.origins.items()),
+        *(f"{name}: from {one.place}" for name, one in plan.origins.items()),
         *(f"options of {name}: {text}" for name, text in sorted(by_framework.items()) if text),
         "",
         table(headings, kept, right=_NUMBERS),

@@ -46,6 +46,7 @@ def wheel_key(build: SourceBuild, spec: EnvironmentSpec, python_version: str) ->
         "requirements": spec.requirements,
         **({"wheel": spec.wheel.sha256} if spec.wheel else {}),
         **({"index": spec.index} if spec.index else {}),
+        **({"find_links": spec.find_links} if spec.find_links else {}),
         "python": minor,
         "platform": sysconfig.get_platform(),
     }

@@ -116,7 +116,7 @@ def environment_key(spec: EnvironmentSpec) -> str:
     content["builds"] = [build_content(build) for build in spec.builds]
     if spec.wheel is not None:
         content["wheel"] = spec.wheel.sha256
-    for name in ("builds", "wheel", "index"):
+    for name in ("builds", "wheel", "index", "find_links"):
         if not content[name]:
             del content[name]  # keeps the keys of environments made before these existed
     backend = spec.torch_backend or ""

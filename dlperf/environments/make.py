@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,15 @@ from dlperf.environments.environment import (
     read_environment,
 )
 from dlperf.environments.processes import exclusive
-from dlperf.environments.uv import Uv, UvFailure, find_links, find_python, find_uv, index_arguments
+from dlperf.environments.uv import (
+    FIND_LINKS,
+    Uv,
+    UvFailure,
+    find_links,
+    find_python,
+    find_uv,
+    index_arguments,
+)
 from dlperf.errors import EnvironmentUnavailable
 from dlperf.files import write_document
 from dlperf.plan.versions import distribution_of, sha256_of
@@ -57,14 +65,20 @@ def _filled(
     """Create a virtual environment with `requirements`; returns its interpreter."""
     python = folder / "bin" / "python"
     paths = {"base": str(base), "folder": str(folder), "interpreter": str(python)}
-    create, *fills = uv_steps(spec, requirements, **paths, options=options)
     try:
-        uv.run(create, env={}, hold=(lock,))
-        for fill in fills:
-            uv.run(fill, env=_variables(spec), hold=(lock,))
+        for step in uv_steps(spec, requirements, **paths, options=options):
+            uv.run(step.arguments, env=step.variables, hold=(lock,))
     except UvFailure as failure:
         raise EnvironmentUnavailable(str(failure)) from failure
     return python
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UvStep:
+    """A command of uv, and the variables with which it runs."""
+
+    arguments: list[str]
+    variables: dict[str, str]
 
 
 def uv_steps(
@@ -75,20 +89,28 @@ def uv_steps(
     folder: str,
     interpreter: str,
     options: Sequence[str] = KEPT,
-) -> list[list[str]]:
+) -> list[UvStep]:
     """The uv commands that create a virtual environment on `base` in `folder`, and fill it.
 
-    A package from the user's index is installed first and from there only, so that one of the same name and
-    version elsewhere cannot replace it; its dependencies may come from that index too.
+    A package from the user's index or links is installed first and from there only, so that one of the same
+    name and version elsewhere cannot replace it; its dependencies may come from that index too.
     """
     create = ["venv", "--relocatable", "--no-project", "--python", base, folder]
     install = ["pip", "install", "--python", interpreter, *options]
     asked = [*install, *_source(spec), *_with_wheel(spec, _exact_torch(spec, requirements))]
-    if spec.index is None:
-        return [create, asked]
-    # Both kinds of index and the strategy, so that uv's own variables have no effect.
-    alone = [f"--index={spec.index}", f"--default-index={spec.index}", "--index-strategy=first-index"]
-    return [create, [*install, "--no-deps", "--no-build", *alone, requirements[0]], asked]
+    steps = [
+        UvStep(arguments=create, variables={}),
+        UvStep(arguments=asked, variables=_variables(spec)),
+    ]
+    if spec.index is not None:
+        # Both kinds of index and the strategy, so that uv's own variables have no effect; likewise the links.
+        alone = [f"--index={spec.index}", f"--default-index={spec.index}", "--index-strategy=first-index"]
+    elif spec.find_links is not None:
+        alone = ["--no-index", f"--find-links={spec.find_links}"]
+    else:
+        return steps
+    own = [*install, "--no-deps", "--no-build", *alone, requirements[0]]
+    return [steps[0], UvStep(arguments=own, variables={FIND_LINKS: ""}), steps[1]]
 
 
 def _exact_torch(spec: EnvironmentSpec, requirements: Sequence[str]) -> list[str]:
@@ -189,7 +211,7 @@ def make(spec: EnvironmentSpec, *, base: Path | None, report: Callable[[str], No
         temporary = Path(tempfile.mkdtemp(prefix=f".making-{key}-", dir=root.parent))
         options = (" --parallel" if spec.parallel else "") + (" --device cuda" if spec.gpu_check else "")
         command = f"dlperf env create {name}{options}"
-        again = "try again" if spec.wheel or spec.index else f"try again with `{command}`"
+        again = "try again" if spec.wheel or spec.index or spec.find_links else f"try again with `{command}`"
         try:
             manifest = _fill(temporary / key, spec, base=base, report=report, lock=descriptor)
             (temporary / key).rename(root)
@@ -316,8 +338,7 @@ def making_request(spec: EnvironmentSpec, *, copied: str | None = None, python: 
         "version": spec.version,
         "probe": PROBE,
         "import_check": check_source(spec),
-        "steps": steps,
-        "variables": _variables(spec),
+        "steps": [asdict(step) for step in steps],
         "manifest": manifest,
         "copied": copied,
     }

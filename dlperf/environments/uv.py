@@ -16,6 +16,7 @@ from dlperf.errors import EnvironmentUnavailable
 _PROGRESS = re.compile(
     r"(Resolved|Prepared|Installed|Downloading|Building|Installing Python|Built|Updating) .*"
 )
+FIND_LINKS = "UV_FIND_LINKS"
 _INDEX_NAME = "pip"  # of an index with a password, and its number
 _DOWNLOAD = re.compile(r"(?P<state>Downloading|Downloaded) (?P<name>\S+)")
 
@@ -74,8 +75,9 @@ def find_uv(report: Callable[[str], None]) -> Uv:
 
 
 def find_links() -> tuple[str, ...]:
-    """Pip's own list of extra places for wheels: pages, and folders as absolute paths."""
-    places = os.environ.get("PIP_FIND_LINKS", "").split()
+    """Uv's own list of extra places for wheels, else pip's: pages, and folders as absolute paths."""
+    own = os.environ.get(FIND_LINKS, "").split(",")
+    places = [place for place in own if place] or os.environ.get("PIP_FIND_LINKS", "").split()
     return tuple(place if "://" in place else str(Path(place).expanduser().absolute()) for place in places)
 
 
@@ -83,9 +85,12 @@ def index_arguments() -> tuple[list[str], dict[str, str]]:
     """Pip's settings of where packages come from, as arguments and variables of uv, which reads only its own.
 
     Variables of uv win. With extra indexes, the best version of all is taken, which is what pip does. Users
-    and passwords are in the variables, because everyone on a machine can read the arguments of a process.
+    and passwords are in the variables, because everyone on a machine can read the arguments of a process; so
+    are all extra places for wheels, one of which may hold a password.
     """
-    arguments, variables = [f"--find-links={place}" for place in find_links()], {}
+    places = [_in_a_list(place) for place in find_links()]
+    arguments: list[str] = []
+    variables = {FIND_LINKS: ",".join(places)} if places else {}
     index, extra = os.environ.get("PIP_INDEX_URL"), os.environ.get("PIP_EXTRA_INDEX_URL", "").split()
     if {"UV_DEFAULT_INDEX", "UV_INDEX_URL"} & set(os.environ):
         index = None
@@ -106,6 +111,13 @@ def index_arguments() -> tuple[list[str], dict[str, str]]:
     if os.environ.get("PIP_NO_INDEX", "").lower() in ("1", "true", "yes", "on"):
         arguments.append("--no-index")
     return arguments, variables
+
+
+def _in_a_list(place: str) -> str:
+    """A place as uv reads it where commas separate them."""
+    if "," not in place:
+        return place
+    return (place if "://" in place else Path(place).as_uri()).replace(",", "%2C")
 
 
 def reason_of(lines: Sequence[str]) -> str:

@@ -46,7 +46,10 @@ def sweep_problems(
 
 def _version_problems(file: SweepFile, adapters: Mapping[str, Adapter]) -> Found:
     for path, entry in _framework_entries(file):
-        if entry.version is None or (entry.python or entry.wheel or entry.index) is not None:
+        if (
+            entry.version is None
+            or (entry.python or entry.wheel or entry.index or entry.find_links) is not None
+        ):
             continue
         refusals = []
         for device in ("cpu", "cuda"):

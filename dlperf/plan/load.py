@@ -22,16 +22,19 @@ from dlperf.plan.documents import (
     validate,
 )
 from dlperf.plan.sweep import ExperimentFile, FrameworkEntry, SweepFile
-from dlperf.plan.versions import Origin, read_wheel
+from dlperf.plan.versions import Origin, read_find_links, read_wheel
 
 
 def origin_of(entry: FrameworkEntry, *, folder: Path, adapter: Adapter) -> Origin | None:
     """Where a framework's version comes from; None where the adapter says it. `folder`: of relative paths.
 
-    ValueError where the wheel is not there, or not one that the adapter can use.
+    ValueError where the wheel or the folder is not there, or the wheel not one that the adapter can use.
     """
     if entry.wheel is not None:
         return read_wheel(entry.wheel, folder=folder, adapter=adapter)
+    if entry.find_links is not None:
+        place = read_find_links(entry.find_links, folder=folder)
+        return Origin(version=str(entry.version), find_links=place)
     return None if entry.index is None else Origin(version=str(entry.version), index=entry.index)
 
 
@@ -49,7 +52,7 @@ def _with_origins(
             try:
                 origin = origin_of(entry, folder=folder, adapter=adapters[entry.name])
             except ValueError as error:
-                problems.append(((*at, index, "wheel"), str(error)))
+                problems.append(((*at, index, "wheel" if entry.wheel else "find_links"), str(error)))
             else:
                 if origin is not None:
                     entry = entry.model_copy(update={"version": origin.label})

@@ -380,6 +380,7 @@ def _essence(plan: Plan) -> str:
     # A wheel may lie elsewhere now: its hash is in the names of its cases.
     origins = sorted(plan.origins.items())
     lines += [f"index of {name} {origin.index}" for name, origin in origins if origin.index]
+    lines += [f"wheels of {name} {origin.find_links}" for name, origin in origins if origin.find_links]
     lines += [f"{item.case_id} {item.status.value}" for item in plan.cases]
     return "\n".join(lines)
 

@@ -29,7 +29,7 @@ from pydantic import (
 from dlperf.model import Model
 from dlperf.plan.case import Measure, Parallelism, Precision, Topology, Workload, bytes_of
 from dlperf.plan.documents import unknown
-from dlperf.plan.versions import checked_index
+from dlperf.plan.versions import checked_find_links, checked_index
 
 T = TypeVar("T")
 
@@ -128,6 +128,9 @@ else:
 Order = Literal["interleaved", "sequential", "shuffled"]
 
 
+_FIND_LINKS = "find-links="
+
+
 def _framework_reference(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -136,7 +139,10 @@ def _framework_reference(value: Any) -> Any:
     if not name or (equals and not version) or (at and not source):
         raise ValueError(f"{named!r} is not a framework; write name==version, such as 'mxnet==1.9.1'")
     entry = {"name": name, "version": version} if version else {"name": name}
-    if source:
+    links = source.removeprefix(_FIND_LINKS)
+    if links != source:
+        entry["find_links"] = links
+    elif source:
         entry["index" if version else "wheel"] = source
     return entry
 
@@ -149,9 +155,10 @@ def _known(name: str, info: ValidationInfo) -> str:
 
 
 class FrameworkEntry(Model):
-    """One framework of a sweep: `mxnet==1.9.1`, `mxnet @ WHEEL`, `mxnet==1.9.2 @ INDEX`, or a mapping.
+    """One framework of a sweep, as text or a mapping.
 
-    The mapping may name an interpreter of the user's own, a wheel, or the package index of the version.
+    Text: `mxnet==1.9.1`, `mxnet @ WHEEL`, `mxnet==1.9.2 @ INDEX` or `oneflow==0.9.1 @ find-links=PLACE`. The
+    mapping may name an interpreter of the user's own, a wheel, or where the version comes from.
     """
 
     name: Annotated[str, AfterValidator(_known)]
@@ -159,16 +166,20 @@ class FrameworkEntry(Model):
     python: Annotated[str, Field(min_length=1)] | None = None
     wheel: Annotated[str, Field(min_length=1)] | None = None  # relative to the sweep's file
     index: Annotated[str, Field(min_length=1), AfterValidator(checked_index)] | None = None
+    # A page with links to wheels, or a folder with wheels, relative to the sweep's file.
+    find_links: Annotated[str, Field(min_length=1), AfterValidator(checked_find_links)] | None = None
 
     @model_validator(mode="after")
     def _comes_from_one_place(self) -> Self:
-        given = [key for key in ("python", "wheel", "index") if getattr(self, key) is not None]
+        given = [key for key in ("python", "wheel", "index", "find_links") if getattr(self, key) is not None]
         if len(given) > 1:
             raise ValueError(f"has {' and '.join(given)}; keep only one of them")
         if self.wheel is not None and self.version is not None:
             raise ValueError("has a wheel, which already states its version; remove version")
         if self.index is not None and self.version is None:
             raise ValueError("has an index; add the version to install from it")
+        if self.find_links is not None and self.version is None:
+            raise ValueError("has find_links; add the version to install from there")
         return self
 
     def __str__(self) -> str:
@@ -179,7 +190,7 @@ def _or_text(schema: dict[str, Any]) -> None:
     """In the JSON Schema: `name==version` may stand for the mapping."""
     mapping = dict(schema)
     schema.clear()
-    examples = ["mxnet==1.9.1", "mxnet @ WHEEL", "mxnet==1.9.2 @ INDEX"]
+    examples = ["mxnet==1.9.1", "mxnet @ WHEEL", "mxnet==1.9.2 @ INDEX", "oneflow==0.9.1 @ find-links=PLACE"]
     schema["anyOf"] = [{"type": "string", "examples": examples}, mapping]
 
 

@@ -1,7 +1,8 @@
-"""A version from elsewhere: a wheel file of the user's own, or a package index such as one of nightly builds.
+"""A version from elsewhere: a wheel file of the user's own, a package index, or a page or folder of wheels.
 
-The version that results and tables show says where it is from, as `1.9.1+wheel.0a1b2c3d` or
-`2.14.0.dev20261101+index.0a1b2c3d`: two builds of one version are compared as two versions.
+The version that results and tables show says where it is from, as `1.9.1+wheel.0a1b2c3d`,
+`2.14.0.dev20261101+index.0a1b2c3d` or `0.9.1+links.0a1b2c3d`: two builds of one version are compared as two
+versions.
 """
 
 import hashlib
@@ -11,7 +12,10 @@ import zipfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Annotated
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field
 
 from dlperf.adapters.base import Adapter, EnvironmentSpec, WheelFile
 from dlperf.model import Model
@@ -24,7 +28,7 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Origin(Model):
-    """Where a version comes from: exactly one of `wheel` (with its hash and distribution) and `index`."""
+    """Where a version comes from: `wheel` (with its hash and distribution), `index` or `find_links`."""
 
     version: str  # of the package
     wheel: str | None = None  # absolute path
@@ -32,12 +36,19 @@ class Origin(Model):
     distribution: str | None = None  # that the wheel is of, normalised
     pythons: tuple[str, ...] = ()  # that the wheel is for, such as `3.10`
     index: str | None = None  # URL
+    # URL of a page with links to wheels, or absolute path of a folder with wheels; left out of older plans.
+    find_links: Annotated[str | None, Field(exclude_if=lambda place: place is None)] = None
+
+    @property
+    def place(self) -> str | None:
+        """Of the wheel, of the index, or of the links."""
+        return self.wheel or self.index or self.find_links
 
     @property
     def label(self) -> str:
         """The version of a case: the package's, and as a local version what tells the origin apart."""
-        kind = "wheel" if self.sha256 else "index"
-        digest = self.sha256 or hashlib.sha256(str(self.index).encode()).hexdigest()
+        kind = "wheel" if self.wheel else "index" if self.index else "links"
+        digest = self.sha256 or hashlib.sha256(str(self.place).encode()).hexdigest()
         return f"{self.version}{'.' if '+' in self.version else '+'}{kind}.{digest[:_SHOWN_DIGITS]}"
 
 
@@ -59,6 +70,41 @@ def checked_index(url: str) -> str:
 
     ValueError where it is none, is not encrypted on its way, or holds what could be a secret (not repeated).
     """
+    return _checked_url(url, wanted="a package index; write a URL such as 'https://host/simple'")
+
+
+def checked_find_links(place: str) -> str:
+    """The URL of a page with links to wheels, checked as that of an index, or a folder's path as it is."""
+    if "://" not in place:
+        return place
+    return _checked_url(place, wanted="a page of links; write a URL such as 'https://host/wheels.html'")
+
+
+def find_links_folder(place: str) -> Path | None:
+    """The folder on this machine that a place of wheels is; None for a page elsewhere."""
+    if "://" not in place:
+        return Path(place)
+    parts = urlsplit(place)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+def read_find_links(written: str, *, folder: Path) -> str:
+    """The place of wheels that a sweep in `folder` names, as a URL or absolute path.
+
+    ValueError where it is a folder and not there.
+    """
+    path = find_links_folder(written)
+    if path is None:
+        return written
+    path = Path(os.path.normpath(folder.absolute() / path.expanduser()))
+    if not path.exists():
+        raise ValueError(
+            "there is no such folder; write a folder, or a URL such as 'https://host/wheels.html'"
+        )
+    return written if "://" in written else str(path)
+
+
+def _checked_url(url: str, *, wanted: str) -> str:
     try:
         parts = urlsplit(url)
         secret = "@" in parts.netloc or parts.query or parts.fragment
@@ -73,7 +119,7 @@ def checked_index(url: str) -> str:
     if parts.scheme == "file" and not parts.netloc and parts.path:
         return url
     if parts.scheme not in {"https", "http"} or not host:
-        raise ValueError("is not a package index; write a URL such as 'https://host/simple'")
+        raise ValueError(f"is not {wanted}")
     if parts.scheme == "http" and host not in _LOOPBACK:
         raise ValueError(
             "is not encrypted: anyone on the network could change the code that runs here; use https://"
@@ -183,7 +229,8 @@ def environment_from(
         cuda=None,
         wheel=WheelFile(path=origin.wheel, sha256=str(origin.sha256)) if origin.wheel else None,
         index=origin.index,
-        notes=f"from {origin.wheel or origin.index}",
+        find_links=origin.find_links,
+        notes=f"from {origin.place}",
     )
 
 

@@ -94,17 +94,16 @@ def environment(
     version: str,
     probe: str,
     import_check: str,
-    steps: List[List[str]],
-    variables: Dict[str, str],
+    steps: List[Answer],
     manifest: Answer,
     copied: Optional[str],
     found_only: bool,
 ) -> Optional[Answer]:
     """The environment `key`: found, or made by the uv commands `steps`, or made from a folder copied here.
 
-    In `steps`, {python}, {folder} and {interpreter} stand for the base Python, the new environment and its
-    interpreter. It appears under its name only when complete and checked. With `found_only` none is made, and
-    the answer may be None.
+    A step has `variables`, and `arguments` in which {python}, {folder} and {interpreter} stand for the base
+    Python, the new environment and its interpreter. It appears under its name only when complete and checked.
+    With `found_only` none is made, and the answer may be None.
     """
     root = work / "environments" / key
     if found_only and not (root / MANIFEST).exists():
@@ -124,8 +123,9 @@ def environment(
                     "{folder}": str(temporary),
                     "{interpreter}": str(temporary / "bin" / "python"),
                 }
-                for arguments in steps:
-                    step(uv, [words.get(word, word) for word in arguments], variables, say)
+                for command in steps:
+                    arguments = [words.get(word, word) for word in command["arguments"]]
+                    step(uv, arguments, command["variables"], say)
             else:
                 rebase(Path(copied), base)
                 Path(copied).replace(temporary)
@@ -188,16 +188,19 @@ def find_python(work: Path, versions: List[str], say: Say) -> str:
 
 def step(uv: str, arguments: List[str], variables: Dict[str, str], say: Say) -> None:
     """Run uv once; its output is reported as progress, and its last lines as the reason of a failure."""
-    places = "--find-links=/"  # folders of wheels on the controlling machine, perhaps on a shared disk
-    arguments = [word for word in arguments if not word.startswith(places) or Path(word[13:]).is_dir()]
-    process = run_tied(
-        [uv, "--color", "never", "--no-progress", *arguments], variables, stderr=subprocess.STDOUT
-    )
+    # Folders of wheels on the controlling machine, perhaps on a shared disk.
+    if "UV_FIND_LINKS" in variables:
+        places = variables["UV_FIND_LINKS"].split(",")
+        here = [place for place in places if not place.startswith("/") or Path(place).is_dir()]
+        variables = {**variables, "UV_FIND_LINKS": ",".join(here)}
     last: List[str] = []
-    for line in process.stdout or ():
-        say({"progress": line.rstrip()})
-        last = [*last[-4:], line.strip()]
-    if process.wait():
+    with run_tied(
+        [uv, "--color", "never", "--no-progress", *arguments], variables, stderr=subprocess.STDOUT
+    ) as process:
+        for line in process.stdout or ():
+            say({"progress": line.rstrip()})
+            last = [*last[-4:], line.strip()]
+    if process.returncode:
         raise Refused(" ".join(word for word in last if word) or f"uv ended with {process.returncode}")
 
 

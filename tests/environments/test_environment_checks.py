@@ -18,7 +18,7 @@ from dlperf.environments.environment import environment_key, read_environment
 from dlperf.environments.make import adopting_request, making_request
 from dlperf.errors import EnvironmentUnavailable
 from frameworks.node import Refused
-from frameworks.node.environments import checked
+from frameworks.node.environments import checked, step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,6 +97,17 @@ def test_a_node_checks_the_same(demo: EnvironmentSpec, put_driver: Callable[[int
     ]
     with pytest.raises(Refused, match="another build"):
         checked(sys.executable, asked["probe"], making_request(here)["import_check"])
+
+
+def test_a_node_takes_wheels_of_the_folders_that_it_has_too(tmp_path: Path) -> None:
+    """With a program in uv's place that says where it would look."""
+    said: list[str] = []
+    program = tmp_path / "uv"
+    program.write_text('#!/bin/sh\necho "$UV_FIND_LINKS"\n')
+    program.chmod(0o755)
+    places = {"UV_FIND_LINKS": f"/nowhere,https://b.example/x,{tmp_path}"}
+    step(str(program), ["pip", "install"], places, lambda answer: said.append(answer["progress"]))
+    assert [f"https://b.example/x,{tmp_path}"] == said
 
 
 def test_a_specification_for_the_cpu_is_checked_by_its_import_alone(demo: EnvironmentSpec) -> None:

@@ -316,14 +316,16 @@ def test_the_build_of_torch_is_asked_for_by_name(demo: EnvironmentSpec) -> None:
     paths = {"base": "python", "folder": "/e", "interpreter": "/e/bin/python"}
     old = replace(demo, requirements=("torch==2.13.0",), torch_backend="cu126")
     _, install = uv_steps(old, old.requirements, **paths)
-    assert {"--torch-backend=cu126", "torch==2.13.0"} < set(install)
+    assert {"--torch-backend=cu126", "torch==2.13.0"} < set(install.arguments)
     new = replace(old, torch_backend="cu130", torch_on_pypi=True)
     _, install = uv_steps(new, new.requirements, **paths)
-    assert "torch===2.13.0" in install
-    assert not [word for word in install if word.startswith("--torch-backend")]
+    assert "torch===2.13.0" in install.arguments
+    assert not [word for word in install.arguments if word.startswith("--torch-backend")]
 
 
-def test_an_index_with_a_password_is_used_and_the_password_is_in_no_command_and_no_file(
+@pytest.mark.parametrize("place", ["index", "links"])
+def test_a_place_with_a_password_is_used_and_the_password_is_in_no_command_and_no_file(
+    place: str,
     demo: EnvironmentSpec,
     holding_index: HoldingIndex,
     report: Callable[[str], None],
@@ -331,14 +333,19 @@ def test_an_index_with_a_password_is_used_and_the_password_is_in_no_command_and_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     holding_index.authorization = f"Basic {b64encode(b'me:hunter2').decode()}"
-    monkeypatch.setenv("PIP_INDEX_URL", holding_index.url.replace("://", "://me:hunter2@"))
+    url = holding_index.url.replace("://", "://me:hunter2@")
+    if place == "index":
+        monkeypatch.setenv("PIP_INDEX_URL", url)
+    else:
+        monkeypatch.setenv("PIP_FIND_LINKS", f"{url}/demo-engine")
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
     with ThreadPoolExecutor(1) as pool:
         making = pool.submit(ensure, demo, report=report)
         assert holding_index.asked.wait(WAIT_SECONDS)
         commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
         holding_index.release()
         environment = making.result()
-    assert any(holding_index.url.encode() in command for command in commands)
+    assert any(b"demo-engine==1.0" in command for command in commands)
     assert not [command for command in commands if b"hunter2" in command]
     assert not [line for line in said if "hunter2" in line]
     files = [path for path in environment.root.rglob("*") if path.is_file()]

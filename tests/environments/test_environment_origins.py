@@ -99,6 +99,55 @@ def test_an_index_without_the_version_is_told_with_its_reason(
     assert "; try again, or use a Python that has it" in str(caught.value)
 
 
+def test_a_page_of_links_gives_the_framework_although_another_place_has_that_version(
+    demo: EnvironmentSpec, tmp_path: Path, made: Ensure
+) -> None:
+    """Also of a version that no index has; the other packages come from where they always do."""
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    for version in ("1.0", "1.2"):
+        write_wheel(staging, "demo-engine", version)
+    keys = {environment_key(demo)}
+    with HoldingIndex(staging) as index:
+        index.release()
+        for version in ("1.0", "1.2"):
+            wanted = replace(
+                demo,
+                version=version,
+                requirements=(f"demo-engine=={version}", "demo-other==3.0"),
+                find_links=f"{index.url}/demo-engine",
+            )
+            write_wheel(tmp_path / "wheelhouse", "demo-other", "3.0")
+            index.delivered.clear()
+            environment = made(wanted)
+            assert index.delivered.is_set()
+            assert {"demo-engine": version, "demo-other": "3.0"} == environment.manifest.packages
+            keys.add(environment.key)
+    assert 3 == len(keys)
+
+
+def test_a_folder_can_hold_the_links(demo: EnvironmentSpec, tmp_path: Path, made: Ensure) -> None:
+    folder = tmp_path / "own"
+    own_wheel(folder, "2.0")
+    wanted = replace(demo, version="2.0", requirements=("demo-engine==2.0",), find_links=str(folder))
+    assert {"demo-engine": "2.0"} == made(wanted).manifest.packages
+
+
+@pytest.mark.parametrize("place", ["index", "find_links"])
+def test_from_the_place_alone_means_from_no_other(
+    place: str, demo: EnvironmentSpec, tmp_path: Path, made: Ensure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither pip's setting nor uv's: both wheelhouses hold the version, and the place does not."""
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path / "wheelhouse"))
+    (tmp_path / "empty").mkdir()
+    with HoldingIndex(tmp_path / "empty") as index:
+        index.release()
+        url = index.url if place == "index" else f"{index.url}/demo-engine"
+        with pytest.raises(EnvironmentUnavailable, match="demo-engine"):
+            made(replace(demo, **{place: url}))
+
+
 def test_a_folder_can_be_an_index(
     demo: EnvironmentSpec, tmp_path: Path, made: Ensure, monkeypatch: pytest.MonkeyPatch
 ) -> None:

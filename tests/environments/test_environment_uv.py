@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NAMES = ("PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX")
-UV_NAMES = ("UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_STRATEGY")
+UV_NAMES = ("UV_FIND_LINKS", "UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_STRATEGY")
 
 
 @pytest.fixture(autouse=True)
@@ -29,10 +29,6 @@ def test_without_settings_uv_is_told_nothing() -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        (
-            {"PIP_FIND_LINKS": "/wheels https://here.example/links"},
-            ["--find-links=/wheels", "--find-links=https://here.example/links"],
-        ),
         ({"PIP_INDEX_URL": "https://here.example/simple"}, ["--default-index=https://here.example/simple"]),
         (
             {"PIP_EXTRA_INDEX_URL": "https://a.example https://b.example"},
@@ -58,7 +54,24 @@ def test_passes_pips_settings_on(
 def test_a_relative_folder_is_meant_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", "wheels")
     monkeypatch.chdir(tmp_path)
-    assert ([f"--find-links={tmp_path}/wheels"], {}) == index_arguments()
+    assert ([], {"UV_FIND_LINKS": f"{tmp_path}/wheels"}) == index_arguments()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"PIP_FIND_LINKS": "/a https://me:hunter2@b.example/x"}, "/a,https://me:hunter2@b.example/x"),
+        ({"PIP_FIND_LINKS": "/a,b https://b.example/x,y"}, "file:///a%2Cb,https://b.example/x%2Cy"),
+        ({"PIP_FIND_LINKS": "/pips", "UV_FIND_LINKS": "/uvs,https://b.example"}, "/uvs,https://b.example"),
+    ],
+)
+def test_places_of_wheels_are_no_arguments(
+    settings: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One may hold a password."""
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert ([], {"UV_FIND_LINKS": expected}) == index_arguments()
 
 
 def test_the_password_of_an_index_is_no_argument(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from dlperf.adapters.registry import load_adapters
+from dlperf.environments.environment import environment_key
 from dlperf.errors import SourceErrors
 from dlperf.plan.load import load_sweep
 from dlperf.plan.machine import Machine
@@ -98,6 +99,29 @@ def test_an_index_is_a_version_beside_that_of_the_same_number(tmp_path: Path) ->
     assert spec.torch_backend is None  # it would take the place of the index
 
 
+@pytest.mark.parametrize("form", ["text", "mapping"])
+@pytest.mark.parametrize("place", ["https://staging.example/cu118/index.html", "../dist"])
+def test_links_are_a_version_beside_that_of_the_same_number(tmp_path: Path, form: str, place: str) -> None:
+    (tmp_path / "dist").mkdir()
+    mapping = {"name": "oneflow", "version": "0.9.1", "find_links": place}
+    entry = mapping if form == "mapping" else f"oneflow==0.9.1 @ find-links={place}"
+    plan = plan_of(tmp_path, "oneflow==0.9.0", entry)
+    usual, own = plan.runnable
+    assert own.version.startswith("0.9.1+links.")
+    spec = spec_of(plan, own)
+    expected = place if "://" in place else str(tmp_path / "dist")
+    assert ("0.9.1", expected) == (spec.version, spec.find_links)
+    assert ("oneflow==0.9.1", *spec_of(plan, usual).requirements[1:]) == spec.requirements
+    read = Plan.model_validate_json(plan.model_dump_json())
+    assert {f"oneflow=={own.version}": Origin(version="0.9.1", find_links=expected)} == read.origins
+    assert environment_key(spec) != environment_key(replace(spec, find_links="/other"))
+
+
+def test_a_folder_of_wheels_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    found = problem(tmp_path, {"name": "oneflow", "version": "0.9.1", "find_links": "../nowhere"})
+    assert "frameworks[0].find_links: there is no such folder; write a folder, or a URL such as" in found
+
+
 def test_a_frozen_plan_holds_the_origin_and_plans_without_one_are_written_as_before(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, {"name": "pytorch", "version": "2.14.0", "index": INDEX})
     read = Plan.model_validate_json(plan.model_dump_json())
@@ -179,6 +203,10 @@ def test_a_file_that_is_no_archive_is_no_wheel(tmp_path: Path) -> None:
         ({"version": "1", "index": "http://nightly.example/simple"}, "is not encrypted"),
         ({"version": "1", "index": "nightly.example"}, "is not a package index; write a URL"),
         ({"version": "1", "index": "https://[/simple"}, "is not a URL"),
+        ({"find_links": "/wheels"}, "has find_links; add the version to install from there"),
+        ({"version": "1", "index": INDEX, "find_links": INDEX}, "has index and find_links; keep only one"),
+        ({"version": "1", "find_links": "http://staging.example/x.html"}, "is not encrypted"),
+        ({"version": "1", "find_links": "ftp://staging.example"}, "is not a page of links; write a URL"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(tmp_path: Path, entry: dict[str, str], message: str) -> None:
@@ -194,8 +222,9 @@ def test_what_does_not_go_together_is_one_line(tmp_path: Path, entry: dict[str, 
         "https://nightly.example/simple#hunter2",
     ],
 )
-def test_a_secret_in_an_index_is_refused_and_not_repeated(tmp_path: Path, url: str) -> None:
-    found = problem(tmp_path, {"name": "mxnet", "version": "1.9.1", "index": url})
+@pytest.mark.parametrize("key", ["index", "find_links"])
+def test_a_secret_in_a_place_is_refused_and_not_repeated(tmp_path: Path, key: str, url: str) -> None:
+    found = problem(tmp_path, {"name": "mxnet", "version": "1.9.1", key: url})
     assert "never put secrets into a sweep" in found
     assert "hunter2" not in found
 

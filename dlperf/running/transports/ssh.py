@@ -24,6 +24,7 @@ from dlperf.plan.case import Case
 from dlperf.plan.cluster import ClusterNode, fits
 from dlperf.plan.compatibility import refusal
 from dlperf.plan.machine import Gpu
+from dlperf.plan.versions import find_links_folder
 from dlperf.redaction import redacted_text
 from dlperf.results.schema import Node as NodeFacts
 from dlperf.running.busy import Busy
@@ -236,8 +237,9 @@ class SshNode:
             found = self.ask(**request, found_only=True)["environment"]
             if found is not None:
                 return environment_from(found)
-            # What is built from source is built once, here; a wheel of the user's own is only here.
-            if self._spec.environments == "copy" or spec.builds or spec.wheel:
+            # What is built from source is built once, here; the user's own wheels are only here.
+            own = spec.wheel or (spec.find_links and find_links_folder(spec.find_links))
+            if self._spec.environments == "copy" or spec.builds or own:
                 request = self._copy_environment(spec, progress)
             elif self._hello["uv"] is None:
                 self._bring_uv(progress)
