@@ -15,7 +15,7 @@ Links are not followed, and no file of another user is written to, or made writa
 As a program it holds the lock until its standard input ends, and says how it stands in JSON lines:
 
     python3 -I host_lock.py [--wait]
-    {"holder": "process 12 of bench, since ..."}    another dlperf holds it
+    {"holder": "process 12 of bench in /data, since ..."}    another dlperf holds it
     {"problem": "..."}                              it cannot be taken
     {"held": true}
 """
@@ -210,7 +210,10 @@ def _words(process: Optional[int]) -> str:
     with contextlib.suppress(KeyError):
         name = pwd.getpwuid(user).pw_name
     since = time.localtime(boot + int(fields[19]) / os.sysconf("SC_CLK_TCK"))
-    return f"process {process} of {name}, since {time.strftime('%Y-%m-%d %H:%M:%S', since)}"
+    where = ""
+    with contextlib.suppress(OSError):  # another user's
+        where = f" in {os.readlink(folder / 'cwd')}"
+    return f"process {process} of {name}{where}, since {time.strftime('%Y-%m-%d %H:%M:%S', since)}"
 
 
 def main(arguments: List[str]) -> None:

@@ -72,7 +72,7 @@ class SweepProgress:
         self._live = console is not None
         text = TextColumn("{task.completed}/{task.total}  {task.description}", markup=False)
         self._bar = Progress(
-            BarColumn(24), text, console=console, auto_refresh=False, transient=True, disable=not self._live
+            BarColumn(12), text, console=console, auto_refresh=False, transient=True, disable=not self._live
         )
         self._task = self._bar.add_task("", visible=False)
 
@@ -117,7 +117,8 @@ class SweepProgress:
             self._draw()
         elif not self._live and silent >= _HEARTBEAT_SECONDS:
             running = duration(time.monotonic() - self._started)
-            self.message(f"{self._name}: running for {running}, {self._doing()}{self._left()}")
+            doing = self._doing() if self._steps else "still starting"
+            self.message(f"{self._name}: running for {running}, {doing}{self._left()}")
 
     def ended(self, result: RunResult) -> None:
         """The result of a run is stored, also of one that never started."""
@@ -145,7 +146,7 @@ class SweepProgress:
 
     def _doing(self) -> str:
         if self._case is None or not self._steps:
-            return "starting"
+            return f"starting for {duration(time.monotonic() - self._started)}"
         last, measure = self._steps[-1], self._case.measure
         total = measure.warmup_iterations + measure.measured_iterations
         rate = samples_per_second(
@@ -165,8 +166,9 @@ class SweepProgress:
         if not self._live or self._case is None:
             return
         self._spoke = time.monotonic()
-        # A narrow terminal cuts the end: the name of the case, which stands in the line above too.
-        text = f"{self._doing()}{self._left()}  {self._case.case_id} r{self._repeat}"
+        # A narrow terminal cuts the end. The whole name of the case stands in the line above.
+        case = self._case
+        text = f"{case.framework} {case.topology} r{self._repeat}: {self._doing()}{self._left()}"
         self._bar.update(
             self._task, completed=self._done, total=self._total, description=text, visible=True, refresh=True
         )

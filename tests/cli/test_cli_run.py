@@ -208,19 +208,24 @@ class TestProgress:
     def test_a_case_that_never_ran_is_estimated_by_the_others(self, case: Case) -> None:
         assert Estimate({"a": 10.0, "b": 30.0}, ["a", case.case_id]).left_seconds() == 10.0 + 20.0
 
-    def test_a_terminal_shows_a_bar_with_the_current_run(self, case: Case) -> None:
+    def test_a_terminal_shows_a_bar_with_the_current_run(
+        self, case: Case, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         console = Console(file=io.StringIO(), force_terminal=True, width=60, legacy_windows=False)
         progress = SweepProgress(known_seconds={}, cases=[case.case_id], console=console)
         progress.planned(total=1, done=0)
         progress.started(case, repeat=1)
+        progress._started -= 42
+        monkeypatch.setattr(run_progress, "_REDRAW_SECONDS", 0.0)
+        progress.ticked()
         progress.stepped(Step(step=0, samples=8, seconds=4.0, kind="warmup", loss=1.0))
         progress.ended(RunResult(dlperf_version="1", case=case, repeat=1, status=Status.CRASH, reason="[b]x"))
         progress.finished()
         shown = ANSI.sub(b"", console.file.getvalue().encode()).decode()
         assert f"[1/1] {case.case_id}" in shown.replace("\n", "")
-        assert "0/1  starting" in shown
+        assert "0/1  numpy 1n1g r1: starting for 42 s" in shown
         assert "crash: [b]x" in shown
-        assert "1/1  step 1 of 4 (warm-up), 2.0 samples/s" in shown
+        assert "1/1  numpy 1n1g r1: step 1 of 4 (warm-up)" in shown
 
 
 SECRETS = {

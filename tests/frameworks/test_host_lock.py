@@ -170,6 +170,8 @@ def test_a_holder_is_named_with_its_user_and_since_when(box: Box) -> None:
     for own_network in (False, True):
         said = str(box.keeper(user=BOB, own_network=own_network).says()["holder"])
         assert said.startswith(f"process {dlperf} of root, since 20")
+    same_user = str(box.keeper().says()["holder"])
+    assert same_user.startswith(f"process {dlperf} of root in {Path.cwd()}, since 20")
 
 
 def test_containers_of_one_network_exclude_each_other_without_a_common_folder(box: Box) -> None:
