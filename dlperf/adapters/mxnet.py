@@ -255,6 +255,11 @@ class MXNetAdapter:
             return "MXNet 1.x has no bfloat16 kernels for CUDA, only oneDNN's for the CPU"
         if _one_process(case) and case.topology.nodes > 1:
             return "one process drives the devices of one node alone; leave out the option processes: one"
+        if _one_process(case) and case.precision == "fp16" and case.topology.world_size > 1:
+            return (
+                "MXNet's kvstore adds gradients up in the dtype of each weight, some in float16, some in "
+                "float32; leave out the option processes: one"
+            )
         return None
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:

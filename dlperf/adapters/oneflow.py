@@ -126,6 +126,11 @@ class OneFlowAdapter:
             return f"OneFlow trains fp32 alone on CPU: {_CPU_REFUSALS[case.precision]}"
         if case.version.partition("+")[0] == "0.8.0" and case.precision == "bf16":
             return "OneFlow 0.8.0 has mixed precision in fp16 alone; bf16 came with 0.9.0"
+        if case.gradient_dtype != "float32":
+            return (
+                "OneFlow's graph adds up the gradients of float32 parameters in float32; leave out "
+                f"gradient_dtype: {case.gradient_dtype}"
+            )
         devices = case.topology.world_size
         aligned = -(-case.num_classes // devices) * devices
         if case.device == "cuda" and case.parallelism == "partial_fc" and case.num_classes != aligned:

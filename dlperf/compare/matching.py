@@ -35,6 +35,7 @@ _GUARDED: dict[str, Callable[[CaseSamples], object]] = {
         if one.case.search is None
         else f"{one.case.search.axis} {one.case.number(one.case.search.axis)}"
     ),
+    "gradients": lambda one: one.case.gradient_dtype,
     "seed": lambda one: one.case.seed,
     "options": lambda one: _options(one.case),
     "arithmetic": lambda one: one.fp32_arithmetic,

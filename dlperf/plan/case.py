@@ -7,6 +7,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
@@ -44,11 +45,19 @@ Head = Literal["E", "FC", "GDC"]
 LossKind = Literal["arcface", "cosface", "combined", "softmax"]
 Parallelism = Literal["data", "model", "partial_fc"]
 Precision = Literal["fp32", "fp16", "bf16"]
+GradientDtype = Literal["float32", "float16", "bfloat16"]
 DeviceKind = Literal["cpu", "cuda"]
 # The kinds of parameter that weight decay can leave out.
 ParameterKind = Literal["bias", "batch_norm", "prelu"]
 OptionValue = bool | int | float | str
 SearchedAxis = Literal["batch_size_per_device", "num_classes"]
+
+# The narrowest that gradients may have; with fp16 it is the loss scale that keeps small ones from becoming 0.
+GRADIENT_DTYPES: Mapping[Precision, GradientDtype] = {
+    "fp32": "float32",
+    "fp16": "float16",
+    "bf16": "bfloat16",
+}
 
 SEARCHED_AXES: tuple[SearchedAxis, ...] = get_args(SearchedAxis)
 
@@ -221,6 +230,9 @@ class Case(Model):
     options: dict[str, OptionValue] = Field(default_factory=dict)
     # Earlier versions could invent results, which said True here; such a case is refused. Never written.
     simulated: Annotated[SkipJsonSchema[Literal[False]], Field(exclude=True)] = False
+    # What gradients have while they are added up over devices. Not written where it is the default, so that
+    # cases of older results keep their identity.
+    gradient_dtype: Annotated[GradientDtype, Field(exclude_if=lambda dtype: dtype == "float32")] = "float32"
     # Of a device of the CPU, held by the supervisor. Not written where there is none, as `search`, so that
     # other cases keep their identity.
     memory_bytes: Annotated[PositiveInt | None, Field(exclude_if=lambda size: size is None)] = None
@@ -230,6 +242,13 @@ class Case(Model):
     def _sample_ratio_belongs_to_partial_fc(self) -> Self:
         if (self.parallelism == "partial_fc") != (self.sample_ratio is not None):
             raise ValueError("sample_ratio is required with parallelism partial_fc, and allowed only there")
+        return self
+
+    @model_validator(mode="after")
+    def _gradients_are_no_narrower_than_products(self) -> Self:
+        dtype = self.gradient_dtype
+        if dtype not in ("float32", GRADIENT_DTYPES[self.precision]):
+            raise ValueError(f"gradient_dtype {dtype} does not go with precision {self.precision}")
         return self
 
     @property
@@ -269,6 +288,8 @@ class Case(Model):
             f"_{self.topology}_b{self.size('batch_size_per_device')}_c{self.size('num_classes')}"
             f"_{self.precision}"
         )
+        if self.gradient_dtype != "float32":
+            readable = f"{readable}_{self.gradient_dtype}-gradients"
         if self.memory_bytes is not None:
             readable = f"{readable}_{bytes_text(self.memory_bytes)}"
         return re.sub(r"[^A-Za-z0-9._+-]", "-", readable) + f"-{self.content_hash}"

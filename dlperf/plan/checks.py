@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from dlperf.adapters.base import Adapter
 from dlperf.errors import Problem
-from dlperf.plan.case import SEARCHED_AXES
+from dlperf.plan.case import GRADIENT_DTYPES, SEARCHED_AXES
 from dlperf.plan.documents import Document, KeyPath, unknown
 from dlperf.plan.grid import cells, count_cells, matches
 from dlperf.plan.sweep import ExperimentFile, FrameworkEntry, SweepFile
@@ -33,6 +33,7 @@ def sweep_problems(
         *_ratio_problems(file),
         *_size_problems(file),
         *_search_problems(file),
+        *_gradient_problems(file),
         *_exclude_names(file, experiments),
     ]
     if as_written and not found:
@@ -140,6 +141,17 @@ def _search_problems(file: SweepFile) -> Found:
                 ("search", axis, "upper"),
                 f"{bounds.upper} is less than the granularity of {bounds.granularity}",
             )
+
+
+def _gradient_problems(file: SweepFile) -> Found:
+    """Gradients narrower than the products of a precision."""
+    dtype = file.gradient_dtype
+    for path, axes in _spans(file):
+        unfit = [one for one in axes.precision if dtype not in ("float32", GRADIENT_DTYPES[one])]
+        if unfit:
+            fitting = next(one for one, narrow in GRADIENT_DTYPES.items() if narrow == dtype)
+            found = f"{dtype} gradients go with precision {fitting} alone"
+            yield path or ("gradient_dtype",), f"{found}; put {', '.join(unfit)} in another sweep"
 
 
 def _idle_ratio(file: SweepFile) -> Found:

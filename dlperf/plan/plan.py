@@ -240,6 +240,7 @@ def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, thr
         measure=Measure(**file.measure.model_dump(include=set(Measure.model_fields))),
         seed=file.seed,
         options=adapter.options.model_validate(cell.options).model_dump(mode="json", exclude_none=True),
+        gradient_dtype=file.gradient_dtype,
         memory_bytes=file.memory,
         search=search,
     )

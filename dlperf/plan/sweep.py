@@ -27,7 +27,15 @@ from pydantic import (
 )
 
 from dlperf.model import Model
-from dlperf.plan.case import Measure, Parallelism, Precision, Topology, Workload, bytes_of
+from dlperf.plan.case import (
+    GradientDtype,
+    Measure,
+    Parallelism,
+    Precision,
+    Topology,
+    Workload,
+    bytes_of,
+)
 from dlperf.plan.documents import unknown
 from dlperf.plan.versions import checked_find_links, checked_index
 
@@ -300,6 +308,7 @@ class SweepFile(Axes):
     parallelism: OneOrMore[Parallelism] = ("data",)
     batch_size_per_device: OneOrMore[Count]
     precision: OneOrMore[Precision] = ("fp32",)
+    gradient_dtype: GradientDtype = "float32"  # what gradients travel in between devices
     options: Options = Field(default_factory=dict)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads_per_device: Threads = "auto"

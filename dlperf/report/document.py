@@ -240,6 +240,8 @@ def _settings(comparison: Comparison) -> Iterator[tuple[Text, Inline]]:
         yield say("classes"), row.shown("num_classes")
     if "precision" not in comparison.varying:
         yield say("precision"), row.precision
+    if figure.case.gradient_dtype != "float32":
+        yield say("gradients travel in"), figure.case.gradient_dtype
     if row.sample_ratio and "sample_ratio" not in comparison.varying:
         yield say("sample ratio"), f"{row.sample_ratio:g}"
     yield say("device"), figure.case.device

@@ -49,6 +49,7 @@ def method(loaded: Loaded, view: View, noise_profile: NoiseProfile | None) -> It
     yield from _windows(loaded)
     yield from _orders(loaded)
     yield from _threads_on_gpus(loaded)
+    yield from _arithmetic(loaded)
     yield from _ALWAYS
     if noise_profile is not None:
         yield _noise(noise_profile)
@@ -120,6 +121,22 @@ def _threads_on_gpus(loaded: Loaded) -> Iterator[Text]:
             "The cases on GPUs have {threads} CPU threads per device, by case. On a GPU that keeps no two "
             "cases apart.",
             threads=joined(map(str, known)),
+        )
+
+
+def _arithmetic(loaded: Loaded) -> Iterator[Text]:
+    """What numbers are computed in, where the programs of dlperf computed them and more than one may be."""
+    ours = [run.result.case for run in loaded.results.runs if run.result.imported is None]
+    if any(case.device == "cuda" for case in ours):
+        yield say(
+            "On a GPU float32 products are IEEE float32, and in tables that say so TF32. Each engine "
+            "measures it when a run starts, by a matrix product and a convolution; another result ends the "
+            "run."
+        )
+    if any(case.precision != "fp32" for case in ours):
+        yield say(
+            "fp16 and bf16: the network computes in 16 bits; the classifier, the master weights and their "
+            "updates are float32. Between devices gradients travel in float32, unless a table says otherwise."
         )
 
 

@@ -87,6 +87,7 @@ def comparison_notes(comparison: Comparison, *, shares: Mapping[CaseKey, float])
     yield from _gpu_notes(comparison)
     yield from _engine_notes(comparison)
     yield from _cautions(comparison)
+    yield from _loss_scales(comparison)
     above = sum(shares.get(case_key(figure), 0) > 1 for figure in comparison.figures)
     if above:
         yield say(
@@ -172,6 +173,18 @@ def _gpu_notes(comparison: Comparison) -> Iterator[Text]:
     reasons = sorted({reason for gpus in measured for reason in gpus.throttled_by})
     if reasons:
         yield say("The clocks of GPUs were held back in some runs: {reasons}.", reasons=", ".join(reasons))
+
+
+def _loss_scales(comparison: Comparison) -> Iterator[Text]:
+    """As each engine reports it; a static one is not checked for overflow, a dynamic one skips steps."""
+    scales = {
+        f"{comparison.label(variant)} {run.result.engine.facts['loss_scale']}": None
+        for (_, variant), figure in sorted(comparison.cases.items())
+        for run in figure.runs
+        if figure.case.precision == "fp16" and "loss_scale" in run.result.engine.facts
+    }
+    if scales:
+        yield say("Loss scale in fp16: {which}.", which="; ".join(scales))
 
 
 def _engine_notes(comparison: Comparison) -> Iterator[Text]:

@@ -314,6 +314,7 @@ def cell_name(case: Case) -> str:
     return (
         f"{case.workload.experiment} {case.parallelism}{ratio} {case.topology} "
         f"b{case.size('batch_size_per_device')} c{case.size('num_classes')} {case.precision}"
+        + ("" if case.gradient_dtype == "float32" else f" {case.gradient_dtype} gradients")
     )
 
 

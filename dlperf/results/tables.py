@@ -83,6 +83,7 @@ _ORIGIN: Final = (
 _PHASES: Final = _text("phase_seconds", "seconds of a profiled step by part, as JSON text")
 _KEYS: Final = (
     _text("fp32_arithmetic", "what float32 products are computed in: `ieee` or `tf32`; missing if not known"),
+    _text("gradient_dtype", "what gradients travel in between devices: `float32`, `float16`, `bfloat16`"),
     _text("settings_id", "equal where all but framework, version, options and a table's row is the same"),
     _text("series_id", "equal where all but the topology is the same"),
     _text("searched", "the column whose largest value was searched for"),

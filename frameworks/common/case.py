@@ -55,6 +55,7 @@ class Case(NamedTuple):
     parallelism: str
     sample_ratio: Optional[float]
     precision: str
+    gradient_dtype: str
     nodes: int
     devices_per_node: int
     device: str
@@ -81,7 +82,8 @@ def case_from_dict(content: Dict[str, Any]) -> Case:
     """Turn the JSON of a case file into a Case; KeyError names a missing field."""
     workload = content["workload"]
     optimizer, schedule = workload["optimizer"], workload["schedule"]
-    values = {"batch_norm": "batch", **workload, **content["topology"], **content["measure"], **content}
+    defaults = {"batch_norm": "batch", "gradient_dtype": "float32"}  # which are not written
+    values = {**defaults, **workload, **content["topology"], **content["measure"], **content}
     values["loss"] = Loss(**workload["loss"])
     values["optimizer"] = Optimizer(**{**optimizer, "no_decay": tuple(optimizer["no_decay"])})
     values["schedule"] = Schedule(

@@ -5,7 +5,7 @@ holds one array for each of the process's own devices, in their order.
 """
 
 from contextlib import nullcontext
-from typing import Any, ContextManager, Dict, List
+from typing import Any, ContextManager, Dict, List, Optional
 
 import mxnet as mx
 import numpy as np
@@ -28,7 +28,7 @@ def join(case: Case, rank: Rank) -> "Ranks":
     own, phases = devices(case, rank), Phases(mx.nd.waitall)
     if rank.world_size == rank.devices:
         return Ranks(own, phases, rank.world_size)
-    return HorovodRanks(own, phases, rank.world_size, meet(rank))
+    return HorovodRanks(own, phases, rank.world_size, meet(rank), case.gradient_dtype)
 
 
 class Ranks:
@@ -87,9 +87,11 @@ class HorovodRanks(Ranks):
 
     kvstore = None
 
-    def __init__(self, own: List[mx.Context], phases: Phases, world_size: int, horovod: Any) -> None:
+    def __init__(
+        self, own: List[mx.Context], phases: Phases, world_size: int, horovod: Any, gradient_dtype: str
+    ) -> None:
         super().__init__(own, phases, world_size)
-        self._hvd = horovod
+        self._hvd, self._gradient_dtype = horovod, gradient_dtype
         # An exchange uses the same array in each step, so that the engine keeps the steps in order and
         # Horovod never has two exchanges of one name.
         self._kept: Dict[str, mx.nd.NDArray] = {}
@@ -128,25 +130,39 @@ class HorovodRanks(Ranks):
             self._hvd.allreduce_(kept, op=operation, name=name)
         return [kept]
 
-    def _kept_array(self, name: str, shape: Any, like: mx.nd.NDArray) -> mx.nd.NDArray:
+    def _kept_array(
+        self, name: str, shape: Any, like: mx.nd.NDArray, dtype: Optional[str] = None
+    ) -> mx.nd.NDArray:
         if name not in self._kept:
-            self._kept[name] = mx.nd.empty(shape, ctx=like.context, dtype=like.dtype)
+            self._kept[name] = mx.nd.empty(shape, ctx=like.context, dtype=dtype or like.dtype)
         return self._kept[name]
 
     def total_gradients(self, optimizer: mx.gluon.Trainer, parameters: List[Parameter]) -> None:  # noqa: ARG002
         """See `Ranks`; in a few groups, first those of the last layers, which are ready first."""
-        groups = _gradient_groups([parameter.grad() for parameter in parameters])
+        gradients = [parameter.grad() for parameter in parameters]
         with self._exchange():
-            for number, group in enumerate(groups):
+            sent = [self._to_send(gradient, number) for number, gradient in enumerate(gradients)]
+            for number, group in enumerate(_gradient_groups(sent)):
                 self._hvd.grouped_allreduce_(group, op=self._hvd.Sum, name=f"gradients{number}")
+            for gradient, total in zip(gradients, sent):
+                if total is not gradient:
+                    mx.nd.cast(total, dtype=gradient.dtype, out=gradient)
+
+    def _to_send(self, gradient: mx.nd.NDArray, number: int) -> mx.nd.NDArray:
+        """The gradient in the case's `gradient_dtype`: itself, or a copy."""
+        dtype = self._gradient_dtype
+        if np.dtype(gradient.dtype) == dtype:
+            return gradient
+        kept = self._kept_array(f"gradient{number}", gradient.shape, gradient, dtype)
+        return mx.nd.cast(gradient, dtype=dtype, out=kept)
 
 
 def _gradient_groups(gradients: NDArrays) -> List[NDArrays]:
-    """Groups of gradients of one dtype, last ones first; all but the last have `_GROUP_BYTES` or more."""
+    """Groups of gradients, last ones first; all but the last have `_GROUP_BYTES` or more."""
     groups: List[NDArrays] = []
     size = 0
     for gradient in reversed(gradients):
-        if not groups or size >= _GROUP_BYTES or groups[-1][0].dtype != gradient.dtype:
+        if not groups or size >= _GROUP_BYTES:
             groups.append([])
             size = 0
         groups[-1].append(gradient)

@@ -18,6 +18,14 @@ def network_dtype(case: Case) -> str:
     return "float16" if case.precision == "fp16" else "float32"
 
 
+def loss_scale(case: Case) -> str:
+    """What the loss is scaled by, for the log."""
+    if case.precision != "fp16":
+        return "none"
+    option = case.options.get("loss_scale", "dynamic")
+    return "dynamic" if option == "dynamic" else f"static {float(option):g}"
+
+
 class LossScale:
     """A constant."""
 

@@ -12,6 +12,7 @@ from frameworks.common.arithmetic import fp32_facts
 from frameworks.common.case import Case, Rank, rank_from_environment
 from frameworks.common.matmul import best_flops_per_second
 from frameworks.mxnet.network import NATIVE_PRELU
+from frameworks.mxnet.precision import loss_scale
 
 
 def devices(case: Case, rank: Rank) -> List[mx.Context]:
@@ -55,6 +56,8 @@ def facts(case: Case) -> Dict[str, Any]:
         **({"caution": NATIVE_PRELU_CAUTION} if prelu_form(case) == NATIVE_PRELU else {}),
         **_fp32_facts(case),
         "tuning": {name: os.environ[name] for name in TUNING_VARIABLES if name in os.environ},
+        "gradient_dtype": case.gradient_dtype,
+        "loss_scale": loss_scale(case),
         **({"horovod": _horovod_version()} if rank.world_size > rank.devices else {}),
     }
 

@@ -21,6 +21,13 @@ def network_dtype(case: Case) -> flow.dtype:
     return getattr(flow, {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[case.precision])
 
 
+def loss_scale(case: Case) -> str:
+    """What the loss is scaled by, for the log."""
+    if case.precision != "fp16":
+        return "none"
+    return f"static {_FIXED_SCALE:g}" if case.parallelism == "partial_fc" else "dynamic"
+
+
 def make_scaler(case: Case) -> "Optional[flow.amp.GradScaler | flow.amp.StaticGradScaler]":
     """Scaling for fp16. None in fp32, and in bf16, which has the range of float32.
 

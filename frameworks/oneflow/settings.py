@@ -10,6 +10,7 @@ from frameworks.common.arithmetic import fp32_facts
 from frameworks.common.blas import CORE
 from frameworks.common.case import Case, rank_from_environment
 from frameworks.common.matmul import best_flops_per_second
+from frameworks.oneflow.precision import loss_scale
 
 
 def device(case: Case) -> flow.device:
@@ -27,6 +28,8 @@ def facts(case: Case) -> Dict[str, Any]:
         # OneFlow has no call for it; it uses this variable, else all processors.
         "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
         **_fp32_facts(case),
+        "gradient_dtype": case.gradient_dtype,
+        "loss_scale": loss_scale(case),
     }
     if case.device == "cpu":
         return {**found, "openblas_core": os.environ.get(CORE, "detected"), "blas_threads": 1}

@@ -13,7 +13,7 @@ from frameworks.common.networks import INPUT_SHAPE, layers_of
 from frameworks.pytorch.head_sharded import make_head
 from frameworks.pytorch.network import build_network, named_arrays
 from frameworks.pytorch.parallel import Ranks
-from frameworks.pytorch.precision import mixed_precision, network_dtype
+from frameworks.pytorch.precision import gradient_dtype, mixed_precision, network_dtype
 from frameworks.pytorch.settings import device, uses_channels_last, uses_compile, uses_cuda_graphs
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -102,8 +102,9 @@ def ready(case: Case, module: TrainingModule, ranks: Ranks) -> nn.Module:
     during the backward pass. A split classifier stays outside: it is compiled between its messages.
     """
     if case.parallelism == "data":
-        return _compiled(case, ranks.reducing(module, mean=True))
-    return TrainingModule(_compiled(case, ranks.reducing(module.backbone, mean=False)), module.head)
+        return _compiled(case, ranks.reducing(module, mean=True, dtype=gradient_dtype(case)))
+    backbone = ranks.reducing(module.backbone, mean=False, dtype=gradient_dtype(case))
+    return TrainingModule(_compiled(case, backbone), module.head)
 
 
 def _compiled(case: Case, module: AnyModule) -> AnyModule:

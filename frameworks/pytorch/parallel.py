@@ -1,7 +1,7 @@
 """The ranks of a case and what they exchange: torch.distributed, with gloo on CPU and NCCL on CUDA."""
 
 from datetime import timedelta
-from typing import Any, Optional
+from typing import Any, Optional, Tuple
 
 import torch
 import torch.distributed as dist
@@ -73,21 +73,30 @@ class Ranks:
                 dist.all_reduce(values, operation)
         return values
 
-    def reducing(self, module: nn.Module, *, mean: bool) -> nn.Module:
+    def reducing(self, module: nn.Module, *, mean: bool, dtype: Optional[torch.dtype] = None) -> nn.Module:
         """`module`, its gradients averaged or summed over the ranks, bucket by bucket in the backward pass.
 
-        Use sums if the loss already is the mean over the global batch. While phases are timed each bucket is
+        They travel in `dtype`; None: as they are. Use sums if the loss already is the mean over the global
+        batch. While phases are timed each bucket is
         waited for; otherwise it travels while the backward pass goes on.
         """
         if self.size == 1:
             return module
         wrapped = DistributedDataParallel(module, forward_sync_buffers=False, gradient_as_bucket_view=True)
-        wrapped.register_comm_hook(dist.ReduceOp.AVG if mean else dist.ReduceOp.SUM, self._reduce_bucket)
+        operation = dist.ReduceOp.AVG if mean else dist.ReduceOp.SUM
+        wrapped.register_comm_hook((operation, dtype), self._reduce_bucket)
         return wrapped
 
-    def _reduce_bucket(self, operation: Any, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    def _reduce_bucket(
+        self, way: Tuple[Any, Optional[torch.dtype]], bucket: dist.GradBucket
+    ) -> torch.futures.Future[torch.Tensor]:
+        operation, dtype = way
+        gradients = bucket.buffer()
         with self._phases(COMMUNICATION):
-            work = dist.all_reduce(bucket.buffer(), operation, async_op=True)
+            sent = gradients if dtype is None else gradients.to(dtype)
+            work = dist.all_reduce(sent, operation, async_op=True)
             if self._phases.on:
                 work.wait()
-        return work.get_future().then(lambda done: done.value()[0])
+        return work.get_future().then(
+            lambda done: done.value()[0] if dtype is None else gradients.copy_(done.value()[0])
+        )

@@ -18,6 +18,16 @@ def mixed_precision(device: torch.device, dtype: Optional[torch.dtype]) -> Conte
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
+def gradient_dtype(case: Case) -> Optional[torch.dtype]:
+    """What gradients travel in between ranks; None: as the parameters, float32."""
+    return None if case.gradient_dtype == "float32" else getattr(torch, case.gradient_dtype)
+
+
+def loss_scale(case: Case) -> str:
+    """What the loss is scaled by, for the log."""
+    return "dynamic" if case.precision == "fp16" else "none"
+
+
 def set_fp32_precision(*, tf32: bool) -> None:
     """Compute float32 products in float32 or, on CUDA, in TF32.
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 from frameworks.common.arithmetic import fp32_facts, uses_tf32
 from frameworks.common.case import Case, rank_from_environment
 from frameworks.common.matmul import best_flops_per_second
-from frameworks.pytorch.precision import set_fp32_precision
+from frameworks.pytorch.precision import loss_scale, set_fp32_precision
 
 
 def device(case: Case) -> torch.device:
@@ -55,6 +55,8 @@ def facts(case: Case) -> Dict[str, Any]:
         "compiled": uses_compile(case),
         "cuda_graphs": uses_cuda_graphs(case),
         **_fp32_facts(case),
+        "gradient_dtype": case.gradient_dtype,
+        "loss_scale": loss_scale(case),
     }
     if case.device == "cpu":
         capability = torch.backends.cpu.get_cpu_capability()

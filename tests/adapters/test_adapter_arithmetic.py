@@ -17,7 +17,9 @@ EVERY_ADAPTER = pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter:
 TF32 = {"tf32": True}
 
 
-def case(adapter: Adapter, *, device: str = "cuda", **given: Any) -> Case:
+def case(
+    adapter: Adapter, *, device: str = "cuda", changes: dict[str, Any] | None = None, **given: Any
+) -> Case:
     return Case(
         framework=adapter.name,
         version=adapter.versions[0],
@@ -37,7 +39,7 @@ def case(adapter: Adapter, *, device: str = "cuda", **given: Any) -> Case:
         threads_per_device=2,
         measure=Measure(),
         options=adapter.options.model_validate(given).model_dump(mode="json", exclude_none=True),
-    )
+    ).changed(**(changes or {}))
 
 
 def variables(adapter: Adapter, case: Case) -> dict[str, str]:
@@ -97,3 +99,28 @@ def test_an_engines_own_variables_change_no_arithmetic(adapter: Adapter, expecte
 def test_a_case_of_mxnet_without_the_option_keeps_its_name() -> None:
     """Options that are not given are not in a case, so that older results still match."""
     assert {} == case(mxnet.ADAPTER).options
+
+
+HALF = {"precision": "fp16", "topology": Topology(nodes=1, devices_per_node=2)}
+NARROW = {**HALF, "gradient_dtype": "float16"}
+
+
+@pytest.mark.parametrize(
+    ("adapter", "changes", "options", "reason"),
+    [
+        (pytorch.ADAPTER, HALF, {}, None),
+        (pytorch.ADAPTER, NARROW, {}, None),
+        (mxnet.ADAPTER, HALF, {}, None),
+        (mxnet.ADAPTER, NARROW, {}, None),
+        (mxnet.ADAPTER, HALF, {"processes": "one"}, "some in float16, some in float32; leave out the option"),
+        (mxnet.ADAPTER, NARROW, {"processes": "one"}, "some in float16, some in float32"),
+        (mxnet.ADAPTER, {"precision": "fp16"}, {"processes": "one"}, None),
+        (oneflow.ADAPTER, HALF, {}, None),
+        (oneflow.ADAPTER, NARROW, {}, "in float32; leave out gradient_dtype: float16"),
+    ],
+)
+def test_who_can_add_up_gradients_in_which_dtype(
+    adapter: Adapter, changes: dict[str, Any], options: dict[str, Any], reason: str | None
+) -> None:
+    found = adapter.unsupported(case(adapter, changes=changes, **options))
+    assert (found is None) if reason is None else reason in (found or "")

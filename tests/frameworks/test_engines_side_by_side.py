@@ -37,6 +37,7 @@ OWN = (
     ("settings", "mxnet", ("prelu_form",), "an option of MXNet, whose own operator is wrong"),
     ("settings", "oneflow", ("synchronize",), "OneFlow has no public call for it on CPU"),
     ("precision", "pytorch", ("mixed_precision", "set_fp32_precision"), "autocast and TF32 are torch's"),
+    ("precision", "pytorch", ("gradient_dtype",), "a hook takes it; Horovod's arrays have it"),
     ("precision", "pytorch", ("AgreedGradScaler",), "torch's scaler lets ranks disagree"),
     ("precision", "mxnet", ("LossScale", "DynamicLossScale"), "MXNet's scaler works only with its Trainer"),
     ("head_sharded", "pytorch", ("Sample", "DeviceSampler", "SampledRows"), "torch has no sampler"),

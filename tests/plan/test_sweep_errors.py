@@ -93,6 +93,15 @@ def test_a_good_file_has_no_problem(adapters: Any, tmp_path: Path) -> None:
             "1:1: max on a CPU needs a memory budget in place of a GPU's memory, such as 'memory: 2GiB'",
         ),
         ("memory: 2GB", None),
+        (
+            "precision: [fp32, fp16]\ngradient_dtype: float16",
+            "6:17: gradient_dtype: float16 gradients go with precision fp16 alone; put fp32 in another sweep",
+        ),
+        (
+            "precision: fp16\ngradient_dtype: float16\ninclude: [{precision: bf16}]",
+            "7:11: include[0]: float16 gradients go with precision fp16 alone; put bf16 in another sweep",
+        ),
+        ("gradient_dtype: fp16", None),
         ("num_classes: [5, 5]", "5:1: num_classes: 5 appears twice"),
         ("num_classes: {}", "5:1: num_classes: must be a whole number, not a mapping"),
         ("seed: true", "5:7: seed: must be a whole number, not true"),

@@ -254,6 +254,24 @@ def test_different_threads_are_separated_and_said(tmp_path: Path) -> None:
     assert " / MXNet 1.9.1" not in text
 
 
+def test_what_gpus_compute_in_is_said(tmp_path: Path) -> None:
+    """Gradients of another width and another float32 have tables of their own; loss scales are named."""
+    half = {"device": "cuda", "precision": "fp16"}
+    store_good_runs(tmp_path / "y1", make_case(**MXNET, **half), [5.0], facts={"loss_scale": "dynamic"})
+    store_good_runs(tmp_path / "y1", make_case(**ONEFLOW, **half), [5.0], facts={"loss_scale": "static 1024"})
+    store_good_runs(tmp_path / "y1", make_case(**PYTORCH, **half, gradient_dtype="float16"), [5.0])
+    text = report(tmp_path / "y1")
+    assert "## y1, data parallel, gradients travel in: float16" in text
+    assert "Loss scale in fp16: MXNet 1.9.1 dynamic; OneFlow 0.9.0 static 1024." in text
+    assert "Between devices gradients travel in float32, unless a table says otherwise." in text
+    assert "On a GPU float32 products are IEEE float32" in text
+
+
+def test_on_cpu_in_fp32_nothing_is_said_of_arithmetic(tmp_path: Path) -> None:
+    text = report(sweep_of_two(tmp_path / "y1"))
+    assert not re.search("gradients travel|float32 products are|Loss scale", text)
+
+
 def test_what_was_skipped_is_named(tmp_path: Path) -> None:
     sweep = sweep_of_two(tmp_path / "y1")
     next((sweep / "runs").glob("mxnet*/r1/result.json")).write_text("{")

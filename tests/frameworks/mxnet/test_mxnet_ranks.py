@@ -46,6 +46,18 @@ def test_every_rank_prints_its_events(
     assert all(losses[0] == of_rank for of_rank in losses), "every rank has the loss of the global batch"
 
 
+def test_gradients_travel_in_the_dtype_of_the_case_whatever_the_weights_have(
+    run_ranks: Callable[..., list[str]], request: pytest.FixtureRequest
+) -> None:
+    first, *others = run_ranks(request.path.parent / "programs/gradients.py", ranks=3)
+
+    assert [first, first] == others
+    found = json.loads(first)
+    assert {"float16": 2050, "float32": 2049} == found["float32"]
+    assert 2048 == found["float16"]["float32"]
+    assert found["float16"]["float16"] in (2048, 2050)
+
+
 def test_a_killed_rank_ends_the_other(
     parallel_case: Callable[..., Path], start_ranks: Callable[..., list[subprocess.Popen[str]]]
 ) -> None:

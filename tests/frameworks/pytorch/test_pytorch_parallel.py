@@ -71,6 +71,17 @@ def test_ranks_skip_a_step_together_whether_one_overflows_or_both(
         assert [2.0**15, 2.0**14, 2.0**14] == scales
 
 
+def test_gradients_travel_in_the_dtype_of_the_case(
+    run_ranks: Callable[..., list[str]], request: pytest.FixtureRequest
+) -> None:
+    first, second = run_ranks(request.path.parent / "programs/gradients.py", ranks=2)
+
+    assert first == second
+    found = json.loads(first)
+    assert {"float32 sum": 2049, "float16 sum": 2048, "bfloat16 sum": 256}.items() <= found.items()
+    assert {"float32 mean": 1024.5, "float16 mean": 1024, "bfloat16 mean": 128}.items() <= found.items()
+
+
 def test_ranks_that_are_done_end_without_shutting_down_the_interpreter(
     run_ranks: Callable[..., list[str]], request: pytest.FixtureRequest
 ) -> None:
