@@ -22,6 +22,7 @@ from dlperf.report.text import plain_text
 from dlperf.results.cases import planned_figures
 from dlperf.results.store import read_results
 from dlperf.running.commands import commands_text
+from dlperf.running.run_folder import stored_runs
 
 Row = dict[str, Any]
 
@@ -54,7 +55,7 @@ def command(*, chosen: SweepChoice, form: str, order: bool, commands: bool, resu
     elif order and form != "json":
         _print_order(plan, form=form)
     elif form == "text":
-        echo(*plan_lines(plan, seconds=known_seconds(folder)))
+        echo(*plan_lines(plan, folder))
     else:
         rows = plan_rows(plan, seconds=known_seconds(folder))
         if form == "json":
@@ -150,9 +151,9 @@ _NUMBERS = ("batch", "classes", "threads", "runs", "estimate")
 _FOLDABLE = ("experiment", "parallelism", "classes", "precision", "device", "threads", "memory")
 
 
-def plan_lines(plan: Plan, *, seconds: Mapping[str, float]) -> list[str]:
-    """The plan as a table with a summary above and below."""
-    rows = plan_rows(plan, seconds=seconds)
+def plan_lines(plan: Plan, results: Path) -> list[str]:
+    """The plan as a table with a summary above and below; `results`: where its runs are, or will be."""
+    rows = plan_rows(plan, seconds=known_seconds(results))
     cells = list(map(_cells, rows))
     options = {(row["framework"], row_cells["options"]) for row, row_cells in zip(rows, cells, strict=True)}
     by_framework = dict(options)
@@ -170,7 +171,7 @@ def plan_lines(plan: Plan, *, seconds: Mapping[str, float]) -> list[str]:
         "",
         table(headings, kept, right=_NUMBERS),
         "",
-        *_summary(plan, rows),
+        *_summary(plan, rows, results),
     ]
 
 
@@ -202,13 +203,24 @@ def _cells(row: Row) -> dict[str, str]:
     return {heading: "" if value is None else str(value) for heading, value in cells.items()}
 
 
-def _summary(plan: Plan, rows: list[Row]) -> Iterator[str]:
+def _summary(plan: Plan, rows: list[Row], results: Path) -> Iterator[str]:
     counts = Counter(item.status for item in plan.cases)
     yield ", ".join(f"{counts[status]} {status.value}" for status in PlanStatus if counts[status])
-    known = [row["estimated_seconds"] for row in rows if row["estimated_seconds"] is not None and row["runs"]]
-    runnable = counts[PlanStatus.RUNNABLE]
-    if known:
-        yield f"about {duration(sum(known))} for the {len(known)} of {runnable} cases that ran before"
+    done = Counter(run.result.case.case_id for run in stored_runs(plan, results=results))
+    if done:
+        yield f"{done.total()} of {plural(len(plan.runs), 'run')} are done ({results})"
+    left = {row["case_id"]: row["runs"] - done[row["case_id"]] for row in rows}
+    each = [
+        (row["estimated_seconds"] / row["runs"], left[row["case_id"]])
+        for row in rows
+        if row["estimated_seconds"]
+    ]
+    if sum(count for _, count in each):
+        seconds = sum(seconds * count for seconds, count in each)
+        known, waiting = (
+            sum(count > 0 for count in counts) for counts in ([n for _, n in each], left.values())
+        )
+        yield f"about {duration(seconds)} for the {known} of {waiting} cases that ran before"
 
 
 def duration(seconds: float) -> str:
@@ -219,11 +231,12 @@ def duration(seconds: float) -> str:
 
 
 def known_seconds(results: Path) -> dict[str, float]:
-    """Median seconds of a run for each case with results under a sweep's results folder."""
-    if not results.is_dir():
-        return {}
+    """Median seconds of a run for each case with results in a sweep's folder, else by `dlperf qualify`."""
     seconds: dict[str, list[float]] = {}
-    for run in read_results(results).runs:
-        if run.result.seconds is not None:
-            seconds.setdefault(run.result.case.case_id, []).append(run.result.seconds)
+    for folder in (results, *results.parent.glob(f"{results.name}-qualify/session-*")):
+        found: dict[str, list[float]] = {}
+        for run in read_results(folder).runs if folder.is_dir() else ():
+            if run.result.seconds is not None:
+                found.setdefault(run.result.case.case_id, []).append(run.result.seconds)
+        seconds = found | seconds
     return {case_id: median(values) for case_id, values in seconds.items()}

@@ -120,7 +120,7 @@ def show(plan: Plan, folder: Path, cluster: Cluster | None) -> None:
     """Print the plan, and the processes of each case's first run."""
     mend_run_folders(plan, results=folder, say=say, dry_run=True)
     warn(plan)
-    echo(*plan_lines(plan, seconds=known_seconds(folder)), "")
+    echo(*plan_lines(plan, folder), "")
     write_data(commands_text(plan, adapters=load_adapters(), results=folder, cluster=cluster))
 
 

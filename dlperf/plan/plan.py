@@ -320,10 +320,10 @@ def _no_environment(
 def freeze(plan: Plan, folder: Path) -> Plan:
     """Write the plan into a results folder, or agree with the one that is there.
 
-    An equal plan resumes. More repeats, other limits or another `max_interference` change the frozen plan.
-    Fewer repeats resume too and keep the frozen file. Where no run was begun yet the plan takes the other's
-    place. Returns the plan to run. UserError where the folder holds another plan (the text ends with what
-    differs), or a file that is no plan.
+    An equal plan resumes. More cases, more repeats, other limits or another `max_interference` change the
+    frozen plan. Fewer repeats resume too and keep the frozen file. Where no run was begun yet the plan takes
+    the other's place. Returns the plan to run. UserError where the folder holds another plan (the text ends
+    with what differs), or a file that is no plan.
     """
     path = folder / LOCK_NAME
     frozen = read_lock(path) if path.exists() else None
@@ -334,12 +334,20 @@ def freeze(plan: Plan, folder: Path) -> Plan:
     differences = list(compare_plans(frozen, plan))
     if differences:
         raise UserError(
-            f"{path}: this folder holds results of another plan; restore the files, "
-            "or choose another folder with --results DIR. What changed:\n" + "\n".join(differences)
+            f"{path}: this folder holds results of another plan. A sweep may grow: add to it, or restore "
+            "what is gone, or choose another folder with --results DIR. What changed:\n"
+            + "\n".join(differences)
+        )
+    more_cases = {case.case_id for case in plan.runnable} != {case.case_id for case in frozen.runnable}
+    if more_cases and plan.repeats < frozen.repeats:
+        raise UserError(
+            f"{path}: this plan has new cases and fewer repeats than the one that ran; "
+            f"give it {frozen.repeats} repeats or more"
         )
     # What may change without a case becoming another one.
     changed = {"limits": plan.limits, "cases": plan.cases}
-    grown = plan if plan.repeats > frozen.repeats else frozen.model_copy(update=changed)
+    has_grown = more_cases or plan.repeats > frozen.repeats
+    grown = plan if has_grown else frozen.model_copy(update=changed)
     if grown != frozen:
         write_document(path, grown)
     return plan
@@ -354,9 +362,10 @@ def read_lock(path: Path) -> Plan:
 def compare_plans(old: Plan, new: Plan) -> Iterator[str]:
     """The lines of a unified diff where the plans cannot share a results folder; nothing where they can.
 
-    They can when they hold the same cases with the same prospects, the same order and the same interpreters.
+    They can when every case that the old plan runs is in the new one, which may have more, with the same
+    interpreter, and when both have the same order.
     """
-    if _essence(old) == _essence(new):
+    if _commitments(old) <= _commitments(new):
         return
     settings = [" ".join(plan.settings) or "none" for plan in (old, new)]
     for what, then, now in (
@@ -374,16 +383,25 @@ def compare_plans(old: Plan, new: Plan) -> Iterator[str]:
         yield f"... and {len(cases) - _MOST_CASE_LINES} more lines"
 
 
-def _essence(plan: Plan) -> str:
-    """What must stay the same, one thing a line."""
+def _commitments(plan: Plan) -> set[str]:
+    """What a plan that may take this one's place must have too."""
+    return {*_ways(plan), *(case.case_id for case in plan.runnable)}
+
+
+def _ways(plan: Plan) -> list[str]:
+    """How a plan's runs are made, one thing a line."""
     lines = [f"order {plan.order}"]
     lines += [f"python of {name} {path}" for name, path in sorted(plan.interpreters.items())]
     # A wheel may lie elsewhere now: its hash is in the names of its cases.
     origins = sorted(plan.origins.items())
     lines += [f"index of {name} {origin.index}" for name, origin in origins if origin.index]
     lines += [f"wheels of {name} {origin.find_links}" for name, origin in origins if origin.find_links]
-    lines += [f"{item.case_id} {item.status.value}" for item in plan.cases]
-    return "\n".join(lines)
+    return lines
+
+
+def _essence(plan: Plan) -> str:
+    """What a diff of two plans shows, one thing a line."""
+    return "\n".join([*_ways(plan), *(f"{item.case_id} {item.status.value}" for item in plan.cases)])
 
 
 def _diff(before: str, after: str, *, names: tuple[str, str]) -> Iterator[str]:

@@ -165,7 +165,17 @@ def test_earlier_results_give_an_estimate(dlperf: Callable[..., Result], tmp_pat
     (folder / "result.json").write_text(result.model_dump_json())
     lines = good(dlperf("plan", "mine")).splitlines()
     assert "10 min" in lines[5]
-    assert "about 10 min for the 1 of 3 cases that ran before" == lines[-1]
+    assert [
+        "1 of 6 runs are done (results/mine)",
+        "about 5 min for the 1 of 3 cases that ran before",
+    ] == lines[-2:]
+    # A session of `dlperf qualify` counts where the sweep itself has not run.
+    session = tmp_path / "results" / "mine-qualify" / "session-1"
+    session.parent.mkdir()
+    (tmp_path / "results" / "mine").rename(session)
+    assert (
+        "about 10 min for the 1 of 3 cases that ran before" == good(dlperf("plan", "mine")).splitlines()[-1]
+    )
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,42 @@ def test_fewer_repeats_run_less_and_keep_the_file(project: Project, tmp_path: Pa
     assert 3 == read_lock(tmp_path / LOCK_NAME).repeats
 
 
+@pytest.mark.parametrize(
+    "setting", ["batch_size_per_device=8,16", "num_classes=10,20", "precision=fp32,fp16", "measure.repeats=4"]
+)
+def test_a_sweep_that_has_run_can_grow(project: Project, tmp_path: Path, setting: str) -> None:
+    """A case is its content hash: what was there stays, and its results count."""
+    text = f"{SWEEP}num_classes: 10\n"
+    before = freeze(project.plan(text), begin(tmp_path))
+    more = value_setting(setting) if setting.startswith("measure") else axis_setting(setting)
+    after = freeze(project.plan(text, more), tmp_path)
+    assert set(before.runs) < set(after.runs)
+    assert after == read_lock(tmp_path / LOCK_NAME)
+    assert after == freeze(project.plan(text, more), tmp_path)
+
+
+def test_a_sweep_that_has_grown_does_not_shrink_unnoticed(project: Project, tmp_path: Path) -> None:
+    freeze(project.plan(SWEEP, axis_setting("precision=fp32,fp16")), begin(tmp_path))
+    with pytest.raises(UserError, match="holds results of another plan"):
+        freeze(project.plan(SWEEP), tmp_path)
+
+
+def test_a_framework_may_be_added(project: Project, tmp_path: Path) -> None:
+    alone = SWEEP.replace("mxnet==1.9.1, ", "")
+    alone = alone.replace("exclude: [{when: {framework: mxnet, topology: 1n2g}, why: slow}]\n", "")
+    alone = alone.replace("options: {mxnet: {fast: true, level: 2}}\n", "")
+    before = freeze(project.plan(alone), begin(tmp_path))
+    after = freeze(project.plan(SWEEP), tmp_path)
+    assert set(before.runs) < set(after.runs)
+
+
+def test_a_sweep_does_not_grow_and_shrink_at_once(project: Project, tmp_path: Path) -> None:
+    freeze(project.plan(), begin(tmp_path))
+    grown = project.plan(SWEEP, axis_setting("precision=fp32,fp16"), value_setting("measure.repeats=1"))
+    with pytest.raises(UserError, match="give it 3 repeats or more"):
+        freeze(grown, tmp_path)
+
+
 def test_a_run_may_be_disturbed_more_or_less_without_its_case_becoming_another(
     project: Project, tmp_path: Path
 ) -> None:
