@@ -17,7 +17,7 @@ import math
 import random
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from dlperf.environments.environment import environment_key
 from dlperf.layout import CASE_NAME
 from dlperf.plan.case import Case
 from dlperf.plan.cluster import Cluster, ClusterNode, fits
+from dlperf.plan.machine import Gpu
 from dlperf.results.schema import Node as NodeFacts
 from dlperf.results.schema import read_environment
 from dlperf.running import cluster as real_nodes
@@ -56,6 +57,7 @@ class Simulation:
     """What happens on the nodes. Each is a probability per run; `node_loss` is per node and run."""
 
     seed: int = 0
+    gpus: dict[str, dict[str, str]] = field(default_factory=dict)  # by node, what its Gpu has
     slow_nodes: float = 0.0  # share of the nodes
     oom: float = 0.0
     hang: float = 0.0
@@ -211,6 +213,10 @@ class SimulatedNode:
             accelerators=gpus,
             link=self._spec.link,
         )
+
+    def gpu(self) -> Gpu | None:
+        real = self._simulation.gpus.get(self.name)
+        return Gpu(name="SIMULATED GPU", **real) if real else self._spec.machine.gpu
 
     def busy(self) -> Busy:
         return Busy(share=0.0, cpus=self._spec.cores)

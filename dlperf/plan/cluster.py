@@ -16,7 +16,7 @@ from dlperf.errors import Problem, SourceErrors
 from dlperf.model import Model
 from dlperf.plan.case import Case, DeviceKind, bytes_text
 from dlperf.plan.documents import Document, KeyPath, dotted, find_file, read_document, shown, validate
-from dlperf.plan.machine import Gpu, Machine, version_key
+from dlperf.plan.machine import Gpu, Machine, least_of, version_key
 from dlperf.plan.sweep import MemorySize
 
 # A key with one of these words is somebody's try to put a secret into a file that others can read.
@@ -219,16 +219,8 @@ class Cluster:
         devices = min(len(machine.gpus) for machine in machines)
         if devices == 0:
             return Machine(cores=cores)
-        gpus = [machine.gpus[0] for machine in machines]
-        known = sorted((gpu for gpu in gpus if gpu.capability), key=lambda gpu: version_key(gpu.capability))
-        drivers = sorted((gpu.driver for gpu in gpus if gpu.driver), key=version_key)
-        least = Gpu(
-            name=(known or gpus)[0].name,
-            capability=known[0].capability if known else None,
-            driver=drivers[0] if drivers else None,
-            memory_bytes=min((gpu.memory_bytes for gpu in gpus if gpu.memory_bytes), default=None),
-        )
-        return Machine(cores=cores, gpus=(least,) * devices)
+        least = least_of([machine.gpus[0] for machine in machines])
+        return Machine(cores=cores, gpus=(least,) * devices if least else ())
 
     def lacking(self, case: Case, *, oversubscribe: bool = False) -> str | None:
         """What the cluster lacks to run the case; None where it lacks nothing.

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +38,20 @@ def version_key(version: str | None) -> tuple[int, ...]:
 def _named(value: Any) -> Any:
     """Plans of earlier versions hold the names alone."""
     return {"name": value} if isinstance(value, str) else value
+
+
+def least_of(gpus: Sequence[Gpu]) -> Gpu | None:
+    """What a build must run on to run on all of them: of everything the least, as far as it is known."""
+    if not gpus:
+        return None
+    known = sorted((gpu for gpu in gpus if gpu.capability), key=lambda gpu: version_key(gpu.capability))
+    drivers = sorted((gpu.driver for gpu in gpus if gpu.driver), key=version_key)
+    return Gpu(
+        name=(known or gpus)[0].name,
+        capability=known[0].capability if known else None,
+        driver=drivers[0] if drivers else None,
+        memory_bytes=min((gpu.memory_bytes for gpu in gpus if gpu.memory_bytes), default=None),
+    )
 
 
 class Machine(Model):

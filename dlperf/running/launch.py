@@ -29,6 +29,7 @@ from dlperf.files import shipped_root
 from dlperf.layout import CASE_NAME, log_name
 from dlperf.model import Model
 from dlperf.plan.case import Case
+from dlperf.plan.machine import Gpu
 from dlperf.plan.plan import Plan
 from dlperf.plan.sweep import Limits
 from dlperf.plan.versions import specification_of
@@ -357,9 +358,12 @@ def launch_files(
     )
 
 
-def specification(case: Case, *, adapter: Adapter, plan: Plan) -> tuple[EnvironmentSpec, Path | None]:
+def specification(
+    case: Case, *, adapter: Adapter, plan: Plan, gpu: Gpu | None = None
+) -> tuple[EnvironmentSpec, Path | None]:
     """What must be installed to run `case`, and the user's own interpreter, which replaces it.
 
+    `gpu`: what it must run on, where more is known than when the plan was made.
     ValueError if the adapter knows no environment for the version and the user names no interpreter.
     """
     version = f"{case.framework}=={case.version}"
@@ -369,7 +373,7 @@ def specification(case: Case, *, adapter: Adapter, plan: Plan) -> tuple[Environm
         adapter=adapter,
         device=case.device,
         parallel=case.topology.world_size > 1,
-        gpu=plan.machine.gpu,
+        gpu=gpu or plan.machine.gpu,
         origin=plan.origins.get(version),
         own_python=given is not None,
     )

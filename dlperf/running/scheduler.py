@@ -14,6 +14,7 @@ from dlperf.environments import Environment
 from dlperf.errors import EnvironmentUnavailable, InfrastructureError, UserError
 from dlperf.layout import CASE_NAME, RESULT_NAME, run_folder
 from dlperf.plan.case import Case
+from dlperf.plan.machine import Gpu, least_of
 from dlperf.plan.plan import Plan, PlannedRun
 from dlperf.results.schema import RunResult, Status
 from dlperf.running.launch import specification
@@ -111,6 +112,7 @@ class Scheduler:
     _environments: dict[tuple[str, str], Environment | EnvironmentUnavailable] = field(default_factory=dict)
     _losses: Counter[PlannedRun] = field(default_factory=Counter)
     _disturbances: Counter[PlannedRun] = field(default_factory=Counter)
+    _gpu: Gpu | None = None  # what builds must run on, where the nodes say more than the plan
     _failed_starts: Counter[str] = field(default_factory=Counter)  # by node, since its last run
 
     def __post_init__(self) -> None:
@@ -122,6 +124,7 @@ class Scheduler:
 
     def prepare(self, runs: Sequence[PlannedRun]) -> None:
         """Create all environments before the first run; one that fails excludes only its own cases."""
+        self._gpu = self._least_gpu()
         cases = {_environment_key(case): case for case in (self._cases[run.case_id] for run in runs)}
         pairs = [(node, case) for case in cases.values() for node in self.nodes if node.trouble is None]
         each(pairs, lambda pair: self._environment(*pair))
@@ -290,8 +293,25 @@ class Scheduler:
                 return EnvironmentUnavailable(str(lost))  # not stored: the node may come back
         return self._environments[key]
 
+    def _least_gpu(self) -> Gpu | None:
+        """What a build must run on to run on every node: ranks of different builds would be one run."""
+        planned = self.plan.machine.gpu
+        if planned is None or (planned.capability and planned.driver):
+            return planned
+
+        def ask(node: Node) -> Gpu | None:
+            try:
+                return node.gpu()
+            except NodeLost as lost:
+                self._set_aside(node, str(lost))
+                return None
+
+        gpus = each([node for node in self.nodes if node.trouble is None], ask)
+        return least_of([planned, *(gpu for gpu in gpus if gpu is not None)])
+
     def _create_environment(self, node: Node, case: Case) -> Environment | EnvironmentUnavailable:
-        spec, python = specification(case, adapter=self.adapters[case.framework], plan=self.plan)
+        adapter = self.adapters[case.framework]
+        spec, python = specification(case, adapter=adapter, plan=self.plan, gpu=self._gpu)
         try:
             return node.environment(spec, python=python)
         except EnvironmentUnavailable as error:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import simulated_nodes
 import yaml
 
 from dlperf.results.schema import RunResult, Status
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def sweep(
@@ -47,6 +45,30 @@ def test_more_runs_at_once_than_there_are_nodes_are_as_many_as_there_are_nodes(t
     done = sweep(tmp_path, *words, nodes=2, batch_size_per_device=list(range(1, 13)))
     assert done.returncode == 0, done.stderr
     assert "48 of 48 runs: 48 ok" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("gpus", "build"),
+    [
+        ([("9.0", "580.65.06"), ("9.0", "590.44.01")], "cu130"),
+        ([("9.0", "580.65.06"), ("9.0", "550.54.15")], "cu126"),
+        ([("7.0", "580.65.06"), ("9.0", "580.65.06")], "cu126"),
+    ],
+)
+def test_nodes_that_the_cluster_file_does_not_describe_decide_the_build_together(
+    tmp_path: Path, gpus: list[tuple[str, str]], build: str
+) -> None:
+    """Not this machine, and not each node for itself: all ranks of a run have one build."""
+    described = {
+        f"sim{number}": {"capability": capability, "driver": driver}
+        for number, (capability, driver) in enumerate(gpus, 1)
+    }
+    done = sweep(tmp_path, nodes=2, simulation={"gpus": described}, frameworks=["pytorch==2.13.0"])
+    assert done.returncode == 0, done.stderr
+    launches = [json.loads(path.read_text()) for path in (tmp_path / "results").rglob("launch*.json")]
+    pythons = {Path(rank["argv"][0]) for launch in launches for rank in launch["ranks"]}
+    (environment,) = {python.parent.parent.name for python in pythons}
+    assert environment.startswith(f"pytorch-2.13.0-{build}-")
 
 
 @pytest.mark.parametrize(

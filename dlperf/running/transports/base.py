@@ -11,6 +11,7 @@ from dlperf.adapters.base import EnvironmentSpec
 from dlperf.environments import Environment
 from dlperf.errors import InfrastructureError
 from dlperf.plan.case import Case
+from dlperf.plan.machine import Gpu
 from dlperf.results.schema import Node as NodeFacts
 from dlperf.running.busy import Busy
 from dlperf.running.launch import NodeLaunch
@@ -97,6 +98,9 @@ class Node(Protocol):
 
     def facts(self) -> NodeFacts:
         """A description of the node as it is now. Raises as `open`."""
+
+    def gpu(self) -> Gpu | None:
+        """What a build must run on there; None without a GPU. Raises as `open`."""
 
     def busy(self) -> Busy:
         """What else keeps its CPUs busy; takes a second. Raises as `open`."""

@@ -17,6 +17,7 @@ from dlperf.errors import InfrastructureError
 from dlperf.files import run_shipped, shipped_folder
 from dlperf.model import Model
 from dlperf.plan.case import Case
+from dlperf.plan.machine import Gpu, detect_machine
 from dlperf.results.schema import Node as NodeFacts
 from dlperf.running.busy import Busy
 from dlperf.running.launch import NodeLaunch, free_port, inherited, local_launch
@@ -159,6 +160,9 @@ class LocalNode:
 
     def facts(self) -> NodeFacts:
         return this_node()
+
+    def gpu(self) -> Gpu | None:
+        return detect_machine().gpu
 
     def busy(self) -> Busy:
         """See Node."""

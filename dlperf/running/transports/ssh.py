@@ -23,7 +23,7 @@ from dlperf.layout import CASE_NAME, LAUNCH_NAME, RUNS_FOLDER
 from dlperf.plan.case import Case
 from dlperf.plan.cluster import ClusterNode, fits
 from dlperf.plan.compatibility import refusal
-from dlperf.plan.machine import Gpu
+from dlperf.plan.machine import Gpu, least_of
 from dlperf.plan.versions import find_links_folder
 from dlperf.redaction import redacted_text
 from dlperf.results.schema import Node as NodeFacts
@@ -165,7 +165,8 @@ class SshNode:
             raise NodeLost(self, str(error)) from error
 
     def _gpus(self) -> list[Gpu]:
-        return [Gpu.model_validate(device) for device in self._must_tell("gpus")]
+        """Those that the cluster file counts."""
+        return [Gpu.model_validate(device) for device in self._must_tell("gpus")][: self._spec.devices]
 
     def fits(self, case: Case) -> bool:
         """See Node; whether cores may be shared was decided when the plan was made."""
@@ -208,6 +209,9 @@ class SshNode:
         facts = self._must_tell("facts") | {"link": self._spec.link}
         return NodeFacts.model_validate_json(json.dumps(facts))
 
+    def gpu(self) -> Gpu | None:
+        return least_of(self._gpus())
+
     def busy(self) -> Busy:
         """See Node."""
         return Busy.model_validate(self._must_tell("busy"))
@@ -223,7 +227,7 @@ class SshNode:
         """See Node: found there, made there with uv, or made here and copied."""
         name = f"{spec.framework}=={spec.version}"
         if spec.cuda is not None and python is None:
-            reason = refusal(spec, self._gpus()[: self._spec.devices])
+            reason = refusal(spec, self._gpus())
             if reason is not None:
                 raise EnvironmentUnavailable(reason)
 
