@@ -116,7 +116,7 @@ def create(
     gpus = _gpus(capability, driver)
     unfit = refusal(spec, gpus, adapter=load_adapters()[spec.framework])
     if unfit is not None and device == "auto":
-        raise UserError(f"{unfit}; for another machine, create it with --device cuda")
+        raise UserError(f"{unfit}; --device cuda creates it all the same")
     if unfit is not None:
         say(f"warning: {unfit}")
     # Looked for first: making one waits for the sweeps that use it.

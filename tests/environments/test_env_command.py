@@ -93,6 +93,15 @@ def test_the_gpu_of_another_machine_can_be_described() -> None:
         assert (2, True) == (refused.returncode, f"{value!r} is not " in refused.stderr)
 
 
+def test_a_build_that_the_gpu_cannot_run_is_refused_unless_it_is_for_another_machine() -> None:
+    refused = env("create", "oneflow==0.9.0", "--capability", "9.0")
+    assert 2 == refused.returncode
+    assert refused.stderr.endswith(
+        "oneflow 0.9.0 has no code for compute capability 9.0 (GPU): its build for CUDA 11.7 has 6.0 to 8.6; "
+        "use another framework or GPU; --device cuda creates it all the same\n"
+    )
+
+
 def test_list_doctor_remove() -> None:
     assert "no environments yet" in env("list").stderr
     for name in ("demo", "demo==1.0"):

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from nvidia_smi import FakeGpu, write_nvidia_smi
 from processes import until
 
+from dlperf.adapters.registry import load_adapters
+from dlperf.errors import EnvironmentUnavailable
 from dlperf.plan.cluster import load_cluster
 from dlperf.running.transports.base import NodeLost
 from dlperf.running.transports.ssh import SshNode
@@ -312,6 +315,58 @@ def test_a_node_with_fewer_gpus_than_the_cluster_file_says_is_refused(
 ) -> None:
     text = refusal(node_of(device="cuda", devices=8))
     assert text == "the cluster file says 8 GPUs, CUDA shows none"
+
+
+@pytest.fixture
+def hopper(lab: ClusterLab) -> dict[str, str]:
+    """Variables of a node that, as no host of the lab has a GPU, has a program that says so."""
+    folder = lab.net.folder / f"hopper-{lab.mark}"
+    folder.mkdir()
+    write_nvidia_smi(folder, FakeGpu(name="NVIDIA H100 80GB HBM3"), FakeGpu(name="NVIDIA H200"))
+    return {"PATH": f"{folder}:/usr/bin:/bin", "CUDA_VISIBLE_DEVICES": "1"}
+
+
+def test_a_node_with_other_gpus_than_the_cluster_file_says_is_refused(
+    node_of: Callable[..., SshNode], hopper: dict[str, str]
+) -> None:
+    keys: dict[str, Any] = {"device": "cuda", "devices": 1, "environment": hopper}
+    text = refusal(node_of(**keys, gpu={"name": "Tesla V100", "capability": 7.0}))
+    assert text == "the cluster file says GPU Tesla V100, CUDA shows NVIDIA H200"
+    node = node_of(**keys, gpu={"name": "H200", "capability": 9.0})
+    node.connect()
+    assert node.facts().accelerators == ("NVIDIA H200",)
+
+
+def test_a_build_that_the_gpus_of_a_node_cannot_run_is_not_made_there(
+    node_of: Callable[..., SshNode], hopper: dict[str, str]
+) -> None:
+    node = node_of(device="cuda", devices=1, environment=hopper)
+    node.connect()
+    spec = load_adapters()["oneflow"].environment("0.9.0", "cuda")
+    with pytest.raises(EnvironmentUnavailable) as caught:
+        node.environment(spec, python=None)
+    assert str(caught.value) == (
+        "oneflow 0.9.0 has no code for compute capability 9.0 (NVIDIA H200): "
+        "its build for CUDA 11.7 has 6.0 to 8.6; use another framework or GPU"
+    )
+
+
+def test_the_check_says_which_frameworks_the_gpus_of_a_node_cannot_run(
+    lab: ClusterLab, hopper: dict[str, str]
+) -> None:
+    gpu = {"name": "H200", "driver": "580.65.06"}
+    node = {"name": "node1", "device": "cuda", "devices": 1, "environment": hopper, "gpu": gpu}
+    lab.write_cluster(nodes=[node])
+    done = lab.dlperf("cluster", "check", "lab")
+    assert done.returncode == 5
+    lines = done.stdout.splitlines()
+    assert "NVIDIA H200 (81000 MiB free)" in lines[1]
+    old = "the cluster file says driver 580.65.06, the node has 550.54.15"
+    assert f"bad      node1: GPUs: {old}" in lines
+    for framework in ("oneflow", "mxnet"):
+        start = f"warning  node1: {framework} on GPUs: {framework} "
+        assert any(line.startswith(start) and "9.0 (NVIDIA H200)" in line for line in lines)
+    assert not any("pytorch on GPUs" in line for line in lines)  # its build for CUDA 12.6 runs there
 
 
 def test_a_prefix_stands_before_every_command(node_of: Callable[..., SshNode]) -> None:

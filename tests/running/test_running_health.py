@@ -9,7 +9,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from nvidia_smi import FakeGpu, write_nvidia_smi
 
+from dlperf.adapters.registry import load_adapters
 from dlperf.running.health import (
     CgroupLimits,
     Level,
@@ -119,6 +121,24 @@ def test_every_check_of_this_machine_gives_a_finding(tmp_path: Path) -> None:
     found = list(check_machine(tmp_path, adapters={}))
     assert len({finding.check for finding in found}) == len(found) >= 11
     assert all(finding.text and "\n" not in finding.text for finding in found)
+
+
+def test_it_says_which_frameworks_the_gpus_here_cannot_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    v100, h200 = FakeGpu(name="Tesla V100", uuid="GPU-0"), FakeGpu(name="NVIDIA H200", uuid="GPU-1")
+    write_nvidia_smi(tmp_path, v100, h200, apps=(("GPU-0", 7, "others"), ("GPU-1", 8, "python")))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    found = {issue.check: issue for issue in check_machine(tmp_path, adapters=load_adapters())}
+    assert (Level.OK, "NVIDIA H200; driver 550.54.15") == (found["GPUs"].level, found["GPUs"].text)
+    assert "used by process 8 python: stop them first" == found["GPU use"].text
+    assert Level.WARNING is found["oneflow on GPUs"].level is found["mxnet on GPUs"].level
+    assert found["oneflow on GPUs"].text.startswith("oneflow 0.9.0 has no code for compute capability 9.0")
+    assert "2.13.0 in its build for CUDA 12.6" == found["pytorch on GPUs"].text
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    found = {issue.check: issue for issue in check_machine(tmp_path, adapters=load_adapters())}
+    assert "CUDA_VISIBLE_DEVICES=7 names no GPU of this machine: correct it" == found["GPUs"].text
 
 
 def test_the_command_prints_them_for_people_and_programs(tmp_path: Path) -> None:
