@@ -313,7 +313,8 @@ def _no_environment(
     reasons = {
         name: refusal(spec, machine.gpus[:devices], adapter=adapter) for name, machine in machines.items()
     }
-    refusals = [f"{name}: {reason}" if name else reason for name, reason in reasons.items() if reason]
+    alike = len(set(reasons.values())) == 1
+    refusals = [reason if alike else f"{name}: {reason}" for name, reason in reasons.items() if reason]
     return refusals[0] if len(reasons) - len(refusals) < case.topology.nodes else None
 
 

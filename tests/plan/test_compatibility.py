@@ -115,12 +115,12 @@ def test_the_shipped_sweep_on_hopper_is_left_to_pytorch(tmp_path: Path) -> None:
     assert {None} == reasons(plan, "pytorch")
     (oneflow,) = reasons(plan, "oneflow")
     assert oneflow == (
-        "n0: oneflow 0.9.0 has no code for compute capability 9.0 (NVIDIA H200): "
+        "oneflow 0.9.0 has no code for compute capability 9.0 (NVIDIA H200): "
         "its build for CUDA 11.7 has 6.0 to 8.6; use another framework or GPU"
     )
     (mxnet,) = reasons(plan, "mxnet")
     assert mxnet == (
-        "n0: mxnet 1.9.1 has no code for compute capability 9.0 (NVIDIA H200): "
+        "mxnet 1.9.1 has no code for compute capability 9.0 (NVIDIA H200): "
         "its build for CUDA 11.2 has 5.0 to 8.6; use another framework or GPU"
     )
 
