@@ -92,6 +92,8 @@ def _homes(major: str) -> Iterator[Path]:
 
 def _release(home: Path) -> str | None:
     """The release of the nvcc in a toolkit's folder, such as `11.8.89`; None where there is none."""
+    if not (home / "include" / "cuda_runtime.h").exists():
+        return None  # the program on PATH may only call that of another folder
     match = re.search(r"release [0-9.]+, V([0-9.]+)", _output(str(home / "bin" / "nvcc"), "--version"))
     return match[1] if match else None
 

@@ -162,8 +162,10 @@ def test_a_build_for_cuda_gets_its_toolkit_its_compiler_and_a_stand_in_for_the_d
     """The toolkit is one that says it is: nothing here needs nvcc."""
     home = tmp_path / "cuda-11.8"
     nvcc, stub = home / "bin" / "nvcc", home / "lib64" / "stubs" / "libcuda.so"
-    for path in (nvcc, stub):
+    header = home / "include" / "cuda_runtime.h"
+    for path in (nvcc, stub, header):
         path.parent.mkdir(parents=True)
+    header.touch()
     nvcc.write_text("#!/bin/sh\necho Cuda compilation tools, release 11.8, V11.8.89\n")
     nvcc.chmod(0o755)
     stub.touch()

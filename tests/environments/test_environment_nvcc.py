@@ -55,6 +55,8 @@ def put_program(path: Path, text: str) -> None:
 def put_toolkit(home: Path, release: str) -> Path:
     minor = release.rpartition(".")[0]
     put_program(home / "bin" / "nvcc", f"Cuda compilation tools, release {minor}, V{release}")
+    (home / "include").mkdir()
+    (home / "include" / "cuda_runtime.h").touch()
     (home / "lib64" / "stubs").mkdir(parents=True)
     (home / "lib64" / "stubs" / "libcuda.so").touch()
     return home
@@ -116,6 +118,15 @@ def test_a_toolkit_of_the_right_cuda_is_found_beside_another(
     (local / "cuda").symlink_to("cuda-13.0")
     monkeypatch.setenv("CUDA_HOME", str(local / "cuda"))
     assert local / "cuda-11.8" == found(horovod).home
+
+
+def test_a_program_that_calls_a_toolkit_elsewhere_is_none(horovod: SourceBuild, programs: Path) -> None:
+    """Such as /usr/local/bin/nvcc: libraries and headers are not beside it."""
+    put_gcc(programs, "g++", "11.3.0")
+    put_program(programs / "nvcc", "Cuda compilation tools, release 11.8, V11.8.89")
+    assert "and there is none: install" in refusal(horovod)
+    home = put_toolkit(programs.parent / "local" / "cuda-11.8", "11.8.89")
+    assert home == found(horovod).home
 
 
 @pytest.mark.parametrize(
