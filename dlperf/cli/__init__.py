@@ -126,6 +126,6 @@ def main(*, debug: bool) -> None:
       dlperf report results/quickstart --out report.md
 
     Exit codes: 0 ok, 1 regression or broken alignment, 2 wrong input, 3 some cases failed or are missing,
-    4 (with --strict) some are inconclusive, 5 infrastructure, 130 and 143 interrupted.
+    4 inconclusive, 5 infrastructure, 130 and 143 interrupted.
     """  # noqa: D301 - click takes the backspace character itself as "keep these lines"
     del debug  # read by LazyGroup.invoke

@@ -6,11 +6,19 @@ from pathlib import Path
 
 import click
 
-from dlperf.cli.options import FILE, NOISE_PROFILE, PATH, Choice, format_option, gathered
+from dlperf.cli.options import FILE, NOISE_PROFILE, PATH, SELECTION, Choice, format_option, gathered
 from dlperf.cli.terminal import echo, table, write_data
 from dlperf.compare import output
 from dlperf.compare.matching import GUARDS
-from dlperf.compare.sets import IMPROVEMENTS, MEASURED, REGRESSIONS, Verdict, compared_fields, read_result_set
+from dlperf.compare.sets import (
+    IMPROVEMENTS,
+    MEASURED,
+    REGRESSIONS,
+    ResultSet,
+    Verdict,
+    compared_fields,
+    read_result_set,
+)
 from dlperf.compare.verdicts import (
     Comparison,
     Settings,
@@ -20,6 +28,9 @@ from dlperf.compare.verdicts import (
 from dlperf.errors import UserError
 from dlperf.files import write_atomically
 from dlperf.plan.documents import unknown
+from dlperf.plan.plan import PlannedCase, PlanStatus
+from dlperf.plan.selection import Predicate, selection
+from dlperf.report.numbers import plural
 from dlperf.results.cases import cell_name
 from dlperf.results.noise_profile import default_noise_profile, read_noise_profile
 
@@ -170,7 +181,7 @@ _EPILOG = """\b
 Examples:
   dlperf compare results/monday results/friday
   dlperf compare framework=mxnet==1.9.0 framework=mxnet==1.9.1 --in results/versions_cpu
-  dlperf compare nightly results/today --format md
+  dlperf compare nightly results/today --common --only framework=pytorch --format md
   dlperf compare nightly results/today --write junit=compare.xml --write md=summary.md
 
 BASELINE and CANDIDATE are a results folder, a baseline of `dlperf baseline save` (its name or its file),
@@ -180,7 +191,7 @@ Speeds of different sessions have a verdict only where `dlperf qualify` measured
 Peak memory is reported; it is a regression only where --metric or --margin names it.
 
 Exit codes: 0 no regression, 1 regression, 2 wrong input, 3 cases missing or not comparable,
-4 (with --strict) inconclusive cases."""
+4 no case could be told, or (with --strict) some could not."""
 
 
 @click.command(epilog=_EPILOG)
@@ -189,13 +200,41 @@ Exit codes: 0 no regression, 1 regression, 2 wrong input, 3 cases missing or not
 @click.option(
     "--in", "inside", type=PATH, default=Path("results"), help="Folder that KEY=VALUE selects from."
 )
+@SELECTION
+@click.option("--common", is_flag=True, help="Leave out cases that only one side has.")
 @JUDGING
 @click.pass_context
-def command(ctx: click.Context, *, baseline: str, candidate: str, inside: Path, judging: Judging) -> None:
+def command(
+    ctx: click.Context,
+    *,
+    baseline: str,
+    candidate: str,
+    inside: Path,
+    expression: str | None,
+    only: tuple[str, ...],
+    exclude: tuple[str, ...],
+    common: bool,
+    judging: Judging,
+) -> None:
     """Compare CANDIDATE with BASELINE case by case: slower, faster, the same, or inconclusive."""
     settings = judging.settings(compared=compared_fields(baseline, candidate))
-    sides = (read_result_set(text, inside=inside) for text in (baseline, candidate))
-    ctx.exit(judging.answer(compare(*sides, settings=settings)))
+    is_meant = selection(expression=expression, only=only, exclude=exclude)
+    sides = [
+        _selected(read_result_set(text, inside=inside), is_meant, option=text)
+        for text in (baseline, candidate)
+    ]
+    findings = compare(*sides, settings=settings)
+    ctx.exit(judging.answer(findings.common if common else findings))
+
+
+def _selected(side: ResultSet, is_meant: Predicate, *, option: str) -> ResultSet:
+    """The cases of a side that -k, --only and --exclude leave; UserError where that is none of some."""
+    chosen = [one for one in side.cases if is_meant(PlannedCase(case=one.case, status=PlanStatus.RUNNABLE))]
+    if side.cases and not chosen:
+        raise UserError(
+            f"nothing selected: none of the {plural(len(side.cases), 'case')} of {option} matches"
+        )
+    return side.only(chosen)
 
 
 _STYLES = {

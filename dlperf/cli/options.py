@@ -154,10 +154,7 @@ class SweepChoice:
         return select(plan, expression=self.expression, only=self.only, exclude=self.exclude)
 
 
-SWEEP = gathered(
-    "chosen",
-    SweepChoice,
-    click.argument("sweep", shell_complete=completing.files("sweep")),
+SELECTION = all_of(
     click.option(
         "-k",
         "expression",
@@ -178,6 +175,13 @@ SWEEP = gathered(
         shell_complete=completing.keys,
         help="Skip cases with this value. Repeatable.",
     ),
+)
+
+SWEEP = gathered(
+    "chosen",
+    SweepChoice,
+    click.argument("sweep", shell_complete=completing.files("sweep")),
+    SELECTION,
     SETTINGS,
     click.option(
         "-P",

@@ -7,7 +7,7 @@ from typing import Any, Final
 from xml.etree import ElementTree as ET
 
 from dlperf.compare.sets import IMPROVEMENTS, LIMITS, PEAK_MEMORY, REGRESSIONS, Metric, Verdict
-from dlperf.compare.verdicts import CaseVerdict, Comparison
+from dlperf.compare.verdicts import OTHER_SESSION, CaseVerdict, Comparison
 from dlperf.logs.text import plain
 from dlperf.report.markdown import escape, markdown_writer, table
 from dlperf.report.numbers import mebibytes, percent, plural, rate
@@ -127,13 +127,21 @@ def headline(findings: Comparison) -> str:
         return plural(len(findings.regressions), "regression")
     unknown = findings.count(Verdict.INCONCLUSIVE, Verdict.NOT_COMPARABLE, Verdict.MISSING)
     if not any(row.verdict in _TOLD for row in findings.cases):
-        return "no verdict: the runs do not tell"
+        return f"no verdict: the runs do not tell{_what_would(findings)}"
     if unknown:
         return "no regression found, but not every case could be told"
     return "no regression"
 
 
 _TOLD = REGRESSIONS | IMPROVEMENTS | {Verdict.SAME}
+
+
+def _what_would(findings: Comparison) -> str:
+    """What would settle it, where that can be said."""
+    if any(row.reason == OTHER_SESSION for row in findings.cases):
+        return "; run both sides in turns (`dlperf gate`) or measure the noise (`dlperf qualify` on two days)"
+    runs = [row.test.runs_to_settle for row in findings.cases if row.test and row.test.runs_to_settle]
+    return f"; about {max(runs)} runs per side would settle it" if runs else ""
 
 
 def notable(findings: Comparison) -> tuple[CaseVerdict, ...]:
@@ -356,13 +364,12 @@ UNDECIDED: Final = 4
 def exit_code(findings: Comparison, *, strict: bool) -> int:
     """The code that CI sees.
 
-    1 a regression; 3 cases missing or not comparable, or none in common; 4 (strict alone) some could not be
-    told; else 0.
+    1 a regression; 3 cases missing or not comparable, or none in common; 4 no case could be told, or (strict
+    alone) some could not; else 0.
     """
     if findings.regressions:
         return REGRESSION
     if not findings.rows or any(row.verdict in _FAILED and row.expected is None for row in findings.rows):
         return MISSING
-    if strict and findings.count(Verdict.INCONCLUSIVE):
-        return UNDECIDED
-    return OK
+    nothing_told = not any(row.verdict in _TOLD for row in findings.cases)
+    return UNDECIDED if nothing_told or (strict and findings.count(Verdict.INCONCLUSIVE)) else OK

@@ -101,6 +101,16 @@ class Comparison:
         return sum(row.verdict in verdicts for row in self.rows)
 
     @property
+    def common(self) -> Comparison:
+        """Without the cases that one side alone has; a note says how many."""
+        kept = tuple(row for row in self.rows if row.verdict is not Verdict.MISSING)
+        missing = len([row for row in self.cases if row.verdict is Verdict.MISSING])
+        counts = f"{missing} of the baseline, {len(self.new)} of the candidate"
+        left_out = f"left out, as one side alone has them: {counts}"
+        notes = (*self.notes, left_out) if missing or self.new else self.notes
+        return replace(self, rows=kept, new=(), notes=notes)
+
+    @property
     def regressions(self) -> tuple[CaseVerdict, ...]:
         """Changes for the worse that nobody announced."""
         return tuple(row for row in self.rows if row.is_regression)

@@ -68,7 +68,18 @@ _TOKEN = re.compile(
 def select(
     plan: Plan, *, expression: str | None = None, only: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> Plan:
-    """The part of the plan that is meant; UserError for what cannot be read, and where nothing is selected.
+    """The part of the plan that is meant; UserError for what cannot be read, and where that is nothing."""
+    is_meant = selection(expression=expression, only=only, exclude=exclude)
+    chosen = frozenset(item.case_id for item in plan.cases if is_meant(item))
+    if not chosen:
+        raise UserError(f"nothing selected: none of the {len(plan.cases)} cases of {plan.sweep} matches")
+    return plan.narrowed(chosen)
+
+
+def selection(
+    *, expression: str | None = None, only: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> Predicate:
+    """The test of one case that the options make; UserError for what cannot be read.
 
     `only` and `exclude` hold `key=value` or `key=a,b`. A case must meet every key of `only` (with one of the
     values given for it) and none of `exclude`.
@@ -78,14 +89,7 @@ def select(
         wanted.setdefault(key, []).append(test)
     unwanted = [parse_pair("--exclude", text)[1] for text in exclude]
     tests = [*map(_any, wanted.values()), *([parse_expression(expression)] if expression is not None else [])]
-    chosen = frozenset(
-        item.case_id
-        for item in plan.cases
-        if all(test(item) for test in tests) and not any(test(item) for test in unwanted)
-    )
-    if not chosen:
-        raise UserError(f"nothing selected: none of the {len(plan.cases)} cases of {plan.sweep} matches")
-    return plan.narrowed(chosen)
+    return lambda item: all(test(item) for test in tests) and not any(test(item) for test in unwanted)
 
 
 def parse_expression(text: str) -> Predicate:

@@ -42,8 +42,11 @@ def test_two_folders(tmp_path: Path) -> None:
     before = make_sweep(tmp_path / "monday", ("1.9.1", 1.0))
     after = make_sweep(tmp_path / "friday", ("1.9.1", 0.9))
     done = run("compare", before, after)
-    assert done.exit_code == 0, done.output
-    assert done.stdout.splitlines()[-1] == "no verdict: the runs do not tell"
+    assert done.exit_code == 4, done.output
+    assert done.stdout.splitlines()[-1] == (
+        "no verdict: the runs do not tell; run both sides in turns (`dlperf gate`) or measure the noise "
+        "(`dlperf qualify` on two days)"
+    )
     assert "measured in different sessions" in done.stdout
     assert "not run in common blocks" in done.stdout
 
@@ -232,6 +235,51 @@ def test_a_selector_against_a_folder_matches_the_same_case_among_others(tmp_path
     done = run("compare", "batch_size_per_device=4", "friday", "--in", "monday")
     assert done.exit_code == 0, done.output
     assert "1 case compared by samples/s: 1 same, 1 without a baseline" in done.stdout
+
+
+@pytest.fixture
+def two_folders(tmp_path: Path) -> None:
+    """Two cases in common, and one of each side alone."""
+    for folder, batches in (("monday", (4, 8, 16)), ("friday", (4, 8, 32))):
+        cases = [make_case(batch_size_per_device=batch) for batch in batches]
+        (tmp_path / folder).mkdir()
+        write_plan(tmp_path / folder, cases, repeats=5)
+        for case in cases:
+            store_good_runs(tmp_path / folder, case, RATES)
+
+
+@pytest.mark.usefixtures("two_folders")
+def test_cases_of_one_side_alone_are_left_out_when_asked() -> None:
+    both = run("compare", "monday", "friday")
+    assert (3, True) == (both.exit_code, "1 missing" in both.stdout)
+    common = run("compare", "monday", "friday", "--common")
+    assert 0 == common.exit_code, common.output
+    assert "2 cases compared by samples/s: 2 same" in common.stdout
+    assert (
+        "note: left out, as one side alone has them: 1 of the baseline, 1 of the candidate" in common.stdout
+    )
+
+
+@pytest.mark.usefixtures("two_folders")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-k", "batch_size_per_device==8"),
+        ("--only", "batch_size_per_device=8"),
+        ("--exclude", "batch_size_per_device=4,16,32"),
+    ],
+)
+def test_cases_are_selected_as_those_of_a_sweep(words: tuple[str, str]) -> None:
+    done = run("compare", "monday", "friday", *words)
+    assert 0 == done.exit_code, done.output
+    assert "1 case compared by samples/s: 1 same" in done.stdout
+
+
+@pytest.mark.usefixtures("two_folders")
+def test_a_selection_of_nothing_is_an_error() -> None:
+    done = run("compare", "monday", "friday", "--only", "framework=pytorch")
+    assert (2, "") == (done.exit_code, done.stdout)
+    assert "dlperf: nothing selected: none of the 3 cases of monday matches\n" == done.stderr
 
 
 def test_published_figures_are_a_side_and_have_no_runs_to_judge() -> None:
