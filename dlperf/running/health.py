@@ -231,7 +231,9 @@ def check_gpus(machine: Machine) -> Iterator[HealthIssue]:
         names = ", ".join(gpu.name for gpu in machine.gpus)
         yield _ok("GPUs", f"{names}; driver {machine.gpus[0].driver or 'unknown'}")
         users = _gpu_users()
-        if users:
+        if any(gpu.mig for gpu in machine.gpus):
+            yield _ok("GPU use", "not known of an instance of a GPU (MIG)")
+        elif users:
             yield _warning("GPU use", f"used by {', '.join(users)}: stop them first")
         else:
             yield _ok("GPU use", "no other process uses the GPUs")
