@@ -85,7 +85,7 @@ def log_text(
         log.step(step, case.global_batch_size, took, loss, "warmup" if step < warmup else "train")
     if len(seconds) >= whole:
         log.event("run_stop", event_type=END, status="success")
-        log.event("peak_memory_bytes", (500 + rank) * 2**20, source="resident set")
+        log.event("peak_anonymous_bytes", (500 + rank) * 2**20)
     return stream.getvalue()
 
 

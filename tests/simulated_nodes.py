@@ -136,7 +136,7 @@ def _lines(case: Case, fate: Fate, *, rank: int) -> Iterator[str]:
         yield _OUT_OF_MEMORY[case.device]
     elif fate.failed_rank is None and not fate.hangs:
         yield _event(rank, "run_stop", None, status="success")
-        yield _event(rank, "peak_memory_bytes", 1 << 30, source="simulated")
+        yield _event(rank, "peak_anonymous_bytes", 1 << 30)
 
 
 def _event(rank: int, key: str, value: Any, **metadata: Any) -> str:

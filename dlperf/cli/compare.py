@@ -151,7 +151,7 @@ JUDGING = gathered(
         "metrics",
         multiple=True,
         metavar="METRIC",
-        help="Compare only samples_per_sec, step_seconds_p95 or peak_memory_bytes. Repeatable.",
+        help="Compare only this metric, such as step_seconds_p95 or peak_anonymous_bytes. Repeatable.",
     ),
     click.option(
         "--allow",

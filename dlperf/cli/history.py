@@ -22,7 +22,7 @@ _EPILOG = """\b
 Examples:
   dlperf history mxnet-1.9.1_y1_data_1n1g_b4_c100_fp32-242a22271c50
   dlperf history mxnet results/ --by version --chart mxnet.svg
-  dlperf history mxnet baselines/*.json --metric peak_memory_bytes
+  dlperf history mxnet baselines/*.json --metric peak_anonymous_bytes
 
 CASE is a case's id, its content hash or a part of an id; all versions of that case are shown. DIR is a
 results folder, the folder of one sweep, or a baseline's file (default: results)."""
@@ -37,7 +37,7 @@ results folder, the folder of one sweep, or a baseline's file (default: results)
     "metric_name",
     metavar="METRIC",
     default="samples_per_sec",
-    help="Metric to show, such as step_seconds_p95 or peak_memory_bytes.",
+    help="Metric to show, such as step_seconds_p95 or peak_anonymous_bytes.",
 )
 @click.option("--chart", type=FILE, help="Draw a chart into this .png or .svg file.")
 @format_option("text", "json")

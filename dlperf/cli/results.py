@@ -24,7 +24,7 @@ from dlperf.results.cases import CaseFigures
 from dlperf.results.extract import PAUSE, UNSTEADY, extract, steadiness_line
 from dlperf.results.interference import interference_line
 from dlperf.results.query import find_case
-from dlperf.results.schema import METHOD_2021, Imported, Node, RunResult
+from dlperf.results.schema import METHOD_2021, PEAKS, Imported, Node, RunResult
 from dlperf.results.store import StoredRun
 from dlperf.statistics.basic import FEWEST_RUNS_FOR_INTERVAL
 
@@ -239,8 +239,9 @@ def _of_run(run: StoredRun) -> Iterator[tuple[str, object]]:
         yield "samples/s", rate(figures.samples_per_sec)
         yield "steps", f"{figures.accepted_steps} accepted, {figures.dropped_steps} not counted"
         yield "loss", f"{rate(figures.loss_first)} -> {rate(figures.loss_last) or 'not finite'}"
-        if figures.peak_memory_bytes is not None:
-            yield "peak memory", f"{mebibytes(figures.peak_memory_bytes)} MiB (the largest rank)"
+        for name, size in figures.peaks.items():
+            yield PEAKS[name], f"{mebibytes(size)} MiB (the largest rank)"
+        yield "peak memory not measured", result.peak_unknown
     if result.steadiness is not None:
         yield "steady state", steadiness_line(result.steadiness)
     yield "interference", interference_line(result)

@@ -268,7 +268,7 @@ def _limits_table(limits: Sequence[StoredLimit]) -> str:
             str(record.trains) if record.status.value == "found" else "",
             str(len(record.probes)),
             mebibytes(record.model_bytes) if record.model else "",
-            mebibytes(at.peak_memory_bytes) if at is not None else "",
+            mebibytes(at.peak_anonymous_bytes or at.peak_device_bytes) if at is not None else "",
             record.reason,
         )
         rows.append(cells)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
-from dlperf.compare.sets import IMPROVEMENTS, LIMITS, PEAK_MEMORY, REGRESSIONS, Metric, Verdict
+from dlperf.compare.sets import IMPROVEMENTS, LIMITS, MEMORY, REGRESSIONS, Metric, Verdict
 from dlperf.compare.verdicts import OTHER_SESSION, CaseVerdict, Comparison
 from dlperf.logs.text import plain
 from dlperf.report.markdown import escape, markdown_writer, table
@@ -66,7 +66,7 @@ def value(metric: Metric, number: float | None) -> str:
     """A figure with as many digits as are read; what is no number is said elsewhere."""
     if number is None:
         return "none"
-    if metric is PEAK_MEMORY:
+    if metric in MEMORY:
         return f"{mebibytes(number)} MiB"
     return f"{number:.0f}" if metric in LIMITS else rate(number)
 

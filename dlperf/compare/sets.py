@@ -22,7 +22,7 @@ from dlperf.plan.selection import parse_pair
 from dlperf.results.cases import CaseFigures
 from dlperf.results.published import PREFIX
 from dlperf.results.query import Loaded, load
-from dlperf.results.schema import Status, kinds_of_hardware
+from dlperf.results.schema import PEAKS, Status, kinds_of_hardware
 from dlperf.results.store import StoredRun
 from dlperf.statistics.basic import quantile
 from dlperf.version import __version__
@@ -76,16 +76,12 @@ class Metric:
 
 SAMPLES_PER_SECOND = Metric(name="samples_per_sec", title="samples/s", unit="samples/s", better="higher")
 STEP_P95 = Metric(name="step_seconds_p95", title="step p95", unit="s", better="lower", margin=0.05)
-PEAK_MEMORY = Metric(
-    name="peak_memory_bytes",
-    title="peak memory",
-    unit="bytes",
-    better="lower",
-    margin=0.02,
-    speed=False,
-    # What engines report as their peak is not the same thing, and an allocator rounds it as it likes.
-    fails=False,
+MEMORY = tuple(
+    # An allocator rounds what it takes as it likes, so no change of it fails by default.
+    Metric(name=name, title=title, unit="bytes", better="lower", margin=0.02, speed=False, fails=False)
+    for name, title in PEAKS.items()
 )
+PEAK_ANONYMOUS = MEMORY[0]
 # Found by what ran and what ran out of memory, not by runs: see dlperf.compare.verdicts.
 LARGEST_CLASSES = Metric(
     name="max_num_classes", title="most classes", unit="classes", better="higher", margin=0.0, speed=False
@@ -99,7 +95,7 @@ LARGEST_BATCH = Metric(
     speed=False,
 )
 
-MEASURED = (SAMPLES_PER_SECOND, STEP_P95, PEAK_MEMORY)
+MEASURED = (SAMPLES_PER_SECOND, STEP_P95, *MEMORY)
 LIMITS = (LARGEST_CLASSES, LARGEST_BATCH)
 METRICS = {metric.name: metric for metric in (*MEASURED, *LIMITS)}
 

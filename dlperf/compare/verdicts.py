@@ -15,6 +15,7 @@ from dlperf.compare.matching import Difference, Pair, match
 from dlperf.compare.sets import (
     LIMITS,
     MEASURED,
+    MEMORY,
     METRICS,
     REGRESSIONS,
     SAMPLES_PER_SECOND,
@@ -306,6 +307,7 @@ def compare(baseline: ResultSet, candidate: ResultSet, *, settings: Settings | N
     rows: list[CaseVerdict] = []
     for metric in settings.metrics:
         rows += _of_metric(matched.pairs, metric, settings)
+    other_peaks = dict.fromkeys(filter(None, map(_other_peaks, matched.pairs)))
     rows += [
         CaseVerdict(
             baseline=one,
@@ -340,7 +342,7 @@ def compare(baseline: ResultSet, candidate: ResultSet, *, settings: Settings | N
         rows=tuple(rows),
         metric=settings.lead,
         new=(*matched.only_candidate, *first_time),
-        notes=tuple(notes_on(baseline, candidate, rows, settings)),
+        notes=(*notes_on(baseline, candidate, rows, settings), *other_peaks),
     )
 
 
@@ -372,7 +374,13 @@ def _of_metric(pairs: Sequence[Pair], metric: Metric, settings: Settings) -> lis
 def _untested(pair: Pair, metric: Metric, settings: Settings) -> CaseVerdict | Effect | None:
     """What can be said without a test, else what is to be tested; None: neither side has the metric."""
     if None in {pair.baseline.figure(metric), pair.candidate.figure(metric)}:
-        reason = _why_missing(pair, metric, is_lead=metric is settings.lead)
+        is_lead = metric is settings.lead
+        if metric in MEMORY:
+            if not is_lead and metric.name not in settings.named:
+                return None  # a note says it once
+            if (reason := _other_peaks(pair)) is not None:
+                return _row(pair, metric, Verdict.NOT_COMPARABLE, reason=reason)
+        reason = _why_missing(pair, metric, is_lead=is_lead)
         return None if reason is None else _row(pair, metric, Verdict.MISSING, reason=reason, differences=())
     values = _values(pair, metric)
     bad = [value for side in values for value in side.values() if not (math.isfinite(value) and value > 0)]
@@ -399,6 +407,16 @@ def _why_missing(pair: Pair, metric: Metric, *, is_lead: bool) -> str | None:
     if after.status is Status.OK:
         return f"the candidate's runs have no {metric.title}"
     return after.ending if is_lead else None
+
+
+def _other_peaks(pair: Pair) -> str | None:
+    """Which peaks of memory each side measured, where they have none in common; one is never another's."""
+    sides = (pair.baseline, pair.candidate)
+    peaks = [[one.title for one in MEMORY if side.figure(one) is not None] for side in sides]
+    if any(side.status is not Status.OK for side in sides) or set(peaks[0]) & set(peaks[1]) or not any(peaks):
+        return None
+    before, after = (" and ".join(titles) or "no peak of memory" for titles in peaks)
+    return f"memory is not compared: the baseline has {before}, the candidate {after}"
 
 
 _NEVER_TRIED = frozenset({Status.UNSUPPORTED, Status.NOT_MEASURED})

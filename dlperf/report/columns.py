@@ -11,7 +11,7 @@ from typing import Final
 from dlperf.errors import UserError
 from dlperf.report.comparison import ROW_FIELDS, CaseKey, Comparison, Row, Variant, case_key
 from dlperf.report.numbers import NOT_KNOWN, factor, giga, mebibytes, percent, rate
-from dlperf.report.text import Inline, Link, say
+from dlperf.report.text import Inline, Link, Text, say
 from dlperf.results.cases import CaseFigures
 from dlperf.results.noise_profile import NoiseProfile
 from dlperf.statistics.basic import Interval, Summary, cost_per_million_samples, ratio_interval
@@ -206,12 +206,30 @@ COLUMNS: Mapping[str, CaseColumn] = {
     ),
     "share": CaseColumn(say("share of matmul rate"), _share),
     "loss": CaseColumn(say("loss, first to last"), _loss, numbers=False),
-    "memory": CaseColumn(
-        say("peak memory of a rank (MiB)"),
-        lambda cell: mebibytes(cell.figure.peak_memory_bytes) or NOT_KNOWN,
-    ),
+    "memory": CaseColumn(say("peak memory of a rank (MiB)"), lambda _: NOT_KNOWN),
     "cost": CaseColumn(say("cost of a million samples"), _cost),
 }
+
+
+def _peak(name: str, heading: Text) -> CaseColumn:
+    return CaseColumn(heading, lambda cell: mebibytes(cell.figure.peaks.get(name)) or NOT_KNOWN)
+
+
+# `memory` stands for those of these that were measured: never two kinds in one column.
+_PEAKS: Final[Mapping[str, CaseColumn]] = {
+    "peak_anonymous_bytes": _peak("peak_anonymous_bytes", say("peak anonymous memory of a rank (MiB)")),
+    "peak_device_bytes": _peak("peak_device_bytes", say("peak device memory of a rank (MiB)")),
+    "peak_allocated_bytes": _peak("peak_allocated_bytes", say("peak memory allocated by tensors (MiB)")),
+    "peak_reserved_bytes": _peak("peak_reserved_bytes", say("peak memory reserved by the allocator (MiB)")),
+    "peak_memory_bytes": _peak("peak_memory_bytes", say("peak resident memory of a rank (MiB)")),
+}
+
+
+def columns_of(names: Iterable[str], figures: Iterable[CaseFigures]) -> list[CaseColumn]:
+    """The columns of `COLUMNS` that are named, as the figures have them."""
+    measured = {name for figure in figures for name in figure.peaks}
+    peaks = [column for name, column in _PEAKS.items() if name in measured]
+    return [column for name in names for column in (peaks if name == "memory" and peaks else [COLUMNS[name]])]
 
 
 def matmul_shares(figures: Sequence[CaseFigures]) -> dict[CaseKey, float]:

@@ -28,6 +28,12 @@ _PARTS: dict[str, Inline] = {
 }
 
 
+# What the probes say of their memory, a column for each kind that one of them measured.
+_PEAKS: Mapping[str, Text] = {
+    "peak_anonymous_bytes": say("peak anonymous memory (MiB)"),
+    "peak_device_bytes": say("peak device memory (MiB)"),
+    "peak_memory_bytes": say("peak resident memory (MiB)"),
+}
 _BATCH, _CLASSES = SEARCHED_AXES
 _CAPTIONS: dict[SearchedAxis, Text] = {
     _CLASSES: say("The most classes that train"),
@@ -53,9 +59,11 @@ def limit_tables(
     for limit in limits:
         if (search := limit.record.case.search) is not None:
             by_axis[search.axis].append(limit)
-    searches = [_search_row(limit, titles) for limit in limits]
+    measured = {name for limit in limits for probe in limit.record.probes for name in probe.peaks}
+    peaks = [name for name in _PEAKS if name in measured]
+    searches = [_search_row(limit, peaks, titles) for limit in limits]
     probes = [
-        _probe_row(limit, count, probe, titles, report_folder)
+        {**_probe_row(limit, count, probe, titles, report_folder), **_peak_cells(probe, peaks)}
         for limit in limits
         for count, probe in enumerate(limit.record.probes, 1)
     ]
@@ -76,7 +84,12 @@ def _held_by(limit: StoredLimit) -> str | None:
     return probe.memory_held_by if probe is not None else None
 
 
-def _search_row(limit: StoredLimit, titles: Mapping[str, str]) -> Cells:
+def _peak_cells(probe: ProbeRecord | None, peaks: Sequence[str]) -> Cells:
+    sizes = probe.peaks if probe is not None else {}
+    return {number(_PEAKS[name]): mebibytes(sizes.get(name)) or DASH for name in peaks}
+
+
+def _search_row(limit: StoredLimit, peaks: Sequence[str], titles: Mapping[str, str]) -> Cells:
     """What was found, and the memory there by arithmetic and as it was measured."""
     record, probe = limit.record, _probe_at_limit(limit)
     found: Inline = Code(record.reason)
@@ -97,7 +110,7 @@ def _search_row(limit: StoredLimit, titles: Mapping[str, str]) -> Cells:
         number(say("first guess")): DASH if record.guess is None else str(record.guess),
         number(say("tensors by arithmetic (MiB)")): mebibytes(record.model_bytes) if record.model else DASH,
         say("largest part"): largest,
-        number(say("measured peak (MiB)")): mebibytes(probe.peak_memory_bytes if probe else None) or DASH,
+        **_peak_cells(probe, peaks),
         say("budget held by"): _held_by(limit) or DASH,
     }
 
@@ -113,7 +126,6 @@ def _probe_row(
         say("length"): Link(say("full") if probe.full else say("short"), folder),
         say("outcome"): say("trains") if probe.status is Status.OK else STATUS_WORDS[probe.status],
         number(say("seconds")): rate(probe.seconds),
-        number(say("measured peak (MiB)")): mebibytes(probe.peak_memory_bytes) or DASH,
     }
 
 

@@ -85,6 +85,7 @@ def comparison_notes(comparison: Comparison, *, shares: Mapping[CaseKey, float])
     yield from _source_notes(comparison)
     yield from _runs_notes(comparison)
     yield from _gpu_notes(comparison)
+    yield from _memory_notes(comparison)
     yield from _engine_notes(comparison)
     yield from _cautions(comparison)
     yield from _loss_scales(comparison)
@@ -185,6 +186,13 @@ def _loss_scales(comparison: Comparison) -> Iterator[Text]:
     }
     if scales:
         yield say("Loss scale in fp16: {which}.", which="; ".join(scales))
+
+
+def _memory_notes(comparison: Comparison) -> Iterator[Text]:
+    runs = (run.result.peak_unknown for figure in comparison.figures for run in figure.runs)
+    reasons = sorted({reason for reason in runs if reason is not None})
+    if reasons:
+        yield say("Peak memory was not measured in some runs: {reasons}.", reasons="; ".join(reasons))
 
 
 def _engine_notes(comparison: Comparison) -> Iterator[Text]:

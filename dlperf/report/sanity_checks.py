@@ -150,7 +150,8 @@ def _step_time(measured: Sequence[Measured]) -> Iterator[Breach]:
 def _memory(measured: Sequence[Measured]) -> Iterator[Breach]:
     """Devices that are a CPU share the memory of their node; that of other devices is not known here."""
     for one in measured:
-        peak = one.figure.peak_memory_bytes
+        peaks = one.figure.peaks
+        peak = peaks.get("peak_anonymous_bytes", peaks.get("peak_memory_bytes"))
         nodes = [node for run in one.figure.runs if run.environment for node in run.environment.nodes]
         sizes = [node.memory_bytes for node in nodes if node.memory_bytes is not None]
         if one.figure.case.device == "cpu" and peak is not None and sizes and peak > min(sizes):

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
-from dlperf.report.columns import COLUMNS, TableCell, TableContext, interference, ratio_cell
+from dlperf.report.columns import COLUMNS, TableCell, TableContext, columns_of, interference, ratio_cell
 from dlperf.report.comparison import CaseKey, Comparison, Row, case_key, sampled_parallelism
 from dlperf.report.numbers import NOT_KNOWN, rate
 from dlperf.report.text import (
@@ -76,7 +76,7 @@ def _throughput_row(context: TableContext, row: Row) -> Cells:
     }
     for variant in comparison.variants:
         figure, cell = comparison.cases.get((row, variant)), context.cell(row, variant)
-        own = [COLUMNS[name] for name in names if name != "ratio"]
+        own = columns_of((name for name in names if name != "ratio"), comparison.figures)
         for index, column in enumerate(own):
             heading = say("{framework} {column}", framework=comparison.label(variant), column=column.heading)
             if cell is not None:
@@ -112,7 +112,7 @@ def inside_table(context: TableContext) -> Table:
 
 
 def _case_table(context: TableContext, names: Sequence[str], *, caption: Text) -> Table:
-    own = [COLUMNS[name] for name in names]
+    own = columns_of(names, context.comparison.figures)
     columns = {Column(column.heading, numbers=column.numbers): column for column in own}
     return table_of(
         caption,

@@ -112,12 +112,11 @@ class CaseFigures:
         """Median over the good runs of their 95th percentile."""
         return quantile([run.step_seconds_p95 for run in self.good], 0.5) if self.good else None
 
-    @property
-    def peak_memory_bytes(self) -> int | None:
-        """Largest peak of any rank in any good run."""
-        return max(
-            (run.peak_memory_bytes for run in self.good if run.peak_memory_bytes is not None), default=None
-        )
+    @cached_property
+    def peaks(self) -> dict[str, int]:
+        """The largest peak of any rank in any good run, by the names of `PEAKS` that were measured."""
+        measured = [run.peaks for run in self.good]
+        return {name: max(peaks.get(name, 0) for peaks in measured) for peaks in measured for name in peaks}
 
     @property
     def phase_seconds(self) -> dict[str, float]:

@@ -24,6 +24,7 @@ from dlperf.results.interference import gpu_interference_of, interference_of
 from dlperf.results.run_outcome import RunOutcome, run_outcome
 from dlperf.results.schema import (
     METHOD_2021,
+    PEAKS,
     SAMPLES_PER_SECONDS,
     Engine,
     Imported,
@@ -160,6 +161,7 @@ def extract(folder: Path) -> Extracted:
             not_known=_not_known(own),
             imported=imported,
             memory_held_by=outcome.memory_held_by if outcome else None,
+            peak_unknown=_peak_unknown(events),
             interference=interference,
             gpu_interference=gpu_interference_of(events),
             steadiness=steadiness,
@@ -250,12 +252,6 @@ def _figures(steps: Sequence[Step], events: dict[int, list[Event]], method: str)
         rate = samples_per_second((step.samples for step in accepted), seconds)
     losses = [step.loss for step in steps if step.loss is not None and math.isfinite(step.loss)]
     all_finite = len(losses) == sum(step.loss is not None for step in steps)
-    peaks = [
-        event.value
-        for rank_events in events.values()
-        for event in rank_events
-        if event.key == "peak_memory_bytes" and _is_count(event.value)
-    ]
     return RunFigures(
         samples_per_sec=rate,
         accepted_steps=sum(step.iterations for step in accepted),
@@ -264,8 +260,22 @@ def _figures(steps: Sequence[Step], events: dict[int, list[Event]], method: str)
         step_seconds_p95=quantile(each, 0.95),
         loss_first=losses[0] if losses else None,
         loss_last=losses[-1] if losses and all_finite else None,
-        peak_memory_bytes=max(peaks, default=None),
+        **{name: _peak(name, events) for name in PEAKS},
     )
+
+
+def _peak(name: str, events: dict[int, list[Event]]) -> int | None:
+    """The largest over the ranks; None if one of them could not measure its own."""
+    values = [event.value for own in events.values() for event in own if event.key == name]
+    return None if None in values else max(filter(_is_count, values), default=None)
+
+
+def _peak_unknown(events: dict[int, list[Event]]) -> str | None:
+    """Why a rank could not measure its peak of memory."""
+    for event in (event for own in events.values() for event in own):
+        if event.key in PEAKS and event.value is None:
+            return _storable(f"{PEAKS[event.key]}: {event.metadata.get('reason', 'no reason given')}")
+    return None
 
 
 def _engine(events: Iterable[Event]) -> Engine:

@@ -20,6 +20,15 @@ METHOD_2021: Final = "dlperf-2021"
 # Of what is measured; what is beyond them was never measured, and its square overflows.
 LARGEST: Final = 1e30
 LARGEST_COUNT: Final = 1 << 62
+# Peaks of memory, by the names of their events and fields. They measure different things, so nothing compares
+# one with another. docs/results.md describes them.
+PEAKS: Final = {
+    "peak_anonymous_bytes": "peak anonymous memory",
+    "peak_device_bytes": "peak device memory",
+    "peak_allocated_bytes": "peak allocated memory",
+    "peak_reserved_bytes": "peak reserved memory",
+    "peak_memory_bytes": "peak resident memory",
+}
 
 
 class Status(StrEnum):
@@ -43,6 +52,14 @@ class Status(StrEnum):
 FAILED = frozenset(Status) - {Status.OK, Status.UNSUPPORTED, Status.NOT_MEASURED}
 
 
+_Peak = Annotated[int | None, Field(ge=0, le=LARGEST_COUNT, exclude_if=lambda value: value is None)]
+
+
+def _peaks(record: Model) -> dict[str, int]:
+    sizes = {name: getattr(record, name, None) for name in PEAKS}
+    return {name: size for name, size in sizes.items() if size is not None}
+
+
 class RunFigures(Model):
     """The figures of one run, computed from its log alone.
 
@@ -57,7 +74,18 @@ class RunFigures(Model):
     step_seconds_p95: float = Field(ge=0, le=LARGEST)
     loss_first: float | None
     loss_last: float | None
-    peak_memory_bytes: int | None = Field(ge=0, le=LARGEST_COUNT)  # the largest over the ranks
+    # Peaks of memory (`PEAKS`), each the largest over the ranks. The first is of older runs alone; the others
+    # are not written where they were not measured.
+    peak_memory_bytes: int | None = Field(ge=0, le=LARGEST_COUNT)
+    peak_anonymous_bytes: _Peak = None
+    peak_device_bytes: _Peak = None
+    peak_allocated_bytes: _Peak = None
+    peak_reserved_bytes: _Peak = None
+
+    @property
+    def peaks(self) -> dict[str, int]:
+        """The peaks of memory that were measured, by the names of `PEAKS`."""
+        return _peaks(self)
 
 
 class Steadiness(Model):
@@ -148,6 +176,8 @@ class RunResult(Model):
     not_known: Annotated[tuple[str, ...], Field(exclude_if=lambda value: not value)] = ()
     # What held the memory budget of the ranks: `cgroup` or `rlimit_data`; not written where there is none.
     memory_held_by: Annotated[str | None, Field(exclude_if=lambda value: value is None)] = None
+    # Why a peak of memory was not measured; not written where it was.
+    peak_unknown: Annotated[str | None, Field(exclude_if=lambda value: value is None)] = None
     # Of long runs alone; not written where there is none.
     steadiness: Annotated[Steadiness | None, Field(exclude_if=lambda value: value is None)] = None
     # What other work on the machines took; not written where it could not be measured.
@@ -284,9 +314,17 @@ class ProbeRecord(Model):
     status: Status
     reason: str | None = None
     seconds: float | None = None
-    peak_memory_bytes: int | None = None  # the largest over the ranks, where it trained
+    # Where it trained, the largest over the ranks; the first of older runs alone.
+    peak_memory_bytes: int | None = None
+    peak_anonymous_bytes: _Peak = None
+    peak_device_bytes: _Peak = None
     memory_held_by: str | None = None
     folder: str  # from the folder of limit.json
+
+    @property
+    def peaks(self) -> dict[str, int]:
+        """The peaks of memory that were measured, by the names of `PEAKS`."""
+        return _peaks(self)
 
 
 class MemoryPart(Model):

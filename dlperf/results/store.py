@@ -261,6 +261,7 @@ def _from_logs(record: LimitRecord, folder: Path) -> LimitRecord:
 
 def probe_record(result: RunResult, *, value: int, full: bool, folder: str) -> ProbeRecord:
     """What the record of a search keeps of a probe's result; `folder` is seen from that of limit.json."""
+    peaks = result.figures.peaks if result.figures is not None else {}
     return ProbeRecord(
         value=value,
         full=full,
@@ -268,7 +269,10 @@ def probe_record(result: RunResult, *, value: int, full: bool, folder: str) -> P
         status=result.status,
         reason=result.reason,
         seconds=result.seconds,
-        peak_memory_bytes=result.figures.peak_memory_bytes if result.figures is not None else None,
+        **{
+            name: peaks.get(name)
+            for name in ("peak_memory_bytes", "peak_anonymous_bytes", "peak_device_bytes")
+        },
         memory_held_by=result.memory_held_by,
         folder=folder,
     )

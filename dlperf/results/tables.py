@@ -18,6 +18,7 @@ import pandas as pd
 from dlperf.errors import UserError
 from dlperf.plan.case import Case
 from dlperf.results.cases import CaseFigures, canonical, speedups
+from dlperf.results.schema import PEAKS
 from dlperf.results.store import StoredRun
 from dlperf.statistics.basic import cost_per_million_samples
 
@@ -80,6 +81,9 @@ _ORIGIN: Final = (
     _text("not_known", "of an imported or published case: the settings that its source does not tell"),
     _text("results", "folder of the sweep, or `published:NAME`"),
 )
+_PEAKS: Final = tuple(
+    _whole(name, f"{words} of the rank and good run with the most", "bytes") for name, words in PEAKS.items()
+)
 _PHASES: Final = _text("phase_seconds", "seconds of a profiled step by part, as JSON text")
 _KEYS: Final = (
     _text("fp32_arithmetic", "what float32 products are computed in: `ieee` or `tf32`; missing if not known"),
@@ -107,7 +111,7 @@ LISTED: Final = (
     _number("step_seconds_p95", "median over the good runs of their 95th percentile", "s"),
     _number("loss_first", "first loss of the first good run"),
     _number("loss_last", "last loss of the first good run; missing where a loss was not finite"),
-    _whole("peak_memory_bytes", "largest peak of any rank in any good run", "bytes"),
+    *_PEAKS,
     _number("interference", "largest share of a run's CPU time that other work took", "fraction"),
     _number("model_flops_per_second", "FLOPs of a training sample x samples_per_sec", "FLOP/s"),
     _number("matmul_flops_per_second", "best rate of a large matrix product on one device", "FLOP/s"),
@@ -130,7 +134,7 @@ RUNS: Final = (
     _number("step_seconds_p95", "95th percentile of the accepted steps", "s"),
     _number("loss_first", "first loss"),
     _number("loss_last", "last loss; missing where a loss was not finite"),
-    _whole("peak_memory_bytes", "largest peak of any rank", "bytes"),
+    *_PEAKS,
     _number("interference", "share of its CPU time that other work took", "fraction"),
     _number("model_flops_per_second", "FLOPs of a training sample x samples_per_sec", "FLOP/s"),
     _number("matmul_flops_per_second", "rate of a large matrix product on one device", "FLOP/s"),
@@ -269,7 +273,7 @@ def _of_case(figure: CaseFigures, speedup: float | None) -> Record:
         "step_seconds_p95": figure.step_seconds_p95,
         "loss_first": good[0].loss_first if good else None,
         "loss_last": good[0].loss_last if good else None,
-        "peak_memory_bytes": figure.peak_memory_bytes,
+        **figure.peaks,
         "interference": figure.interference,
         "model_flops_per_second": figure.model_flops_per_second,
         "matmul_flops_per_second": figure.matmul_flops_per_second,

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import resource
 import sys
 from typing import Any, Callable, Dict, NoReturn, Optional
 
@@ -13,11 +12,7 @@ from frameworks.common.cost import model_cost
 from frameworks.common.data import endless_batches
 from frameworks.common.events import END, START, EventLog
 from frameworks.common.loop import Trainer, profile, train
-
-
-def peak_resident_bytes() -> int:
-    """The largest resident set of this process so far, in bytes; Linux counts in KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+from frameworks.common.peak_memory import AnonymousPeak, device_bytes
 
 
 def exit_at_once(code: int) -> NoReturn:
@@ -31,7 +26,7 @@ def run(
     make_trainer: "Callable[[Case, Rank], Trainer]",
     facts: "Callable[[Case], Dict[str, Any]]",
     matmul_flops_per_second: "Callable[[Case], float]",
-    peak_device_bytes: "Callable[[Case], Optional[int]]",
+    allocator_peaks: "Optional[Callable[[], Dict[str, int]]]" = None,
 ) -> None:
     """Run the case file that the first argument names.
 
@@ -39,7 +34,7 @@ def run(
         make_trainer: builds network, classifier and optimizer, with the initial parameters loaded.
         facts: the engine's version, threads and device, for the log.
         matmul_flops_per_second: the rate of a large float32 matrix product in this engine, on this device.
-        peak_device_bytes: the device allocator's peak; None if the device uses the process's own memory.
+        allocator_peaks: the peaks of the engine's own allocator on CUDA in bytes, by the event that each is.
     """
     case = read_case(sys.argv[1])
     rank = rank_from_environment()
@@ -51,12 +46,22 @@ def run(
     log.event("model_cost", model_cost(case)._asdict())
     log.event("matmul_flops_per_second", matmul_flops_per_second(case))
     trainer = make_trainer(case, rank)
+    anonymous = AnonymousPeak()
+    anonymous.read()  # what building the trainer took, before training maps more of the libraries
     log.event("init_stop", event_type=END)
     batches = endless_batches(case, rank)
     train(trainer, case, batches, log, rank.local_rank)
-    device_bytes = peak_device_bytes(case)
-    if device_bytes is None:
-        log.event("peak_memory_bytes", peak_resident_bytes(), source="resident set")
+    if case.device == "cpu":
+        peak = anonymous.read()
+        log.event("peak_anonymous_bytes", peak, **_unless(peak, "the kernel does not count anonymous memory"))
     else:
-        log.event("peak_memory_bytes", device_bytes, source="device allocator")
+        used, why = device_bytes()
+        log.event("peak_device_bytes", used, **_unless(used, why))
+        for name, size in (allocator_peaks() if allocator_peaks is not None else {}).items():
+            log.event(name, size)
     profile(trainer, case, batches, log)
+
+
+def _unless(size: Optional[int], why: str) -> Dict[str, str]:
+    """Why there is no size, for an event's metadata."""
+    return {} if size is not None else {"reason": why}

@@ -108,11 +108,3 @@ def matmul_flops_per_second(case: Case) -> float:
         mx.nd.waitall()
         device.empty_cache()
     return rate
-
-
-def peak_device_bytes(case: Case) -> Optional[int]:
-    """What the memory pool of the process's first device took, which it keeps until the end; None on CPU."""
-    if case.device == "cpu":
-        return None
-    free, total = mx.context.gpu_memory_info(devices(case, rank_from_environment())[0].device_id)
-    return total - free

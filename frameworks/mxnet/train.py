@@ -20,7 +20,7 @@ from frameworks.mxnet.network import named_arrays
 from frameworks.mxnet.optimizer import make_optimizer
 from frameworks.mxnet.parallel import NDArrays, Ranks, join
 from frameworks.mxnet.precision import make_scaler
-from frameworks.mxnet.settings import facts, matmul_flops_per_second, peak_device_bytes
+from frameworks.mxnet.settings import facts, matmul_flops_per_second
 
 # The operator `multi_all_finite` has room for so many arrays. It does not check: more overwrite its memory.
 _MOST_ARRAYS = 200
@@ -159,4 +159,4 @@ def make_trainer(case: Case, rank: Rank) -> MXNetTrainer:
 
 
 if __name__ == "__main__":
-    program.run(make_trainer, facts, matmul_flops_per_second, peak_device_bytes)
+    program.run(make_trainer, facts, matmul_flops_per_second)

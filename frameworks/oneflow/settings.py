@@ -1,7 +1,7 @@
 """What a case's device means to OneFlow, and what the engine reports and measures of it."""
 
 import os
-from typing import Any, Dict, Optional
+from typing import Any, Dict
 
 import numpy as np
 import oneflow as flow
@@ -65,10 +65,3 @@ def matmul_flops_per_second(case: Case) -> float:
 def synchronize() -> None:
     """Wait for everything in the engine's queue; `flow.cuda.synchronize` is for CUDA only."""
     flow._oneflow_internal.eager.Sync()  # noqa: SLF001
-
-
-def peak_device_bytes(case: Case) -> Optional[int]:
-    """What is in use on the device; a compiled graph takes its memory at once and keeps it. None on CPU."""
-    if case.device == "cpu":
-        return None
-    return int(flow._oneflow_internal.GetCUDAMemoryUsed() * 2**20)  # noqa: SLF001

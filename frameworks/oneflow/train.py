@@ -23,7 +23,7 @@ from frameworks.oneflow.optimizer import Momentum, add_optimizers, shares
 from frameworks.oneflow.parallel import AS_SUM, BY_ROWS, join, own_part
 from frameworks.oneflow.precision import make_scaler
 from frameworks.oneflow.rendezvous import run_and_leave
-from frameworks.oneflow.settings import facts, matmul_flops_per_second, peak_device_bytes, synchronize
+from frameworks.oneflow.settings import facts, matmul_flops_per_second, synchronize
 
 
 class PendingStep(HostTimed):
@@ -134,4 +134,4 @@ def make_trainer(case: Case, rank: Rank) -> OneFlowTrainer:
 
 
 if __name__ == "__main__":
-    run_and_leave(partial(program.run, make_trainer, facts, matmul_flops_per_second, peak_device_bytes))
+    run_and_leave(partial(program.run, make_trainer, facts, matmul_flops_per_second))

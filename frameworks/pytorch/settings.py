@@ -101,6 +101,9 @@ def matmul_flops_per_second(case: Case) -> float:
     return rate
 
 
-def peak_device_bytes(case: Case) -> Optional[int]:
-    """The most that the allocator has taken from the device; None on CPU."""
-    return None if case.device == "cpu" else torch.cuda.max_memory_reserved()
+def allocator_peaks() -> Dict[str, int]:
+    """The most that tensors took of torch's allocator, and the most that it took of the device, in bytes."""
+    return {
+        "peak_allocated_bytes": torch.cuda.max_memory_allocated(),
+        "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
+    }

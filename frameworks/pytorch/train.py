@@ -24,10 +24,10 @@ from frameworks.pytorch.parallel import join
 from frameworks.pytorch.precision import make_scaler
 from frameworks.pytorch.rendezvous import run_and_leave
 from frameworks.pytorch.settings import (
+    allocator_peaks,
     device,
     facts,
     matmul_flops_per_second,
-    peak_device_bytes,
     uses_cuda_graphs,
 )
 
@@ -195,4 +195,4 @@ def make_trainer(case: Case, rank: Rank) -> PyTorchTrainer:
 
 
 if __name__ == "__main__":
-    run_and_leave(partial(program.run, make_trainer, facts, matmul_flops_per_second, peak_device_bytes))
+    run_and_leave(partial(program.run, make_trainer, facts, matmul_flops_per_second, allocator_peaks))

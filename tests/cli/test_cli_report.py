@@ -186,7 +186,7 @@ def test_a_run_on_unknown_hardware_is_not_merged_with_the_others(sweep: Path) ->
 
 def test_the_options_of_a_view_are_lists_with_commas(sweep: Path) -> None:
     text = run(sweep, "--columns", "samples_per_sec, memory", "--group-by", "precision").stdout
-    assert "| MXNet 1.9.1 peak memory of a rank (MiB) |" in text
+    assert "| MXNet 1.9.1 peak anonymous memory of a rank (MiB) |" in text
     assert "## y1, data parallel, precision: fp32\n" in text
     done = run(sweep, "--columns", "speed")
     assert (2, 1) == (done.exit_code, len(done.stderr.splitlines()))

@@ -26,6 +26,7 @@ def side_case(
     *,
     session: str | None = "sweep 2026-01-02",
     memory: float = 5e8,
+    peak: str = "peak_anonymous_bytes",
     more: dict[str, Any] | None = None,
     **changes: Any,
 ) -> CaseSamples:
@@ -34,7 +35,7 @@ def side_case(
         RunValues(
             repeat=repeat,
             session=session,
-            values={"samples_per_sec": rate, "step_seconds_p95": 8 / rate, "peak_memory_bytes": memory},
+            values={"samples_per_sec": rate, "step_seconds_p95": 8 / rate, peak: memory},
         )
         for repeat, rate in enumerate(rates, 1)
     )

@@ -11,7 +11,7 @@ from sides import FLAT, scaled, side, side_case
 
 from dlperf.cli.compare import findings_lines
 from dlperf.compare import output as documents
-from dlperf.compare.sets import PEAK_MEMORY, SAMPLES_PER_SECOND
+from dlperf.compare.sets import PEAK_ANONYMOUS, SAMPLES_PER_SECOND
 from dlperf.compare.verdicts import Comparison, Settings, compare
 
 ONE_METRIC = Settings(metrics=(SAMPLES_PER_SECOND,))
@@ -116,11 +116,11 @@ def test_every_form_carries_the_notes(noted: Comparison) -> None:
 
 
 def test_one_metric_alone_answers_for_itself() -> None:
-    memory = Settings(metrics=(PEAK_MEMORY,), named=("peak_memory_bytes",))
+    memory = Settings(metrics=(PEAK_ANONYMOUS,), named=("peak_anonymous_bytes",))
     same = compare(side(side_case()), side(side_case(version="1.9.2")), settings=memory)
     text = "\n".join(findings_lines(same, everything=False))
-    assert text.endswith("\n1 case compared by peak memory: 1 same\nno regression")
-    assert "peak memory" in text.splitlines()[3]
+    assert text.endswith("\n1 case compared by peak anonymous memory: 1 same\nno regression")
+    assert "peak anonymous memory" in text.splitlines()[3]
     worse = compare(side(side_case()), side(side_case(memory=6e8, version="1.9.2")), settings=memory)
     assert list(findings_lines(worse, everything=False))[-1] == "1 regression"
 

@@ -13,7 +13,7 @@ from sides import scaled, side, side_case
 
 from dlperf.cli import main
 from dlperf.compare.history import History, histories, history_chart
-from dlperf.compare.sets import SAMPLES_PER_SECOND
+from dlperf.compare.sets import PEAK_ANONYMOUS, SAMPLES_PER_SECOND
 from dlperf.errors import UserError
 from dlperf.results.store import store_run
 
@@ -52,6 +52,15 @@ def noisy(days: int, *, change_on: int | None = None, seed: int = 1) -> list[Res
 def test_sessions_stand_in_the_order_of_their_days_whatever_the_order_of_the_folders() -> None:
     points = history(session(3), session(1), session(2)).points
     assert [point.source for point in points] == ["day 1", "day 2", "day 3"]
+
+
+def test_sessions_with_another_kind_of_memory_are_gaps() -> None:
+    older = side(side_case(memory=6e8, peak="peak_memory_bytes"), label="older")
+    (found,) = histories([session(1), older], "mxnet", metric=PEAK_ANONYMOUS, by="date")
+    assert ["day 1"] == [point.source for point in found.points]
+    assert [("older", "its runs have no peak anonymous memory")] == [
+        (gap.source, gap.why) for gap in found.gaps
+    ]
 
 
 def test_versions_are_ordered_as_numbers() -> None:

@@ -12,7 +12,7 @@ from scipy import optimize, special, stats
 
 from dlperf.compare.sets import (
     METRICS,
-    PEAK_MEMORY,
+    PEAK_ANONYMOUS,
     REGRESSIONS,
     SAMPLES_PER_SECOND,
     STEP_P95,
@@ -178,7 +178,7 @@ def test_every_verdict_has_its_case() -> None:
 def test_direction_and_words_are_the_metrics() -> None:
     more = [110.0, 110.1, 109.9, 110.0, 110.1]
     assert verdict(more, metric=STEP_P95) is Verdict.SLOWER
-    assert verdict(more, metric=PEAK_MEMORY) is Verdict.WORSE
+    assert verdict(more, metric=PEAK_ANONYMOUS) is Verdict.WORSE
     assert {
         metric.verdict(0.1) in REGRESSIONS for metric in METRICS.values() if metric.better == "lower"
     } == {True}
@@ -202,8 +202,8 @@ def test_inconclusive_says_how_many_runs_would_settle_it() -> None:
 
 
 def test_exact_figures_are_judged_without_a_spread() -> None:
-    equal = run_tests(PEAK_MEMORY, [effect_of(side([5.0] * 4), side([5.0] * 4))], margins=[0.02])[0]
-    more = run_tests(PEAK_MEMORY, [effect_of(side([5.0] * 4), side([6.0] * 4))], margins=[0.02])[0]
+    equal = run_tests(PEAK_ANONYMOUS, [effect_of(side([5.0] * 4), side([5.0] * 4))], margins=[0.02])[0]
+    more = run_tests(PEAK_ANONYMOUS, [effect_of(side([5.0] * 4), side([6.0] * 4))], margins=[0.02])[0]
     assert (equal.verdict, more.verdict) == (Verdict.SAME, Verdict.WORSE)
 
 

@@ -15,7 +15,8 @@ from dlperf.compare.matching import GUARDS, guarded, match
 from dlperf.compare.output import as_json, exit_code, headline, markdown, summary, verdict_words
 from dlperf.compare.sets import (
     LARGEST_BATCH,
-    PEAK_MEMORY,
+    METRICS,
+    PEAK_ANONYMOUS,
     SAMPLES_PER_SECOND,
     ResultSet,
     Verdict,
@@ -77,12 +78,44 @@ def test_a_faster_version_is_never_an_error() -> None:
 def test_more_memory_is_reported_and_fails_only_for_whoever_asks_for_it() -> None:
     sides = side(side_case()), side(side_case(memory=6e8, **NEW))
     findings = compare(*sides)
-    (row,) = [row for row in findings.rows if row.metric is PEAK_MEMORY]
+    (row,) = [row for row in findings.rows if row.metric is PEAK_ANONYMOUS]
     assert (row.verdict, verdict_words(row)) == (Verdict.WORSE, "worse (reported only)")
     assert (exit_code(findings, strict=True), headline(findings)) == (0, "no regression")
-    asked = compare(*sides, settings=Settings(named=("peak_memory_bytes",)))
+    asked = compare(*sides, settings=Settings(named=("peak_anonymous_bytes",)))
     assert [row.verdict for row in asked.regressions] == [Verdict.WORSE]
     assert exit_code(asked, strict=False) == 1
+
+
+OLDER: dict[str, Any] = {"peak": "peak_memory_bytes"}
+
+
+def test_two_kinds_of_memory_are_never_compared() -> None:
+    """Resident memory counts libraries: a candidate would look better that changed nothing."""
+    sides = side(side_case(memory=6e8, **OLDER)), side(side_case(**NEW))
+    findings = compare(*sides)
+    assert {"samples_per_sec", "step_seconds_p95"} == {row.metric.name for row in findings.rows}
+    assert exit_code(findings, strict=True) == 0
+    why = "memory is not compared: the baseline has peak resident memory, the candidate peak anonymous memory"
+    assert why in findings.notes
+
+
+@pytest.mark.parametrize("name", ["peak_anonymous_bytes", "peak_memory_bytes"])
+def test_whoever_asks_for_memory_is_told_that_the_kinds_differ(name: str) -> None:
+    sides = side(side_case(**OLDER)), side(side_case(memory=6e8, **NEW))
+    alone = Settings(metrics=(METRICS[name],), named=(name,))
+    for settings in (Settings(named=(name,)), alone):
+        asked = compare(*sides, settings=settings)
+        (row,) = [row for row in asked.rows if row.metric is METRICS[name]]
+        assert row.verdict is Verdict.NOT_COMPARABLE
+        assert "the baseline has peak resident memory, the candidate peak anonymous" in (row.reason or "")
+        assert not asked.regressions
+        assert exit_code(asked, strict=False) == 3
+
+
+def test_memory_of_older_runs_is_compared_with_its_like() -> None:
+    sides = side(side_case(**OLDER)), side(side_case(memory=6e8, **OLDER, **NEW))
+    (row,) = [row for row in compare(*sides).rows if row.metric.name == "peak_memory_bytes"]
+    assert row.verdict is Verdict.WORSE
 
 
 def drifted(rates: Sequence[float], **changes: Any) -> CaseSamples:

@@ -13,7 +13,7 @@ from sides import HARDWARE, scaled, side, side_case
 
 from dlperf.compare.matching import Pair
 from dlperf.compare.output import as_json, cells, noise_profile_line
-from dlperf.compare.sets import PEAK_MEMORY, SAMPLES_PER_SECOND, CaseSamples, RunValues, Verdict
+from dlperf.compare.sets import PEAK_ANONYMOUS, SAMPLES_PER_SECOND, CaseSamples, RunValues, Verdict
 from dlperf.compare.tests import qualify
 from dlperf.compare.verdicts import Settings, compare
 from dlperf.errors import UserError
@@ -145,7 +145,7 @@ def test_the_floor_of_sessions_is_the_t_interval_of_a_difference_of_two() -> Non
     half = 3.182 * math.sqrt(2) * float(np.std(np.log(levels), ddof=1))  # t(0.975) of 3 degrees
     assert floor is not None
     assert floor.value == pytest.approx(math.expm1(half), rel=0.1)
-    memory = Settings(noise_profile=found).noise_floor(pair, PEAK_MEMORY, in_turns=False)
+    memory = Settings(noise_profile=found).noise_floor(pair, PEAK_ANONYMOUS, in_turns=False)
     assert memory is not None
     assert memory.value == pytest.approx(0.0)
 

@@ -57,7 +57,7 @@ def test_the_training_program_prints_every_event_and_nothing_else(
         *["tracked_stats"] * 3,
         "interference",
         "run_stop",
-        "peak_memory_bytes",
+        "peak_anonymous_bytes",
         "time_breakdown",
     ] == [event["key"] for event in events]
     steps = [event for event in events if event["key"] == "tracked_stats"]
@@ -74,7 +74,7 @@ def test_the_training_program_prints_every_event_and_nothing_else(
     assert expected == {key: facts[key] for key in expected}
     assert engine.version == facts["version"].partition("+")[0]
     assert 1e8 < values["matmul_flops_per_second"] < 1e14
-    assert 1e8 < values["peak_memory_bytes"] < 1e11
+    assert 1e8 < values["peak_anonymous_bytes"] < 1e11
     assert PARTS[engine.name] == set(values["time_breakdown"])
     assert values["interference"]["run_seconds"] > 0
 

@@ -175,7 +175,7 @@ def test_the_parts_of_a_profiled_step_stand_on_a_bar_in_their_order(tmp_path: Pa
 def test_classes_are_an_axis_with_a_point_per_number(tmp_path: Path) -> None:
     for classes, rates in ((1_000, [10.0, 12.0]), (10_000, [8.0, 8.5]), (100_000, [2.0, 2.1])):
         store_good_runs(tmp_path / "y1", make_case(num_classes=classes), rates)
-    chart, memory = one(tmp_path, "classes-throughput"), one(tmp_path, "classes-memory")
+    chart, memory = one(tmp_path, "classes-throughput"), one(tmp_path, "classes-peak-anonymous-memory")
     assert {"1000", "10000", "100000", "MXNet 1.9.1  2.050"} <= set(words(chart))
     assert [
         "MXNet 1.9.1, 1000 classes: 11.00 samples/s; runs 10.00 to 12.00; 2 runs",

@@ -69,6 +69,8 @@ def test_the_most_classes_stand_as_in_2021_with_their_ratio(tmp_path: Path) -> N
     assert "2GiB" in row
     assert "27000 trains, 28000 does not" in text
     assert "classifier weights, 3 MiB" in text
+    assert 2 == text.count("| peak anonymous memory (MiB) |")
+    assert "peak resident memory (MiB)" not in text
     assert "out of memory" in text
     assert " max " in text
 

@@ -82,7 +82,7 @@ def test_the_table_of_cases_says_what_the_cases_say(sweep: Path) -> None:
         assert row["samples_per_sec"] == (figure.summary.median if figure.summary else None)
         assert row["step_seconds_median"] == figure.step_seconds_median
         assert row["step_seconds_p95"] == figure.step_seconds_p95
-        assert row["peak_memory_bytes"] == figure.peak_memory_bytes
+        assert row["peak_anonymous_bytes"] == figure.peaks.get("peak_anonymous_bytes")
         assert row["matmul_flops_per_second"] == figure.matmul_flops_per_second
         assert (row["runs_ok"], row["runs_failed"]) == (len(figure.good), len(figure.failed))
 

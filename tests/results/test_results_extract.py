@@ -35,7 +35,7 @@ def test_a_good_run_is_samples_over_seconds_of_its_measured_steps(tmp_path: Path
     assert result.figures.step_seconds_median == 2.0
     assert result.figures.step_seconds_p95 == pytest.approx(2.85)
     assert (result.figures.loss_first, result.figures.loss_last) == (40.0, 35.0)
-    assert result.figures.peak_memory_bytes == 500 * 2**20
+    assert result.figures.peak_anonymous_bytes == 500 * 2**20
     assert result.engine.matmul_flops_per_second == 7.0e10
     assert result.engine.training_flops_per_sample == 2_700_076_800
     assert result.engine.facts == {"name": "mxnet", "version": "1.9.1", "threads": 2}
@@ -62,8 +62,58 @@ def test_peak_memory_is_the_largest_ranks(tmp_path: Path) -> None:
     case = make_case(topology=Topology(nodes=1, devices_per_node=3))
     figures = result_of(write_run(tmp_path, case)).figures
     assert figures is not None
-    assert figures.peak_memory_bytes == 502 * 2**20
+    assert figures.peak_anonymous_bytes == 502 * 2**20
     assert figures.samples_per_sec == 24.0
+
+
+def with_events(*events: tuple[str, int | None, dict[str, Any]]) -> str:
+    """A good log without a peak of memory, and these events: key, value and metadata."""
+    lines = log_text(make_case(), seconds=(1.0,) * 6).splitlines(keepends=True)
+    log = "".join(line for line in lines if '"peak_' not in line)
+    contents = (
+        {"namespace": "dlperf", "key": key, "value": value, "metadata": {"rank": 0, **metadata}}
+        for key, value, metadata in events
+    )
+    return log + "".join(f":::MLLOG {json.dumps(content)}\n" for content in contents)
+
+
+def test_each_kind_of_memory_has_a_name_of_its_own(tmp_path: Path) -> None:
+    log = with_events(
+        ("peak_device_bytes", 9 << 30, {}),
+        ("peak_allocated_bytes", 5 << 30, {}),
+        ("peak_reserved_bytes", 7 << 30, {}),
+    )
+    result = result_of(write_run(tmp_path, make_case(), log=log))
+    assert result.figures is not None
+    assert {
+        "peak_device_bytes": 9 << 30,
+        "peak_allocated_bytes": 5 << 30,
+        "peak_reserved_bytes": 7 << 30,
+    } == result.figures.peaks
+    assert result.figures.peak_memory_bytes is None
+    assert result.peak_unknown is None
+
+
+def test_a_log_of_an_older_run_gives_the_result_that_it_gave(tmp_path: Path) -> None:
+    log = with_events(("peak_memory_bytes", 500 << 20, {"source": "resident set"}))
+    result = result_of(write_run(tmp_path, make_case(), log=log))
+    assert result.figures is not None
+    assert {"peak_memory_bytes": 500 << 20} == result.figures.peaks
+    written = json.loads(result.model_dump_json())
+    assert "peak_unknown" not in written
+    assert ["peak_memory_bytes"] == [name for name in written["figures"] if "peak" in name]
+
+
+def test_a_peak_that_a_rank_could_not_measure_is_none_and_says_why(tmp_path: Path) -> None:
+    log = with_events(
+        ("peak_device_bytes", 9 << 30, {}),
+        ("peak_device_bytes", None, {"reason": "nvidia-smi gives no list of processes"}),
+        ("peak_reserved_bytes", 7 << 30, {}),
+    )
+    result = result_of(write_run(tmp_path, make_case(), log=log))
+    assert result.figures is not None
+    assert {"peak_reserved_bytes": 7 << 30} == result.figures.peaks
+    assert "peak device memory: nvidia-smi gives no list of processes" == result.peak_unknown
 
 
 def test_a_log_that_ends_early_is_incomplete_although_all_exit_codes_are_0(tmp_path: Path) -> None:
@@ -219,7 +269,7 @@ def test_a_number_that_nothing_can_hold_is_none(tmp_path: Path) -> None:
     huge = 10**400
     events = (
         ("matmul_flops_per_second", huge, {"rank": 0}),
-        ("peak_memory_bytes", huge, {"rank": 0}),
+        ("peak_anonymous_bytes", huge, {"rank": 0}),
         ("tracked_stats", {"seconds": 1.0}, {"rank": 0, "step": 6, "samples": huge, "kind": "train"}),
     )
     lines = (
@@ -232,7 +282,7 @@ def test_a_number_that_nothing_can_hold_is_none(tmp_path: Path) -> None:
     result = result_of(write_run(tmp_path, make_case(), log=text))
     assert (Status.OK, None) == (result.status, result.engine.matmul_flops_per_second)
     assert result.figures is not None
-    assert (8.0, 500 << 20) == (result.figures.samples_per_sec, result.figures.peak_memory_bytes)
+    assert (8.0, 500 << 20) == (result.figures.samples_per_sec, result.figures.peak_anonymous_bytes)
 
 
 def test_facts_are_flat_and_can_be_stored(tmp_path: Path) -> None:

@@ -262,7 +262,7 @@ def test_links_in_place_of_cases_and_runs_lead_nowhere(tmp_path: Path) -> None:
         ("samples_per_sec", 1e308),
         ("samples_per_sec", 0),
         ("step_seconds_median", 1e308),
-        ("peak_memory_bytes", 10**40),
+        ("peak_anonymous_bytes", 10**40),
         ("accepted_steps", -1),
     ],
 )

@@ -5,6 +5,7 @@ Each line is labelled at its end; speedup and efficiency have an ideal one among
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -17,6 +18,7 @@ from dlperf.report.columns import interval_of_ratio, too_wide
 from dlperf.report.comparison import Comparison, Row, Variant
 from dlperf.report.numbers import factor, percent, plural, rate
 from dlperf.results.cases import CaseFigures
+from dlperf.results.schema import PEAKS
 
 # More than this is a tangle; the table is there for it.
 MOST_LINES = 8
@@ -77,9 +79,9 @@ def _rates(_: Comparison, __: Row, ___: Variant, case: CaseFigures) -> Measured:
     return (summary.median, summary.minimum, summary.maximum) if summary else None
 
 
-def _memory(_: Comparison, __: Row, ___: Variant, case: CaseFigures) -> Measured:
-    """In MiB, of the largest run, as the tables have it."""
-    peaks = [run.peak_memory_bytes / 2**20 for run in case.good if run.peak_memory_bytes is not None]
+def _memory(peak: str, _: Comparison, __: Row, ___: Variant, case: CaseFigures) -> Measured:
+    """In MiB, of the largest run, as the tables have it; `peak` is a name of `PEAKS`."""
+    peaks = [run.peaks[peak] / 2**20 for run in case.good if peak in run.peaks]
     return (max(peaks), min(peaks), max(peaks)) if peaks else None
 
 
@@ -138,18 +140,21 @@ CLASSES_RATE = Kind(
     spread="runs",
     across="classes",
 )
-CLASSES_MEMORY = Kind(
-    name="classes-memory",
-    title="Peak memory against classes",
-    words="peak memory of a rank against the number of classes",
-    label="peak memory of a rank (MiB)",
-    measure=_memory,
-    written=lambda value: f"{value:.0f}",
-    unit="MiB",
-    spread="runs",
-    across="classes",
+CLASSES_MEMORY = tuple(
+    Kind(
+        name=f"classes-{words.replace(' ', '-')}",
+        title=f"{words.capitalize()} against classes",
+        words=f"{words} of a rank against the number of classes",
+        label=f"{words} of a rank (MiB)",
+        measure=partial(_memory, peak),
+        written=lambda value: f"{value:.0f}",
+        unit="MiB",
+        spread="runs",
+        across="classes",
+    )
+    for peak, words in PEAKS.items()
 )
-KINDS = (SPEEDUP, EFFICIENCY, CLASSES_RATE, CLASSES_MEMORY)
+KINDS = (SPEEDUP, EFFICIENCY, CLASSES_RATE, *CLASSES_MEMORY)
 
 
 def _ticks(kind: Kind, comparison: Comparison) -> dict[int, str]:

@@ -88,4 +88,4 @@ def matmul_flops_per_second(_case):
 
 
 if __name__ == "__main__":
-    program.run(make_trainer, facts, matmul_flops_per_second, lambda _case: None)
+    program.run(make_trainer, facts, matmul_flops_per_second)

@@ -130,18 +130,18 @@ def test_a_process_of_several_devices_gets_the_batches_of_all() -> None:
 
 def test_an_event_is_one_line_of_json_with_the_rank() -> None:
     stream = io.StringIO()
-    EventLog(3, stream).event("peak_memory_bytes", 17, source="resident set")
+    EventLog(3, stream).event("peak_anonymous_bytes", None, reason="not counted")
 
     line = json.loads(stream.getvalue()[len(PREFIX) :])
 
     assert 1 == stream.getvalue().count("\n")
-    assert ("dlperf", "POINT_IN_TIME", "peak_memory_bytes", 17) == (
+    assert ("dlperf", "POINT_IN_TIME", "peak_anonymous_bytes", None) == (
         line["namespace"],
         line["event_type"],
         line["key"],
         line["value"],
     )
-    assert {"rank": 3, "source": "resident set"} == line["metadata"]
+    assert {"rank": 3, "reason": "not counted"} == line["metadata"]
 
 
 def test_alignment_inputs_hold_all_arrays_and_come_back(tmp_path: Path) -> None:

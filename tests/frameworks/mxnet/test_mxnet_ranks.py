@@ -40,7 +40,7 @@ def test_every_rank_prints_its_events(
         assert ["cpu(0)", "cpu(0), cpu(1)"][devices - 1] == values["framework"]["device"]
         assert ({"horovod": "0.28.1"}.items() <= values["framework"].items()) == (devices == 1)
         assert {"data", "forward_backward", "communication", "optimizer"} == set(values["time_breakdown"])
-        assert values["peak_memory_bytes"] > 1e8
+        assert values["peak_anonymous_bytes"] > 1e8
     losses = [[e["value"]["loss"] for e in events if e["key"] == "tracked_stats"] for events in found]
     assert 4 == len(losses[0])
     assert all(losses[0] == of_rank for of_rank in losses), "every rank has the loss of the global batch"

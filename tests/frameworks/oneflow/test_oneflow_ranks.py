@@ -30,7 +30,7 @@ def test_every_rank_prints_its_events(
         assert len(lines) == len(events)  # nothing else on standard output
         assert {rank} == {event["metadata"]["rank"] for event in events}
         values = {event["key"]: event["value"] for event in events}
-        assert {"init_stop", "run_start", "run_stop", "peak_memory_bytes"} < values.keys()
+        assert {"init_stop", "run_start", "run_stop", "peak_anonymous_bytes"} < values.keys()
         assert 8 == values["global_batch_size"]
         assert {"data", "communication", "graph"} == values["time_breakdown"].keys()
         losses.append([event["value"]["loss"] for event in events if event["key"] == "tracked_stats"])
