@@ -34,6 +34,7 @@ OWN = (
         ("uses_channels_last", "uses_compile", "uses_cuda_graphs", "configure"),
         "options of PyTorch, set by calls; the others' are set by environment variables",
     ),
+    ("settings", "pytorch", ("allocator_peaks",), "MXNet and OneFlow do not tell their allocators' use"),
     ("settings", "mxnet", ("prelu_form",), "an option of MXNet, whose own operator is wrong"),
     ("settings", "oneflow", ("synchronize",), "OneFlow has no public call for it on CPU"),
     ("precision", "pytorch", ("mixed_precision", "set_fp32_precision"), "autocast and TF32 are torch's"),
