@@ -157,6 +157,7 @@ def test_a_driver_that_does_not_answer_means_no_gpu(tmp_path: Path) -> None:
 def test_a_machine_is_one_line_for_people() -> None:
     assert "1 CPU core, no NVIDIA GPU" == str(Machine(cores=1))
     assert "64 CPU cores, 2 x Tesla V100" == str(Machine(cores=64, gpus=("Tesla V100",) * 2))
+    assert "8 CPU cores, 2 x T4, 1 x L4" == str(Machine(cores=8, gpus=("T4", "L4", "T4")))
 
 
 @pytest.mark.parametrize(

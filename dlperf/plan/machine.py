@@ -77,8 +77,9 @@ class Machine(Model):
         return min(sizes) if sizes and len(sizes) == len(self.gpus) else None
 
     def __str__(self) -> str:
-        gpus = f"{len(self.gpus)} x {self.gpus[0].name}" if self.gpus else "no NVIDIA GPU"
-        return f"{self.cores} CPU core{'s' if self.cores > 1 else ''}, {gpus}"
+        names = [gpu.name for gpu in self.gpus]
+        gpus = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
+        return f"{self.cores} CPU core{'s' if self.cores > 1 else ''}, {gpus or 'no NVIDIA GPU'}"
 
 
 def detect_machine() -> Machine:
