@@ -122,7 +122,7 @@ def folder_of(package):
 
 def needed_by(library):
     folders = glob.glob(os.path.join(sysconfig.get_path("purelib"), "nvidia", "*", "lib"))
-    folders += filter(None, [os.environ.get("LD_LIBRARY_PATH")])
+    folders += [folder_of("mxnet"), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
     environment = dict(os.environ, LD_LIBRARY_PATH=os.pathsep.join(folders))
     text = subprocess.check_output(["ldd", library], env=environment, universal_newlines=True)
     missing = set(re.findall(r"(\\S+) => not found", text)) - {{"libcuda.so.1"}}

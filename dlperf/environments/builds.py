@@ -88,6 +88,9 @@ def built_wheel(
             if _wheel_in(folder) is None:
                 _require_programs(build)
                 report(f"  compiling {build.requirement}, once; this takes a few minutes")
+                unused = sorted(_own_variables(build) - {build.nvcc.home if build.nvcc else None})
+                if unused:
+                    report(f"  of your variables the build does not use {', '.join(unused)}")
                 with tempfile.TemporaryDirectory(
                     prefix=f".making-{key}-", dir=wheels_root(), ignore_cleanup_errors=True
                 ) as temporary:
@@ -169,12 +172,17 @@ def _failure(build: SourceBuild, lines: Sequence[str]) -> EnvironmentUnavailable
     )
 
 
+def _own_variables(build: SourceBuild) -> set[str]:
+    """The user's variables that begin with the package's name."""
+    prefix = re.split(r"[^A-Za-z0-9]", build.requirement, maxsplit=1)[0].upper() + "_"
+    return {name for name in os.environ if name.startswith(prefix)}
+
+
 def _environment(
     build: SourceBuild, folder: Path, python: Path, toolchain: Toolchain | None
 ) -> dict[str, str | None]:
     """How the build's environment differs from the user's; makes the links that it needs."""
-    prefix = re.split(r"[^A-Za-z0-9]", build.requirement, maxsplit=1)[0].upper() + "_"
-    others = dict.fromkeys(name for name in os.environ if name.startswith(prefix))
+    others = dict.fromkeys(_own_variables(build))
     site_packages = str(inspect(python).site_packages)
 
     def filled(text: str) -> str:

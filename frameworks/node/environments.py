@@ -20,6 +20,8 @@ from frameworks.node.commands import output
 Answer = Dict[str, Any]
 Say = Callable[[Answer], None]
 MANIFEST = "dlperf-environment.json"
+# As dlperf/environments allows: a cold disk, other load, and not an engine that hangs on its GPU.
+CHECK_SECONDS = 900.0
 UNVERIFIED = "not verified: "  # how a line of a check begins that says what could not be tried here
 # Calls prctl(PR_SET_PDEATHSIG, SIGKILL) and becomes the program: preexec_fn is unsafe with threads.
 _TIED = (
@@ -70,8 +72,12 @@ def checked(python: str, probe: str, import_check: str) -> Answer:
         )
     answers: List[List[str]] = []
     for source in (probe, import_check):
-        process = run_tied([found, "-c", source], {}, stderr=subprocess.PIPE)
-        out, err = process.communicate()
+        with run_tied([found, "-c", source], {}, stderr=subprocess.PIPE) as process:
+            try:
+                out, err = process.communicate(timeout=CHECK_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise Refused(f"{python} gave no answer within {CHECK_SECONDS:g} s") from None
         if process.returncode:
             last = (err.strip().splitlines() or [f"it ended with {process.returncode}"])[-1]
             raise Refused(f"{python} does not work: {last}")

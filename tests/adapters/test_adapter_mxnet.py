@@ -160,7 +160,7 @@ def test_without_a_driver_only_the_drivers_library_may_be_missing(tmp_path: Path
 def test_horovod_must_link_nccl(tmp_path: Path) -> None:
     put_library(tmp_path / "mxnet" / "libmxnet.so", needs=("libcuda.so.1",))
     library = tmp_path / "horovod" / "mxnet" / "mpi_lib.cpython-310-x86_64-linux-gnu.so"
-    put_library(library, needs=("libcuda.so.1",))
+    put_library(library, needs=("libcuda.so.1", "libmxnet.so"))  # which has no run path to MXNet
     assert "Horovod was built without NCCL" == run_cuda_check(tmp_path, parallel=True)
     put_library(library, needs=("libnccl.so.2",))
     assert f"{library} needs libnccl.so.2, which this environment lacks" == run_cuda_check(

@@ -152,12 +152,17 @@ def test_is_compiled_against_the_environment_and_installed(
     assert ["DEMO_FLAVOUR"] == list(seen)
     assert seen["DEMO_FLAVOUR"].endswith("/site-packages/sweet")
     assert any("compiling demo-native==1.0, once" in line for line in said)
+    assert "  of your variables the build does not use DEMO_FLAVOUR, DEMO_OTHER" in said
     assert [key_of(native)] == kept()
 
 
 @pytest.mark.skipif(ctypes.util.find_library("cuda") is not None, reason="there is a driver here")
 def test_a_build_for_cuda_gets_its_toolkit_its_compiler_and_a_stand_in_for_the_driver(
-    native: EnvironmentSpec, report: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    native: EnvironmentSpec,
+    report: Callable[[str], None],
+    said: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The toolkit is one that says it is: nothing here needs nvcc."""
     home = tmp_path / "cuda-11.8"
@@ -191,6 +196,7 @@ def test_a_build_for_cuda_gets_its_toolkit_its_compiler_and_a_stand_in_for_the_d
     assert (True, "/of/the/user") == (first.endswith("/site-packages/nvidia/lib"), second)
     (name,) = kept()
     assert "-nvcc11.8.89-gcc" in name
+    assert not [line for line in said if "does not use" in line]
 
 
 def test_is_compiled_once_for_all_environments_that_it_fits(

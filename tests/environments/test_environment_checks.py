@@ -99,6 +99,12 @@ def test_a_node_checks_the_same(demo: EnvironmentSpec, put_driver: Callable[[int
         checked(sys.executable, asked["probe"], making_request(here)["import_check"])
 
 
+def test_a_check_that_hangs_on_a_node_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("frameworks.node.environments.CHECK_SECONDS", 0.1)
+    with pytest.raises(Refused, match=r"gave no answer within 0\.1 s"):
+        checked(sys.executable, "import signal; signal.pause()", "print('1.0')")
+
+
 def test_a_node_takes_wheels_of_the_folders_that_it_has_too(tmp_path: Path) -> None:
     """With a program in uv's place that says where it would look."""
     said: list[str] = []
