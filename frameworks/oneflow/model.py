@@ -10,9 +10,9 @@ from frameworks.common.case import Case
 from frameworks.common.initial import CLASSIFIER
 from frameworks.common.networks import layers_of
 from frameworks.oneflow.head_sharded import make_head
-from frameworks.oneflow.network import build_network, named_arrays
+from frameworks.oneflow.network import build_network, named_arrays, set_norm_dtype
 from frameworks.oneflow.parallel import BY_ROWS, REPLICATED, Ranks
-from frameworks.oneflow.precision import network_dtype
+from frameworks.oneflow.precision import network_dtype, norm_dtype
 
 
 class Backbone(nn.Module):
@@ -69,6 +69,7 @@ class TrainingGraph(nn.Graph):
 def make_module(case: Case, ranks: Ranks, arrays: Dict[str, np.ndarray]) -> TrainingModule:
     """The case's module on its ranks; `arrays` holds every parameter and buffer by the table's name."""
     network = build_network(layers_of(case))
+    set_norm_dtype(network, norm_dtype(case, ranks.device))
     with flow.no_grad():
         for name, tensor in named_arrays(network).items():
             tensor.copy_(flow.tensor(arrays[name]))

@@ -1,6 +1,7 @@
 """The backbone in OneFlow, built layer by layer from the table in `frameworks/common/networks.py`."""
 
-from typing import Any, Callable, Dict
+from functools import partial
+from typing import Any, Callable, Dict, Optional
 
 import oneflow as flow
 from oneflow import Tensor, nn
@@ -24,6 +25,13 @@ def named_arrays(network: nn.Module) -> Dict[str, Tensor]:
             parts = [*trained, *module.named_buffers(recurse=False)]
             named.update({f"{layer}.{part}": array for part, array in parts})
     return named
+
+
+def set_norm_dtype(network: nn.Module, dtype: flow.dtype) -> None:
+    """Let every BatchNorm normalise maps of `dtype`."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.maps_dtype = dtype
 
 
 class ResidualBlock(nn.Module):
@@ -67,8 +75,17 @@ class _BatchNorm(nn.BatchNorm2d):
         super().__init__(layer.channels, eps=layer.eps, momentum=1 - networks.BATCH_NORM_MOMENTUM)
         self.num_batches_tracked = None  # unused, and it costs an operator per layer
         self._frozen = layer.frozen
+        self.maps_dtype: Optional[flow.dtype] = None
         self.weight.requires_grad_(not layer.fixed_gamma)
         self.train()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise in `maps_dtype`; None: in the dtype of the input."""
+        # A graph calls this with a stand-in for the module, which `super()` refuses.
+        normalise = partial(nn.BatchNorm2d.forward, self)
+        if self.maps_dtype in (None, x.dtype):
+            return normalise(x)
+        return normalise(x.to(self.maps_dtype)).to(x.dtype)
 
     def train(self, mode: bool = True) -> "_BatchNorm":  # noqa: FBT001, FBT002 - torch's signature
         """A frozen one stays in evaluation mode: it normalises by the running statistics."""

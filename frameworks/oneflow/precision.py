@@ -21,6 +21,25 @@ def network_dtype(case: Case) -> flow.dtype:
     return getattr(flow, {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[case.precision])
 
 
+def norm_dtype(case: Case, device: flow.device) -> flow.dtype:
+    """The dtype of the maps that BatchNorm is given: the network's, if OneFlow takes it, else float32.
+
+    OneFlow 0.9.0 refuses 16-bit maps on CPU ("InferDataType Failed"), whatever its statistics have, before it
+    looks for a kernel. What it does on CUDA was never seen, so it is tried.
+    """
+    dtype = network_dtype(case)
+    if dtype == flow.float32:
+        return dtype
+    maps = flow.ones(2, 1, 1, 1, device=device).to(dtype)
+    mean, variance, gamma, beta = (flow.ones(1, device=device) for _ in range(4))
+    options = {"axis": 1, "epsilon": 1e-5, "momentum": 0.1, "is_training": True}
+    try:
+        flow._C.normalization(maps, mean, variance, gamma, beta, **options)  # noqa: SLF001
+    except RuntimeError:
+        return flow.float32
+    return dtype
+
+
 def loss_scale(case: Case) -> str:
     """What the loss is scaled by, for the log."""
     if case.precision != "fp16":

@@ -10,7 +10,7 @@ from frameworks.common.arithmetic import fp32_facts
 from frameworks.common.blas import CORE
 from frameworks.common.case import Case, rank_from_environment
 from frameworks.common.matmul import best_flops_per_second
-from frameworks.oneflow.precision import loss_scale
+from frameworks.oneflow.precision import loss_scale, norm_dtype
 
 
 def device(case: Case) -> flow.device:
@@ -30,6 +30,7 @@ def facts(case: Case) -> Dict[str, Any]:
         **_fp32_facts(case),
         "gradient_dtype": case.gradient_dtype,
         "loss_scale": loss_scale(case),
+        "norm_dtype": str(norm_dtype(case, device(case))).partition(".")[2],
     }
     if case.device == "cpu":
         return {**found, "openblas_core": os.environ.get(CORE, "detected"), "blas_threads": 1}

@@ -39,6 +39,8 @@ OWN = (
     ("settings", "oneflow", ("synchronize",), "OneFlow has no public call for it on CPU"),
     ("precision", "pytorch", ("mixed_precision", "set_fp32_precision"), "autocast and TF32 are torch's"),
     ("precision", "pytorch", ("gradient_dtype",), "a hook takes it; Horovod's arrays have it"),
+    ("precision", "oneflow", ("norm_dtype",), "OneFlow's BatchNorm may refuse 16-bit maps"),
+    ("network", "oneflow", ("set_norm_dtype",), "OneFlow's BatchNorm may refuse 16-bit maps"),
     ("precision", "pytorch", ("AgreedGradScaler",), "torch's scaler lets ranks disagree"),
     ("precision", "mxnet", ("LossScale", "DynamicLossScale"), "MXNet's scaler works only with its Trainer"),
     ("head_sharded", "pytorch", ("Sample", "DeviceSampler", "SampledRows"), "torch has no sampler"),
