@@ -148,7 +148,8 @@ def _absent(error: str) -> str:
 
 def verdict(certificate: Certificate) -> str:
     """One line: the largest difference where all is well, else the faults."""
-    losses = [pair.figures.losses for pair in certificate.pairs if pair.figures]
+    pairs = certificate.pairs or certificate.reference
+    losses = [pair.figures.losses for pair in pairs if pair.figures]
     return "; ".join(faults(certificate)) or (
         f"max loss difference {max(map(max, losses)):.0e} over {len(losses[0])} steps"
     )
@@ -296,7 +297,7 @@ def heading(certificate: Certificate) -> str:
     return (
         f"{certificate.experiment}: {workload.network}, head {workload.head}, {workload.loss.kind}; "
         f"{certificate.steps} steps of {case.global_batch_size} images, {case.num_classes} classes, "
-        f"fp32 on {case.device}\n"
+        f"{case.precision} on {case.device}\n"
         f"{norms}no dropout; weights and learning rate of the probe (docs/alignment.md)\n"
         f"tolerance: {certificate.tolerance.first_step:g} in the first step, "
         f"{certificate.tolerance.after_steps:g} for gradients and later steps\n"
@@ -338,5 +339,6 @@ def conclusion(certificate: Certificate) -> str:
     """The verdict, or a line for each fault."""
     if certificate.passed:
         names = [one.name for one in certificate.participants if not one.error]
-        return f"aligned: {len(names)} participants, {certificate.verdict}\n"
+        who = f"{len(names)} participants" if certificate.pairs else f"{names[0]} and the {REFERENCE}"
+        return f"aligned: {who}, {certificate.verdict}\n"
     return "".join(f"not aligned: {fault}\n" for fault in faults(certificate))

@@ -8,7 +8,7 @@
 | parameter, statistic | largest of the array's elements | largest magnitude in the second's array |
 
 A gradient that is zero by mathematics, such as that of a bias in front of a BatchNorm, is rounding error in
-every engine: hence the floor.
+every engine: hence the floor, which is the tolerance of the first step where that is more.
 """
 
 import math
@@ -52,7 +52,7 @@ def compare(
         f"loss of step {step}": abs(a - b) / max(abs(b), np.finfo(float).tiny)
         for step, (a, b) in enumerate(zip(first.losses, second.losses, strict=True), 1)
     }
-    gradients = gradient_differences(first, second)
+    gradients = gradient_differences(first, second, floor=max(GRADIENT_FLOOR, early))
     one = {name: difference(first.after_first_step(name), second.after_first_step(name)) for name in kinds}
     every = {name: difference(first.after_all_steps(name), second.after_all_steps(name)) for name in kinds}
     parameters, statistics = (
@@ -107,12 +107,14 @@ def difference(first: Array, second: Array) -> float:
     return float(apart / max(np.abs(second).max(), np.finfo(np.float32).tiny))
 
 
-def gradient_differences(first: Outputs, second: Outputs) -> dict[str, float]:
-    """By parameter, in the network's order."""
+def gradient_differences(
+    first: Outputs, second: Outputs, *, floor: float = GRADIENT_FLOOR
+) -> dict[str, float]:
+    """By parameter, in the network's order; `floor` is a share of the norm of all gradients."""
     total = math.hypot(*second.gradient_norms.values())
-    floor = max(GRADIENT_FLOOR * total, np.finfo(float).tiny)
+    least = max(floor * total, np.finfo(float).tiny)
     return {
-        name: abs(first.gradient_norms[name] - norm) / max(norm, floor)
+        name: abs(first.gradient_norms[name] - norm) / max(norm, least)
         for name, norm in second.gradient_norms.items()
     }
 

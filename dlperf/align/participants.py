@@ -12,7 +12,7 @@ from dlperf.environments import ensure
 from dlperf.errors import EnvironmentUnavailable, UserError
 from dlperf.files import shipped_root
 from dlperf.layout import CERTIFICATE_NAME
-from dlperf.plan.case import Case, DeviceKind, Measure, Parallelism, Schedule, Topology, Workload
+from dlperf.plan.case import Case, DeviceKind, Measure, Parallelism, Precision, Schedule, Topology, Workload
 
 # One step turns the probe's weights by a few percent at most.
 LEARNING_RATE: Final = 2e-5
@@ -80,6 +80,7 @@ class Settings:
     global_devices: int = 1
     frozen_batch_norm: bool = False
     device: DeviceKind = "cpu"
+    precision: Precision = "fp32"
     seed: int = 0
 
 
@@ -155,14 +156,15 @@ def comparable_modes(
     )
 
 
-def certificate_name(modes: Sequence[Mode], *, frozen_batch_norm: bool) -> str:
-    """`align.json` for data parallel on one device; else a name with the modes, so that both can stay."""
-    if list(modes) == [ON_ONE_DEVICE] and not frozen_batch_norm:
+def certificate_name(modes: Sequence[Mode], *, frozen_batch_norm: bool, precision: Precision = "fp32") -> str:
+    """`align.json` for fp32 data parallel on one device; else a name with what differs: all can stay."""
+    if list(modes) == [ON_ONE_DEVICE] and not frozen_batch_norm and precision == "fp32":
         return CERTIFICATE_NAME
     parallelisms = dict.fromkeys(str(mode).partition(" ")[0] for mode in modes)
     topologies = dict.fromkeys(str(mode.topology) for mode in modes)
     frozen = ["frozen"] if frozen_batch_norm else []
-    return "-".join(["align", *parallelisms, *topologies, *frozen]) + ".json"
+    mixed = [] if precision == "fp32" else [precision]
+    return "-".join(["align", *parallelisms, *topologies, *frozen, *mixed]) + ".json"
 
 
 def probe_case(
@@ -200,6 +202,7 @@ def probe_case(
         sample_ratio=mode.sample_ratio,
         topology=mode.topology,
         device=settings.device,
+        precision=settings.precision,
         batch_size_per_device=size * settings.global_devices // devices,
         num_classes=settings.num_classes,
         threads_per_device=max(1, settings.cores // devices),

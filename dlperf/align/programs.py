@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from dlperf.adapters.base import Launch, RankCommand
 from dlperf.align.arrays import Flaw, Inputs, Outputs
@@ -170,9 +170,12 @@ class Alignment:
             return None
         mode = self._largest().mode
         reference = replace(engine, name=REFERENCE, mode=mode, is_reference=True)
-        # Eager and in NCHW: the plainest way through the engine.
-        plain = {"channels_last": False, "compile": False}
-        case = self._case(replace(engine, mode=mode)).model_copy(update={"options": plain})
+        case = self._case(replace(engine, mode=mode))
+        # Eager and in NCHW on the CPU: the plainest way through the engine. But a GPU's samples are its own.
+        plain: dict[str, Any] = {"precision": "fp32", "options": {"channels_last": False, "compile": False}}
+        if case.sample_ratio in {None, 1.0}:
+            plain["device"] = "cpu"
+        case = case.model_copy(update=plain)
         return self._train(reference, inputs, opened, case=case)
 
 

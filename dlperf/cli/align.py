@@ -35,7 +35,7 @@ from dlperf.cli.options import DEVICE_CHOICE, JSON, PATH, Choice, at_least
 from dlperf.cli.terminal import echo, rendered, say, say_in_a_signal_handler, write_data
 from dlperf.errors import UserError
 from dlperf.files import write_atomically
-from dlperf.plan.case import DeviceKind, Parallelism, Topology
+from dlperf.plan.case import DeviceKind, Parallelism, Precision, Topology
 from dlperf.plan.compatibility import refusal
 from dlperf.plan.documents import unknown
 from dlperf.plan.load import load_experiment, origin_of
@@ -47,6 +47,10 @@ from dlperf.running.supervision import Interrupted, Interrupts
 
 EXIT_ALIGNED, EXIT_BROKEN = 0, 1
 
+# Of the first step by precision; docs/alignment.md has what was measured.
+TOLERANCES: Final[dict[Precision, float]] = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}
+_TOLERANCES_TEXT = ", ".join(f"{tolerance:g} in {precision}" for precision, tolerance in TOLERANCES.items())
+
 _EPILOG = """\b
 Examples:
   dlperf align y1_emore
@@ -54,6 +58,7 @@ Examples:
   dlperf align y1_emore --frameworks mxnet==1.9.1,mxnet==1.9.0 --out results/mxnet
   dlperf align y1_emore --frameworks 'mxnet, mxnet @ dist/mxnet-1.9.2-py3-none-any.whl'
   dlperf align r100_glint360k --reference always --json
+  dlperf align r100_emore --frameworks pytorch --reference always --precision bf16
   dlperf align y1_emore --parallelism data,model,partial_fc --topology 1n2g
   dlperf align y1_emore --parallelism model --topology 1n1g,1n2g --frozen-batch-norm
   dlperf align y1_emore --parallelism partial_fc --topology 1n2g --sample-ratio 0.1
@@ -136,11 +141,16 @@ class _Finite(click.FloatRange):
 )
 @click.option("--seed", type=at_least(0), default=0, help="Seed of weights and batches.")
 @click.option(
+    "--precision",
+    type=click.Choice(get_args(Precision)),
+    default="fp32",
+    help="What the network computes in; fp16 and bf16 are for pytorch alone, against its reference.",
+)
+@click.option(
     "--tolerance",
     type=_Finite(min=0, min_open=True),
-    default=1e-4,
     help="Largest relative difference in the first step; gradients and later steps may "
-    "differ ten times as much.",
+    f"differ ten times as much.  [default: {_TOLERANCES_TEXT}]",
 )
 @click.option(
     "--reference",
@@ -170,7 +180,7 @@ def command(
     parallelisms: str,
     topologies: str,
     sample_ratio: float,
-    tolerance: float,
+    tolerance: float | None,
     reference: ReferenceMode,
     device: Literal["auto", "cpu", "cuda"],
     time_limit: float,
@@ -181,7 +191,8 @@ def command(
 ) -> None:
     """Prove that the frameworks compute the same function on EXPERIMENT, or name what differs."""
     machine = detect_machine()
-    frozen = chosen["frozen_batch_norm"]
+    frozen, precision = chosen["frozen_batch_norm"], chosen["precision"]
+    tolerance = tolerance or TOLERANCES[precision]
     modes = _modes(parallelisms, topologies, sample_ratio, frozen_batch_norm=frozen)
     devices = max(mode.topology.world_size for mode in modes)
     kind = machine.device if device == "auto" else device
@@ -225,7 +236,7 @@ def command(
     else:
         echo(heading(certificate), rendered(stage_table(certificate)), "")
         echo(conclusion(certificate).rstrip())
-    path = folder / certificate_name(modes, frozen_batch_norm=frozen)
+    path = folder / certificate_name(modes, frozen_batch_norm=frozen, precision=precision)
     write_atomically(path, text.encode())
     (say if as_json else echo)(f"certificate: {path}")
     ctx.exit(EXIT_ALIGNED if certificate.passed else EXIT_BROKEN)
@@ -325,8 +336,17 @@ def _check(
 ) -> None:
     """UserError for what cannot be compared, before anything is written or started."""
     devices, classes = settings.global_devices, settings.num_classes
-    if len(frameworks) * len(modes) < 2:  # noqa: PLR2004
-        raise UserError("--frameworks: give two or more different frameworks or versions to compare")
+    names = {one.adapter.name for one in frameworks}
+    if len(frameworks) * len(modes) + (reference == "always") < 2:  # noqa: PLR2004
+        raise UserError(
+            "--frameworks: give two or more different frameworks or versions to compare, or pytorch alone "
+            "with --reference always"
+        )
+    if settings.precision != "fp32" and names != {REFERENCE_FRAMEWORK}:
+        raise UserError(
+            f"--precision {settings.precision}: only {REFERENCE_FRAMEWORK} is aligned in it; take "
+            f"--frameworks {REFERENCE_FRAMEWORK} --reference always"
+        )
     if settings.device == "cuda" and devices > len(machine.gpus):
         raise UserError(f"--topology: {devices} GPUs are asked for; this machine has {len(machine.gpus)}")
     for framework in frameworks:
@@ -335,7 +355,7 @@ def _check(
             raise UserError(f"--frameworks: {unfit}")
     if any(classes < mode.topology.world_size for mode in modes if mode.parallelism != "data"):
         raise UserError(f"--num-classes: {classes} cannot be split over {devices} devices; take more")
-    if reference == "always" and REFERENCE_FRAMEWORK not in {one.adapter.name for one in frameworks}:
+    if reference == "always" and REFERENCE_FRAMEWORK not in names:
         raise UserError(
             f"--reference always: {REFERENCE_FRAMEWORK} computes the reference; add it to --frameworks"
         )

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -61,12 +62,11 @@ class Uv:
 
 def find_uv(report: Callable[[str], None]) -> Uv:
     """The uv of dlperf's own installation, else the one on PATH; EnvironmentUnavailable without any."""
-    import uv  # noqa: PLC0415 - the module, beside this file's own name
+    with suppress(ModuleNotFoundError, FileNotFoundError):
+        import uv  # noqa: PLC0415 - the module, beside this file's own name
 
-    try:
         return Uv(path=Path(uv.find_uv_bin()), report=report)
-    except FileNotFoundError:
-        found = shutil.which("uv")
+    found = shutil.which("uv")
     if found is None:
         raise EnvironmentUnavailable(
             "uv is not installed, and environments are made with it; run: pip install uv"

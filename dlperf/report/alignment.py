@@ -45,9 +45,10 @@ def alignment_line(comparison: Comparison, certificates: Sequence[Certificate]) 
     workload, parallelism = comparison.sample.workload, comparison.sample.parallelism
     whole_on_one, spread = None, []
     for certificate in certificates:
-        # With frozen norms it is another function.
+        # With frozen norms it is another function; in fp16 and bf16 the bounds are too wide for a proof.
         norms = {certificate.case.workload.batch_norm, workload.batch_norm}
-        if certificate.experiment != workload.experiment or len(norms) > 1:
+        mixed = certificate.case.precision != "fp32"
+        if certificate.experiment != workload.experiment or len(norms) > 1 or mixed:
             continue
         modes = {participant.parallelism for participant in certificate.participants}  # None: on one device
         if modes <= {None} and (certificate.case.sample_ratio or 1.0) == 1 and whole_on_one is None:
@@ -105,7 +106,7 @@ def proofs(certificates: Iterable[Certificate]) -> tuple[Proof, ...]:
         Proof(
             say(
                 "{experiment}, {steps} steps, {day}",
-                experiment=certificate.experiment,
+                experiment=_named(certificate),
                 steps=certificate.steps,
                 day=certificate.created_at[:10],
             ),
@@ -114,6 +115,11 @@ def proofs(certificates: Iterable[Certificate]) -> tuple[Proof, ...]:
         )
         for certificate in certificates
     )
+
+
+def _named(certificate: Certificate) -> str:
+    precision = certificate.case.precision
+    return certificate.experiment if precision == "fp32" else f"{certificate.experiment} ({precision})"
 
 
 def _pair(pair: Pair) -> Cells:

@@ -19,6 +19,9 @@ from frameworks.pytorch.rendezvous import run_and_leave
 from frameworks.pytorch.settings import configure
 from frameworks.pytorch.train import PyTorchTrainer
 
+# In fp16: small enough that no step overflows and is skipped, which would be another function.
+LOSS_SCALE = 1.0
+
 
 class PyTorchAlign:
     """`AlignTrainer` of frameworks/common/align.py, on the training program's trainer."""
@@ -26,7 +29,8 @@ class PyTorchAlign:
     def __init__(self, case: Case, rank: Rank, inputs: align.Inputs, dtype: torch.dtype) -> None:
         configure(case)
         self._case, self._initial, self._steps = case, inputs.buffers, 0
-        self._trainer = PyTorchTrainer(case, rank, {**inputs.parameters, **inputs.buffers}, dtype)
+        arrays = {**inputs.parameters, **inputs.buffers}
+        self._trainer = PyTorchTrainer(case, rank, arrays, dtype, first_scale=LOSS_SCALE)
 
     def step(self, batch: Batch, iteration: int) -> Pending:
         """Train one iteration."""

@@ -7,6 +7,8 @@ import torch
 from frameworks.common.case import Case
 from frameworks.pytorch.parallel import Ranks
 
+FIRST_SCALE = 65536.0  # of the loss, torch's default
+
 
 def network_dtype(case: Case) -> Optional[torch.dtype]:
     """What the network's products are computed in under mixed precision; None: as the weights."""
@@ -45,8 +47,10 @@ class AgreedGradScaler(torch.amp.GradScaler):
     1: when two ranks overflow, it steps.
     """
 
-    def __init__(self, device: torch.device, ranks: Ranks, *, enabled: bool) -> None:
-        super().__init__(device.type, enabled=enabled)
+    def __init__(
+        self, device: torch.device, ranks: Ranks, *, first_scale: float = FIRST_SCALE, enabled: bool
+    ) -> None:
+        super().__init__(device.type, init_scale=first_scale, enabled=enabled)
         self._ranks = ranks
 
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
@@ -61,6 +65,8 @@ class AgreedGradScaler(torch.amp.GradScaler):
         return found
 
 
-def make_scaler(case: Case, device: torch.device, ranks: Ranks) -> AgreedGradScaler:
+def make_scaler(
+    case: Case, device: torch.device, ranks: Ranks, *, first_scale: float = FIRST_SCALE
+) -> AgreedGradScaler:
     """Scaling for fp16. It does nothing in fp32, and in bf16, which has the range of float32."""
-    return AgreedGradScaler(device, ranks, enabled=case.precision == "fp16")
+    return AgreedGradScaler(device, ranks, first_scale=first_scale, enabled=case.precision == "fp16")

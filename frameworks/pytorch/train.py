@@ -21,7 +21,7 @@ from frameworks.pytorch.model import compile_now, make_module, ready
 from frameworks.pytorch.network import named_arrays
 from frameworks.pytorch.optimizer import make_optimizer
 from frameworks.pytorch.parallel import join
-from frameworks.pytorch.precision import make_scaler
+from frameworks.pytorch.precision import FIRST_SCALE, make_scaler
 from frameworks.pytorch.rendezvous import run_and_leave
 from frameworks.pytorch.settings import (
     allocator_peaks,
@@ -104,9 +104,17 @@ class PyTorchTrainer:
     """`Trainer` of frameworks/common/loop.py on one device of one or several."""
 
     def __init__(
-        self, case: Case, rank: Rank, arrays: Dict[str, np.ndarray], dtype: torch.dtype = torch.float32
+        self,
+        case: Case,
+        rank: Rank,
+        arrays: Dict[str, np.ndarray],
+        dtype: torch.dtype = torch.float32,
+        *,
+        first_scale: float = FIRST_SCALE,
     ) -> None:
         """Build the case's module; `arrays` holds every parameter and buffer by the table's name.
+
+        In fp16 the loss is scaled by `first_scale` until that changes.
 
         A process that stands for all `rank.devices` devices takes the batches of all. ValueError if the
         environment's number of ranks is not the case's.
@@ -128,7 +136,7 @@ class PyTorchTrainer:
         sampled = isinstance(self._head, SampledMarginSoftmax)
         if sampled:
             self.trained[CLASSIFIER] = self._head.rows
-        self._scaler = make_scaler(case, self._device, self._ranks)
+        self._scaler = make_scaler(case, self._device, self._ranks, first_scale=first_scale)
         self._optimizer = make_optimizer(case, self.trained, self._scaler)
         if sampled:
             self._head.connect(self._optimizer)

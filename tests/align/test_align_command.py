@@ -54,6 +54,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--python", "mxnet"], "--python: 'mxnet' is no NAME=PATH; write mxnet=/path/to/python"),
         (["--frameworks", "oneflow,pytorch", "--python", "mxnet=/x"], "--python: mxnet is not among the"),
         (["--reference", "always", "--frameworks", "mxnet,oneflow"], "--reference always: pytorch computes"),
+        (["--reference", "auto", "--frameworks", "pytorch"], "or pytorch alone with --reference always"),
+        (
+            ["--precision", "fp16", "--frameworks", "mxnet,pytorch"],
+            "--precision fp16: only pytorch is aligned in it; take --frameworks pytorch --reference always",
+        ),
         (
             ["--topology", "1n4g", "--parallelism", "model", "--num-classes", "3"],
             "--num-classes: 3 cannot be split over 4 devices; take more",

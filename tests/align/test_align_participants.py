@@ -44,6 +44,7 @@ def test_certificates_of_other_modes_do_not_replace_each_other() -> None:
             comparable_modes(["partial_fc"], [TWO], sample_ratio=0.1, frozen_batch_norm=False),
             frozen_batch_norm=False,
         ),
+        certificate_name([Mode()], frozen_batch_norm=False, precision="bf16"),
     ]
 
     assert [
@@ -51,6 +52,7 @@ def test_certificates_of_other_modes_do_not_replace_each_other() -> None:
         "align-data-1n1g-frozen.json",
         "align-data-model-1n2g.json",
         "align-partial_fc-0.1-1n2g.json",
+        "align-data-1n1g-bf16.json",
     ] == names
 
 

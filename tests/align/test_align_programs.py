@@ -12,6 +12,7 @@ from dlperf.align import programs
 from dlperf.align.certificate import Certificate, Tolerance
 from dlperf.align.participants import ON_ONE_DEVICE, Mode, Participant, Settings
 from dlperf.align.programs import Alignment
+from dlperf.cli.align import TOLERANCES
 from dlperf.files import shipped_folder, shipped_root
 from dlperf.plan.case import Loss, Schedule, Topology, Workload
 from dlperf.running.supervision import Interrupts
@@ -42,6 +43,7 @@ def align(engine_python: Callable[[str], Path], tmp_path: Path) -> Callable[...,
         *,
         planted: dict[str, Path] | None = None,
         reference: Any = "always",
+        tolerance: float = 1e-4,
         **settings: Any,
     ) -> Certificate:
         adapters = load_adapters()
@@ -64,7 +66,7 @@ def align(engine_python: Callable[[str], Path], tmp_path: Path) -> Callable[...,
                 global_devices=max(mode.topology.world_size for _, mode in participants),
                 **settings,
             ),
-            tolerance=Tolerance(),
+            tolerance=Tolerance(first_step=tolerance, after_steps=10 * tolerance),
             reference=reference,
             time_limit_seconds=900,
             folder=tmp_path,
@@ -139,6 +141,20 @@ def test_all_frameworks_and_the_reference_agree(plant: Callable[..., Certificate
     assert (3, 3) == (len(certificate.pairs), len(certificate.reference))
     assert certificate.passed
     assert loss_difference(certificate) <= 1e-3
+
+
+def test_pytorch_alone_agrees_with_the_reference_in_bf16_within_the_bounds_for_it(
+    align: Callable[..., Certificate],
+) -> None:
+    certificate = align([("pytorch", ON_ONE_DEVICE)], steps=2, precision="bf16", tolerance=TOLERANCES["bf16"])
+
+    (pair,) = certificate.reference
+    assert [] == broken(certificate)
+    assert () == certificate.pairs
+    assert certificate.passed
+    assert "bf16" == certificate.case.precision
+    assert 1e-4 < pair.at("embeddings").difference  # so it did compute in bf16, and the reference did not
+    assert certificate.verdict.startswith("max loss difference ")
 
 
 def test_another_margin_is_a_loss_that_the_definition_does_not_give(

@@ -93,6 +93,16 @@ def test_a_certificate_beside_the_results_is_shown_with_its_figures(sweep: Path)
     ]
 
 
+def test_a_certificate_in_bf16_is_shown_and_proves_nothing(sweep: Path) -> None:
+    case = make_case(precision="bf16")
+    (sweep / "align-data-1n1g-bf16.json").write_text(certificate(case=case).model_dump_json())
+
+    text = report(sweep)
+
+    assert "- alignment: **not proven (make a certificate: dlperf align y1)**\n" in text
+    assert "### y1 (bf16), 2 steps, 2026-01-02\n" in text
+
+
 def test_a_given_certificate_is_taken_in_place_of_those_beside_the_results(
     sweep: Path, tmp_path: Path
 ) -> None:
