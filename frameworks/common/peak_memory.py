@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
-from frameworks.node.facts import output
+from frameworks.node.commands import output
 
 STATUS = Path("/proc/self/status")
 KIB, MIB = 1 << 10, 1 << 20
