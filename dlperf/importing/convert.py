@@ -33,7 +33,7 @@ from dlperf.importing.records import (
 from dlperf.layout import log_name
 from dlperf.logs.events import OTHER, TRAIN, WARMUP, event_line
 from dlperf.logs.failures import Failure
-from dlperf.plan.case import Case
+from dlperf.plan.case import Case, Topology
 from dlperf.results.extract import read_case, read_import
 from dlperf.results.schema import METHOD_2021, SAMPLES_PER_SECONDS, Imported
 
@@ -97,14 +97,13 @@ def parse_log(log: Log, *, dialect: str) -> ParsedLog:
 
 def _named_dialect(reader: LogReader, log: Log, dialect: str) -> Dialect:
     """The dialect of a log without records: one that failed before its first step, if the user names it."""
-    failure = reader.failure
-    if failure is None:
-        reader.require_records()
-    elif dialect == "auto":
+    if dialect == "auto" and reader.trace:
         raise UserError(
-            f"{log.name}: no record, and it failed: {failure.kind}: {failure.evidence}; "
-            "name its program with --dialect to import it as a failed run"
+            f"{log.name}: no record{reader.trace}; if it is the log of a run that failed, name its program "
+            "with --dialect"
         )
+    if reader.failure is None:
+        reader.require_records()
     return choose_dialects(dialect)[0]
 
 
@@ -124,7 +123,7 @@ def convert(parsed: ParsedLog, *, case: Case, imported: Imported) -> Iterator[st
     if imported.method == METHOD_2021:
         series = _series_2021(parsed, batch, nodes=nodes)
     else:
-        series = _series(parsed, batch, nodes=nodes, iterations=iterations, warmup=warmup)
+        series = _series(parsed, batch, topology=case.topology, iterations=iterations, warmup=warmup)
     how = {"rule": series.rule, "no_figure_because": series.lacking}
     yield event_line("global_batch_size", case.global_batch_size)
     yield event_line("figure_method", imported.method, how)
@@ -181,11 +180,10 @@ def _step_numbers(records: Batch, iterations: int) -> list[int]:
     return [index * iterations for index in range(len(records))]
 
 
-def _series(parsed: ParsedLog, batch: Batch, *, nodes: int, iterations: int, warmup: int) -> _Series:
+def _series(parsed: ParsedLog, batch: Batch, *, topology: Topology, iterations: int, warmup: int) -> _Series:
     """All records after the warm-up iterations."""
-    ranks = np.unique(np.where(batch.given[:, RANK], batch.values[:, RANK], -1.0))  # -1: a line without one
     good = batch.take(_have_rates(batch))
-    records = good if parsed.dialect.scope is Scope.JOB else _joined(good, max(nodes, len(ranks)))
+    records = good if parsed.dialect.scope is Scope.JOB else _joined(good, topology)
     used = np.arange(len(records)) * iterations >= warmup
     return _Series(
         records=records,
@@ -282,10 +280,11 @@ def _iterations(batch: Batch) -> int:
     return round(float(np.median(distance))) if len(distance) else 1
 
 
-def _joined(batch: Batch, processes: int) -> Batch:
+def _joined(batch: Batch, topology: Topology) -> Batch:
     """One record per step with the whole job's rate: the mean of its processes' rates times their number.
 
-    The other fields are those of the step's first line.
+    Every node has a process. More are counted by their ranks, or by the most rates that one step has. The
+    other fields are those of the step's first line.
     """
     has_step = batch.given[:, ITERATION]
     epoch = np.where(batch.given[:, EPOCH], batch.values[:, EPOCH], 0.0)
@@ -298,6 +297,9 @@ def _joined(batch: Batch, processes: int) -> Batch:
     for index, key in enumerate(keys):
         steps.setdefault(key, []).append(index)
     rates = batch.values[:, SAMPLES_PER_SEC].tolist()
+    ranks = np.unique(np.where(batch.given[:, RANK], batch.values[:, RANK], -1.0))  # -1: a line without one
+    most = max((len({rates[index] for index in indices}) for indices in steps.values()), default=0)
+    processes = max(topology.nodes, len(ranks), min(most, topology.world_size))
     joined = batch.take(np.array([indices[0] for indices in steps.values()], np.int64))
     joined.values[:, SAMPLES_PER_SEC] = [
         math.fsum(rates[index] for index in indices) / len(indices) * processes for indices in steps.values()

@@ -3,7 +3,8 @@
 Memory does not grow with the log.
 """
 
-from bisect import bisect_left
+import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -11,14 +12,14 @@ from dlperf.errors import UserError
 from dlperf.importing.archives import Log
 from dlperf.importing.columnar import ChunkLines, LineReader
 from dlperf.importing.dialects.base import Dialect
-from dlperf.importing.records import Batch, RunSplitter
+from dlperf.importing.records import Batch
+from dlperf.importing.runs import Endings, RunSplitter
 from dlperf.logs.endings import Outcome
-from dlperf.logs.failures import Failure, FailureScan
+from dlperf.logs.failures import Failure, FailureKind
 from dlperf.logs.text import ANSI, plain
 
 _LONGEST_QUOTE = 60
-_LONGEST_WATCHED = 64 << 10
-_MOST_FAILURES = 1000
+_LONGEST_QUOTED = 4096
 # Lines of a layout are read at once; where there are few of each in a chunk, a larger chunk holds more.
 _FEW_LINES_A_LAYOUT = 100
 _LARGEST_CHUNK = 4 << 20
@@ -26,6 +27,40 @@ BINARY = "binary data, not a log"
 _BINARY_SHARE = 0.02  # of random bytes a tenth are control characters
 _TEXT_CONTROLS = b"\t\n\r\x0b\x0c\x1b\x08"
 _PRINTABLE = bytes(byte for byte in range(256) if byte >= 32 or byte in _TEXT_CONTROLS)  # noqa: PLR2004
+
+
+# A line as docker's json-file driver stores it.
+_JSON_LINE = re.compile(rb'^\{[^\r\n]*"log":[ ]?"[^\r\n]*\}', re.MULTILINE)
+# Spaces that are no ASCII, as web pages, word processors and Windows-1252 have them.
+_SPACES = re.compile(rb"\xc2\xa0|\xe2\x80[\x80-\x8a\xaf]|\xe3\x80\x80|(?<![\x80-\xff])\xa0(?![\x80-\xff])")
+
+
+_SPACE_BYTES = (b"\xa0", b"\xe2", b"\xe3")  # one is in each of them
+_HEAD_BYTES = 4096
+
+
+def _unpacked(line: re.Match[bytes]) -> bytes:
+    """The text in the line, with its time in front; the line as it is where it holds something else."""
+    try:
+        content = json.loads(line[0])
+        text, time = content["log"].rstrip("\r\n").replace("\n", " "), content.get("time", "")
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        return line[0]
+    return f"{time} {text}".lstrip().encode(errors="replace")
+
+
+def _plain(data: bytes | bytearray) -> bytes | bytearray:
+    """The same lines without what wraps their text; most chunks need no change.
+
+    Looking for one byte takes no time to speak of; looking for two does.
+    """
+    if b"\0" in data:  # a lost node leaves them in a file on a network
+        data = data.replace(b"\0", b"")
+    if data.startswith(b"{") or data.find(b"\n{", 0, _HEAD_BYTES) >= 0:
+        data = _JSON_LINE.sub(_unpacked, data)
+    if b"\x1b" in data:
+        data = ANSI.sub(b"", data)
+    return _SPACES.sub(b" ", data) if any(byte in data for byte in _SPACE_BYTES) else data
 
 
 def looks_binary(start: bytes | bytearray) -> bool:
@@ -44,7 +79,7 @@ def _appearance(start: bytes | bytearray, lines: int) -> str:
         return f"{count}, all of them blank"
     if looks_binary(start):
         return BINARY
-    first_line = start.lstrip().partition(b"\n")[0][:_LONGEST_WATCHED]
+    first_line = start.lstrip().partition(b"\n")[0][:_LONGEST_QUOTED]
     quote = plain(first_line.decode("utf-8", errors="replace"))[:_LONGEST_QUOTE]
     return f"no throughput record of a known program in {count}; the first line is {quote!r}"
 
@@ -71,16 +106,14 @@ class LogReader:
         self.dialect: Dialect | None = None
         self.records = 0
         self.lines = 0
-        self.failures: dict[int, Failure] = {}
         self._log = log
         self._outcome = outcome
         self._unrecognised = unrecognised
         self._lines = LineReader(dialects)
         self._dialect_line = 0
         self._splitter: RunSplitter | None = None
-        self._scan = FailureScan()
-        self._scanned_run = 0
-        self._last_line: tuple[int, bytes] | None = None
+        self._endings = Endings(log.name)
+        self._is_of_a_program = len(dialects) == 1 or outcome is not None
         self._start: bytes | bytearray = b""
 
     @property
@@ -89,9 +122,26 @@ class LogReader:
         return 0 if self._splitter is None else self._splitter.run + 1
 
     @property
+    def failures(self) -> dict[int, Failure]:
+        """How the runs failed that did.
+
+        A log without a record has a run only where the user names its program or its exit code.
+        """
+        return self._endings.failures if self.records or self._is_of_a_program else {}
+
+    @property
     def failure(self) -> Failure | None:
         """The failure of the last run that shows one."""
         return self.failures[max(self.failures)] if self.failures else None
+
+    @property
+    def trace(self) -> str:
+        """What a log without records shows of a failure: `; line 5 shows ...`, or ""."""
+        seen = self._endings.failures.get(0)
+        if self.records or seen is None:
+            return ""
+        article = "a " if seen.kind is FailureKind.CRASH else ""
+        return f"; line {seen.evidence.line} shows {article}{seen.kind}: {seen.evidence.text}"
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches, each with at least one record.
@@ -106,22 +156,18 @@ class LogReader:
             for batch in self._splitter.finish():
                 self.records += len(batch)
                 yield batch
-        if self._last_line is not None:
-            number, text = self._last_line
-            self._scan.note_last(self._log.name, number, text.decode(errors="replace"))
-        self._end_scan(None, outcome=self._outcome)
+        self._endings.finish(self._outcome)
+        if self._lines.has_cut_record and not self._log.warnings:
+            self._log.warnings.append("the last line is cut; its record is left out")
 
     def require_records(self) -> None:
         """UserError where there was no record; the text says what the log looks like."""
         if not self.records:
-            raise UserError(f"{self._log.name}: {_appearance(self._start, self.lines)}")
+            raise UserError(f"{self._log.name}: {_appearance(self._start, self.lines)}{self.trace}")
 
     def _read(self, data: bytes | bytearray, *, is_last: bool) -> list[Batch]:
         self._start = self._start or data
-        if b"\0" in data:  # a lost node leaves them in a file on a network
-            data = data.replace(b"\0", b"")
-        if b"\x1b" in data:
-            data = ANSI.sub(b"", data)
+        data = _plain(data)
         if not data:
             return []
         lines = self._lines.read(data, is_cut=is_last and not data.endswith((b"\n", b"\r")))
@@ -134,12 +180,16 @@ class LogReader:
             and self._log.chunk_bytes < _LARGEST_CHUNK
         ):
             self._log.chunk_bytes *= 2
-        batches, starts = [], []
+        batches, starts, rows = [], [], None
         if self.dialect is not None and self._splitter is not None:
             rows = lines.rows(self.dialect)
-            batches = self._splitter.feed(replace(rows, line=rows.line + first_line))
+            rows = replace(rows, line=rows.line + first_line)
+            try:
+                batches = self._splitter.feed(rows)
+            except UserError as error:
+                raise UserError(f"{self._log.name}: {error}") from error
             starts = self._splitter.starts
-        self._look_for_failures(lines, first_line, starts)
+        self._endings.feed(lines, first_line, rows=rows, starts=starts)
         if self._unrecognised is not None:
             for index in lines.without_records():
                 self._unrecognised(first_line + index, lines.text(index))
@@ -156,36 +206,3 @@ class LogReader:
                 )
             self.dialect, self._dialect_line = dialect, line
             self._splitter = RunSplitter(dialect.scope)
-
-    def _look_for_failures(
-        self, lines: ChunkLines, first_line: int, starts: Sequence[tuple[int, int]]
-    ) -> None:
-        """Feed the lines that matter to the scan of their run; `starts` has the runs that begin here."""
-        watched = lines.worth_watching().tolist()
-        waiting = list(starts)
-        at = 0
-        while True:
-            if not self._scan.wants_more:
-                next_watched = bisect_left(watched, at)
-                at = watched[next_watched] if next_watched < len(watched) else len(lines)
-            if at >= len(lines):
-                break
-            while waiting and first_line + at >= waiting[0][1]:
-                self._end_scan(waiting.pop(0)[0])
-            text = lines.text(at)[:_LONGEST_WATCHED].decode("utf-8", errors="replace")
-            for part in text.split("\r"):
-                self._scan.feed(self._log.name, first_line + at, part)
-            at += 1
-        for run, _line in waiting:
-            self._end_scan(run)
-        if (last_record := lines.last_record()) is not None:
-            self._scan.note_record(first_line + last_record)
-        self._last_line = (first_line + len(lines) - 1, lines.text(len(lines) - 1))
-
-    def _end_scan(self, next_run: int | None, *, outcome: Outcome | None = None) -> None:
-        """Keep what the run showed; the next run starts anew."""
-        failure = self._scan.failure(outcome)
-        if failure is not None and len(self.failures) < _MOST_FAILURES:
-            self.failures[self._scanned_run] = failure
-        self._scan = FailureScan()
-        self._scanned_run = next_run or 0

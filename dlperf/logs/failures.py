@@ -6,16 +6,18 @@
 | nccl | an error of the NCCL library, or of a call into it |
 | killed | a bare `Killed` line; a process ended by a signal from outside |
 | hang | the supervisor's stall limit |
-| crash | any other traceback, abort or exit code |
+| crash | any other traceback, abort or exit code; a log that stops within a traceback |
 
-When one process runs out of memory the others report broken connections, so `oom` outranks every other cause.
-A kill outranks a traceback, but a mere request to end does not: launchers send one to all other processes
-when one has failed. Of what is left the earliest is the cause.
+A program that goes on training survived what its log shows: a traceback that its own process prints a record
+behind, and anything that ten records stand behind. When one process runs out of memory the others report
+broken connections, so `oom` outranks every other cause. A kill outranks a traceback, but a mere request to
+end does not: launchers send one to all other processes when one has failed, so behind the report of a failure
+it says nothing. Of what is left the earliest is the cause.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -32,6 +34,7 @@ class Mark(StrEnum):
     TERMINATED = "terminated"  # asked to end, by a person, a scheduler, or a launcher after a failure
     ABORT = "abort"  # an engine's or the C++ runtime's own last words
     EXCEPTION = "exception"  # the last line of a Python traceback
+    UNFINISHED = "unfinished"  # the first line of a traceback without its last
     MENTION = "mention"  # a line that looks like one, without a traceback above it
     LAUNCHER = "launcher"  # a launcher's report that a process of its failed
     EXIT_CODE = "exit_code"
@@ -39,7 +42,8 @@ class Mark(StrEnum):
 
 _OOM = r"""
     out\ of\ memory | (?<![\w-])out_of_memory(?:_error)?(?!\w) | OutOfMemory
-  | OOMKilled | oom-kill | \boom_reaper\b | \bbad_alloc\b
+  | \boom[ _-]?kill | \boom_reaper\b | \bbad_alloc\b
+  | \bTERM_MEMLIMIT\b | \bjob\ killed:\ [pv]?mem
   | cannot\ allocate\ memory | can't\ allocate\ memory | failed\ to\ allocate | allocate\ failed
   | failed\ to\ map\ segment\ from\ shared\ object(?!:\ Operation\ not\ permitted)
   | \bMemoryError\b | CU(?:BLAS|DNN)_STATUS_ALLOC_FAILED | \bUnable\ to\ allocate\b.*\bfor\ an\ array
@@ -51,41 +55,53 @@ _NOT_OOM = r"""
   | \b(?:avoid|prevent)\w*\ .*out\ of\ memory
   | \b(?:if|when|in\ case\ of)\b[^:.]*\bout\ of\ memory | \bon\ (?:CUDA\ )?out\ of\ memory
   | \b(?:may|might|could|can)\ (?:run|go|be)\ out\ of\ memory | ^\s*\#
+  | \boom[ _-]?kill\w*['"]?(?:\s*[=:]\s*|\ )['"]?(?:0|false|no|off|(?:is\ )?disabled)\b
+  | \b(?:0|no)\ oom[ _-]kill
 """
 _NCCL = r"""
     \bNCCL\ (?:error|failure) | \bNCCL\ communicator\ was\ aborted
   | \bnccl(?:Group(?:Start|End)|CommInitRank\w*|CommInitAll|AllReduce|AllGather|Broadcast)\b
   | unhandled\ (?:system|cuda)\ error | nccl(?:System|Internal|UnhandledCuda|Remote)Error
   | ncclInvalid(?:Usage|Argument) | Watchdog\ caught\ collective\ operation\ timeout
+  | \bwatchdog\ got\ stuck | \bNCCL\ (?:watchdog\ thread\ terminated|operations\ have\ failed)
+  | (?<!\w)[EF]\d*\ (?:[\d:.]+\ )*ProcessGroupNCCL\.cpp:
 """
-_KILLED = r"""
-    ^\W*Killed\W*$ | :\s+(?:line\s+\d+:\s+)?\d+\s+Killed\b | \bexited\ on\ signal\ 9\b
-  | \bSignal\ 9\ \(SIGKILL\)\ received | \bexit\ ?code\s*:\s*-9\b | \bkilled\ by\ signal:\ Killed\b
-  | \b(?:exit|status|returned)\ (?:code|status)?\ ?:?\ ?137\b
+# How launchers, shells, containers and schedulers write an exit code.
+_CODE = r"(?i:\b(?:exit|status|return)(?:ed|s)?(?:\ with)?(?:[ _]?(?:exit|status|code))*['\"]?\s*[:=]?\s*\(?)"
+_KILLED = rf"""
+    ^\W*(?:\[\d+\][+-]?\s+)?Killed\W*$ | :\s+(?:line\s+\d+:\s+)?\d+\s+Killed\b
+  | \bexited\ on\ signal\ 9\b
+  | \b(?:Signal|signal)\ 9\ \(SIGKILL\) | \bSIGKILL:\ 9\b | \bkilled\ by\ signal:\ Killed\b
+  | {_CODE}(?:137|-9)\b | \bstatus=9/KILL\b | \bjob\ killed\b | \bTERM_RUNLIMIT\b
 """
-_TERMINATED = r"""
+_TERMINATED = rf"""
     ^\W*Terminated\W*$ | :\s+(?:line\s+\d+:\s+)?\d+\s+Terminated\b | \bexited\ on\ signal\ (?:15|1|2|3)\b
-  | \bSignal\ 15\ \(SIGTERM\)\ received | \bexit\ ?code\s*:\s*-15\b | \bkilled\ by\ signal:\ Terminated\b
+  | \b(?:Signal|signal)\ 15\ \(SIGTERM\) | \bSIGTERM:\ 15\b | \bkilled\ by\ signal:\ Terminated\b
+  | \*\*\*\ SIGTERM\b | \bTermination\ signal\b.*\bdetected\b | \bstatus=15/TERM\b
   | \btask\s\d[\d,-]*:\s(?:Killed|Terminated)\b | \bCANCELLED\ AT\b
   | \bSignalException:\ Process\ \d+\ got\ signal | ^KeyboardInterrupt\b
-  | \b(?:exit|status|returned)\ (?:code|status)?\ ?:?\ ?143\b
+  | {_CODE}(?:143|-15)\b
 """
 _ABORT = r"""
     \bterminate\ called\b | \bSegmentation\ fault\b | \bBus\ error\b
   | \bAborted\b.*\bcore\ dumped | ^\W*Aborted\W*$
   | ^Fatal\ Python\ error | \bdouble\ free\ or\ corruption\b | \bIllegal\ instruction\b
   | \bFloating\ point\ exception\b
-  | ^F\d{4,8}\ .*\] | \bCheck\ failed: | \*\*\*\ Aborted\ at\ \d | \bexited\ on\ signal\ \d
+  | ^\[?F\d{3,8}\ .*\] | \bCheck\ failed: | \*\*\*\ SIG(?:SEGV|ABRT|BUS|FPE|ILL)\b | \bexited\ on\ signal\ \d
+  | \bcode=dumped\b
 """
-_LAUNCHER = r"\b(?:ChildFailedError|CalledProcessError|ProcessExitedException|ProcessRaisedException)\b"
+_LAUNCHER = r"""
+    \b(?:ChildFailedError|CalledProcessError|ProcessExitedException|ProcessRaisedException)\b
+  | \bABORT!!!\ Out\ of\ all\b
+"""
 _EXIT_CODE = r"""
-    \bexit(?:ed)?(?:\ with)?\ (?:exit\ )?(?:status\ )?code:?\ -?0*[1-9]
-  | \bnon-zero\ (?:exit\ )?(?:status|code)\b
-  | \bexitcode\s*:\s*-?0*[1-9] | \bExited\ with\ exit\ code\ 0*[1-9]
+    \bexit(?:ed)?(?:\ with)?(?:(?:[ _]?(?:exit|status|code))+['"]?\s*[:=]?\s*|\ \()-?0*[1-9]
+  | \bnon-zero\ (?:exit\ )?(?:status|code)\b | \bcode=exited,\ status=[1-9]
 """
 _SUSPICIOUS = re.compile(
     rb"memory|alloc|oom|nccl|unhandled|watchdog|kill|terminat|cancel|signal|exit|non-zero|status|traceback"
-    rb"|error|exception|interrupt|abort|fault|fail|fatal|illegal|corruption|timeout|^f[0-9]|direct cause"
+    rb"|error|exception|interrupt|abort|fault|fail|fatal|illegal|corruption|timeout|direct cause"
+    rb"|return|(?:^|[ \[\]:>])f[0-9]{3}"
 )
 _TRACEBACK = "Traceback (most recent call last)"
 
@@ -94,7 +110,7 @@ _MARKS = {
     Mark.NCCL: re.compile(_NCCL, re.VERBOSE | re.IGNORECASE),
     Mark.KILLED: re.compile(_KILLED, re.VERBOSE),
     Mark.TERMINATED: re.compile(_TERMINATED, re.VERBOSE),
-    Mark.LAUNCHER: re.compile(_LAUNCHER),
+    Mark.LAUNCHER: re.compile(_LAUNCHER, re.VERBOSE),
     Mark.ABORT: re.compile(_ABORT, re.VERBOSE),
     Mark.EXIT_CODE: re.compile(_EXIT_CODE, re.VERBOSE | re.IGNORECASE),
 }
@@ -142,20 +158,20 @@ class Traceback:
         self._chain_announced = self._ignore_next = self._after_frame = False
         self._lines = 0
 
-    def feed(self, text: str) -> bool:
-        """Take the process's next line, unwrapped; whether it is an exception's own line."""
+    def feed(self, text: str) -> Mark | None:
+        """Take the process's next line, unwrapped; whether it begins a traceback or is an exception's own."""
         if not self.is_open:
             self.ignored = False
         if _TRACEBACK in text:
             self.is_open, self._lines, self._after_frame = True, 0, False
             self.ignored, self._ignore_next = self._ignore_next, False
             self.chained, self._chain_announced = self._chain_announced, False
-            return False
+            return Mark.UNFINISHED
         if text.startswith(_CHAIN):
             self._chain_announced = True
         elif text.startswith(_IGNORED):
             self._ignore_next = True
-        return self.is_open and self._ends(text)
+        return Mark.EXCEPTION if self.is_open and self._ends(text) else None
 
     def _ends(self, text: str) -> bool:
         self._lines += 1
@@ -205,6 +221,21 @@ class Failure:
     evidence: Evidence
 
 
+@dataclass(slots=True)
+class _Sign:
+    """The first line with a mark; the process that printed it, and how many records stand behind it."""
+
+    evidence: Evidence
+    process: str
+    records: int = 0
+
+
+# So many records behind a sign, whoever prints them, show that the job goes on. Fewer may come from ranks
+# that have not yet noticed that another one failed.
+_SURVIVED = 10
+_ENDS_A_PROCESS = frozenset({Mark.EXCEPTION, Mark.UNFINISHED, Mark.MENTION})
+
+
 def classify(lines: Iterable[tuple[str, int, str]], outcome: Outcome | None = None) -> Failure | None:
     """What went wrong, or None where nothing did; `lines` are file, number from 1 and text.
 
@@ -223,16 +254,19 @@ class FailureScan:
     """The same for lines that come one at a time; memory does not grow with the log."""
 
     def __init__(self) -> None:
-        self._first: dict[Mark, Evidence] = {}  # in the order in which the marks were first seen
+        self._signs: dict[Mark, _Sign] = {}  # in the order in which the marks were first seen
         self._tracebacks: defaultdict[str, Traceback] = defaultdict(Traceback)
-        self._exception_of: str | None = None  # the process whose exception is kept
-        self._mention: Evidence | None = None
         self._last: Evidence | None = None
 
     @property
     def wants_more(self) -> bool:
         """Whether a traceback is open, so that the next lines matter whatever they look like."""
         return any(traceback.is_open for traceback in self._tracebacks.values())
+
+    @property
+    def has_signs(self) -> bool:
+        """Whether a record behind what was fed matters."""
+        return bool(self._signs)
 
     def note_last(self, file: str, number: int, text: str) -> None:
         """Say what the last line of the log is, where not every line was fed."""
@@ -253,31 +287,30 @@ class FailureScan:
         known = process in self._tracebacks or len(self._tracebacks) < _MOST_PROCESSES
         traceback = self._tracebacks[process if known else ""]
         is_frame = traceback.is_open and text[0] in " \t"
-        raised = traceback.feed(text)
+        part = traceback.feed(text)
         mark = None if is_frame else mark_of(text)
-        if raised and mark in {None, Mark.ABORT, Mark.EXIT_CODE, Mark.MENTION}:
-            mark = Mark.EXCEPTION
-        if mark in {Mark.EXCEPTION, Mark.MENTION} and traceback.ignored:
+        if part is not None and mark in {None, Mark.ABORT, Mark.EXIT_CODE, Mark.MENTION}:
+            mark = part
+        if mark in _ENDS_A_PROCESS and traceback.ignored:
             return
-        if mark is Mark.EXCEPTION:
-            self._keep_exception(process, evidence)
-        elif mark is Mark.MENTION:
-            self._mention = self._mention or evidence
+        if part is Mark.EXCEPTION and self._is_of(Mark.UNFINISHED, process):
+            del self._signs[Mark.UNFINISHED]
+        # The first exception counts, and of a chain of them its last: the one that ended the process.
+        if mark is Mark.EXCEPTION and traceback.chained and self._is_of(mark, process):
+            self._signs[mark].evidence = evidence
         elif mark is not None:
-            self._first.setdefault(mark, evidence)
+            self._signs.setdefault(mark, _Sign(evidence, process))
 
-    def note_record(self, number: int) -> None:
-        """Say that a record was read from line `number`: errors only mentioned before it were survived."""
-        if self._mention is not None and (self._mention.line or 0) < number:
-            self._mention = None
+    def _is_of(self, mark: Mark, process: str) -> bool:
+        return mark in self._signs and self._signs[mark].process == process
 
-    def _keep_exception(self, process: str, evidence: Evidence) -> None:
-        """The first exception counts, and of a chain of them its last: the one that ended the process."""
-        if Mark.EXCEPTION not in self._first:
-            self._first[Mark.EXCEPTION] = evidence
-            self._exception_of = process
-        elif self._exception_of == process and self._tracebacks[process].chained:
-            self._first[Mark.EXCEPTION] = evidence
+    def note_records(self, ranks: Collection[str]) -> None:
+        """Say that records of these ranks ("" where a record names none) stand behind what was fed so far."""
+        for mark, sign in list(self._signs.items()):
+            sign.records += len(ranks)
+            is_own = not sign.process.isdigit() or sign.process in ranks
+            if sign.records >= _SURVIVED or (is_own and mark in _ENDS_A_PROCESS):
+                del self._signs[mark]
 
     def failure(self, outcome: Outcome | None = None) -> Failure | None:
         """The verdict on what was fed so far; see `classify`."""
@@ -286,20 +319,23 @@ class FailureScan:
         return self._by_text() or self._by_ending(outcome) or self._by_exit_text()
 
     def _by_text(self) -> Failure | None:
-        if Mark.OOM in self._first:
-            return Failure(kind=FailureKind.OOM, evidence=self._first[Mark.OOM])
-        order = list(self._first)
+        if Mark.OOM in self._signs:
+            return Failure(kind=FailureKind.OOM, evidence=self._signs[Mark.OOM].evidence)
+        order = list(self._signs)
         if Mark.KILLED in order:  # what the other processes then raised is its consequence
             order = [mark for mark in order if mark in {Mark.KILLED, Mark.NCCL}]
-        for mark in order:
-            if kind := _KIND_OF.get(mark):
-                return Failure(kind=kind, evidence=self._first[mark])
+        reports = [place for place, mark in enumerate(order) if mark in {Mark.LAUNCHER, Mark.EXIT_CODE}]
+        for place, mark in enumerate(order):
+            if (kind := _KIND_OF.get(mark)) and not (
+                mark is Mark.TERMINATED and min(reports, default=place) < place
+            ):
+                return Failure(kind=kind, evidence=self._signs[mark].evidence)
         return None
 
     def _by_exit_text(self) -> Failure | None:
-        found = (self._mention, self._first.get(Mark.LAUNCHER), self._first.get(Mark.EXIT_CODE))
-        evidence = next((each for each in found if each is not None), None)
-        return None if evidence is None else Failure(kind=FailureKind.CRASH, evidence=evidence)
+        marks = (Mark.UNFINISHED, Mark.MENTION, Mark.LAUNCHER, Mark.EXIT_CODE)
+        sign = next((self._signs[mark] for mark in marks if mark in self._signs), None)
+        return None if sign is None else Failure(kind=FailureKind.CRASH, evidence=sign.evidence)
 
     def _by_ending(self, outcome: Outcome | None) -> Failure | None:
         if outcome is None:

@@ -97,6 +97,13 @@ def _paddle_ips(made: Made) -> str:
     )
 
 
+def _plsc(made: Made) -> str:
+    return (
+        f"[2022/11/09 10:00:00] plsc INFO: [Train][Epoch {made.epoch}/25][Iter: {made.iteration}/5061]lr: {made.lr}, "
+        f"loss: {made.loss}, batch_cost: 0.39000s, reader_cost: 0.00100, ips: {made.rate} images/sec, eta: 1:00:00"
+    )
+
+
 def _dllogger_json(made: Made) -> str:
     data = {"train.loss": float(made.loss), "train.ips": float(made.rate), "train.lr": float(made.lr)}
     content = {
@@ -168,6 +175,7 @@ PROGRAMS = {
     "partial fc": Program("partial_fc_mxnet", _partial_fc, _NO_LR, loss_decimals=2),
     "paddle": Program("arcface_paddle", _paddle, _ALL, lr_decimals=6),
     "paddle ips": Program("arcface_paddle", _paddle_ips, _ALL, rate_decimals=5, lr_decimals=6),
+    "plsc": Program("plsc", _plsc, _ALL, rate_decimals=5, loss_decimals=5, lr_decimals=6),
     "dllogger": Program("dllogger", _dllogger, _ALL),
     "dllogger json": Program("dllogger", _dllogger_json, _ALL, loss_decimals=12, loss_may_be_nan=False),
     "mllog": Program(
@@ -219,10 +227,10 @@ NOISE = st.one_of(
             "[lfw][2000]XNorm: 22.123456",
             "INFO:root:[agedb_30][2000]Accuracy-Flip: 0.97000+-0.00500",
             "testing verification..",
-            "Training: 2021-07-06 11:26:28,123-rank_id: 0",
+            "Training: 2021-07-06 11:26:28,123-world_size: 8",
             "lr-batch-epoch: 0.1 19 0",
-            "Called with argument: Namespace(batch_size=64, loss='arcface')",
-            ':::MLLOG {"namespace": "", "key": "init_start", "value": null, "metadata": {}}',
+            "Namespace(batch_size=64, loss='arcface')",
+            ':::MLLOG {"namespace": "", "key": "init_stop", "value": null, "metadata": {}}',
             "DLL 2020-02-24 22:05:26.131000 - PARAMETER batch_size : 64 ",
             "DLL 2020-02-24 22:05:26.131000 - Epoch: 0  train.ips : 99.5",
             "\x1b[32m  12%|##        | 120/1000 [00:12<01:22, 10.7it/s]\x1b[0m",
@@ -249,6 +257,9 @@ WRAPPERS = st.sampled_from(
         lambda line: f"2021-03-01T10:00:00.123456789Z {line}",
         lambda line: f"2021-03-01T10:00:00.123456789Z [1,0]<stdout>:{line}",
         lambda line: f"trainer-0    | {line}",
+        lambda line: f"May  1 10:00:00 node7 python[42]: [1,mpirank:3,algo-1]<stdout>:{line}",
+        lambda line: f"(RayTrainWorker pid=42) node7: {line}",
+        lambda line: f"[3] {line}",
         lambda line: f"\x1b[32m{line}\x1b[0m",
         lambda line: f"  12%|##   | 1/8\r  25%|###  | 2/8\r{line}",
         lambda line: f"\x1b[1mEpoch\x1b[0m {line}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import zlib
 from typing import TYPE_CHECKING
 
 from dlperf.importing.columnar.cells import find_records
@@ -20,14 +21,17 @@ def read_alone(line: bytes, dialect: Dialect) -> list[list[float | None]]:
         row: list[float | None] = [None] * len(FIELDS)
         for cell in item.cells:
             text = line[cell.start : cell.end].decode()
-            row[cell.column] = instant(text) if cell.group == "time" else float(text)
+            if cell.group == "metric":
+                row[cell.column] = float(zlib.crc32(re.sub(r"\d", "0", text).encode()))
+            else:
+                row[cell.column] = instant(text) if cell.group == "time" else float(text)
         rows.append(row)
     return rows
 
 
 def instant(text: str) -> float | None:
     """Milliseconds since 1970, whole ones; None where there is no such time of day or zone."""
-    whole, _separator, rest = text.replace("T", " ").replace(",", ".").partition(".")
+    whole, _separator, rest = text.replace("T", " ").replace(",", ".").replace("/", "-").partition(".")
     digits = re.match(r"\d*", rest)
     fraction = digits[0] if digits else ""
     zone = re.search(r"(Z|[-+]\d\d:?\d\d)$", text[11:])

@@ -300,7 +300,7 @@ def test_an_unknown_dialect_is_answered_with_the_known_ones() -> None:
 def test_every_dialect_of_the_facts_is_registered() -> None:
     assert {
         "arcface_paddle", "arcface_torch", "dllogger", "insightface_mxnet", "mllog", "oneflow_face",
-        "partial_fc_mxnet",
+        "partial_fc_mxnet", "plsc",
     } == set(DIALECTS)  # fmt: skip
 
 

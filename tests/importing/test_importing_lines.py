@@ -17,7 +17,8 @@ from plain_reader import read_alone
 
 from dlperf.importing.archives import Log
 from dlperf.importing.reader import LogReader
-from dlperf.importing.records import Batch, RunSplitter
+from dlperf.importing.records import Batch
+from dlperf.importing.runs import RunSplitter
 
 if TYPE_CHECKING:
     from dlperf.importing.dialects.base import Dialect

@@ -138,10 +138,15 @@ def test_what_nobody_tells_is_asked_for_all_at_once(tmp_path: Path) -> None:
         given.settings.pop(key)
     with pytest.raises(MissingSettings) as caught:
         imported(path, given)
-    assert (
-        "cannot tell version, experiment, parallelism; add --set version=... --set experiment=... "
-        "--set parallelism=... (version: the framework's, such as 0.3.4; experiment: r100_emore or r100_glint360k; "
-        "parallelism: data, model or partial_fc)" == caught.value.question
+    assert {
+        "version": "the framework's, such as 0.3.4",
+        "experiment": "r100_emore or r100_glint360k",
+        "parallelism": (
+            "data, model or partial_fc; partial_fc also needs --set sample_ratio=... (share of the classes, such as 0.1)"
+        ),
+    } == caught.value.hints
+    assert str(caught.value).endswith(
+        ": not known: version, experiment, parallelism; give them with --set or --map"
     )
     assert [] == list((tmp_path / "results/imported/runs").iterdir())
 
@@ -242,6 +247,27 @@ def test_processes_that_print_each_their_rate_are_joined_step_by_step(order: str
     assert (29 * 20, 20) == (done.result.figures.accepted_steps, done.result.figures.dropped_steps)
 
 
+@pytest.mark.parametrize(("lines", "processes"), [(("200.00", "210.00"), 2), (("200.00", "200.00"), 1)])
+def test_processes_without_a_tag_are_counted_by_the_rates_of_a_step(
+    lines: tuple[str, str], processes: int, tmp_path: Path
+) -> None:
+    """A line that two handlers printed has one rate."""
+    path = tmp_path / "1n2g/r100_b64_fp32_1.log"
+    path.parent.mkdir()
+    path.write_text(
+        "".join(
+            f"INFO:root:Epoch[0] Batch [{step}]\tSpeed: {rate} samples/sec\tacc=0.000000\n"
+            for step in range(20, 620, 20)
+            for rate in lines
+        )
+    )
+    (done,) = imported(path, instructions(tmp_path, version="1.6.0"))
+    assert done.result.figures is not None
+    assert (
+        pytest.approx(statistics.mean(map(float, lines)) * processes) == done.result.figures.samples_per_sec
+    )
+
+
 def test_steps_that_start_again_all_the_time_are_no_appended_runs(tmp_path: Path) -> None:
     path = oneflow_log(tmp_path / "1n1g/r100_b64_fp32_1.log", rates(2))
     path.write_text(path.read_text() * 1001)
@@ -272,7 +298,7 @@ def test_a_log_without_a_record_that_failed_asks_for_its_program(tmp_path: Path)
     path.parent.mkdir()
     path.write_text("RuntimeError: CUDA out of memory\n")
     with pytest.raises(
-        UserError, match=r"no record, and it failed: oom: .*; name its program with --dialect"
+        UserError, match=r"no record; line 1 shows oom: .*; if it is the log of a run that failed, name its"
     ):
         imported(path, instructions(tmp_path))
     given = Instructions(

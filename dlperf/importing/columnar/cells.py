@@ -9,6 +9,7 @@ shape, of which there are few.
 
 import datetime as dt
 import re
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from dlperf.importing.dialects.base import TIMESTAMP, Dialect
 from dlperf.importing.records import FIELDS, RANK, TIME, WHOLE, Batch
-from dlperf.logs.text import wrapper_rank
+from dlperf.logs.text import rank_before
 
 MASK = bytes(ord("0") if ord("0") <= byte <= ord("9") else byte for byte in range(256))
 _LONGEST_PREFIX = 512  # what wrappers put in front of a record
@@ -67,18 +68,19 @@ def _cells(match: re.Match[bytes], line: bytes, *, after: int) -> tuple[Cell, ..
         column = TIME if name.startswith("time") else FIELDS.index(name)
         if start >= 0 and (column not in WHOLE or _is_sane(line, start, end, name)):
             cells[column] = Cell(column=column, group=name, start=start, end=end)
-    if RANK not in cells and (rank := wrapper_rank(line, end=match.start())):
+    end = match.start()
+    start = max(after, end - _LONGEST_PREFIX)
+    start = max(start, line.rfind(b"\r", start, end) + 1)
+    if RANK not in cells and (rank := rank_before(line, start=start, end=end)):
         cells[RANK] = Cell(column=RANK, group="rank", start=rank[0], end=rank[1])
-    if TIME not in cells and (
-        time := _last_time(line, max(after, match.start() - _LONGEST_PREFIX), match.start())
-    ):
+    if TIME not in cells and (time := _last_time(line, start, end)):
         cells[TIME] = Cell(column=TIME, group="time", start=time[0], end=time[1])
     return tuple(cells[column] for column in sorted(cells))
 
 
 def _last_time(line: bytes, start: int, end: int) -> tuple[int, int] | None:
-    """Where the last time in line[start:end] stands, behind the last carriage return."""
-    times = list(_TIMESTAMP.finditer(line, max(start, line.rfind(b"\r", start, end) + 1), end))
+    """Where the last time in line[start:end] stands."""
+    times = list(_TIMESTAMP.finditer(line, start, end))
     return times[-1].span() if times else None
 
 
@@ -117,7 +119,7 @@ def _whole_numbers(digits: NDArray[np.uint8], places: Sequence[int]) -> NDArray[
 
 
 _TIME = re.compile(
-    rb"(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?:Z|([-+])(\d\d):?(\d\d))?"
+    rb"(\d{4})[/-](\d\d)[/-](\d\d)[ T](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?:Z|([-+])(\d\d):?(\d\d))?"
 )
 _EPOCH_DAY = dt.date(1970, 1, 1).toordinal()
 _DATE_BYTES = 10
@@ -183,6 +185,9 @@ def reader_of(group: str, shape: bytes) -> Reader:
     """How to read the texts of a shape; `group` is the pattern's name for them."""
     if group == "time":
         return _time_reader(shape)
+    if group == "metric":
+        checksum = float(zlib.crc32(shape))
+        return lambda _buffer, starts: np.full(len(starts), checksum)
     decimal = _DECIMAL.fullmatch(shape)
     if decimal is not None and group not in _SCALES:
         digits = len(decimal[2]) + len(decimal[3] or b"")

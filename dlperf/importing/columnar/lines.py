@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from dlperf.importing.columnar.cells import MASK, CellTable, Found, find_records, texts_at
 from dlperf.importing.dialects.base import NUMBER, Dialect
-from dlperf.importing.records import SAMPLES_PER_SEC, Batch
+from dlperf.importing.records import LOSS, SAMPLES_PER_SEC, Batch
 from dlperf.logs.failures import is_suspicious
 
 WORD = 8
@@ -215,9 +215,16 @@ _SAMPLE = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    """A layout that holds something: the dialects of its records; whether its rest may show a failure."""
+    """A layout that holds something.
+
+    Attributes:
+        recorded: the dialects of its records.
+        is_read: whether it gives a record or a loss; else it only marks the start of a run.
+        watch: whether its rest may show a failure.
+    """
 
     recorded: tuple[Dialect, ...]
+    is_read: bool
     watch: bool
 
 
@@ -261,7 +268,9 @@ class ChunkLines:
 
     def without_records(self) -> Iterator[int]:
         """The lines that gave nothing and are not blank."""
-        for index in np.flatnonzero(self.codes < FIRST_ENTRY).tolist():
+        marks = [FIRST_ENTRY + number for number, entry in enumerate(self._entries) if not entry.is_read]
+        unread = self.codes < FIRST_ENTRY
+        for index in np.flatnonzero(unread | np.isin(self.codes, marks) if marks else unread).tolist():
             if self.text(index).strip():
                 yield index
 
@@ -277,11 +286,6 @@ class ChunkLines:
         for at, dialect in sorted(found, key=itemgetter(0)):
             firsts.setdefault(dialect.name, (at, dialect))
         return list(firsts.values())
-
-    def last_record(self) -> int | None:
-        """The last line that holds something; None where none does."""
-        held = np.flatnonzero(self.codes >= FIRST_ENTRY)
-        return int(held[-1]) if len(held) else None
 
     @cached_property
     def entry_codes(self) -> list[int]:
@@ -311,6 +315,17 @@ def _is_whole(found: Found, line: bytes, text: bytes, seen: Iterable[bytes]) -> 
     return not shapes if ending is None else ending.fullmatch(line, found.start) is not None
 
 
+def _begins_a_record(line: bytes, seen: Iterable[bytes]) -> bool:
+    """Whether the line stops within a record like those before it."""
+    for outline in {_shape(text)[0] for text in seen}:
+        begin = outline.partition(b"#")[0]
+        at = line.rfind(begin) if begin else -1
+        start = _shape(line[at:])[0] if at >= 0 else b""
+        if b"#" in start and outline.startswith(start):
+            return True
+    return False
+
+
 def _shape(text: bytes) -> tuple[bytes, bytes]:
     """The text without its numbers, and the decimals of a number at its very end: a cut one has fewer."""
     text = text.rstrip()
@@ -331,6 +346,7 @@ class LineReader:
         self._entries: list[_Entry] = []
         self._bytes = 0
         self._seen: deque[bytes] = deque(maxlen=_MOST_TEXTS)  # the latest texts of new layouts
+        self.has_cut_record = False  # whether the log stops within a record
         self._table = CellTable()
         self._templates = Templates()
 
@@ -383,13 +399,26 @@ class LineReader:
         texts = [line[item.start : end].partition(b"\r")[0] for item, end in zip(found, ends, strict=False)]
         if may_be_cut and found and not _is_whole(found[-1], line, texts[-1], self._seen):
             found.pop()
+            self.has_cut_record = True
+        elif (
+            may_be_cut
+            and not found
+            and any(needle in line for each in self._dialects for needle in each.needles)
+        ):
+            self.has_cut_record = _begins_a_record(line.rpartition(b"\r")[2], self._seen)
         self._seen.extend(text for text in texts if len(text) <= _LONGEST_TEXT)
         if found:
             rest = line[: found[0].start] + b"\n" + line[found[-1].end :]
-            # What gives no rate gives the loss of another record.
-            records = [item for item in found if any(cell.column == SAMPLES_PER_SEC for cell in item.cells)]
-            recorded = {item.dialect.name: item.dialect for item in records}
-            self._entries.append(_Entry(recorded=tuple(recorded.values()), watch=is_suspicious(rest)))
+            # What gives no rate gives the loss of another record, or marks the start of a run.
+            columns = [{cell.column for cell in item.cells} for item in found]
+            recorded = {
+                item.dialect.name: item.dialect
+                for item, given in zip(found, columns, strict=True)
+                if SAMPLES_PER_SEC in given
+            }
+            is_read = any({SAMPLES_PER_SEC, LOSS} & given for given in columns)
+            watch = is_suspicious(rest)
+            self._entries.append(_Entry(recorded=tuple(recorded.values()), is_read=is_read, watch=watch))
             self._table.add(FIRST_ENTRY + len(self._entries) - 1, found, line)
             code = FIRST_ENTRY + len(self._entries) - 1
         else:

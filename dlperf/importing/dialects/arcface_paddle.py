@@ -5,7 +5,7 @@ Later versions end with `ips: T images/sec`. T is the whole job's rate. The colo
 
 import re
 
-from dlperf.importing.dialects.base import NUMBER, Dialect, Scope
+from dlperf.importing.dialects.base import NUMBER, TIMESTAMP, Dialect, Scope
 
 _REST = rb"(?:(?!\bloss[: ])[^\r\n])*?"
 
@@ -13,13 +13,13 @@ DIALECT = Dialect(
     name="arcface_paddle",
     program="insightface arcface_paddle",
     scope=Scope.JOB,
-    needles=(b"imgs/s", b"images/s", b"samples/s"),
+    needles=(b"imgs/s", b"images/s", b"samples/s", b"rank: "),
     patterns=(
         re.compile(
             rb"\bloss:?[ \t]*(?P<loss>" + NUMBER + rb"),"
             rb"(?:[ \t]*\blr:?[ \t]*(?P<lr>" + NUMBER + rb"),)?"
-            rb"[ \t]*\bepoch:?[ \t]*(?P<epoch>\d+),"
-            rb"[ \t]*\bstep:?[ \t]*(?P<iteration>\d+),"
+            rb"[ \t]*\bepoch:?[ \t]*(?P<epoch>\d+)(?:/\d+)?,"
+            rb"[ \t]*\bstep:?[ \t]*(?P<iteration>\d+)(?:/\d+)?,"
             + _REST
             + rb"\b(?:throughput|ips):?[ \t]*(?P<samples_per_sec>"
             + NUMBER
@@ -27,6 +27,7 @@ DIALECT = Dialect(
             rb"[ \t]*(?:imgs|images|samples)/s(?:ec)?\b"
         ),
     ),
+    start=re.compile(rb"\bTraining:[ \t]*(?:" + TIMESTAMP + rb"[ \t]*-[ \t]*)?rank: \d"),
     ending=re.compile(rb".*/s(?:ec)?\s*"),
     framework="paddle",
     batch_size_is_per_device=True,

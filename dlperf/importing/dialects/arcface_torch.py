@@ -19,7 +19,7 @@ DIALECT = Dialect(
     name="arcface_torch",
     program="insightface arcface_torch and arcface_oneflow (nn.Graph)",
     scope=Scope.JOB,
-    needles=(b" samples/sec",),
+    needles=(b" samples/sec", b"rank_id: "),
     patterns=(
         re.compile(
             rb"(?:Training:[ \t]*(?:(?P<time>" + TIMESTAMP + rb")[ \t]*-[ \t]*)?)?"
@@ -29,12 +29,13 @@ DIALECT = Dialect(
             + _optional(rb"\bLoss", b"loss", rb"(?:" + NUMBER + rb")(?=[ \t\r\n])")
             + _optional(rb"\bLearningRate", b"lr", rb"(?:" + NUMBER + rb")(?=[ \t\r\n])")
             + _optional(rb"\bEpoch", b"epoch", rb"\d+")
-            + _optional(rb"\bGlobal[ ]Step", b"iteration", rb"\d+")
+            + _optional(rb"\b(?:Global[ ])?Step", b"iteration", rb"\d+")
             + rb"(?="
             + _REST
-            + rb"\b(?:Global[ ]Step|Required):)"
+            + rb"\b(?:Step|Required):)"
         ),
     ),
+    start=re.compile(rb"\bTraining:[ \t]*(?:" + TIMESTAMP + rb"[ \t]*-[ \t]*)?rank_id: \d"),
     ending=re.compile(rb".*\bRequired:[ \t]*-?[\d.]+ hours\s*"),
     batch_size_is_per_device=True,
 )

@@ -9,7 +9,7 @@ import re
 from dlperf.importing.dialects.base import NUMBER, TIMESTAMP, Dialect, Scope
 
 _SPEED = rb"(?:train[._](?:total_)?(?:ips|throughput)|(?:total_)?(?:ips|throughput)|(?:ips|throughput)_train)"
-_LOSS = rb"(?:(?:train|step)[._])?loss"
+_LOSS = rb"(?:(?:train|step|total|average|avg|mean)[._])*loss"
 _LR = rb"(?:train[._])?(?:lr|learning_rate)"
 _TEXT_REST = rb"(?:(?!\bDLLL? )[^\r\n])*?"
 _JSON_STEP = rb'"step":[ ]?(?:\[[ ]?(?P<epoch>\d+),[ ]?(?P<iteration>\d+)[ ]?\]|(?P<iteration_>\d+))(?=[ ,}])'
@@ -32,7 +32,8 @@ DIALECT = Dialect(
     patterns=(
         re.compile(
             rb"\bDLL (?P<time>" + TIMESTAMP + rb") - "
-            rb"(?:(?:Training )?Epoch: ?(?P<epoch>\d+) +(?:Training )?Iteration: ?(?P<iteration>\d+) "
+            rb"(?:(?:Training )?Epoch: ?(?P<epoch>\d+)(?:/\d+)? +"
+            rb"(?:Training )?Iteration: ?(?P<iteration>\d+)(?:/\d+)? "
             rb"(?! *Validation)|[(\[](?P<epoch_>\d+), (?P<iteration_>\d+)[)\]] "
             rb"|(?:(?:Training )?Iteration: ?)?(?P<iteration__>\d+) )"
             rb"(?=" + _text(_SPEED, b"samples_per_sec") + rb")"

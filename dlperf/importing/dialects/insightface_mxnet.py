@@ -9,22 +9,23 @@ import re
 
 from dlperf.importing.dialects.base import NUMBER, Dialect, Scope
 
-_METRIC = rb"(?:(?!Speed: )[^\r\n])*?[ \t,-]"
+_METRIC = rb"(?:(?!Speed:)[^\r\n])*?[ \t,-]"
 
 DIALECT = Dialect(
     name="insightface_mxnet",
     program="insightface ArcFace for MXNet (train.py, train_parall.py)",
     scope=Scope.PROCESS,
-    needles=(b"Speed: ", b"CELOSS,"),
+    needles=(b"Speed:", b"CELOSS,", b"Called with argument"),
     patterns=(
         re.compile(
-            rb"(?:(?:Node|Worker)\[(?P<rank>\d+)\][ \t]+)?"
-            rb"(?:Epoch|Iter)[ ]?\[(?P<epoch>\d+)\][ \t]+Batch[ \t]*\[(?:\d+-)?(?P<iteration>\d+)\]"
-            rb"[ \t]+Speed: (?P<samples_per_sec>" + NUMBER + rb")[ \t]+samples/sec"
+            rb"(?:Epoch|Iter)[ ]?\[(?P<epoch>\d+)\][ \t]+Batch[ \t]*\[(?:\d+-)?(?P<iteration>\d+)(?:/\d+)?\]"
+            rb"[ \t]+Speed:[ \t]*(?P<samples_per_sec>" + NUMBER + rb")[ \t]+samples/sec"
             rb"(?=(?:" + _METRIC + rb"(?:\w*loss\w*|cross-entropy|ce)=(?P<loss>" + NUMBER + rb"))?)"
+            rb"(?:[ \t,]+(?P<metric>[A-Za-z][\w-]*)=)?"
         ),
     ),
     loss_line=re.compile(rb"\bCELOSS,[ \t]*(?P<iteration>\d+),[ \t]*(?P<loss>" + NUMBER + rb")"),
+    start=re.compile(rb"\bCalled with argument:"),
     ending=re.compile(rb".*(?:[=,]-?(?:\d+\.\d{6}|nan|inf)|Iter\[[^=]* samples/sec)\s*"),
     framework="mxnet",
 )

@@ -20,7 +20,7 @@ def _pattern(rest: bytes, condition: bytes) -> re.Pattern[bytes]:
         field(rb"(?:step|iteration)", b"iteration", rb"\d+"),
         field(rb"epoch(?:_num)?", b"epoch", rb"\d+"),
         field(b"rank", b"rank", rb"\d+"),
-        field(rb"(?:loss_text|loss|train_loss)", b"loss"),
+        field(rb"(?:loss_text|loss|(?:train|total|step)_loss)", b"loss"),
         field(rb"(?:lr|learning_rate)", b"lr"),
         field(b"time_ms", b"time_ms"),
     )
@@ -42,5 +42,12 @@ DIALECT = Dialect(
     scope=Scope.JOB,
     needles=(b":::MLL",),
     patterns=(_pattern(_QUICK_REST, b"!"), _pattern(_REST, b"=")),
+    start=re.compile(
+        rb":::MLL(?:OG)? \{"
+        + _REST
+        + rb'"key":[ ]?"(?:init|run)_start"(?:'
+        + _REST
+        + rb'"rank":[ ]?(?P<rank>\d+))?'
+    ),
     ending=re.compile(rb".*\}\s*"),
 )

@@ -12,14 +12,15 @@ DIALECT = Dialect(
     name="oneflow_face",
     program="oneflow_face 0.3 (insightface_train.py)",
     scope=Scope.JOB,
-    needles=(b"train: iter ",),
+    needles=(b"train: iter ", b"num_gpu_per_node = "),
     patterns=(
         re.compile(
-            rb"train: iter (?P<iteration>\d+), "
+            rb"train: iter (?P<iteration>\d+)(?:/\d+)?, "
             rb"loss (?:\[|np\.float\d+\()?(?P<loss>" + NUMBER + rb")[\])]?, "
             rb"throughput: (?P<samples_per_sec>\d+\.\d{3}|inf\b|nan\b)"
         ),
     ),
+    start=re.compile(rb"\b\w+ing [\w.-]+: num_gpu_per_node = \d"),
     ending=re.compile(rb"(?s:.*)"),  # the pattern matches whole records alone
     framework="oneflow",
 )

@@ -11,15 +11,16 @@ DIALECT = Dialect(
     name="partial_fc_mxnet",
     program="insightface partial_fc for MXNet (Horovod)",
     scope=Scope.JOB,
-    needles=(b"it/sec",),
+    needles=(b"it/sec", b"rank_id: "),
     patterns=(
         re.compile(
             rb"(?:rank-id:[ ]?(?P<rank>\d+):[ ]?(?:(?P<time>" + TIMESTAMP + rb")[ ]?-[ ]?)?)?"
-            rb"\bIter:[ ]?(?P<iteration>\d+)[ \t]+Rank:[ ]?(?:" + NUMBER + rb")[ \t]+it/sec"
+            rb"\bIter:[ ]?(?P<iteration>\d+)(?:/\d+)?[ \t]+Rank:[ ]?(?:" + NUMBER + rb")[ \t]+it/sec"
             rb"[ \t]+Total:[ ]?(?P<samples_per_sec>" + NUMBER + rb")[ \t]+it/sec"
             rb"(?:[ \t]+\[(?P<epoch>\d+)\]\[[^\]\r\n]*\]:[ ]?(?P<loss>" + NUMBER + rb"))?"
         ),
     ),
+    start=re.compile(rb"\brank-id:[ ]?(?P<rank>\d+):[ ]?(?:" + TIMESTAMP + rb"[ ]?-[ ]?)?rank_id: \d"),
     ending=re.compile(rb".*\]:[ ]?-?(?:\d+\.\d\d|nan|inf)\s*"),
     framework="mxnet",
     parallelism="partial_fc",
