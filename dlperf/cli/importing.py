@@ -1,6 +1,7 @@
 """`dlperf parse` and `dlperf import`: logs of other programs, read, and turned into results."""
 
 import io
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from dlperf.cli.terminal import VisibleStream, echo, say
 from dlperf.errors import SourceErrors, UserError
 from dlperf.files import replacing
 from dlperf.importing.archives import Log, open_logs, open_stream
-from dlperf.importing.case import KEYS, Facts, MissingSettings, facts_of_settings
+from dlperf.importing.case import KEYS, MissingSettings, Rule, facts_of_settings
 from dlperf.importing.convert import METHODS as METHOD_NAMES
 from dlperf.importing.dialects import choose_dialects
 from dlperf.importing.dialects.base import Dialect
@@ -141,7 +142,7 @@ def _parse_one(
     try:
         for batch in reader:
             if reader.dialect is not None:
-                writer.write(batch, dialect=reader.dialect.name)
+                writer.write(batch, dialect=reader.dialect)
         if reader.failure is None:
             reader.require_records()
     except UserError as error:
@@ -233,6 +234,11 @@ def import_(
     if not files:
         raise UserError(f"{', '.join(map(str, paths))}: no file in it")
     good, bad = _import_all(files, instructions)
+    for rule in instructions.rules:
+        if not rule.is_used:
+            say(f"dlperf: {rule.source}: {rule.pattern!r} matches no log: neither its whole name nor its end")
+    if good:
+        say(f"Next: {shlex.join(['dlperf', 'report', str(instructions.sweep), '--out', 'report.md'])}")
     if bad:
         ctx.exit(EXIT_SOME_NOT_IMPORTED if good else EXIT_NOTHING_IMPORTED)
 
@@ -240,10 +246,10 @@ def import_(
 def _import_all(files: Sequence[Path | UserError], instructions: Instructions) -> tuple[int, int]:
     """Import them and report each; how many runs were good and logs bad.
 
-    A question about missing settings is asked once for all files, at the end.
+    Everything that is missing is asked for once for all files, at the end.
     """
     good = bad = 0
-    questions: dict[str, list[str]] = {}
+    incomplete: list[MissingSettings] = []
     with alone_in(instructions.sweep):
         for file in files:
             for outcome in (file,) if isinstance(file, UserError) else import_file(file, instructions):
@@ -253,13 +259,31 @@ def _import_all(files: Sequence[Path | UserError], instructions: Instructions) -
                     continue
                 bad += 1
                 if isinstance(outcome, MissingSettings):
-                    questions.setdefault(outcome.question, []).append(outcome.name)
+                    incomplete.append(outcome)
                 else:
                     say(f"dlperf: {outcome}")
-    for question, names in questions.items():
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        say(f"dlperf: {names[0]}{more}: {question}")
+    if incomplete:
+        _ask(incomplete)
     return good, bad
+
+
+def _ask(incomplete: Sequence[MissingSettings]) -> None:
+    """Say what is not known of the logs: each setting once, with the logs that lack it."""
+    names = [each.name for each in incomplete]
+    say(f"dlperf: {_some(names)}: settings are missing; give them with --set, or per file with --map:")
+    width = max(len(f"--set {key}=...") for each in incomplete for key in each.hints)
+    for key in KEYS:
+        lacking: dict[str, list[str]] = {}
+        for each in incomplete:
+            if key in each.hints:
+                lacking.setdefault(each.hints[key], []).append(each.name)
+        for hint, of in lacking.items():
+            where = "" if of == names else f" [{_some(of)}]"
+            say(f"  {f'--set {key}=...':<{width}}  {hint}{where}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _show(done: Done) -> None:
@@ -293,7 +317,7 @@ def _what_is_wrong(key: str, value: object) -> str | None:
     return None if is_one else "write one word or number"
 
 
-def _rules(path: Path) -> list[tuple[str, Facts]]:
+def _rules(path: Path) -> list[Rule]:
     """Read the mapping file: pattern -> settings."""
     document = read_document(path, shown=str(path))
     if document.problems:
@@ -313,6 +337,7 @@ def _rules(path: Path) -> list[tuple[str, Facts]]:
         ]
         if problems:
             raise SourceErrors(problems)
-        facts = facts_of_settings({key: str(value) for key, value in told.items()}, f"{path}:{place.line}")
-        rules.append((pattern, facts))
+        source = f"{path}:{place.line}"
+        facts = facts_of_settings({key: str(value) for key, value in told.items()}, source)
+        rules.append(Rule(pattern=pattern, facts=facts, source=source))
     return rules

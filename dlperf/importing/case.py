@@ -100,13 +100,13 @@ KEYS = {
     "version": "the framework's, such as 0.3.4",
     "experiment": "the workload, such as r100_emore",
     "parallelism": "data, model or partial_fc",
-    "sample_ratio": "for partial_fc, such as 0.1",
+    "sample_ratio": "share of the classes, such as 0.1",
     "topology": "nodes and devices per node, such as 1n8g",
     "device": "cuda or cpu",
     "batch_size_per_device": "images per device",
     "precision": "fp32, fp16 or bf16",
     "num_classes": "of the classifier; default: the experiment's",
-    "threads_per_device": "for a CPU run",
+    "threads_per_device": "of a CPU, such as 8",
     "repeat": "number of the run, from 1",
     "warmup_iterations": f"not counted; default {DEFAULT_WARMUP_ITERATIONS}",
     "network": "r100, y1, ...; gives the experiment together with the dataset",
@@ -179,12 +179,23 @@ def facts_of_settings(settings: Mapping[str, str], source: str) -> Facts:
     return {key: Fact(value, source) for key, value in settings.items()}
 
 
-def mapped(name: str, rules: Sequence[tuple[str, Facts]]) -> Facts:
+@dataclass(slots=True, kw_only=True)
+class Rule:
+    """A pattern of a mapping file and what it says; `source` is its file and line."""
+
+    pattern: str
+    facts: Facts
+    source: str
+    is_used: bool = False
+
+
+def mapped(name: str, rules: Sequence[Rule]) -> Facts:
     """What the mapping file says about a log: of the patterns that match its name the later ones win."""
     facts: Facts = {}
-    for pattern, settings in rules:
-        if fnmatchcase(name, pattern) or fnmatchcase(name, f"*/{pattern}"):
-            facts.update(settings)
+    for rule in rules:
+        if fnmatchcase(name, rule.pattern) or fnmatchcase(name, f"*/{rule.pattern}"):
+            rule.is_used = True
+            facts.update(rule.facts)
     return facts
 
 
@@ -217,15 +228,17 @@ def spelled(key: str, value: str) -> str:
 
 _MEASURED_ITERATIONS = 100
 _FROM_1 = frozenset({"batch_size_per_device", "num_classes", "threads_per_device", "repeat"})
+# A key, and what one of its values needs besides.
+_NEED_MORE = (("parallelism", "partial_fc", "sample_ratio"), ("device", "cpu", "threads_per_device"))
 _OPTIONAL = frozenset({"num_classes", "repeat", "warmup_iterations", "network", "dataset"})
 
 
 class MissingSettings(UserError):
-    """Something about a log is missing; `question` is the same for logs that lack the same."""
+    """Something about a log is missing; `hints` says by key what to give."""
 
-    def __init__(self, name: str, question: str) -> None:
-        self.name, self.question = name, question
-        super().__init__(f"{name}: {question}")
+    def __init__(self, name: str, hints: Mapping[str, str]) -> None:
+        self.name, self.hints = name, hints
+        super().__init__(f"{name}: not known: {', '.join(hints)}; give them with --set or --map")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,12 +262,7 @@ def describe(name: str, facts: Facts, *, folder: Path) -> Described:
             facts = {**facts, "experiment": Fact(fitting[0], "network and dataset")}
     missing = _missing(facts)
     if missing:
-        hints = {key: KEYS[key] for key in missing}
-        if "experiment" in missing:
-            hints["experiment"] = " or ".join(_fitting(facts, folder)) or KEYS["experiment"]
-        asked = " ".join(f"--set {key}=..." for key in missing)
-        hint = "; ".join(f"{key}: {text}" for key, text in hints.items())
-        raise MissingSettings(name, f"cannot tell {', '.join(missing)}; add {asked} ({hint})")
+        raise MissingSettings(name, _hints(missing, facts, folder))
     try:
         return _described(facts, folder)
     except SourceErrors:
@@ -288,11 +296,20 @@ def _fitting(facts: Facts, folder: Path) -> list[str]:
 
 def _missing(facts: Facts) -> list[str]:
     optional = set(_OPTIONAL)
-    if "parallelism" not in facts or facts["parallelism"].value != "partial_fc":
-        optional.add("sample_ratio")
-    if "device" not in facts or facts["device"].value != "cpu":
-        optional.add("threads_per_device")
+    for key, value, needed in _NEED_MORE:
+        if key not in facts or facts[key].value != value:
+            optional.add(needed)
     return [key for key in KEYS if key not in optional and key not in facts]
+
+
+def _hints(missing: Sequence[str], facts: Facts, folder: Path) -> dict[str, str]:
+    hints = {key: KEYS[key] for key in missing}
+    if "experiment" in missing:
+        hints["experiment"] = " or ".join(_fitting(facts, folder)) or KEYS["experiment"]
+    for key, value, needed in _NEED_MORE:
+        if key in missing and needed not in facts:
+            hints[key] += f"; {value} also needs --set {needed}=... ({KEYS[needed]})"
+    return hints
 
 
 def _described(facts: Facts, folder: Path) -> Described:

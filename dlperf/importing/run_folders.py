@@ -21,6 +21,7 @@ from dlperf.importing.case import (
     Described,
     Fact,
     Facts,
+    Rule,
     describe,
     facts_of_path,
     facts_of_text,
@@ -52,7 +53,7 @@ class Instructions:
     method: str  # as in `Imported.method`
     dialect: str  # its name, or `auto`
     settings: Facts  # from `--set`
-    rules: Sequence[tuple[str, Facts]]  # from the mapping file: pattern and facts
+    rules: Sequence[Rule]  # from the mapping file
     here: Path  # the working directory
 
 
@@ -131,9 +132,10 @@ def import_file(path: Path, instructions: Instructions) -> Iterator[Done | UserE
     instructions.sweep.joinpath(RUNS_FOLDER).mkdir(parents=True, exist_ok=True)
     try:
         for log in open_logs(path):
+            mapping = mapped(log.name, instructions.rules)
             try:
                 with _staged(log, path, instructions.sweep) as copy:
-                    yield from _import_log(log.name, copy, instructions)
+                    yield from _import_log(log.name, copy, instructions, mapping=mapping)
             except UserError as error:
                 yield error
     except UserError as error:
@@ -153,13 +155,12 @@ def _staged(log: Log, path: Path, sweep: Path) -> Iterator[Path]:
         yield copy
 
 
-def _import_log(name: str, copy: Path, instructions: Instructions) -> Iterator[Done]:
+def _import_log(name: str, copy: Path, instructions: Instructions, *, mapping: Facts) -> Iterator[Done]:
     """Every run in one log; `name` is for people, `copy` is the log beside the runs."""
     with copy.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         stream.seek(0)
         parsed = parse_log(open_log(name, stream), dialect=instructions.dialect)
-    mapping = mapped(name, instructions.rules)
     facts = join(
         name,
         facts_of_path(name),

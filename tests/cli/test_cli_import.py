@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from click.testing import Result
 
 TOLD = ["--set", "version=0.3.4", "--set", "experiment=r100_emore", "--set", "parallelism=data"]
+NEXT = "Next: dlperf report results/imported --out report.md\n"
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def run(*arguments: object) -> Result:
 
 def test_a_tree_of_2021_becomes_results(logs: Path) -> None:
     result = run("import", logs, *TOLD)
-    assert (0, "") == (result.exit_code, result.stderr)
+    assert (0, NEXT) == (result.exit_code, result.stderr)
     assert 4 == len(result.stdout.splitlines())
     assert all(line.startswith("imported  ") for line in result.stdout.splitlines())
     cases = json.loads(run("results", "--format", "json").stdout)
@@ -78,7 +79,7 @@ def test_a_compressed_log_that_stops_in_its_middle_is_imported_with_a_warning(lo
     result = run("import", logs / "1n1g/r100_b64_fp32_9.log.gz", *TOLD)
     assert 0 == result.exit_code
     assert (
-        f"dlperf: {logs}/1n1g/r100_b64_fp32_9.log.gz: the compressed data stops in its middle; read up to there\n"
+        f"dlperf: {logs}/1n1g/r100_b64_fp32_9.log.gz: the compressed data stops in its middle; read up to there\n{NEXT}"
         == result.stderr
     )
 
@@ -104,11 +105,48 @@ def test_a_question_is_asked_once_for_all_files(logs: Path) -> None:
     result = run("import", logs, *TOLD[:4])
     assert (2, "") == (result.exit_code, result.stdout)
     assert [
+        f"dlperf: {logs}/1n1g/r100_b64_fp32_1.log and 3 more: settings are missing; give them with --set, or per file with --map:",
         (
-            f"dlperf: {logs}/1n1g/r100_b64_fp32_1.log and 3 more: cannot tell parallelism; add --set parallelism=... "
-            "(parallelism: data, model or partial_fc)"
-        )
+            "  --set parallelism=...  data, model or partial_fc; partial_fc also needs --set sample_ratio=... "
+            "(share of the classes, such as 0.1)"
+        ),
     ] == result.stderr.splitlines()
+
+
+def test_everything_that_is_missing_of_any_log_is_asked_for_at_once(logs: Path) -> None:
+    (logs / "train.log").write_text("train: iter 1, loss 44.1, throughput: 245.000\n")
+    result = run("import", logs, "--set", "experiment=r100_emore")
+    assert [
+        f"dlperf: {logs}/train.log and 4 more: settings are missing; give them with --set, or per file with --map:",
+        "  --set version=...                the framework's, such as 0.3.4",
+        (
+            "  --set parallelism=...            data, model or partial_fc; partial_fc also needs --set sample_ratio=... "
+            "(share of the classes, such as 0.1)"
+        ),
+        f"  --set topology=...               nodes and devices per node, such as 1n8g [{logs}/train.log]",
+        (
+            "  --set device=...                 cuda or cpu; cpu also needs --set threads_per_device=... "
+            f"(of a CPU, such as 8) [{logs}/train.log]"
+        ),
+        f"  --set batch_size_per_device=...  images per device [{logs}/train.log]",
+        f"  --set precision=...              fp32, fp16 or bf16 [{logs}/train.log]",
+    ] == result.stderr.splitlines()
+
+
+def test_a_pattern_that_matches_nothing_is_named_even_where_its_log_cannot_be_read(
+    logs: Path, tmp_path: Path
+) -> None:
+    (logs / "notes.txt").write_text("hello\n")
+    (tmp_path / "which.yaml").write_text(
+        '"*": {experiment: r100_emore, version: 0.3.4, parallelism: data}\n'
+        '"notes.txt": {version: 0.3.5}\n"1n4g/*": {version: 0.3.5}\n'
+    )
+    result = run("import", logs, "--map", "which.yaml")
+    assert 3 == result.exit_code
+    assert [
+        "dlperf: which.yaml:3: '1n4g/*' matches no log: neither its whole name nor its end",
+        NEXT.rstrip(),
+    ] == result.stderr.splitlines()[1:]
 
 
 def test_a_mapping_file_speaks_of_single_files(logs: Path, tmp_path: Path) -> None:
@@ -197,6 +235,7 @@ def test_bad_files_are_named_and_the_others_imported(logs: Path) -> None:
     assert [
         f"dlperf: {logs}/empty.log: empty",
         f"dlperf: {logs}/notes.txt: no throughput record of a known program in 1 line; the first line is 'hello'",
+        NEXT.rstrip(),
     ] == result.stderr.splitlines()
 
 

@@ -104,9 +104,34 @@ def test_the_table_is_for_people(tmp_path: Path) -> None:
     assert [
         f"{log}:1: hello",
         f"{log}:4: {OOM}",
-    ] == [line for line in lines if line.startswith(f"{log}:") and not line.endswith("oneflow_face")]
-    assert f"failure: oom: {log}:4: {OOM}" == lines[-1]
-    assert ["0", "2", "0", "-", "-", "12.5", "nan", "-", "-"] in [line.split() for line in lines]
+    ] == [line for line in lines if line.startswith(f"{log}:") and "oneflow_face" not in line]
+    assert f"{log}: oneflow_face, the whole job's rate" in lines
+    assert ["0", "2", "0", "12.5", "nan"] in [line.split() for line in lines]
+    assert [
+        "run 0: 2 records, mean 12.62, median 12.62 samples/s (a steady rate takes 60 records)",
+        f"failure: oom: {log}:4: {OOM}",
+    ] == lines[-2:]
+
+
+def test_the_table_ends_with_what_each_run_comes_to(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    rates = [100.0] * 30 + [200.0] * 50 + [1.0] + [202.0] * 50
+    run = "".join(
+        f"train: iter {step}, loss 1.0, throughput: {rate:.3f}\n" for step, rate in enumerate(rates)
+    )
+    log.write_text(run + "train: iter 0, loss 1.0, throughput: inf\n")
+    assert [
+        "run 0: 131 records, mean 176.34, median 200.00, steady 201.00 samples/s from record 31 on",
+        "run 1: 1 record, none with a rate",
+    ] == parse(log).stdout.splitlines()[-2:]
+
+
+def test_the_table_shows_times_as_text_and_only_the_columns_that_the_log_has(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("2024-05-01 10:00:00,250 train: iter 0, loss 1.0, throughput: 12.500\n")
+    _name, headings, row, _summary = parse(log).stdout.splitlines()
+    assert ["run", "line", "iteration", "samples/s", "loss", "time"] == headings.split()
+    assert ["0", "1", "0", "12.5", "1", "2024-05-01", "10:00:00.250"] == row.split()
 
 
 def test_json_shows_unrecognised_lines_on_request(tmp_path: Path) -> None:
@@ -126,7 +151,7 @@ def test_the_exit_code_tells_more_about_a_failure(tmp_path: Path) -> None:
 def test_a_log_that_failed_before_its_first_record_still_shows_why(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_text("starting\n" + OOM + "\n")
-    result = parse(log, "--format", "json")
+    result = parse(log, "--format", "json", "--dialect", "oneflow_face")
     assert 0 == result.exit_code
     content = json.loads(result.stdout)
     assert (None, [], "oom") == (content["dialect"], content["records"], content["failure"]["kind"])

@@ -56,6 +56,7 @@ WORDS = (
     b"\r", b"\r\n", b"\0", b"\x1b[31m", b"\xff\xfe", b"[1,0]<stdout>:", b"2021-13-45 99:99:99,999 ", b":::MLLOG {",
     b"9" * 5000, b"DLLL {", b"DLL ", b"CELOSS,20,1.5\n", b" samples/sec", b"it/sec", b"9" * 400, b"1e999", b"-inf", b"{" * 50,
     b"loss ", b"Epoch[", b"train: iter ", b"(" * 30, b"Training: ", b" : ", b"batch_size_per_device = ",
+    b"Training: 2021-07-06 11:26:28,123-rank_id: 0\n", b"\xc2\xa0", b'{"log":"', b"Node[1] ", b"(w pid=3) ", b"node7: ", b"[3] ",
 )  # fmt: skip
 
 
@@ -161,7 +162,7 @@ def feed(data: bytes, generator: random.Random) -> None:
             writer.begin(file="fuzz")
         for batch in reader:
             for writer in writers:
-                writer.write(batch, dialect="any")
+                writer.write(batch, dialect=reader.dialect or next(iter(DIALECTS.values())))
         for writer in writers:
             writer.end(failure=reader.failure)
         reader.require_records()
