@@ -40,11 +40,42 @@ def test_raw_prints_one_rank_as_it_came(tmp_path: Path) -> None:
     assert (folder / "logs/rank0.log").read_bytes() == shown
 
 
+def test_steps_are_rows_of_a_table_and_other_lines_stay(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "y1", CASE)
+    log = folder / "logs/rank0.log"
+    log.write_text(
+        "loading\n" + log.read_text().replace('"loss": 40.0', '"loss": null, "loss_text": "nan"', 1) + "bye"
+    )
+    lines = run(CASE.content_hash, tmp_path).stdout.splitlines()
+    assert ["loading", "bye"] == [lines[0], lines[-1]]
+    assert ["step", "kind", "samples/s", "seconds", "loss", "time"] == lines[1].split()
+    rows = [line.split() for line in lines[2:-1]]
+    assert [
+        ["0", "warmup"],
+        ["1", "warmup"],
+        ["2", "train"],
+        ["3", "train"],
+        ["4", "train"],
+        ["5", "train"],
+    ] == [row[:2] for row in rows]
+    assert ["nan", "4.00"] == [rows[0][4], f"{float(rows[0][2]):.2f}"]
+    assert max(map(len, lines)) < 60
+    shown = run(CASE.content_hash, tmp_path, "--raw").stdout
+    assert log.read_text() == shown
+
+
+def test_a_step_that_is_torn_by_another_line_is_shown_as_it_is(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "y1", CASE)
+    torn = ':::MLLOG {"namespace": "dlperf", "key": "tracked_st'
+    (folder / "logs/rank0.log").write_text(torn + "\n")
+    assert torn + "\n" == run(CASE.content_hash, tmp_path).stdout
+
+
 def test_control_characters_are_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_run(tmp_path / "y1", CASE)
     hostile = b"\x1b]0;title\x07 \x1b[2J\tcaf\xc3\xa9 \xc2\x9b31m \xff\xe2\x80\xae\r\n10%\r20%\r\n\xe2\x82"
     (folder / "logs/rank0.log").write_bytes(hostile)
-    expected = "\\x1b]0;title\\x07 \\x1b[2J\tcafé \\x9b31m \\xff\\u202e\n10%\\r20%\n\\xe2\\x82"
+    expected = "\\x1b]0;title\\x07 \\x1b[2J\tcafé \\x9b31m \\xff\\u202e\n10%\\r20%\n\\xe2\\x82\n"
     for block in (1 << 16, 1):  # a character or a line end may be cut by the end of a block
         monkeypatch.setattr("dlperf.cli.logs._BLOCK", block)
         assert expected == run(CASE.content_hash, tmp_path).stdout_bytes.decode()
@@ -102,7 +133,7 @@ def test_follow_goes_on_until_the_run_has_its_result(tmp_path: Path) -> None:
     whole = log.read_text()
     begin, rest = whole[: len(whole) // 2], whole[len(whole) // 2 :]
     log.write_text("of the first try, which is longer than the next begins\n" + begin)
-    command = [sys.executable, "-m", "dlperf", "logs", "y1", str(tmp_path), "--follow"]
+    command = [sys.executable, "-m", "dlperf", "logs", "y1", str(tmp_path), "--follow", "--raw"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "COLUMNS": "100"}) as process:
         assert process.stdout is not None
         killer = threading.Timer(LIMIT_SECONDS, process.kill)
