@@ -51,7 +51,7 @@ def _grouping_keys(figure: CaseFigures) -> dict[Text, Inline]:
         say("hardware"): figure.hardware,
         say("device"): case.device,
         say("float32 products"): or_not_known(figure.fp32_arithmetic),
-        say("gradients travel in"): case.gradient_dtype,
+        say("gradients travel in"): or_not_known(figure.gradient_dtype),
         say("memory budget"): memory_budget(case),
         say("iterations"): iterations(case.measure.warmup_iterations, figure.measured_iterations),
         say("seed"): or_not_known(figure.seed),

@@ -82,9 +82,20 @@ class CaseFigures:
         }
         if measured:
             return " and ".join(sorted(measured))
-        if self.published or any(run.result.imported is not None for run in self.runs):
+        if self._is_foreign:
             return None
         return "tf32" if self.case.options.get("tf32") else "ieee"
+
+    @property
+    def gradient_dtype(self) -> str | None:
+        """What gradients travel in between devices; None if not known, as of an imported log in fp16."""
+        is_told = self.case.precision == "fp32" or not self._is_foreign
+        return self.case.gradient_dtype if is_told else None
+
+    @property
+    def _is_foreign(self) -> bool:
+        """Whether programs that are not dlperf's made the figure."""
+        return self.published or any(run.result.imported is not None for run in self.runs)
 
     @cached_property
     def good(self) -> tuple[RunFigures, ...]:
@@ -290,7 +301,8 @@ def comparable(figure: CaseFigures, *, leaving_out: Iterable[str]) -> tuple[obje
     """
     not_known = figure.not_known - (_FREE_ON_CUDA if figure.case.device == "cuda" else set())
     case = canonical(figure.case, leaving_out=leaving_out)
-    return (figure.hardware, figure.published, figure.fp32_arithmetic, not_known, case)
+    arithmetic = (figure.fp32_arithmetic, figure.gradient_dtype)
+    return (figure.hardware, figure.published, arithmetic, not_known, case)
 
 
 # The CPU's threads only feed a GPU: they are stated, and no ground to keep two cases apart.

@@ -87,7 +87,7 @@ _PEAKS: Final = tuple(
 _PHASES: Final = _text("phase_seconds", "seconds of a profiled step by part, as JSON text")
 _KEYS: Final = (
     _text("fp32_arithmetic", "what float32 products are computed in: `ieee` or `tf32`; missing if not known"),
-    _text("gradient_dtype", "what gradients travel in between devices: `float32`, `float16`, `bfloat16`"),
+    _text("gradient_dtype", "what gradients travel in, such as `float32`; missing if not known"),
     _text("settings_id", "equal where all but framework, version, options and a table's row is the same"),
     _text("series_id", "equal where all but the topology is the same"),
     _text("searched", "the column whose largest value was searched for"),
@@ -236,6 +236,7 @@ def _settings(figure: CaseFigures) -> Record:
         "results": str(figure.sweep),
         "searched": case.search.axis if case.search is not None else None,
         "fp32_arithmetic": figure.fp32_arithmetic,
+        "gradient_dtype": figure.gradient_dtype,
         "settings_id": _id(case, figure.fp32_arithmetic, leaving_out=(*_ROW, *_COLUMN, "search")),
         "series_id": _id(case, figure.fp32_arithmetic, leaving_out=("topology",)),
     }

@@ -11,7 +11,8 @@ from dlperf.plan.case import Measure, Schedule, Topology
 from dlperf.report.comparison import Comparison, comparisons
 from dlperf.report.text import plain_text
 from dlperf.results.query import load
-from dlperf.results.store import store_run
+from dlperf.results.schema import Imported
+from dlperf.results.store import read_results, store_run, write_result
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,6 +123,18 @@ def test_a_gpu_case_without_the_fact_counts_as_what_it_asked_for(tmp_path: Path)
     first, second = compared(tmp_path)
     assert ["mxnet", "oneflow"] == [variant.framework for variant in first.variants]
     assert (["float32 products: ieee"], ["float32 products: tf32"]) == (apart(first), apart(second))
+
+
+def test_what_an_imported_log_of_a_gpu_was_computed_in_is_not_known(tmp_path: Path) -> None:
+    half = {"device": "cuda", "precision": "fp16"}
+    store_good_runs(tmp_path / "y1", make_case(**half), [8.0])
+    store_good_runs(tmp_path / "y1", make_case(framework="oneflow", **half), [8.0])
+    run = next(run for run in read_results(tmp_path).runs if run.result.case.framework == "oneflow")
+    mark = Imported(source="a.log", log="logs/a.log", sha256="0", dialect="mllog", method="samples/seconds")
+    write_result(run.folder, run.result.model_copy(update={"imported": mark}))
+    ours, imported = compared(tmp_path)
+    assert ["float32 products: ieee", "gradients travel in: float32"] == apart(ours)
+    assert ["float32 products: not known", "gradients travel in: not known"] == apart(imported)
 
 
 def test_on_cpu_the_fact_keeps_nothing_apart(tmp_path: Path) -> None:
