@@ -1,6 +1,7 @@
 """An environment: a folder named by the hash of its specification, with a manifest, and its interpreter."""
 
 import os
+import re
 import signal
 import sysconfig
 from collections.abc import Iterator, Sequence
@@ -189,7 +190,7 @@ def check(spec: EnvironmentSpec, python: Path, *, own: bool = False, hold: Seque
     done = run_python(python, check_source(spec, own=own), timeout_seconds=_IMPORT_SECONDS, hold=hold)
     name = f"{spec.framework}=={spec.version}"
     if done.returncode != 0:
-        reason = _last_line(done.stderr) or f"the check ended with {_ending(done.returncode)}"
+        reason = _fault(done.stderr) or f"the check ended with {_ending(done.returncode)}"
         raise EnvironmentUnavailable(f"{name} does not work with {python}: {reason}")
     version = _last_line(done.stdout)
     if not is_version(version, spec.version):
@@ -206,6 +207,12 @@ def is_version(printed: str, wanted: str) -> bool:
 
 def _ending(returncode: int) -> str:
     return f"exit code {returncode}" if returncode >= 0 else signal.Signals(-returncode).name
+
+
+def _fault(text: str) -> str:
+    """The line of glog's, in which OneFlow says why it aborts, without its head; else the last line."""
+    fatal = re.search(r"^F\d{8} .*?\] (.*)", text, re.MULTILINE)
+    return fatal[1].strip() if fatal else _last_line(text)
 
 
 def _last_line(text: str) -> str:

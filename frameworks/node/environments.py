@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -79,8 +80,9 @@ def checked(python: str, probe: str, import_check: str) -> Answer:
                 process.kill()
                 raise Refused(f"{python} gave no answer within {CHECK_SECONDS:g} s") from None
         if process.returncode:
+            fatal = re.findall(r"^F\d{8} .*?\] (.*)", err, re.MULTILINE)  # of glog, above a stack trace
             last = (err.strip().splitlines() or [f"it ended with {process.returncode}"])[-1]
-            raise Refused(f"{python} does not work: {last}")
+            raise Refused(f"{python} does not work: {fatal[0].strip() if fatal else last}")
         answers.append(out.strip().splitlines() or [""])
     unverified = [line[len(UNVERIFIED) :] for line in answers[1] if line.startswith(UNVERIFIED)]
     return {

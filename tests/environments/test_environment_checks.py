@@ -14,7 +14,7 @@ import pytest
 from dlperf.adapters.registry import load_adapters
 from dlperf.environments import ensure
 from dlperf.environments.checks import check_source
-from dlperf.environments.environment import environment_key, read_environment
+from dlperf.environments.environment import check, environment_key, read_environment
 from dlperf.environments.make import adopting_request, making_request
 from dlperf.errors import EnvironmentUnavailable
 from frameworks.node import Refused
@@ -97,6 +97,29 @@ def test_a_node_checks_the_same(demo: EnvironmentSpec, put_driver: Callable[[int
     ]
     with pytest.raises(Refused, match="another build"):
         checked(sys.executable, asked["probe"], making_request(here)["import_check"])
+
+
+GLOG = """
+import os, sys
+sys.stderr.write('''\\
+W20261130 16:30:29.041565 28016 descriptor.cpp:48] CUDA driver version is insufficient
+F20261130 16:30:30.355254 28016 cuda_util.cpp:137] Check failed: cudaGetDevice(&id) : insufficient (35)
+*** Check failure stack trace: ***
+    @     0x7f1a721d09ca  google::LogMessage::Fail()
+''')
+sys.stderr.flush()
+os.abort()
+"""
+
+
+def test_an_engine_that_aborts_gives_its_reason_not_its_stack(demo: EnvironmentSpec) -> None:
+    reason = "Check failed: cudaGetDevice(&id) : insufficient (35)"
+    with pytest.raises(EnvironmentUnavailable) as caught:
+        check(replace(demo, import_check=GLOG), Path(sys.executable))
+    assert str(caught.value).endswith(f": {reason}")
+    with pytest.raises(Refused) as refused:
+        checked(sys.executable, "print('{}')", GLOG)
+    assert str(refused.value).endswith(f": {reason}")
 
 
 def test_a_check_that_hangs_on_a_node_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
