@@ -30,7 +30,7 @@ _PRINTABLE = bytes(byte for byte in range(256) if byte >= 32 or byte in _TEXT_CO
 
 
 # A line as docker's json-file driver stores it.
-_JSON_LINE = re.compile(rb'^\{[^\r\n]*"log":[ ]?"[^\r\n]*\}', re.MULTILINE)
+_JSON_LINE = re.compile(rb"^\{[^\r\n]*\}", re.MULTILINE)
 # Spaces that are no ASCII, as web pages, word processors and Windows-1252 have them.
 _SPACES = re.compile(rb"\xc2\xa0|\xe2\x80[\x80-\x8a\xaf]|\xe3\x80\x80|(?<![\x80-\xff])\xa0(?![\x80-\xff])")
 

@@ -238,13 +238,10 @@ class RunSplitter:
         new.metrics.add(metric)
         if self._job:
             return (key,), self._held.get((key,))
-        place = 0
-        while (
-            (held := self._held.get((rank_of, key, rate, place)))
-            and rank_of is None
-            and metric in held.metrics
-        ):
+        place, held = 1, self._held.get((rank_of, key, rate, 1))
+        while held is not None and rank_of is None and metric in held.metrics and place < _MOST_WRITERS:
             place += 1
+            held = self._held.get((rank_of, key, rate, place))
         return (rank_of, key, rate, place), held
 
     def _join(self, held: _Held, new: _Held) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_makers import DIALECTS, PROGRAMS, Made
@@ -105,4 +106,20 @@ def test_a_line_of_thousands_of_records_takes_no_time_to_speak_of() -> None:
     began = time.process_time()
     reader = LogReader(Log(name="a.log", stream=io.BytesIO(line.encode())), dialects=[DIALECTS["mllog"]])
     assert 4000 == sum(len(batch) for batch in reader)
+    assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"INFO:root:Epoch[0] Batch [20]\tSpeed: 100.0 samples/sec\taccuracy=0.1\n" * 40_000,
+        b'{"log":"a' * 100_000,
+        (b"Traceback (most recent call last):\ntrain: iter 5, loss 1.0, throughput: 1.000\n") * 5_000,
+    ],
+    ids=["the same line without a tag", "json without an end", "tracebacks that training survives"],
+)
+def test_what_repeats_itself_takes_no_time_to_speak_of(data: bytes) -> None:
+    began = time.process_time()
+    reader = LogReader(Log(name="a.log", stream=io.BytesIO(data)), dialects=list(DIALECTS.values()))
+    assert sum(len(batch) for batch in reader) <= 512
     assert time.process_time() - began < 10

@@ -405,7 +405,7 @@ class LineReader:
             and not found
             and any(needle in line for each in self._dialects for needle in each.needles)
         ):
-            self.has_cut_record = _begins_a_record(line.rpartition(b"\r")[2], self._seen)
+            self.has_cut_record = _begins_a_record(line.rpartition(b"\r")[2][-_LONGEST_TEXT:], self._seen)
         self._seen.extend(text for text in texts if len(text) <= _LONGEST_TEXT)
         if found:
             rest = line[: found[0].start] + b"\n" + line[found[-1].end :]
