@@ -6,7 +6,7 @@ import signal
 import sysconfig
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +19,8 @@ from dlperf.environments.processes import run_python, shared
 from dlperf.errors import EnvironmentUnavailable
 from dlperf.model import Model
 from dlperf.plan.case import digest_of
+from dlperf.plan.compatibility import why_not
+from dlperf.plan.machine import detect_machine
 
 MANIFEST_NAME = "dlperf-environment.json"
 _PROBE_SECONDS = 120
@@ -185,9 +187,12 @@ class Checked:
 def check(spec: EnvironmentSpec, python: Path, *, own: bool = False, hold: Sequence[int] = ()) -> Checked:
     """Run the check of `spec`; EnvironmentUnavailable if it fails or the framework has another version.
 
-    `own`: the user has installed it, perhaps in another build.
+    `own`: the user has installed it, perhaps in another build. An environment may be for the GPUs of other
+    machines; where it cannot run on those of this one, its work on a GPU is not tried.
     """
-    done = run_python(python, check_source(spec, own=own), timeout_seconds=_IMPORT_SECONDS, hold=hold)
+    other = _unsuited_gpu(spec) if spec.gpu_check and not own else None
+    tried = spec if other is None else replace(spec, gpu_check=None)
+    done = run_python(python, check_source(tried, own=own), timeout_seconds=_IMPORT_SECONDS, hold=hold)
     name = f"{spec.framework}=={spec.version}"
     if done.returncode != 0:
         reason = _fault(done.stderr) or f"the check ended with {_ending(done.returncode)}"
@@ -197,7 +202,16 @@ def check(spec: EnvironmentSpec, python: Path, *, own: bool = False, hold: Seque
         raise EnvironmentUnavailable(
             f"{python} has {spec.framework} {version or '(no version)'}, not {spec.version}"
         )
-    return Checked(version=version, unverified=unverified_in(done.stdout.splitlines()))
+    untried = () if other is None else (f"that it works on a GPU: {other}",)
+    return Checked(version=version, unverified=(*untried, *unverified_in(done.stdout.splitlines())))
+
+
+def _unsuited_gpu(spec: EnvironmentSpec) -> str | None:
+    """Why the environment cannot run on a GPU of this machine; None if it can, or if that is not known."""
+    if spec.cuda is None:
+        return None
+    reasons = [why_not(spec.cuda, gpu) for gpu in detect_machine().gpus]
+    return next((f"{spec.framework} {spec.version} {reason}" for reason in reasons if reason), None)
 
 
 def is_version(printed: str, wanted: str) -> bool:

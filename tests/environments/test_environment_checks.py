@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dlperf.adapters.base import CudaBuild
 from dlperf.adapters.registry import load_adapters
 from dlperf.environments import ensure
 from dlperf.environments.checks import check_source
 from dlperf.environments.environment import check, environment_key, read_environment
 from dlperf.environments.make import adopting_request, making_request
 from dlperf.errors import EnvironmentUnavailable
+from dlperf.plan.machine import Gpu, Machine
 from frameworks.node import Refused
 from frameworks.node.environments import checked, step
 
@@ -74,6 +76,21 @@ def test_on_a_gpu_it_is_tried(
     with pytest.raises(EnvironmentUnavailable, match=r"does not work with .*: AssertionError: no kernel"):
         ensure(replace(demo, gpu_check=BROKEN), report=report)
     assert () == ensure(replace(demo, gpu_check="import sys"), report=report).manifest.unverified
+
+
+def test_an_environment_for_the_gpus_of_other_machines_is_not_tried_on_those_of_this_one(
+    demo: EnvironmentSpec, put_driver: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one that is copied to nodes, or `env create --capability`."""
+    put_driver(1)
+    here = Machine(cores=1, gpus=(Gpu(name="H100", capability="9.0"),))
+    monkeypatch.setattr("dlperf.environments.environment.detect_machine", lambda: here)
+    spec = replace(demo, import_check="print('1.0')", gpu_check=BROKEN)
+    older = replace(spec, cuda=CudaBuild(toolkit="11.2", capabilities=("7.0", "8.0")))
+    (line,) = check(older, Path(sys.executable)).unverified
+    assert line.startswith("that it works on a GPU: demo 1.0 has no code for compute capability 9.0 (H100)")
+    with pytest.raises(EnvironmentUnavailable, match="no kernel image"):
+        check(replace(spec, cuda=CudaBuild(toolkit="12.6", capabilities=("9.0",))), Path(sys.executable))
 
 
 def test_the_build_is_checked_where_dlperf_chose_it(
