@@ -66,7 +66,7 @@ def alignment_line(comparison: Comparison, certificates: Sequence[Certificate]) 
             experiment=workload.experiment,
             parallelism=parallelism,
         )
-    return say("on one device {line}; on several devices {over}", line=line, over=over)
+    return say("one rank: {line}; several ranks: {over}", line=line, over=over)
 
 
 def _of_certificate(certificate: Certificate | None, comparison: Comparison) -> Text:

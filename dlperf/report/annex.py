@@ -39,8 +39,8 @@ def annex(published: Published, *, titles: Mapping[str, str]) -> Annex:
     labels = {name: version_name(titles, name, data.version(name)) for name in data.software}
     pairs, breaks = _pairs(data, labels), list(_breaks(data, labels))
     scaling = say(
-        "Where scaling breaks: the first step to more devices at which the added devices bring less than "
-        "half of what as many devices brought before"
+        "Where scaling breaks: the first step to more GPUs at which the added GPUs bring less than half of "
+        "what as many GPUs brought before"
     )
     files = dict.fromkeys(path for case in data.cases for path in case.sources)
     return Annex(
@@ -136,7 +136,7 @@ def _on_ratios(pairs: Pairs) -> Iterator[Text]:
             ahead=sum(ratio > 1 for ratio, _, _ in ratios),
             pairs=plural(len(ratios), "pair"),
         )
-        for devices, single in ((say("one device"), True), (say("several devices"), False)):
+        for devices, single in ((say("one GPU"), True), (say("several GPUs"), False)):
             some = [factor(ratio) for ratio, _, case in ratios if (case.devices == 1) == single]
             if some:
                 yield say(
@@ -182,7 +182,7 @@ def _breaks(data: PublishedData, labels: Labels) -> Iterator[Cells]:
                         **_series_cells(series),
                         say("from, samples/s"): f"{fewer.topology}, {rate(before)}",
                         say("to, samples/s"): f"{more.topology}, {rate(after)}",
-                        number(say("share of the added devices")): percent(gain, decimals=0),
+                        number(say("share of the added GPUs")): percent(gain, decimals=0),
                     }
                     break
 
@@ -193,7 +193,7 @@ def _on_scaling(data: PublishedData, labels: Labels, *, broken: list[Inline]) ->
         shares = sorted(line[-1][1] / line[0][1] / line[-1][0].devices for line in lines)
         if shares:
             yield say(
-                "{framework} reaches {low} to {high} of the ideal speedup on its most devices; its scaling "
+                "{framework} reaches {low} to {high} of the ideal speedup on its most GPUs; its scaling "
                 "breaks in {count} of {known} series",
                 framework=label,
                 low=percent(shares[0], decimals=0),

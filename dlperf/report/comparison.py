@@ -215,6 +215,11 @@ class Comparison:
         return next(iter(self.cases.values())).hardware
 
     @property
+    def device_words(self) -> tuple[str, str]:
+        """A device, and what several of them are, in the English of charts."""
+        return ("GPU", "GPUs") if self.sample.device == "cuda" else ("CPU device", "CPU cores")
+
+    @property
     def published(self) -> bool:
         """Whether its figures were printed by a source; they never share a table with runs of ours."""
         return self.figures[0].published

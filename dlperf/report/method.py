@@ -46,6 +46,7 @@ _ALWAYS = (
 
 def method(loaded: Loaded, view: View, noise_profile: NoiseProfile | None) -> Iterator[Text]:
     """The sentences; the ways of measuring each once, in the order of the cases."""
+    yield from _meaning_of_device(loaded)
     yield from _windows(loaded)
     yield from _orders(loaded)
     yield from _threads_on_gpus(loaded)
@@ -64,6 +65,14 @@ def method(loaded: Loaded, view: View, noise_profile: NoiseProfile | None) -> It
             "was given; CPU, memory and disk have no price of their own.",
             price=f"{view.price_per_device_hour:g}",
         )
+
+
+def _meaning_of_device(loaded: Loaded) -> Iterator[Text]:
+    devices = {figure.case.device for figure in loaded.figures}
+    if "cpu" in devices:
+        yield say("A device of cpu is as many CPU cores as it has threads, where there are enough.")
+    if "cuda" in devices:
+        yield say("A device of cuda is one GPU.")
 
 
 def _windows(loaded: Loaded) -> Iterator[Text]:

@@ -1,6 +1,6 @@
 """What a reader must know before believing a table: a closed set of notes, each with what to do about it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from dlperf.report.comparison import CaseKey, Comparison, Variant, case_key
@@ -241,6 +241,22 @@ def _cautions(comparison: Comparison) -> Iterator[Text]:
         yield say("What the training programs warn of: {which}.", which=joined(cautions, "; "))
 
 
+# Why an engine is slow at a network on a device, where that was measured and no setting helps.
+_SLOW: Mapping[tuple[str, str, str], Text] = {
+    ("oneflow", "cpu", "mobilefacenet"): say(
+        "OneFlow's kernels for CPU are slow, most of all that of depthwise convolutions: 5 % of this "
+        "network's arithmetic, a third of its step. No setting helps, and it says nothing about a GPU: see "
+        'docs/engines/oneflow.md, "Speed on CPU".'
+    ),
+}
+
+
+def _slow_engines(comparison: Comparison) -> Iterator[Text]:
+    measured = (figure.case for figure in comparison.figures if figure.summary is not None)
+    reasons = (_SLOW.get((case.framework, case.device, case.workload.network)) for case in measured)
+    yield from dict.fromkeys(reason for reason in reasons if reason is not None)
+
+
 Contest = tuple[dict[Variant, CaseFigures], Standing[Variant]]  # the cases of a row, and who is the fastest
 
 
@@ -257,11 +273,12 @@ def findings(comparison: Comparison) -> Iterator[Text]:
     several_sweeps = [one for one in contests if _sweeps(one) > 1]
     one_sweep = [one for one in contests if _sweeps(one) == 1]
     yield from _winners(comparison, one_sweep, in_rows)
-    yield from _no_winners(comparison, [result for _, result in one_sweep], in_rows)
+    yield from _no_winners(comparison, one_sweep, in_rows)
     if several_sweeps:
         yield say(
-            "The fastest cannot be told{in_rows}, where the frameworks were measured in different sweeps; "
-            "one sweep with all of them would settle it",
+            "On {devices}, the fastest cannot be told{in_rows}, where the frameworks were measured in "
+            "different sweeps; one sweep with all of them would settle it",
+            devices=_devices_of_rows(figures for figures, _ in several_sweeps),
             in_rows=in_rows(several_sweeps),
         )
 
@@ -285,7 +302,7 @@ def _winners(
         low, high = factor(min(leads)), factor(max(leads))
         yield say(
             "On {devices}, {framework} is the fastest{in_rows}, {ahead} times the next",
-            devices=joined(dict.fromkeys(_devices(figures[variant]) for figures in won)),
+            devices=_devices_of_rows({variant: figures[variant]} for figures in won),
             framework=comparison.label(variant),
             in_rows=in_rows(won),
             ahead=low if low == high else say("{low} to {high}", low=low, high=high),
@@ -293,28 +310,35 @@ def _winners(
 
 
 def _no_winners(
-    comparison: Comparison,
-    standings: Sequence[Standing[Variant]],
-    in_rows: Callable[[Sequence[object]], Inline],
+    comparison: Comparison, contests: Sequence[Contest], in_rows: Callable[[Sequence[object]], Inline]
 ) -> Iterator[Text]:
-    close = [result for result in standings if result.winner is None and not result.lacking]
-    settled = [result for result in close if result.runs_needed is not None]
-    for some in (settled, [result for result in close if result.runs_needed is None]):
+    close = [one for one in contests if one[1].winner is None and not one[1].lacking]
+    settled = [one for one in close if one[1].runs_needed is not None]
+    for some in (settled, [one for one in close if one[1].runs_needed is None]):
         if some:
             yield say(
-                "The fastest cannot be told{in_rows} ({who}); {remedy}",
+                "On {devices}, the fastest cannot be told{in_rows} ({who}); {remedy}",
+                devices=_devices_of_rows(figures for figures, _ in some),
                 in_rows=in_rows(some),
-                who=joined(dict.fromkeys(_candidates(comparison, result) for result in some), "; "),
-                remedy=_remedy([result.runs_needed or 0 for result in some]),
+                who=joined(dict.fromkeys(_candidates(comparison, result) for _, result in some), "; "),
+                remedy=_remedy([result.runs_needed or 0 for _, result in some]),
             )
-    lacking = [result.lacking for result in standings if result.lacking]
+    lacking = [one for one in contests if one[1].lacking]
     if lacking:
         yield say(
-            "No winner is named{in_rows}: each framework needs at least {fewest} good runs ({who})",
+            "On {devices}, no winner is named{in_rows}: each framework needs at least {fewest} good runs "
+            "({who})",
+            devices=_devices_of_rows(figures for figures, _ in lacking),
             in_rows=in_rows(lacking),
             fewest=FEWEST_RUNS,
-            who=joined(_who_lacks(comparison, lacking)),
+            who=joined(_who_lacks(comparison, [result.lacking for _, result in lacking])),
         )
+
+
+def _devices_of_rows(rows: Iterable[Mapping[Variant, CaseFigures]]) -> Inline:
+    """What the cases of some rows ran on; those that did not run are taken where no other did."""
+    ran = (next((one for one in row.values() if one.runs), next(iter(row.values()))) for row in rows)
+    return joined(dict.fromkeys(map(_devices, ran)))
 
 
 def _sweeps(contest: Contest) -> int:

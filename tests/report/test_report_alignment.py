@@ -183,9 +183,9 @@ def test_a_proof_on_one_device_is_none_on_several(several: Path) -> None:
 
     (line,) = [line for line in report(several).splitlines() if line.startswith("- alignment")]
 
-    assert line.startswith("- alignment: on one device aligned: max loss difference 3e-06")
+    assert line.startswith("- alignment: one rank: aligned: max loss difference 3e-06")
     command = "dlperf align y1 --parallelism model --topology 1n2g"
-    assert line.endswith(f"on several devices **not proven (make a certificate: {command})**")
+    assert line.endswith(f"several ranks: **not proven (make a certificate: {command})**")
 
 
 def test_a_proof_on_several_devices_is_that_of_the_tables_parallelism(several: Path) -> None:
@@ -193,5 +193,5 @@ def test_a_proof_on_several_devices_is_that_of_the_tables_parallelism(several: P
 
     (line,) = [line for line in report(several).splitlines() if line.startswith("- alignment")]
 
-    assert "on one device **not proven" in line
-    assert "on several devices aligned: max loss difference 3e-06 over 2 steps" in line
+    assert "one rank: **not proven" in line
+    assert "several ranks: aligned: max loss difference 3e-06 over 2 steps" in line

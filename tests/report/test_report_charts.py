@@ -46,7 +46,25 @@ def test_bars_carry_their_values_and_names_as_text(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [5.0, 5.1])
     chart = one(tmp_path)
     assert {"MXNet 1.9.1", "OneFlow 0.9.0", "10.20", "5.050", "1n1g"} <= set(words(chart))
-    assert chart.alt == "Bar chart of samples/s, y1. MXNet 1.9.1, 1n1g: 10.20; OneFlow 0.9.0, 1n1g: 5.050."
+    values = "y1. MXNet 1.9.1, 1n1g: 10.20; OneFlow 0.9.0, 1n1g: 5.050."
+    assert f"Bar chart of samples/s on CPU cores, {values}" == chart.alt
+
+
+@pytest.mark.parametrize(
+    ("device", "one", "several"), [("cpu", "CPU device", "CPU cores"), ("cuda", "GPU", "GPUs")]
+)
+def test_every_chart_says_on_what_the_figures_were_measured(
+    tmp_path: Path, device: str, one: str, several: str
+) -> None:
+    for devices in (1, 2):
+        case = make_case(device=device, topology=Topology(nodes=1, devices_per_node=devices))
+        store_good_runs(tmp_path / "y1", case, [10.0 * devices], phases={"data": 0.1})
+    made = {chart.name: chart for chart in drawn(tmp_path)}
+    assert {"throughput", "speedup", "efficiency", "iterations", "breakdown"} == set(made)
+    assert all(f" on {several}, y1. " in chart.alt for chart in made.values())
+    assert f"speedup against one {one}," in made["speedup"].alt
+    assert f"times the samples/s of one {one}" in words(made["speedup"])
+    assert f"{one}s" in words(made["efficiency"])
 
 
 def test_a_case_without_a_number_is_a_word_and_no_bar(tmp_path: Path) -> None:
@@ -66,7 +84,7 @@ def test_several_topologies_have_a_speedup_chart_with_the_ideal_line(tmp_path: P
     assert ("speedup", "efficiency", "iterations") == (speedup.name, efficiency.name, iterations.name)
     assert {"ideal", "MXNet 1.9.1  50 %", "1n4g"} <= set(words(efficiency))
     assert {"ideal", "MXNet 1.9.1  2.00", "1n4g"} <= set(words(speedup))
-    assert speedup.alt == "Line chart, speedup against one device, y1. MXNet 1.9.1  2.00."
+    assert speedup.alt == "Line chart, speedup against one CPU device, on CPU cores, y1. MXNet 1.9.1  2.00."
 
 
 def test_speedup_and_efficiency_show_the_interval_of_the_ratio_to_one_device(tmp_path: Path) -> None:
@@ -80,9 +98,9 @@ def test_speedup_and_efficiency_show_the_interval_of_the_ratio_to_one_device(tmp
     speedup, efficiency = one(tmp_path, "speedup"), one(tmp_path, "efficiency")
     ends = f"95 % interval {interval.low:.2f} to {interval.high:.2f}"
     assert [
-        "MXNet 1.9.1, 1n1g: 1.00 times one device; 4 runs",
-        f"MXNet 1.9.1, 1n2g: 1.81 times one device; {ends}; 4 runs",
-        "MXNet 1.9.1, 1n4g: 3.00 times one device; 1 run",
+        "MXNet 1.9.1, 1n1g: 1.00 times one CPU device; 4 runs",
+        f"MXNet 1.9.1, 1n2g: 1.81 times one CPU device; {ends}; 4 runs",
+        "MXNet 1.9.1, 1n4g: 3.00 times one CPU device; 1 run",
     ] == hovers(speedup)
     ends = f"95 % interval {50 * interval.low:.0f} % to {50 * interval.high:.0f} %"
     assert f"MXNet 1.9.1, 1n2g: 91 % of the ideal; {ends}; 4 runs" in hovers(efficiency)
@@ -95,7 +113,7 @@ def test_a_median_outside_of_the_interval_of_the_means_is_drawn_all_the_same(tmp
             tmp_path / "y1", make_case(topology=Topology(nodes=1, devices_per_node=devices)), rates
         )
     _, second = hovers(one(tmp_path, "speedup"))
-    assert re.search(r"1n2g: 2\.00 times one device; 95 % interval 1\.\d\d to 1\.\d\d;", second)
+    assert re.search(r"1n2g: 2\.00 times one CPU device; 95 % interval 1\.\d\d to 1\.\d\d;", second)
 
 
 def test_equal_figures_give_equal_bytes(tmp_path: Path) -> None:

@@ -456,9 +456,9 @@ def test_frameworks_that_the_runs_do_not_tell_apart_have_no_winner(tmp_path: Pat
     store_good_runs(tmp_path / "y1", make_case(**MXNET), [10.0, 11.0, 9.0, 10.2])
     store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [9.1, 8.5, 9.9, 9.0])
     text = report(tmp_path)
-    (said,) = re.findall(r"^\*\*(The fastest .*)\*\*$", text, re.MULTILINE)
+    (said,) = re.findall(r"^\*\*(.* the fastest .*)\*\*$", text, re.MULTILINE)
     assert re.fullmatch(
-        r"The fastest cannot be told \(MXNet 1\.9\.1 / OneFlow 0\.9\.0\); "
+        r"On 2 CPU cores, the fastest cannot be told \(MXNet 1\.9\.1 / OneFlow 0\.9\.0\); "
         r"about \d+ good runs of each would settle it\.",
         said,
     )
@@ -475,7 +475,8 @@ def test_fewer_runs_than_a_verdict_takes_make_no_winner_however_far_they_lie_apa
     store_good_runs(tmp_path / "y1", make_case(**MXNET), [10.0, 10.1, 9.9])
     store_good_runs(tmp_path / "y1", make_case(**ONEFLOW), [5.0, 5.1, 4.9, 5.0, 5.0])
     text = report(tmp_path)
-    assert "**No winner is named: each framework needs at least 4 good runs (MXNet 1.9.1 has 3).**" in text
+    needed = "no winner is named: each framework needs at least 4 good runs (MXNet 1.9.1 has 3)"
+    assert f"**On 2 CPU cores, {needed}.**" in text
     assert "is the fastest" not in text
 
 
@@ -489,10 +490,7 @@ def test_frameworks_of_different_sweeps_have_no_winner(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "monday", make_case(**MXNET), [10.0, 10.1, 9.9, 10.0])
     store_good_runs(tmp_path / "friday", make_case(**ONEFLOW), [5.0, 5.1, 4.9, 5.0])
     text = report(tmp_path)
-    assert (
-        "**The fastest cannot be told, where the frameworks were measured in different sweeps; one sweep"
-        in text
-    )
+    assert "**On 2 CPU cores, the fastest cannot be told, where the frameworks were measured in diff" in text
     assert "is the fastest" not in text
 
 
@@ -540,13 +538,37 @@ def test_disturbed_runs_are_named_with_what_other_work_took_and_have_no_figure(t
 def test_other_work_on_gpus_and_clocks_that_were_held_back_are_said(tmp_path: Path) -> None:
     sweep = tmp_path / "y1"
     store_good_runs(sweep, make_case(device="cuda"), [100.0, 101.0])
-    assert "GPUs" not in report(sweep)
+    assert "the GPUs of some runs" not in report(sweep)
     run, _ = read_results(sweep).runs
     gpus = GpuInterference(processes=2, throttled_by=("SW power cap",))
     write_result(run.folder, run.result.model_copy(update={"gpu_interference": gpus}))
     text = report(sweep)
     assert "Other work used the GPUs of some runs: up to 2 programs." in text
     assert "The clocks of GPUs were held back in some runs: SW power cap." in text
+
+
+def test_why_oneflow_is_slow_on_cpu_is_said_where_it_is(tmp_path: Path) -> None:
+    said = "OneFlow's kernels for CPU are slow, most of all that of depthwise convolutions"
+    resnet = Y1.model_copy(update={"network": "iresnet18", "head": "E"})
+    for name, changes in (
+        ("slow", ONEFLOW),
+        ("other", MXNET),
+        ("gpu", {**ONEFLOW, "device": "cuda"}),
+        ("resnet", {**ONEFLOW, "workload": resnet}),
+    ):
+        store_good_runs(tmp_path / name, make_case(**changes), [5.0])
+        assert (name == "slow") == (said in report(tmp_path / name))
+    store_run(write_run(tmp_path / "failed", make_case(**ONEFLOW), log="x\n", outcome=failed("rank_failed")))
+    assert said not in report(tmp_path / "failed")
+
+
+def test_the_method_says_what_a_device_is(tmp_path: Path) -> None:
+    store_good_runs(tmp_path / "y1", make_case(), [10.0])
+    store_good_runs(tmp_path / "gpu", make_case(device="cuda"), [10.0])
+    cpu, gpu = "A device of cpu is as many CPU cores as it has threads", "A device of cuda is one GPU."
+    for name, expected in (("y1", (True, False)), ("gpu", (False, True))):
+        text = report(tmp_path / name)
+        assert expected == (cpu in text, gpu in text)
 
 
 def test_rows_are_counted_where_there_are_several(tmp_path: Path) -> None:
@@ -557,7 +579,7 @@ def test_rows_are_counted_where_there_are_several(tmp_path: Path) -> None:
     text = report(tmp_path)
     assert "**On 2 CPU cores, MXNet 1.9.1 is the fastest in 1 of 2 rows, 2.00 times the next.**" in text
     assert (
-        "**No winner is named in 1 of 2 rows: each framework needs at least 4 good runs "
+        "**On 2 CPU cores, no winner is named in 1 of 2 rows: each framework needs at least 4 good runs "
         "(MXNet 1.9.1 has 2, OneFlow 0.9.0 has 2).**" in text
     )
 

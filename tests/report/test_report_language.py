@@ -93,7 +93,7 @@ def test_a_report_in_chinese_says_the_same_numbers(tmp_path: Path, form: str) ->
     assert "y1, 数据并行" in chinese
     for word in (
         "Training throughput",
-        "No winner is named",
+        "no winner is named",
         "How it was measured",
         "Rate of a run",
         "not proven",

@@ -282,7 +282,7 @@ def test_where_scaling_breaks_is_where_less_than_half_of_the_added_devices_arriv
     assert {"MXNet 1.6.0"} == {row["framework"] for row in rows}
     first = rows[0]
     assert (first["from, samples/s"], first["to, samples/s"]) == ("1n4g, 655.56", "1n8g, 650.80")
-    assert first["share of the added devices"] == f"{100 * (650.8 / 655.56 - 1):.0f} %"
+    assert first["share of the added GPUs"] == f"{100 * (650.8 / 655.56 - 1):.0f} %"
 
 
 def test_alignment_is_not_proven_and_what_differs_is_said(committed: str) -> None:

@@ -37,7 +37,7 @@ MOST_BARS = 48
 MOST_THIN_BARS = 36  # or boxes
 _BAR, _GAP = 0.27, 0.25  # inches of a bar, and between two rows of the table
 _THIN_BAR = 0.3  # inches
-_RATE = "samples/s over all devices: median of the runs, whiskers from smallest to largest run"
+_RATE = "samples/s over all {devices}: median of the runs, whiskers from smallest to largest run"
 _SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _ITERATION = "seconds of a measured iteration: line at 50 %, box 25 to 75 %, whiskers 5 to 95 %"
 _SECONDS = "seconds of a profiled step, its parts one after the other"
@@ -70,14 +70,15 @@ def throughput(comparison: Comparison, *, title: str, colours: Mapping[Variant, 
     axes.set_yticks(middles, labels)
     axes.set_ylim(middles[-1] + height / 2, middles[0] - height / 2)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(_RATE, loc="right")
+    axes.set_xlabel(_RATE.format(devices=comparison.device_words[1]), loc="right")
     handles = [Patch(color=colours[variant], label=comparison.label(variant)) for variant in variants]
     legend_above(axes, handles, title=f"Throughput: {title}")
     values = (
         f"{case_name(comparison, row, variant)}: {rate(case.summary.median) if case.summary else _word(case)}"
         for (row, variant), case in sorted(comparison.cases.items())
     )
-    return draw(figure, name="throughput", alt=f"Bar chart of samples/s, {title}. {'; '.join(values)}.")
+    alt = f"Bar chart of samples/s on {comparison.device_words[1]}, {title}. {'; '.join(values)}."
+    return draw(figure, name="throughput", alt=alt)
 
 
 def _bar(axes: Axes, case: CaseFigures | None, *, middle: float, colour: str) -> None:
@@ -144,7 +145,9 @@ def breakdown(comparison: Comparison, *, title: str, colours: Mapping[Variant, s
         f"{bar}: {', '.join(f'{_part(phase)} {rate(value)}' for phase, value in seconds.items())}"
         for bar, seconds in bars.items()
     )
-    return draw(figure, name="breakdown", alt=f"Bar chart, seconds of a step by part, {title}. {parts}.")
+    devices = comparison.device_words[1]
+    alt = f"Bar chart, seconds of a step by part on {devices}, {title}. {parts}."
+    return draw(figure, name="breakdown", alt=alt)
 
 
 def _part(phase: str) -> str:
@@ -188,7 +191,8 @@ def iterations(comparison: Comparison, *, title: str, colours: Mapping[Variant, 
         f"{names[cell]}: median {rate(middle)}, 5 to 95 % {rate(low)} to {rate(high)}"
         for cell, (low, _, middle, _, high) in quantiles.items()
     )
-    alt = f"Box chart, seconds of an iteration, {title}. {'; '.join(texts)}."
+    devices = comparison.device_words[1]
+    alt = f"Box chart, seconds of an iteration on {devices}, {title}. {'; '.join(texts)}."
     return draw(figure, name="iterations", alt=alt)
 
 

@@ -89,8 +89,8 @@ def _memory(peak: str, _: Comparison, __: Row, ___: Variant, case: CaseFigures) 
 class Kind:
     """What a chart shows: its name in a section, its title, in words, and as the label of its values.
 
-    `unit` follows a written value, and `spread` says what the whiskers are, where the pointer hovers. `ideal`
-    is the best value at an x, where there is one.
+    Words, label and unit may name the `{device}`. `unit` follows a written value, and `spread` says what the
+    whiskers are, where the pointer hovers. `ideal` is the best value at an x, where there is one.
     """
 
     name: str
@@ -109,11 +109,11 @@ class Kind:
 SPEEDUP = Kind(
     name="speedup",
     title="Speedup",
-    words="speedup against one device",
-    label="times the samples/s of one device",
+    words="speedup against one {device}",
+    label="times the samples/s of one {device}",
     measure=_speedup,
     written=factor,
-    unit="times one device",
+    unit="times one {device}",
     spread="95 % interval",
     ideal=float,
 )
@@ -121,7 +121,7 @@ EFFICIENCY = Kind(
     name="efficiency",
     title="Scaling efficiency",
     words="scaling efficiency",
-    label="share of the samples/s of one device x devices",
+    label="share of the samples/s of one {device} x their number",
     measure=_efficiency,
     written=lambda share: percent(share, decimals=0),
     unit="of the ideal",
@@ -203,6 +203,11 @@ def line_chart(
 ) -> Chart | None:
     """The chart; None where its axis does not vary, nothing was measured, or there are too many lines."""
     logarithmic = kind.across == "classes"
+    device, devices = comparison.device_words
+    kind = replace(
+        kind,
+        **{name: getattr(kind, name).format(device=device) for name in ("words", "label", "unit")},
+    )
     if logarithmic and "num_classes" not in comparison.varying:
         return None
     lines, ticks = _lines(kind, comparison, colours), _ticks(kind, comparison)
@@ -228,7 +233,7 @@ def line_chart(
     axes.set_ylabel(f"{kind.label}\n(whiskers: {kind.spread})" if whiskers else kind.label)
     if kind.percent:
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    axes.set_xlabel(kind.across)
+    axes.set_xlabel(f"{device}s" if kind.across == "devices" else kind.across)
     axes.set_title(f"{kind.title}: {title}", loc="left")
     labels = [f"{line.label}  {kind.written(line.points[-1].value)}" for line in lines]
     ends = [
@@ -241,7 +246,9 @@ def line_chart(
     # Somewhat to the right of the last point, as far as the axis is long.
     column = last * (last / first) ** 0.06 if logarithmic else last + (last - first) * 0.06
     _label_ends(axes, ends, column=column)
-    return draw(figure, name=kind.name, alt=f"Line chart, {kind.words}, {title}. {'; '.join(labels)}.")
+    return draw(
+        figure, name=kind.name, alt=f"Line chart, {kind.words}, on {devices}, {title}. {'; '.join(labels)}."
+    )
 
 
 def _draw_line(axes: Axes, line: Line, kind: Kind) -> None:
