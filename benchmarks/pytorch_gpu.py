@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dlperf.adapters.base import TF32_VARIABLE
 from dlperf.plan.machine import detect_machine
 from dlperf.statistics.basic import quantile, t_interval
 
@@ -66,10 +67,12 @@ ON_CPU = Size("mobilefacenet", "bf16", 2, 100, 1, 1, 512)
 def measured(python: str, options: argparse.Namespace) -> dict[str, Any]:
     """What `pytorch_variants.py` prints, in PyTorch's interpreter."""
     values = {name: value for name, value in vars(options).items() if name not in {"python", "json"}}
+    tf32 = json.loads(options.options).get("tf32", False)
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
     done = subprocess.run(
         [python, str(PROGRAM), *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # As adapters set it for a rank, so that fp32 is the same as in `dlperf run`.
+        env={**os.environ, "PYTHONPATH": str(ROOT), TF32_VARIABLE: "1" if tf32 else "0"},
         stdout=subprocess.PIPE,
         text=True,
         check=False,

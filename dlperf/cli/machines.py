@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,10 +15,12 @@ from dlperf.errors import UserError
 from dlperf.plan.cluster import load_cluster
 from dlperf.plan.documents import unknown
 from dlperf.report.numbers import plural
-from dlperf.running.cluster import Checkup, check_nodes, reached
 from dlperf.running.health import Level, check_machine
 from dlperf.running.transports.base import NodeLost
 from dlperf.running.transports.ssh_session import Refusal
+
+if TYPE_CHECKING:
+    from dlperf.running.cluster import Checkup  # loads paramiko, which `dlperf doctor` does without
 
 EXIT_BAD = 5
 
@@ -81,6 +84,8 @@ def cluster() -> None:
 @click.pass_context
 def check(ctx: click.Context, *, name: str, as_json: bool) -> None:
     """Check connection, clock, disk, cores, GPUs, environments and links of every node of CLUSTER."""
+    from dlperf.running.cluster import check_nodes, reached
+
     chosen = load_cluster(name)
     with reached(chosen, say=say) as nodes:
         checkups = check_nodes(nodes, chosen.nodes, adapters=load_adapters())
@@ -101,6 +106,8 @@ def check(ctx: click.Context, *, name: str, as_json: bool) -> None:
 @click.pass_context
 def clean(ctx: click.Context, *, name: str, names: tuple[str, ...], everything: bool, as_json: bool) -> None:
     """End what runs of dlperf left on the nodes of CLUSTER and remove their folders."""
+    from dlperf.running.cluster import reached
+
     chosen = load_cluster(name)
     known = [node.name for node in chosen.nodes]
     for each in names:
@@ -127,7 +134,7 @@ def clean(ctx: click.Context, *, name: str, names: tuple[str, ...], everything: 
     ctx.exit(EXIT_BAD if any(result["error"] for result in results) else 0)
 
 
-def _lines(checkups: Sequence[Checkup]) -> Iterator[str]:
+def _lines(checkups: "Sequence[Checkup]") -> Iterator[str]:
     headings = ("node", "ssh", "round trip", "clock", "Python", "cores", "disk free", "link", "GPUs", "")
     yield table(headings, map(_cells, checkups))
     lines = [
@@ -139,7 +146,7 @@ def _lines(checkups: Sequence[Checkup]) -> Iterator[str]:
     yield from ["", *lines] if lines else []
 
 
-def _cells(checkup: Checkup) -> tuple[str, ...]:
+def _cells(checkup: "Checkup") -> tuple[str, ...]:
     warned = any(finding.level is Level.WARNING for finding in checkup.findings)
     return (
         checkup.node,

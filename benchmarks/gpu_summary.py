@@ -1,0 +1,126 @@
+"""What a person reads of a GPU session, made from what its stages found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+BUSY_PERCENT = 50  # of the time, a GPU that trains
+IDLE_OR_ASKED = 0x1 | 0x2  # bits of the reasons for clocks: idle, and clocks that the user set
+
+
+def summary_of_telemetry(rows: Sequence[Mapping[str, str]], rate: float | None) -> dict[str, Any]:
+    """Medians of the samples in which the GPU was busy; {} where it never was."""
+    busy = [row for row in rows if number(row["utilization.gpu"]) >= BUSY_PERCENT]
+    if not busy:
+        return {}
+    watts = median(number(row["power.draw"]) for row in busy)
+    reasons = 0
+    for row in busy:
+        reasons |= int(row["reasons"], 16) if row["reasons"].startswith("0x") else 0
+    return {
+        "sm_mhz": median(number(row["clocks.sm"]) for row in busy),
+        "memory_mhz": median(number(row["clocks.mem"]) for row in busy),
+        "watts": watts,
+        "hottest_celsius": max(number(row["temperature.gpu"]) for row in busy),
+        "clocks_held_by": hex(reasons & ~IDLE_OR_ASKED),
+        "joules_per_1000_samples": 1000 * watts / rate if rate else None,
+    }
+
+
+def number(text: str) -> float:
+    """As nvidia-smi writes it, `[N/A]` included."""
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def summary(content: Mapping[str, Any]) -> str:
+    """What a person reads first."""
+    lines = ["# GPU session", ""]
+    about = content.get("facts", {})
+    if about:
+        engine = about["engine"]
+        name = about.get("name", "CPU: figures mean nothing")
+        rates = (f"{key} {rate / 1e12:.1f} TFLOP/s" for key, rate in about["flops_per_second"].items())
+        lines += [
+            f"{name}, PyTorch {engine['version']}, CUDA {engine.get('cuda')}, cuDNN {engine.get('cudnn')}",
+            "",
+            f"Measured rates: {', '.join(rates)}",
+            "",
+            *(f"- float32 set to {key}: {value}" for key, value in about["fp32_arithmetic"].items()),
+            "",
+        ]
+    lines += table(
+        ("stage", "status", "s", "reason"),
+        ((row["stage"], row["status"], row["seconds"], row["reason"]) for row in content["stages"]),
+    )
+    if content.get("runs"):
+        lines += ["## Runs", "", *table(RUN_COLUMNS, map(_run_cells, content["runs"]))]
+    for title, text in (
+        *((f"Alignment in {name}", text) for name, text in content.get("align", {}).items()),
+        ("In turns with upstream's recipe", content.get("turns_text")),
+    ):
+        if text:
+            lines += [f"## {title}", "", "```text", text.strip(), "```", ""]
+    if "limit" in content:
+        found = content["limit"]
+        cells = (
+            (probe["value"], probe["status"], mebibytes(probe["peak_memory_bytes"]))
+            for probe in found["probes"]
+        )
+        lines += ["## Limit", "", found["reason"], "", *table(("batch", "probe", "peak MiB"), cells)]
+    if "profile" in content:
+        found = content["profile"]
+        step, busy = 1000 * found["step_seconds"], 1000 * found["busy_seconds"]
+        launches = f"{found['launches']} launches of {found['kernels']} kernels"
+        lines += [
+            "## Profile of one step",
+            "",
+            f"{step:.1f} ms unprofiled; {launches}, together {busy:.1f} ms",
+            "",
+            *table(
+                ("ms", "calls", "kernel"),
+                (
+                    (f"{1000 * row['seconds']:.2f}", row["calls"], row["name"])
+                    for row in found["largest"][:10]
+                ),
+            ),
+        ]
+    return "\n".join(lines)
+
+
+RUN_COLUMNS = (
+    "parallelism", "precision", "batch", "classes", "compiled", "status", "samples/s", "model TFLOP/s",
+    "of measured rate", "peak MiB", "SM MHz", "W", "J per 1000",
+)  # fmt: skip
+
+
+def _run_cells(row: Mapping[str, Any]) -> tuple[object, ...]:
+    def shown(key: str, form: str, factor: float = 1.0) -> str:
+        value = row.get(key)
+        return "" if value is None else format(value * factor, form)
+
+    return (
+        *(row[key] for key in ("parallelism", "precision", "batch", "classes", "compiled", "status")),
+        shown("samples_per_second", ".1f"),
+        shown("model_flops_per_second", ".2f", 1e-12),
+        shown("share_of_measured_rate", ".1%"),
+        mebibytes(row["peak_memory_bytes"]),
+        shown("sm_mhz", ".0f"),
+        shown("watts", ".0f"),
+        shown("joules_per_1000_samples", ".1f"),
+    )
+
+
+def mebibytes(count: int | None) -> str:
+    return "" if count is None else f"{count / 2**20:.0f}"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Markdown."""
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    lines += [f"| {' | '.join(str(cell).replace('|', '/') for cell in row)} |" for row in rows]
+    return [*lines, ""]
