@@ -336,6 +336,10 @@ def _check(
 ) -> None:
     """UserError for what cannot be compared, before anything is written or started."""
     devices, classes = settings.global_devices, settings.num_classes
+    for one in frameworks:
+        if one.python is not None and not os.access(one.python, os.X_OK):
+            name = one.adapter.name
+            raise UserError(f"--python: {one.python} is not an executable; name a Python that has {name}")
     names = {one.adapter.name for one in frameworks}
     if len(frameworks) * len(modes) + (reference == "always") < 2:  # noqa: PLR2004
         raise UserError(

@@ -1,6 +1,7 @@
 """`dlperf env`: the isolated Python environments in which the frameworks run."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import cast
 
@@ -112,6 +113,8 @@ def create(
     Prints the path of its interpreter. The default version is the first that the framework's adapter names.
     An existing environment stays as it is.
     """
+    if python is not None and shutil.which(python.expanduser()) is None:
+        raise UserError(f"--python: {python} is not an executable")
     spec = _spec(name, device, capability=capability, driver=driver, parallel=parallel)
     gpus = _gpus(capability, driver)
     unfit = refusal(spec, gpus, adapter=load_adapters()[spec.framework])

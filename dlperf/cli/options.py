@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, reduce, wraps
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,8 @@ class SweepChoice:
 
         UserError where the files or the options are wrong.
         """
-        laid_over = (*map(axis_setting, self.axes), *map(value_setting, (*self.settings, *more)))
+        ours = [replace(value_setting(text), label=f"--{text.rpartition('.')[2]}") for text in more]
+        laid_over = (*map(axis_setting, self.axes), *map(value_setting, self.settings), *ours)
         adapters = load_adapters()
         loaded = load_sweep(self.sweep, adapters=adapters, settings=laid_over)
         return plan_here(loaded, adapters=adapters, cluster=self.cluster)

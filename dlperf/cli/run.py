@@ -101,6 +101,8 @@ def command(
     """Train the cases of SWEEP one after the other and store every run in the results folder."""
     more = [f"measure.repeats={repeats}"] if repeats is not None else []
     more += [f"memory={memory}"] if memory is not None else []
+    if chosen.cluster is None and run_options.parallel_nodes > 1:
+        raise click.UsageError("--parallel-nodes needs --cluster")
     whole = chosen.plan(*more)
     folder = results or options.default_folder(whole)
     if dry_run:
@@ -110,8 +112,6 @@ def command(
     port = run_options.port
     if port is not None and chosen.cluster is None and not is_free(port):
         raise UserError(f"--port: {port} is in use on this machine; without --port a free one is chosen")
-    if chosen.cluster is None and run_options.parallel_nodes > 1:
-        raise click.UsageError("--parallel-nodes needs --cluster")
     cluster, selected = chosen.cluster, chosen.selected
     ctx.exit(run_sweep(whole, folder, cluster, run_options, selected=selected, as_json=as_json))
 

@@ -15,7 +15,16 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 from dlperf.errors import Problem, SourceErrors
 from dlperf.model import Model
 from dlperf.plan.case import Case, DeviceKind, bytes_text
-from dlperf.plan.documents import Document, KeyPath, dotted, find_file, read_document, shown, validate
+from dlperf.plan.documents import (
+    Document,
+    KeyPath,
+    dotted,
+    find_file,
+    read_document,
+    require_kind,
+    shown,
+    validate,
+)
 from dlperf.plan.machine import Gpu, Machine, least_of, version_key
 from dlperf.plan.sweep import MemorySize
 
@@ -61,11 +70,35 @@ def _matching(pattern: str, example: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _device(value: Any) -> Any:
+    """A number is meant for another key."""
+    if isinstance(value, int):
+        raise ValueError(f"must be cpu or cuda, not {value}; how many a node has is the key 'devices'")  # noqa: TRY004
+    return value
+
+
+def _interface(name: str) -> str:
+    """Linux allows 15 characters, and tools of the engines read more into the others."""
+    if not re.fullmatch(r"[A-Za-z0-9_.:@-]{1,15}", name):
+        raise ValueError(f"{name!r} is not the name of a network interface, such as 'ib0'")
+    return name
+
+
+def _absolute(folder: str) -> str:
+    """What it would be relative to differs from node to node."""
+    if not folder.startswith(("/", "~")):
+        raise ValueError(f"{folder!r} is relative; write where it lies on the node, such as '/scratch'")
+    return folder
+
+
 Text = Annotated[str, Field(min_length=1)]
 Host = Annotated[Text, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Variables = Annotated[dict[str, str], AfterValidator(_variables)]
 Link = Annotated[str, AfterValidator(_short_line)]
+NodeDevice = Annotated[Literal["cpu", "cuda"], BeforeValidator(_device)]
+Interface = Annotated[str, AfterValidator(_interface)]
+Folder = Annotated[Text, AfterValidator(_absolute)]
 
 
 class GpuEntry(Model):
@@ -83,13 +116,13 @@ class NodeSettings(Model):
     port: Port | None = None
     user: Text | None = None
     ssh_config: Text | None = None  # file to read in place of ~/.ssh/config, as `ssh -F` does
-    device: Literal["cpu", "cuda"] | None = None  # what the devices are; left out: cuda
+    device: NodeDevice | None = None  # what the devices are; left out: cuda
     devices: PositiveInt | None = None  # a node, ranks at most
     gpu: GpuEntry | None = None  # what each of its devices is
     cores: PositiveInt | None = None  # CPU cores per node that ranks may use
-    interface: Text | None = None  # network interface between the nodes, such as ib0
+    interface: Interface | None = None  # network interface between the nodes, such as ib0
     link: Link | None = None  # what it is, in words, such as "100 Gbit/s InfiniBand"; a part of the hardware
-    folder: Text | None = None  # on the node, for dlperf-node/ with code, environments, runs
+    folder: Folder | None = None  # on the node, for dlperf-node/ with code, environments, runs
     environment: Variables | None = None  # variables of everything that dlperf starts there
     python: Text | None = None  # Python 3.8 or newer that runs dlperf's own programs there
     prefix: tuple[Text, ...] | None = None  # words before every command, such as [docker, exec, -i, NAME]
@@ -97,6 +130,8 @@ class NodeSettings(Model):
 
 
 def _named(value: Any) -> Any:
+    if not isinstance(value, str | dict | NodeEntry):
+        raise ValueError(f"must be a host name, or a mapping with 'name', not {value!r}")  # noqa: TRY004
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -272,6 +307,7 @@ def load_cluster(name: str, *, folder: Path | None = None) -> Cluster:
     folder = (folder or Path.cwd()).absolute()
     path = find_file("cluster", name, folders=(folder,))
     document = read_document(path, shown=shown(path, folder=folder))
+    require_kind(document, "cluster")
     kept = list(secrets(document))
     file, found = validate(ClusterFile, document)
     told = {(problem.line, problem.column) for problem in kept}

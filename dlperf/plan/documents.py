@@ -21,6 +21,7 @@ from dlperf.files import shipped_folder
 
 Value = bool | int | float | str | None | tuple["Value", ...] | dict[str, "Value"]
 KeyPath = tuple[str | int, ...]
+Kind = Literal["sweep", "experiment", "cluster"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,14 @@ _PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "
 class _Loader(SafeLoader):
     """PyYAML up to the node graph."""
 
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        """As PyYAML does; a tag that stands in the file is told from one that PyYAML adds."""
+        tag = getattr(self.peek_event(), "tag", None)  # type: ignore[no-untyped-call]
+        node: Node | None = super().compose_node(parent, index)
+        if tag is not None and node is not None:
+            node.tag = tag.replace("tag:yaml.org,2002:", "!!")
+        return node
+
 
 _Loader.yaml_implicit_resolvers = {}  # `parse_scalar` reads the types of YAML 1.2
 
@@ -148,7 +157,7 @@ def parse_document(text: str, *, shown: str) -> Document:
     """Parse YAML text that holds one mapping; raises SourceErrors like `read_document`."""
     root = _compose(text, shown)
     if root is None:
-        raise SourceErrors([Problem(shown, 0, 0, "is empty; docs/ shows what to write here")])
+        raise SourceErrors([Problem(shown, 0, 0, "is empty; `dlperf init` writes files to start from")])
     reading = _Reading(shown)
     data = reading.value(root, ())
     if not isinstance(data, dict):
@@ -177,6 +186,8 @@ def _compose(text: str, shown: str) -> Node | None:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = SourceLocation(shown, mark.line + 1, mark.column + 1) if mark else SourceLocation(shown)
+        if mark and "\\t" in str(error.problem):
+            raise SourceErrors([place.problem("a tab indents this line; use spaces")]) from None
         said = ", ".join(part for part in (error.context, error.problem) if part)
         raise SourceErrors([place.problem(f"is not YAML: {said}")]) from None
     except ReaderError as error:
@@ -265,6 +276,26 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 _PART = 4
 
 
+# Keys that only files of one kind have, and how such a file is used.
+_SIGNS: dict[Kind, tuple[frozenset[str], str]] = {
+    "sweep": (frozenset({"frameworks", "exclude", "include", "measure"}), "dlperf run FILE"),
+    "experiment": (frozenset({"network", "head", "loss", "dataset"}), "`experiment: NAME` in a sweep"),
+    "cluster": (frozenset({"nodes", "transport", "devices", "cores"}), "dlperf run SWEEP --cluster FILE"),
+}
+
+
+def require_kind(document: Document, kind: Kind) -> None:
+    """Raise SourceErrors where a file is of another kind: its keys would all be unknown."""
+    own, _ = _SIGNS[kind]
+    if own & document.data.keys():
+        return
+    for other, (signs, use) in _SIGNS.items():
+        if signs & document.data.keys():
+            names = (f"an {name}" if name == "experiment" else f"a {name}" for name in (other, kind))
+            message = f"is {', not '.join(names)}; use it by {use}"
+            raise SourceErrors([Problem(document.path, 0, 0, message)])
+
+
 def validate(
     model: type[ModelT], document: Document, *, context: Mapping[str, Any] | None = None
 ) -> tuple[ModelT | None, list[Problem]]:
@@ -337,16 +368,19 @@ def _message(details: ErrorDetails) -> str:
         return f"must be one of {', '.join(known)}, not {_shown(given)}{hint}"
     if kind == "value_error":
         return str(details["ctx"]["error"])
-    if kind == "too_short":
+    if kind in {"too_short", "string_too_short"}:
         return "must not be empty"
+    if given is None:
+        return "has no value; write one, or remove the key"
     message = _MESSAGES.get(kind) or details["msg"].replace("Input should be", "must be")
     number_for_text = kind == "string_type" and isinstance(given, int | float)
-    return f"{message}, not {_shown(given)}" + ("; put it in quotes" if number_for_text else "")
+    hint = "; put it in quotes" if number_for_text else ""
+    if kind == "int_type" and isinstance(given, str) and given.lower() == "max":
+        hint = "; where the largest is searched for, write it in small letters: max"
+    return f"{message}, not {_shown(given)}{hint}"
 
 
 def _shown(given: object) -> str:
-    if given is None:
-        return "empty"
     if isinstance(given, bool):
         return str(given).lower()
     if isinstance(given, dict):
@@ -371,8 +405,6 @@ def _models_in(annotation: object) -> list[type[BaseModel]]:
     return [inner for argument in get_args(annotation) for inner in _models_in(argument)]
 
 
-Kind = Literal["sweep", "experiment", "cluster"]
-
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -382,6 +414,8 @@ def find_file(kind: Kind, name: str, *, folders: tuple[Path, ...]) -> Path:
     A path is relative to the first of `folders`; a name is looked up in `<folder>/sweeps` (or `experiments`,
     `clusters`) of each of `folders`, then among the shipped files. UserError where there is no such file.
     """
+    if not name:
+        raise UserError(f"the name of a {kind} is empty; `dlperf list {kind}s` shows what there is")
     written = folders[0] / Path(name).expanduser()
     if written.suffix in _SUFFIXES and written.is_file():
         return written

@@ -17,6 +17,7 @@ from dlperf.plan.documents import (
     parse_scalar,
     problems_of,
     read_document,
+    require_kind,
     shown,
     unknown,
     validate,
@@ -129,6 +130,7 @@ def load_sweep(
     folder = (folder or Path.cwd()).absolute()
     path = find_file("sweep", name, folders=(folder,))
     document = read_document(path, shown=shown(path, folder=folder))
+    require_kind(document, "sweep")
     return checked_sweep(document, path=path, adapters=adapters, settings=settings, folder=folder)
 
 
@@ -179,6 +181,7 @@ def load_experiment(
     folder = (folder or Path.cwd()).absolute()
     path = find_file("experiment", name, folders=(folder, *([project] if project else [])))
     document = read_document(path, shown=shown(path, folder=folder))
+    require_kind(document, "experiment")
     named = document.with_value(("experiment",), path.stem, label=document.path)
     experiment, problems = validate(ExperimentFile, named)
     if "experiment" in document.data:
@@ -235,7 +238,8 @@ def _option_problems(document: Document, adapters: Mapping[str, Adapter]) -> lis
         for name, given in options.items() if isinstance(options, dict) else ():
             below = (*path, name)
             if name not in adapters:
-                problems.append(document.keys[below].problem(unknown("framework", name, adapters)))
+                place = document.keys.get(below) or document.place(below)
+                problems.append(place.problem(unknown("framework", name, adapters)))
                 continue
             try:
                 adapters[name].options.model_validate(given)

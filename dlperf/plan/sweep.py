@@ -117,13 +117,17 @@ def _topologies(axis: TopologyGrid | tuple[Topology, ...]) -> tuple[Topology, ..
     return tuple(Topology(nodes=nodes, devices_per_node=devices) for nodes, devices in pairs)
 
 
+# More than a label or an index of 32 bits can count.
+LARGEST_SIZE = (1 << 31) - 1
+Size = Annotated[int, Field(gt=0, le=LARGEST_SIZE)]
+
 # `max` is the largest number that trains, found by search.
 if TYPE_CHECKING:
     Count = int | Literal["max"]
     TopologyAxis = tuple[Topology, ...]
 else:
     Count = Annotated[
-        PositiveInt,
+        Size,
         WrapValidator(lambda value, number: value if value == "max" else number(value)),
         WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "max"}]}),
     ]
@@ -143,8 +147,8 @@ def _framework_reference(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     named, at, source = (part.strip() for part in value.partition(" @ "))
-    name, equals, version = named.partition("==")
-    if not name or (equals and not version) or (at and not source):
+    name, equals, version = (part.strip() for part in named.partition("=="))
+    if not name or (equals and not version) or (at and not source) or "=" in name:
         raise ValueError(f"{named!r} is not a framework; write name==version, such as 'mxnet==1.9.1'")
     entry = {"name": name, "version": version} if version else {"name": name}
     links = source.removeprefix(_FIND_LINKS)
@@ -327,7 +331,7 @@ class SweepFile(Axes):
 class ExperimentFile(Workload):
     """A workload file. The experiment's name is the file's, so `experiment` is no key of it."""
 
-    num_classes: PositiveInt  # of the data set; a sweep may take another number
+    num_classes: Size  # of the data set; a sweep may take another number
     notes: str = ""
 
     @property

@@ -106,13 +106,27 @@ def test_what_a_killed_alignment_left_goes_with_the_next_and_that_of_a_running_o
     gone = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout.strip()
     for number in (gone, str(os.getpid())):
         (folder / "out" / f".align-{number}-x").mkdir(parents=True)
-    words = ["--frameworks", "mxnet,pytorch", "--python", "mxnet=no", "--python", "pytorch=no"]
+    words = [
+        "--frameworks",
+        "mxnet,pytorch",
+        "--python",
+        "mxnet=/bin/false",
+        "--python",
+        "pytorch=/bin/false",
+    ]
 
     done = CliRunner().invoke(main, ["align", "y1_emore", "--out", "out", *words])
 
     assert 5 == done.exit_code
     assert "no framework to align: mxnet==1.9.1: " in done.stderr
     assert [f".align-{os.getpid()}-x"] == [path.name for path in (folder / "out").iterdir()]
+
+
+def test_an_interpreter_that_is_not_there_is_told_before_anything_is_trained(folder: Path) -> None:
+    words = ["--frameworks", "mxnet,pytorch", "--python", "mxnet=/nope"]
+    done = CliRunner().invoke(main, ["align", "y1_emore", "--out", "out", *words])
+    assert (2, False) == (done.exit_code, (folder / "out").exists())
+    assert "--python: /nope is not an executable; name a Python that has mxnet" in done.stderr
 
 
 def test_every_framework_takes_part_in_its_first_version() -> None:

@@ -92,8 +92,14 @@ def test_an_alias_is_the_value_of_its_anchor() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "s.yaml: is empty; docs/ shows what to write here"),
-        ("# only a comment\n", "s.yaml: is empty; docs/ shows what to write here"),
+        (
+            "",
+            "s.yaml: is empty; `dlperf init` writes files to start from",
+        ),
+        (
+            "# only a comment\n",
+            "s.yaml: is empty; `dlperf init` writes files to start from",
+        ),
         ("- a\n", "s.yaml:1:1: must hold a mapping of keys to values, such as 'seed: 0'"),
         ("text\n", "s.yaml:1:1: must hold a mapping of keys to values, such as 'seed: 0'"),
         ("a: 1\nb: 2\na: 3\n", "s.yaml:3:1: key 'a' appears twice (first on line 1); remove one"),
