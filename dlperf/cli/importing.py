@@ -73,7 +73,7 @@ def parse(
     unrecognised: bool,
     exit_code: int | None,
 ) -> None:
-    """Show what a log parser reads from FILE.
+    """Show what a log parser reads from FILE, and the rate of each run.
 
     FILE is plain text, gzip, zstd, bzip2, xz, tar or zip; - is standard input.
     """

@@ -214,11 +214,15 @@ class RunSplitter:
     def _check_interleaving(self, rank_of: float | None, key: Key, line: int) -> None:
         """UserError where steps go back and forth between two series that both rise."""
         ahead = max(self._ranks[rank_of].writers, key=lambda writer: writer.last)
-        self._interleaved = self._interleaved + 1 if ahead.before is not None and ahead.before < key else 0
+        if ahead.before is None or ahead.before >= key:
+            self._interleaved = 0
+            return
+        self._interleaved += 1
         if self._interleaved >= _INTERLEAVED:
+            step, before, between = (each[1] for each in (key, ahead.before, ahead.last))
             raise UserError(
-                f"two jobs print into this log: in line {line} the steps go back from {ahead.last[1]:.0f} to "
-                f"{key[1]:.0f}, and on from {(ahead.before or key)[1]:.0f}; split the file"
+                f"two jobs print into this log: step {step:.0f} in line {line} goes on from step "
+                f"{before:.0f}, with step {between:.0f} between them; split the file"
             )
 
     def _begin_run(self, line: int) -> None:

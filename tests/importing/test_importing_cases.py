@@ -150,8 +150,8 @@ def test_two_jobs_in_one_file_are_refused_with_the_reason(
     assert 2 == parsed.exit_code
     place = steps.index(30)
     assert (
-        f"dlperf: a.log: two jobs print into this log: in line {place + 1} the steps go back from "
-        f"{steps[place - 1]} to 30, and on from 20; split the file\n" == parsed.messages
+        f"dlperf: a.log: two jobs print into this log: step 30 in line {place + 1} goes on from step 20, "
+        f"with step {steps[place - 1]} between them; split the file\n" == parsed.messages
     )
 
 
