@@ -64,8 +64,9 @@ class Sizes:
     measure: dict[str, Any]
     align: tuple[str, ...]  # options
     turns: tuple[str, ...]
+    threads: int | str
     too_large: dict[str, Any]  # a batch that cannot fit
-    limit: tuple[str, ...]
+    limit: dict[str, Any]
 
 
 ON_GPU = Sizes(
@@ -78,8 +79,12 @@ ON_GPU = Sizes(
     measure={"warmup_iterations": 10, "measured_iterations": 20, "repeats": 2, "max_interference": 1.0},
     align=("--steps", "3", "--batch-size", "8"),
     turns=("--network", "iresnet100"),
+    threads="auto",
     too_large={"batch_size_per_device": 8192, "options": {"pytorch": {"compile": False}}},
-    limit=("--granularity", "128", "--upper", "4096", "--iterations", "3"),
+    limit={
+        "search": {"iterations": 3, "batch_size_per_device": {"granularity": 128, "upper": 4096}},
+        "options": {"pytorch": {"compile": False}},
+    },
 )
 ON_CPU = Sizes(
     device="cpu",
@@ -91,8 +96,12 @@ ON_CPU = Sizes(
     measure={"warmup_iterations": 1, "measured_iterations": 2, "repeats": 2, "max_interference": 1.0},
     align=("--steps", "1", "--num-classes", "50"),
     turns=("--network", "mobilefacenet", "--steps", "1", "--turns", "1", "--matmul", "256"),
+    threads=1,  # waits for no other on a busy machine
     too_large={"batch_size_per_device": 4096, "memory": "1GiB"},
-    limit=("--granularity", "32", "--upper", "64", "--iterations", "1", "--memory", "1GiB"),
+    limit={
+        "search": {"iterations": 1, "batch_size_per_device": {"granularity": 64, "upper": 128}},
+        "memory": "1GiB",
+    },
 )
 
 
@@ -142,8 +151,9 @@ class Session:
         return str(self.found["torch_version"])
 
     def environment(self) -> dict[str, str]:
+        threads = {} if self.sizes.threads == "auto" else {"OMP_NUM_THREADS": str(self.sizes.threads)}
         cache = {"TORCHINDUCTOR_CACHE_DIR": str(self.work / "cache")}
-        return {**os.environ, **cache, "TRITON_CACHE_DIR": str(self.work / "cache" / "triton")}
+        return {**os.environ, **threads, **cache, "TRITON_CACHE_DIR": str(self.work / "cache" / "triton")}
 
     def start(self, argv: Sequence[str | Path], *, log: str, **variables: str) -> subprocess.Popen[bytes]:
         """A command in a session of its own, in the work folder; its output goes to a log."""
@@ -195,6 +205,7 @@ class Session:
             "num_classes": self.sizes.classes[0],
             "precision": self.sizes.precisions[0],
             "measure": self.sizes.measure,
+            "threads_per_device": self.sizes.threads,
             "limits": {"time": "4m", "stall": "3m"},
             **axes,
         }
@@ -403,19 +414,10 @@ def profile(session: Session) -> dict[str, Any]:
 
 def limit(session: Session) -> dict[str, Any]:
     """The largest batch, eager: every batch of a search would be compiled."""
+    once = session.sizes.measure | {"repeats": 1}
+    sweep = session.sweep("limit", batch_size_per_device="max", measure=once, **session.sizes.limit)
+    found = session.run(sweep, good=(0, 3))
     results = session.work / "results" / "limit"
-    sizes = session.sizes
-    entry = json.dumps([{"name": "pytorch", "version": session.version, "python": session.torch_python}])
-    settings = [
-        f"frameworks={entry}", "measure.max_interference=1.0", "options.pytorch.compile=false",
-        *(f"measure.{key}={sizes.measure[key]}" for key in ("warmup_iterations", "measured_iterations")),
-    ]  # fmt: skip
-    session.dlperf(
-        "limit", sizes.experiment, "--axis", "batch_size", "--precision", sizes.precisions[0],
-        "--device", sizes.device, "--num-classes", str(sizes.classes[0]), *sizes.limit,
-        *(part for setting in settings for part in ("-S", setting)), "--results", results, log="limit",
-        good=(0, 3),
-    )  # fmt: skip
     files = sorted(results.glob("limits/*/limit.json"))
     if not files:
         raise StageError("no limit.json")
@@ -427,7 +429,7 @@ def limit(session: Session) -> dict[str, Any]:
     session.found["limit"] = {"status": record["status"], "reason": record["reason"], "probes": probes}
     if record["status"] in {"broken", "nothing_trains"}:
         raise StageError(record["reason"])
-    return {"runs": session.runs(results)}
+    return found
 
 
 def runs(session: Session) -> dict[str, Any]:
