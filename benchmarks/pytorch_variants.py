@@ -271,10 +271,10 @@ def variants_of(case: Case) -> dict[str, Upstream | Ours]:
     made = batches(case, 0, BATCHES)
     variants: dict[str, Upstream | Ours] = {
         "upstream": Upstream(case, made),
-        "dlperf": Ours(make_trainer(case, rank), made),
+        "dlperf": Ours(make_trainer(case, rank, made), made),
     }
     if case.parallelism == "partial_fc":
-        variants["dlperf_all_rows"] = Ours(AllRowsTrainer(make_trainer(case, rank)), made)
+        variants["dlperf_all_rows"] = Ours(AllRowsTrainer(make_trainer(case, rank, made)), made)
     return variants
 
 

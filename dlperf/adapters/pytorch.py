@@ -1,5 +1,6 @@
 """PyTorch: one build for the CPU, one for CUDA 12.6 and one for CUDA 13.0."""
 
+import re
 from dataclasses import replace
 
 from pydantic import Field
@@ -18,6 +19,7 @@ from dlperf.plan.case import Case, DeviceKind
 from dlperf.plan.machine import Gpu
 
 _VERSIONS = ("2.13.0",)
+_OLDEST = (2, 9)  # of wheels, indexes and interpreters of the user's; frameworks/pytorch checks it too
 _NUMPY = "numpy==2.4.6"
 # By uv's name of the backend; capabilities of cu126 as in PyTorch's RELEASE.md, "CUDA Support Matrix".
 _CUDA_BUILDS = {
@@ -117,7 +119,10 @@ class PyTorchAdapter:
         )
 
     def unsupported(self, case: Case) -> str | None:
-        """What the engine refuses."""
+        """What the engine refuses, and versions that lack what the programs call."""
+        numbers = re.match(r"(\d+)\.(\d+)", case.version)
+        if numbers is not None and (int(numbers[1]), int(numbers[2])) < _OLDEST:
+            return f"the training programs need PyTorch {_OLDEST[0]}.{_OLDEST[1]} or newer"
         if case.batch_size_per_device == 1 and case.workload.batch_norm == "batch":
             return (
                 "PyTorch's BatchNorm refuses to train on one value a channel: the embedding of a batch of 1"

@@ -1,7 +1,6 @@
 """Synthetic training data, the same uint8 images and labels in every framework, from the case's seed."""
 
-import itertools
-from typing import Iterator, List, Tuple
+from typing import List, Tuple
 
 import numpy as np
 
@@ -33,9 +32,9 @@ def process_batches(case: Case, rank: Rank, count: int) -> List[Batch]:
     return [tuple(np.concatenate(parts) for parts in zip(*of_devices)) for of_devices in zip(*own)]
 
 
-def endless_batches(case: Case, rank: Rank) -> Iterator[Batch]:
-    """The process's batches, repeated without end.
+def repeated_batches(case: Case, rank: Rank) -> List[Batch]:
+    """The process's batches, which its steps repeat in this order.
 
     They are made beforehand, so that a step's time includes the copy to the device but not numpy's work.
     """
-    return itertools.cycle(process_batches(case, rank, BATCHES))
+    return process_batches(case, rank, BATCHES)

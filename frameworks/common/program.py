@@ -1,15 +1,16 @@
 """The outline of every training program: read the case, log what runs, build, train, log what it took."""
 
+import itertools
 import os
 import platform
 import sys
-from typing import Any, Callable, Dict, NoReturn, Optional
+from typing import Any, Callable, Dict, NoReturn, Optional, Sequence
 
 import numpy as np
 
 from frameworks.common.case import Case, Rank, rank_from_environment, read_case
 from frameworks.common.cost import model_cost
-from frameworks.common.data import endless_batches
+from frameworks.common.data import Batch, repeated_batches
 from frameworks.common.events import END, START, EventLog
 from frameworks.common.loop import Trainer, profile, train
 from frameworks.common.peak_memory import AnonymousPeak, device_bytes
@@ -23,7 +24,7 @@ def exit_at_once(code: int) -> NoReturn:
 
 
 def run(
-    make_trainer: "Callable[[Case, Rank], Trainer]",
+    make_trainer: "Callable[[Case, Rank, Sequence[Batch]], Trainer]",
     facts: "Callable[[Case], Dict[str, Any]]",
     matmul_flops_per_second: "Callable[[Case], float]",
     allocator_peaks: "Optional[Callable[[], Dict[str, int]]]" = None,
@@ -31,7 +32,8 @@ def run(
     """Run the case file that the first argument names.
 
     Args:
-        make_trainer: builds network, classifier and optimizer, with the initial parameters loaded.
+        make_trainer: builds network, classifier and optimizer, with the initial parameters loaded, for the
+            batches that its steps repeat.
         facts: the engine's version, threads and device, for the log.
         matmul_flops_per_second: the rate of a large float32 matrix product in this engine, on this device.
         allocator_peaks: the peaks of the engine's own allocator on CUDA in bytes, by the event that each is.
@@ -45,11 +47,12 @@ def run(
     log.event("global_batch_size", case.global_batch_size)
     log.event("model_cost", model_cost(case)._asdict())
     log.event("matmul_flops_per_second", matmul_flops_per_second(case))
-    trainer = make_trainer(case, rank)
+    made = repeated_batches(case, rank)
+    trainer = make_trainer(case, rank, made)
     anonymous = AnonymousPeak()
     anonymous.read()  # what building the trainer took, before training maps more of the libraries
     log.event("init_stop", event_type=END)
-    batches = endless_batches(case, rank)
+    batches = itertools.cycle(made)
     train(trainer, case, batches, log, rank.local_rank)
     if case.device == "cpu":
         peak = anonymous.read()

@@ -1,6 +1,6 @@
 """Train a case with MXNet: hybridized Gluon, one graph from the images to the embeddings or the loss."""
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -152,7 +152,7 @@ def _corners(arrays: NDArrays) -> List[NDArrays]:
     return [found[key] for key in sorted(found, key=lambda key: "float32" not in key[1])]
 
 
-def make_trainer(case: Case, rank: Rank) -> MXNetTrainer:
+def make_trainer(case: Case, rank: Rank, _batches: Sequence[Batch] = ()) -> MXNetTrainer:
     """A trainer with the initial weights of the case's seed, after its processes have met."""
     ranks = join(case, rank)
     return MXNetTrainer(case, rank, ranks, initial_arrays(case, held_classes(case, rank)))

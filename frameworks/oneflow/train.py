@@ -1,7 +1,7 @@
 """Train a case with OneFlow: one nn.Graph from the uint8 images to the updated parameters, over all ranks."""
 
 from functools import partial
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 import oneflow as flow
@@ -128,7 +128,7 @@ def _spread_as(sample: Tuple[np.ndarray, np.ndarray]) -> List[Tuple[np.ndarray, 
     return [(columns, AS_SUM), (index, BY_ROWS)]
 
 
-def make_trainer(case: Case, rank: Rank) -> OneFlowTrainer:
+def make_trainer(case: Case, rank: Rank, _batches: Sequence[Batch] = ()) -> OneFlowTrainer:
     """A trainer with the initial weights of the case's seed."""
     return OneFlowTrainer(case, rank, initial_arrays(case, held_classes(case, rank)))
 

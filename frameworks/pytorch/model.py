@@ -16,6 +16,10 @@ from frameworks.pytorch.parallel import Ranks
 from frameworks.pytorch.precision import gradient_dtype, mixed_precision, network_dtype
 from frameworks.pytorch.settings import device, uses_channels_last, uses_compile, uses_cuda_graphs
 
+# Of a function with CUDA graphs: torch compiles it and runs it once as it is, then records its kernels, and
+# replays them from the third call on.
+_GRAPH_CALLS = 3
+
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
@@ -114,7 +118,7 @@ def _compiled(case: Case, module: AnyModule) -> AnyModule:
 
 
 def compile_now(case: Case, module: TrainingModule, ranks: Ranks) -> None:
-    """Compile what `ready` returned, by a call that leaves no trace; torch would do so at the first step.
+    """Compile what `ready` returned, by calls that leave no trace; torch would do so in the first steps.
 
     So the first step is like every other, and no rank waits in a message for one that still compiles.
     """
@@ -125,19 +129,29 @@ def compile_now(case: Case, module: TrainingModule, ranks: Ranks) -> None:
     labels = torch.zeros(size, dtype=torch.int64, device=target)
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
     generators = [target] if target.type == "cuda" else []
+    whole = case.parallelism == "data"
+    part, inputs = (module, (images, labels)) if whole else (module.backbone, (images,))
     with torch.random.fork_rng(generators):
-        if case.parallelism == "data":
-            with _without_messages(module, ranks):
-                module(images, labels)[0].backward()
-        else:
-            with _without_messages(module.backbone, ranks):
-                module.backbone(images).sum().backward()
+        with _without_messages(part, ranks):
+            for _ in range(_GRAPH_CALLS if uses_cuda_graphs(case) else 1):
+                # As in a step: torch records again if other outputs or gradients are alive than before.
+                _drop_gradients(module)
+                if uses_cuda_graphs(case):
+                    torch.compiler.cudagraph_mark_step_begin()
+                outputs = part(*inputs)
+                (outputs[0] if whole else outputs.sum()).backward()
+        del outputs
+        if not whole:
             module.head.compile_now(case.global_batch_size)
-    for parameter in module.parameters():
-        parameter.grad = None
+    _drop_gradients(module)
     for buffer, before in buffers:
         buffer.copy_(before)
     ranks.wait_for_all("compiled")
+
+
+def _drop_gradients(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        parameter.grad = None
 
 
 def _without_messages(module: nn.Module, ranks: Ranks) -> ContextManager[None]:

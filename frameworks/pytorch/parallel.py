@@ -1,6 +1,7 @@
 """The ranks of a case and what they exchange: torch.distributed, with gloo on CPU and NCCL on CUDA."""
 
 from datetime import timedelta
+from inspect import signature
 from typing import Any, Optional, Tuple
 
 import torch
@@ -11,6 +12,12 @@ from torch.nn.parallel import DistributedDataParallel
 from frameworks.common.case import RENDEZVOUS_SECONDS, Rank
 from frameworks.common.phases import COMMUNICATION, Phases
 from frameworks.pytorch.rendezvous import meet
+
+# By the names of torch 2.13, which deprecates the older ones, or else by those.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+_new_name = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+_OWN_BUFFERS = {"forward_sync_buffers" if _new_name else "broadcast_buffers": False}
 
 
 def join(rank: Rank, device: torch.device, phases: Phases) -> "Ranks":
@@ -43,7 +50,7 @@ class Ranks:
             return own
         everyones = own.new_empty(self.size * own.shape[0], *own.shape[1:])
         with self._phases(COMMUNICATION):
-            dist.all_gather_single(everyones, own.contiguous())
+            _all_gather(everyones, own.contiguous())
         return everyones
 
     def own_sum(self, everyones: torch.Tensor) -> torch.Tensor:
@@ -52,7 +59,7 @@ class Ranks:
             return everyones
         own = everyones.new_empty(everyones.shape[0] // self.size, *everyones.shape[1:])
         with self._phases(COMMUNICATION):
-            dist.reduce_scatter_single(own, everyones.contiguous())
+            _reduce_scatter(own, everyones.contiguous())
         return own
 
     def sum_(self, values: torch.Tensor) -> torch.Tensor:
@@ -82,7 +89,7 @@ class Ranks:
         """
         if self.size == 1:
             return module
-        wrapped = DistributedDataParallel(module, forward_sync_buffers=False, gradient_as_bucket_view=True)
+        wrapped = DistributedDataParallel(module, gradient_as_bucket_view=True, **_OWN_BUFFERS)
         operation = dist.ReduceOp.AVG if mean else dist.ReduceOp.SUM
         wrapped.register_comm_hook((operation, dtype), self._reduce_bucket)
         return wrapped

@@ -2,14 +2,14 @@
 
 import time
 from functools import partial
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 
 from frameworks.common import program
 from frameworks.common.case import Case, Rank
-from frameworks.common.data import BATCHES, Batch
+from frameworks.common.data import Batch
 from frameworks.common.initial import CLASSIFIER, initial_arrays
 from frameworks.common.loop import FinishedStep
 from frameworks.common.margin import held_classes
@@ -38,15 +38,18 @@ class Feeder:
     """Copies images and labels from numpy to the device.
 
     On CUDA the copy runs in a stream of its own, in parallel with the previous step, from pinned memory: from
-    other memory a copy waits for the host. Batches are repeated, and each is pinned once.
+    other memory a copy waits for the host. Pinning takes long, so it is done beforehand for `batches`, those
+    that the steps repeat; any other batch is pinned when it first comes.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, batches: Sequence[Batch] = ()) -> None:
         self._device = device
         self._stream: Optional[torch.cuda.Stream] = None
         self._pinned: Dict[int, Tuple[Any, Tensors]] = {}
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)
+            for batch in batches:
+                self._in_pinned(batch)
 
     def __call__(self, batch: Batch) -> Tensors:
         """Queue the copy, and let the current stream wait for it; on CPU nothing is copied."""
@@ -63,8 +66,6 @@ class Feeder:
     def _in_pinned(self, batch: Batch) -> Tensors:
         kept = self._pinned.get(id(batch[0]))
         if kept is None:
-            if len(self._pinned) >= BATCHES:
-                self._pinned.clear()
             images, labels = (torch.from_numpy(array).pin_memory() for array in batch)
             # Keep the array too, so that no other one gets its id.
             kept = self._pinned[id(batch[0])] = (batch[0], (images, labels))
@@ -111,10 +112,12 @@ class PyTorchTrainer:
         dtype: torch.dtype = torch.float32,
         *,
         first_scale: float = FIRST_SCALE,
+        batches: Sequence[Batch] = (),
     ) -> None:
         """Build the case's module; `arrays` holds every parameter and buffer by the table's name.
 
-        In fp16 the loss is scaled by `first_scale` until that changes.
+        In fp16 the loss is scaled by `first_scale` until that changes. `batches` are those that the steps
+        repeat.
 
         A process that stands for all `rank.devices` devices takes the batches of all. ValueError if the
         environment's number of ranks is not the case's.
@@ -128,7 +131,7 @@ class PyTorchTrainer:
         self.phases = Phases(self._synchronize)
         self._ranks = join(rank, self._device, self.phases)
         module = make_module(case, rank, self._ranks, arrays, dtype)
-        self.arrays, self._head, self._feed = named_arrays(module), module.head, Feeder(self._device)
+        self.arrays, self._head, self._feed = named_arrays(module), module.head, Feeder(self._device, batches)
         self._module = ready(case, module, self._ranks)
         compile_now(case, self._module, self._ranks)
         self.trained = {name: array for name, array in self.arrays.items() if array.requires_grad}
@@ -195,11 +198,11 @@ class PyTorchTrainer:
         return None if self.rows is None else self._head.last_sample.index.cpu().numpy()
 
 
-def make_trainer(case: Case, rank: Rank) -> PyTorchTrainer:
+def make_trainer(case: Case, rank: Rank, batches: Sequence[Batch] = ()) -> PyTorchTrainer:
     """A trainer with the initial weights of the case's seed; ValueError for several devices in a process."""
     if rank.devices != 1:
         raise ValueError(f"a process of the PyTorch program drives one device, not {rank.devices}")
-    return PyTorchTrainer(case, rank, initial_arrays(case, held_classes(case, rank)))
+    return PyTorchTrainer(case, rank, initial_arrays(case, held_classes(case, rank)), batches=batches)
 
 
 if __name__ == "__main__":

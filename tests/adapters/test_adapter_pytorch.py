@@ -11,8 +11,10 @@ from dlperf.adapters.base import Launch, RankPlacement
 from dlperf.adapters.pytorch import ADAPTER, PyTorchOptions
 from dlperf.adapters.registry import load_adapters
 from dlperf.environments.environment import environment_key
+from dlperf.files import shipped_root
 from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
 from dlperf.plan.machine import Gpu
+from frameworks.pytorch import too_old
 
 
 def case(**changes: object) -> Case:
@@ -60,6 +62,36 @@ def test_a_batch_of_one_has_no_statistics_unless_they_are_frozen() -> None:
     reason = "PyTorch's BatchNorm refuses to train on one value a channel: the embedding of a batch of 1"
     assert reason == ADAPTER.unsupported(one)
     assert ADAPTER.unsupported(one.model_copy(update={"workload": frozen})) is None
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [
+        ("2.8.1+wheel.0a1b2c3d", "the training programs need PyTorch 2.9 or newer"),
+        ("1.13.1", "the training programs need PyTorch 2.9 or newer"),
+        ("2.9.0", None),
+        ("2.11.0+cu130", None),
+        ("2.14.0.dev20261101+index.0a1b2c3d", None),
+        ("nightly", None),
+    ],
+)
+def test_a_version_that_lacks_what_the_programs_call_is_refused(version: str, reason: str | None) -> None:
+    """By the plan, for wheels and indexes; by the programs too, for an interpreter of the user's own."""
+    assert reason == ADAPTER.unsupported(case().model_copy(update={"version": version}))
+    assert (reason is None) == (too_old(version) is None)
+
+
+def test_the_programs_say_on_one_line_that_torch_is_too_old(tmp_path: Path) -> None:
+    metadata = tmp_path / "torch-2.8.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.8.0\n")
+    paths = f"{shipped_root()}:{tmp_path}"
+    command = [sys.executable, "-m", "frameworks.pytorch.train", "case.json"]
+    done = subprocess.run(
+        command, env={"PYTHONPATH": paths}, capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert 1 == done.returncode
+    assert "PyTorch 2.8.0 is too old: these programs need 2.9 or newer\n" == done.stderr
 
 
 def test_the_environment_of_the_cpu_takes_the_small_wheel() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import os
 from pathlib import Path
@@ -17,7 +16,7 @@ from dlperf.plan.case import Case as PlannedCase
 from frameworks.common.align import computed, outputs_name, read_inputs
 from frameworks.common.align_inputs import align_inputs
 from frameworks.common.case import Rank, Schedule, case_from_dict, rank_from_environment, read_case
-from frameworks.common.data import BATCHES, batches, endless_batches, process_batches
+from frameworks.common.data import batches, process_batches
 from frameworks.common.events import PREFIX, EventLog
 from frameworks.common.networks import buffers, layers_of, parameters
 from frameworks.common.schedule import learning_rate
@@ -109,13 +108,6 @@ def test_batches_depend_only_on_seed_and_rank(seed: int, rank: int) -> None:
     np.testing.assert_array_equal(images, again[0])
     np.testing.assert_array_equal(labels, again[1])
     assert not np.array_equal(images, other[0])
-
-
-def test_the_endless_stream_repeats_after_its_batches() -> None:
-    stream = list(itertools.islice(endless_batches(case_from_dict(CASE), rank_of()), BATCHES + 1))
-
-    assert stream[0] is stream[BATCHES]
-    assert not np.array_equal(stream[0][0], stream[1][0])
 
 
 def test_a_process_of_several_devices_gets_the_batches_of_all() -> None:

@@ -9,13 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = [
-    pytest.mark.engine,
-    pytest.mark.slow,
-    pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPU"),
-]
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPU")
 def test_compiled_is_eager_and_compiling_changes_nothing(
     parallel_case: Callable[..., Path], run_program: Callable[..., dict[str, np.ndarray]]
 ) -> None:
@@ -31,3 +28,25 @@ def test_compiled_is_eager_and_compiling_changes_nothing(
             tolerance = 1e-5 * max(1.0, np.abs(eager).max())
             np.testing.assert_allclose(compiled, eager, rtol=1e-4, atol=tolerance, err_msg=name)
     assert np.abs(found["eager/after/a.bn.running_mean"]).max() > 0
+
+
+@pytest.mark.parametrize("parallelism", ["data", "model"])
+def test_cuda_graphs_are_recorded_before_the_first_step(
+    parallelism: str, parallel_case: Callable[..., Path], run_program: Callable[..., dict[str, np.ndarray]]
+) -> None:
+    """Torch needs two calls for it and replays from the third on, if each call is as in a step."""
+    options = {"compile": True, "cuda_graphs": True}
+    workload = {"network": "iresnet18", "head": "E", "dropout": 0.4}
+    path = parallel_case(
+        "graphs", devices=1, batch_size=2, parallelism=parallelism, options=options, workload=workload
+    )
+
+    found = run_program("graphs", path)
+
+    assert 3 == found["before"]
+    gradients, steps, outputs_alive = found["calls"].T.tolist()
+    assert [0] * 5 == gradients
+    assert [1, 2, 3, 4, 5] == steps
+    assert [1] * 5 == outputs_alive
+    assert [] == [name for name, left in found.items() if name.startswith("left/") and not left]
+    assert found["random"]
