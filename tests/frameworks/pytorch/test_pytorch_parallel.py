@@ -50,6 +50,7 @@ def test_the_loss_goes_down_in_half_precision_and_is_the_same_on_both_ranks(
         "half",
         parallelism="model",
         precision="bf16",
+        gradient_dtype="bfloat16",
         workload={"schedule": schedule, "optimizer": SGD},
     )
 
