@@ -22,6 +22,7 @@ def write_plan(
     runnable: Sequence[Case],
     *,
     repeats: int = 2,
+    notes: str = "",
     others: Mapping[PlanStatus, Sequence[tuple[Case, str]]] | None = None,
 ) -> None:
     """A plan.lock.json with runnable cases, and others by status, each with its reason."""
@@ -37,6 +38,7 @@ def write_plan(
         limits=Limits(),
         interpreters={},
         machine=Machine(cores=8),
+        notes=notes,
         sources=(),
     )
     write_document(sweep / LOCK_NAME, plan)

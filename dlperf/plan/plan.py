@@ -134,6 +134,7 @@ class Plan(Model):
     machine: Machine  # of a cluster, what each of its nodes has
     cluster: PlannedCluster | None = None  # None: this machine
     settings: tuple[str, ...] = ()  # given on the command line over the files
+    notes: Annotated[str, Field(exclude_if=lambda notes: not notes)] = ""  # of the sweep, for its report
     sources: tuple[SourceText, ...]
 
     @property
@@ -205,6 +206,7 @@ def make_plan(
         if cluster is None
         else PlannedCluster(name=cluster.name, nodes=tuple(node.name for node in cluster.nodes)),
         settings=tuple(setting.label for setting in sweep.settings),
+        notes=file.notes,
         sources=tuple(SourceText(path=document.path, text=document.text) for document in sweep.documents),
     )
 
@@ -321,10 +323,10 @@ def _no_environment(
 def freeze(plan: Plan, folder: Path) -> Plan:
     """Write the plan into a results folder, or agree with the one that is there.
 
-    An equal plan resumes. More cases, more repeats, other limits or another `max_interference` change the
-    frozen plan. Fewer repeats resume too and keep the frozen file. Where no run was begun yet the plan takes
-    the other's place. Returns the plan to run. UserError where the folder holds another plan (the text ends
-    with what differs), or a file that is no plan.
+    An equal plan resumes. More cases, more repeats, other limits, other notes or another `max_interference`
+    change the frozen plan. Fewer repeats resume too and keep the frozen file. Where no run was begun yet the
+    plan takes the other's place. Returns the plan to run. UserError where the folder holds another plan (the
+    text ends with what differs), or a file that is no plan.
     """
     path = folder / LOCK_NAME
     frozen = read_lock(path) if path.exists() else None
@@ -346,7 +348,7 @@ def freeze(plan: Plan, folder: Path) -> Plan:
             f"give it {frozen.repeats} repeats or more"
         )
     # What may change without a case becoming another one.
-    changed = {"limits": plan.limits, "cases": plan.cases}
+    changed = {"limits": plan.limits, "cases": plan.cases, "notes": plan.notes}
     has_grown = more_cases or plan.repeats > frozen.repeats
     grown = plan if has_grown else frozen.model_copy(update=changed)
     if grown != frozen:

@@ -32,7 +32,7 @@ from dlperf.report.text import Inline, Table, Text, joined, plain_text, say
 from dlperf.results.cases import CaseFigures
 from dlperf.results.noise_profile import NoiseProfile, read_noise_profile
 from dlperf.results.query import Loaded, load, run_sources
-from dlperf.results.store import Skipped
+from dlperf.results.store import Results, Skipped
 from dlperf.version import __version__
 
 Language = Literal["en", "zh"]
@@ -80,6 +80,7 @@ class Document:
     cases: int  # of our own: published ones are not counted
     runs: int
     failed_runs: int
+    sweep_notes: tuple[tuple[str, str], ...]  # names of sweeps, and their `notes` where they have some
     notes: tuple[Text, ...]
     sections: tuple[Section, ...]
     annexes: tuple[Annex, ...]
@@ -140,7 +141,7 @@ def document(
     """
     view = view or View()
     results, figures = loaded.results, loaded.all_figures
-    compared = comparisons(figures, titles=titles, group_by=view.group_by)
+    compared = sorted(comparisons(figures, titles=titles, group_by=view.group_by), key=_is_without_a_figure)
     variants = tuple(sorted({variant for comparison in compared for variant in comparison.variants}))
     check_baseline(view, variants)
     if all(noise_floor(noise_profile, figure) is None for figure in figures):
@@ -158,6 +159,7 @@ def document(
         cases=len(loaded.figures),
         runs=len(results.runs),
         failed_runs=sum(run.result.figures is None for run in results.runs),
+        sweep_notes=tuple(_sweep_notes(results)),
         notes=tuple(report_notes(loaded, compared)),
         sections=tuple(
             section(
@@ -185,6 +187,18 @@ def document(
         skipped=tuple(_skipped(one, results.sweeps) for one in skipped),
         figures=figures,
     )
+
+
+def _is_without_a_figure(comparison: Comparison) -> bool:
+    return not any(figure.summary for figure in comparison.figures)
+
+
+def _sweep_notes(results: Results) -> Iterator[tuple[str, str]]:
+    """Names of sweeps with what their files say, on one line; the rounds of a gate say the same once."""
+    names: dict[str, list[str]] = {}
+    for sweep, plan in results.plans.items():
+        names.setdefault(" ".join(plan.notes.split()), []).append(sweep.resolve().name)
+    return ((", ".join(sweeps), text) for text, sweeps in names.items() if text)
 
 
 def _skipped(skipped: Skipped, sweeps: Sequence[Path]) -> str:

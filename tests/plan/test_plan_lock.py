@@ -248,3 +248,12 @@ def test_a_lock_of_another_schema_or_a_damaged_one_is_named(project: Project, tm
         path.write_text(damaged)
         with pytest.raises(UserError, match=message):
             freeze(project.plan(), tmp_path)
+
+
+def test_notes_may_be_written_later_and_plans_without_any_are_what_they_were(
+    project: Project, tmp_path: Path
+) -> None:
+    freeze(project.plan(), begin(tmp_path))
+    assert '"notes"' not in (tmp_path / LOCK_NAME).read_text()
+    freeze(project.plan(f"{SWEEP}notes: Is it slower?\n"), tmp_path)
+    assert "Is it slower?" == read_lock(tmp_path / LOCK_NAME).notes

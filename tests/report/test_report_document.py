@@ -636,3 +636,25 @@ def test_devices_that_share_cores_are_said_to_prove_nothing_about_speed(tmp_path
     store_good_runs(tmp_path / "y1", case, [10.0])
     text = report(tmp_path)
     assert "Cores were shared: up to 8 devices with 2 threads each ran on 8 cores." in text
+
+
+@pytest.mark.parametrize("form", ["md", "html"])
+def test_the_notes_of_a_sweep_stand_above_its_tables(tmp_path: Path, form: Literal["md", "html"]) -> None:
+    store_good_runs(tmp_path / "gate" / "first", make_case(), [10.0])
+    store_good_runs(tmp_path / "gate" / "again", make_case(), [10.1])
+    for name in ("again", "first"):
+        write_plan(tmp_path / "gate" / name, [make_case()], notes="Does <b>it</b>\n  get *slower*?\n")
+    request = Request(paths=(tmp_path / "gate",), form=form)
+    text = render(build_report(request), request)
+    shown = html.unescape(re.sub(r"<[^>]*>", "", PARSER.render(text) if form == "md" else text))
+    assert 1 == shown.count("Notes of the sweep again, first: Does <b>it</b> get *slower*?")
+    assert shown.index("Does <b>it</b>") < shown.rindex("y1, data parallel")
+    assert "Notes of" not in report(sweep_of_two(tmp_path / "other"))
+
+
+def test_the_report_begins_with_what_was_measured(tmp_path: Path) -> None:
+    unmeasured = Y1.model_copy(update={"experiment": "a_first_by_name"})
+    store_run(write_run(tmp_path / "a", make_case(workload=unmeasured), outcome=failed("rank_failed")))
+    store_good_runs(tmp_path / "b", make_case(), [10.0])
+    headings = re.findall(r"^## (.*data parallel)$", report(tmp_path), re.MULTILINE)
+    assert ["y1, data parallel", "a_first_by_name, data parallel"] == headings
