@@ -93,14 +93,14 @@ ON_CPU = Sizes(
     precisions=("fp32", "bf16"),
     batch=2,
     classes=(200, 300),
-    measure={"warmup_iterations": 1, "measured_iterations": 2, "repeats": 2, "max_interference": 1.0},
+    measure={"warmup_iterations": 1, "measured_iterations": 2, "repeats": 1, "max_interference": 1.0},
     align=("--steps", "1", "--num-classes", "50"),
     turns=("--network", "mobilefacenet", "--steps", "1", "--turns", "1", "--matmul", "256"),
     threads=1,  # waits for no other on a busy machine
     too_large={"batch_size_per_device": 4096, "memory": "1GiB"},
     limit={
-        "search": {"iterations": 1, "batch_size_per_device": {"granularity": 64, "upper": 128}},
-        "memory": "1GiB",
+        "search": {"iterations": 1, "batch_size_per_device": {"granularity": 2, "upper": 4}},
+        "memory": "2GiB",
     },
 )
 

@@ -7,7 +7,7 @@ only where others, by a majority of frameworks, agree without it.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final, Literal, Self, get_args
 
 from pydantic import AliasChoices, Field
 from rich.table import Table
@@ -33,6 +33,11 @@ class Tolerance(Model):
 
     first_step: float = Field(default=1e-4, gt=0)  # embeddings, loss and update of the first step
     after_steps: float = Field(default=1e-3, gt=0)  # gradients, later losses, everything after all steps
+
+    @classmethod
+    def of_first_step(cls, first_step: float) -> Self:
+        """Ten times as much for what comes after the first step, but a half at most: 1 would pass zeros."""
+        return cls(first_step=first_step, after_steps=min(10 * first_step, max(0.5, first_step)))
 
 
 class Worst(Model):
