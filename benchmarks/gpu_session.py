@@ -25,7 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gpu_summary import summary, summary_of_telemetry  # beside this file
+from gpu_summary import PEAKS, summary, summary_of_telemetry  # beside this file
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 480
@@ -262,7 +262,7 @@ class Session:
                     "samples_per_second": rate,
                     "model_flops_per_second": flops or None,
                     "share_of_measured_rate": flops / of_machine if flops and of_machine else None,
-                    "peak_memory_bytes": None if figures is None else figures.peak_memory_bytes,
+                    "peaks": {} if figures is None else figures.peaks,
                     "loss": None if figures is None else figures.loss_last,
                     "seconds": result.seconds,
                     **self.telemetry(result.started_at, result.seconds, rate),
@@ -423,8 +423,7 @@ def limit(session: Session) -> dict[str, Any]:
         raise StageError("no limit.json")
     record = json.loads(files[0].read_text())
     probes = [
-        {key: probe[key] for key in ("value", "full", "status", "peak_memory_bytes")}
-        for probe in record["probes"]
+        {key: probe.get(key) for key in ("value", "full", "status", *PEAKS)} for probe in record["probes"]
     ]
     session.found["limit"] = {"status": record["status"], "reason": record["reason"], "probes": probes}
     if record["status"] in {"broken", "nothing_trains"}:
@@ -597,8 +596,11 @@ def hold(options: argparse.Namespace) -> int:
 def report(session: Session) -> None:
     """`dlperf report` over all runs."""
     session.stage_ends = time.monotonic() + RESERVE_SECONDS
+    folders = sorted(path.parent for path in session.work.glob("results/*/plan.lock.json"))
+    if not folders:
+        return
     try:
-        session.dlperf("report", session.work / "results", "--out", session.work / "report.md", log="report")
+        session.dlperf("report", *folders, "--out", session.work / "report.md", log="report")
         shutil.copy(session.work / "report.md", session.out)
     except StageError as error:
         session.stages.append({"stage": "report", "status": "failed", "reason": str(error), "seconds": 0.0})

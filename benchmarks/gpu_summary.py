@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+PEAKS = ("peak_device_bytes", "peak_anonymous_bytes")
 BUSY_PERCENT = 50  # of the time, a GPU that trains
 IDLE_OR_ASKED = 0x1 | 0x2  # bits of the reasons for clocks: idle, and clocks that the user set
 
@@ -67,10 +68,7 @@ def summary(content: Mapping[str, Any]) -> str:
             lines += [f"## {title}", "", "```text", text.strip(), "```", ""]
     if "limit" in content:
         found = content["limit"]
-        cells = (
-            (probe["value"], probe["status"], mebibytes(probe["peak_memory_bytes"]))
-            for probe in found["probes"]
-        )
+        cells = ((probe["value"], probe["status"], peak(probe)) for probe in found["probes"])
         lines += ["## Limit", "", found["reason"], "", *table(("batch", "probe", "peak MiB"), cells)]
     if "profile" in content:
         found = content["profile"]
@@ -94,7 +92,7 @@ def summary(content: Mapping[str, Any]) -> str:
 
 RUN_COLUMNS = (
     "parallelism", "precision", "batch", "classes", "compiled", "status", "samples/s", "model TFLOP/s",
-    "of measured rate", "peak MiB", "SM MHz", "W", "J per 1000",
+    "of measured rate", "peak MiB", "allocated MiB", "SM MHz", "W", "J per 1000",
 )  # fmt: skip
 
 
@@ -108,11 +106,17 @@ def _run_cells(row: Mapping[str, Any]) -> tuple[object, ...]:
         shown("samples_per_second", ".1f"),
         shown("model_flops_per_second", ".2f", 1e-12),
         shown("share_of_measured_rate", ".1%"),
-        mebibytes(row["peak_memory_bytes"]),
+        peak(row["peaks"]),
+        mebibytes(row["peaks"].get("peak_allocated_bytes")),
         shown("sm_mhz", ".0f"),
         shown("watts", ".0f"),
         shown("joules_per_1000_samples", ".1f"),
     )
+
+
+def peak(peaks: Mapping[str, int | None]) -> str:
+    """MiB of the device or, on a CPU, of the process."""
+    return next((mebibytes(peaks[name]) for name in PEAKS if peaks.get(name) is not None), "")
 
 
 def mebibytes(count: int | None) -> str:
