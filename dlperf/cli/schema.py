@@ -52,12 +52,37 @@ def _schema(name: str) -> dict[str, Any]:
         from dlperf.results import tables
 
         return {"$schema": _DIALECT, "title": name, **tables.schema(getattr(tables, _TABLES[name]))}
+    if name == "sweep":
+        return {"$schema": _DIALECT, **_sweep_schema()}
     module, model = _MODELS[name]
     content: dict[str, Any] = getattr(importlib.import_module(module), model).model_json_schema()
     if name == "experiment":  # its name is the file's
         del content["properties"]["experiment"]
         content["required"].remove("experiment")
     return {"$schema": _DIALECT, **content}
+
+
+def _sweep_schema() -> dict[str, Any]:
+    """As the model's, and below `options` what each installed framework allows."""
+    from pydantic import BaseModel
+    from pydantic.json_schema import models_json_schema
+
+    from dlperf.adapters.registry import load_adapters
+    from dlperf.plan.sweep import Include, SweepFile
+
+    adapters = load_adapters()
+    models: list[type[BaseModel]] = [SweepFile, Include, *(each.options for each in adapters.values())]
+    references, content = models_json_schema([(model, "validation") for model in models])
+    names = {model: str(found["$ref"]).rpartition("/")[2] for (model, _), found in references.items()}
+    definitions: dict[str, dict[str, Any]] = content["$defs"]
+    options = {
+        name: {"$ref": f"#/$defs/{names[adapter.options]}", "description": f"Options of {adapter.title}."}
+        for name, adapter in adapters.items()
+    }
+    for model in (SweepFile, Include):
+        allowed = definitions[names[model]]["properties"]["options"]
+        allowed |= {"properties": options, "additionalProperties": False}
+    return {**definitions.pop(names[SweepFile]), "$defs": definitions}
 
 
 _COMPLETION_EPILOG = """\b

@@ -68,7 +68,9 @@ class Topology(Model):
     """How many nodes, and how many devices on each: `2n8g` is 2 nodes with 8 devices each."""
 
     nodes: PositiveInt
+    """Number of nodes."""
     devices_per_node: PositiveInt
+    """Number of devices (GPUs, or groups of CPU cores) on each node."""
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -95,10 +97,15 @@ class Loss(Model):
     """
 
     kind: LossKind
+    """Which margins are used: `arcface` m2, `cosface` m3, `combined` all three, `softmax` none."""
     scale: Annotated[float, Field(gt=0)] = 64.0
+    """Factor on every cosine before the softmax."""
     m1: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on the angle of the true class; 1 is no margin. Kind `combined` alone."""
     m2: Annotated[float, Field(ge=0)] = 0.0
+    """Radians added to the angle of the true class; 0 is no margin. Kinds `arcface` and `combined`."""
     m3: Annotated[float, Field(ge=0)] = 0.0
+    """Subtracted from the cosine of the true class; 0 is no margin. Kinds `cosface` and `combined`."""
 
     @model_validator(mode="after")
     def _margins_fit_the_kind(self) -> Self:
@@ -113,7 +120,7 @@ class Loss(Model):
 
 
 class Optimizer(Model):
-    """SGD with momentum and weight decay; docs/workloads.md gives the update as one formula.
+    """SGD with momentum and weight decay; `dlperf docs workloads` gives the update as one formula.
 
     `coupled` adds weight_decay x w to the gradient before the momentum; `decoupled` subtracts
     learning_rate x weight_decay x w from the weight beside the momentum step. `no_decay` lists the kinds of
@@ -121,18 +128,26 @@ class Optimizer(Model):
     """
 
     kind: Literal["sgd"] = "sgd"
+    """The optimizer; SGD is the only one."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Share of the last update that is kept; 0 is SGD without momentum."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0005
+    """Coefficient of the weight decay; 0 is none."""
     decay: Literal["coupled", "decoupled"] = "coupled"
+    """`coupled`: the decay is part of the gradient. `decoupled`: it is beside the momentum step."""
     no_decay: tuple[ParameterKind, ...] = ()
+    """Kinds of parameter that do not decay; by default all decay."""
 
 
 class Schedule(Model):
     """Learning rate = base x the scale of the last step passed; `steps` counts iterations from 0."""
 
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    """The learning rate before the first step."""
     steps: tuple[PositiveInt, ...] = ()
+    """Iterations, counted from 0 and increasing, at which the learning rate changes; by default never."""
     scales: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """For each of `steps`, the factor on the first learning rate from there on."""
 
     @model_validator(mode="after")
     def _one_scale_a_step(self) -> Self:
@@ -155,21 +170,32 @@ class Workload(Model):
     """What is trained, the same in every framework: an experiment file, resolved."""
 
     experiment: str
+    """Name of the experiment: that of its file, without `.yaml`."""
     network: Network
+    """The network that turns an image of 112 x 112 pixels into an embedding."""
     head: Head
+    """How the last map becomes an embedding: `E` or `FC` behind an IResNet, `GDC` behind MobileFaceNet."""
     embedding_size: PositiveInt
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.4  # used by head E alone
+    """Number of components of an embedding."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.4
+    """Share of activations that head E drops; the other heads drop none."""
     dataset: str
+    """Name of the data set, for tables: the images are synthetic."""
     data: Literal["synthetic"] = "synthetic"
+    """Where images come from: `synthetic`, made by dlperf, is the only source."""
     loss: Loss
+    """The loss over the classes."""
     optimizer: Optimizer = Optimizer()
+    """The optimizer; by default SGD with momentum 0.9 and coupled weight decay 0.0005."""
     schedule: Schedule = Schedule()
+    """The learning rate over the iterations; by default 0.1 throughout."""
     classifier_init_std: Annotated[float, Field(gt=0)] = 0.01
-    # `frozen`: normalise by the running statistics, which stay. Not written where it is the default, so that
-    # cases of older results keep their identity.
+    """Standard deviation of the classifier's first weights, which are normally distributed around 0."""
+    # Not written where it is the default, so that cases of older results keep their identity.
     batch_norm: Annotated[Literal["batch", "frozen"], Field(exclude_if=lambda kind: kind == "batch")] = (
         "batch"
     )
+    """`batch`: normalise by the batch. `frozen`: normalise by the running statistics, which stay."""
 
     @property
     def content_hash(self) -> str:
@@ -184,26 +210,33 @@ class Measure(Model):
     """Which iterations are measured: the first `warmup_iterations` are timed, kept, and not counted."""
 
     warmup_iterations: Annotated[int, Field(ge=0)] = 20
+    """Iterations at the start of a run that are timed and kept, and not counted."""
     measured_iterations: PositiveInt = 100
-    # A run whose ranks lost a larger share of their CPU time to other work is `disturbed` and has no figure.
+    """Iterations behind the warm-up whose time makes the figure."""
     # It changes nothing in what is run, so it is no part of a case's identity; not written by default.
     max_interference: Annotated[
         float, Field(ge=0, le=1, exclude_if=lambda share: share == DEFAULT_MAX_INTERFERENCE)
     ] = DEFAULT_MAX_INTERFERENCE
+    """A run that loses a larger share of its CPU time to other work is disturbed and has no figure."""
 
 
 class Search(Model):
-    """How the largest value of one axis that trains is found; docs/limits.md describes it.
+    """How the largest value of one axis that trains is found; `dlperf docs limits` describes it.
 
     The values that are tried go from `lower` in steps of `granularity` up to `upper`, each with a run of
     `iterations` iterations.
     """
 
     axis: SearchedAxis
+    """The axis whose largest value is searched for."""
     lower: PositiveInt
+    """The smallest value that is tried."""
     granularity: PositiveInt
+    """Distance between two values that are tried."""
     upper: PositiveInt
+    """The largest value that is tried."""
     iterations: PositiveInt
+    """Iterations of each run that tries a value."""
 
 
 class Case(Model):
@@ -214,29 +247,44 @@ class Case(Model):
     """
 
     schema_version: Literal[1] = 1
-    framework: str  # an adapter's name, such as `mxnet`
-    version: str  # the framework's version, such as `1.9.1`
+    """Version of this format."""
+    framework: str
+    """Name of the framework, such as `mxnet`."""
+    version: str
+    """The framework's version, such as `1.9.1`."""
     workload: Workload
+    """What is trained."""
     parallelism: Parallelism
-    sample_ratio: Annotated[float, Field(gt=0, le=1)] | None = None  # partial_fc alone
+    """How the classifier lies on the devices: whole on each (`data`), or divided (`model`, `partial_fc`)."""
+    sample_ratio: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the classes that an iteration of `partial_fc` uses; null for other parallelism."""
     precision: Precision = "fp32"
+    """What layers are computed in."""
     topology: Topology
+    """Number of nodes and devices."""
     device: DeviceKind
+    """What a device is: CPU cores or a GPU."""
     batch_size_per_device: PositiveInt
+    """Samples per iteration on each device."""
     num_classes: PositiveInt
+    """Number of classes of the classifier."""
     threads_per_device: PositiveInt
+    """CPU threads for each device."""
     measure: Measure
+    """Which iterations are measured."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the data and of the initial weights."""
     options: dict[str, OptionValue] = Field(default_factory=dict)
+    """Options of the framework's adapter, by name; `dlperf list options` shows them."""
     # Earlier versions could invent results, which said True here; such a case is refused. Never written.
     simulated: Annotated[SkipJsonSchema[Literal[False]], Field(exclude=True)] = False
-    # What gradients have while they are added up over devices. Not written where it is the default, so that
-    # cases of older results keep their identity.
+    # None of these is written where it has its default, so that cases of older results keep their identity.
     gradient_dtype: Annotated[GradientDtype, Field(exclude_if=lambda dtype: dtype == "float32")] = "float32"
-    # Of a device of the CPU, held by the supervisor. Not written where there is none, as `search`, so that
-    # other cases keep their identity.
+    """What gradients are while they are added up over the devices."""
     memory_bytes: Annotated[PositiveInt | None, Field(exclude_if=lambda size: size is None)] = None
+    """Memory budget of each CPU device in bytes, held by the supervisor; null: none."""
     search: Annotated[Search | None, Field(exclude_if=lambda search: search is None)] = None
+    """How the largest value of one axis is found; null: no axis is searched."""
 
     @model_validator(mode="after")
     def _sample_ratio_belongs_to_partial_fc(self) -> Self:

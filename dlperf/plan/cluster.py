@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, WithJsonSchema
 
 from dlperf.errors import Problem, SourceErrors
 from dlperf.model import Model
@@ -99,34 +99,61 @@ Link = Annotated[str, AfterValidator(_short_line)]
 NodeDevice = Annotated[Literal["cpu", "cuda"], BeforeValidator(_device)]
 Interface = Annotated[str, AfterValidator(_interface)]
 Folder = Annotated[Text, AfterValidator(_absolute)]
+Capability = Annotated[
+    str,
+    BeforeValidator(_capability),
+    _matching(r"\d+\.\d", "9.0"),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}], "examples": ["9.0"]}),
+]
 
 
 class GpuEntry(Model):
     """What the GPUs of a node are, for plans; a run asks the node itself. None: not given."""
 
-    name: Text  # such as V100: a part of what nvidia-smi says is enough
-    capability: Annotated[str, BeforeValidator(_capability), _matching(r"\d+\.\d", "9.0")] | None = None
+    name: Text
+    """Model name, or a part of what nvidia-smi says, such as `V100`."""
+    capability: Capability | None = None
+    """Compute capability, such as `7.0`; by default it is not checked."""
     driver: Annotated[str, _matching(r"\d+(\.\d+)+", "550.54.15")] | None = None
+    """Version of the driver, such as `550.54.15`; an older one is refused. By default it is not checked."""
     memory: MemorySize | None = None
+    """Memory of one GPU: bytes, or text such as `16GiB`; searches for limits start from it. By default it is
+    not known."""
 
 
 class NodeSettings(Model):
     """What can be said of one node, or of all of them. None: not given."""
 
     port: Port | None = None
+    """Port of sshd; by default as your ssh configuration says, else 22."""
     user: Text | None = None
-    ssh_config: Text | None = None  # file to read in place of ~/.ssh/config, as `ssh -F` does
-    device: NodeDevice | None = None  # what the devices are; left out: cuda
-    devices: PositiveInt | None = None  # a node, ranks at most
-    gpu: GpuEntry | None = None  # what each of its devices is
-    cores: PositiveInt | None = None  # CPU cores per node that ranks may use
-    interface: Interface | None = None  # network interface between the nodes, such as ib0
-    link: Link | None = None  # what it is, in words, such as "100 Gbit/s InfiniBand"; a part of the hardware
-    folder: Folder | None = None  # on the node, for dlperf-node/ with code, environments, runs
-    environment: Variables | None = None  # variables of everything that dlperf starts there
-    python: Text | None = None  # Python 3.8 or newer that runs dlperf's own programs there
-    prefix: tuple[Text, ...] | None = None  # words before every command, such as [docker, exec, -i, NAME]
-    environments: Literal["make", "copy"] | None = None  # made there with uv, or made here and copied
+    """User to log in as; by default as your ssh configuration says."""
+    ssh_config: Text | None = None
+    """File to read in place of `~/.ssh/config`, as `ssh -F` does; relative to the cluster file."""
+    device: NodeDevice | None = None
+    """What the devices are: `cuda` (the default) or `cpu`, the same for all nodes."""
+    devices: PositiveInt | None = None
+    """Devices of a node, and so the most ranks there; required, here or for each node."""
+    gpu: GpuEntry | None = None
+    """What the GPUs of a node are, for plans, which ask no node; by default not known."""
+    cores: PositiveInt | None = None
+    """CPU cores of a node that ranks may use; required, here or for each node."""
+    interface: Interface | None = None
+    """Network interface between the nodes, such as `ib0`; by default the engine chooses."""
+    link: Link | None = None
+    """A name for the network between the nodes, such as `100 Gbit/s InfiniBand`; a part of the hardware in
+    results, which dlperf does not check."""
+    folder: Folder | None = None
+    """Folder on the node for `dlperf-node` with code, environments and runs; by default `~/.cache`."""
+    environment: Variables | None = None
+    """Environment variables of everything that dlperf starts there; no place for secrets."""
+    python: Text | None = None
+    """Python 3.8 or newer for dlperf's own programs there: a path, or a name on `PATH`; by default
+    `python3`."""
+    prefix: tuple[Text, ...] | None = None
+    """Words before every command, for containers, such as `[docker, exec, -i, NAME]`; by default none."""
+    environments: Literal["make", "copy"] | None = None
+    """`make` (the default): environments are made on the node with uv; `copy`: made here and copied."""
 
 
 def _named(value: Any) -> Any:
@@ -139,16 +166,33 @@ class NodeEntry(NodeSettings):
     """One node; `address` is what ssh connects to, `engine_address` what the other nodes' ranks do."""
 
     name: Host
+    """Name in messages and reports; for ssh, an alias or a host name."""
     address: Host | None = None
+    """Address that ssh connects to; by default the name."""
     engine_address: Host | None = None
+    """Address where ranks on other nodes reach this one; by default that of the interface, else of ssh."""
+
+
+def _or_name(schema: dict[str, Any]) -> None:
+    """In the JSON Schema: the name may stand for the mapping."""
+    mapping = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [{"type": "string"}, mapping]
+
+
+NodeReference = Annotated[NodeEntry, Field(json_schema_extra=_or_name), BeforeValidator(_named)]
 
 
 class ClusterFile(NodeSettings):
     """A cluster file."""
 
     transport: Literal["ssh"] = "ssh"
-    nodes: tuple[Annotated[NodeEntry, BeforeValidator(_named)], ...] = ()
+    """The way to the nodes; ssh is the only one."""
+    nodes: tuple[NodeReference, ...] = ()
+    """The nodes, each as its name, or as a mapping with `name` and what differs from the keys beside `nodes`;
+    at least one."""
     notes: str = ""
+    """Text for people."""
 
 
 def secrets(document: Document) -> Iterator[Problem]:

@@ -22,12 +22,19 @@ class Gpu(Model):
     """One device that CUDA can use: an NVIDIA GPU, or an instance of one (MIG). None: not known."""
 
     name: str
-    capability: str | None = None  # compute capability, such as `9.0`
-    driver: str | None = None  # version of the driver, such as `550.54.15`
+    """Model name, as nvidia-smi says it."""
+    capability: str | None = None
+    """Compute capability, such as `9.0`; null: not known."""
+    driver: str | None = None
+    """Version of the driver, such as `550.54.15`; null: not known."""
     memory_bytes: int | None = None
+    """Memory in bytes; null: not known."""
     uuid: str | None = None
-    index: int | None = None  # of the GPU, as nvidia-smi counts
-    mig: bool = False  # whether it is an instance, which has no way to any other device
+    """The device's own UUID; null: not known."""
+    index: int | None = None
+    """Number of the GPU, as nvidia-smi counts from 0; null: not known."""
+    mig: bool = False
+    """Whether it is an instance of a GPU (MIG), which has no way to any other device."""
 
 
 def version_key(version: str | None) -> tuple[int, ...]:
@@ -58,7 +65,9 @@ class Machine(Model):
     """Cores that this process may use, and the NVIDIA GPUs that CUDA would show to it, in CUDA's order."""
 
     cores: PositiveInt
+    """CPU cores that ranks may use."""
     gpus: tuple[Annotated[Gpu, BeforeValidator(_named)], ...] = ()
+    """The GPUs, in CUDA's order; empty: none."""
 
     @property
     def device(self) -> DeviceKind:

@@ -31,7 +31,9 @@ class PlannedRun(Model):
     """One repeat of one case; repeats count from 1."""
 
     case_id: str
+    """The case's name."""
     repeat: int
+    """Number of the repeat, from 1."""
 
 
 def ordered_runs(cases: Sequence[Case], *, repeats: int, order: Order, seed: int) -> tuple[PlannedRun, ...]:
@@ -89,11 +91,15 @@ class PlanStatus(StrEnum):
 
 
 class PlannedCase(Model):
-    """A case and what the plan says about it; `reason` is set for every status but runnable."""
+    """A case and what the plan says about it."""
 
     case: Case
+    """The case."""
     status: PlanStatus
+    """Whether it would run; else whether engine (`unsupported`), machine (`unavailable`) or sweep
+    (`excluded`) is against it."""
     reason: str | None = None
+    """Why it does not run; null where it is runnable."""
 
     @property
     def case_id(self) -> str:
@@ -105,14 +111,18 @@ class SourceText(Model):
     """A file that the plan was made from."""
 
     path: str
+    """Where the file was, as it was found from the working directory."""
     text: str
+    """Its whole text."""
 
 
 class PlannedCluster(Model):
     """The cluster that a plan was made for."""
 
     name: str
+    """Name of the cluster: that of its file, without `.yaml`."""
     nodes: tuple[str, ...]
+    """Names of its nodes, in the file's order."""
     simulated: Retired = None
 
 
@@ -120,22 +130,36 @@ class Plan(Model):
     """`plan.lock.json`: everything that decides what runs."""
 
     schema_version: Literal[1] = 1
+    """Version of this format."""
     sweep: str
+    """Name of the sweep: that of its file, without `.yaml`."""
     cases: tuple[PlannedCase, ...]
-    runs: tuple[PlannedRun, ...]  # in the order in which they are made
+    """Every case of the sweep, also those that do not run."""
+    runs: tuple[PlannedRun, ...]
+    """The runs, in the order in which they are made."""
     repeats: PositiveInt
+    """Runs of each case."""
     order: Order
+    """How the runs are ordered."""
     limits: Limits
-    interpreters: dict[str, str]  # the user's own Pythons, by `name==version`
-    # Wheels and indexes, likewise. Not written where there is none, so that older plans stay equal.
+    """When a run is ended."""
+    interpreters: dict[str, str]
+    """Absolute paths of the user's own Python interpreters, by `name==version`."""
+    # Not written where there is none, so that older plans stay equal.
     origins: Annotated[dict[str, Origin], Field(exclude_if=lambda origins: not origins)] = Field(
         default_factory=dict
     )
-    machine: Machine  # of a cluster, what each of its nodes has
-    cluster: PlannedCluster | None = None  # None: this machine
-    settings: tuple[str, ...] = ()  # given on the command line over the files
-    notes: Annotated[str, Field(exclude_if=lambda notes: not notes)] = ""  # of the sweep, for its report
+    """Versions that come from a wheel, an index or a page of links, by `name==version`."""
+    machine: Machine
+    """The machine; of a cluster, what each of its nodes has."""
+    cluster: PlannedCluster | None = None
+    """The cluster; null: the runs are made on this machine."""
+    settings: tuple[str, ...] = ()
+    """Values from the command line that were laid over the files, such as `-S measure.repeats=3`."""
+    notes: Annotated[str, Field(exclude_if=lambda notes: not notes)] = ""
+    """The sweep's `notes`, for its report; not written where there are none."""
     sources: tuple[SourceText, ...]
+    """The sweep's file and the files of its experiments."""
 
     @property
     def runnable(self) -> tuple[Case, ...]:

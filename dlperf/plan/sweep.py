@@ -107,7 +107,9 @@ class TopologyGrid(Model):
     """Every number of nodes with every number of devices on each, nodes first."""
 
     nodes: OneOrMore[PositiveInt]
+    """Numbers of nodes, one or a list."""
     devices_per_node: OneOrMore[PositiveInt]
+    """Numbers of devices on each node, one or a list."""
 
 
 def _topologies(axis: TopologyGrid | tuple[Topology, ...]) -> tuple[Topology, ...]:
@@ -174,12 +176,18 @@ class FrameworkEntry(Model):
     """
 
     name: Annotated[str, AfterValidator(_known)]
-    version: Annotated[str, Field(min_length=1)] | None = None  # None: the adapter's first version
+    """Name of the framework; `dlperf list frameworks` shows all."""
+    version: Annotated[str, Field(min_length=1)] | None = None
+    """Version, in quotes where YAML would read a number; by default the adapter's first."""
     python: Annotated[str, Field(min_length=1)] | None = None
-    wheel: Annotated[str, Field(min_length=1)] | None = None  # relative to the sweep's file
+    """Path of your own Python interpreter with the framework; by default dlperf makes an environment."""
+    wheel: Annotated[str, Field(min_length=1)] | None = None
+    """Path of a wheel to install, relative to the sweep's file; its name says the version."""
     index: Annotated[str, Field(min_length=1), AfterValidator(checked_index)] | None = None
-    # A page with links to wheels, or a folder with wheels, relative to the sweep's file.
+    """URL of a package index to install `version` from, with https."""
     find_links: Annotated[str, Field(min_length=1), AfterValidator(checked_find_links)] | None = None
+    """Where the wheel of `version` is: URL of a page with links to wheels, or a folder with wheels,
+    relative to the sweep's file."""
 
     @model_validator(mode="after")
     def _comes_from_one_place(self) -> Self:
@@ -210,7 +218,7 @@ FrameworkReference = Annotated[
     FrameworkEntry, Field(json_schema_extra=_or_text), BeforeValidator(_framework_reference)
 ]
 SampleRatio = Annotated[float, Field(gt=0, le=1)]
-Options = dict[str, Any]  # by framework; the adapter's own model says what may stand there
+Options = dict[str, Any]  # by framework; the adapter's own model says what is allowed
 Threads = Annotated[
     Annotated[PositiveInt, Tag("count")] | Annotated[Literal["auto"], Tag("word")],
     Discriminator(lambda value: "word" if isinstance(value, str) else "count"),
@@ -221,12 +229,20 @@ class Axes(Model):
     """The dimensions that a grid spans and an exclusion names, each one value or a list. None: not given."""
 
     experiment: OneOrMore[str] | None = None
+    """Names of experiment files; `dlperf list experiments` shows all."""
     topology: TopologyAxis | None = None
+    """Nodes and devices on each: `2n8g` is 2 nodes with 8 devices each. A mapping stands for every pair."""
     parallelism: OneOrMore[Parallelism] | None = None
-    sample_ratio: OneOrMore[SampleRatio] | None = None  # applies to partial_fc alone
+    """How the classifier lies on the devices: whole on each (`data`, the default), divided (`model`), or
+    divided with a sample of the classes per iteration (`partial_fc`)."""
+    sample_ratio: OneOrMore[SampleRatio] | None = None
+    """Share of the classes that an iteration of `partial_fc` uses; required there, not used elsewhere."""
     batch_size_per_device: OneOrMore[Count] | None = None
-    num_classes: OneOrMore[Count] | None = None  # None in a grid: the experiment's
+    """Samples per iteration on each device; `max` searches for the most that train."""
+    num_classes: OneOrMore[Count] | None = None
+    """Number of classes, by default the experiment's; `max` searches for the most that train."""
     precision: OneOrMore[Precision] | None = None
+    """What layers are computed in: `fp32` (the default), `fp16` or `bf16`."""
 
     def given(self) -> dict[str, Any]:
         """The values that are given, by name; options apart."""
@@ -237,15 +253,20 @@ class Include(Axes):
     """Cells beside the grid: a small grid of its own that takes what it does not name from the sweep."""
 
     frameworks: OneOrMore[FrameworkReference] | None = None
-    options: Options = Field(default_factory=dict)  # laid over the sweep's
+    """Frameworks of these cells; by default the sweep's."""
+    options: Options = Field(default_factory=dict)
+    """Options of each framework's adapter, laid over the sweep's."""
 
 
 class Condition(Axes):
     """Which cells an exclusion takes out: those that have one of the values of every key given."""
 
-    framework: OneOrMore[str] | None = None  # `mxnet`, or one version of it as `mxnet==1.9.1`
+    framework: OneOrMore[str] | None = None
+    """Names of frameworks: `mxnet`, or one version of it as `mxnet==1.9.1`."""
     nodes: OneOrMore[PositiveInt] | None = None
+    """Numbers of nodes."""
     devices_per_node: OneOrMore[PositiveInt] | None = None
+    """Numbers of devices on each node."""
 
     @field_validator("framework")
     @classmethod
@@ -265,42 +286,54 @@ class Exclude(Model):
     """Cells of the grid that are left out; the report prints `why` where their number would stand."""
 
     when: Condition
+    """Conditions; a cell that fulfils all of them is excluded."""
     why: Annotated[str, Field(min_length=1)]
+    """The reason, which reports print in place of a figure."""
 
 
 class SweepMeasure(Measure):
     """What is measured, and how often each case is run."""
 
     repeats: PositiveInt = 5
+    """Runs of each case; intervals and tests need several."""
 
 
 class Limits(Model):
     """When a run is ended: after `time` in all, or after `stall` without a new step or line."""
 
     time: Seconds = 3600.0
+    """The longest a run may take: seconds, or text such as `90s`, `30m` or `2h`; by default 1 hour."""
     stall: Seconds = 600.0
+    """The longest a run may go without output, written in the same way; by default 10 minutes."""
 
 
 class BatchSearch(Model):
     """Between which batch sizes `max` is found, and how exactly."""
 
     granularity: PositiveInt = 1
+    """Distance in samples between two batch sizes that are tried."""
     upper: PositiveInt = 65_536
+    """The largest batch size that is tried, in samples."""
 
 
 class ClassesSearch(Model):
     """Between which numbers of classes `max` is found, and how exactly."""
 
     granularity: PositiveInt = 1000
+    """Distance in classes between two numbers that are tried."""
     upper: PositiveInt = 100_000_000
+    """The most classes that are tried."""
 
 
 class SearchSettings(Model):
     """How `max` is found: each value is tried with a run of `iterations` iterations."""
 
     iterations: PositiveInt = 10
+    """Iterations of each run that tries a value."""
     batch_size_per_device: BatchSearch = BatchSearch()
+    """Which batch sizes are tried."""
     num_classes: ClassesSearch = ClassesSearch()
+    """Which numbers of classes are tried."""
 
 
 class SweepFile(Axes):
@@ -308,31 +341,51 @@ class SweepFile(Axes):
 
     experiment: OneOrMore[str]
     frameworks: OneOrMore[FrameworkReference]
+    """Frameworks that are compared, the first as the baseline: `name==version`, or a mapping."""
     topology: TopologyAxis
     parallelism: OneOrMore[Parallelism] = ("data",)
     batch_size_per_device: OneOrMore[Count]
     precision: OneOrMore[Precision] = ("fp32",)
-    gradient_dtype: GradientDtype = "float32"  # what gradients travel in between devices
+    gradient_dtype: GradientDtype = "float32"
+    """What gradients are while they are added up over the devices; `float16` goes with precision `fp16`
+    alone, `bfloat16` with `bf16` alone."""
     options: Options = Field(default_factory=dict)
+    """Options of each framework's adapter, by framework; `dlperf list options` shows them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What trains: `cpu`, `cuda`, or `auto`, which takes GPUs where CUDA shows one."""
     threads_per_device: Threads = "auto"
-    memory: MemorySize | None = None  # of each device of the CPU; stands for the memory of a GPU
+    """CPU threads for each device; `auto` divides a node's cores by the most devices that a case uses."""
+    memory: MemorySize | None = None
+    """Memory budget of each CPU device, in place of a GPU's memory: bytes, or text such as `2GiB`; by default
+    none."""
     search: SearchSettings = SearchSettings()
-    oversubscribe: bool = False  # devices of a CPU may share cores: shows programs at work, never scaling
+    """How `max` is found."""
+    oversubscribe: bool = False
+    """Let CPU devices share cores where there are too few; such runs say nothing about scaling."""
     exclude: tuple[Exclude, ...] = ()
+    """Cells of the grid that are left out, each with the reason."""
     include: tuple[Include, ...] = ()
+    """Small grids beside the main one; each names what differs and takes the rest from the sweep."""
     measure: SweepMeasure = SweepMeasure()
+    """What is measured, and how often each case is run."""
     seed: NonNegativeInt = 0
+    """Seed of the data, the initial weights and the `shuffled` order."""
     order: Order = "interleaved"
+    """Order of the runs: frameworks in turns (`interleaved`), case by case (`sequential`), or random
+    (`shuffled`)."""
     limits: Limits = Limits()
+    """When a run is ended."""
     notes: str = ""
+    """Text for people."""
 
 
 class ExperimentFile(Workload):
     """A workload file. The experiment's name is the file's, so `experiment` is no key of it."""
 
-    num_classes: Size  # of the data set; a sweep may take another number
+    num_classes: Size
+    """Number of classes of the data set; a sweep may set another."""
     notes: str = ""
+    """Text for people."""
 
     @property
     def workload(self) -> Workload:

@@ -30,14 +30,22 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 class Origin(Model):
     """Where a version comes from: `wheel` (with its hash and distribution), `index` or `find_links`."""
 
-    version: str  # of the package
-    wheel: str | None = None  # absolute path
+    version: str
+    """The package's version."""
+    wheel: str | None = None
+    """Absolute path of the wheel; null: it comes from elsewhere."""
     sha256: str | None = None
-    distribution: str | None = None  # that the wheel is of, normalised
-    pythons: tuple[str, ...] = ()  # that the wheel is for, such as `3.10`
-    index: str | None = None  # URL
-    # URL of a page with links to wheels, or absolute path of a folder with wheels; left out of older plans.
+    """SHA-256 of the wheel in hexadecimal digits; null without one."""
+    distribution: str | None = None
+    """Normalised name of the package that the wheel holds; null without one."""
+    pythons: tuple[str, ...] = ()
+    """CPythons that the wheel is for, such as `3.10`; empty without one."""
+    index: str | None = None
+    """URL of the package index; null: it comes from elsewhere."""
+    # Not written where there is none, so that older plans stay equal.
     find_links: Annotated[str | None, Field(exclude_if=lambda place: place is None)] = None
+    """URL of a page with links to wheels, or absolute path of a folder with wheels; null: it comes from
+    elsewhere."""
 
     @property
     def place(self) -> str | None:

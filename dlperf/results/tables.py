@@ -71,7 +71,7 @@ _CASE: Final = (
     _whole("threads_per_device", "CPU threads per device", "threads"),
     _text("options", "the framework's options as JSON text"),
 )
-_STATUS: Final = _text("status", "`ok`, or why there is no figure; docs/results.md lists the values")
+_STATUS: Final = _text("status", "`ok`, or why there is no figure; `dlperf docs results` lists the values")
 _REASON: Final = (
     _text("reason", "one line: why there is no figure, or what is odd about it"),
     _text("evidence", "the log line that shows the reason"),
