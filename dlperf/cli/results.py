@@ -61,7 +61,7 @@ def results(
 
     loaded = options.load_results(folders, strict=strict)
     listed = loaded.cases[[column.name for column in LISTED]]
-    lines = _lines(records(listed)) if form == "table" else ()
+    lines = _lines(loaded.all_figures, records(listed)) if form == "table" else ()
     data = "".join(f"{line}\n" for line in lines).encode() if lines else encoded(listed, form)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -82,14 +82,15 @@ _WORDS = {"framework", "experiment", "parallelism", "topology", "precision", "st
 _FOLDABLE = {"experiment", "parallelism", "topology", "batch", "classes", "precision", "threads", "reason"}
 
 
-def _lines(rows: list[Record]) -> tuple[str, ...]:
-    """One line per case: what it is, and its figure or why there is none."""
-    same, headings, cells = fold(_HEADINGS, list(map(_cells, rows)), _FOLDABLE)
+def _lines(figures: Sequence[CaseFigures], rows: list[Record]) -> tuple[str, ...]:
+    """One line per case: what it is, and its figure or why there is none; `rows` are those of the figures."""
+    lines = list(map(_cells, figures, rows))
+    same, headings, cells = fold(_HEADINGS, lines, _FOLDABLE)
     above = (f"every case: {same}", "") if same else ()
     return *above, table(headings, cells, right=set(headings) - _WORDS)
 
 
-def _cells(row: Record) -> tuple[str, ...]:
+def _cells(figure: CaseFigures, row: Record) -> tuple[str, ...]:
     def number(name: str) -> float | None:
         value = row[name]
         return value if isinstance(value, int | float) else None
@@ -100,8 +101,8 @@ def _cells(row: Record) -> tuple[str, ...]:
         str(row["experiment"]),
         str(row["parallelism"]) + (f" {ratio:g}" if isinstance(ratio, float) else ""),
         str(row["topology"]),
-        str(row["batch_size_per_device"]),
-        str(row["num_classes"]),
+        figure.size("batch_size_per_device"),
+        figure.size("num_classes"),
         str(row["precision"]),
         "?" if row["threads_per_device"] is None else str(row["threads_per_device"]),
         str(row["status"]),

@@ -240,6 +240,26 @@ class Comparison:
         names = [field.name for field in fields(Row)]
         return frozenset(name for name in names if len({getattr(row, name) for row in self.rows}) > 1)
 
+    @cached_property
+    def searched(self) -> tuple[str, ...]:
+        """The fields whose largest number was searched for in a row; they get a column in every table."""
+        return tuple(sorted({row.searched for row in self.rows if row.searched}))
+
+    def shown(self, row: Row, name: str) -> Inline:
+        """A field of a row as people read it; where it was searched for `max (80 to 96)` of its columns."""
+        if name != row.searched:
+            return row.shown(name)
+        cases = (self.cases.get((row, variant)) for variant in self.variants)
+        found = sorted({case.found for case in cases if case is not None and case.found is not None})
+        if len(found) < 2:  # noqa: PLR2004  a range has two ends
+            return f"max ({found[0]})" if found else row.shown(name)
+        return say("max ({low} to {high})", low=found[0], high=found[-1])
+
+    @cached_property
+    def finds_differ(self) -> bool:
+        """Whether the columns of a row were measured at different numbers, which each searched for."""
+        return any(isinstance(self.shown(row, row.searched), Text) for row in self.rows if row.searched)
+
     def label(self, variant: Variant) -> str:
         """The heading of a column."""
         return variant.label(self.variants, self.titles)

@@ -250,7 +250,7 @@ def _settings(comparison: Comparison) -> Iterator[tuple[Text, Inline]]:
     ours = not comparison.published  # of its workload a source gives no more than the name
     if ours:
         yield say("workload"), canonical_workload(figure)
-    if ours and "num_classes" not in comparison.varying:
+    if ours and "num_classes" not in (*comparison.varying, *comparison.searched):
         yield say("classes"), row.shown("num_classes")
     if "precision" not in comparison.varying:
         yield say("precision"), row.precision

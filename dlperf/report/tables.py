@@ -71,8 +71,8 @@ def _throughput_row(context: TableContext, row: Row) -> Cells:
     cells: dict[Inline | Column, Inline] = {
         number("node_num"): row.shown("nodes"),
         number(f"{device}_num_per_node"): row.shown("devices_per_node"),
-        number("batch_size_per_device"): row.shown("batch_size_per_device"),
-        **_varying_cells(comparison, row),
+        number("batch_size_per_device"): comparison.shown(row, "batch_size_per_device"),
+        **{number(name): comparison.shown(row, name) for name in _varying_fields(comparison)},
     }
     for variant in comparison.variants:
         figure, cell = comparison.cases.get((row, variant)), context.cell(row, variant)
@@ -84,6 +84,11 @@ def _throughput_row(context: TableContext, row: Row) -> Cells:
             else:
                 content = "" if index else status_of(figure)
             cells[Column(heading, numbers=column.numbers)] = content
+        if comparison.finds_differ:
+            for name in comparison.searched:
+                found = figure.found if figure is not None and name == row.searched else None
+                heading = say("{framework} {column}", framework=comparison.label(variant), column=name)
+                cells[number(heading)] = "" if found is None else str(found)
     if "ratio" in names:
         for variant in comparison.variants:
             if variant != context.base:
@@ -168,10 +173,10 @@ def _phase_cell(seconds: Mapping[str, float], name: str) -> Inline:
     return rate(seconds.get(name)) or (NOT_TOLD if GRAPH in seconds else NO_SUCH_PART)
 
 
-def _varying_cells(comparison: Comparison, row: Row) -> Cells:
-    """The fields of a row that get a column only where they vary."""
+def _varying_fields(comparison: Comparison) -> list[str]:
+    """The fields of a row that get a column only where they vary, or were searched for."""
     names = ("num_classes", "precision", "sample_ratio")
-    return {number(name): row.shown(name) for name in names if name in comparison.varying}
+    return [name for name in names if name in comparison.varying or name in comparison.searched]
 
 
 def _case_cells(cell: TableCell) -> Cells:
@@ -180,8 +185,11 @@ def _case_cells(cell: TableCell) -> Cells:
     return {
         say("framework"): cell.context.link(cell.figure, comparison.label(cell.variant)),
         say("topology"): row.topology,
-        number(say("batch")): row.shown("batch_size_per_device"),
-        **_varying_cells(comparison, row),
+        number(say("batch")): cell.figure.size("batch_size_per_device"),
+        **{
+            number(name): cell.figure.size("num_classes") if name == "num_classes" else row.shown(name)
+            for name in _varying_fields(comparison)
+        },
     }
 
 
@@ -236,8 +244,8 @@ def _missing_cells(comparison: Comparison) -> Iterator[Cells]:
             say("parallelism"): case.parallelism + ratio,
             say("framework"): comparison.label(variant),
             say("topology"): row.topology,
-            say("batch"): row.shown("batch_size_per_device"),
-            say("classes"): NOT_KNOWN if figure.published else row.shown("num_classes"),
+            say("batch"): figure.size("batch_size_per_device"),
+            say("classes"): NOT_KNOWN if figure.published else figure.size("num_classes"),
             say("precision"): row.precision,
         }
         for status, reason, evidence in _missing_runs(figure):

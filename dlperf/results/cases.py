@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
-from dlperf.plan.case import Case
+from dlperf.plan.case import Case, SearchedAxis
 from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
 from dlperf.results.extract import median_2021
 from dlperf.results.schema import METHOD_2021, UNKNOWN_HARDWARE, RunFigures, Status
@@ -49,6 +49,18 @@ class CaseFigures:
     def threads_per_device(self) -> int | None:
         """None if not known."""
         return None if "threads_per_device" in self.not_known else self.case.threads_per_device
+
+    @property
+    def found(self) -> int | None:
+        """The number at which a case with a search was measured; None without a search, or before."""
+        search = self.case.search
+        measured = any(run.result.status is not Status.NOT_MEASURED for run in self.runs)
+        return self.case.number(search.axis) if search is not None and measured else None
+
+    def size(self, axis: SearchedAxis) -> str:
+        """The number of an axis as people read it: `96`; where it was searched for `max (96)`, or `max`."""
+        size = self.case.size(axis)
+        return str(size) if size != "max" or self.found is None else f"max ({self.found})"
 
     @property
     def data(self) -> str | None:

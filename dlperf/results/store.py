@@ -107,13 +107,20 @@ def steps_as_csv(steps: Iterable[Step]) -> Iterator[bytes]:
         yield f"{step.step},{step.samples},{step.seconds!r},{step.kind},{loss}\n".encode()
 
 
-def read_steps_csv(folder: Path) -> list[float]:
-    """Seconds of the accepted steps in `steps.csv` of a run folder; empty if it has none."""
+def read_steps_csv(folder: Path, *, samples_per_iteration: int) -> list[float]:
+    """Seconds per iteration of the accepted steps in `steps.csv` of a run folder; empty if it has none.
+
+    A step of an imported log may cover several iterations.
+    """
     try:
         with io.TextIOWrapper(open_regular(folder / STEPS_NAME), encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
-        return [float(row["seconds"]) for row in rows if row["kind"] == TRAIN]
-    except (OSError, ValueError, KeyError, csv.Error):
+        return [
+            float(row["seconds"]) * (samples_per_iteration / int(row["samples"]))
+            for row in rows
+            if row["kind"] == TRAIN
+        ]
+    except (OSError, ValueError, KeyError, ZeroDivisionError, csv.Error):
         return []
 
 

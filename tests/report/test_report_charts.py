@@ -203,15 +203,18 @@ def test_classes_are_an_axis_with_a_point_per_number(tmp_path: Path) -> None:
     assert memory.alt.endswith(". MXNet 1.9.1  500.")
 
 
-def test_the_times_of_iterations_are_a_box_of_all_good_runs(tmp_path: Path) -> None:
+def test_the_box_of_iterations_and_the_table_show_the_same_median(tmp_path: Path) -> None:
+    """The median of the runs' quantiles: of all steps together the median would be 3.5."""
     sweep = tmp_path / "y1"
-    for repeat, seconds in ((1, (9.0, 9.0, 1.0, 2.0, 3.0, 4.0)), (2, (9.0, 9.0, 5.0, 6.0, 7.0, 8.0))):
-        store_run(write_run(sweep, make_case(), repeat=repeat, seconds=seconds))
+    for repeat, seconds in enumerate(((1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.0, 8.0), (3.0, 3.0, 3.0, 3.0)), 1):
+        store_run(write_run(sweep, make_case(), repeat=repeat, seconds=(9.0, 9.0, *seconds)))
     chart = one(tmp_path, "iterations")
-    # Quantiles of 1 to 8; the 9 seconds are warm-up.
-    spread = "25 to 75 % 2.750 to 6.250; 5 to 95 % 1.350 to 7.650"
-    assert [f"MXNet 1.9.1, 1n1g: median 4.500 s; {spread}; 8 iterations of 2 runs"] == hovers(chart)
-    assert {"MXNet 1.9.1, 1n1g", "4.500"} <= set(words(chart))
+    spread = "25 to 75 % 3.000 to 3.250; 5 to 95 % 3.000 to 3.850"
+    assert [f"MXNet 1.9.1, 1n1g: median 3.000 s; {spread}; 12 iterations of 3 runs"] == hovers(chart)
+    assert {"MXNet 1.9.1, 1n1g", "3.000"} <= set(words(chart))
+    assert "seconds of a measured iteration inside a run, medians over the good runs:" in words(chart)
+    (figure,) = load([sweep], strict=False).figures
+    assert (3.0, 3.85) == (figure.step_seconds_median, pytest.approx(figure.step_seconds_p95))
 
 
 def test_runs_without_their_steps_have_no_box(tmp_path: Path) -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from click.testing import CliRunner
 from plans import write_plan
 from run_folders import failed, make_case, store_good_runs, write_run
 
-from dlperf.layout import limit_folder
+from dlperf.cli import main
+from dlperf.cli.run import _answer
+from dlperf.layout import LOCK_NAME, limit_folder
 from dlperf.limit.run import LimitSearch, ModelAnswer
 from dlperf.plan.case import Search
+from dlperf.plan.plan import read_lock
 from dlperf.report.document import Request, build_report
 from dlperf.report.limits import limit_tables
 from dlperf.report.numbers import DASH
 from dlperf.report.render import render, write_report
 from dlperf.report.verify import verify
+from dlperf.results.query import load
 from dlperf.results.schema import MemoryPart
 from dlperf.results.store import read_limits, store_run
 
@@ -59,9 +65,7 @@ def test_the_most_classes_stand_as_in_2021_with_their_ratio(tmp_path: Path) -> N
     request = Request(paths=(tmp_path / "limits",))
     text = render(build_report(request), request)
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
-    heading = next(
-        line for line in lines if "MXNet 1.0 num\\_classes" in line or "MXNet 1.0 num_classes" in line
-    )
+    heading = next(line for line in lines if "MXNet 1.0 num_classes" in line and "memory budget" in line)
     row = lines[lines.index(heading) + 2]
     told = dict(zip(heading, row, strict=True))
     assert {"27000", "24000"} == {told[name] for name in told if "classes" in name}
@@ -126,3 +130,47 @@ def test_limits_whose_budgets_were_held_in_two_ways_have_no_ratio(tmp_path: Path
     )
     other = replace(oneflow, record=oneflow.record.model_copy(update={"probes": held}))
     assert limit_tables((mxnet, other), titles={}, report_folder=tmp_path)[0].rows[0][-1] == DASH
+
+
+def rows_of(text: str, heading: str) -> list[dict[str, str]]:
+    """The rows of the first table with this heading."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    start = next(number for number, line in enumerate(lines) if heading in line)
+    rows = itertools.takewhile(lambda line: len(line) > 1, lines[start + 2 :])
+    return [dict(zip(lines[start], row, strict=True)) for row in rows]
+
+
+def test_tables_show_the_number_that_was_found(tmp_path: Path) -> None:
+    sweep_with_limits(tmp_path / "limits", oneflow=27_500, mxnet=24_000, pytorch=900)
+    request = Request(paths=(tmp_path / "limits",))
+    text = render(build_report(request), request)
+    (row,) = rows_of(text, "MXNet 1.0 samples/s")
+    assert "max (24000 to 27000)" == row["num_classes"]
+    assert ("24000", "27000", "") == tuple(
+        row[f"{name} 1.0 num_classes"] for name in ("MXNet", "OneFlow", "PyTorch")
+    )
+    assert ["max (24000)", "max (27000)"] == [row["num_classes"] for row in rows_of(text, "min to max")]
+    assert "- classes:" not in text
+
+
+def test_one_number_for_all_stands_in_the_row_alone(tmp_path: Path) -> None:
+    sweep_with_limits(tmp_path / "limits", oneflow=27_500, mxnet=27_500)
+    request = Request(paths=(tmp_path / "limits",))
+    (row,) = rows_of(render(build_report(request), request), "MXNet 1.0 samples/s")
+    assert "max (27000)" == row["num_classes"]
+    assert "MXNet 1.0 num_classes" not in row
+
+
+def test_results_list_the_number_that_was_found_and_no_other(tmp_path: Path) -> None:
+    sweep_with_limits(tmp_path / "limits", oneflow=27_500, pytorch=900)
+    listed = CliRunner().invoke(main, ["results", str(tmp_path / "limits")])
+    assert " max (27000) " in listed.output
+    assert " max " in listed.output
+    assert " 1000 " not in listed.output
+
+
+def test_the_summary_of_a_run_shows_the_number_that_was_found(tmp_path: Path) -> None:
+    sweep_with_limits(tmp_path / "limits", oneflow=27_500, mxnet=24_000)
+    figures = load([tmp_path / "limits"], strict=False).figures
+    text = "\n".join(_answer(read_lock(tmp_path / "limits" / LOCK_NAME), figures))
+    assert all(found in text for found in ("max (24000)", "max (27000)"))

@@ -1,6 +1,6 @@
 """Bars: samples/s of every framework in every row, and where the time of a profiled step goes.
 
-Boxes: how the times of the measured iterations spread, all good runs of a case together.
+Boxes: how the times of the measured iterations spread inside the good runs of a case.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,10 @@ _BAR, _GAP = 0.27, 0.25  # inches of a bar, and between two rows of the table
 _THIN_BAR = 0.3  # inches
 _RATE = "samples/s over all {devices}: median of the runs, whiskers from smallest to largest run"
 _SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_ITERATION = "seconds of a measured iteration: line at 50 %, box 25 to 75 %, whiskers 5 to 95 %"
+_ITERATION = (
+    "seconds of a measured iteration inside a run, medians over the good runs:\n"
+    "line at 50 %, box 25 to 75 %, whiskers 5 to 95 %"
+)
 _SECONDS = "seconds of a profiled step, its parts one after the other"
 _TEXT: dict[str, Any] = {"va": "center", "fontsize": 9}
 # A part below this share of the longest bar has no room for its number.
@@ -162,18 +165,20 @@ def iterations(comparison: Comparison, *, title: str, colours: Mapping[Variant, 
     """The chart; None where no run folder holds its steps, or there are too many cases."""
     if len(comparison.cases) > MOST_THIN_BARS:
         return None
-    measured = {
-        cell: seconds for cell in sorted(comparison.cases) if (seconds := _seconds(comparison.cases[cell]))
-    }
+    measured = {cell: runs for cell in sorted(comparison.cases) if (runs := _seconds(comparison.cases[cell]))}
     if not measured:
         return None
-    quantiles = {cell: [quantile(values, share) for share in _SHARES] for cell, values in measured.items()}
+    # As in the tables: of each run, and the median of the runs.
+    quantiles = {
+        cell: [quantile([quantile(run, share) for run in runs], 0.5) for share in _SHARES]
+        for cell, runs in measured.items()
+    }
     names = {cell: case_name(comparison, *cell) for cell in measured}
-    figure = Figure(figsize=(WIDTH, len(measured) * _THIN_BAR + 1.3), layout="constrained")
+    figure = Figure(figsize=(WIDTH, len(measured) * _THIN_BAR + 1.5), layout="constrained")
     axes = figure.add_subplot()
     longest = max(high for *_, high in quantiles.values())
     axes.set_xlim(0, longest * 1.12)
-    for place, (cell, seconds) in enumerate(measured.items()):
+    for place, (cell, runs) in enumerate(measured.items()):
         low, first, middle, third, high = quantiles[cell]
         colour = colours[cell[1]]
         axes.plot([low, high], [place, place], color=INK, linewidth=1.1, zorder=1)
@@ -181,8 +186,7 @@ def iterations(comparison: Comparison, *, title: str, colours: Mapping[Variant, 
         axes.plot([middle, middle], [place - 0.3, place + 0.3], color=INK, linewidth=2)
         axes.text(high + longest / 100, place, rate(middle), va="center", fontsize=9)
         spread = f"25 to 75 % {rate(first)} to {rate(third)}; 5 to 95 % {rate(low)} to {rate(high)}"
-        runs = plural(len(comparison.cases[cell].good), "run")
-        counts = f"{plural(len(seconds), 'iteration')} of {runs}"
+        counts = f"{plural(sum(map(len, runs)), 'iteration')} of {plural(len(runs), 'run')}"
         hover_bar(axes, place, f"{names[cell]}: median {rate(middle)} s", spread, counts, height=0.9)
     name_bars(axes, list(names.values()))
     axes.set_xlabel(_ITERATION, loc="right")
@@ -196,7 +200,8 @@ def iterations(comparison: Comparison, *, title: str, colours: Mapping[Variant, 
     return draw(figure, name="iterations", alt=alt)
 
 
-def _seconds(case: CaseFigures) -> list[float]:
-    """Of the accepted iterations of all good runs; empty where no folder holds them."""
-    good = (run for run in case.runs if run.result.figures is not None)
-    return [seconds for run in good for seconds in read_steps_csv(run.folder)]
+def _seconds(case: CaseFigures) -> list[list[float]]:
+    """Of the accepted iterations of each good run whose folder holds them."""
+    good = (run.folder for run in case.runs if run.result.figures is not None)
+    batch = case.case.global_batch_size
+    return list(filter(None, (read_steps_csv(folder, samples_per_iteration=batch) for folder in good)))
