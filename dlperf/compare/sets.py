@@ -110,10 +110,15 @@ class RunValues(Model):
     """
 
     repeat: int
-    session: str | None = None  # the sweep and when it began; None: not known
+    """Number of the run, from 1."""
+    session: str | None = None
+    """The sweep and when it began; null: not known."""
     interleaved: bool = True
-    started_at: str | None = None  # ISO 8601, UTC
+    """Whether the session's cases took turns, run by run."""
+    started_at: str | None = None
+    """When the processes were started, ISO 8601 in UTC; null: not known."""
     values: dict[str, float]
+    """Value of each metric, by its name, in its unit."""
     before: Retired = None
     after: Retired = None
 
@@ -127,17 +132,28 @@ class CaseSamples(Model):
     """A case, what it ran on, and its good runs; without one `status` and `reason` say why."""
 
     case: Case
+    """The case."""
     hardware: str
+    """What decides speed, on one line."""
     driver: str | None = None
-    alignment: Alignment | None = None  # None: not proven
-    python: str | None = None  # that the framework ran on, such as `3.10.13`; None: not known
-    # What float32 products are computed in, `ieee` or `tf32`; None: not known, and not written then.
+    """Version of the GPUs' driver; null: none, or not known."""
+    alignment: Alignment | None = None
+    """Whether the framework was shown to compute the same function as the others; null: not proven."""
+    python: str | None = None
+    """Version of Python that the framework ran on, such as `3.10.13`; null: not known."""
+    # Not written where it is not known.
     fp32_arithmetic: Annotated[str | None, Field(exclude_if=lambda name: name is None)] = None
+    """What float32 products are computed in, `ieee` or `tf32`; missing: not known."""
     status: Status
+    """`ok` with a good run, else how its runs ended; `dlperf docs results` describes each."""
     reason: str | None = None
+    """One line: why there is no figure, or what is odd about it; null: nothing."""
     runs: tuple[RunValues, ...] = ()
+    """The good runs."""
     failed_runs: int = 0
-    out_of_memory: bool = False  # how a run without a figure ended
+    """Number of runs without a figure."""
+    out_of_memory: bool = False
+    """Whether a run without a figure ran out of memory."""
 
     @property
     def ending(self) -> str:
@@ -178,10 +194,15 @@ class ResultSet(Model):
     """All cases of one side; `label` is what the user called it."""
 
     schema_version: Literal[1] = 1
+    """Version of this format."""
     label: str
+    """What the user called it."""
     created_at: str | None = None
+    """When it was saved, ISO 8601 in UTC; null: not saved."""
     dlperf_version: str
+    """The version of dlperf that wrote the file."""
     cases: tuple[CaseSamples, ...]
+    """All cases, also those without a good run."""
 
     def pooled(self) -> Self:
         """The same with the runs of a case put together that was run in several sessions."""

@@ -26,34 +26,46 @@ FEWEST_SESSIONS: Final = 2
 
 
 class CaseNoise(Model):
-    """The noise of one metric of one case on one kind of machine, in one session.
+    """The noise of one metric of one case on one kind of machine, in one session."""
 
-    `level` is the geometric mean of its runs. `deviation` is the standard deviation of the log ratio of two
-    runs of one block, moderated over the cases. `noise_floor`: with the session's number of runs per
-    side, 19 of 20 differences of equal sides are smaller.
-    """
-
-    case: str  # content hash
+    case: str
+    """Content hash of the case."""
     cell: str
+    """Name of its cell, which the frameworks share, such as `y1_emore data 1n1g b128 c85742 fp32`."""
     framework: str
+    """Name of the framework."""
     version: str
+    """The framework's version."""
     hardware: str
+    """What decides speed, on one line."""
     metric: str
+    """Name of the metric, such as `samples_per_sec`."""
     blocks: int
+    """Number of blocks of runs."""
     level: Annotated[float, Field(gt=0)]
+    """Geometric mean of the runs, in the metric's unit."""
     deviation: Annotated[float, Field(ge=0)]
+    """Standard deviation of the log ratio of two runs of one block, moderated over the cases."""
     noise_floor: Annotated[float, Field(ge=0)]
+    """With the session's number of runs per side, 19 of 20 differences of equal sides are smaller: a ratio
+    minus 1."""
 
 
 class Session(Model):
     """A/A runs made at one time; they cannot show what changes between sessions."""
 
-    started_at: str | None  # of its first run; identifies the session
-    runs: int  # per side
+    started_at: str | None
+    """When its first run was started, ISO 8601 in UTC; identifies the session. Null: not known."""
+    runs: int
+    """Number of runs of a case on each side."""
     cases: int
-    splits: int  # of the same runs into two sides
-    false_alarms: int  # splits with a regression of any metric of any case
+    """Number of cases."""
+    splits: int
+    """How often the same runs were split into two sides."""
+    false_alarms: int
+    """Number of splits in which any metric of any case was called a regression."""
     noise: tuple[CaseNoise, ...]
+    """The noise of each metric of each case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +86,11 @@ class NoiseProfile(Model):
     """`qualification.json`: the sessions, earliest first."""
 
     schema_version: Literal[2] = 2
+    """Version of this format."""
     dlperf_version: str
+    """The version of dlperf that wrote the file."""
     sessions: tuple[Session, ...]
+    """The sessions, earliest first."""
 
     def with_session(self, session: Session) -> NoiseProfile:
         """The profile with one more session, which replaces one with the same start."""

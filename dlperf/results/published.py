@@ -33,8 +33,11 @@ class _Entry(Model):
     """What a published number belongs to."""
 
     framework: str
+    """Name of the framework."""
     nodes: PositiveInt
+    """Number of nodes."""
     gpus_per_node: PositiveInt
+    """Number of GPUs on each node."""
 
     @property
     def topology(self) -> str:
@@ -51,12 +54,19 @@ class _CaseEntry(_Entry):
     """An entry that names a whole case."""
 
     network: str
+    """Name of the network in the source, such as `r100`."""
     dataset: str
+    """Name of the data set in the source, such as `emore`."""
     loss: str
+    """Name of the loss, such as `arcface`."""
     precision: Precision
+    """What layers were computed in."""
     parallelism: Parallelism
+    """How the classifier lay on the devices."""
     sample_ratio: float | None
+    """Share of the classes that an iteration of `partial_fc` used; null for other parallelism."""
     batch_size_per_device: PositiveInt | None
+    """Samples per iteration on each GPU; null: not known."""
 
     @property
     def experiment(self) -> str:
@@ -81,70 +91,110 @@ class PublishedCase(_CaseEntry):
     """A cell of a published table. None: not measured, not known, or not printed, as `units` says."""
 
     batch_is_max: bool
+    """Whether the batch was the largest that trained."""
     samples_per_sec: Rate | None
+    """Samples per second over all devices; null: not measured."""
     speedup: Rate | None
+    """samples_per_sec over that of one device, as printed; null: none was printed."""
     sources: tuple[str, ...]
+    """Files of the source that print it."""
 
 
 class PublishedRepeats(_CaseEntry):
     """The single runs of a case, by number, where a source printed them, and what it printed below them."""
 
     repeats: dict[str, Rate]
+    """Samples per second of each run, by its number."""
     median: Rate
+    """Median of the runs, in samples per second."""
     mean: Rate
+    """Mean of the runs, in samples per second."""
     complete: bool
+    """Whether the source prints every run of the case."""
     source_file: str
+    """File of the source that prints them."""
     printed_average: Rate | None = None
+    """The average as printed, in samples per second; null: none was printed."""
     printed_median: Rate | None = None
+    """The median as printed, in samples per second; null: none was printed."""
     printed_speedup: Rate | None = None
+    """The speedup as printed; null: none was printed."""
 
 
 class PublishedLimit(_Entry):
     """The most classes that trained; the source names no network."""
 
     batch_size_per_device: PositiveInt
+    """Samples per iteration on each GPU."""
     precision: Precision
+    """What layers were computed in."""
     model_parallel: bool
+    """Whether the classifier was divided over the devices."""
     partial_fc: bool
+    """Whether an iteration used a sample of the classes."""
     sample_ratio: float | None
+    """Share of the classes in that sample; null without one."""
     num_classes: PositiveInt
+    """The most classes that trained."""
 
 
 class SupersededValue(Model):
     """A figure that stood in the source from a date on."""
 
     since: str
+    """Date of the edition that printed it first, ISO 8601."""
     commit: str
+    """Commit of that edition in the source's repository."""
     samples_per_sec: Rate | None
+    """Samples per second over all devices; null: the edition printed none."""
 
 
 class Superseded(_Entry):
     """Figures of a case that a later edition replaced."""
 
     network: str | None
+    """Name of the network in the source, such as `r100`; null: not known."""
     dataset: str | None
+    """Name of the data set in the source, such as `emore`; null: not known."""
     parallelism: Parallelism
+    """How the classifier lay on the devices."""
     sample_ratio: float | None
+    """Share of the classes that an iteration of `partial_fc` used; null for other parallelism."""
     batch_size_per_device: PositiveInt | None
+    """Samples per iteration on each GPU; null: not known."""
     source_file: str
+    """File of the source that printed them."""
     values: tuple[SupersededValue, ...]
+    """The figures, earliest first."""
 
 
 class PublishedData(Model):
     """`data.json`."""
 
     title: str
+    """What the figures are."""
     repository: str
+    """URL of the source's repository."""
     commit: str
+    """Commit of the source that the figures were read at."""
     hardware: str
+    """The machines, on one line."""
     software: dict[str, str]
+    """Version of each framework and its program, by framework."""
     method: str
+    """How the source measured."""
     units: dict[str, str]
+    """Unit of a field, and what null means there, by field."""
     cases: tuple[PublishedCase, ...]
+    """The figures."""
     repeats: tuple[PublishedRepeats, ...]
+    """The single runs behind figures, where they were printed."""
     max_num_classes: tuple[PublishedLimit, ...]
+    """The most classes that trained."""
     superseded: tuple[Superseded, ...]
+    """Earlier figures that later editions replaced."""
     notes: tuple[str, ...]
+    """What a reader of the figures should know, one sentence or several each."""
 
     def version(self, framework: str) -> str:
         """The second word of `OneFlow 0.3.4, oneflow_face at ...`."""

@@ -68,19 +68,31 @@ class RunFigures(Model):
     """
 
     samples_per_sec: float = Field(gt=0, le=LARGEST)
+    """Samples per second over all devices: the figure."""
     accepted_steps: int = Field(ge=0, le=LARGEST_COUNT)
+    """Iterations that count."""
     dropped_steps: int = Field(ge=0, le=LARGEST_COUNT)
+    """Iterations that do not count: warm-up, before the steady state, pauses."""
     step_seconds_median: float = Field(ge=0, le=LARGEST)
+    """Median of the accepted steps, in seconds."""
     step_seconds_p95: float = Field(ge=0, le=LARGEST)
+    """95th percentile of the accepted steps, in seconds."""
     loss_first: float | None
+    """The first loss; null: none was logged."""
     loss_last: float | None
-    # Peaks of memory (`PEAKS`), each the largest over the ranks. The first is of older runs alone; the others
-    # are not written where they were not measured.
+    """The last loss; null: none was logged, or one was not finite."""
+    # Peaks of memory (`PEAKS`). The first is of older runs alone; the others are not written where they were
+    # not measured.
     peak_memory_bytes: int | None = Field(ge=0, le=LARGEST_COUNT)
+    """Most resident memory of a rank in bytes, of older runs alone; null: not measured."""
     peak_anonymous_bytes: _Peak = None
+    """Most memory that a rank on CPU allocated and used, in bytes; missing: not measured."""
     peak_device_bytes: _Peak = None
+    """Most memory that a rank held on its GPU, in bytes; missing: not measured."""
     peak_allocated_bytes: _Peak = None
+    """Most GPU memory that a rank's tensors took of the engine, in bytes; missing: not measured."""
     peak_reserved_bytes: _Peak = None
+    """Most GPU memory that a rank's engine took of the device, in bytes; missing: not measured."""
 
     @property
     def peaks(self) -> dict[str, int]:
@@ -89,62 +101,89 @@ class RunFigures(Model):
 
 
 class Steadiness(Model):
-    """Where a run reached its steady state; dlperf/statistics/changepoint.py says how that is found."""
+    """Where a run reached its steady state; `dlperf docs statistics` says how that is found."""
 
     shape: Literal["flat", "warm-up", "slowdown", "drifting", "none"]
-    first_step: int | None  # of the steady state; None without one
+    """How the steps went: all alike (`flat`), faster at the end (`warm-up`), slower at the end (`slowdown`),
+    moving all the way (`drifting`), or back and forth (`none`)."""
+    first_step: int | None
+    """First step of the steady state; null without one."""
     pauses: int
-    pause_seconds: float  # total; not counted in any rate
+    """Number of pauses."""
+    pause_seconds: float
+    """Seconds of all pauses, which no rate counts."""
 
 
 class Interference(Model):
-    """How much of the ranks' CPU time other work took; dlperf/results/interference.py has the formulas.
+    """How much of the ranks' CPU time other work took; `dlperf docs statistics` has the formulas.
 
     Shares from 0 to 1, of the measured window of the rank that was disturbed most.
     """
 
     share: float
-    waited: float  # of the time in which the rank's threads were ready to run
-    others: float  # of the work on the rank's CPUs
-    stolen: float  # by other virtual machines
-    crowd: float = 0.0  # of the time of all CPUs of the machine, used by others
-    warmup_share: float | None = None  # the share of the warm-up window; None without one
+    """Share of the rank's CPU time that other work took, which `measure.max_interference` bounds."""
+    waited: float
+    """Share of the time in which the rank's threads were ready to run and had no CPU."""
+    others: float
+    """Share of the work on the rank's CPUs that was not the run's."""
+    stolen: float
+    """Share of the rank's busy CPUs that other virtual machines took."""
+    crowd: float = 0.0
+    """Share of the time of all CPUs of the machine that other work used."""
+    warmup_share: float | None = None
+    """As `share`, of the warm-up; null without one."""
 
 
 class GpuInterference(Model):
     """What disturbed the GPUs of a run, as nvidia-smi said at the end of its measured window."""
 
-    processes: int  # of others, on the GPU that had most
-    throttled_by: tuple[str, ...] = ()  # reasons why clocks were low, over all GPUs
+    processes: int
+    """Processes of others on the GPU that had most."""
+    throttled_by: tuple[str, ...] = ()
+    """Reasons why clocks were low, over all GPUs."""
 
 
 class Engine(Model):
     """What the training program reported about itself and its model."""
 
-    facts: dict[str, bool | int | float | str] = Field(
-        default_factory=dict
-    )  # versions, threads, device; flat
+    facts: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Versions, threads, device and whatever else the program says of itself, by name."""
     network_parameters: int | None = None
+    """Number of parameters of the network without the classifier; null: not known."""
     classifier_parameters: int | None = None
+    """Number of parameters of the classifier; null: not known."""
     training_flops_per_sample: int | None = None
-    matmul_flops_per_second: float | None = None  # of a large float32 product in this engine on this device
-    # Seconds of a profiled step by part, of rank 0; behind the measured steps, its parts not overlapping.
+    """FLOPs to train one sample, by arithmetic; null: not known."""
+    matmul_flops_per_second: float | None = None
+    """FLOP/s of a large float32 matrix product in this engine on this device; null: not measured."""
     phase_seconds: dict[str, float] = Field(default_factory=dict)
+    """Seconds of a profiled step of rank 0 by part; it comes behind the measured steps, and its parts do not
+    overlap."""
 
 
 class Imported(Model):
     """The origin of a run whose log another program wrote; `import.json` of its run folder."""
 
     schema_version: Literal[2] = 2
-    source: str  # the file, as it was named when it was imported; of a member of an archive both, with a `!`
-    sha256: str  # of the file, or of the member
-    log: str  # where the original lies in the run folder, such as `logs/imported.log`
+    """Version of this format."""
+    source: str
+    """The file, as it was named when it was imported; of a member of an archive both, with `!` between."""
+    sha256: str
+    """SHA-256 of the file, or of the member, in hexadecimal digits."""
+    log: str
+    """Where the original lies in the run folder, such as `logs/imported.log`."""
     dialect: str
-    method: str  # of the figure: `samples/seconds` or `dlperf-2021`
-    run: int = 0  # which of the runs appended in the file, from 0
-    lines: tuple[int, int] | None = None  # the first and last line with a record of the run; None: no record
-    warmup_iterations: int = 0  # left out at the beginning by the method `samples/seconds`
-    not_known: tuple[str, ...] = ()  # fields of the case that hold a placeholder
+    """Name of the log's dialect; `dlperf list dialects` shows all."""
+    method: str
+    """How the figure was computed: `samples/seconds`, or `dlperf-2021`, a mean of rates."""
+    run: int = 0
+    """Which of the runs appended in the file, from 0."""
+    lines: tuple[int, int] | None = None
+    """First and last line with a record of the run; null: no record."""
+    warmup_iterations: int = 0
+    """Iterations that the method `samples/seconds` leaves out at the beginning."""
+    not_known: tuple[str, ...] = ()
+    """Fields of the case that hold a placeholder, because the log does not say them."""
 
     @field_validator("schema_version", mode="before")
     @classmethod
@@ -158,31 +197,46 @@ class RunResult(Model):
     """`result.json`: written atomically, last; a run folder without it holds no result."""
 
     schema_version: Literal[1] = 1
+    """Version of this format."""
     dlperf_version: str
+    """The version of dlperf that made the result."""
     case: Case
-    repeat: int = Field(ge=0, lt=10**9)  # counts from 1
+    """What was run."""
+    repeat: int = Field(ge=0, lt=10**9)
+    """Number of the run, from 1."""
     status: Status
-    reason: str | None = None  # one line: why it is not ok, or what is odd about it though it is
-    evidence: str | None = None  # the log line that shows it, as "logs/rank0.log:17: text"
-    started_at: str | None = None  # ISO 8601, UTC
-    seconds: float | None = None  # of the whole run, start of the processes to their end
-    nodes: tuple[str, ...] = ()  # host names, by node rank
-    figures: RunFigures | None = None  # present exactly when status is ok
+    """How the run ended; `dlperf docs results` describes each."""
+    reason: str | None = None
+    """One line: why the status is not ok, or what is odd about the run though it is; null: nothing."""
+    evidence: str | None = None
+    """The log line that shows the reason, such as `logs/rank0.log:17: text`; null: none."""
+    started_at: str | None = None
+    """When the processes were started, ISO 8601 in UTC; null: not known."""
+    seconds: float | None = None
+    """Seconds of the whole run, from the start of the processes to their end; null: not known."""
+    nodes: tuple[str, ...] = ()
+    """Host names, by node rank."""
+    figures: RunFigures | None = None
+    """What was measured; null exactly where the status is not ok."""
     engine: Engine = Engine()
+    """What the training program said of itself and its model."""
     imported: Imported | None = None
-    # How the figure was made from the steps; not written where it is the ordinary way.
+    """Where the log comes from; null: the run was made by dlperf."""
+    # What follows is not written where it has its default.
     method: Annotated[str, Field(exclude_if=lambda value: value == SAMPLES_PER_SECONDS)] = SAMPLES_PER_SECONDS
-    # Fields of the case that hold a placeholder, because no one knows them; not written where there are none.
+    """How the figure was computed from the steps: `samples/seconds`, or `dlperf-2021`, a mean of rates."""
     not_known: Annotated[tuple[str, ...], Field(exclude_if=lambda value: not value)] = ()
-    # What held the memory budget of the ranks: `cgroup` or `rlimit_data`; not written where there is none.
+    """Fields of the case that hold a placeholder, because no one knows them."""
     memory_held_by: Annotated[str | None, Field(exclude_if=lambda value: value is None)] = None
-    # Why a peak of memory was not measured; not written where it was.
+    """What held the memory budget of the ranks: `cgroup` or `rlimit_data`; missing: they had none."""
     peak_unknown: Annotated[str | None, Field(exclude_if=lambda value: value is None)] = None
-    # Of long runs alone; not written where there is none.
+    """Why a peak of memory was not measured; missing: it was."""
     steadiness: Annotated[Steadiness | None, Field(exclude_if=lambda value: value is None)] = None
-    # What other work on the machines took; not written where it could not be measured.
+    """Where the run reached its steady state; missing: it was too short to say."""
     interference: Annotated[Interference | None, Field(exclude_if=lambda value: value is None)] = None
+    """What other work took of the ranks' CPU time; missing: not measured."""
     gpu_interference: Annotated[GpuInterference | None, Field(exclude_if=lambda value: value is None)] = None
+    """What disturbed the GPUs; missing: not measured."""
     energy: Retired = None
 
     @model_validator(mode="after")
@@ -236,17 +290,29 @@ class Node(Model):
     """One node; None where a fact could not be found out."""
 
     host: str
-    cpu: str | None = None  # model name
-    cores: int | None = None  # that this process may use
+    """Host name."""
+    cpu: str | None = None
+    """Model name of the CPU."""
+    cores: int | None = None
+    """CPU cores that ranks may use."""
     memory_bytes: int | None = Field(default=None, ge=0, le=LARGEST_COUNT)
-    accelerators: tuple[str, ...] = ()  # model names, one per device
-    driver: str | None = None  # of the accelerators
-    system: str | None = None  # such as `Debian GNU/Linux 12 (bookworm)`
+    """Memory in bytes."""
+    accelerators: tuple[str, ...] = ()
+    """Model names of the GPUs, one per device; empty: none."""
+    driver: str | None = None
+    """Version of the GPUs' driver."""
+    system: str | None = None
+    """Operating system, such as `Debian GNU/Linux 12 (bookworm)`."""
     kernel: str | None = None
-    governor: str | None = None  # of the CPU's frequency, such as `performance`
-    turbo: bool | None = None  # whether the CPU may exceed its nominal frequency
-    link: str | None = None  # between the nodes, as the cluster file says; not measured
-    load: float | None = None  # load average of the minute before the run
+    """Release of the Linux kernel."""
+    governor: str | None = None
+    """Governor of the CPU's frequency, such as `performance`."""
+    turbo: bool | None = None
+    """Whether the CPU may exceed its nominal frequency."""
+    link: str | None = None
+    """Network between the nodes, as the cluster file says; not measured."""
+    load: float | None = None
+    """Load average of the minute before the run."""
 
     @cached_property
     def hardware(self) -> str:
@@ -264,15 +330,21 @@ class RunEnvironment(Model):
     """Everything around a run that is not its case."""
 
     schema_version: Literal[1] = 1
+    """Version of this format."""
     dlperf_version: str
-    git_commit: str | None = (
-        None  # of dlperf's checkout, `-dirty` appended where files differ; None outside one
-    )
-    nodes: tuple[Node, ...] = ()  # by node rank
-    python: str | None = None  # version in the framework's environment
-    packages: dict[str, str] = Field(default_factory=dict)  # name -> version in the framework's environment
-    variables: dict[str, str] = Field(default_factory=dict)  # set for the ranks, secrets redacted
-    cpus: dict[str, tuple[int, ...]] = Field(default_factory=dict)  # rank -> the cores that it is bound to
+    """The version of dlperf that made the run."""
+    git_commit: str | None = None
+    """Commit of dlperf's checkout, with `-dirty` where files differ; null outside one."""
+    nodes: tuple[Node, ...] = ()
+    """The machines, by node rank."""
+    python: str | None = None
+    """Version of Python in the framework's environment; null: not known."""
+    packages: dict[str, str] = Field(default_factory=dict)
+    """Versions of the packages in the framework's environment, by name."""
+    variables: dict[str, str] = Field(default_factory=dict)
+    """Environment variables that were set for the ranks, secrets redacted."""
+    cpus: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    """Numbers of the CPU cores that each rank was bound to, by rank."""
     simulated: Retired = None
 
     @cached_property
@@ -309,17 +381,27 @@ class ProbeRecord(Model):
     """One probe."""
 
     value: int
-    full: bool  # of full length: it confirms what short probes found
-    attempt: int  # of this value, from 1
+    """The value that was tried."""
+    full: bool
+    """Whether it was of full length, to confirm what short probes found."""
+    attempt: int
+    """Number of the attempt at this value, from 1."""
     status: Status
+    """How the run ended; `dlperf docs results` describes each."""
     reason: str | None = None
+    """One line: why the status is not ok; null: nothing."""
     seconds: float | None = None
-    # Where it trained, the largest over the ranks; the first of older runs alone.
+    """Seconds of the whole run; null: not known."""
     peak_memory_bytes: int | None = None
+    """Most resident memory of a rank in bytes, of older runs alone; null: not measured."""
     peak_anonymous_bytes: _Peak = None
+    """Most memory that a rank on CPU allocated and used, in bytes; missing: not measured."""
     peak_device_bytes: _Peak = None
+    """Most memory that a rank held on its GPU, in bytes; missing: not measured."""
     memory_held_by: str | None = None
-    folder: str  # from the folder of limit.json
+    """What held the memory budget of the ranks: `cgroup` or `rlimit_data`; null: they had none."""
+    folder: str
+    """The run's folder, relative to that of limit.json."""
 
     @property
     def peaks(self) -> dict[str, int]:
@@ -328,27 +410,41 @@ class ProbeRecord(Model):
 
 
 class MemoryPart(Model):
-    """Bytes of one kind of tensor by arithmetic; `formula` says how they are computed."""
+    """Bytes of one kind of tensor by arithmetic."""
 
     name: str
+    """The kind of tensor."""
     bytes: int
+    """Its bytes on one device."""
     formula: str
+    """How they are computed."""
 
 
 class LimitRecord(Model):
     """`limit.json`."""
 
     schema_version: Literal[1] = 1
+    """Version of this format."""
     dlperf_version: str
-    case: Case  # with its search; holds the value found, else the smallest
+    """The version of dlperf that searched."""
+    case: Case
+    """The case with its search; it holds the value found, else the smallest."""
     status: LimitStatus
-    reason: str  # one line: what was found, or why nothing was
-    trains: int | None = None  # the largest value that trained, confirmed where the status is found
-    fails: int | None = None  # the smallest value that ran out of memory
-    most_probes: int  # upper bound on the number of short probes
-    guess: int | None = None  # the limit by the memory model; it decides nothing
-    model: tuple[MemoryPart, ...] = ()  # of the memory at `trains`, else at the smallest value
+    """The state of the search."""
+    reason: str
+    """One line: what was found, or why nothing was."""
+    trains: int | None = None
+    """The largest value that trained, confirmed where the status is `found`; null: none yet."""
+    fails: int | None = None
+    """The smallest value that ran out of memory; null: none yet."""
+    most_probes: int
+    """The most short probes that the search can need."""
+    guess: int | None = None
+    """The limit by the memory model, which decides nothing; null: not known."""
+    model: tuple[MemoryPart, ...] = ()
+    """Memory of each device by arithmetic, at `trains`, else at the smallest value."""
     probes: tuple[ProbeRecord, ...] = ()
+    """The runs that were made, in their order."""
 
     @property
     def model_bytes(self) -> int:
