@@ -64,7 +64,7 @@ def margin_softmax(embeddings, weight, labels, loss):
     return np.mean(log_total - np.sum(np.where(true, logits, 0.0), axis=1))
 
 
-def make_trainer(case, _rank):
+def make_trainer(case, _rank, _batches):
     """A trainer with the initial weights of the case's seed, the same in every framework."""
     arrays = initial_arrays(case, range(case.num_classes))
     buffers = {name: arrays.pop(name) for name in list(arrays) if ".running_" in name}

@@ -23,7 +23,7 @@ MIB = 1 << 20
 # Arguments: MiB of anonymous memory that it uses, that it uses and gives back before the reading, and of a
 # file that it maps and reads.
 PROCESS = """
-import json, mmap, resource, sys, tempfile
+import json, mmap, sys, tempfile
 from frameworks.common.peak_memory import AnonymousPeak
 used, freed, mapped = (int(word) << 20 for word in sys.argv[1:])
 
@@ -47,7 +47,8 @@ if freed:
     for begin in range(0, freed, 4096):
         short[begin] = 1
     short.close()
-resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+with open("/proc/self/status") as status:
+    resident = next(int(line.split()[1]) << 10 for line in status if line.startswith("VmRSS"))
 print(json.dumps({"peak": peak.read() - start, "resident": resident}))
 """
 

@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,7 +25,8 @@ class Trainer:
 
     phases = None
 
-    def __init__(self, case: Case, rank: Rank) -> None:
+    def __init__(self, case: Case, rank: Rank, batches: Sequence[Batch]) -> None:
+        del batches  # nothing is made ready for them
         self.case, self.rank = case, rank
         self.weight = np.zeros((PIXELS, case.num_classes), np.float32)
         for name in case.options.get("print_variables", "").split():
