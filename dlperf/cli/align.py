@@ -31,7 +31,7 @@ from dlperf.align.participants import (
 )
 from dlperf.align.programs import INPUTS_NAME, Alignment, ReferenceMode
 from dlperf.cli import completing
-from dlperf.cli.options import DEVICE_CHOICE, JSON, PATH, Choice, at_least
+from dlperf.cli.options import DEVICE_CHOICE, JSON, PATH, Choice, at_least, machine_for
 from dlperf.cli.terminal import echo, rendered, say, say_in_a_signal_handler, write_data
 from dlperf.errors import UserError
 from dlperf.files import write_atomically
@@ -39,7 +39,7 @@ from dlperf.plan.case import DeviceKind, Parallelism, Precision, Topology
 from dlperf.plan.compatibility import refusal
 from dlperf.plan.documents import unknown
 from dlperf.plan.load import load_experiment, origin_of
-from dlperf.plan.machine import Gpu, Machine, detect_machine
+from dlperf.plan.machine import Gpu, Machine
 from dlperf.plan.sweep import FrameworkEntry, FrameworkReference
 from dlperf.plan.versions import specification_of
 from dlperf.running.run_folder import whole_machine
@@ -190,7 +190,7 @@ def command(
     **chosen: Any,  # the fields of `Settings` that have the same name
 ) -> None:
     """Prove that the frameworks compute the same function on EXPERIMENT, or name what differs."""
-    machine = detect_machine()
+    machine = machine_for(device)
     frozen, precision = chosen["frozen_batch_norm"], chosen["precision"]
     modes = _modes(parallelisms, topologies, sample_ratio, frozen_batch_norm=frozen)
     devices = max(mode.topology.world_size for mode in modes)

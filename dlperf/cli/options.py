@@ -1,6 +1,8 @@
 """Options and arguments that several commands have, and what they stand for."""
 
 import gc
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -17,7 +19,7 @@ from dlperf.cli.terminal import say
 from dlperf.plan.cluster import Cluster, load_cluster
 from dlperf.plan.documents import unknown
 from dlperf.plan.load import Sweep, axis_setting, load_sweep, value_setting
-from dlperf.plan.machine import detect_machine
+from dlperf.plan.machine import Machine, detect_machine
 from dlperf.plan.plan import Plan, make_plan
 from dlperf.plan.selection import select
 from dlperf.plan.sweep import seconds_of
@@ -260,9 +262,24 @@ def default_folder(plan: Plan, *, suffix: str = "") -> Path:
     return Path("results") / (plan.sweep + suffix)
 
 
+def machine_for(device: str) -> Machine:
+    """This machine, on which `device` is wanted; warns where `auto` means the CPU as a driver is silent."""
+    machine = detect_machine()
+    if (
+        (device, machine.device) == ("auto", "cpu")
+        and shutil.which("nvidia-smi") is not None
+        and "CUDA_VISIBLE_DEVICES" not in os.environ
+    ):
+        say(
+            "warning: nvidia-smi is installed, but CUDA has no GPU, so device auto means the CPU; "
+            "`dlperf doctor` says why"
+        )
+    return machine
+
+
 def plan_here(loaded: Sweep, *, adapters: Mapping[str, Adapter], cluster: Cluster | None) -> Plan:
     """The plan of a loaded sweep on this machine, or on a cluster."""
-    machine = detect_machine() if cluster is None else cluster.weakest
+    machine = machine_for(loaded.file.device) if cluster is None else cluster.weakest
     return make_plan(loaded, adapters=adapters, machine=machine, cluster=cluster)
 
 

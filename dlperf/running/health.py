@@ -229,7 +229,7 @@ def check_gpus(machine: Machine) -> Iterator[HealthIssue]:
     elif not machine.gpus and chosen is not None:
         yield _warning("GPUs", f"CUDA_VISIBLE_DEVICES={chosen} names no GPU of this machine: correct it")
     elif not machine.gpus:
-        yield _warning("GPUs", "nvidia-smi is installed but lists no GPU: is the driver loaded?")
+        yield _warning("GPUs", f"nvidia-smi is installed, but CUDA has no GPU; it says: {_driver_answer()}")
     else:
         names = ", ".join(gpu.name for gpu in machine.gpus)
         yield _ok("GPUs", f"{names}; driver {machine.gpus[0].driver or 'unknown'}")
@@ -326,6 +326,17 @@ def _available_memory() -> int:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def _driver_answer() -> str:
+    """What nvidia-smi says of the GPUs, in one line."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=_TOOL_SECONDS, check=False
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    return " ".join(f"{done.stdout} {done.stderr}".split()) or "nothing"
 
 
 def _gpu_users() -> list[str]:

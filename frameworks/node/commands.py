@@ -6,22 +6,22 @@ from typing import Optional
 TOOL_SECONDS = 20
 
 
-def completed(*command: str) -> "Optional[subprocess.CompletedProcess[str]]":
-    """A tool's exit code and output; None if it is missing or hangs."""
+def completed(*command: str, seconds: float = TOOL_SECONDS) -> "Optional[subprocess.CompletedProcess[str]]":
+    """A tool's exit code and output; None if it is missing or takes longer than `seconds`."""
     try:
         return subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=TOOL_SECONDS,
+            timeout=seconds,
             check=False,
         )
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def output(*command: str) -> Optional[str]:
-    """What a tool prints; None if it is missing, fails or hangs."""
-    done = completed(*command)
+def output(*command: str, seconds: float = TOOL_SECONDS) -> Optional[str]:
+    """What a tool prints; None if it is missing, fails or takes longer than `seconds`."""
+    done = completed(*command, seconds=seconds)
     return None if done is None or done.returncode else done.stdout.strip()

@@ -16,6 +16,8 @@ from frameworks.node.commands import completed, output
 
 # Drivers before 510 do not know the last one, those before 450 the last two.
 FIELDS = ("index", "uuid", "name", "driver_version", "memory.total", "mig.mode.current", "compute_cap")
+# Where no process keeps the driver awake, the first question wakes it: seconds per GPU.
+DRIVER_SECONDS = 60
 LISTED_GPU = re.compile(r"GPU (\d+):")
 LISTED_INSTANCE = re.compile(r"\s+MIG (\S+)\s+Device\s+(\d+): \(UUID: (MIG-[^)]+)\)")
 
@@ -87,7 +89,8 @@ def listed_gpus() -> List[Listed]:
     """All GPUs of this machine with their instances; empty without a driver that answers."""
     for number_of_fields in (len(FIELDS), len(FIELDS) - 1, len(FIELDS) - 2):
         fields = FIELDS[:number_of_fields]
-        done = completed("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits")
+        query = f"--query-gpu={','.join(fields)}"
+        done = completed("nvidia-smi", query, "--format=csv,noheader,nounits", seconds=DRIVER_SECONDS)
         if done is None:
             return []
         if done.returncode == 0:
@@ -123,7 +126,7 @@ def _instances(gpus: List[Device]) -> Dict[int, List[Device]]:
     sizes = _instance_sizes()
     found: Dict[int, List[Device]] = {}
     gpu = None
-    for line in (output("nvidia-smi", "-L") or "").splitlines():
+    for line in (output("nvidia-smi", "-L", seconds=DRIVER_SECONDS) or "").splitlines():
         head, instance = LISTED_GPU.match(line), LISTED_INSTANCE.match(line)
         if head:
             gpu = by_index.get(int(head.group(1)))
@@ -143,7 +146,7 @@ def _instance_sizes() -> Dict[Tuple[str, str], int]:
     """Memory in bytes of each instance, by its GPU's UUID and its number there."""
     sizes = {}
     try:
-        root = ET.fromstring(output("nvidia-smi", "-q", "-x") or "<none/>")  # noqa: S314  of the driver
+        root = ET.fromstring(output("nvidia-smi", "-q", "-x", seconds=DRIVER_SECONDS) or "<none/>")  # noqa: S314  of the driver
     except ET.ParseError:
         return {}
     for gpu in root.iter("gpu"):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -234,6 +235,25 @@ def test_cases_that_no_table_can_hold_together_are_warned_of(
     )
     assert ("", warning) == tuple(capsys.readouterr())
     assert "" == dlperf("plan", "mine").stderr
+
+
+def test_a_driver_that_does_not_answer_is_told_where_the_device_is_chosen(
+    dlperf: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'Unable to determine the device handle for GPU 0'\nexit 15\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    warning = (
+        "warning: nvidia-smi is installed, but CUDA has no GPU, so device auto means the CPU; "
+        "`dlperf doctor` says why\n"
+    )
+
+    assert warning == dlperf("plan", "mine", "-S", "device=auto").stderr
+    assert "" == dlperf("plan", "mine").stderr
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "" == dlperf("plan", "mine", "-S", "device=auto").stderr
 
 
 def test_the_full_grid_of_2021_is_listed_on_any_machine(dlperf: Callable[..., Result]) -> None:

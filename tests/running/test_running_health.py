@@ -23,6 +23,7 @@ from dlperf.running.health import (
     check_cpu_quota,
     check_disk,
     check_frequency,
+    check_gpus,
     check_load,
     check_machine,
     check_memory,
@@ -143,6 +144,19 @@ def test_it_says_which_frameworks_the_gpus_here_cannot_run(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     found = {issue.check: issue for issue in check_machine(tmp_path, adapters=load_adapters())}
     assert "CUDA_VISIBLE_DEVICES=7 names no GPU of this machine: correct it" == found["GPUs"].text
+
+
+def test_what_nvidia_smi_says_in_place_of_gpus_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'Unable to determine the device handle:'\necho 'GPU is lost'\nexit 15\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (issue,) = check_gpus(Machine(cores=1))
+    assert Level.WARNING is issue.level
+    assert "it says: Unable to determine the device handle: GPU is lost" in issue.text
 
 
 @pytest.fixture
