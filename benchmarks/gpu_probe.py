@@ -24,7 +24,7 @@ from frameworks.common.arithmetic import WrongArithmeticError
 from frameworks.common.case import Case, rank_from_environment, read_case
 from frameworks.common.data import batches
 from frameworks.pytorch.precision import set_fp32_precision
-from frameworks.pytorch.settings import configure, device, facts
+from frameworks.pytorch.settings import configure, device, facts, uses_compile
 from frameworks.pytorch.train import make_trainer
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def facts_of(case: Case) -> dict[str, Any]:
         except WrongArithmeticError as error:
             arithmetic[name] = str(error)
     content = {"engine": facts(case), "fp32_arithmetic": arithmetic, "flops_per_second": rates(target)}
+    if uses_compile(case):
+        content["compile_error"] = compile_error(target)
     if target.type == "cuda":
         properties = torch.cuda.get_device_properties(target)
         content |= {
@@ -54,6 +56,15 @@ def facts_of(case: Case) -> dict[str, Any]:
             "multiprocessors": properties.multi_processor_count,
         }
     return content
+
+
+def compile_error(target: torch.device) -> str:
+    """Why torch.compile does not work here, as where a compiler or Python's headers are missing."""
+    try:
+        torch.compile(lambda values: values * 2 + 1)(torch.ones(8, device=target))
+    except Exception as error:  # noqa: BLE001 - of dynamo, inductor, Triton or the compiler
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return ""
 
 
 def rates(target: torch.device) -> dict[str, float]:

@@ -150,6 +150,11 @@ class Session:
         """PyTorch's, as it prints it."""
         return str(self.found["torch_version"])
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """PyTorch's: all is eager where torch.compile does not work."""
+        return {"compile": False} if self.found.get("facts", {}).get("compile_error") else {}
+
     def environment(self) -> dict[str, str]:
         threads = {} if self.sizes.threads == "auto" else {"OMP_NUM_THREADS": str(self.sizes.threads)}
         cache = {"TORCHINDUCTOR_CACHE_DIR": str(self.work / "cache")}
@@ -207,6 +212,7 @@ class Session:
             "measure": self.sizes.measure,
             "threads_per_device": self.sizes.threads,
             "limits": {"time": "4m", "stall": "3m"},
+            "options": {"pytorch": self.options},
             **axes,
         }
         if "partial_fc" in content.get("parallelism", ()):
@@ -378,7 +384,7 @@ def turns(session: Session) -> dict[str, Any]:
     argv = [
         sys.executable, ROOT / "benchmarks/pytorch_gpu.py", "--python", session.torch_python,
         "--precision", sizes.precisions[0], "--batch", str(sizes.batch), "--classes", str(sizes.classes[0]),
-        "--json", answer, *sizes.turns,
+        "--options", json.dumps(session.options), "--json", answer, *sizes.turns,
     ]  # fmt: skip
     session.finish(session.start(argv, log="turns"), log="turns")
     return {
@@ -466,8 +472,9 @@ def recorded_telemetry(path: Path) -> Iterator[None]:
     if tool is None:
         yield
         return
-    reasons = next((name for name in REASONS if answers(tool, name)), None)
-    names = [*QUERIES, *([reasons] if reasons else []), LINK]
+    known = [name for name in (*REASONS, LINK) if answers(tool, name)]
+    reasons = [name for name in REASONS if name in known][:1]
+    names = [*QUERIES, *reasons, *(name for name in (LINK,) if name in known)]
     query = [tool, f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits", "-lms", "500"]
     process = subprocess.Popen(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     header = ["time", *("reasons" if name in REASONS else name for name in names)]
@@ -478,8 +485,9 @@ def recorded_telemetry(path: Path) -> Iterator[None]:
                 stream.write(",".join(header) + "\n")
             for line in process.stdout or ():
                 cells = [cell.strip() for cell in line.split(",")]
-                stream.write(",".join([f"{time.time():.3f}", *cells]) + "\n")
-                stream.flush()
+                if len(cells) == len(names):  # else the driver says that something is wrong
+                    stream.write(",".join([f"{time.time():.3f}", *cells]) + "\n")
+                    stream.flush()
 
     writer = threading.Thread(target=write)
     writer.start()
@@ -489,6 +497,8 @@ def recorded_telemetry(path: Path) -> Iterator[None]:
         process.terminate()
         process.wait()
         writer.join()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def answers(tool: str, name: str) -> bool:

@@ -19,7 +19,7 @@ def summary_of_telemetry(rows: Sequence[Mapping[str, str]], rate: float | None) 
     watts = median(number(row["power.draw"]) for row in busy)
     reasons = 0
     for row in busy:
-        reasons |= int(row["reasons"], 16) if row["reasons"].startswith("0x") else 0
+        reasons |= int(row["reasons"], 16) if row.get("reasons", "").startswith("0x") else 0
     return {
         "sm_mhz": median(number(row["clocks.sm"]) for row in busy),
         "memory_mhz": median(number(row["clocks.mem"]) for row in busy),
@@ -54,6 +54,8 @@ def summary(content: Mapping[str, Any]) -> str:
             *(f"- float32 set to {key}: {value}" for key, value in about["fp32_arithmetic"].items()),
             "",
         ]
+    if about.get("compile_error"):
+        lines += [f"**torch.compile does not work here; all runs are eager:** {about['compile_error']}", ""]
     lines += table(
         ("stage", "status", "s", "reason"),
         ((row["stage"], row["status"], row["seconds"], row["reason"]) for row in content["stages"]),

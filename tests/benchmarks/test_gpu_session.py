@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -108,6 +110,42 @@ def test_telemetry_counts_what_was_busy_and_names_what_held_the_clocks() -> None
         found["joules_per_1000_samples"],
     )
     assert {} == summary_of_telemetry(rows[:1], 2000.0)
+
+
+def test_without_torch_compile_the_runs_are_eager_and_the_summary_says_so(session: Session) -> None:
+    (session.work / "sweeps").mkdir()
+    about = {"engine": {"version": "2.11.0"}, "flops_per_second": {}, "fp32_arithmetic": {}}
+    session.found |= {"torch_version": "2.11.0", "facts": {**about, "compile_error": ""}}
+    compiled = json.loads(session.sweep("runs").read_text())
+    session.found["facts"]["compile_error"] = "InductorError: no Python.h"
+    eager = json.loads(session.sweep("runs").read_text())
+
+    assert ({}, {"compile": False}) == (compiled["options"]["pytorch"], eager["options"]["pytorch"])
+    assert "all runs are eager:** InductorError: no Python.h" in summary({"stages": [], **session.found})
+
+
+def test_telemetry_without_reasons_and_with_a_drivers_complaints_is_still_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An nvidia-smi that knows no reasons, and says something else between two lines of figures."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in *reasons*) echo not a valid field; exit 2;; *-lms*) ;; *) exit 0;; esac\n'
+        "echo 600, 1900, 3201, 60, 99, 1000, 5; echo Unable to determine the device handle\n"
+        f"echo 500, 1980, 3201, 61, 99, 1000, 5; echo >{tmp_path}/said\n"
+    )
+    os.mkfifo(tmp_path / "said")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    with gpu_session.recorded_telemetry(tmp_path / "telemetry.csv"):
+        (tmp_path / "said").read_text()  # once it has said everything
+
+    with (tmp_path / "telemetry.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    found = summary_of_telemetry(rows, None)
+    assert (2, 550, "0x0") == (len(rows), found["watts"], found["clocks_held_by"])
 
 
 def test_a_summary_without_any_finding_still_lists_the_stages() -> None:
