@@ -9,7 +9,7 @@ import click
 
 from dlperf.cli import options
 from dlperf.cli.compare import JUDGING, Judging
-from dlperf.cli.run import make_runs
+from dlperf.cli.run import make_runs, show
 from dlperf.cli.terminal import say
 from dlperf.compare.gate import (
     CONFIRMING_LOOKS,
@@ -32,6 +32,7 @@ from dlperf.statistics.basic import FEWEST_RUNS, LEVEL
 
 _EPILOG = """\b
 Examples:
+  dlperf gate sweeps/versions_cpu.yaml --dry-run
   dlperf gate sweeps/versions_cpu.yaml
   dlperf gate sweeps/nightly.yaml --against nightly --write md=summary.md --write junit=gate.xml
   dlperf gate versions_cpu --baseline mxnet==1.9.1 --until-decided 20 --strict
@@ -61,6 +62,7 @@ not comparable, 4 no case could be told or (with --strict) some could not, 5 inf
 @click.option(
     "--until-decided", type=options.at_least(4), help="Run inconclusive cases again, up to N runs each."
 )
+@options.DRY_RUN
 @options.running_options()
 @JUDGING
 @click.pass_context
@@ -73,6 +75,7 @@ def command(
     against: str | None,
     baselines: tuple[str, ...],
     until_decided: int | None,
+    dry_run: bool,
     run_options: options.RunOptions,
     judging: Judging,
 ) -> None:
@@ -100,6 +103,9 @@ def command(
         if against is not None
         else version_comparisons(first.runnable, sweep=first.sweep, baselines=baselines)
     )
+    if dry_run:
+        show(first, folder / FIRST, chosen.cluster)
+        return
 
     gate = Gate(
         plan=plan,

@@ -29,7 +29,7 @@ Examples:
   dlperf doctor
   dlperf doctor --results /data/results --json
 
-Exit codes: 0 ok or warnings, 5 no case could run."""
+Exit codes: 0 no check is bad (ok, unknown or warnings), 5 no case could run."""
 
 
 @click.command(epilog=_DOCTOR_EPILOG)

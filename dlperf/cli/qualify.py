@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from dlperf.cli import options
-from dlperf.cli.run import make_runs
+from dlperf.cli.run import make_runs, show
 from dlperf.cli.terminal import echo, table
 from dlperf.compare.output import noise_profile_line
 from dlperf.compare.sets import METRICS, ResultSet, result_set_of
@@ -22,6 +22,7 @@ from dlperf.results.store import read_results
 
 _EPILOG = """\b
 Examples:
+  dlperf qualify quickstart --dry-run
   dlperf qualify quickstart
   dlperf qualify results/quickstart
   dlperf qualify sweeps/nightly.yaml --repeats 7 -o baselines/qualification.json
@@ -53,6 +54,7 @@ _SESSION = re.compile(r"session-(?P<number>[1-9][0-9]*)")
     default=Path("baselines/qualification.json"),
     help="File to write, or to add this session to.",
 )
+@options.DRY_RUN
 @options.running_options()
 def command(
     *,
@@ -60,6 +62,7 @@ def command(
     results: Path | None,
     repeats: int,
     out: Path,
+    dry_run: bool,
     run_options: options.RunOptions,
 ) -> None:
     """Measure the noise of SWEEP's cases on this machine by A/A runs, and store it."""
@@ -70,7 +73,12 @@ def command(
         if not plan.runnable:
             raise UserError(f"{chosen.sweep}: no case can run here; `dlperf plan {chosen.sweep}` says why")
         folder = session_folder(results or options.default_folder(plan, suffix="-qualify"), known)
+        if dry_run:
+            show(plan, folder, chosen.cluster)
+            return
         make_runs(plan, folder, chosen.cluster, run_options)
+    elif dry_run:
+        raise UserError(f"{folder}: of a results folder nothing runs; leave out --dry-run")
     elif chosen.has_options:
         raise UserError(f"{folder}: a results folder is taken whole; leave out the options of a sweep")
     found = known.with_session(qualify(_side(folder), runs=repeats))

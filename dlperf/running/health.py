@@ -99,6 +99,7 @@ class Level(StrEnum):
     """How serious the result of a check is."""
 
     OK = "ok"
+    UNKNOWN = "unknown"  # could not be read
     WARNING = "warning"  # figures may suffer
     BAD = "bad"  # nothing will run
 
@@ -139,6 +140,10 @@ def _ok(check: str, text: str) -> HealthIssue:
     return HealthIssue(check=check, level=Level.OK, text=text)
 
 
+def _unknown(check: str, text: str) -> HealthIssue:
+    return HealthIssue(check=check, level=Level.UNKNOWN, text=text)
+
+
 def _warning(check: str, text: str) -> HealthIssue:
     return HealthIssue(check=check, level=Level.WARNING, text=text)
 
@@ -174,7 +179,7 @@ def check_load(load: float, *, cores: int) -> HealthIssue:
 def check_frequency(*, governor: str | None, turbo: bool | None) -> HealthIssue:
     """A varying frequency gives varying figures."""
     if governor is None:
-        return _ok("frequency", "the CPU frequency governor is unknown")
+        return _unknown("frequency", "this machine does not show the CPU frequency governor; its host may")
     extra = "" if turbo is None else f", turbo {'on' if turbo else 'off'}"
     if governor != "performance":
         text = f"governor {governor}{extra}: set it with `cpupower frequency-set -g performance`"
@@ -207,9 +212,11 @@ def check_disk(check: str, folder: Path, *, needed: int) -> HealthIssue:
 
 def check_clock(source: str | None) -> HealthIssue:
     """Iterations are timed with the monotonic clock."""
-    if source is not None and source not in _FAST_CLOCKS:
+    if source is None:
+        return _unknown("clock", "this machine does not show its clock source")
+    if source not in _FAST_CLOCKS:
         return _warning("clock", f"clock source {source} is slow to read")
-    return _ok("clock", f"clock source {source or 'unknown'}")
+    return _ok("clock", f"clock source {source}")
 
 
 def check_uv() -> HealthIssue:
@@ -235,7 +242,7 @@ def check_gpus(machine: Machine) -> Iterator[HealthIssue]:
         yield _ok("GPUs", f"{names}; driver {machine.gpus[0].driver or 'unknown'}")
         users = _gpu_users()
         if any(gpu.mig for gpu in machine.gpus):
-            yield _ok("GPU use", "not known of an instance of a GPU (MIG)")
+            yield _unknown("GPU use", "an instance of a GPU (MIG) does not show who uses it")
         elif users:
             yield _warning("GPU use", f"used by {', '.join(users)}: stop them first")
         else:
@@ -259,7 +266,7 @@ def check_builds(machine: Machine, adapters: Mapping[str, Adapter]) -> Iterator[
         elif spec.cuda is not None and machine.gpu.capability is not None:
             yield _ok(check, f"{version} in its build for CUDA {spec.cuda.toolkit}")
         else:
-            yield _ok(check, f"{version}; which GPUs its build can run on is not known")
+            yield _unknown(check, f"{version}; which GPUs its build can run on is not known")
 
 
 def check_compiler(

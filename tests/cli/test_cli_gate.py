@@ -147,6 +147,28 @@ def test_wrong_input_ends_before_anything_runs(
     assert not (here.folder / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "folder", "runs"),
+    [("gate", "results/tiny-gate/first", "8 runs"), ("qualify", "results/tiny-qualify/session-1", "20 runs")],
+)
+def test_a_dry_run_shows_the_plan_and_the_commands_and_writes_nothing(
+    here: SweepLab, command: str, folder: str, runs: str
+) -> None:
+    write(here, *VERSIONS)
+    done = run(command, "tiny.yaml", "--dry-run")
+    assert done.exit_code == 0, done.stderr
+    assert f"tiny: 2 cases, {runs} (" in done.stdout
+    assert f"{sys.executable} " in done.stdout
+    assert folder in done.stdout
+    assert not (here.folder / "results").exists()
+    assert not (here.folder / "baselines").exists()
+
+
+def test_of_a_folder_qualify_runs_nothing_that_could_be_shown(here: SweepLab) -> None:
+    store_good_runs(here.folder / "monday", make_case(), [100.0] * 8)
+    assert "leave out --dry-run" in run("qualify", "monday", "--dry-run").stderr
+
+
 def test_too_few_runs_and_options_beside_a_folder_are_told(here: SweepLab) -> None:
     (here.folder / "results").mkdir()
     write(here, VERSIONS[0])

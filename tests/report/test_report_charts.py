@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from PIL import Image
 from run_folders import failed, make_case, store_good_runs, write_run
 
 from dlperf.plan.case import Topology
@@ -105,6 +107,31 @@ def test_speedup_and_efficiency_show_the_interval_of_the_ratio_to_one_device(tmp
     ends = f"95 % interval {50 * interval.low:.0f} % to {50 * interval.high:.0f} %"
     assert f"MXNet 1.9.1, 1n2g: 91 % of the ideal; {ends}; 4 runs" in hovers(efficiency)
     assert "(whiskers: 95 % interval)" in words(speedup)
+
+
+def edges(chart: Chart) -> set[tuple[int, ...]]:
+    """The colours at the four edges of the picture."""
+    picture = Image.open(io.BytesIO(chart.png)).convert("RGB")
+    width, height = picture.size
+    sides = [
+        (0, 0, width, 1),
+        (0, height - 1, width, height),
+        (0, 0, 1, height),
+        (width - 1, 0, width, height),
+    ]
+    return {colour for side in sides for _, colour in picture.crop(side).getcolors(width + height) or []}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_no_label_is_cut_off_at_an_edge(tmp_path: Path, device: str) -> None:
+    for devices in (1, 2):
+        for classes in (1000, 10_000):
+            topology = Topology(nodes=1, devices_per_node=devices)
+            case = make_case(device=device, topology=topology, num_classes=classes)
+            store_good_runs(tmp_path / "y1", case, [10.0 * devices, 10.3 * devices, 10.1 * devices])
+    made = {chart.name: edges(chart) for chart in drawn(tmp_path)}
+    assert {"efficiency", "classes-peak-anonymous-memory"} <= set(made)
+    assert [] == [name for name, colours in made.items() if colours != {(255, 255, 255)}]
 
 
 def test_a_median_outside_of_the_interval_of_the_means_is_drawn_all_the_same(tmp_path: Path) -> None:

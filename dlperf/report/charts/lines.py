@@ -3,6 +3,7 @@
 Each line is labelled at its end; speedup and efficiency have an ideal one among them.
 """
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +27,7 @@ MOST_LINES = 8
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES = ("-", "--", "-.", ":")
 _HOVER_SIZE = 18  # points
+_LABEL_WIDTH = 40  # characters, as many as the axis is long
 
 
 Measured = tuple[float, float, float] | None  # the value and the ends of its whiskers
@@ -230,7 +232,8 @@ def line_chart(
     axes.set_ylim(0, max(*highest, *(value for _, value in ideal)) * 1.08)
     axes.set_xticks(sizes, list(ticks.values()))
     whiskers = any(point.high > point.low for point in points)
-    axes.set_ylabel(f"{kind.label}\n(whiskers: {kind.spread})" if whiskers else kind.label)
+    label = textwrap.fill(kind.label, _LABEL_WIDTH)
+    axes.set_ylabel(f"{label}\n(whiskers: {kind.spread})" if whiskers else label)
     if kind.percent:
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     axes.set_xlabel(f"{device}s" if kind.across == "devices" else kind.across)
