@@ -1,6 +1,8 @@
 """Every relative link in the pages at the root, in docs/ and in reports/README leads somewhere."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,26 @@ def test_every_page_of_docs_can_be_reached_from_the_readme() -> None:
         targets = [(page.parent / link.partition("#")[0]).resolve() for link in LINK.findall(prose(page))]
         waiting += [path for path in targets if path.suffix == ".md" and path.is_relative_to(ROOT / "docs")]
     assert [] == [page for page in PAGES if page.is_relative_to(ROOT / "docs") and page not in reached]
+
+
+def texts(module: Path) -> Iterator[str]:
+    """The strings of a module that are no docstrings."""
+    tree = ast.parse(module.read_text("utf-8"))
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+
+
+def test_messages_name_pages_that_a_wheel_can_print() -> None:
+    """`dlperf docs PAGE` prints it. Reports are also for readers who have no dlperf."""
+    modules = [path for path in (ROOT / "dlperf").rglob("*.py") if path.parent.name != "report"]
+    named = {text for module in modules for text in texts(module) if re.search(r"docs/\w+(/\w+)?\.md", text)}
+    assert set() == named
+    commanded = {
+        page
+        for path in [*modules, *ROOT.glob("sweeps/*.yaml"), *ROOT.glob("clusters/*.yaml")]
+        for page in re.findall(r"`dlperf docs ([a-z][a-z/-]*)`", path.read_text("utf-8"))
+    }
+    assert commanded
+    assert [] == [page for page in sorted(commanded) if not (ROOT / f"docs/{page}.md").exists()]

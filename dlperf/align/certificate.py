@@ -303,7 +303,7 @@ def heading(certificate: Certificate) -> str:
         f"{certificate.experiment}: {workload.network}, head {workload.head}, {workload.loss.kind}; "
         f"{certificate.steps} steps of {case.global_batch_size} images, {case.num_classes} classes, "
         f"{case.precision} on {case.device}\n"
-        f"{norms}no dropout; weights and learning rate of the probe (docs/alignment.md)\n"
+        f"{norms}no dropout; weights and learning rate of the probe (`dlperf docs alignment`)\n"
         f"tolerance: {certificate.tolerance.first_step:g} in the first step, "
         f"{certificate.tolerance.after_steps:g} for gradients and later steps\n"
     )

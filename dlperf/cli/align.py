@@ -68,7 +68,7 @@ EXPERIMENT is a path, the name of a file in ./experiments, or an experiment that
 All frameworks get the same weights and batches, made by numpy, and train some steps. Then embeddings,
 losses, gradients, parameters and BatchNorm statistics are compared, across frameworks and across the
 requested parallelisms. The result is saved as align.json (of several devices as align-MODES.json), which
-`dlperf report` shows. docs/alignment.md says what is compared and how to read the output.
+`dlperf report` shows. `dlperf docs alignment` says what is compared and how to read the output.
 
 Exit codes: 0 aligned, 1 not aligned or not comparable, 2 wrong input, 5 infrastructure, 130 Ctrl-C."""
 

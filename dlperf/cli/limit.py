@@ -28,7 +28,7 @@ EXPERIMENT is a path, the name of a file in ./experiments, or an experiment that
 
 Each value is tried in a short training run with fresh processes. A run of full length confirms the result
 and measures it. An interrupted search replays its probes. On a CPU, --memory stands in for the memory of a
-GPU; without it the search would use up the memory of the machine. docs/limits.md says what counts.
+GPU; without it the search would use up the memory of the machine. `dlperf docs limits` says what counts.
 
 Exit codes: 0 all limits found and measured, 2 wrong input, 3 some limits not found or not measured,
 5 infrastructure, 130 Ctrl-C, 143 SIGTERM."""

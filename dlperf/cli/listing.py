@@ -31,7 +31,10 @@ def _files(kind: Kind) -> Iterator[Row]:
 
 
 def headline(path: Path) -> str:
-    """The first sentence of the comment that a YAML file begins with; empty where there is none."""
+    """The first sentence of the comment that a YAML file begins with; empty where there is none.
+
+    A line for an editor's language server is no part of it.
+    """
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -40,7 +43,8 @@ def headline(path: Path) -> str:
     for line in lines:
         if not line.startswith("#"):
             break
-        comment.append(line.lstrip("# ").rstrip())
+        if not line.startswith("# yaml-language-server:"):
+            comment.append(line.lstrip("# ").rstrip())
     return re.split(r"(?<=\.)\s", " ".join(comment), maxsplit=1)[0]
 
 

@@ -51,7 +51,8 @@ SWEEP is a path, the name of a file in ./sweeps, or a sweep that ships with dlpe
 The same command resumes: it repeats no run that has a result, and failed runs only with --retry-failed.
 Ctrl-C stops the current run with all its processes and keeps completed runs.
 
-On a cluster (docs/clusters.md) a case takes whole nodes. A run that loses a node moves to others or waits.
+On a cluster (`dlperf docs clusters`) a case takes whole nodes. A run that loses a node moves to others or
+waits.
 
 Exit codes: 0 every run is ok, 2 wrong input, 3 some cases failed or could not be started,
 5 infrastructure, 130 Ctrl-C, 143 SIGTERM."""

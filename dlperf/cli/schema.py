@@ -33,6 +33,8 @@ Examples:
   dlperf schema sweep > sweep.schema.json
   dlperf schema
 
+With a schema an editor describes each key and marks mistakes: `dlperf docs sweeps`, "In an editor".
+
 NAME is `sweep`, `experiment` or `cluster` (YAML that people write), `case` (case.json),
 `plan` (plan.lock.json), `result` (result.json), `environment` (environment.json), `limit` (limit.json),
 `import` (import.json), `baseline` (of `dlperf baseline save`), `qualification` (of `dlperf qualify`),

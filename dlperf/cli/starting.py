@@ -12,8 +12,8 @@ from dlperf.files import shipped_folder, write_atomically
 from dlperf.plan.documents import unknown
 
 _SWEEP = """\
-# What is compared, one key per line; `dlperf docs sweeps` lists all of them. A key with a list becomes an
-# axis of the grid: every combination is one case. Try it:
+# What is compared, one key per line; `dlperf docs sweeps` lists all of them, and says how an editor describes
+# each. A key with a list becomes an axis of the grid: every combination is one case. Try it:
 #   dlperf plan {name}        what would run
 #   dlperf run {name}         train it; the same command resumes
 #   dlperf report results/{name} --out report.md

@@ -108,7 +108,7 @@ Capability = Annotated[
 
 
 class GpuEntry(Model):
-    """What the GPUs of a node are, for plans; a run asks the node itself. None: not given."""
+    """What the GPUs of a node are, for plans; a run asks the node itself."""
 
     name: Text
     """Model name, or a part of what nvidia-smi says, such as `V100`."""

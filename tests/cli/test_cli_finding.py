@@ -44,6 +44,12 @@ def test_a_file_of_the_user_comes_first_and_its_comment_says_what_it_is() -> Non
     assert {"sweep": "quickstart", "what it is": "Mine.", "file": "sweeps/quickstart.yaml"} == row
 
 
+def test_a_line_for_the_editor_is_no_headline(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("# yaml-language-server: $schema=../sweep.schema.json\n# Mine. And more.\n")
+    assert "Mine." == headline(path)
+
+
 def test_a_file_without_a_comment_has_no_headline(tmp_path: Path) -> None:
     (tmp_path / "bare.yaml").write_text("experiment: x\n")
     assert ["", ""] == [headline(tmp_path / "bare.yaml"), headline(tmp_path / "absent.yaml")]

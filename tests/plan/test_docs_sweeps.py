@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dlperf.adapters.registry import load_adapters
 from dlperf.errors import SourceErrors
 from dlperf.plan.load import load_experiment, load_sweep
 from dlperf.plan.plan import PlanStatus, make_plan
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from dlperf.plan.machine import Machine
 
 TEXT = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
-SWEEP, EXPERIMENT = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+SWEEP, EXPERIMENT, EDITED = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 
 
 def test_the_sweep_shown_is_planned(tmp_path: Path, adapters: Any, cluster: Machine) -> None:
@@ -28,6 +29,11 @@ def test_the_sweep_shown_is_planned(tmp_path: Path, adapters: Any, cluster: Mach
     assert 3 * 2 * 2 * 3 + 3 * 2 == len(plan.cases)
     assert {PlanStatus.RUNNABLE, PlanStatus.EXCLUDED} == {item.status for item in plan.cases}
     assert {"pytorch==2.13.0": "/opt/torch/bin/python"} == plan.interpreters
+
+
+def test_the_sweep_with_a_line_for_the_editor_loads(tmp_path: Path) -> None:
+    (tmp_path / "edited.yaml").write_text(EDITED)
+    assert load_sweep("edited.yaml", adapters=load_adapters(), folder=tmp_path).file.options
 
 
 def test_the_experiment_shown_is_the_shipped_one(tmp_path: Path) -> None:
