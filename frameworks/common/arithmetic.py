@@ -52,11 +52,14 @@ def fp32_facts(case: Case, multiply: Product, convolve: Product) -> Dict[str, An
         "convolution": arithmetic_of(convolve(_factors(*_IMAGES), _factors(*_KERNELS)), _KERNELS[1]),
     }
     if set(measured.values()) != {wanted}:
-        advice = (
-            "GPUs of compute capability below 8.0 have no TF32; remove the option tf32"
-            if wanted == "tf32"
-            else "remove the variables of your environment that change it (ONEDNN_DEFAULT_FPMATH_MODE, ...)"
-        )
+        if wanted == "ieee":
+            advice = (
+                "remove the variables of your environment that change it (ONEDNN_DEFAULT_FPMATH_MODE, ...)"
+            )
+        elif "tf32" in measured.values():
+            advice = "the engine's libraries do not use TF32 for both here; remove the option tf32"
+        else:
+            advice = "GPUs of compute capability below 8.0 have no TF32; remove the option tf32"
         raise WrongArithmeticError(
             f"float32 was set to {wanted}, but a matrix product is computed in {measured['product']} and a "
             f"convolution in {measured['convolution']}: {advice}"

@@ -124,3 +124,13 @@ def test_tf32_on_a_gpu_without_it_fails_and_says_what_to_do(case: Callable[..., 
     tf32 = case(device="cuda", options={"tf32": True})
     with pytest.raises(WrongArithmeticError, match=r"set to tf32, .* in ieee .*; remove the option tf32"):
         fp32_facts(tf32, multiply_in(IEEE), convolve_in(IEEE))
+
+
+def test_a_library_that_uses_tf32_for_one_of_both_is_not_taken_for_an_old_gpu(
+    case: Callable[..., Case],
+) -> None:
+    tf32 = case(device="cuda", options={"tf32": True})
+    with pytest.raises(
+        WrongArithmeticError, match="libraries do not use TF32 for both here; remove the option"
+    ):
+        fp32_facts(tf32, multiply_in(TF32), convolve_in(IEEE))
