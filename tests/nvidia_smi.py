@@ -87,7 +87,8 @@ def write_nvidia_smi(
                 "mig.mode.current": "Enabled" if gpu.divided or gpu.instances else "Disabled",
                 "instances": values["instances"],
                 **{
-                    f"clocks_throttle_reasons.{name}": gpu.throttled
+                    f"{group}.{name}": gpu.throttled
+                    for group in ("clocks_throttle_reasons", "clocks_event_reasons")
                     for name in (
                         "sw_power_cap",
                         "hw_slowdown",

@@ -25,6 +25,8 @@ THROTTLE_REASONS = (
     "hw_power_brake_slowdown",
     "sw_thermal_slowdown",
 )
+# Drivers from 535 on have the second name, and so far the first too.
+REASON_GROUPS = ("clocks_throttle_reasons", "clocks_event_reasons")
 
 
 class Reading(NamedTuple):
@@ -135,9 +137,10 @@ def gpu_interference(local_rank: int) -> Optional[Dict[str, Any]]:
         return None
     gpu = devices[local_rank].uuid
     apps = _nvidia_smi(gpu, "--query-compute-apps=pid")
-    active = _nvidia_smi(
-        gpu, "--query-gpu=" + ",".join(f"clocks_throttle_reasons.{name}" for name in THROTTLE_REASONS)
+    queries = (
+        "--query-gpu=" + ",".join(f"{group}.{name}" for name in THROTTLE_REASONS) for group in REASON_GROUPS
     )
+    active = next((lines for query in queries if (lines := _nvidia_smi(gpu, query)) is not None), None)
     if apps is None or active is None or len(active) != 1:
         return None
     states = [state.strip() for state in active[0].split(",")]

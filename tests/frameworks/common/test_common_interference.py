@@ -120,3 +120,14 @@ def test_without_nvidia_smi_nothing_is_known_of_the_gpu(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert gpu_interference(0) is None
+
+
+def test_a_driver_that_knows_the_reasons_by_their_new_name_alone_is_asked_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = FakeGpu(name="NVIDIA H200", throttled="Active")
+    old_names = tuple(f"clocks_throttle_reasons.{name}" for name in THROTTLE_REASONS)
+    write_nvidia_smi(tmp_path, gpu, unknown=old_names)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert {"processes": 0, "throttled_by": list(THROTTLE_REASONS)} == gpu_interference(0)
