@@ -209,6 +209,7 @@ class RunOptions:
             until its end for another dlperf.
         wait_for_quiet_seconds: how long the first run waits for other work to end.
         parallel_nodes: how many single-node runs go on at a time.
+        quiet: say nothing while runs go on.
     """
 
     retry_failed: bool = False
@@ -217,6 +218,7 @@ class RunOptions:
     wait_for_nodes_seconds: float | None = None
     wait_for_quiet_seconds: float = 0.0
     parallel_nodes: int = 1
+    quiet: bool = False
 
 
 def running_options(*options: Decorator) -> Decorator:
@@ -224,6 +226,7 @@ def running_options(*options: Decorator) -> Decorator:
     return gathered(
         "run_options",
         RunOptions,
+        click.option("-q", "--quiet", is_flag=True, help="Print nothing while runs go on, only the summary."),
         click.option("--no-wait", is_flag=True, help="Fail at once if another dlperf is measuring there."),
         duration_option(
             "--wait-for-quiet",

@@ -174,6 +174,13 @@ class SweepProgress:
         )
 
 
+class QuietProgress(SweepProgress):
+    """Says nothing while runs go on: what became of them stands in the summary."""
+
+    def message(self, text: str, *, style: str = "") -> None:
+        """Nothing."""
+
+
 def _outcome(result: RunResult) -> str:
     if result.figures is None:
         return f"{result.status}: {result.reason}"

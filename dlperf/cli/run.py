@@ -17,7 +17,7 @@ from rich.console import Console
 from dlperf.adapters.registry import load_adapters
 from dlperf.cli import options
 from dlperf.cli.plan import duration, known_seconds, plan_lines, warn
-from dlperf.cli.progress import SweepProgress
+from dlperf.cli.progress import QuietProgress, SweepProgress
 from dlperf.cli.terminal import echo, fold, print_json, say, say_in_a_signal_handler, table, write_data
 from dlperf.errors import InfrastructureError, UserError
 from dlperf.limit.run import LimitRunner
@@ -358,12 +358,13 @@ def _make(
     adapters = load_adapters()
     require_adapters(plan, adapters)
     console = Console(stderr=True)
+    shows_bar = console.is_terminal and not console.is_dumb_terminal
     parallel = run_options.parallel_nodes > 1
-    progress = SweepProgress(
+    progress = (QuietProgress if run_options.quiet else SweepProgress)(
         known_seconds=known_seconds(folder),
         cases=[run.case_id for run in runs],
         parallel=parallel,
-        console=console if console.is_terminal and not console.is_dumb_terminal and not parallel else None,
+        console=console if shows_bar and not parallel and not run_options.quiet else None,
     )
     with ExitStack() as held:
         limit = run_options.wait_for_nodes_seconds

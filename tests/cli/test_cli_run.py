@@ -134,6 +134,13 @@ def test_a_run_ends_with_its_figures_and_what_to_do_next(lab: SweepLab) -> None:
     assert "Next: dlperf report results/tiny --out report.md" == lines[-1]
 
 
+def test_a_quiet_run_prints_its_summary_alone(lab: SweepLab) -> None:
+    lab.write()
+    done = lab.run("--quiet")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert done.stdout.startswith("tiny: 1 of 1 runs: 1 ok\n")
+
+
 def test_the_summary_as_json(lab: SweepLab) -> None:
     lab.write(include=[{"batch_size_per_device": 3, "options": {"numpy": {"fault": "exit"}}}])
     done = lab.run("--json", "--results", "elsewhere")

@@ -65,6 +65,28 @@ def test_plans_a_shipped_sweep_in_an_empty_folder(sweep: str, installed: Path, t
     assert [] == list(tmp_path.iterdir())
 
 
+@pytest.mark.engine
+def test_leads_from_init_to_a_report_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    """What a new user does first; one run per framework, as the figures are not looked at."""
+
+    def dlperf(*words: str) -> str:
+        done = subprocess.run(
+            [installed / "dlperf", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert 0 == done.returncode, done.stderr
+        return done.stdout
+
+    assert dlperf("init").endswith("Next: dlperf plan mine\n")
+    assert "2 runnable" in dlperf("plan", "mine")
+    settings = ("-S", "measure.repeats=1", "-S", "measure.max_interference=1")
+    ended = dlperf("run", "mine", *settings)
+    assert "mine: 2 of 2 runs: 2 ok" in ended
+    assert ended.endswith("Next: dlperf report results/mine --out report.md\n")
+    assert ": 2 of 2 runs done (2 ok)\n" in dlperf("status")
+    dlperf("report", "results/mine", "--out", "report.md")
+    assert "| mxnet 1.9.1" in (tmp_path / "report.md").read_text().replace("MXNet", "mxnet")
+
+
 def test_reports_published_figures_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     name = "published:insightface_v100_2021"
     done = subprocess.run(
