@@ -65,7 +65,8 @@ class PyTorchOptions(Model):
         description="Keep images and maps in NHWC order. If left out, off for cuda in fp32, else on.",
     )
     compile: bool | None = Field(
-        default=None, description="Run under torch.compile. Off for cpu, on for cuda, if left out."
+        default=None,
+        description="Run under torch.compile. If left out, off for cpu, on for cuda from capability 7.0 on.",
     )
     cuda_graphs: bool | None = Field(
         default=None,

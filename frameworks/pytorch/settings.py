@@ -11,6 +11,8 @@ from frameworks.common.case import Case, rank_from_environment
 from frameworks.common.matmul import best_flops_per_second
 from frameworks.pytorch.precision import loss_scale, set_fp32_precision
 
+_TRITON_CAPABILITY = (7, 0)  # on older GPUs torch.compile raises GPUTooOldForTriton
+
 
 def device(case: Case) -> torch.device:
     """The device of this rank."""
@@ -26,8 +28,11 @@ def uses_channels_last(case: Case) -> bool:
 
 
 def uses_compile(case: Case) -> bool:
-    """The option `compile`. Default: only on CUDA, where compiled kernels save memory traffic."""
-    return case.options.get("compile", case.device == "cuda")
+    """The option `compile`. Default: on CUDA, where compiled kernels save memory traffic, if the GPU can."""
+    asked = case.options.get("compile")
+    if asked is not None or case.device == "cpu":
+        return bool(asked)
+    return torch.cuda.get_device_capability(device(case)) >= _TRITON_CAPABILITY
 
 
 def uses_cuda_graphs(case: Case) -> bool:

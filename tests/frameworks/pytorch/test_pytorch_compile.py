@@ -50,3 +50,12 @@ def test_cuda_graphs_are_recorded_before_the_first_step(
     assert [1] * 5 == outputs_alive
     assert [] == [name for name, left in found.items() if name.startswith("left/") and not left]
     assert found["random"]
+
+
+def test_a_gpu_before_volta_is_not_compiled_for_unless_asked(
+    parallel_case: Callable[..., Path], run_program: Callable[..., dict[str, np.ndarray]]
+) -> None:
+    found = run_program("old_gpu", parallel_case("old_gpu", devices=1, parallelism="data"))
+    assert {"6": [False, True], "7": [True, False], "9": [True, False]} == {
+        capability: answers.tolist() for capability, answers in found.items()
+    }
