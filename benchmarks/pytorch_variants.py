@@ -40,6 +40,7 @@ from frameworks.common.cost import model_cost
 from frameworks.common.data import BATCHES, Batch, batches
 from frameworks.common.initial import CLASSIFIER
 from frameworks.common.networks import Flatten, layers_of
+from frameworks.common.program import exit_at_once
 from frameworks.pytorch.head_sharded import SampledMarginSoftmax
 from frameworks.pytorch.network import build_network
 from frameworks.pytorch.optimizer import make_optimizer
@@ -376,3 +377,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    exit_at_once(0)  # as the ranks of `dlperf run`: threads of the process group could abort later
