@@ -148,6 +148,11 @@ def test_telemetry_without_reasons_and_with_a_drivers_complaints_is_still_read(
     assert (2, 550, "0x0") == (len(rows), found["watts"], found["clocks_held_by"])
 
 
+def test_a_batch_that_is_too_large_is_so_for_memory_alone() -> None:
+    largest = gpu_session.LARGEST_BATCH * 64 * 112 * 112  # elements of IResNet's first maps
+    assert 0.98 * 2**31 < largest < 2**31
+
+
 def test_a_summary_without_any_finding_still_lists_the_stages() -> None:
     row = {"stage": "facts", "status": "failed", "seconds": 1.0, "reason": "no | driver"}
 
