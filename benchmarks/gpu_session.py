@@ -30,8 +30,8 @@ from gpu_summary import PEAKS, summary, summary_of_telemetry  # beside this file
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 480
 RESERVE_SECONDS = 15  # for the report and the evidence
-# Its largest map, [batch, 64, 112, 112], has fewer than 2^31 elements: with more, libraries can fail in their own
-# ways before memory ends.
+# Its largest map, [batch, 64, 112, 112], has fewer than 2^31 elements: with more, libraries can fail in their
+# own ways before memory ends.
 LARGEST_BATCH = 2656
 GRACE_SECONDS = 15  # what a command that is told to stop may take
 # What `nvidia-smi` names them; reasons of clocks had another name in drivers before 535.
@@ -83,7 +83,11 @@ ON_GPU = Sizes(
     align=("--steps", "3", "--batch-size", "8"),
     turns=("--network", "iresnet100"),
     threads="auto",
-    too_large={"batch_size_per_device": LARGEST_BATCH, "options": {"pytorch": {"compile": False}}},
+    too_large={
+        "precision": "fp32",
+        "batch_size_per_device": LARGEST_BATCH,
+        "options": {"pytorch": {"compile": False}},
+    },
     limit={
         "search": {"iterations": 3, "batch_size_per_device": {"granularity": 128, "upper": LARGEST_BATCH}},
         "options": {"pytorch": {"compile": False}},
