@@ -44,6 +44,9 @@ elif arguments == ["-q", "-x"]:
     print("</nvidia_smi_log>")
 else:
     sys.exit("unknown option %s" % arguments)
+if state["corrupted"]:
+    print("WARNING: infoROM is corrupted at gpu 0000:3B:00.0")
+    sys.exit(14)
 """
 
 
@@ -67,10 +70,12 @@ def write_nvidia_smi(
     *gpus: FakeGpu,
     apps: tuple[tuple[str, int, str], ...] = (),
     unknown: tuple[str, ...] = (),
+    corrupted: bool = False,
 ) -> None:
     """Put `nvidia-smi` into a folder.
 
     `apps` are processes: UUID of the GPU, id, name. `unknown` are fields that an old driver does not know.
+    `corrupted`: it warns of a GPU's infoROM with every answer.
     """
     rows = []
     for index, gpu in enumerate(gpus):
@@ -100,7 +105,7 @@ def write_nvidia_smi(
             }
         )
     users = [{"gpu_uuid": uuid, "pid": str(pid), "process_name": name} for uuid, pid, name in apps]
-    state = json.dumps({"gpus": rows, "apps": users, "unknown": unknown})
+    state = json.dumps({"gpus": rows, "apps": users, "unknown": unknown, "corrupted": corrupted})
     program = folder / "nvidia-smi"
     program.write_text(_PROGRAM.format(python=sys.executable, state=state))
     program.chmod(0o755)

@@ -147,6 +147,14 @@ def test_an_old_driver_says_less(tmp_path: Path, unknown: tuple[str, ...]) -> No
     assert ("Tesla V100-SXM2-16GB", None, "440.33.01") == (gpu.name, gpu.capability, gpu.driver)
 
 
+def test_a_warning_beside_the_answer_changes_nothing(tmp_path: Path) -> None:
+    write_nvidia_smi(tmp_path, A100, H100)
+    without = detect_machine()
+    write_nvidia_smi(tmp_path, A100, H100, corrupted=True)
+    assert without == detect_machine()
+    assert without.gpus
+
+
 def test_a_driver_that_does_not_answer_means_no_gpu(tmp_path: Path) -> None:
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")

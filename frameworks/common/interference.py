@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from frameworks.node.busy import BUSY_COLUMNS, TICK_SECONDS
-from frameworks.node.commands import output
-from frameworks.node.gpus import visible_devices
+from frameworks.node.gpus import nvidia_smi, visible_devices
 
 NANOSECONDS = 1e-9
 STEAL_COLUMN = 8  # of a CPU in /proc/stat
@@ -151,5 +150,5 @@ def gpu_interference(local_rank: int) -> Optional[Dict[str, Any]]:
 
 
 def _nvidia_smi(gpu: str, query: str) -> Optional[List[str]]:
-    text = output("nvidia-smi", "-i", gpu, query, "--format=csv,noheader,nounits")
+    text = nvidia_smi("-i", gpu, query, "--format=csv,noheader,nounits")
     return None if text is None else text.splitlines()

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
-from frameworks.node.commands import output
+from frameworks.node.gpus import nvidia_smi
 
 STATUS = Path("/proc/self/status")
 KIB, MIB = 1 << 10, 1 << 20
@@ -60,7 +60,7 @@ def device_bytes(pid: Optional[int] = None) -> Tuple[Optional[int], str]:
     """
     pid = os.getpid() if pid is None else pid
     query = "--query-compute-apps=pid,gpu_uuid,used_gpu_memory"
-    text = output("nvidia-smi", query, "--format=csv,noheader,nounits")
+    text = nvidia_smi(query, "--format=csv,noheader,nounits")
     if text is None:
         return None, "nvidia-smi gives no list of processes"
     rows = [[field.strip() for field in line.split(",")] for line in text.splitlines()]

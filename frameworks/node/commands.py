@@ -21,7 +21,7 @@ def completed(*command: str, seconds: float = TOOL_SECONDS) -> "Optional[subproc
         return None
 
 
-def output(*command: str, seconds: float = TOOL_SECONDS) -> Optional[str]:
-    """What a tool prints; None if it is missing, fails or takes longer than `seconds`."""
-    done = completed(*command, seconds=seconds)
+def output(*command: str) -> Optional[str]:
+    """What a tool prints; None if it is missing, fails or hangs."""
+    done = completed(*command)
     return None if done is None or done.returncode else done.stdout.strip()

@@ -12,12 +12,14 @@ import sys
 import xml.etree.ElementTree as ET
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
-from frameworks.node.commands import completed, output
+from frameworks.node.commands import TOOL_SECONDS, completed
 
 # Drivers before 510 do not know the last one, those before 450 the last two.
 FIELDS = ("index", "uuid", "name", "driver_version", "memory.total", "mig.mode.current", "compute_cap")
 # Where no process keeps the driver awake, the first question wakes it: seconds per GPU.
 DRIVER_SECONDS = 60
+# It answers although a GPU's infoROM is corrupted, and adds a line that begins with WARNING.
+GOOD_CODES = (0, 14)
 LISTED_GPU = re.compile(r"GPU (\d+):")
 LISTED_INSTANCE = re.compile(r"\s+MIG (\S+)\s+Device\s+(\d+): \(UUID: (MIG-[^)]+)\)")
 
@@ -93,7 +95,7 @@ def listed_gpus() -> List[Listed]:
         done = completed("nvidia-smi", query, "--format=csv,noheader,nounits", seconds=DRIVER_SECONDS)
         if done is None:
             return []
-        if done.returncode == 0:
+        if done.returncode in GOOD_CODES:
             rows = [line.strip().split(", ") for line in done.stdout.splitlines()]
             found = [dict(zip(fields, row)) for row in rows if len(row) == len(fields) and row[0].isdigit()]
             break
@@ -126,7 +128,7 @@ def _instances(gpus: List[Device]) -> Dict[int, List[Device]]:
     sizes = _instance_sizes()
     found: Dict[int, List[Device]] = {}
     gpu = None
-    for line in (output("nvidia-smi", "-L", seconds=DRIVER_SECONDS) or "").splitlines():
+    for line in (nvidia_smi("-L", seconds=DRIVER_SECONDS) or "").splitlines():
         head, instance = LISTED_GPU.match(line), LISTED_INSTANCE.match(line)
         if head:
             gpu = by_index.get(int(head.group(1)))
@@ -146,7 +148,7 @@ def _instance_sizes() -> Dict[Tuple[str, str], int]:
     """Memory in bytes of each instance, by its GPU's UUID and its number there."""
     sizes = {}
     try:
-        root = ET.fromstring(output("nvidia-smi", "-q", "-x", seconds=DRIVER_SECONDS) or "<none/>")  # noqa: S314  of the driver
+        root = ET.fromstring(nvidia_smi("-q", "-x", seconds=DRIVER_SECONDS) or "<none/>")  # noqa: S314  of the driver
     except ET.ParseError:
         return {}
     for gpu in root.iter("gpu"):
@@ -158,9 +160,17 @@ def _instance_sizes() -> Dict[Tuple[str, str], int]:
     return sizes
 
 
+def nvidia_smi(*arguments: str, seconds: float = TOOL_SECONDS) -> Optional[str]:
+    """What nvidia-smi answers, without its warnings; None if it is missing, fails or takes longer."""
+    done = completed("nvidia-smi", *arguments, seconds=seconds)
+    if done is None or done.returncode not in GOOD_CODES:
+        return None
+    return "\n".join(line for line in done.stdout.splitlines() if not line.startswith("WARNING"))
+
+
 def gpu_rows(*fields: str, query: str = "gpu") -> List[List[str]]:
     """What nvidia-smi lists, a row per GPU (or per process that uses one); empty without a driver."""
-    text = output("nvidia-smi", f"--query-{query}={','.join(fields)}", "--format=csv,noheader,nounits")
+    text = nvidia_smi(f"--query-{query}={','.join(fields)}", "--format=csv,noheader,nounits")
     rows = [line.split(", ") for line in (text or "").splitlines()]
     return [row for row in rows if len(row) == len(fields)]
 

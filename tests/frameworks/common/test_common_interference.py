@@ -131,3 +131,14 @@ def test_a_driver_that_knows_the_reasons_by_their_new_name_alone_is_asked_by_it(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert {"processes": 0, "throttled_by": list(THROTTLE_REASONS)} == gpu_interference(0)
+
+
+def test_a_warning_of_nvidia_smi_beside_its_answer_is_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_nvidia_smi(
+        tmp_path, FakeGpu(name="V100", uuid="GPU-0"), apps=(("GPU-0", 7, "python"),), corrupted=True
+    )
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert {"processes": 0, "throttled_by": []} == gpu_interference(0)
