@@ -2,6 +2,8 @@
 
 SHELL := /bin/bash
 BIN := .venv/bin
+# Pytest says at its end what took longest.
+LONGEST := --durations 8 --durations-min 1
 
 .PHONY: help quickstart test test-fast fuzz lint format packages environments wheel clean
 
@@ -12,11 +14,11 @@ quickstart: .venv/.ready ## Train all frameworks on this machine and write resul
 	@tools/quickstart.sh
 
 test: packages lint environments ## Check the style and run every test, training in the real frameworks included
-	@$(BIN)/pytest -m quiet
-	@$(BIN)/pytest -n 2 --dist worksteal -m "not quiet"
+	@$(BIN)/pytest -m quiet $(LONGEST)
+	@$(BIN)/pytest -n 2 --dist worksteal -m "not quiet" $(LONGEST)
 
 test-fast: .venv/.ready ## Run the tests that take no time (under a minute)
-	@$(BIN)/pytest -n auto -m "not slow and not engine" --hypothesis-profile quick
+	@$(BIN)/pytest -n auto -m "not slow and not engine" --hypothesis-profile quick $(LONGEST)
 
 lint: .venv/.ready ## Check style, types and the direction of imports
 	@$(BIN)/ruff check

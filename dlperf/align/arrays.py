@@ -11,6 +11,8 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
+from dlperf.wording import plural
+
 Array = np.ndarray[Any, Any]
 
 CLASSIFIER: Final = "classifier.weight"
@@ -115,7 +117,7 @@ class Outputs:
         of_ranks = [file["losses"] for file in self._files]
         for losses in of_ranks:
             if losses.shape != (steps,):
-                raise Flaw(f"it wrote {losses.size} losses for {steps} steps")
+                raise Flaw(f"it wrote {plural(losses.size, 'loss', 'losses')} for {plural(steps, 'step')}")
         for step, loss in enumerate(of_ranks[0], 1):
             if not np.isfinite(loss):
                 raise Flaw(f"the loss of step {step} is {loss}")

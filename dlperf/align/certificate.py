@@ -16,6 +16,7 @@ from rich.text import Text
 from dlperf.files import read_document
 from dlperf.model import Model
 from dlperf.plan.case import Case
+from dlperf.wording import plural
 
 REFERENCE: Final = "reference"  # its name in pairs
 REFERENCE_FRAMEWORK: Final = "pytorch"  # whose program can compute in float64
@@ -156,7 +157,7 @@ def verdict(certificate: Certificate) -> str:
     pairs = certificate.pairs or certificate.reference
     losses = [pair.figures.losses for pair in pairs if pair.figures]
     return "; ".join(faults(certificate)) or (
-        f"max loss difference {max(map(max, losses)):.0e} over {len(losses[0])} steps"
+        f"max loss difference {max(map(max, losses)):.0e} over {plural(len(losses[0]), 'step')}"
     )
 
 
@@ -298,10 +299,11 @@ def heading(certificate: Certificate) -> str:
         norms = "BatchNorm is frozen: it normalises by given statistics\n"
     elif case.topology.world_size > 1:
         images = case.global_batch_size // case.topology.world_size
-        norms = f"BatchNorm normalises each device's {images} images separately\n"
+        norms = f"BatchNorm normalises each device's {plural(images, 'image')} separately\n"
     return (
         f"{certificate.experiment}: {workload.network}, head {workload.head}, {workload.loss.kind}; "
-        f"{certificate.steps} steps of {case.global_batch_size} images, {case.num_classes} classes, "
+        f"{plural(certificate.steps, 'step')} of {plural(case.global_batch_size, 'image')}, "
+        f"{case.num_classes} classes, "
         f"{case.precision} on {case.device}\n"
         f"{norms}no dropout; weights and learning rate of the probe (`dlperf docs alignment`)\n"
         f"tolerance: {certificate.tolerance.first_step:g} in the first step, "

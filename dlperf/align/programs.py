@@ -34,6 +34,7 @@ from dlperf.running.run_folder import empty_folder
 from dlperf.running.supervision import Interrupts, SupervisedRun
 from dlperf.running.transports.local import start_local_supervisor
 from dlperf.version import __version__
+from dlperf.wording import plural
 
 ReferenceMode = Literal["auto", "always", "never"]
 
@@ -125,7 +126,7 @@ class Alignment:
     ) -> Trained:
         """Run a participant's program; `opened` closes its outputs."""
         case = case or self._case(participant)
-        self.say(f"{participant.name}: training {self.settings.steps} steps")
+        self.say(f"{participant.name}: training {plural(self.settings.steps, 'step')}")
         try:
             files, seconds = run_program(
                 participant,

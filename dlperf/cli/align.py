@@ -44,6 +44,7 @@ from dlperf.plan.sweep import FrameworkEntry, FrameworkReference
 from dlperf.plan.versions import specification_of
 from dlperf.running.run_folder import whole_machine
 from dlperf.running.supervision import Interrupted, Interrupts
+from dlperf.wording import plural
 
 EXIT_ALIGNED, EXIT_BROKEN = 0, 1
 
@@ -351,7 +352,9 @@ def _check(
             f"--frameworks {REFERENCE_FRAMEWORK} --reference always"
         )
     if settings.device == "cuda" and devices > len(machine.gpus):
-        raise UserError(f"--topology: {devices} GPUs are asked for; this machine has {len(machine.gpus)}")
+        raise UserError(
+            f"--topology: needs {plural(devices, 'GPU')}; this machine has {len(machine.gpus) or 'none'}"
+        )
     for framework in frameworks:
         unfit = refusal(framework.spec, machine.gpus[:devices], adapter=framework.adapter)
         if unfit is not None and settings.device == "cuda" and framework.python is None:

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import click
 
-from dlperf.cli.terminal import echo, say
+from dlperf.cli.terminal import echo, fold, say, table
 from dlperf.compare.output import value
 from dlperf.compare.sets import SAMPLES_PER_SECOND, ResultSet, read_baseline, read_result_set, selected
 from dlperf.errors import UserError
 from dlperf.files import write_atomically
 from dlperf.layout import NOISE_PROFILE_NAME
-from dlperf.report.numbers import plural
 from dlperf.results.cases import cell_name
+from dlperf.wording import plural
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _folder = click.option(
@@ -85,13 +85,21 @@ def show(*, name: str, folder: Path) -> None:
     """Show the cases of the baseline NAME with their figures."""
     side = read_result_set(name, inside=Path("results"), baselines=folder)
     echo(f"{side.label}  {_described(side)}")
+    rows = []
     for one in side.cases:
         figure = one.figure(SAMPLES_PER_SECOND)
-        shown = one.status.value if figure is None else f"{value(SAMPLES_PER_SECOND, figure)} samples/s"
-        echo(
-            f"  {one.case.framework} {one.case.version}  {cell_name(one.case)}  {shown}, "
-            f"{plural(len(one.runs), 'run')}  {one.hardware}"
+        row = (
+            f"{one.case.framework} {one.case.version}",
+            cell_name(one.case),
+            one.status.value,
+            "" if figure is None else value(SAMPLES_PER_SECOND, figure),
+            str(len(one.runs)),
+            one.hardware,
         )
+        rows.append(row)
+    headings = ("framework", "case", "status", "samples/s", "runs", "hardware")
+    same, kept, cells = fold(headings, rows, ("status", "hardware"))
+    echo(*([f"every case: {same}"] if same else []), "", table(kept, cells, right=("samples/s", "runs")))
 
 
 def _described(side: ResultSet) -> str:

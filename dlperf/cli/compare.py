@@ -30,9 +30,9 @@ from dlperf.files import write_atomically
 from dlperf.plan.documents import unknown
 from dlperf.plan.plan import PlannedCase, PlanStatus
 from dlperf.plan.selection import Predicate, selection
-from dlperf.report.numbers import plural
 from dlperf.results.cases import cell_name
 from dlperf.results.noise_profile import default_noise_profile, read_noise_profile
+from dlperf.wording import plural
 
 FORMATS = ("text", "md", "pr", "json", "junit", "github")
 

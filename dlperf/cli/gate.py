@@ -25,10 +25,10 @@ from dlperf.compare.verdicts import CaseVerdict, Comparison, Settings, compare, 
 from dlperf.errors import UserError
 from dlperf.plan.cluster import Cluster
 from dlperf.plan.plan import Plan
-from dlperf.report.numbers import plural
 from dlperf.results.query import load
 from dlperf.running.run_folder import pending_runs
 from dlperf.statistics.basic import FEWEST_RUNS, LEVEL
+from dlperf.wording import plural
 
 _EPILOG = """\b
 Examples:
@@ -92,7 +92,7 @@ def command(
     first, sweep = plan(repeats), chosen.sweep
     if first.repeats < FEWEST_RUNS:
         raise UserError(
-            f"{sweep}: {first.repeats} repeats; a verdict needs at least {FEWEST_RUNS}: --repeats 5"
+            f"{sweep}: {plural(first.repeats, 'repeat')}; a verdict needs at least {FEWEST_RUNS}: --repeats 5"
         )
     if not first.runnable:
         raise UserError(f"{sweep}: no case can run here; `dlperf plan {sweep}` says why")
@@ -167,7 +167,7 @@ class Gate:
         while doubtful and len(rounds) < CONFIRMING_LOOKS:
             rounds.append(AGAIN if not rounds else f"{AGAIN}-{len(rounds) + 1}")
             count = len({row.baseline.case.case_id for row in doubtful})
-            look = "1 case looks" if count == 1 else f"{count} cases look"
+            look = plural(count, "case looks", "cases look")
             say(f"{look} worse; running again to confirm (round {len(rounds)})")
             self._run(rounds[-1], repeats=repeats, only=doubtful)
             confirmed = [

@@ -14,10 +14,10 @@ from dlperf.cli.terminal import echo, print_json, say, table
 from dlperf.errors import UserError
 from dlperf.plan.cluster import load_cluster
 from dlperf.plan.documents import unknown
-from dlperf.report.numbers import plural
 from dlperf.running.health import Level, check_machine
 from dlperf.running.transports.base import NodeLost
 from dlperf.running.transports.ssh_session import Refusal
+from dlperf.wording import plural
 
 if TYPE_CHECKING:
     from dlperf.running.cluster import Checkup  # loads paramiko, which `dlperf doctor` does without
@@ -127,7 +127,7 @@ def clean(ctx: click.Context, *, name: str, names: tuple[str, ...], everything: 
             results.append({"node": node.name, "error": None, **done})
             if not as_json:
                 pids = f" ({' '.join(map(str, done['killed']))})" if done["killed"] else ""
-                ended = f"{len(done['killed'])} process{'' if len(done['killed']) == 1 else 'es'} ended{pids}"
+                ended = f"{plural(len(done['killed']), 'process', 'processes')} ended{pids}"
                 echo(f"{node.name}: {ended}, {plural(len(done['removed']), 'folder')} removed")
     if as_json:
         print_json(results)

@@ -17,12 +17,12 @@ from dlperf.cli.terminal import echo, fold, print_json, say, table, write_data
 from dlperf.plan.case import bytes_text
 from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
 from dlperf.report.comparison import Comparison, comparisons
-from dlperf.report.numbers import plural
 from dlperf.report.text import plain_text
 from dlperf.results.cases import planned_figures
 from dlperf.results.store import read_results
 from dlperf.running.commands import commands_text
 from dlperf.running.run_folder import stored_runs
+from dlperf.wording import plural
 
 Row = dict[str, Any]
 
@@ -220,7 +220,7 @@ def _summary(plan: Plan, rows: list[Row], results: Path) -> Iterator[str]:
         known, waiting = (
             sum(count > 0 for count in counts) for counts in ([n for _, n in each], left.values())
         )
-        yield f"about {duration(seconds)} for the {known} of {waiting} cases that ran before"
+        yield f"about {duration(seconds)} for the {known} of {plural(waiting, 'case')} that ran before"
 
 
 def duration(seconds: float) -> str:

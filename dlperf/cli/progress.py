@@ -13,9 +13,9 @@ from dlperf.cli.plan import duration
 from dlperf.cli.terminal import say, visible
 from dlperf.logs.events import Step
 from dlperf.plan.case import Case
-from dlperf.report.numbers import plural
 from dlperf.results.schema import RunResult, Status
 from dlperf.statistics.basic import samples_per_second
+from dlperf.wording import plural
 
 _HEARTBEAT_SECONDS = 60.0
 # The live line is drawn seldom: drawing takes time from what is measured.

@@ -19,6 +19,7 @@ from dlperf.report.numbers import percent
 from dlperf.results.noise_profile import NoiseProfile, read_noise_profile
 from dlperf.results.query import load
 from dlperf.results.store import read_results
+from dlperf.wording import plural
 
 _EPILOG = """\b
 Examples:
@@ -120,7 +121,9 @@ def _lines(found: NoiseProfile) -> Iterator[str]:
             METRICS[one.metric].title,
             percent(one.deviation),
             percent(found.of_runs[key].value),
-            "not measured" if between is None else f"{percent(between.value)} ({between.sessions} sessions)",
+            "not measured"
+            if between is None
+            else f"{percent(between.value)} ({plural(between.sessions, 'session')})",
         )
         rows.append(cells)
     numbers = ("deviation of a block", "noise floor", "between sessions")

@@ -14,10 +14,10 @@ from dlperf.files import write_atomically
 from dlperf.report.columns import View
 from dlperf.report.comparison import ROW_FIELDS
 from dlperf.report.document import Document, Language, Request, build_report
-from dlperf.report.numbers import plural
 from dlperf.report.render import draw_charts, render, write_report
 from dlperf.report.verify import verify
 from dlperf.results.noise_profile import default_noise_profile
+from dlperf.wording import plural
 
 EXIT_DIFFERENT = 1
 EXIT_SOME_MISSING = 3

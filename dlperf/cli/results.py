@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ from dlperf.results.query import find_case
 from dlperf.results.schema import METHOD_2021, PEAKS, Imported, Node, RunResult
 from dlperf.results.store import StoredRun
 from dlperf.statistics.basic import FEWEST_RUNS_FOR_INTERVAL
+from dlperf.wording import plural
 
 if TYPE_CHECKING:
     from dlperf.results.tables import Record  # it loads pandas
@@ -74,23 +76,34 @@ def results(
 
 
 _HEADINGS = (
-    "framework", "experiment", "parallelism", "topology", "batch", "classes", "precision", "threads",
+    "framework", "sweep", "experiment", "parallelism", "topology", "batch", "classes", "precision", "threads",
     "status", "samples/s", "min to max", "CV", "95 % interval", "runs ok", "speedup", "reason",
 )  # fmt: skip
-_WORDS = {"framework", "experiment", "parallelism", "topology", "precision", "status", "reason"}
+_WORDS = {"framework", "sweep", "experiment", "parallelism", "topology", "precision", "status", "reason"}
 # Above the table where every case has the same value.
 _FOLDABLE = {"experiment", "parallelism", "topology", "batch", "classes", "precision", "threads", "reason"}
 
 
 def _lines(figures: Sequence[CaseFigures], rows: list[Record]) -> tuple[str, ...]:
     """One line per case: what it is, and its figure or why there is none; `rows` are those of the figures."""
-    lines = list(map(_cells, figures, rows))
+    sweeps = _sweep_names({figure.sweep for figure in figures})
+    lines = [
+        _cells(figure, row, sweep=sweeps[figure.sweep]) for figure, row in zip(figures, rows, strict=True)
+    ]
     same, headings, cells = fold(_HEADINGS, lines, _FOLDABLE)
     above = (f"every case: {same}", "") if same else ()
     return *above, table(headings, cells, right=set(headings) - _WORDS)
 
 
-def _cells(figure: CaseFigures, row: Record) -> tuple[str, ...]:
+def _sweep_names(sweeps: Collection[Path]) -> dict[Path, str]:
+    """Their folders, as short as tells them apart, such as `again-2` of a gate; empty where there is one."""
+    if len(sweeps) == 1:
+        return dict.fromkeys(sweeps, "")
+    names = Counter(sweep.name for sweep in sweeps)
+    return {sweep: sweep.name if names[sweep.name] == 1 else str(sweep) for sweep in sweeps}
+
+
+def _cells(figure: CaseFigures, row: Record, *, sweep: str) -> tuple[str, ...]:
     def number(name: str) -> float | None:
         value = row[name]
         return value if isinstance(value, int | float) else None
@@ -98,6 +111,7 @@ def _cells(figure: CaseFigures, row: Record) -> tuple[str, ...]:
     ratio = row["sample_ratio"]
     return (
         f"{row['framework']} {row['version']}",
+        sweep,
         str(row["experiment"]),
         str(row["parallelism"]) + (f" {ratio:g}" if isinstance(ratio, float) else ""),
         str(row["topology"]),
@@ -347,7 +361,7 @@ def _how_of_case(figure: CaseFigures) -> Iterator[tuple[str, str]]:
         listed = ", ".join(f"{rate:.2f}" for rate in rates)
         yield (
             "figure",
-            f"median of {len(rates)} run{'s' * (len(rates) > 1)} ({listed}) = {summary.median:.2f} samples/s",
+            f"median of {plural(len(rates), 'run')} ({listed}) = {summary.median:.2f} samples/s",
         )
     else:
         yield "figure", f"{summary.median:.2f} samples/s, as published"

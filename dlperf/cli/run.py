@@ -24,7 +24,7 @@ from dlperf.limit.run import LimitRunner
 from dlperf.plan.cluster import Cluster
 from dlperf.plan.plan import Plan, PlannedRun, cell_of, freeze
 from dlperf.report.columns import ratio_cell
-from dlperf.report.numbers import mebibytes, plural, rate, span
+from dlperf.report.numbers import mebibytes, rate, span
 from dlperf.report.text import plain_text
 from dlperf.results.cases import CaseFigures, case_figures, cell_name, devices_in_words, standings
 from dlperf.results.schema import FAILED, Status
@@ -37,6 +37,7 @@ from dlperf.running.scheduler import Scheduler, require_adapters
 from dlperf.running.supervision import Interrupts
 from dlperf.running.transports.base import Node, each
 from dlperf.running.transports.local import LocalNode
+from dlperf.wording import plural
 
 _EPILOG = """\b
 Examples:
@@ -162,7 +163,7 @@ def _summary(
     """What became of a sweep: counts, limits, failures, the next command."""
     counts = Counter(item.result.status for item in stored)
     parts = ", ".join(f"{counts[status]} {status}" for status in Status if counts[status])
-    yield f"{plan.sweep}: {len(stored)} of {len(plan.runs)} runs: {parts or 'none'}"
+    yield f"{plan.sweep}: {len(stored)} of {plural(len(plan.runs), 'run')}: {parts or 'none'}"
     again = shlex.join(["dlperf", *(word for word in sys.argv[1:] if word != "--retry-failed")])
     left_out = Counter(item.status for item in plan.cases if item.reason is not None)
     if left_out:
@@ -433,9 +434,9 @@ class _Quiet:
     def say_if_busy(self) -> None:
         """Say which nodes are busy, and with what; takes a second."""
         busy = self._busy()
-        hint = "" if self.limit_seconds else " (--wait-for-quiet 10m waits for the other work to end)"
+        start = "" if self.limit_seconds else "; starting anyway: --wait-for-quiet 10m would wait"
         if busy:
-            self.say(f"{busy}; a disturbed run has no figure{hint}")
+            self.say(f"{busy}; runs that it disturbs are marked and have no figure{start}")
 
     def wait(self) -> None:
         """Wait until no node is busy, or the limit has passed."""

@@ -24,9 +24,10 @@ from dlperf.layout import (
 )
 from dlperf.logs.events import read_events, read_steps
 from dlperf.plan.plan import Plan, PlannedRun, read_lock
-from dlperf.report.numbers import plural, rate
+from dlperf.report.numbers import rate
 from dlperf.results.schema import read_environment
 from dlperf.results.store import read_result
+from dlperf.wording import plural
 
 _LOCKS = Path("/proc/locks")
 _TAIL_BYTES = 1 << 16  # of a log: more than the lines that are shown

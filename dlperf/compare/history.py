@@ -9,11 +9,12 @@ from dlperf.compare.output import change
 from dlperf.compare.sets import CaseSamples, Metric, ResultSet
 from dlperf.errors import UserError
 from dlperf.plan.versions import version_order
-from dlperf.report.numbers import plural, rate
+from dlperf.report.numbers import rate
 from dlperf.results.cases import canonical, cell_name
 from dlperf.results.schema import Status, kinds_of_hardware
 from dlperf.statistics.basic import quantile
 from dlperf.statistics.changepoint import change_points
+from dlperf.wording import plural
 
 By = Literal["date", "version"]
 
@@ -181,6 +182,6 @@ def history_chart(history: History, *, by: By) -> dict[str, bytes]:
         axes.set_xticks(places[::every], labels[::every], rotation=45, ha="right", fontsize=8)
         axes.set_ylabel(f"{metric}: median, smallest and largest run")
         axes.set_title(title, loc="left", pad=16)
-        alt = f"{title}: {metric} of {len(points)} sessions, {plural(len(starts) - 1, 'change')}"
+        alt = f"{title}: {metric} of {plural(len(points), 'session')}, {plural(len(starts) - 1, 'change')}"
         chart = draw(figure, name="history", alt=alt)
     return {".png": chart.png, ".svg": chart.svg}

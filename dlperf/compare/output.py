@@ -10,11 +10,12 @@ from dlperf.compare.sets import IMPROVEMENTS, LIMITS, MEMORY, REGRESSIONS, Metri
 from dlperf.compare.verdicts import OTHER_SESSION, CaseVerdict, Comparison
 from dlperf.logs.text import plain
 from dlperf.report.markdown import escape, markdown_writer, table
-from dlperf.report.numbers import mebibytes, percent, plural, rate
+from dlperf.report.numbers import mebibytes, percent, rate
 from dlperf.report.text import Column, Table
 from dlperf.results.cases import cell_name
 from dlperf.results.noise_profile import NoiseProfile
 from dlperf.version import __version__
+from dlperf.wording import plural
 
 HEADINGS = (
     "case", "framework", "metric", "baseline", "candidate", "change", "95 % interval", "margin",
@@ -59,7 +60,7 @@ def _counts(finding: CaseVerdict) -> str:
     floor, margin = finding.noise_floor, finding.test.margin
     if floor is None or floor.value < margin:
         return percent(margin)
-    return f"{percent(margin)} ({f'{floor.sessions} sessions' if floor.sessions else 'A/A noise'})"
+    return f"{percent(margin)} ({plural(floor.sessions, 'session') if floor.sessions else 'A/A noise'})"
 
 
 def value(metric: Metric, number: float | None) -> str:
@@ -177,8 +178,8 @@ def noise_profile_line(found: NoiseProfile) -> str:
         when += f" in {len(found.sessions)} sessions"
     runs = " or ".join(map(str, found.runs))
     return (
-        f"qualified{when}: {found.false_alarms} of {found.splits} splits of {plural(found.cases, 'case')}' "
-        f"A/A runs ({runs} a side) raised a false alarm"
+        f"qualified{when}: {found.false_alarms} of {plural(found.splits, 'split')} of the A/A runs of "
+        f"{plural(found.cases, 'case')} ({runs} a side) raised a false alarm"
     )
 
 

@@ -26,6 +26,7 @@ from dlperf.results.schema import PEAKS, Status, kinds_of_hardware
 from dlperf.results.store import StoredRun
 from dlperf.statistics.basic import quantile
 from dlperf.version import __version__
+from dlperf.wording import plural
 
 DEFAULT_MARGIN = 0.01
 # Between the end of a run and the start of the next one of its sweep.
@@ -265,8 +266,8 @@ def _without_twins(side: ResultSet) -> ResultSet:
     twins = [case_id for case_id, count in counts.items() if count > 1]
     if twins:
         raise UserError(
-            f"{side.label}: {len(twins)} cases stand there more than once, such as {twins[0]}; "
-            "name the folder of one sweep, run on one kind of machine"
+            f"{side.label}: {plural(len(twins), 'case stands', 'cases stand')} there more than once, "
+            f"such as {twins[0]}; name the folder of one sweep, run on one kind of machine"
         )
     return side
 
@@ -277,7 +278,9 @@ def selected(side: ResultSet, text: str) -> ResultSet:
     cases = [one for one in side.cases if matches(PlannedCase(case=one.case, status=PlanStatus.RUNNABLE))]
     if not cases:
         known = ", ".join(sorted({f"{one.case.framework}=={one.case.version}" for one in side.cases}))
-        raise UserError(f"{text}: selects none of the {len(side.cases)} cases there (frameworks: {known})")
+        raise UserError(
+            f"{text}: selects none of the {plural(len(side.cases), 'case')} there (frameworks: {known})"
+        )
     return side.only(cases)
 
 

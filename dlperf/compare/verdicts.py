@@ -30,12 +30,13 @@ from dlperf.model import Model
 from dlperf.plan.documents import read_document, unknown, validate
 from dlperf.plan.plan import PlannedCase, PlanStatus, cell_of
 from dlperf.plan.selection import parse_expression
-from dlperf.report.numbers import percent, plural
+from dlperf.report.numbers import percent
 from dlperf.results.cases import canonical
 from dlperf.results.noise_profile import Floor, NoiseProfile
 from dlperf.results.schema import Status
 from dlperf.statistics.basic import FEWEST_RUNS
 from dlperf.statistics.ranking import fastest
+from dlperf.wording import plural
 
 OTHER_SESSION = (
     "the sides were measured in different sessions, and how much this machine changes from one to another is "

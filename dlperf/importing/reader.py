@@ -17,6 +17,7 @@ from dlperf.importing.runs import Endings, RunSplitter
 from dlperf.logs.endings import Outcome
 from dlperf.logs.failures import Failure, FailureKind
 from dlperf.logs.text import ANSI, plain
+from dlperf.wording import plural
 
 _LONGEST_QUOTE = 60
 _LONGEST_QUOTED = 4096
@@ -72,7 +73,7 @@ def looks_binary(start: bytes | bytearray) -> bool:
 
 def _appearance(start: bytes | bytearray, lines: int) -> str:
     """What a log without records looks like, by its first chunk, for the user who gave it."""
-    count = "1 line" if lines == 1 else f"{lines} lines"
+    count = plural(lines, "line")
     if not start:
         return "empty"
     if not start.strip():

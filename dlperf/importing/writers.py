@@ -16,6 +16,7 @@ from dlperf.importing.dialects.base import Dialect, Scope
 from dlperf.importing.records import FIELDS, Batch, Record
 from dlperf.logs.failures import Failure
 from dlperf.statistics.changepoint import FEWEST_JUDGED, classify
+from dlperf.wording import plural
 
 _SPOOL_BYTES = 8 << 20
 _WIDTHS = {
@@ -93,7 +94,7 @@ def _cell(name: str, value: float | None) -> str:
 def _summary(rates: NDArray[np.float64]) -> str:
     """What the records of a run come to; the steady rate is that of the steady stretch's records."""
     good = rates[(rates > 0) & np.isfinite(rates)]
-    count = "1 record" if len(rates) == 1 else f"{len(rates)} records"
+    count = plural(len(rates), "record")
     if not len(good):
         return f"{count}, none with a rate"
     text = f"{count}, mean {good.mean():.2f}, median {np.median(good):.2f}"

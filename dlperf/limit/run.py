@@ -29,6 +29,7 @@ from dlperf.results.store import probe_record, read_limit, read_result, read_res
 from dlperf.running.run import Progress, Runner, store_unmeasured
 from dlperf.running.scheduler import Scheduler
 from dlperf.version import __version__
+from dlperf.wording import plural
 
 _MODEL_SECONDS = 120
 # These say nothing about a case: such a probe runs again, like any other run.
@@ -163,10 +164,10 @@ class LimitSearch:
     def _reason(self, step: Probe | SearchResult) -> str:
         axis, probes = self._search.axis, len(self._completed)
         if isinstance(step, Probe):
-            return f"{probes} probes so far; next value: {step.value}"
+            return f"{plural(probes, 'probe')} so far; next value: {step.value}"
         match step.status:
             case LimitStatus.FOUND:
-                return f"limit found in {probes} probes; {step.value} trains, {step.fails} does not"
+                return f"limit found in {plural(probes, 'probe')}; {step.value} trains, {step.fails} does not"
             case LimitStatus.BEYOND_UPPER:
                 return (
                     f"{axis} {step.value} trains, and no larger value is allowed: "

@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from dlperf.model import Model
+from dlperf.wording import plural
 
 _SIZE = re.compile(r"(?P<number>[1-9][0-9]*)\s*(?P<unit>[KMGT]iB)")
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -152,9 +153,8 @@ class Schedule(Model):
     @model_validator(mode="after")
     def _one_scale_a_step(self) -> Self:
         if len(self.steps) != len(self.scales):
-            raise ValueError(
-                f"{len(self.steps)} steps but {len(self.scales)} scales; give one scale per step"
-            )
+            counts = f"{plural(len(self.steps), 'step')} but {plural(len(self.scales), 'scale')}"
+            raise ValueError(f"{counts}; give one scale per step")
         if list(self.steps) != sorted(set(self.steps)):
             raise ValueError("steps must increase")
         return self

@@ -27,6 +27,7 @@ from dlperf.plan.documents import (
 )
 from dlperf.plan.machine import Gpu, Machine, least_of, version_key
 from dlperf.plan.sweep import MemorySize
+from dlperf.wording import plural
 
 # A key with one of these words is somebody's try to put a secret into a file that others can read.
 _SECRET_KEYS = re.compile(r"pass(word|wd|phrase)?|secret|token", re.IGNORECASE)
@@ -313,7 +314,7 @@ class Cluster:
         if len(fitting) < wanted:
             devices = case.topology.devices_per_node
             each = f"{devices} {case.device} devices and {devices * case.threads_per_device} cores each"
-            nodes = f"{wanted} node{'s' if wanted > 1 else ''}"
+            nodes = plural(wanted, "node")
             return f"needs {nodes} with {each}; cluster {self.name} has {len(fitting) or 'none'}"
         return None
 

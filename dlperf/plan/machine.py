@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, PositiveInt
 from dlperf.files import run_shipped
 from dlperf.model import Model
 from dlperf.plan.case import DeviceKind
+from dlperf.wording import plural
 
 _GPUS_SECONDS = 120.0  # a driver in trouble answers late, or not at all
 # Of the container's own group: "QUOTA PERIOD" in microseconds, or "max".
@@ -88,7 +89,7 @@ class Machine(Model):
     def __str__(self) -> str:
         names = [gpu.name for gpu in self.gpus]
         gpus = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
-        return f"{self.cores} CPU core{'s' if self.cores > 1 else ''}, {gpus or 'no NVIDIA GPU'}"
+        return f"{plural(self.cores, 'CPU core')}, {gpus or 'no NVIDIA GPU'}"
 
 
 def detect_machine() -> Machine:

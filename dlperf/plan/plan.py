@@ -25,6 +25,7 @@ from dlperf.plan.load import Sweep
 from dlperf.plan.machine import Gpu, Machine
 from dlperf.plan.sweep import Limits, Order
 from dlperf.plan.versions import Origin, specification_of
+from dlperf.wording import plural
 
 
 class PlannedRun(Model):
@@ -299,7 +300,7 @@ def lacking(case: Case, machine: Machine, *, oversubscribe: bool = False) -> str
             f"{machine.gpu.name}, which reaches none"
         )
     if case.device == "cuda" and topology.devices_per_node > len(machine.gpus):
-        needed = f"{topology.devices_per_node} GPU{'s' if topology.devices_per_node > 1 else ''}"
+        needed = plural(topology.devices_per_node, "GPU")
         return f"needs {needed}; this machine has {len(machine.gpus) or 'none'}"
     threads = topology.devices_per_node * case.threads_per_device
     if case.device == "cpu" and threads > machine.cores and not oversubscribe:
@@ -369,7 +370,7 @@ def freeze(plan: Plan, folder: Path) -> Plan:
     if more_cases and plan.repeats < frozen.repeats:
         raise UserError(
             f"{path}: this plan has new cases and fewer repeats than the one that ran; "
-            f"give it {frozen.repeats} repeats or more"
+            f"give it {plural(frozen.repeats, 'repeat')} or more"
         )
     # What may change without a case becoming another one.
     changed = {"limits": plan.limits, "cases": plan.cases, "notes": plan.notes}
@@ -407,7 +408,7 @@ def compare_plans(old: Plan, new: Plan) -> Iterator[str]:
     cases = list(_diff(_essence(old), _essence(new), names=("cases (frozen)", "cases")))
     yield from cases[:_MOST_CASE_LINES]
     if len(cases) > _MOST_CASE_LINES:
-        yield f"... and {len(cases) - _MOST_CASE_LINES} more lines"
+        yield f"... and {plural(len(cases) - _MOST_CASE_LINES, 'more line')}"
 
 
 def _commitments(plan: Plan) -> set[str]:

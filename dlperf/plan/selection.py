@@ -20,6 +20,7 @@ from dlperf.plan.case import SEARCHED_AXES
 from dlperf.plan.documents import unknown
 from dlperf.plan.load import split_pair
 from dlperf.plan.plan import Plan, PlannedCase
+from dlperf.wording import plural
 
 Predicate = Callable[[PlannedCase], bool]
 
@@ -72,7 +73,9 @@ def select(
     is_meant = selection(expression=expression, only=only, exclude=exclude)
     chosen = frozenset(item.case_id for item in plan.cases if is_meant(item))
     if not chosen:
-        raise UserError(f"nothing selected: none of the {len(plan.cases)} cases of {plan.sweep} matches")
+        raise UserError(
+            f"nothing selected: none of the {plural(len(plan.cases), 'case')} of {plan.sweep} matches"
+        )
     return plan.narrowed(chosen)
 
 

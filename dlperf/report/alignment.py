@@ -8,7 +8,7 @@ from dlperf.align.certificate import Certificate, Figures, Pair, load_certificat
 from dlperf.errors import UserError
 from dlperf.layout import CERTIFICATE_NAMES
 from dlperf.report.comparison import Comparison
-from dlperf.report.text import Cells, Inline, Table, Text, joined, number, say, table_of
+from dlperf.report.text import Cells, Inline, Table, Text, joined, number, plural, say, table_of
 from dlperf.results.store import Skipped
 
 
@@ -105,9 +105,9 @@ def proofs(certificates: Iterable[Certificate]) -> tuple[Proof, ...]:
     return tuple(
         Proof(
             say(
-                "{experiment}, {steps} steps, {day}",
+                "{experiment}, {steps}, {day}",
                 experiment=_named(certificate),
-                steps=certificate.steps,
+                steps=plural(certificate.steps, "step"),
                 day=certificate.created_at[:10],
             ),
             certificate.verdict,

@@ -49,8 +49,3 @@ def giga(value: float | None) -> str:
 def mebibytes(value: float | None) -> str:
     """Bytes in MiB."""
     return "" if value is None else f"{value / 2**20:.0f}"
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 run`, `2 runs`, in English: for a terminal. A report says it with `text.plural`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

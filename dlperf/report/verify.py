@@ -18,7 +18,7 @@ from dlperf.errors import UserError
 from dlperf.importing.convert import check_conversion
 from dlperf.layout import run_folders, sweep_folders
 from dlperf.report.document import build_report
-from dlperf.report.numbers import plural, rate
+from dlperf.report.numbers import rate
 from dlperf.report.record import (
     DocumentLine,
     Record,
@@ -34,6 +34,7 @@ from dlperf.report.render import render
 from dlperf.report.tables import STATUS_WORDS
 from dlperf.report.text import plain_text
 from dlperf.results.published import PREFIX
+from dlperf.wording import plural
 
 _MOST_SHOWN = 20  # of one kind
 _CONTEXT = 2  # words before and after those that differ

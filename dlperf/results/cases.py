@@ -16,6 +16,7 @@ from dlperf.results.schema import METHOD_2021, UNKNOWN_HARDWARE, RunFigures, Sta
 from dlperf.results.store import Results, StoredRun
 from dlperf.statistics.basic import Summary, quantile, summarise
 from dlperf.statistics.ranking import Standing, fastest
+from dlperf.wording import plural
 
 K = TypeVar("K", bound=Hashable)
 
@@ -413,5 +414,5 @@ def devices_in_words(figure: CaseFigures) -> str:
     """What a case ran on in all: `2 CPU cores`, `one NVIDIA H200`, `8 x Tesla V100`."""
     count, name = devices_of(figure)
     if figure.case.device == "cpu":
-        return f"{count} {name}" + "s" * (count > 1)
+        return plural(count, name)
     return f"one {name}" if count == 1 else f"{count} x {name}"

@@ -13,6 +13,7 @@ from dlperf.logs.failures import FailureKind, classify
 from dlperf.logs.text import plain, read_lines
 from dlperf.plan.case import Case
 from dlperf.results.schema import Status
+from dlperf.wording import plural
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,7 @@ def memory_kill(outcome: Outcome, *, first: int | None) -> MemoryKill | None:
 
 
 def _processes(count: int) -> str:
-    return f"{count} process" if count == 1 else f"{count} processes"
+    return plural(count, "process", "processes")
 
 
 LONGEST_REASON = 300

@@ -20,6 +20,7 @@ from dlperf.plan.machine import Machine, detect_machine
 from dlperf.running.launch import misspelt, physical_cores
 from dlperf.running.run_folder import AnotherDlperf, whole_machine
 from dlperf.running.transports.local import this_machine_busy, this_node
+from dlperf.wording import plural
 
 # Version 1 writes a huge number for "no limit" (2^63 rounded to pages).
 _NO_LIMIT_BYTES = 1 << 60
@@ -154,7 +155,7 @@ def _bad(check: str, text: str) -> HealthIssue:
 
 def check_cores(cores: int, *, on_machine: int, physical: int) -> HealthIssue:
     """How many CPUs may be used, on how many cores."""
-    return _ok("cores", f"{cores} of {on_machine} CPUs available, on {physical} physical cores")
+    return _ok("cores", f"{cores} of {on_machine} CPUs available, on {plural(physical, 'physical core')}")
 
 
 def check_cpu_quota(cores: int, limits: CgroupLimits) -> HealthIssue:

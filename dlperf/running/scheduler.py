@@ -20,6 +20,7 @@ from dlperf.results.schema import RunResult, Status
 from dlperf.running.launch import specification
 from dlperf.running.run import NodeUnfit, Progress, ReadyNode, Runner, recover_result, store_unmeasured
 from dlperf.running.transports.base import Node, NodeLost, each
+from dlperf.wording import plural
 
 
 @dataclass(kw_only=True)
@@ -145,7 +146,7 @@ class Scheduler:
             left += self._run_all(sequential, runner, workers=1)
             if left and not self._node_comes_back(left, runner):
                 unusable = "; ".join(f"{name}: {reason}" for name, reason in self._pool.unusable.items())
-                waiting = f"{len(left)} runs are waiting" if len(left) > 1 else "1 run is waiting"
+                waiting = plural(len(left), "run is waiting", "runs are waiting")
                 raise InfrastructureError(
                     f"{waiting} for nodes ({unusable}); completed runs are kept: start again to continue"
                 )

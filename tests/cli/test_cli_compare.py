@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -105,7 +106,21 @@ def test_a_saved_baseline_stands_for_its_folder(tmp_path: Path) -> None:
     assert run("compare", "release", "framework=mxnet==1.9.1", "--in", folder).exit_code == 1
     assert run("compare", "baselines/release.json", folder).exit_code == 0  # each version meets itself
     assert run("baseline", "list").stdout == "release  2026-01-02, 1 case, 5 runs, dlperf 0.1.0\n"
-    assert "100.00 samples/s, 5 runs" in run("baseline", "show", "release").stdout
+
+
+def test_a_baseline_is_shown_as_a_table_that_fits_its_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("baseline", "save", "release", make_sweep(tmp_path / "both", ("1.9.0", 1.0), ("1.9.1", 0.9)))
+    shown = run("baseline", "show", "release").stdout
+    assert "release  2026-01-02, 2 cases, 10 runs, dlperf 0.1.0\nevery case: status ok, hardware " in shown
+    assert re.search(r"^framework +case +samples/s +runs$", shown, re.MULTILINE)
+    assert re.search(r"^mxnet 1\.9\.0 +y1 data 1n1g b8 c100 fp32 +100\.00 +5$", shown, re.MULTILINE)
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "50"}.items():
+        monkeypatch.setenv(name, value)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", run("baseline", "show", "release").stdout)
+    _, table = plain.split("every row: ")
+    assert max(map(len, table.splitlines())) <= 50
 
 
 def test_where_there_is_no_baseline_the_list_says_how_one_is_made() -> None:
@@ -222,7 +237,7 @@ def test_one_case_of_two_sweeps_is_ambiguous_and_said(tmp_path: Path) -> None:
     make_sweep(tmp_path / "r" / "a", ("1.9.1", 1.0))
     make_sweep(tmp_path / "r" / "b", ("1.9.1", 1.0))
     done = run("compare", "r", "r/a")
-    assert (done.exit_code, "stand there more than once" in done.stderr) == (2, True)
+    assert (done.exit_code, "1 case stands there more than once" in done.stderr) == (2, True)
 
 
 def test_a_selector_against_a_folder_matches_the_same_case_among_others(tmp_path: Path) -> None:

@@ -51,6 +51,24 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["results", *map(str, arguments)])
 
 
+def test_the_rounds_of_a_gate_are_told_apart(tmp_path: Path) -> None:
+    for name in ("first", "again", "again-2"):
+        store_good_runs(tmp_path / "gate" / name, make_case(), [10.0])
+    lines = run(tmp_path / "gate").stdout.splitlines()
+    assert [["framework", "sweep"], ["again"], ["again-2"], ["first"]] == [
+        lines[2].split()[:2],
+        *(line.split()[2:3] for line in lines[3:]),
+    ]
+    assert " sweep " not in run(tmp_path / "gate" / "first").stdout
+
+
+def test_sweeps_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for name in ("monday", "friday"):
+        store_good_runs(tmp_path / name / "y1", make_case(), [10.0])
+    listed = run(tmp_path / "monday", tmp_path / "friday").stdout
+    assert all(str(tmp_path / name / "y1") in listed for name in ("monday", "friday"))
+
+
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
     folder = tmp_path / "y1"

@@ -203,7 +203,7 @@ def test_all_mistakes_of_all_files_are_found_at_once(adapters: Any, tmp_path: Pa
         "experiments/mine.yaml:1:10: network: must be one of iresnet18, iresnet34, iresnet50, iresnet100, mobilefacenet, not text 'iresnet101' (did you mean 'iresnet100'?)",
         "experiments/mine.yaml:3:17: embedding_size: must be a whole number, not text 'big'",
         "experiments/mine.yaml:6:1: loss: arcface does not use m3; remove it, or use kind 'combined'",
-        "experiments/mine.yaml:7:1: schedule: 2 steps but 1 scales; give one scale per step",
+        "experiments/mine.yaml:7:1: schedule: 2 steps but 1 scale; give one scale per step",
         "experiments/mine.yaml:8:1: the experiment's name is the file's name; remove this key",
         "s.yaml:1:1: key 'batch_size_per_device' is missing",
         f"s.yaml:1:20: unknown experiment 'nope'; known: mine, {shipped}",

@@ -138,7 +138,8 @@ class TestWaitForQuiet:
         nodes = BusyNode("a", [0.5]), BusyNode("b", [0.0]), BusyNode("c", [-1.0]), gone
         self.quiet(said, *nodes).say_if_busy()
         self.quiet(said, BusyNode("vm", [0.97], remote=False)).say_if_busy()
-        told = "a disturbed run has no figure (--wait-for-quiet 10m waits for the other work to end)"
+        told = "runs that it disturbs are marked and have no figure"
+        told += "; starting anyway: --wait-for-quiet 10m would wait"
         assert [
             f"a is busy with other work: 50% of 2 CPUs; {told}",
             f"this machine is busy with other work: 97% of 2 CPUs; {told}",
@@ -157,7 +158,7 @@ class TestWaitForQuiet:
         quiet.wait()
         assert [0.6] == node.shares
         assert [
-            "a is busy with other work: 90% of 2 CPUs; a disturbed run has no figure",
+            "a is busy with other work: 90% of 2 CPUs; runs that it disturbs are marked and have no figure",
             "waiting up to 60 s for the other work to end",
             "quiet now; starting",
         ] == said

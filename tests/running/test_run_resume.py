@@ -188,7 +188,7 @@ def test_what_is_no_regular_file_is_replaced_or_set_aside(done: SweepLab, name: 
     else:
         (folder / name).symlink_to("/dev/zero" if kind == "device" else name)
     again = done.run()
-    assert (again.returncode, "1 of 1 runs: 1 ok" in again.stdout) == (0, True)
+    assert (again.returncode, "1 of 1 run: 1 ok" in again.stdout) == (0, True)
     aside = folder.with_name("r1.unreadable-1")
     if name in {"launch.json", "environment.json"}:
         assert f"{name}: not a regular file; r1.unreadable-1 keeps the folder" in again.stderr
@@ -210,7 +210,7 @@ def test_a_damaged_result_without_whole_logs_is_set_aside(done: SweepLab) -> Non
         assert contents(folder) == before
         again = done.run()
         assert told in again.stderr
-        assert (again.returncode, "1 of 1 runs: 1 ok" in again.stdout) == (0, True)
+        assert (again.returncode, "1 of 1 run: 1 ok" in again.stdout) == (0, True)
         assert contents(folder.with_name(f"r1.unreadable-{number}")) == before
     listed = done.dlperf("results", "results/tiny")
     assert (listed.returncode, "unreadable" in listed.stdout + listed.stderr) == (0, False)

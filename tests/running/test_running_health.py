@@ -84,7 +84,7 @@ def test_a_machine_without_control_groups_has_no_limits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("finding", "level", "words"),
     [
-        (check_cores(2, on_machine=8, physical=1), Level.OK, "2 of 8 CPUs available, on 1 physical cores"),
+        (check_cores(2, on_machine=8, physical=1), Level.OK, "2 of 8 CPUs available, on 1 physical core"),
         (check_cpu_quota(4, NO_LIMITS), Level.OK, "no control group"),
         (check_cpu_quota(4, CgroupLimits(cpus=1.5, memory_bytes=None)), Level.WARNING, "1.5 of 4 CPUs"),
         (check_load(0.4, cores=2), Level.OK, "load average 0.4 on 2 CPUs"),

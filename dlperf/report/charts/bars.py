@@ -25,12 +25,13 @@ from dlperf.report.charts.canvas import (
     varying_words,
 )
 from dlperf.report.comparison import Comparison, Variant
-from dlperf.report.numbers import plural, rate, span
+from dlperf.report.numbers import rate, span
 from dlperf.report.tables import PHASES, in_order, status_of
 from dlperf.report.text import plain_text
 from dlperf.results.cases import CaseFigures
 from dlperf.results.store import read_steps_csv
 from dlperf.statistics.basic import quantile
+from dlperf.wording import plural
 
 # More than this is a wall; the table is there for it.
 MOST_BARS = 48

@@ -17,9 +17,10 @@ from matplotlib.ticker import NullFormatter, NullLocator, PercentFormatter
 from dlperf.report.charts.canvas import FAINT, WIDTH, Chart, draw, hover, varying_words
 from dlperf.report.columns import interval_of_ratio, too_wide
 from dlperf.report.comparison import Comparison, Row, Variant
-from dlperf.report.numbers import factor, percent, plural, rate
+from dlperf.report.numbers import factor, percent, rate
 from dlperf.results.cases import CaseFigures
 from dlperf.results.schema import PEAKS
+from dlperf.wording import plural
 
 # More than this is a tangle; the table is there for it.
 MOST_LINES = 8
