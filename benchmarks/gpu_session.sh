@@ -52,12 +52,24 @@ print(*dict.fromkeys(str(pathlib.Path(one.__file__).parents[1]) for one in (nump
 PYTHON
 }
 
+# Whether that environment has the code of this checkout; else a session would measure what was packed before.
+is_current() {
+  local package
+  package=$(echo "$folder"/venv/lib/python3*/site-packages/dlperf)
+  diff -rq -x __pycache__ -x _shipped dlperf "$package" &&
+    diff -rq -x __pycache__ frameworks "$package/_shipped/frameworks"
+}
+
 case "${1:-}" in
 pack) pack ;;
 plan) exec python3 benchmarks/gpu_session.py --plan ;;
 run)
   shift
-  test -e "$folder/venv/bin/python" || unpack
+  is_current >/dev/null 2>&1 || unpack
+  if ! is_current >&2; then
+    echo "error: $folder/site.zip has other code than this checkout: pack again" >&2
+    exit 1
+  fi
   exec "$folder/venv/bin/python" benchmarks/gpu_session.py --out "${OUT:-$folder/out}" \
     --torch-python "$(command -v python3)" "$@"
   ;;

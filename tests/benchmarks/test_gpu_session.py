@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import tomllib
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,32 @@ def test_a_summary_without_any_finding_still_lists_the_stages() -> None:
     row = {"stage": "facts", "status": "failed", "seconds": 1.0, "reason": "no | driver"}
 
     assert "| facts | failed | 1.0 | no / driver |" in summary({"stages": [row]})
+
+
+@pytest.mark.parametrize("packed", ["new = 1\n", "old = 1\n"])
+def test_code_that_was_packed_before_it_changed_is_not_measured(
+    packed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a checkout of two files, and a program in place of the session that only says that it runs."""
+    files = {"dlperf/code.py": "new = 1\n", "frameworks/code.py": "1\n"}
+    inside = {"dlperf/code.py": packed, "dlperf/_shipped/frameworks/code.py": "1\n"}
+    script = (ROOT / "benchmarks/gpu_session.sh").read_text()
+    files |= {"benchmarks/gpu_session.sh": script, "benchmarks/gpu_session.py": "print('it runs')\n"}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "build/gpu_session").mkdir(parents=True)
+    with zipfile.ZipFile(tmp_path / "build/gpu_session/site.zip", "w") as archive:
+        for name, text in inside.items():
+            archive.writestr(name, text)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+
+    command = ["bash", str(tmp_path / "benchmarks/gpu_session.sh"), "run"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    is_same = packed == files["dlperf/code.py"]
+    assert (0 if is_same else 1, is_same) == (done.returncode, "it runs" in done.stdout), done.stderr
+    assert is_same or "has other code than this checkout: pack again" in done.stderr
 
 
 def test_what_is_packed_leaves_out_only_what_the_machine_has_and_what_a_run_does_not_import() -> None:

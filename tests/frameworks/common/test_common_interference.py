@@ -133,7 +133,7 @@ def test_a_driver_that_knows_the_reasons_by_their_new_name_alone_is_asked_by_it(
     assert {"processes": 0, "throttled_by": list(THROTTLE_REASONS)} == gpu_interference(0)
 
 
-def test_a_warning_of_nvidia_smi_beside_its_answer_is_no_answer(
+def test_a_warning_of_nvidia_smi_is_not_counted_as_an_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_nvidia_smi(
