@@ -240,6 +240,11 @@ def check_gpus(machine: Machine) -> Iterator[HealthIssue]:
         yield _warning("GPUs", f"nvidia-smi is installed, but CUDA has no GPU; it says: {_driver_answer()}")
     else:
         names = ", ".join(gpu.name for gpu in machine.gpus)
+        for gpu in machine.gpus:
+            errors = [text for text in (gpu.name, gpu.uuid or "") if text.startswith(("[", "ERR!"))]
+            if errors:
+                remedy = "reset it, or leave it out with CUDA_VISIBLE_DEVICES"
+                yield _warning("GPUs", f"of GPU {gpu.index} nvidia-smi says {errors[0]}: {remedy}")
         yield _ok("GPUs", f"{names}; driver {machine.gpus[0].driver or 'unknown'}")
         users = _gpu_users()
         if any(gpu.mig for gpu in machine.gpus):

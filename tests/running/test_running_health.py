@@ -12,7 +12,7 @@ import pytest
 from nvidia_smi import FakeGpu, write_nvidia_smi
 
 from dlperf.adapters.registry import load_adapters
-from dlperf.plan.machine import Gpu, Machine
+from dlperf.plan.machine import Gpu, Machine, detect_machine
 from dlperf.running.health import (
     CgroupLimits,
     Level,
@@ -158,6 +158,23 @@ def test_what_nvidia_smi_says_in_place_of_gpus_is_shown(
     (issue,) = check_gpus(Machine(cores=1))
     assert Level.WARNING is issue.level
     assert "it says: Unable to determine the device handle: GPU is lost" in issue.text
+
+
+def test_a_gpu_in_an_error_state_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_nvidia_smi(
+        tmp_path,
+        FakeGpu(name="NVIDIA A100", uuid="GPU-0"),
+        FakeGpu(name="NVIDIA A100", uuid="[GPU requires reset]"),
+        FakeGpu(name="[Unknown Error]", uuid="GPU-2"),
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    warnings = [issue.text for issue in check_gpus(detect_machine()) if issue.level is Level.WARNING]
+    remedy = "reset it, or leave it out with CUDA_VISIBLE_DEVICES"
+    assert [
+        f"of GPU 1 nvidia-smi says [GPU requires reset]: {remedy}",
+        f"of GPU 2 nvidia-smi says [Unknown Error]: {remedy}",
+    ] == warnings
 
 
 @pytest.fixture
