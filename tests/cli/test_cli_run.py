@@ -138,7 +138,7 @@ def test_a_quiet_run_prints_its_summary_alone(lab: SweepLab) -> None:
     lab.write()
     done = lab.run("--quiet")
     assert (0, "") == (done.returncode, done.stderr)
-    assert done.stdout.startswith("tiny: 1 of 1 runs: 1 ok\n")
+    assert done.stdout.startswith("tiny: 1 of 1 run: 1 ok\n")
 
 
 def test_the_summary_as_json(lab: SweepLab) -> None:
