@@ -144,7 +144,7 @@ def test_a_wrong_name_is_the_users_mistake(arguments: tuple[str, ...], text: str
 
 def test_create_builds_on_a_given_python(tmp_path: Path) -> None:
     refused = env("create", "demo", "--python", str(tmp_path / "nowhere"))
-    assert 5 == refused.returncode
+    assert 2 == refused.returncode
     assert f"{tmp_path / 'nowhere'} is not an executable" in refused.stderr
     assert 0 == env("create", "demo", "--python", sys.executable).returncode
 
