@@ -87,7 +87,7 @@ def test_one_failing_case_does_not_stop_the_sweep(lab: SweepLab) -> None:
     assert by_batch(lab) == {2: "ok", 3: "crash"}
     assert [result.repeat for result in lab.stored()] == [1, 2, 1, 2]
     table = done.stdout
-    assert "r1 r2  crash" in table
+    assert "numpy-" in table.partition(" r1 r2\n  crash: ")[0]
     assert "rank 0 ended with exit code 3: ValueError: asked to go wrong" in table
     assert "/r1/logs/rank0.log:" in table
     assert "dlperf run tiny.yaml --retry-failed" in table
