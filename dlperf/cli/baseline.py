@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from dlperf.cli.terminal import echo, fold, say, table
+from dlperf.cli.terminal import echo, fold, say, table, wrapped
 from dlperf.compare.output import value
 from dlperf.compare.sets import SAMPLES_PER_SECOND, ResultSet, read_baseline, read_result_set, selected
 from dlperf.errors import UserError
@@ -99,7 +99,11 @@ def show(*, name: str, folder: Path) -> None:
         rows.append(row)
     headings = ("framework", "case", "status", "samples/s", "runs", "hardware")
     same, kept, cells = fold(headings, rows, ("status", "hardware"))
-    echo(*([f"every case: {same}"] if same else []), "", table(kept, cells, right=("samples/s", "runs")))
+    echo(
+        *([wrapped(f"every case: {same}")] if same else []),
+        "",
+        table(kept, cells, right=("samples/s", "runs")),
+    )
 
 
 def _described(side: ResultSet) -> str:

@@ -13,7 +13,7 @@ import click
 
 from dlperf.adapters.registry import load_adapters
 from dlperf.cli.options import PATH, SWEEP, SweepChoice, default_folder, format_option
-from dlperf.cli.terminal import echo, fold, print_json, say, table, write_data
+from dlperf.cli.terminal import echo, fold, print_json, say, table, wrapped, write_data
 from dlperf.plan.case import bytes_text
 from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
 from dlperf.report.comparison import Comparison, comparisons
@@ -165,7 +165,7 @@ def plan_lines(plan: Plan, results: Path) -> list[str]:
     counts = f"{plural(len(rows), 'case')}, {plural(len(plan.runs), 'run')}"
     return [
         f"{plan.sweep}: {counts} ({plan.repeats} of each runnable case, {plan.order}) on {_where(plan)}",
-        f"every case: {same}",
+        wrapped(f"every case: {same}"),
         *(f"{name}: from {one.place}" for name, one in plan.origins.items()),
         *(f"options of {name}: {text}" for name, text in sorted(by_framework.items()) if text),
         "",

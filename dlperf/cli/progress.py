@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
 from dlperf.cli.plan import duration
@@ -72,7 +72,13 @@ class SweepProgress:
         self._live = console is not None
         text = TextColumn("{task.completed}/{task.total}  {task.description}", markup=False)
         self._bar = Progress(
-            BarColumn(12), text, console=console, auto_refresh=False, transient=True, disable=not self._live
+            SpinnerColumn(),
+            BarColumn(12),
+            text,
+            console=console,
+            auto_refresh=False,
+            transient=True,
+            disable=not self._live,
         )
         self._task = self._bar.add_task("", visible=False)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dlperf.cli import options
-from dlperf.cli.terminal import echo, fold, print_json, table, write_data
+from dlperf.cli.terminal import echo, fold, print_json, table, wrapped, write_data
 from dlperf.errors import UserError
 from dlperf.files import read_regular, write_atomically
 from dlperf.layout import LOGS_FOLDER, launch_files
@@ -91,7 +91,7 @@ def _lines(figures: Sequence[CaseFigures], rows: list[Record]) -> tuple[str, ...
         _cells(figure, row, sweep=sweeps[figure.sweep]) for figure, row in zip(figures, rows, strict=True)
     ]
     same, headings, cells = fold(_HEADINGS, lines, _FOLDABLE)
-    above = (f"every case: {same}", "") if same else ()
+    above = (wrapped(f"every case: {same}"), "") if same else ()
     return *above, table(headings, cells, right=set(headings) - _WORDS)
 
 

@@ -18,7 +18,16 @@ from dlperf.adapters.registry import load_adapters
 from dlperf.cli import options
 from dlperf.cli.plan import duration, known_seconds, plan_lines, warn
 from dlperf.cli.progress import QuietProgress, SweepProgress
-from dlperf.cli.terminal import echo, fold, print_json, say, say_in_a_signal_handler, table, write_data
+from dlperf.cli.terminal import (
+    echo,
+    fold,
+    print_json,
+    say,
+    say_in_a_signal_handler,
+    table,
+    wrapped,
+    write_data,
+)
 from dlperf.errors import InfrastructureError, UserError
 from dlperf.limit.run import LimitRunner
 from dlperf.plan.cluster import Cluster
@@ -238,7 +247,7 @@ def _answer(plan: Plan, figures: Sequence[CaseFigures]) -> Iterator[str]:
         "runs ok", "samples/s", "min to max", "ratio to the first",
     )  # fmt: skip
     same, kept, cells = fold(headings, rows, headings[1:9])
-    yield f"every case: {same}" if same else ""
+    yield wrapped(f"every case: {same}") if same else ""
     yield table(kept, cells, right=_FIGURE_NUMBERS)
 
 

@@ -102,7 +102,15 @@ def table(
     shared, headings, cells = fold(headings, cells, headings[1:] if len(cells) > 1 else ())
     fits = _width(headings, cells) <= console.width
     shown = _grid(headings, cells, right=right, styles=of_rows) if fits else _blocks(headings, cells, of_rows)
-    return Styled(f"every row: {shared}\n\n{shown}") if shared else shown
+    return Styled(f"{wrapped(f'every row: {shared}')}\n\n{shown}") if shared else shown
+
+
+def wrapped(text: str) -> str:
+    """A long line in lines of a terminal's width, cut between words; as it is where the output is none."""
+    console = Console(file=sys.stdout)
+    if not console.is_terminal:
+        return text
+    return textwrap.fill(text, console.width, break_long_words=False, break_on_hyphens=False)
 
 
 def _width(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
