@@ -51,7 +51,7 @@ def test_disturbed_runs_run_again_at_most_twice_and_once_more_when_it_is_quiet(l
             "max_interference": LIMIT,
         },
     )
-    with busy_loops():
+    with busy_loops(4):
         done = lab.run()
     assert done.returncode == 3, done.stdout + done.stderr
     assert [Status.DISTURBED] * 2 == [result.status for result in lab.stored()]
