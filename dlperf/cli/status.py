@@ -11,6 +11,7 @@ import click
 
 from dlperf.cli.options import JSON, PATH
 from dlperf.cli.plan import duration, known_seconds
+from dlperf.cli.progress import Estimate
 from dlperf.cli.terminal import echo, print_json, say
 from dlperf.errors import UserError
 from dlperf.files import open_regular
@@ -117,6 +118,7 @@ def status_of(folder: Path, plan: Plan) -> SweepStatus:
             running.append(_running(run, where, plan))
         else:
             waiting.append(run.case_id)
+    missing = [*(run.case_id for run in running), *waiting]
     return SweepStatus(
         sweep=plan.sweep,
         folder=str(folder),
@@ -125,7 +127,7 @@ def status_of(folder: Path, plan: Plan) -> SweepStatus:
         running=tuple(running),
         waiting=len(waiting),
         process=process,
-        seconds_left=_seconds_left(folder, [*(run.case_id for run in running), *waiting]),
+        seconds_left=Estimate(known_seconds(folder), missing).left_seconds() if missing else None,
     )
 
 
@@ -174,15 +176,6 @@ def _worker(lock: Path) -> int | None:
     # 1: FLOCK  ADVISORY  WRITE PROCESS MAJOR:MINOR:INODE START END; "->" begins one that waits.
     held = [row for row in rows if row[1] == "FLOCK" and row[5].rpartition(":")[2] == str(inode)]
     return next((int(row[4]) for row in held), None)
-
-
-def _seconds_left(folder: Path, case_ids: list[str]) -> float | None:
-    """As long as runs of the same case took, else as long as all runs did; None before the first."""
-    known = known_seconds(folder)
-    if not known or not case_ids:
-        return None
-    others = sum(known.values()) / len(known)
-    return sum(known.get(case_id, others) for case_id in case_ids)
 
 
 def _lines(status: SweepStatus) -> Iterator[str]:

@@ -278,9 +278,15 @@ _PART = 4
 
 # Keys that only files of one kind have, and how such a file is used.
 _SIGNS: dict[Kind, tuple[frozenset[str], str]] = {
-    "sweep": (frozenset({"frameworks", "exclude", "include", "measure"}), "dlperf run FILE"),
-    "experiment": (frozenset({"network", "head", "loss", "dataset"}), "`experiment: NAME` in a sweep"),
-    "cluster": (frozenset({"nodes", "transport", "devices", "cores"}), "dlperf run SWEEP --cluster FILE"),
+    "sweep": (frozenset({"frameworks", "exclude", "include", "measure"}), "run it: dlperf run FILE"),
+    "experiment": (
+        frozenset({"network", "head", "loss", "dataset"}),
+        "name it in a sweep: 'experiment: NAME'",
+    ),
+    "cluster": (
+        frozenset({"nodes", "transport", "devices", "cores"}),
+        "run a sweep on it: dlperf run SWEEP --cluster FILE",
+    ),
 }
 
 
@@ -292,7 +298,7 @@ def require_kind(document: Document, kind: Kind) -> None:
     for other, (signs, use) in _SIGNS.items():
         if signs & document.data.keys():
             names = (f"an {name}" if name == "experiment" else f"a {name}" for name in (other, kind))
-            message = f"is {', not '.join(names)}; use it by {use}"
+            message = f"is {', not '.join(names)}; {use}"
             raise SourceErrors([Problem(document.path, 0, 0, message)])
 
 

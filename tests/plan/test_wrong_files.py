@@ -80,11 +80,11 @@ def test_a_cluster_is_told_where_and_what(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["plan", "experiments/quickstart.yaml"], "is an experiment, not a sweep; use it by `experiment: NAME` "
-         "in a sweep"),
-        (["plan", "clusters/example.yaml"], "is a cluster, not a sweep; use it by dlperf run SWEEP --cluster FILE"),
-        (["cluster", "check", "sweeps/quickstart.yaml"], "is a sweep, not a cluster; use it by dlperf run FILE"),
-        (["align", "sweeps/quickstart.yaml"], "is a sweep, not an experiment; use it by dlperf run FILE"),
+        (["plan", "experiments/quickstart.yaml"], "is an experiment, not a sweep; name it in a sweep: "
+         "'experiment: NAME'"),
+        (["plan", "clusters/example.yaml"], "is a cluster, not a sweep; run a sweep on it: dlperf run SWEEP --cluster FILE"),
+        (["cluster", "check", "sweeps/quickstart.yaml"], "is a sweep, not a cluster; run it: dlperf run FILE"),
+        (["align", "sweeps/quickstart.yaml"], "is a sweep, not an experiment; run it: dlperf run FILE"),
     ],
 )  # fmt: skip
 def test_a_file_of_another_kind_is_told_as_that(words: list[str], message: str) -> None:
