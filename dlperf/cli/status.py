@@ -169,13 +169,19 @@ def _worker(lock: Path) -> int | None:
     /proc/locks says it without locking, which could turn away a dlperf that starts at this moment.
     """
     try:
-        inode = lock.stat().st_ino
+        file = lock.stat()
         rows = [line.split() for line in _LOCKS.read_text().splitlines()]
     except OSError:
         return None
     # 1: FLOCK  ADVISORY  WRITE PROCESS MAJOR:MINOR:INODE START END; "->" begins one that waits.
-    held = [row for row in rows if row[1] == "FLOCK" and row[5].rpartition(":")[2] == str(inode)]
-    return next((int(row[4]) for row in held), None)
+    holders = {
+        row[5]: int(row[4])
+        for row in rows
+        if row[1] == "FLOCK" and row[5].rpartition(":")[2] == str(file.st_ino)
+    }
+    exact = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+    # Some file systems, such as btrfs, show another device there than to stat.
+    return holders.get(exact) or (next(iter(holders.values())) if len(holders) == 1 else None)
 
 
 def _lines(status: SweepStatus) -> Iterator[str]:

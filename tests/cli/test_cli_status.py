@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,24 @@ def test_a_folder_without_a_plan_is_named(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["status", str(tmp_path)])
     assert 2 == result.exit_code
     assert f"{tmp_path}: no sweep with a plan" in result.stderr
+
+
+def test_a_lock_of_another_file_system_with_the_same_number_is_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table of locks of our own: two file systems cannot be made to number their files alike."""
+    folder = tmp_path / "quickstart"
+    shutil.copytree(ROOT / "evidence/quickstart", folder)
+    lock = folder / ".dlperf.lock"
+    lock.touch()
+    file = lock.stat()
+    ours = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+    table = tmp_path / "locks"
+    table.write_text(
+        f"1: FLOCK ADVISORY WRITE 11 ff:ff:{file.st_ino} 0 EOF\n2: FLOCK ADVISORY WRITE 12 {ours} 0 EOF\n"
+    )
+    monkeypatch.setattr("dlperf.cli.status._LOCKS", table)
+    assert 12 == json.loads(status(folder, "--json")[1])[0]["process"]
 
 
 @pytest.mark.slow
