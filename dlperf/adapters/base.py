@@ -29,6 +29,41 @@ class SourceEdit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramSource:
+    """Where an original training program comes from: a folder or a git repository that a sweep names."""
+
+    url: str  # of the repository, for messages
+    folders: tuple[str, ...]  # of the checkout, that the program needs; the rest is neither hashed nor copied
+    commits: tuple[str, ...]  # that are known to run; others run with a note
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramProcess:
+    """A process of an original program, or the launcher that the program brings."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    folder: str = "."  # that it starts in, below the working folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """An original training program on one node, run in a copy of its source.
+
+    frameworks/original/ makes the copy (`Launch.work`), applies `edits` and prints them as a diff, writes
+    `files`, starts `processes`, turns the throughput lines of their output into events, and ends the program
+    when there are enough: programs that train for epochs need no end of their own.
+    """
+
+    processes: tuple[ProgramProcess, ...]
+    dialect: str  # of the lines with the throughput: a name of `dlperf list dialects`
+    iterations_per_line: int
+    distribution: str  # the package of the engine, whose version is recorded
+    edits: tuple[SourceEdit, ...] = ()
+    files: dict[str, str] = field(default_factory=dict)  # path below the working folder -> text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NvccUse:
     """NVIDIA's compiler compiles parts of a package."""
 
@@ -132,6 +167,7 @@ class RankCommand:
     devices: int = 1
     defaults: dict[str, str] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
+    program: Program | None = None  # set by `program_command` alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +179,16 @@ class Launch:
     code: Path  # the folder that holds `frameworks/`; it goes on PYTHONPATH
     python: Path  # the interpreter of the framework's environment
     placements: tuple[RankPlacement, ...]
+
+    @property
+    def work(self) -> Path:
+        """The working folder of an original program: the copy of its source in the run folder."""
+        return self.case_file.parent / WORK_FOLDER
+
+
+# In the run folder.
+WORK_FOLDER: Final = "work"
+PROGRAM_NAME: Final = "program.json"
 
 
 class Adapter(Protocol):
@@ -164,6 +210,14 @@ class Adapter(Protocol):
     def options(self) -> type[BaseModel]:
         """The framework's own options, validated; forbid extra keys."""
 
+    @property
+    def source(self) -> ProgramSource | None:
+        """Where the original program comes from, which a sweep must name; None: the loop is the adapter's."""
+
+    @property
+    def alignable(self) -> bool:
+        """Whether `dlperf align` can compare what it computes; reports say where it cannot."""
+
     def environment(
         self, version: str, device: DeviceKind, *, parallel: bool = False, gpu: Gpu | None = None
     ) -> EnvironmentSpec:
@@ -175,7 +229,10 @@ class Adapter(Protocol):
         """
 
     def unsupported(self, case: Case) -> str | None:
-        """Why the engine can never run this case; None if it can."""
+        """Why the engine can never run this case; None if it can.
+
+        `case.topology` and `case.data` count too: a program may know one node, or one form of data set.
+        """
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
         """The processes of the case, which drive all of `launch.placements`, in that order."""
@@ -189,6 +246,18 @@ def train_commands(
     return tuple(
         RankCommand(argv=argv, env={**rank_environment(launch, placement), **variables(launch, placement)})
         for placement in launch.placements
+    )
+
+
+def program_command(launch: Launch, program: Program) -> RankCommand:
+    """One process that runs an original program on all devices of the case, which are on one node."""
+    name = launch.case_file.parent / PROGRAM_NAME
+    first = launch.placements[0]
+    return RankCommand(
+        argv=(str(launch.python), "-m", "frameworks.original.run", str(launch.case_file), str(name)),
+        env=rank_environment(launch, first),
+        devices=len(launch.placements),
+        program=program,
     )
 
 

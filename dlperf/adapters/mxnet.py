@@ -212,6 +212,8 @@ class MXNetAdapter:
 
     name = "mxnet"
     title = "MXNet"
+    source = None
+    alignable = True
     versions = tuple(_PYTHONS)
     options = MXNetOptions
 

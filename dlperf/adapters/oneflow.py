@@ -94,6 +94,8 @@ class OneFlowAdapter:
 
     name = "oneflow"
     title = "OneFlow"
+    source = None
+    alignable = True
     versions = tuple(_PYTHONS)
     options = OneFlowOptions
 

@@ -82,6 +82,8 @@ class PyTorchAdapter:
 
     name = "pytorch"
     title = "PyTorch"
+    source = None
+    alignable = True
     versions = _VERSIONS
     options = PyTorchOptions
 

@@ -9,7 +9,17 @@ from dlperf.plugins import load_plugins, to_standard_error
 GROUP = "dlperf.adapters"
 
 # What an object must have to be an adapter; `Adapter` is a Protocol, so that nobody has to inherit from it.
-_MEMBERS = ("name", "title", "versions", "options", "environment", "unsupported", "rank_commands")
+_MEMBERS = (
+    "name",
+    "title",
+    "versions",
+    "options",
+    "source",
+    "alignable",
+    "environment",
+    "unsupported",
+    "rank_commands",
+)
 
 
 def load_adapters(*, report: Callable[[str], None] = to_standard_error) -> dict[str, Adapter]:

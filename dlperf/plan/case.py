@@ -52,6 +52,8 @@ DeviceKind = Literal["cpu", "cuda"]
 ParameterKind = Literal["bias", "batch_norm", "prelu"]
 OptionValue = bool | int | float | str
 SearchedAxis = Literal["batch_size_per_device", "num_classes"]
+DataForm = Literal["recordio", "ofrecord"]
+ReadMode = Literal["warm", "cold", "memory"]
 
 # The narrowest that gradients may have; with fp16 it is the loss scale that keeps small ones from becoming 0.
 GRADIENT_DTYPES: Mapping[Precision, GradientDtype] = {
@@ -180,9 +182,9 @@ class Workload(Model):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.4
     """Share of activations that head E drops; the other heads drop none."""
     dataset: str
-    """Name of the data set, for tables: the images are synthetic."""
+    """Name of the data set that the workload stands for, for tables."""
     data: Literal["synthetic"] = "synthetic"
-    """Where images come from: `synthetic`, made by dlperf, is the only source."""
+    """Where images come from unless the sweep's `data` says otherwise: `synthetic`, made by dlperf."""
     loss: Loss
     """The loss over the classes."""
     optimizer: Optimizer = Optimizer()
@@ -218,6 +220,39 @@ class Measure(Model):
         float, Field(ge=0, le=1, exclude_if=lambda share: share == DEFAULT_MAX_INTERFERENCE)
     ] = DEFAULT_MAX_INTERFERENCE
     """A run that loses a larger share of its CPU time to other work is disturbed and has no figure."""
+
+
+class DataSet(Model):
+    """A data set of face images in a folder, the same on every node; `dlperf docs data` describes it."""
+
+    path: str
+    """Absolute path of the folder. It is no part of a case's identity: the index tells data sets apart."""
+    read: ReadMode = "warm"
+    """`warm`: the files are read once before the run, so that they lie in the page cache as far as they fit.
+    `cold`: they are dropped from it. `memory`: images are decoded before the run and held in memory."""
+    forms: Annotated[tuple[DataForm, ...], Field(min_length=1)]
+    """What lies in the folder: `recordio`, `ofrecord` or both, of the same images in the same order."""
+    images: PositiveInt
+    """Number of images."""
+    classes: PositiveInt
+    """Number of classes; labels count from 0."""
+    index_sha256: str
+    """SHA-256 in hexadecimal digits over the index of each form."""
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.rstrip("/").rpartition("/")[2]
+
+
+class Source(Model):
+    """The files of an original training program, as they were when the plan was made."""
+
+    content_hash: str
+    """12 hexadecimal digits of SHA-256 over names and bytes of the files that the program needs."""
+    commit: str | None = None
+    """The commit of the checkout, with `-dirty` where these files differ from it; null: not known. It is no
+    part of a case's identity."""
 
 
 class Search(Model):
@@ -285,6 +320,10 @@ class Case(Model):
     """Memory budget of each CPU device in bytes, held by the supervisor; null: none."""
     search: Annotated[Search | None, Field(exclude_if=lambda search: search is None)] = None
     """How the largest value of one axis is found; null: no axis is searched."""
+    data: Annotated[DataSet | None, Field(exclude_if=lambda data: data is None)] = None
+    """The data set that is read; null: the images are synthetic."""
+    source: Annotated[Source | None, Field(exclude_if=lambda source: source is None)] = None
+    """The files of the original program that trains; null: a training loop of dlperf or of an adapter."""
 
     @model_validator(mode="after")
     def _sample_ratio_belongs_to_partial_fc(self) -> Self:
@@ -321,8 +360,15 @@ class Case(Model):
 
     @cached_property
     def content_hash(self) -> str:
-        """What tells cases apart; neither a number that is searched for nor `max_interference` counts."""
-        left_out: dict[str, bool | set[str]] = {"measure": {"max_interference"}}
+        """What tells cases apart.
+
+        Neither a number that is searched for nor `max_interference` counts, nor where files lie.
+        """
+        left_out: dict[str, bool | set[str]] = {
+            "measure": {"max_interference"},
+            "data": {"path"},
+            "source": {"commit"},
+        }
         if self.search is not None:
             left_out[self.search.axis] = True
         return digest_of(self.model_dump(mode="json", exclude=left_out))
@@ -340,4 +386,6 @@ class Case(Model):
             readable = f"{readable}_{self.gradient_dtype}-gradients"
         if self.memory_bytes is not None:
             readable = f"{readable}_{bytes_text(self.memory_bytes)}"
+        if self.data is not None:
+            readable = f"{readable}_{self.data.name}-{self.data.read}"
         return re.sub(r"[^A-Za-z0-9._+-]", "-", readable) + f"-{self.content_hash}"

@@ -10,6 +10,7 @@ from dlperf.adapters.base import Adapter
 from dlperf.plan.case import SEARCHED_AXES, Case, OptionValue, Parallelism, Precision, Search, Topology
 from dlperf.plan.sweep import (
     Condition,
+    DataEntry,
     ExperimentFile,
     FrameworkEntry,
     Include,
@@ -30,6 +31,7 @@ class Cell:
     batch_size_per_device: int | Literal["max"]
     num_classes: int | Literal["max"]
     precision: Precision
+    data: DataEntry | Literal["synthetic"] = "synthetic"
     options: dict[str, OptionValue] = field(default_factory=dict)
     why: str | None = None
 
@@ -45,8 +47,9 @@ def cells(
     """Every cell of a sweep, the grid's first, then those beside it; none twice.
 
     The grid runs through experiments, precisions, classes, parallelisms, sample ratios, batch sizes,
-    topologies and frameworks, the last fastest. `exclude` acts on the grid alone: an included cell stays, and
-    brings back an equal one that was taken out. A framework without a version has its adapter's first.
+    topologies, data and frameworks, the last fastest. `exclude` acts on the grid alone: an included cell
+    stays, and brings back an equal one that was taken out. A framework without a version has its adapter's
+    first.
     """
     frameworks = tuple(_with_version(entry, adapters) for entry in file.frameworks)
     found: dict[str, Cell] = {}
@@ -65,7 +68,7 @@ def cells(
 def count_cells(axes: SweepFile) -> int:
     """The size of the product that the axes span."""
     others = (axes.experiment, axes.precision, axes.batch_size_per_device, axes.frameworks, axes.topology)
-    return math.prod(map(len, (*others, axes.num_classes or (None,), _classifiers(axes))))
+    return math.prod(map(len, (*others, axes.data, axes.num_classes or (None,), _classifiers(axes))))
 
 
 def matches(condition: Condition, cell: Cell) -> bool:
@@ -86,23 +89,25 @@ def _span(
 ) -> Iterator[Cell]:
     for experiment in axes.experiment:
         classes = axes.num_classes or (experiments[experiment].num_classes,)
-        for precision, num_classes, (parallelism, ratio), batch, topology, framework in itertools.product(
+        for precision, num_classes, classifier, batch, topology, data, framework in itertools.product(
             axes.precision,
             classes,
             _classifiers(axes),
             axes.batch_size_per_device,
             axes.topology,
+            axes.data,
             frameworks,
         ):
             yield Cell(
                 experiment=experiment,
                 framework=framework,
                 topology=topology,
-                parallelism=parallelism,
-                sample_ratio=ratio,
+                parallelism=classifier[0],
+                sample_ratio=classifier[1],
                 batch_size_per_device=batch,
                 num_classes=num_classes,
                 precision=precision,
+                data=data,
                 options=dict(options.get(framework.name, {})),
             )
 

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from dlperf.adapters.base import Adapter
 from dlperf.errors import Problem, SourceErrors, UserError
+from dlperf.plan.case import DataSet
 from dlperf.plan.checks import sweep_problems
 from dlperf.plan.documents import (
     Document,
@@ -22,7 +23,8 @@ from dlperf.plan.documents import (
     unknown,
     validate,
 )
-from dlperf.plan.sweep import ExperimentFile, FrameworkEntry, SweepFile
+from dlperf.plan.sources import ProgramFiles
+from dlperf.plan.sweep import DataEntry, ExperimentFile, FrameworkEntry, SourceEntry, SweepFile
 from dlperf.plan.versions import Origin, read_find_links, read_wheel
 
 
@@ -112,6 +114,8 @@ class Sweep:
     file: SweepFile  # with the settings; names versions from elsewhere by their labels
     experiments: dict[str, ExperimentFile]
     origins: dict[str, Origin] = field(default_factory=dict)  # of versions from elsewhere, by `name==label`
+    data_sets: dict[DataEntry, DataSet] = field(default_factory=dict)  # as they are now
+    program_sources: dict[SourceEntry, ProgramFiles] = field(default_factory=dict)  # likewise
     documents: tuple[Document, ...]  # as written, the sweep's first
     settings: tuple[Setting, ...] = ()  # from the command line
 

@@ -253,6 +253,7 @@ def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, thr
     sizes: dict[str, Any] = {axis: getattr(cell, axis) for axis in SEARCHED_AXES}
     if search is not None:
         sizes[search.axis] = search.lower
+    entry = cell.framework.source
     case = Case(
         framework=cell.framework.name,
         version=str(cell.framework.version),
@@ -270,6 +271,8 @@ def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, thr
         gradient_dtype=file.gradient_dtype,
         memory_bytes=file.memory,
         search=search,
+        data=None if cell.data == "synthetic" else sweep.data_sets[cell.data],
+        source=None if entry is None else sweep.program_sources[entry].source,
     )
     return case if search is None else from_supported(case, search, adapter)
 

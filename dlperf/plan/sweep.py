@@ -32,6 +32,7 @@ from dlperf.plan.case import (
     Measure,
     Parallelism,
     Precision,
+    ReadMode,
     Topology,
     Workload,
     bytes_of,
@@ -161,11 +162,33 @@ def _framework_reference(value: Any) -> Any:
     return entry
 
 
+def _or_path(schema: dict[str, Any]) -> None:
+    """In the JSON Schema: a path may stand for the mapping."""
+    schema["anyOf"] = [{"type": "string"}, *schema["anyOf"]]
+
+
 def _known(name: str, info: ValidationInfo) -> str:
     known: Iterable[str] | None = (info.context or {}).get("frameworks")
     if known is not None and name not in known:
         raise ValueError(unknown("framework", name, known))
     return name
+
+
+class SourceEntry(Model):
+    """Where an original program's files are: a folder, or a commit of a git repository."""
+
+    path: Annotated[str, Field(min_length=1)] | None = None
+    """A checkout, relative to the sweep's file; it is never changed."""
+    git: Annotated[str, Field(min_length=1)] | None = None
+    """URL of a git repository, with https or ssh; dlperf keeps a copy of the commit in its cache."""
+    commit: Annotated[str, Field(pattern="^[0-9a-f]{7,40}$")] | None = None
+    """The commit, 7 to 40 hexadecimal digits; with `git` alone."""
+
+    @model_validator(mode="after")
+    def _is_one_place(self) -> Self:
+        if (self.path is None) == (self.git is None) or (self.git is None) != (self.commit is None):
+            raise ValueError("write path, or git with commit")
+        return self
 
 
 class FrameworkEntry(Model):
@@ -188,6 +211,12 @@ class FrameworkEntry(Model):
     find_links: Annotated[str, Field(min_length=1), AfterValidator(checked_find_links)] | None = None
     """Where the wheel of `version` is: URL of a page with links to wheels, or a folder with wheels,
     relative to the sweep's file."""
+    source: Annotated[
+        SourceEntry | None,
+        BeforeValidator(lambda value: {"path": value} if isinstance(value, str) else value),
+        Field(json_schema_extra=_or_path),
+    ] = None
+    """Files of the original program, for the frameworks that run one: a folder, or git with commit."""
 
     @model_validator(mode="after")
     def _comes_from_one_place(self) -> Self:
@@ -225,6 +254,22 @@ Threads = Annotated[
 ]
 
 
+class DataEntry(Model):
+    """A data set to read, as `dlperf data make` or `dlperf data convert` lays it out."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """Folder of the data set, relative to the sweep's file; the same on every node of a cluster."""
+    read: ReadMode = "warm"
+    """`warm` (the default): from the page cache. `cold`: from the disk. `memory`: decoded before the run."""
+
+
+# The tags of errors name the word or the mapping.
+DataReference = Annotated[
+    Annotated[DataEntry, Tag("mapping")] | Annotated[Literal["synthetic"], Tag("word")],
+    Discriminator(lambda value: "word" if isinstance(value, str) else "mapping"),
+]
+
+
 class Axes(Model):
     """The dimensions that a grid spans and an exclusion names, each one value or a list. None: not given."""
 
@@ -243,6 +288,8 @@ class Axes(Model):
     """Number of classes, by default the experiment's; `max` searches for the most that train."""
     precision: OneOrMore[Precision] | None = None
     """What layers are computed in: `fp32` (the default), `fp16` or `bf16`."""
+    data: OneOrMore[DataReference] | None = None
+    """Where images come from: `synthetic` (the default), or a data set as `{path: faces}`."""
 
     def given(self) -> dict[str, Any]:
         """The values that are given, by name; options apart."""
@@ -346,6 +393,7 @@ class SweepFile(Axes):
     parallelism: OneOrMore[Parallelism] = ("data",)
     batch_size_per_device: OneOrMore[Count]
     precision: OneOrMore[Precision] = ("fp32",)
+    data: OneOrMore[DataReference] = ("synthetic",)
     gradient_dtype: GradientDtype = "float32"
     """What gradients are while they are added up over the devices; `float16` goes with precision `fp16`
     alone, `bfloat16` with `bf16` alone."""

@@ -35,6 +35,7 @@ STATUS_WORDS = {
     Status.OOM: say("out of memory"),
     Status.TIMEOUT: say("timeout"),
     Status.STALLED: say("stalled"),
+    Status.DATA: say("data unreadable"),
     Status.CRASH: say("crash"),
     Status.KILLED: say("killed"),
     Status.LOST_NODE: say("lost node"),

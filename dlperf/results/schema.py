@@ -47,6 +47,7 @@ class Status(StrEnum):
     INSUFFICIENT = "insufficient"
     UNSUPPORTED = "unsupported"
     NOT_MEASURED = "not_measured"
+    DATA = "data"  # the data set could not be read to the end of the run
 
 
 FAILED = frozenset(Status) - {Status.OK, Status.UNSUPPORTED, Status.NOT_MEASURED}

@@ -34,6 +34,17 @@ class Schedule(NamedTuple):
     scales: Tuple[float, ...]
 
 
+class DataSet(NamedTuple):
+    """A data set in a folder. `read` is warm, cold or memory; `forms` are recordio, ofrecord or both."""
+
+    path: str
+    read: str
+    forms: Tuple[str, ...]
+    images: int
+    classes: int
+    index_sha256: str
+
+
 class Case(NamedTuple):
     """One case, flat. Sizes are in samples and classes; `sample_ratio` is None outside Partial FC.
 
@@ -66,6 +77,7 @@ class Case(NamedTuple):
     measured_iterations: int
     seed: int
     options: Dict[str, Any]
+    data: Optional[DataSet] = None  # None: synthetic images
 
     @property
     def world_size(self) -> int:
@@ -84,6 +96,8 @@ def case_from_dict(content: Dict[str, Any]) -> Case:
     optimizer, schedule = workload["optimizer"], workload["schedule"]
     defaults = {"batch_norm": "batch", "gradient_dtype": "float32"}  # which are not written
     values = {**defaults, **workload, **content["topology"], **content["measure"], **content}
+    data = content.get("data")  # the workload has a key of this name too
+    values["data"] = None if data is None else DataSet(**{**data, "forms": tuple(data["forms"])})
     values["loss"] = Loss(**workload["loss"])
     values["optimizer"] = Optimizer(**{**optimizer, "no_decay": tuple(optimizer["no_decay"])})
     values["schedule"] = Schedule(

@@ -20,6 +20,8 @@ GOOD = """
 class Adapter:
     name = "{name}"
     title = "Good"
+    source = None
+    alignable = False
     versions = ("1.0",)
     options = None
     environment = unsupported = rank_commands = None
@@ -81,7 +83,11 @@ def test_an_installed_package_adds_one(site: Path) -> None:
         ("raise RuntimeError", "ADAPTER", "RuntimeError"),
         ("def broken(:", "ADAPTER", "SyntaxError: "),
         ("", "ADAPTER", "AttributeError: module 'bad_one' has no attribute 'ADAPTER'"),
-        ("ADAPTER = object()", "ADAPTER", "TypeError: it has no name, title, versions, options"),
+        (
+            "ADAPTER = object()",
+            "ADAPTER",
+            "TypeError: it has no name, title, versions, options, source, alignable",
+        ),
         (GOOD.format(name="other"), "ADAPTER", "calls itself 'other' but is registered as 'bad'"),
     ],
 )

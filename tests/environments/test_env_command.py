@@ -22,6 +22,8 @@ from dlperf.model import Model
 class Adapter:
     name = "demo"
     title = "Demo"
+    source = None
+    alignable = False
     versions = ("1.1", "1.0")
     options = Model
 

@@ -28,6 +28,8 @@ class PaperAdapter:
 
     name: str
     versions: tuple[str, ...]
+    source = None
+    alignable = True
     cuda_only: tuple[str, ...] = ()
 
     @property

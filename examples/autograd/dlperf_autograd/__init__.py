@@ -25,6 +25,8 @@ class AutogradAdapter:
 
     name = "autograd"
     title = "Autograd"
+    source = None
+    alignable = False
     versions = ("1.8.0",)
     options = AutogradOptions
 

@@ -40,6 +40,8 @@ class NumpyAdapter:
 
     name = "numpy"
     title = "NumPy"
+    source = None
+    alignable = False
     # Other "versions" of the same numpy: one that is as fast, and two whose loops became 10 and 5 % slower.
     versions = tuple(np.__version__ + ending for ending in ("", "+same", "+slower", "+slower5"))
     options = NumpyOptions
