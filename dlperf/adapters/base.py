@@ -32,6 +32,7 @@ class SourceEdit:
 class ProgramSource:
     """Where an original training program comes from: a folder or a git repository that a sweep names."""
 
+    engine: str  # name of the framework with the same engine whose own loop stands beside it in reports
     url: str  # of the repository, for messages
     folders: tuple[str, ...]  # of the checkout, that the program needs; the rest is neither hashed nor copied
     commits: tuple[str, ...]  # that are known to run; others run with a note

@@ -248,6 +248,8 @@ class DataSet(Model):
 class Source(Model):
     """The files of an original training program, as they were when the plan was made."""
 
+    engine: str
+    """Name of the framework whose own loop, with the same engine, it is compared with, such as `mxnet`."""
     content_hash: str
     """12 hexadecimal digits of SHA-256 over names and bytes of the files that the program needs."""
     commit: str | None = None
