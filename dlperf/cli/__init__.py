@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("starting:init", "Write a first sweep and experiment of your own."),
     "list": ("listing", "List frameworks, options, sweeps and whatever else has a name."),
     "docs": ("starting:docs", "Print a page of the documentation."),
+    "data": ("data", "Make, convert and check data sets of faces."),
     "env": ("env", "List, create, check and remove framework environments."),
     "cluster": ("machines:cluster", "Check the nodes of a cluster, or clean up what was left there."),
     "doctor": ("machines:doctor", "Find what is wrong with this machine before a sweep does."),

@@ -1,0 +1,105 @@
+"""A data set in another form: the same images, labels and order."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlperf.data.dataset import PROPERTY, Description, Form, OfrecordSet, RecordioSet, describe
+from dlperf.data.ofrecord import count_records
+from dlperf.data.reading import read_images
+from dlperf.data.records import Fault, Image, Skip
+from dlperf.data.writing import (
+    Write,
+    copy_property,
+    new_folder,
+    ofrecord_writer,
+    recordio_writer,
+    write_property,
+)
+from dlperf.errors import UserError
+
+# Framing and indexes are a small part of a data set.
+_LARGER = 1.02
+_NO_SIZE = (0, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """What was written: its form, how many images, and how many could not be read."""
+
+    form: Form
+    images: int
+    skipped: int
+
+
+def convert(
+    source: Path, target: Path, *, to: Form | None, parts: int | None, skip: Skip | None = None
+) -> Converted:
+    """Write the data set in `source` as a new one in `target`, with memory that does not grow with it.
+
+    `to` is by default the form that `source` does not have. `parts` is for OFRecord, by default 8. With
+    `skip` records with faults are left out, and given to it.
+    """
+    description = describe(source, skip=skip)
+    to = to or _other_form(description)
+    if to == "recordio" and parts is not None:
+        raise UserError("--parts is for --to ofrecord; a RecordIO data set is one file")
+    held = _to_read(description, to)
+    skipped = 0
+
+    def count(fault: Fault) -> None:
+        nonlocal skipped
+        skipped += 1
+        if skip is None:
+            raise fault
+        skip(fault)
+
+    images = read_images(held, classes=description.classes, skip=count)
+    with new_folder(target, needed_bytes=int(held.size_bytes * _LARGER)) as folder:
+        if to == "recordio":
+            writing = recordio_writer(folder)
+        else:
+            writing = ofrecord_writer(folder, images=_count(held), parts=parts)
+        with writing as write:
+            written, classes = _write_all(images, write)
+        if (source / PROPERTY).exists():
+            copy_property(source, folder)
+        else:
+            size = description.image_size or _NO_SIZE
+            write_property(folder, classes=description.classes or classes, image_size=size)
+    return Converted(form=to, images=written, skipped=skipped)
+
+
+def _other_form(description: Description) -> Form:
+    if len(description.forms) > 1:
+        raise UserError(f"{description.folder} has both forms; choose with --to recordio or --to ofrecord")
+    return "ofrecord" if description.recordio is not None else "recordio"
+
+
+def _to_read(description: Description, to: Form) -> RecordioSet | OfrecordSet:
+    """The form to read: where there are two, the one that is not written."""
+    recordio, ofrecord = description.recordio, description.ofrecord
+    first, second = (ofrecord, recordio) if to == "recordio" else (recordio, ofrecord)
+    held = first or second
+    if held is None:
+        raise AssertionError("a description has a form")
+    return held
+
+
+def _count(held: RecordioSet | OfrecordSet) -> int:
+    if isinstance(held, RecordioSet) or held.images is not None:
+        return held.images or 0
+    return sum(count_records(part.path) for part in held.parts)
+
+
+def _write_all(images: Iterator[Image], write: Write) -> tuple[int, int]:
+    """How many were written, and how many classes they need; UserError for none."""
+    count, largest = 0, -1
+    for image in images:
+        label = image.label
+        write(label, image.content)
+        count += 1
+        largest = max(largest, label)
+    if not count:
+        raise UserError("no image can be read; there is nothing to convert")
+    return count, largest + 1

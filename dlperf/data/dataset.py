@@ -1,0 +1,325 @@
+"""A folder with a data set: what it holds, from its indexes alone."""
+
+import hashlib
+import math
+import re
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from dlperf.data import ofrecord, recordio
+from dlperf.data.pictures import size_of
+from dlperf.data.records import Fault, RecordFile, Skip
+from dlperf.errors import UserError
+from dlperf.files import open_regular, read_document, read_regular
+from dlperf.model import Model
+from dlperf.wording import plural
+
+Form = Literal["recordio", "ofrecord"]
+
+RECORDS, INDEX, PROPERTY = "train.rec", "train.idx", "property"
+# Where the parts are written, and where else they may lie.
+PARTS_FOLDER = "ofrecord/train"
+_PARTS_FOLDERS = (PARTS_FOLDER, "ofrecord", "train", ".")
+PARTS_INDEX = "index.json"
+_PROPERTY = re.compile(rb"\s*([0-9]{1,12})\s*,\s*([0-9]{1,6})\s*,\s*([0-9]{1,6})\s*")
+_CHUNK_BYTES = 1 << 20
+_LINE_BYTES = 64  # of the index, whose lines have at most 41
+_PERSON_LABELS = 2  # a range of keys
+
+
+class PartEntry(Model):
+    """One part of a data set."""
+
+    name: str
+    """Name of the file, such as `part-00000`."""
+    images: int
+    """How many images it holds."""
+    size_bytes: int
+    """Size of the file in bytes."""
+
+
+class PartsIndex(Model):
+    """index.json beside the parts of a data set that dlperf wrote."""
+
+    schema_version: Literal[1] = 1
+    """Version of this schema."""
+    parts: tuple[PartEntry, ...]
+    """The parts, in their order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordioSet:
+    """The RecordIO form of a data set.
+
+    Attributes:
+        records: train.rec.
+        index: train.idx.
+        size_bytes: size of train.rec.
+        images: how many images the index names.
+        persons: how many records without an image stand behind the images, one per person, as InsightFace
+            publishes data sets; None where all records are images. Only those can be read by MXNet's
+            ImageRecordIter, which fails on a record without an image.
+        index_sha256: of train.idx, property and the size of train.rec.
+    """
+
+    records: Path
+    index: Path
+    size_bytes: int
+    images: int
+    persons: int | None
+    index_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One part of an OFRecord data set; how many images it holds is known where dlperf wrote it."""
+
+    path: Path
+    size_bytes: int
+    images: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfrecordSet:
+    """The OFRecord form of a data set.
+
+    Attributes:
+        folder: where the parts lie.
+        parts: in their order.
+        digits: of the number in a part's name: OneFlow's `part_name_suffix_length`; -1 without leading zeros.
+        images: of all parts; None where only reading them would tell.
+        index_sha256: of the parts' names and sizes, and property.
+    """
+
+    folder: Path
+    parts: tuple[Part, ...]
+    digits: int
+    images: int | None
+    index_sha256: str
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all parts."""
+        return sum(part.size_bytes for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What a folder with a data set holds; at least one of the forms.
+
+    Attributes:
+        folder: the data set.
+        classes: how many there are, as `property` says, or else the records of persons; None: not known.
+        image_size: width and height of the first image, in pixels; None where it cannot be read.
+        recordio: the RecordIO form, if any.
+        ofrecord: the OFRecord form, if any.
+    """
+
+    folder: Path
+    classes: int | None
+    image_size: tuple[int, int] | None
+    recordio: RecordioSet | None
+    ofrecord: OfrecordSet | None
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """The forms that the folder holds."""
+        held: dict[Form, object] = {"recordio": self.recordio, "ofrecord": self.ofrecord}
+        return tuple(form for form, content in held.items() if content is not None)
+
+    @property
+    def images(self) -> int | None:
+        """How many images there are; None where only reading them would tell."""
+        if self.recordio is not None:
+            return self.recordio.images
+        return self.ofrecord.images if self.ofrecord is not None else None
+
+
+def describe(folder: Path, *, skip: Skip | None = None) -> Description:
+    """What a folder holds, from its indexes: reads no image but the head of the first.
+
+    UserError where there is no such folder, no data set in it, or one that its readers could not use. With
+    `skip` damaged records, such as the last of a copy that was cut short, are left to whoever reads images.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; a data set is a folder with {RECORDS} or part-00000")
+    records, index = folder / RECORDS, folder / INDEX
+    parts_folder, paths = _find_parts(folder)
+    if not records.exists() and not paths:
+        if index.exists():
+            raise UserError(f"{records} is missing, but {INDEX} is there; copy the data set again")
+        raise UserError(f"{folder} holds no data set: neither {RECORDS} nor part-00000")
+    classes, property_content = _read_property(folder / PROPERTY)
+    recordio_set = ofrecord_set = None
+    if records.exists():
+        recordio_set = _describe_recordio(records, index, property_content, strict=skip is None)
+    if paths:
+        ofrecord_set = _describe_ofrecord(parts_folder, paths, property_content, strict=skip is None)
+    if classes is None and recordio_set is not None:
+        classes = recordio_set.persons
+    held = {each.images for each in (recordio_set, ofrecord_set) if each is not None} - {None}
+    if len(held) > 1:
+        raise UserError(
+            f"{folder}: {RECORDS} and the parts hold {' and '.join(map(str, held))} images; "
+            "remove one of the two and convert the other"
+        )
+    return Description(
+        folder=folder,
+        classes=classes,
+        image_size=_first_size(recordio_set, ofrecord_set),
+        recordio=recordio_set,
+        ofrecord=ofrecord_set,
+    )
+
+
+def require_parts(held: OfrecordSet, ranks: int) -> None:
+    """UserError where there are more ranks than parts: each rank reads parts of its own."""
+    if ranks > len(held.parts):
+        raise UserError(
+            f"{held.folder}: {plural(len(held.parts), 'part')} for {plural(ranks, 'rank')}, of which "
+            f"each reads parts of its own; make more: dlperf data convert {held.folder} OUT --to ofrecord "
+            f"--parts {ranks}"
+        )
+
+
+def _read_property(path: Path) -> tuple[int | None, bytes]:
+    """The number of classes and the content; None and nothing without such a file."""
+    try:
+        content = read_regular(path)
+    except FileNotFoundError:
+        return None, b""
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    match = _PROPERTY.fullmatch(content)
+    if match is None:
+        raise UserError(f"{path}: must be classes,height,width, such as 85742,112,112")
+    return int(match[1]), content
+
+
+def _describe_recordio(records: Path, index: Path, property_content: bytes, *, strict: bool) -> RecordioSet:
+    digest = hashlib.sha256()
+    lines, end = 0, b""
+    try:
+        with open_regular(index) as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                lines += chunk.count(b"\n")
+                end = (end + chunk)[-_LINE_BYTES:]
+    except FileNotFoundError:
+        raise UserError(
+            f"{index} is missing: readers find the images by it; copy it, or make it with MXNet's rec2idx.py"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{index}: {error.strerror}") from None
+    lines += bool(end) and not end.endswith(b"\n")
+    if not lines:
+        raise UserError(f"{index} is empty: it names no record of {RECORDS}")
+    with RecordFile(records) as file:
+        size_bytes = file.size
+        first = next(recordio.read_records(file, skip=None if strict else _ignore), None)
+        if strict:
+            _check_end(file, index, lines, end.split(b"\n")[-1 if end[-1:] != b"\n" else -2])
+    digest.update(property_content)
+    digest.update(b"%d" % size_bytes)
+    images, persons = lines, None
+    if first is not None and _is_header(first):
+        begin, behind = first.labels
+        if not 1 < begin <= behind or behind != lines:
+            raise UserError(
+                f"{records}: its first record gives images the keys 1 to {begin - 1:.0f} and persons "
+                f"{begin:.0f} to {behind - 1:.0f}, but {INDEX} has {plural(lines, 'line')}"
+            )
+        images, persons = int(begin) - 1, int(behind - begin)
+    return RecordioSet(
+        records=records,
+        index=index,
+        size_bytes=size_bytes,
+        images=images,
+        persons=persons,
+        index_sha256=digest.hexdigest(),
+    )
+
+
+def _is_header(first: recordio.Record) -> bool:
+    """Whether the first record is the one that says which keys images and persons have."""
+    is_range = first.offset == 0 and first.flag == _PERSON_LABELS and not len(first.content)
+    return is_range and all(map(math.isfinite, first.labels))
+
+
+def _check_end(file: RecordFile, index: Path, lines: int, last_line: bytes) -> None:
+    """UserError where the record that an index names last is not whole: a copy that was cut short."""
+    try:
+        offset = int(last_line.split(b"\t")[-1])
+    except ValueError:
+        return  # the readers of an index say what is wrong with it
+    if offset >= file.size:
+        problem = f"{index.name} names it, but {file.path.name} ends at byte {file.size}; copy it again"
+        raise Fault(file.path, lines - 1, offset, problem)
+    try:
+        recordio.read_record(file, offset)
+    except Fault as fault:
+        raise Fault(file.path, lines - 1, offset, fault.problem) from None
+
+
+def _ignore(_fault: Fault) -> None:
+    """Whoever reads the images is given the fault."""
+
+
+def _find_parts(folder: Path) -> tuple[Path, list[Path]]:
+    """The folder of the parts and the parts; none where there are none."""
+    for place in _PARTS_FOLDERS:
+        if (folder / place).is_dir() and (paths := ofrecord.find_parts(folder / place)):
+            return folder / place, paths
+    return folder, []
+
+
+def _describe_ofrecord(
+    folder: Path, paths: list[Path], property_content: bytes, *, strict: bool
+) -> OfrecordSet:
+    sizes = {path.name: _size_of_part(path) for path in paths}
+    counts: dict[str, int] = {}
+    path = folder / PARTS_INDEX
+    if path.exists():
+        index = read_document(path, PartsIndex, kind="index of parts", remedy="remove it")
+        written = {part.name: part.size_bytes for part in index.parts}
+        for name in sorted(written.keys() | sizes.keys()):
+            if strict and written.get(name) != sizes.get(name):
+                raise UserError(
+                    f"{folder / name}: {sizes.get(name, 0)} bytes, but {PARTS_INDEX} says "
+                    f"{written.get(name, 0)}; copy the data set again"
+                )
+        if written == sizes:
+            counts = {part.name: part.images for part in index.parts}
+    digest = hashlib.sha256("".join(f"{name}\t{size}\n" for name, size in sizes.items()).encode())
+    digest.update(property_content)
+    return OfrecordSet(
+        folder=folder,
+        parts=tuple(
+            Part(path=path, size_bytes=sizes[path.name], images=counts.get(path.name)) for path in paths
+        ),
+        digits=ofrecord.digits_of(paths),
+        images=sum(counts.values()) if counts else None,
+        index_sha256=digest.hexdigest(),
+    )
+
+
+def _size_of_part(path: Path) -> int:
+    with RecordFile(path) as file:
+        return file.size
+
+
+def _first_size(recordio_set: RecordioSet | None, ofrecord_set: OfrecordSet | None) -> tuple[int, int] | None:
+    """Width and height of the first image of either form."""
+    if recordio_set is not None:
+        path = recordio_set.records
+        with RecordFile(path) as file:
+            records = islice(recordio.read_records(file, skip=_ignore), 2)
+            content = next((record.content for record in records if len(record.content)), None)
+    elif ofrecord_set is not None:
+        with RecordFile(ofrecord_set.parts[0].path) as file:
+            content = next((image.content for image in ofrecord.read_images(file, skip=_ignore)), None)
+    else:
+        content = None
+    return None if content is None else size_of(content)

@@ -1,0 +1,176 @@
+"""Data sets written: a folder appears whole under its name, or not at all."""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+from dlperf.data import ofrecord, recordio
+from dlperf.data.dataset import (
+    INDEX,
+    PARTS_FOLDER,
+    PARTS_INDEX,
+    PROPERTY,
+    RECORDS,
+    PartEntry,
+    PartsIndex,
+)
+from dlperf.data.records import Content
+from dlperf.errors import UserError
+from dlperf.wording import plural
+
+DEFAULT_PARTS = 8
+_BUFFER_BYTES = 1 << 20
+_GIB = 1 << 30
+
+# Takes the label and the encoded image of the next record.
+Write = Callable[[int, Content], None]
+
+
+@contextmanager
+def new_folder(target: Path, *, needed_bytes: int) -> Iterator[Path]:
+    """A folder to fill, which becomes `target` when the block ends well, else is gone.
+
+    UserError where `target` is anything but a new name or an empty folder, where the disk has not the bytes
+    that are needed, or is full after all.
+    """
+    target = target.absolute()
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise UserError(f"{target} exists and is no folder; name a new one")
+    if target.is_dir() and any(target.iterdir()):
+        raise UserError(f"{target} is not empty; name a new folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(target.parent).free
+        if needed_bytes > free:
+            raise UserError(
+                f"{target.parent}: needs {needed_bytes / _GIB:.1f} GiB, its disk has {free / _GIB:.1f} GiB"
+            )
+        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.unfinished-"))
+    except OSError as error:
+        raise UserError(f"{target}: {error.strerror}") from None
+    try:
+        yield folder
+        folder.chmod(0o755)  # mkdtemp gives 0700, which another user could not read
+        _sync(folder)
+        folder.rename(target)
+        _sync(target.parent)
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+            raise UserError(f"{target}: {error.strerror}") from None
+        raise
+
+
+def write_property(folder: Path, *, classes: int, image_size: tuple[int, int]) -> None:
+    """Write the number of classes, and the size of the images: width and height in pixels."""
+    width, height = image_size
+    with _written(folder / PROPERTY) as stream:
+        stream.write(b"%d,%d,%d" % (classes, height, width))
+
+
+def copy_property(source: Path, folder: Path) -> None:
+    """Write the same as another data set has."""
+    with _written(folder / PROPERTY) as stream:
+        stream.write((source / PROPERTY).read_bytes())
+
+
+@contextmanager
+def recordio_writer(folder: Path) -> Iterator[Write]:
+    """Writes train.rec and train.idx, with the keys 0, 1, 2 and on.
+
+    All records are images, so that every reader can use the file: MXNet's ImageRecordIter, which fails on
+    records without an image, and InsightFace's, which take all keys where the first record has no range.
+    """
+    with _written(folder / RECORDS) as records, _written(folder / INDEX) as index:
+        writer = recordio.RecordWriter(records, index)
+        key = 0
+
+        def write(label: int, content: Content) -> None:
+            nonlocal key
+            writer.write(key, label, content)
+            key += 1
+
+        yield write
+
+
+@contextmanager
+def ofrecord_writer(folder: Path, *, images: int, parts: int | None) -> Iterator[Write]:
+    """Writes parts, which hold as many images each, or one more; by default 8 parts.
+
+    UserError where there are fewer images than parts.
+    """
+    parts = min(DEFAULT_PARTS, images) if parts is None else parts
+    sizes = [images // parts + (number < images % parts) for number in range(parts)]
+    if not all(sizes):
+        raise UserError(
+            f"{plural(images, 'image')} cannot fill {plural(parts, 'part')}; choose fewer with --parts"
+        )
+    writer = _PartsWriter(folder / PARTS_FOLDER, sizes)
+    with writer:
+        yield writer.write
+
+
+class _PartsWriter:
+    """One part after the other, each with a given number of images."""
+
+    def __init__(self, folder: Path, sizes: Sequence[int]) -> None:
+        self._folder, self._sizes = folder, sizes
+        self._written: list[int] = []
+        self._left = 0
+
+    def __enter__(self) -> None:
+        self._folder.mkdir(parents=True)
+        self._stack = ExitStack()
+
+    def write(self, label: int, content: Content) -> None:
+        if not self._left:
+            self._stack.close()
+            number = len(self._written)
+            self._left = self._sizes[number]
+            stream = self._stack.enter_context(_written(self._folder / ofrecord.part_name(number)))
+            self._part = ofrecord.PartWriter(stream)
+            self._written.append(0)
+        self._part.write(label, content)
+        self._left -= 1
+        self._written[-1] += 1
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stack.close()
+        if kind is not None:
+            return
+        if len(self._written) < len(self._sizes):
+            raise UserError(
+                f"{plural(sum(self._written), 'image')} are left for {plural(len(self._sizes), 'part')}; "
+                "choose fewer with --parts"
+            )
+        names = [ofrecord.part_name(number) for number in range(len(self._written))]
+        entries = tuple(
+            PartEntry(name=name, images=images, size_bytes=(self._folder / name).stat().st_size)
+            for name, images in zip(names, self._written, strict=True)
+        )
+        with _written(self._folder / PARTS_INDEX) as stream:
+            stream.write((PartsIndex(parts=entries).model_dump_json(indent=1) + "\n").encode())
+        _sync(self._folder)
+        _sync(self._folder.parent)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[IO[bytes]]:
+    """A new file, on the disk when the block has ended well."""
+    with path.open("wb", buffering=_BUFFER_BYTES) as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
