@@ -15,7 +15,11 @@ POINT, START, END = "POINT_IN_TIME", "INTERVAL_START", "INTERVAL_END"
 
 
 class EventLog:
-    """Writes the events of one rank. Each line is flushed, as a run may be killed at any moment."""
+    """Writes the events of one rank.
+
+    Each line is flushed, as a run may be killed at any moment, and is one write with its line end: others
+    write to the same log (an engine's own threads, worker processes), and print() would let them in between.
+    """
 
     def __init__(self, rank: int, stream: Any = None) -> None:
         self._rank = rank

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
@@ -54,6 +54,32 @@ def test_what_was_written_is_read_back_between_any_noise(
         (number, 16, seconds, kind) for number, (seconds, _, kind) in enumerate(steps)
     ]
     assert all(same_loss(step.loss, loss) for step, (_, loss, _) in zip(found, steps, strict=True))
+
+
+class Writes(io.RawIOBase):
+    """Keeps what each write to a file descriptor would have been."""
+
+    def __init__(self) -> None:
+        self.calls: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.calls.append(bytes(data))
+        return len(data)
+
+
+@pytest.mark.parametrize("unbuffered", [True, False])
+def test_an_event_is_one_write_so_that_no_other_process_writes_into_it(*, unbuffered: bool) -> None:
+    """Both kinds of standard output that Python has; print() makes two writes of a line where unbuffered."""
+    writes = Writes()
+    binary = writes if unbuffered else io.BufferedWriter(writes)
+    log = EventLog(0, io.TextIOWrapper(cast("Any", binary), write_through=unbuffered))
+    log.step(0, 16, 1.0, 2.0, "train")
+    log.event("framework", {"name": "x" * 20_000})
+    assert 2 == len(writes.calls)
+    assert all(call.startswith(b":::MLLOG ") and call.endswith(b"}\n") for call in writes.calls)
 
 
 @given(steps_strategy.filter(bool), st.data())

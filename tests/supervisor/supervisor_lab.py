@@ -15,17 +15,23 @@ from processes import MARK, marked, until
 
 SUPERVISOR = Path(__file__).parents[2] / "frameworks" / "supervisor.py"
 
-# A grandchild in a session of its own that ignores SIGTERM; the program goes on behind it.
+# A grandchild in a session of its own that ignores SIGTERM; the program goes on when it has printed its line.
 LOOSE_CHILD = """
 import os, signal, sys, time
+started, starts = os.pipe()
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        print("loose", os.getpid(), flush=True)
+        print("loose", os.getpid())
+        os.write(starts, b".")
         time.sleep(600)
     os._exit(0)
+os.read(started, 1)
 """
+# A rank and its children share a log. Python with -u writes a line and its end in two calls, between which
+# another process may write; with line buffering each `print` is one call.
+ONE_WRITE_PER_LINE = "import sys\nsys.stdout.reconfigure(line_buffering=True)\n"
 
 
 @dataclass
@@ -38,8 +44,12 @@ class Lab:
     stack: ExitStack = field(default_factory=ExitStack)
 
     def launch(self, *programs: str, argv: list[str] | None = None, **settings: Any) -> None:
-        """Write launch.json: one rank for each Python program; `settings` replace the defaults."""
-        commands = [[sys.executable, "-u", "-c", program] for program in programs] or [argv]
+        """Write launch.json: one rank for each Python program; `settings` replace the defaults.
+
+        A program's `print` writes its line at once and in one piece.
+        """
+        whole_lines = [ONE_WRITE_PER_LINE + program for program in programs]
+        commands = [[sys.executable, "-c", program] for program in whole_lines] or [argv]
         ranks = [
             {
                 "rank": rank,

@@ -44,8 +44,7 @@ def test_the_end_of_standard_input_ends_everything(lab: Lab) -> None:
     """What happens when the harness is killed: the kernel closes its end of the pipe."""
     lab.launch(STUBBORN, STUBBORN)
     process = started(lab)
-    lab.until_log(b"loose")
-    lab.until_log(b"working", rank=1)
+    lab.until_log(b"working\n", rank=1)
     assert process.stdin is not None
     process.stdin.close()
     until_gone(lab)
@@ -92,7 +91,7 @@ def test_silence_of_every_rank_is_a_stall(lab: Lab) -> None:
 
 @pytest.mark.slow
 def test_output_of_one_rank_keeps_the_others_from_stalling(lab: Lab) -> None:
-    speaks = "import time\nfor _ in range(24): print('.', end=''); time.sleep(0.25)"
+    speaks = "import time\nfor _ in range(24): print('.', end='', flush=True); time.sleep(0.25)"
     lab.launch("import time; time.sleep(5.5)", speaks, stall_limit_seconds=4)
     code, _ = lab.run()
     assert code == 0
@@ -217,7 +216,6 @@ def test_a_stopped_process_is_woken_and_ended(lab: Lab) -> None:
 def test_kill_9_of_the_supervisor_leaves_nothing(lab: Lab) -> None:
     lab.launch(STUBBORN, grace_seconds=1)
     process = started(lab)
-    lab.until_log(b"loose")
     process.kill()
     until_gone(lab)
     until((lab.folder / "outcome.json").exists)
@@ -227,7 +225,6 @@ def test_kill_9_of_the_supervisor_leaves_nothing(lab: Lab) -> None:
 def test_kill_9_of_the_supervisors_guard_leaves_nothing(lab: Lab) -> None:
     lab.launch(STUBBORN)
     process = started(lab)
-    lab.until_log(b"loose")
     os.kill(worker_of(process), signal.SIGKILL)
     until_gone(lab)
     assert process.wait(timeout=20) == 4
@@ -237,7 +234,6 @@ def test_kill_9_of_the_supervisors_guard_leaves_nothing(lab: Lab) -> None:
 def test_a_supervisor_that_stands_still_is_killed_by_its_guard(lab: Lab) -> None:
     lab.launch(STUBBORN, silence_seconds=1)
     process = started(lab)
-    lab.until_log(b"loose")
     os.kill(worker_of(process), signal.SIGSTOP)
     assert process.wait(timeout=20) == 6
     assert lab.left() == set()

@@ -17,8 +17,8 @@ from supervisor_lab import SUPERVISOR, Lab
 
 MIB = 1 << 20
 BUDGET = 200 * MIB
-FITS = "x = b'x' * (100 << 20); print('fits', flush=True)"
-TOO_MUCH = "print('begins', flush=True); x = b'x' * (600 << 20); print('too much', flush=True)"
+FITS = "x = b'x' * (100 << 20); print('fits')"
+TOO_MUCH = "print('begins'); x = b'x' * (600 << 20); print('too much')"
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_the_kernels_count_shows_which_rank_was_killed(memory_lab: Lab) -> None:
 
 
 def test_a_kill_for_memory_elsewhere_is_not_counted_in_the_ranks_group(memory_lab: Lab) -> None:
-    memory_lab.launch("import time; print('on', flush=True); time.sleep(600)")
+    memory_lab.launch("import time; print('on'); time.sleep(600)")
     process = memory_lab.start()
     memory_lab.until_log(b"on")
     starve_another()
@@ -91,7 +91,7 @@ def test_a_kill_for_memory_elsewhere_is_not_counted_in_the_ranks_group(memory_la
 
 def test_a_group_that_a_supervisor_of_another_container_uses_is_left_alone(memory_lab: Lab) -> None:
     """Its process id does not exist here, as ours may not exist there."""
-    memory_lab.launch("import time; print('on', flush=True); time.sleep(600)")
+    memory_lab.launch("import time; print('on'); time.sleep(600)")
     process = memory_lab.start()
     memory_lab.until_log(b"on")
     made = left_groups(process.pid)
@@ -110,7 +110,7 @@ def test_a_group_that_a_supervisor_of_another_container_uses_is_left_alone(memor
 
 
 def test_a_killed_supervisor_leaves_no_group(memory_lab: Lab) -> None:
-    memory_lab.launch("import time; print('on', flush=True); time.sleep(600)")
+    memory_lab.launch("import time; print('on'); time.sleep(600)")
     memory_lab.edit_rank(0, memory_bytes=BUDGET)
     process = memory_lab.start()
     memory_lab.until_log(b"on")
