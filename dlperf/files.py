@@ -14,6 +14,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, TypeVar
 
+import platformdirs
 from pydantic import ValidationError
 
 from dlperf.errors import InfrastructureError, UserError
@@ -168,6 +169,12 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def cache_root() -> Path:
+    """The folder of all that dlperf keeps: DLPERF_CACHE, by default the user's cache folder."""
+    given = os.environ.get("DLPERF_CACHE")
+    return Path(given).expanduser().absolute() if given else platformdirs.user_cache_path("dlperf")
 
 
 # Where the files that ship beside the package lie: in a checkout or inside an installed wheel.

@@ -27,6 +27,8 @@ LOGS_FOLDER: Final = "logs"
 STEPS_NAME: Final = "steps.csv"
 RESULT_NAME: Final = "result.json"
 IMPORT_NAME: Final = "import.json"  # of an imported run
+# In the cache, and on nodes in their working folder: of original programs, by content hash.
+SOURCES_FOLDER: Final = "sources"
 # In the folder of a search for a limit, beside runs/.
 LIMIT_NAME: Final = "limit.json"
 # In the folder of baselines.

@@ -11,6 +11,7 @@ the harness is gone.
 import fcntl
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -32,7 +33,7 @@ from process_tree import (
 )
 from rank import PIPE_BYTES, Rank
 from rank_memory import group_oom_kills, node_oom_kills, remove_left_groups
-from supervisor_io import ECHO_CLOSE_SECONDS, Echo, Launch, OutcomeFile, read_launch
+from supervisor_io import ECHO_CLOSE_SECONDS, WORK_FOLDER, Echo, Launch, OutcomeFile, read_launch, write_files
 
 EXIT_COMPLETED, EXIT_NOT_COMPLETED, EXIT_BAD_LAUNCH = 0, 1, 2  # process_tree.py has more
 
@@ -264,13 +265,18 @@ def main() -> int:
         # Held until both processes are gone: whoever gets this lock knows that nothing runs in this folder.
         held = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        write_files(launch)
     except BlockingIOError:
         print(f"supervisor.py: {path}: another supervisor runs here", file=sys.stderr)
         return EXIT_BAD_LAUNCH
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"supervisor.py: {path}: {type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_BAD_LAUNCH
-    return guarded(lambda beat: supervise(launch, beat), launch.silence)
+    try:
+        return guarded(lambda beat: supervise(launch, beat), launch.silence)
+    finally:
+        if launch.files:
+            shutil.rmtree(WORK_FOLDER, ignore_errors=True)
 
 
 if __name__ == "__main__":

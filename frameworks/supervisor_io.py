@@ -49,6 +49,19 @@ class Launch(NamedTuple):
     grace: float
     silence: float
     log_limit: int
+    files: Mapping[str, str] = MappingProxyType({})
+
+
+# Of an original program, in the run folder: a copy of its source, for as long as the run goes on.
+WORK_FOLDER = "work"
+
+
+def write_files(launch: Launch) -> None:
+    """Write the files that launch.json carries; ValueError where a name is more than that of a file here."""
+    for name, text in launch.files.items():
+        if Path(name).name != name:
+            raise ValueError(f"files: {name!r} is not the name of a file")
+        Path(name).write_text(text, encoding="utf-8")
 
 
 def read_launch(path: str) -> Launch:
@@ -65,6 +78,7 @@ def read_launch(path: str) -> Launch:
         grace=content["grace_seconds"],
         silence=content.get("silence_seconds", SILENCE_SECONDS),
         log_limit=content.get("log_limit_bytes", LOG_LIMIT_BYTES),
+        files=content.get("files", {}),
     )
 
 

@@ -242,6 +242,10 @@ class SimulatedNode:
         root = _NOWHERE / manifest.key
         return Environment(root=root, python=root / "bin" / "python", manifest=manifest, lock=None)
 
+    def source(self, packed: Path) -> Path:
+        """Nothing is copied."""
+        return packed
+
     def open(self, folder: Path, *, launch: str) -> SimulatedConnection:
         """Write the logs of this node's ranks."""
         if self.trouble is not None:

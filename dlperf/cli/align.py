@@ -96,7 +96,7 @@ class _Finite(click.FloatRange):
     metavar="NAME==VERSION,...",
     help="Frameworks to align: NAME, NAME==VERSION, 'NAME @ WHEEL', 'NAME==VERSION @ INDEX' or "
     "'NAME==VERSION @ find-links=PLACE'.  "
-    "[default: every framework]",
+    "[default: every framework that can be aligned]",
 )
 @click.option(
     "--python",
@@ -281,8 +281,15 @@ def frameworks_of(
         if not (name and separator and path):
             raise UserError(f"--python: {text!r} is no NAME=PATH; write mxnet=/path/to/python")
         own[name] = path
-    asked = list(adapters) if frameworks is None else [part.strip() for part in frameworks.split(",")]
+    every = [name for name, adapter in adapters.items() if adapter.alignable]
+    asked = every if frameworks is None else [part.strip() for part in frameworks.split(",")]
     entries = [_entry(text, own, adapters) for text in asked]
+    for entry in entries:
+        if not adapters[entry.name].alignable:
+            raise UserError(
+                f"--frameworks: {entry.name} cannot be aligned: its program takes no weights and batches of "
+                f"ours; frameworks that can be: {', '.join(every)}"
+            )
     stray = sorted(set(own) - {entry.name for entry in entries})
     if stray:
         raise UserError(f"--python: {stray[0]} is not among the frameworks to align")

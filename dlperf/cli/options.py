@@ -18,7 +18,7 @@ from dlperf.cli import completing
 from dlperf.cli.terminal import say
 from dlperf.plan.cluster import Cluster, load_cluster
 from dlperf.plan.documents import unknown
-from dlperf.plan.load import Sweep, axis_setting, load_sweep, value_setting
+from dlperf.plan.load import Sweep, axis_setting, checkouts_of, load_sweep, value_setting
 from dlperf.plan.machine import Machine, detect_machine
 from dlperf.plan.plan import Plan, make_plan
 from dlperf.plan.selection import select
@@ -129,6 +129,7 @@ class SweepChoice:
     exclude: tuple[str, ...]
     settings: tuple[str, ...]
     axes: tuple[str, ...]
+    sources: tuple[str, ...]
     cluster_name: str | None
 
     @cached_property
@@ -139,7 +140,8 @@ class SweepChoice:
     @property
     def has_options(self) -> bool:
         """Whether anything beside SWEEP was given."""
-        return any((self.expression, self.only, self.exclude, self.settings, self.axes, self.cluster_name))
+        laid_over = (self.settings, self.axes, self.sources)
+        return any((self.expression, self.only, self.exclude, *laid_over, self.cluster_name))
 
     def plan(self, *more: str) -> Plan:
         """The whole plan, with `more` settings such as `measure.repeats=5` over those of -S.
@@ -149,7 +151,12 @@ class SweepChoice:
         ours = [replace(value_setting(text), label=f"--{text.rpartition('.')[2]}") for text in more]
         laid_over = (*map(axis_setting, self.axes), *map(value_setting, self.settings), *ours)
         adapters = load_adapters()
-        loaded = load_sweep(self.sweep, adapters=adapters, settings=laid_over)
+        loaded = load_sweep(
+            self.sweep,
+            adapters=adapters,
+            settings=laid_over,
+            checkouts=checkouts_of(self.sources, adapters=adapters),
+        )
         return plan_here(loaded, adapters=adapters, cluster=self.cluster)
 
     def selected(self, plan: Plan) -> Plan:
@@ -192,6 +199,13 @@ SWEEP = gathered(
         multiple=True,
         metavar="AXIS=A,B",
         help="Set an axis of the sweep, such as topology=1n1g,1n2g. Repeatable.",
+    ),
+    click.option(
+        "--source",
+        "sources",
+        multiple=True,
+        metavar="NAME=DIR",
+        help="Checkout of the original program that a framework runs. Repeatable.",
     ),
     CLUSTER,
 )

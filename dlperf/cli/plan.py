@@ -16,6 +16,7 @@ from dlperf.cli.options import PATH, SWEEP, SweepChoice, default_folder, format_
 from dlperf.cli.terminal import echo, fold, print_json, say, table, wrapped, write_data
 from dlperf.plan.case import bytes_text
 from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
+from dlperf.plan.sources import unknown_commit
 from dlperf.report.comparison import Comparison, comparisons
 from dlperf.report.text import plain_text
 from dlperf.results.cases import planned_figures
@@ -65,7 +66,12 @@ def command(*, chosen: SweepChoice, form: str, order: bool, commands: bool, resu
 
 
 def warn(plan: Plan) -> None:
-    """Print a warning for each workload whose cases a report could not show in one table."""
+    """Say which workloads have cases that a report could not show in one table, and which sources are new."""
+    adapters = load_adapters()
+    for name, source in {item.case.framework: item.case.source for item in plan.cases}.items():
+        note = None if source is None or name not in adapters else unknown_commit(source, adapters[name])
+        if note is not None:
+            say(f"note: {name}: {note}")
     tables: dict[tuple[str, str], list[Comparison]] = {}
     for one in comparisons(planned_figures(plan), titles={}):
         tables.setdefault((one.sample.workload.experiment, one.sample.parallelism), []).append(one)

@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dlperf.adapters.base import EnvironmentSpec, SourceBuild
-from dlperf.environments.environment import build_content, cache_root, inspect
+from dlperf.environments.environment import build_content, inspect
 from dlperf.environments.nvcc import Toolchain, find_toolchain
 from dlperf.environments.processes import exclusive, follow
 from dlperf.errors import EnvironmentUnavailable
+from dlperf.files import cache_root
 from dlperf.plan.case import digest_of
 
 # Fetches a source distribution, which uv can install and not build; the last one for Python 3.8.

@@ -1,6 +1,5 @@
 """An environment: a folder named by the hash of its specification, with a manifest, and its interpreter."""
 
-import os
 import re
 import signal
 import sysconfig
@@ -10,13 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import platformdirs
 from pydantic import BaseModel, Field, ValidationError
 
 from dlperf.adapters.base import EnvironmentSpec, SourceBuild
 from dlperf.environments.checks import check_source, unverified_in
 from dlperf.environments.processes import run_python, shared
 from dlperf.errors import EnvironmentUnavailable
+from dlperf.files import cache_root
 from dlperf.model import Model
 from dlperf.plan.case import digest_of
 from dlperf.plan.compatibility import why_not
@@ -125,12 +124,6 @@ def environment_key(spec: EnvironmentSpec) -> str:
     backend = spec.torch_backend or ""
     build = f"-{backend}" if backend.startswith("cu") else ""
     return f"{spec.framework}-{spec.version}{build}-{digest_of(content)}"
-
-
-def cache_root() -> Path:
-    """The folder of all that dlperf keeps: DLPERF_CACHE, by default the user's cache folder."""
-    given = os.environ.get("DLPERF_CACHE")
-    return Path(given).expanduser().absolute() if given else platformdirs.user_cache_path("dlperf")
 
 
 def environments_root() -> Path:

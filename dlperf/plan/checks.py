@@ -7,7 +7,7 @@ from dlperf.errors import Problem
 from dlperf.plan.case import GRADIENT_DTYPES, SEARCHED_AXES
 from dlperf.plan.documents import Document, KeyPath, unknown
 from dlperf.plan.grid import cells, count_cells, matches
-from dlperf.plan.sweep import ExperimentFile, FrameworkEntry, SweepFile
+from dlperf.plan.sweep import ExperimentFile, FrameworkEntry, SourceEntry, SweepFile
 
 Found = Iterator[tuple[KeyPath, str]]
 
@@ -74,10 +74,12 @@ def _framework_entries(file: SweepFile) -> Iterator[tuple[KeyPath, FrameworkEntr
 def _repeated_frameworks(file: SweepFile, adapters: Mapping[str, Adapter]) -> Found:
     """A version twice in the grid, or beside it on another interpreter: its cases would share their names."""
     interpreters: dict[str, str | None] = {}
+    seen: set[tuple[str, SourceEntry | None]] = set()
     for path, entry in _framework_entries(file):
         name = f"{entry.name}=={entry.version or adapters[entry.name].versions[0]}"
-        if path[0] == "frameworks" and name in interpreters:
+        if path[0] == "frameworks" and (name, entry.source) in seen:
             yield path, f"{name} appears twice"
+        seen.add((name, entry.source))
         first = interpreters.setdefault(name, entry.python)
         if path[0] == "include" and entry.python not in (None, first):
             elsewhere = first or "dlperf's own environment"

@@ -139,6 +139,7 @@ def _means(entry: FrameworkEntry, known: FrameworkEntry) -> bool:
         entry.name == known.name
         and entry.version in (None, known.version)
         and entry.python in (None, known.python)
+        and entry.source in (None, known.source)
     )
 
 

@@ -1,6 +1,6 @@
 """Sweep and experiment files by name -> a checked Sweep, or every problem found in them at once."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,9 +23,12 @@ from dlperf.plan.documents import (
     unknown,
     validate,
 )
-from dlperf.plan.sources import ProgramFiles
+from dlperf.plan.sources import ProgramFiles, missing, resolve
 from dlperf.plan.sweep import DataEntry, ExperimentFile, FrameworkEntry, SourceEntry, SweepFile
 from dlperf.plan.versions import Origin, read_find_links, read_wheel
+
+# A framework and where the files of its program are: the same checkout may serve several frameworks.
+SourceKey = tuple[str, SourceEntry]
 
 
 def origin_of(entry: FrameworkEntry, *, folder: Path, adapter: Adapter) -> Origin | None:
@@ -76,6 +79,73 @@ def _with_origins(
     return file.model_copy(update={"frameworks": frameworks, "include": includes}), origins, problems
 
 
+def _with_sources(
+    file: SweepFile, *, folder: Path, adapters: Mapping[str, Adapter], given: Mapping[str, Path]
+) -> tuple[SweepFile, dict[SourceKey, ProgramFiles], list[tuple[KeyPath, str]]]:
+    """The sweep with a source for each framework that needs one; the files of each; problems.
+
+    A checkout that is `given` for a framework takes the place of the file's. What an include leaves out is
+    that of the same framework in the grid.
+    """
+    found: dict[SourceKey, ProgramFiles] = {}
+    problems: list[tuple[KeyPath, str]] = []
+    sources = {entry.name: entry.source for entry in reversed(file.frameworks)}
+
+    def with_source(entry: FrameworkEntry, at: KeyPath) -> FrameworkEntry:
+        adapter = adapters[entry.name]
+        source = SourceEntry(path=str(given[entry.name])) if entry.name in given else entry.source
+        if source is None and adapter.source is not None:
+            problems.append((at, missing(adapter)))
+        if source is None:
+            return entry
+        if (entry.name, source) not in found:
+            try:
+                found[entry.name, source] = resolve(source, adapter=adapter, folder=folder)
+            except ValueError as error:
+                if entry.name in given:
+                    raise UserError(f"--source {entry.name}: {error}") from None
+                problems.append(((*at, "source"), str(error)))
+        return entry.model_copy(update={"source": source})
+
+    frameworks = tuple(
+        with_source(entry, ("frameworks", index)) for index, entry in enumerate(file.frameworks)
+    )
+
+    def beside(entry: FrameworkEntry, at: KeyPath) -> FrameworkEntry:
+        versions = {known.version for known in file.frameworks if known.name == entry.name}
+        if entry.source is None and (entry.version in versions or (versions and entry.version is None)):
+            return entry  # the grid's own entries stand for it
+        inherited = entry.source or sources.get(entry.name)
+        return with_source(entry.model_copy(update={"source": inherited}), at)
+
+    includes = tuple(
+        include.model_copy(
+            update={
+                "frameworks": include.frameworks
+                and tuple(
+                    beside(entry, ("include", number, "frameworks", index))
+                    for index, entry in enumerate(include.frameworks)
+                )
+            }
+        )
+        for number, include in enumerate(file.include)
+    )
+    return file.model_copy(update={"frameworks": frameworks, "include": includes}), found, problems
+
+
+def checkouts_of(texts: Iterable[str], *, adapters: Mapping[str, Adapter]) -> dict[str, Path]:
+    """Read `insightface_mxnet=/path/to/checkout` of --source; UserError where one is wrong."""
+    found = {}
+    for text in texts:
+        name, path = split_pair("--source", text, example="insightface_mxnet=/path/to/checkout")
+        if name not in adapters:
+            raise UserError(f"--source {text}: {unknown('framework', name, adapters)}")
+        if adapters[name].source is None:
+            raise UserError(f"--source {text}: {name} trains a loop of its own and takes no source")
+        found[name] = Path(path).expanduser().absolute()
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """One value laid over the sweep file; problems about it name `label`."""
@@ -115,7 +185,7 @@ class Sweep:
     experiments: dict[str, ExperimentFile]
     origins: dict[str, Origin] = field(default_factory=dict)  # of versions from elsewhere, by `name==label`
     data_sets: dict[DataEntry, DataSet] = field(default_factory=dict)  # as they are now
-    program_sources: dict[SourceEntry, ProgramFiles] = field(default_factory=dict)  # likewise
+    program_sources: dict[SourceKey, ProgramFiles] = field(default_factory=dict)  # likewise
     documents: tuple[Document, ...]  # as written, the sweep's first
     settings: tuple[Setting, ...] = ()  # from the command line
 
@@ -125,17 +195,21 @@ def load_sweep(
     *,
     adapters: Mapping[str, Adapter],
     settings: tuple[Setting, ...] = (),
+    checkouts: Mapping[str, Path] | None = None,
     folder: Path | None = None,
 ) -> Sweep:
     """Load the sweep `name`, as seen from `folder` (default: the working directory).
 
-    UserError where there is none; SourceErrors holds every problem in it and in the experiments it names.
+    `checkouts` are sources by framework, which take the place of the file's. UserError where there is no such
+    sweep; SourceErrors holds every problem in it and in the experiments it names.
     """
     folder = (folder or Path.cwd()).absolute()
     path = find_file("sweep", name, folders=(folder,))
     document = read_document(path, shown=shown(path, folder=folder))
     require_kind(document, "sweep")
-    return checked_sweep(document, path=path, adapters=adapters, settings=settings, folder=folder)
+    return checked_sweep(
+        document, path=path, adapters=adapters, settings=settings, checkouts=checkouts, folder=folder
+    )
 
 
 def checked_sweep(
@@ -144,6 +218,7 @@ def checked_sweep(
     path: Path,
     adapters: Mapping[str, Adapter],
     settings: tuple[Setting, ...] = (),
+    checkouts: Mapping[str, Path] | None = None,
     folder: Path,
 ) -> Sweep:
     """The sweep of a document; `path` gives its name and the project whose experiments it finds.
@@ -162,6 +237,13 @@ def checked_sweep(
     if file is not None and not problems:
         file, origins, found = _with_origins(file, folder=path.absolute().parent, adapters=adapters)
         problems = [laid_over.problem(path, message) for path, message in found]
+    program_sources: dict[SourceKey, ProgramFiles] = {}
+    if file is not None and not problems:
+        _must_be_named(checkouts or {}, file)
+        file, program_sources, found = _with_sources(
+            file, folder=path.absolute().parent, adapters=adapters, given=checkouts or {}
+        )
+        problems = [laid_over.problem(at, message) for at, message in found]
     if file is not None and not problems:
         problems = sweep_problems(
             file, experiments, document=laid_over, adapters=adapters, as_written=not settings
@@ -173,9 +255,22 @@ def checked_sweep(
         file=file,
         experiments=experiments,
         origins=origins,
+        program_sources=program_sources,
         documents=(document, *sources),
         settings=settings,
     )
+
+
+def _must_be_named(checkouts: Mapping[str, Path], file: SweepFile) -> None:
+    """UserError where --source names a framework that the sweep does not."""
+    named = {
+        entry.name
+        for entries in (file.frameworks, *(include.frameworks or () for include in file.include))
+        for entry in entries
+    }
+    for name in checkouts:
+        if name not in named:
+            raise UserError(f"--source {name}: this sweep does not name {name}; it has {', '.join(named)}")
 
 
 def load_experiment(

@@ -65,7 +65,7 @@ def cells_of(cases: Sequence[Case]) -> list[list[Case]]:
 
 def cell_of(case: Case) -> str:
     """Equal for cases of one cell. What a search finds, and where it begins, is the framework's own."""
-    left_out: dict[str, Any] = {"framework": True, "version": True, "options": True}
+    left_out: dict[str, Any] = {"framework": True, "version": True, "options": True, "source": True}
     if case.search is not None:
         left_out |= {case.search.axis: True, "search": {"lower": True}}
     return case.model_dump_json(exclude=left_out)
@@ -151,6 +151,11 @@ class Plan(Model):
         default_factory=dict
     )
     """Versions that come from a wheel, an index or a page of links, by `name==version`."""
+    # Likewise.
+    checkouts: Annotated[dict[str, str], Field(exclude_if=lambda checkouts: not checkouts)] = Field(
+        default_factory=dict
+    )
+    """Absolute paths of the sources of original programs, by content hash."""
     machine: Machine
     """The machine; of a cluster, what each of its nodes has."""
     cluster: PlannedCluster | None = None
@@ -226,6 +231,9 @@ def make_plan(
         limits=file.limits,
         interpreters=interpreters,
         origins=sweep.origins,
+        checkouts={
+            files.source.content_hash: str(files.checkout) for files in sweep.program_sources.values()
+        },
         machine=machine,
         cluster=None
         if cluster is None
@@ -272,7 +280,7 @@ def _case(cell: Cell, sweep: Sweep, *, adapter: Adapter, device: DeviceKind, thr
         memory_bytes=file.memory,
         search=search,
         data=None if cell.data == "synthetic" else sweep.data_sets[cell.data],
-        source=None if entry is None else sweep.program_sources[entry].source,
+        source=None if entry is None else sweep.program_sources[cell.framework.name, entry].source,
     )
     return case if search is None else from_supported(case, search, adapter)
 

@@ -38,7 +38,7 @@ from dlperf.plan.case import (
     bytes_of,
 )
 from dlperf.plan.documents import unknown
-from dlperf.plan.versions import checked_find_links, checked_index
+from dlperf.plan.versions import checked_find_links, checked_git_url, checked_index
 
 T = TypeVar("T")
 
@@ -179,7 +179,7 @@ class SourceEntry(Model):
 
     path: Annotated[str, Field(min_length=1)] | None = None
     """A checkout, relative to the sweep's file; it is never changed."""
-    git: Annotated[str, Field(min_length=1)] | None = None
+    git: Annotated[str, Field(min_length=1), AfterValidator(checked_git_url)] | None = None
     """URL of a git repository, with https or ssh; dlperf keeps a copy of the commit in its cache."""
     commit: Annotated[str, Field(pattern="^[0-9a-f]{7,40}$")] | None = None
     """The commit, 7 to 40 hexadecimal digits; with `git` alone."""

@@ -135,6 +135,28 @@ def _checked_url(url: str, *, wanted: str) -> str:
     return url
 
 
+def checked_git_url(url: str) -> str:
+    """The URL of a repository as it may stand in a sweep; ValueError otherwise, which repeats no secret."""
+    try:
+        parts = urlsplit(url)
+        secret = parts.password or parts.query or parts.fragment or (parts.username and parts.scheme != "ssh")
+        host = parts.hostname
+    except ValueError:
+        raise ValueError("is not a URL; write one such as 'https://host/name.git'") from None
+    if secret:
+        raise ValueError(
+            "contains a user, password or token; never put secrets into a sweep. Remove it and give "
+            "it to git through ~/.netrc or an ssh key"
+        )
+    if parts.scheme == "file" and not parts.netloc and parts.path:
+        return url
+    if parts.scheme not in {"https", "ssh"} or not host or host.startswith("-"):
+        raise ValueError(
+            "is not a repository; write a URL with https or ssh, such as 'https://host/name.git'"
+        )
+    return url
+
+
 def read_wheel(written: str, *, folder: Path, adapter: Adapter) -> Origin:
     """The wheel that a sweep in `folder` names, checked against what the framework's adapter installs.
 

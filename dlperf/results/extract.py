@@ -51,12 +51,13 @@ def in_steady_state(
 ) -> tuple[tuple[Step, ...], Steadiness | None, RunOutcome]:
     """The steps of a good run with those marked that do not count, its steady state, and its outcome.
 
-    A run with fewer than `FEWEST_JUDGED` measured steps, or one whose clock shows no time for a step, is left
-    as it is. Steps before the steady stretch become `unsteady`, pauses `pause`. A run that has no steady
-    stretch is `insufficient` where it was still warming up, else `unsteady`.
+    The time per iteration of each line is judged. A run with fewer than `FEWEST_JUDGED` measured lines, as of
+    a program that prints averages, or one whose clock shows no time for a step, is left as it is. Steps
+    before the steady stretch become `unsteady`, pauses `pause`. A run that has no steady stretch is
+    `insufficient` where it was still warming up, else `unsteady`.
     """
     places = [place for place, step in enumerate(steps) if step.kind == TRAIN]
-    seconds = [steps[place].seconds for place in places]
+    seconds = [steps[place].seconds / steps[place].iterations for place in places]
     if len(places) < FEWEST_JUDGED or min(seconds) <= 0:
         return tuple(steps), None, ended
     segments = classify(seconds)
@@ -169,6 +170,9 @@ def extract(folder: Path) -> Extracted:
     except ValidationError as error:
         raise UserError(f"{folder}: its logs give no result: {first_problem(error)}") from error
     own_rule = _OWN_RULE if steadiness is None or _is_plain(steadiness) else _STEADY_RULE
+    averaged = max((step.iterations for step in steps), default=1)
+    if averaged > 1:
+        own_rule += f"; each is the program's own average over {averaged} iterations"
     return Extracted(result=result, steps=steps, rule=window or own_rule)
 
 

@@ -110,7 +110,7 @@ def run_outcome(
 
 
 def _of_completed(case: Case, steps: Sequence[Step], folder: Path) -> RunOutcome:
-    accepted = sum(step.kind == TRAIN for step in steps)
+    accepted = sum(step.iterations for step in steps if step.kind == TRAIN)
     if accepted < case.measure.measured_iterations:
         return RunOutcome(
             status=Status.INCOMPLETE,
@@ -205,7 +205,7 @@ def _ending(end: RankEnd | None) -> str:
 
 
 def _progress(case: Case, steps: Sequence[Step]) -> str:
-    accepted = sum(step.kind == TRAIN for step in steps)
+    accepted = sum(step.iterations for step in steps if step.kind == TRAIN)
     return f"{accepted} of {case.measure.measured_iterations} measured iterations are in the log"
 
 

@@ -3,11 +3,13 @@
 import os
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from dlperf.adapters.base import Adapter
 from dlperf.environments.environment import environment_key, environments_root
-from dlperf.layout import CASE_NAME, RUNS_FOLDER, run_folder
+from dlperf.files import cache_root
+from dlperf.layout import CASE_NAME, RUNS_FOLDER, SOURCES_FOLDER, run_folder
 from dlperf.plan.case import Case
 from dlperf.plan.cluster import Cluster, ClusterNode, fits
 from dlperf.plan.plan import Plan
@@ -22,6 +24,7 @@ from dlperf.running.launch import (
     redacted,
     specification,
 )
+from dlperf.running.program import program_lines
 from dlperf.running.transports.ssh_session import shipped_code
 
 # A placeholder: each run chooses a free port when it starts.
@@ -61,6 +64,7 @@ def _commands(
     spec, given = specification(case, adapter=adapter, plan=plan)
     key = environment_key(spec)
     folder = run_folder(results, case_id=case.case_id, repeat=1)
+    chosen: list[ClusterNode] = []
     if cluster is None:
         local = local_launch(folder, python=given or environments_root() / key / "bin" / "python")
         headings, node_launches, known = [""], [local], [inherited(os.environ)]
@@ -69,6 +73,12 @@ def _commands(
         chosen = chosen[: case.topology.nodes]
         headings, known = [f"# on {node.name}" for node in chosen], [node.environment for node in chosen]
         node_launches = [_remote_launch(node, folder, given=given, key=key) for node in chosen]
+    if case.source is not None:
+        roots = [cache_root()] if cluster is None else [Path(node.work) for node in chosen]
+        places = [root / SOURCES_FOLDER / case.source.content_hash for root in roots]
+        node_launches = [
+            replace(launch, source=place) for launch, place in zip(node_launches, places, strict=True)
+        ]
     launches = launch_files(
         case, adapter=adapter, node_launches=node_launches, limits=plan.limits, port=_PORT
     )
@@ -76,6 +86,8 @@ def _commands(
         if heading:
             yield heading
         yield from (_command(rank, variables) for rank in launch.ranks)
+        if launch.program is not None:
+            yield from program_lines(launch.program)
 
 
 def _remote_launch(node: ClusterNode, folder: Path, *, given: Path | None, key: str) -> NodeLaunch:

@@ -18,6 +18,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from dlperf.adapters.base import (
+    PROGRAM_NAME,
     Adapter,
     EnvironmentSpec,
     Launch,
@@ -34,6 +35,7 @@ from dlperf.plan.plan import Plan
 from dlperf.plan.sweep import Limits
 from dlperf.plan.versions import specification_of
 from dlperf.redaction import redacted_variables
+from dlperf.running.program import ProgramFile, program_file
 
 _TOPOLOGY = "/sys/devices/system/cpu/cpu{cpu}/topology/{item}"
 
@@ -259,6 +261,14 @@ class LaunchFile(Model):
     grace_seconds: float = GRACE_SECONDS
     silence_seconds: float = SILENCE_SECONDS  # of the supervisor itself, until its guard kills the tree
     log_limit_bytes: int = LOG_LIMIT_BYTES  # per rank
+    # Texts by name, which the supervisor writes into its folder before it starts the ranks.
+    files: dict[str, str] = Field(default_factory=dict, exclude_if=lambda files: not files)
+
+    @property
+    def program(self) -> ProgramFile | None:
+        """The original program that a rank of the node runs; None where the loops are ours."""
+        text = self.files.get(PROGRAM_NAME)
+        return None if text is None else ProgramFile.model_validate_json(text)
 
 
 def launch_file(
@@ -269,10 +279,11 @@ def launch_file(
     limits: Limits,
     node_rank: int,
     variables: tuple[str, ...] = (),
+    files: Mapping[str, str] | None = None,
 ) -> LaunchFile:
     """The launch file of one node; `commands` are those of the whole case, in the order of `placements`.
 
-    `variables` are the names of further variables that the ranks inherit.
+    `variables` are the names of further variables that the ranks inherit, `files` the texts of further files.
     """
     ranks = (
         RankProcess(
@@ -295,6 +306,7 @@ def launch_file(
         inherit=(*INHERITED, *variables),
         time_limit_seconds=limits.time,
         stall_limit_seconds=limits.stall,
+        files=dict(files or {}),
     )
 
 
@@ -320,6 +332,7 @@ class NodeLaunch(NodeInfo):
     case_file: Path
     code: Path
     variables: tuple[str, ...] = ()  # names of variables that the user has set for this node
+    source: Path | None = None  # the files of the case's original program; None: it has none
 
 
 def local_launch(folder: Path, *, python: Path) -> NodeLaunch:
@@ -341,21 +354,38 @@ def launch_files(
     placements = place_ranks(case, nodes=node_launches, port=port)
 
     @cache  # most nodes have the same paths, and so the same commands
-    def commands(case_file: Path, code: Path, python: Path) -> tuple[RankCommand, ...]:
+    def launch_of(case_file: Path, code: Path, python: Path) -> tuple[Launch, tuple[RankCommand, ...]]:
         launch = Launch(case=case, case_file=case_file, code=code, python=python, placements=placements)
-        return adapter.rank_commands(launch)
+        return launch, adapter.rank_commands(launch)
 
-    return tuple(
-        launch_file(
-            case,
-            placements=placements,
-            commands=commands(launch.case_file, launch.code, launch.python),
-            limits=limits,
-            node_rank=node_rank,
-            variables=launch.variables,
+    files = []
+    for node_rank, node in enumerate(node_launches):
+        launch, commands = launch_of(node.case_file, node.code, node.python)
+        files.append(
+            launch_file(
+                case,
+                placements=placements,
+                commands=commands,
+                limits=limits,
+                node_rank=node_rank,
+                variables=node.variables,
+                files=_program_files(launch, commands, source=node.source),
+            )
         )
-        for node_rank, launch in enumerate(node_launches)
-    )
+    return tuple(files)
+
+
+def _program_files(launch: Launch, commands: Sequence[RankCommand], *, source: Path | None) -> dict[str, str]:
+    """The file of the original program that one of the commands runs; ValueError where there are several."""
+    programs = [command.program for command in commands if command.program is not None]
+    if not programs:
+        return {}
+    if len(commands) > 1:
+        raise ValueError("the adapter starts an original program and other processes; it may start one alone")
+    if source is None:
+        raise ValueError("the adapter starts an original program, and says of no source of it")
+    file = program_file(programs[0], source=source, work=launch.work, placements=launch.placements)
+    return {PROGRAM_NAME: file.model_dump_json(indent=1) + "\n"}
 
 
 def specification(

@@ -1,14 +1,15 @@
 """One run: write its folder, start it, follow it, store its result."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from dlperf.adapters.base import Adapter
+from dlperf.adapters.base import WORK_FOLDER, Adapter
 from dlperf.environments import Environment
 from dlperf.errors import InfrastructureError, UserError
 from dlperf.files import answering, shipped_root, write_atomically, write_document
@@ -80,10 +81,11 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadyNode:
-    """A node and the framework's environment on it."""
+    """A node with the framework's environment and the files of an original program on it."""
 
     node: Node
     environment: Environment
+    source: Path | None = None  # on the node
 
 
 class NodeUnfit(InfrastructureError):
@@ -184,7 +186,7 @@ def write_run_folder(
     except NodeLost as lost:
         raise NodeUnfit(lost.node, str(lost)) from lost
     node_launches = [
-        node.placed(folder, python=ready.environment.python)
+        replace(node.placed(folder, python=ready.environment.python), source=ready.source)
         for node, ready in zip(machines, nodes, strict=True)
     ]
     launches = launch_files(case, adapter=adapter, node_launches=node_launches, limits=limits, port=port)
@@ -329,6 +331,7 @@ def store_unmeasured(case: Case, *, repeat: int, folder: Path, reason: str) -> R
 def recover_result(folder: Path) -> RunResult | None:
     """The result of a run that had ended by itself when dlperf was killed; None if it had not."""
     wait_until_deserted(folder)
+    shutil.rmtree(folder / WORK_FOLDER, ignore_errors=True)  # its supervisor was killed too
     outcome = read_outcome(folder / OUTCOME_NAME)
     if outcome is None or outcome.reason in _ENDED_FROM_OUTSIDE:
         return None
@@ -374,5 +377,5 @@ def _has_whole_logs(folder: Path) -> bool:
         result = extract(folder).result
     except UserError:
         return False
-    has_all = len(log_files(folder)) == result.case.topology.world_size
+    has_all = len(log_files(folder)) == len(outcome.ranks)  # a process may drive several devices
     return has_all and (outcome.reason != "completed" or result.status is not Status.INCOMPLETE)

@@ -16,6 +16,7 @@ from dlperf.layout import CASE_NAME, RESULT_NAME, run_folder
 from dlperf.plan.case import Case
 from dlperf.plan.machine import Gpu, least_of
 from dlperf.plan.plan import Plan, PlannedRun
+from dlperf.plan.sources import ProgramFiles, packed
 from dlperf.results.schema import RunResult, Status
 from dlperf.running.launch import specification
 from dlperf.running.run import NodeUnfit, Progress, ReadyNode, Runner, recover_result, store_unmeasured
@@ -111,6 +112,7 @@ class Scheduler:
     wait_for_nodes_seconds: float = 0.0
     parallel_nodes: int = 1
     _environments: dict[tuple[str, str], Environment | EnvironmentUnavailable] = field(default_factory=dict)
+    _sources: dict[tuple[str, str], Path] = field(default_factory=dict)  # on nodes, by node and content hash
     _losses: Counter[PlannedRun] = field(default_factory=Counter)
     _disturbances: Counter[PlannedRun] = field(default_factory=Counter)
     _gpu: Gpu | None = None  # what builds must run on, where the nodes say more than the plan
@@ -124,7 +126,12 @@ class Scheduler:
                 self._set_aside(node, node.trouble)
 
     def prepare(self, runs: Sequence[PlannedRun]) -> None:
-        """Create all environments before the first run; one that fails excludes only its own cases."""
+        """Create all environments and pack all sources before the first run.
+
+        An environment that fails excludes only its own cases. UserError where a source changed meanwhile.
+        """
+        for case in {case.content_hash: case for case in (self._cases[run.case_id] for run in runs)}.values():
+            self._packed(case)
         self._gpu = self._least_gpu()
         cases = {_environment_key(case): case for case in (self._cases[run.case_id] for run in runs)}
         pairs = [(node, case) for case in cases.values() for node in self.nodes if node.trouble is None]
@@ -270,7 +277,14 @@ class Scheduler:
             result = recover_result(folder)
             if result is not None:
                 return result
-        ready = [ReadyNode(node=node, environment=self._ready_environment(node, case)) for node in nodes]
+        ready = [
+            ReadyNode(
+                node=node,
+                environment=self._ready_environment(node, case),
+                source=self._source(node, case),
+            )
+            for node in nodes
+        ]
         return runner.run(
             case, repeat=run.repeat, folder=folder, adapter=self.adapters[case.framework], nodes=ready
         )
@@ -293,6 +307,30 @@ class Scheduler:
                 self._set_aside(node, str(lost))
                 return EnvironmentUnavailable(str(lost))  # not stored: the node may come back
         return self._environments[key]
+
+    def _packed(self, case: Case) -> Path | None:
+        """The files of the case's original program in the cache of this machine; None where it has none."""
+        needed = self.adapters[case.framework].source
+        if case.source is None or needed is None:
+            return None
+        digest = case.source.content_hash
+        if ("", digest) not in self._sources:
+            files = ProgramFiles(source=case.source, checkout=Path(self.plan.checkouts[digest]))
+            self._sources["", digest] = packed(files, folders=needed.folders)
+        return self._sources["", digest]
+
+    def _source(self, node: Node, case: Case) -> Path | None:
+        """The same on a node; NodeUnfit where it cannot be brought there."""
+        here = self._packed(case)
+        if here is None:
+            return None
+        key = (node.name, here.name)
+        if key not in self._sources:
+            try:
+                self._sources[key] = node.source(here)
+            except NodeLost as lost:
+                raise NodeUnfit(node, str(lost)) from lost
+        return self._sources[key]
 
     def _least_gpu(self) -> Gpu | None:
         """What a build must run on to run on every node: ranks of different builds would be one run."""

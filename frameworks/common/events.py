@@ -38,10 +38,23 @@ class EventLog:
         self._stream.write(PREFIX + json.dumps(line, allow_nan=False) + "\n")
         self._stream.flush()
 
-    def step(self, step: int, samples: int, seconds: float, loss: Optional[float], kind: str) -> None:
-        """Print one finished iteration: `step` from 0, `samples` over all ranks, `kind` warmup or train."""
+    def step(
+        self,
+        step: int,
+        samples: int,
+        seconds: float,
+        loss: Optional[float],
+        kind: str,
+        *,
+        iterations: int = 1,
+    ) -> None:
+        """Print one finished iteration: `step` from 0, `samples` over all ranks, `kind` warmup or train.
+
+        Where a program shows averages alone, it is several `iterations`, of which `step` is the last.
+        """
         finite = loss is not None and math.isfinite(loss)
         value = {"throughput": samples / seconds, "seconds": seconds, "loss": loss if finite else None}
         if loss is not None and not finite:
             value["loss_text"] = str(loss)  # JSON has no NaN
-        self.event("tracked_stats", value, step=step, samples=samples, kind=kind)
+        more = {} if iterations == 1 else {"iterations": iterations}
+        self.event("tracked_stats", value, step=step, samples=samples, kind=kind, **more)

@@ -6,10 +6,11 @@ scheduler/sched-stats.rst). /proc/stat says how long the CPUs were busy with any
 dlperf/results/interference.py makes a share of both. Nothing is read inside the window.
 """
 
+import contextlib
 import os
 import time
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from frameworks.node.busy import BUSY_COLUMNS, TICK_SECONDS
 from frameworks.node.gpus import nvidia_smi, visible_devices
@@ -29,7 +30,7 @@ REASON_GROUPS = ("clocks_throttle_reasons", "clocks_event_reasons")
 
 
 class Reading(NamedTuple):
-    """Counters of this process and its CPUs at one moment, in seconds."""
+    """Counters of a process, or several, and of our CPUs at one moment, in seconds."""
 
     threads: Dict[int, Tuple[float, float]]  # thread -> on a CPU, waiting for one
     busy: float  # of the CPUs that this process may use, with anyone's work
@@ -40,18 +41,14 @@ class Reading(NamedTuple):
     clock: float
 
 
-def read_counters(cpus: "List[int]") -> Optional[Reading]:
-    """The counters now; None where the kernel does not keep them, as in gVisor."""
+def read_counters(cpus: "List[int]", processes: "Optional[List[int]]" = None) -> Optional[Reading]:
+    """The counters now, of this process or of `processes`; None where the kernel keeps none, as in gVisor."""
+    if not Path("/proc/self/schedstat").exists():
+        return None
     try:
-        threads = {}
-        for task in os.listdir("/proc/self/task"):  # noqa: PTH208  no Path per thread
-            try:
-                fields = Path(f"/proc/self/task/{task}/schedstat").read_text().split()
-            except (FileNotFoundError, ProcessLookupError):
-                if not threads and not Path("/proc/self/schedstat").exists():
-                    return None
-                continue  # it has ended
-            threads[int(task)] = (int(fields[0]) * NANOSECONDS, int(fields[1]) * NANOSECONDS)
+        threads: Dict[int, Tuple[float, float]] = {}
+        for process in ["self"] if processes is None else processes:
+            threads.update(_threads(process))
         rows = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
         ticks = [row for row in rows if row[0] in {f"cpu{cpu}" for cpu in cpus}]
         busy = sum(int(row[column]) for row in ticks for column in BUSY_COLUMNS)
@@ -73,6 +70,17 @@ def read_counters(cpus: "List[int]") -> Optional[Reading]:
     )
 
 
+def _threads(process: "Union[int, str]") -> "Dict[int, Tuple[float, float]]":
+    """The seconds of each thread of a process; none of one that has ended."""
+    threads = {}
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in os.listdir(f"/proc/{process}/task"):  # noqa: PTH208  no Path per thread
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                fields = Path(f"/proc/{process}/task/{task}/schedstat").read_text().split()
+                threads[int(task)] = (int(fields[0]) * NANOSECONDS, int(fields[1]) * NANOSECONDS)
+    return threads
+
+
 def _pressure() -> Optional[float]:
     """The `some` line's total of /proc/pressure/cpu; None without pressure stall information."""
     try:
@@ -85,14 +93,18 @@ def _pressure() -> Optional[float]:
 class Window:
     """Reads at the edges of one window. `close` gives the value of the event `interference`."""
 
-    def __init__(self) -> None:
-        """Read the counters; the window starts after this."""
+    def __init__(self, processes: "Optional[Callable[[], List[int]]]" = None) -> None:
+        """Read the counters; the window starts after this.
+
+        `processes` says which processes are ours at an edge; None: this one alone.
+        """
         self._cpus = sorted(os.sched_getaffinity(0))
-        self._before = read_counters(self._cpus)
+        self._processes = processes
+        self._before = self._read()
 
     def close(self) -> Optional[Dict[str, Any]]:
         """What happened since; None where the kernel keeps no counters. Threads that ended are left out."""
-        before, after = self._before, read_counters(self._cpus)
+        before, after = self._before, self._read()
         if before is None or after is None:
             return None
         run = wait = 0.0
@@ -116,6 +128,9 @@ class Window:
             # Two ranks with the same one share a kernel, and so the numbers of their CPUs.
             "machine": _boot_id(),
         }
+
+    def _read(self) -> Optional[Reading]:
+        return read_counters(self._cpus, None if self._processes is None else self._processes())
 
 
 def _boot_id() -> Optional[str]:

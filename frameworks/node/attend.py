@@ -87,6 +87,7 @@ class Attendant:
             "facts": lambda: {"facts": facts()},
             "gpus": lambda: {"gpus": [gpu._asdict() for gpu in visible_devices()]},
             "busy": lambda: {"busy": busy()},
+            "there": lambda path: {"there": (self._work / path).is_dir()},
             "port": lambda: {"port": free_port()},
             "time": lambda: {"time": time.time()},
             "condition": self._condition,
@@ -172,7 +173,7 @@ class Attendant:
             until_deserted(folder)
             shutil.rmtree(folder)
         if everything:
-            for name in ("code", "environments", "tools", "runs"):
+            for name in ("code", "environments", "sources", "tools", "runs"):
                 if (self._work / name).is_dir():
                     removed.append(self._work / name)
                     shutil.rmtree(self._work / name)

@@ -117,6 +117,12 @@ class Node(Protocol):
         EnvironmentUnavailable with the reason if it cannot be created or does not work.
         """
 
+    def source(self, packed: Path) -> Path:
+        """The files of an original program on the node, which are packed in a folder of this machine.
+
+        NodeLost where they cannot be brought there.
+        """
+
     def open(self, folder: Path, *, launch: str) -> Connection:
         """Copy the case file and the launch file of a run folder to the node and start the supervisor.
 

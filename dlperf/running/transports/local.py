@@ -179,6 +179,10 @@ class LocalNode:
         self._in_use.enter_context(environment.in_use())
         return environment
 
+    def source(self, packed: Path) -> Path:
+        """See Node; it is read where it is."""
+        return packed
+
     def open(self, folder: Path, *, launch: str) -> LocalConnection:
         return start_local_supervisor(folder, launch=launch)
 

@@ -19,7 +19,7 @@ from dlperf.environments.environment import environment_key
 from dlperf.environments.make import adopting_request, environment_from, making_request, user_environment_from
 from dlperf.environments.uv import find_uv
 from dlperf.errors import EnvironmentUnavailable
-from dlperf.layout import CASE_NAME, LAUNCH_NAME, RUNS_FOLDER
+from dlperf.layout import CASE_NAME, LAUNCH_NAME, RUNS_FOLDER, SOURCES_FOLDER
 from dlperf.plan.case import Case
 from dlperf.plan.cluster import ClusterNode, fits
 from dlperf.plan.compatibility import refusal
@@ -266,6 +266,21 @@ class SshNode:
             self._put("put", folder, packed)
         minor = ".".join(here.manifest.python_version.split(".")[:2])
         return making_request(spec, copied=str(self.work / folder), python=minor)
+
+    def source(self, packed: Path) -> Path:
+        """See Node; sent once, as the folder is named by its content."""
+        path = f"{SOURCES_FOLDER}/{packed.name}"
+        try:
+            if not self.ask("there", path=path)["there"]:
+                self._say(f"{self.name}: copying the original program {packed.name}")
+                with tempfile.TemporaryFile() as archived:
+                    with tarfile.open(fileobj=archived, mode="w:gz", compresslevel=6) as archive:
+                        archive.add(packed, ".")
+                    archived.seek(0)
+                    self._put("put", path, archived)
+        except Refusal as error:
+            raise NodeLost(self, f"the original program cannot be copied: {error}") from error
+        return Path(self.work / path)
 
     def _bring_uv(self, progress: Callable[[str], None]) -> None:
         """Copy our own uv, one static program, to the node."""

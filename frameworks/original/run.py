@@ -1,0 +1,203 @@
+"""`python -m frameworks.original.run CASE_FILE PROGRAM_FILE` trains with an original program.
+
+It makes the working folder, starts the program's processes, passes their output on, line by line, and prints
+the events of a training program of ours beside it: the figures are the program's own, an average over the
+iterations that each of its lines covers. When enough iterations are measured it ends the program, which is
+success. docs/formats.md describes PROGRAM_FILE.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Optional, Tuple
+
+from frameworks.common.case import Case, case_from_dict, rank_from_environment
+from frameworks.common.events import END, START, EventLog
+from frameworks.common.interference import Window, gpu_interference
+from frameworks.common.peak_memory import AnonymousPeak
+from frameworks.original import workspace
+from frameworks.original.lines import Dialect, Record, Series
+from frameworks.original.processes import Processes, ProcessSpec, tree
+from frameworks.original.workspace import Edit, Unfit
+
+SCHEMA_VERSION = 1
+
+
+class Failed(Exception):
+    """The run cannot be made or has failed; the text is one line for a person."""
+
+
+class Course:
+    """From the lines of the program to steps and windows, until enough iterations are measured."""
+
+    def __init__(self, case: Case, log: EventLog, iterations_per_line: int) -> None:
+        self._case, self._log, self._per_line = case, log, iterations_per_line
+        self._covered = self.measured = 0
+        self._window = Window(tree)
+        self._kind = "warmup" if case.warmup_iterations else "train"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether enough iterations are measured."""
+        return self.measured >= self._case.measured_iterations
+
+    def take(self, record: Record) -> None:
+        """Print the step of a record, and the window that ends with it."""
+        samples = self._per_line * self._case.global_batch_size
+        self._covered += self._per_line
+        if self._kind == "train":
+            self.measured += self._per_line
+        self._log.step(
+            self._covered - 1,
+            samples,
+            samples / record.samples_per_sec,
+            record.loss,
+            self._kind,
+            iterations=self._per_line,
+        )
+        warm = self._kind == "warmup" and self._covered >= self._case.warmup_iterations
+        if warm or self.is_over:
+            counters = self._window.close()
+            if counters is not None:
+                self._log.event("interference", counters, kind=self._kind)
+        if warm:
+            self._kind, self._window = "train", Window(tree)
+
+
+def run(case: Case, content: Dict[str, Any], program: Dict[str, Any]) -> None:
+    """Train the case; Failed where that did not work out. Where the program failed it ends as the program."""
+    log = EventLog(rank_from_environment().rank)
+    log.event("init_start", event_type=START)
+    log.event("framework", _facts(case, content, program))
+    log.event("global_batch_size", case.global_batch_size)
+    work = Path(program["work"])
+    _make(work, program)
+    specs = [ProcessSpec(**spec) for spec in program["processes"]]
+    log.event("init_stop", event_type=END)
+    log.event("run_start", event_type=START)
+    course = Course(case, log, program["iterations_per_line"])
+    series = Series(Dialect(program["dialect"]), len(specs))
+    try:
+        processes = Processes(specs, work)
+    except OSError as error:
+        raise Failed(f"the program cannot be started: {error}") from error
+    try:
+        _follow(processes, series, course, tagged=len(specs) > 1)
+        failure = processes.failure
+        if course.is_over:
+            _measure(case, log)
+    finally:
+        _pass_on(processes.end(kill=processes.failure is not None), tagged=len(specs) > 1)
+    if course.is_over:
+        log.event("run_stop", event_type=END, status="success")
+        return
+    if failure is not None:
+        _end_as(failure)
+    raise Failed(
+        f"the program ended by itself: it printed {course.measured} of {case.measured_iterations} "
+        "iterations to measure"
+    )
+
+
+def _facts(case: Case, content: Dict[str, Any], program: Dict[str, Any]) -> Dict[str, Any]:
+    name = program["distribution"]
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        raise Failed(f"the package {name} is not installed in {sys.prefix}") from None
+    return {
+        "name": case.framework,
+        "version": version,
+        "python": platform.python_version(),
+        "source": content["source"],
+        "averaged_over_iterations": program["iterations_per_line"],
+    }
+
+
+def _make(work: Path, program: Dict[str, Any]) -> None:
+    """Make the working folder, and show what differs from the source."""
+    edits = [Edit(**edit) for edit in program["edits"]]
+    try:
+        diff = workspace.make(Path(program["source"]), work, edits, program["files"])
+    except Unfit as error:
+        raise Failed(str(error)) from error
+    except OSError as error:
+        raise Failed(f"the copy of the source cannot be made: {error}") from error
+    print("\n".join(["changes to the source:", *diff] if diff else ["no changes to the source"]), flush=True)
+
+
+def _follow(processes: Processes, series: Series, course: Course, *, tagged: bool) -> None:
+    """Pass lines on and count them, until there are enough or the program ends."""
+    for come in processes.lines():
+        if come is None:
+            continue
+        _pass_on([come], tagged=tagged)
+        for record in series.take(*come):
+            if not course.is_over:
+                course.take(record)
+        if course.is_over:
+            return
+
+
+def _pass_on(lines: Iterable[Tuple[int, bytes]], *, tagged: bool) -> None:
+    """Print lines as they came; of several processes in mpirun's manner, which says whose each line is."""
+    for process, line in lines:
+        tag = b"[1,%d]<stdout>:" % process if tagged else b""
+        sys.stdout.buffer.write(tag + line)
+    sys.stdout.buffer.flush()
+
+
+def _measure(case: Case, log: EventLog) -> None:
+    """What the processes took, while they are still there."""
+    if case.device == "cuda":
+        for device in range(case.devices_per_node):
+            found = gpu_interference(device)
+            if found is not None:
+                log.event("gpu_interference", found)
+        return
+    ours = os.getpid()
+    peaks = [AnonymousPeak(Path(f"/proc/{pid}/status")).read() for pid in tree() if pid != ours]
+    known = [peak for peak in peaks if peak is not None]
+    if known:
+        log.event("peak_anonymous_bytes", max(known))  # of the largest process, as that of the largest rank
+
+
+def _end_as(code: int) -> None:
+    """End this process as the program's ended: with its exit code, or by its signal."""
+    sys.stdout.flush()
+    if code > 0:
+        sys.exit(code)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the core would be ours
+    if -code != signal.SIGKILL:
+        signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+    sys.exit(128 - code)
+
+
+def _read(path: str) -> Dict[str, Any]:
+    content: Dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return content
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Do what the command line says; the exit code."""
+    case_file, program_file = sys.argv[1:] if arguments is None else arguments
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+    content, program = _read(case_file), _read(program_file)
+    try:
+        if program["schema_version"] != SCHEMA_VERSION:
+            raise Failed(f"{program_file}: schema_version is {program['schema_version']!r}")  # noqa: TRY301
+        run(case_from_dict(content), content, program)
+    except Failed as error:
+        print(f"dlperf: {error}", flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
