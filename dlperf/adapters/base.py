@@ -79,6 +79,9 @@ class SourceBuild:
 
     requirement: str  # exact, such as `horovod==0.28.1`
     tools: tuple[str, ...]  # exact requirements of the build only
+    # Of the environment's requirements those that have no part in the build: environments that differ in
+    # them alone share the wheel.
+    without: tuple[str, ...] = ()
     edits: tuple[SourceEdit, ...] = ()
     # Environment variables of the build, with `{site_packages}` replaced; the user's other variables that
     # begin with the package's name do not reach it.

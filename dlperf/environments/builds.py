@@ -44,7 +44,7 @@ def wheel_key(build: SourceBuild, spec: EnvironmentSpec, python_version: str) ->
     minor = python_version.rpartition(".")[0]
     content = {
         **build_content(build),
-        "requirements": spec.requirements,
+        "requirements": _requirements(build, spec),
         **({"wheel": spec.wheel.sha256} if spec.wheel else {}),
         **({"index": spec.index} if spec.index else {}),
         **({"find_links": spec.find_links} if spec.find_links else {}),
@@ -67,7 +67,7 @@ def built_wheel(
 
     As with an environment, the second of two processes waits for the first, and the wheel appears complete
     or not at all. `python` is the interpreter below the environment `spec`; `make_scratch` creates one in a
-    folder, with the requirements, and returns its interpreter. EnvironmentUnavailable has the reason.
+    folder, with requirements, and returns its interpreter. EnvironmentUnavailable has the reason.
     """
     key = wheel_key(build, spec, inspect(python).python_version)
     try:
@@ -96,7 +96,8 @@ def built_wheel(
                     prefix=f".making-{key}-", dir=wheels_root(), ignore_cleanup_errors=True
                 ) as temporary:
                     scratch = Path(temporary) / "scratch"
-                    scratch_python = make_scratch(scratch, (*spec.requirements, *build.tools, _PIP))
+                    below = (*_requirements(build, spec), *build.tools, _PIP)
+                    scratch_python = make_scratch(scratch, below)
                     variables = _environment(build, Path(temporary), scratch_python, toolchain)
                     _compile(build, Path(temporary), scratch_python, variables, lock=lock, report=report)
                     (Path(temporary) / "wheel").rename(folder)
@@ -104,6 +105,10 @@ def built_wheel(
     if wheel is None:
         raise EnvironmentUnavailable(f"{folder} has no wheel; remove that folder and try again")
     return wheel
+
+
+def _requirements(build: SourceBuild, spec: EnvironmentSpec) -> tuple[str, ...]:
+    return tuple(text for text in spec.requirements if text not in build.without)
 
 
 def _wheel_in(folder: Path) -> Path | None:

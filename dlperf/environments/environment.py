@@ -96,7 +96,7 @@ class Environment:
 def build_content(build: SourceBuild) -> dict[str, Any]:
     """What decides the content of a compiled package: all but how a person gets a compiler."""
     content = asdict(build)
-    del content["programs"]
+    del content["programs"], content["without"]
     if build.nvcc is None:
         del content["nvcc"]  # keeps the keys of wheels compiled before it existed
     else:

@@ -248,6 +248,14 @@ def test_the_name_says_what_decides_the_content(native: EnvironmentSpec) -> None
     assert 5 == len(others - {name})
 
 
+def test_a_requirement_without_a_part_in_the_build_changes_no_name(native: EnvironmentSpec) -> None:
+    (build,) = native.builds
+    more = replace(native, requirements=(*native.requirements, "pillow==10.4.0"))
+    assert wheel_key(build, native, "3.10.13") != wheel_key(build, more, "3.10.13")
+    apart = replace(build, without=("pillow==10.4.0",))
+    assert wheel_key(build, native, "3.10.13") == wheel_key(apart, more, "3.10.13")
+
+
 def test_environments_without_a_build_keep_their_names(
     demo: EnvironmentSpec, native: EnvironmentSpec
 ) -> None:
