@@ -11,9 +11,11 @@ ResultT = TypeVar("ResultT")
 _PER_THREAD = 2
 
 
-def done_ahead(work: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> Iterator[ResultT]:
-    """The result of each item, in their order. A thread per CPU works on it, a few items ahead."""
-    threads = len(os.sched_getaffinity(0))
+def done_ahead(
+    work: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, threads: int | None = None
+) -> Iterator[ResultT]:
+    """The result of each item, in their order; by default a thread per CPU works on it, a few items ahead."""
+    threads = threads or len(os.sched_getaffinity(0))
     waiting: deque[Future[ResultT]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for item in items:

@@ -4,16 +4,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 from dlperf.data.ahead import done_ahead
 from dlperf.data.dataset import Form, OfrecordSet, RecordioSet
 from dlperf.data.pictures import decoded_size
 from dlperf.data.reading import read_images
-from dlperf.data.records import Fault, Image, Skip
+from dlperf.data.records import Batch, Fault, Skip
 
 SHOWN_FAULTS = 10
-_CHUNK = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,28 +53,29 @@ def check(held: RecordioSet | OfrecordSet, *, classes: int | None, decode: bool)
         if len(faults) < SHOWN_FAULTS:
             faults.append(fault)
 
-    images: Iterable[Image] = read_images(held, classes=classes, skip=remember)
+    batches: Iterable[Batch[int]] = read_images(held, classes=classes, skip=remember)
     sizes: Counter[tuple[int, int]] = Counter()
     if decode:
-        images = _decoded(images, sizes, remember)
+        batches = _decoded(batches, sizes, remember)
     digest = hashlib.sha256()
-    count = total = largest = 0
+    images = total = largest = 0
     smallest: int | None = None
-    labels: set[int] = set()
-    for image in images:
-        length = len(image.content)
-        digest.update(b"%d %d\n" % (image.label, length))
-        digest.update(image.content)
-        labels.add(image.label)
-        count += 1
-        total += length
-        largest = max(largest, length)
-        smallest = length if smallest is None else min(smallest, length)
+    seen: set[int] = set()
+    for batch in batches:
+        lengths = list(map(len, batch.contents))
+        for label, length, content in zip(batch.labels, lengths, batch.contents, strict=True):
+            digest.update(b"%d %d\n" % (label, length))
+            digest.update(content)
+        seen.update(batch.labels)
+        images += len(lengths)
+        total += sum(lengths)
+        largest = max(largest, *lengths)
+        smallest = min(lengths) if smallest is None else min(smallest, *lengths)
     return Checked(
         form="recordio" if isinstance(held, RecordioSet) else "ofrecord",
         size_bytes=held.size_bytes,
-        images=count,
-        classes_seen=len(labels),
+        images=images,
+        classes_seen=len(seen),
         image_bytes=(smallest or 0, total, largest),
         image_sizes=tuple(sizes.most_common()),
         content_sha256=digest.hexdigest(),
@@ -85,21 +84,16 @@ def check(held: RecordioSet | OfrecordSet, *, classes: int | None, decode: bool)
     )
 
 
-def _decoded(images: Iterable[Image], sizes: Counter[tuple[int, int]], remember: Skip) -> Iterator[Image]:
+def _decoded(
+    batches: Iterable[Batch[int]], sizes: Counter[tuple[int, int]], skip: Skip
+) -> Iterator[Batch[int]]:
     """The images that can be decoded; counts their sizes."""
-    for chunk in done_ahead(_decode, _chunks(iter(images))):
-        for image, size in chunk:
-            if isinstance(size, str):
-                remember(Fault(image.path, image.number, image.offset, size))
-            else:
-                sizes[size] += 1
-                yield image
+    for batch, results in done_ahead(_decode, batches):
+        sizes.update(result for result in results if not isinstance(result, str))
+        kept = batch.without_faults([result if isinstance(result, str) else None for result in results], skip)
+        if kept.labels:
+            yield kept
 
 
-def _chunks(images: Iterator[Image]) -> Iterator[list[Image]]:
-    while chunk := list(islice(images, _CHUNK)):
-        yield chunk
-
-
-def _decode(chunk: list[Image]) -> list[tuple[Image, tuple[int, int] | str]]:
-    return [(image, decoded_size(image.content)) for image in chunk]
+def _decode(batch: Batch[int]) -> tuple[Batch[int], list[tuple[int, int] | str]]:
+    return batch, [decoded_size(content) for content in batch.contents]

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dlperf.data.ahead import done_ahead
 from dlperf.data.dataset import PROPERTY, Description, Form, OfrecordSet, RecordioSet, describe
 from dlperf.data.ofrecord import count_records
 from dlperf.data.reading import read_images
-from dlperf.data.records import Fault, Image, Skip
+from dlperf.data.records import Batch, Fault, Skip
 from dlperf.data.writing import (
     Write,
     copy_property,
@@ -92,14 +93,20 @@ def _count(held: RecordioSet | OfrecordSet) -> int:
     return sum(count_records(part.path) for part in held.parts)
 
 
-def _write_all(images: Iterator[Image], write: Write) -> tuple[int, int]:
-    """How many were written, and how many classes they need; UserError for none."""
-    count, largest = 0, -1
-    for image in images:
-        label = image.label
-        write(label, image.content)
-        count += 1
-        largest = max(largest, label)
-    if not count:
+def _write_all(batches: Iterator[Batch[int]], write: Write) -> tuple[int, int]:
+    """How many were written, and how many classes they need; UserError for none.
+
+    A thread writes while the next are read.
+    """
+
+    def write_batch(batch: Batch[int]) -> tuple[int, int]:
+        write(batch.labels, batch.contents)
+        return len(batch.labels), max(batch.labels)
+
+    images, largest = 0, -1
+    for written, highest in done_ahead(write_batch, batches, threads=1):
+        images += written
+        largest = max(largest, highest)
+    if not images:
         raise UserError("no image can be read; there is nothing to convert")
-    return count, largest + 1
+    return images, largest + 1

@@ -4,13 +4,12 @@ import hashlib
 import math
 import re
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from dlperf.data import ofrecord, recordio
 from dlperf.data.pictures import size_of
-from dlperf.data.records import Fault, RecordFile, Skip
+from dlperf.data.records import Content, Fault, RecordFile, Skip
 from dlperf.errors import UserError
 from dlperf.files import open_regular, read_document, read_regular
 from dlperf.model import Model
@@ -168,7 +167,7 @@ def describe(folder: Path, *, skip: Skip | None = None) -> Description:
     return Description(
         folder=folder,
         classes=classes,
-        image_size=_first_size(recordio_set, ofrecord_set),
+        image_size=_first_size(recordio_set or ofrecord_set),
         recordio=recordio_set,
         ofrecord=ofrecord_set,
     )
@@ -218,7 +217,7 @@ def _describe_recordio(records: Path, index: Path, property_content: bytes, *, s
         raise UserError(f"{index} is empty: it names no record of {RECORDS}")
     with RecordFile(records) as file:
         size_bytes = file.size
-        first = next(recordio.read_records(file, skip=None if strict else _ignore), None)
+        first = _first_record(file, strict=strict)
         if strict:
             _check_end(file, index, lines, end.split(b"\n")[-1 if end[-1:] != b"\n" else -2])
     digest.update(property_content)
@@ -242,9 +241,19 @@ def _describe_recordio(records: Path, index: Path, property_content: bytes, *, s
     )
 
 
+def _first_record(file: RecordFile, *, strict: bool) -> recordio.Record | None:
+    """The record at the beginning; None where it is damaged, unless that is an error."""
+    try:
+        return recordio.read_record(file, 0)
+    except Fault:
+        if strict:
+            raise
+        return None
+
+
 def _is_header(first: recordio.Record) -> bool:
     """Whether the first record is the one that says which keys images and persons have."""
-    is_range = first.offset == 0 and first.flag == _PERSON_LABELS and not len(first.content)
+    is_range = len(first.labels) == _PERSON_LABELS and not first.content
     return is_range and all(map(math.isfinite, first.labels))
 
 
@@ -310,16 +319,13 @@ def _size_of_part(path: Path) -> int:
         return file.size
 
 
-def _first_size(recordio_set: RecordioSet | None, ofrecord_set: OfrecordSet | None) -> tuple[int, int] | None:
-    """Width and height of the first image of either form."""
-    if recordio_set is not None:
-        path = recordio_set.records
-        with RecordFile(path) as file:
-            records = islice(recordio.read_records(file, skip=_ignore), 2)
-            content = next((record.content for record in records if len(record.content)), None)
-    elif ofrecord_set is not None:
-        with RecordFile(ofrecord_set.parts[0].path) as file:
-            content = next((image.content for image in ofrecord.read_images(file, skip=_ignore)), None)
-    else:
-        content = None
-    return None if content is None else size_of(content)
+def _first_size(held: RecordioSet | OfrecordSet | None) -> tuple[int, int] | None:
+    """Width and height of the first image."""
+    contents: list[Content] = []
+    if isinstance(held, RecordioSet):
+        with RecordFile(held.records) as file:
+            contents = next((batch.contents for batch in recordio.read_batches(file, skip=_ignore)), [])
+    elif held is not None:
+        with RecordFile(held.parts[0].path) as file:
+            contents = next((batch.contents for batch in ofrecord.read_batches(file, skip=_ignore)), [])
+    return next((size_of(content) for content in contents if content), None)

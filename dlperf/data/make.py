@@ -41,22 +41,21 @@ def make(target: Path, *, images: int, classes: int, seed: int, parts: int | Non
             recordio_writer(folder) as write_record,
             ofrecord_writer(folder, images=images, parts=parts) as write_part,
         ):
-            for label, content in _faces(images, classes=classes, seed=seed, quality=quality):
-                write_record(label, content)
-                write_part(label, content)
+            for labels, faces in _faces(images, classes=classes, seed=seed, quality=quality):
+                write_record(labels, faces)
+                write_part(labels, faces)
         write_property(folder, classes=classes, image_size=(WIDTH, HEIGHT))
 
 
-def _faces(images: int, *, classes: int, seed: int, quality: int) -> Iterator[tuple[int, bytes]]:
-    """Label and JPEG of each image."""
-    labels = _labels(images, classes, seed)
+def _faces(images: int, *, classes: int, seed: int, quality: int) -> Iterator[tuple[list[int], list[bytes]]]:
+    """Labels and JPEG files of all images, some at a time."""
+    all_labels = _labels(images, classes, seed)
 
-    def encode(begin: int) -> list[tuple[int, bytes]]:
-        chosen = enumerate(labels[begin : begin + _CHUNK].tolist(), begin)
-        return [(label, _face(seed, label, number, quality)) for number, label in chosen]
+    def encode(begin: int) -> tuple[list[int], list[bytes]]:
+        labels: list[int] = all_labels[begin : begin + _CHUNK].tolist()
+        return labels, [_face(seed, label, number, quality) for number, label in enumerate(labels, begin)]
 
-    for chunk in done_ahead(encode, range(0, images, _CHUNK)):
-        yield from chunk
+    yield from done_ahead(encode, range(0, images, _CHUNK))
 
 
 def _labels(images: int, classes: int, seed: int) -> NDArray[np.int64]:

@@ -13,7 +13,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-from dlperf.data.records import CHUNK_BYTES, Content, Fault, Image, RecordFile, Skip, report
+from dlperf.data.records import (
+    CHUNK_BYTES,
+    Batch,
+    Content,
+    Fault,
+    RecordFile,
+    Skip,
+    report,
+    write_buffers,
+)
 from dlperf.errors import UserError
 
 _LENGTH = struct.Struct("<q")
@@ -27,50 +36,70 @@ _VARINT_BITS, _VARINT_BYTE = 70, 0x7F
 _MOST_NAME_BYTES = 64
 
 
-def read_images(file: RecordFile, *, skip: Skip | None = None) -> Iterator[Image]:
-    """The images of a part, in its order; their numbers count from 0 in the part.
+def read_batches(file: RecordFile, *, skip: Skip | None = None) -> Iterator[Batch[int]]:
+    """The images of a part, in its order.
 
     Raises Fault where a record is damaged; with `skip` that gets the fault and reading goes on. A length
     without sense ends the part, as nothing says where the next record begins.
     """
-    for number, offset, message in _messages(file, skip):
-        try:
-            label, content = _decode(message)
-        except ValueError as error:
-            report(Fault(file.path, number, offset, str(error)), skip)
-        else:
-            yield Image(label, content, file.path, number, offset)
-
-
-def _messages(file: RecordFile, skip: Skip | None) -> Iterator[tuple[int, int, memoryview]]:
-    """Number, offset and message of each record."""
     number = offset = 0
-    unpack, size = _LENGTH.unpack_from, _LENGTH.size
     wanted = CHUNK_BYTES
     while offset < file.size:
         chunk = file.read(offset, wanted)
-        wanted = CHUNK_BYTES
-        view = memoryview(chunk)
-        at = 0
-        while at + size <= len(chunk):
-            (length,) = unpack(chunk, at)
-            end = at + size + length
-            if length <= 0 or end > len(chunk):
-                break
-            yield number, offset + at, view[at + size : end]
-            number += 1
-            at = end
-        offset += at
-        if at:
+        messages, at = _split(chunk)
+        if not messages:
+            problem = f"cut short: the file ends at byte {file.size}"
+            if len(chunk) >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(chunk)
+                problem = file.shortage(offset + _LENGTH.size, length) or (
+                    "" if length else "a length of 0 bytes"
+                )
+                wanted = _LENGTH.size + length
+            if problem:
+                report(Fault(file.path, number, offset, problem), skip)
+                return
             continue
-        problem = f"cut short: the file ends at byte {file.size}"
-        if size <= len(chunk):
-            (length,) = unpack(chunk)
-            problem = file.shortage(offset + size, length) or ("" if length else "a length of 0 bytes")
-            wanted = size + length
-        if problem:
-            report(Fault(file.path, number, offset, problem), skip)
-            return
+        wanted = CHUNK_BYTES
+        yield _decoded(messages, file.path, number, offset, skip)
+        number += len(messages)
+        offset += at
+
+
+def _split(chunk: bytes) -> tuple[list[memoryview], int]:
+    """The messages that are whole in a chunk, and where they end."""
+    view, size = memoryview(chunk), len(chunk)
+    unpack, length_size = _LENGTH.unpack_from, _LENGTH.size
+    messages: list[memoryview] = []
+    at = 0
+    while at + length_size <= size:
+        (length,) = unpack(chunk, at)
+        end = at + length_size + length
+        if length <= 0 or end > size:
+            break
+        messages.append(view[at + length_size : end])
+        at = end
+    return messages, at
+
+
+def _decoded(
+    messages: list[memoryview], path: Path, number: int, offset: int, skip: Skip | None
+) -> Batch[int]:
+    numbers: list[int] = []
+    offsets: list[int] = []
+    labels: list[int] = []
+    contents: list[Content] = []
+    for place, message in enumerate(messages, number):
+        try:
+            label, content = _decode(message)
+        except ValueError as error:
+            report(Fault(path, place, offset, str(error)), skip)
+        else:
+            numbers.append(place)
+            offsets.append(offset)
+            labels.append(label)
+            contents.append(content)
+        offset += _LENGTH.size + len(message)
+    return Batch(path, numbers, offsets, labels, contents)
 
 
 def count_records(path: Path) -> int:
@@ -175,17 +204,15 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
     return (value | byte << shift) & 0xFFFF_FFFF_FFFF_FFFF, at + 1
 
 
-class PartWriter:
-    """Writes the records of one part."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._write = stream.write
-
-    def write(self, label: int, content: Content) -> None:
-        """Write an image, encoded as JPEG for example, with its label in [0, 2^31)."""
-        feature, image = _label_feature(label), _image_start(len(content))
-        self._write(_LENGTH.pack(len(feature) + len(image) + len(content)) + feature + image)
-        self._write(content)
+def write_images(part: IO[bytes], labels: Sequence[int], contents: Sequence[Content]) -> int:
+    """Write encoded images with labels in [0, 2^31) to a file that is not buffered; returns the bytes."""
+    buffers: list[Content] = []
+    pack = _LENGTH.pack
+    for label, content in zip(labels, contents, strict=True):
+        length = len(content)
+        head = _label_feature(label) + _image_start(length)
+        buffers += (pack(len(head) + length) + head, content)
+    return write_buffers(part.fileno(), buffers)
 
 
 @lru_cache(maxsize=1 << 16)

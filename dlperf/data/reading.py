@@ -1,58 +1,65 @@
-"""The images of a data set, one by one, from either form."""
+"""The images of a data set, batch by batch, from either form."""
 
 import math
 from collections.abc import Iterator
-from itertools import chain
 
 from dlperf.data import ofrecord, recordio
 from dlperf.data.dataset import INDEX, RECORDS, OfrecordSet, RecordioSet
-from dlperf.data.records import Fault, Image, RecordFile, Skip, report
+from dlperf.data.records import Batch, Fault, RecordFile, Skip, report
 from dlperf.wording import plural
 
 
 def read_images(
     held: RecordioSet | OfrecordSet, *, classes: int | None, skip: Skip | None = None
-) -> Iterator[Image]:
-    """All images of one form, in their order; what is yielded may be kept.
+) -> Iterator[Batch[int]]:
+    """All images of one form, in their order, in batches that are not empty; what is yielded may be kept.
 
     Raises Fault where a record, its label or its line of the index is wrong; with `skip` that gets the fault,
     and the image is left out. Where `classes` are given, labels must be below.
     """
-    images = _recordio_images(held, skip) if isinstance(held, RecordioSet) else _ofrecord_images(held, skip)
+    batches = _recordio_batches(held, skip) if isinstance(held, RecordioSet) else _parts_batches(held, skip)
     limit = math.inf if classes is None else classes
-    for image in images:
-        if 0 <= image.label < limit:
-            yield image
-        else:
-            known = "" if classes is None else f": the data set has {plural(classes, 'class', 'classes')}"
-            problem = f"label {image.label} is out of range{known}"
-            report(Fault(image.path, image.number, image.offset, problem), skip)
+    known = "" if classes is None else f": the data set has {plural(classes, 'class', 'classes')}"
+    for batch in batches:
+        labels, contents = batch.labels, batch.contents
+        if not (labels and min(labels) >= 0 and max(labels) < limit and all(contents)):
+            problems = [
+                "no image in it"
+                if not content
+                else None
+                if 0 <= label < limit
+                else f"label {label} is out of range{known}"
+                for label, content in zip(labels, contents, strict=True)
+            ]
+            batch = batch.without_faults(problems, skip)  # noqa: PLW2901
+        if batch.labels:
+            yield batch
 
 
-def _ofrecord_images(held: OfrecordSet, skip: Skip | None) -> Iterator[Image]:
+def _parts_batches(held: OfrecordSet, skip: Skip | None) -> Iterator[Batch[int]]:
     for part in held.parts:
         with RecordFile(part.path) as file:
-            yield from ofrecord.read_images(file, skip=skip)
+            yield from ofrecord.read_batches(file, skip=skip)
 
 
-def _recordio_images(held: RecordioSet, skip: Skip | None) -> Iterator[Image]:
-    images = None if held.persons is None else range(1, held.images + 1)
-    for key, record in _indexed_records(held, skip):
-        if images is not None and key not in images:
-            continue
-        label = record.labels[0]
-        if not len(record.content):
-            problem = "no image in it"
-        elif not math.isfinite(label) or label != int(label):
-            problem = f"label {label:g} is not a whole number"
-        else:
-            yield Image(int(label), record.content, held.records, record.number, record.offset)
-            continue
-        report(Fault(held.records, record.number, record.offset, problem), skip)
+def _recordio_batches(held: RecordioSet, skip: Skip | None) -> Iterator[Batch[int]]:
+    """The records that the index names as images, with labels that are whole numbers."""
+    for keys, named in _indexed(held, skip):
+        batch = named
+        if held.persons is not None:
+            batch = batch.only([1 <= key <= held.images for key in keys])
+        whole = [label.is_integer() for label in batch.labels]
+        if not all(whole):
+            problems = [
+                None if is_whole else f"label {label:g} is not a whole number"
+                for label, is_whole in zip(batch.labels, whole, strict=True)
+            ]
+            batch = batch.without_faults(problems, skip)
+        yield Batch(batch.path, batch.numbers, batch.offsets, list(map(int, batch.labels)), batch.contents)
 
 
-def _indexed_records(held: RecordioSet, skip: Skip | None) -> Iterator[tuple[int, recordio.Record]]:
-    """Key and record of all that the index names.
+def _indexed(held: RecordioSet, skip: Skip | None) -> Iterator[tuple[list[int], Batch[float]]]:
+    """The records of a RecordIO file that its index names, and their keys.
 
     Index and file are read side by side, so that memory does not grow with the data set.
     """
@@ -62,25 +69,38 @@ def _indexed_records(held: RecordioSet, skip: Skip | None) -> Iterator[tuple[int
         faulty.add(fault.offset)
         report(fault, skip)
 
-    def check(line: recordio.IndexLine) -> None:
-        if line.offset not in faulty:
-            fault = Fault(held.index, line.line - 1, line.offset, f"no record of {RECORDS} begins there")
-            report(fault, skip)
-
-    index = recordio.read_index(held.index)
-    line = next(index, None)
-    with RecordFile(held.records) as file:
-        for record in recordio.read_records(file, skip=remember):
-            while line is not None and line.offset < record.offset:
-                check(line)
-                line = next(index, None)
-            if faulty:
-                faulty.clear()
-            if line is not None and line.offset == record.offset:
-                yield line.key, record
-                line = next(index, None)
+    with recordio.Index(held.index) as index, RecordFile(held.records) as file:
+        for batch in recordio.read_batches(file, skip=remember):
+            keys, offsets = index.peek(len(batch.offsets))
+            if offsets == batch.offsets:
+                index.take(len(keys))
+                yield keys, batch
             else:
-                problem = f"{INDEX} does not name it"
-                report(Fault(held.records, record.number, record.offset, problem), skip)
-    for rest in chain([line] if line else [], index):
-        check(rest)
+                yield _matched(batch, index, faulty, skip)
+            faulty.clear()
+        while index.peek(1)[1]:
+            _take_line(index, faulty, skip)
+
+
+def _matched(
+    batch: Batch[float], index: recordio.Index, faulty: set[int], skip: Skip | None
+) -> tuple[list[int], Batch[float]]:
+    """The records of a batch that the index names, and their keys, where not all are."""
+    keys: list[int] = []
+    problems: list[str | None] = []
+    for offset in batch.offsets:
+        while (ahead := index.peek(1)[1]) and ahead[0] < offset:
+            _take_line(index, faulty, skip)
+        if ahead == [offset]:
+            keys += index.peek(1)[0]
+            index.take(1)
+        problems.append(None if ahead == [offset] else f"{INDEX} does not name it")
+    return keys, batch.without_faults(problems, skip)
+
+
+def _take_line(index: recordio.Index, faulty: set[int], skip: Skip | None) -> None:
+    """Take a line of the index at whose byte no good record begins: a fault, unless that is known already."""
+    (offset,) = index.peek(1)[1]
+    line = index.take(1)
+    if offset not in faulty:
+        report(Fault(index.path, line - 1, offset, f"no record of {RECORDS} begins there"), skip)

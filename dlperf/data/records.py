@@ -1,9 +1,14 @@
-"""Files of records: how they are read, and what can be wrong with a record."""
+"""Files of records: how they are read and written, and what can be wrong with a record.
+
+Images travel in batches, of as many as one read brings: a step per image in each layer would take several
+times as long as reading and writing it.
+"""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import compress
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Generic, NamedTuple, Self, TypeVar
 
 from dlperf.errors import UserError
 from dlperf.files import open_regular
@@ -14,18 +19,40 @@ MOST_RECORD_BYTES = 64 << 20
 # As much is read at a time. A record that does not end within is read again with the next.
 CHUNK_BYTES = 1 << 20
 _ANY_SIZE = 1 << 62
+_MOST_BUFFERS = 1024  # per call, in Linux
 
 Content = bytes | memoryview
+LabelT = TypeVar("LabelT", int, float)
 
 
-class Image(NamedTuple):
-    """An encoded image, its class, and the record that holds it: file, number from 0, first byte."""
+class Batch(NamedTuple, Generic[LabelT]):
+    """Records in the order of their file: the lists have an entry per record.
 
-    label: int
-    content: Content
+    A record has a number, from 0 in its file, the byte at which it begins, a label, and an encoded image.
+    Labels are floats as RecordIO has them, until they have been checked.
+    """
+
     path: Path
-    number: int
-    offset: int
+    numbers: Sequence[int]
+    offsets: list[int]
+    labels: list[LabelT]
+    contents: list[Content]
+
+    def only(self, keep: Sequence[bool]) -> Self:
+        """The records whose entry is true."""
+        return self._replace(
+            numbers=list(compress(self.numbers, keep)),
+            offsets=list(compress(self.offsets, keep)),
+            labels=list(compress(self.labels, keep)),
+            contents=list(compress(self.contents, keep)),
+        )
+
+    def without_faults(self, problems: Sequence[str | None], skip: "Skip | None") -> Self:
+        """The records that have no problem; raises the first Fault, or gives each to `skip`."""
+        for place, problem in enumerate(problems):
+            if problem is not None:
+                report(Fault(self.path, self.numbers[place], self.offsets[place], problem), skip)
+        return self.only([problem is None for problem in problems])
 
 
 class Fault(UserError):
@@ -84,3 +111,18 @@ class RecordFile:
         if length > left:
             return f"cut short: {plural(length, 'byte')} announced, {max(0, left)} left in the file"
         return None
+
+
+def write_buffers(descriptor: int, buffers: Sequence[Content]) -> int:
+    """Write all of them, one after the other, and return how many bytes they have."""
+    total = 0
+    for begin in range(0, len(buffers), _MOST_BUFFERS):
+        group = buffers[begin : begin + _MOST_BUFFERS]
+        expected = sum(map(len, group))
+        written = os.writev(descriptor, group)
+        total += expected
+        if written < expected:  # the disk has become full, which the next write says, or a signal came
+            rest = memoryview(b"".join(group))[written:]
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+    return total

@@ -24,11 +24,11 @@ from dlperf.errors import UserError
 from dlperf.wording import plural
 
 DEFAULT_PARTS = 8
-_BUFFER_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 16
 _GIB = 1 << 30
 
-# Takes the label and the encoded image of the next record.
-Write = Callable[[int, Content], None]
+# Takes labels and encoded images of the next records.
+Write = Callable[[Sequence[int], Sequence[Content]], None]
 
 
 @contextmanager
@@ -69,13 +69,13 @@ def new_folder(target: Path, *, needed_bytes: int) -> Iterator[Path]:
 def write_property(folder: Path, *, classes: int, image_size: tuple[int, int]) -> None:
     """Write the number of classes, and the size of the images: width and height in pixels."""
     width, height = image_size
-    with _written(folder / PROPERTY) as stream:
+    with _written(folder / PROPERTY, _BUFFER_BYTES) as stream:
         stream.write(b"%d,%d,%d" % (classes, height, width))
 
 
 def copy_property(source: Path, folder: Path) -> None:
     """Write the same as another data set has."""
-    with _written(folder / PROPERTY) as stream:
+    with _written(folder / PROPERTY, _BUFFER_BYTES) as stream:
         stream.write((source / PROPERTY).read_bytes())
 
 
@@ -86,14 +86,14 @@ def recordio_writer(folder: Path) -> Iterator[Write]:
     All records are images, so that every reader can use the file: MXNet's ImageRecordIter, which fails on
     records without an image, and InsightFace's, which take all keys where the first record has no range.
     """
-    with _written(folder / RECORDS) as records, _written(folder / INDEX) as index:
+    with _written(folder / RECORDS, 0) as records, _written(folder / INDEX, _BUFFER_BYTES) as index:
         writer = recordio.RecordWriter(records, index)
         key = 0
 
-        def write(label: int, content: Content) -> None:
+        def write(labels: Sequence[int], contents: Sequence[Content]) -> None:
             nonlocal key
-            writer.write(key, label, content)
-            key += 1
+            writer.write(key, labels, contents)
+            key += len(labels)
 
         yield write
 
@@ -105,64 +105,73 @@ def ofrecord_writer(folder: Path, *, images: int, parts: int | None) -> Iterator
     UserError where there are fewer images than parts.
     """
     parts = min(DEFAULT_PARTS, images) if parts is None else parts
-    sizes = [images // parts + (number < images % parts) for number in range(parts)]
-    if not all(sizes):
+    if parts > images:
         raise UserError(
             f"{plural(images, 'image')} cannot fill {plural(parts, 'part')}; choose fewer with --parts"
         )
-    writer = _PartsWriter(folder / PARTS_FOLDER, sizes)
+    writer = _PartsWriter(folder / PARTS_FOLDER, images, parts)
     with writer:
         yield writer.write
 
 
 class _PartsWriter:
-    """One part after the other, each with a given number of images."""
+    """One part after the other, and at the end their index."""
 
-    def __init__(self, folder: Path, sizes: Sequence[int]) -> None:
-        self._folder, self._sizes = folder, sizes
-        self._written: list[int] = []
-        self._left = 0
+    def __init__(self, folder: Path, images: int, parts: int) -> None:
+        self._folder = folder
+        self._sizes = [images // parts + (number < images % parts) for number in range(parts)]
+        self._entries: list[PartEntry] = []  # of the parts that are whole
+        self._stack = ExitStack()
+        self._stream: IO[bytes] | None = None
+        self._images = self._bytes = 0  # in the part that is being written
 
     def __enter__(self) -> None:
         self._folder.mkdir(parents=True)
-        self._stack = ExitStack()
 
-    def write(self, label: int, content: Content) -> None:
-        if not self._left:
-            self._stack.close()
-            number = len(self._written)
-            self._left = self._sizes[number]
-            stream = self._stack.enter_context(_written(self._folder / ofrecord.part_name(number)))
-            self._part = ofrecord.PartWriter(stream)
-            self._written.append(0)
-        self._part.write(label, content)
-        self._left -= 1
-        self._written[-1] += 1
+    def write(self, labels: Sequence[int], contents: Sequence[Content]) -> None:
+        """Write images, to the next part where the last is full."""
+        begin = 0
+        while begin < len(labels):
+            number = len(self._entries)
+            if self._stream is None:
+                path = self._folder / ofrecord.part_name(number)
+                self._stream = self._stack.enter_context(_written(path, 0))
+            end = min(len(labels), begin + self._sizes[number] - self._images)
+            self._bytes += ofrecord.write_images(self._stream, labels[begin:end], contents[begin:end])
+            self._images += end - begin
+            begin = end
+            if self._images == self._sizes[number]:
+                self._end_part()
+
+    def _end_part(self) -> None:
+        self._stack.close()
+        name = ofrecord.part_name(len(self._entries))
+        self._entries.append(PartEntry(name=name, images=self._images, size_bytes=self._bytes))
+        self._stream = None
+        self._images = self._bytes = 0
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._stack.close()
         if kind is not None:
+            self._stack.close()
             return
-        if len(self._written) < len(self._sizes):
+        if self._images:  # fewer than planned: some were skipped
+            self._end_part()
+        if len(self._entries) < len(self._sizes):
+            images = sum(entry.images for entry in self._entries)
             raise UserError(
-                f"{plural(sum(self._written), 'image')} are left for {plural(len(self._sizes), 'part')}; "
+                f"{plural(images, 'image')} left cannot fill {plural(len(self._sizes), 'part')}; "
                 "choose fewer with --parts"
             )
-        names = [ofrecord.part_name(number) for number in range(len(self._written))]
-        entries = tuple(
-            PartEntry(name=name, images=images, size_bytes=(self._folder / name).stat().st_size)
-            for name, images in zip(names, self._written, strict=True)
-        )
-        with _written(self._folder / PARTS_INDEX) as stream:
-            stream.write((PartsIndex(parts=entries).model_dump_json(indent=1) + "\n").encode())
+        with _written(self._folder / PARTS_INDEX, _BUFFER_BYTES) as stream:
+            stream.write((PartsIndex(parts=tuple(self._entries)).model_dump_json(indent=1) + "\n").encode())
         _sync(self._folder)
         _sync(self._folder.parent)
 
 
 @contextmanager
-def _written(path: Path) -> Iterator[IO[bytes]]:
+def _written(path: Path, buffer_bytes: int) -> Iterator[IO[bytes]]:
     """A new file, on the disk when the block has ended well."""
-    with path.open("wb", buffering=_BUFFER_BYTES) as stream:
+    with path.open("wb", buffering=buffer_bytes) as stream:
         yield stream
         stream.flush()
         os.fsync(stream.fileno())

@@ -17,10 +17,11 @@ from PIL import Image
 from dlperf.data.convert import convert
 from dlperf.data.dataset import describe
 from dlperf.data.make import make
-from dlperf.data.ofrecord import PartWriter, part_name
+from dlperf.data.ofrecord import part_name, write_images
+from dlperf.data.ofrecord import read_batches as read_batches_of_part
 from dlperf.data.reading import read_images
-from dlperf.data.recordio import MAGIC, RecordWriter, read_index, read_record, read_records
-from dlperf.data.records import RecordFile
+from dlperf.data.recordio import MAGIC, Index, RecordWriter, read_batches, read_record
+from dlperf.data.records import Content, RecordFile
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -57,10 +58,9 @@ CONTENTS = [
 def test_mxnet_reads_what_we_write(tmp_path: Path, engine_python: Engine) -> None:
     expected = [[key, float(key % 3), content.hex()] for key, content in enumerate(CONTENTS)]
     expected.append([len(CONTENTS), [3.0, 7.0], ""])
-    with (tmp_path / "train.rec").open("wb") as records, (tmp_path / "train.idx").open("wb") as index:
+    with (tmp_path / "train.rec").open("wb", 0) as records, (tmp_path / "train.idx").open("wb") as index:
         writer = RecordWriter(records, index)
-        for key, label, content in expected:
-            writer.write(key, label, bytes.fromhex(content))
+        writer.write(0, [label for _, label, _ in expected], contents_of(expected))
     assert expected == answer(engine_python("mxnet"), "mxnet_recordio.py", "read", tmp_path)
 
 
@@ -68,55 +68,62 @@ def test_we_read_what_mxnet_writes_and_write_the_same_bytes(tmp_path: Path, engi
     written = [[key, float(key % 3), content.hex()] for key, content in enumerate(CONTENTS)]
     written.append([len(CONTENTS), [3.0, 7.0], ""])
     answer(engine_python("mxnet"), "mxnet_recordio.py", "write", tmp_path, stdin=written)
-    lines = list(read_index(tmp_path / "train.idx"))
-    with RecordFile(tmp_path / "train.rec") as file:
-        found = list(read_records(file))
-        by_index = [read_record(file, line.offset) for line in lines]
+    with RecordFile(tmp_path / "train.rec") as file, Index(tmp_path / "train.idx") as index:
+        batches = list(read_batches(file))
+        keys, offsets = index.peek(1000)
+        by_index = [read_record(file, offset) for offset in offsets]
     labels = [label if isinstance(label, list) else [label] for _, label, _ in written]
-    assert [key for key, _, _ in written] == [line.key for line in lines]
-    assert labels == [list(record.labels) for record in found]
-    assert [content for _, _, content in written] == [bytes(record.content).hex() for record in found]
-    assert [(r.offset, bytes(r.content)) for r in found] == [(r.offset, bytes(r.content)) for r in by_index]
-    records, index = io.BytesIO(), io.BytesIO()
-    writer = RecordWriter(records, index)
-    for key, label, content in written:
-        writer.write(key, label, bytes.fromhex(content))
-    assert (tmp_path / "train.rec").read_bytes() == records.getvalue()
-    assert (tmp_path / "train.idx").read_bytes() == index.getvalue()
+    assert [key for key, _, _ in written] == keys
+    assert labels == [list(record.labels) for record in by_index]
+    assert contents_of(written) == [record.content for record in by_index]
+    assert contents_of(written) == [bytes(content) for batch in batches for content in batch.contents]
+    assert [label[0] for label in labels] == [label for batch in batches for label in batch.labels]
+    assert offsets == [offset for batch in batches for offset in batch.offsets]
+    ours = tmp_path / "ours"
+    ours.mkdir()
+    with (ours / "train.rec").open("wb", 0) as stream, (ours / "train.idx").open("wb") as lines:
+        writer = RecordWriter(stream, lines)
+        writer.write(0, [label for _, label, _ in written], contents_of(written))
+    assert (tmp_path / "train.rec").read_bytes() == (ours / "train.rec").read_bytes()
+    assert (tmp_path / "train.idx").read_bytes() == (ours / "train.idx").read_bytes()
+
+
+def contents_of(records: list[list[Any]]) -> list[bytes]:
+    return [bytes.fromhex(content) for _, _, content in records]
+
+
+def images_of(folder: Path) -> list[tuple[int, Content]]:
+    """Label and encoded image of all images in train.rec, or else in the parts."""
+    description = describe(folder)
+    held = description.recordio or description.ofrecord
+    assert held is not None
+    batches = read_images(held, classes=description.classes)
+    return [pair for batch in batches for pair in zip(batch.labels, batch.contents, strict=True)]
 
 
 def decoded(folder: Path) -> list[list[Any]]:
     """Label and pixels [112, 112, 3] of each image, by Pillow."""
-    held = describe(folder).recordio
-    assert held is not None
-    images = read_images(held, classes=None)
     return [
-        [image.label, np.asarray(Image.open(io.BytesIO(image.content)).convert("RGB"))] for image in images
+        [label, np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))]
+        for label, content in images_of(folder)
     ]
 
 
 def as_insightface(source: Path, target: Path, *, persons_first: bool) -> None:
     """The images of `source`, four per person, with the range and the records of persons; two indexes."""
-    held = describe(source).recordio
-    assert held is not None
-    images = list(read_images(held, classes=None))
+    images = [content for _, content in images_of(source)]
     persons = len(images) // 4
     keys = len(images) + 1
     target.mkdir()
-    with (target / "train.rec").open("wb") as records, (target / "train.idx").open("wb") as index:
+    with (target / "train.rec").open("wb", 0) as records, (target / "train.idx").open("wb") as index:
         writer = RecordWriter(records, index)
-        writer.write(0, [keys, keys + persons], b"")
-
-        def write_persons() -> None:
-            for person in range(persons):
-                writer.write(keys + person, [4 * person + 1, 4 * person + 5], b"")
-
+        writer.write(0, [[keys, keys + persons]], [b""])
+        ranges = [[4 * person + 1, 4 * person + 5] for person in range(persons)]
         if persons_first:
-            write_persons()
-        for number, image in enumerate(images):
-            writer.write(number + 1, number // 4, image.content)
+            writer.write(keys, ranges, [b""] * persons)
+        writer.write(1, [number // 4 for number in range(len(images))], images)
         if not persons_first:
-            write_persons()
+            writer.write(keys, ranges, [b""] * persons)
     (target / "property").write_text(f"{persons},112,112")
     lines = (target / "train.idx").read_text().splitlines(keepends=True)
     (target / "images.idx").write_text("".join(line for line in lines if 0 < int(line.split("\t")[0]) < keys))
@@ -172,17 +179,16 @@ LABELS = (0, 1, 127, 128, 300, 2**24 - 1, 2**31 - 1, 5)
 def test_the_protobuf_of_oneflow_parses_what_we_write(tmp_path: Path, engine_python: Engine) -> None:
     path = tmp_path / part_name(0)
     expected = [[label, content.hex()] for label, content in zip(LABELS, CONTENTS, strict=True)]
-    with path.open("wb") as stream:
-        writer = PartWriter(stream)
-        for label, content in expected:
-            writer.write(label, bytes.fromhex(content))
+    with path.open("wb", 0) as stream:
+        write_images(stream, list(LABELS), CONTENTS)
     assert expected == answer(engine_python("oneflow"), "oneflow_ofrecord.py", "parse", path)
 
 
 def test_we_read_what_the_protobuf_of_oneflow_wrote(tmp_path: Path, engine_python: Engine) -> None:
     written = [[label, content.hex()] for label, content in zip(LABELS, CONTENTS, strict=True)]
-    answer(engine_python("oneflow"), "oneflow_ofrecord.py", "write", tmp_path / part_name(0), stdin=written)
-    held = describe(tmp_path).ofrecord
-    assert held is not None
-    images = list(read_images(held, classes=None))
-    assert written == [[image.label, bytes(image.content).hex()] for image in images]
+    path = tmp_path / part_name(0)
+    answer(engine_python("oneflow"), "oneflow_ofrecord.py", "write", path, stdin=written)
+    with RecordFile(path) as file:
+        batches = list(read_batches_of_part(file))
+    assert list(LABELS) == [label for batch in batches for label in batch.labels]
+    assert [bytes(content) for batch in batches for content in batch.contents] == CONTENTS
