@@ -6,6 +6,7 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
+from dlperf.logs.events import event_line
 from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
 from dlperf.results.schema import Node, RunEnvironment
 from dlperf.results.store import store_run
@@ -99,10 +100,14 @@ def write_run(
     log: str | None = None,
     facts: dict[str, Any] | None = None,
     phases: dict[str, float] | None = None,
+    reading: dict[str, dict[str, Any]] | None = None,
     outcome: dict[str, Any] | None = None,
     nodes: Sequence[Node] = (MACHINE,),
 ) -> Path:
-    """A run folder with everything that the supervisor and the runner leave, without a result."""
+    """A run folder with everything that the supervisor and the runner leave, without a result.
+
+    `reading` holds the values of the events `data_set` and `reading` of rank 0.
+    """
     folder = sweep / "runs" / case.case_id / f"r{repeat}"
     (folder / "logs").mkdir(parents=True)
     (folder / "case.json").write_text(case.model_dump_json(indent=2))
@@ -113,6 +118,8 @@ def write_run(
         stream = io.StringIO()
         EventLog(0, stream).event("time_breakdown", phases, iterations=3)
         text += stream.getvalue()
+    for key, value in (reading or {}).items():
+        text += event_line(key, value, {"kind": "train"} if key == "reading" else None)
     (folder / "logs" / "rank0.log").write_text(text)
     for rank in range(1, case.topology.world_size):
         (folder / "logs" / f"rank{rank}.log").write_text(

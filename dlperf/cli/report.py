@@ -36,8 +36,8 @@ Examples:
   dlperf report published:insightface_v100_2021 --lang zh --out report.zh.md
 
 \b
-Columns: samples_per_sec speedup efficiency ratio spread cv interval interference noise_floor runs
-failed step step_p95 gflops share loss memory cost.
+Columns: samples_per_sec speedup efficiency ratio spread cv interval waiting interference noise_floor
+runs failed step step_p95 gflops share loss memory cost.
 Fields to group by: {" ".join(ROW_FIELDS)}.
 
 Exit codes: 1 --verify found a difference, 2 no result at all, or with --strict something skipped or not

@@ -19,6 +19,8 @@ from dlperf.errors import UserError
 from dlperf.files import read_regular, write_atomically
 from dlperf.layout import LOGS_FOLDER, launch_files
 from dlperf.logs.events import OTHER, TRAIN, WARMUP, Step
+from dlperf.plan.case import Case
+from dlperf.report.comparison import has_choices
 from dlperf.report.numbers import factor, giga, iterations, mebibytes, or_not_known, percent, rate, span
 from dlperf.report.text import plain_text
 from dlperf.results.cases import CaseFigures
@@ -76,19 +78,28 @@ def results(
 
 
 _HEADINGS = (
-    "framework", "sweep", "experiment", "parallelism", "topology", "batch", "classes", "precision", "threads",
-    "status", "samples/s", "min to max", "CV", "95 % interval", "runs ok", "speedup", "reason",
+    "framework", "sweep", "experiment", "parallelism", "loop", "data", "topology", "batch", "classes",
+    "precision", "threads", "status", "samples/s", "min to max", "CV", "95 % interval", "runs ok", "speedup",
+    "reason",
 )  # fmt: skip
-_WORDS = {"framework", "sweep", "experiment", "parallelism", "topology", "precision", "status", "reason"}
+_WORDS = {
+    "framework", "sweep", "experiment", "parallelism", "loop", "data", "topology", "precision", "status",
+    "reason",
+}  # fmt: skip
 # Above the table where every case has the same value.
-_FOLDABLE = {"experiment", "parallelism", "topology", "batch", "classes", "precision", "threads", "reason"}
+_FOLDABLE = {
+    "experiment", "parallelism", "loop", "data", "topology", "batch", "classes", "precision", "threads",
+    "reason",
+}  # fmt: skip
 
 
 def _lines(figures: Sequence[CaseFigures], rows: list[Record]) -> tuple[str, ...]:
     """One line per case: what it is, and its figure or why there is none; `rows` are those of the figures."""
     sweeps = _sweep_names({figure.sweep for figure in figures})
+    chosen = has_choices(figure.case for figure in figures)
     lines = [
-        _cells(figure, row, sweep=sweeps[figure.sweep]) for figure, row in zip(figures, rows, strict=True)
+        _cells(figure, row, sweep=sweeps[figure.sweep], chosen=chosen)
+        for figure, row in zip(figures, rows, strict=True)
     ]
     same, headings, cells = fold(_HEADINGS, lines, _FOLDABLE)
     above = (wrapped(f"every case: {same}"), "") if same else ()
@@ -103,7 +114,9 @@ def _sweep_names(sweeps: Collection[Path]) -> dict[Path, str]:
     return {sweep: sweep.name if names[sweep.name] == 1 else str(sweep) for sweep in sweeps}
 
 
-def _cells(figure: CaseFigures, row: Record, *, sweep: str) -> tuple[str, ...]:
+def _cells(figure: CaseFigures, row: Record, *, sweep: str, chosen: bool) -> tuple[str, ...]:
+    """`chosen`: loop and data have columns."""
+
     def number(name: str) -> float | None:
         value = row[name]
         return value if isinstance(value, int | float) else None
@@ -114,6 +127,8 @@ def _cells(figure: CaseFigures, row: Record, *, sweep: str) -> tuple[str, ...]:
         sweep,
         str(row["experiment"]),
         str(row["parallelism"]) + (f" {ratio:g}" if isinstance(ratio, float) else ""),
+        (figure.loop or "?") if chosen else "",
+        (figure.data or "?") if chosen else "",
         str(row["topology"]),
         figure.size("batch_size_per_device"),
         figure.size("num_classes"),
@@ -206,8 +221,10 @@ def _of_case(figure: CaseFigures) -> Iterator[tuple[str, object]]:
     case = figure.case
     work = case.workload
     yield "framework", f"{case.framework} {case.version}"
-    data = f"{work.dataset} ({figure.data or 'data not known'})"
+    data = work.dataset if case.data is not None else f"{work.dataset} ({figure.data or 'data not known'})"
     yield "experiment", f"{work.experiment}: {work.network}, head {work.head}, {work.loss.kind}, {data}"
+    yield from _of_data(case)
+    yield from _of_source(case)
     yield "parallelism", case.parallelism
     yield "sample ratio", case.sample_ratio
     yield "topology", f"{case.topology} (world size {case.topology.world_size}, {case.device})"
@@ -220,6 +237,27 @@ def _of_case(figure: CaseFigures) -> Iterator[tuple[str, object]]:
     yield "options", ", ".join(f"{name}={value}" for name, value in sorted(case.options.items()))
     yield "hardware", figure.hardware
     yield "results", figure.sweep
+
+
+def _of_data(case: Case) -> Iterator[tuple[str, object]]:
+    data = case.data
+    if data is None:
+        return
+    counts = f"{plural(data.images, 'image')} of {plural(data.classes, 'class', 'classes')}"
+    yield (
+        "data",
+        f"{data.path} ({data.read}; {counts}; {' and '.join(data.forms)}; index {data.index_sha256})",
+    )
+
+
+def _of_source(case: Case) -> Iterator[tuple[str, object]]:
+    source = case.source
+    if source is not None:
+        commit = source.commit or "not known"
+        yield (
+            "loop",
+            f"original program (files {source.content_hash}, commit {commit}); own loop: {source.engine}",
+        )
 
 
 def _of_figures(figure: CaseFigures) -> Iterator[tuple[str, object]]:
@@ -260,6 +298,7 @@ def _of_run(run: StoredRun) -> Iterator[tuple[str, object]]:
     if result.steadiness is not None:
         yield "steady state", steadiness_line(result.steadiness)
     yield "interference", interference_line(result)
+    yield "data", _reading_line(result)
     yield "reason", result.reason
     yield "evidence", result.evidence
     yield "started", result.started_at
@@ -269,6 +308,22 @@ def _of_run(run: StoredRun) -> Iterator[tuple[str, object]]:
     if imported is not None:
         yield "imported from", f"{imported.source} ({imported.dialect}, {imported.method})"
     yield "logs", run.folder / LOGS_FOLDER
+
+
+def _reading_line(result: RunResult) -> str:
+    """`5.1 % of the time waiting for it, 88.12 MiB/s read, 100 % resident, ext4`."""
+    reading = result.reading
+    if reading is None:
+        return ""
+    speed, resident = reading.bytes_per_second, reading.resident_share
+    parts = (
+        "" if reading.wait_share is None else f"{percent(reading.wait_share)} of the time waiting for it",
+        "" if speed is None else f"{rate(speed / 2**20)} MiB/s read",
+        "" if resident is None else f"{percent(resident, decimals=0)} resident before the run",
+        reading.form or "",
+        reading.file_system or "",
+    )
+    return ", ".join(part for part in parts if part)
 
 
 def _of_software(run: StoredRun) -> Iterator[tuple[str, object]]:

@@ -19,6 +19,7 @@ _CELL: dict[str, Callable[[Case], object]] = {
     **{axis: partial(Case.size, axis=axis) for axis in SEARCHED_AXES},
     "precision": lambda case: case.precision,
     "device": lambda case: case.device,
+    "data": lambda case: None if case.data is None else (case.data.index_sha256, case.data.read),
     "framework": lambda case: case.framework,
 }
 # What must be the same on both sides beside the cell; `--allow NAME` lets it differ.
@@ -37,6 +38,7 @@ _GUARDED: dict[str, Callable[[CaseSamples], object]] = {
     ),
     "gradients": lambda one: one.case.gradient_dtype,
     "seed": lambda one: one.case.seed,
+    "loop": lambda one: _loop(one.case),
     "options": lambda one: _options(one.case),
     "arithmetic": lambda one: one.fp32_arithmetic,
     "hardware": lambda one: one.hardware,
@@ -141,6 +143,11 @@ def _table(side: ResultSet, compared: Collection[str]) -> pd.DataFrame:
 def guarded(one: CaseSamples) -> dict[str, object]:
     """What must be the same on both sides, by the names of `GUARDS`."""
     return {name: read(one) for name, read in _GUARDED.items()}
+
+
+def _loop(case: Case) -> str:
+    """`own`, or `original` with the hash of the source: another state of a program is another loop."""
+    return "own" if case.source is None else f"original {case.source.content_hash}"
 
 
 def _options(case: Case) -> str:

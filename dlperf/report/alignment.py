@@ -42,6 +42,9 @@ def alignment_line(comparison: Comparison, certificates: Sequence[Certificate]) 
     """One line on a table: aligned, not aligned or not proven, and which frameworks no certificate covers."""
     if comparison.published:
         return say("**not proven (the source published no evidence)**")
+    if comparison.sample.source is not None:
+        # All of a table are original programs then.
+        return say("**not alignable: original programs, which take no weights and no batches of dlperf**")
     workload, parallelism = comparison.sample.workload, comparison.sample.parallelism
     whole_on_one, spread = None, []
     for certificate in certificates:

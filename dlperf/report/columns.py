@@ -195,6 +195,9 @@ COLUMNS: Mapping[str, CaseColumn] = {
         say("CPU time lost to other work, at most"),
         lambda cell: percent(interference(cell.figure)) or NOT_MEASURED,
     ),
+    "waiting": CaseColumn(
+        say("waiting for data"), lambda cell: percent(cell.figure.data_wait_share, decimals=1) or NOT_MEASURED
+    ),
     "runs": CaseColumn(say("good runs"), _of_runs(lambda cell: str(cell.summary.runs))),
     "failed": CaseColumn(say("runs without a figure"), _of_runs(lambda cell: str(len(cell.figure.failed)))),
     "step": CaseColumn(

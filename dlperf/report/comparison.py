@@ -1,20 +1,21 @@
 """Cases side by side: which may stand in one table, what its rows and its columns are.
 
-Two cases share a table when they differ only in framework and cell: workload, way of measuring, arithmetic of
-float32, hardware and, on CPU, threads per device are the same. Cases that differ in more get separate tables,
-which say what differs.
+Two cases share a table when they differ only in framework and cell: workload, data, whose training loop it
+is, way of measuring, arithmetic of float32, hardware and, on CPU, threads per device are the same. Cases that
+differ in more get separate tables, which say what differs.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 from dlperf.plan.case import Case, bytes_text
-from dlperf.report.numbers import iterations, or_not_known
-from dlperf.report.text import Inline, Text, joined, say
-from dlperf.results.cases import CaseFigures, comparable, speedups
+from dlperf.report.numbers import NOT_KNOWN, iterations, or_not_known
+from dlperf.report.text import Cells, Inline, Text, joined, say
+from dlperf.results.cases import CaseFigures, Loop, comparable, speedups
 
 PARALLELISMS = {
     "data": say("data parallel"),
@@ -42,11 +43,19 @@ def case_key(figure: CaseFigures) -> CaseKey:
     return (figure.sweep, figure.hardware, figure.case.content_hash)
 
 
-def _grouping_keys(figure: CaseFigures) -> dict[Text, Inline]:
-    """What can keep two cases out of one table, with the value of each."""
+def _grouping_keys(figure: CaseFigures, *, chosen: bool, twins: Collection[str] = ()) -> dict[Text, Inline]:
+    """What can keep two cases out of one table, with the value of each.
+
+    `chosen` is `has_choices`, and `twins` are `names_of_several` data sets.
+    """
     case = figure.case
+    choices = {
+        LOOP: loop_words(figure),
+        DATA: data_words(figure, twins),
+    }
     threads = {} if case.device == "cuda" else {_THREADS: or_not_known(figure.threads_per_device)}
     return {
+        **(choices if chosen else {}),
         **threads,
         say("hardware"): figure.hardware,
         say("device"): case.device,
@@ -55,12 +64,46 @@ def _grouping_keys(figure: CaseFigures) -> dict[Text, Inline]:
         say("memory budget"): memory_budget(case),
         say("iterations"): iterations(case.measure.warmup_iterations, figure.measured_iterations),
         say("seed"): or_not_known(figure.seed),
-        say("workload"): canonical_workload(figure),
+        say("workload"): canonical_workload(figure, with_data=not chosen),
         say("sweep"): figure.sweep.name,
     }
 
 
 _THREADS = say("threads per device")
+LOOP, DATA = say("loop"), say("data")
+LOOPS: Mapping[Loop, Text] = {"own": say("own"), "original": say("original")}
+_INDEX_DIGITS = 12
+
+
+def loop_words(figure: CaseFigures) -> Inline:
+    """Whose training loop ran."""
+    return NOT_KNOWN if figure.loop is None else LOOPS[figure.loop]
+
+
+def choice_cells(figure: CaseFigures) -> Cells:
+    """Loop and data as cells of a table whose rows may differ in them."""
+    return {LOOP: loop_words(figure), DATA: data_words(figure)}
+
+
+def names_of_several(cases: Iterable[Case]) -> frozenset[str]:
+    """The names that several data sets of the cases have."""
+    found = {(case.data.name, case.data.index_sha256) for case in cases if case.data is not None}
+    counts = Counter(name for name, _ in found)
+    return frozenset(name for name, count in counts.items() if count > 1)
+
+
+def data_words(figure: CaseFigures, twins: Collection[str] = ()) -> Inline:
+    """What a case was trained on; of a name in `twins` with its index."""
+    data = figure.case.data
+    if data is None or data.name not in twins:
+        return or_not_known(figure.data)
+    index = data.index_sha256[:_INDEX_DIGITS]
+    return say("{data} ({read}; index {index})", data=data.name, read=data.read, index=index)
+
+
+def has_choices(cases: Iterable[Case]) -> bool:
+    """Whether loop and data must be named: some case has an original program or a data set."""
+    return any(case.source is not None or case.data is not None for case in cases)
 
 
 def memory_budget(case: Case) -> Inline:
@@ -68,13 +111,16 @@ def memory_budget(case: Case) -> Inline:
     return say("none") if case.memory_bytes is None else bytes_text(case.memory_bytes)
 
 
-def canonical_workload(figure: CaseFigures) -> Text:
-    """The workload's content in short: two experiment files with the same name can differ."""
+def canonical_workload(figure: CaseFigures, *, with_data: bool = True) -> Text:
+    """The workload's content in short: two experiment files with the same name can differ.
+
+    `with_data` says what it is trained on too.
+    """
     work = figure.case.workload
     loss = work.loss
-    return say(
+    words = say(
         "{network}, head {head}, embedding {embedding}, {loss}, learning rate {rate}, weight decay {decay} "
-        "({kind}), {dataset} ({data})",
+        "({kind}), {dataset}",
         network=work.network,
         head=work.head,
         embedding=work.embedding_size,
@@ -83,13 +129,15 @@ def canonical_workload(figure: CaseFigures) -> Text:
         decay=f"{work.optimizer.weight_decay:g}",
         kind=work.optimizer.decay,
         dataset=work.dataset,
-        data=figure.data or say("data not known"),
     )
+    if not with_data:
+        return words
+    return say("{workload} ({data})", workload=words, data=figure.data or say("data not known"))
 
 
 # What a row of a table is made of, in the order of its columns.
 ROW_FIELDS = ("topology", "batch_size_per_device", "num_classes", "precision", "sample_ratio")
-VARIANT_FIELDS = ("framework", "version", "options")
+VARIANT_FIELDS = ("framework", "version", "options", "source")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -146,7 +194,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Variant:
-    """One column: a framework's version, with its options where they tell two columns apart."""
+    """One column: a framework's version, with its options where they tell two columns apart.
+
+    To an original program the hash of its source is as an option.
+    """
 
     framework: str
     version: str
@@ -158,6 +209,7 @@ class Variant:
         settings = {
             **case.options,
             **({"threads_per_device": case.threads_per_device} if with_threads else {}),
+            **({} if case.source is None else {"source": case.source.content_hash}),
         }
         options = tuple(sorted((name, repr(value)) for name, value in settings.items()))
         return cls(framework=case.framework, version=case.version, options=options)
@@ -284,11 +336,14 @@ def comparisons(
         values = tuple((name, _value(case, name)) for name in group_by)
         family = families.setdefault((case.workload.experiment, case.parallelism, values), {})
         key = comparable(figure, leaving_out=(*ROW_FIELDS, *VARIANT_FIELDS, "search"))
-        family.setdefault(key, []).append(figure)
+        family.setdefault((case.source is not None, *key), []).append(figure)
     made = []
     for (_, _, values), family in families.items():
         groups = [cases for members in family.values() for cases in _parts(members)]
-        settings = [_grouping_keys(next(iter(cases.values()))) for cases in groups]
+        samples = [next(iter(cases.values())) for cases in groups]
+        chosen = has_choices(sample.case for sample in samples)
+        twins = names_of_several(sample.case for sample in samples)
+        settings = [_grouping_keys(sample, chosen=chosen, twins=twins) for sample in samples]
         for cases, own in zip(groups, settings, strict=True):
             apart = (
                 say("{what}: {value}", what=name, value=value)

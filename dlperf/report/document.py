@@ -15,15 +15,21 @@ from dlperf.report.alignment import Proof, alignment_line, proofs, read_certific
 from dlperf.report.annex import Annex, annex
 from dlperf.report.columns import TableContext, View, check_baseline, matmul_shares, noise_floor
 from dlperf.report.comparison import (
+    DATA,
+    LOOP,
     PARALLELISMS,
     Comparison,
     Variant,
     canonical_workload,
     case_key,
     comparisons,
+    data_words,
+    has_choices,
+    loop_words,
     memory_budget,
 )
 from dlperf.report.limits import limit_tables
+from dlperf.report.loops import data_sets_table, input_tax_table, loops_table, sources_table
 from dlperf.report.method import EnvironmentTable, environment_tables, method
 from dlperf.report.notes import comparison_notes, findings, report_notes
 from dlperf.report.numbers import or_not_known
@@ -85,12 +91,15 @@ class Document:
     sections: tuple[Section, ...]
     annexes: tuple[Annex, ...]
     variants: tuple[Variant, ...]  # of all sections
+    loops: Table | None
+    input_tax: Table | None
     limits: tuple[Table, ...]
     other_sources: Table | None
     missing_cells: Table | None
     proofs: tuple[Proof, ...]
     method: tuple[Text, ...]
     environments: tuple[EnvironmentTable, ...]
+    inputs: tuple[Table, ...]  # the original programs and the data sets, where there are any
     evidence: Table | None
     skipped: tuple[str, ...]
     sources: Mapping[Path, Mapping[str, str]]  # SHA-256 by name, of the files of each run folder
@@ -152,7 +161,8 @@ def document(
     sources = {run.folder: run_sources(run.folder) for run in results.runs}
     warnings = sanity_checks(figures)
     sweeps = (sweep.resolve().name for sweep in results.sweeps)
-    section = partial(_section, certificates=certificates, warnings=warnings)
+    chosen = has_choices(figure.case for figure in figures)
+    section = partial(_section, certificates=certificates, warnings=warnings, chosen=chosen)
     return Document(
         title=joined((*sweeps, *(published.data.title for published in loaded.published)), " + "),
         dlperf_version=__version__,
@@ -176,12 +186,15 @@ def document(
         ),
         annexes=tuple(annex(one, titles=titles) for one in loaded.published),
         variants=variants,
+        loops=loops_table(figures, titles=titles, anchors=anchors),
+        input_tax=input_tax_table(figures, titles=titles, anchors=anchors),
         limits=limit_tables(loaded.limits, titles=titles, report_folder=report_folder),
         other_sources=tables.other_sources_table(loaded, titles=titles),
         missing_cells=tables.missing_cells_table(compared),
         proofs=proofs(certificates),
         method=tuple(method(loaded, view, noise_profile)),
         environments=environment_tables(loaded, titles=titles),
+        inputs=tuple(filter(None, (sources_table(figures, titles=titles), data_sets_table(figures)))),
         evidence=tables.evidence_table(figures, anchors, report_folder=report_folder, sources=sources),
         sources=sources,
         skipped=tuple(_skipped(one, results.sweeps) for one in skipped),
@@ -213,6 +226,7 @@ def _section(
     slug: str,
     certificates: Sequence[Certificate],
     warnings: Sequence[CheckWarning],
+    chosen: bool,
 ) -> Section:
     comparison = context.comparison
     measured = not comparison.published and any(figure.summary for figure in comparison.figures)
@@ -221,7 +235,7 @@ def _section(
     return Section(
         slug=slug,
         title=_heading(comparison),
-        settings=tuple(_settings(comparison)),
+        settings=tuple(_settings(comparison, chosen=chosen)),
         alignment=alignment_line(comparison, certificates),
         findings=tuple(findings(comparison)),
         notes=tuple(comparison_notes(comparison, shares=context.shares)),
@@ -237,19 +251,35 @@ def _section(
 
 
 def _heading(comparison: Comparison) -> Inline:
-    """Experiment and parallelism, and what tells the table from others of both where that is short."""
-    case = comparison.sample
+    """Experiment and parallelism, and what tells the table from others of both where that is short.
+
+    An original program and a data set are always named.
+    """
+    case, figure = comparison.sample, comparison.figures[0]
     group = (say("{what}: {value}", what=name, value=value) for name, value in comparison.group)
-    apart = (text for text in comparison.apart if len(plain_text(text)) <= _LONGEST_IN_HEADING)
-    return joined((case.workload.experiment, PARALLELISMS[case.parallelism], *group, *apart))
+    named: dict[Inline, Text] = {}
+    if case.source is not None:
+        named[LOOP] = say("{what}: {value}", what=LOOP, value=loop_words(figure))
+    if case.data is not None:
+        named[DATA] = say("{what}: {value}", what=DATA, value=data_words(figure))
+    apart = {dict(text.values)["what"]: text for text in comparison.apart}
+    short = (
+        (apart.get(what) or named[what])
+        for what in dict.fromkeys((LOOP, DATA, *apart))
+        if what in named or (what in apart and len(plain_text(apart[what])) <= _LONGEST_IN_HEADING)
+    )
+    return joined((case.workload.experiment, PARALLELISMS[case.parallelism], *group, *short))
 
 
-def _settings(comparison: Comparison) -> Iterator[tuple[Text, Inline]]:
-    """What every case of a table has in common."""
+def _settings(comparison: Comparison, *, chosen: bool) -> Iterator[tuple[Text, Inline]]:
+    """What every case of a table has in common; `chosen`: loop and data are named in every table."""
     figure, row = comparison.figures[0], comparison.rows[0]
     ours = not comparison.published  # of its workload a source gives no more than the name
     if ours:
-        yield say("workload"), canonical_workload(figure)
+        yield say("workload"), canonical_workload(figure, with_data=not chosen)
+    if chosen:
+        yield LOOP, loop_words(figure)
+        yield DATA, data_words(figure)
     if ours and "num_classes" not in (*comparison.varying, *comparison.searched):
         yield say("classes"), row.shown("num_classes")
     if "precision" not in comparison.varying:

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dlperf.plan.case import SEARCHED_AXES, SearchedAxis, bytes_text
-from dlperf.report.comparison import Variant, sampled_parallelism
+from dlperf.report.comparison import LOOPS, VARIANT_FIELDS, Variant, sampled_parallelism
 from dlperf.report.numbers import DASH, mebibytes, rate
 from dlperf.report.sanity_checks import case_words
 from dlperf.report.tables import STATUS_WORDS, link_to
 from dlperf.report.text import Cells, Code, Inline, Link, Table, Text, number, plural, say, table_of
-from dlperf.results.cases import canonical
+from dlperf.results.cases import canonical, data_name
 from dlperf.results.schema import LimitStatus, ProbeRecord, Status
 from dlperf.results.store import StoredLimit
 
@@ -141,8 +141,8 @@ def _axis_table(axis: SearchedAxis, limits: Sequence[StoredLimit], titles: Mappi
     rows: dict[tuple[object, ...], dict[str, StoredLimit]] = {}
     for limit, label in zip(limits, labels, strict=True):
         # Equal for searches that differ in the framework alone, whatever was found.
-        case = canonical(limit.record.case, leaving_out=("framework", "version", "options", "search", axis))
-        rows.setdefault((_sweep(limit), case), {})[label] = limit
+        case = canonical(limit.record.case, leaving_out=(*VARIANT_FIELDS, "search", axis))
+        rows.setdefault((_sweep(limit), _loop(limit), case), {})[label] = limit
     first, *others = dict.fromkeys(labels)
     return table_of(
         _CAPTIONS[axis],
@@ -164,10 +164,16 @@ def _sweep(limit: StoredLimit) -> Path:
     return limit.folder.parent.parent
 
 
+def _loop(limit: StoredLimit) -> Inline:
+    return LOOPS["own" if limit.record.case.source is None else "original"]
+
+
 # What can set rows apart beside what every table shows; a column of it stands where it does.
-_APART: dict[Text, Callable[[StoredLimit], str]] = {
+_APART: dict[Text, Callable[[StoredLimit], Inline]] = {
     say("sweep"): lambda limit: _sweep(limit).name,
     say("threads per device"): lambda limit: str(limit.record.case.threads_per_device),
+    say("loop"): _loop,
+    say("data"): lambda limit: data_name(limit.record.case),
 }
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from dlperf.plan.case import Case
 from dlperf.plan.sweep import Order
 from dlperf.report.columns import View
-from dlperf.report.comparison import version_name
+from dlperf.report.comparison import has_choices, version_name
 from dlperf.report.numbers import NOT_KNOWN
 from dlperf.report.text import Cells, Inline, Table, Text, joined, plain_text, plural, say, table_of
 from dlperf.results.noise_profile import NoiseProfile
@@ -36,11 +36,19 @@ _ALWAYS = (
         "framework here reached on one device of this hardware, times the number of devices. It is no "
         "hardware utilisation: an algorithm may need fewer FLOPs."
     ),
-    say(
-        "Loss is that of the first and the last iteration of the first good run: a check that something was "
-        "trained, no measure of quality. The training data is synthetic unless a table says that it is "
-        "not known."
-    ),
+)
+_LOSS = say(
+    "Loss is that of the first and the last iteration of the first good run: a check that something was "
+    "trained, no measure of quality. The training data is synthetic unless a table says that it is "
+    "not known."
+)
+_LOSS_ON_DATA = say(
+    "Loss is that of the first and the last iteration of the first good run: a check that something was "
+    "trained, no measure of quality. Each table says what data it was trained on."
+)
+_ORIGINAL = say(
+    "An original program measures itself: its rates are those that it prints, over as many iterations as a "
+    "line of it covers, and it is ended once enough iterations are measured."
 )
 
 
@@ -52,6 +60,10 @@ def method(loaded: Loaded, view: View, noise_profile: NoiseProfile | None) -> It
     yield from _threads_on_gpus(loaded)
     yield from _arithmetic(loaded)
     yield from _ALWAYS
+    cases = [figure.case for figure in loaded.all_figures]
+    yield _LOSS_ON_DATA if has_choices(cases) else _LOSS
+    if any(case.source is not None for case in cases):
+        yield _ORIGINAL
     if noise_profile is not None:
         yield _noise(noise_profile)
     elif loaded.results.runs:

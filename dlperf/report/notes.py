@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
-from dlperf.report.comparison import CaseKey, Comparison, Variant, case_key
+from dlperf.report.comparison import DATA, LOOP, CaseKey, Comparison, Variant, case_key
+from dlperf.report.loops import residency_remark
 from dlperf.report.numbers import factor, percent
 from dlperf.report.text import Inline, Link, Text, joined, plural, say
 from dlperf.results.cases import CaseFigures, devices_of, standing
@@ -14,6 +15,8 @@ from dlperf.statistics.ranking import Standing
 
 # The largest coefficient of variation of a case among 91 published series (docs/evidence.md).
 LARGEST_USUAL_CV = 0.074
+# Waiting for data is named where it takes more of the time than this.
+LARGEST_UNNAMED_WAIT = 0.05
 
 
 def report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> Iterator[Text]:
@@ -83,6 +86,8 @@ def _busiest(loaded: Loaded) -> Node | None:
 def comparison_notes(comparison: Comparison, *, shares: Mapping[CaseKey, float]) -> Iterator[Text]:
     """Notes on one table; `shares` are `matmul_shares`."""
     yield from _source_notes(comparison)
+    yield from _loop_notes(comparison)
+    yield from _data_notes(comparison)
     yield from _runs_notes(comparison)
     yield from _gpu_notes(comparison)
     yield from _memory_notes(comparison)
@@ -100,7 +105,14 @@ def comparison_notes(comparison: Comparison, *, shares: Mapping[CaseKey, float])
 
 
 def _source_notes(comparison: Comparison) -> Iterator[Text]:
-    if comparison.apart:
+    if {LOOP, DATA} & {dict(text.values)["what"] for text in comparison.apart}:
+        yield say(
+            "Not comparable with the other tables of this experiment and parallelism. What is different "
+            'here: {what}. Ratios between loops stand under "Original and own loop", ratios between data '
+            'under "Input tax".',
+            what=joined(comparison.apart, "; "),
+        )
+    elif comparison.apart:
         yield say(
             "Not comparable with the other tables of this experiment and parallelism, and in no ratio with "
             "them. What is different here: {what}.",
@@ -112,6 +124,51 @@ def _source_notes(comparison: Comparison) -> Iterator[Text]:
             "frameworks may also hold what changed on the machine in between.",
             count=len(comparison.sweeps),
             names=", ".join(sweep.name for sweep in comparison.sweeps),
+        )
+
+
+def _loop_notes(comparison: Comparison) -> Iterator[Text]:
+    lines = {
+        say(
+            "{framework}: {count}", framework=comparison.label(variant), count=figure.iterations_per_line
+        ): None
+        for (_, variant), figure in sorted(comparison.cases.items())
+        if figure.iterations_per_line is not None and figure.iterations_per_line > 1
+    }
+    if lines:
+        yield say(
+            "A line of an original program is a mean over several iterations ({which}). Times of a step are "
+            "those of such means: their spread is smaller than that of single iterations.",
+            which=joined(lines),
+        )
+
+
+def _data_notes(comparison: Comparison) -> Iterator[Text]:
+    waiting: dict[Text, None] = {}
+    odd: dict[Text, dict[Text, None]] = {}
+    for (row, variant), figure in sorted(comparison.cases.items()):
+        name = say("{framework} on {topology}", framework=comparison.label(variant), topology=row.topology)
+        share = figure.data_wait_share
+        if share is not None and share > LARGEST_UNNAMED_WAIT:
+            waiting[say("{what}: {value}", what=name, value=percent(share, decimals=0))] = None
+        for remark in residency_remark(figure):
+            odd.setdefault(remark, {})[name] = None
+    if waiting:
+        yield say(
+            "Reading held the training back: ranks waited for data more than {limit} of the time ({which}).",
+            limit=percent(LARGEST_UNNAMED_WAIT, decimals=0),
+            which=joined(waiting),
+        )
+    if odd:
+        yield say(
+            "The page cache was not as the sweep asked, and such figures are neither warm nor cold: {which}.",
+            which=joined(
+                (
+                    say("{remark} ({cases})", remark=remark, cases=joined(cases))
+                    for remark, cases in odd.items()
+                ),
+                "; ",
+            ),
         )
 
 

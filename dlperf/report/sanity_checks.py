@@ -14,7 +14,7 @@ from dlperf.report.columns import interval_of_ratio, matmul_shares
 from dlperf.report.comparison import PARALLELISMS, case_key, version_name
 from dlperf.report.numbers import factor, giga, mebibytes, percent, rate
 from dlperf.report.text import Cells, Inline, Table, Text, joined, number, say, table_of
-from dlperf.results.cases import CaseFigures, canonical
+from dlperf.results.cases import CaseFigures, canonical, data_name
 from dlperf.statistics.basic import Interval, Summary
 
 # How much slower is much slower, and how far two sessions may lie apart.
@@ -241,6 +241,8 @@ def case_words(
         say("batch {batch}", batch=case.size("batch_size_per_device")),
         *([say("{count} classes", count=case.size("num_classes"))] if with_classes else []),
         case.precision,
+        *([] if case.data is None else [data_name(case)]),
+        *([say("original program")] if case.source is not None else []),
     ]
     if case.sample_ratio is not None:
         parts.append(say("sample ratio {ratio}", ratio=f"{case.sample_ratio:g}"))

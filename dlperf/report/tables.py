@@ -4,10 +4,19 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from dlperf.report.columns import COLUMNS, TableCell, TableContext, columns_of, interference, ratio_cell
-from dlperf.report.comparison import CaseKey, Comparison, Row, case_key, sampled_parallelism
+from dlperf.report.comparison import (
+    CaseKey,
+    Comparison,
+    Row,
+    case_key,
+    choice_cells,
+    has_choices,
+    sampled_parallelism,
+)
 from dlperf.report.numbers import NOT_KNOWN, rate
 from dlperf.report.text import (
     Anchor,
@@ -23,7 +32,7 @@ from dlperf.report.text import (
     say,
     table_of,
 )
-from dlperf.results.cases import NOT_YET, CaseFigures
+from dlperf.results.cases import NOT_YET, CaseFigures, data_name
 from dlperf.results.query import Loaded, run_digest
 from dlperf.results.schema import Status
 
@@ -114,6 +123,8 @@ def repeats_table(context: TableContext) -> Table:
 def inside_table(context: TableContext) -> Table:
     """What a step took and what it achieved, with the loss as a check that something was trained."""
     names = (*_INSIDE, "efficiency") if context.comparison.scales else _INSIDE
+    if context.comparison.sample.data is not None:
+        names = (*names, "waiting")
     return _case_table(context, names, caption=say("Inside a run (medians over the good runs)"))
 
 
@@ -232,11 +243,13 @@ def _relative(folder: Path, report_folder: Path) -> str:
 
 def missing_cells_table(comparisons: Iterable[Comparison]) -> Table | None:
     """Every cell without a number and every run that failed beside good ones; None where there is none."""
-    rows = [row for comparison in comparisons for row in _missing_cells(comparison)]
+    comparisons = tuple(comparisons)
+    chosen = has_choices(comparison.sample for comparison in comparisons)
+    rows = [row for comparison in comparisons for row in _missing_cells(comparison, chosen=chosen)]
     return table_of(say("Cells without a number"), rows) if rows else None
 
 
-def _missing_cells(comparison: Comparison) -> Iterator[Cells]:
+def _missing_cells(comparison: Comparison, *, chosen: bool) -> Iterator[Cells]:
     for (row, variant), figure in sorted(comparison.cases.items()):
         case = figure.case
         ratio = f" {case.sample_ratio:g}" if case.sample_ratio is not None else ""
@@ -248,6 +261,7 @@ def _missing_cells(comparison: Comparison) -> Iterator[Cells]:
             say("batch"): figure.size("batch_size_per_device"),
             say("classes"): NOT_KNOWN if figure.published else figure.size("num_classes"),
             say("precision"): row.precision,
+            **(choice_cells(figure) if chosen else {}),
         }
         for status, reason, evidence in _missing_runs(figure):
             yield {**cell, say("status"): status, say("reason"): reason, say("evidence"): evidence}
@@ -279,7 +293,7 @@ def other_sources_table(loaded: Loaded, *, titles: Mapping[str, str]) -> Table |
     A source is a sweep on one kind of hardware, or a published data set. Where a sweep has a cell several
     times (other versions, threads, options), its fastest stands here, and the caption says so.
     """
-    cells: dict[tuple[object, ...], dict[Source, CaseFigures]] = {}
+    cells: dict[tuple[Any, ...], dict[Source, CaseFigures]] = {}
     for figure in loaded.all_figures:
         if figure.summary is not None:
             sources = cells.setdefault(_cell_key(figure), {})
@@ -292,20 +306,32 @@ def other_sources_table(loaded: Loaded, *, titles: Mapping[str, str]) -> Table |
         "threads, options), its fastest. Hardware, versions, data and sessions may differ: a ratio here is "
         "of whole systems, not of frameworks"
     )
-    rows = [_sources_row(sources, names, titles) for sources in shared]
+    chosen = has_choices(figure.case for sources in shared for figure in sources.values())
+    rows = [_sources_row(sources, names, titles, chosen=chosen) for sources in shared]
     return table_of(caption, rows) if rows else None
 
 
-def _cell_key(figure: CaseFigures) -> tuple[object, ...]:
+def _cell_key(figure: CaseFigures) -> tuple[Any, ...]:
     """What two sources must agree on to stand in one row; versions may differ, and are shown."""
     case, work = figure.case, figure.case.workload  # two experiment files of one name can differ
-    return (work.experiment, case.parallelism, Row.of(case), case.framework, work.model_dump_json())
+    data = "" if case.data is None else f"{data_name(case)} {case.data.index_sha256}"
+    loop = "" if case.source is None else case.source.content_hash
+    return (
+        work.experiment,
+        case.parallelism,
+        Row.of(case),
+        case.framework,
+        work.model_dump_json(),
+        data,
+        loop,
+    )
 
 
 def _sources_row(
-    sources: Mapping[Source, CaseFigures], names: Sequence[Source], titles: Mapping[str, str]
+    sources: Mapping[Source, CaseFigures], names: Sequence[Source], titles: Mapping[str, str], *, chosen: bool
 ) -> Cells:
-    case = next(iter(sources.values())).case
+    figure = next(iter(sources.values()))
+    case = figure.case
     row = Row.of(case)
     first, *others = names
     sweeps = [name for name, _ in names]
@@ -318,6 +344,7 @@ def _sources_row(
         number(say("batch")): row.shown("batch_size_per_device"),
         number(say("classes")): row.shown("num_classes"),
         say("precision"): case.precision,
+        **(choice_cells(figure) if chosen else {}),
         **{
             number(f"{name} ({hardware})"): _figure(sources.get((name, hardware))) for name, hardware in names
         },

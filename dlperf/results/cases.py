@@ -7,18 +7,25 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from dlperf.plan.case import Case, SearchedAxis
 from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
 from dlperf.results.extract import median_2021
-from dlperf.results.schema import METHOD_2021, UNKNOWN_HARDWARE, RunFigures, Status
+from dlperf.results.schema import METHOD_2021, UNKNOWN_HARDWARE, DataReading, RunFigures, Status
 from dlperf.results.store import Results, StoredRun
 from dlperf.statistics.basic import Summary, quantile, summarise
 from dlperf.statistics.ranking import Standing, fastest
 from dlperf.wording import plural
 
 K = TypeVar("K", bound=Hashable)
+# Whose training loop: one of dlperf or of an adapter, or an original program.
+Loop = Literal["own", "original"]
+
+
+def data_name(case: Case) -> str:
+    """`synthetic`, or the name of the data set and how it is read, such as `faces (warm)`."""
+    return case.workload.data if case.data is None else f"{case.data.name} ({case.data.read})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +73,14 @@ class CaseFigures:
     @property
     def data(self) -> str | None:
         """What the network was trained on, such as `synthetic`; None if not known."""
-        return None if "data" in self.not_known else self.case.workload.data
+        return None if "data" in self.not_known else data_name(self.case)
+
+    @property
+    def loop(self) -> Loop | None:
+        """Whose training loop ran; None if not known, as of an imported log or a published figure."""
+        if self.case.source is not None:
+            return "original"
+        return None if self._is_foreign else "own"
 
     @property
     def seed(self) -> int | None:
@@ -122,6 +136,36 @@ class CaseFigures:
         return max((found.share for found in measured if found is not None), default=None)
 
     @property
+    def iterations_per_line(self) -> int | None:
+        """How many iterations a line of the original program is an average of; None for our own loops."""
+        if self.case.source is None:
+            return None
+        told = (run.result.engine.facts.get("averaged_over_iterations") for run in self.runs)
+        return max((count for count in told if type(count) is int), default=None)
+
+    @cached_property
+    def readings(self) -> tuple[DataReading, ...]:
+        """How the good runs read their data set, of those that measured it."""
+        good = (run.result for run in self.runs if run.result.figures is not None)
+        return tuple(result.reading for result in good if result.reading is not None)
+
+    @property
+    def data_wait_share(self) -> float | None:
+        """Share of the measured time in which the run waited for data; the median over the good runs."""
+        return _median(reading.wait_share for reading in self.readings)
+
+    @property
+    def data_bytes_per_second(self) -> float | None:
+        """Bytes per second that all ranks read; the median over the good runs."""
+        return _median(reading.bytes_per_second for reading in self.readings)
+
+    @property
+    def resident_shares(self) -> tuple[float, ...]:
+        """What share of the files lay in the page cache before each good run, smallest first."""
+        shares = (reading.resident_share for reading in self.readings)
+        return tuple(sorted(share for share in shares if share is not None))
+
+    @property
     def failed(self) -> tuple[StoredRun, ...]:
         """The runs without figures, by repeat."""
         return tuple(run for run in self.runs if run.result.figures is None)
@@ -164,6 +208,11 @@ class CaseFigures:
         """The best rate of a large matrix product that any run of this case measured on one device."""
         rates = (run.result.engine.matmul_flops_per_second for run in self.runs)
         return max((rate for rate in rates if rate is not None), default=None)
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return quantile(known, 0.5) if known else None
 
 
 def case_figures(results: Results) -> tuple[CaseFigures, ...]:
@@ -211,6 +260,8 @@ def sort_key(figure: CaseFigures) -> tuple[object, ...]:
         case.workload.experiment,
         case.parallelism,
         figure.hardware,
+        "" if case.data is None else data_name(case),
+        case.source is not None,
         case.topology.nodes,
         case.topology.devices_per_node,
         case.batch_size_per_device,
@@ -311,6 +362,7 @@ def comparable(figure: CaseFigures, *, leaving_out: Iterable[str]) -> tuple[obje
     """Equal for figures between which a ratio may be taken, if `leaving_out` is all that they may differ in.
 
     Those are fields of the case; hardware, arithmetic and what is not known of a case are never left out.
+    Whoever leaves out `source` decides by itself whether original programs and own loops may meet.
     """
     not_known = figure.not_known - (_FREE_ON_CUDA if figure.case.device == "cuda" else set())
     case = canonical(figure.case, leaving_out=leaving_out)
@@ -325,20 +377,26 @@ _FREE_ON_CUDA = frozenset({"threads_per_device"})
 def canonical(case: Case, *, leaving_out: Iterable[str]) -> str:
     """The case as canonical JSON without some of its fields: equal for cases that differ in those alone.
 
-    On CUDA the CPU's threads are always left out.
+    On CUDA the CPU's threads are always left out, and so is where a data set or a source lies.
     """
-    left_out = {*leaving_out, *(_FREE_ON_CUDA if case.device == "cuda" else ())}
+    left_out: dict[str, bool | set[str]] = {"data": {"path"}, "source": {"commit"}}
+    left_out |= dict.fromkeys((*leaving_out, *(_FREE_ON_CUDA if case.device == "cuda" else ())), True)
     content: Mapping[str, object] = case.model_dump(mode="json", exclude=left_out)
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 
 def cell_name(case: Case) -> str:
-    """Such as `y1_emore data 1n1g b128 c85742 fp32`; `bmax` where the largest was searched for."""
+    """Such as `y1_emore data 1n1g b128 c85742 fp32`; `bmax` where the largest was searched for.
+
+    The data set and an original program follow where there are any.
+    """
     ratio = f"{case.sample_ratio:g}" if case.sample_ratio is not None else ""
     return (
         f"{case.workload.experiment} {case.parallelism}{ratio} {case.topology} "
         f"b{case.size('batch_size_per_device')} c{case.size('num_classes')} {case.precision}"
         + ("" if case.gradient_dtype == "float32" else f" {case.gradient_dtype} gradients")
+        + ("" if case.data is None else f" {case.data.name} {case.data.read}")
+        + ("" if case.source is None else " original program")
     )
 
 
@@ -366,14 +424,15 @@ def standings(figures: Iterable[CaseFigures]) -> Iterator[tuple[CaseFigures, Sta
 
     The winner is named by framework and version, and by its options where the row holds that version twice.
     The cases of a row come from one sweep and one kind of hardware and differ in nothing but these, on CUDA
-    also in threads.
+    also in threads. Original programs and own loops have rows of their own.
     """
     rows: dict[tuple[object, ...], list[CaseFigures]] = {}
     for figure in figures:
         search = figure.case.search
         searched = (search.axis,) if search is not None else ()
-        content = comparable(figure, leaving_out=("framework", "version", "options", "search", *searched))
-        rows.setdefault((figure.sweep, searched, content), []).append(figure)
+        free = ("framework", "version", "options", "source", "search", *searched)
+        content = comparable(figure, leaving_out=free)
+        rows.setdefault((figure.sweep, searched, figure.case.source is not None, content), []).append(figure)
     for row in rows.values():
         found = standing(_by_name(row))
         if found is not None:

@@ -21,6 +21,7 @@ from dlperf.logs.events import TRAIN, Event, Step, finite, read_events, read_ste
 from dlperf.logs.text import read_lines
 from dlperf.plan.case import Case
 from dlperf.results.interference import gpu_interference_of, interference_of
+from dlperf.results.reading import reading_of
 from dlperf.results.run_outcome import RunOutcome, run_outcome
 from dlperf.results.schema import (
     METHOD_2021,
@@ -165,6 +166,7 @@ def extract(folder: Path) -> Extracted:
             peak_unknown=_peak_unknown(events),
             interference=interference,
             gpu_interference=gpu_interference_of(events),
+            reading=reading_of(events, case),
             steadiness=steadiness,
         )
     except ValidationError as error:

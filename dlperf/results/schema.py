@@ -144,6 +144,24 @@ class GpuInterference(Model):
     """Reasons why clocks were low, over all GPUs."""
 
 
+class DataReading(Model):
+    """How the ranks read their data set; `dlperf docs statistics` has the formulas."""
+
+    form: str | None = None
+    """The form that was read, such as `recordio`; null: not known."""
+    file_system: str | None = None
+    """The type of the file system that holds the files, such as `ext4`; null: not known."""
+    resident_share: float | None = Field(default=None, ge=0, le=1)
+    """Share of the bytes that the run reads that lay in the page cache before its first step; null: not
+    known."""
+    wait_share: float | None = Field(default=None, ge=0, le=1)
+    """Share of the measured time that the rank that waited most waited for batches; null: not measured."""
+    bytes_per_second: float | None = Field(default=None, ge=0, le=LARGEST)
+    """Bytes per second that all ranks read by system calls while they measured; null: not known."""
+    storage_bytes_per_second: float | None = Field(default=None, ge=0, le=LARGEST)
+    """Of these, those that came from storage and not from the page cache; null: not known."""
+
+
 class Engine(Model):
     """What the training program reported about itself and its model."""
 
@@ -238,6 +256,8 @@ class RunResult(Model):
     """What other work took of the ranks' CPU time; missing: not measured."""
     gpu_interference: Annotated[GpuInterference | None, Field(exclude_if=lambda value: value is None)] = None
     """What disturbed the GPUs; missing: not measured."""
+    reading: Annotated[DataReading | None, Field(exclude_if=lambda value: value is None)] = None
+    """How the ranks read their data set; missing: nothing was measured, or the images are synthetic."""
     energy: Retired = None
 
     @model_validator(mode="after")

@@ -18,7 +18,7 @@ import pandas as pd
 from dlperf.errors import UserError
 from dlperf.plan.case import Case
 from dlperf.results.cases import CaseFigures, canonical, speedups
-from dlperf.results.schema import PEAKS
+from dlperf.results.schema import PEAKS, DataReading
 from dlperf.results.store import StoredRun
 from dlperf.statistics.basic import cost_per_million_samples
 
@@ -59,6 +59,8 @@ _CASE: Final = (
     _text("experiment", "name of the workload"),
     _text("network", "backbone of the workload"),
     _text("dataset", "whose number of classes and images is used"),
+    _text("loop", "whose training loop: `own` or `original`; missing if not known"),
+    _text("data", "`synthetic`, or the data set and how it is read, such as `faces (warm)`"),
     _text("parallelism", "`data`, `model` or `partial_fc`"),
     _number("sample_ratio", "share of the classes that partial_fc samples"),
     _text("topology", "such as `2n8g`: 2 nodes with 8 devices each"),
@@ -113,6 +115,11 @@ LISTED: Final = (
     _number("loss_last", "last loss of the first good run; missing where a loss was not finite"),
     *_PEAKS,
     _number("interference", "largest share of a run's CPU time that other work took", "fraction"),
+    _number(
+        "data_wait_share", "share of the time spent waiting for data, median over the good runs", "fraction"
+    ),
+    _number("data_bytes_per_second", "read by all ranks, median over the good runs", "bytes/s"),
+    _number("data_resident_share", "of the files in the page cache before a run, at most", "fraction"),
     _number("model_flops_per_second", "FLOPs of a training sample x samples_per_sec", "FLOP/s"),
     _number("matmul_flops_per_second", "best rate of a large matrix product on one device", "FLOP/s"),
     *_REASON,
@@ -136,6 +143,9 @@ RUNS: Final = (
     _number("loss_last", "last loss; missing where a loss was not finite"),
     *_PEAKS,
     _number("interference", "share of its CPU time that other work took", "fraction"),
+    _number("data_wait_share", "share of the time spent waiting for data", "fraction"),
+    _number("data_bytes_per_second", "read by all ranks", "bytes/s"),
+    _number("data_resident_share", "of the files in the page cache before the run", "fraction"),
     _number("model_flops_per_second", "FLOPs of a training sample x samples_per_sec", "FLOP/s"),
     _number("matmul_flops_per_second", "rate of a large matrix product on one device", "FLOP/s"),
     *_REASON,
@@ -228,6 +238,8 @@ def _settings(figure: CaseFigures) -> Record:
     named_like_columns = {**dict(case.workload), **dict(case.topology), **dict(case)}
     return named_like_columns | {
         "case_id": case.case_id,
+        "loop": figure.loop,
+        "data": figure.data,
         "topology": str(case.topology),
         "threads_per_device": figure.threads_per_device,
         "options": json.dumps(case.options, sort_keys=True) if case.options else None,
@@ -244,13 +256,14 @@ def _settings(figure: CaseFigures) -> Record:
 
 # What a table of the report has as rows and columns; all else is the same in one table.
 _ROW: Final = ("topology", "batch_size_per_device", "num_classes", "precision", "sample_ratio")
-_COLUMN: Final = ("framework", "version", "options")
+_COLUMN: Final = ("framework", "version", "options", "source")
 
 
 def _id(case: Case, fp32_arithmetic: str | None, *, leaving_out: Iterable[str]) -> str:
     """Of float32 as it is defined the case alone counts, so that ids stay what they were."""
     arithmetic = "" if fp32_arithmetic == "ieee" else str(fp32_arithmetic)
-    content = canonical(case, leaving_out=leaving_out) + arithmetic
+    loop = "" if case.source is None else "original"
+    content = canonical(case, leaving_out=leaving_out) + arithmetic + loop
     return hashlib.sha256(content.encode()).hexdigest()[:_ID_DIGITS]
 
 
@@ -276,6 +289,9 @@ def _of_case(figure: CaseFigures, speedup: float | None) -> Record:
         "loss_last": good[0].loss_last if good else None,
         **figure.peaks,
         "interference": figure.interference,
+        "data_wait_share": figure.data_wait_share,
+        "data_bytes_per_second": figure.data_bytes_per_second,
+        "data_resident_share": max(figure.resident_shares, default=None),
         "model_flops_per_second": figure.model_flops_per_second,
         "matmul_flops_per_second": figure.matmul_flops_per_second,
         "reason": figure.reason,
@@ -286,11 +302,14 @@ def _of_case(figure: CaseFigures, speedup: float | None) -> Record:
 
 def _of_run(run: StoredRun) -> Record:
     result, figures = run.result, run.result.figures
-    engine = result.engine
+    engine, reading = result.engine, result.reading or DataReading()
     record: Record = {
         "status": result.status.value,
         "matmul_flops_per_second": engine.matmul_flops_per_second,
         "interference": result.interference.share if result.interference is not None else None,
+        "data_wait_share": reading.wait_share,
+        "data_bytes_per_second": reading.bytes_per_second,
+        "data_resident_share": reading.resident_share,
         "reason": result.reason,
         "evidence": result.evidence,
         "phase_seconds": json.dumps(engine.phase_seconds) if engine.phase_seconds else None,

@@ -14,6 +14,7 @@ from run_folders import failed, make_case, store_good_runs, write_run
 
 from dlperf.cli import main
 from dlperf.logs.text import ANSI
+from dlperf.plan.case import DataSet, Source
 from dlperf.plan.plan import PlanStatus
 from dlperf.results.store import store_run
 
@@ -49,6 +50,28 @@ FLAT = {
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["results", *map(str, arguments)])
+
+
+def test_loop_and_data_are_named_where_there_is_a_choice(tmp_path: Path) -> None:
+    faces = DataSet(
+        path="/data/faces", read="warm", forms=("recordio",), images=9, classes=9, index_sha256="ab" * 32
+    )
+    source = Source(engine="mxnet", content_hash="0123456789ab", commit="863a7ea9")
+    store_good_runs(tmp_path / "y1", make_case(), [10.0])
+    assert not {"loop", "data"} & set(run(tmp_path / "y1").stdout.split())
+    store_good_runs(tmp_path / "y1", make_case(data=faces), [9.0])
+    # What all cases have in common stands above the table.
+    assert "loop own" in run(tmp_path / "y1").stdout.splitlines()[0]
+    theirs = make_case(framework="insightface_mxnet", source=source, data=faces)
+    store_good_runs(tmp_path / "y1", theirs, [8.0])
+    rows = list(csv.DictReader(io.StringIO(run(tmp_path / "y1", "--format", "csv").stdout)))
+    expected = [("own", "synthetic"), ("own", "faces (warm)"), ("original", "faces (warm)")]
+    assert expected == [(row["loop"], row["data"]) for row in rows]
+    lines = run(tmp_path / "y1").stdout.splitlines()
+    assert ["loop", "data"] == lines[2].split()[1:3]
+    shown = CliRunner().invoke(main, ["show", "insightface", str(tmp_path / "y1")]).stdout
+    assert "original program (files 0123456789ab, commit 863a7ea9); own loop: mxnet" in shown
+    assert f"/data/faces (warm; 9 images of 9 classes; recordio; index {'ab' * 32})" in shown
 
 
 def test_the_rounds_of_a_gate_are_told_apart(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from dlperf.compare.verdicts import (
     read_expected,
 )
 from dlperf.errors import SourceErrors, UserError
-from dlperf.plan.case import Measure, Search
+from dlperf.plan.case import DataSet, Measure, Search, Source
 from dlperf.results.noise_profile import Floor, NoiseProfile
 from dlperf.results.query import load
 from dlperf.results.schema import Status
@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from dlperf.compare.verdicts import CaseVerdict, Comparison
 
 NEW = {"version": "1.9.2"}
+SOURCE = Source(engine="mxnet", content_hash="0123456789ab", commit="863a7ea9")
+FACES = DataSet(
+    path="/data/faces", read="warm", forms=("recordio",), images=1000, classes=100, index_sha256="ab" * 32
+)
 
 
 def speed(findings: Comparison) -> CaseVerdict:
@@ -238,6 +242,7 @@ def test_a_case_without_a_baseline_is_listed_and_no_verdict() -> None:
             side_case(more={"hardware": "another CPU"}),
             "hardware: Example CPU 3000, 8 cores, 16 GiB against another CPU",
         ),
+        ("loop", side_case(source=SOURCE), "loop: own against original 0123456789ab"),
     ],
 )
 def test_what_must_be_the_same_is_shown_where_it_differs(
@@ -261,6 +266,48 @@ def test_threads_that_differ_on_cuda_keep_nothing_from_being_compared() -> None:
     assert [(8, 8), (16, 16)] == [
         (pair.baseline.case.threads_per_device, pair.candidate.case.threads_per_device) for pair in pairs
     ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        None,
+        FACES.model_copy(update={"read": "cold"}),
+        FACES.model_copy(update={"index_sha256": "cd" * 32}),
+    ],
+)
+def test_cases_on_other_data_are_never_a_pair_whatever_is_allowed(other: DataSet | None) -> None:
+    findings = compare(
+        side(side_case(data=FACES)), side(side_case(data=other)), settings=Settings(allow=GUARDS)
+    )
+    assert Verdict.MISSING is speed(findings).verdict
+    assert 1 == len(findings.new)
+
+
+def test_data_elsewhere_and_another_commit_with_the_same_files_are_the_same_case() -> None:
+    moved = FACES.model_copy(update={"path": "/mnt/faces"})
+    other = SOURCE.model_copy(update={"commit": "a9beb609"})
+    findings = compare(side(side_case(data=FACES, source=SOURCE)), side(side_case(data=moved, source=other)))
+    assert (Verdict.SAME, ()) == (speed(findings).verdict, speed(findings).differences)
+
+
+def test_another_state_of_an_original_program_is_not_compared() -> None:
+    changed = SOURCE.model_copy(update={"content_hash": "ba9876543210"})
+    row = speed(compare(side(side_case(source=SOURCE)), side(side_case(source=changed))))
+    assert (Verdict.NOT_COMPARABLE, "loop: original 0123456789ab against original ba9876543210") == (
+        row.verdict,
+        row.reason,
+    )
+
+
+def test_an_original_program_is_compared_with_the_own_loop_on_request_alone() -> None:
+    own, theirs = side_case(), side_case(framework="insightface_mxnet", source=SOURCE)
+    barred, allowed = (
+        speed(compare(side(theirs), side(own), settings=Settings(compared=("framework",), allow=allow)))
+        for allow in ((), ("loop",))
+    )
+    assert (Verdict.NOT_COMPARABLE, None) == (barred.verdict, barred.test)
+    assert allowed.test is not None
 
 
 def test_drivers_and_alignment_differ_only_where_both_are_known() -> None:

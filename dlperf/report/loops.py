@@ -1,0 +1,286 @@
+"""Two tables of pairs: an original program beside our own loop, and real data beside synthetic.
+
+Everywhere else the two sides of such a pair stand in tables of their own: comparison.py keeps them apart.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from dlperf.report.columns import NOT_MEASURED, ratio_cell
+from dlperf.report.comparison import (
+    VARIANT_FIELDS,
+    CaseKey,
+    Row,
+    Variant,
+    case_key,
+    data_words,
+    loop_words,
+    names_of_several,
+    sampled_parallelism,
+)
+from dlperf.report.numbers import DASH, or_not_known, percent, rate
+from dlperf.report.tables import status_of
+from dlperf.report.text import Cells, Column, Inline, Link, Table, Text, joined, number, say, table_of
+from dlperf.results.cases import CaseFigures, comparable, data_name
+
+# More of the files than this in the page cache, and a run was not cold.
+MOST_RESIDENT_COLD = 0.05
+# Fewer than this, and it was not warm.
+LEAST_RESIDENT_WARM = 0.95
+
+
+class Pairs:
+    """The figures of a report, for each of them the cases that it is compared with."""
+
+    def __init__(self, figures: Sequence[CaseFigures], titles: Mapping[str, str]) -> None:
+        """`titles` are frameworks as their makers write them, by name."""
+        self._titles = titles
+        self._variants = [Variant.of(figure.case) for figure in figures]
+        self._own: dict[tuple[object, ...], list[CaseFigures]] = {}
+        self._synthetic: dict[tuple[object, ...], list[CaseFigures]] = {}
+        self.originals = [figure for figure in figures if figure.case.source is not None]
+        self.with_data = [figure for figure in figures if figure.case.data is not None]
+        self.twins = names_of_several(figure.case for figure in figures)
+        for figure in figures:
+            if figure.case.source is None:
+                self._own.setdefault((figure.case.framework, *_without_loop(figure)), []).append(figure)
+            if figure.case.data is None:
+                self._synthetic.setdefault(_without_data(figure), []).append(figure)
+
+    def own_loops(self, original: CaseFigures) -> list[CaseFigures]:
+        """The own loops with a figure beside an original program; of its version alone if there are any."""
+        source = original.case.source
+        if source is None:
+            return []
+        found = _nearest(original, self._own.get((source.engine, *_without_loop(original)), []))
+        measured = [figure for figure in found if figure.summary is not None]
+        return [one for one in measured if one.case.version == original.case.version] or measured
+
+    def synthetic(self, figure: CaseFigures) -> CaseFigures | None:
+        """The same case on synthetic images; None where the report has none."""
+        found = _nearest(figure, self._synthetic.get(_without_data(figure), []))
+        return next((one for one in found if one.summary is not None), next(iter(found), None))
+
+    def label(self, figure: CaseFigures) -> str:
+        """Framework and version, and what tells them from others of the report."""
+        return Variant.of(figure.case).label(self._variants, self._titles)
+
+
+def _without_loop(figure: CaseFigures) -> tuple[object, ...]:
+    return comparable(figure, leaving_out=VARIANT_FIELDS)
+
+
+def _without_data(figure: CaseFigures) -> tuple[object, ...]:
+    return comparable(figure, leaving_out=("data",))
+
+
+def _nearest(figure: CaseFigures, found: Sequence[CaseFigures]) -> list[CaseFigures]:
+    """Those of its own sweep, which took turns with it; all others only where there are none."""
+    return [one for one in found if one.sweep == figure.sweep] or list(found)
+
+
+def loops_table(
+    figures: Sequence[CaseFigures], *, titles: Mapping[str, str], anchors: Mapping[CaseKey, str]
+) -> Table | None:
+    """A row per original program, cell and own loop of the same engine; None where no two were measured."""
+    pairs = Pairs(figures, titles)
+    rows: list[Cells] = [
+        {
+            **_setting_cells(original),
+            say("data"): data_words(original, pairs.twins),
+            say("own loop"): pairs.label(own),
+            say("original program"): pairs.label(original),
+            number(say("own loop (samples/s)")): _rate(own, anchors),
+            number(say("original program (samples/s)")): _rate(original, anchors),
+            number(say("own / original")): ratio_cell(own, original),
+            number(say("iterations per line of the original")): or_not_known(original.iterations_per_line),
+            _REMARK: joined(_loop_remarks(original, own), "; "),
+        }
+        for original in sorted(pairs.originals, key=_by_framework)
+        if original.summary is not None
+        for own in pairs.own_loops(original)
+    ]
+    return _folded(say("Original and own loop"), rows)
+
+
+def input_tax_table(
+    figures: Sequence[CaseFigures], *, titles: Mapping[str, str], anchors: Mapping[CaseKey, str]
+) -> Table | None:
+    """A row per case with a data set, beside it the same on synthetic images; None without any figure."""
+    pairs = Pairs(figures, titles)
+    rows: list[Cells] = []
+    for figure in sorted(pairs.with_data, key=_by_framework):
+        synthetic = pairs.synthetic(figure)
+        if figure.summary is None and (synthetic is None or synthetic.summary is None):
+            continue
+        speed = figure.data_bytes_per_second
+        rows.append(
+            {
+                say("framework"): pairs.label(figure),
+                say("loop"): loop_words(figure),
+                **_setting_cells(figure),
+                say("data"): data_words(figure, pairs.twins),
+                number(say("with data (samples/s)")): _rate(figure, anchors),
+                number(say("synthetic (samples/s)")): _rate(synthetic, anchors),
+                number(say("with data / synthetic")): ratio_cell(figure, synthetic) or NOT_MEASURED,
+                number(say("waiting for data")): percent(figure.data_wait_share, decimals=1) or NOT_MEASURED,
+                number(say("read (MiB/s)")): NOT_MEASURED if speed is None else rate(speed / 2**20),
+                number(say("in the page cache before a run")): resident(figure),
+                say("file system"): _file_systems(figure),
+                _REMARK: joined(_data_remarks(figure, synthetic), "; "),
+            }
+        )
+    return _folded(say("Input tax"), rows)
+
+
+_REMARK = say("remark")
+
+
+def _by_framework(figure: CaseFigures) -> tuple[object, ...]:
+    """Own loops before original programs, then framework, cell and data."""
+    case = figure.case
+    loop = (case.source is not None, case.framework, case.version)
+    data = "" if case.data is None else data_name(case)  # synthetic images first
+    return (case.workload.experiment, case.parallelism, *loop, Row.of(case), data)
+
+
+def _setting_cells(figure: CaseFigures) -> dict[Inline | Column, Inline]:
+    """What a cell is; where all rows have the same it stands in the caption."""
+    case = figure.case
+    threads = or_not_known(figure.threads_per_device)
+    return {
+        say("workload"): case.workload.experiment,
+        say("parallelism"): sampled_parallelism(case.parallelism, case.sample_ratio),
+        say("topology"): str(case.topology),
+        number(say("batch")): figure.size("batch_size_per_device"),
+        number(say("classes")): figure.size("num_classes"),
+        say("precision"): case.precision,
+        say("device"): case.device,
+        number(say("threads per device")): threads,
+        say("hardware"): figure.hardware,
+    }
+
+
+# In the caption where all rows have the same.
+_FOLDABLE = frozenset(
+    {
+        say("workload"), say("parallelism"), say("topology"), say("batch"), say("classes"), say("precision"),
+        say("device"), say("threads per device"), say("hardware"), say("data"), say("loop"),
+        say("iterations per line of the original"), say("file system"),
+    }
+)  # fmt: skip
+
+
+def _heading(heading: Inline | Column) -> Inline:
+    return heading.heading if isinstance(heading, Column) else heading
+
+
+def _folded(caption: Text, rows: Sequence[Cells]) -> Table | None:
+    """The rows as a table; a setting that all of them have stands in the caption, an empty remark nowhere."""
+    if not rows:
+        return None
+    same = [
+        heading
+        for heading in rows[0]
+        if len({row[heading] for row in rows}) == 1 and _heading(heading) in _FOLDABLE
+    ]
+    settings = [say("{what}: {value}", what=_heading(heading), value=rows[0][heading]) for heading in same]
+    no_remark = [_REMARK] if not any(row[_REMARK] != joined((), "; ") for row in rows) else []
+    kept = [heading for heading in rows[0] if heading not in (*same, *no_remark)]
+    words = say("{caption} ({settings})", caption=caption, settings=joined(settings)) if settings else caption
+    return table_of(words, [{heading: row[heading] for heading in kept} for row in rows])
+
+
+def _rate(figure: CaseFigures | None, anchors: Mapping[CaseKey, str]) -> Inline:
+    """The figure, leading to its runs; without one why."""
+    if figure is None:
+        return NOT_MEASURED
+    if figure.summary is None:
+        return status_of(figure)
+    words, name = rate(figure.summary.median), anchors.get(case_key(figure))
+    return words if name is None else Link(words, f"#{name}")
+
+
+def _loop_remarks(original: CaseFigures, own: CaseFigures) -> Iterable[Text]:
+    if (original.iterations_per_line or 1) > 1:
+        yield say("the original prints means alone")
+    if own.case.version != original.case.version:
+        yield say("other versions of the engine")
+    yield from _sweep_remark(original, own)
+
+
+def _sweep_remark(one: CaseFigures, other: CaseFigures | None) -> Iterable[Text]:
+    if other is not None and one.sweep != other.sweep:
+        yield say("measured in different sweeps, not in turns")
+
+
+def _data_remarks(figure: CaseFigures, synthetic: CaseFigures | None) -> Iterable[Text]:
+    yield from residency_remark(figure)
+    yield from _sweep_remark(figure, synthetic)
+
+
+def residency_remark(figure: CaseFigures) -> Iterable[Text]:
+    """That the page cache did not hold what it was to hold."""
+    shares, data = figure.resident_shares, figure.case.data
+    if not shares or data is None:
+        return
+    if data.read == "cold" and shares[-1] > MOST_RESIDENT_COLD:
+        share = percent(shares[-1], decimals=0)
+        yield say("not cold: up to {share} of the bytes were in the page cache", share=share)
+    if data.read == "warm" and shares[0] < LEAST_RESIDENT_WARM:
+        share = percent(shares[0], decimals=0)
+        yield say("not warm: only {share} of the bytes were in the page cache", share=share)
+
+
+def resident(figure: CaseFigures) -> Inline:
+    """What share of the files lay in the page cache before its runs; nothing matters where memory is read."""
+    shares, data = figure.resident_shares, figure.case.data
+    if data is not None and data.read == "memory":
+        return DASH
+    if not shares:
+        return NOT_MEASURED
+    low, high = percent(shares[0], decimals=0), percent(shares[-1], decimals=0)
+    return low if low == high else say("{low} to {high}", low=low, high=high)
+
+
+def _file_systems(figure: CaseFigures) -> Inline:
+    kinds = dict.fromkeys(reading.file_system for reading in figure.readings if reading.file_system)
+    return " / ".join(kinds) or NOT_MEASURED
+
+
+def sources_table(figures: Iterable[CaseFigures], *, titles: Mapping[str, str]) -> Table | None:
+    """Which files each original program consisted of; None without one."""
+    seen = {
+        (figure.case.framework, source.content_hash, source.commit): source
+        for figure in figures
+        if (source := figure.case.source) is not None
+    }
+    rows: list[Cells] = [
+        {
+            say("original program"): titles.get(framework, framework),
+            say("commit"): or_not_known(source.commit),
+            say("SHA-256 of its files"): source.content_hash,
+            say("own loop"): titles.get(source.engine, source.engine),
+        }
+        for (framework, _, _), source in sorted(
+            seen.items(), key=lambda item: (*item[0][:2], item[0][2] or "")
+        )
+    ]
+    return table_of(say("Original programs"), rows) if rows else None
+
+
+def data_sets_table(figures: Iterable[CaseFigures]) -> Table | None:
+    """Which data sets were read; None where all images were synthetic."""
+    seen = {
+        (data.name, data.index_sha256): data for figure in figures if (data := figure.case.data) is not None
+    }
+    rows: list[Cells] = [
+        {
+            say("data"): name,
+            number(say("images")): str(data.images),
+            number(say("classes")): str(data.classes),
+            say("forms"): ", ".join(data.forms),
+            say("SHA-256 of the index"): index,
+        }
+        for (name, index), data in sorted(seen.items())
+    ]
+    return table_of(say("Data sets"), rows) if rows else None
