@@ -4,7 +4,10 @@ Everywhere else the two sides of such a pair stand in tables of their own: compa
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
+from typing import get_args
 
+from dlperf.plan.case import DataSet, ReadMode
 from dlperf.report.columns import NOT_MEASURED, ratio_cell
 from dlperf.report.comparison import (
     VARIANT_FIELDS,
@@ -17,10 +20,10 @@ from dlperf.report.comparison import (
     names_of_several,
     sampled_parallelism,
 )
-from dlperf.report.numbers import DASH, or_not_known, percent, rate
+from dlperf.report.numbers import DASH, NOT_KNOWN, or_not_known, percent, rate
 from dlperf.report.tables import status_of
 from dlperf.report.text import Cells, Column, Inline, Link, Table, Text, joined, number, say, table_of
-from dlperf.results.cases import CaseFigures, comparable, data_name
+from dlperf.results.cases import CaseFigures, comparable
 
 # More of the files than this in the page cache, and a run was not cold.
 MOST_RESIDENT_COLD = 0.05
@@ -122,24 +125,25 @@ def input_tax_table(
                 number(say("with data (samples/s)")): _rate(figure, anchors),
                 number(say("synthetic (samples/s)")): _rate(synthetic, anchors),
                 number(say("with data / synthetic")): ratio_cell(figure, synthetic) or NOT_MEASURED,
-                number(say("waiting for data")): percent(figure.data_wait_share, decimals=1) or NOT_MEASURED,
-                number(say("read (MiB/s)")): NOT_MEASURED if speed is None else rate(speed / 2**20),
-                number(say("in the page cache before a run")): resident(figure),
-                say("file system"): _file_systems(figure),
+                number(say("waiting for data")): percent(figure.data_wait_share, decimals=1)
+                or _untold(figure),
+                number(say("read (MiB/s)")): _untold(figure) if speed is None else rate(speed / 2**20),
+                number(say("in page cache before")): resident_words(figure),
                 _REMARK: joined(_data_remarks(figure, synthetic), "; "),
             }
         )
     return _folded(say("Input tax"), rows)
 
 
-_REMARK = say("remark")
+_REMARK, _NO_REMARK = say("remark"), joined((), "; ")
+_MODES = get_args(ReadMode)
 
 
 def _by_framework(figure: CaseFigures) -> tuple[object, ...]:
     """Own loops before original programs, then framework, cell and data."""
     case = figure.case
     loop = (case.source is not None, case.framework, case.version)
-    data = "" if case.data is None else data_name(case)  # synthetic images first
+    data = ("", 0) if case.data is None else (case.data.name, _MODES.index(case.data.read))
     return (case.workload.experiment, case.parallelism, *loop, Row.of(case), data)
 
 
@@ -165,7 +169,7 @@ _FOLDABLE = frozenset(
     {
         say("workload"), say("parallelism"), say("topology"), say("batch"), say("classes"), say("precision"),
         say("device"), say("threads per device"), say("hardware"), say("data"), say("loop"),
-        say("iterations per line of the original"), say("file system"),
+        say("iterations per line of the original"), _REMARK,
     }
 )  # fmt: skip
 
@@ -175,7 +179,7 @@ def _heading(heading: Inline | Column) -> Inline:
 
 
 def _folded(caption: Text, rows: Sequence[Cells]) -> Table | None:
-    """The rows as a table; a setting that all of them have stands in the caption, an empty remark nowhere."""
+    """The rows as a table; what all of them have in common stands in the caption, an empty remark nowhere."""
     if not rows:
         return None
     same = [
@@ -183,9 +187,12 @@ def _folded(caption: Text, rows: Sequence[Cells]) -> Table | None:
         for heading in rows[0]
         if len({row[heading] for row in rows}) == 1 and _heading(heading) in _FOLDABLE
     ]
-    settings = [say("{what}: {value}", what=_heading(heading), value=rows[0][heading]) for heading in same]
-    no_remark = [_REMARK] if not any(row[_REMARK] != joined((), "; ") for row in rows) else []
-    kept = [heading for heading in rows[0] if heading not in (*same, *no_remark)]
+    settings = [
+        say("{what}: {value}", what=_heading(heading), value=rows[0][heading])
+        for heading in same
+        if rows[0][heading] != _NO_REMARK
+    ]
+    kept = [heading for heading in rows[0] if heading not in same]
     words = say("{caption} ({settings})", caption=caption, settings=joined(settings)) if settings else caption
     return table_of(words, [{heading: row[heading] for heading in kept} for row in rows])
 
@@ -198,6 +205,11 @@ def _rate(figure: CaseFigures | None, anchors: Mapping[CaseKey, str]) -> Inline:
         return status_of(figure)
     words, name = rate(figure.summary.median), anchors.get(case_key(figure))
     return words if name is None else Link(words, f"#{name}")
+
+
+def _untold(figure: CaseFigures) -> Inline:
+    """Instead of what only own loops measure."""
+    return NOT_MEASURED if figure.case.source is None else DASH
 
 
 def _loop_remarks(original: CaseFigures, own: CaseFigures) -> Iterable[Text]:
@@ -224,27 +236,20 @@ def residency_remark(figure: CaseFigures) -> Iterable[Text]:
     if not shares or data is None:
         return
     if data.read == "cold" and shares[-1] > MOST_RESIDENT_COLD:
-        share = percent(shares[-1], decimals=0)
-        yield say("not cold: up to {share} of the bytes were in the page cache", share=share)
+        yield say("not cold")
     if data.read == "warm" and shares[0] < LEAST_RESIDENT_WARM:
-        share = percent(shares[0], decimals=0)
-        yield say("not warm: only {share} of the bytes were in the page cache", share=share)
+        yield say("not warm")
 
 
-def resident(figure: CaseFigures) -> Inline:
+def resident_words(figure: CaseFigures) -> Inline:
     """What share of the files lay in the page cache before its runs; nothing matters where memory is read."""
     shares, data = figure.resident_shares, figure.case.data
     if data is not None and data.read == "memory":
         return DASH
     if not shares:
-        return NOT_MEASURED
+        return _untold(figure)
     low, high = percent(shares[0], decimals=0), percent(shares[-1], decimals=0)
     return low if low == high else say("{low} to {high}", low=low, high=high)
-
-
-def _file_systems(figure: CaseFigures) -> Inline:
-    kinds = dict.fromkeys(reading.file_system for reading in figure.readings if reading.file_system)
-    return " / ".join(kinds) or NOT_MEASURED
 
 
 def sources_table(figures: Iterable[CaseFigures], *, titles: Mapping[str, str]) -> Table | None:
@@ -270,17 +275,23 @@ def sources_table(figures: Iterable[CaseFigures], *, titles: Mapping[str, str]) 
 
 def data_sets_table(figures: Iterable[CaseFigures]) -> Table | None:
     """Which data sets were read; None where all images were synthetic."""
-    seen = {
-        (data.name, data.index_sha256): data for figure in figures if (data := figure.case.data) is not None
-    }
+    seen: dict[tuple[str, str], DataSet] = {}
+    systems: dict[tuple[str, str], dict[str, None]] = {}
+    for figure in figures:
+        if (data := figure.case.data) is not None:
+            key = (data.name, data.index_sha256)
+            seen[key] = data
+            kinds = (reading.file_system for reading in figure.readings)
+            systems.setdefault(key, {}).update(dict.fromkeys(kind for kind in kinds if kind is not None))
     rows: list[Cells] = [
         {
             say("data"): name,
             number(say("images")): str(data.images),
             number(say("classes")): str(data.classes),
             say("forms"): ", ".join(data.forms),
+            say("file system"): " / ".join(systems[name, index]) or NOT_KNOWN,
             say("SHA-256 of the index"): index,
         }
-        for (name, index), data in sorted(seen.items())
+        for (name, index), data in sorted(seen.items(), key=itemgetter(0))
     ]
     return table_of(say("Data sets"), rows) if rows else None

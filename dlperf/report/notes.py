@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from dlperf.report.comparison import DATA, LOOP, CaseKey, Comparison, Variant, case_key
-from dlperf.report.loops import residency_remark
+from dlperf.report.loops import residency_remark, resident_words
 from dlperf.report.numbers import factor, percent
 from dlperf.report.text import Inline, Link, Text, joined, plural, say
 from dlperf.results.cases import CaseFigures, devices_of, standing
@@ -152,7 +152,8 @@ def _data_notes(comparison: Comparison) -> Iterator[Text]:
         if share is not None and share > LARGEST_UNNAMED_WAIT:
             waiting[say("{what}: {value}", what=name, value=percent(share, decimals=0))] = None
         for remark in residency_remark(figure):
-            odd.setdefault(remark, {})[name] = None
+            told = say("{what}: {value}", what=name, value=resident_words(figure))
+            odd.setdefault(remark, {})[told] = None
     if waiting:
         yield say(
             "Reading held the training back: ranks waited for data more than {limit} of the time ({which}).",
@@ -161,7 +162,7 @@ def _data_notes(comparison: Comparison) -> Iterator[Text]:
         )
     if odd:
         yield say(
-            "The page cache was not as the sweep asked, and such figures are neither warm nor cold: {which}.",
+            "The page cache did not hold what the sweep asked for (share of a run's bytes): {which}.",
             which=joined(
                 (
                     say("{remark} ({cases})", remark=remark, cases=joined(cases))

@@ -14,12 +14,13 @@ from dlperf.cli import main
 from dlperf.cli.run import _answer
 from dlperf.layout import LOCK_NAME, limit_folder
 from dlperf.limit.run import LimitSearch, ModelAnswer
-from dlperf.plan.case import Search
+from dlperf.plan.case import Search, Source
 from dlperf.plan.plan import read_lock
 from dlperf.report.document import Request, build_report
 from dlperf.report.limits import limit_tables
 from dlperf.report.numbers import DASH
 from dlperf.report.render import render, write_report
+from dlperf.report.text import plain_text
 from dlperf.report.verify import verify
 from dlperf.results.query import load
 from dlperf.results.schema import MemoryPart
@@ -33,12 +34,17 @@ if TYPE_CHECKING:
 SEARCH = Search(axis="num_classes", lower=1000, granularity=1000, upper=64_000, iterations=4)
 
 
-def sweep_with_limits(sweep: Path, **limits: int) -> list[Case]:
+def sweep_with_limits(sweep: Path, *, source: Source | None = None, **limits: int) -> list[Case]:
     """A results folder with a search of each framework whose classes train up to a limit."""
     cases = []
     for framework, limit in limits.items():
         case = make_case(
-            framework=framework, version="1.0", parallelism="model", search=SEARCH, memory_bytes=2 << 30
+            framework=framework,
+            version="1.0",
+            parallelism="model",
+            search=SEARCH,
+            memory_bytes=2 << 30,
+            source=source,
         )
         folder = limit_folder(sweep, case.case_id)
 
@@ -90,6 +96,18 @@ def test_searches_of_two_sweeps_stand_in_two_rows_and_in_no_ratio_with_each_othe
     column = next(place for place, name in enumerate(heading) if name.startswith("OneFlow 1.0 num"))
     assert {"monday": "27000", "friday": "26000"} == {row[0]: row[column] for row in rows}
     assert {"monday": "-", "friday": "1.083"} == {row[0]: row[-1] for row in rows}
+
+
+def test_limits_of_original_programs_and_own_loops_stand_in_two_rows(tmp_path: Path) -> None:
+    sweep_with_limits(tmp_path / "limits", mxnet=24_000)
+    source = Source(engine="mxnet", content_hash="0123456789ab")
+    sweep_with_limits(tmp_path / "limits", insightface_mxnet=20_000, source=source)
+    limits = read_limits(tmp_path / "limits")
+    table = limit_tables(limits, titles={}, report_folder=tmp_path)[0]
+    headings = [plain_text(column.heading) for column in table.columns]
+    rows = [dict(zip(headings, map(plain_text, row), strict=True)) for row in table.rows]
+    assert {"own": "-", "original": "-"} == {row["loop"]: row[headings[-1]] for row in rows}
+    assert "data" not in headings
 
 
 def test_what_has_no_limit_says_so_in_its_cell(tmp_path: Path) -> None:
