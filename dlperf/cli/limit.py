@@ -42,7 +42,7 @@ _AXES = dict(zip(("batch_size", "num_classes"), SEARCHED_AXES, strict=True))
 @click.option(
     "--framework",
     metavar="A,B",
-    help="Frameworks to search: NAME or NAME==VERSION.  [default: every framework]",
+    help="Frameworks to search: NAME or NAME==VERSION.  [default: every one with a loop of its own]",
 )
 @click.option("--topology", metavar="A,B", default="1n1g", help="Topologies to search, such as 2n8g.")
 @click.option("--parallelism", metavar="A,B", default="data", help="Any of data, model, partial_fc.")
@@ -108,7 +108,8 @@ def _plan(given: dict[str, Any], settings: tuple[str, ...], cluster: Cluster | N
     here = Path.cwd()
     experiment, axis = given["experiment"], given["axis"]
     adapters = load_adapters()
-    laid_over = _settings(given, frameworks=[*adapters])
+    own_loops = [name for name, adapter in adapters.items() if adapter.source is None]
+    laid_over = _settings(given, frameworks=own_loops)
     stem = find_file("experiment", experiment, folders=(here,)).stem
     text = json.dumps({"experiment": experiment, **_nested(laid_over)}, indent=2)  # which is YAML
     loaded = checked_sweep(

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SHIPPED = {
+    "arcface_oneflow": "arcface_oneflow",
+    "arcface_torch": "arcface_torch",
     "insightface_mxnet": "InsightFace (MXNet)",
     "mxnet": "MXNet",
     "oneflow": "OneFlow",
+    "oneflow_face": "oneflow_face",
     "pytorch": "PyTorch",
 }
 

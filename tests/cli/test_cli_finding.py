@@ -130,7 +130,7 @@ def completions(*words: str) -> list[str]:
         (["run", "r100_e"], ["r100_e", "r100_emore"]),  # the first asks bash for files
         (["plan", "quickstart", "--cluster", "ex"], ["ex", "example"]),
         (["align", "y1"], ["y1", "y1_emore"]),
-        (["env", "create", "oneflow"], ["oneflow", "oneflow==0.9.0", "oneflow==0.8.0"]),
+        (["env", "create", "oneflow="], ["oneflow==0.9.0", "oneflow==0.8.0"]),
         (["align", "x", "--frameworks", "mxnet,pyt"], ["mxnet,pytorch", "mxnet,pytorch==2.13.0"]),
         (["plan", "x", "--only", "par"], ["parallelism="]),
         (["parse", "x", "--dialect", "a"], ["auto", "arcface_paddle", "arcface_torch"]),

@@ -96,7 +96,7 @@ def test_a_file_of_another_kind_is_told_as_that(words: list[str], message: str) 
     ("words", "message"),
     [
         (["plan", ""], "dlperf: the name of a sweep is empty; `dlperf list sweeps` shows what there is"),
-        (["plan", "quickstart", "-S", "options.torch.x=1"], "-S options.torch.x=1: unknown framework 'torch' (did "
+        (["plan", "quickstart", "-S", "options.pytroch.x=1"], "-S options.pytroch.x=1: unknown framework 'pytroch' (did "
          "you mean 'pytorch'?)"),
         (["run", "quickstart", "--memory", "many"], "--memory=many: memory: 'many' is not a size; write a whole "
          "number with KiB, MiB, GiB or TiB, such as '2GiB'"),
