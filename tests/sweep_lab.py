@@ -38,8 +38,8 @@ class SweepLab:
     stack: ExitStack = field(default_factory=ExitStack)
     variables: dict[str, str] = field(default_factory=dict)
 
-    def write(self, *, options: dict[str, Any] | None = None, **keys: Any) -> None:
-        """Write `tiny.yaml`, one case of the numpy framework with one run, and lay `keys` over it.
+    def write(self, *, framework: str = "numpy", options: dict[str, Any] | None = None, **keys: Any) -> None:
+        """Write `tiny.yaml`, one case of a framework with one run, and lay `keys` over it.
 
         `options` are the framework's: how it goes wrong.
         """
@@ -47,13 +47,13 @@ class SweepLab:
         (self.folder / "experiments" / "pixels.yaml").write_text(yaml.safe_dump(EXPERIMENT))
         sweep: dict[str, Any] = {
             "experiment": "pixels",
-            "frameworks": [{"name": "numpy", "python": sys.executable}],
+            "frameworks": [{"name": framework, "python": sys.executable}],
             "topology": "1n1g",
             "batch_size_per_device": 2,
             "device": "cpu",
             "threads_per_device": 1,
             "measure": {"warmup_iterations": 1, "measured_iterations": 3, "repeats": 1},
-            "options": {"numpy": options or {}},
+            "options": {framework: options or {}},
         }
         sweep |= keys
         # Tests run side by side: every run of theirs is disturbed, and most are not about that.

@@ -100,7 +100,9 @@ def check(ctx: click.Context, *, name: str, as_json: bool) -> None:
 @click.argument("name", metavar="CLUSTER", shell_complete=completing.files("cluster"))
 @click.option("--node", "names", multiple=True, metavar="NAME", help="Only this node. Repeatable.")
 @click.option(
-    "--everything", is_flag=True, help="Remove environments and code too; the next sweep creates them again."
+    "--everything",
+    is_flag=True,
+    help="Remove environments, code and sources too; the next sweep creates them again.",
 )
 @JSON
 @click.pass_context

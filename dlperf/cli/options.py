@@ -130,6 +130,7 @@ class SweepChoice:
     settings: tuple[str, ...]
     axes: tuple[str, ...]
     sources: tuple[str, ...]
+    data: Path | None
     cluster_name: str | None
 
     @cached_property
@@ -140,7 +141,7 @@ class SweepChoice:
     @property
     def has_options(self) -> bool:
         """Whether anything beside SWEEP was given."""
-        laid_over = (self.settings, self.axes, self.sources)
+        laid_over = (self.settings, self.axes, self.sources, self.data)
         return any((self.expression, self.only, self.exclude, *laid_over, self.cluster_name))
 
     def plan(self, *more: str) -> Plan:
@@ -156,6 +157,7 @@ class SweepChoice:
             adapters=adapters,
             settings=laid_over,
             checkouts=checkouts_of(self.sources, adapters=adapters),
+            data=self.data,
         )
         return plan_here(loaded, adapters=adapters, cluster=self.cluster)
 
@@ -207,6 +209,7 @@ SWEEP = gathered(
         metavar="NAME=DIR",
         help="Checkout of the original program that a framework runs. Repeatable.",
     ),
+    click.option("--data", type=PATH, help="Data set in place of the one that the sweep names."),
     CLUSTER,
 )
 

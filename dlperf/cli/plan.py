@@ -143,6 +143,8 @@ def _row(item: PlannedCase, *, runs: int, seconds: float | None) -> Row:
         "device": case.device,
         "threads_per_device": case.threads_per_device,
         "memory": None if case.memory_bytes is None else bytes_text(case.memory_bytes),
+        "data": "synthetic" if case.data is None else f"{case.data.name} {case.data.read}",
+        "source": None if case.source is None else case.source.commit or case.source.content_hash,
         "options": case.options,
         "status": item.status.value,
         "reason": item.reason,
@@ -152,9 +154,10 @@ def _row(item: PlannedCase, *, runs: int, seconds: float | None) -> Row:
     }
 
 
+_COMMIT_DIGITS = 12
 _NUMBERS = ("batch", "classes", "threads", "runs", "estimate")
 # Above the table where every case has the same value.
-_FOLDABLE = ("experiment", "parallelism", "classes", "precision", "device", "threads", "memory")
+_FOLDABLE = ("experiment", "parallelism", "classes", "precision", "device", "threads", "memory", "data")
 
 
 def plan_lines(plan: Plan, results: Path) -> list[str]:
@@ -167,6 +170,8 @@ def plan_lines(plan: Plan, results: Path) -> list[str]:
         cells = [row_cells | {"options": ""} for row_cells in cells]
     else:  # cases of a framework differ: a column says in what
         by_framework = {}
+    if all(row["data"] == "synthetic" for row in rows):
+        cells = [row_cells | {"data": ""} for row_cells in cells]
     same, headings, kept = fold(list(cells[0]), [list(row.values()) for row in cells], _FOLDABLE)
     counts = f"{plural(len(rows), 'case')}, {plural(len(plan.runs), 'run')}"
     return [
@@ -200,6 +205,8 @@ def _cells(row: Row) -> dict[str, str]:
         "device": row["device"],
         "threads": row["threads_per_device"],
         "memory": row["memory"],
+        "data": row["data"],
+        "source": _short(row["source"]),
         "options": " ".join(f"{name}={value}" for name, value in row["options"].items()),
         "runs": row["runs"],
         "estimate": duration(seconds) if seconds is not None else None,
@@ -207,6 +214,14 @@ def _cells(row: Row) -> dict[str, str]:
         "reason": row["reason"],
     }
     return {heading: "" if value is None else str(value) for heading, value in cells.items()}
+
+
+def _short(commit: str | None) -> str | None:
+    """The first digits, as git shows them; that files differ stays."""
+    if commit is None:
+        return None
+    name, dirty, _ = commit.partition("-dirty")
+    return name[:_COMMIT_DIGITS] + dirty
 
 
 def _summary(plan: Plan, rows: list[Row], results: Path) -> Iterator[str]:

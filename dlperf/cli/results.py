@@ -29,6 +29,7 @@ from dlperf.results.interference import interference_line
 from dlperf.results.query import find_case
 from dlperf.results.schema import METHOD_2021, PEAKS, Imported, Node, RunResult
 from dlperf.results.store import StoredRun
+from dlperf.running.program import program_commands, program_of
 from dlperf.statistics.basic import FEWEST_RUNS_FOR_INTERVAL
 from dlperf.wording import plural
 
@@ -345,9 +346,12 @@ def _of_commands(run: StoredRun) -> Iterator[tuple[str, object]]:
     """The command of each rank, from the launch files that the supervisors were given."""
     for path in launch_files(run.folder):
         try:
-            ranks = json.loads(read_regular(path))["ranks"]
-            for rank in ranks:
+            content = json.loads(read_regular(path))
+            for rank in content["ranks"]:
                 yield f"rank {rank['rank']}", shlex.join(map(str, rank["argv"]))
+            program = program_of(content)
+            if program is not None:
+                yield from (("program", command) for command in program_commands(program))
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             yield path.name, "damaged: not the JSON of a launch file"
 
@@ -438,12 +442,27 @@ def _how_of_run(run: StoredRun) -> Iterator[tuple[str, str]]:
     if result.imported is not None:
         yield from _origin(result.imported)
         yield "method", result.method
+    yield from _original(run)
     if result.not_known:
         yield "not known", f"{', '.join(result.not_known)}: the case holds placeholders"
     try:
         yield from _window(run)
     except (UserError, OSError) as error:
         yield "log", f"cannot be read again: {error}"
+
+
+def _original(run: StoredRun) -> Iterator[tuple[str, str]]:
+    """The original program of a run: its commands, and which of its files were changed."""
+    for path in launch_files(run.folder):
+        try:
+            program = program_of(json.loads(read_regular(path)))
+        except (OSError, ValueError, RecursionError):
+            yield path.name, "damaged: not the JSON of a launch file"
+            continue
+        if program is not None:
+            yield from (("program", command) for command in program_commands(program))
+            changed = sorted({*(edit.file for edit in program.edits), *program.files})
+            yield "changed", f"{', '.join(changed) or 'nothing'} (logs/rank0.log shows it as a diff)"
 
 
 def _origin(imported: Imported) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from dlperf.adapters.base import Adapter
 from dlperf.errors import Problem, SourceErrors, UserError
 from dlperf.plan.case import DataSet
 from dlperf.plan.checks import sweep_problems
+from dlperf.plan.data_sets import with_data
 from dlperf.plan.documents import (
     Document,
     KeyPath,
@@ -196,19 +197,26 @@ def load_sweep(
     adapters: Mapping[str, Adapter],
     settings: tuple[Setting, ...] = (),
     checkouts: Mapping[str, Path] | None = None,
+    data: Path | None = None,
     folder: Path | None = None,
 ) -> Sweep:
     """Load the sweep `name`, as seen from `folder` (default: the working directory).
 
-    `checkouts` are sources by framework, which take the place of the file's. UserError where there is no such
-    sweep; SourceErrors holds every problem in it and in the experiments it names.
+    `checkouts` are sources by framework, and `data` is a data set, which take the place of the file's.
+    UserError where there is no such sweep; SourceErrors holds every problem in it and in its experiments.
     """
     folder = (folder or Path.cwd()).absolute()
     path = find_file("sweep", name, folders=(folder,))
     document = read_document(path, shown=shown(path, folder=folder))
     require_kind(document, "sweep")
     return checked_sweep(
-        document, path=path, adapters=adapters, settings=settings, checkouts=checkouts, folder=folder
+        document,
+        path=path,
+        adapters=adapters,
+        settings=settings,
+        checkouts=checkouts,
+        data=data,
+        folder=folder,
     )
 
 
@@ -219,6 +227,7 @@ def checked_sweep(
     adapters: Mapping[str, Adapter],
     settings: tuple[Setting, ...] = (),
     checkouts: Mapping[str, Path] | None = None,
+    data: Path | None = None,
     folder: Path,
 ) -> Sweep:
     """The sweep of a document; `path` gives its name and the project whose experiments it finds.
@@ -244,6 +253,12 @@ def checked_sweep(
             file, folder=path.absolute().parent, adapters=adapters, given=checkouts or {}
         )
         problems = [laid_over.problem(at, message) for at, message in found]
+    data_sets: dict[DataEntry, DataSet] = {}
+    if file is not None and not problems:
+        file, data_sets, found = with_data(
+            file, document=laid_over, folder=path.absolute().parent, cwd=folder, given=data
+        )
+        problems = [laid_over.problem(at, message) for at, message in found]
     if file is not None and not problems:
         problems = sweep_problems(
             file, experiments, document=laid_over, adapters=adapters, as_written=not settings
@@ -255,6 +270,7 @@ def checked_sweep(
         file=file,
         experiments=experiments,
         origins=origins,
+        data_sets=data_sets,
         program_sources=program_sources,
         documents=(document, *sources),
         settings=settings,

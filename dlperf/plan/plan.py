@@ -291,10 +291,20 @@ def _planned(case: Case, cell: Cell, *, adapter: Adapter, unavailable: str | Non
     reason = adapter.unsupported(case)
     if reason is not None:
         return PlannedCase(case=case, status=PlanStatus.UNSUPPORTED, reason=reason)
-    reason = no_memory(case) or unavailable
+    reason = no_memory(case) or _unfit_data(case) or unavailable
     if reason is not None:
         return PlannedCase(case=case, status=PlanStatus.UNAVAILABLE, reason=reason)
     return PlannedCase(case=case, status=PlanStatus.RUNNABLE)
+
+
+def _unfit_data(case: Case) -> str | None:
+    """Why the case cannot be trained on its data set; a search for classes takes those that it finds."""
+    if case.data is None or case.data.classes <= case.num_classes:
+        return None
+    return (
+        f"the data set {case.data.name} has {plural(case.data.classes, 'class', 'classes')}, and the "
+        f"classifier {case.num_classes}; set num_classes to {case.data.classes} or more"
+    )
 
 
 def lacking(case: Case, machine: Machine, *, oversubscribe: bool = False) -> str | None:

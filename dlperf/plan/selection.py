@@ -42,6 +42,7 @@ _TEXTS: dict[str, Callable[[PlannedCase], str]] = {
     "parallelism": lambda item: item.case.parallelism,
     "precision": lambda item: item.case.precision,
     "device": lambda item: item.case.device,
+    "data": lambda item: "synthetic" if item.case.data is None else item.case.data.name,
     "status": lambda item: item.status.value,
     "case_id": lambda item: item.case_id,
 }

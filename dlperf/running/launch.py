@@ -35,7 +35,7 @@ from dlperf.plan.plan import Plan
 from dlperf.plan.sweep import Limits
 from dlperf.plan.versions import specification_of
 from dlperf.redaction import redacted_variables
-from dlperf.running.program import ProgramFile, program_file
+from dlperf.running.program import ProgramFile, program_file, program_of
 
 _TOPOLOGY = "/sys/devices/system/cpu/cpu{cpu}/topology/{item}"
 
@@ -267,8 +267,7 @@ class LaunchFile(Model):
     @property
     def program(self) -> ProgramFile | None:
         """The original program that a rank of the node runs; None where the loops are ours."""
-        text = self.files.get(PROGRAM_NAME)
-        return None if text is None else ProgramFile.model_validate_json(text)
+        return program_of({"files": self.files})
 
 
 def launch_file(

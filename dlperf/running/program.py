@@ -9,14 +9,15 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from dlperf.adapters.base import WORK_FOLDER, Program, RankPlacement
+from dlperf.adapters.base import PROGRAM_NAME, WORK_FOLDER, Program, RankPlacement
 from dlperf.importing.dialects import load_dialects
 from dlperf.importing.dialects.base import Dialect
 from dlperf.model import Model
+from dlperf.redaction import redacted_variables
 
 PROGRAM_SCHEMA_VERSION: Final = 1
 _FLAGS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
@@ -113,15 +114,22 @@ def _text(pattern: re.Pattern[bytes]) -> str:
     return (f"(?{letters})" if letters else "") + pattern.pattern.decode("latin-1")
 
 
-def program_lines(program: ProgramFile) -> Iterator[str]:
-    """The program for people: its processes as shell commands, then what is changed in the copy."""
-    yield f"# in {program.work}, a copy of {program.source}, it starts:"
+def program_commands(program: ProgramFile) -> Iterator[str]:
+    """Its processes as shell commands, as seen from the run folder."""
     for process in program.processes:
         bound = ["taskset", "-c", ",".join(map(str, process.cpus))] if process.cpus else []
-        variables = [f"{name}={value}" for name, value in process.env.items()]
+        variables = [
+            f"{name}={value}" for name, value in redacted_variables(process.env, is_known=bool).items()
+        ]
         command = shlex.join([*bound, "env", *variables, *process.argv])
         folder = Path(WORK_FOLDER) / process.folder
         yield f"cd {shlex.quote(str(folder))} && {command}"
+
+
+def program_lines(program: ProgramFile) -> Iterator[str]:
+    """The program for people: its processes as shell commands, then what is changed in the copy."""
+    yield f"# in {program.work}, a copy of {program.source}, it starts:"
+    yield from program_commands(program)
     for edit in program.edits:
         yield f"# in {edit.file} it replaces:"
         lines = difflib.unified_diff(edit.before.splitlines(), edit.after.splitlines(), n=99, lineterm="")
@@ -129,3 +137,10 @@ def program_lines(program: ProgramFile) -> Iterator[str]:
     for name, text in program.files.items():
         yield f"# it writes {name}:"
         yield from (f"#   {line}" for line in text.splitlines())
+
+
+def program_of(launch: Any) -> ProgramFile | None:
+    """The original program in the content of a launch file; None without one, ValueError where it is none."""
+    files = launch.get("files", {}) if isinstance(launch, dict) else {}
+    text = files.get(PROGRAM_NAME) if isinstance(files, dict) else None
+    return None if text is None else ProgramFile.model_validate_json(text)

@@ -62,7 +62,7 @@ class _Process:
         except BlockingIOError:
             return []
         if not data:
-            self.pipe = None
+            self.close()
             left, self._unfinished = self._unfinished, b""
             return [left + b"\n"] if left else []
         lines = (self._unfinished + data).splitlines(keepends=True)
@@ -70,6 +70,11 @@ class _Process:
         if lines[-1][-1:] != b"\n" and len(lines[-1]) <= LONGEST_LINE:
             self._unfinished = lines.pop()
         return lines
+
+    def close(self) -> None:
+        """Read no more."""
+        self.pipe = None
+        self.popen.stdout.close()  # type: ignore[union-attr]
 
     def signal(self, number: int) -> None:
         """Send a signal to the process and its group."""
@@ -116,7 +121,10 @@ class Processes:
         """Ask all to end, then kill them and what is left of their groups; their last lines."""
         last = [] if kill else list(self._signalled(signal.SIGTERM, GRACE_SECONDS))
         last += self._signalled(signal.SIGKILL, KILL_SECONDS)
-        return last + list(self._rest())
+        last += self._rest()
+        for process in self._all:
+            process.close()
+        return last
 
     def _rest(self) -> Iterator[Tuple[int, bytes]]:
         """What is in the pipes."""

@@ -15,6 +15,7 @@ from uv import find_uv_bin
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "autograd"
+WRAPPED = ROOT / "tests" / "thirdparty" / "dlperf_pixels"
 PAGE = ROOT / "docs" / "adding-a-framework.md"
 BLOCK = re.compile(r"```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
 
@@ -41,7 +42,8 @@ def first_loss(results: Path, framework: str) -> float:
 
 
 def test_the_page_shows_the_code_that_runs() -> None:
-    files = "\n".join(path.read_text() for path in EXAMPLE.rglob("*") if path.suffix in (".py", ".toml"))
+    sources = [*EXAMPLE.rglob("*"), *WRAPPED.rglob("*")]
+    files = "\n".join(path.read_text() for path in sources if path.suffix in (".py", ".toml"))
     blocks = [found["text"] for found in BLOCK.finditer(PAGE.read_text()) if found["language"] != "console"]
     assert len(blocks) >= 6
     assert [] == [block for block in blocks if block not in files]

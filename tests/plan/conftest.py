@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dlperf.adapters.base import EnvironmentSpec, Launch, RankCommand
+from dlperf.adapters.base import EnvironmentSpec, Launch, ProgramSource, RankCommand
 from dlperf.model import Model
 from dlperf.plan.machine import Gpu, Machine
 
@@ -28,9 +28,9 @@ class PaperAdapter:
 
     name: str
     versions: tuple[str, ...]
-    source = None
-    alignable = True
     cuda_only: tuple[str, ...] = ()
+    source: ProgramSource | None = None
+    alignable = True
 
     @property
     def title(self) -> str:
