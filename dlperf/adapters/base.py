@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from pydantic import BaseModel
 
-from dlperf.plan.case import Case, DeviceKind
+from dlperf.plan.case import Case, DataForm, DeviceKind
 from dlperf.plan.machine import Gpu
 
 # Every library that may have its own thread pool; by default the engines choose different counts.
@@ -243,14 +243,68 @@ class Adapter(Protocol):
 
 
 def train_commands(
-    launch: Launch, framework: str, variables: Callable[[Launch, RankPlacement], dict[str, str]]
+    launch: Launch,
+    framework: str,
+    variables: Callable[[Launch, RankPlacement], dict[str, str]],
+    *,
+    form: DataForm | None = None,
 ) -> tuple[RankCommand, ...]:
-    """One process of `frameworks/<framework>/train.py` per placement, with the adapter's own `variables`."""
-    argv = (str(launch.python), "-m", f"frameworks.{framework}.train", str(launch.case_file))
+    """One process of `frameworks/<framework>/train.py` per placement, with the adapter's own `variables`.
+
+    Where the case has a data set, which the program reads in that form, another process watches the files.
+    """
+    module, case_file = f"frameworks.{framework}.train", str(launch.case_file)
+    argv: tuple[str, ...] = (str(launch.python), "-m", module, case_file)
+    threads: dict[str, str] = {}
+    if launch.case.data is not None and form is not None:
+        argv = (str(launch.python), "-m", "frameworks.common.data_watch", module, case_file, form)
+        threads = dict.fromkeys(_THREAD_VARIABLES, str(computing_threads(launch.case)))
     return tuple(
-        RankCommand(argv=argv, env={**rank_environment(launch, placement), **variables(launch, placement)})
+        RankCommand(
+            argv=argv,
+            env={**rank_environment(launch, placement), **threads, **variables(launch, placement)},
+        )
         for placement in launch.placements
     )
+
+
+def computing_threads(case: Case) -> int:
+    """CPU threads of a device that compute, where others read; as in frameworks/common/reading.py.
+
+    On a GPU one is left to launch kernels. On CPU a quarter reads, of fewer than 4 threads none: the reader
+    then has a thread of its own on the same CPUs.
+    """
+    if case.data is None:
+        return case.threads_per_device
+    return 1 if case.device == "cuda" else case.threads_per_device - case.threads_per_device // 4
+
+
+# Batches that the readers of the shipped programs have ready, as in frameworks/common/reading.py.
+PREFETCHED_BATCHES: Final = 4
+
+
+def data_refusal(case: Case, form: DataForm) -> str | None:
+    """Why a shipped program, which reads one form, cannot train on the case's data set; None if it can."""
+    data = case.data
+    if data is None:
+        return None
+    if form not in data.forms:
+        return f"it reads {form}, which {data.path} lacks: dlperf data convert {data.path} OUT --to {form}"
+    if data.classes > case.num_classes:
+        return (
+            f"{data.name} has labels of {data.classes} classes, the classifier only {case.num_classes}; take "
+            f"num_classes: {data.classes} or more"
+        )
+    if data.images < case.global_batch_size:
+        return f"{data.name} has {data.images} images, fewer than the {case.global_batch_size} of a batch"
+    readers = max(1, case.threads_per_device - computing_threads(case))
+    fewest = 2 * max(PREFETCHED_BATCHES, readers)
+    if data.read != "memory" and case.measure.measured_iterations <= fewest:
+        return (
+            f"{case.measure.measured_iterations} measured iterations tell little of reading, of which up to "
+            f"{fewest // 2} batches are ready before: take more than {fewest}, or read: memory"
+        )
+    return None
 
 
 def program_command(launch: Launch, program: Program) -> RankCommand:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ from dlperf.adapters.base import (
     RankPlacement,
     SourceBuild,
     SourceEdit,
+    data_refusal,
     train_commands,
 )
 from dlperf.model import Model
@@ -30,6 +31,7 @@ _PYTHONS = {
     "1.8.0.post0": ("3.9", "3.8"),
 }
 _EVERY_PYTHON = tuple(f"3.{minor}" for minor in range(8, 15))  # that a build of the user's may be for
+_DATA_FORM: Final = "recordio"
 _TOO_OLD = ("1.7.0.post1", "1.6.0")  # wheels for CPython 3.7 and older
 
 # MXNet names no upper bounds. It needs numpy.bool, which 1.24 dropped; the rest is the newest for Python 3.8.
@@ -262,13 +264,13 @@ class MXNetAdapter:
                 "MXNet's kvstore adds gradients up in the dtype of each weight, some in float16, some in "
                 "float32; leave out the option processes: one"
             )
-        return None
+        return data_refusal(case, _DATA_FORM)
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
         """One command per rank, or one that drives all devices."""
         commands = tuple(
             replace(command, defaults=_tuning(launch.case), paths=_search_paths(launch))
-            for command in train_commands(launch, self.name, _variables)
+            for command in train_commands(launch, self.name, _variables, form=_DATA_FORM)
         )
         if not _one_process(launch.case):
             return commands

@@ -1,6 +1,6 @@
 """OneFlow: one nn.Graph over all devices. docs/engines/oneflow.md says what a user should know."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from dlperf.adapters.base import (
     Launch,
     RankCommand,
     RankPlacement,
+    data_refusal,
     train_commands,
 )
 from dlperf.model import Model
@@ -19,6 +20,7 @@ from dlperf.plan.machine import Gpu
 
 # Version -> the CPythons whose wheel was seen to train, best first.
 _PYTHONS = {"0.9.0": ("3.10", "3.9", "3.8"), "0.8.0": ("3.8",)}
+_DATA_FORM: Final = "ofrecord"
 _STUBS = ("0.7.0", "0.6.0")
 
 # OneFlow names lower bounds alone. Its generated code needs this protobuf; the rest is new, and runs on 3.8.
@@ -140,11 +142,11 @@ class OneFlowAdapter:
                 "OneFlow's sampler of Partial FC maps labels wrongly where devices hold different numbers of "
                 f"classes; take a num_classes that {devices} divides, such as {aligned}"
             )
-        return None
+        return data_refusal(case, _DATA_FORM)
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
         """One command per rank."""
-        return train_commands(launch, self.name, _variables)
+        return train_commands(launch, self.name, _variables, form=_DATA_FORM)
 
 
 def _variables(launch: Launch, placement: RankPlacement) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import Final
 
 from pydantic import Field
 
@@ -12,6 +13,7 @@ from dlperf.adapters.base import (
     Launch,
     RankCommand,
     RankPlacement,
+    data_refusal,
     train_commands,
 )
 from dlperf.model import Model
@@ -21,6 +23,8 @@ from dlperf.plan.machine import Gpu
 _VERSIONS = ("2.13.0",)
 _OLDEST = (2, 9)  # of wheels, indexes and interpreters of the user's; frameworks/pytorch checks it too
 _NUMPY = "numpy==2.4.6"
+_DATA_FORM: Final = "recordio"
+_DECODER = "opencv-python-headless==4.13.0.92"  # of JPEGs of a data set; MXNet and OneFlow have OpenCV within
 # By uv's name of the backend; capabilities of cu126 as in PyTorch's RELEASE.md, "CUDA Support Matrix".
 _CUDA_BUILDS = {
     "cu126": CudaBuild(
@@ -38,9 +42,9 @@ _ON_PYPI = "cu130"
 _CUDA_13_CAPABILITY, _CUDA_13_DRIVER = (7, 5), 580
 _CUDA_13_ALONE = (10, 0)  # no code for these GPUs in the other
 
-_IMPORT_CHECK = "import numpy, torch; print(torch.__version__)"
+_IMPORT_CHECK = "import cv2, numpy, torch; print(torch.__version__)"
 _CUDA_IMPORT_CHECK = """\
-import numpy, torch
+import cv2, numpy, torch
 assert torch.version.cuda, f"this build of PyTorch, {torch.__version__}, is not for CUDA"
 print(torch.__version__)
 """
@@ -103,10 +107,10 @@ class PyTorchAdapter:
             framework=self.name,
             version=version,
             pythons=("3.11", "3.12", "3.13"),
-            requirements=(f"torch=={version}", _NUMPY),
+            requirements=(f"torch=={version}", _NUMPY, _DECODER),
             torch_backend=backend,
             import_check=_IMPORT_CHECK,
-            notes="about 200 MB to download",
+            notes="about 260 MB to download",
         )
         if device == "cpu":
             return spec
@@ -130,11 +134,11 @@ class PyTorchAdapter:
             return (
                 "PyTorch's BatchNorm refuses to train on one value a channel: the embedding of a batch of 1"
             )
-        return None
+        return data_refusal(case, _DATA_FORM)
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
         """One command per rank."""
-        return train_commands(launch, self.name, _variables)
+        return train_commands(launch, self.name, _variables, form=_DATA_FORM)
 
 
 def _variables(launch: Launch, placement: RankPlacement) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 | kind | what names it |
 |---|---|
+| data | an event `data_error` of a training program of ours: a damaged image, with its file and place |
 | oom | "out of memory" of an allocator or the kernel, in the wording of any engine |
 | nccl | an error of the NCCL library, or of a call into it |
 | killed | a bare `Killed` line; a process ended by a signal from outside |
@@ -10,24 +11,26 @@
 
 A program that goes on training survived what its log shows: a traceback that its own process prints a record
 behind, and anything that ten records stand behind. When one process runs out of memory the others report
-broken connections, so `oom` outranks every other cause. A kill outranks a traceback, but a mere request to
-end does not: launchers send one to all other processes when one has failed, so behind the report of a failure
-it says nothing. Of what is left the earliest is the cause.
+broken connections, so `oom` outranks every other cause but `data`, which our own programs tell. A kill
+outranks a traceback, but a mere request to end does not: launchers send one to all other processes when one
+has failed, so behind the report of a failure it says nothing. Of what is left the earliest is the cause.
 """
 
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from dlperf.logs.endings import Outcome
+from dlperf.logs.events import PREFIX, read_events
 from dlperf.logs.text import unwrapped, without_colours
 
 
 class Mark(StrEnum):
     """What a line is a sign of."""
 
+    DATA = "data"  # our own programs' event of an image that cannot be read
     OOM = "oom"
     NCCL = "nccl"
     KILLED = "killed"
@@ -144,6 +147,19 @@ def mark_of(text: str) -> Mark | None:
     return Mark.MENTION if _MENTION.match(text) else None
 
 
+def data_error(text: str) -> str | None:
+    """What an event `data_error` in the line says, as one line; None where there is none."""
+    if PREFIX not in text or "data_error" not in text:
+        return None
+    for event in read_events([text]):
+        if event.key == "data_error" and isinstance(event.value, dict):
+            value = event.value
+            record = value.get("record")
+            place = "" if record is None else f"record {record} at byte {value.get('offset')}: "
+            return f"{value.get('file')}: {place}{value.get('what')}"
+    return None
+
+
 class Traceback:
     """The tracebacks of one process, line by line.
 
@@ -194,6 +210,7 @@ _OWN_SIGNALS = frozenset({"SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "S
 class FailureKind(StrEnum):
     """The closed set of causes."""
 
+    DATA = "data"
     OOM = "oom"
     NCCL = "nccl"
     KILLED = "killed"
@@ -289,6 +306,9 @@ class FailureScan:
         is_frame = traceback.is_open and text[0] in " \t"
         part = traceback.feed(text)
         mark = None if is_frame else mark_of(text)
+        unreadable = data_error(text)
+        if unreadable is not None:
+            mark, evidence = Mark.DATA, replace(evidence, text=unreadable[:_LONGEST_EVIDENCE])
         if part is not None and mark in {None, Mark.ABORT, Mark.EXIT_CODE, Mark.MENTION}:
             mark = part
         if mark in _ENDS_A_PROCESS and traceback.ignored:
@@ -319,6 +339,8 @@ class FailureScan:
         return self._by_text() or self._by_ending(outcome) or self._by_exit_text()
 
     def _by_text(self) -> Failure | None:
+        if Mark.DATA in self._signs:
+            return Failure(kind=FailureKind.DATA, evidence=self._signs[Mark.DATA].evidence)
         if Mark.OOM in self._signs:
             return Failure(kind=FailureKind.OOM, evidence=self._signs[Mark.OOM].evidence)
         order = list(self._signs)

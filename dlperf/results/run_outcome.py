@@ -72,6 +72,7 @@ _BY_REASON = {
 }
 
 STATUS_OF: dict[str | None, Status] = {
+    FailureKind.DATA: Status.DATA,
     FailureKind.OOM: Status.OOM,
     FailureKind.KILLED: Status.KILLED,
     FailureKind.HANG: Status.STALLED,
@@ -174,6 +175,8 @@ def _of_failed_rank(case: Case, outcome: Outcome, folder: Path) -> RunOutcome:
         )
     evidence = failure.evidence
     said = evidence.text if killed is None else killed.text
+    if failure.kind is FailureKind.DATA:
+        how = said
     status = STATUS_OF[failure.kind]
     if status is Status.KILLED and case.topology.world_size > 1:
         # Whoever ended one rank of several did not end the job: it broke.

@@ -12,7 +12,7 @@ loop waits: it returns a `FinishedStep`, which took the time at the end of the s
 """
 
 import time
-from typing import Iterator, Optional, Protocol
+from typing import Any, Dict, Iterator, List, Optional, Protocol
 
 from frameworks.common.case import Case
 from frameworks.common.data import Batch
@@ -77,7 +77,28 @@ class Trainer(Protocol):
         """Start one iteration on this rank's batch; `iteration`, from 0 on, decides the learning rate."""
 
 
-def train(trainer: Trainer, case: Case, batches: Iterator[Batch], log: EventLog, local_rank: int = 0) -> None:
+class Reading(Protocol):
+    """What a data set's batches count, frameworks/common/reading.py; synthetic ones have none."""
+
+    def processes(self) -> List[int]:
+        """This process and those that read for it."""
+
+    def counters(self) -> Any:
+        """The counters now."""
+
+    def since(self, before: Any) -> Dict[str, Any]:
+        """What happened since: the value of the event `reading`."""
+
+
+def train(
+    trainer: Trainer,
+    case: Case,
+    batches: Iterator[Batch],
+    log: EventLog,
+    local_rank: int = 0,
+    *,
+    reading: Optional[Reading] = None,
+) -> None:
     """Run the warm-up and measured iterations; print each, and what else the machine did meanwhile."""
     warmup, measured = case.warmup_iterations, case.measured_iterations
     windows = {"warmup": range(warmup), "train": range(warmup, warmup + measured)}
@@ -85,10 +106,13 @@ def train(trainer: Trainer, case: Case, batches: Iterator[Batch], log: EventLog,
     for kind, iterations in windows.items():
         if not iterations:
             continue
-        window = Window()
+        window = Window(None if reading is None else reading.processes)
+        before = None if reading is None else reading.counters()
         for step, (seconds, loss) in zip(iterations, _window(trainer, batches, iterations)):
             log.step(step, case.global_batch_size, seconds, loss, kind)
         counters = window.close()
+        if reading is not None:
+            log.event("reading", reading.since(before), kind=kind)
         if counters is not None:
             log.event("interference", counters, kind=kind)
     if case.device == "cuda":

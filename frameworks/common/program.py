@@ -4,16 +4,18 @@ import itertools
 import os
 import platform
 import sys
-from typing import Any, Callable, Dict, NoReturn, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, NoReturn, Optional, Sequence
 
 import numpy as np
 
 from frameworks.common.case import Case, Rank, rank_from_environment, read_case
 from frameworks.common.cost import model_cost
 from frameworks.common.data import Batch, repeated_batches
+from frameworks.common.dataset import DataError
 from frameworks.common.events import END, START, EventLog
 from frameworks.common.loop import Trainer, profile, train
 from frameworks.common.peak_memory import AnonymousPeak, device_bytes
+from frameworks.common.reading import EXIT_DATA, Batches, OpenReader, log_data_error, split_threads
 
 
 def exit_at_once(code: int) -> NoReturn:
@@ -27,15 +29,17 @@ def run(
     make_trainer: "Callable[[Case, Rank, Sequence[Batch]], Trainer]",
     facts: "Callable[[Case], Dict[str, Any]]",
     matmul_flops_per_second: "Callable[[Case], float]",
+    open_reader: OpenReader,
     allocator_peaks: "Optional[Callable[[], Dict[str, int]]]" = None,
 ) -> None:
     """Run the case file that the first argument names.
 
     Args:
         make_trainer: builds network, classifier and optimizer, with the initial parameters loaded, for the
-            batches that its steps repeat.
+            batches that its steps repeat; none where they are read from a data set.
         facts: the engine's version, threads and device, for the log.
         matmul_flops_per_second: the rate of a large float32 matrix product in this engine, on this device.
+        open_reader: the engine's own reader of a data set.
         allocator_peaks: the peaks of the engine's own allocator on CUDA in bytes, by the event that each is.
     """
     case = read_case(sys.argv[1])
@@ -43,26 +47,45 @@ def run(
     log = EventLog(rank.rank)
     log.event("init_start", event_type=START)
     versions = {"numpy": np.__version__, "python": platform.python_version()}
-    log.event("framework", {"name": case.framework, **facts(case), **versions})
+    readers = {} if case.data is None else {"reader_threads": split_threads(case).reading}
+    log.event("framework", {"name": case.framework, **facts(case), **versions, **readers})
     log.event("global_batch_size", case.global_batch_size)
     log.event("model_cost", model_cost(case)._asdict())
     log.event("matmul_flops_per_second", matmul_flops_per_second(case))
-    made = repeated_batches(case, rank)
-    trainer = make_trainer(case, rank, made)
-    anonymous = AnonymousPeak()
-    anonymous.read()  # what building the trainer took, before training maps more of the libraries
-    log.event("init_stop", event_type=END)
-    batches = itertools.cycle(made)
-    train(trainer, case, batches, log, rank.local_rank)
+    try:
+        made = repeated_batches(case, rank) if case.data is None else ()
+        # Before the trainer: processes that read are copies of this one, which is still small.
+        reading = None if case.data is None else Batches(case, rank, open_reader)
+        batches: Iterator[Batch] = itertools.cycle(made) if reading is None else reading
+        trainer = make_trainer(case, rank, made)
+        anonymous = AnonymousPeak()
+        anonymous.read()  # what building the trainer took, before training maps more of the libraries
+        log.event("init_stop", event_type=END)
+        train(trainer, case, batches, log, rank.local_rank, reading=reading)
+        _log_peaks(case, log, anonymous, allocator_peaks)
+        profile(trainer, case, batches, log)
+        if reading is not None:
+            reading.close()
+    except DataError as error:
+        log_data_error(log, error)
+        exit_at_once(EXIT_DATA)
+
+
+def _log_peaks(
+    case: Case,
+    log: EventLog,
+    anonymous: AnonymousPeak,
+    allocator_peaks: "Optional[Callable[[], Dict[str, int]]]",
+) -> None:
+    """How much memory the process took of its device."""
     if case.device == "cpu":
         peak = anonymous.read()
         log.event("peak_anonymous_bytes", peak, **_unless(peak, "the kernel does not count anonymous memory"))
-    else:
-        used, why = device_bytes()
-        log.event("peak_device_bytes", used, **_unless(used, why))
-        for name, size in (allocator_peaks() if allocator_peaks is not None else {}).items():
-            log.event(name, size)
-    profile(trainer, case, batches, log)
+        return
+    used, why = device_bytes()
+    log.event("peak_device_bytes", used, **_unless(used, why))
+    for name, size in (allocator_peaks() if allocator_peaks is not None else {}).items():
+        log.event(name, size)
 
 
 def _unless(size: Optional[int], why: str) -> Dict[str, str]:

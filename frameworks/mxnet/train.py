@@ -14,6 +14,7 @@ from frameworks.common.margin import held_classes
 from frameworks.common.networks import layers_of, parameters
 from frameworks.common.phases import DATA, FORWARD_BACKWARD, OPTIMIZER
 from frameworks.common.schedule import learning_rate
+from frameworks.mxnet.data import MXNetReader
 from frameworks.mxnet.head_sharded import ShardedMarginSoftmax, make_head
 from frameworks.mxnet.model import make_module
 from frameworks.mxnet.network import named_arrays
@@ -159,4 +160,4 @@ def make_trainer(case: Case, rank: Rank, _batches: Sequence[Batch] = ()) -> MXNe
 
 
 if __name__ == "__main__":
-    program.run(make_trainer, facts, matmul_flops_per_second)
+    program.run(make_trainer, facts, matmul_flops_per_second, MXNetReader)

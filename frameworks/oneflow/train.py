@@ -16,6 +16,7 @@ from frameworks.common.margin import held_classes
 from frameworks.common.networks import INPUT_SHAPE
 from frameworks.common.phases import COMMUNICATION, DATA, GRAPH, Phases
 from frameworks.common.sampling import sample_sizes, too_many_positives
+from frameworks.oneflow.data import OneFlowReader
 from frameworks.oneflow.head_sharded import HostSamples, positives_counter, samples_on_host
 from frameworks.oneflow.model import TrainingGraph, make_module
 from frameworks.oneflow.network import named_arrays
@@ -134,4 +135,4 @@ def make_trainer(case: Case, rank: Rank, _batches: Sequence[Batch] = ()) -> OneF
 
 
 if __name__ == "__main__":
-    run_and_leave(partial(program.run, make_trainer, facts, matmul_flops_per_second))
+    run_and_leave(partial(program.run, make_trainer, facts, matmul_flops_per_second, OneFlowReader))

@@ -9,6 +9,7 @@ from torch.nn import functional
 from frameworks.common.arithmetic import fp32_facts, uses_tf32
 from frameworks.common.case import Case, rank_from_environment
 from frameworks.common.matmul import best_flops_per_second
+from frameworks.common.reading import split_threads
 from frameworks.pytorch.precision import loss_scale, set_fp32_precision
 
 _TRITON_CAPABILITY = (7, 0)  # on older GPUs torch.compile raises GPUTooOldForTriton
@@ -42,7 +43,7 @@ def uses_cuda_graphs(case: Case) -> bool:
 
 def configure(case: Case) -> None:
     """Set what is global to the process: threads, device, and what fp32 means."""
-    torch.set_num_threads(case.threads_per_device)
+    torch.set_num_threads(split_threads(case).computing)
     set_fp32_precision(tf32=uses_tf32(case))
     torch.backends.cudnn.benchmark = True  # shapes never change, so searching for the best algorithm pays
     if case.device == "cuda":

@@ -16,6 +16,7 @@ from frameworks.common.margin import held_classes
 from frameworks.common.phases import DATA, FORWARD_BACKWARD, OPTIMIZER, Phases
 from frameworks.common.sampling import too_many_positives
 from frameworks.common.schedule import learning_rate
+from frameworks.pytorch.data import PyTorchReader
 from frameworks.pytorch.head_sharded import Sample, SampledMarginSoftmax, SampledRows
 from frameworks.pytorch.model import compile_now, make_module, ready
 from frameworks.pytorch.network import named_arrays
@@ -206,4 +207,6 @@ def make_trainer(case: Case, rank: Rank, batches: Sequence[Batch] = ()) -> PyTor
 
 
 if __name__ == "__main__":
-    run_and_leave(partial(program.run, make_trainer, facts, matmul_flops_per_second, allocator_peaks))
+    run_and_leave(
+        partial(program.run, make_trainer, facts, matmul_flops_per_second, PyTorchReader, allocator_peaks)
+    )
