@@ -42,9 +42,9 @@ _ON_PYPI = "cu130"
 _CUDA_13_CAPABILITY, _CUDA_13_DRIVER = (7, 5), 580
 _CUDA_13_ALONE = (10, 0)  # no code for these GPUs in the other
 
-_IMPORT_CHECK = "import cv2, numpy, torch; print(torch.__version__)"
+_IMPORT_CHECK = "import numpy, torch; print(torch.__version__)"
 _CUDA_IMPORT_CHECK = """\
-import cv2, numpy, torch
+import numpy, torch
 assert torch.version.cuda, f"this build of PyTorch, {torch.__version__}, is not for CUDA"
 print(torch.__version__)
 """

@@ -1,4 +1,4 @@
-"""Run a training program that reads a data set: `python -m frameworks.common.data_watch MODULE CASE_FILE`.
+"""Run a program that reads a data set: `-m frameworks.common.data_watch MODULE CASE_FILE FORM [ARGUMENT]...`.
 
 Some engines end their process by abort() or exit() where a record is damaged, in a thread of their own, and
 no Python of theirs runs again. This process has no engine. It prepares the files (checks the frames of the
@@ -33,7 +33,7 @@ State = List[Tuple[int, int]]
 
 def main() -> None:
     """Prepare, run and watch; see the module."""
-    module, case_file, form = sys.argv[1:4]
+    module, case_file, form, *arguments = sys.argv[1:]
     case, rank = read_case(case_file), rank_from_environment()
     if case.data is None:
         raise ValueError("the case has no data set")
@@ -49,7 +49,7 @@ def main() -> None:
         _fail(log, error)
     except OSError as error:
         _fail(log, DataError(str(error.filename or data.path), error.strerror or str(error)))
-    child = _start([sys.executable, "-m", module, case_file])
+    child = _start([sys.executable, "-m", module, case_file, *arguments])
     error = _watch(child, shares, states, images_needed(case))
     if error is not None:
         _fail(log, error)

@@ -5,7 +5,7 @@ in the same order; docs/data.md describes the files. The images are numbered fro
 R takes those from N r // R up to N (r + 1) // R, and behind the last of them again the first.
 
 Nothing here decodes an image: this tells where a record is, whether its frame is whole, and whether the
-markers of its JPEG are. Standard library alone, because it also runs beside an engine that has failed.
+markers of its JPEG are. Standard library alone, because it also runs where an engine has failed.
 """
 
 import json
@@ -70,7 +70,8 @@ class Share(NamedTuple):
     """The images of one device, `first` to `last` - 1 of the data set.
 
     In RecordIO `files` is train.rec alone, and `offsets` holds the first byte of each image and, last, the
-    first byte behind the share. In OFRecord `files` are the device's own parts, and `offsets` is empty.
+    first byte behind the share; `before` records without an image are before image 0. In OFRecord `files` are
+    the device's own parts, and `offsets` is empty.
     """
 
     form: str
@@ -78,6 +79,7 @@ class Share(NamedTuple):
     last: int
     files: Tuple[str, ...]
     offsets: "array[int]"
+    before: int = 0
 
     @property
     def images(self) -> int:
@@ -118,7 +120,7 @@ def _recordio_share(folder: Path, first: int, last: int) -> Share:
         line_number = before + first + number + 1
         what = f"line {line_number}: byte {offsets[number]} is not behind that of the line above"
         raise DataError(str(index), what)
-    return Share(RECORDIO, first, last, (str(records),), offsets)
+    return Share(RECORDIO, first, last, (str(records),), offsets, before)
 
 
 def _is_header(path: str) -> bool:
@@ -206,10 +208,10 @@ def records(share: Share) -> Iterator[Record]:
 def recordio_record(descriptor: int, share: Share, number: int) -> Record:
     """Image `number` of a share in RecordIO, counted from 0; DataError where its frame is damaged."""
     begin, behind = share.offsets[number], share.offsets[number + 1]
-    image = share.first + number
+    record_number = share.before + share.first + number
 
     def damage(what: str) -> DataError:
-        return DataError(share.files[0], what, image, begin)
+        return DataError(share.files[0], what, record_number, begin)
 
     at, kind = begin, _FIRST
     while kind in (_FIRST, _MIDDLE):
@@ -230,7 +232,7 @@ def recordio_record(descriptor: int, share: Share, number: int) -> Record:
         raise damage(f"the file ends at byte {size}, within the record")
     if at > behind:
         raise damage(f"it ends at byte {at}, behind the start of the next record at byte {behind}")
-    return Record(share.files[0], image, begin, at)
+    return Record(share.files[0], record_number, begin, at)
 
 
 def _part_records(path: str) -> Iterator[Record]:

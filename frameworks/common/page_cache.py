@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Iterable, NamedTuple, Optional
 
 _CHUNK_BYTES = 8 << 20
+# The kernel keeps pages in blocks of up to this size, and drops no part of a block.
+_BLOCK_BYTES = 2 << 20
 # Mapped at a time: small enough for any limit of the address space.
 _WINDOW_BYTES = 256 << 20
 
@@ -20,12 +22,14 @@ class Span(NamedTuple):
 
 
 def drop(spans: Iterable[Span]) -> None:
-    """Drop the spans from the page cache, after what was written to them has reached the disk."""
+    """Drop the spans, and what shares blocks with them, from the page cache, once they are on the disk."""
     for span in spans:
         descriptor = os.open(span.file, os.O_RDONLY)
         try:
             os.fsync(descriptor)  # dirty pages are not dropped
-            os.posix_fadvise(descriptor, span.begin, span.end - span.begin, os.POSIX_FADV_DONTNEED)
+            begin = span.begin - span.begin % _BLOCK_BYTES
+            length = span.end - begin + -span.end % _BLOCK_BYTES
+            os.posix_fadvise(descriptor, begin, length, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)
 

@@ -29,8 +29,8 @@ def run(
     make_trainer: "Callable[[Case, Rank, Sequence[Batch]], Trainer]",
     facts: "Callable[[Case], Dict[str, Any]]",
     matmul_flops_per_second: "Callable[[Case], float]",
-    open_reader: OpenReader,
     allocator_peaks: "Optional[Callable[[], Dict[str, int]]]" = None,
+    open_reader: Optional[OpenReader] = None,
 ) -> None:
     """Run the case file that the first argument names.
 
@@ -39,8 +39,11 @@ def run(
             batches that its steps repeat; none where they are read from a data set.
         facts: the engine's version, threads and device, for the log.
         matmul_flops_per_second: the rate of a large float32 matrix product in this engine, on this device.
-        open_reader: the engine's own reader of a data set.
         allocator_peaks: the peaks of the engine's own allocator on CUDA in bytes, by the event that each is.
+        open_reader: the engine's own reader of a data set; None: it has none.
+
+    Raises:
+        ValueError: the case has a data set, and the engine no reader.
     """
     case = read_case(sys.argv[1])
     rank = rank_from_environment()
@@ -55,7 +58,7 @@ def run(
     try:
         made = repeated_batches(case, rank) if case.data is None else ()
         # Before the trainer: processes that read are copies of this one, which is still small.
-        reading = None if case.data is None else Batches(case, rank, open_reader)
+        reading = None if case.data is None else _opened(case, rank, open_reader)
         batches: Iterator[Batch] = itertools.cycle(made) if reading is None else reading
         trainer = make_trainer(case, rank, made)
         anonymous = AnonymousPeak()
@@ -69,6 +72,12 @@ def run(
     except DataError as error:
         log_data_error(log, error)
         exit_at_once(EXIT_DATA)
+
+
+def _opened(case: Case, rank: Rank, open_reader: Optional[OpenReader]) -> Batches:
+    if open_reader is None:
+        raise ValueError(f"{case.framework} has no reader of data sets")
+    return Batches(case, rank, open_reader)
 
 
 def _log_peaks(

@@ -6,6 +6,7 @@ from typing import Tuple
 import mxnet as mx
 import numpy as np
 
+from frameworks.common import read_alone
 from frameworks.common.data import Batch
 from frameworks.common.dataset import RECORDIO, Share
 from frameworks.common.networks import INPUT_SHAPE
@@ -63,3 +64,7 @@ def _index_of(share: Share) -> str:
     count = share.images
     offsets = [*share.offsets[:count], *[share.offsets[count]] * count]
     return "".join(f"{key}\t{offset}\n" for key, offset in enumerate(offsets))
+
+
+if __name__ == "__main__":
+    read_alone.run(MXNetReader)

@@ -160,4 +160,4 @@ def make_trainer(case: Case, rank: Rank, _batches: Sequence[Batch] = ()) -> MXNe
 
 
 if __name__ == "__main__":
-    program.run(make_trainer, facts, matmul_flops_per_second, MXNetReader)
+    program.run(make_trainer, facts, matmul_flops_per_second, open_reader=MXNetReader)

@@ -7,6 +7,7 @@ import numpy as np
 import oneflow as flow
 from oneflow import Tensor, nn
 
+from frameworks.common import read_alone
 from frameworks.common.data import Batch
 from frameworks.common.dataset import OFRECORD, Share, find_parts
 from frameworks.common.networks import INPUT_SHAPE
@@ -50,3 +51,7 @@ class OneFlowReader:
     def close(self) -> None:
         """See `Reader`."""
         del self._records, self._queued
+
+
+if __name__ == "__main__":
+    read_alone.run(OneFlowReader)

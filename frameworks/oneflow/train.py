@@ -135,4 +135,6 @@ def make_trainer(case: Case, rank: Rank, _batches: Sequence[Batch] = ()) -> OneF
 
 
 if __name__ == "__main__":
-    run_and_leave(partial(program.run, make_trainer, facts, matmul_flops_per_second, OneFlowReader))
+    run_and_leave(
+        partial(program.run, make_trainer, facts, matmul_flops_per_second, open_reader=OneFlowReader)
+    )

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from frameworks.common import read_alone
 from frameworks.common.data import Batch
 from frameworks.common.dataset import RECORDIO, DataError, Share, recordio_image, recordio_record
 from frameworks.common.networks import INPUT_SHAPE
@@ -88,3 +89,7 @@ class _Batches(Dataset[Any]):
                 record.file, f"{what}, not one of {width} x {height} pixels", record.number, record.offset
             )
         return pixels[:, :, ::-1].transpose(2, 0, 1), label
+
+
+if __name__ == "__main__":
+    read_alone.run(PyTorchReader)

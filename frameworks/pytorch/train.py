@@ -40,7 +40,8 @@ class Feeder:
 
     On CUDA the copy runs in a stream of its own, in parallel with the previous step, from pinned memory: from
     other memory a copy waits for the host. Pinning takes long, so it is done beforehand for `batches`, those
-    that the steps repeat; any other batch is pinned when it first comes.
+    that the steps repeat. Any other batch, such as one of a data set, is pinned when it comes; torch keeps
+    that memory until the device has read it, and then for the next batch.
     """
 
     def __init__(self, device: torch.device, batches: Sequence[Batch] = ()) -> None:
@@ -50,7 +51,8 @@ class Feeder:
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)
             for batch in batches:
-                self._in_pinned(batch)
+                # Keep the array too, so that no other one gets its id.
+                self._pinned[id(batch[0])] = (batch[0], _pinned(batch))
 
     def __call__(self, batch: Batch) -> Tensors:
         """Queue the copy, and let the current stream wait for it; on CPU nothing is copied."""
@@ -66,11 +68,12 @@ class Feeder:
 
     def _in_pinned(self, batch: Batch) -> Tensors:
         kept = self._pinned.get(id(batch[0]))
-        if kept is None:
-            images, labels = (torch.from_numpy(array).pin_memory() for array in batch)
-            # Keep the array too, so that no other one gets its id.
-            kept = self._pinned[id(batch[0])] = (batch[0], (images, labels))
-        return kept[1]
+        return _pinned(batch) if kept is None else kept[1]
+
+
+def _pinned(batch: Batch) -> Tensors:
+    images, labels = (torch.from_numpy(array).pin_memory() for array in batch)
+    return images, labels
 
 
 class PendingStep:
@@ -207,6 +210,5 @@ def make_trainer(case: Case, rank: Rank, batches: Sequence[Batch] = ()) -> PyTor
 
 
 if __name__ == "__main__":
-    run_and_leave(
-        partial(program.run, make_trainer, facts, matmul_flops_per_second, PyTorchReader, allocator_peaks)
-    )
+    own = {"allocator_peaks": allocator_peaks, "open_reader": PyTorchReader}
+    run_and_leave(partial(program.run, make_trainer, facts, matmul_flops_per_second, **own))

@@ -97,7 +97,8 @@ def test_the_programs_say_on_one_line_that_torch_is_too_old(tmp_path: Path) -> N
 def test_the_environment_of_the_cpu_takes_the_small_wheel() -> None:
     spec = ADAPTER.environment("2.13.0", "cpu")
 
-    assert ("torch==2.13.0", "numpy==2.4.6") == spec.requirements
+    decoder = "opencv-python-headless==4.13.0.92"
+    assert ("torch==2.13.0", "numpy==2.4.6", decoder) == spec.requirements
     assert ("cpu", ("3.11", "3.12", "3.13")) == (spec.torch_backend, spec.pythons)
     assert (None, None) == (spec.build_check, spec.gpu_check)
 

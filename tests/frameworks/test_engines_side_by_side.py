@@ -12,6 +12,7 @@ TITLES = {"pytorch": "PyTorch", "mxnet": "MXNet", "oneflow": "OneFlow"}
 MODULES = (
     "__init__",
     "align",
+    "data",
     "head",
     "head_sharded",
     "model",

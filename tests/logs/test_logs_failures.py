@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dlperf.logs.endings import Outcome, RankEnd
+from dlperf.logs.events import event_line
 from dlperf.logs.failures import Failure, classify
 
 CLEAN = ["train: iter 0, loss 44.1, throughput: 12.500", "train: iter 1, loss 44.0, throughput: 12.600"]
@@ -246,3 +247,22 @@ def test_evidence_names_file_and_line() -> None:
     found = classify([("logs/rank3.log", 17, "CUDA out of memory")])
     assert isinstance(found, Failure)
     assert str(found.evidence) == "logs/rank3.log:17: CUDA out of memory"
+
+
+def test_an_image_that_cannot_be_read_is_told_by_the_program_and_outranks_what_others_say() -> None:
+    value = {"file": "/data/train.rec", "record": 7, "offset": 123, "what": "the file ends within the record"}
+    text = [
+        *CLEAN,
+        "terminate called after throwing an instance of 'dmlc::Error'",
+        "RuntimeError: CUDA out of memory.",
+        event_line("data_error", value).rstrip(),
+    ]
+    said = "/data/train.rec: record 7 at byte 123: the file ends within the record"
+    assert ("data", said) == verdict(text, outcome("rank_failed", exit_code=74))
+
+
+def test_a_data_error_without_a_record_and_a_torn_one() -> None:
+    value = {"file": "/data/train.rec", "record": None, "offset": None, "what": "No such file or directory"}
+    line = event_line("data_error", value).rstrip()
+    assert ("data", "/data/train.rec: No such file or directory") == verdict([*CLEAN, line])
+    assert verdict([*CLEAN, line[:-20]]) is None
