@@ -231,13 +231,15 @@ def _data_remarks(figure: CaseFigures, synthetic: CaseFigures | None) -> Iterabl
 
 
 def residency_remark(figure: CaseFigures) -> Iterable[Text]:
-    """That the page cache did not hold what it was to hold."""
+    """That the page cache did not hold what it was to hold, or that nobody looked."""
     shares, data = figure.resident_shares, figure.case.data
-    if not shares or data is None:
+    if data is None or data.read == "memory" or not figure.good:
         return
-    if data.read == "cold" and shares[-1] > MOST_RESIDENT_COLD:
+    if not shares:
+        yield say("state of the page cache not known")
+    elif data.read == "cold" and shares[-1] > MOST_RESIDENT_COLD:
         yield say("not cold")
-    if data.read == "warm" and shares[0] < LEAST_RESIDENT_WARM:
+    elif data.read == "warm" and shares[0] < LEAST_RESIDENT_WARM:
         yield say("not warm")
 
 

@@ -162,7 +162,7 @@ def _data_notes(comparison: Comparison) -> Iterator[Text]:
         )
     if odd:
         yield say(
-            "The page cache did not hold what the sweep asked for (share of a run's bytes): {which}.",
+            "Nothing shows that the page cache held what the sweep asked for (share of its bytes): {which}.",
             which=joined(
                 (
                     say("{remark} ({cases})", remark=remark, cases=joined(cases))
