@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from dlperf.plan.case import Case, DataForm, DeviceKind
 from dlperf.plan.machine import Gpu
+from dlperf.wording import plural
 
 # Every library that may have its own thread pool; by default the engines choose different counts.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -296,7 +297,8 @@ def data_refusal(case: Case, form: DataForm) -> str | None:
             f"num_classes: {data.classes} or more"
         )
     if data.images < case.global_batch_size:
-        return f"{data.name} has {data.images} images, fewer than the {case.global_batch_size} of a batch"
+        held = plural(data.images, "image")
+        return f"{data.name} has {held}, fewer than the {case.global_batch_size} of a batch"
     readers = max(1, case.threads_per_device - computing_threads(case))
     fewest = 2 * max(PREFETCHED_BATCHES, readers)
     if data.read != "memory" and case.measure.measured_iterations <= fewest:

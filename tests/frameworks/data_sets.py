@@ -8,8 +8,6 @@ from pathlib import Path
 
 from dlperf.data.dataset import describe
 from dlperf.data.make import make
-from dlperf.data.recordio import RecordWriter, read_records
-from dlperf.data.records import RecordFile
 from dlperf.plan.case import DataSet, ReadMode
 
 CLASSES = 10
@@ -28,20 +26,41 @@ def made(folder: Path, *, images: int = 50, parts: int = 2, read: ReadMode = "wa
     )
 
 
+def images_of(folder: Path) -> list[tuple[int, bytes]]:
+    """Label and JPEG of every image, read by hand from the RecordIO of `made`."""
+    content = (folder / "train.rec").read_bytes()
+    found = []
+    for line in (folder / "train.idx").read_text().splitlines():
+        offset = int(line.split("\t")[1])
+        _, length, flag, label = struct.unpack_from("<IIIf", content, offset)
+        assert 0 == flag
+        found.append((int(label), content[offset + 32 : offset + 8 + length]))
+    return found
+
+
 def with_persons(source: Path, target: Path) -> None:
     """The RecordIO of `source` in InsightFace's order: a range first, a record per person last."""
+    images = images_of(source)
+    behind = len(images) + 1
+    no_image = [_record(0, b"", float(behind), float(behind + CLASSES))]
+    persons = [_record(behind + person, b"", 1.0, 2.0) for person in range(CLASSES)]
+    records = [
+        *no_image,
+        *(_record(key, jpeg, label) for key, (label, jpeg) in enumerate(images, 1)),
+        *persons,
+    ]
+    offsets = [sum(map(len, records[:key])) for key in range(len(records))]
     target.mkdir()
-    with RecordFile(source / "train.rec") as file:
-        records = [(int(record.labels[0]), bytes(record.content)) for record in read_records(file)]
-    behind = len(records) + 1
-    with (target / "train.rec").open("wb") as images, (target / "train.idx").open("wb") as index:
-        writer = RecordWriter(images, index)
-        writer.write(0, (float(behind), float(behind + CLASSES)), b"")
-        for key, (label, content) in enumerate(records, 1):
-            writer.write(key, float(label), content)
-        for person in range(CLASSES):
-            writer.write(behind + person, (1.0, 2.0), b"")
+    (target / "train.rec").write_bytes(b"".join(records))
+    (target / "train.idx").write_text("".join(f"{key}\t{offset}\n" for key, offset in enumerate(offsets)))
     (target / "property").write_bytes((source / "property").read_bytes())
+
+
+def _record(key: int, jpeg: bytes, *labels: float) -> bytes:
+    several = labels if len(labels) > 1 else ()
+    header = struct.pack("<IfQQ", len(several), 0.0 if several else labels[0], key, 0)
+    content = header + struct.pack(f"<{len(several)}f", *several) + jpeg
+    return struct.pack("<II", 0xCED7230A, len(content)) + content + bytes(-len(content) % 4)
 
 
 def first_byte(folder: Path, form: str, number: int) -> tuple[Path, int]:

@@ -13,13 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_sets import CLASSES, cut, made, overwrite, with_persons
+from data_sets import CLASSES, cut, images_of, made, overwrite, with_persons
 from engines import MXNET, ONEFLOW, PYTORCH, Engine
 from PIL import Image as Picture
 from processes import until
 
-from dlperf.data.recordio import read_records
-from dlperf.data.records import RecordFile
 from dlperf.files import shipped_root
 from dlperf.plan.case import Case, DataSet, Measure, Topology
 from dlperf.running.launch import free_port
@@ -53,16 +51,15 @@ def data_case(case_file: Callable[..., Path], tmp_path: Path) -> Callable[..., P
 
 def expected_batches(folder: Path, first: int, last: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """What a device reads, `count` batches of 4, decoded by Pillow."""
-    with RecordFile(folder / "train.rec") as file:
-        found = list(read_records(file))[first:last]
+    found = images_of(folder)[first:last]
     numbers = np.arange(4 * count)
     epochs, places = np.divmod(numbers, last - first)
-    images = np.stack(
-        [np.asarray(Picture.open(io.BytesIO(record.content))).transpose(2, 0, 1) for record in found]
-    )[places]
+    images = np.stack([np.asarray(Picture.open(io.BytesIO(jpeg))).transpose(2, 0, 1) for _, jpeg in found])[
+        places
+    ]
     coins = mirror_coins(0, epochs * IMAGES + first + places)
     images[coins] = images[coins][:, :, :, ::-1]
-    labels = np.array([int(record.labels[0]) for record in found])[places]
+    labels = np.array([label for label, _ in found])[places]
     return images.reshape(count, 4, 3, 112, 112), labels.reshape(count, 4)
 
 
