@@ -1,5 +1,6 @@
 """`dlperf data`: data sets of faces made, converted and inspected."""
 
+import time
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +21,7 @@ _PARTS = click.option(
     "--parts", type=at_least(1), help="How many files OFRecord has: at least one per rank.  [default: 8]"
 )
 _SIZES_SHOWN, _DIGITS_SHOWN = 3, 12
+_SAID_EACH_SECONDS = 10.0
 
 _EPILOG = """\b
 Examples:
@@ -59,7 +61,9 @@ def make(*, out: Path, images: int, classes: int, seed: int, parts: int | None, 
     """
     from dlperf.data.make import make as make_images
 
-    make_images(out, images=images, classes=classes, seed=seed, parts=parts, quality=quality)
+    make_images(
+        out, images=images, classes=classes, seed=seed, parts=parts, quality=quality, progress=_Progress()
+    )
     echo(_summary(describe(out)))
 
 
@@ -81,7 +85,9 @@ def convert(*, source: Path, out: Path, to: str | None, parts: int | None, skip_
     which MXNet's ImageRecordIter fails.
     """
     faults = _Faults() if skip_corrupt else None
-    done = convert_images(source, out, to=cast("Form | None", to), parts=parts, skip=faults)
+    done = convert_images(
+        source, out, to=cast("Form | None", to), parts=parts, skip=faults, progress=_Progress()
+    )
     if faults is not None and done.skipped:
         say(f"skipped {plural(done.skipped, 'record')} with faults")
     echo(_summary(describe(out)))
@@ -100,10 +106,10 @@ def inspect(ctx: click.Context, *, path: Path, full: bool, skip_corrupt: bool, a
     hash of all labels and images in order, which is the same in both forms. Exit code 2: records have
     faults, or the forms differ.
     """
-    faults = _Faults() if skip_corrupt else None
-    description = describe(path, skip=faults)
+    description = describe(path, strict=not skip_corrupt)
     held = [each for each in (description.recordio, description.ofrecord) if each is not None]
-    checked = [check(each, classes=description.classes, decode=full) for each in held]
+    progress = _Progress()
+    checked = [check(each, classes=description.classes, decode=full, progress=progress) for each in held]
     same = len({each.content_sha256 for each in checked}) == 1
     if as_json:
         print_json(
@@ -213,3 +219,17 @@ class _Faults:
         self._said += 1
         if self._said <= SHOWN_FAULTS:
             say(f"skipped {fault}")
+
+
+class _Progress:
+    """Says now and then on standard error how many images are done."""
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._said = time.monotonic()
+
+    def __call__(self, images: int) -> None:
+        self._images += images
+        if time.monotonic() - self._said >= _SAID_EACH_SECONDS:
+            self._said = time.monotonic()
+            say(f"{self._images} images done")

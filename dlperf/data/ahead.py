@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ _PER_THREAD = 2
 
 def done_ahead(
     work: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, threads: int | None = None
-) -> Iterator[ResultT]:
+) -> Generator[ResultT]:
     """The result of each item, in their order; by default a thread per CPU works on it, a few items ahead."""
     threads = threads or len(os.sched_getaffinity(0))
     waiting: deque[Future[ResultT]] = deque()

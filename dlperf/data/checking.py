@@ -9,7 +9,7 @@ from dlperf.data.ahead import done_ahead
 from dlperf.data.dataset import Form, OfrecordSet, RecordioSet
 from dlperf.data.pictures import decoded_size
 from dlperf.data.reading import read_images
-from dlperf.data.records import Batch, Fault, Skip
+from dlperf.data.records import Batch, Fault, Progress, Skip
 
 SHOWN_FAULTS = 10
 
@@ -42,7 +42,9 @@ class Checked:
     first_faults: tuple[Fault, ...]
 
 
-def check(held: RecordioSet | OfrecordSet, *, classes: int | None, decode: bool) -> Checked:
+def check(
+    held: RecordioSet | OfrecordSet, *, classes: int | None, decode: bool, progress: Progress | None = None
+) -> Checked:
     """Read all images of one form, and with `decode` decode each."""
     faults: list[Fault] = []
     total_faults = 0
@@ -68,6 +70,8 @@ def check(held: RecordioSet | OfrecordSet, *, classes: int | None, decode: bool)
             digest.update(content)
         seen.update(batch.labels)
         images += len(lengths)
+        if progress is not None:
+            progress(len(lengths))
         total += sum(lengths)
         largest = max(largest, *lengths)
         smallest = min(lengths) if smallest is None else min(smallest, *lengths)

@@ -1,6 +1,7 @@
 """A data set in another form: the same images, labels and order."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from dlperf.data.ahead import done_ahead
 from dlperf.data.dataset import PROPERTY, Description, Form, OfrecordSet, RecordioSet, describe
 from dlperf.data.ofrecord import count_records
 from dlperf.data.reading import read_images
-from dlperf.data.records import Batch, Fault, Skip
+from dlperf.data.records import Batch, Fault, Progress, Skip
 from dlperf.data.writing import (
     Write,
     copy_property,
@@ -34,14 +35,20 @@ class Converted:
 
 
 def convert(
-    source: Path, target: Path, *, to: Form | None, parts: int | None, skip: Skip | None = None
+    source: Path,
+    target: Path,
+    *,
+    to: Form | None,
+    parts: int | None,
+    skip: Skip | None = None,
+    progress: Progress | None = None,
 ) -> Converted:
     """Write the data set in `source` as a new one in `target`, with memory that does not grow with it.
 
     `to` is by default the form that `source` does not have. `parts` is for OFRecord, by default 8. With
     `skip` records with faults are left out, and given to it.
     """
-    description = describe(source, skip=skip)
+    description = describe(source, strict=skip is None)
     to = to or _other_form(description)
     if to == "recordio" and parts is not None:
         raise UserError("--parts is for --to ofrecord; a RecordIO data set is one file")
@@ -62,7 +69,7 @@ def convert(
         else:
             writing = ofrecord_writer(folder, images=_count(held), parts=parts)
         with writing as write:
-            written, classes = _write_all(images, write)
+            written, classes = _write_all(images, write, progress)
         if (source / PROPERTY).exists():
             copy_property(source, folder)
         else:
@@ -93,7 +100,7 @@ def _count(held: RecordioSet | OfrecordSet) -> int:
     return sum(count_records(part.path) for part in held.parts)
 
 
-def _write_all(batches: Iterator[Batch[int]], write: Write) -> tuple[int, int]:
+def _write_all(batches: Iterator[Batch[int]], write: Write, progress: Progress | None) -> tuple[int, int]:
     """How many were written, and how many classes they need; UserError for none.
 
     A thread writes while the next are read.
@@ -104,9 +111,12 @@ def _write_all(batches: Iterator[Batch[int]], write: Write) -> tuple[int, int]:
         return len(batch.labels), max(batch.labels)
 
     images, largest = 0, -1
-    for written, highest in done_ahead(write_batch, batches, threads=1):
-        images += written
-        largest = max(largest, highest)
+    with closing(done_ahead(write_batch, batches, threads=1)) as results:
+        for written, highest in results:
+            images += written
+            largest = max(largest, highest)
+            if progress is not None:
+                progress(written)
     if not images:
         raise UserError("no image can be read; there is nothing to convert")
     return images, largest + 1

@@ -3,13 +3,14 @@
 import hashlib
 import math
 import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from dlperf.data import ofrecord, recordio
 from dlperf.data.pictures import size_of
-from dlperf.data.records import Content, Fault, RecordFile, Skip
+from dlperf.data.records import Content, Fault, RecordFile
 from dlperf.errors import UserError
 from dlperf.files import open_regular, read_document, read_regular
 from dlperf.model import Model
@@ -136,11 +137,11 @@ class Description:
         return self.ofrecord.images if self.ofrecord is not None else None
 
 
-def describe(folder: Path, *, skip: Skip | None = None) -> Description:
+def describe(folder: Path, *, strict: bool = True) -> Description:
     """What a folder holds, from its indexes: reads no image but the head of the first.
 
-    UserError where there is no such folder, no data set in it, or one that its readers could not use. With
-    `skip` damaged records, such as the last of a copy that was cut short, are left to whoever reads images.
+    UserError where there is no such folder, no data set in it, or one that its readers could not use.
+    Unless `strict`, damaged records, such as the last of a copy cut short, are left to whoever reads images.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; a data set is a folder with {RECORDS} or part-00000")
@@ -153,16 +154,16 @@ def describe(folder: Path, *, skip: Skip | None = None) -> Description:
     classes, property_content = _read_property(folder / PROPERTY)
     recordio_set = ofrecord_set = None
     if records.exists():
-        recordio_set = _describe_recordio(records, index, property_content, strict=skip is None)
+        recordio_set = _describe_recordio(records, index, property_content, strict=strict)
     if paths:
-        ofrecord_set = _describe_ofrecord(parts_folder, paths, property_content, strict=skip is None)
+        ofrecord_set = _describe_ofrecord(parts_folder, paths, property_content, strict=strict)
     if classes is None and recordio_set is not None:
         classes = recordio_set.persons
-    held = {each.images for each in (recordio_set, ofrecord_set) if each is not None} - {None}
-    if len(held) > 1:
+    counts = [each.images for each in (recordio_set, ofrecord_set) if each is not None]
+    if len({*counts} - {None}) > 1:
         raise UserError(
-            f"{folder}: {RECORDS} and the parts hold {' and '.join(map(str, held))} images; "
-            "remove one of the two and convert the other"
+            f"{folder}: {RECORDS} has {counts[0]} images, its parts have {counts[1]}; remove one form and "
+            "convert the other"
         )
     return Description(
         folder=folder,
@@ -225,7 +226,8 @@ def _describe_recordio(records: Path, index: Path, property_content: bytes, *, s
     images, persons = lines, None
     if first is not None and _is_header(first):
         begin, behind = first.labels
-        if not 1 < begin <= behind or behind != lines:
+        # The labels are float32, in which not every number beyond 2^24 is exact.
+        if not 1 < begin <= behind or struct.pack("<f", behind) != struct.pack("<f", lines):
             raise UserError(
                 f"{records}: its first record gives images the keys 1 to {begin - 1:.0f} and persons "
                 f"{begin:.0f} to {behind - 1:.0f}, but {INDEX} has {plural(lines, 'line')}"

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dlperf.data.ahead import done_ahead
+from dlperf.data.records import Progress
 from dlperf.data.writing import new_folder, ofrecord_writer, recordio_writer, write_property
 from dlperf.errors import UserError
 
@@ -23,7 +24,16 @@ _CLASS_CELLS, _IMAGE_CELLS = 9, (24, 40)
 _SHARES = (0.2, 0.5)
 
 
-def make(target: Path, *, images: int, classes: int, seed: int, parts: int | None, quality: int) -> None:
+def make(
+    target: Path,
+    *,
+    images: int,
+    classes: int,
+    seed: int,
+    parts: int | None,
+    quality: int,
+    progress: Progress | None = None,
+) -> None:
     """Write a data set in both forms, which hold the same bytes in the same order.
 
     Images of a class have a pattern in common and a finer one of their own. Classes are as even as can be, in
@@ -44,6 +54,8 @@ def make(target: Path, *, images: int, classes: int, seed: int, parts: int | Non
             for labels, faces in _faces(images, classes=classes, seed=seed, quality=quality):
                 write_record(labels, faces)
                 write_part(labels, faces)
+                if progress is not None:
+                    progress(len(labels))
         write_property(folder, classes=classes, image_size=(WIDTH, HEIGHT))
 
 

@@ -17,6 +17,7 @@ from typing import IO, NamedTuple, Never, Self
 
 from dlperf.data.records import (
     CHUNK_BYTES,
+    MOST_RECORD_BYTES,
     Batch,
     Content,
     Fault,
@@ -142,7 +143,7 @@ def _read_header(content: bytes, path: Path, number: int, offset: int) -> tuple[
 def _read_parts(file: RecordFile, offset: int, number: int) -> tuple[bytes, int]:
     """Content and end of a record that is long, in parts, or damaged, which raises Fault."""
     parts: list[bytes] = []
-    at, kind = offset, _WHOLE
+    at, kind, total = offset, _WHOLE, 0
     while kind not in (_WHOLE, _LAST) or not parts:
         frame = file.read(at, _FRAME.size)
         if len(frame) < _FRAME.size:
@@ -156,7 +157,10 @@ def _read_parts(file: RecordFile, offset: int, number: int) -> tuple[bytes, int]
             raise Fault(file.path, number, offset, f"a part of kind {kind} stands at byte {at}")
         begin = at + _FRAME.size
         at = begin + (length + 3 & ~3)
-        problem = file.shortage(begin, sum(map(len, parts)) + length if parts else length)
+        total += length + len(MAGIC)
+        problem = file.shortage(begin, length)
+        if problem is None and total > MOST_RECORD_BYTES + len(MAGIC):
+            problem = f"its parts have more than {MOST_RECORD_BYTES >> 20} MiB"
         if problem is None and at > file.size:
             problem = "cut short: its padding is missing"
         if problem is not None:
@@ -177,7 +181,7 @@ def _next_start(file: RecordFile, offset: int) -> int:
                 _, word = _FRAME.unpack_from(chunk, at)
                 if word >> _KIND_SHIFT in (_WHOLE, _FIRST):
                     return offset + at
-        if len(chunk) <= _FRAME.size:
+        if len(chunk) < wanted:
             break
         offset += len(chunk) - _FRAME.size & ~3
         wanted = min(4 * wanted, CHUNK_BYTES)

@@ -22,6 +22,8 @@ _ANY_SIZE = 1 << 62
 _MOST_BUFFERS = 1024  # per call, in Linux
 
 Content = bytes | memoryview
+# Takes how many images more are done.
+Progress = Callable[[int], None]
 LabelT = TypeVar("LabelT", int, float)
 
 
