@@ -66,16 +66,22 @@ def command(*, chosen: SweepChoice, form: str, order: bool, commands: bool, resu
 
 
 def warn(plan: Plan) -> None:
-    """Say which workloads have cases that a report could not show in one table, and which sources are new."""
+    """Say which workloads have cases that a report could not show in one table, and which sources are new.
+
+    Own loops and original programs, and other data, stand in several tables on purpose.
+    """
     adapters = load_adapters()
     for name, source in {item.case.framework: item.case.source for item in plan.cases}.items():
         note = None if source is None or name not in adapters else unknown_commit(source, adapters[name])
         if note is not None:
             say(f"note: {name}: {note}")
-    tables: dict[tuple[str, str], list[Comparison]] = {}
+    tables: dict[tuple[object, ...], list[Comparison]] = {}
     for one in comparisons(planned_figures(plan), titles={}):
-        tables.setdefault((one.sample.workload.experiment, one.sample.parallelism), []).append(one)
-    for (experiment, parallelism), several in tables.items():
+        case = one.sample
+        data = None if case.data is None else (case.data.index_sha256, case.data.read)
+        key = (case.workload.experiment, case.parallelism, case.source is not None, data)
+        tables.setdefault(key, []).append(one)
+    for (experiment, parallelism, *_), several in tables.items():
         if len(several) > 1:
             values = " | ".join(", ".join(map(plain_text, one.apart)) for one in several)
             threads = {one.sample.threads_per_device for one in several}

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from dlperf.adapters.registry import load_adapters
 from dlperf.cli import main
 from dlperf.cli.plan import warn
+from dlperf.plan.case import DataSet
 from dlperf.plan.load import load_sweep, value_setting
 from dlperf.plan.machine import Machine
 from dlperf.plan.plan import make_plan
@@ -235,6 +236,13 @@ def test_cases_that_no_table_can_hold_together_are_warned_of(
     )
     assert ("", warning) == tuple(capsys.readouterr())
     assert "" == dlperf("plan", "mine").stderr
+    # Other data is another table on purpose.
+    faces = DataSet(
+        path="/data/faces", read="warm", forms=("recordio",), images=9, classes=9, index_sha256="ab" * 32
+    )
+    on_faces = tuple(item.model_copy(update={"case": item.case.changed(data=faces)}) for item in one.cases)
+    warn(one.model_copy(update={"cases": one.cases + on_faces}))
+    assert ("", "") == tuple(capsys.readouterr())
 
 
 def test_a_driver_that_does_not_answer_is_told_where_the_device_is_chosen(
