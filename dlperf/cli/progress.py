@@ -159,7 +159,8 @@ class SweepProgress:
             (step.samples for step in self._steps), [step.seconds for step in self._steps]
         )
         warming = " (warm-up)" if last.kind == "warmup" else ""
-        return f"step {last.step + 1} of {total}{warming}, {rate:.1f} samples/s"
+        # The last line of a program that prints averages may cover more than is asked for.
+        return f"step {min(last.step + 1, total)} of {total}{warming}, {rate:.1f} samples/s"
 
     def _left(self) -> str:
         seconds = self._estimate.left_seconds() if self._done < self._total else None

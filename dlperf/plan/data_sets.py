@@ -1,6 +1,7 @@
 """The data sets that a sweep names: found, described, and told apart by their indexes."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -39,7 +40,7 @@ def with_data(
             written = document.place(place)
             base = cwd if written.line == 0 and written.path != document.path else folder
             path = given or (base / Path(entry.path).expanduser())
-            full = entry.model_copy(update={"path": str(path.absolute())})
+            full = entry.model_copy(update={"path": os.path.normpath(path.absolute())})
             try:
                 found[full] = data_set(full)
             except UserError as error:

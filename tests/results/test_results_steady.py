@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from dlperf.plan.case import Measure
 from dlperf.results.extract import extract
 from dlperf.results.schema import RunResult, Status
 from dlperf.statistics.changepoint import FEWEST_JUDGED, Shape, classify
+from frameworks.common.events import START, EventLog
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -177,3 +179,39 @@ def test_a_short_run_is_taken_as_it_is_and_its_file_says_nothing_new(tmp_path: P
 def test_a_result_with_a_course_is_read_back(tmp_path: Path) -> None:
     result = extracted(tmp_path, series((30, 0.2), (70, 0.1))).result
     assert RunResult.model_validate_json(result.model_dump_json()) == result
+
+
+def averaged(folder: Path, lines: list[tuple[int, float]], *, measured: int) -> Extracted:
+    """Of a log whose lines cover so many iterations, each at so many seconds."""
+    case = make_case(measure=Measure(warmup_iterations=0, measured_iterations=measured))
+    run, stream, step = write_run(folder, case, seconds=()), io.StringIO(), -1
+    log = EventLog(0, stream)
+    log.event("run_start", event_type=START)
+    for iterations, seconds in lines:
+        step += iterations
+        log.step(step, 8 * iterations, seconds * iterations, 1.0, "train", iterations=iterations)
+    (run / "logs" / "rank0.log").write_text(stream.getvalue())
+    return extract(run)
+
+
+def test_lines_that_cover_different_numbers_of_iterations_are_one_speed(tmp_path: Path) -> None:
+    lines = [(5 if place < 50 else 20, seconds) for place, seconds in enumerate(series((100, 0.1)))]
+    made = averaged(tmp_path, lines, measured=1250)
+    assert made.result.status is Status.OK
+    assert made.result.steadiness is not None
+    assert (made.result.steadiness.shape, made.result.figures.accepted_steps) == ("flat", 1250)
+    assert made.rule.endswith("each is the program's own average over 20 iterations")
+    seconds = sum(iterations * each for iterations, each in lines)
+    assert made.result.figures.samples_per_sec == pytest.approx(8 * 1250 / seconds)
+
+
+def test_few_coarse_lines_are_not_judged(tmp_path: Path) -> None:
+    lines = [(50, seconds) for seconds in series((5, 0.2), (5, 0.1))]
+    made = averaged(tmp_path, lines, measured=500)
+    assert (Status.OK, None) == (made.result.status, made.result.steadiness)
+
+
+def test_iterations_are_counted_and_not_lines(tmp_path: Path) -> None:
+    made = averaged(tmp_path, [(50, 0.1)] * 9, measured=500)
+    assert made.result.status is Status.INCOMPLETE
+    assert "450 of 500 measured iterations are in the log" in made.result.reason
