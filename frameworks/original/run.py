@@ -22,7 +22,7 @@ from frameworks.common.interference import Window, gpu_interference
 from frameworks.common.peak_memory import AnonymousPeak
 from frameworks.original import workspace
 from frameworks.original.lines import Dialect, Record, Series
-from frameworks.original.processes import Processes, ProcessSpec, tree
+from frameworks.original.processes import Processes, ProcessSpec, adopt_orphans, kill_below, tree
 from frameworks.original.workspace import Edit, Unfit
 
 SCHEMA_VERSION = 1
@@ -82,6 +82,7 @@ def run(case: Case, content: Dict[str, Any], program: Dict[str, Any]) -> None:
     log.event("run_start", event_type=START)
     course = Course(case, log, program["iterations_per_line"])
     series = Series(Dialect(program["dialect"]), len(specs))
+    adopt_orphans()
     try:
         processes = Processes(specs, work)
     except OSError as error:
@@ -93,6 +94,7 @@ def run(case: Case, content: Dict[str, Any], program: Dict[str, Any]) -> None:
             _measure(case, log)
     finally:
         _pass_on(processes.end(kill=processes.failure is not None), tagged=len(specs) > 1)
+        kill_below()
     if course.is_over:
         log.event("run_stop", event_type=END, status="success")
         return
