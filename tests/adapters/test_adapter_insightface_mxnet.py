@@ -157,6 +157,10 @@ def test_horovod_is_compiled_once_for_these_programs_and_dlperfs_own_loop() -> N
         ({"workload": _work(optimizer=Optimizer(decay="decoupled"))}, "coupled weight decay alone"),
         ({"workload": _work(optimizer=Optimizer(no_decay=("bias",)))}, "leave out no_decay"),
         ({"workload": _work(schedule=Schedule(steps=(10, 20), scales=(0.1, 0.05)))}, "by 0.1 at each step"),
+        (
+            {"workload": _work(loss=Loss(kind="softmax")), "parallelism": "model"},
+            "train_parall.py needs a margin",
+        ),
         ({"workload": _work(), "parallelism": "partial_fc"}, "IResNets alone, no mobilefacenet"),
         (
             {"workload": _iresnet(optimizer=Optimizer(momentum=0.8)), "parallelism": "partial_fc"},
@@ -192,6 +196,8 @@ def test_what_the_programs_cannot_do_is_unsupported(changes: dict[str, Any], rea
             "devices": 8,
         },
         {"workload": _iresnet(100, head="FC"), "num_classes": 360232},
+        {"workload": _work(loss=Loss(kind="softmax"))},
+        {"workload": _iresnet(loss=Loss(kind="softmax")), "parallelism": "partial_fc"},
         {"workload": _work(schedule=Schedule(steps=(10, 20, 30), scales=(0.1, 0.01, 0.001)))},
         {"workload": _work(optimizer=Optimizer(momentum=0.5, weight_decay=0.0))},
     ],
