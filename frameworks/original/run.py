@@ -16,9 +16,11 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
-from frameworks.common.case import Case, case_from_dict, rank_from_environment
+from frameworks.common.case import Case, DataSet, case_from_dict, rank_from_environment
+from frameworks.common.dataset import DataError, share_of
 from frameworks.common.events import END, START, EventLog
 from frameworks.common.interference import Window, gpu_interference
+from frameworks.common.page_cache import Span, drop, file_system, resident_share, warm
 from frameworks.common.peak_memory import AnonymousPeak
 from frameworks.original import workspace
 from frameworks.original.lines import Dialect, Record, Series
@@ -78,6 +80,8 @@ def run(case: Case, content: Dict[str, Any], program: Dict[str, Any]) -> None:
     work = Path(program["work"])
     _make(work, program)
     specs = [ProcessSpec(**spec) for spec in program["processes"]]
+    if case.data is not None:
+        log.event("data_set", _prepare(case.data, log))
     log.event("init_stop", event_type=END)
     log.event("run_start", event_type=START)
     course = Course(case, log, program["iterations_per_line"])
@@ -131,6 +135,39 @@ def _make(work: Path, program: Dict[str, Any]) -> None:
     except OSError as error:
         raise Failed(f"the copy of the source cannot be made: {error}") from error
     print("\n".join(["changes to the source:", *diff] if diff else ["no changes to the source"]), flush=True)
+
+
+def _prepare(data: DataSet, log: EventLog) -> Dict[str, Any]:
+    """Bring the files into the page cache or drop them, as the case asks; the event `data_set`.
+
+    Programs shuffle, so a run may read any part of the files; which of two forms, only the program knows.
+    """
+    try:
+        files = [path for form in data.forms for path in share_of(data, form, 0, 1).files]
+        spans = [Span(path, 0, os.stat(path).st_size) for path in files]  # noqa: PTH116 - a plain name
+        if data.read == "cold":
+            drop(spans)
+        elif data.read == "warm":
+            warm(spans)
+        resident = resident_share(spans)
+    except DataError as error:
+        value = {"file": error.file, "record": error.record, "offset": error.offset, "what": error.what}
+        log.event("data_error", value)
+        raise Failed(str(error)) from error
+    except OSError as error:
+        what = error.strerror or str(error)
+        value = {"file": str(error.filename), "record": None, "offset": None, "what": what}
+        log.event("data_error", value)
+        raise Failed(f"{error.filename}: {what}") from error
+    return {
+        "path": data.path,
+        "form": " and ".join(data.forms),
+        "read": data.read,
+        "images": data.images,
+        "bytes": sum(span.end for span in spans),
+        "resident_share": None if resident is None else round(resident, 4),
+        "file_system": file_system(data.path),
+    }
 
 
 def _follow(processes: Processes, series: Series, course: Course, *, tagged: bool) -> None:

@@ -14,9 +14,11 @@ import pytest
 from processes import PROMISED_SECONDS, until
 from sweep_lab import THIRD_PARTY, SweepLab
 
+from dlperf.data.make import make
 from dlperf.running.run import recover_result
 
 ENDLESS = {"warmup_iterations": 0, "measured_iterations": 1_000_000_000, "repeats": 1}
+KEEPS_PAGES = {"tmpfs", "ramfs", "overlay"}  # no page cache of their own to drop
 SPEED = re.compile(r"(?:\[1,(\d)\]<stdout>:)?Epoch\[\d+\] Batch \[(\d+)\]\tSpeed: ([\d.]+) samples/sec")
 
 
@@ -155,6 +157,37 @@ def test_a_program_that_fails_is_a_crash_with_its_last_words(lab: SweepLab) -> N
     said = "ValueError: a classifier of 0 classes cannot be trained"
     assert ("crash", f"rank 0 ended with exit code 1: {said}") == (result.status.value, result.reason)
     assert result.evidence.endswith(said)
+
+
+@pytest.mark.parametrize(("read", "resident"), [("warm", 1.0), ("cold", 0.0)])
+def test_the_files_of_a_data_set_are_read_before_or_dropped(
+    lab: SweepLab, read: str, resident: float
+) -> None:
+    """All of them, because a program may shuffle; the report tells what it found."""
+    checkout(lab)
+    make(lab.folder / "faces", images=20, classes=2, seed=1, parts=2, quality=90)
+    write(lab, data={"path": "faces", "read": read})
+    done = lab.run()
+    assert done.returncode == 0, done.stderr
+    (result,) = lab.stored()
+    assert result.reading.form == "recordio and ofrecord"
+    if result.reading.file_system not in KEEPS_PAGES:
+        assert resident == result.reading.resident_share
+    assert None is result.reading.wait_share
+
+
+def test_a_damaged_data_set_ends_a_program_before_it_begins(lab: SweepLab) -> None:
+    checkout(lab)
+    make(lab.folder / "faces", images=20, classes=2, seed=1, parts=2, quality=90)
+    write(lab, data={"path": "faces"})
+    index = lab.folder / "faces" / "train.idx"
+    lines = index.read_text().splitlines(keepends=True)
+    index.write_text("".join([*lines[:9], "9\t0\n", *lines[10:]]))
+    assert lab.run().returncode == 3
+    (result,) = lab.stored()
+    assert "data" == result.status.value
+    assert "line 10: byte 0 is not behind that of the line above" in result.reason
+    assert "pid" not in log_of(lab)
 
 
 def test_a_program_that_prints_too_few_lines_fails(lab: SweepLab) -> None:
