@@ -143,6 +143,7 @@ def test_horovod_is_compiled_once_for_these_programs_and_dlperfs_own_loop() -> N
         ({"data": None}, "the programs read a data set; add data: {path: ...}"),
         ({"data": FACES.model_copy(update={"forms": ("ofrecord",)})}, "RecordIO and faces has none"),
         ({"data": FACES.model_copy(update={"read": "memory"})}, "decode images while they train"),
+        ({"num_classes": 49}, "faces has labels of 50 classes, the classifier only 49"),
         ({"precision": "fp16", "device": "cuda"}, "train.py trains fp32 alone"),
         (
             {"precision": "fp16", "device": "cuda", "parallelism": "model"},
@@ -186,6 +187,7 @@ def test_what_the_programs_cannot_do_is_unsupported(changes: dict[str, Any], rea
     [
         {},
         {"parallelism": "model", "devices": 2},
+        {"measure": Measure(warmup_iterations=1, measured_iterations=1)},
         {"parallelism": "partial_fc", "devices": 2},
         {"parallelism": "partial_fc", "sample_ratio": 1.0, "batch_size_per_device": 300},
         {
@@ -255,6 +257,11 @@ dataset['case'] = {
 }
 """
     assert {"recognition/ArcFace/config.py": expected} == program.files
+
+
+def test_all_threads_of_the_case_compute() -> None:
+    env = _command(_case(threads_per_device=8)).env
+    assert ("8", "1") == (env["OMP_NUM_THREADS"], env["MXNET_CPU_WORKER_NTHREADS"])
 
 
 def test_model_parallel_runs_train_parall_py_on_as_many_cpus() -> None:
