@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dlperf.data.ahead import done_ahead
+from dlperf.data.recordio import LARGEST_LABEL
 from dlperf.data.records import Progress
 from dlperf.data.writing import new_folder, ofrecord_writer, recordio_writer, write_property
 from dlperf.errors import UserError
 
 WIDTH = HEIGHT = 112
 DEFAULT_QUALITY = 95
-# RecordIO keeps a label as float32, in which larger whole numbers are not exact.
-MOST_CLASSES = 1 << 24
 _CHUNK = 256
 _LARGEST_IMAGE_BYTES = 16_000
 _LABELS, _CLASS, _IMAGE = range(3)  # streams of random numbers
@@ -41,9 +40,9 @@ def make(
 
     UserError where there are more classes than RecordIO's labels can tell apart, or fewer images than parts.
     """
-    if classes > MOST_CLASSES:
+    if classes > LARGEST_LABEL:
         raise UserError(
-            f"{classes} classes, but RecordIO's labels, which are float32, tell {MOST_CLASSES} apart"
+            f"{classes} classes, but RecordIO's labels, which are float32, tell {LARGEST_LABEL} apart"
         )
     needed = 2 * images * _LARGEST_IMAGE_BYTES
     with new_folder(target, needed_bytes=needed) as folder:

@@ -1,12 +1,13 @@
 """The images of a data set, batch by batch, from either form."""
 
-import math
 from collections.abc import Iterator
 
 from dlperf.data import ofrecord, recordio
 from dlperf.data.dataset import INDEX, RECORDS, OfrecordSet, RecordioSet
 from dlperf.data.records import Batch, Fault, RecordFile, Skip, report
 from dlperf.wording import plural
+
+_MOST_CLASSES = 1 << 31  # OFRecord's labels are int32
 
 
 def read_images(
@@ -15,10 +16,10 @@ def read_images(
     """All images of one form, in their order, in batches that are not empty; what is yielded may be kept.
 
     Raises Fault where a record, its label or its line of the index is wrong; with `skip` that gets the fault,
-    and the image is left out. Where `classes` are given, labels must be below.
+    and the image is left out. Labels must be below `classes`, where they are known, and below 2^31.
     """
     batches = _recordio_batches(held, skip) if isinstance(held, RecordioSet) else _parts_batches(held, skip)
-    limit = math.inf if classes is None else classes
+    limit = _MOST_CLASSES if classes is None else min(classes, _MOST_CLASSES)
     known = "" if classes is None else f": the data set has {plural(classes, 'class', 'classes')}"
     for batch in batches:
         labels, contents = batch.labels, batch.contents

@@ -39,6 +39,8 @@ _KIND_SHIFT, _LENGTH_MASK = 29, (1 << 29) - 1
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 _FIND_MAGIC = re.compile(re.escape(MAGIC))
 _MOST_LABELS = 1 << 16
+# Labels are float32, in which larger whole numbers are not exact.
+LARGEST_LABEL = 1 << 24
 _SEARCH_BYTES = 1 << 14  # at first; four times as many at each step
 _INDEX_BYTES = 1 << 16  # of an index, read at a time
 _SHOWN_BYTES = 64

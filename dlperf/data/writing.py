@@ -85,6 +85,7 @@ def recordio_writer(folder: Path) -> Iterator[Write]:
 
     All records are images, so that every reader can use the file: MXNet's ImageRecordIter, which fails on
     records without an image, and InsightFace's, which take all keys where the first record has no range.
+    UserError for a label that a float32 does not hold.
     """
     with _written(folder / RECORDS, 0) as records, _written(folder / INDEX, _BUFFER_BYTES) as index:
         writer = recordio.RecordWriter(records, index)
@@ -92,6 +93,12 @@ def recordio_writer(folder: Path) -> Iterator[Write]:
 
         def write(labels: Sequence[int], contents: Sequence[Content]) -> None:
             nonlocal key
+            largest = max(labels)
+            if largest > recordio.LARGEST_LABEL:
+                raise UserError(
+                    f"label {largest} does not fit into RecordIO, whose labels are float32: the largest is "
+                    f"{recordio.LARGEST_LABEL}"
+                )
             writer.write(key, labels, contents)
             key += len(labels)
 

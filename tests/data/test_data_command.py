@@ -248,6 +248,39 @@ def test_classes_are_counted_where_nothing_says_them(tmp_path: Path) -> None:
     assert 7 == describe(tmp_path / "out").classes
 
 
+def test_labels_that_the_other_form_cannot_hold_are_refused(tmp_path: Path) -> None:
+    write_part(tmp_path / "in", [2**24, 2**24 + 1], [b"a", b"b"])
+    result = dlperf("convert", tmp_path / "in", tmp_path / "out")
+    message = "label 16777217 does not fit into RecordIO, whose labels are float32: the largest is 16777216"
+    assert (2, f"dlperf: {message}\n") == (result.exit_code, result.stderr)
+    write_recordio(tmp_path / "large", [2.0**31], [b"a"], classes=None)
+    result = dlperf("convert", tmp_path / "large", tmp_path / "out")
+    message = f"{tmp_path}/large/train.rec: record 0 at byte 0: label 2147483648 is out of range"
+    assert (2, f"dlperf: {message}\n") == (result.exit_code, result.stderr)
+
+
+def test_a_disk_that_is_full_ends_a_conversion_in_one_line(faces: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: a write ends early, and the next one fails."""
+    done = subprocess.run(
+        [
+            "prlimit",
+            "--fsize=100000",
+            *DLPERF,
+            "data",
+            "convert",
+            faces,
+            tmp_path / "out",
+            "--to",
+            "recordio",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (2, f"dlperf: {tmp_path}/out: File too large\n") == (done.returncode, done.stderr)
+    assert [] == names_in(tmp_path)
+
+
 def spoiled(folder: Path) -> Path:
     """A set whose second record of four is damaged."""
     write_recordio(folder, [0, 1, 2, 3], [b"image"] * 4)
