@@ -5,12 +5,11 @@ Partial FC's train_memory.py. The first two drive all devices from one process, 
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
 
 from pydantic import Field
 
+from dlperf.adapters import original
 from dlperf.adapters.base import (
     EnvironmentSpec,
     Launch,
@@ -58,9 +57,6 @@ import cv2, easydict, google.protobuf, scipy.misc, sklearn.model_selection
 _MXBOARD_CHECK = "import mxboard\n"  # it imports MXNet, which on CUDA needs the driver
 
 _LAYERS = {"iresnet18": 18, "iresnet34": 34, "iresnet50": 50, "iresnet100": 100}
-_FREQUENT = (20, 10, 5, 2, 1)  # iterations per line; 20 is the programs' own
-# An iteration that no run reaches: no verification, no checkpoint and no change of the learning rate.
-_NEVER: Final = 2**31 - 1
 
 # What the programs fix.
 _DROPOUT = 0.4
@@ -116,9 +112,11 @@ class InsightFaceMXNetAdapter:
     def unsupported(self, case: Case) -> str | None:
         """The reason why this case cannot run; None if it can."""
         return (
-            _without_a_place(case)
-            or _without_data(case)
+            original.without_place(case)
+            or ("the programs read a data set; add data: {path: ...}" if case.data is None else None)
+            or original.without_data(case, "recordio")
             or _without_precision(case)
+            or original.without_optimizer(case)
             or _without_workload(case)
             or _without_margin(case)
             or (_without_partial_fc(case) if case.parallelism == "partial_fc" else None)
@@ -132,27 +130,6 @@ class InsightFaceMXNetAdapter:
         command = program_command(launch, program)
         # The command's win: dlperf's own loop leaves threads to its reader, which the programs lack.
         return (replace(command, env={**engine.env, **command.env}, paths=engine.paths),)
-
-
-def _without_a_place(case: Case) -> str | None:
-    if case.topology.nodes > 1:
-        return "dlperf starts InsightFace's programs on one node alone"
-    if case.workload.batch_norm == "frozen":
-        return "the programs always normalise by the batch; leave out batch_norm: frozen"
-    return None
-
-
-def _without_data(case: Case) -> str | None:
-    if case.data is None:
-        return "the programs read a data set; add data: {path: ...}"
-    if "recordio" not in case.data.forms:
-        return f"the programs read RecordIO and {case.data.name} has none; make it with dlperf data convert"
-    if case.data.read == "memory":
-        return "the programs decode images while they train; write read: warm or read: cold"
-    if case.data.classes > case.num_classes:
-        labels = plural(case.data.classes, "class", "classes")
-        return f"{case.data.name} has labels of {labels}, the classifier only {case.num_classes}"
-    return None
 
 
 def _without_precision(case: Case) -> str | None:
@@ -172,10 +149,6 @@ def _without_workload(case: Case) -> str | None:
         return f"the networks drop {_DROPOUT} of head E, not {work.dropout}"
     if work.classifier_init_std != _CLASSIFIER_STD:
         return f"the programs draw the classifier's weights with standard deviation {_CLASSIFIER_STD}"
-    if work.optimizer.decay != "coupled":
-        return "the optimizer has coupled weight decay alone"
-    if work.optimizer.no_decay:
-        return "the optimizer decays every parameter; leave out no_decay"
     if not all(
         math.isclose(scale, _DECAY**number, rel_tol=1e-6)
         for number, scale in enumerate(work.schedule.scales, 1)
@@ -195,8 +168,8 @@ def _without_partial_fc(case: Case) -> str | None:
     work = case.workload
     if work.network not in _LAYERS:
         return f"train_memory.py has IResNets alone, no {work.network}"
-    if work.optimizer.momentum != _PARTIAL_FC_MOMENTUM:
-        return f"train_memory.py has momentum {_PARTIAL_FC_MOMENTUM} alone"
+    if reason := original.without_optimizer(case, momentum=_PARTIAL_FC_MOMENTUM):
+        return reason
     if work.optimizer.weight_decay != _PARTIAL_FC_WEIGHT_DECAY:
         return f"train_memory.py has weight decay {_PARTIAL_FC_WEIGHT_DECAY} alone"
     return None
@@ -207,9 +180,11 @@ def _without_lines(case: Case) -> str | None:
     iterations = _iterations_per_epoch(case)
     if iterations >= needed or case.data is None:
         return None
+    batch = original.largest_batch(case) * case.topology.world_size
+    smaller = " or a smaller upper bound of the search" if case.search else ""
     return (
-        f"{plural(case.data.images, 'image')} make {plural(iterations, 'iteration')} of "
-        f"{_largest_batch(case)} samples per epoch and {_script(case)} needs {needed}; use a larger data set"
+        f"{plural(case.data.images, 'image')} make {plural(iterations, 'iteration')} of {batch} samples per "
+        f"epoch and {_script(case)} needs {needed}; use a larger data set{smaller}"
     )
 
 
@@ -217,21 +192,12 @@ def _script(case: Case) -> str:
     return {"data": "train.py", "model": "train_parall.py", "partial_fc": "train_memory.py"}[case.parallelism]
 
 
-def _largest_batch(case: Case) -> int:
-    """Samples per iteration over all devices; of a search for the largest, the largest that it may try."""
-    search = case.search
-    searched = search is not None and search.axis == "batch_size_per_device"
-    per_device = search.upper if search and searched else case.batch_size_per_device
-    return per_device * case.topology.world_size
-
-
 def _iterations_per_epoch(case: Case) -> int:
-    """Whole batches alone count."""
-    return 0 if case.data is None else case.data.images // _largest_batch(case)
+    return original.iterations_per_epoch(case, synthetic=0)
 
 
 def _iterations_per_line(case: Case) -> int:
-    """The largest of `_FREQUENT` that divides warm-up and measured iterations and fits into an epoch.
+    """The largest of `original.LINES` that divides warm-up and measured iterations and fits into an epoch.
 
     In ArcFace an epoch's lines cover whole multiples of it, from the second iteration on; what is left at
     the end is in no line. In Partial FC the first line covers one iteration less than it says, so there has
@@ -240,8 +206,8 @@ def _iterations_per_line(case: Case) -> int:
     counts = (case.measure.warmup_iterations, case.measure.measured_iterations)
     longest = _iterations_per_epoch(case) - 1
     if case.parallelism == "partial_fc":
-        longest = 1 if case.measure.warmup_iterations == 0 else _FREQUENT[0]
-    return next((n for n in _FREQUENT if n <= longest and not any(count % n for count in counts)), 1)
+        longest = 1 if case.measure.warmup_iterations == 0 else original.NEVER
+    return next((n for n in original.LINES if n <= longest and not any(count % n for count in counts)), 1)
 
 
 def _arcface(launch: Launch) -> Program:
@@ -255,7 +221,7 @@ def _arcface(launch: Launch) -> Program:
         "--loss": case.workload.loss.kind,
         "--models-root": "models",
         "--ckpt": 0,
-        "--verbose": _NEVER,
+        "--verbose": original.NEVER,
         "--lr": schedule.learning_rate,
         "--lr-steps": _steps(case),
         "--wd": optimizer.weight_decay,
@@ -266,7 +232,7 @@ def _arcface(launch: Launch) -> Program:
     words = [str(word) for pair in arguments.items() for word in pair]
     devices = case.topology.world_size
     python, script = str(launch.python), _script(case)
-    argv = [python, script, *words]
+    argv = [python, "-m", "frameworks.original.script", script, *words]
     env: dict[str, str] = {}
     if case.device == "cuda":
         argv = [python, "-m", "frameworks.original.first_devices", str(devices), *argv]
@@ -323,9 +289,9 @@ def _arcface_config(case: Case) -> str:
     return (
         "# Written by dlperf for one case. All else is as in sample_config.py.\n"
         "from sample_config import config, dataset, default, generate_config, loss, network\n\n"
-        f"network[{work.network!r}] = {_literal(network)}\n"
-        f"loss[{work.loss.kind!r}] = {_literal(loss)}\n"
-        f"dataset['case'] = {_literal(dataset)}\n"
+        f"network[{work.network!r}] = {original.literal(network)}\n"
+        f"loss[{work.loss.kind!r}] = {original.literal(loss)}\n"
+        f"dataset['case'] = {original.literal(dataset)}\n"
     )
 
 
@@ -392,14 +358,14 @@ def _partial_fc_config(case: Case) -> str:
         "lr_steps": _steps(case),
         "fp16": case.precision == "fp16",
         "frequent": _iterations_per_line(case),
-        "verbose": _NEVER,
+        "verbose": original.NEVER,
         "max_update": 0,  # without end
         "debug": 0,
     }
     return (
         "# Written by dlperf for one case, in place of the program's own file.\n"
         "from easydict import EasyDict\n\n"
-        f"config = EasyDict({_literal(config)})\n\n\n"
+        f"config = EasyDict({original.literal(config)})\n\n\n"
         "def generate_config(loss_name, dataset, network):\n"
         '    """Nothing is left to choose."""\n'
     )
@@ -411,13 +377,7 @@ def _margins(case: Case) -> dict[str, float]:
 
 
 def _steps(case: Case) -> str:
-    return ",".join(map(str, case.workload.schedule.steps or (_NEVER,)))
-
-
-def _literal(values: Mapping[str, object]) -> str:
-    """A Python dictionary, one line per key."""
-    lines = "".join(f"    {name!r}: {value!r},\n" for name, value in values.items())
-    return f"{{\n{lines}}}"
+    return ",".join(map(str, case.workload.schedule.steps or (original.NEVER,)))
 
 
 def _distribution(device: DeviceKind) -> str:

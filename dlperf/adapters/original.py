@@ -29,7 +29,7 @@ def iterations_per_line(case: Case, *, epoch: int = NEVER) -> int | None:
 def iterations_per_epoch(case: Case, *, synthetic: int) -> int:
     """Whole batches in an epoch; without a data set it has `synthetic` images."""
     images = case.data.images if case.data is not None else synthetic
-    return images // (_largest_batch(case) * case.topology.world_size)
+    return images // (largest_batch(case) * case.topology.world_size)
 
 
 def without_lines(case: Case, *, epoch: int) -> str | None:
@@ -38,7 +38,7 @@ def without_lines(case: Case, *, epoch: int) -> str | None:
     counted = measure.warmup_iterations + measure.measured_iterations
     per_line = iterations_per_line(case, epoch=epoch)
     if per_line is None:
-        images = (1 + counted) * _largest_batch(case) * case.topology.world_size
+        images = (1 + counted) * largest_batch(case) * case.topology.world_size
         larger = "" if case.data is None else f"take a data set of at least {plural(images, 'image')}, or "
         return (
             f"the program saves its model at the end of an epoch, and one of {plural(epoch, 'iteration')} "
@@ -103,7 +103,7 @@ def literal(values: Mapping[str, object]) -> str:
     return f"{{\n{lines}}}"
 
 
-def _largest_batch(case: Case) -> int:
+def largest_batch(case: Case) -> int:
     """Samples per iteration and device; of a search for the largest batch, the largest that it may try."""
     search = case.search
     if search is not None and search.axis == "batch_size_per_device":

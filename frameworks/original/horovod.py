@@ -6,21 +6,20 @@ The rank's place is in its environment (DLPERF_RANK, ...). The ranks meet as tho
 before the program begins; its own `hvd.init()` finds Horovod ready.
 """
 
-import runpy
 import sys
 
 from frameworks.common.case import rank_from_environment
 from frameworks.mxnet.rendezvous import RendezvousError, meet
+from frameworks.original import script
 
 
 def main() -> None:
-    """Meet the other ranks, then run the program as `python PROGRAM ARGUMENTS` would."""
+    """Meet the other ranks, then run the program."""
     try:
         meet(rank_from_environment())
     except RendezvousError as error:
         sys.exit(str(error))
-    del sys.argv[0]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    script.run(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -142,8 +142,8 @@ def test_horovod_is_compiled_once_for_these_programs_and_dlperfs_own_loop() -> N
         ({"topology": Topology(nodes=2, devices_per_node=1)}, "on one node alone"),
         ({"data": None}, "the programs read a data set; add data: {path: ...}"),
         ({"data": FACES.model_copy(update={"forms": ("ofrecord",)})}, "RecordIO and faces has none"),
-        ({"data": FACES.model_copy(update={"read": "memory"})}, "decode images while they train"),
-        ({"num_classes": 49}, "faces has labels of 50 classes, the classifier only 49"),
+        ({"data": FACES.model_copy(update={"read": "memory"})}, "decodes images while it trains"),
+        ({"num_classes": 49}, "faces has 50 classes, more than num_classes: 49"),
         ({"precision": "fp16", "device": "cuda"}, "train.py trains fp32 alone"),
         (
             {"precision": "fp16", "device": "cuda", "parallelism": "model"},
@@ -155,8 +155,11 @@ def test_horovod_is_compiled_once_for_these_programs_and_dlperfs_own_loop() -> N
         ({"workload": _iresnet(dropout=0.2)}, "drop 0.4 of head E, not 0.2"),
         ({"workload": _work(classifier_init_std=0.02)}, "standard deviation 0.01"),
         ({"workload": _work(batch_norm="frozen")}, "leave out batch_norm: frozen"),
-        ({"workload": _work(optimizer=Optimizer(decay="decoupled"))}, "coupled weight decay alone"),
-        ({"workload": _work(optimizer=Optimizer(no_decay=("bias",)))}, "leave out no_decay"),
+        (
+            {"workload": _work(optimizer=Optimizer(decay="decoupled"))},
+            "decays every parameter, coupled; leave out decay",
+        ),
+        ({"workload": _work(optimizer=Optimizer(no_decay=("bias",)))}, "leave out decay and no_decay"),
         ({"workload": _work(schedule=Schedule(steps=(10, 20), scales=(0.1, 0.05)))}, "by 0.1 at each step"),
         (
             {"workload": _work(loss=Loss(kind="softmax")), "parallelism": "model"},
@@ -165,7 +168,7 @@ def test_horovod_is_compiled_once_for_these_programs_and_dlperfs_own_loop() -> N
         ({"workload": _work(), "parallelism": "partial_fc"}, "IResNets alone, no mobilefacenet"),
         (
             {"workload": _iresnet(optimizer=Optimizer(momentum=0.8)), "parallelism": "partial_fc"},
-            "momentum 0.9 alone",
+            "momentum 0.9 alone, not 0.8",
         ),
         (
             {"workload": _iresnet(optimizer=Optimizer(weight_decay=0.0)), "parallelism": "partial_fc"},
@@ -213,14 +216,17 @@ def test_a_search_may_not_reach_a_batch_that_is_longer_than_the_data() -> None:
     case = _case(search=Search(axis="batch_size_per_device", upper=256, **search))
     assert ADAPTER.unsupported(case) is None
     case = _case(search=Search(axis="batch_size_per_device", upper=512, **search))
-    assert "1 iteration of 512 samples" in str(ADAPTER.unsupported(case))
+    reason = str(ADAPTER.unsupported(case))
+    assert "1 iteration of 512 samples" in reason
+    assert reason.endswith("use a larger data set or a smaller upper bound of the search")
 
 
 def test_data_parallel_runs_train_py() -> None:
     program = _program(_case())
     (process,) = program.processes
     words = (
-        "/environment/bin/python train.py --network mobilefacenet --dataset case --loss arcface "
+        "/environment/bin/python -m frameworks.original.script train.py --network mobilefacenet "
+        "--dataset case --loss arcface "
         "--models-root models --ckpt 0 --verbose 2147483647 --lr 0.1 --lr-steps 2147483647 --wd 0.0005 "
         "--mom 0.9 --frequent 20 --per-batch-size 8"
     )
@@ -266,7 +272,8 @@ def test_all_threads_of_the_case_compute() -> None:
 
 def test_model_parallel_runs_train_parall_py_on_as_many_cpus() -> None:
     program = _program(_case(parallelism="model", devices=2))
-    assert "train_parall.py" in program.processes[0].argv
+    words = "/environment/bin/python -m frameworks.original.script train_parall.py"
+    assert tuple(words.split()) == program.processes[0].argv[:4]
     assert [
         ("recognition/ArcFace/train_parall.py", "ctx = [mx.cpu()]", "ctx = [mx.cpu(i) for i in range(2)]"),
         (PARALL, "context=mx.gpu(i),", "context=self._context[i],"),
@@ -280,7 +287,7 @@ def test_on_cuda_nothing_is_edited_and_the_process_sees_as_many_devices() -> Non
     assert program is not None
     (process,) = program.processes
     words = "/environment/bin/python -m frameworks.original.first_devices 4 /environment/bin/python"
-    assert (*words.split(), "train_parall.py") == process.argv[:6]
+    assert (*words.split(), "-m", "frameworks.original.script", "train_parall.py") == process.argv[:8]
     assert {"MXNET_CPU_WORKER_NTHREADS": "8"} == process.env
     assert ((), "mxnet-cu112", 4) == (program.edits, program.distribution, command.devices)
     assert "nvidia/cudnn/lib" in command.paths["LD_LIBRARY_PATH"]
@@ -384,6 +391,7 @@ def test_a_path_is_written_as_a_literal(monkeypatch: pytest.MonkeyPatch, path: s
 @pytest.mark.parametrize(
     ("parallelism", "warmup", "measured", "images", "expected"),
     [
+        ("data", 50, 200, 5822653, 50),
         ("data", 20, 100, 5822653, 20),
         ("data", 20, 50, 5822653, 10),
         ("data", 15, 100, 5822653, 5),
@@ -392,6 +400,7 @@ def test_a_path_is_written_as_a_literal(monkeypatch: pytest.MonkeyPatch, path: s
         ("data", 20, 100, 160, 10),  # an epoch has 20 iterations, of which 19 are in lines
         ("data", 20, 100, 16, 1),
         ("partial_fc", 20, 100, 160, 20),  # its counter runs on over epochs
+        ("partial_fc", 50, 100, 160, 50),
         ("partial_fc", 0, 100, 160, 1),  # the first line claims an iteration too many
     ],
 )
@@ -418,6 +427,35 @@ def test_a_program_sees_the_first_devices_of_the_users(visible: str | None, expe
         text=True,
     )
     assert expected == output.strip()
+
+
+_READER = """\
+import sys, threading
+def read():
+    print(__name__, sys.argv, flush=True)
+    raise {error}
+thread = threading.Thread(target=read)
+thread.start()
+thread.join()
+threading.Event().wait({seconds})
+"""
+
+
+@pytest.mark.parametrize(("error", "seconds", "code"), [("ValueError(8)", "", 1), ("SystemExit", "0", 0)])
+def test_a_program_ends_where_a_thread_of_it_fails(
+    tmp_path: Path, error: str, seconds: str, code: int
+) -> None:
+    (tmp_path / "program.py").write_text(_READER.format(error=error, seconds=seconds))
+    done = subprocess.run(
+        [sys.executable, "-m", "frameworks.original.script", "program.py", "--word"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(shipped_folder("frameworks").parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (code, "__main__ ['program.py', '--word']\n") == (done.returncode, done.stdout)
+    assert ("ValueError: 8" in done.stderr) == (code == 1)
 
 
 _HOROVOD_PROGRAM = """\
