@@ -8,6 +8,7 @@ expected error is a DlperfError: its text goes to standard error and its `exit_c
 import importlib
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -82,6 +83,12 @@ class LazyGroup(click.Group):
         """Write the table without importing anything."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the program, or answer a shell's completion script."""
+        if "_DLPERF_COMPLETE" in os.environ:
+            importlib.import_module("dlperf.cli.shells")
+        return super().main(*args, **options)
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command and turn what goes wrong into one line and an exit code."""

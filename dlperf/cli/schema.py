@@ -4,9 +4,10 @@ import importlib
 from typing import Any
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import ZshComplete
 
 from dlperf.cli.options import Choice
+from dlperf.cli.shells import Bash, Fish
 from dlperf.cli.terminal import print_json
 
 # name: module and model; imported when asked for
@@ -101,7 +102,5 @@ At each Tab the script calls `_DLPERF_COMPLETE=bash_complete dlperf`, which prin
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
     """Print the completion script of a shell."""
-    script_class = get_completion_class(shell)
-    if script_class is None:
-        raise click.UsageError(f"no completion for {shell}")
+    script_class = {"bash": Bash, "zsh": ZshComplete, "fish": Fish}[shell]
     click.echo(script_class(ctx.find_root().command, {}, "dlperf", "_DLPERF_COMPLETE").source())

@@ -4,57 +4,23 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import sys
-import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-from processes import until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from real_terminal import Terminal, needs_tmux, terminal_in
 
 ROOT = Path(__file__).parents[2]
+DLPERF = sys.executable, "-m", "dlperf"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed (apt install tmux)"),
-]
-
-
-class Terminal:
-    """A terminal of tmux in which one command runs."""
-
-    def __init__(self, server: str) -> None:
-        self._tmux = ["tmux", "-L", server, "-f", "/dev/null"]
-
-    def start(self, *command: str, columns: int) -> None:
-        """Run it in a new window; the window stays when it has ended."""
-        size = ["-x", str(columns), "-y", "45"]
-        self.ask("new-session", "-d", *size, *command, ";", "set-option", "-w", "remain-on-exit", "on")
-
-    def ask(self, *words: str) -> str:
-        """What a command of tmux prints."""
-        done = subprocess.run([*self._tmux, *words], cwd=ROOT, capture_output=True, text=True, check=True)
-        return done.stdout
-
-    def screen(self) -> list[str]:
-        """The lines that were printed, without what tmux says at the end and the empty ones before it."""
-        text = self.ask("capture-pane", "-p", "-S", "-").partition("Pane is dead")[0]
-        return [line.rstrip() for line in text.rstrip().splitlines()]
-
-    def close(self) -> None:
-        subprocess.run([*self._tmux, "kill-server"], capture_output=True, check=False)
+pytestmark = [pytest.mark.slow, needs_tmux]
 
 
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
-    terminal = Terminal(f"dlperf-{uuid.uuid4().hex}")
-    yield terminal
-    terminal.close()
+    with terminal_in(ROOT) as terminal:
+        yield terminal
 
 
 QUICKSTART = {
@@ -104,16 +70,6 @@ pytorch 2.13.0  ok          38.26  35.90 to 40.17  5.09 %  35.56 to 40.36       
 
 @pytest.mark.parametrize("columns", QUICKSTART)
 def test_results_fit_the_terminal(terminal: Terminal, columns: int) -> None:
-    ours = (
-        "env",
-        "-u",
-        "COLUMNS",
-        "-u",
-        "LINES",
-        sys.executable,
-        "-m",
-        "dlperf",
-    )  # not the width of the tests
-    terminal.start(*ours, "results", "evidence/quickstart", columns=columns)
-    until(lambda: terminal.ask("display-message", "-p", "#{pane_dead}").strip() == "1")
+    terminal.start(*DLPERF, "results", "evidence/quickstart", columns=columns)
+    terminal.until_end()
     assert QUICKSTART[columns].splitlines() == terminal.screen()
