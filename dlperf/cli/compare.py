@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from dlperf.cli.options import FILE, NOISE_PROFILE, PATH, SELECTION, Choice, format_option, gathered
-from dlperf.cli.terminal import echo, table, write_data
+from dlperf.cli.terminal import echo, table, wrapped, write_data
 from dlperf.compare import output
 from dlperf.compare.matching import GUARDS
 from dlperf.compare.sets import (
@@ -247,16 +247,16 @@ _STYLES = {
 
 def findings_lines(findings: Comparison, *, everything: bool) -> Iterator[str]:
     """The table of a comparison, its notes, and the answer on the last line."""
-    yield f"{findings.candidate} against {findings.baseline}"
+    yield wrapped(f"{findings.candidate} against {findings.baseline}")
     rows = findings.rows if everything else output.shown(findings)
     if rows:
         yield ""
         styles = [_STYLES.get(row.verdict) for row in rows]
         yield table(output.HEADINGS, map(output.cells, rows), right=output.NUMBERS, styles=styles)
     for one in findings.new:
-        yield f"without a baseline: {one.case.framework} {one.case.version} {cell_name(one.case)}"
+        yield wrapped(f"without a baseline: {one.case.framework} {one.case.version} {cell_name(one.case)}")
     for note in findings.notes:
-        yield f"note: {note}"
+        yield wrapped(f"note: {note}")
     yield ""
-    yield output.summary(findings)
-    yield output.headline(findings)
+    yield wrapped(output.summary(findings))
+    yield wrapped(output.headline(findings))

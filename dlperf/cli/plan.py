@@ -181,14 +181,16 @@ def plan_lines(plan: Plan, results: Path) -> list[str]:
     same, headings, kept = fold(list(cells[0]), [list(row.values()) for row in cells], _FOLDABLE)
     counts = f"{plural(len(rows), 'case')}, {plural(len(plan.runs), 'run')}"
     return [
-        f"{plan.sweep}: {counts} ({plan.repeats} of each runnable case, {plan.order}) on {_where(plan)}",
+        wrapped(
+            f"{plan.sweep}: {counts} ({plan.repeats} of each runnable case, {plan.order}) on {_where(plan)}"
+        ),
         wrapped(f"every case: {same}"),
-        *(f"{name}: from {one.place}" for name, one in plan.origins.items()),
-        *(f"options of {name}: {text}" for name, text in sorted(by_framework.items()) if text),
+        *(wrapped(f"{name}: from {one.place}") for name, one in plan.origins.items()),
+        *(wrapped(f"options of {name}: {text}") for name, text in sorted(by_framework.items()) if text),
         "",
         table(headings, kept, right=_NUMBERS),
         "",
-        *_summary(plan, rows, results),
+        *map(wrapped, _summary(plan, rows, results)),
     ]
 
 

@@ -204,15 +204,16 @@ def _sections(figure: CaseFigures) -> Iterator[str]:
     for run in figure.runs:
         yield _section(f"run {run.result.repeat}", _of_run(run))
     for run in figure.runs[:1]:
-        for title, facts in (("software", sorted(_of_software(run))), ("command", [*_of_commands(run)])):
-            if facts:
-                yield _section(title, facts)
+        yield from (_section("software", facts) for facts in [sorted(_of_software(run))] if facts)
+        yield from (_section("command", facts, whole=True) for facts in [[*_of_commands(run)]] if facts)
 
 
-def _section(title: str, facts: Iterable[tuple[str, object]]) -> str:
+def _section(title: str, facts: Iterable[tuple[str, object]], *, whole: bool = False) -> str:
+    """Facts under a title; a `whole` one is left to the terminal's own wrapping, so that it can be copied."""
     shown = [(name, value) for name, value in facts if value not in {None, ""}]
     width = max((len(name) for name, _ in shown), default=0)
-    return "\n".join([title, *(f"  {name:<{width}}  {value}" for name, value in shown)])
+    lines = [f"  {name:<{width}}  {value}" for name, value in shown]
+    return "\n".join([title, *(lines if whole else (wrapped(line, indent=width + 4) for line in lines))])
 
 
 _NO_INTERVAL = f"none: needs at least {FEWEST_RUNS_FOR_INTERVAL} good runs"

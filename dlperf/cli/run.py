@@ -172,7 +172,7 @@ def _summary(
     """What became of a sweep: counts, limits, failures, the next command."""
     counts = Counter(item.result.status for item in stored)
     parts = ", ".join(f"{counts[status]} {status}" for status in Status if counts[status])
-    yield f"{plan.sweep}: {len(stored)} of {plural(len(plan.runs), 'run')}: {parts or 'none'}"
+    yield wrapped(f"{plan.sweep}: {len(stored)} of {plural(len(plan.runs), 'run')}: {parts or 'none'}")
     again = shlex.join(["dlperf", *(word for word in sys.argv[1:] if word != "--retry-failed")])
     left_out = Counter(item.status for item in plan.cases if item.reason is not None)
     if left_out:
@@ -211,7 +211,7 @@ def _verdicts(figures: Sequence[CaseFigures]) -> Iterator[str]:
         name = f"{cell_name(figure.case)} on {devices_in_words(figure)}"
         rows.setdefault(standing.in_words(str), []).append(name)
     for words, names in rows.items():
-        yield f"{names[0] if len(names) == 1 else f'in each of {len(names)} rows'}: {words}"
+        yield wrapped(f"{names[0] if len(names) == 1 else f'in each of {len(names)} rows'}: {words}")
 
 
 _FIGURE_NUMBERS = ("batch", "classes", "runs ok", "samples/s", "min to max")
@@ -247,7 +247,8 @@ def _answer(plan: Plan, figures: Sequence[CaseFigures]) -> Iterator[str]:
         "runs ok", "samples/s", "min to max", "ratio to the first",
     )  # fmt: skip
     same, kept, cells = fold(headings, rows, headings[1:9])
-    yield wrapped(f"every case: {same}") if same else ""
+    if same:
+        yield from (wrapped(f"every case: {same}"), "")
     yield table(kept, cells, right=_FIGURE_NUMBERS)
 
 

@@ -12,7 +12,7 @@ import click
 from dlperf.cli.options import JSON, PATH
 from dlperf.cli.plan import duration, known_seconds
 from dlperf.cli.progress import Estimate
-from dlperf.cli.terminal import echo, print_json, say
+from dlperf.cli.terminal import echo, print_json, say, wrapped
 from dlperf.errors import UserError
 from dlperf.files import open_regular
 from dlperf.layout import (
@@ -99,7 +99,8 @@ def command(ctx: click.Context, *, folder: Path, as_json: bool) -> None:
         for status in found:
             echo(*_lines(status))
     if any(status.missing and status.process is None for status in found):
-        say("no dlperf of this machine works on what is missing; `dlperf run` with the same sweep resumes it")
+        resumes = "`dlperf run` with the same sweep resumes it"
+        say(wrapped(f"no dlperf of this machine works on what is missing; {resumes}"))
     ctx.exit(3 if any(status.missing for status in found) else 0)
 
 
@@ -196,11 +197,12 @@ def _lines(status: SweepStatus) -> Iterator[str]:
         parts.append(f"about {duration(status.seconds_left)} left")
     if status.process is not None:
         parts.append(f"process {status.process} works on it")
-    yield f"{status.sweep} ({status.folder}): {', '.join(parts)}"
+    yield wrapped(f"{status.sweep} ({status.folder}): {', '.join(parts)}")
     for run in status.running:
         where = f" on {', '.join(run.nodes)}" if run.nodes else ""
         speed = f", {rate(run.samples_per_sec)} samples/s" if run.samples_per_sec is not None else ""
         yield f"  {run.case_id} r{run.repeat}{where}"
         silent = f"; last output {duration(run.silent_seconds)} ago" if run.silent_seconds is not None else ""
-        yield f"    since {duration(run.seconds)}: step {run.steps} of {run.planned_steps}{speed}{silent}"
+        since = f"    since {duration(run.seconds)}: step {run.steps} of {run.planned_steps}{speed}{silent}"
+        yield wrapped(since, indent=4)
         yield from (f"    | {line}" for line in run.last_lines)

@@ -99,18 +99,30 @@ def table(
     console = Console(file=sys.stdout)
     if not console.is_terminal or _width(headings, cells) <= console.width:
         return _grid(headings, cells, right=right, styles=of_rows)
-    shared, headings, cells = fold(headings, cells, headings[1:] if len(cells) > 1 else ())
+    if len(cells) > 1:
+        differ = len(set(map(tuple, cells))) > 1
+        shared, headings, cells = fold(headings, cells, headings if differ else headings[1:])
+    else:
+        shared = ""
     fits = _width(headings, cells) <= console.width
     shown = _grid(headings, cells, right=right, styles=of_rows) if fits else _blocks(headings, cells, of_rows)
     return Styled(f"{wrapped(f'every row: {shared}')}\n\n{shown}") if shared else shown
 
 
-def wrapped(text: str) -> str:
-    """A long line in lines of a terminal's width, cut between words; as it is where the output is none."""
+def wrapped(text: str, *, indent: int = 0) -> str:
+    """A long line in lines of a terminal's width, cut between words, those after the first with an indent.
+
+    It stays one line where the output is no terminal, and where a word has no room: a terminal that cuts it
+    copies it in one piece.
+    """
     console = Console(file=sys.stdout)
-    if not console.is_terminal:
+    widest = max(map(cell_len, text.split()), default=0)
+    if not console.is_terminal or widest > console.width - indent or "\n" in text:
         return text
-    return textwrap.fill(text, console.width, break_long_words=False, break_on_hyphens=False)
+    rest = " " * indent
+    return textwrap.fill(
+        text, console.width, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _width(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:

@@ -126,7 +126,7 @@ def test_a_run_ends_with_its_figures_and_what_to_do_next(lab: SweepLab) -> None:
     log, line, _ = evidence.strip().split(":", 2)
     assert (lab.folder / log).read_text().splitlines()[int(line) - 1]
     (same,) = [line for line in lines if line.startswith("every case: experiment ")]
-    headings, *rows = lines[lines.index(same) + 1 :][:3]
+    headings, *rows = lines[lines.index(same) + 2 :][:3]
     assert "framework batch status runs ok samples/s min to max" == " ".join(headings.split())
     assert {"ok", "crash"} == {row.split()[3] for row in rows}
     (good,) = [row for row in rows if row.split()[3] == "ok"]
