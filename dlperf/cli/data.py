@@ -110,6 +110,7 @@ def inspect(ctx: click.Context, *, path: Path, full: bool, skip_corrupt: bool, a
     held = [each for each in (description.recordio, description.ofrecord) if each is not None]
     progress = _Progress()
     checked = [check(each, classes=description.classes, decode=full, progress=progress) for each in held]
+    count = sum(each.faults for each in checked)
     same = len({each.content_sha256 for each in checked}) == 1
     if as_json:
         print_json(
@@ -125,15 +126,15 @@ def inspect(ctx: click.Context, *, path: Path, full: bool, skip_corrupt: bool, a
         for each in checked:
             if each.first_faults:
                 echo("", f"First faults of {each.form}:", *(f"  {fault}" for fault in each.first_faults))
-    count = sum(each.faults for each in checked)
     if count:
         say(
             f"{path}: {plural(count, 'record')} with faults; "
             "`dlperf data convert --skip-corrupt` leaves them out"
         )
-    if not same:
+    elif not same:
         say(f"{path}: the two forms do not hold the same images; remove one and convert the other")
-    ctx.exit(UserError.exit_code if (count and not skip_corrupt) or not same else 0)
+    wrong = not skip_corrupt if count else not same
+    ctx.exit(UserError.exit_code if wrong else 0)
 
 
 def _title(description: Description) -> str:

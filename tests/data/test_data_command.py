@@ -379,6 +379,16 @@ def test_inspect_finds_that_the_forms_differ(tmp_path: Path) -> None:
     assert (2, f"{tmp_path}: {message}\n") == (result.exit_code, result.stderr)
 
 
+def test_a_fault_in_one_form_can_be_skipped(tmp_path: Path) -> None:
+    write_part(spoiled(tmp_path / "in"), [0, 1, 2, 3], [b"image"] * 4)
+    assert 2 == dlperf("inspect", tmp_path / "in").exit_code
+    result = dlperf("inspect", tmp_path / "in", "--skip-corrupt", "--json")
+    assert 0 == result.exit_code
+    content = json.loads(result.stdout)
+    assert [3, 4] == [form["images"] for form in content["forms"]]
+    assert not content["same_content"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
