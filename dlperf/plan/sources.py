@@ -229,7 +229,7 @@ _SAFE = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "
 
 
 def _git(*words: str, seconds: float, more: dict[str, str] | None = None) -> bytes:
-    """Standard output of git; ValueError with its last line where it fails."""
+    """Standard output of git; ValueError with the line that says why where it fails."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(
@@ -246,7 +246,8 @@ def _git(*words: str, seconds: float, more: dict[str, str] | None = None) -> byt
         raise ValueError(f"git: {error}") from None
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-        raise ValueError(f"git: {said[-1]}")
+        fatal = next((line for line in said if line.startswith("fatal: ")), said[-1])
+        raise ValueError(f"git: {' '.join(fatal.removeprefix('fatal: ').split())}")
     return done.stdout
 
 
