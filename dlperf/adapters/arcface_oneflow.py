@@ -112,6 +112,7 @@ class ArcFaceOneFlowAdapter:
             dialect="arcface_torch",
             iterations_per_line=per_line,
             distribution="oneflow",
+            data_form="ofrecord",
             edits=_edits(case, per_line),
             files={f"{_FOLDER}/configs/dlperf.py": _config_module(case)},
         )

@@ -129,6 +129,7 @@ class ArcFaceTorchAdapter:
             dialect="arcface_torch",
             iterations_per_line=per_line,
             distribution="torch",
+            data_form="recordio",
             edits=_edits(case),
             files={f"{_FOLDER}/configs/dlperf.py": original.config_module(_config(case, per_line))},
         )

@@ -61,6 +61,7 @@ class Program:
     dialect: str  # of the lines with the throughput: a name of `dlperf list dialects`
     iterations_per_line: int
     distribution: str  # the package of the engine, whose version is recorded
+    data_form: DataForm | None = None  # that it reads of the case's data set; None: it reads none
     edits: tuple[SourceEdit, ...] = ()
     files: dict[str, str] = field(default_factory=dict)  # path below the working folder -> text
 

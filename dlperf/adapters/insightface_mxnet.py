@@ -244,6 +244,7 @@ def _arcface(launch: Launch) -> Program:
         dialect="insightface_mxnet",
         iterations_per_line=frequent,
         distribution=_distribution(case.device),
+        data_form="recordio",
         edits=_arcface_edits(case),
         files={f"{_ARCFACE}/config.py": _arcface_config(case)},
     )
@@ -304,6 +305,7 @@ def _partial_fc(launch: Launch) -> Program:
         dialect="partial_fc_mxnet",
         iterations_per_line=_iterations_per_line(case),
         distribution=_distribution(case.device),
+        data_form="recordio",
         edits=()
         if cuda
         else (

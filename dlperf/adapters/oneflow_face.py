@@ -107,6 +107,7 @@ class OneFlowFaceAdapter:
             dialect="oneflow_face",
             iterations_per_line=per_line,
             distribution=_DISTRIBUTION,
+            data_form="ofrecord",
             edits=(_edit(case),),
         )
         return (program_command(launch, program),)

@@ -17,6 +17,7 @@ from dlperf.adapters.base import PROGRAM_NAME, WORK_FOLDER, Program, RankPlaceme
 from dlperf.importing.dialects import load_dialects
 from dlperf.importing.dialects.base import Dialect
 from dlperf.model import Model
+from dlperf.plan.case import DataForm
 from dlperf.redaction import redacted_variables
 
 PROGRAM_SCHEMA_VERSION: Final = 1
@@ -60,6 +61,7 @@ class ProgramFile(Model):
     dialect: DialectPatterns
     iterations_per_line: int
     distribution: str
+    data_form: DataForm | None = None
     edits: tuple[EditText, ...] = ()
     files: dict[str, str] = Field(default_factory=dict)
 
@@ -84,6 +86,7 @@ def program_file(
         dialect=_patterns(program.dialect),
         iterations_per_line=program.iterations_per_line,
         distribution=program.distribution,
+        data_form=program.data_form,
         edits=tuple(EditText(file=edit.file, before=edit.before, after=edit.after) for edit in program.edits),
         files=program.files,
     )

@@ -16,13 +16,13 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
-from frameworks.common.case import Case, DataSet, case_from_dict, rank_from_environment
-from frameworks.common.dataset import DataError, share_of
+from frameworks.common.case import Case, case_from_dict, rank_from_environment
+from frameworks.common.dataset import DataError
 from frameworks.common.events import END, START, EventLog
 from frameworks.common.interference import Window, gpu_interference
-from frameworks.common.page_cache import Span, drop, file_system, resident_share, warm
 from frameworks.common.peak_memory import AnonymousPeak
 from frameworks.original import workspace
+from frameworks.original.data import ProgramData, ReadWindow
 from frameworks.original.lines import Dialect, Record, Series
 from frameworks.original.processes import Processes, ProcessSpec, adopt_orphans, kill_below, tree
 from frameworks.original.workspace import Edit, Unfit
@@ -37,10 +37,11 @@ class Failed(Exception):
 class Course:
     """From the lines of the program to steps and windows, until enough iterations are measured."""
 
-    def __init__(self, case: Case, log: EventLog, iterations_per_line: int) -> None:
+    def __init__(self, case: Case, log: EventLog, iterations_per_line: int, *, reads_data: bool) -> None:
         self._case, self._log, self._per_line = case, log, iterations_per_line
         self._covered = self.measured = 0
-        self._window = Window(tree)
+        self._reads_data = reads_data
+        self._window, self._reading = Window(tree), ReadWindow()
         self._kind = "warmup" if case.warmup_iterations else "train"
 
     @property
@@ -67,12 +68,18 @@ class Course:
             counters = self._window.close()
             if counters is not None:
                 self._log.event("interference", counters, kind=self._kind)
+            if self._reads_data:
+                self._log.event("reading", self._reading.close(), kind=self._kind)
         if warm:
-            self._kind, self._window = "train", Window(tree)
+            self._kind, self._window, self._reading = "train", Window(tree), ReadWindow()
 
 
 def run(case: Case, content: Dict[str, Any], program: Dict[str, Any]) -> None:
-    """Train the case; Failed where that did not work out. Where the program failed it ends as the program."""
+    """Train the case.
+
+    Failed where that did not work out, DataError where the data set is damaged; where the program failed this
+    process ends as it did.
+    """
     log = EventLog(rank_from_environment().rank)
     log.event("init_start", event_type=START)
     log.event("framework", _facts(case, content, program))
@@ -80,11 +87,13 @@ def run(case: Case, content: Dict[str, Any], program: Dict[str, Any]) -> None:
     work = Path(program["work"])
     _make(work, program)
     specs = [ProcessSpec(**spec) for spec in program["processes"]]
-    if case.data is not None:
-        log.event("data_set", _prepare(case.data, log))
+    data = None
+    if case.data is not None and program.get("data_form") is not None:
+        data = ProgramData(case.data, program["data_form"])
+        log.event("data_set", data.prepare())
     log.event("init_stop", event_type=END)
     log.event("run_start", event_type=START)
-    course = Course(case, log, program["iterations_per_line"])
+    course = Course(case, log, program["iterations_per_line"], reads_data=data is not None)
     series = Series(Dialect(program["dialect"]), len(specs))
     adopt_orphans()
     try:
@@ -92,7 +101,7 @@ def run(case: Case, content: Dict[str, Any], program: Dict[str, Any]) -> None:
     except OSError as error:
         raise Failed(f"the program cannot be started: {error}") from error
     try:
-        _follow(processes, series, course, tagged=len(specs) > 1)
+        _follow(processes, series, course, data, tagged=len(specs) > 1)
         failure = processes.failure
         if course.is_over:
             _measure(case, log)
@@ -102,6 +111,9 @@ def run(case: Case, content: Dict[str, Any], program: Dict[str, Any]) -> None:
     if course.is_over:
         log.event("run_stop", event_type=END, status="success")
         return
+    error = None if data is None else data.damage()
+    if error is not None:
+        raise error
     if failure is not None:
         _end_as(failure)
     raise Failed(
@@ -137,42 +149,17 @@ def _make(work: Path, program: Dict[str, Any]) -> None:
     print("\n".join(["changes to the source:", *diff] if diff else ["no changes to the source"]), flush=True)
 
 
-def _prepare(data: DataSet, log: EventLog) -> Dict[str, Any]:
-    """Bring the files into the page cache or drop them, as the case asks; the event `data_set`.
+def _follow(
+    processes: Processes, series: Series, course: Course, data: Optional[ProgramData], *, tagged: bool
+) -> None:
+    """Pass lines on and count them, until there are enough or the program ends.
 
-    Programs shuffle, so a run may read any part of the files; which of two forms, only the program knows.
+    Raises DataError where the data set is damaged meanwhile.
     """
-    try:
-        files = [path for form in data.forms for path in share_of(data, form, 0, 1).files]
-        spans = [Span(path, 0, os.stat(path).st_size) for path in files]  # noqa: PTH116 - a plain name
-        if data.read == "cold":
-            drop(spans)
-        elif data.read == "warm":
-            warm(spans)
-        resident = resident_share(spans)
-    except DataError as error:
-        value = {"file": error.file, "record": error.record, "offset": error.offset, "what": error.what}
-        log.event("data_error", value)
-        raise Failed(str(error)) from error
-    except OSError as error:
-        what = error.strerror or str(error)
-        value = {"file": str(error.filename), "record": None, "offset": None, "what": what}
-        log.event("data_error", value)
-        raise Failed(f"{error.filename}: {what}") from error
-    return {
-        "path": data.path,
-        "form": " and ".join(data.forms),
-        "read": data.read,
-        "images": data.images,
-        "bytes": sum(span.end for span in spans),
-        "resident_share": None if resident is None else round(resident, 4),
-        "file_system": file_system(data.path),
-    }
-
-
-def _follow(processes: Processes, series: Series, course: Course, *, tagged: bool) -> None:
-    """Pass lines on and count them, until there are enough or the program ends."""
     for come in processes.lines():
+        error = None if data is None else data.look()
+        if error is not None:
+            raise error
         if come is None:
             continue
         _pass_on([come], tagged=tagged)
@@ -232,6 +219,11 @@ def main(arguments: Optional[List[str]] = None) -> int:
         if program["schema_version"] != SCHEMA_VERSION:
             raise Failed(f"{program_file}: schema_version is {program['schema_version']!r}")  # noqa: TRY301
         run(case_from_dict(content), content, program)
+    except DataError as error:
+        from frameworks.common.reading import EXIT_DATA, log_data_error  # noqa: PLC0415  it needs numpy
+
+        log_data_error(EventLog(rank_from_environment().rank), error)
+        return EXIT_DATA
     except Failed as error:
         print(f"dlperf: {error}", flush=True)
         return 1

@@ -170,7 +170,10 @@ def test_the_files_of_a_data_set_are_read_before_or_dropped(
     done = lab.run()
     assert done.returncode == 0, done.stderr
     (result,) = lab.stored()
-    assert result.reading.form == "recordio and ofrecord"
+    assert result.reading.form == "recordio"
+    assert result.reading.bytes_per_second > 0
+    size = (lab.folder / "faces" / "train.rec").stat().st_size
+    assert f'"bytes": {size}' in log_of(lab)
     if result.reading.file_system not in KEEPS_PAGES:
         assert resident == result.reading.resident_share
     assert None is result.reading.wait_share
@@ -238,6 +241,27 @@ def test_a_checkout_of_the_command_line_takes_the_place_of_the_file_s(lab: Sweep
     assert (2, True) == (without.returncode, "give --source pixels=/path/to/checkout" in without.stderr)
     assert lab.run("--source", "pixels=elsewhere").returncode == 0
     assert ["ok"] == [result.status.value for result in lab.stored()]
+
+
+def make_faces(lab: SweepLab) -> Path:
+    faces = lab.folder / "faces"
+    make(faces, images=200, classes=10, seed=1, parts=2, quality=50)
+    return faces
+
+
+def test_a_file_that_is_cut_short_meanwhile_ends_the_run_with_the_record(lab: SweepLab) -> None:
+    checkout(lab)
+    faces = make_faces(lab)
+    write(lab, options={"frequent": 5000}, measure=ENDLESS, data={"path": "faces"})
+    process = lab.start()
+    until(lambda: lab.logged("tracked_stats"))
+    os.truncate(faces / "train.rec", 100_000)
+    process.communicate()
+    assert process.returncode == 3
+    (result,) = lab.stored()
+    assert result.status.value == "data"
+    assert re.search(r"train\.rec: record \d+ at byte \d+: the file ends at byte 100000", result.reason)
+    assert not lab.left()
 
 
 def wrapper(lab: SweepLab) -> int:

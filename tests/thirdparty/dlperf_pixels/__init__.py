@@ -72,6 +72,7 @@ class PixelAdapter:
             "classes": 0 if options.broken else case.num_classes,
             "batch_size": case.batch_size_per_device,
             "batches": options.batches,
+            "records": f"{case.data.path}/train.rec" if case.data is not None else "",
             "line": "job" if has_launcher else "process",
         }
         script = "launch.py" if has_launcher else "train.py"
@@ -88,6 +89,7 @@ class PixelAdapter:
             dialect="arcface_torch" if has_launcher else "insightface_mxnet",
             iterations_per_line=options.frequent,
             distribution="numpy",
+            data_form="recordio",
             edits=(
                 SourceEdit(
                     file=f"{FOLDER}/train.py",

@@ -24,11 +24,14 @@ def main():
     random = np.random.default_rng(rank)
     images = random.normal(size=(config["batch_size"], config["pixels"]))
     labels = random.integers(0, config["classes"], config["batch_size"])
+    records = open(config["records"], "rb", buffering=0) if config["records"] else None
     logging.info("rank %d of %d, pid %d, CPUs %s", rank, ranks, os.getpid(), sorted(os.sched_getaffinity(0)))
     per_line = config["batch_size"] * FREQUENT * (ranks if config["line"] == "job" else 1)
     batch, began = 0, time.perf_counter()
     while not config["batches"] or batch < config["batches"]:
         batch += 1
+        if records is not None and not records.read(1000):
+            records.seek(0)
         loss, gradient = net.gradient(images, labels)
         net.update(gradient, 1e-4)
         if batch % FREQUENT == 0:
