@@ -1,4 +1,4 @@
-"""`dlperf data`: data sets of faces made, converted and inspected."""
+"""`dlperf data`: data sets of faces made, converted, inspected and read."""
 
 import time
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import cast
 
 import click
 
+from dlperf.cli.data_bench import bench
 from dlperf.cli.options import JSON, PATH, Choice, at_least
 from dlperf.cli.terminal import echo, print_json, say, table
 from dlperf.data.checking import SHOWN_FAULTS, Checked, check
@@ -28,6 +29,7 @@ Examples:
   dlperf data make faces --images 10000 --classes 1000 --seed 1
   dlperf data convert faces_emore faces_emore_ofrecord --to ofrecord --parts 16
   dlperf data inspect faces --full
+  dlperf data bench faces --read warm,cold
 
 `dlperf docs data` describes the formats and the messages."""
 
@@ -234,3 +236,6 @@ class _Progress:
         if time.monotonic() - self._said >= _SAID_EACH_SECONDS:
             self._said = time.monotonic()
             say(f"{self._images} images done")
+
+
+command.add_command(bench)

@@ -83,14 +83,18 @@ class ReadCounters(NamedTuple):
 class Batches:
     """The batches of a process, without end; the seconds that it waits for them are counted."""
 
-    def __init__(self, case: Case, rank: Rank, open_reader: OpenReader) -> None:
+    def __init__(
+        self, case: Case, rank: Rank, open_reader: OpenReader, *, threads: Optional[int] = None
+    ) -> None:
         """Open a reader for each device of the process, nearly always one; with `memory` decode all images.
+
+        `threads` read; None: as many as the case gives to reading.
 
         Raises:
             DataError: an image cannot be read, or its label is none of the case's classes.
         """
         numbers = range(rank.rank, rank.rank + rank.devices)
-        threads = split_threads(case).reading
+        threads = threads or split_threads(case).reading
         self._devices = [_DeviceBatches(case, number, open_reader, threads) for number in numbers]
         self._wait_seconds = 0.0
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_sets import CLASSES, cut, images_of, made, overwrite, with_persons
 from engines import MXNET, ONEFLOW, PYTORCH, Engine
+from face_sets import CLASSES, cut, images_of, made, overwrite, with_persons
 from PIL import Image as Picture
 from processes import until
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_sets import cut, made, overwrite
+from face_sets import cut, made, overwrite
 from processes import until
 
 from dlperf.files import shipped_root

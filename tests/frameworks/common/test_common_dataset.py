@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_sets import cut, first_byte, made, overwrite, with_persons
+from face_sets import cut, first_byte, made, overwrite, with_persons
 from PIL import Image as Picture
 
 from frameworks.common import case

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_sets import made
+from face_sets import made
 
 from dlperf.adapters.base import PREFETCHED_BATCHES, computing_threads
 from dlperf.plan.case import Case as PlannedCase
