@@ -15,6 +15,7 @@ from dlperf.cli import main
 from dlperf.compare.history import History, histories, history_chart
 from dlperf.compare.sets import PEAK_ANONYMOUS, SAMPLES_PER_SECOND
 from dlperf.errors import UserError
+from dlperf.plan.case import DataSet
 from dlperf.results.store import store_run
 
 if TYPE_CHECKING:
@@ -104,6 +105,18 @@ def test_a_name_of_several_cases_lists_them() -> None:
     assert len(str(raised.value).splitlines()) == 3
     with pytest.raises(UserError, match="no case is named 'torch'"):
         histories([session(1)], "torch", metric=SAMPLES_PER_SECOND, by="date")
+
+
+def test_other_data_is_another_case_and_the_same_data_elsewhere_is_not() -> None:
+    faces = DataSet(
+        path="/data/faces", read="warm", forms=("recordio",), images=9, classes=9, index_sha256="ab" * 32
+    )
+    moved, cold = faces.model_copy(update={"path": "/mnt/faces"}), faces.model_copy(update={"read": "cold"})
+    found = history(session(1, data=faces), session(2, data=moved))
+    assert ["day 1", "day 2"] == [point.source for point in found.points]
+    assert found.title.endswith("fp32 faces warm")
+    with pytest.raises(UserError, match="differ in more than the version"):
+        history(session(1, data=faces), session(2, data=cold))
 
 
 def test_the_chart_names_the_change_in_both_forms() -> None:

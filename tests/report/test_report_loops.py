@@ -12,6 +12,8 @@ from dlperf.report.columns import View
 from dlperf.report.document import Document, Request, Section, build_report
 from dlperf.report.render import render
 from dlperf.report.text import Table, plain_text
+from dlperf.results.cases import standings
+from dlperf.results.query import load
 from dlperf.results.store import store_run
 
 if TYPE_CHECKING:
@@ -273,6 +275,12 @@ def test_no_framework_is_called_the_fastest_across_loops_or_data(tmp_path: Path)
     store_good_runs(tmp_path / "y1", make_case(framework="oneflow", data=FACES), scaled(3))
     store_good_runs(tmp_path / "y1", original(framework="arcface_torch"), scaled(5))
     assert [(), (), ()] == [section.findings for section in report(tmp_path / "y1").sections]
+    # Nor in the summary of `dlperf run`.
+    assert [] == list(standings(load([tmp_path / "y1"], strict=False).figures))
+    store_good_runs(tmp_path / "y1", original(), scaled(4))
+    ((figure, standing),) = standings(load([tmp_path / "y1"], strict=False).figures)
+    assert "original" == figure.loop
+    assert "arcface_torch 1.9.1" == standing.winner
 
 
 def test_failed_cells_and_other_sources_name_loop_and_data(tmp_path: Path) -> None:
