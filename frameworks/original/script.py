@@ -10,21 +10,24 @@ import os
 import runpy
 import sys
 import threading
-from typing import Any, List
+from typing import Any, Callable, List
 
 
 def run(argv: List[str]) -> None:
     """Run the program as `python ARGV` would in the folder of this process; end it where a thread fails."""
-    threading.excepthook = _end
+    threading.excepthook = _ending(threading.excepthook)
     sys.argv[:] = argv
     runpy.run_path(argv[0], run_name="__main__")
 
 
-def _end(failure: Any) -> None:
-    threading.__excepthook__(failure)
-    if failure.exc_type is not SystemExit:
-        sys.stdout.flush()
-        os._exit(1)
+def _ending(show: Callable[[Any], Any]) -> Callable[[Any], None]:
+    def end(failure: Any) -> None:
+        show(failure)
+        if failure.exc_type is not SystemExit:
+            sys.stdout.flush()
+            os._exit(1)
+
+    return end
 
 
 if __name__ == "__main__":
