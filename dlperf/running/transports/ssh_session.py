@@ -106,16 +106,16 @@ def shipped_code() -> Code:
 
 def attend_command(python: str, *, work: str, code: Code) -> list[str]:
     """The command that receives the code if it is missing and then answers requests."""
-    words = [work, code.name, str(len(code.content)), _one_line(_PROGRAM)]
-    return [python, "-I", "-B", "-c", _one_line(_BOOTSTRAP), *words]
+    words = [work, code.name, str(len(code.content)), one_line(_PROGRAM)]
+    return [python, "-I", "-B", "-c", one_line(_BOOTSTRAP), *words]
 
 
 def node_command(python: str, *, code: Path, work: str, words: Sequence[str]) -> list[str]:
     """The command for anything else that `frameworks/node` does."""
-    return [python, "-I", "-B", "-c", _one_line(_PROGRAM), str(code), work, *words]
+    return [python, "-I", "-B", "-c", one_line(_PROGRAM), str(code), work, *words]
 
 
-def _one_line(source: str) -> str:
+def one_line(source: str) -> str:
     """Python source without a character that a login shell could change."""
     packed = base64.b64encode(source.encode()).decode()
     return f"import base64;exec(base64.b64decode('{packed}'))"
