@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PositiveInt, Tag, WithJsonSchema
 
 from dlperf.errors import Problem, SourceErrors
 from dlperf.model import Model
@@ -26,7 +26,7 @@ from dlperf.plan.documents import (
     validate,
 )
 from dlperf.plan.machine import Gpu, Machine, least_of, version_key
-from dlperf.plan.sweep import MemorySize
+from dlperf.plan.sweep import MemorySize, Seconds
 from dlperf.wording import plural
 
 # A key with one of these words is somebody's try to put a secret into a file that others can read.
@@ -184,14 +184,42 @@ def _or_name(schema: dict[str, Any]) -> None:
 NodeReference = Annotated[NodeEntry, Field(json_schema_extra=_or_name), BeforeValidator(_named)]
 
 
+class SlurmSubmit(Model):
+    """Options of the job that a sweep is submitted as; `dlperf docs clusters` describes it."""
+
+    partition: Text | None = None
+    """Partition; by default Slurm's."""
+    account: Text | None = None
+    """Account that pays; by default Slurm's."""
+    qos: Text | None = None
+    """Quality of service; by default Slurm's."""
+    time: Seconds | None = None
+    """Time limit of the job: seconds, or text such as `4h`; by default the partition's."""
+    exclusive: bool = True
+    """Take whole nodes; other jobs on a node would disturb the runs."""
+    gpus: Literal["gres", "gpus_per_node", "none"] = "gres"
+    """How GPUs are asked for: `--gres=gpu:N`, `--gpus-per-node=N`, or not at all. With device cpu, never."""
+    constraint: Text | None = None
+    """Features that the nodes must have, such as `h100`."""
+    extra: tuple[Annotated[str, _matching(r"--[a-z][a-z0-9-]*(=.*)?", "--reservation=tests")], ...] = ()
+    """Further options of sbatch, such as `[--reservation=tests]`."""
+    continue_: Annotated[bool, Field(alias="continue")] = False
+    """Submit a follow-up job for the runs that a job has left; by default the command says how to go on."""
+
+
 class ClusterFile(NodeSettings):
     """A cluster file."""
 
-    transport: Literal["ssh"] = "ssh"
-    """The way to the nodes; ssh is the only one."""
-    nodes: tuple[NodeReference, ...] = ()
-    """The nodes, each as its name, or as a mapping with `name` and what differs from the keys beside `nodes`;
-    at least one."""
+    transport: Literal["ssh", "slurm"] = "ssh"
+    """The way to the nodes: `ssh`, or a job of `slurm`."""
+    nodes: Annotated[
+        Annotated[PositiveInt, Tag("count")] | Annotated[tuple[NodeReference, ...], Tag("list")],
+        Discriminator(lambda value: "count" if isinstance(value, int) else "list"),
+    ] = ()
+    """With ssh the nodes, each as its name, or as a mapping with `name` and what differs from the keys beside
+    `nodes`. With slurm how many nodes the job takes."""
+    submit: SlurmSubmit | None = None
+    """Options of the job, with slurm alone."""
     notes: str = ""
     """Text for people."""
 
@@ -208,6 +236,14 @@ def secrets(document: Document) -> Iterator[Problem]:
 
 def problems(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:
     """Where keys that are right one by one do not go together, and what is wrong there."""
+    if file.transport == "slurm":
+        yield from _slurm_problems(file)
+        return
+    if isinstance(file.nodes, int):
+        yield ("nodes",), "must be a list of host names, or of mappings with 'name'; a number goes with slurm"
+        return
+    if file.submit is not None:
+        yield ("submit",), "belongs to 'transport: slurm'"
     if not file.nodes:
         yield (), "key 'nodes' is missing: a list of host names, or of mappings with 'name'"
     yield from _mixed_devices(file)
@@ -228,12 +264,29 @@ def problems(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:
                 yield spot, f"key {key!r} is missing: {needed}"
 
 
+def _slurm_problems(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:
+    if not isinstance(file.nodes, int):
+        yield (
+            ("nodes",) if file.nodes else (),
+            "with slurm 'nodes' is how many nodes the job takes, such as 2",
+        )
+    for key in ("port", "user", "ssh_config", "prefix"):
+        if getattr(file, key) is not None:
+            yield (key,), "belongs to 'transport: ssh'"
+    for key in ("devices", "cores"):
+        if getattr(file, key) is None:
+            yield (), f"key {key!r} is missing: the number of {key} of each node"
+    if file.gpu is not None and file.device == "cpu":
+        yield ("gpu",), "describes GPUs, and the nodes have device cpu; remove it"
+
+
 def _mixed_devices(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:
     """Results of CPUs and of GPUs have nothing in common, and `device: auto` would choose one of them."""
-    devices = [node.device or file.device or "cuda" for node in file.nodes]
-    for index, (node, device) in enumerate(zip(file.nodes, devices, strict=True)):
+    nodes = file.nodes if isinstance(file.nodes, tuple) else ()
+    devices = [node.device or file.device or "cuda" for node in nodes]
+    for index, (node, device) in enumerate(zip(nodes, devices, strict=True)):
         if device != devices[0]:
-            first = f"node {file.nodes[0].name!r} has device {devices[0]}"
+            first = f"node {nodes[0].name!r} has device {devices[0]}"
             text = f"{first}, node {node.name!r} {device}: give each kind its own cluster file"
             yield ("nodes", index), text
         if device == "cpu" and node.gpu is not None:
@@ -289,7 +342,8 @@ class Cluster:
 
     name: str
     path: str
-    nodes: tuple[ClusterNode, ...]
+    nodes: tuple[ClusterNode, ...]  # of Slurm without names yet: node1 and so on
+    slurm: SlurmSubmit | None = None  # None: they are reached over ssh
 
     @property
     def weakest(self) -> Machine:
@@ -361,8 +415,15 @@ def load_cluster(name: str, *, folder: Path | None = None) -> Cluster:
         wrong = [document.problem(path, message) for path, message in problems(file)]
     if file is None or wrong:
         raise SourceErrors(wrong)
-    nodes = tuple(_resolved(file, node, folder=path.absolute().parent) for node in file.nodes)
-    return Cluster(name=path.stem, path=document.path, nodes=nodes)
+    entries = file.nodes if isinstance(file.nodes, tuple) else _unnamed(file.nodes)
+    nodes = tuple(_resolved(file, node, folder=path.absolute().parent) for node in entries)
+    slurm = (file.submit or SlurmSubmit()) if file.transport == "slurm" else None
+    return Cluster(name=path.stem, path=document.path, nodes=nodes, slurm=slurm)
+
+
+def _unnamed(count: int) -> tuple[NodeEntry, ...]:
+    """The nodes of a job that Slurm has not chosen yet."""
+    return tuple(NodeEntry(name=f"node{number}") for number in range(1, count + 1))
 
 
 def _resolved(file: ClusterFile, node: NodeEntry, *, folder: Path) -> ClusterNode:

@@ -9,19 +9,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlperf.adapters.base import Adapter
 from dlperf.errors import InfrastructureError, UserError
 from dlperf.plan.cluster import Cluster, ClusterNode
 from dlperf.plan.machine import Gpu, Machine
 from dlperf.running.health import HealthIssue, Level, check_builds
+from dlperf.running.slurm import allocation, inside
 from dlperf.running.transports.base import NodeLost, each
-from dlperf.running.transports.ssh import SshNode
-from dlperf.running.transports.ssh_session import Refusal, errors_of
-
-if TYPE_CHECKING:
-    from paramiko.channel import Channel
+from dlperf.running.transports.slurm import SlurmNode
+from dlperf.running.transports.ssh import RemoteNode, SshNode
+from dlperf.running.transports.ssh_session import Channel, Refusal, errors_of
 
 _POLL_SECONDS = 1.0
 _SHOWN = 3  # nodes that one message names; `dlperf cluster check` names all
@@ -34,28 +33,56 @@ _LINK_SECONDS, _LINK_LIMIT_SECONDS = 1, 20.0
 
 
 @contextmanager
-def reached(cluster: Cluster, *, say: Callable[[str], None]) -> Iterator[tuple[SshNode, ...]]:
+def reached(cluster: Cluster, *, say: Callable[[str], None]) -> Iterator[tuple[RemoteNode, ...]]:
     """The nodes, connected if possible; `trouble` of the others says why not.
 
     UserError if the ssh configuration cannot be followed, or two nodes are the same machine.
     """
-
-    def node(spec: ClusterNode) -> SshNode:
-        return SshNode(spec, cluster=cluster.path, say=say)
-
-    nodes = tuple(each(cluster.nodes, node))
-    _must_differ(nodes, cluster)
+    nodes = _nodes_of_job(cluster, say=say) if cluster.slurm is not None else _ssh_nodes(cluster, say=say)
     try:
         each(nodes, _reach)
         yield nodes
     finally:
-        each(nodes, SshNode.close)
+        each(nodes, RemoteNode.close)
+
+
+def _ssh_nodes(cluster: Cluster, *, say: Callable[[str], None]) -> tuple[RemoteNode, ...]:
+    def node(spec: ClusterNode) -> RemoteNode:
+        return SshNode(spec, cluster=cluster.path, say=say)
+
+    nodes = tuple(each(cluster.nodes, node))
+    _must_differ(nodes, cluster)
+    return nodes
+
+
+def _nodes_of_job(cluster: Cluster, *, say: Callable[[str], None]) -> tuple[RemoteNode, ...]:
+    """The nodes of the job that this process runs in, as many as the cluster has."""
+    if not inside():
+        raise UserError(
+            f"{cluster.path}: its nodes are those of a job of Slurm, and this is none; run this command "
+            f"in one, such as by salloc --nodes={len(cluster.nodes)}"
+        )
+    given = allocation()
+    if len(given.addresses) < len(cluster.nodes):
+        raise UserError(
+            f"{cluster.path}: nodes: {len(cluster.nodes)}, but job {given.job} has {len(given.addresses)}"
+        )
+    return tuple(
+        SlurmNode(
+            spec.model_copy(update={"name": name, "address": address}),
+            job=given.job,
+            address=address,
+            cluster=cluster.path,
+            say=say,
+        )
+        for spec, (name, address) in zip(cluster.nodes, given.addresses.items(), strict=False)
+    )
 
 
 @contextmanager
 def held(
     cluster: Cluster, *, wait: bool, say: Callable[[str], None], limit_seconds: float | None = None
-) -> Iterator[tuple[SshNode, ...]]:
+) -> Iterator[tuple[RemoteNode, ...]]:
     """The nodes as `reached` gives them; no other dlperf measures on them meanwhile.
 
     Without `limit_seconds`, another dlperf is waited for until its end; with it, a node that is still in use
@@ -77,19 +104,19 @@ def held(
         yield nodes
 
 
-def _require_one(nodes: tuple[SshNode, ...], cluster: Cluster) -> None:
+def _require_one(nodes: tuple[RemoteNode, ...], cluster: Cluster) -> None:
     if all(node.trouble is not None for node in nodes):
         lines = "; ".join(f"{node.name}: {node.trouble}" for node in nodes[:_SHOWN])
         more = f"; and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else ""
         raise InfrastructureError(f"no node of {cluster.path} can be used ({lines}{more})")
 
 
-def _reach(node: SshNode) -> None:
+def _reach(node: RemoteNode) -> None:
     with suppress(NodeLost):  # its trouble says so
         node.reach()
 
 
-def _hold(node: SshNode, *, wait: bool, deadline: float, say: Callable[[str], None]) -> None:
+def _hold(node: RemoteNode, *, wait: bool, deadline: float, say: Callable[[str], None]) -> None:
     told = None
     while (holder := node.hold()) is not None:
         text = f"another dlperf measures on {node.name} ({holder})"
@@ -103,7 +130,7 @@ def _hold(node: SshNode, *, wait: bool, deadline: float, say: Callable[[str], No
         time.sleep(_POLL_SECONDS)
 
 
-def _must_differ(nodes: tuple[SshNode, ...], cluster: Cluster) -> None:
+def _must_differ(nodes: tuple[RemoteNode, ...], cluster: Cluster) -> None:
     seen: dict[object, str] = {}
     for node, spec in zip(nodes, cluster.nodes, strict=True):
         place = (node.target.host, node.target.port, spec.prefix)
@@ -142,7 +169,7 @@ class Checkup:
 
 
 def check_nodes(
-    nodes: Sequence[SshNode], specs: Sequence[ClusterNode], *, adapters: Mapping[str, Adapter]
+    nodes: Sequence[RemoteNode], specs: Sequence[ClusterNode], *, adapters: Mapping[str, Adapter]
 ) -> list[Checkup]:
     """Check the nodes, then the links between them."""
     found = each(list(zip(nodes, specs, strict=True)), lambda pair: _checkup(*pair, adapters=adapters))
@@ -152,7 +179,7 @@ def check_nodes(
     return found
 
 
-def _checkup(node: SshNode, spec: ClusterNode, *, adapters: Mapping[str, Adapter]) -> Checkup:
+def _checkup(node: RemoteNode, spec: ClusterNode, *, adapters: Mapping[str, Adapter]) -> Checkup:
     checkup = Checkup(node=node.name, place=str(node.target))
     if node.trouble is not None:
         checkup.note("connection", node.trouble, level=Level.BAD)
@@ -176,7 +203,7 @@ def _checkup(node: SshNode, spec: ClusterNode, *, adapters: Mapping[str, Adapter
     return checkup
 
 
-def _measure_times(node: SshNode, checkup: Checkup) -> None:
+def _measure_times(node: RemoteNode, checkup: Checkup) -> None:
     trips = []
     for _ in range(_ROUND_TRIPS):
         started = time.perf_counter()
@@ -239,7 +266,7 @@ def _read_gpus(
         checkup.note("GPU use", text, level=Level.WARNING)
 
 
-def _check_link(server: SshNode, client: SshNode, checkup: Checkup) -> None:
+def _check_link(server: RemoteNode, client: RemoteNode, checkup: Checkup) -> None:
     """Measure the link to the first node with iperf3, where both have it."""
     try:
         tools = [node.ask("condition")["iperf3"] for node in (server, client)]

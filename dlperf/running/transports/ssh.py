@@ -9,9 +9,10 @@ import shlex
 import tarfile
 import tempfile
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, Any, NoReturn, Protocol
 
 from dlperf.adapters.base import EnvironmentSpec
 from dlperf.environments import Environment, ensure
@@ -34,6 +35,7 @@ from dlperf.running.transports.ssh_config import target_of
 from dlperf.running.transports.ssh_link import Link, LinkError
 from dlperf.running.transports.ssh_session import (
     Attendant,
+    Channel,
     Refusal,
     Silent,
     SshConnection,
@@ -46,26 +48,47 @@ from dlperf.running.transports.ssh_session import (
     unpack,
 )
 
-if TYPE_CHECKING:
-    from paramiko.channel import Channel
-
 # The run's folder, in every process that a run starts on a node: `dlperf cluster clean` finds them by it.
 _RUN_VARIABLE = "DLPERF_RUN"
 
 
-class SshNode:
+class Place(Protocol):
+    """Where a node is; its text is for people."""
+
+    @property
+    def host(self) -> str:
+        """What the ranks of other nodes can connect to."""
+
+    @property
+    def port(self) -> int:
+        """Of what listens there; with the host it tells machines apart."""
+
+
+class Carrier(Protocol):
+    """A connection to a node, for any number of commands at once."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it has not been found broken."""
+
+    def start(self, argv: Sequence[str]) -> Channel:
+        """Start a command; the channel is its standard streams. LinkError where it cannot be started."""
+
+    def close(self) -> None:
+        """Close it and whatever it carries."""
+
+
+class RemoteNode(ABC):
     """One node of a cluster. Not connected until `connect`; safe to use from several threads."""
 
     remote = True
 
-    def __init__(self, spec: ClusterNode, *, cluster: str, say: Callable[[str], None]) -> None:
-        """UserError if the ssh configuration cannot be read or followed."""
+    def __init__(self, spec: ClusterNode, *, target: Place, cluster: str, say: Callable[[str], None]) -> None:
         self._spec, self._cluster, self._say, self._held = spec, cluster, say, False
-        self.name = spec.name
-        self.target = target_of(spec)
+        self.name, self.target = spec.name, target
         self.interface = spec.interface
         self.trouble: str | None = "not connected"
-        self._link: Link | None = None
+        self._link: Carrier | None = None
         self._attendant: Attendant | None = None
         self._hello: dict[str, Any] = {}
         self._losing = threading.Lock()
@@ -78,7 +101,7 @@ class SshNode:
         """Connect, ship the code if it is missing, and lock the node again if it was held before."""
         self.close()
         try:
-            self._link = Link.connect(self.target)
+            self._link = self._linked()
             self._attendant = self._attend(self._link)
             self.trouble = None
             self._hello = self.ask("hello", interface=self.interface, variables=self._spec.environment)
@@ -89,6 +112,10 @@ class SshNode:
             self.close()
             self.trouble = str(error) or "the connection broke"
             raise NodeLost(self, self.trouble) from error
+
+    @abstractmethod
+    def _linked(self) -> Carrier:
+        """A new connection; LinkError where there is none."""
 
     def must_suit(self) -> None:
         """Disconnect and raise NodeLost if the node has less than the cluster file says, or other GPUs."""
@@ -122,7 +149,7 @@ class SshNode:
             self.set_aside(str(error))
         return holder
 
-    def _attend(self, link: Link) -> Attendant:
+    def _attend(self, link: Carrier) -> Attendant:
         code = shipped_code()
         command = attend_command(self._spec.python, work=self._spec.work, code=code)
         channel = link.start(self._command(command))
@@ -363,6 +390,18 @@ class SshNode:
 
     def _is_up(self) -> bool:
         return self.trouble is None and self._link is not None and self._link.is_up
+
+
+class SshNode(RemoteNode):
+    """A node that ssh reaches."""
+
+    def __init__(self, spec: ClusterNode, *, cluster: str, say: Callable[[str], None]) -> None:
+        """UserError if the ssh configuration cannot be read or followed."""
+        self._ssh = target_of(spec)
+        super().__init__(spec, target=self._ssh, cluster=cluster, say=say)
+
+    def _linked(self) -> Link:
+        return Link.connect(self._ssh)
 
 
 def _run_name(folder: Path) -> str:

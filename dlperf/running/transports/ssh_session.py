@@ -16,13 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any, Protocol
 
 from dlperf.files import shipped_folder, write_atomically
 from dlperf.layout import LOGS_FOLDER, OUTCOME_NAME
-
-if TYPE_CHECKING:
-    from paramiko.channel import Channel  # slow to import; `--dry-run` needs only `shipped_code`
 
 # A node is lost if a beat has no answer for so long.
 BEAT_SECONDS, SILENCE_SECONDS = 2.5, 9.5
@@ -76,6 +73,39 @@ _PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
     "from frameworks.node.__main__ import main; sys.exit(main())"
 )
+
+
+class Channel(Protocol):
+    """The standard streams of one command on a node, as paramiko has them."""
+
+    closed: bool
+
+    def settimeout(self, timeout: float | None, /) -> None:
+        """How long `recv` waits, in seconds; None: for ever."""
+
+    def recv(self, nbytes: int, /) -> bytes:
+        """At most so many bytes of standard output; b"" at its end. TimeoutError after the timeout."""
+
+    def recv_stderr(self, nbytes: int, /) -> bytes:
+        """At most so many bytes of standard error; b"" at its end."""
+
+    def sendall(self, data: bytes, /) -> None:
+        """Write to standard input; OSError or EOFError where that is closed."""
+
+    def shutdown_write(self) -> None:
+        """End standard input."""
+
+    def recv_exit_status(self) -> int:
+        """Wait for the exit code; -1 where a signal ended the command or the connection broke."""
+
+    def exit_status_ready(self) -> bool:
+        """Whether the command has ended."""
+
+    def makefile(self, *mode: str) -> Any:
+        """Standard output as a file."""
+
+    def close(self) -> None:
+        """Close the streams."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

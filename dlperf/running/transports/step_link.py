@@ -12,7 +12,7 @@ import struct
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from io import BufferedReader, RawIOBase
 from typing import Final, Self
@@ -125,9 +125,9 @@ class StepChannel:
     def exit_status_ready(self) -> bool:
         return self._ended.is_set()
 
-    def makefile(self, mode: str) -> BufferedReader:
+    def makefile(self, *mode: str) -> BufferedReader:
         """Its output as a file; `mode` is `rb`."""
-        if mode != "rb":
+        if mode != ("rb",):
             raise ValueError(mode)
         return BufferedReader(_Output(self))
 
@@ -158,9 +158,12 @@ class _Output(RawIOBase):
 class StepLink:
     """A step, for any number of commands at once."""
 
-    def __init__(self, command: Sequence[str], *, python: str) -> None:
+    def __init__(
+        self, command: Sequence[str], *, python: str, environment: Mapping[str, str] | None = None
+    ) -> None:
         """`command` starts a program on the node, such as srun with its options."""
         source = (shipped_folder("frameworks") / "node" / "channels.py").read_text(encoding="utf-8")
+        self._environment = None if environment is None else dict(environment)
         self._argv = [*command, python, "-I", "-B", "-c", one_line(source)]
         self._channels: dict[int, StepChannel] = {}
         self._writing, self._count, self._up = threading.Lock(), 0, False
@@ -168,9 +171,16 @@ class StepLink:
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    def connect(cls, command: Sequence[str], *, python: str, limit_seconds: float) -> Self:
+    def connect(
+        cls,
+        command: Sequence[str],
+        *,
+        python: str,
+        limit_seconds: float,
+        environment: Mapping[str, str] | None = None,
+    ) -> Self:
         """Start the step; LinkError, with what it says, if it does not begin within the limit."""
-        link = cls(command, python=python)
+        link = cls(command, python=python, environment=environment)
         link._connect(limit_seconds)
         return link
 
@@ -183,6 +193,7 @@ class StepLink:
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 bufsize=0,
+                env=self._environment,
                 start_new_session=True,  # Ctrl-C in the terminal reaches dlperf, which then decides
             )
         except OSError as error:

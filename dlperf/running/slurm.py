@@ -1,0 +1,326 @@
+"""Slurm as dlperf sees it: the job that we are in, jobs that we submit, and what became of them.
+
+Slurm's tools are asked, never its libraries. What they say explains a run that has no outcome; it never
+decides one. An answer that does not come, or is empty, is `unknown`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dlperf.errors import InfrastructureError, UserError
+from dlperf.plan.cluster import Cluster, SlurmSubmit
+
+# Variables of the shell that submits, which would change the job or the steps in it: a leaked SLURM_CPU_BIND
+# binds every rank to the cores of somebody's earlier step. SLURM_CONF says where the configuration is.
+_LEAKING: Final = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC|PMIX?|OMPI|PRTE|PRRTE)_")
+_KEPT: Final = frozenset({"SLURM_CONF"})
+_TOOL_SECONDS: Final = 30.0
+_ATTEMPTS: Final = 4
+_PAUSE_SECONDS: Final = 1.0
+# Before its end a job starts no run that cannot end, and is told so by a signal.
+LAST_SECONDS: Final = 120
+
+# States in which a job still waits or works; all others are ends.
+_ALIVE: Final = frozenset(
+    {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "RESIZING", "SIGNALING"}
+    | {"STAGE_OUT", "STOPPED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
+)
+UNKNOWN: Final = "unknown"
+
+# Words of a job's end, by Slurm's state.
+ENDINGS: Final[Mapping[str, str]] = {
+    "COMPLETED": "it ended by itself",
+    "FAILED": "its command failed",
+    "CANCELLED": "somebody cancelled it",
+    "TIMEOUT": "it reached its time limit",
+    "PREEMPTED": "another job took its place",
+    "NODE_FAIL": "Slurm lost a node of it",
+    "OUT_OF_MEMORY": "it ran out of memory",
+    "BOOT_FAIL": "a node of it did not boot",
+    "DEADLINE": "it reached its deadline",
+    UNKNOWN: "Slurm does not say how it ended",
+}
+
+# What sbatch says, and what to do.
+_REMEDIES: Final = (
+    ("invalid partition", "`sinfo -s` lists partitions; set submit.partition"),
+    ("Invalid account", "`sacctmgr show associations user=$USER` lists accounts; set submit.account"),
+    ("Invalid generic resource", "the nodes have no such GPUs: `sinfo -o '%N %G'`; see submit.gpus"),
+    ("Invalid feature", "`sinfo -o '%N %f'` lists features; see submit.constraint"),
+    ("node configuration is not available", "no node has so many cores or GPUs: `sinfo -o '%N %c %G'`"),
+    ("More processors requested", "no node has so many cores: `sinfo -o '%N %c'`"),
+    ("Requested time limit is invalid", "`sinfo -o '%P %l'` lists limits; set submit.time"),
+    ("Node count specification invalid", "the partition has fewer nodes: `sinfo -o '%P %D'`"),
+    ("job submit limit", "you have too many jobs: `squeue --me`"),
+)
+
+
+class NoSlurm(UserError):
+    """Slurm's tools are missing or do not answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobState:
+    """What Slurm says of a job.
+
+    Attributes:
+        state: such as PENDING or NODE_FAIL; `unknown` where it says nothing.
+        reason: why it waits or ended; "" where there is none.
+        nodes: the names of its nodes as Slurm writes them, such as `n[1-2]`; "" while it waits.
+    """
+
+    state: str
+    reason: str = ""
+    nodes: str = ""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it waits or works."""
+        return self.state in _ALIVE
+
+    def __str__(self) -> str:
+        if self.state == "PENDING":
+            return f"waiting in the queue: {self.reason or 'no reason given yet'}"
+        if self.is_alive:
+            return f"{self.state.lower()} on {self.nodes or 'its nodes'}"
+        said = f" ({self.reason})" if self.reason else ""
+        return f"{self.state}: {ENDINGS.get(self.state, 'it ended')}{said}"
+
+
+def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables without those of the batch system and of MPI launchers that would leak into a job."""
+    return {name: value for name, value in environment.items() if name in _KEPT or not _LEAKING.match(name)}
+
+
+def _asked(*command: str) -> subprocess.CompletedProcess[str]:
+    """A tool's answer; NoSlurm where it is missing or hangs."""
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env=clean_environment(os.environ),
+            timeout=_TOOL_SECONDS,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise NoSlurm(f"there is no {command[0]} here; run dlperf on a login node of the cluster") from None
+    except subprocess.TimeoutExpired:
+        raise NoSlurm(f"{command[0]} gave no answer within {_TOOL_SECONDS:g} s: is slurmctld up?") from None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def require_nodes(cluster: Cluster) -> None:
+    """Raise UserError where the partition has fewer nodes than the job takes: it would wait for ever."""
+    settings = cluster.slurm or SlurmSubmit()
+    partition = ["-p", settings.partition] if settings.partition else []
+    answer = _asked("sinfo", "-h", "-o", "%D|%P|%a", *partition)
+    if answer.returncode != 0:
+        raise NoSlurm(f"sinfo: {_one_line(answer.stderr) or 'failed'}; is this a login node of the cluster?")
+    rows = [fields for line in answer.stdout.splitlines() if len(fields := line.split("|")) == len("DPa")]
+    if settings.partition is None:
+        rows = [row for row in rows if row[1].endswith("*")] or rows
+    if not rows:
+        known = _one_line(_asked("sinfo", "-h", "-o", "%R").stdout)
+        raise UserError(f"{cluster.path}: there is no partition {settings.partition!r}; there is {known}")
+    count, wanted = sum(int(row[0]) for row in rows), len(cluster.nodes)
+    if count < wanted:
+        name = rows[0][1].rstrip("*")
+        raise UserError(
+            f"{cluster.path}: nodes: {wanted}, but partition {name} has {count}: the job would wait for ever"
+        )
+
+
+def script(cluster: Cluster, *, name: str, log: Path, command: Sequence[str], folder: Path) -> str:
+    """The batch script that runs `command` in `folder`, with its output appended to `log`."""
+    settings, node = cluster.slurm or SlurmSubmit(), cluster.nodes[0]
+    options = {
+        "job-name": f"dlperf-{name}",
+        "output": str(log),
+        "open-mode": "append",
+        "nodes": str(len(cluster.nodes)),
+        "ntasks-per-node": "1",
+        "cpus-per-task": str(node.cores),
+        "partition": settings.partition,
+        "account": settings.account,
+        "qos": settings.qos,
+        "time": None if settings.time is None else str(max(1, round(settings.time / 60))),
+        "constraint": settings.constraint,
+        # Bound to the batch shell, which the command replaces.
+        "signal": f"B:USR1@{LAST_SECONDS}",
+    }
+    if node.device == "cuda" and settings.gpus == "gres":
+        options["gres"] = f"gpu:{node.devices}"
+    if node.device == "cuda" and settings.gpus == "gpus_per_node":
+        options["gpus-per-node"] = str(node.devices)
+    flags = ["--no-requeue", "--no-kill", *(["--exclusive"] if settings.exclusive else []), *settings.extra]
+    given = [f"--{key}={value}" for key, value in options.items() if value is not None]
+    lines = [f"#SBATCH {shlex.quote(option)}" for option in (*given, *flags)]
+    return "\n".join(
+        (
+            "#!/bin/bash",
+            *lines,
+            f"cd {shlex.quote(str(folder))} || exit 5",
+            f"exec {shlex.join(command)}",
+            "",
+        )
+    )
+
+
+def submit(path: Path) -> str:
+    """Submit a batch script; the job's number. UserError with what to do where Slurm refuses it."""
+    answer = _asked("sbatch", "--parsable", str(path))
+    number = answer.stdout.strip().partition(";")[0]
+    if answer.returncode == 0 and number.isdigit():
+        return number
+    said = _one_line(answer.stderr).removeprefix("sbatch: error: ") or "no reason given"
+    remedy = next((text for words, text in _REMEDIES if words.casefold() in said.casefold()), None)
+    raise UserError(f"sbatch refuses the job: {said}{f'; {remedy}' if remedy else ''}")
+
+
+def job_state(number: str) -> JobState:
+    """What Slurm says of a job; `unknown` where it says nothing after some attempts."""
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(_PAUSE_SECONDS)
+        for ask in (_from_queue, _from_controller, _from_accounting):
+            try:
+                state = ask(number)
+            except NoSlurm:
+                continue
+            if state is not None:
+                return state
+    return JobState(state=UNKNOWN)
+
+
+def _from_queue(number: str) -> JobState | None:
+    answer = _asked("squeue", "-h", "-j", number, "-o", "%T|%r|%N")
+    state, *others = answer.stdout.strip().split("|")
+    if answer.returncode != 0 or not others or state not in _ALIVE:
+        return None
+    return JobState(state=state, reason="" if others[0] == "None" else others[0], nodes=others[-1])
+
+
+def _from_controller(number: str) -> JobState | None:
+    answer = _asked("scontrol", "-o", "show", "job", number)
+    found = dict(re.findall(r"(\w+)=(\S*)", answer.stdout))
+    if answer.returncode != 0 or "JobState" not in found:
+        return None
+    reason = found.get("Reason", "")
+    code = found.get("ExitCode", "0:0")
+    said = [reason] if reason not in ("", "None") else []
+    said += [f"exit code {code}"] if code != "0:0" else []
+    return JobState(state=found["JobState"], reason=", ".join(said), nodes=found.get("NodeList", ""))
+
+
+def _from_accounting(number: str) -> JobState | None:
+    answer = _asked(
+        "sacct", "-n", "-P", "-X", "-j", number, "-o", "State,ExitCode,DerivedExitCode,Reason,NodeList"
+    )
+    told, *others = answer.stdout.partition("\n")[0].split("|")
+    if answer.returncode != 0 or not others or not told:
+        return None
+    state, _, who = told.partition(" ")  # `CANCELLED by 1000`
+    codes = {code for code in others[:2] if code not in ("", "0:0")}
+    said = [*([who] if who else []), *(f"exit code {code}" for code in sorted(codes))]
+    said += [others[2]] if others[2] not in ("", "None") else []
+    return JobState(state=state, reason=", ".join(said), nodes=others[-1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allocation:
+    """The job that this process runs in.
+
+    Attributes:
+        job: its number.
+        addresses: its nodes in Slurm's order -> where ranks of other nodes reach them.
+        features: by node, as Slurm lists them.
+        ends_at: when it ends, as time.monotonic() counts; None where it has no limit.
+    """
+
+    job: str
+    addresses: dict[str, str]
+    features: dict[str, str]
+    ends_at: float | None
+
+
+def inside() -> bool:
+    """Whether this process runs in a job of Slurm."""
+    return "SLURM_JOB_ID" in os.environ
+
+
+def allocation() -> Allocation:
+    """The job that this process runs in; InfrastructureError where Slurm does not describe it."""
+    job = os.environ["SLURM_JOB_ID"]
+    listed = os.environ.get("SLURM_JOB_NODELIST", "")
+    names = _asked("scontrol", "show", "hostnames", listed).stdout.split() if listed else []
+    if not names:
+        raise InfrastructureError(f"job {job}: Slurm does not say which nodes it has")
+    described = _asked("scontrol", "-o", "show", "node", listed).stdout
+    addresses, features = {name: name for name in names}, dict.fromkeys(names, "")
+    for line in described.splitlines():
+        found = dict(re.findall(r"(\w+)=(\S*)", line))
+        name = found.get("NodeName", "")
+        if name in addresses:
+            addresses[name] = found.get("NodeAddr") or name
+            features[name] = found.get("ActiveFeatures", "").replace("(null)", "")
+    return Allocation(job=job, addresses=addresses, features=features, ends_at=_ends_at(job))
+
+
+def _ends_at(job: str) -> float | None:
+    """`squeue`'s %L is `[days-]hours:minutes:seconds`, UNLIMITED or INVALID."""
+    left = _asked("squeue", "-h", "-j", job, "-o", "%L").stdout.strip()
+    match = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", left)
+    if match is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return time.monotonic() + ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def step_command(node: str, *, cores: int) -> list[str]:
+    """What starts a program as the one long step of a node; the program's words follow.
+
+    Binding is dlperf's own: without --cpu-bind=none Slurm may give the step one core.
+    """
+    return [
+        "srun",
+        "--overlap",
+        "--nodes=1",
+        "--ntasks=1",
+        f"--nodelist={node}",
+        f"--cpus-per-task={cores}",
+        "--cpu-bind=none",
+        "--no-kill",
+        "--input=all",
+        "--unbuffered",
+        "--quiet",
+    ]
+
+
+def step_environment() -> dict[str, str]:
+    """The variables for srun: those of the job without a binding that an outer step left."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SLURM_CPU_BIND", "SLURM_STEP", "SBATCH_", "SRUN_", "SLURM_MEM_PER"))
+        and name not in ("SLURM_CPUS_PER_TASK", "SLURM_NTASKS_PER_NODE", "SLURM_TRES_PER_TASK")
+    }
+
+
+def this_command() -> list[str]:
+    """The command that this process was started as, for a job: the same Python, the same words."""
+    return [sys.executable, "-m", "dlperf", *sys.argv[1:]]

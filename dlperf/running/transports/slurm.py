@@ -1,0 +1,42 @@
+"""A node of a job of Slurm: one long step carries everything, as a connection does for ssh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dlperf.plan.cluster import ClusterNode
+from dlperf.running.slurm import step_command, step_environment
+from dlperf.running.transports.ssh import RemoteNode
+from dlperf.running.transports.step_link import StepLink
+
+# Steps begin within a second, unless the node is lost: Slurm itself would wait for ever.
+_START_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlace:
+    """Where a node of a job is, as `target` of ssh says it."""
+
+    job: str
+    host: str
+    port: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.host} of job {self.job}"
+
+
+class SlurmNode(RemoteNode):
+    """One node of the job that this process runs in."""
+
+    def __init__(
+        self, spec: ClusterNode, *, job: str, address: str, cluster: str, say: Callable[[str], None]
+    ) -> None:
+        """`spec` has the node's name; `address` is where ranks of other nodes reach it."""
+        super().__init__(spec, target=JobPlace(job, address), cluster=cluster, say=say)
+
+    def _linked(self) -> StepLink:
+        command: Sequence[str] = step_command(self.name, cores=self._spec.cores)
+        return StepLink.connect(
+            command, python=self._spec.python, limit_seconds=_START_SECONDS, environment=step_environment()
+        )
