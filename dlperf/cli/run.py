@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import sys
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from dlperf.adapters.registry import load_adapters
 from dlperf.cli import options
 from dlperf.cli.plan import duration, known_seconds, plan_lines, warn
 from dlperf.cli.progress import QuietProgress, SweepProgress
+from dlperf.cli.submitting import make_runs_in_job
 from dlperf.cli.terminal import (
     echo,
     fold,
@@ -43,7 +45,9 @@ from dlperf.running.launch import is_free, misspelt, replaced
 from dlperf.running.run import Progress, Runner, mend_run_folders
 from dlperf.running.run_folder import pending_runs, results_folder, stored_runs, whole_machine
 from dlperf.running.scheduler import Scheduler, require_adapters
-from dlperf.running.supervision import Interrupts
+from dlperf.running.slurm import LAST_SECONDS, allocation, inside, this_command
+from dlperf.running.slurm_job import job_script
+from dlperf.running.supervision import SIGNALS, Interrupts
 from dlperf.running.transports.base import Node, each
 from dlperf.running.transports.local import LocalNode
 from dlperf.wording import plural
@@ -132,6 +136,9 @@ def show(plan: Plan, folder: Path, cluster: Cluster | None) -> None:
     mend_run_folders(plan, results=folder, say=say, dry_run=True)
     warn(plan)
     echo(*plan_lines(plan, folder), "")
+    if cluster is not None and cluster.slurm is not None and not inside():
+        write_data(job_script(cluster, name=plan.sweep, results=folder, command=this_command()))
+        return
     write_data(commands_text(plan, adapters=load_adapters(), results=folder, cluster=cluster))
 
 
@@ -344,7 +351,12 @@ def make_runs(
     A signal ends the command, with completed runs stored and no process left. DlperfError where the
     input is wrong, or the infrastructure failed.
     """
-    interrupts = Interrupts(say=say_in_a_signal_handler)
+    if cluster is not None and cluster.slurm is not None and not inside():
+        retry_failed = run_options.retry_failed
+        return make_runs_in_job(whole, folder, cluster, selected=selected, retry_failed=retry_failed)
+    # Slurm sends SIGUSR1 before the end of a job.
+    signals = (*SIGNALS, signal.SIGUSR1) if inside() else SIGNALS
+    interrupts = Interrupts(say=say_in_a_signal_handler, signals=signals)
     with options.interruptible(folder), interrupts.handled(), results_folder(folder):
         plan = selected(freeze(whole, folder))
         reasons = Counter((item.status, item.reason) for item in plan.cases if item.reason is not None)
@@ -379,6 +391,7 @@ def _make(
     )
     with ExitStack() as held:
         limit = run_options.wait_for_nodes_seconds
+        ends_at = allocation().ends_at if cluster is not None and cluster.slurm is not None else None
         nodes = _nodes(cluster, held, wait=not run_options.no_wait, limit=limit, say=progress.message)
 
         def scheduler_of(plan: Plan, folder: Path, progress: Progress) -> Scheduler:
@@ -390,6 +403,8 @@ def _make(
                 nodes=nodes,
                 wait_for_nodes_seconds=_LOST_NODES_SECONDS if limit is None else limit,
                 parallel_nodes=run_options.parallel_nodes,
+                ends_at=None if ends_at is None else ends_at - LAST_SECONDS,
+                known_seconds=known_seconds(folder),
             )
 
         limit_seconds = run_options.wait_for_quiet_seconds

@@ -91,6 +91,8 @@ _MOST_LOSSES = 2
 MOST_DISTURBED_REPEATS = 2
 # A node that answers but never starts a run would be set aside and taken back forever.
 _MOST_FAILED_STARTS = 3
+# A run may take so much longer than the last one.
+_LONGER = 1.2
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
 
 
@@ -102,6 +104,8 @@ class Scheduler:
         nodes: this machine, or those of a cluster, which the caller has locked.
         wait_for_nodes_seconds: how long runs wait for nodes that were set aside.
         parallel_nodes: how many single-node cases run at a time, each on its own node.
+        ends_at: when the nodes are taken away, as time.monotonic() counts; None: never.
+        known_seconds: how long a run of a case took before, by case id.
     """
 
     plan: Plan
@@ -111,6 +115,8 @@ class Scheduler:
     nodes: Sequence[Node]
     wait_for_nodes_seconds: float = 0.0
     parallel_nodes: int = 1
+    ends_at: float | None = None
+    known_seconds: Mapping[str, float] = field(default_factory=dict)
     _environments: dict[tuple[str, str], Environment | EnvironmentUnavailable] = field(default_factory=dict)
     _sources: dict[tuple[str, str], Path] = field(default_factory=dict)  # on nodes, by node and content hash
     _losses: Counter[PlannedRun] = field(default_factory=Counter)
@@ -120,6 +126,8 @@ class Scheduler:
 
     def __post_init__(self) -> None:
         self._cases = {case.case_id: case for case in self.plan.runnable}
+        self._seconds = dict(self.known_seconds)
+        self._is_out_of_time = False
         self._pool = NodePool(nodes=self.nodes, has_environment=self._has_environment)
         for node in self.nodes:
             if node.trouble is not None:
@@ -151,6 +159,9 @@ class Scheduler:
             workers = min(self.parallel_nodes, len(self.nodes))
             left = self._run_all(parallel, runner, workers=workers)
             left += self._run_all(sequential, runner, workers=1)
+            if self._is_out_of_time:
+                runs_left = plural(len(left), "run is left", "runs are left")
+                raise InfrastructureError(f"{runs_left}: none can end before the nodes are taken away")
             if left and not self._node_comes_back(left, runner):
                 unusable = "; ".join(f"{name}: {reason}" for name, reason in self._pool.unusable.items())
                 waiting = plural(len(left), "run is waiting", "runs are waiting")
@@ -170,6 +181,10 @@ class Scheduler:
                 except IndexError:
                     return
                 case = self._cases[run.case_id]
+                if not self._can_end(run):
+                    self._is_out_of_time = True
+                    queue.appendleft(run)
+                    return
                 nodes = self._pool.acquire(case)
                 if nodes is None and self._pool.can_serve(case):
                     queue.appendleft(run)  # more workers than nodes: the others continue
@@ -191,6 +206,13 @@ class Scheduler:
                     stop.set()
         runner.interrupts.check()
         return left + list(queue)
+
+    def _can_end(self, run: PlannedRun) -> bool:
+        """Whether a run can end while the nodes are there: as runs of its case did, else as the longest."""
+        if self.ends_at is None:
+            return True
+        expected = self._seconds.get(run.case_id, max(self._seconds.values(), default=0.0))
+        return time.monotonic() + _LONGER * expected < self.ends_at
 
     def _node_comes_back(self, left: Sequence[PlannedRun], runner: Runner) -> bool:
         """Wait up to `wait_for_nodes_seconds` until one of the runs can have nodes again."""
@@ -267,6 +289,8 @@ class Scheduler:
         if result.status is Status.DISTURBED and self._disturbances[run] <= MOST_DISTURBED_REPEATS:
             self.progress.message(f"{run.case_id} r{run.repeat}: {result.reason}; it will run again")
             return False
+        if result.seconds is not None:
+            self._seconds[run.case_id] = result.seconds
         self.progress.ended(result)
         return True
 

@@ -323,4 +323,4 @@ def step_environment() -> dict[str, str]:
 
 def this_command() -> list[str]:
     """The command that this process was started as, for a job: the same Python, the same words."""
-    return [sys.executable, "-m", "dlperf", *sys.argv[1:]]
+    return [sys.executable, "-m", "dlperf", *(word for word in sys.argv[1:] if word != "--dry-run")]

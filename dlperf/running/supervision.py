@@ -25,7 +25,7 @@ _MOST_QUEUED_EVENTS = 10_000
 # Longer than any line that the supervisor sends: noise of another program on the same stream.
 _LONGEST_LINE = 1 << 20
 _NO_CAUSE = frozenset({"completed", "stopped"})
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # From SIGKILL to the end of a process that is not stuck in the kernel.
 _LAST_SECONDS = 15.0
 _JOIN_SECONDS = 5.0
@@ -170,13 +170,13 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """Handles SIGINT and SIGTERM in the main thread while the block `handled` runs.
+    """Handles signals, by default SIGINT and SIGTERM, in the main thread while the block `handled` runs.
 
     Runs are shielded and attached in any thread; several may be in progress at once.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, say: Callable[[str], None], *, signals: Sequence[signal.Signals] = SIGNALS) -> None:
+        self._say, self._signals = say, signals
         self._runs: dict[int, SupervisedRun | None] = {}  # by thread; None while a run is being started
         self._number: int | None = None
         self._count = 0
@@ -184,7 +184,7 @@ class Interrupts:
     @contextmanager
     def handled(self) -> Iterator[None]:
         """Install the signal handlers; restores the previous ones at the end."""
-        previous = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        previous = {number: signal.signal(number, self._on_signal) for number in self._signals}
         try:
             yield
         finally:

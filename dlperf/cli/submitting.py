@@ -1,0 +1,66 @@
+"""The runs of a sweep as a job of Slurm: submitted, followed, taken up again by the same command."""
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from dlperf.cli.terminal import say
+from dlperf.errors import InfrastructureError
+from dlperf.plan.cluster import Cluster
+from dlperf.plan.plan import Plan, freeze
+from dlperf.results.store import StoredRun
+from dlperf.running.run import mend_run_folders
+from dlperf.running.run_folder import pending_runs, results_folder, stored_runs
+from dlperf.running.slurm import JobState, this_command
+from dlperf.running.slurm_job import SubmittedJob, follow, living_job, must_have_made, submit_job
+
+_EXIT_INTERRUPTED = 130
+
+
+def make_runs_in_job(
+    whole: Plan, folder: Path, cluster: Cluster, *, selected: Callable[[Plan], Plan], retry_failed: bool
+) -> tuple[Plan, tuple[StoredRun, ...]]:
+    """Let a job make the selected runs that are missing in `folder`; those and all their results.
+
+    The job runs this very command on its first node. Where one still waits or works for the folder it is
+    followed, and none is submitted. Ctrl-C ends the command and not the job. UserError where Slurm refuses
+    the job; InfrastructureError where it ends before all runs have a result.
+    """
+    again = shlex.join(["dlperf", *sys.argv[1:]])
+    job = living_job(folder)
+    if job is not None:
+        say(f"job {job.number}, submitted at {job.submitted_at}, makes the runs of {folder}; following it")
+    before = None
+    while True:
+        if job is None:
+            with results_folder(folder):
+                plan = selected(freeze(whole, folder))
+                mend_run_folders(plan, results=folder, say=say)
+                left = len(pending_runs(plan, results=folder, retry_failed=retry_failed))
+            if left == 0:
+                return plan, stored_runs(plan, results=folder)
+            if before is not None and left >= before:
+                raise InfrastructureError(f"the last job made no run; `{again}` tries again")
+            before = left
+            job = submit_job(cluster, name=plan.sweep, results=folder, command=this_command())
+            say(f"job {job.number} submitted; its output: {folder / job.log}")
+        state = _followed(job, folder, again=again)
+        plan = selected(freeze(whole, folder))
+        stored = stored_runs(plan, results=folder)
+        left = len(plan.runs) - len(stored)
+        if left == 0 or cluster.slurm is None or not cluster.slurm.continue_:
+            must_have_made(left, job=job, state=state, results=folder, again=again)
+            return plan, stored
+        say(f"job {job.number}: {state}; a follow-up job makes what is left")
+        job = None
+
+
+def _followed(job: SubmittedJob, folder: Path, *, again: str) -> JobState:
+    try:
+        return follow(job, results=folder, say=say, show=lambda line: say(f"  {line}"))
+    except KeyboardInterrupt:
+        say(f"job {job.number} goes on; follow it again: {again}; end it: scancel {job.number}")
+        click.get_current_context().exit(_EXIT_INTERRUPTED)

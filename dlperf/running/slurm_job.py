@@ -1,0 +1,145 @@
+"""The job that makes the runs of a results folder: submitted once, followed from anywhere, kept in a file.
+
+`slurm.json` in the results folder holds the jobs, the newest last. What a job does is read from the results
+and from its log alone; Slurm says why it waits and how it ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+from dlperf.errors import InfrastructureError
+from dlperf.files import answering, read_document, write_atomically, write_document
+from dlperf.model import Model
+from dlperf.plan.cluster import Cluster
+from dlperf.running.slurm import UNKNOWN, JobState, job_state, require_nodes, script, submit
+from dlperf.wording import plural
+
+_RECORD_NAME: Final = "slurm.json"
+_FOLDER: Final = "slurm"
+_POLL_SECONDS: Final = 2.0
+# Slurm's controller may be away for a while, as when it is restarted.
+_UNKNOWN_SECONDS: Final = 120.0
+
+
+class SubmittedJob(Model):
+    """A job that was submitted."""
+
+    number: str
+    """Slurm's number of the job."""
+    submitted_at: str
+    """When, in ISO 8601."""
+    log: str
+    """File of its output, below the results folder."""
+    ended: str | None = None
+    """How it ended, in words; null while that is not known."""
+
+
+class JobRecord(Model):
+    """`slurm.json`: the jobs of a results folder."""
+
+    schema_version: Literal[1] = 1
+    """Version of this format."""
+    jobs: tuple[SubmittedJob, ...] = ()
+    """The jobs, the newest last."""
+
+
+def read_record(results: Path) -> JobRecord:
+    """The jobs of a results folder; UserError where the file is no record."""
+    path = results / _RECORD_NAME
+    if not path.exists():
+        return JobRecord()
+    remedy = "remove the file; `squeue --me` lists your jobs"
+    return read_document(path, JobRecord, kind="record of Slurm jobs", remedy=remedy)
+
+
+def living_job(results: Path) -> SubmittedJob | None:
+    """The last job of a results folder if Slurm still has it; None where it has ended or there is none."""
+    jobs = read_record(results).jobs
+    if not jobs or jobs[-1].ended is not None:
+        return None
+    return jobs[-1] if job_state(jobs[-1].number).is_alive else None
+
+
+def job_script(cluster: Cluster, *, name: str, results: Path, command: Sequence[str]) -> str:
+    """The script of the job that `submit_job` submits."""
+    log = results.absolute() / _FOLDER / "%j.log"
+    return script(cluster, name=name, log=log, command=command, folder=Path.cwd())
+
+
+def submit_job(cluster: Cluster, *, name: str, results: Path, command: Sequence[str]) -> SubmittedJob:
+    """Submit `command` as a job and record it. UserError where Slurm refuses it."""
+    require_nodes(cluster)
+    folder = results / _FOLDER
+    path = folder / "job.sh"
+    with answering(results):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, job_script(cluster, name=name, results=results, command=command).encode())
+    number = submit(path)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    job = SubmittedJob(number=number, submitted_at=now, log=f"{_FOLDER}/{number}.log")
+    _record(results, job)
+    return job
+
+
+def _record(results: Path, job: SubmittedJob) -> None:
+    others = tuple(known for known in read_record(results).jobs if known.number != job.number)
+    with answering(results):
+        write_document(results / _RECORD_NAME, JobRecord(jobs=(*others, job)))
+
+
+@dataclass
+class _Tail:
+    """What a growing file has that was not shown yet."""
+
+    path: Path
+    position: int = 0
+
+    def lines(self) -> list[str]:
+        """The whole lines that are new."""
+        try:
+            with self.path.open("rb") as stream:
+                stream.seek(self.position)
+                data = stream.read()
+        except OSError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self.position += len(whole)
+        return whole.decode(errors="replace").splitlines()
+
+
+def follow(
+    job: SubmittedJob, *, results: Path, say: Callable[[str], None], show: Callable[[str], None]
+) -> JobState:
+    """Wait for the end of a job.
+
+    `say` gets what Slurm says of it when that changes, `show` the lines of its log.
+    """
+    tail, told, heard = _Tail(results / job.log), "", time.monotonic()
+    while True:
+        state = job_state(job.number)
+        now = time.monotonic()
+        heard = heard if state.state == UNKNOWN else now
+        if str(state) != told and state.state != UNKNOWN:
+            say(f"job {job.number}: {state}")
+            told = str(state)
+        for line in tail.lines():
+            show(line)
+        if not state.is_alive and (state.state != UNKNOWN or now - heard > _UNKNOWN_SECONDS):
+            _record(results, job.model_copy(update={"ended": str(state)}))
+            return state
+        time.sleep(_POLL_SECONDS)
+
+
+def must_have_made(left: int, *, job: SubmittedJob, state: JobState, results: Path, again: str) -> None:
+    """Raise InfrastructureError where runs have no result after a job's end, with what explains it."""
+    if left:
+        raise InfrastructureError(
+            f"job {job.number} ended with {plural(left, 'run')} to make: {state}; its output: "
+            f"{results / job.log}; completed runs are kept, and the same command makes the others: {again}"
+        )
