@@ -30,7 +30,12 @@ class Model(BaseModel):
         schema = handler(core_schema)
         models = [base for base in cls.__mro__ if issubclass(base, Model)]
         for name, content in handler.resolve_ref_schema(schema).get("properties", {}).items():
-            texts = (_descriptions(model.__module__).get((model.__name__, name)) for model in models)
+            # A field that is a word of Python, such as `continue`, ends in an underscore.
+            texts = (
+                _descriptions(model.__module__).get((model.__name__, field))
+                for model in models
+                for field in (name, f"{name}_")
+            )
             if text := next(filter(None, texts), None):
                 content.setdefault("description", text)
         return schema

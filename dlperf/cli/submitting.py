@@ -3,17 +3,22 @@
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
+from dlperf.adapters.registry import load_adapters
 from dlperf.cli.terminal import say
-from dlperf.errors import InfrastructureError
+from dlperf.environments import ensure
+from dlperf.errors import EnvironmentUnavailable, InfrastructureError
 from dlperf.plan.cluster import Cluster
 from dlperf.plan.plan import Plan, freeze
 from dlperf.results.store import StoredRun
+from dlperf.running.launch import specification
 from dlperf.running.run import mend_run_folders
 from dlperf.running.run_folder import pending_runs, results_folder, stored_runs
+from dlperf.running.scheduler import environment_name, require_adapters
 from dlperf.running.slurm import JobState, this_command
 from dlperf.running.slurm_job import SubmittedJob, follow, living_job, must_have_made, submit_job
 
@@ -45,6 +50,7 @@ def make_runs_in_job(
             if before is not None and left >= before:
                 raise InfrastructureError(f"the last job made no run; `{again}` tries again")
             before = left
+            _make_shared_environments(plan, cluster)
             job = submit_job(cluster, name=plan.sweep, results=folder, command=this_command())
             say(f"job {job.number} submitted; its output: {folder / job.log}")
         state = _followed(job, folder, again=again)
@@ -56,6 +62,19 @@ def make_runs_in_job(
             return plan, stored
         say(f"job {job.number}: {state}; a follow-up job makes what is left")
         job = None
+
+
+def _make_shared_environments(plan: Plan, cluster: Cluster) -> None:
+    """Make on this machine, which has a network, what the nodes will use; what fails is said by the job."""
+    if cluster.nodes[0].environments == "make":
+        return
+    adapters = load_adapters()
+    require_adapters(plan, adapters)
+    for case in {environment_name(case): case for case in plan.runnable}.values():
+        spec, python = specification(case, adapter=adapters[case.framework], plan=plan)
+        if python is None:
+            with suppress(EnvironmentUnavailable):
+                ensure(spec, report=say)
 
 
 def _followed(job: SubmittedJob, folder: Path, *, again: str) -> JobState:

@@ -153,8 +153,9 @@ class NodeSettings(Model):
     `python3`."""
     prefix: tuple[Text, ...] | None = None
     """Words before every command, for containers, such as `[docker, exec, -i, NAME]`; by default none."""
-    environments: Literal["make", "copy"] | None = None
-    """`make` (the default): environments are made on the node with uv; `copy`: made here and copied."""
+    environments: Literal["make", "copy", "shared"] | None = None
+    """`make`: environments are made on the node with uv, the default with ssh. `copy`: made here and copied.
+    `shared`: made here in dlperf's cache, which the nodes see under the same path, the default with slurm."""
 
 
 def _named(value: Any) -> Any:
@@ -207,6 +208,17 @@ class SlurmSubmit(Model):
     """Submit a follow-up job for the runs that a job has left; by default the command says how to go on."""
 
 
+class Container(Model):
+    """An image that everything on the nodes of a job runs in; dlperf itself stays outside."""
+
+    runtime: Literal["pyxis", "apptainer"]
+    """`pyxis` (with enroot): options of srun. `apptainer`: its `exec` before every program."""
+    image: Text
+    """Image file, such as `/shared/dl.sqsh`, or what the runtime takes in its place."""
+    mounts: tuple[Folder, ...] = ()
+    """Folders that the container shows under their own names, such as `[/scratch]`."""
+
+
 class ClusterFile(NodeSettings):
     """A cluster file."""
 
@@ -220,6 +232,8 @@ class ClusterFile(NodeSettings):
     `nodes`. With slurm how many nodes the job takes."""
     submit: SlurmSubmit | None = None
     """Options of the job, with slurm alone."""
+    container: Container | None = None
+    """Image that the programs run in, with slurm alone; by default none."""
     notes: str = ""
     """Text for people."""
 
@@ -236,14 +250,16 @@ def secrets(document: Document) -> Iterator[Problem]:
 
 def problems(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:
     """Where keys that are right one by one do not go together, and what is wrong there."""
-    if file.transport == "slurm":
-        yield from _slurm_problems(file)
-        return
+    yield from _slurm_problems(file) if file.transport == "slurm" else _ssh_problems(file)
+
+
+def _ssh_problems(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:
     if isinstance(file.nodes, int):
         yield ("nodes",), "must be a list of host names, or of mappings with 'name'; a number goes with slurm"
         return
-    if file.submit is not None:
-        yield ("submit",), "belongs to 'transport: slurm'"
+    for key in ("submit", "container"):
+        if getattr(file, key) is not None:
+            yield (key,), "belongs to 'transport: slurm'"
     if not file.nodes:
         yield (), "key 'nodes' is missing: a list of host names, or of mappings with 'name'"
     yield from _mixed_devices(file)
@@ -311,7 +327,7 @@ class ClusterNode(NodeEntry):
     environment: Variables
     python: Text = "python3"
     prefix: tuple[Text, ...] = ()
-    environments: Literal["make", "copy"] = "make"
+    environments: Literal["make", "copy", "shared"] = "make"
 
     @property
     def work(self) -> str:
@@ -344,6 +360,7 @@ class Cluster:
     path: str
     nodes: tuple[ClusterNode, ...]  # of Slurm without names yet: node1 and so on
     slurm: SlurmSubmit | None = None  # None: they are reached over ssh
+    container: Container | None = None
 
     @property
     def weakest(self) -> Machine:
@@ -418,7 +435,7 @@ def load_cluster(name: str, *, folder: Path | None = None) -> Cluster:
     entries = file.nodes if isinstance(file.nodes, tuple) else _unnamed(file.nodes)
     nodes = tuple(_resolved(file, node, folder=path.absolute().parent) for node in entries)
     slurm = (file.submit or SlurmSubmit()) if file.transport == "slurm" else None
-    return Cluster(name=path.stem, path=document.path, nodes=nodes, slurm=slurm)
+    return Cluster(name=path.stem, path=document.path, nodes=nodes, slurm=slurm, container=file.container)
 
 
 def _unnamed(count: int) -> tuple[NodeEntry, ...]:
@@ -431,6 +448,8 @@ def _resolved(file: ClusterFile, node: NodeEntry, *, folder: Path) -> ClusterNod
     shared = {name: value for name, value in file if value is not None and name in NodeSettings.model_fields}
     values: dict[str, Any] = shared | {name: value for name, value in node if value is not None}
     values.setdefault("address", node.name)
+    if file.transport == "slurm":
+        values.setdefault("environments", "shared")
     config = values.get("ssh_config")
     values["ssh_config_file"] = folder / Path(config).expanduser() if config else None
     values["environment"] = {**(file.environment or {}), **(node.environment or {})}

@@ -69,9 +69,13 @@ def _nodes_of_job(cluster: Cluster, *, say: Callable[[str], None]) -> tuple[Remo
         )
     return tuple(
         SlurmNode(
-            spec.model_copy(update={"name": name, "address": address}),
+            # The folder may be shared by the nodes, and each keeps its runs there.
+            spec.model_copy(
+                update={"name": name, "address": address, "folder": f"{spec.folder.rstrip('/')}/{name}"}
+            ),
             job=given.job,
             address=address,
+            container=cluster.container,
             cluster=cluster.path,
             say=say,
         )

@@ -141,7 +141,7 @@ class Scheduler:
         for case in {case.content_hash: case for case in (self._cases[run.case_id] for run in runs)}.values():
             self._packed(case)
         self._gpu = self._least_gpu()
-        cases = {_environment_key(case): case for case in (self._cases[run.case_id] for run in runs)}
+        cases = {environment_name(case): case for case in (self._cases[run.case_id] for run in runs)}
         pairs = [(node, case) for case in cases.values() for node in self.nodes if node.trouble is None]
         each(pairs, lambda pair: self._environment(*pair))
 
@@ -255,7 +255,7 @@ class Scheduler:
         case = self._cases[run.case_id]
         if not self._pool.lacks_environment(case):
             return False
-        environments = (self._environments.get((node.name, _environment_key(case))) for node in self.nodes)
+        environments = (self._environments.get((node.name, environment_name(case))) for node in self.nodes)
         reason = next(str(error) for error in environments if isinstance(error, EnvironmentUnavailable))
         folder = run_folder(self.results, case_id=run.case_id, repeat=run.repeat)
         self.progress.ended(store_unmeasured(case, repeat=run.repeat, folder=folder, reason=reason))
@@ -323,7 +323,7 @@ class Scheduler:
         return environment
 
     def _environment(self, node: Node, case: Case) -> Environment | EnvironmentUnavailable:
-        key = (node.name, _environment_key(case))
+        key = (node.name, environment_name(case))
         if key not in self._environments:
             try:
                 self._environments[key] = self._create_environment(node, case)
@@ -383,7 +383,8 @@ class Scheduler:
             return error
 
 
-def _environment_key(case: Case) -> str:
+def environment_name(case: Case) -> str:
+    """Equal for cases that share an environment."""
     parallel = " parallel" if case.topology.world_size > 1 else ""
     return f"{case.framework}=={case.version} {case.device}{parallel}"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from dlperf.errors import InfrastructureError, UserError
-from dlperf.plan.cluster import Cluster, SlurmSubmit
+from dlperf.plan.cluster import Cluster, Container, SlurmSubmit
 
 # Variables of the shell that submits, which would change the job or the steps in it: a leaked SLURM_CPU_BIND
 # binds every rank to the cores of somebody's earlier step. SLURM_CONF says where the configuration is.
@@ -291,7 +291,7 @@ def _ends_at(job: str) -> float | None:
     return time.monotonic() + ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def step_command(node: str, *, cores: int) -> list[str]:
+def step_command(node: str, *, cores: int, container: Container | None = None) -> list[str]:
     """What starts a program as the one long step of a node; the program's words follow.
 
     Binding is dlperf's own: without --cpu-bind=none Slurm may give the step one core.
@@ -308,7 +308,18 @@ def step_command(node: str, *, cores: int) -> list[str]:
         "--input=all",
         "--unbuffered",
         "--quiet",
+        *(_container_words(container) if container is not None else ()),
     ]
+
+
+def _container_words(container: Container) -> list[str]:
+    """Of pyxis further options of srun, of apptainer the command before the program."""
+    if container.runtime == "pyxis":
+        mounts = ",".join(f"{folder}:{folder}" for folder in container.mounts)
+        options = [f"--container-image={container.image}", "--container-writable"]
+        return [*options, *([f"--container-mounts={mounts}"] if mounts else [])]
+    binds = [f"--bind={folder}" for folder in container.mounts]
+    return ["apptainer", "exec", *binds, container.image]
 
 
 def step_environment() -> dict[str, str]:

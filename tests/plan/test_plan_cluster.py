@@ -72,7 +72,7 @@ def test_the_shipped_example_is_valid(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (TWO + "adress: x\n", "c.yaml:5:1: unknown key 'adress'; known: port, user, ssh_config, device, devices, gpu, cores, interface, link, folder, environment, python, prefix, environments, transport, nodes, notes"),
+        (TWO + "adress: x\n", "c.yaml:5:1: unknown key 'adress'; known: port, user, ssh_config, device, devices, gpu, cores, interface, link, folder, environment, python, prefix, environments, transport, nodes, submit, container, notes"),
         (TWO.replace("port:", "prot:"), "c.yaml:4:41: unknown key 'prot' (did you mean 'port'?)"),
         (TWO.replace("port: 2222", "port: 70000"), "c.yaml:4:47: nodes[1].port: must be less than or equal to 65535, not 70000"),
         (TWO.replace("name: b", "name: a"), "c.yaml:4:12: nodes[1]: node 'a' is listed twice; remove one"),

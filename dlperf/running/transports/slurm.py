@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dlperf.plan.cluster import ClusterNode
+from dlperf.plan.cluster import ClusterNode, Container
 from dlperf.running.slurm import step_command, step_environment
 from dlperf.running.transports.ssh import RemoteNode
 from dlperf.running.transports.step_link import StepLink
@@ -30,13 +30,21 @@ class SlurmNode(RemoteNode):
     """One node of the job that this process runs in."""
 
     def __init__(
-        self, spec: ClusterNode, *, job: str, address: str, cluster: str, say: Callable[[str], None]
+        self,
+        spec: ClusterNode,
+        *,
+        job: str,
+        address: str,
+        container: Container | None,
+        cluster: str,
+        say: Callable[[str], None],
     ) -> None:
         """`spec` has the node's name; `address` is where ranks of other nodes reach it."""
+        self._container = container
         super().__init__(spec, target=JobPlace(job, address), cluster=cluster, say=say)
 
     def _linked(self) -> StepLink:
-        command: Sequence[str] = step_command(self.name, cores=self._spec.cores)
+        command: Sequence[str] = step_command(self.name, cores=self._spec.cores, container=self._container)
         return StepLink.connect(
             command, python=self._spec.python, limit_seconds=_START_SECONDS, environment=step_environment()
         )

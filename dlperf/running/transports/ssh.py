@@ -11,6 +11,7 @@ import tempfile
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NoReturn, Protocol
 
@@ -50,6 +51,15 @@ from dlperf.running.transports.ssh_session import (
 
 # The run's folder, in every process that a run starts on a node: `dlperf cluster clean` finds them by it.
 _RUN_VARIABLE = "DLPERF_RUN"
+
+
+# What to do where a node cannot have an environment, by the way that it was to come.
+_HINTS = {
+    "make": "; `environments: copy` in the cluster file makes it here and copies it",
+    "copy": "",
+    "shared": "; if the nodes do not see dlperf's cache, set DLPERF_CACHE to a folder on shared storage, or "
+    "`environments: copy` in the cluster file",
+}
 
 
 class Place(Protocol):
@@ -264,6 +274,10 @@ class RemoteNode(ABC):
         try:
             if python is not None:
                 return user_environment_from(spec, self.ask(**adopting_request(spec, python))["environment"])
+            if self._spec.environments == "shared":
+                here = ensure(spec, report=progress)
+                found = self.ask(**adopting_request(spec, here.python))["environment"]
+                return replace(user_environment_from(spec, found), root=here.root, manifest=here.manifest)
             request = making_request(spec)
             found = self.ask(**request, found_only=True)["environment"]
             if found is not None:
@@ -276,7 +290,7 @@ class RemoteNode(ABC):
                 self._bring_uv(progress)
             answer = self.ask(**request, found_only=False, progress=progress, limit_seconds=None)
         except Refusal as error:
-            hint = "" if python else "; `environments: copy` in the cluster file makes it here and copies it"
+            hint = "" if python else _HINTS[self._spec.environments]
             why = redacted_text(str(error))  # of uv, which may name an index with a password
             raise EnvironmentUnavailable(f"{name} on {self.name}: {why}{hint}") from error
         return environment_from(answer["environment"])
