@@ -32,7 +32,7 @@ from dlperf.cli.terminal import (
 )
 from dlperf.errors import InfrastructureError, UserError
 from dlperf.limit.run import LimitRunner
-from dlperf.plan.cluster import Cluster
+from dlperf.plan.cluster import LAST_SECONDS, Cluster
 from dlperf.plan.plan import Plan, PlannedRun, cell_of, freeze
 from dlperf.report.columns import ratio_cell
 from dlperf.report.numbers import mebibytes, rate, span
@@ -45,7 +45,7 @@ from dlperf.running.launch import is_free, misspelt, replaced
 from dlperf.running.run import Progress, Runner, mend_run_folders
 from dlperf.running.run_folder import pending_runs, results_folder, stored_runs, whole_machine
 from dlperf.running.scheduler import Scheduler, require_adapters
-from dlperf.running.slurm import LAST_SECONDS, allocation, inside, this_command
+from dlperf.running.slurm import allocation, inside, this_command
 from dlperf.running.slurm_job import job_script
 from dlperf.running.supervision import SIGNALS, Interrupts
 from dlperf.running.transports.base import Node, each

@@ -20,7 +20,7 @@ from dlperf.running.run import mend_run_folders
 from dlperf.running.run_folder import pending_runs, results_folder, stored_runs
 from dlperf.running.scheduler import environment_name, require_adapters
 from dlperf.running.slurm import JobState, this_command
-from dlperf.running.slurm_job import SubmittedJob, follow, living_job, must_have_made, submit_job
+from dlperf.running.slurm_job import SubmittedJob, follow, living_job, must_have_made, submit_job, submitting
 
 _EXIT_INTERRUPTED = 130
 
@@ -35,33 +35,34 @@ def make_runs_in_job(
     the job; InfrastructureError where it ends before all runs have a result.
     """
     again = shlex.join(["dlperf", *sys.argv[1:]])
-    job = living_job(folder)
-    if job is not None:
-        say(f"job {job.number}, submitted at {job.submitted_at}, makes the runs of {folder}; following it")
     before = None
     while True:
-        if job is None:
-            with results_folder(folder):
-                plan = selected(freeze(whole, folder))
-                mend_run_folders(plan, results=folder, say=say)
-                left = len(pending_runs(plan, results=folder, retry_failed=retry_failed))
-            if left == 0:
-                return plan, stored_runs(plan, results=folder)
-            if before is not None and left >= before:
-                raise InfrastructureError(f"the last job made no run; `{again}` tries again")
-            before = left
-            _make_shared_environments(plan, cluster)
-            job = submit_job(cluster, name=plan.sweep, results=folder, command=this_command())
-            say(f"job {job.number} submitted; its output: {folder / job.log}")
+        with submitting(folder):
+            job = living_job(folder)
+            if job is not None:
+                say(f"job {job.number}, submitted at {job.submitted_at}, makes these runs; following it")
+            else:
+                with results_folder(folder):
+                    plan = selected(freeze(whole, folder))
+                    mend_run_folders(plan, results=folder, say=say)
+                    left = len(pending_runs(plan, results=folder, retry_failed=retry_failed))
+                if left == 0:
+                    return plan, stored_runs(plan, results=folder)
+                if before is not None and left >= before:
+                    raise InfrastructureError(f"the last job made no run; `{again}` tries again")
+                before = left
+                _make_shared_environments(plan, cluster)
+                job = submit_job(cluster, name=plan.sweep, results=folder, command=this_command())
+                say(f"job {job.number} submitted; its output: {folder / job.log}")
         state = _followed(job, folder, again=again)
         plan = selected(freeze(whole, folder))
         stored = stored_runs(plan, results=folder)
         left = len(plan.runs) - len(stored)
-        if left == 0 or cluster.slurm is None or not cluster.slurm.continue_:
+        goes_on = cluster.slurm is not None and cluster.slurm.continue_ and state.may_go_on
+        if left == 0 or not goes_on:
             must_have_made(left, job=job, state=state, results=folder, again=again)
             return plan, stored
         say(f"job {job.number}: {state}; a follow-up job makes what is left")
-        job = None
 
 
 def _make_shared_environments(plan: Plan, cluster: Cluster) -> None:

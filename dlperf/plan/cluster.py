@@ -33,6 +33,8 @@ from dlperf.wording import plural
 _SECRET_KEYS = re.compile(r"pass(word|wd|phrase)?|secret|token", re.IGNORECASE)
 _HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
 _LONGEST_LINE = 80
+# Before its end a job of Slurm starts no run that cannot end, and is told so by a signal.
+LAST_SECONDS = 120
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -294,6 +296,9 @@ def _slurm_problems(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:
             yield (), f"key {key!r} is missing: the number of {key} of each node"
     if file.gpu is not None and file.device == "cpu":
         yield ("gpu",), "describes GPUs, and the nodes have device cpu; remove it"
+    if file.submit is not None and file.submit.time is not None and file.submit.time <= LAST_SECONDS:
+        text = f"must be longer than {LAST_SECONDS} s: in the last {LAST_SECONDS} s of a job no run starts"
+        yield ("submit", "time"), text
 
 
 def _mixed_devices(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:

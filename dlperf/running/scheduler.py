@@ -1,6 +1,7 @@
 """Runs a frozen plan: completed runs stay, missing ones run, and one failure does not stop the others."""
 
 import itertools
+import signal
 import threading
 import time
 from collections import Counter, deque
@@ -85,6 +86,12 @@ class NodePool:
         )
 
 
+class OutOfTime(InfrastructureError):
+    """Runs are left because the nodes are taken away soon. It exits as after the signal that says so."""
+
+    exit_code = 128 + signal.SIGUSR1
+
+
 # A case that keeps losing its nodes may be the cause.
 _MOST_LOSSES = 2
 # A machine may never become quiet.
@@ -161,7 +168,7 @@ class Scheduler:
             left += self._run_all(sequential, runner, workers=1)
             if self._is_out_of_time:
                 runs_left = plural(len(left), "run is left", "runs are left")
-                raise InfrastructureError(f"{runs_left}: none can end before the nodes are taken away")
+                raise OutOfTime(f"{runs_left}: none can end before the nodes are taken away")
             if left and not self._node_comes_back(left, runner):
                 unusable = "; ".join(f"{name}: {reason}" for name, reason in self._pool.unusable.items())
                 waiting = plural(len(left), "run is waiting", "runs are waiting")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from dlperf.errors import InfrastructureError, UserError
-from dlperf.plan.cluster import Cluster, Container, SlurmSubmit
+from dlperf.plan.cluster import LAST_SECONDS, Cluster, Container, SlurmSubmit
 
 # Variables of the shell that submits, which would change the job or the steps in it: a leaked SLURM_CPU_BIND
 # binds every rank to the cores of somebody's earlier step. SLURM_CONF says where the configuration is.
@@ -27,8 +28,6 @@ _KEPT: Final = frozenset({"SLURM_CONF"})
 _TOOL_SECONDS: Final = 30.0
 _ATTEMPTS: Final = 4
 _PAUSE_SECONDS: Final = 1.0
-# Before its end a job starts no run that cannot end, and is told so by a signal.
-LAST_SECONDS: Final = 120
 
 # States in which a job still waits or works; all others are ends.
 _ALIVE: Final = frozenset(
@@ -36,7 +35,18 @@ _ALIVE: Final = frozenset(
     | {"STAGE_OUT", "STOPPED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 )
 UNKNOWN: Final = "unknown"
+_FORGOTTEN: Final = re.compile(r"invalid job id", re.IGNORECASE)
 
+# Ends that come from outside.
+_TAKEN_AWAY: Final = frozenset({"TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL"})
+_OUT_OF_TIME: Final = "it stopped before its time limit"
+# What dlperf's own exit codes say, as Slurm writes them (code:signal).
+_OWN_CODES: Final = {
+    "2:0": "wrong input, as its output says",
+    "3:0": "some cases failed",
+    "5:0": "the infrastructure failed, as its output says",
+    f"{128 + signal.SIGUSR1}:0": _OUT_OF_TIME,
+}
 # Words of a job's end, by Slurm's state.
 ENDINGS: Final[Mapping[str, str]] = {
     "COMPLETED": "it ended by itself",
@@ -77,20 +87,27 @@ class JobState:
         state: such as PENDING or NODE_FAIL; `unknown` where it says nothing.
         reason: why it waits or ended; "" where there is none.
         nodes: the names of its nodes as Slurm writes them, such as `n[1-2]`; "" while it waits.
+        is_forgotten: Slurm answers that it has no such job (any more).
     """
 
     state: str
     reason: str = ""
     nodes: str = ""
+    is_forgotten: bool = False
 
     @property
     def is_alive(self) -> bool:
         """Whether it waits or works."""
         return self.state in _ALIVE
 
+    @property
+    def may_go_on(self) -> bool:
+        """Whether a further job would do better: neither a person nor dlperf itself ended this one."""
+        return self.state in _TAKEN_AWAY or _OUT_OF_TIME in self.reason
+
     def __str__(self) -> str:
         if self.state == "PENDING":
-            return f"waiting in the queue: {self.reason or 'no reason given yet'}"
+            return f"waiting in the queue{f': {self.reason}' if self.reason else ''}"
         if self.is_alive:
             return f"{self.state.lower()} on {self.nodes or 'its nodes'}"
         said = f" ({self.reason})" if self.reason else ""
@@ -109,6 +126,7 @@ def _asked(*command: str) -> subprocess.CompletedProcess[str]:
             command,
             capture_output=True,
             text=True,
+            errors="replace",
             stdin=subprocess.DEVNULL,
             env=clean_environment(os.environ),
             timeout=_TOOL_SECONDS,
@@ -146,11 +164,13 @@ def require_nodes(cluster: Cluster) -> None:
 
 
 def script(cluster: Cluster, *, name: str, log: Path, command: Sequence[str], folder: Path) -> str:
-    """The batch script that runs `command` in `folder`, with its output appended to `log`."""
+    """The batch script that runs `command` in `folder`, with its messages appended to `log`."""
     settings, node = cluster.slurm or SlurmSubmit(), cluster.nodes[0]
     options = {
         "job-name": f"dlperf-{name}",
-        "output": str(log),
+        # Its summary is printed by the command that follows it.
+        "output": "/dev/null",
+        "error": str(log),
         "open-mode": "append",
         "nodes": str(len(cluster.nodes)),
         "ntasks-per-node": "1",
@@ -197,17 +217,22 @@ def job_state(number: str) -> JobState:
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(_PAUSE_SECONDS)
+        forgotten = None
         for ask in (_from_queue, _from_controller, _from_accounting):
             try:
                 state = ask(number)
             except NoSlurm:
                 continue
-            if state is not None:
+            if state is not None and not state.is_forgotten:
                 return state
+            forgotten = forgotten or state
+        if forgotten is not None:
+            return forgotten
     return JobState(state=UNKNOWN)
 
 
 def _from_queue(number: str) -> JobState | None:
+    """Jobs that have ended are not in the queue."""
     answer = _asked("squeue", "-h", "-j", number, "-o", "%T|%r|%N")
     state, *others = answer.stdout.strip().split("|")
     if answer.returncode != 0 or not others or state not in _ALIVE:
@@ -216,29 +241,36 @@ def _from_queue(number: str) -> JobState | None:
 
 
 def _from_controller(number: str) -> JobState | None:
+    """Ended jobs too, for some minutes (MinJobAge)."""
     answer = _asked("scontrol", "-o", "show", "job", number)
     found = dict(re.findall(r"(\w+)=(\S*)", answer.stdout))
+    if _FORGOTTEN.search(answer.stderr):
+        return JobState(state=UNKNOWN, is_forgotten=True)
     if answer.returncode != 0 or "JobState" not in found:
         return None
-    reason = found.get("Reason", "")
-    code = found.get("ExitCode", "0:0")
-    said = [reason] if reason not in ("", "None") else []
-    said += [f"exit code {code}"] if code != "0:0" else []
-    return JobState(state=found["JobState"], reason=", ".join(said), nodes=found.get("NodeList", ""))
+    said = [found.get("Reason", ""), _code(found.get("ExitCode", ""))]
+    return JobState(state=found["JobState"], reason=_listed(said), nodes=found.get("NodeList", ""))
 
 
 def _from_accounting(number: str) -> JobState | None:
-    answer = _asked(
-        "sacct", "-n", "-P", "-X", "-j", number, "-o", "State,ExitCode,DerivedExitCode,Reason,NodeList"
-    )
+    """Jobs of any age, where Slurm keeps accounts."""
+    fields = "State,ExitCode,DerivedExitCode,Reason,NodeList"
+    answer = _asked("sacct", "-n", "-P", "-X", "-j", number, "-o", fields)
     told, *others = answer.stdout.partition("\n")[0].split("|")
-    if answer.returncode != 0 or not others or not told:
+    if answer.returncode != 0 or not told or len(others) + 1 != len(fields.split(",")):
         return None
     state, _, who = told.partition(" ")  # `CANCELLED by 1000`
-    codes = {code for code in others[:2] if code not in ("", "0:0")}
-    said = [*([who] if who else []), *(f"exit code {code}" for code in sorted(codes))]
-    said += [others[2]] if others[2] not in ("", "None") else []
-    return JobState(state=state, reason=", ".join(said), nodes=others[-1])
+    code, derived, reason, nodes = others
+    said = [who, reason, _code(code), _code(derived) if derived != code else ""]
+    return JobState(state=state, reason=_listed(said), nodes=nodes)
+
+
+def _code(code: str) -> str:
+    return "" if code in ("", "0:0") else _OWN_CODES.get(code, f"exit code {code}")
+
+
+def _listed(said: Sequence[str]) -> str:
+    return ", ".join(text for text in said if text not in ("", "None", "NonZeroExitCode"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

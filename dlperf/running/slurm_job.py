@@ -7,22 +7,28 @@ and from its log alone; Slurm says why it waits and how it ended.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
+from filelock import FileLock
+
 from dlperf.errors import InfrastructureError
 from dlperf.files import answering, read_document, write_atomically, write_document
 from dlperf.model import Model
 from dlperf.plan.cluster import Cluster
-from dlperf.running.slurm import UNKNOWN, JobState, job_state, require_nodes, script, submit
+from dlperf.running.slurm import UNKNOWN, JobState, NoSlurm, job_state, require_nodes, script, submit
 from dlperf.wording import plural
 
 _RECORD_NAME: Final = "slurm.json"
 _FOLDER: Final = "slurm"
-_POLL_SECONDS: Final = 2.0
+_LOCK_NAME: Final = "submit.lock"
+_LOG_SECONDS: Final = 1.0
+# Between questions to Slurm, which asks not to be asked often: the first while something happens.
+_FIRST_SECONDS, _LONGEST_SECONDS = 2.0, 20.0
 # Slurm's controller may be away for a while, as when it is restarted.
 _UNKNOWN_SECONDS: Final = 120.0
 
@@ -58,12 +64,27 @@ def read_record(results: Path) -> JobRecord:
     return read_document(path, JobRecord, kind="record of Slurm jobs", remedy=remedy)
 
 
+@contextmanager
+def submitting(results: Path) -> Iterator[None]:
+    """Let no second command submit a job for the folder meanwhile: it waits."""
+    with answering(results):
+        (results / _FOLDER).mkdir(parents=True, exist_ok=True)
+    with FileLock(results / _FOLDER / _LOCK_NAME):
+        yield
+
+
 def living_job(results: Path) -> SubmittedJob | None:
-    """The last job of a results folder if Slurm still has it; None where it has ended or there is none."""
+    """The last job of a results folder if Slurm still has it; None where it has ended or there is none.
+
+    NoSlurm where Slurm does not say: another job could meet it.
+    """
     jobs = read_record(results).jobs
     if not jobs or jobs[-1].ended is not None:
         return None
-    return jobs[-1] if job_state(jobs[-1].number).is_alive else None
+    state = job_state(jobs[-1].number)
+    if state.state == UNKNOWN and not state.is_forgotten:
+        raise NoSlurm(f"Slurm does not say what became of job {jobs[-1].number}: is slurmctld up?")
+    return jobs[-1] if state.is_alive else None
 
 
 def job_script(cluster: Cluster, *, name: str, results: Path, command: Sequence[str]) -> str:
@@ -121,19 +142,26 @@ def follow(
     `say` gets what Slurm says of it when that changes, `show` the lines of its log.
     """
     tail, told, heard = _Tail(results / job.log), "", time.monotonic()
+    pause = 0.0
     while True:
         state = job_state(job.number)
         now = time.monotonic()
         heard = heard if state.state == UNKNOWN else now
+        pause = min(2 * pause, _LONGEST_SECONDS)
         if str(state) != told and state.state != UNKNOWN:
             say(f"job {job.number}: {state}")
-            told = str(state)
-        for line in tail.lines():
-            show(line)
-        if not state.is_alive and (state.state != UNKNOWN or now - heard > _UNKNOWN_SECONDS):
+            told, pause = str(state), _FIRST_SECONDS
+        is_over = not state.is_alive and state.state != UNKNOWN
+        if is_over or state.is_forgotten or now - heard > _UNKNOWN_SECONDS:
+            for line in tail.lines():
+                show(line)
             _record(results, job.model_copy(update={"ended": str(state)}))
             return state
-        time.sleep(_POLL_SECONDS)
+        while time.monotonic() < now + pause:
+            for line in tail.lines():
+                show(line)
+                pause = _FIRST_SECONDS
+            time.sleep(_LOG_SECONDS)
 
 
 def must_have_made(left: int, *, job: SubmittedJob, state: JobState, results: Path, again: str) -> None:

@@ -109,7 +109,9 @@ class Programs:
         try:
             program = Program(argv)
         except (OSError, ValueError) as error:
-            self.send(channel, FAILED, str(error).encode())
+            # In a thread, as everything else that writes: who reads frames must never wait for a reader.
+            words = (channel, FAILED, str(error).encode())
+            threading.Thread(target=self.send, args=words, daemon=True).start()
             return
         self._programs[channel] = program
         process = program.process

@@ -23,9 +23,12 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from dlperf.environments.environment import environments_root
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SSHD = Path("/usr/sbin/sshd")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -114,7 +117,7 @@ class Host:
         # Process 1 waits for whatever is left to it; an sshd can be killed and started again below it.
         lines += [self._sshd_command() + " &", "while :; do sleep 1 & wait $!; done"]
         with (self.folder / "sshd.log").open("ab") as log:
-            self.process = _started_with_us(
+            self.process = started_with_us(
                 f"{self._bound()}nsenter --net=/run/netns/{self.netns} "
                 "unshare --mount --uts --ipc --pid --fork --kill-child=KILL --mount-proc",
                 "/bin/sh",
@@ -189,7 +192,7 @@ class Host:
         command = self._sshd_command().split()
         enter = f"{self._bound()}nsenter -t {self.init} -n -m -u -i -p"
         with (self.folder / "sshd.log").open("ab") as log:
-            self.more.append(_started_with_us(enter, *command, errors=log))
+            self.more.append(started_with_us(enter, *command, errors=log))
         self.until_up()
 
     def shape(self, rate: str | None) -> None:
@@ -321,17 +324,20 @@ class NetLab:
         _remove_lab(self.folder, self.id)
 
 
-def _started_with_us(
-    enter: str, *command: str, errors: BinaryIO | int = subprocess.DEVNULL
+def started_with_us(
+    enter: str,
+    *command: str,
+    errors: BinaryIO | int = subprocess.DEVNULL,
+    variables: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a command in a host; the kernel kills it when the thread that calls this ends."""
+    """Start a command in a host, or here; the kernel kills it when the thread that calls this ends."""
     return subprocess.Popen(
         ["setpriv", "--pdeathsig", "KILL", *enter.split(), *command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors,
         start_new_session=True,
-        env={"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8"},
+        env={"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8", **(variables or {})},
     )
 
 

@@ -167,6 +167,7 @@ class StepLink:
         self._argv = [*command, python, "-I", "-B", "-c", one_line(source)]
         self._channels: dict[int, StepChannel] = {}
         self._writing, self._count, self._up = threading.Lock(), 0, False
+        self._noise = ""  # what another program printed where the first frame was to come
         self._greeted = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -204,7 +205,7 @@ class StepLink:
         self._reader.start()
         in_time = self._greeted.wait(limit_seconds)
         if not in_time or not self._up:
-            words = self._complaint()
+            words = self._complaint() or self._noise
             self.close()
             late = f"the step did not begin within {limit_seconds:g} s"
             raise LinkError(words or (late if not in_time else "the step ended without a message"))
@@ -245,7 +246,9 @@ class StepLink:
             while (header := self._exactly(_HEADER.size)) is not None:
                 number, kind, size = _HEADER.unpack(header)
                 content = self._exactly(size) if size <= _MOST_FRAME_BYTES else None
-                if content is None:
+                if content is None or (kind != _HELLO and not self._greeted.is_set()):
+                    shown = header.decode(errors="replace")
+                    self._noise = f"something prints {shown!r} where dlperf's program was to answer"
                     break
                 if kind == _HELLO:
                     self._greeted.set()

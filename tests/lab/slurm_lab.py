@@ -1,0 +1,294 @@
+"""A real Slurm whose nodes are the hosts of a NetLab: ranks of different nodes meet over real addresses.
+
+Needs the packages slurm-wlm and munge beside what netlab.py needs. This machine is the login node: slurmctld
+and munged run here, on a free port and a socket of the lab; each host runs its slurmd. They die with the
+thread that made them, as the hosts do. Jobs are root's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import netlab
+import yaml
+from netlab import Host, NetLab, started_with_us
+from processes import until
+from sweep_lab import SweepLab
+
+_PROGRAMS = ("slurmctld", "slurmd", "munged")
+_TOOLS = ("sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
+CORES, GPUS, LOST_SECONDS = 16, 8, 5
+# Packages of Debian put them where not every user's PATH leads.
+_SBIN = "/usr/sbin"
+
+
+def why_not() -> str | None:
+    """Why no Slurm can be made here; None where one can."""
+    missing = [name for name in _PROGRAMS if not Path(_SBIN, name).exists()]
+    missing += [name for name in _TOOLS if not shutil.which(name)]
+    if missing:
+        return f"{', '.join(missing)} is missing (tools/packages.sh installs slurm-wlm and munge)"
+    return netlab.why_not()
+
+
+@dataclass
+class Slurm:
+    """Partitions are `main`, `urgent`, which preempts main, and `small`, of one node for ten minutes."""
+
+    net: NetLab
+    _daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.folder = self.net.folder / "slurm"
+        self.conf = self.folder / "slurm.conf"
+
+    def __enter__(self) -> Self:
+        (self.folder / "munge").mkdir(parents=True, mode=0o700)
+        (self.folder / "state").mkdir()
+        (self.folder / "log").mkdir()
+        self.folder.chmod(0o755)
+        key = self.folder / "munge" / "key"
+        key.write_bytes(secrets.token_bytes(1024))
+        key.chmod(0o400)
+        self._write_conf()
+        try:
+            self._start_munged()
+            self.start_controller()
+            for host in self.net.hosts:
+                self.start_node(host)
+            self.until_idle()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in [*reversed(self._daemons)]:
+            self._end(name)
+
+    def _write_conf(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port = probe.getsockname()[1]
+        here, address = socket.gethostname().partition(".")[0], f"{self.net.subnet}.1"
+        for number in range(GPUS):  # a device file that says that there is a GPU
+            (self.folder / f"gpu{number}").symlink_to("/dev/null")
+        lines = [
+            "ClusterName=lab",
+            f"SlurmctldHost={here}({address})",
+            f"SlurmctldPort={port}",
+            "SlurmUser=root",
+            "SlurmdUser=root",
+            "AuthType=auth/munge",
+            "CryptoType=crypto/munge",
+            f"AuthInfo=socket={self.folder}/munge.sock",
+            f"SlurmctldPidFile={self.folder}/slurmctld.pid",
+            f"SlurmdPidFile={self.folder}/%n.pid",
+            f"SlurmdSpoolDir={self.folder}/spool.%n",
+            f"StateSaveLocation={self.folder}/state",
+            f"SlurmctldLogFile={self.folder}/log/slurmctld.log",
+            f"SlurmdLogFile={self.folder}/log/%n.log",
+            "ProctrackType=proctrack/linuxproc",
+            "TaskPlugin=task/none",
+            "SwitchType=switch/none",
+            "MpiDefault=none",
+            "SelectType=select/cons_tres",
+            "SelectTypeParameters=CR_Core",
+            "SchedulerType=sched/backfill",
+            "SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0",
+            "PreemptType=preempt/partition_prio",
+            "PreemptMode=CANCEL",
+            "JobAcctGatherType=jobacct_gather/none",
+            "AccountingStorageType=accounting_storage/none",
+            "ReturnToService=2",
+            "InactiveLimit=0",
+            "KillWait=2",
+            "MinJobAge=300",
+            "MaxArraySize=100",
+            "SlurmctldTimeout=30",
+            f"SlurmdTimeout={LOST_SECONDS}",
+            "PropagateResourceLimits=NONE",
+            "SlurmdParameters=config_overrides",
+            "MailProg=/bin/true",
+            "GresTypes=gpu",
+        ]
+        for host in self.net.hosts:
+            (self.folder / f"spool.{host.name}").mkdir()
+            lines.append(
+                f"NodeName={host.name} NodeHostname={host.name} NodeAddr={host.ip} CPUs={CORES} Boards=1 "
+                f"Sockets=1 CoresPerSocket={CORES} ThreadsPerCore=1 RealMemory=8000 Gres=gpu:{GPUS} "
+                f"Feature=lab,{host.name}s State=UNKNOWN"
+            )
+        everything = ",".join(host.name for host in self.net.hosts)
+        lines += [
+            f"PartitionName=main Nodes={everything} Default=YES MaxTime=INFINITE State=UP PriorityTier=1",
+            f"PartitionName=urgent Nodes={everything} MaxTime=INFINITE State=UP PriorityTier=9",
+            f"PartitionName=small Nodes={self.net.hosts[0].name} MaxTime=10 State=UP PriorityTier=1",
+        ]
+        self.conf.write_text("\n".join(lines) + "\n")
+        (self.folder / "gres.conf").write_text(
+            "".join(
+                f"NodeName={host.name} Name=gpu File={self.folder}/gpu[0-{GPUS - 1}]\n"
+                for host in self.net.hosts
+            )
+        )
+
+    def _start(self, name: str, enter: str, *command: object) -> None:
+        with (self.folder / "log" / f"{name}.out").open("ab") as log:
+            words = [str(word) for word in command]
+            self._daemons[name] = started_with_us(
+                enter, *words, errors=log, variables={"SLURM_CONF": str(self.conf)}
+            )
+
+    def _end(self, name: str) -> None:
+        process = self._daemons.pop(name)
+        process.kill()
+        process.wait(10)
+
+    def _start_munged(self) -> None:
+        munge = self.folder / "munge"
+        options = {
+            "key-file": munge / "key",
+            "socket": self.folder / "munge.sock",
+            "pid-file": munge / "pid",
+            "log-file": munge / "log",
+            "seed-file": munge / "seed",
+            "num-threads": 2,
+        }
+        words = [f"--{key}={value}" for key, value in options.items()]
+        self._start("munged", "", f"{_SBIN}/munged", "--foreground", "--force", *words)
+        until((self.folder / "munge.sock").exists, limit=20, what="munged is up")
+
+    def start_controller(self) -> None:
+        """Start slurmctld; jobs that it knew before go on."""
+        self._start("slurmctld", "", f"{_SBIN}/slurmctld", "-D", "-f", self.conf)
+        until(lambda: "is UP" in self.ask("scontrol", "ping"), limit=20, what="slurmctld is up")
+
+    def stop_controller(self) -> None:
+        """Kill slurmctld."""
+        self._end("slurmctld")
+
+    def start_node(self, host: Host) -> None:
+        """Start the slurmd of a host."""
+        enter = f"nsenter -t {host.init} -n -m -u -i -p"
+        self._start(host.name, enter, f"{_SBIN}/slurmd", "-D", "-f", self.conf, "-N", host.name)
+
+    def stop_node(self, host: Host) -> None:
+        """Kill the slurmd of a host; what its jobs started goes on."""
+        host.run("pkill", "-9", "-x", "slurmd")
+        self._end(host.name)
+
+    def until_idle(self) -> None:
+        """Wait until no job is left and every node waits for one; RuntimeError with what Slurm says."""
+
+        def idle() -> bool:
+            states = self.ask("sinfo", "-h", "-N", "-p", "main", "-o", "%T").split()
+            return states == ["idle"] * len(self.net.hosts)
+
+        try:
+            until(idle, limit=30)
+        except AssertionError:
+            logs = [log.read_text()[-1000:] for log in (self.folder / "log").iterdir()]
+            raise RuntimeError(
+                "\n".join(["Slurm is not idle:", self.ask("sinfo", "-N", "-l"), *logs])
+            ) from None
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a login shell of this cluster has."""
+        return {"SLURM_CONF": str(self.conf)}
+
+    def ask(self, *command: str) -> str:
+        """What a tool of Slurm prints; nothing where it fails."""
+        done = subprocess.run(
+            command, env=os.environ | self.variables, capture_output=True, text=True, timeout=60, check=False
+        )
+        return done.stdout.strip()
+
+    def state(self, job: str) -> str:
+        """The state of a job, such as NODE_FAIL."""
+        words = self.ask("scontrol", "-o", "show", "job", job).split()
+        return next((word.partition("=")[2] for word in words if word.startswith("JobState=")), "")
+
+    def clear(self) -> None:
+        """End all jobs and mend the nodes."""
+        self.ask("scancel", "--user=root")
+        for host in self.net.hosts:
+            if self._daemons.get(host.name) is None:
+                self.start_node(host)
+        self.until_idle()
+
+
+@dataclass
+class SlurmSweepLab(SweepLab):
+    """A sweep lab in a folder that all nodes see, and a cluster file `lab` of one node."""
+
+    slurm: Slurm = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.variables |= self.slurm.variables
+        # As long as it exists, what `fault_while` names goes wrong.
+        self.trouble = self.folder / "trouble"
+        self.trouble.touch()
+        self.write_cluster()
+
+    def write_cluster(self, nodes: int = 1, **keys: Any) -> None:
+        """Write clusters/lab.yaml for so many nodes, and lay `keys` over it."""
+        content: dict[str, Any] = {
+            "transport": "slurm",
+            "nodes": nodes,
+            "device": "cpu",
+            "devices": 2,
+            "cores": 2,
+            "folder": "/root/disk",
+            "python": sys.executable,
+            "environment": {"NCCL_TEST_MARK": self.mark},
+        }
+        (self.folder / "clusters").mkdir(exist_ok=True)
+        (self.folder / "clusters" / "lab.yaml").write_text(yaml.safe_dump(content | keys))
+
+    def environment(self) -> dict[str, str]:
+        """It reaches the nodes too; each locks itself, by a file of its own."""
+        return {name: value for name, value in super().environment().items() if name != "DLPERF_HOST_LOCK"}
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """Start `dlperf run tiny.yaml --cluster lab ARGUMENTS` on the login node."""
+        return super().start("--cluster", "lab", *arguments, **options)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """The jobs that slurm.json of the results folder holds."""
+        record = self.results / "slurm.json"
+        content: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {"jobs": []}
+        return list(content["jobs"])
+
+    def job(self) -> str:
+        """The number of the newest job, once there is one."""
+        until(self.jobs, what="a job is submitted")
+        return str(self.jobs()[-1]["number"])
+
+    def log(self) -> str:
+        """What the newest job has printed."""
+        return (self.results / self.jobs()[-1]["log"]).read_text()
+
+    def left_on(self, host: Host) -> list[int]:
+        """Processes of this lab's runs on a host."""
+        return host.processes(f"NCCL_TEST_MARK={self.mark}")
+
+    def until_step(self, host: Host, step: int = 1) -> None:
+        """Wait until a rank on a host has finished an iteration."""
+        wanted = f'"step": {step},'
+        runs = host.path(f"/root/disk/{host.name}/dlperf-node/runs")
+
+        def seen() -> bool:
+            return any(wanted in log.read_text(errors="replace") for log in runs.glob("*/logs/rank*.log"))
+
+        until(seen, what=f"step {step} on {host.name}")

@@ -1,0 +1,294 @@
+"""Sweeps as jobs of a real Slurm: submitted, followed, taken up again; what is stored, said and left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from processes import PROMISED_SECONDS, until, until_line
+
+if TYPE_CHECKING:
+    from netlab import Host
+    from slurm_lab import SlurmSweepLab
+
+TWO_RUNS = {"warmup_iterations": 1, "measured_iterations": 3, "repeats": 2}
+
+
+def write_slow(lab: SlurmSweepLab, **keys: Any) -> None:
+    """Two runs; each waits at its third iteration, for as long as the file `trouble` exists."""
+    slow = {"step_seconds": 0.1, "fault": "hang", "fault_step": 2, "fault_while": str(lab.trouble)}
+    lab.write(options=slow, measure=TWO_RUNS, **keys)
+
+
+def at_work(lab: SlurmSweepLab, **keys: Any) -> subprocess.Popen[str]:
+    """The command that follows a job whose first run trains on node0, and does not end by itself."""
+    write_slow(lab, **keys)
+    process = lab.start()
+    lab.until_step(lab.slurm.net.hosts[0])
+    return process
+
+
+def until_nothing_is_left(lab: SlurmSweepLab) -> None:
+    for host in lab.slurm.net.hosts:
+        what = f"nothing is left on {host.name}"
+        until(lambda host=host: not lab.left_on(host), limit=4 * PROMISED_SECONDS, what=what)
+
+
+def must_end_whole(lab: SlurmSweepLab) -> None:
+    """The same command makes what is missing."""
+    lab.trouble.unlink(missing_ok=True)
+    done = lab.run()
+    assert done.returncode == 0, done.stderr
+    assert "tiny: 2 of 2 runs: 2 ok" in done.stdout
+    assert ["ok", "ok"] == [result.status.value for result in lab.stored()]
+
+
+def test_a_sweep_runs_as_a_job_whose_summary_is_printed_once(job_lab: SlurmSweepLab) -> None:
+    job_lab.write(measure=TWO_RUNS)
+    done = job_lab.run()
+    assert done.returncode == 0, done.stderr
+    assert [("ok", ("node0",))] * 2 == [(result.status.value, result.nodes) for result in job_lab.stored()]
+    number = job_lab.job()
+    assert f"job {number} submitted; its output: results/tiny/slurm/{number}.log" in done.stderr
+    assert f"job {number}: COMPLETED: it ended by itself" in done.stderr
+    assert (done.stdout + done.stderr).count("2 of 2 runs: 2 ok") == 1
+    assert job_lab.jobs()[-1]["ended"] == "COMPLETED: it ended by itself"
+    again = job_lab.run()
+    assert again.returncode == 0
+    assert len(job_lab.jobs()) == 1  # nothing is missing, so nothing is submitted
+
+
+def test_ranks_of_two_nodes_train_as_one(job_lab: SlurmSweepLab) -> None:
+    job_lab.write_cluster(nodes=2)
+    job_lab.write(topology="2n2g", measure={"warmup_iterations": 1, "measured_iterations": 12, "repeats": 1})
+    done = job_lab.run()
+    assert done.returncode == 0, done.stderr
+    (result,) = job_lab.stored()
+    assert ("ok", ("node0", "node1")) == (result.status.value, result.nodes)
+    assert result.figures is not None
+    assert result.figures.loss_last < result.figures.loss_first
+
+
+def test_the_command_that_follows_may_be_killed_and_started_again(job_lab: SlurmSweepLab) -> None:
+    measure = {"warmup_iterations": 1, "measured_iterations": 40, "repeats": 1}
+    job_lab.write(options={"step_seconds": 0.1}, measure=measure)
+    process = job_lab.start()
+    job_lab.until_step(job_lab.slurm.net.hosts[0])
+    process.kill()
+    number = job_lab.job()
+    second = job_lab.start()
+    until_line(second, f"job {number}, submitted at ")
+    out, errors = second.communicate()
+    assert second.returncode == 0, errors
+    assert "1 of 1 run: 1 ok" in out
+    assert len(job_lab.jobs()) == 1
+
+
+def test_ctrl_c_ends_the_command_and_not_the_job(job_lab: SlurmSweepLab) -> None:
+    process = at_work(job_lab)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    number = job_lab.job()
+    assert process.returncode == 130
+    assert f"job {number} goes on; follow it again: dlperf run tiny.yaml --cluster lab" in errors
+    assert f"end it: scancel {number}" in errors
+    assert job_lab.slurm.state(number) == "RUNNING"
+    assert job_lab.left_on(job_lab.slurm.net.hosts[0])
+    job_lab.slurm.ask("scancel", number)
+    until_nothing_is_left(job_lab)
+
+
+def test_a_job_that_somebody_cancels_leaves_nothing_and_is_made_whole(job_lab: SlurmSweepLab) -> None:
+    process = at_work(job_lab)
+    number = job_lab.job()
+    job_lab.slurm.ask("scancel", number)
+    _, errors = process.communicate()
+    assert process.returncode == 5
+    assert f"job {number} ended with 2 runs to make: CANCELLED: somebody cancelled it" in errors
+    assert "completed runs are kept, and the same command makes the others" in errors
+    until_nothing_is_left(job_lab)
+    assert job_lab.stored() == []
+    must_end_whole(job_lab)
+
+
+def test_a_batch_step_that_is_killed_leaves_nothing_and_is_made_whole(job_lab: SlurmSweepLab) -> None:
+    process = at_work(job_lab)
+    number, host = job_lab.job(), job_lab.slurm.net.hosts[0]
+    (harness,) = [pid for pid in host.processes("SLURM_JOB_ID=") if b"-mdlperf" in words(host, pid)]
+    host.run("kill", "-9", harness)
+    _, errors = process.communicate()
+    assert process.returncode == 5
+    assert f"job {number} ended with 2 runs to make: FAILED: its command failed" in errors
+    until_nothing_is_left(job_lab)
+    must_end_whole(job_lab)
+
+
+def words(host: Host, pid: int) -> bytes:
+    """The command line of a process without the ends of its words."""
+    return host.path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b"")
+
+
+def test_before_its_end_a_job_stops_and_a_follow_up_job_makes_the_rest(job_lab: SlurmSweepLab) -> None:
+    """The signal that Slurm sends then is sent now, the same way."""
+    job_lab.write_cluster(submit={"continue": True})
+    process = at_work(job_lab)
+    number = job_lab.job()
+    job_lab.trouble.unlink()
+    job_lab.slurm.ask("scancel", "--batch", "--signal=USR1", number)
+    out, errors = process.communicate()
+    assert process.returncode == 0, errors
+    ended = f"job {number}: FAILED: its command failed (it stopped before its time limit)"
+    assert f"{ended}; a follow-up job makes what is left" in errors
+    assert "2 of 2 runs: 2 ok" in out
+    assert len(job_lab.jobs()) == 2
+
+
+def test_a_preempted_job_is_made_whole_by_a_follow_up_job(job_lab: SlurmSweepLab) -> None:
+    job_lab.write_cluster(submit={"continue": True, "partition": "main"})
+    process = at_work(job_lab)
+    number = job_lab.job()
+    job_lab.trouble.unlink()
+    job_lab.slurm.ask("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o/dev/null", "--wrap=true")
+    out, errors = process.communicate()
+    assert process.returncode == 0, errors
+    ended = f"job {number}: PREEMPTED: another job took its place"
+    assert ended in errors
+    assert "a follow-up job makes what is left" in errors
+    assert "2 of 2 runs: 2 ok" in out
+
+
+@pytest.mark.slow
+def test_a_node_that_slurm_loses_ends_the_job(job_lab: SlurmSweepLab) -> None:
+    slurm = job_lab.slurm
+    process = at_work(job_lab)
+    number = job_lab.job()
+    slurm.stop_node(slurm.net.hosts[0])
+    _, errors = process.communicate()
+    assert process.returncode == 5
+    assert f"job {number} ended with 2 runs to make: NODE_FAIL: Slurm lost a node of it" in errors
+    slurm.start_node(slurm.net.hosts[0])
+    until_nothing_is_left(job_lab)
+    slurm.until_idle()
+    must_end_whole(job_lab)
+
+
+@pytest.mark.slow
+def test_a_time_limit_ends_a_job_and_no_run_starts_that_cannot_end(job_lab: SlurmSweepLab) -> None:
+    process = at_work(job_lab)
+    number = job_lab.job()
+    job_lab.slurm.ask("scontrol", "update", f"JobId={number}", "TimeLimit=1")
+    _, errors = process.communicate()
+    assert process.returncode == 5
+    assert f"job {number} ended with 2 runs to make: " in errors
+    assert "TIMEOUT: it reached its time limit" in errors or "it stopped before its time limit" in errors
+    until_nothing_is_left(job_lab)
+    must_end_whole(job_lab)
+
+
+def test_results_on_a_full_disk_end_the_job_and_it_is_made_whole(job_lab: SlurmSweepLab) -> None:
+    """The results are on a small file system, which something else fills while a run trains."""
+
+
+def test_two_sweeps_at_once_take_the_node_one_after_the_other(job_lab: SlurmSweepLab) -> None:
+    job_lab.write()
+    processes = [job_lab.start("--results", f"results/{name}") for name in ("a", "b")]
+    outs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outs
+    for name in ("a", "b"):
+        (result,) = (job_lab.folder / "results" / name / "runs").glob("*/r*/result.json")
+        assert '"status": "ok"' in result.read_text()
+
+
+def test_two_commands_for_one_folder_submit_one_job(job_lab: SlurmSweepLab) -> None:
+    job_lab.write()
+    processes = [job_lab.start() for _ in range(2)]
+    outs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outs
+    assert len(job_lab.jobs()) == 1
+
+
+def test_a_controller_that_is_started_again_ends_no_job(job_lab: SlurmSweepLab) -> None:
+    slurm = job_lab.slurm
+    measure = {"warmup_iterations": 1, "measured_iterations": 60, "repeats": 1}
+    job_lab.write(options={"step_seconds": 0.1}, measure=measure)
+    process = job_lab.start()
+    job_lab.until_step(slurm.net.hosts[0])
+    slurm.stop_controller()
+    job_lab.until_step(slurm.net.hosts[0], 40)
+    slurm.start_controller()
+    out, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "1 of 1 run: 1 ok" in out
+    assert "unknown" not in errors
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"submit": {"partition": "nowhere"}},
+            "clusters/lab.yaml: there is no partition 'nowhere'; there is main urgent small",
+        ),
+        (
+            {"nodes": 9},
+            "clusters/lab.yaml: nodes: 9, but partition main has 2: the job would wait for ever",
+        ),
+        (
+            {"submit": {"partition": "small"}, "nodes": 2},
+            "clusters/lab.yaml: nodes: 2, but partition small has 1: the job would wait for ever",
+        ),
+        (
+            {"submit": {"extra": ["--gres=gpu:99"]}},
+            (
+                "sbatch refuses the job: Batch job submission failed: Requested node configuration is not "
+                "available; "
+                "no node has so many cores or GPUs: `sinfo -o '%N %c %G'`"
+            ),
+        ),
+        (
+            {"submit": {"constraint": "h100"}},
+            (
+                "sbatch refuses the job: Batch job submission failed: Invalid feature specification; "
+                "`sinfo -o '%N %f'` lists features; see submit.constraint"
+            ),
+        ),
+        (
+            {"submit": {"time": "99h", "partition": "small"}},
+            (
+                "sbatch refuses the job: Batch job submission failed: Requested time limit is invalid "
+                "(missing or exceeds some limit); `sinfo -o '%P %l'` lists limits; set submit.time"
+            ),
+        ),
+    ],
+)
+def test_a_job_that_slurm_would_refuse_ends_in_one_line(
+    job_lab: SlurmSweepLab, keys: dict[str, Any], message: str
+) -> None:
+    job_lab.write_cluster(**keys)
+    job_lab.write()
+    done = job_lab.run()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"dlperf: {message}\n"
+    assert job_lab.jobs() == []
+
+
+def test_in_a_job_of_ones_own_the_command_makes_its_runs_at_once(job_lab: SlurmSweepLab) -> None:
+    """As in a shell by salloc; an outer step's variables that bind ranks to one core change nothing."""
+    job_lab.write(measure=TWO_RUNS)
+    program = f"cd {job_lab.folder} && exec {sys.executable} -m dlperf run tiny.yaml --cluster lab"
+    job_lab.variables |= {"SLURM_CPU_BIND": "quiet,mask_cpu:0x1", "SLURM_CPU_BIND_TYPE": "mask_cpu:"}
+    done = subprocess.run(
+        ["sbatch", "--wait", "-N1", "--exclusive", f"--output={job_lab.folder}/own.log", f"--wrap={program}"],
+        env=os.environ | job_lab.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    log = (job_lab.folder / "own.log").read_text()
+    assert done.returncode == 0, log
+    assert "tiny: 2 of 2 runs: 2 ok" in log
+    assert job_lab.jobs() == []
