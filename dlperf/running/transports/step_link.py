@@ -264,9 +264,11 @@ class StepLink:
                 channel.end()
 
     def _exactly(self, size: int) -> bytes | None:
-        stream = self._process.stdout if self._process is not None else None
-        data = b""
-        while stream is not None and len(data) < size:
+        process, data = self._process, b""
+        if process is None or process.stdout is None:  # closed
+            return None
+        stream = process.stdout
+        while len(data) < size:
             try:
                 part = stream.read(size - len(data))
             except (OSError, ValueError):
