@@ -19,8 +19,8 @@ TWO_RUNS = {"warmup_iterations": 1, "measured_iterations": 3, "repeats": 2}
 
 
 def write_slow(lab: SlurmSweepLab, **keys: Any) -> None:
-    """Two runs; each waits at its third iteration, for as long as the file `trouble` exists."""
-    slow = {"step_seconds": 0.1, "fault": "hang", "fault_step": 2, "fault_while": str(lab.trouble)}
+    """Two runs; each stands still at its fourth iteration, for as long as the file `trouble` exists."""
+    slow = {"step_seconds": 0.1, "fault": "hang", "fault_step": 3, "fault_while": str(lab.trouble)}
     lab.write(options=slow, measure=TWO_RUNS, **keys)
 
 
