@@ -13,6 +13,7 @@ import platform
 import resource
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
@@ -28,6 +29,10 @@ from frameworks.original.processes import Processes, ProcessSpec, adopt_orphans,
 from frameworks.original.workspace import Edit, Unfit
 
 SCHEMA_VERSION = 1
+# The program's own time may differ so much from ours before the log warns of it: a part of it, and seconds.
+_CLOCK_PART, _CLOCK_SECONDS = 0.1, 1.0
+_LEAVES_OUT = "the rates that it prints leave out time that passes between its lines"
+_LONGER = "the rates that it prints are of more time than passes between its lines"
 
 
 class Failed(Exception):
@@ -43,6 +48,9 @@ class Course:
         self._reads_data = reads_data
         self._window, self._reading = Window(tree), ReadWindow()
         self._kind = "warmup" if case.warmup_iterations else "train"
+        # Since the first line that counts, by our clock and by the program's.
+        self._began: Optional[float] = None
+        self._seconds = self._told_seconds = 0.0
 
     @property
     def is_over(self) -> bool:
@@ -52,13 +60,15 @@ class Course:
     def take(self, record: Record) -> None:
         """Print the step of a record, and the window that ends with it."""
         samples = self._per_line * self._case.global_batch_size
+        seconds = samples / record.samples_per_sec
         self._covered += self._per_line
         if self._kind == "train":
             self.measured += self._per_line
+            self._compare(seconds)
         self._log.step(
             self._covered - 1,
             samples,
-            samples / record.samples_per_sec,
+            seconds,
             record.loss,
             self._kind,
             iterations=self._per_line,
@@ -71,7 +81,24 @@ class Course:
             if self._reads_data:
                 self._log.event("reading", self._reading.close(), kind=self._kind)
         if warm:
+            self._began = time.monotonic()
             self._kind, self._window, self._reading = "train", Window(tree), ReadWindow()
+
+    def _compare(self, told_seconds: float) -> None:
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now
+            return
+        self._seconds, self._told_seconds = now - self._began, self._told_seconds + told_seconds
+
+    def caution(self) -> Optional[str]:
+        """Print both times; what is to be said of them, if anything."""
+        ours, told = self._seconds, self._told_seconds
+        value = {"seconds": round(ours, 3), "told_seconds": round(told, 3)}
+        self._log.event("clock", value)
+        if abs(ours - told) < max(_CLOCK_SECONDS, _CLOCK_PART * ours):
+            return None
+        return _LEAVES_OUT if told < ours else _LONGER
 
 
 def run(case: Case, content: Dict[str, Any], program: Dict[str, Any]) -> None:
@@ -82,7 +109,8 @@ def run(case: Case, content: Dict[str, Any], program: Dict[str, Any]) -> None:
     """
     log = EventLog(rank_from_environment().rank)
     log.event("init_start", event_type=START)
-    log.event("framework", _facts(case, content, program))
+    facts = _facts(case, content, program)
+    log.event("framework", facts)
     log.event("global_batch_size", case.global_batch_size)
     work = Path(program["work"])
     _make(work, program)
@@ -109,6 +137,9 @@ def run(case: Case, content: Dict[str, Any], program: Dict[str, Any]) -> None:
         _pass_on(processes.end(kill=processes.failure is not None), tagged=len(specs) > 1)
         kill_below()
     if course.is_over:
+        caution = course.caution()
+        if caution is not None:
+            log.event("framework", {**facts, "caution": caution})
         log.event("run_stop", event_type=END, status="success")
         return
     error = None if data is None else data.damage()

@@ -202,6 +202,19 @@ def test_a_program_that_prints_too_few_lines_fails(lab: SweepLab) -> None:
     assert result.reason.endswith("the program ended by itself: it printed 20 of 100 iterations to measure")
 
 
+def test_rates_that_the_clock_contradicts_are_said(lab: SweepLab) -> None:
+    checkout(lab)
+    measure = {"warmup_iterations": 5000, "measured_iterations": 20_000, "repeats": 1}
+    write(lab, options={"frequent": 5000, "boast": 10.0}, measure=measure)
+    done = lab.run()
+    assert done.returncode == 0, done.stderr
+    (result,) = lab.stored()
+    said = "the rates that it prints leave out time that passes between its lines"
+    assert said == result.engine.facts["caution"]
+    assert lab.dlperf("report", "results/tiny", "--out", "report.md").returncode == 0
+    assert said in (lab.folder / "report.md").read_text()
+
+
 def test_an_edit_that_no_longer_fits_fails_before_anything_is_trained(lab: SweepLab) -> None:
     train = checkout(lab) / "recognition" / "train.py"
     train.write_text(train.read_text().replace("FREQUENT = 50", "FREQUENT = 20 + 30"))

