@@ -28,6 +28,21 @@ IRESNET = {
 }
 
 
+def write(lab: SweepLab, python: Path, **keys: Any) -> None:
+    """One case of the trainers, on 24 images of 10 classes."""
+    source = checkout("DLPERF_UPSTREAM_INSIGHTFACE", url=ADAPTER.source.url, commit=ADAPTER.source.commits[0])
+    made = lab.dlperf("data", "make", "faces", "--images", "24", "--classes", "10")
+    assert made.returncode == 0, made.stderr
+    lab.write(
+        frameworks=[{"name": "insightface_mxnet", "python": str(python), "source": str(source)}],
+        oversubscribe=True,
+        data={"path": "faces"},
+        measure={"warmup_iterations": 1, "measured_iterations": 3, "repeats": 1},
+        **keys,
+    )
+    (lab.folder / "experiments" / "faces.yaml").write_text(yaml.safe_dump(IRESNET))
+
+
 @pytest.mark.parametrize(
     ("keys", "lines"),
     [
@@ -47,18 +62,7 @@ IRESNET = {
 def test_a_program_trains_and_is_measured(
     lab: SweepLab, engine_python: Callable[[str], Path], keys: dict[str, Any], lines: str
 ) -> None:
-    source = checkout("DLPERF_UPSTREAM_INSIGHTFACE", url=ADAPTER.source.url, commit=ADAPTER.source.commits[0])
-    made = lab.dlperf("data", "make", "faces", "--images", "24", "--classes", "10")
-    assert made.returncode == 0, made.stderr
-    python = engine_python("insightface_mxnet")
-    lab.write(
-        frameworks=[{"name": "insightface_mxnet", "python": str(python), "source": str(source)}],
-        oversubscribe=True,
-        data={"path": "faces"},
-        measure={"warmup_iterations": 1, "measured_iterations": 3, "repeats": 1},
-        **keys,
-    )
-    (lab.folder / "experiments" / "faces.yaml").write_text(yaml.safe_dump(IRESNET))
+    write(lab, engine_python("insightface_mxnet"), **keys)
     done = lab.run()
     assert done.returncode == 0, done.stderr
     (result,) = lab.stored()
@@ -69,4 +73,23 @@ def test_a_program_trains_and_is_measured(
     assert result.figures.loss_first is None or 0 < result.figures.loss_first < 100
     (folder,) = lab.run_folders()
     assert lines in (folder / "logs" / "rank0.log").read_text()
+    assert set() == lab.left()
+
+
+def test_a_damaged_image_ends_it_as_a_failure_of_the_data(
+    lab: SweepLab, engine_python: Callable[[str], Path]
+) -> None:
+    """The thread that reads fails alone; the program itself would wait for ever."""
+    write(lab, engine_python("insightface_mxnet"))
+    records = lab.folder / "faces" / "train.rec"
+    content = bytearray(records.read_bytes())
+    lines = (lab.folder / "faces" / "train.idx").read_text().splitlines()
+    # All but the first image and the last: the program shuffles, and a plan looks at the last.
+    begin, end = (int(lines[number].split()[1]) for number in (1, 23))
+    content[begin:end] = bytes(end - begin)
+    records.write_bytes(content)
+    assert lab.run().returncode == 3
+    (result,) = lab.stored()
+    assert "data" == result.status
+    assert f"train.rec: record 1 at byte {begin}: " in str(result.reason)
     assert set() == lab.left()
