@@ -1,12 +1,22 @@
 """How far a sweep is, on standard error: a live line on a terminal, else one line per change of state."""
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 
-from rich.console import Console
+from rich.console import (
+    Console,
+    ConsoleOptions,
+    ConsoleRenderable,
+    RenderableType,
+    RenderHook,
+    RenderResult,
+)
+from rich.control import Control
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.segment import ControlType, Segment
 from rich.text import Text
 
 from dlperf.cli.plan import duration
@@ -46,6 +56,40 @@ class Estimate:
         return sum(means.get(case_id, sum(every) / len(every)) for case_id in self._waiting)
 
 
+class _Bar(Progress):
+    """Leaves the last column free: behind a full line terminals differ in where the cursor is."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The line as it is drawn now."""
+        yield from console.render(super().get_renderable(), options.update(max_width=options.max_width - 1))
+
+    def get_renderable(self) -> RenderableType:
+        """The line, which is rendered anew each time."""
+        return self
+
+
+class _Reflow(RenderHook):
+    """Erases a drawn line in whole where the terminal has become narrower.
+
+    Most terminals break it then into several, of which rich, which drew one, erases the last.
+    """
+
+    def __init__(self, bar: _Bar) -> None:
+        self._bar = bar
+        self._cells = 0  # of the line as it was drawn
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """What rich is about to print, behind what erases the other parts of the line."""
+        console = self._bar.console
+        above = max(0, math.ceil(self._cells / console.width) - 1)
+        line = console.render_lines(self._bar.get_renderable(), pad=False)[-1:]
+        self._cells = sum(map(Segment.get_line_length, line))
+        return [
+            Control(*(((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)) * above)),
+            *renderables,
+        ]
+
+
 class SweepProgress:
     """Says what happens: one line when a run starts, one when it ends, one per minute in between.
 
@@ -71,7 +115,7 @@ class SweepProgress:
         self._started = self._spoke = time.monotonic()
         self._live = console is not None
         text = TextColumn("{task.completed}/{task.total}  {task.description}", markup=False)
-        self._bar = Progress(
+        self._bar = _Bar(
             SpinnerColumn(),
             BarColumn(12),
             text,
@@ -80,6 +124,7 @@ class SweepProgress:
             transient=True,
             disable=not self._live,
         )
+        self._reflow = _Reflow(self._bar)
         self._task = self._bar.add_task("", visible=False)
 
     def message(self, text: str, *, style: str = "") -> None:
@@ -93,9 +138,10 @@ class SweepProgress:
     def planned(self, *, total: int, done: int) -> None:
         """The number of runs, and how many of them are done already."""
         self._total, self._done = total, done
-        if self._live:
+        if self._live and not self._bar.live.is_started:
+            self._bar.console.push_render_hook(self._reflow)  # before rich's own, and so called before it
             self._bar.start()
-        else:
+        elif not self._live:
             self.message(plural(total, "run") + (f", {done} of them done before" if done else ""))
 
     def started(self, case: Case, *, repeat: int) -> None:
@@ -139,7 +185,9 @@ class SweepProgress:
 
     def finished(self) -> None:
         """The sweep has ended: remove what was drawn on the terminal."""
-        self._bar.stop()
+        if self._bar.live.is_started:
+            self._bar.stop()
+            self._bar.console.pop_render_hook()
 
     @property
     def _count(self) -> str:
