@@ -249,7 +249,13 @@ def _summary(plan: Plan, rows: list[Row], results: Path) -> Iterator[str]:
         known, waiting = (
             sum(count > 0 for count in counts) for counts in ([n for _, n in each], left.values())
         )
-        yield f"about {duration(seconds)} for the {known} of {plural(waiting, 'case')} that ran before"
+        nodes = "" if plan.cluster is None else f" ({node_hours(len(plan.cluster.nodes), seconds)})"
+        yield f"about {duration(seconds)}{nodes} for the {known} of {plural(waiting, 'case')} that ran before"
+
+
+def node_hours(nodes: int, seconds: float) -> str:
+    """All nodes are taken for the whole sweep."""
+    return f"{nodes * seconds / 3600:.1f} node hours"
 
 
 def duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from dlperf.adapters.registry import load_adapters
 from dlperf.cli import options
-from dlperf.cli.plan import duration, known_seconds, plan_lines, warn
+from dlperf.cli.plan import duration, known_seconds, node_hours, plan_lines, warn
 from dlperf.cli.progress import QuietProgress, SweepProgress
 from dlperf.cli.submitting import make_runs_in_job
 from dlperf.cli.terminal import (
@@ -137,6 +137,10 @@ def show(plan: Plan, folder: Path, cluster: Cluster | None) -> None:
     warn(plan)
     echo(*plan_lines(plan, folder), "")
     if cluster is not None and cluster.slurm is not None and not inside():
+        if cluster.slurm.time is not None:
+            limit, count = cluster.slurm.time, len(cluster.nodes)
+            taken = f"{plural(count, 'node')} for at most {duration(limit)}: {node_hours(count, limit)}"
+            echo(f"the job takes {taken}", "")
         write_data(job_script(cluster, name=plan.sweep, results=folder, command=this_command()))
         return
     write_data(commands_text(plan, adapters=load_adapters(), results=folder, cluster=cluster))

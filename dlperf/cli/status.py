@@ -28,6 +28,8 @@ from dlperf.plan.plan import Plan, PlannedRun, read_lock
 from dlperf.report.numbers import rate
 from dlperf.results.schema import read_environment
 from dlperf.results.store import read_result
+from dlperf.running.slurm import UNKNOWN, job_state
+from dlperf.running.slurm_job import read_record
 from dlperf.wording import plural
 
 _LOCKS = Path("/proc/locks")
@@ -41,7 +43,7 @@ Examples:
   watch -n 5 dlperf status results/r100_emore
 
 DIR is a results folder or the folder of one sweep (default: results). Only files are read: it disturbs no
-run, and works on a disk that another machine writes to.
+run, and works on a disk that another machine writes to. Slurm is asked about a job that has not ended.
 
 Exit codes: 0 every run has a result, 3 some have none yet, 2 wrong input."""
 
@@ -73,6 +75,8 @@ class SweepStatus:
     waiting: int
     process: int | None  # that works on it on this machine
     seconds_left: float | None  # estimated from the runs that are done
+    job: str | None = None  # the newest job of Slurm for it, and what became of it
+    job_goes_on: bool = False  # as far as Slurm answers
 
     @property
     def missing(self) -> int:
@@ -98,7 +102,7 @@ def command(ctx: click.Context, *, folder: Path, as_json: bool) -> None:
     else:
         for status in found:
             echo(*_lines(status))
-    if any(status.missing and status.process is None for status in found):
+    if any(status.missing and status.process is None and not status.job_goes_on for status in found):
         resumes = "`dlperf run` with the same sweep resumes it"
         say(wrapped(f"no dlperf of this machine works on what is missing; {resumes}"))
     ctx.exit(3 if any(status.missing for status in found) else 0)
@@ -120,6 +124,7 @@ def status_of(folder: Path, plan: Plan) -> SweepStatus:
         else:
             waiting.append(run.case_id)
     missing = [*(run.case_id for run in running), *waiting]
+    job, job_goes_on = _job(folder)
     return SweepStatus(
         sweep=plan.sweep,
         folder=str(folder),
@@ -129,7 +134,23 @@ def status_of(folder: Path, plan: Plan) -> SweepStatus:
         waiting=len(waiting),
         process=process,
         seconds_left=Estimate(known_seconds(folder), missing).left_seconds() if missing else None,
+        job=job,
+        job_goes_on=job_goes_on,
     )
+
+
+def _job(folder: Path) -> tuple[str | None, bool]:
+    """The newest job in words, and whether it waits or works: of its record, else what Slurm says at once."""
+    jobs = read_record(folder).jobs
+    if not jobs:
+        return None, False
+    job = jobs[-1]
+    name = f"job {job.number}, submitted at {job.submitted_at}"
+    if job.ended is not None:
+        return f"{name}: {job.ended}", False
+    state = job_state(job.number, attempts=1)
+    said = "no word from Slurm" if state.state == UNKNOWN else str(state)
+    return f"{name}: {said}; its output: {folder / job.log}", state.is_alive
 
 
 def _running(run: PlannedRun, folder: Path, plan: Plan) -> Running:
@@ -198,6 +219,8 @@ def _lines(status: SweepStatus) -> Iterator[str]:
     if status.process is not None:
         parts.append(f"process {status.process} works on it")
     yield wrapped(f"{status.sweep} ({status.folder}): {', '.join(parts)}")
+    if status.job is not None:
+        yield wrapped(f"  {status.job}")
     for run in status.running:
         where = f" on {', '.join(run.nodes)}" if run.nodes else ""
         speed = f", {rate(run.samples_per_sec)} samples/s" if run.samples_per_sec is not None else ""

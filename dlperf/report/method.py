@@ -214,6 +214,7 @@ def _machine(runs: Sequence[StoredRun]) -> Table:
         say("kernel"): _each(node.kernel for node in nodes),
         say("frequency governor"): _each(node.governor for node in nodes),
         say("turbo"): _each("on" if node.turbo else "off" for node in nodes if node.turbo is not None),
+        say("features in Slurm"): _each(node.features for node in nodes),
         say("load before a run"): _span(
             f"{load:.1f}" for load in sorted(node.load for node in nodes if node.load is not None)
         ),

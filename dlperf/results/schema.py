@@ -334,6 +334,8 @@ class Node(Model):
     """Network between the nodes, as the cluster file says; not measured."""
     load: float | None = None
     """Load average of the minute before the run."""
+    features: Annotated[str | None, Field(exclude_if=lambda value: value is None)] = None
+    """Features of the node as Slurm lists them, such as `h100,ib`; missing: none, or no node of Slurm."""
 
     @cached_property
     def hardware(self) -> str:

@@ -65,7 +65,8 @@ def _nodes_of_job(cluster: Cluster, *, say: Callable[[str], None]) -> tuple[Remo
     given = allocation()
     if len(given.addresses) < len(cluster.nodes):
         raise UserError(
-            f"{cluster.path}: nodes: {len(cluster.nodes)}, but job {given.job} has {len(given.addresses)}"
+            f"{cluster.path}: nodes: {len(cluster.nodes)}, but this command is in job {given.job}, which has "
+            f"{len(given.addresses)}; without SLURM_JOB_ID (env -u SLURM_JOB_ID) it submits a job of its own"
         )
     return tuple(
         SlurmNode(
@@ -75,6 +76,7 @@ def _nodes_of_job(cluster: Cluster, *, say: Callable[[str], None]) -> tuple[Remo
             ),
             job=given.job,
             address=address,
+            features=given.features[name],
             container=cluster.container,
             cluster=cluster.path,
             say=say,

@@ -73,6 +73,14 @@ _REMEDIES: Final = (
     ("Node count specification invalid", "the partition has fewer nodes: `sinfo -o '%P %D'`"),
     ("job submit limit", "you have too many jobs: `squeue --me`"),
 )
+# Reasons that no waiting changes, and what to do. Without EnforcePartLimits, sbatch takes such jobs.
+_FOR_EVER: Final = {
+    "PartitionTimeLimit": "`sinfo -o '%P %l'` lists limits; set submit.time",
+    "PartitionNodeLimit": "`sinfo -o '%P %D %s'` lists how many nodes a job may take; see nodes",
+    "BadConstraints": "no node has all that the job asks for: `sinfo -o '%N %c %G %f'`",
+    "InvalidAccount": "set submit.account",
+    "InvalidQOS": "set submit.qos",
+}
 
 
 class NoSlurm(UserError):
@@ -99,6 +107,16 @@ class JobState:
     def is_alive(self) -> bool:
         """Whether it waits or works."""
         return self.state in _ALIVE
+
+    @property
+    def waits_for_ever(self) -> bool:
+        """Whether it waits for what does not come."""
+        return self.state == "PENDING" and self.reason in _FOR_EVER
+
+    @property
+    def remedy(self) -> str:
+        """What to do about its reason; "" where nothing is known."""
+        return _FOR_EVER.get(self.reason, "")
 
     @property
     def may_go_on(self) -> bool:
@@ -212,9 +230,14 @@ def submit(path: Path) -> str:
     raise UserError(f"sbatch refuses the job: {said}{f'; {remedy}' if remedy else ''}")
 
 
-def job_state(number: str) -> JobState:
+def cancel(number: str) -> None:
+    """End a job."""
+    _asked("scancel", number)
+
+
+def job_state(number: str, *, attempts: int = _ATTEMPTS) -> JobState:
     """What Slurm says of a job; `unknown` where it says nothing after some attempts."""
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(attempts):
         if attempt:
             time.sleep(_PAUSE_SECONDS)
         forgotten = None

@@ -16,11 +16,11 @@ from typing import Final, Literal
 
 from filelock import FileLock
 
-from dlperf.errors import InfrastructureError
+from dlperf.errors import InfrastructureError, UserError
 from dlperf.files import answering, read_document, write_atomically, write_document
 from dlperf.model import Model
 from dlperf.plan.cluster import Cluster
-from dlperf.running.slurm import UNKNOWN, JobState, NoSlurm, job_state, require_nodes, script, submit
+from dlperf.running.slurm import UNKNOWN, JobState, NoSlurm, cancel, job_state, require_nodes, script, submit
 from dlperf.wording import plural
 
 _RECORD_NAME: Final = "slurm.json"
@@ -139,7 +139,8 @@ def follow(
 ) -> JobState:
     """Wait for the end of a job.
 
-    `say` gets what Slurm says of it when that changes, `show` the lines of its log.
+    `say` gets what Slurm says of it when that changes, `show` the lines of its log. UserError where it would
+    wait for ever.
     """
     tail, told, heard = _Tail(results / job.log), "", time.monotonic()
     pause = 0.0
@@ -152,6 +153,11 @@ def follow(
             say(f"job {job.number}: {state}")
             told, pause = str(state), _FIRST_SECONDS
         is_over = not state.is_alive and state.state != UNKNOWN
+        if state.waits_for_ever:
+            cancel(job.number)
+            _record(results, job.model_copy(update={"ended": f"cancelled: {state}"}))
+            remedy = f"; {state.remedy}" if state.remedy else ""
+            raise UserError(f"job {job.number} would wait for ever and was cancelled: {state.reason}{remedy}")
         if is_over or state.is_forgotten or now - heard > _UNKNOWN_SECONDS:
             for line in tail.lines():
                 show(line)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 SSHD = Path("/usr/sbin/sshd")
 REPOSITORY = Path(__file__).resolve().parents[2]
 DISK_MEGABYTES = 64
+SMALL = "small"  # a folder of a lab, and a small file system that all its hosts see
 _UP_SECONDS = 20.0
 _POLL_SECONDS = 0.01
 # What hosts see of this machine although it may lie in a folder that each has its own of: this checkout, the
@@ -257,6 +258,8 @@ class NetLab:
         (self.home / ".ssh").mkdir(parents=True, mode=0o700)
         tool("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key, "-C", "netlab")
         tool("ip", "link", "add", self.bridge, "type", "bridge")
+        (self.folder / SMALL).mkdir()
+        tool("mount", "-t", "tmpfs", "-o", "size=16m", "small", self.folder / SMALL)
         self.subnet = _free_subnet()
         tool("ip", "addr", "add", f"{self.subnet}.1/24", "dev", self.bridge)
         tool("ip", "link", "set", self.bridge, "up")
@@ -358,6 +361,7 @@ def _remove_lab(folder: Path, lab: str) -> None:
     for line in tool("ip", "netns", "list", check=False).splitlines():
         if line.startswith(f"nl{lab}n"):
             tool("ip", "netns", "del", line.split()[0], check=False)
+    tool("umount", "-l", folder / SMALL, check=False)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -177,9 +177,10 @@ class Slurm:
         """Kill slurmctld."""
         self._end("slurmctld")
 
-    def start_node(self, host: Host) -> None:
-        """Start the slurmd of a host."""
-        enter = f"nsenter -t {host.init} -n -m -u -i -p"
+    def start_node(self, host: Host, *, cores: str | None = None) -> None:
+        """Start the slurmd of a host; on some cores alone, such as `0`."""
+        bound = "" if cores is None else f"taskset -c {cores} "
+        enter = f"{bound}nsenter -t {host.init} -n -m -u -i -p"
         self._start(host.name, enter, f"{_SBIN}/slurmd", "-D", "-f", self.conf, "-N", host.name)
 
     def stop_node(self, host: Host) -> None:

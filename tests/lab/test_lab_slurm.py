@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from netlab import SMALL
 from processes import PROMISED_SECONDS, until, until_line
 
 if TYPE_CHECKING:
@@ -191,6 +193,58 @@ def test_a_time_limit_ends_a_job_and_no_run_starts_that_cannot_end(job_lab: Slur
 
 def test_results_on_a_full_disk_end_the_job_and_it_is_made_whole(job_lab: SlurmSweepLab) -> None:
     """The results are on a small file system, which something else fills while a run trains."""
+    disk = job_lab.slurm.net.folder / SMALL
+    (job_lab.folder / "results").symlink_to(disk)
+    measure = {"warmup_iterations": 1, "measured_iterations": 30, "repeats": 2}
+    job_lab.write(options={"step_seconds": 0.1}, measure=measure)
+    process = job_lab.start()
+    job_lab.until_step(job_lab.slurm.net.hosts[0])
+    with (disk / "filler").open("wb") as filler, suppress(OSError):
+        while True:
+            filler.write(b"x" * (1 << 12))
+            filler.flush()
+    _, errors = process.communicate()
+    assert process.returncode == 5
+    assert "No space left on device" in errors
+    assert "Traceback" not in errors
+    until_nothing_is_left(job_lab)
+    (disk / "filler").unlink()
+    must_end_whole(job_lab)
+
+
+def test_a_step_that_may_use_fewer_cores_than_the_file_says_measures_nothing(job_lab: SlurmSweepLab) -> None:
+    """The slurmd itself is bound to one core, and with it all that it starts."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two cores")
+    slurm, host = job_lab.slurm, job_lab.slurm.net.hosts[0]
+    slurm.stop_node(host)
+    slurm.start_node(host, cores="0")
+    job_lab.write()
+    done = job_lab.run()
+    slurm.stop_node(host)
+    assert done.returncode == 5
+    assert (
+        "the cluster file says 2 cores, programs of its step may use 1: the job was given fewer"
+        in done.stderr
+    )
+    assert "SLURM_CPU_BIND" in done.stderr
+    assert job_lab.stored() == []
+
+
+def test_status_names_the_job(job_lab: SlurmSweepLab) -> None:
+    process = at_work(job_lab)
+    number = job_lab.job()
+    shown = job_lab.dlperf("status", "results/tiny")
+    assert shown.returncode == 3
+    assert f"job {number}, submitted at " in shown.stdout
+    assert "running on node0; its output: results/tiny/slurm/" in " ".join(shown.stdout.split())
+    assert "resumes it" not in shown.stderr
+    process.kill()
+    job_lab.slurm.ask("scancel", number)
+    until_nothing_is_left(job_lab)
+    shown = job_lab.dlperf("status", "results/tiny")
+    assert "CANCELLED: somebody cancelled it" in shown.stdout
+    assert "resumes it" in shown.stderr
 
 
 def test_two_sweeps_at_once_take_the_node_one_after_the_other(job_lab: SlurmSweepLab) -> None:
@@ -256,13 +310,6 @@ def test_a_controller_that_is_started_again_ends_no_job(job_lab: SlurmSweepLab) 
                 "`sinfo -o '%N %f'` lists features; see submit.constraint"
             ),
         ),
-        (
-            {"submit": {"time": "99h", "partition": "small"}},
-            (
-                "sbatch refuses the job: Batch job submission failed: Requested time limit is invalid "
-                "(missing or exceeds some limit); `sinfo -o '%P %l'` lists limits; set submit.time"
-            ),
-        ),
     ],
 )
 def test_a_job_that_slurm_would_refuse_ends_in_one_line(
@@ -274,6 +321,20 @@ def test_a_job_that_slurm_would_refuse_ends_in_one_line(
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"dlperf: {message}\n"
     assert job_lab.jobs() == []
+
+
+def test_a_job_that_would_wait_for_ever_is_cancelled(job_lab: SlurmSweepLab) -> None:
+    """Slurm takes jobs that are longer than their partition allows."""
+    job_lab.write_cluster(submit={"time": "99h", "partition": "small"})
+    job_lab.write()
+    done = job_lab.run()
+    number = job_lab.job()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        f"dlperf: job {number} would wait for ever and was cancelled: PartitionTimeLimit; "
+        "`sinfo -o '%P %l'` lists limits; set submit.time\n"
+    ) in done.stderr
+    assert job_lab.slurm.state(number) == "CANCELLED"
 
 
 def test_in_a_job_of_ones_own_the_command_makes_its_runs_at_once(job_lab: SlurmSweepLab) -> None:

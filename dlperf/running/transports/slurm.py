@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dlperf.plan.cluster import ClusterNode, Container
+from dlperf.results.schema import Node as NodeFacts
 from dlperf.running.slurm import step_command, step_environment
 from dlperf.running.transports.ssh import RemoteNode
 from dlperf.running.transports.step_link import StepLink
@@ -35,13 +36,23 @@ class SlurmNode(RemoteNode):
         *,
         job: str,
         address: str,
+        features: str,
         container: Container | None,
         cluster: str,
         say: Callable[[str], None],
     ) -> None:
         """`spec` has the node's name; `address` is where ranks of other nodes reach it."""
-        self._container = container
+        self._container, self._features = container, features
         super().__init__(spec, target=JobPlace(job, address), cluster=cluster, say=say)
+
+    def facts(self) -> NodeFacts:
+        return super().facts().model_copy(update={"features": self._features or None})
+
+    def _few_cores(self, cores: int) -> str:
+        return (
+            f"the cluster file says {self._spec.cores} cores, programs of its step may use {cores}: the job "
+            "was given fewer (see submit.exclusive, cores), or a variable such as SLURM_CPU_BIND binds them"
+        )
 
     def _linked(self) -> StepLink:
         command: Sequence[str] = step_command(self.name, cores=self._spec.cores, container=self._container)

@@ -132,13 +132,16 @@ class RemoteNode(ABC):
         cores = len(self._hello["cpus"])
         reason = None
         if cores < self._spec.cores:
-            reason = f"the cluster file says {self._spec.cores} cores, it has {cores}; put cores: {cores}"
+            reason = self._few_cores(cores)
         elif self.interface is not None and not self.has_interface:
             reason = f"it has no interface {self.interface} with an IPv4 address"
         elif self._spec.device == "cuda":
             reason = self._spec.lacking(self._gpus())
         if reason is not None:
             self.set_aside(reason)
+
+    def _few_cores(self, cores: int) -> str:
+        return f"the cluster file says {self._spec.cores} cores, it has {cores}; put cores: {cores}"
 
     def set_aside(self, reason: str) -> NoReturn:
         """Disconnect, which releases its lock, and raise NodeLost."""
