@@ -21,8 +21,11 @@ from dlperf.running.run_folder import pending_runs, results_folder, stored_runs
 from dlperf.running.scheduler import environment_name, require_adapters
 from dlperf.running.slurm import JobState, this_command
 from dlperf.running.slurm_job import SubmittedJob, follow, living_job, must_have_made, submit_job, submitting
+from dlperf.wording import plural
 
 _EXIT_INTERRUPTED = 130
+# A run may be longer than a job, or jobs may be preempted before any run ends.
+_MOST_FRUITLESS = 3
 
 
 def make_runs_in_job(
@@ -35,7 +38,7 @@ def make_runs_in_job(
     the job; InfrastructureError where it ends before all runs have a result.
     """
     again = shlex.join(["dlperf", *sys.argv[1:]])
-    before = None
+    before, fruitless = None, 0
     while True:
         with submitting(folder):
             job = living_job(folder)
@@ -48,8 +51,9 @@ def make_runs_in_job(
                     left = len(pending_runs(plan, results=folder, retry_failed=retry_failed))
                 if left == 0:
                     return plan, stored_runs(plan, results=folder)
-                if before is not None and left >= before:
-                    raise InfrastructureError(f"the last job made no run; `{again}` tries again")
+                fruitless = fruitless + 1 if before is not None and left >= before else 0
+                if fruitless == _MOST_FRUITLESS:
+                    raise InfrastructureError(f"the last {fruitless} jobs made no run; `{again}` tries again")
                 before = left
                 _make_shared_environments(plan, cluster)
                 job = submit_job(cluster, name=plan.sweep, results=folder, command=this_command())
@@ -62,7 +66,7 @@ def make_runs_in_job(
         if left == 0 or not goes_on:
             must_have_made(left, job=job, state=state, results=folder, again=again)
             return plan, stored
-        say(f"job {job.number}: {state}; a follow-up job makes what is left")
+        say(f"a follow-up job makes what is left: {plural(left, 'run')}")
 
 
 def _make_shared_environments(plan: Plan, cluster: Cluster) -> None:

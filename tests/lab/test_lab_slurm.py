@@ -144,7 +144,7 @@ def test_before_its_end_a_job_stops_and_a_follow_up_job_makes_the_rest(job_lab: 
     out, errors = process.communicate()
     assert process.returncode == 0, errors
     ended = f"job {number}: FAILED: its command failed (it stopped before its time limit)"
-    assert f"{ended}; a follow-up job makes what is left" in errors
+    assert f"{ended}\na follow-up job makes what is left: 2 runs\n" in errors
     assert "2 of 2 runs: 2 ok" in out
     assert len(job_lab.jobs()) == 2
 
@@ -159,7 +159,7 @@ def test_a_preempted_job_is_made_whole_by_a_follow_up_job(job_lab: SlurmSweepLab
     assert process.returncode == 0, errors
     ended = f"job {number}: PREEMPTED: another job took its place"
     assert ended in errors
-    assert "a follow-up job makes what is left" in errors
+    assert "a follow-up job makes what is left: 2 runs" in errors
     assert "2 of 2 runs: 2 ok" in out
 
 
