@@ -16,7 +16,7 @@ from dlperf.plan.cluster import load_cluster
 from dlperf.plan.documents import unknown
 from dlperf.running.health import Level, check_machine
 from dlperf.running.transports.base import NodeLost
-from dlperf.running.transports.ssh_session import Refusal
+from dlperf.running.transports.session import Refusal
 from dlperf.wording import plural
 
 if TYPE_CHECKING:

@@ -18,9 +18,10 @@ from dlperf.plan.machine import Gpu, Machine
 from dlperf.running.health import HealthIssue, Level, check_builds
 from dlperf.running.slurm import allocation, inside
 from dlperf.running.transports.base import NodeLost, each
+from dlperf.running.transports.remote import RemoteNode
+from dlperf.running.transports.session import Channel, Refusal, errors_of
 from dlperf.running.transports.slurm import SlurmNode
-from dlperf.running.transports.ssh import RemoteNode, SshNode
-from dlperf.running.transports.ssh_session import Channel, Refusal, errors_of
+from dlperf.running.transports.ssh import SshNode
 
 _POLL_SECONDS = 1.0
 _SHOWN = 3  # nodes that one message names; `dlperf cluster check` names all

@@ -25,7 +25,7 @@ from dlperf.running.launch import (
     specification,
 )
 from dlperf.running.program import program_lines
-from dlperf.running.transports.ssh_session import shipped_code
+from dlperf.running.transports.session import shipped_code
 
 # A placeholder: each run chooses a free port when it starts.
 _PORT = 0

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cluster_lab import ClusterLab
+    from slurm_lab import SlurmSweepLab
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 
@@ -53,4 +54,27 @@ def test_an_engine_trains_on_several_hosts(
     (result,) = lab.stored()
     nodes = int(topology[0])
     assert result.nodes == tuple(f"node{number}" for number in range(nodes))
+    assert result.figures.samples_per_sec > 0
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "oneflow", "mxnet"])
+def test_an_engine_trains_on_the_two_nodes_of_a_job(
+    job_lab: SlurmSweepLab, engine_python: Callable[[str], Path], framework: str
+) -> None:
+    version, python = load_adapters()[framework].versions[0], engine_python(framework)
+    job_lab.write_cluster(nodes=2, interface="eth0", devices=1, cores=1)
+    job_lab.write(
+        frameworks=[{"name": framework, "version": version, "python": str(python)}],
+        options={},
+        topology="2n1g",
+        measure={"warmup_iterations": 1, "measured_iterations": 3, "repeats": 1},
+        limits={"time": 550, "stall": 400},
+    )
+    done = job_lab.run()
+    assert done.returncode == 0, done.stderr + "".join(
+        log.read_text()[-2000:] for log in job_lab.results.rglob("rank*.log")
+    )
+    (result,) = job_lab.stored()
+    assert result.nodes == ("node0", "node1")
+    assert result.figures is not None
     assert result.figures.samples_per_sec > 0

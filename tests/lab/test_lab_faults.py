@@ -12,7 +12,7 @@ import pytest
 from cluster_lab import FOLDER, LONG, WORK
 from processes import PROMISED_SECONDS, until, until_line
 
-from dlperf.running.transports.ssh_session import LOSS_SECONDS
+from dlperf.running.transports.session import LOSS_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

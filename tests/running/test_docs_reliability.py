@@ -13,7 +13,7 @@ from dlperf.running.launch import (
     OVERTIME_SECONDS,
     SILENCE_SECONDS,
 )
-from dlperf.running.transports.ssh_session import LOSS_SECONDS
+from dlperf.running.transports.session import LOSS_SECONDS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
 

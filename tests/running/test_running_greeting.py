@@ -14,8 +14,8 @@ from typing import cast
 import pytest
 from paramiko.channel import Channel
 
-from dlperf.running.transports import ssh_session
-from dlperf.running.transports.ssh_session import Refusal, attend_command, greet, shipped_code
+from dlperf.running.transports import session
+from dlperf.running.transports.session import Refusal, attend_command, greet, shipped_code
 
 # What Python 2.7 says to an option that it does not know.
 PYTHON_2 = r"""#!/bin/sh
@@ -83,7 +83,7 @@ def test_a_quiet_startup_file_changes_nothing(started: Callable[..., Channel]) -
 def test_a_startup_file_that_sleeps_or_reads_is_named_after_the_limit(
     started: Callable[..., Channel], monkeypatch: pytest.MonkeyPatch, startup: str
 ) -> None:
-    monkeypatch.setattr(ssh_session, "_GREETING_SECONDS", 1.0)
+    monkeypatch.setattr(session, "_GREETING_SECONDS", 1.0)
     assert refusal(started(startup)) == (
         "its login shell or the prefix started no command within 1 s; let startup files (such as ~/.bashrc) "
         "neither sleep nor read standard input where there is no terminal"

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from processes import until
 
-from dlperf.running.transports.ssh_link import LinkError
-from dlperf.running.transports.ssh_session import errors_of, send_all
+from dlperf.running.transports.session import LinkError, errors_of, send_all
 from dlperf.running.transports.step_link import StepLink
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dlperf.plan.cluster import ClusterNode, Container
 from dlperf.results.schema import Node as NodeFacts
 from dlperf.running.slurm import step_command, step_environment
-from dlperf.running.transports.ssh import RemoteNode
+from dlperf.running.transports.remote import RemoteNode
 from dlperf.running.transports.step_link import StepLink
 
 # Steps begin within a second, unless the node is lost: Slurm itself would wait for ever.

@@ -22,6 +22,7 @@ from paramiko.agent import AgentSSH
 from paramiko.auth_strategy import AuthSource, AuthStrategy, InMemoryPrivateKey, SourceResult
 from paramiko.pkey import UnknownKeyType
 
+from dlperf.running.transports.session import LinkError
 from dlperf.running.transports.ssh_config import Target
 
 if TYPE_CHECKING:
@@ -33,14 +34,6 @@ _CHANNEL_SECONDS = 20.0
 
 # It also logs what it raises.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
-
-
-class LinkError(Exception):
-    """There is no connection; `hopeless`: another attempt would change nothing."""
-
-    def __init__(self, text: str, *, hopeless: bool = False) -> None:
-        self.hopeless = hopeless
-        super().__init__(text)
 
 
 class Link:

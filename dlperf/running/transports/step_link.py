@@ -18,8 +18,7 @@ from io import BufferedReader, RawIOBase
 from typing import Final, Self
 
 from dlperf.files import shipped_folder
-from dlperf.running.transports.ssh_link import LinkError
-from dlperf.running.transports.ssh_session import one_line
+from dlperf.running.transports.session import LinkError, one_line
 
 _OPEN, _DATA, _END, _CLOSE, _ERRORS, _EXIT, _FAILED, _HELLO, _TAKEN = range(1, 10)
 _HEADER: Final = struct.Struct("!IBI")

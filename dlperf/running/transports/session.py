@@ -75,6 +75,14 @@ _PROGRAM = (
 )
 
 
+class LinkError(Exception):
+    """There is no connection; `hopeless`: another attempt would change nothing."""
+
+    def __init__(self, text: str, *, hopeless: bool = False) -> None:
+        self.hopeless = hopeless
+        super().__init__(text)
+
+
 class Channel(Protocol):
     """The standard streams of one command on a node, as paramiko has them."""
 
@@ -293,7 +301,7 @@ def greet(channel: Channel, *, code: Code, python: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class SshConnection:
+class RemoteConnection:
     """A supervisor at the other end of a channel."""
 
     _channel: Channel  # kept, because paramiko closes one that nobody holds
