@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ import click
 from dlperf.adapters.registry import load_adapters
 from dlperf.cli.options import PATH, SWEEP, SweepChoice, default_folder, format_option
 from dlperf.cli.terminal import echo, fold, print_json, say, table, wrapped, write_data
-from dlperf.plan.case import bytes_text
+from dlperf.plan.case import Case, bytes_text
 from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
 from dlperf.plan.sources import unknown_commit
 from dlperf.report.comparison import Comparison, comparisons
@@ -65,8 +66,19 @@ def command(*, chosen: SweepChoice, form: str, order: bool, commands: bool, resu
             _print_csv([row | {"options": json.dumps(row["options"])} for row in rows])
 
 
+_WEIGHT_BYTES = 4  # every engine keeps float32 weights, in mixed precision too
+
+
+def _classifier_beyond_memory(case: Case, plan: Plan) -> tuple[int, int] | None:
+    """The bytes of a device's classifier and of its memory, where the first are more; None too if unknown."""
+    memory = plan.machine.gpu_memory_bytes if case.device == "cuda" else case.memory_bytes
+    shards = 1 if case.parallelism == "data" else case.topology.world_size
+    needed = math.ceil(case.num_classes / shards) * case.workload.embedding_size * _WEIGHT_BYTES
+    return (needed, memory) if memory is not None and needed > memory else None
+
+
 def warn(plan: Plan) -> None:
-    """Say which workloads have cases that a report could not show in one table, and which sources are new.
+    """Say what cannot fit, which cases a report could not show in one table, and which sources are new.
 
     Own loops and original programs, and other data, stand in several tables on purpose.
     """
@@ -75,6 +87,14 @@ def warn(plan: Plan) -> None:
         note = None if source is None or name not in adapters else unknown_commit(source, adapters[name])
         if note is not None:
             say(f"note: {name}: {note}")
+    too_large = [(case, *need) for case in plan.runnable if (need := _classifier_beyond_memory(case, plan))]
+    if too_large:
+        case, needed, memory = max(too_large, key=lambda one: one[1] / one[2])
+        more = f" (and {plural(len(too_large) - 1, 'other case')})" if len(too_large) > 1 else ""
+        say(
+            f"warning: {case.case_id}{more} cannot fit: the weights of its classifier alone are "
+            f"{needed / 2**30:.4g} GiB per device, which has {memory / 2**30:.4g} GiB"
+        )
     tables: dict[tuple[object, ...], list[Comparison]] = {}
     for one in comparisons(planned_figures(plan), titles={}):
         case = one.sample

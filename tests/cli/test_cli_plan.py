@@ -270,3 +270,13 @@ def test_the_full_grid_of_2021_is_listed_on_any_machine(dlperf: Callable[..., Re
         for name in ("r100_emore", "r100_glint360k", "y1_emore")
     ]
     assert [61, 45, 30] == counts
+
+
+def test_a_classifier_that_no_device_can_hold_is_a_warning(dlperf: Callable[..., Result]) -> None:
+    """Weights of 128 float32 per class, which two devices share in model parallel."""
+    options = ("--only", "framework=pytorch", "--only", "batch_size_per_device=4", "-S", "topology=1n2g")
+    large = ("-S", "num_classes=6000000", "-S", "memory=2GiB")
+    told = dlperf("plan", "mine", *options, *large, "-S", "parallelism=data").stderr
+    assert "cannot fit: the weights of its classifier alone are " in told
+    assert "per device, which has 2 GiB" in told
+    assert "cannot fit" not in dlperf("plan", "mine", *options, *large, "-S", "parallelism=model").stderr
