@@ -7,7 +7,7 @@ only where others, by a majority of frameworks, agree without it.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal, Self, get_args
+from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import AliasChoices, Field
 from rich.table import Table
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from dlperf.files import read_document
 from dlperf.model import Model
-from dlperf.plan.case import Case
+from dlperf.plan.case import Case, DataSet
 from dlperf.wording import plural
 
 REFERENCE: Final = "reference"  # its name in pairs
@@ -113,6 +113,46 @@ class ParticipantResult(Model):
         return None if topology in {"", "1n1g"} else parallelism.partition("-")[0]
 
 
+class ReaderPair(Model):
+    """The first images of a data set as two frameworks' own readers give them, compared in order."""
+
+    first: str
+    second: str
+    first_other_label: int | None = None  # the first image, from 0, whose labels differ; None: none
+    largest: int | None = None  # difference of two pixels, of 255 levels; None: nothing to compare
+    mean: float | None = None
+    error: str | None = None
+
+
+class Readers(Model):
+    """A data set through every framework's own reader."""
+
+    data: DataSet
+    images: int  # that were compared
+    largest_allowed: int  # difference of two pixels, of 255 levels
+    pairs: tuple[ReaderPair, ...]
+
+    def faults(self) -> tuple[str, ...]:
+        """A line on each pair that does not read alike."""
+        return tuple(fault for pair in self.pairs if (fault := self._fault(pair)))
+
+    def _fault(self, pair: ReaderPair) -> str | None:
+        who = f"the readers of {pair.first} and {pair.second}"
+        if pair.error is not None:
+            return f"{who} have nothing to compare: {pair.error}"
+        if pair.first_other_label is not None:
+            return f"{who} differ: another label from image {pair.first_other_label} on"
+        if pair.largest is None or pair.largest > self.largest_allowed:
+            return f"{who} differ: pixels by up to {pair.largest} of 255, more than {self.largest_allowed}"
+        return None
+
+    def summary(self) -> str:
+        """How alike they read, where all do."""
+        largest = max(pair.largest or 0 for pair in self.pairs)
+        pixels = f", pixels at most {largest} of 255 apart" if largest else " and the same pixels"
+        return f"{self.images} images of {self.data.name} in one order with the same labels{pixels}"
+
+
 class Certificate(Model):
     """The result of an alignment; `case` is what the participant with the most devices trained."""
 
@@ -129,6 +169,7 @@ class Certificate(Model):
     )
     pairs: tuple[Pair, ...]
     reference: tuple[Pair, ...] = ()  # each participant against PyTorch in float64, where that ran
+    readers: Annotated[Readers | None, Field(exclude_if=lambda readers: readers is None)] = None
     verdict: str  # one line
     passed: bool
 
@@ -144,7 +185,8 @@ def faults(certificate: Certificate) -> tuple[str, ...]:
     absent = {f"{one.name}: {one.error}": one.name for one in certificate.participants if one.error}
     lines = [*_Agreement(certificate).findings(), *(_absent(why) for why in absent)]
     own = dict.fromkeys(pair.error for pair in certificate.reference if pair.error)
-    return (*lines, *(_absent(f"the {why}") for why in own if why not in absent))
+    read = () if certificate.readers is None else certificate.readers.faults()
+    return (*lines, *(_absent(f"the {why}") for why in own if why not in absent), *read)
 
 
 def _absent(error: str) -> str:
@@ -156,8 +198,9 @@ def verdict(certificate: Certificate) -> str:
     """One line: the largest difference where all is well, else the faults."""
     pairs = certificate.pairs or certificate.reference
     losses = [pair.figures.losses for pair in pairs if pair.figures]
+    read = "" if certificate.readers is None else f"; {certificate.readers.summary()}"
     return "; ".join(faults(certificate)) or (
-        f"max loss difference {max(map(max, losses)):.0e} over {plural(len(losses[0]), 'step')}"
+        f"max loss difference {max(map(max, losses)):.0e} over {plural(len(losses[0]), 'step')}{read}"
     )
 
 

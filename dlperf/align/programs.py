@@ -16,17 +16,19 @@ from dlperf.align.certificate import (
     Certificate,
     Pair,
     ParticipantResult,
+    Readers,
     Tolerance,
     verdict,
 )
 from dlperf.align.compare import compare, defined_loss
 from dlperf.align.participants import Participant, Settings, probe_case
+from dlperf.align.readers import compare_readers
 from dlperf.errors import InfrastructureError
 from dlperf.files import run_shipped, write_document
 from dlperf.layout import CASE_NAME, LAUNCH_NAME, OUTCOME_NAME
 from dlperf.logs.endings import Outcome, read_outcome
 from dlperf.logs.failures import classify
-from dlperf.plan.case import Case, Workload
+from dlperf.plan.case import Case, DataSet, Workload
 from dlperf.plan.sweep import Limits
 from dlperf.results.run_outcome import log_lines
 from dlperf.running.launch import LEASE_SECONDS, OVERTIME_SECONDS, free_port, launch_file, place_ranks_locally
@@ -74,6 +76,7 @@ class Alignment:
     interrupts: Interrupts
     say: Callable[[str], None]
     absent: Mapping[str, str] = field(default_factory=dict)
+    data: DataSet | None = None  # to compare the frameworks' own readers on; None: they are not compared
 
     def certificate(self) -> Certificate:
         """Run the programs and compare what they computed.
@@ -89,6 +92,7 @@ class Alignment:
             pairs = [self._pair(one, other, inputs) for one, other in combinations((*trained, *absent), 2)]
             reference = self._reference(pairs, inputs, opened)
             against = [self._pair(one, reference, inputs) for one in trained] if reference else []
+        readers = None if self.data is None else self._readers(self.data)
         certificate = Certificate(
             dlperf_version=__version__,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -100,10 +104,21 @@ class Alignment:
             participants=tuple(one.result for one in (*trained, *absent)),
             pairs=tuple(pairs),
             reference=tuple(against),
+            readers=readers,
             verdict="",
-            passed=all(pair.passed for pair in (*pairs, *against)),
+            passed=all(pair.passed for pair in (*pairs, *against)) and not (readers and readers.faults()),
         )
         return certificate.model_copy(update={"verdict": verdict(certificate)})
+
+    def _readers(self, data: DataSet) -> Readers:
+        return compare_readers(
+            self.participants,
+            data,
+            folder=self.folder,
+            time_limit_seconds=self.time_limit_seconds,
+            interrupts=self.interrupts,
+            say=self.say,
+        )
 
     def _case(self, participant: Participant) -> Case:
         framework = participant.adapter.name

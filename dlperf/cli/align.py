@@ -35,12 +35,13 @@ from dlperf.cli.options import DEVICE_CHOICE, JSON, PATH, Choice, at_least, mach
 from dlperf.cli.terminal import echo, rendered, say, say_in_a_signal_handler, write_data
 from dlperf.errors import UserError
 from dlperf.files import write_atomically
-from dlperf.plan.case import DeviceKind, Parallelism, Precision, Topology
+from dlperf.plan.case import DataSet, DeviceKind, Parallelism, Precision, Topology
 from dlperf.plan.compatibility import refusal
+from dlperf.plan.data_sets import data_set
 from dlperf.plan.documents import unknown
 from dlperf.plan.load import load_experiment, origin_of
 from dlperf.plan.machine import Gpu, Machine
-from dlperf.plan.sweep import FrameworkEntry, FrameworkReference
+from dlperf.plan.sweep import DataEntry, FrameworkEntry, FrameworkReference
 from dlperf.plan.versions import specification_of
 from dlperf.running.run_folder import whole_machine
 from dlperf.running.supervision import Interrupted, Interrupts
@@ -63,6 +64,7 @@ Examples:
   dlperf align y1_emore --parallelism data,model,partial_fc --topology 1n2g
   dlperf align y1_emore --parallelism model --topology 1n1g,1n2g --frozen-batch-norm
   dlperf align y1_emore --parallelism partial_fc --topology 1n2g --sample-ratio 0.1
+  dlperf align y1_emore --data faces
 
 EXPERIMENT is a path, the name of a file in ./experiments, or an experiment that ships with dlperf.
 
@@ -159,6 +161,13 @@ class _Finite(click.FloatRange):
     default="auto",
     help="Add PyTorch in float64 as a participant; auto: if two participants differ.",
 )
+@click.option(
+    "--data",
+    "data_folder",
+    metavar="DIR",
+    type=PATH,
+    help="Compare the frameworks' own readers too, on the data set in DIR.",
+)
 @click.option("--device", type=DEVICE_CHOICE, default="auto", help="Device to train on.")
 @click.option(
     "--time-limit", metavar="SECONDS", type=_Finite(min=1), default=1800, help="Time limit per program."
@@ -183,6 +192,7 @@ def command(
     sample_ratio: float,
     tolerance: float | None,
     reference: ReferenceMode,
+    data_folder: Path | None,
     device: Literal["auto", "cpu", "cuda"],
     time_limit: float,
     out: Path | None,
@@ -207,6 +217,7 @@ def command(
         gpu=machine.gpu,
     )
     _check(asked, modes, settings, reference, machine)
+    data = None if data_folder is None else _data_of(data_folder, asked)
     folder = _created(out or Path("results") / workload.experiment)
     interrupts = Interrupts(say=say_in_a_signal_handler)
     try:
@@ -226,6 +237,7 @@ def command(
                 interrupts=interrupts,
                 say=_say,
                 absent=absent,
+                data=data,
             ).certificate()
     except Interrupted as interrupted:
         say("stopped; nothing was saved")
@@ -240,6 +252,16 @@ def command(
     write_atomically(path, text.encode())
     (say if as_json else echo)(f"certificate: {path}")
     ctx.exit(EXIT_ALIGNED if certificate.passed else EXIT_BROKEN)
+
+
+def _data_of(folder: Path, frameworks: Sequence[Framework]) -> DataSet:
+    """The data set that the readers are compared on; UserError where there are no two of them, or no set."""
+    if len(frameworks) < 2:  # noqa: PLR2004
+        raise UserError("--data: give two or more frameworks, whose readers can be compared")
+    try:
+        return data_set(DataEntry(path=str(folder.absolute())))
+    except UserError as error:
+        raise UserError(f"--data: {error}") from None
 
 
 def _modes(
