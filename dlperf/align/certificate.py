@@ -150,7 +150,7 @@ class Readers(Model):
         """How alike they read, where all do."""
         largest = max(pair.largest or 0 for pair in self.pairs)
         pixels = f", pixels at most {largest} of 255 apart" if largest else " and the same pixels"
-        return f"{self.images} images of {self.data.name} in one order with the same labels{pixels}"
+        return f"{plural(self.images, 'image')} of {self.data.name} in one order with the same labels{pixels}"
 
 
 class Certificate(Model):

@@ -235,7 +235,7 @@ class _Progress:
         self._images += images
         if time.monotonic() - self._said >= _SAID_EACH_SECONDS:
             self._said = time.monotonic()
-            say(f"{self._images} images done")
+            say(f"{plural(self._images, 'image')} done")
 
 
 command.add_command(bench)

@@ -126,7 +126,7 @@ def test_schema_prints_one_or_all() -> None:
     assert [] == [name for name in every if f"`{name}`" not in told]
     assert {
         "sweep", "experiment", "cluster", "case", "plan", "result", "environment", "import", "published",
-        "baseline", "qualification", "limit", "cases", "runs", "parts",
+        "baseline", "qualification", "limit", "cases", "runs", "parts", "jobs",
     } == set(every)  # fmt: skip
     for name, schema in every.items():
         assert schema == json.loads(CliRunner().invoke(main, ["schema", name]).stdout)
