@@ -20,7 +20,7 @@ from dlperf.running.run import mend_run_folders
 from dlperf.running.run_folder import pending_runs, results_folder, stored_runs
 from dlperf.running.scheduler import environment_name, require_adapters
 from dlperf.running.slurm import JobState, this_command
-from dlperf.running.slurm_job import SubmittedJob, follow, living_job, must_have_made, submit_job, submitting
+from dlperf.running.slurm_job import SubmittedJob, follow, living_job, submit_job, submitting
 from dlperf.wording import plural
 
 _EXIT_INTERRUPTED = 130
@@ -61,11 +61,15 @@ def make_runs_in_job(
         state = _followed(job, folder, again=again)
         plan = selected(freeze(whole, folder))
         stored = stored_runs(plan, results=folder)
-        left = len(plan.runs) - len(stored)
-        goes_on = cluster.slurm is not None and cluster.slurm.continue_ and state.may_go_on
-        if left == 0 or not goes_on:
-            must_have_made(left, job=job, state=state, results=folder, again=again)
+        # Runs that lost their node have a result, and are made again all the same.
+        left = len(pending_runs(plan, results=folder, retry_failed=False))
+        if left == 0 or (state.ended_by_itself and len(stored) == len(plan.runs)):
             return plan, stored
+        if cluster.slurm is None or not cluster.slurm.continue_ or not state.may_go_on:
+            raise InfrastructureError(
+                f"job {job.number} ended with {plural(left, 'run')} to make: {state}; its output: "
+                f"{folder / job.log}; completed runs are kept, and the same command makes the others: {again}"
+            )
         say(f"a follow-up job makes what is left: {plural(left, 'run')}")
 
 

@@ -6,6 +6,7 @@ decides one. An answer that does not come, or is empty, is `unknown`.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -28,6 +29,8 @@ _KEPT: Final = frozenset({"SLURM_CONF"})
 _TOOL_SECONDS: Final = 30.0
 _ATTEMPTS: Final = 4
 _PAUSE_SECONDS: Final = 1.0
+# Slurm may send the signal a minute earlier: not while runs still end that were to end before.
+_SIGNAL_SECONDS: Final = LAST_SECONDS // 2
 
 # States in which a job still waits or works; all others are ends.
 _ALIVE: Final = frozenset(
@@ -39,11 +42,12 @@ _FORGOTTEN: Final = re.compile(r"invalid job id", re.IGNORECASE)
 
 # Ends that come from outside.
 _TAKEN_AWAY: Final = frozenset({"TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL"})
+_SOME_FAILED: Final = "some cases failed"
 _OUT_OF_TIME: Final = "it stopped before its time limit"
 # What dlperf's own exit codes say, as Slurm writes them (code:signal).
 _OWN_CODES: Final = {
     "2:0": "wrong input, as its output says",
-    "3:0": "some cases failed",
+    "3:0": _SOME_FAILED,
     "5:0": "the infrastructure failed, as its output says",
     f"{128 + signal.SIGUSR1}:0": _OUT_OF_TIME,
 }
@@ -107,6 +111,11 @@ class JobState:
     def is_alive(self) -> bool:
         """Whether it waits or works."""
         return self.state in _ALIVE
+
+    @property
+    def ended_by_itself(self) -> bool:
+        """Whether dlperf came to the end of its work."""
+        return self.state == "COMPLETED" or _SOME_FAILED in self.reason
 
     @property
     def waits_for_ever(self) -> bool:
@@ -196,16 +205,18 @@ def script(cluster: Cluster, *, name: str, log: Path, command: Sequence[str], fo
         "partition": settings.partition,
         "account": settings.account,
         "qos": settings.qos,
-        "time": None if settings.time is None else str(max(1, round(settings.time / 60))),
+        "time": None if settings.time is None else str(math.ceil(settings.time / 60)),
         "constraint": settings.constraint,
         # Bound to the batch shell, which the command replaces.
-        "signal": f"B:USR1@{LAST_SECONDS}",
+        "signal": f"B:USR1@{_SIGNAL_SECONDS}",
     }
     if node.device == "cuda" and settings.gpus == "gres":
         options["gres"] = f"gpu:{node.devices}"
     if node.device == "cuda" and settings.gpus == "gpus_per_node":
         options["gpus-per-node"] = str(node.devices)
-    flags = ["--no-requeue", "--no-kill", *(["--exclusive"] if settings.exclusive else []), *settings.extra]
+    # Whole nodes come with the default memory of a job unless all of it is asked for.
+    whole = ["--exclusive", "--mem=0"] if settings.exclusive else []
+    flags = ["--no-requeue", "--no-kill", *whole, *settings.extra]
     given = [f"--{key}={value}" for key, value in options.items() if value is not None]
     lines = [f"#SBATCH {shlex.quote(option)}" for option in (*given, *flags)]
     return "\n".join(
@@ -222,7 +233,7 @@ def script(cluster: Cluster, *, name: str, log: Path, command: Sequence[str], fo
 def submit(path: Path) -> str:
     """Submit a batch script; the job's number. UserError with what to do where Slurm refuses it."""
     answer = _asked("sbatch", "--parsable", str(path))
-    number = answer.stdout.strip().partition(";")[0]
+    number = (answer.stdout.split() or [""])[-1].partition(";")[0]
     if answer.returncode == 0 and number.isdigit():
         return number
     said = _one_line(answer.stderr).removeprefix("sbatch: error: ") or "no reason given"
@@ -346,10 +357,11 @@ def _ends_at(job: str) -> float | None:
     return time.monotonic() + ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def step_command(node: str, *, cores: int, container: Container | None = None) -> list[str]:
+def step_command(node: str, *, container: Container | None = None) -> list[str]:
     """What starts a program as the one long step of a node; the program's words follow.
 
-    Binding is dlperf's own: without --cpu-bind=none Slurm may give the step one core.
+    The step has all cores and GPUs of the job there: --cpus-per-task would choose some, perhaps two of each
+    core. Binding is dlperf's own: without --cpu-bind=none Slurm may give the step one core.
     """
     return [
         "srun",
@@ -357,7 +369,6 @@ def step_command(node: str, *, cores: int, container: Container | None = None) -
         "--nodes=1",
         "--ntasks=1",
         f"--nodelist={node}",
-        f"--cpus-per-task={cores}",
         "--cpu-bind=none",
         "--no-kill",
         "--input=all",

@@ -16,12 +16,11 @@ from typing import Final, Literal
 
 from filelock import FileLock
 
-from dlperf.errors import InfrastructureError, UserError
+from dlperf.errors import UserError
 from dlperf.files import answering, read_document, write_atomically, write_document
 from dlperf.model import Model
 from dlperf.plan.cluster import Cluster
 from dlperf.running.slurm import UNKNOWN, JobState, NoSlurm, cancel, job_state, require_nodes, script, submit
-from dlperf.wording import plural
 
 _RECORD_NAME: Final = "slurm.json"
 _FOLDER: Final = "slurm"
@@ -168,12 +167,3 @@ def follow(
                 show(line)
                 pause = _FIRST_SECONDS
             time.sleep(_LOG_SECONDS)
-
-
-def must_have_made(left: int, *, job: SubmittedJob, state: JobState, results: Path, again: str) -> None:
-    """Raise InfrastructureError where runs have no result after a job's end, with what explains it."""
-    if left:
-        raise InfrastructureError(
-            f"job {job.number} ended with {plural(left, 'run')} to make: {state}; its output: "
-            f"{results / job.log}; completed runs are kept, and the same command makes the others: {again}"
-        )

@@ -13,6 +13,9 @@ import pytest
 from netlab import SMALL
 from processes import PROMISED_SECONDS, until, until_line
 
+from dlperf.plan.cluster import load_cluster
+from dlperf.running.slurm import script, step_command
+
 if TYPE_CHECKING:
     from netlab import Host
     from slurm_lab import SlurmSweepLab
@@ -199,10 +202,9 @@ def test_results_on_a_full_disk_end_the_job_and_it_is_made_whole(job_lab: SlurmS
     job_lab.write(options={"step_seconds": 0.1}, measure=measure)
     process = job_lab.start()
     job_lab.until_step(job_lab.slurm.net.hosts[0])
-    with (disk / "filler").open("wb") as filler, suppress(OSError):
+    with suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
         while True:
             filler.write(b"x" * (1 << 12))
-            filler.flush()
     _, errors = process.communicate()
     assert process.returncode == 5
     assert "No space left on device" in errors
@@ -229,6 +231,19 @@ def test_a_step_that_may_use_fewer_cores_than_the_file_says_measures_nothing(job
     )
     assert "SLURM_CPU_BIND" in done.stderr
     assert job_lab.stored() == []
+
+
+@pytest.mark.parametrize("gpus", ["gres", "gpus_per_node"])
+def test_a_step_has_the_gpus_of_its_job(job_lab: SlurmSweepLab, gpus: str) -> None:
+    """The device files of these GPUs are links to /dev/null, so no rank uses them."""
+    job_lab.write_cluster(device="cuda", submit={"gpus": gpus})
+    cluster = load_cluster("lab", folder=job_lab.folder)
+    step = [*step_command("node0"), "sh", "-c", "echo $CUDA_VISIBLE_DEVICES >&2"]
+    log = job_lab.folder / "gpus.log"
+    text = script(cluster, name="gpus", log=log, command=step, folder=job_lab.folder)
+    (job_lab.folder / "job.sh").write_text(text)
+    assert job_lab.slurm.ask("sbatch", "--wait", str(job_lab.folder / "job.sh"))
+    assert log.read_text() == "0,1\n"
 
 
 def test_status_names_the_job(job_lab: SlurmSweepLab) -> None:

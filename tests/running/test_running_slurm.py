@@ -94,11 +94,12 @@ def test_the_script_of_a_job(tmp_path: Path) -> None:
 #SBATCH --qos=high
 #SBATCH --time=240
 #SBATCH --constraint=h100
-#SBATCH --signal=B:USR1@120
+#SBATCH --signal=B:USR1@60
 #SBATCH --gres=gpu:8
 #SBATCH --no-requeue
 #SBATCH --no-kill
 #SBATCH --exclusive
+#SBATCH --mem=0
 #SBATCH '--reservation=a b'
 cd '/home/me/my lab' || exit 5
 exec /opt/python -m dlperf run 'a b.yaml'
@@ -143,20 +144,20 @@ def test_no_variable_of_an_outer_job_or_launcher_reaches_a_job_or_a_step(
 
 
 def test_the_step_of_a_node() -> None:
-    words = "srun --overlap --nodes=1 --ntasks=1 --nodelist=n1 --cpus-per-task=8 --cpu-bind=none --no-kill"
-    assert step_command("n1", cores=8) == [*words.split(), "--input=all", "--unbuffered", "--quiet"]
+    words = "srun --overlap --nodes=1 --ntasks=1 --nodelist=n1 --cpu-bind=none --no-kill"
+    assert step_command("n1") == [*words.split(), "--input=all", "--unbuffered", "--quiet"]
 
 
 def test_a_container_is_options_of_srun_or_words_before_the_program() -> None:
     """The words of pyxis are as its manual has them; no test runs it."""
     pyxis = Container(runtime="pyxis", image="/shared/dl.sqsh", mounts=("/scratch", "/data"))
-    assert step_command("n1", cores=8, container=pyxis)[-3:] == [
+    assert step_command("n1", container=pyxis)[-3:] == [
         "--container-image=/shared/dl.sqsh",
         "--container-writable",
         "--container-mounts=/scratch:/scratch,/data:/data",
     ]
     apptainer = Container(runtime="apptainer", image="/shared/dl.sif", mounts=("/scratch",))
-    words = step_command("n1", cores=8, container=apptainer)[-4:]
+    words = step_command("n1", container=apptainer)[-4:]
     assert words == ["apptainer", "exec", "--bind=/scratch", "/shared/dl.sif"]
 
 

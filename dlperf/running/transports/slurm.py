@@ -55,7 +55,7 @@ class SlurmNode(RemoteNode):
         )
 
     def _linked(self) -> StepLink:
-        command: Sequence[str] = step_command(self.name, cores=self._spec.cores, container=self._container)
+        command: Sequence[str] = step_command(self.name, container=self._container)
         return StepLink.connect(
             command, python=self._spec.python, limit_seconds=_START_SECONDS, environment=step_environment()
         )
