@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -62,6 +63,13 @@ def test_a_sweep_runs_as_a_job_whose_summary_is_printed_once(job_lab: SlurmSweep
     assert f"job {number}: COMPLETED: it ended by itself" in done.stderr
     assert (done.stdout + done.stderr).count("2 of 2 runs: 2 ok") == 1
     assert job_lab.jobs()[-1]["ended"] == "COMPLETED: it ended by itself"
+    (folder, _) = job_lab.run_folders()
+    environment = json.loads((folder / "environment.json").read_text())
+    assert ["lab,node0s"] == [node["features"] for node in environment["nodes"]]
+    report = job_lab.dlperf("report", "results/tiny")
+    assert "| features in Slurm | lab,node0s |" in " ".join(report.stdout.split())
+    planned = job_lab.dlperf("plan", "tiny.yaml", "--cluster", "lab", "--repeats", "9")
+    assert " node hours) for the 1 of 1 case that ran before" in planned.stdout
     again = job_lab.run()
     assert again.returncode == 0
     assert len(job_lab.jobs()) == 1  # nothing is missing, so nothing is submitted
