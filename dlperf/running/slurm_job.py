@@ -27,7 +27,7 @@ _FOLDER: Final = "slurm"
 _LOCK_NAME: Final = "submit.lock"
 _LOG_SECONDS: Final = 1.0
 # Between questions to Slurm, which asks not to be asked often: the first while something happens.
-_FIRST_SECONDS, _LONGEST_SECONDS = 2.0, 20.0
+_FIRST_SECONDS, _LONGEST_SECONDS = 2.0, 10.0
 # Slurm's controller may be away for a while, as when it is restarted.
 _UNKNOWN_SECONDS: Final = 120.0
 
