@@ -402,7 +402,7 @@ def _fields_at(model: type[BaseModel], location: Iterable[str | int]) -> list[st
     for part in location:
         fields = [each.model_fields[part] for each in models if part in each.model_fields]
         models = [inner for field in fields for inner in _models_in(field.annotation)] or models
-    return [name for candidate in models for name in candidate.model_fields]
+    return [field.alias or name for candidate in models for name, field in candidate.model_fields.items()]
 
 
 def _models_in(annotation: object) -> list[type[BaseModel]]:

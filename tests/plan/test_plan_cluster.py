@@ -97,6 +97,45 @@ def test_a_mistake_shows_with_its_place(text: str, problem: str, tmp_path: Path)
     assert problem in problems(text, tmp_path)
 
 
+SLURM = """\
+transport: slurm
+nodes: 2
+devices: 8
+cores: 64
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (SLURM.replace("nodes: 2", "nodes: [a]"), "c.yaml:2:1: nodes: with slurm 'nodes' is how many nodes the job takes, such as 2"),
+        (SLURM.replace("nodes: 2\n", ""), "c.yaml:1:1: with slurm 'nodes' is how many nodes the job takes, such as 2"),
+        (SLURM.replace("transport: slurm\n", ""), "c.yaml:1:8: nodes: must be a list of host names, or of mappings with 'name'; a number goes with slurm"),
+        (TWO + "submit: {time: 4h}\n", "c.yaml:5:1: submit: belongs to 'transport: slurm'"),
+        (TWO + "container: {runtime: pyxis, image: x}\n", "c.yaml:5:1: container: belongs to 'transport: slurm'"),
+        (SLURM + "port: 22\n", "c.yaml:5:7: port: belongs to 'transport: ssh'"),
+        (SLURM + "prefix: [x]\n", "c.yaml:5:1: prefix: belongs to 'transport: ssh'"),
+        (SLURM.replace("cores: 64\n", ""), "c.yaml:1:1: key 'cores' is missing: the number of cores of each node"),
+        (SLURM + "submit: {time: 2m}\n", "c.yaml:5:16: submit.time: must be longer than 120 s: in the last 120 s of a job no run starts"),
+        (SLURM + "submit: {extra: [-x]}\n", "c.yaml:5:18: submit.extra[0]: must be like --reservation=tests, not '-x'"),
+        (SLURM + "submit: {contnue: true}\n", "c.yaml:5:10: unknown key 'contnue' (did you mean 'continue'?)"),
+        (SLURM + "container: {runtime: docker, image: x}\n", "c.yaml:5:22: container.runtime: must be one of pyxis, apptainer, not text 'docker'"),
+        (SLURM + "device: cpu\ngpu: {name: V100}\n", "c.yaml:6:1: gpu: describes GPUs, and the nodes have device cpu; remove it"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_file_for_slurm_shows_with_its_place(text: str, problem: str, tmp_path: Path) -> None:
+    assert [problem] == problems(text, tmp_path)
+
+
+def test_the_nodes_of_slurm_have_no_names_yet_and_environments_on_shared_storage(tmp_path: Path) -> None:
+    made = cluster(SLURM + "submit: {partition: gpu, continue: true}\n", tmp_path)
+    assert [("node1", "shared", 8), ("node2", "shared", 8)] == [
+        (node.name, node.environments, node.devices) for node in made.nodes
+    ]
+    assert made.slurm is not None
+    assert made.slurm.continue_
+
+
 @pytest.mark.parametrize("key", ["password", "passphrase", "Password", "secret"])
 def test_a_password_is_refused_without_being_shown(key: str, tmp_path: Path) -> None:
     (problem,) = problems(TWO.replace("port: 2222", f"{key}: hunter2"), tmp_path)
