@@ -65,8 +65,10 @@ def test_what_stands_beside_the_nodes_holds_for_each_that_says_nothing_else(tmp_
     assert ("python3", "make", ()) == (a.python, a.environments, a.prefix)
 
 
-def test_the_shipped_example_is_valid(tmp_path: Path) -> None:
+def test_the_shipped_examples_are_valid(tmp_path: Path) -> None:
     assert ["gpu1", "gpu2"] == [node.name for node in load_cluster("example", folder=tmp_path).nodes]
+    made = load_cluster("slurm", folder=tmp_path)
+    assert (2, "gpu") == (len(made.nodes), made.slurm.partition if made.slurm else None)
 
 
 @pytest.mark.parametrize(
