@@ -190,6 +190,23 @@ def test_a_node_that_slurm_loses_ends_the_job(job_lab: SlurmSweepLab) -> None:
 
 
 @pytest.mark.slow
+def test_a_second_node_that_slurm_loses_is_set_aside(job_lab: SlurmSweepLab) -> None:
+    slurm = job_lab.slurm
+    job_lab.write_cluster(nodes=2)
+    write_slow(job_lab, topology="2n1g")
+    process = job_lab.start("--wait-for-nodes", "5s")
+    job_lab.until_step(slurm.net.hosts[0])
+    slurm.stop_node(slurm.net.hosts[1])
+    _, errors = process.communicate()
+    assert process.returncode == 5
+    assert "node1 is set aside: lost: " in errors
+    slurm.start_node(slurm.net.hosts[1])
+    until_nothing_is_left(job_lab)
+    slurm.until_idle()
+    must_end_whole(job_lab)
+
+
+@pytest.mark.slow
 def test_a_time_limit_ends_a_job_and_no_run_starts_that_cannot_end(job_lab: SlurmSweepLab) -> None:
     process = at_work(job_lab)
     number = job_lab.job()
