@@ -18,7 +18,6 @@ from dlperf.logs.failures import classify
 from dlperf.logs.text import read_lines
 from dlperf.plan.case import (
     Case,
-    DataForm,
     DataSet,
     Loss,
     Measure,
@@ -81,13 +80,6 @@ def reading_case(
         measure=Measure(warmup_iterations=warmup, measured_iterations=batches),
         data=data,
     )
-
-
-def form_of(engine: Engine, case: Case) -> DataForm | None:
-    """The form of data set that the engine's program reads; None if it has no reader of ours."""
-    launch = _launch(engine, case, Path(CASE_NAME))
-    argv = launch and engine.adapter.rank_commands(launch)[0].argv
-    return argv[-1] if argv and WATCH in argv else None  # type: ignore[return-value]  # as the adapter wrote
 
 
 def read_alone(
