@@ -174,7 +174,9 @@ class Slurm:
         until(lambda: "is UP" in self.ask("scontrol", "ping"), limit=20, what="slurmctld is up")
 
     def stop_controller(self) -> None:
-        """Kill slurmctld."""
+        """End slurmctld as its service does; killed, it would forget jobs that it has not saved yet."""
+        self._daemons["slurmctld"].terminate()
+        self._daemons["slurmctld"].wait(30)
         self._end("slurmctld")
 
     def start_node(self, host: Host, *, cores: str | None = None) -> None:
