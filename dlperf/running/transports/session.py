@@ -67,7 +67,7 @@ if not there:
         if not os.path.isdir(code):
             raise
 sys.stdout.flush()
-os.execv(sys.executable, [sys.executable, "-I", "-B", "-c", sys.argv[4], code, sys.argv[1]])
+os.execv(sys.executable, [sys.executable, "-I", "-c", sys.argv[4], code, sys.argv[1]])
 """
 _PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
@@ -150,7 +150,8 @@ def attend_command(python: str, *, work: str, code: Code) -> list[str]:
 
 def node_command(python: str, *, code: Path, work: str, words: Sequence[str]) -> list[str]:
     """The command for anything else that `frameworks/node` does."""
-    return [python, "-I", "-B", "-c", one_line(_PROGRAM), str(code), work, *words]
+    # With byte code: each run starts such a program twice, and the folder of the code is dlperf's own.
+    return [python, "-I", "-c", one_line(_PROGRAM), str(code), work, *words]
 
 
 def one_line(source: str) -> str:
