@@ -3,10 +3,11 @@
 It is sent as text to a Python of the node, so it uses the standard library alone. Standard input and output
 carry frames: channel (4 bytes), kind (1), length (4), content. To the node: OPEN (the argument list as JSON),
 DATA (for the program's standard input), END (its end), CLOSE (nobody reads the program's output any more).
-From the node: DATA (of its standard output), ERRORS (of its standard error), END (of both), EXIT (its exit
-code, negative for a signal), or FAILED (it could not be started: why). The first frame from the node is
-HELLO on channel 0. In both directions TAKEN says how many bytes of a channel were used, and no more than
-WINDOW_BYTES of it are on the way: a program that does not read, or is not read, holds up no other.
+From the node: DATA (of its standard output), ERRORS (of its standard error), END (of both, where the program
+goes on), EXIT (its exit code, negative for a signal), or FAILED (it could not be started: why). The first
+frame from the node is HELLO on channel 0. In both directions TAKEN says how many bytes of a channel were
+used, and no more than WINDOW_BYTES of it are on the way: a program that does not read, or is not read, holds
+up no other.
 
 At the end of standard input every program's pipes are closed, and this process ends: programs that hold a
 lease end by themselves.
@@ -25,6 +26,10 @@ OPEN, DATA, END, CLOSE, ERRORS, EXIT, FAILED, HELLO, TAKEN = range(1, 10)
 HEADER = struct.Struct("!IBI")
 CHUNK_BYTES = 1 << 16
 WINDOW_BYTES = 1 << 20
+# Said in large pieces: behind a small frame TCP may hold the next one back for 40 ms.
+TAKEN_BYTES = WINDOW_BYTES // 4
+# A program whose output has ended has nearly always ended, and then its exit code says both.
+EXIT_SECONDS = 0.1
 
 
 class Window:
@@ -128,19 +133,21 @@ class Programs:
 
     def _write(self, channel: int, program: Program) -> None:
         """Give the program its standard input; what it does not read is taken too."""
-        stream = program.process.stdin
+        stream, taken = program.process.stdin, 0
         while True:
             data = program.input.get()
+            taken += len(data or b"")
             try:
                 if data is None:
                     stream.close()
                     return
                 while data:
-                    written = stream.write(data)
-                    self.send(channel, TAKEN, str(written).encode())
-                    data = data[written:]
+                    data = data[stream.write(data) :]
             except (OSError, ValueError):  # it has ended, or closed its input
-                self.send(channel, TAKEN, str(len(data or b"")).encode())
+                pass
+            if taken >= TAKEN_BYTES:
+                self.send(channel, TAKEN, str(taken).encode())
+                taken = 0
 
     def _read(self, channel: int, program: Program, stream: Any, kind: int) -> None:
         with stream:
@@ -153,8 +160,11 @@ class Programs:
     def _end(self, channel: int, program: Program, readers: List[threading.Thread]) -> None:
         for reader in readers:
             reader.join()
-        self.send(channel, END)
-        code = program.process.wait()
+        try:
+            code = program.process.wait(EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.send(channel, END)
+            code = program.process.wait()
         program.input.put(None)
         self._programs.pop(channel, None)
         self.send(channel, EXIT, str(code).encode())

@@ -25,17 +25,27 @@ _HEADER: Final = struct.Struct("!IBI")
 _MOST_FRAME_BYTES: Final = 1 << 20  # a longer one is the noise of another program on the same stream
 _CHUNK_BYTES: Final = 1 << 16
 _WINDOW_BYTES: Final = 1 << 20
+# As on the node: a small frame can hold the next one back.
+_TAKEN_BYTES: Final = _WINDOW_BYTES // 4
 _LONGEST_COMPLAINT: Final = 2000
 _CLOSE_SECONDS: Final = 10.0
 _LOST = -1  # the exit code of a command whose step was lost, as paramiko has it
 
 
+Frame = tuple[int, bytes]  # kind and content
+
+
 class StepChannel:
     """The standard streams of one command."""
 
-    def __init__(self, send: Callable[[int, bytes], None]) -> None:
-        """`send` writes a frame of this channel."""
-        self._send = send
+    def __init__(self, argv: Sequence[str], send: Callable[[Sequence[Frame]], None]) -> None:
+        """`send` writes frames of this channel at once.
+
+        The command starts with the first use of the channel, so that what it is to read goes along.
+        """
+        self._opening: list[Frame] = [(_OPEN, json.dumps(list(argv)).encode())]
+        self._send, self._sending = send, threading.Lock()
+        self._untold = 0
         self._output: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._left, self._over = b"", False
         self._errors = bytearray()
@@ -73,14 +83,36 @@ class StepChannel:
                 self._changed.notify_all()
 
     def _taken(self, size: int) -> None:
-        with suppress(OSError):
-            self._send(_TAKEN, str(size).encode())
+        with self._changed:
+            self._untold += size
+            told = self._untold if self._untold >= _TAKEN_BYTES else 0
+            self._untold -= told
+        if told:
+            self._tell(_TAKEN, str(told).encode())
+
+    def _write(self, *frames: Frame) -> None:
+        with self._sending:
+            opening, self._opening = self._opening, []
+            if opening or frames:
+                self._send([*opening, *frames])
+
+    def _tell(self, kind: int, content: bytes = b"") -> None:
+        with suppress(OSError):  # its step is lost, as its end says
+            self._write((kind, content))
+
+    def _start(self) -> None:
+        if self._opening:
+            try:
+                self._write()
+            except OSError:
+                self.end()
 
     def settimeout(self, seconds: float | None) -> None:
         self._seconds = seconds
 
     def recv(self, size: int) -> bytes:
         """At most `size` bytes of its output; b"" at its end. TimeoutError after the timeout."""
+        self._start()
         if not self._left and not self._over:
             try:
                 self._left = self._output.get(timeout=self._seconds)
@@ -94,6 +126,7 @@ class StepChannel:
 
     def recv_stderr(self, size: int) -> bytes:
         """The end of its standard error, once it has ended."""
+        self._start()
         self._ended.wait()
         data = bytes(self._errors[:size])
         del self._errors[:size]
@@ -109,19 +142,20 @@ class StepChannel:
                 if self._ended.is_set() or self.closed:
                     raise OSError("the command has ended")
                 self._room -= len(part)
-            self._send(_DATA, bytes(part))
+            self._write((_DATA, bytes(part)))
             view = view[len(part) :]
 
     def shutdown_write(self) -> None:
-        with suppress(OSError):
-            self._send(_END, b"")
+        self._tell(_END)
 
     def recv_exit_status(self) -> int:
         """Wait for its end; -1 where a signal ended it or its step is lost."""
+        self._start()
         self._ended.wait()
         return max(self._code, _LOST)
 
     def exit_status_ready(self) -> bool:
+        self._start()
         return self._ended.is_set()
 
     def makefile(self, *mode: str) -> BufferedReader:
@@ -134,8 +168,7 @@ class StepChannel:
         """Close its standard streams, which ends what reads or writes them."""
         if not self.closed:
             self.closed = True
-            with suppress(OSError):
-                self._send(_CLOSE, b"")
+            self._tell(_CLOSE)
             self._output.put(b"")
             with self._changed:
                 self._changed.notify_all()
@@ -220,22 +253,21 @@ class StepLink:
 
     def start(self, argv: Sequence[str]) -> StepChannel:
         """Start a command on the node; LinkError where the step is lost."""
+        if not self._up:
+            raise LinkError("no command can be started: the step has ended")
         with self._writing:
             self._count += 1
             number = self._count
-        channel = StepChannel(lambda kind, content: self._send(number, kind, content))
+        channel = StepChannel(argv, lambda frames: self._send(number, frames))
         self._channels[number] = channel
-        try:
-            self._send(number, _OPEN, json.dumps(list(argv)).encode())
-        except OSError as error:
-            raise LinkError("no command can be started: the step has ended") from error
         return channel
 
-    def _send(self, number: int, kind: int, content: bytes) -> None:
+    def _send(self, number: int, frames: Sequence[Frame]) -> None:
         stream = self._process.stdin if self._process is not None else None
         if stream is None or not self._up:
             raise OSError("the step has ended")
-        data = memoryview(_HEADER.pack(number, kind, len(content)) + content)
+        packed = (_HEADER.pack(number, kind, len(content)) + content for kind, content in frames)
+        data = memoryview(b"".join(packed))
         with self._writing:
             while data:
                 data = data[stream.write(data) :]
