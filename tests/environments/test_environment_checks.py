@@ -177,7 +177,7 @@ def test_environments_for_the_cpu_keep_their_names(monkeypatch: pytest.MonkeyPat
         "mxnet-1.9.1-1b7643d34be4",
         "mxnet-1.9.1-f7eea145832f",
         "oneflow-0.9.0-af5a657eb83b",
-        "pytorch-2.13.0-34af79444fa7",
+        "pytorch-2.13.0-abdf666bbb58",
     } == names
 
 

@@ -150,8 +150,9 @@ def test_before_its_end_a_job_stops_and_a_follow_up_job_makes_the_rest(job_lab: 
     job_lab.write_cluster(submit={"continue": True})
     process = at_work(job_lab)
     number = job_lab.job()
-    job_lab.trouble.unlink()
     job_lab.slurm.ask("scancel", "--batch", "--signal=USR1", number)
+    until(lambda: "stopping the run" in job_lab.log(), what="the command in the job has the signal")
+    job_lab.trouble.unlink()
     out, errors = process.communicate()
     assert process.returncode == 0, errors
     ended = f"job {number}: FAILED: its command failed (it stopped before its time limit)"

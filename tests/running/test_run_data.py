@@ -33,7 +33,8 @@ def test_a_file_cut_in_the_middle_of_a_run_ends_it_and_the_sweep_goes_on(
     lab.write(
         frameworks=[{"name": name, "version": version, "python": str(engine_python(name))}],
         data=[{"path": "faces"}, "synthetic"],
-        measure={"warmup_iterations": 1, "measured_iterations": 100, "repeats": 1},
+        # Too few to be judged steady or not, on a machine that has other work; enough to come to the cut.
+        measure={"warmup_iterations": 1, "measured_iterations": 59, "repeats": 1},
         order="sequential",
         options={},
     )

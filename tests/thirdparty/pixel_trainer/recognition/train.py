@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pathlib
 import time
 
 import numpy as np
@@ -14,6 +15,15 @@ LINES = {
     "job": "Training: %(time)s-Speed %(speed).2f samples/sec   Loss %(loss).4f   LearningRate 0.1   "
     "Epoch: %(epoch)d   Global Step: %(batch)d   Required: 1 hours",
 }
+
+
+def meet(rank, ranks, batch):
+    """Wait until every rank has come as far, as ranks that add up gradients do."""
+    pathlib.Path(f"new-{rank}").write_text(str(batch))
+    os.replace(f"new-{rank}", f"met-{rank}")
+    others = [pathlib.Path(f"met-{other}") for other in range(ranks)]
+    while any(not path.exists() or int(path.read_text()) < batch for path in others):
+        time.sleep(0.001)
 
 
 def main():
@@ -35,6 +45,7 @@ def main():
         loss, gradient = net.gradient(images, labels)
         net.update(gradient, 1e-4)
         if batch % FREQUENT == 0:
+            meet(rank, ranks, batch)
             now = time.perf_counter()
             facts = {
                 "epoch": batch // 1000,
