@@ -23,18 +23,17 @@ from dlperf.align.certificate import (
 from dlperf.align.compare import compare, defined_loss
 from dlperf.align.participants import Participant, Settings, probe_case
 from dlperf.align.readers import compare_readers
-from dlperf.errors import InfrastructureError
 from dlperf.files import run_shipped, write_document
-from dlperf.layout import CASE_NAME, LAUNCH_NAME, OUTCOME_NAME
-from dlperf.logs.endings import Outcome, read_outcome
+from dlperf.layout import CASE_NAME, LAUNCH_NAME
+from dlperf.logs.endings import Outcome
 from dlperf.logs.failures import classify
 from dlperf.plan.case import Case, DataSet, Workload
 from dlperf.plan.sweep import Limits
 from dlperf.results.run_outcome import log_lines
-from dlperf.running.launch import LEASE_SECONDS, OVERTIME_SECONDS, free_port, launch_file, place_ranks_locally
+from dlperf.running.launch import free_port, launch_file, place_ranks_locally
 from dlperf.running.run_folder import empty_folder
-from dlperf.running.supervision import Interrupts, SupervisedRun
-from dlperf.running.transports.local import start_local_supervisor
+from dlperf.running.supervision import Interrupts
+from dlperf.running.unmeasured import run_to_its_end
 from dlperf.version import __version__
 from dlperf.wording import plural
 
@@ -228,18 +227,7 @@ def run_program(
     empty_folder(folder)
     write_document(folder / CASE_NAME, case)
     _write_launch(participant, case, folder, inputs=inputs, time_limit_seconds=time_limit_seconds)
-    with interrupts.shielded():
-        connection = start_local_supervisor(folder, launch=LAUNCH_NAME)
-        limit = time_limit_seconds + OVERTIME_SECONDS
-        with SupervisedRun([connection], lease_seconds=LEASE_SECONDS, limit_seconds=limit) as run:
-            interrupts.attach(run)
-            for _ in run.events():
-                pass
-            code, complaint = connection.exit_code(), connection.complaint()
-    interrupts.check()
-    outcome = read_outcome(folder / OUTCOME_NAME)
-    if outcome is None:
-        raise InfrastructureError(f"the supervisor could not do its work: {complaint or f'exit code {code}'}")
+    outcome = run_to_its_end(folder, time_limit_seconds=time_limit_seconds, interrupts=interrupts)
     if outcome.reason != "completed":
         raise Flaw(_failure(outcome, folder))
     outputs = tuple(

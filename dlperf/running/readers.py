@@ -9,10 +9,9 @@ from typing import Any, Final
 from dlperf.adapters.base import PREFETCHED_BATCHES, Adapter, Launch, RankCommand
 from dlperf.adapters.registry import load_adapters
 from dlperf.environments import ensure
-from dlperf.errors import EnvironmentUnavailable, InfrastructureError
+from dlperf.errors import EnvironmentUnavailable
 from dlperf.files import shipped_root, write_document
-from dlperf.layout import CASE_NAME, LAUNCH_NAME, OUTCOME_NAME, log_files
-from dlperf.logs.endings import read_outcome
+from dlperf.layout import CASE_NAME, LAUNCH_NAME, log_files
 from dlperf.logs.events import Event, read_events
 from dlperf.logs.failures import classify
 from dlperf.logs.text import read_lines
@@ -26,10 +25,10 @@ from dlperf.plan.case import (
 )
 from dlperf.plan.sweep import Limits
 from dlperf.results.run_outcome import log_lines
-from dlperf.running.launch import LEASE_SECONDS, OVERTIME_SECONDS, free_port, launch_file, place_ranks_locally
+from dlperf.running.launch import free_port, launch_file, place_ranks_locally
 from dlperf.running.run_folder import empty_folder
-from dlperf.running.supervision import Interrupts, SupervisedRun
-from dlperf.running.transports.local import start_local_supervisor
+from dlperf.running.supervision import Interrupts
+from dlperf.running.unmeasured import run_to_its_end
 
 WATCH: Final = "frameworks.common.data_watch"
 _TRAINING, _READING = ".train", ".data"
@@ -107,18 +106,7 @@ def read_alone(
     content = launch_file(case, placements=launch.placements, commands=commands, limits=limits, node_rank=0)
     # It prints nothing until it is done.
     write_document(folder / LAUNCH_NAME, content.model_copy(update={"stall_limit_seconds": None}))
-    with interrupts.shielded():
-        connection = start_local_supervisor(folder, launch=LAUNCH_NAME)
-        limit = time_limit_seconds + OVERTIME_SECONDS
-        with SupervisedRun([connection], lease_seconds=LEASE_SECONDS, limit_seconds=limit) as run:
-            interrupts.attach(run)
-            for _ in run.events():
-                pass
-            code, complaint = connection.exit_code(), connection.complaint()
-    interrupts.check()
-    outcome = read_outcome(folder / OUTCOME_NAME)
-    if outcome is None:
-        raise InfrastructureError(f"the supervisor could not do its work: {complaint or f'exit code {code}'}")
+    outcome = run_to_its_end(folder, time_limit_seconds=time_limit_seconds, interrupts=interrupts)
     if outcome.reason != "completed":
         failure = classify(log_lines(folder), outcome)
         raise ReaderError(failure.evidence.text if failure else outcome.detail or outcome.reason)
