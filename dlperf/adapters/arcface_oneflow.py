@@ -92,6 +92,7 @@ class ArcFaceOneFlowAdapter:
             original.without_place(case)
             or original.without_data(case, "ofrecord")
             or _without_network(case)
+            or original.without_scale(case, _SCALE)
             or _without_loss(case)
             or original.without_optimizer(case)
             or ONEFLOW.unsupported(case)
@@ -136,27 +137,17 @@ def _without_network(case: Case) -> str | None:
 
 
 def _without_loss(case: Case) -> str | None:
-    loss = case.workload.loss
-    if loss.scale != _SCALE:
-        return f"the program scales cosines by {_SCALE:g} alone, not {loss.scale:g}"
     if _loss_name(case) is None:
         return "the program has ArcFace with m2: 0.5 and CosFace with m3: 0.4 alone"
     return None
 
 
 def _without_parallelism(case: Case) -> str | None:
-    devices = case.topology.world_size
-    if case.device == "cpu" and devices > 1:
+    if case.device == "cpu" and case.topology.world_size > 1:
         return "OneFlow aborts on cpu where a graph of several processes reads data, as the program's does"
     if case.device == "cpu" and case.parallelism == "partial_fc":
         return "the program samples classes with an operator of OneFlow's that has no kernel for the CPU"
-    if case.parallelism != "data" and case.num_classes % devices:
-        aligned = -(-case.num_classes // devices) * devices
-        return (
-            "the program gives every device the same number of classes; take a num_classes that "
-            f"{devices} divides, such as {aligned}"
-        )
-    return None
+    return None if case.parallelism == "data" else original.without_equal_shares(case)
 
 
 def _loss_name(case: Case) -> str | None:

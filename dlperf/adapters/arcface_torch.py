@@ -114,6 +114,7 @@ class ArcFaceTorchAdapter:
             or original.without_data(case, "recordio")
             or _without_parallelism(case)
             or _without_precision(case)
+            or original.without_scale(case, _SCALE)
             or _without_loss(case)
             or original.without_optimizer(case, momentum=_MOMENTUM)
             or PYTORCH.unsupported(case)
@@ -154,8 +155,6 @@ def _without_precision(case: Case) -> str | None:
 
 def _without_loss(case: Case) -> str | None:
     loss = case.workload.loss
-    if loss.scale != _SCALE:
-        return f"the program scales cosines by {_SCALE:g} alone, not {loss.scale:g}"
     if loss.m1 != 1 or (loss.m2 > 0 and loss.m3 > 0):
         return "the program has ArcFace's margin m2 or CosFace's m3, and combines none"
     return None

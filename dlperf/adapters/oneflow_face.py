@@ -129,14 +129,7 @@ def _without_precision(case: Case) -> str | None:
         return "OneFlow 0.3 has mixed precision in fp16 alone"
     if case.gradient_dtype != "float32":
         return f"the program has no such setting; leave out gradient_dtype: {case.gradient_dtype}"
-    devices = case.topology.world_size
-    if case.num_classes % devices:
-        aligned = -(-case.num_classes // devices) * devices
-        return (
-            "the program gives every device the same number of classes; take a num_classes that "
-            f"{devices} divides, such as {aligned}"
-        )
-    return None
+    return original.without_equal_shares(case)
 
 
 def _arguments(case: Case, per_line: int) -> dict[str, object]:

@@ -88,6 +88,25 @@ def without_optimizer(case: Case, *, momentum: float | None = None) -> str | Non
     return None
 
 
+def without_scale(case: Case, scale: float) -> str | None:
+    """Why the case's loss is not one of a program that has only this scale."""
+    if case.workload.loss.scale == scale:
+        return None
+    return f"the program scales cosines by {scale:g} alone, not {case.workload.loss.scale:g}"
+
+
+def without_equal_shares(case: Case) -> str | None:
+    """Why a program cannot run the case that gives every device the same number of classes."""
+    devices = case.topology.world_size
+    if case.num_classes % devices == 0:
+        return None
+    aligned = -(-case.num_classes // devices) * devices
+    return (
+        "the program gives every device the same number of classes; take a num_classes that "
+        f"{devices} divides, such as {aligned}"
+    )
+
+
 def config_module(values: Mapping[str, object]) -> str:
     """The configuration of a case as a Python module."""
     return (

@@ -67,7 +67,7 @@ def test_a_process_per_device_meets_the_others_as_from_oneflows_launcher() -> No
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
             "WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_ADDR": "10.0.0.1",
             "MASTER_PORT": "1234",
             "ONEFLOW_EP_CUDA_ENABLE_TF32_EXECUTION": "0",
             "NVIDIA_TF32_OVERRIDE": "0",

@@ -73,7 +73,7 @@ def test_a_process_per_device_finds_the_others_as_from_torchrun() -> None:
             "LOCAL_RANK": str(rank),
             "WORLD_SIZE": "2",
             "LOCAL_WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_ADDR": "10.0.0.1",
             "MASTER_PORT": "1234",
             "GLOO_SOCKET_IFNAME": "lo",
             "OMP_NUM_THREADS": "2",

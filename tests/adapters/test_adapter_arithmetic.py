@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import case_of, launch_of
 
 from dlperf.adapters import mxnet, oneflow, pytorch
-from dlperf.adapters.base import Adapter, Launch, RankPlacement
-from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
+from dlperf.adapters.base import Adapter
+from dlperf.plan.case import Case, Topology
 from dlperf.running.launch import inherited, replaced
 
 ADAPTERS = (mxnet.ADAPTER, oneflow.ADAPTER, pytorch.ADAPTER)
@@ -20,40 +20,12 @@ TF32 = {"tf32": True}
 def case(
     adapter: Adapter, *, device: str = "cuda", changes: dict[str, Any] | None = None, **given: Any
 ) -> Case:
-    return Case(
-        framework=adapter.name,
-        version=adapter.versions[0],
-        workload=Workload(
-            experiment="y1_emore",
-            network="mobilefacenet",
-            head="GDC",
-            embedding_size=128,
-            dataset="emore",
-            loss=Loss(kind="arcface", m2=0.5),
-        ),
-        parallelism="data",
-        topology=Topology(nodes=1, devices_per_node=1),
-        device=device,
-        batch_size_per_device=4,
-        num_classes=100,
-        threads_per_device=2,
-        measure=Measure(),
-        options=adapter.options.model_validate(given).model_dump(mode="json", exclude_none=True),
-    ).changed(**(changes or {}))
+    options = adapter.options.model_validate(given).model_dump(mode="json", exclude_none=True)
+    return case_of(adapter, device=device, options=options, **(changes or {}))
 
 
 def variables(adapter: Adapter, case: Case) -> dict[str, str]:
-    placement = RankPlacement(
-        rank=0, local_rank=0, node_rank=0, cpus=(), master_address="127.0.0.1", master_port=1234
-    )
-    launch = Launch(
-        case=case,
-        case_file=Path("/run/case.json"),
-        code=Path("/code"),
-        python=Path("/environment/bin/python"),
-        placements=(placement,),
-    )
-    (command,) = adapter.rank_commands(launch)
+    (command,) = adapter.rank_commands(launch_of(case))
     return command.env
 
 

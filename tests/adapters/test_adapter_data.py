@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import case_of, launch_of
 
 from dlperf.adapters import mxnet, oneflow, pytorch
-from dlperf.adapters.base import Adapter, Launch, RankPlacement
-from dlperf.plan.case import Case, DataSet, Loss, Measure, Topology, Workload
+from dlperf.adapters.base import Adapter
+from dlperf.plan.case import Case, DataSet, Measure
 
 EVERY_ADAPTER = pytest.mark.parametrize(
     ("adapter", "form", "other"),
@@ -31,26 +31,7 @@ DATA = DataSet(
 
 
 def case(adapter: Adapter, data: DataSet | None, **changes: Any) -> Case:
-    return Case(
-        framework=adapter.name,
-        version=adapter.versions[0],
-        workload=Workload(
-            experiment="y1_emore",
-            network="mobilefacenet",
-            head="GDC",
-            embedding_size=128,
-            dataset="emore",
-            loss=Loss(kind="arcface", m2=0.5),
-        ),
-        parallelism="data",
-        topology=Topology(nodes=1, devices_per_node=1),
-        device="cpu",
-        batch_size_per_device=8,
-        num_classes=100,
-        threads_per_device=8,
-        measure=Measure(),
-        data=data,
-    ).changed(**changes)
+    return case_of(adapter, **{"threads_per_device": 8, "data": data, **changes})
 
 
 @EVERY_ADAPTER
@@ -92,23 +73,13 @@ def test_the_program_is_watched_and_its_threads_are_shared_with_readers(
     adapter: Adapter, form: str, other: str
 ) -> None:
     del other
-    placement = RankPlacement(
-        rank=0, local_rank=0, node_rank=0, cpus=(), master_address="127.0.0.1", master_port=1234
-    )
     argv, threads = [], []
     for data in (DATA, None):
-        launch = Launch(
-            case=case(adapter, data),
-            case_file=Path("/run/case.json"),
-            code=Path("/code"),
-            python=Path("/python"),
-            placements=(placement,),
-        )
-        (command,) = adapter.rank_commands(launch)
+        (command,) = adapter.rank_commands(launch_of(case(adapter, data)))
         argv.append(command.argv)
         threads.append((command.env["OMP_NUM_THREADS"], command.env["OPENBLAS_NUM_THREADS"]))
 
     program = f"frameworks.{adapter.name}.train"
-    watch = ("/python", "-m", "frameworks.common.data_watch", program, "/run/case.json", form)
-    assert [watch, ("/python", "-m", program, "/run/case.json")] == argv
+    watch = ("/environment/bin/python", "-m", "frameworks.common.data_watch", program, "/run/case.json", form)
+    assert [watch, ("/environment/bin/python", "-m", program, "/run/case.json")] == argv
     assert [("6", "6"), ("8", "8")] == threads

@@ -11,9 +11,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cases import case_of, launch_of, workload
 from upstream import checkout
 
-from dlperf.adapters.base import Launch, Program, RankCommand, RankPlacement
+from dlperf.adapters.base import Program, RankCommand
 from dlperf.adapters.insightface_mxnet import ADAPTER
 from dlperf.adapters.mxnet import ADAPTER as MXNET
 from dlperf.environments.builds import wheel_key
@@ -29,60 +30,17 @@ PARALL = "recognition/ArcFace/parall_module_local_v1.py"
 MEMORY = "recognition/partial_fc/mxnet"
 
 
-def _work(**changes: Any) -> Workload:
-    content = {
-        "experiment": "y1_emore",
-        "network": "mobilefacenet",
-        "head": "GDC",
-        "embedding_size": 128,
-        "dataset": "emore",
-        "loss": Loss(kind="arcface", m2=0.5),
-    }
-    return Workload.model_validate({**content, **changes})
-
-
 def _iresnet(layers: int = 50, **changes: Any) -> Workload:
-    return _work(**{"network": f"iresnet{layers}", "head": "E", "embedding_size": 512, **changes})
+    return workload(**{"network": f"iresnet{layers}", "head": "E", "embedding_size": 512, **changes})
 
 
-def _case(*, devices: int = 1, **changes: Any) -> Case:
-    content = {
-        "framework": "insightface_mxnet",
-        "version": "1.9.1",
-        "workload": _iresnet() if changes.get("parallelism") == "partial_fc" else _work(),
-        "parallelism": "data",
-        "sample_ratio": 0.1 if changes.get("parallelism") == "partial_fc" else None,
-        "topology": Topology(nodes=1, devices_per_node=devices),
-        "device": "cpu",
-        "batch_size_per_device": 8,
-        "num_classes": 50,
-        "threads_per_device": 2,
-        "measure": Measure(),
-        "data": FACES,
-    }
-    return Case.model_validate({**content, **changes})
+def _case(**changes: Any) -> Case:
+    work = _iresnet() if changes.get("parallelism") == "partial_fc" else workload()
+    return case_of(ADAPTER, **{"workload": work, "num_classes": 50, "data": FACES, **changes})
 
 
 def _command(case: Case) -> RankCommand:
-    placements = tuple(
-        RankPlacement(
-            rank=rank,
-            local_rank=rank,
-            node_rank=0,
-            cpus=(rank,),
-            master_address="127.0.0.1",
-            master_port=1234,
-        )
-        for rank in range(case.topology.world_size)
-    )
-    launch = Launch(
-        case=case,
-        case_file=Path("/run/case.json"),
-        code=Path("/code"),
-        python=Path("/environment/bin/python"),
-        placements=placements,
-    )
-    (command,) = ADAPTER.rank_commands(launch)
+    (command,) = ADAPTER.rank_commands(launch_of(case))
     return command
 
 
@@ -153,19 +111,22 @@ def test_horovod_is_compiled_once_for_these_programs_and_dlperfs_own_loop() -> N
         ({"precision": "fp16", "parallelism": "partial_fc"}, "FP16 gemm on cpu"),
         ({"precision": "fp16", "device": "cuda", "parallelism": "partial_fc"}, "gradient_dtype: float16"),
         ({"workload": _iresnet(dropout=0.2)}, "drop 0.4 of head E, not 0.2"),
-        ({"workload": _work(classifier_init_std=0.02)}, "standard deviation 0.01"),
-        ({"workload": _work(batch_norm="frozen")}, "leave out batch_norm: frozen"),
+        ({"workload": workload(classifier_init_std=0.02)}, "standard deviation 0.01"),
+        ({"workload": workload(batch_norm="frozen")}, "leave out batch_norm: frozen"),
         (
-            {"workload": _work(optimizer=Optimizer(decay="decoupled"))},
+            {"workload": workload(optimizer=Optimizer(decay="decoupled"))},
             "decays every parameter, coupled; leave out decay",
         ),
-        ({"workload": _work(optimizer=Optimizer(no_decay=("bias",)))}, "leave out decay and no_decay"),
-        ({"workload": _work(schedule=Schedule(steps=(10, 20), scales=(0.1, 0.05)))}, "by 0.1 at each step"),
+        ({"workload": workload(optimizer=Optimizer(no_decay=("bias",)))}, "leave out decay and no_decay"),
         (
-            {"workload": _work(loss=Loss(kind="softmax")), "parallelism": "model"},
+            {"workload": workload(schedule=Schedule(steps=(10, 20), scales=(0.1, 0.05)))},
+            "by 0.1 at each step",
+        ),
+        (
+            {"workload": workload(loss=Loss(kind="softmax")), "parallelism": "model"},
             "train_parall.py needs a margin",
         ),
-        ({"workload": _work(), "parallelism": "partial_fc"}, "IResNets alone, no mobilefacenet"),
+        ({"workload": workload(), "parallelism": "partial_fc"}, "IResNets alone, no mobilefacenet"),
         (
             {"workload": _iresnet(optimizer=Optimizer(momentum=0.8)), "parallelism": "partial_fc"},
             "momentum 0.9 alone, not 0.8",
@@ -201,10 +162,10 @@ def test_what_the_programs_cannot_do_is_unsupported(changes: dict[str, Any], rea
             "devices": 8,
         },
         {"workload": _iresnet(100, head="FC"), "num_classes": 360232},
-        {"workload": _work(loss=Loss(kind="softmax"))},
+        {"workload": workload(loss=Loss(kind="softmax"))},
         {"workload": _iresnet(loss=Loss(kind="softmax")), "parallelism": "partial_fc"},
-        {"workload": _work(schedule=Schedule(steps=(10, 20, 30), scales=(0.1, 0.01, 0.001)))},
-        {"workload": _work(optimizer=Optimizer(momentum=0.5, weight_decay=0.0))},
+        {"workload": workload(schedule=Schedule(steps=(10, 20, 30), scales=(0.1, 0.01, 0.001)))},
+        {"workload": workload(optimizer=Optimizer(momentum=0.5, weight_decay=0.0))},
     ],
 )
 def test_what_they_can_do_is_supported(changes: dict[str, Any]) -> None:

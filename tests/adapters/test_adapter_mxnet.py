@@ -8,59 +8,19 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cases import case_of, launch_of
 from pydantic import ValidationError
 
-from dlperf.adapters.base import Launch, RankPlacement
 from dlperf.adapters.mxnet import ADAPTER
 from dlperf.files import shipped_folder
-from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
+from dlperf.plan.case import Case, Topology
 
 
-def _case(**changes: object) -> Case:
-    content = {
-        "framework": "mxnet",
-        "version": "1.9.1",
-        "workload": Workload(
-            experiment="y1_emore",
-            network="mobilefacenet",
-            head="GDC",
-            embedding_size=128,
-            dataset="emore",
-            loss=Loss(kind="arcface", m2=0.5),
-        ),
-        "parallelism": "data",
-        "topology": Topology(nodes=1, devices_per_node=1),
-        "device": "cpu",
-        "batch_size_per_device": 4,
-        "num_classes": 100,
-        "threads_per_device": 2,
-        "measure": Measure(),
-    }
-    return Case.model_validate({**content, **changes})
-
-
-def _launch(case: Case) -> Launch:
-    per_node = case.topology.devices_per_node
-    placements = tuple(
-        RankPlacement(
-            rank=rank,
-            local_rank=rank % per_node,
-            node_rank=rank // per_node,
-            cpus=(rank,),
-            master_address="127.0.0.1",
-            master_port=1234,
-        )
-        for rank in range(case.topology.world_size)
-    )
-    return Launch(
-        case=case,
-        case_file=Path("/run/case.json"),
-        code=Path("/code"),
-        python=Path("/environment/bin/python"),
-        placements=placements,
-    )
+def _case(**changes: Any) -> Case:
+    return case_of(ADAPTER, **changes)
 
 
 def test_every_version_has_an_environment_of_exact_pins() -> None:
@@ -238,7 +198,7 @@ def test_what_cannot_run_is_known_before(changes: dict[str, object], reason: str
 
 
 def test_a_rank_is_the_training_program_with_its_threads() -> None:
-    (command,) = ADAPTER.rank_commands(_launch(_case()))
+    (command,) = ADAPTER.rank_commands(launch_of(_case()))
     expected = ("/environment/bin/python", "-m", "frameworks.mxnet.train", "/run/case.json")
     assert expected == command.argv
     assert "2" == command.env["OMP_NUM_THREADS"]
@@ -248,15 +208,15 @@ def test_a_rank_is_the_training_program_with_its_threads() -> None:
 
 def test_a_process_drives_one_device_or_all_of_them() -> None:
     topology = Topology(nodes=1, devices_per_node=2)
-    commands = ADAPTER.rank_commands(_launch(_case(topology=topology)))
+    commands = ADAPTER.rank_commands(launch_of(_case(topology=topology)))
     assert [1, 1] == [command.devices for command in commands]
     assert ["0", "1"] == [command.env["DLPERF_RANK"] for command in commands]
-    (one,) = ADAPTER.rank_commands(_launch(_case(topology=topology, options={"processes": "one"})))
+    (one,) = ADAPTER.rank_commands(launch_of(_case(topology=topology, options={"processes": "one"})))
     assert (2, "2", "0") == (one.devices, one.env["DLPERF_DEVICES"], one.env["DLPERF_RANK"])
 
 
 def test_a_cuda_rank_finds_the_libraries_of_its_environment() -> None:
-    (command,) = ADAPTER.rank_commands(_launch(_case(device="cuda")))
+    (command,) = ADAPTER.rank_commands(launch_of(_case(device="cuda")))
     assert "LD_LIBRARY_PATH" not in command.env  # the user's own is not lost
     folders = command.paths["LD_LIBRARY_PATH"].split(":")
     assert "/environment/lib/python3.10/site-packages/nvidia/cudnn/lib" in folders
@@ -290,7 +250,7 @@ _HOROVOD_TUNING = {
 def test_upstreams_tuning_is_the_default_on_cuda_and_the_users_own_wins(
     changes: dict[str, object], defaults: dict[str, str]
 ) -> None:
-    for command in ADAPTER.rank_commands(_launch(_case(**changes))):
+    for command in ADAPTER.rank_commands(launch_of(_case(**changes))):
         assert defaults == command.defaults
         assert not defaults.keys() & command.env.keys()
 

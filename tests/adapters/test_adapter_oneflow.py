@@ -4,65 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
+from typing import Any
 
 import pytest
+from cases import case_of, launch_of
 from pydantic import ValidationError
 
-from dlperf.adapters.base import Launch, RankPlacement
 from dlperf.adapters.oneflow import ADAPTER
 from dlperf.adapters.registry import load_adapters
 from dlperf.environments.environment import environment_key
-from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
+from dlperf.plan.case import Case, Topology
 from frameworks.common.case import COLLECTIVE_SECONDS
 
 TWO = Topology(nodes=1, devices_per_node=2)
 SAMPLED_ON_CUDA = {"parallelism": "partial_fc", "sample_ratio": 0.1, "device": "cuda"}
 
 
-def _case(**changes: object) -> Case:
-    content = {
-        "framework": "oneflow",
-        "version": "0.9.0",
-        "workload": Workload(
-            experiment="y1_emore",
-            network="mobilefacenet",
-            head="GDC",
-            embedding_size=128,
-            dataset="emore",
-            loss=Loss(kind="arcface", m2=0.5),
-        ),
-        "parallelism": "data",
-        "topology": Topology(nodes=1, devices_per_node=1),
-        "device": "cpu",
-        "batch_size_per_device": 4,
-        "num_classes": 100,
-        "threads_per_device": 2,
-        "measure": Measure(),
-    }
-    return Case.model_validate({**content, **changes})
-
-
-def _launch(case: Case, *, interface: str | None = None) -> Launch:
-    placements = tuple(
-        RankPlacement(
-            rank=rank,
-            local_rank=rank % case.topology.devices_per_node,
-            node_rank=rank // case.topology.devices_per_node,
-            cpus=(0, 1),
-            master_address="10.0.0.1",
-            master_port=1234,
-            interface=interface,
-        )
-        for rank in range(case.topology.world_size)
-    )
-    return Launch(
-        case=case,
-        case_file=Path("/run/case.json"),
-        code=Path("/code"),
-        python=Path("/environment/bin/python"),
-        placements=placements,
-    )
+def _case(**changes: Any) -> Case:
+    return case_of(ADAPTER, **changes)
 
 
 def test_it_is_registered_under_its_name() -> None:
@@ -156,7 +115,7 @@ def test_what_cannot_run_is_known_before(changes: dict[str, object], reason: str
 
 
 def test_a_rank_is_the_training_program_with_its_threads() -> None:
-    (command,) = ADAPTER.rank_commands(_launch(_case()))
+    (command,) = ADAPTER.rank_commands(launch_of(_case()))
     expected = ("/environment/bin/python", "-m", "frameworks.oneflow.train", "/run/case.json")
     assert expected == command.argv
     own = {
@@ -170,13 +129,13 @@ def test_a_rank_is_the_training_program_with_its_threads() -> None:
 
 
 def test_a_rank_alone_is_told_of_no_others() -> None:
-    (command,) = ADAPTER.rank_commands(_launch(_case()))
+    (command,) = ADAPTER.rank_commands(launch_of(_case()))
     assert not {"MASTER_ADDR", "WORLD_SIZE", "RANK"} & set(command.env)
 
 
 def test_ranks_find_each_other_by_the_variables_that_oneflow_reads() -> None:
     case = _case(topology=Topology(nodes=2, devices_per_node=2), num_classes=100)
-    commands = ADAPTER.rank_commands(_launch(case, interface="eth1"))
+    commands = ADAPTER.rank_commands(launch_of(case, interface="eth1"))
     for rank, command in enumerate(commands):
         expected = {
             "MASTER_ADDR": "10.0.0.1",
@@ -193,7 +152,7 @@ def test_ranks_find_each_other_by_the_variables_that_oneflow_reads() -> None:
 
 def test_options_reach_the_engine() -> None:
     case = _case(options={"openblas_core": "detected", "tf32": True})
-    (command,) = ADAPTER.rank_commands(_launch(case))
+    (command,) = ADAPTER.rank_commands(launch_of(case))
     assert "detected" == command.env["DLPERF_ONEFLOW_OPENBLAS_CORE"]
     assert "1" == command.env["ONEFLOW_EP_CUDA_ENABLE_TF32_EXECUTION"]
 

@@ -3,42 +3,24 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cases import case_of, launch_of
 from pydantic import ValidationError
 
-from dlperf.adapters.base import Launch, RankPlacement
+from dlperf.adapters.base import Launch
 from dlperf.adapters.pytorch import ADAPTER, PyTorchOptions
 from dlperf.adapters.registry import load_adapters
 from dlperf.environments.environment import environment_key
 from dlperf.files import shipped_root
-from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
+from dlperf.plan.case import Case, Topology
 from dlperf.plan.machine import Gpu
 from frameworks.pytorch import too_old
 
 
-def case(**changes: object) -> Case:
-    workload = Workload(
-        experiment="y1_emore",
-        network="mobilefacenet",
-        head="GDC",
-        embedding_size=128,
-        dataset="emore",
-        loss=Loss(kind="arcface", m2=0.5),
-    )
-    content = {
-        "framework": "pytorch",
-        "version": "2.13.0",
-        "workload": workload,
-        "parallelism": "data",
-        "topology": Topology.from_text("1n1g"),
-        "device": "cpu",
-        "batch_size_per_device": 4,
-        "num_classes": 100,
-        "threads_per_device": 3,
-        "measure": Measure(),
-    }
-    return Case(**{**content, **changes})
+def case(**changes: Any) -> Case:
+    return case_of(ADAPTER, **changes)
 
 
 def test_it_is_registered_under_its_name() -> None:
@@ -181,54 +163,34 @@ def test_an_unknown_version_is_refused_with_the_known_ones() -> None:
         ADAPTER.environment("1.0", "cpu")
 
 
-def launch_of(topology: str, *, device: str = "cpu", interface: str | None = None) -> Launch:
-    asked = case(topology=Topology.from_text(topology), device=device)
-    placements = tuple(
-        RankPlacement(
-            rank=node * asked.topology.devices_per_node + local,
-            local_rank=local,
-            node_rank=node,
-            cpus=(),
-            master_address="10.0.0.1",
-            master_port=29500,
-            interface=interface,
-        )
-        for node in range(asked.topology.nodes)
-        for local in range(asked.topology.devices_per_node)
-    )
-    return Launch(
-        case=asked,
-        case_file=Path("/run/case.json"),
-        code=Path("/code"),
-        python=Path("/env/bin/python"),
-        placements=placements,
-    )
+def launch(topology: str, *, device: str = "cpu", interface: str | None = None) -> Launch:
+    return launch_of(case(topology=Topology.from_text(topology), device=device), interface=interface)
 
 
 def test_a_rank_is_one_process_of_the_training_program() -> None:
-    (command,) = ADAPTER.rank_commands(launch_of("1n1g"))
+    (command,) = ADAPTER.rank_commands(launch("1n1g"))
 
-    assert ("/env/bin/python", "-m", "frameworks.pytorch.train", "/run/case.json") == command.argv
+    assert ("/environment/bin/python", "-m", "frameworks.pytorch.train", "/run/case.json") == command.argv
     expected = {
         "PYTHONPATH": "/code",
         "PYTHONUNBUFFERED": "1",
         "PYTHONNOUSERSITE": "1",
-        "OMP_NUM_THREADS": "3",
-        "MKL_NUM_THREADS": "3",
-        "OPENBLAS_NUM_THREADS": "3",
+        "OMP_NUM_THREADS": "2",
+        "MKL_NUM_THREADS": "2",
+        "OPENBLAS_NUM_THREADS": "2",
         "DLPERF_RANK": "0",
         "DLPERF_LOCAL_RANK": "0",
         "DLPERF_NODE_RANK": "0",
         "DLPERF_WORLD_SIZE": "1",
         "DLPERF_LOCAL_WORLD_SIZE": "1",
         "DLPERF_MASTER_ADDRESS": "10.0.0.1",
-        "DLPERF_MASTER_PORT": "29500",
+        "DLPERF_MASTER_PORT": "1234",
     }
     assert expected == command.env
 
 
 def test_several_ranks_are_a_process_each() -> None:
-    commands = ADAPTER.rank_commands(launch_of("2n2g"))
+    commands = ADAPTER.rank_commands(launch("2n2g"))
 
     assert [("0", "0"), ("1", "1"), ("2", "0"), ("3", "1")] == [
         (command.env["DLPERF_RANK"], command.env["DLPERF_LOCAL_RANK"]) for command in commands
@@ -249,7 +211,7 @@ def test_several_ranks_are_a_process_each() -> None:
 def test_ranks_speak_over_the_interface_that_is_given(
     topology: str, device: str, interface: str | None, expected: dict[str, str]
 ) -> None:
-    for command in ADAPTER.rank_commands(launch_of(topology, device=device, interface=interface)):
+    for command in ADAPTER.rank_commands(launch(topology, device=device, interface=interface)):
         assert expected == {name: text for name, text in command.env.items() if "SOCKET_IFNAME" in name}
 
 
