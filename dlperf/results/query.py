@@ -145,7 +145,9 @@ def _case_id(name: str, known: Iterable[str]) -> str | None:
     """The one id among `known` that `name` means; UserError where it means several."""
     ids = list(dict.fromkeys(known))
     exact = [case_id for case_id in ids if name in {case_id, case_id[-_HASH_DIGITS:]}]
-    found = exact or [case_id for case_id in ids if name and name in case_id]
+    parts = [case_id for case_id in ids if name and name in case_id]
+    # `mxnet-1.9.1` is the whole of one framework's name, and the end of another's.
+    found = exact or [case_id for case_id in parts if case_id.startswith(name)] or parts
     if len(found) > 1:
         raise UserError(f"{name!r} names {len(found)} cases:\n" + "\n".join(f"  {one}" for one in found))
     return found[0] if found else None

@@ -158,10 +158,12 @@ def test_a_case_is_found_by_id_hash_and_part(tmp_path: Path) -> None:
     case = make_case()
     store_good_runs(tmp_path / "y1", case, [8.0])
     store_good_runs(tmp_path / "y1", make_case(framework="oneflow", version="0.9.0"), [8.0])
+    # Its id holds the start of the first one's.
+    store_good_runs(tmp_path / "y1", make_case(framework="insightface_mxnet"), [8.0])
     figures = load([tmp_path], strict=False).figures
-    for name in (case.case_id, case.content_hash, "mxnet"):
+    for name in (case.case_id, case.content_hash, "mxnet", "mxnet-1.9.1_y1_data"):
         assert [figure.case for figure in find_case(figures, name)] == [case]
-    with pytest.raises(UserError, match="names 2 cases"):
+    with pytest.raises(UserError, match="names 3 cases"):
         find_case(figures, "y1_data")
     with pytest.raises(UserError, match=r"did you mean mxnet-1\.9\.1_y1"):
         find_case(figures, "mxnet-1.9.2_y1_data_1n1g_b8_c100_fp32")
