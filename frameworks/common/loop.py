@@ -19,6 +19,7 @@ from frameworks.common.data import Batch
 from frameworks.common.events import END, START, EventLog
 from frameworks.common.interference import Window, gpu_interference
 from frameworks.common.phases import DATA, Phases
+from frameworks.common.rank_times import RankTimes
 
 # For the breakdown: enough to average out an outlier.
 PROFILED_ITERATIONS = 3
@@ -37,6 +38,13 @@ class Pending(Protocol):
         is called after `wait` of both steps.
         """
 
+    def exchange_seconds(self) -> Optional[float]:
+        """Time of this step in exchanges that held the rank up: it sent, received or waited for others.
+
+        What is left of the step is the rank's own work. None if the engine does not show it, or if there is
+        one rank. It is called after `wait`.
+        """
+
 
 class HostTimed:
     """A Pending whose engine has no device events; the loop uses the host's clock."""
@@ -45,13 +53,18 @@ class HostTimed:
         """None, always."""
         return None
 
+    def exchange_seconds(self) -> Optional[float]:
+        """None: not measured."""
+        return None
+
 
 class FinishedStep:
     """The Pending of an engine that computes inside `step`: complete when it is created."""
 
-    def __init__(self, loss: float, window_start: float) -> None:
-        """Take the loss, and `time.perf_counter()` at the last `start_window`."""
+    def __init__(self, loss: float, window_start: float, exchange_seconds: Optional[float] = None) -> None:
+        """Take the loss, `time.perf_counter()` at the last `start_window`, and the time in exchanges."""
         self._loss, self._window_start, self._ended = loss, window_start, time.perf_counter()
+        self._exchange_seconds = exchange_seconds
 
     def wait(self) -> float:
         """Return the loss at once."""
@@ -60,6 +73,10 @@ class FinishedStep:
     def seconds_since(self, previous: "Optional[FinishedStep]") -> float:
         """Host time between two ends."""
         return self._ended - (self._window_start if previous is None else previous._ended)  # noqa: SLF001
+
+    def exchange_seconds(self) -> Optional[float]:
+        """As it was given."""
+        return self._exchange_seconds
 
 
 class Trainer(Protocol):
@@ -108,9 +125,13 @@ def train(
             continue
         window = Window(None if reading is None else reading.processes)
         before = None if reading is None else reading.counters()
-        for step, (seconds, loss) in zip(iterations, _window(trainer, batches, iterations)):
+        times = RankTimes(len(iterations))
+        for step, (seconds, loss, exchange) in zip(iterations, _window(trainer, batches, iterations)):
             log.step(step, case.global_batch_size, seconds, loss, kind)
+            times.add(seconds, exchange)
         counters = window.close()
+        if kind == "train" and times.measured:
+            log.event("rank_steps", times.value(), step=iterations[0], iterations=len(iterations))
         if reading is not None:
             log.event("reading", reading.since(before), kind=kind)
         if counters is not None:
@@ -122,8 +143,10 @@ def train(
     log.event("run_stop", event_type=END, status="success")
 
 
-def _window(trainer: Trainer, batches: Iterator[Batch], iterations: range) -> "Iterator[tuple[float, float]]":
-    """Seconds and loss of each iteration, one step behind the last one started."""
+def _window(
+    trainer: Trainer, batches: Iterator[Batch], iterations: range
+) -> "Iterator[tuple[float, float, Optional[float]]]":
+    """Seconds, loss and seconds of exchange of each iteration, one step behind the last one started."""
     trainer.start_window()
     clock = time.perf_counter()
     finished, running = None, trainer.step(next(batches), iterations[0])
@@ -132,7 +155,7 @@ def _window(trainer: Trainer, batches: Iterator[Batch], iterations: range) -> "I
         loss = running.wait()
         now = time.perf_counter()
         seconds = running.seconds_since(finished)
-        yield (now - clock if seconds is None else seconds), loss
+        yield (now - clock if seconds is None else seconds), loss, running.exchange_seconds()
         clock, finished, running = now, running, started
 
 

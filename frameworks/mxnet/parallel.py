@@ -4,6 +4,9 @@ Nothing here waits: everything is queued in MXNet's engine, which runs it when i
 holds one array for each of the process's own devices, in their order.
 """
 
+import ctypes
+import itertools
+import time
 from contextlib import nullcontext
 from typing import Any, ContextManager, Dict, List, Optional
 
@@ -19,6 +22,8 @@ from frameworks.mxnet.settings import devices
 # The least size of an all-reduce of gradients: there are a few, so that the first ones travel while the
 # backward pass computes the others.
 _GROUP_BYTES = 16 * 2**20
+# Exchanges that hold nothing up, and so do not count as waiting: they travel while the rank computes.
+_OVERLAPPED = frozenset({"loss"})
 
 NDArrays = List[mx.nd.NDArray]
 
@@ -39,6 +44,10 @@ class Ranks:
 
     def __init__(self, own: List[mx.Context], phases: Phases, world_size: int) -> None:
         self.devices, self.phases, self._world_size = own, phases, world_size
+
+    def exchanges(self) -> "Optional[ExchangeTimes]":
+        """Of what was queued since the last call; None: devices of one process, whose work overlaps."""
+        return None
 
     def _exchange(self) -> ContextManager[None]:
         """Counts as communication, if there is more than one device."""
@@ -95,6 +104,12 @@ class HorovodRanks(Ranks):
         # An exchange uses the same array in each step, so that the engine keeps the steps in order and
         # Horovod never has two exchanges of one name.
         self._kept: Dict[str, mx.nd.NDArray] = {}
+        self._times = ExchangeTimes()
+
+    def exchanges(self) -> "Optional[ExchangeTimes]":
+        """See `Ranks`."""
+        times, self._times = self._times, ExchangeTimes()
+        return times
 
     def gather_labels(self, labels: np.ndarray) -> mx.nd.NDArray:
         """See `Ranks`."""
@@ -105,7 +120,9 @@ class HorovodRanks(Ranks):
 
     def gather(self, arrays: NDArrays, out: NDArrays, name: str) -> None:
         """See `Ranks`."""
+        self._times.stamp(arrays[0])
         self._gather(arrays[0], out[0], name)
+        self._times.stamp(out[0])
 
     def _gather(self, own: mx.nd.NDArray, whole: mx.nd.NDArray, name: str) -> None:
         # Horovod's own all-gather blocks the host until it knows the size of the result.
@@ -127,7 +144,11 @@ class HorovodRanks(Ranks):
         kept = self._kept_array(name, array.shape, array)
         with self._exchange():
             array.copyto(kept)
+            if name not in _OVERLAPPED:
+                self._times.stamp(kept)
             self._hvd.allreduce_(kept, op=operation, name=name)
+            if name not in _OVERLAPPED:
+                self._times.stamp(kept)
         return [kept]
 
     def _kept_array(
@@ -142,8 +163,10 @@ class HorovodRanks(Ranks):
         gradients = [parameter.grad() for parameter in parameters]
         with self._exchange():
             sent = [self._to_send(gradient, number) for number, gradient in enumerate(gradients)]
+            self._times.stamp(sent[0])  # of the first layer: the last one that the backward pass computes
             for number, group in enumerate(_gradient_groups(sent)):
                 self._hvd.grouped_allreduce_(group, op=self._hvd.Sum, name=f"gradients{number}")
+            self._times.stamp(sent[0])
             for gradient, total in zip(gradients, sent):
                 if total is not gradient:
                     mx.nd.cast(total, dtype=gradient.dtype, out=gradient)
@@ -155,6 +178,51 @@ class HorovodRanks(Ranks):
             return gradient
         kept = self._kept_array(f"gradient{number}", gradient.shape, gradient, dtype)
         return mx.nd.cast(gradient, dtype=dtype, out=kept)
+
+
+class _Context(ctypes.Structure):
+    """MXNet's C API: a device."""
+
+    _fields_ = (("device_type", ctypes.c_int), ("device_id", ctypes.c_int))
+
+
+_HOST = _Context(1, 0)
+_stamped: Dict[int, float] = {}
+_numbers = itertools.count(1)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+def _look_at_the_clock(_run_context: Any, number: int) -> None:
+    """A thread of the engine calls it."""
+    _stamped[number] = time.perf_counter()
+
+
+class ExchangeTimes:
+    """When MXNet's engine came to the start and to the end of each exchange of a step."""
+
+    def __init__(self) -> None:
+        self._numbers: List[int] = []
+
+    def stamp(self, array: mx.nd.NDArray) -> None:
+        """Queue a look at the clock: after what was queued to write `array`, before what will use it.
+
+        The first one is a start, the second an end, and so on.
+        """
+        number = next(_numbers)
+        self._numbers.append(number)
+        written = (ctypes.c_void_p * 1)(array.handle)
+        # As Horovod queues its own operations. `written` is not changed, but keeps the order.
+        arguments = (_look_at_the_clock, ctypes.c_void_p(number), None, ctypes.byref(_HOST))
+        mx.base.check_call(
+            mx.base._LIB.MXEnginePushSyncND(*arguments, None, 0, written, 1, None, 0, None)  # noqa: SLF001
+        )
+
+    def seconds(self) -> Optional[float]:
+        """In all exchanges, once they are over; None if one is not."""
+        times = [_stamped.pop(number, None) for number in self._numbers]
+        if None in times:
+            return None
+        return sum(end - start for start, end in zip(times[::2], times[1::2]))
 
 
 def _gradient_groups(gradients: NDArrays) -> List[NDArrays]:

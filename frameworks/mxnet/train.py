@@ -19,7 +19,7 @@ from frameworks.mxnet.head_sharded import ShardedMarginSoftmax, make_head
 from frameworks.mxnet.model import make_module
 from frameworks.mxnet.network import named_arrays
 from frameworks.mxnet.optimizer import make_optimizer
-from frameworks.mxnet.parallel import NDArrays, Ranks, join
+from frameworks.mxnet.parallel import ExchangeTimes, NDArrays, Ranks, join
 from frameworks.mxnet.precision import make_scaler
 from frameworks.mxnet.settings import facts, matmul_flops_per_second
 
@@ -30,13 +30,17 @@ _MOST_ARRAYS = 200
 class PendingStep(HostTimed):
     """A step in the engine's queue; its tokens are written after its updates, the first holds the loss."""
 
-    def __init__(self, tokens: NDArrays) -> None:
-        self._tokens = tokens
+    def __init__(self, tokens: NDArrays, exchanges: Optional[ExchangeTimes]) -> None:
+        self._tokens, self._exchanges = tokens, exchanges
 
     def wait(self) -> float:
         """Block until the step's updates are done; return its loss."""
         first, *_ = [token.asnumpy() for token in self._tokens]
         return float(first[0])
+
+    def exchange_seconds(self) -> Optional[float]:
+        """By the engine's own order of operations."""
+        return None if self._exchanges is None else self._exchanges.seconds()
 
 
 class MXNetTrainer:
@@ -129,7 +133,7 @@ class MXNetTrainer:
         # step may be queued before anyone waits, so waiting for the arrays themselves would wait for it too.
         # This read of every trained array comes after all updates of this step and before those of the next.
         tokens = [_token(corners) for corners in self._corners]
-        return PendingStep([mx.nd.concat(loss, tokens[0], dim=0), *tokens[1:]])
+        return PendingStep([mx.nd.concat(loss, tokens[0], dim=0), *tokens[1:]], self._ranks.exchanges())
 
 
 def _token(corners: NDArrays) -> mx.nd.NDArray:

@@ -1,8 +1,10 @@
 """The ranks of a case and what they exchange: torch.distributed, with gloo on CPU and NCCL on CUDA."""
 
+import time
+from contextlib import contextmanager
 from datetime import timedelta
 from inspect import signature
-from typing import Any, Optional, Tuple
+from typing import Any, Iterator, List, Optional, Tuple
 
 import torch
 import torch.distributed as dist
@@ -24,7 +26,7 @@ def join(rank: Rank, device: torch.device, phases: Phases) -> "Ranks":
     """Meet the other ranks, as `meet` does; a process that stands for all devices has none to meet."""
     if rank.devices == rank.world_size:
         return Ranks(1, phases)
-    return Ranks(rank.world_size, phases, meet(rank, device))
+    return Ranks(rank.world_size, phases, meet(rank, device), device.type)
 
 
 class Ranks:
@@ -33,8 +35,42 @@ class Ranks:
     A single rank gets back what it gave, and sends nothing.
     """
 
-    def __init__(self, size: int, phases: Phases, store: Optional[dist.Store] = None) -> None:
-        self.size, self._phases, self._store = size, phases, store
+    def __init__(
+        self, size: int, phases: Phases, store: Optional[dist.Store] = None, device: str = "cpu"
+    ) -> None:
+        self.size, self._phases, self._store, self._device = size, phases, store, device
+        self._exchanges: List[Tuple[Any, Any]] = []
+        self._last_bucket: Any = None
+
+    def _now(self) -> Any:
+        """The host's clock, or a place in the CUDA stream; it does not wait."""
+        if self._device == "cpu":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    @contextmanager
+    def _exchange(self) -> Iterator[None]:
+        """A block in which this rank does nothing but communicate."""
+        with self._phases(COMMUNICATION):
+            start = self._now()
+            yield
+            self._exchanges.append((start, self._now()))
+
+    def gradients_arrived(self) -> None:
+        """To be called behind the backward pass of a module from `reducing`, which waits for all buckets.
+
+        When the last bucket is sent, all gradients of this rank are computed: from then on it waits.
+        """
+        if self._last_bucket is not None:
+            self._exchanges.append((self._last_bucket, self._now()))
+            self._last_bucket = None
+
+    def exchanges(self) -> List[Tuple[Any, Any]]:
+        """Starts and ends of the exchanges since the last call: `time.perf_counter()`, on CUDA events."""
+        exchanges, self._exchanges = self._exchanges, []
+        return exchanges
 
     def wait_for_all(self, point: str) -> None:
         """Wait up to RENDEZVOUS_SECONDS for all ranks, which compile at different speeds."""
@@ -49,7 +85,7 @@ class Ranks:
         if self.size == 1:
             return own
         everyones = own.new_empty(self.size * own.shape[0], *own.shape[1:])
-        with self._phases(COMMUNICATION):
+        with self._exchange():
             _all_gather(everyones, own.contiguous())
         return everyones
 
@@ -58,7 +94,7 @@ class Ranks:
         if self.size == 1:
             return everyones
         own = everyones.new_empty(everyones.shape[0] // self.size, *everyones.shape[1:])
-        with self._phases(COMMUNICATION):
+        with self._exchange():
             _reduce_scatter(own, everyones.contiguous())
         return own
 
@@ -76,7 +112,7 @@ class Ranks:
 
     def _reduce(self, values: torch.Tensor, operation: Any) -> torch.Tensor:
         if self.size > 1:
-            with self._phases(COMMUNICATION):
+            with self._exchange():
                 dist.all_reduce(values, operation)
         return values
 
@@ -99,6 +135,7 @@ class Ranks:
     ) -> torch.futures.Future[torch.Tensor]:
         operation, dtype = way
         gradients = bucket.buffer()
+        self._last_bucket = self._now()
         with self._phases(COMMUNICATION):
             sent = gradients if dtype is None else gradients.to(dtype)
             work = dist.all_reduce(sent, operation, async_op=True)

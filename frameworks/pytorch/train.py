@@ -2,7 +2,7 @@
 
 import time
 from functools import partial
-from typing import Any, Dict, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -79,8 +79,14 @@ def _pinned(batch: Batch) -> Tensors:
 class PendingStep:
     """A step in the CUDA stream; its loss is copied to the host after it."""
 
-    def __init__(self, loss: torch.Tensor, sample: Optional[Sample], window_start: torch.cuda.Event) -> None:
-        self._sample, self._window_start = sample, window_start
+    def __init__(
+        self,
+        loss: torch.Tensor,
+        sample: Optional[Sample],
+        window_start: torch.cuda.Event,
+        exchanges: List[Tuple[torch.cuda.Event, torch.cuda.Event]],
+    ) -> None:
+        self._sample, self._window_start, self._exchanges = sample, window_start, exchanges
         values = loss.reshape(1) if sample is None else torch.stack([loss, sample.positives.to(loss.dtype)])
         self._on_host = torch.empty_like(values, device="cpu", pin_memory=True)
         self._on_host.copy_(values, non_blocking=True)
@@ -103,6 +109,12 @@ class PendingStep:
         """Device time between the ends of two steps."""
         start = self._window_start if previous is None else previous._ended  # noqa: SLF001
         return start.elapsed_time(self._ended) / 1000
+
+    def exchange_seconds(self) -> Optional[float]:
+        """Device time in exchanges; None: there was none, as of a single rank."""
+        if not self._exchanges:
+            return None
+        return sum(start.elapsed_time(end) for start, end in self._exchanges) / 1000
 
 
 class PyTorchTrainer:
@@ -182,6 +194,7 @@ class PyTorchTrainer:
             loss, embeddings = self._module(images, labels)
             self._scaler.scale(loss).backward()
             loss = loss.detach()
+        self._ranks.gradients_arrived()
         if self._case.parallelism == "data":
             self._ranks.mean_(loss)
         return loss, embeddings
@@ -194,8 +207,13 @@ class PyTorchTrainer:
                 self.rows.put_back()
         if self._device.type == "cuda":
             sample = None if self.rows is None else self._head.last_sample
-            return PendingStep(loss, sample, self._window_start)
-        return FinishedStep(loss.item(), self._window_start)
+            return PendingStep(loss, sample, self._window_start, self._ranks.exchanges())
+        return FinishedStep(loss.item(), self._window_start, self._exchange_seconds())
+
+    def _exchange_seconds(self) -> Optional[float]:
+        """Of the step that ends now, on CPU."""
+        exchanges = self._ranks.exchanges()
+        return sum(end - start for start, end in exchanges) if self._ranks.size > 1 else None
 
     def sampled_index(self) -> Optional[np.ndarray]:
         """Which of the rank's rows the last step trained, int64 [size]; None: all."""

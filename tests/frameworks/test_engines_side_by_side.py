@@ -73,6 +73,7 @@ OWN = (
     ("rendezvous", "pytorch", ("run_and_leave",), "gloo's threads abort a rank that shuts down"),
     ("rendezvous", "oneflow", ("run_and_leave",), "OneFlow's shutdown waits for the other ranks"),
     ("parallel", "mxnet", ("HorovodRanks",), "one process for all devices, or one for each"),
+    ("parallel", "mxnet", ("ExchangeTimes",), "only MXNet's engine knows when it comes to an exchange"),
     ("parallel", "oneflow", ("own_part",), "OneFlow's tensors are global"),
     ("train", "pytorch", ("Feeder",), "only torch lets the program choose the stream of a copy"),
     ("align", "pytorch", ("main",), "PyTorch also computes the float64 reference"),

@@ -12,6 +12,7 @@ from frameworks.common.case import Case, case_from_dict
 from frameworks.common.events import PREFIX, EventLog
 from frameworks.common.loop import FinishedStep, profile, train
 from frameworks.common.phases import Phases
+from frameworks.common.rank_times import MOST_VALUES
 
 
 def small_case(case_content: dict, *, warmup: int, measured: int) -> Case:
@@ -71,6 +72,9 @@ class WithEvents(Synchronous):
         def seconds_since(self, previous: object) -> float:
             self.previous = previous
             return 0.25
+
+        def exchange_seconds(self) -> None:
+            return None
 
 
 def run(trainer: Synchronous, case: Case) -> list[dict]:
@@ -153,6 +157,40 @@ class HostTimed(Synchronous):
 
         def seconds_since(self, _previous: object) -> None:
             return None
+
+        def exchange_seconds(self) -> float:
+            return self.trainer.seconds[self.iteration] / 4
+
+
+def rank_steps(events: list[dict]) -> list[dict]:
+    return [event for event in events if event["key"] == "rank_steps"]
+
+
+def test_a_rank_says_how_much_of_each_measured_step_was_its_own(case_content: dict, clock: Clock) -> None:
+    events = run(HostTimed(clock, [8.0, 0.5, 4.0, 1.0]), small_case(case_content, warmup=1, measured=3))
+
+    (event,) = rank_steps(events)
+
+    assert {"rank": 0, "step": 1, "iterations": 3} == event["metadata"]
+    assert {"compute_seconds": [0.375, 3.0, 0.75], "exchange_seconds": [0.125, 1.0, 0.25]} == event["value"]
+
+
+def test_without_exchanges_a_rank_says_nothing_of_its_steps(case_content: dict, clock: Clock) -> None:
+    events = run(Synchronous(clock, [0.5, 4.0]), small_case(case_content, warmup=0, measured=2))
+
+    assert [] == rank_steps(events)
+
+
+def test_a_long_window_is_told_in_means_over_stretches(case_content: dict, clock: Clock) -> None:
+    steps = 2 * MOST_VALUES + 1
+    events = run(
+        HostTimed(clock, [4.0, *[8.0] * (steps - 1)]), small_case(case_content, warmup=0, measured=steps)
+    )
+
+    (event,) = rank_steps(events)
+
+    assert [5.0, *[6.0] * ((steps - 1) // 3)] == event["value"]["compute_seconds"]
+    assert len(event["value"]["exchange_seconds"]) <= MOST_VALUES
 
 
 def test_without_device_events_the_return_of_wait_ends_a_step(case_content: dict, clock: Clock) -> None:
