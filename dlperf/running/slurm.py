@@ -22,10 +22,14 @@ from typing import Final
 from dlperf.errors import InfrastructureError, UserError
 from dlperf.plan.cluster import LAST_SECONDS, Cluster, Container, SlurmSubmit
 
-# Variables of the shell that submits, which would change the job or the steps in it: a leaked SLURM_CPU_BIND
-# binds every rank to the cores of somebody's earlier step. SLURM_CONF says where the configuration is.
-_LEAKING: Final = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC|PMIX?|OMPI|PRTE|PRRTE)_")
-_KEPT: Final = frozenset({"SLURM_CONF"})
+# Variables of a shell that would change a job, the steps in it or a tool's answer: a leaked SLURM_CPU_BIND
+# binds every rank to the cores of somebody's earlier step, SQUEUE_STATES hides jobs, and nodes that all lock
+# DLPERF_HOST_LOCK on shared storage exclude each other. SLURM_CONF says where the configuration is,
+# DLPERF_CACHE where the environments are.
+_LEAKING: Final = re.compile(
+    r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC|SQUEUE|SINFO|SACCT|SCONTROL|SCANCEL|PMIX?|OMPI|PRTE|PRRTE|DLPERF)_"
+)
+_KEPT: Final = frozenset({"SLURM_CONF", "DLPERF_CACHE"})
 _TOOL_SECONDS: Final = 30.0
 _ATTEMPTS: Final = 4
 _PAUSE_SECONDS: Final = 1.0
@@ -142,7 +146,7 @@ class JobState:
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables without those of the batch system and of MPI launchers that would leak into a job."""
+    """The variables without those of the batch system, of MPI launchers and of dlperf that would leak."""
     return {name: value for name, value in environment.items() if name in _KEPT or not _LEAKING.match(name)}
 
 
@@ -230,15 +234,34 @@ def script(cluster: Cluster, *, name: str, log: Path, command: Sequence[str], fo
     )
 
 
-def submit(path: Path) -> str:
-    """Submit a batch script; the job's number. UserError with what to do where Slurm refuses it."""
-    answer = _asked("sbatch", "--parsable", str(path))
+def submit(path: Path, *, name: str) -> str:
+    """Submit a batch script under a name; the job's number.
+
+    UserError with what to do where Slurm refuses it; NoSlurm where sbatch does not answer.
+    """
+    answer = _asked("sbatch", "--parsable", f"--job-name={name}", str(path))
     number = (answer.stdout.split() or [""])[-1].partition(";")[0]
     if answer.returncode == 0 and number.isdigit():
         return number
     said = _one_line(answer.stderr).removeprefix("sbatch: error: ") or "no reason given"
     remedy = next((text for words, text in _REMEDIES if words.casefold() in said.casefold()), None)
     raise UserError(f"sbatch refuses the job: {said}{f'; {remedy}' if remedy else ''}")
+
+
+def job_named(name: str) -> str | None:
+    """The number of the job of this name, waiting, at work or ended; None where Slurm knows none.
+
+    NoSlurm where it does not answer.
+    """
+    queue = _asked("squeue", "-h", "--states=all", f"--name={name}", "-o", "%A")
+    if queue.returncode != 0:
+        raise NoSlurm(f"squeue: {_one_line(queue.stderr) or 'failed'}: is slurmctld up?")
+    found = queue.stdout.split()
+    if not found:  # without accounts it has no more to say
+        found = _asked(
+            "sacct", "-n", "-P", "-X", "-S", "now-7days", f"--name={name}", "-o", "JobID"
+        ).stdout.split()
+    return found[0] if found else None
 
 
 def cancel(number: str) -> None:
@@ -357,14 +380,16 @@ def _ends_at(job: str) -> float | None:
     return time.monotonic() + ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def step_command(node: str, *, container: Container | None = None) -> list[str]:
-    """What starts a program as the one long step of a node; the program's words follow.
+def step_command(job: str, node: str, *, container: Container | None = None) -> list[str]:
+    """What starts a program as the one long step of a job on a node; the program's words follow.
 
+    It needs no variable of the job: run it in `clean_environment`, so that none of an outer step changes it.
     The step has all cores and GPUs of the job there: --cpus-per-task would choose some, perhaps two of each
     core. Binding is dlperf's own: without --cpu-bind=none Slurm may give the step one core.
     """
     return [
         "srun",
+        f"--jobid={job}",
         "--overlap",
         "--nodes=1",
         "--ntasks=1",
@@ -386,16 +411,6 @@ def _container_words(container: Container) -> list[str]:
         return [*options, *([f"--container-mounts={mounts}"] if mounts else [])]
     binds = [f"--bind={folder}" for folder in container.mounts]
     return ["apptainer", "exec", *binds, container.image]
-
-
-def step_environment() -> dict[str, str]:
-    """The variables for srun: those of the job without a binding that an outer step left."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("SLURM_CPU_BIND", "SLURM_STEP", "SBATCH_", "SRUN_", "SLURM_MEM_PER"))
-        and name not in ("SLURM_CPUS_PER_TASK", "SLURM_NTASKS_PER_NODE", "SLURM_TRES_PER_TASK")
-    }
 
 
 def this_command() -> list[str]:

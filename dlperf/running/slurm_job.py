@@ -6,11 +6,12 @@ and from its log alone; Slurm says why it waits and how it ended.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal
 
@@ -20,12 +21,23 @@ from dlperf.errors import UserError
 from dlperf.files import answering, read_document, write_atomically, write_document
 from dlperf.model import Model
 from dlperf.plan.cluster import Cluster
-from dlperf.running.slurm import UNKNOWN, JobState, NoSlurm, cancel, job_state, require_nodes, script, submit
+from dlperf.running.slurm import (
+    UNKNOWN,
+    JobState,
+    NoSlurm,
+    cancel,
+    job_named,
+    job_state,
+    require_nodes,
+    script,
+    submit,
+)
 
 _RECORD_NAME: Final = "slurm.json"
 _FOLDER: Final = "slurm"
 _LOCK_NAME: Final = "submit.lock"
 _LOG_SECONDS: Final = 1.0
+_SUBMIT_SECONDS: Final = 30.0
 # Between questions to Slurm, which asks not to be asked often: the first while something happens.
 _FIRST_SECONDS, _LONGEST_SECONDS = 2.0, 10.0
 # Slurm's controller may be away for a while, as when it is restarted.
@@ -45,6 +57,15 @@ class SubmittedJob(Model):
     """How it ended, in words; null while that is not known."""
 
 
+class AskedJob(Model):
+    """A job that sbatch was asked for."""
+
+    name: str
+    """Its name in Slurm, which no other job has."""
+    asked_at: str
+    """When, in ISO 8601."""
+
+
 class JobRecord(Model):
     """`slurm.json`: the jobs of a results folder."""
 
@@ -52,6 +73,8 @@ class JobRecord(Model):
     """Version of this format."""
     jobs: tuple[SubmittedJob, ...] = ()
     """The jobs, the newest last."""
+    asked: AskedJob | None = None
+    """A further job, from before sbatch is asked for it until its number is among `jobs`; null otherwise."""
 
 
 def read_record(results: Path) -> JobRecord:
@@ -75,15 +98,33 @@ def submitting(results: Path) -> Iterator[None]:
 def living_job(results: Path) -> SubmittedJob | None:
     """The last job of a results folder if Slurm still has it; None where it has ended or there is none.
 
-    NoSlurm where Slurm does not say: another job could meet it.
+    NoSlurm where Slurm does not say: another job could meet it. Call in `submitting`.
     """
-    jobs = read_record(results).jobs
-    if not jobs or jobs[-1].ended is not None:
+    record = read_record(results)
+    if record.asked is not None:
+        record = _with_asked(record, record.asked)
+        _write_record(results, record)
+    if not record.jobs or record.jobs[-1].ended is not None:
         return None
-    state = job_state(jobs[-1].number)
+    job = record.jobs[-1]
+    state = job_state(job.number)
     if state.state == UNKNOWN and not state.is_forgotten:
-        raise NoSlurm(f"Slurm does not say what became of job {jobs[-1].number}: is slurmctld up?")
-    return jobs[-1] if state.is_alive else None
+        raise NoSlurm(f"Slurm does not say what became of job {job.number}: is slurmctld up?")
+    return job if state.is_alive else None
+
+
+def _with_asked(record: JobRecord, asked: AskedJob) -> JobRecord:
+    """The record with the job that a command had asked for when it was killed, if Slurm has it."""
+    # sbatch may outlive the command for a moment.
+    settled = datetime.fromisoformat(asked.asked_at) + timedelta(seconds=_SUBMIT_SECONDS)
+    while (number := job_named(asked.name)) is None and datetime.now(UTC) < settled:
+        time.sleep(_LOG_SECONDS)
+    return JobRecord(jobs=record.jobs) if number is None else _with_number(record, asked, number)
+
+
+def _with_number(record: JobRecord, asked: AskedJob, number: str) -> JobRecord:
+    job = SubmittedJob(number=number, submitted_at=asked.asked_at, log=f"{_FOLDER}/{number}.log")
+    return JobRecord(jobs=(*record.jobs, job))
 
 
 def job_script(cluster: Cluster, *, name: str, results: Path, command: Sequence[str]) -> str:
@@ -100,17 +141,31 @@ def submit_job(cluster: Cluster, *, name: str, results: Path, command: Sequence[
     with answering(results):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, job_script(cluster, name=name, results=results, command=command).encode())
-    number = submit(path)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    job = SubmittedJob(number=number, submitted_at=now, log=f"{_FOLDER}/{number}.log")
-    _record(results, job)
-    return job
+    record, now = read_record(results), datetime.now(UTC).isoformat(timespec="seconds")
+    own = f"dlperf-{name}-{secrets.token_hex(4)}".replace(",", "_")  # squeue takes names with commas between
+    asked = AskedJob(name=own, asked_at=now)
+    _write_record(results, record.model_copy(update={"asked": asked}))
+    try:
+        number = submit(path, name=asked.name)
+    except NoSlurm:  # it may have the job all the same
+        raise
+    except UserError:
+        _write_record(results, record)
+        raise
+    record = _with_number(record, asked, number)
+    _write_record(results, record)
+    return record.jobs[-1]
 
 
 def _record(results: Path, job: SubmittedJob) -> None:
-    others = tuple(known for known in read_record(results).jobs if known.number != job.number)
+    record = read_record(results)
+    others = tuple(known for known in record.jobs if known.number != job.number)
+    _write_record(results, record.model_copy(update={"jobs": (*others, job)}))
+
+
+def _write_record(results: Path, record: JobRecord) -> None:
     with answering(results):
-        write_document(results / _RECORD_NAME, JobRecord(jobs=(*others, job)))
+        write_document(results / _RECORD_NAME, record)
 
 
 @dataclass

@@ -259,10 +259,6 @@ class SlurmSweepLab(SweepLab):
         (self.folder / "clusters").mkdir(exist_ok=True)
         (self.folder / "clusters" / "lab.yaml").write_text(yaml.safe_dump(content | keys))
 
-    def environment(self) -> dict[str, str]:
-        """It reaches the nodes too; each locks itself, by a file of its own."""
-        return {name: value for name, value in super().environment().items() if name != "DLPERF_HOST_LOCK"}
-
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Start `dlperf run tiny.yaml --cluster lab ARGUMENTS` on the login node."""
         return super().start("--cluster", "lab", *arguments, **options)

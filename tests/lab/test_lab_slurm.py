@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +101,28 @@ def test_the_command_that_follows_may_be_killed_and_started_again(job_lab: Slurm
     assert second.returncode == 0, errors
     assert "1 of 1 run: 1 ok" in out
     assert len(job_lab.jobs()) == 1
+
+
+def test_a_command_killed_before_it_knows_its_job_finds_the_job_again(job_lab: SlurmSweepLab) -> None:
+    """This sbatch submits and then kills the command that asked for it."""
+    program = job_lab.folder / "bin" / "sbatch"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\n{shutil.which("sbatch")} "$@"\nkill -9 $PPID\n')
+    program.chmod(0o755)
+    job_lab.write(measure=TWO_RUNS)
+    job_lab.variables["PATH"] = f"{program.parent}:{os.environ['PATH']}"
+    killed = job_lab.run()
+    assert killed.returncode == -signal.SIGKILL
+    assert job_lab.jobs() == []
+    del job_lab.variables["PATH"]
+    done = job_lab.run()
+    assert done.returncode == 0, done.stderr
+    assert f"job {job_lab.job()}, submitted at " in done.stderr
+    assert "2 of 2 runs: 2 ok" in done.stdout
+    assert len(job_lab.jobs()) == 1
+    everything = job_lab.slurm.ask("squeue", "-h", "--states=all", "-o", "%A %j").splitlines()
+    (name,) = [line.split()[1] for line in everything if line.split()[0] == job_lab.job()]
+    assert [line.split()[0] for line in everything if line.split()[1] == name] == [job_lab.job()]
 
 
 def test_ctrl_c_ends_the_command_and_not_the_job(job_lab: SlurmSweepLab) -> None:
@@ -264,12 +288,15 @@ def test_a_step_has_the_gpus_of_its_job(job_lab: SlurmSweepLab, gpus: str) -> No
     """The device files of these GPUs are links to /dev/null, so no rank uses them."""
     job_lab.write_cluster(device="cuda", submit={"gpus": gpus})
     cluster = load_cluster("lab", folder=job_lab.folder)
-    step = [*step_command("node0"), "sh", "-c", "echo $CUDA_VISIBLE_DEVICES >&2"]
+    # As dlperf starts it: without the variables of the job.
+    words = shlex.join([*step_command("JOB", "node0"), "sh", "-c", "echo $CUDA_VISIBLE_DEVICES $(nproc) >&2"])
+    clean = 'exec env -i PATH="$PATH" SLURM_CONF="$SLURM_CONF" '
+    step = ["sh", "-c", clean + words.replace("JOB", "$SLURM_JOB_ID")]
     log = job_lab.folder / "gpus.log"
     text = script(cluster, name="gpus", log=log, command=step, folder=job_lab.folder)
     (job_lab.folder / "job.sh").write_text(text)
     assert job_lab.slurm.ask("sbatch", "--wait", str(job_lab.folder / "job.sh"))
-    assert log.read_text().splitlines()[-1] == "0,1"
+    assert log.read_text().splitlines()[-1] == f"0,1 {os.cpu_count()}"
 
 
 def test_status_names_the_job(job_lab: SlurmSweepLab) -> None:

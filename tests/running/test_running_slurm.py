@@ -22,7 +22,6 @@ from dlperf.running.slurm import (
     require_nodes,
     script,
     step_command,
-    step_environment,
     submit,
 )
 
@@ -127,37 +126,32 @@ def test_how_gpus_and_whole_nodes_are_asked_for(keys: str, wanted: set[str], tmp
     assert options == wanted
 
 
-def test_no_variable_of_an_outer_job_or_launcher_reaches_a_job_or_a_step(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_no_variable_of_an_outer_job_or_launcher_or_of_dlperf_reaches_a_job() -> None:
     leaked = {
         "SLURM_CPU_BIND": "mask_cpu:0x1", "SLURM_CPU_BIND_TYPE": "mask_cpu:", "SLURM_JOB_ID": "7",
         "SBATCH_PARTITION": "x", "SRUN_DEBUG": "3", "SALLOC_TIMELIMIT": "1", "SLURMD_NODENAME": "n",
         "PMIX_RANK": "0", "PMI_RANK": "0", "OMPI_COMM_WORLD_RANK": "0", "PRTE_MCA_x": "1",
+        "SQUEUE_STATES": "R", "DLPERF_HOST_LOCK": "/shared/lock", "DLPERF_RUN": "x",
     }  # fmt: skip
-    kept = {"SLURM_CONF": "/etc/slurm.conf", "PATH": "/bin", "SLURMY": "x", "MY_SLURM_X": "1"}
+    kept = {"SLURM_CONF": "/etc/slurm.conf", "PATH": "/bin", "SLURMY": "x", "DLPERF_CACHE": "/shared/cache"}
     assert clean_environment(leaked | kept) == kept
-    monkeypatch.setattr("os.environ", leaked | kept | {"SLURM_MEM_PER_CPU": "1", "SLURM_CPUS_PER_TASK": "1"})
-    step = step_environment()
-    assert step["SLURM_JOB_ID"] == "7"
-    assert not [name for name in step if "CPU" in name or name.startswith(("SBATCH", "SRUN"))]
 
 
 def test_the_step_of_a_node() -> None:
-    words = "srun --overlap --nodes=1 --ntasks=1 --nodelist=n1 --cpu-bind=none --no-kill"
-    assert step_command("n1") == [*words.split(), "--input=all", "--unbuffered", "--quiet"]
+    words = "srun --jobid=7 --overlap --nodes=1 --ntasks=1 --nodelist=n1 --cpu-bind=none --no-kill"
+    assert step_command("7", "n1") == [*words.split(), "--input=all", "--unbuffered", "--quiet"]
 
 
 def test_a_container_is_options_of_srun_or_words_before_the_program() -> None:
     """The words of pyxis are as its manual has them; no test runs it."""
     pyxis = Container(runtime="pyxis", image="/shared/dl.sqsh", mounts=("/scratch", "/data"))
-    assert step_command("n1", container=pyxis)[-3:] == [
+    assert step_command("7", "n1", container=pyxis)[-3:] == [
         "--container-image=/shared/dl.sqsh",
         "--container-writable",
         "--container-mounts=/scratch:/scratch,/data:/data",
     ]
     apptainer = Container(runtime="apptainer", image="/shared/dl.sif", mounts=("/scratch",))
-    words = step_command("n1", container=apptainer)[-4:]
+    words = step_command("7", "n1", container=apptainer)[-4:]
     assert words == ["apptainer", "exec", "--bind=/scratch", "/shared/dl.sif"]
 
 
@@ -272,13 +266,13 @@ def test_a_refused_job_says_what_to_do(said: str, message: str, tools: Callable[
     """The lab's Slurm has no accounts."""
     tools(sbatch=("", said, 1))
     with pytest.raises(slurm.UserError) as caught:
-        submit(Path("job.sh"))
+        submit(Path("job.sh"), name="dlperf-tiny-1")
     assert str(caught.value) == message
 
 
 def test_without_slurm_the_message_says_where_to_run(tools: Callable[..., None], tmp_path: Path) -> None:
     with pytest.raises(NoSlurm, match="there is no sbatch here; run dlperf on a login node of the cluster"):
-        submit(Path("job.sh"))
+        submit(Path("job.sh"), name="dlperf-tiny-1")
     made = cluster("transport: slurm\nnodes: 2\ndevices: 1\ncores: 1\n", tmp_path)
     tools(sinfo=("", "sinfo: error: DNS SRV lookup failed\nsinfo: fatal: no configuration\n", 1))
     with pytest.raises(NoSlurm, match=r"sinfo: .*; is this a login node of the cluster\?"):

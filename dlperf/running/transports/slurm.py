@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dlperf.plan.cluster import ClusterNode, Container
 from dlperf.results.schema import Node as NodeFacts
-from dlperf.running.slurm import step_command, step_environment
+from dlperf.running.slurm import clean_environment, step_command
 from dlperf.running.transports.remote import RemoteNode
 from dlperf.running.transports.step_link import StepLink
 
@@ -42,7 +43,7 @@ class SlurmNode(RemoteNode):
         say: Callable[[str], None],
     ) -> None:
         """`spec` has the node's name; `address` is where ranks of other nodes reach it."""
-        self._container, self._features = container, features
+        self._job, self._container, self._features = job, container, features
         super().__init__(spec, target=JobPlace(job, address), cluster=cluster, say=say)
 
     def facts(self) -> NodeFacts:
@@ -55,7 +56,9 @@ class SlurmNode(RemoteNode):
         )
 
     def _linked(self) -> StepLink:
-        command: Sequence[str] = step_command(self.name, container=self._container)
         return StepLink.connect(
-            command, python=self._spec.python, limit_seconds=_START_SECONDS, environment=step_environment()
+            step_command(self._job, self.name, container=self._container),
+            python=self._spec.python,
+            limit_seconds=_START_SECONDS,
+            environment=clean_environment(os.environ),
         )
