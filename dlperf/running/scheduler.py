@@ -21,7 +21,8 @@ from dlperf.plan.sources import ProgramFiles, packed
 from dlperf.results.schema import RunResult, Status
 from dlperf.running.launch import specification
 from dlperf.running.run import NodeUnfit, Progress, ReadyNode, Runner, recover_result, store_unmeasured
-from dlperf.running.transports.base import Node, NodeLost, each
+from dlperf.running.slurm import EXIT_NODES_GONE
+from dlperf.running.transports.base import Node, NodeGone, NodeLost, each
 from dlperf.wording import plural
 
 
@@ -92,6 +93,12 @@ class OutOfTime(InfrastructureError):
     exit_code = 128 + signal.SIGUSR1
 
 
+class NodesGone(InfrastructureError):
+    """Runs are left for which nodes are missing that do not come back; a further job would have others."""
+
+    exit_code = EXIT_NODES_GONE
+
+
 # A case that keeps losing its nodes may be the cause.
 _MOST_LOSSES = 2
 # A machine may never become quiet.
@@ -130,6 +137,7 @@ class Scheduler:
     _disturbances: Counter[PlannedRun] = field(default_factory=Counter)
     _gpu: Gpu | None = None  # what builds must run on, where the nodes say more than the plan
     _failed_starts: Counter[str] = field(default_factory=Counter)  # by node, since its last run
+    _gone: set[str] = field(default_factory=set)  # nodes that do not come back
 
     def __post_init__(self) -> None:
         self._cases = {case.case_id: case for case in self.plan.runnable}
@@ -172,7 +180,8 @@ class Scheduler:
             if left and not self._node_comes_back(left, runner):
                 unusable = "; ".join(f"{name}: {reason}" for name, reason in self._pool.unusable.items())
                 waiting = plural(len(left), "run is waiting", "runs are waiting")
-                raise InfrastructureError(
+                error = NodesGone if self._gone else InfrastructureError
+                raise error(
                     f"{waiting} for nodes ({unusable}); completed runs are kept: start again to continue"
                 )
 
@@ -227,26 +236,29 @@ class Scheduler:
         def can_run() -> bool:
             return any(self._pool.can_serve(self._cases[run.case_id]) for run in left)
 
-        deadline, pause = time.monotonic() + self.wait_for_nodes_seconds, _FIRST_PAUSE_SECONDS
-        if can_run():
-            return True
-        while time.monotonic() < deadline:
+        deadline, pause = time.monotonic() + self.wait_for_nodes_seconds, 0.0
+        while not can_run():
             runner.interrupts.check()
             unusable = [node for node in self.nodes if node.name in self._pool.unusable]
-            candidates = [node for node in unusable if self._failed_starts[node.name] < _MOST_FAILED_STARTS]
-            if not candidates:
+            candidates = [node for node in unusable if self._may_come_back(node)]
+            left_seconds = deadline - time.monotonic()
+            if not candidates or left_seconds <= 0:
                 return False
+            time.sleep(min(pause, left_seconds))
             for node in candidates:
                 self._reconnect(node)
-            if can_run():
-                return True
-            time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-        return False
+            pause = min(max(2 * pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+        return True
+
+    def _may_come_back(self, node: Node) -> bool:
+        return node.name not in self._gone and self._failed_starts[node.name] < _MOST_FAILED_STARTS
 
     def _reconnect(self, node: Node) -> None:
         try:
             node.connect()
+        except NodeGone as gone:
+            self._gone.add(node.name)
+            self._set_aside(node, str(gone))
         except NodeLost as lost:
             self._pool.set_aside(node, str(lost))
         else:

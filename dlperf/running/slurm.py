@@ -48,11 +48,14 @@ _FORGOTTEN: Final = re.compile(r"invalid job id", re.IGNORECASE)
 _TAKEN_AWAY: Final = frozenset({"TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL"})
 _SOME_FAILED: Final = "some cases failed"
 _OUT_OF_TIME: Final = "it stopped before its time limit"
+_NODES_GONE: Final = "Slurm took a node from it that its runs need"
+EXIT_NODES_GONE: Final = 6
 # What dlperf's own exit codes say, as Slurm writes them (code:signal).
 _OWN_CODES: Final = {
     "2:0": "wrong input, as its output says",
     "3:0": _SOME_FAILED,
     "5:0": "the infrastructure failed, as its output says",
+    f"{EXIT_NODES_GONE}:0": _NODES_GONE,
     f"{128 + signal.SIGUSR1}:0": _OUT_OF_TIME,
 }
 # Words of a job's end, by Slurm's state.
@@ -134,7 +137,7 @@ class JobState:
     @property
     def may_go_on(self) -> bool:
         """Whether a further job would do better: neither a person nor dlperf itself ended this one."""
-        return self.state in _TAKEN_AWAY or _OUT_OF_TIME in self.reason
+        return self.state in _TAKEN_AWAY or any(words in self.reason for words in (_OUT_OF_TIME, _NODES_GONE))
 
     def __str__(self) -> str:
         if self.state == "PENDING":
@@ -368,6 +371,19 @@ def allocation() -> Allocation:
             addresses[name] = found.get("NodeAddr") or name
             features[name] = found.get("ActiveFeatures", "").replace("(null)", "")
     return Allocation(job=job, addresses=addresses, features=features, ends_at=_ends_at(job))
+
+
+def has_node(job: str, node: str) -> bool:
+    """Whether a job still has a node, which it loses for good when Slurm sets the node down.
+
+    True where Slurm does not say.
+    """
+    try:
+        listed = _asked("squeue", "-h", "-j", job, "-o", "%N").stdout.strip()
+        names = _asked("scontrol", "show", "hostnames", listed).stdout.split() if listed else []
+    except NoSlurm:
+        return True
+    return not names or node in names
 
 
 def _ends_at(job: str) -> float | None:

@@ -190,6 +190,10 @@ class Slurm:
         host.run("pkill", "-9", "-x", "slurmd")
         self._end(host.name)
 
+    def set_down(self, host: Host) -> None:
+        """Tell Slurm that a node is down, as it finds itself some time after its slurmd is gone."""
+        self.ask("scontrol", "update", f"nodename={host.name}", "state=down", "reason=lost")
+
     def until_idle(self) -> None:
         """Wait until no job is left and every node waits for one; RuntimeError with what Slurm says."""
 

@@ -199,36 +199,41 @@ def test_a_preempted_job_is_made_whole_by_a_follow_up_job(job_lab: SlurmSweepLab
     assert "2 of 2 runs: 2 ok" in out
 
 
-@pytest.mark.slow
 def test_a_node_that_slurm_loses_ends_the_job(job_lab: SlurmSweepLab) -> None:
-    slurm = job_lab.slurm
     process = at_work(job_lab)
     number = job_lab.job()
-    slurm.stop_node(slurm.net.hosts[0])
+    job_lab.slurm.set_down(job_lab.slurm.net.hosts[0])
     _, errors = process.communicate()
     assert process.returncode == 5
     assert f"job {number} ended with 2 runs to make: NODE_FAIL: Slurm lost a node of it" in errors
-    slurm.start_node(slurm.net.hosts[0])
     until_nothing_is_left(job_lab)
-    slurm.until_idle()
     must_end_whole(job_lab)
 
 
 @pytest.mark.slow
-def test_a_second_node_that_slurm_loses_is_set_aside(job_lab: SlurmSweepLab) -> None:
+def test_a_second_node_that_slurm_loses_ends_the_job_and_a_follow_up_job_makes_the_rest(
+    job_lab: SlurmSweepLab,
+) -> None:
+    """Its slurmd is killed, which Slurm notices some time later; what its runs need does not come back."""
     slurm = job_lab.slurm
-    job_lab.write_cluster(nodes=2)
+    job_lab.write_cluster(nodes=2, submit={"continue": True})
     write_slow(job_lab, topology="2n1g")
-    process = job_lab.start("--wait-for-nodes", "5s")
+    process = job_lab.start()
     job_lab.until_step(slurm.net.hosts[0])
+    number = job_lab.job()
     slurm.stop_node(slurm.net.hosts[1])
-    _, errors = process.communicate()
-    assert process.returncode == 5
-    assert "node1 is set aside: lost: " in errors
+    until(lambda: "does not come back" in job_lab.log(), limit=60, what="the node is given up")
+    job_lab.trouble.unlink()
     slurm.start_node(slurm.net.hosts[1])
-    until_nothing_is_left(job_lab)
-    slurm.until_idle()
-    must_end_whole(job_lab)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "node1 is set aside: lost: " in errors
+    assert "node1 is set aside: Slurm has set it down; it does not come back to this job" in errors
+    ended = f"job {number}: FAILED: its command failed (Slurm took a node from it that its runs need)"
+    assert f"{ended}\na follow-up job makes what is left: 2 runs\n" in errors
+    assert [("ok", ("node0", "node1"))] * 2 == [
+        (result.status.value, result.nodes) for result in job_lab.stored()
+    ]
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from dlperf.running.slurm import (
     JobState,
     NoSlurm,
     clean_environment,
+    has_node,
     job_state,
     require_nodes,
     script,
@@ -240,6 +241,7 @@ def test_what_slurm_says_of_a_job(
         (JobState(state="PREEMPTED"), True),
         (JobState(state="NODE_FAIL"), True),
         (JobState(state="FAILED", reason="it stopped before its time limit"), True),
+        (JobState(state="FAILED", reason="Slurm took a node from it that its runs need"), True),
         (JobState(state="FAILED", reason="some cases failed"), False),
         (JobState(state="CANCELLED"), False),
         (JobState(state="unknown"), False),
@@ -247,6 +249,15 @@ def test_what_slurm_says_of_a_job(
 )
 def test_a_follow_up_job_is_for_ends_from_outside(state: JobState, *, goes_on: bool) -> None:
     assert state.may_go_on is goes_on
+
+
+def test_a_job_has_its_nodes_until_slurm_says_otherwise(tools: Callable[..., None]) -> None:
+    assert has_node("7", "n2")
+    tools(squeue=DOWN, scontrol=DOWN)
+    assert has_node("7", "n2")
+    tools(squeue=("n[1,3]\n", "", 0), scontrol=("n1\nn3\n", "", 0))
+    assert has_node("7", "n3")
+    assert not has_node("7", "n2")
 
 
 @pytest.mark.parametrize(

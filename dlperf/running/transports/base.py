@@ -31,6 +31,10 @@ class NodeLost(InfrastructureError):
         super().__init__(reason)
 
 
+class NodeGone(NodeLost):
+    """A node was taken away for good."""
+
+
 class Connection(Protocol):
     """A supervisor on one node, through its standard streams; closing its standard input ends the run.
 
@@ -88,7 +92,10 @@ class Node(Protocol):
         """Why nothing can run on it now; None if it works."""
 
     def connect(self) -> None:
-        """Connect, again if it was lost; NodeLost with the reason if it cannot be used."""
+        """Connect, again if it was lost; NodeLost with the reason if it cannot be used.
+
+        NodeGone where it never can again.
+        """
 
     def fits(self, case: Case) -> bool:
         """Whether it has what the case needs on each node."""

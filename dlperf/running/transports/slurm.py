@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from dlperf.plan.cluster import ClusterNode, Container
 from dlperf.results.schema import Node as NodeFacts
-from dlperf.running.slurm import clean_environment, step_command
+from dlperf.running.slurm import clean_environment, has_node, step_command
+from dlperf.running.transports.base import NodeGone
 from dlperf.running.transports.remote import RemoteNode
 from dlperf.running.transports.step_link import StepLink
 
@@ -45,6 +46,14 @@ class SlurmNode(RemoteNode):
         """`spec` has the node's name; `address` is where ranks of other nodes reach it."""
         self._job, self._container, self._features = job, container, features
         super().__init__(spec, target=JobPlace(job, address), cluster=cluster, say=say)
+
+    def reach(self) -> None:
+        """Connect; NodeGone where Slurm has taken the node from the job."""
+        if not has_node(self._job, self.name):
+            self.close()
+            self.trouble = "Slurm has set it down; it does not come back to this job"
+            raise NodeGone(self, self.trouble)
+        super().reach()
 
     def facts(self) -> NodeFacts:
         return super().facts().model_copy(update={"features": self._features or None})
