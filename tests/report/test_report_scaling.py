@@ -181,3 +181,15 @@ def test_the_ceiling_of_a_gpu_is_that_of_any_number_of_threads(tmp_path: Path) -
     shares = matmul_shares(loaded.figures)
     assert 1 == len(set(shares.values()))
     assert [*shares.values()] == list(loaded.cases["share_of_matmul_rate"])
+
+
+def test_a_product_in_tf32_is_no_ceiling_of_ieee_float32(tmp_path: Path) -> None:
+    """It is up to eight times as fast on the same GPU."""
+    ieee, tf32 = (make_case(device="cuda", options={"tf32": on}) for on in (False, True))
+    for name, case, rate in (("a", ieee, "70e9"), ("b", tf32, "560e9")):
+        log = log_text(case, seconds=[1.0] * 6).replace("70000000000.0", rate)
+        store_run(write_run(tmp_path / name, case, log=log))
+    loaded = load([tmp_path], strict=False)
+    shares = matmul_shares(loaded.figures)
+    assert [*shares.values()] == list(loaded.cases["share_of_matmul_rate"])
+    assert pytest.approx([1 / 8, 1]) == sorted(share / max(shares.values()) for share in shares.values())
