@@ -24,7 +24,7 @@ if arguments[0] == "-i":
         sys.exit("No devices were found")
 if arguments[0].startswith("--query-"):
     what, _, fields = arguments[0].partition("=")
-    for row in gpus if what == "--query-gpu" else apps:
+    for row in apps if what == "--query-compute-apps" else gpus:
         if set(fields.split(",")) & set(unknown):
             sys.exit("Field is not a valid field to query.")
         print(", ".join(row.get(field, "[N/A]") for field in fields.split(",")))
@@ -50,6 +50,18 @@ if state["corrupted"]:
 """
 
 
+# A GPU with no trouble.
+_QUIET = {
+    "memory.used": "4",
+    "persistence_mode": "Enabled",
+    "power.limit": "700.00",
+    "ecc.errors.uncorrected.volatile.total": "0",
+    "retired_pages.pending": "[N/A]",
+    "remapped_rows.pending": "No",
+    "remapped_rows.failure": "No",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class FakeGpu:
     """What nvidia-smi says of a GPU; `instances` (profile, UUID, MiB) put it into MIG mode."""
@@ -63,6 +75,7 @@ class FakeGpu:
     divided: bool = False
     instances: tuple[tuple[str, str, int], ...] = ()
     throttled: str = "Not Active"
+    state: tuple[tuple[str, str], ...] = ()  # other fields
 
 
 def write_nvidia_smi(
@@ -91,6 +104,9 @@ def write_nvidia_smi(
                 "memory.free": str(gpu.free_mebibytes),
                 "mig.mode.current": "Enabled" if gpu.divided or gpu.instances else "Disabled",
                 "instances": values["instances"],
+                "gpu_uuid": gpu.uuid or f"GPU-{index}{'0' * 7}-1111-2222-3333-444444444444",
+                **_QUIET,
+                **dict(gpu.state),
                 **{
                     f"{group}.{name}": gpu.throttled
                     for group in ("clocks_throttle_reasons", "clocks_event_reasons")

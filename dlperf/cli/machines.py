@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ from dlperf.cli.terminal import echo, print_json, say, table
 from dlperf.errors import UserError
 from dlperf.plan.cluster import load_cluster
 from dlperf.plan.documents import unknown
-from dlperf.running.health import Level, check_machine
+from dlperf.running.condition import check_alike, check_condition, this_condition
+from dlperf.running.health import HealthIssue, Level, check_machine
 from dlperf.running.transports.base import NodeLost
 from dlperf.running.transports.session import Refusal
 from dlperf.wording import plural
@@ -37,15 +39,21 @@ Exit codes: 0 no check is bad (ok, unknown or warnings), 5 no case could run."""
 @JSON
 @click.pass_context
 def doctor(ctx: click.Context, *, results: Path, as_json: bool) -> None:
-    """Check cores, load, memory, disk, control groups, clocks, GPUs and tools of this machine."""
+    """Check cores, load, memory, disks, limits, clocks, GPUs and tools of this machine."""
     issues = []
-    for issue in check_machine(results, adapters=load_adapters()):
+    for issue in chain(check_machine(results, adapters=load_adapters()), _conditions()):
         issues.append(issue)
         if not as_json:
             echo(f"{issue.level:<8} {issue.check}: {issue.text}")
     if as_json:
         print_json([asdict(issue) for issue in issues])
     ctx.exit(EXIT_BAD if any(issue.level is Level.BAD for issue in issues) else 0)
+
+
+def _conditions() -> Iterator[HealthIssue]:
+    condition = this_condition()
+    yield from check_condition(condition)
+    yield from (issue for _, issue in check_alike({"": condition}))
 
 
 _CHECK_EPILOG = """\b
@@ -83,7 +91,7 @@ def cluster() -> None:
 @JSON
 @click.pass_context
 def check(ctx: click.Context, *, name: str, as_json: bool) -> None:
-    """Check connection, clock, disk, cores, GPUs, environments and links of every node of CLUSTER."""
+    """Check connection, clock, disk, limits, GPUs, environments and links of every node of CLUSTER."""
     from dlperf.running.cluster import check_nodes, reached
 
     chosen = load_cluster(name)

@@ -15,6 +15,7 @@ from dlperf.adapters.base import Adapter
 from dlperf.errors import InfrastructureError, UserError
 from dlperf.plan.cluster import Cluster, ClusterNode
 from dlperf.plan.machine import Gpu, Machine
+from dlperf.running.condition import Condition, check_alike, check_condition, check_interface
 from dlperf.running.health import HealthIssue, Level, check_builds
 from dlperf.running.slurm import allocation, inside
 from dlperf.running.transports.base import NodeLost, each
@@ -29,7 +30,6 @@ _ROUND_TRIPS = 9
 _LITTLE_DISK_BYTES, _NO_DISK_BYTES = 10 << 30, 100 << 20
 # Of a second: logs of different nodes are compared by eye. Nothing that is measured depends on it.
 _CLOCK_SECONDS = 1.0
-_BUSY_GPU_SHARE = 0.9
 _LINK_SECONDS, _LINK_LIMIT_SECONDS = 1, 20.0
 
 
@@ -179,14 +179,35 @@ def check_nodes(
     nodes: Sequence[RemoteNode], specs: Sequence[ClusterNode], *, adapters: Mapping[str, Adapter]
 ) -> list[Checkup]:
     """Check the nodes, then the links between them."""
-    found = each(list(zip(nodes, specs, strict=True)), lambda pair: _checkup(*pair, adapters=adapters))
+    conditions: dict[str, Condition] = {}
+
+    def check(pair: tuple[RemoteNode, ClusterNode]) -> Checkup:
+        return _checkup(*pair, adapters=adapters, conditions=conditions)
+
+    found = each(list(zip(nodes, specs, strict=True)), check)
+    by_name = {checkup.node: checkup for checkup in found}
+    for name, issue in check_alike(conditions):
+        by_name[name].findings.append(issue)
     reached = [(node, checkup) for node, checkup in zip(nodes, found, strict=True) if node.trouble is None]
     for node, checkup in reached[1:]:
         _check_link(reached[0][0], node, checkup)
+    if len(nodes) > 1:
+        for node, spec in zip(nodes, specs, strict=True):
+            if node.name in conditions and spec.interface is None:
+                place, device = node.target.host, spec.device
+                issue = check_interface(conditions[node.name], reached_at=place, device=device)
+                by_name[node.name].findings.append(issue)
     return found
 
 
-def _checkup(node: RemoteNode, spec: ClusterNode, *, adapters: Mapping[str, Adapter]) -> Checkup:
+def _checkup(
+    node: RemoteNode,
+    spec: ClusterNode,
+    *,
+    adapters: Mapping[str, Adapter],
+    conditions: dict[str, Condition],
+) -> Checkup:
+    """The checks of one node; what it says of itself is added to `conditions`."""
     checkup = Checkup(node=node.name, place=str(node.target))
     if node.trouble is not None:
         checkup.note("connection", node.trouble, level=Level.BAD)
@@ -200,6 +221,8 @@ def _checkup(node: RemoteNode, spec: ClusterNode, *, adapters: Mapping[str, Adap
         checkup.note("working folder", f"{spec.work}: {refusal}", level=Level.BAD)
     else:
         _read_condition(checkup, condition, spec)
+        conditions[node.name] = Condition.model_validate_json(json.dumps(condition["machine"]))
+        checkup.findings += check_condition(conditions[node.name])
         if spec.device == "cuda":
             _read_gpus(checkup, condition, spec, adapters=adapters)
         if spec.interface is not None and not node.has_interface:

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -131,8 +131,6 @@ def check_machine(results: Path, *, adapters: Mapping[str, Adapter]) -> Iterator
     machine = detect_machine()
     yield from check_gpus(machine)
     yield from check_builds(machine, adapters)
-    pythons = sorted(environments_root().glob("pytorch-*/bin/python"))
-    yield from check_compiler(machine, os.environ, pythons=pythons)
     yield check_variables(os.environ)
     yield check_other_dlperf()
 
@@ -273,46 +271,6 @@ def check_builds(machine: Machine, adapters: Mapping[str, Adapter]) -> Iterator[
             yield _ok(check, f"{version} in its build for CUDA {spec.cuda.toolkit}")
         else:
             yield _unknown(check, f"{version}; which GPUs its build can run on is not known")
-
-
-def check_compiler(
-    machine: Machine, environment: Mapping[str, str], *, pythons: Sequence[Path]
-) -> Iterator[HealthIssue]:
-    """What torch.compile needs on a GPU, where it is on by default: it builds what launches its kernels.
-
-    `pythons` are the interpreters of PyTorch's environments.
-    """
-    if not machine.gpus:
-        return
-    without = "or set `options: {pytorch: {compile: false}}`"
-    chosen = environment.get("CC")
-    names = [chosen] if chosen else ["gcc", "clang"]
-    compiler = next(filter(None, map(shutil.which, names)), None)
-    if compiler is None:
-        lacking = f"CC={chosen} is no program" if chosen else "no gcc or clang on PATH"
-        remedy = f"install one (Debian, Ubuntu: apt install gcc) {without}"
-        yield _warning("C compiler", f"{lacking}, which torch.compile needs: {remedy}")
-    else:
-        yield _ok("C compiler", f"torch.compile can use {compiler}")
-    for python in pythons:
-        version, _, header = _python_header(python).partition(" ")
-        if not header:
-            yield _warning("Python headers", f"{python} does not start: `dlperf env doctor pytorch` says why")
-        elif Path(header).is_file():
-            yield _ok("Python headers", f"torch.compile can use {header}")
-        else:
-            remedy = f"install them (Debian, Ubuntu: apt install python{version}-dev) {without}"
-            yield _warning("Python headers", f"no {header}, which torch.compile needs: {remedy}")
-
-
-def _python_header(python: Path) -> str:
-    """The version of an interpreter, such as `3.11`, and where its Python.h belongs; empty if it fails."""
-    source = "import sysconfig as s; print(s.get_python_version(), s.get_path('include') + '/Python.h')"
-    command = [str(python), "-I", "-c", source]
-    with suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TOOL_SECONDS, check=True)
-        return done.stdout.strip()
-    return ""
 
 
 def check_variables(environment: Mapping[str, str]) -> HealthIssue:

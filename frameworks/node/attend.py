@@ -22,7 +22,8 @@ from typing import Any, Callable, Dict, List, Optional
 from frameworks.host_lock import HostLock, Unusable
 from frameworks.node import Refused
 from frameworks.node.busy import busy
-from frameworks.node.environments import MANIFEST, checked, environment, find_uv
+from frameworks.node.condition import condition
+from frameworks.node.environments import MANIFEST, UV_CACHE, checked, environment, find_uv, uv_cache
 from frameworks.node.facts import address_of, facts, meminfo, physical_cores
 from frameworks.node.gpus import gpu_rows, gpu_users, visible_devices
 from frameworks.node.locks import end_processes, run_processes, until_deserted
@@ -101,6 +102,7 @@ class Attendant:
 
     def _hello(self, interface: Optional[str], variables: Dict[str, str]) -> Answer:
         os.environ.update(variables)
+        os.environ.update(uv_cache(self._work))
         return {
             "python": platform.python_version(),
             "executable": sys.executable,
@@ -157,6 +159,7 @@ class Attendant:
             "gpu_processes": gpu_users(gpus),
             "iperf3": shutil.which("iperf3"),
             "uv": find_uv(self._work),
+            "machine": condition(self._work / "environments"),
         }
 
     def _environment(self, **request: Any) -> Answer:
@@ -173,7 +176,7 @@ class Attendant:
             until_deserted(folder)
             shutil.rmtree(folder)
         if everything:
-            for name in ("code", "environments", "sources", "tools", "runs"):
+            for name in ("code", "environments", "sources", "tools", "runs", UV_CACHE):
                 if (self._work / name).is_dir():
                     removed.append(self._work / name)
                     shutil.rmtree(self._work / name)

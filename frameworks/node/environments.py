@@ -21,6 +21,7 @@ from frameworks.node.commands import output
 Answer = Dict[str, Any]
 Say = Callable[[Answer], None]
 MANIFEST = "dlperf-environment.json"
+UV_CACHE = "uv-cache"  # under our folder
 # As dlperf/environments allows: a cold disk, other load, and not an engine that hangs on its GPU.
 CHECK_SECONDS = 900.0
 UNVERIFIED = "not verified: "  # how a line of a check begins that says what could not be tried here
@@ -42,6 +43,18 @@ def find_uv(work: Path) -> Optional[str]:
     brought = sorted((work / "tools").glob("uv-*"))
     candidates = [shutil.which("uv"), str(Path.home() / ".local/bin/uv"), *map(str, brought)]
     return next((path for path in candidates if path and os.access(path, os.X_OK)), None)
+
+
+def uv_cache(work: Path) -> Dict[str, str]:
+    """The variable that keeps uv's downloads beside our own files, unless the user chose a place for them.
+
+    The home folder may be full or small: that is why a cluster file names another. With the default folder
+    they stay where every uv has them.
+    """
+    usual = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    if "UV_CACHE_DIR" in os.environ or work.parent == Path(usual):
+        return {}
+    return {"UV_CACHE_DIR": str(work / UV_CACHE)}
 
 
 def run_tied(argv: List[str], variables: Dict[str, str], **options: Any) -> "subprocess.Popen[str]":

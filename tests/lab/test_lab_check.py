@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cluster_lab import WORK
+from netlab import SMALL, tool
+from nvidia_smi import FakeGpu, write_nvidia_smi
 from processes import until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cluster_lab import ClusterLab
+    from netlab import Host
 
 
 def test_good_nodes_are_measured(lab: ClusterLab) -> None:
@@ -59,6 +64,72 @@ def test_gpus_that_are_missing_are_told(lab: ClusterLab) -> None:
     done = lab.dlperf("cluster", "check", "lab")
     assert done.returncode == 5
     assert "bad      node1: GPUs: the cluster file says 8 GPUs, CUDA shows none" in done.stdout.splitlines()
+
+
+@pytest.fixture
+def troubled(lab: ClusterLab) -> Iterator[Host]:
+    """node1 with a small /dev/shm, little locked memory over ssh, and a name that stands for Docker's bridge.
+
+    Only its RDMA device is none: a folder where the kernel lists those.
+    """
+    host = lab.net.hosts[1]
+    hosts = host.folder / "hosts"
+    names = hosts.read_text()
+    host.run("mount", "-t", "tmpfs", "-o", "size=64m", "shm", "/dev/shm")  # noqa: S108
+    host.run("mount", "-t", "tmpfs", "class", "/sys/class")
+    host.run("mkdir", "-p", "/sys/class/infiniband/mlx5_0")
+    host.run("prlimit", "--pid", host.run("pgrep", "-o", "-x", "sshd").strip(), f"--memlock={64 << 10}:")
+    tool("ip", "-n", host.netns, "link", "add", "docker0", "type", "bridge")
+    tool("ip", "-n", host.netns, "addr", "add", "172.17.0.1/16", "dev", "docker0")
+    tool("ip", "-n", host.netns, "link", "set", "docker0", "up")
+    hosts.write_text(f"172.17.0.1 {host.name}\n{names}")
+    yield host
+    hosts.write_text(names)
+    tool("ip", "-n", host.netns, "link", "del", "docker0")
+    host.poweroff()
+    host.power_on()
+
+
+def test_what_may_disturb_a_sweep_is_told_as_a_warning(lab: ClusterLab, troubled: Host) -> None:
+    """And on the other node nothing: a GPU that differs is named where it does. nvidia-smi is a stand-in."""
+    for name, gpu in (
+        ("node0", FakeGpu(name="NVIDIA H200")),
+        ("node1", FakeGpu(name="NVIDIA H200", state=(("power.limit", "500.00"), ("memory.used", "9000")))),
+    ):
+        (lab.net.folder / f"smi-{lab.mark}-{name}").mkdir()
+        write_nvidia_smi(lab.net.folder / f"smi-{lab.mark}-{name}", gpu)
+    folder = lab.net.folder
+    lab.write_cluster(
+        folder="/root/work",
+        device="cuda",
+        devices=1,
+        nodes=[
+            {"name": "node0", "environment": {"PATH": f"{folder}/smi-{lab.mark}-node0:/usr/bin:/bin"}},
+            {
+                "name": troubled.name,
+                "environment": {
+                    "PATH": f"{folder}/smi-{lab.mark}-node1",
+                    "HOME": f"{folder}/{SMALL}",
+                },
+            },
+        ],
+    )
+    done = lab.dlperf("cluster", "check", "lab")
+    assert done.returncode == 0, done.stderr
+    warnings = [line.removeprefix("warning  ") for line in done.stdout.splitlines() if ": " in line]
+    for start in (
+        "node1: locked memory: up to 0 MiB, and RDMA (mlx5_0) locks what it sends: ",
+        "node1: shared memory: 64 MiB of 64 MiB free in /dev/shm, too little for NCCL ",
+        f"node1: home: 16 MiB free in {folder}/{SMALL}, where engines keep caches: ",
+        "node1: GPU memory: 9000 MiB of GPU 0 are held, and nvidia-smi lists no process ",
+        "node1: C compiler: no gcc or clang on PATH, which torch.compile needs: ",
+        "node1: power limit: 500 W on GPU 0, 700 W elsewhere: `nvidia-smi -i 0 -pl 700` as root",
+        "node1: interface: gloo takes 172.17.0.1, its own name's address, which is on docker0 and ",
+    ):
+        assert any(line.startswith(start) for line in warnings), (start, done.stdout)
+    others = {line.split(": ")[1] for line in warnings if line.startswith("node0: ")}
+    # Of this machine, and of frameworks that cannot run on an H200.
+    assert {"load", "disk"} >= {check for check in others if not check.endswith(" on GPUs")}
 
 
 def test_clean_ends_what_a_run_left_and_nothing_else(lab: ClusterLab) -> None:

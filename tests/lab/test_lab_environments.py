@@ -79,7 +79,10 @@ def printed(node: SshNode, python: Path) -> str:
 
 
 @pytest.mark.usefixtures("wheels")
-def test_one_is_made_on_the_node_with_the_uv_that_is_brought_there(node_of: Callable[..., SshNode]) -> None:
+def test_one_is_made_on_the_node_with_the_uv_that_is_brought_there(
+    node_of: Callable[..., SshNode], netlab: NetLab
+) -> None:
+    """uv's downloads lie in the folder of the cluster file too: the home folder may be full."""
     node = node_of()
     assert node._hello["uv"] is None
     made = node.environment(spec(), python=None)
@@ -88,6 +91,9 @@ def test_one_is_made_on_the_node_with_the_uv_that_is_brought_there(node_of: Call
     assert made.root.parent.parent == Path(node.work)
     assert printed(node, made.python) == f"1.0 {made.root}\n"
     assert node.environment(spec(), python=None) == made  # found again
+    host = netlab.hosts[1]
+    assert host.path(f"{node.work}/uv-cache/CACHEDIR.TAG").exists()
+    assert not host.path("/root/.cache/uv").exists()
 
 
 def test_what_cannot_be_made_is_told_with_the_way_out(node_of: Callable[..., SshNode], wheels: Path) -> None:

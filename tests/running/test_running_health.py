@@ -12,13 +12,12 @@ import pytest
 from nvidia_smi import FakeGpu, write_nvidia_smi
 
 from dlperf.adapters.registry import load_adapters
-from dlperf.plan.machine import Gpu, Machine, detect_machine
+from dlperf.plan.machine import Machine, detect_machine
 from dlperf.running.health import (
     CgroupLimits,
     Level,
     cgroup_limits,
     check_clock,
-    check_compiler,
     check_cores,
     check_cpu_quota,
     check_disk,
@@ -32,7 +31,6 @@ from dlperf.running.health import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 NO_LIMITS = CgroupLimits(cpus=None, memory_bytes=None)
@@ -141,7 +139,6 @@ def test_it_says_which_frameworks_the_gpus_here_cannot_run(
     assert Level.WARNING is found["oneflow on GPUs"].level is found["mxnet on GPUs"].level
     assert found["oneflow on GPUs"].text.startswith("oneflow 0.9.0 has no code for compute capability 9.0")
     assert "2.13.0 in its build for CUDA 12.6" == found["pytorch on GPUs"].text
-    assert "torch.compile" in found["C compiler"].text
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     found = {issue.check: issue for issue in check_machine(tmp_path, adapters=load_adapters())}
     assert "CUDA_VISIBLE_DEVICES=7 names no GPU of this machine: correct it" == found["GPUs"].text
@@ -175,66 +172,6 @@ def test_a_gpu_in_an_error_state_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         f"of GPU 1 nvidia-smi says [GPU requires reset]: {remedy}",
         f"of GPU 2 nvidia-smi says [Unknown Error]: {remedy}",
     ] == warnings
-
-
-@pytest.fixture
-def fake_python(tmp_path: Path) -> Callable[[str], Path]:
-    """An interpreter that says where its Python.h belongs: whether this machine has headers is not known."""
-
-    def make(header: str) -> Path:
-        python = tmp_path / "python"
-        python.write_text(f"#!/bin/sh\necho 3.11 {header}\n")
-        python.chmod(0o755)
-        return python
-
-    return make
-
-
-GPUS = Machine(cores=8, gpus=(Gpu(name="NVIDIA H200"),))
-
-
-@pytest.mark.parametrize(
-    ("environment", "programs", "level", "words"),
-    [
-        ({}, ["gcc"], Level.OK, "torch.compile can use "),
-        ({}, ["clang"], Level.OK, "torch.compile can use "),
-        ({}, ["cc"], Level.WARNING, "no gcc or clang on PATH, which torch.compile needs: install one"),
-        ({"CC": "mycc"}, ["mycc"], Level.OK, "torch.compile can use "),
-        ({"CC": "mycc"}, ["gcc"], Level.WARNING, "CC=mycc is no program, which torch.compile needs"),
-    ],
-)
-def test_a_gpu_needs_a_compiler_for_torch_compile(
-    environment: dict[str, str],
-    programs: list[str],
-    level: Level,
-    words: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name in programs:
-        (tmp_path / name).write_text("")
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    (issue,) = check_compiler(GPUS, environment, pythons=[])
-    assert level is issue.level
-    assert words in issue.text
-    assert [] == list(check_compiler(Machine(cores=8, gpus=()), environment, pythons=[]))
-
-
-def test_a_gpu_needs_the_headers_of_pytorchs_python(
-    tmp_path: Path, fake_python: Callable[[str], Path]
-) -> None:
-    header = tmp_path / "Python.h"
-    python = fake_python(str(header))
-    _, missing = check_compiler(GPUS, {"CC": sys.executable}, pythons=[python])
-    assert Level.WARNING is missing.level
-    assert f"no {header}, which torch.compile needs: install them" in missing.text
-    assert "apt install python3.11-dev" in missing.text
-    header.touch()
-    _, there = check_compiler(GPUS, {"CC": sys.executable}, pythons=[python])
-    assert Level.OK is there.level
-    _, broken = check_compiler(GPUS, {"CC": sys.executable}, pythons=[tmp_path / "no-python"])
-    assert "does not start: `dlperf env doctor pytorch` says why" in broken.text
 
 
 def test_the_command_prints_them_for_people_and_programs(tmp_path: Path) -> None:
