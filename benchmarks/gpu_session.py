@@ -62,6 +62,8 @@ class Sizes:
     experiment: str  # of the runs: shipped, or of this session
     aligned: str
     precisions: tuple[str, ...]  # the first is that of most stages
+    aligned_precisions: tuple[str, ...]
+    parallelisms: tuple[str, ...]  # of the stage `runs`
     batch: int
     classes: tuple[int, int]
     measure: dict[str, Any]
@@ -77,6 +79,8 @@ ON_GPU = Sizes(
     experiment="r100_emore",
     aligned="r18",
     precisions=("fp16", "bf16", "fp32"),
+    aligned_precisions=("fp16", "bf16", "fp32"),
+    parallelisms=("partial_fc", "data"),
     batch=64,
     classes=(85744, 1_000_000),
     measure={"warmup_iterations": 10, "measured_iterations": 20, "repeats": 2, "max_interference": 1.0},
@@ -98,6 +102,8 @@ ON_CPU = Sizes(
     experiment="tiny",
     aligned="tiny",
     precisions=("fp32", "bf16"),
+    aligned_precisions=("bf16",),
+    parallelisms=("partial_fc",),
     batch=2,
     classes=(200, 300),
     measure={"warmup_iterations": 1, "measured_iterations": 2, "repeats": 1, "max_interference": 1.0},
@@ -349,7 +355,7 @@ def wait_for_compiling(session: Session) -> dict[str, Any]:
 def align(session: Session) -> dict[str, Any]:
     """Every precision against the CPU's float64 reference, all at once: nothing here is timed."""
     processes = {}
-    for precision in session.sizes.precisions:
+    for precision in session.sizes.aligned_precisions:
         argv = [
             sys.executable, "-m", "dlperf", "align", session.sizes.aligned, "--device", session.sizes.device,
             "--frameworks", f"pytorch=={session.version}", "--python", f"pytorch={session.torch_python}",
@@ -376,7 +382,7 @@ def align(session: Session) -> dict[str, Any]:
 
 
 def runs_sweep(session: Session) -> Path:
-    return session.sweep("runs", parallelism=["partial_fc", "data"])
+    return session.sweep("runs", parallelism=list(session.sizes.parallelisms))
 
 
 def precisions_sweep(session: Session) -> Path:
