@@ -205,6 +205,7 @@ def plan_lines(plan: Plan, results: Path) -> list[str]:
             f"{plan.sweep}: {counts} ({plan.repeats} of each runnable case, {plan.order}) on {_where(plan)}"
         ),
         wrapped(f"every case: {same}"),
+        *([wrapped(f"notes: {' '.join(plan.notes.split())}")] if plan.notes else []),
         *(wrapped(f"{name}: from {one.place}") for name, one in plan.origins.items()),
         *(wrapped(f"options of {name}: {text}") for name, text in sorted(by_framework.items()) if text),
         "",

@@ -30,6 +30,7 @@ Examples:
   dlperf report results/quickstart --out report.html
   dlperf report results/monday results/friday --out both.md
   dlperf report results/quickstart published:insightface_v100_2021 --out beside.html
+  dlperf report results/mine --against published:arcface_torch_2022 --out report.md
   dlperf report results --columns efficiency,memory --group-by num_classes
   dlperf report results --baseline pytorch --price-per-device-hour 2.5 --out report.md
   dlperf report --verify report.md
@@ -70,6 +71,13 @@ def _names_option(name: str, *, help: str) -> Callable[..., Any]:  # noqa: A002 
     help="Also write the data behind the report, one row per case and per run, to a .csv, .json or .parquet "
     "file.",
 )
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="published:NAME",
+    help="Set each measured case beside the nearest of these published figures, and say in what they differ. "
+    "Repeatable.",
+)
 @_names_option("--columns", help="Columns of the main table; the names are listed below.")
 @click.option("--baseline", metavar="NAME", help="Framework or framework==version that ratios refer to.")
 @_names_option("--group-by", help="Make one table per value of these fields.")
@@ -107,6 +115,7 @@ def command(
     out: Path | None,
     form: str | None,
     data: Path | None,
+    against: tuple[str, ...],
     columns: tuple[str, ...],
     baseline: str | None,
     group_by: tuple[str, ...],
@@ -132,6 +141,7 @@ def command(
     data_form = _form_of(data, "--data")
     request = Request(
         paths=folders or (Path("results"),),
+        against=against,
         form="html" if form == "html" else "md",
         language=language,
         certificates=certificates,

@@ -79,13 +79,13 @@ def results(
 
 
 _HEADINGS = (
-    "framework", "sweep", "experiment", "parallelism", "loop", "data", "topology", "batch", "classes",
-    "precision", "threads", "status", "samples/s", "min to max", "CV", "95 % interval", "runs ok", "speedup",
-    "reason",
+    "framework", "sweep", "hardware", "experiment", "parallelism", "loop", "data", "topology", "batch",
+    "classes", "precision", "threads", "status", "samples/s", "min to max", "CV", "95 % interval", "runs ok",
+    "speedup", "reason",
 )  # fmt: skip
 _WORDS = {
-    "framework", "sweep", "experiment", "parallelism", "loop", "data", "topology", "precision", "status",
-    "reason",
+    "framework", "sweep", "hardware", "experiment", "parallelism", "loop", "data", "topology", "precision",
+    "status", "reason",
 }  # fmt: skip
 # Above the table where every case has the same value.
 _FOLDABLE = {
@@ -98,8 +98,17 @@ def _lines(figures: Sequence[CaseFigures], rows: list[Record]) -> tuple[str, ...
     """One line per case: what it is, and its figure or why there is none; `rows` are those of the figures."""
     sweeps = _sweep_names({figure.sweep for figure in figures})
     chosen = has_choices(figure.case for figure in figures)
+    machines = {figure.sweep: set[str]() for figure in figures}
+    for figure in figures:
+        machines[figure.sweep].add(figure.hardware)
     lines = [
-        _cells(figure, row, sweep=sweeps[figure.sweep], chosen=chosen)
+        _cells(
+            figure,
+            row,
+            sweep=sweeps[figure.sweep],
+            hardware=figure.hardware if len(machines[figure.sweep]) > 1 else "",
+            chosen=chosen,
+        )
         for figure, row in zip(figures, rows, strict=True)
     ]
     same, headings, cells = fold(_HEADINGS, lines, _FOLDABLE)
@@ -115,7 +124,7 @@ def _sweep_names(sweeps: Collection[Path]) -> dict[Path, str]:
     return {sweep: sweep.name if names[sweep.name] == 1 else str(sweep) for sweep in sweeps}
 
 
-def _cells(figure: CaseFigures, row: Record, *, sweep: str, chosen: bool) -> tuple[str, ...]:
+def _cells(figure: CaseFigures, row: Record, *, sweep: str, hardware: str, chosen: bool) -> tuple[str, ...]:
     """`chosen`: loop and data have columns."""
 
     def number(name: str) -> float | None:
@@ -124,8 +133,9 @@ def _cells(figure: CaseFigures, row: Record, *, sweep: str, chosen: bool) -> tup
 
     ratio = row["sample_ratio"]
     return (
-        f"{row['framework']} {row['version']}",
+        " ".join((figure.case.framework, figure.case.version, *_told_apart(figure))),
         sweep,
+        hardware,
         str(row["experiment"]),
         str(row["parallelism"]) + (f" {ratio:g}" if isinstance(ratio, float) else ""),
         (figure.loop or "?") if chosen else "",
@@ -144,6 +154,12 @@ def _cells(figure: CaseFigures, row: Record, *, sweep: str, chosen: bool) -> tup
         factor(number("speedup")),
         str(row["reason"] or ""),
     )
+
+
+def _told_apart(figure: CaseFigures) -> Iterator[str]:
+    """What tells published figures of one framework apart."""
+    if figure.published is not None:
+        yield from map(str, figure.case.options.values())
 
 
 def _good_runs(row: Record) -> str:

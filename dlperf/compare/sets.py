@@ -241,7 +241,9 @@ def read_result_set(text: str, *, inside: Path, baselines: Path = BASELINES) -> 
     `inside` that have the value; any other word is the name of a baseline in `baselines`, else a UserError.
     """
     path = Path(text)
-    if text.startswith(PREFIX) or path.is_dir():
+    if text.startswith(PREFIX):  # it may have a case on two kinds of machine, which never match each other
+        return result_set_of(load([path], strict=False), label=text)
+    if path.is_dir():
         return _without_twins(result_set_of(load([path], strict=False), label=text))
     if path.is_file():
         return read_baseline(path)

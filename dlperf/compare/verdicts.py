@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -33,6 +34,7 @@ from dlperf.plan.selection import parse_expression
 from dlperf.report.numbers import percent
 from dlperf.results.cases import canonical
 from dlperf.results.noise_profile import Floor, NoiseProfile
+from dlperf.results.published import NO_REPEATS, PREFIX
 from dlperf.results.schema import Status
 from dlperf.statistics.basic import FEWEST_RUNS
 from dlperf.statistics.ranking import fastest
@@ -201,6 +203,7 @@ def notes_on(
 ) -> Iterator[str]:
     """How the sides were run, what was allowed, what failed, and which expectations are idle."""
     yield from settings.notes
+    yield from _as_published(baseline, candidate)
     yield from _apart(rows)
     yield from _pythons(rows)
     allowed = {one.guard for row in rows for one in row.differences if one.guard in settings.allow}
@@ -216,6 +219,16 @@ def notes_on(
         for one in settings.expected
         if id(one) not in used and not one.is_over(settings.today)
     )
+
+
+def _as_published(*sides: ResultSet) -> Iterator[str]:
+    """What published figures are, where they do not stand in their source as they stand here."""
+    for side in sides:
+        if side.label.startswith(PREFIX):
+            good = (one.reason for one in side.cases if one.status is Status.OK)
+            for reason, count in Counter(good).items():
+                if reason not in {None, NO_REPEATS}:
+                    yield f"{side.label}: {plural(count, 'figure')}: {reason}"
 
 
 _IDLE = "expected failure matches nothing"

@@ -5,20 +5,21 @@ computed from what it printed.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from urllib.parse import quote
 
 from dlperf.files import shipped_folder
-from dlperf.report.comparison import sampled_parallelism, version_name
+from dlperf.report.comparison import reading_words, sampled_parallelism, version_name
 from dlperf.report.numbers import DASH, factor, percent, rate
 from dlperf.report.sanity_checks import LOST_HALF, MARGIN
 from dlperf.report.text import Cells, Column, Inline, Link, Table, Text, joined, number, plural, say, table_of
 from dlperf.results.published import Published, PublishedCase, PublishedData, PublishedRepeats, Superseded
 
 Series = tuple[Inline, Inline, Inline]  # workload, parallelism and batch: a table of the source
-Labels = Mapping[str, str]  # frameworks with their versions, by name
+Labels = Mapping[str, str]  # frameworks with their versions, by program
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class Annex:
 
     name: str
     source: Text
+    figures: Text  # how they were read, and what was computed from them
     conclusions: tuple[Text, ...]
     findings: tuple[Table, ...]  # what the conclusions rest on
     tables: tuple[Table, ...]
@@ -36,13 +38,17 @@ class Annex:
 def annex(published: Published, *, titles: Mapping[str, str]) -> Annex:
     """The annex of a data set; `titles` are frameworks as their makers write them, by name."""
     data = published.data
-    labels = {name: version_name(titles, name, data.version(name)) for name in data.software}
+    labels = _labels(data, titles)
     pairs, breaks = _pairs(data, labels), list(_breaks(data, labels))
     scaling = say(
         "Where scaling breaks: the first step to more GPUs at which the added GPUs bring less than half of "
         "what as many GPUs brought before"
     )
     files = dict.fromkeys(path for case in data.cases for path in case.sources)
+    contradictions: Iterator[Cells] = (
+        {say("of what"): one.about, say("it says"): one.says, say("elsewhere"): one.elsewhere}
+        for one in data.disagreements
+    )
     return Annex(
         name=published.name,
         source=say(
@@ -52,6 +58,7 @@ def annex(published: Published, *, titles: Mapping[str, str]) -> Annex:
             cells=plural(len(data.cases), "cell"),
             measured=sum(case.samples_per_sec is not None for case in data.cases),
         ),
+        figures=_how_read(data),
         conclusions=(
             *_on_ratios(pairs),
             *_on_scaling(data, labels, broken=[row[say("framework")] for row in breaks]),
@@ -63,9 +70,10 @@ def annex(published: Published, *, titles: Mapping[str, str]) -> Annex:
                 say("Ratios of samples/s; the largest batches are each framework's own"), _ranges(pairs)
             ),
             table_of(scaling, breaks),
+            table_of(say("Where the source disagrees with itself"), contradictions),
         ),
         tables=(
-            table_of(say("Hardware, software, method"), _facts(data, labels)),
+            table_of(say("Hardware, software, method"), _facts(data)),
             table_of(say("Known differences between the programs"), _differences(published.name, labels)),
             table_of(say("Figures and speedups as printed"), _as_printed(data, labels)),
             table_of(say("The most classes that train"), _limits(data, labels)),
@@ -76,19 +84,62 @@ def annex(published: Published, *, titles: Mapping[str, str]) -> Annex:
     )
 
 
+def _labels(data: PublishedData, titles: Mapping[str, str]) -> dict[str, str]:
+    """Frameworks with their versions, and with what tells their figures apart, by program."""
+    entries = (*data.cases, *data.max_num_classes, *data.repeats, *data.superseded)
+    programs = {entry.program: entry for entry in entries}
+    order = list(data.software)
+    return {
+        program: " ".join(
+            (
+                version_name(titles, entry.framework, data.version(entry.framework)),
+                *entry.options.values(),
+            )
+        )
+        for program, entry in sorted(programs.items(), key=lambda item: order.index(item[1].framework))
+    }
+
+
+def _how_read(data: PublishedData) -> Text:
+    counts = Counter(reading_words(case.printed) for case in data.cases if case.samples_per_sec is not None)
+    if set(counts) == {None}:
+        return say(
+            'Figures are as printed; the printed speedups stand under "Figures and speedups as printed". '
+            "Ratios, the other speedups and the conclusions are computed from the figures. The source prints "
+            "one number for most cases, so no interval is given and no framework is called the fastest."
+        )
+    ways = (
+        say("{count}: {how}", count=count, how=words or say("as printed")) for words, count in counts.items()
+    )
+    return say(
+        "Where the figures come from: {ways}. Ratios, speedups and the conclusions are computed from them. A "
+        "case has one number, so no interval is given and no framework is called the fastest.",
+        ways=joined(ways, "; "),
+    )
+
+
 def _file(data: PublishedData, path: str) -> Link:
-    """A file of the source, at the commit that the data was read from."""
+    """A file of the source, at the commit that the data was read from; an address leads where it says."""
+    if path.startswith("https://"):
+        return Link(path, path)
     return Link(path, f"https://github.com/{data.repository}/blob/{data.commit}/{quote(path)}")
 
 
-def _batch(size: int | None) -> Inline:
-    return DASH if size is None else str(size)
+def _or_dash(count: int | None) -> Inline:
+    return DASH if count is None else str(count)
 
 
-def _series(case: PublishedCase) -> Series:
-    batch = say("batch {batch}", batch=_batch(case.batch_size_per_device))
+def _series(data: PublishedData, case: PublishedCase) -> Series:
+    batch = say("batch {batch}", batch=_or_dash(case.batch_size_per_device))
     parallelism = sampled_parallelism(case.parallelism, case.sample_ratio)
-    return case.experiment, parallelism, say("max batch") if case.batch_is_max else batch
+    parts: list[Inline] = [say("max batch") if case.batch_is_max else batch]
+    if len({one.precision for one in data.cases}) > 1:
+        parts.append(case.precision)
+    if len({one.num_classes for one in data.cases if one.experiment == case.experiment}) > 1:
+        parts.append(say("{count} classes", count=str(case.num_classes)))
+    if case.hardware is not None:
+        parts.append(case.hardware)
+    return case.experiment, parallelism, joined(parts)
 
 
 def _series_cells(series: Series) -> Cells:
@@ -99,7 +150,7 @@ def _rows(data: PublishedData) -> dict[tuple[Series, str], dict[str, PublishedCa
     """The cases by series and topology, then by framework, as the source pairs them."""
     rows: dict[tuple[Series, str], dict[str, PublishedCase]] = {}
     for case in data.cases:
-        rows.setdefault((_series(case), case.topology), {})[case.framework] = case
+        rows.setdefault((_series(data, case), case.topology), {})[case.program] = case
     return rows
 
 
@@ -161,19 +212,19 @@ def _ranges(pairs: Pairs) -> Iterator[Cells]:
         }
 
 
-def _lines(data: PublishedData, framework: str) -> dict[Series, list[tuple[PublishedCase, float]]]:
-    """The figures of a framework in each series, from few to many devices."""
+def _lines(data: PublishedData, program: str) -> dict[Series, list[tuple[PublishedCase, float]]]:
+    """The figures of a program in each series, from few to many devices."""
     lines: dict[Series, list[tuple[PublishedCase, float]]] = {}
     for case in sorted(data.cases, key=lambda case: case.devices):
-        if case.framework == framework and case.samples_per_sec is not None:
-            lines.setdefault(_series(case), []).append((case, case.samples_per_sec))
+        if case.program == program and case.samples_per_sec is not None:
+            lines.setdefault(_series(data, case), []).append((case, case.samples_per_sec))
     return lines
 
 
 def _breaks(data: PublishedData, labels: Labels) -> Iterator[Cells]:
     """Every series that stops scaling, and where."""
-    for framework, label in labels.items():
-        for series, line in _lines(data, framework).items():
+    for program, label in labels.items():
+        for series, line in _lines(data, program).items():
             for (fewer, before), (more, after) in pairwise(line):
                 gain = (after / before - 1) / (more.devices / fewer.devices - 1)
                 if gain < LOST_HALF:
@@ -188,9 +239,9 @@ def _breaks(data: PublishedData, labels: Labels) -> Iterator[Cells]:
 
 
 def _on_scaling(data: PublishedData, labels: Labels, *, broken: list[Inline]) -> Iterator[Text]:
-    for framework, label in labels.items():
-        lines = [line for line in _lines(data, framework).values() if len(line) > 1]
-        shares = sorted(line[-1][1] / line[0][1] / line[-1][0].devices for line in lines)
+    for program, label in labels.items():
+        lines = [line for line in _lines(data, program).values() if len(line) > 1]
+        shares = sorted(line[-1][1] / line[0][1] * line[0][0].devices / line[-1][0].devices for line in lines)
         if shares:
             yield say(
                 "{framework} reaches {low} to {high} of the ideal speedup on its most GPUs; its scaling "
@@ -206,28 +257,40 @@ def _on_scaling(data: PublishedData, labels: Labels, *, broken: list[Inline]) ->
 def _as_printed(data: PublishedData, labels: Labels) -> Iterator[Cells]:
     """Every cell of the source's tables, with the batch sizes and speedups that it printed."""
     first, *others = labels
+    without = {
+        name
+        for name, used in (
+            ("batch", any(case.batch_is_max for case in data.cases)),
+            ("speedup", any(case.speedup is not None for case in data.cases)),
+            ("memory", any(case.peak_memory_mib is not None for case in data.cases)),
+        )
+        if not used
+    }
     for (series, topology), row in _rows(data).items():
         cells: dict[Inline | Column, Inline] = {**_series_cells(series), say("topology"): topology}
         for name, label in labels.items():
             case = row.get(name)
-            printed: dict[Text, Inline] = {
-                say("batch"): _batch(case.batch_size_per_device) if case else "",
-                say("samples/s"): rate(case.samples_per_sec) or DASH if case else "",
-                say("speedup"): factor(case.speedup) or DASH if case else "",
+            memory = case.peak_memory_mib if case else None
+            printed: dict[str, tuple[Text, Inline]] = {
+                "batch": (say("batch"), _or_dash(case.batch_size_per_device) if case else ""),
+                "rate": (say("samples/s"), rate(case.samples_per_sec) or DASH if case else ""),
+                "speedup": (say("speedup"), factor(case.speedup) or DASH if case else ""),
+                "memory": (say("peak memory (MiB)"), _or_dash(memory) if case else ""),
             }
             cells |= {
                 number(say("{framework} {column}", framework=label, column=column)): cell
-                for column, cell in printed.items()
+                for field, (column, cell) in printed.items()
+                if field not in without
             }
         for other in others:
             cells[number(f"{labels[first]} / {labels[other]}")] = factor(_ratio(row, first, other))
         yield cells
 
 
-def _facts(data: PublishedData, labels: Labels) -> Iterator[Cells]:
+def _facts(data: PublishedData) -> Iterator[Cells]:
     facts: dict[Inline, str] = {
         say("hardware"): data.hardware,
-        **{labels[name]: text for name, text in data.software.items()},
+        **{" ".join((data.titles[name], data.version(name))): text for name, text in data.software.items()},
         say("method"): data.method,
         **{field: unit.replace("null =", "-:") for field, unit in data.units.items()},
     }
@@ -238,44 +301,51 @@ def _differences(name: str, labels: Labels) -> Iterator[Cells]:
     """What is known to differ between the programs; nothing where nobody looked."""
     path = shipped_folder("reports") / name / "differences.json"
     for entry in json.loads(path.read_bytes()) if path.is_file() else ():
-        own: Cells = {label: entry["frameworks"].get(framework, DASH) for framework, label in labels.items()}
+        own: Cells = {label: entry["frameworks"].get(program, DASH) for program, label in labels.items()}
         yield {say("what differs"): entry["what"], **own}
 
 
 def _limits(data: PublishedData, labels: Labels) -> Iterator[Cells]:
+    has_networks = any(limit.network for limit in data.max_num_classes)
+    has_memory = any(limit.peak_memory_mib for limit in data.max_num_classes)
     for limit in data.max_num_classes:
         partial_fc = sampled_parallelism("partial_fc", limit.sample_ratio)
         used = ((sampled_parallelism("model"), limit.model_parallel), (partial_fc, limit.partial_fc))
         yield {
-            say("framework"): labels[limit.framework],
+            say("framework"): labels[limit.program],
+            **({say("network"): limit.network or DASH} if has_networks else {}),
             say("parallelism"): joined(words for words, is_used in used if is_used),
             say("topology"): limit.topology,
             say("precision"): limit.precision,
             number(say("batch")): str(limit.batch_size_per_device),
             number(say("classes")): str(limit.num_classes),
+            **({number(say("peak memory (MiB)")): _or_dash(limit.peak_memory_mib)} if has_memory else {}),
         }
 
 
 def _on_limits(data: PublishedData, labels: Labels) -> Iterator[Text]:
     first, *others = labels
-    most = {(limit.topology, limit.framework): limit.num_classes for limit in data.max_num_classes}
-    for (topology, framework), classes in most.items():
-        if framework in others and (topology, first) in most:
+    most = {
+        (", ".join(filter(None, (limit.network, limit.topology))), limit.program): limit.num_classes
+        for limit in data.max_num_classes
+    }
+    for (where, program), classes in most.items():
+        if program in others and (where, first) in most:
             yield say(
                 "{which} in the most classes that train on {topology}: {ratio}",
-                which=f"{labels[first]} / {labels[framework]}",
-                topology=topology,
-                ratio=f"{most[topology, first] / classes:.3f}",
+                which=f"{labels[first]} / {labels[program]}",
+                topology=where,
+                ratio=f"{most[where, first] / classes:.3f}",
             )
 
 
 def _case_cells(entry: PublishedRepeats | Superseded, labels: Labels) -> Cells:
     return {
-        say("framework"): labels[entry.framework],
+        say("framework"): labels[entry.program],
         say("workload"): f"{entry.network}_{entry.dataset}" if entry.network else say("not said"),
         say("parallelism"): sampled_parallelism(entry.parallelism, entry.sample_ratio),
         say("topology"): entry.topology,
-        number(say("batch")): _batch(entry.batch_size_per_device),
+        number(say("batch")): _or_dash(entry.batch_size_per_device),
     }
 
 
@@ -319,7 +389,7 @@ def _on_superseded(data: PublishedData, labels: Labels) -> Iterator[Text]:
     if moves:
         most, entry = max(moves, key=lambda move: abs(move[0]))
         parallelism = sampled_parallelism(entry.parallelism, entry.sample_ratio)
-        batch = say("batch {batch}", batch=_batch(entry.batch_size_per_device))
+        batch = say("batch {batch}", batch=_or_dash(entry.batch_size_per_device))
         yield say(
             "Of {figures} that a later one superseded {far} moved by more than {margin}, the most by {most} "
             "({case})",
@@ -327,5 +397,5 @@ def _on_superseded(data: PublishedData, labels: Labels) -> Iterator[Text]:
             far=sum(abs(moved) > MARGIN for moved, _ in moves),
             margin=percent(MARGIN, decimals=0),
             most=percent(most, decimals=1),
-            case=joined((labels[entry.framework], parallelism, entry.topology, batch)),
+            case=joined((labels[entry.program], parallelism, entry.topology, batch)),
         )

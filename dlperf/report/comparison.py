@@ -15,7 +15,7 @@ from typing import Self
 from dlperf.plan.case import Case, bytes_text
 from dlperf.report.numbers import NOT_KNOWN, iterations, or_not_known
 from dlperf.report.text import Cells, Inline, Text, joined, say
-from dlperf.results.cases import CaseFigures, Loop, comparable, speedups
+from dlperf.results.cases import CaseFigures, Loop, Printed, Reading, comparable, speedups
 
 PARALLELISMS = {
     "data": say("data parallel"),
@@ -33,6 +33,22 @@ def sampled_parallelism(parallelism: str, sample_ratio: float | None = None) -> 
     """Such as `Partial FC 0.1`."""
     words = PARALLELISMS[parallelism]
     return words if sample_ratio is None else joined((words, f"{sample_ratio:g}"), " ")
+
+
+# What a figure is, where it does not stand in the source as it stands here.
+READ: Mapping[Reading, Text] = {
+    "rounded": say("rounded by its authors"),
+    "chart": say("read from a chart"),
+    "log": say("median of the lines of a public log"),
+}
+
+
+def reading_words(printed: Printed) -> Text | None:
+    """Such as `read from a chart, within 35 samples/s`; None for a figure as printed."""
+    words = READ.get(printed.reading)
+    if words is None or printed.uncertainty is None:
+        return words
+    return say("{how}, within {margin} samples/s", how=words, margin=f"{printed.uncertainty:g}")
 
 
 CaseKey = tuple[Path, str, str]
@@ -274,7 +290,7 @@ class Comparison:
     @property
     def published(self) -> bool:
         """Whether its figures were printed by a source; they never share a table with runs of ours."""
-        return self.figures[0].published
+        return self.figures[0].published is not None
 
     @property
     def sweeps(self) -> tuple[Path, ...]:

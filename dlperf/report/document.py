@@ -11,6 +11,7 @@ from dlperf.adapters.registry import load_adapters
 from dlperf.align.certificate import Certificate
 from dlperf.errors import UserError
 from dlperf.report import tables
+from dlperf.report.against import Against, against
 from dlperf.report.alignment import Proof, alignment_line, proofs, read_certificates
 from dlperf.report.annex import Annex, annex
 from dlperf.report.columns import TableContext, View, check_baseline, matmul_shares, noise_floor
@@ -37,6 +38,7 @@ from dlperf.report.sanity_checks import CheckWarning, sanity_checks, warnings_ta
 from dlperf.report.text import Inline, Table, Text, joined, plain_text, say
 from dlperf.results.cases import CaseFigures
 from dlperf.results.noise_profile import NoiseProfile, read_noise_profile
+from dlperf.results.published import Published, load_published
 from dlperf.results.query import Loaded, load, run_sources
 from dlperf.results.store import Results, Skipped
 from dlperf.version import __version__
@@ -51,6 +53,7 @@ class Request:
     """What decides a report beside the results."""
 
     paths: tuple[Path, ...]  # results folders, folders of sweeps, or `published:NAME`
+    against: tuple[str, ...] = ()  # published data sets, `published:NAME`, to set measured cases beside
     form: Form = "md"
     language: Language = "en"  # of the sentences that are ours
     certificates: tuple[Path, ...] = ()  # of `dlperf align`; without any, align*.json in the results' folders
@@ -95,6 +98,7 @@ class Document:
     input_tax: Table | None
     limits: tuple[Table, ...]
     other_sources: Table | None
+    against: tuple[Against, ...]
     missing_cells: Table | None
     proofs: tuple[Proof, ...]
     method: tuple[Text, ...]
@@ -114,6 +118,7 @@ def build_report(
     `strict` raises it too where results cannot be read or come from different hardware; `from_logs` computes
     every result again from its log.
     """
+    beside = tuple(map(load_published, request.against))
     loaded = load(request.paths, strict=strict, from_logs=from_logs)
     hardware = sorted({run.hardware for run in loaded.results.runs})
     if strict and len(hardware) > 1:
@@ -130,6 +135,7 @@ def build_report(
         noise_profile=read_noise_profile(request.qualification) if request.qualification else None,
         skipped=(*loaded.results.skipped, *damaged),
         view=request.view,
+        beside=beside,
         report_folder=report_folder,
     )
 
@@ -142,13 +148,18 @@ def document(
     noise_profile: NoiseProfile | None = None,
     skipped: Sequence[Skipped] = (),
     view: View | None = None,
+    beside: Sequence[Published] = (),
     report_folder: Path = Path(),
 ) -> Document:
     """The report of some results; `titles` are frameworks as their makers write them, by name.
 
+    `beside` are published data sets that the measured cases are set beside.
+
     UserError where the view asks for a framework that is not there.
     """
     view = view or View()
+    for one in (*loaded.published, *beside):
+        titles = {**one.data.titles, **titles}
     results, figures = loaded.results, loaded.all_figures
     compared = sorted(comparisons(figures, titles=titles, group_by=view.group_by), key=_is_without_a_figure)
     variants = tuple(sorted({variant for comparison in compared for variant in comparison.variants}))
@@ -189,6 +200,7 @@ def document(
         loops=loops_table(figures, titles=titles, anchors=anchors),
         input_tax=input_tax_table(figures, titles=titles, anchors=anchors),
         limits=limit_tables(loaded.limits, titles=titles, report_folder=report_folder),
+        against=tuple(against(one, loaded.figures, titles=titles) for one in beside),
         other_sources=tables.other_sources_table(loaded, titles=titles),
         missing_cells=tables.missing_cells_table(compared),
         proofs=proofs(certificates),

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
-from dlperf.report.comparison import DATA, LOOP, CaseKey, Comparison, Variant, case_key
+from dlperf.report.comparison import DATA, LOOP, CaseKey, Comparison, Variant, case_key, reading_words
 from dlperf.report.loops import residency_remark, resident_words
 from dlperf.report.numbers import factor, percent
 from dlperf.report.text import Inline, Link, Text, joined, plural, say
@@ -85,6 +85,7 @@ def _busiest(loaded: Loaded) -> Node | None:
 
 def comparison_notes(comparison: Comparison, *, shares: Mapping[CaseKey, float]) -> Iterator[Text]:
     """Notes on one table; `shares` are `matmul_shares`."""
+    yield from _reading_notes(comparison)
     yield from _source_notes(comparison)
     yield from _loop_notes(comparison)
     yield from _data_notes(comparison)
@@ -101,6 +102,26 @@ def comparison_notes(comparison: Comparison, *, shares: Mapping[CaseKey, float])
             "More model FLOP/s than the best measured matrix product in {cases}: model FLOPs count the "
             "textbook convolution, and an algorithm such as Winograd needs fewer.",
             cases=plural(above, "case"),
+        )
+
+
+def _reading_notes(comparison: Comparison) -> Iterator[Text]:
+    """Where published figures do not stand in their source as they stand here."""
+    read: dict[Text, dict[Inline, None]] = {}
+    for (_, variant), figure in sorted(comparison.cases.items()):
+        words = reading_words(figure.published) if figure.published and figure.summary else None
+        if words is not None:
+            read.setdefault(words, {})[comparison.label(variant)] = None
+    if read:
+        yield say(
+            "How figures were read: {ways}.",
+            ways=joined(
+                (
+                    say("{framework}: {how}", framework=joined(labels), how=how)
+                    for how, labels in read.items()
+                ),
+                "; ",
+            ),
         )
 
 

@@ -59,6 +59,7 @@ class Record(Model):
     form: Form
     language: Language
     results: tuple[str, ...]
+    against: tuple[str, ...] = ()
     certificates: tuple[str, ...] = ()
     qualification: str | None = None
     template: str | None = None
@@ -118,6 +119,7 @@ def record_of(
         form=request.form,
         language=request.language,
         results=tuple(_from(folder, path) for path in request.paths),
+        against=request.against,
         certificates=tuple(_from(folder, path) for path in request.certificates),
         qualification=_from(folder, request.qualification) if request.qualification else None,
         template=_from(folder, request.template) if request.template else None,
@@ -159,6 +161,7 @@ def request_of(record: Record, *, folder: Path) -> Request:
         form=record.form,
         language=record.language,
         paths=tuple(_at(folder, name) for name in record.results),
+        against=record.against,
         certificates=tuple(_at(folder, name) for name in record.certificates),
         qualification=_at(folder, record.qualification) if record.qualification else None,
         template=_at(folder, record.template) if record.template else None,

@@ -221,7 +221,9 @@ def warnings_table(warnings: Iterable[CheckWarning], *, titles: Mapping[str, str
     rows: list[Cells] = [
         {
             say("law"): warning.check,
-            say("case"): case_words(warning.subject.case, titles, with_classes=not warning.subject.published),
+            say("case"): case_words(
+                warning.subject.case, titles, with_classes="num_classes" not in warning.subject.not_known
+            ),
             say("expected"): warning.expected,
             number(say("actual")): warning.actual,
         }

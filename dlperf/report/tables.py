@@ -259,7 +259,7 @@ def _missing_cells(comparison: Comparison, *, chosen: bool) -> Iterator[Cells]:
             say("framework"): comparison.label(variant),
             say("topology"): row.topology,
             say("batch"): figure.size("batch_size_per_device"),
-            say("classes"): NOT_KNOWN if figure.published else figure.size("num_classes"),
+            say("classes"): NOT_KNOWN if "num_classes" in figure.not_known else figure.size("num_classes"),
             say("precision"): row.precision,
             **(choice_cells(figure) if chosen else {}),
         }

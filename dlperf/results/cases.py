@@ -28,6 +28,19 @@ def data_name(case: Case) -> str:
     return case.workload.data if case.data is None else f"{case.data.name} ({case.data.read})"
 
 
+# Where a published figure comes from.
+Reading = Literal["printed", "rounded", "chart", "log"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Printed:
+    """What a source tells of a figure beside its case."""
+
+    reading: Reading = "printed"
+    uncertainty: float | None = None  # samples/s, to either side; None if not known
+    peak_memory_mib: int | None = None  # in use on the GPU with the most; None if not printed
+
+
 @dataclass(frozen=True, kw_only=True)
 class CaseFigures:
     """One case of one sweep on one kind of hardware: all its runs and the figure made of them.
@@ -46,7 +59,7 @@ class CaseFigures:
     evidence: str | None
     planned_runs: int | None = None  # None without a plan
     not_known: frozenset[str] = frozenset()  # fields of the case that hold a placeholder
-    published: bool = False  # a source printed the figure; there are no runs
+    published: Printed | None = None  # of a figure that a source printed; there are no runs
 
     @property
     def missing_runs(self) -> int:
@@ -66,7 +79,12 @@ class CaseFigures:
         return self.case.number(search.axis) if search is not None and measured else None
 
     def size(self, axis: SearchedAxis) -> str:
-        """The number of an axis as people read it: `96`; where it was searched for `max (96)`, or `max`."""
+        """The number of an axis as people read it: `96`; where it was searched for `max (96)`, or `max`.
+
+        `?` if not known.
+        """
+        if axis in self.not_known:
+            return "?"
         size = self.case.size(axis)
         return str(size) if size != "max" or self.found is None else f"max ({self.found})"
 
@@ -122,7 +140,7 @@ class CaseFigures:
     @property
     def _is_foreign(self) -> bool:
         """Whether programs that are not dlperf's made the figure."""
-        return self.published or any(run.result.imported is not None for run in self.runs)
+        return self.published is not None or any(run.result.imported is not None for run in self.runs)
 
     @cached_property
     def good(self) -> tuple[RunFigures, ...]:
@@ -183,6 +201,8 @@ class CaseFigures:
     @cached_property
     def peaks(self) -> dict[str, int]:
         """The largest peak of any rank in any good run, by the names of `PEAKS` that were measured."""
+        if self.published is not None and self.published.peak_memory_mib is not None:
+            return {"peak_device_bytes": self.published.peak_memory_mib << 20}
         measured = [run.peaks for run in self.good]
         return {name: max(peaks.get(name, 0) for peaks in measured) for peaks in measured for name in peaks}
 
@@ -367,7 +387,7 @@ def comparable(figure: CaseFigures, *, leaving_out: Iterable[str]) -> tuple[obje
     not_known = figure.not_known - (_FREE_ON_CUDA if figure.case.device == "cuda" else set())
     case = canonical(figure.case, leaving_out=leaving_out)
     arithmetic = (figure.fp32_arithmetic, figure.gradient_dtype)
-    return (figure.hardware, figure.published, arithmetic, not_known, case)
+    return (figure.hardware, figure.published is not None, arithmetic, not_known, case)
 
 
 # The CPU's threads only feed a GPU: they are stated, and no ground to keep two cases apart.

@@ -1,30 +1,38 @@
 """Published results as data: `published:NAME` wherever results are read.
 
-`reports/<name>/data.json` holds what the source printed and nothing else; `schema.json` beside it is the JSON
-Schema of `PublishedData`.
+`reports/<name>/data.json` holds what the source printed or what was read from its charts and logs, nothing
+else; `dlperf schema published` is the JSON Schema of `PublishedData`.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, ValidationError
 
 from dlperf.errors import UserError
 from dlperf.files import first_problem, shipped_folder
 from dlperf.model import Model
-from dlperf.plan.case import Case, Measure, Parallelism, Precision, Topology, Workload
+from dlperf.plan.case import Case, Loss, Measure, Network, Parallelism, Precision, Topology, Workload
 from dlperf.plan.load import load_experiment
-from dlperf.results.cases import CaseFigures, sort_key
+from dlperf.results.cases import CaseFigures, Printed, Reading, sort_key
 from dlperf.results.schema import Status
 from dlperf.statistics.basic import Summary, summarise
 
 PREFIX = "published:"
 DATA_FILE = "data.json"
 NO_REPEATS = "published as a median alone; the runs behind it were not printed"
+OUT_OF_MEMORY = "training failed for want of GPU memory, says the source"
+READINGS: dict[Reading, str] = {
+    "rounded": "rounded by its authors",
+    "chart": "read from a chart",
+    "log": "median of the lines of a public log",
+}
 _MEASURE = Measure(warmup_iterations=20, measured_iterations=100)
 _NOT_KNOWN = frozenset({"data", "seed", "threads_per_device"})  # no table says
+# Networks of sources that are ours. arcface_torch's `mbf` is none: it is twice as wide as y1.
+_NETWORKS: dict[str, Network] = {"r50": "iresnet50", "r100": "iresnet100", "y1": "mobilefacenet"}
 
 Rate = Annotated[float, Field(gt=0)]
 
@@ -38,6 +46,13 @@ class _Entry(Model):
     """Number of nodes."""
     gpus_per_node: PositiveInt
     """Number of GPUs on each node."""
+    options: dict[str, str] = Field(default_factory=dict)
+    """What tells figures of one framework apart, such as `execution: static`; empty: nothing."""
+
+    @property
+    def program(self) -> str:
+        """The framework with what tells its figures apart, such as `paddle static`."""
+        return " ".join((self.framework, *self.options.values()))
 
     @property
     def topology(self) -> str:
@@ -57,8 +72,10 @@ class _CaseEntry(_Entry):
     """Name of the network in the source, such as `r100`."""
     dataset: str
     """Name of the data set in the source, such as `emore`."""
-    loss: str
-    """Name of the loss, such as `arcface`."""
+    num_classes: PositiveInt | None = None
+    """Number of classes of the classifier; null: not known."""
+    loss: str | None
+    """Name of the loss, such as `arcface`; null: not known."""
     precision: Precision
     """What layers were computed in."""
     parallelism: Parallelism
@@ -67,6 +84,8 @@ class _CaseEntry(_Entry):
     """Share of the classes that an iteration of `partial_fc` used; null for other parallelism."""
     batch_size_per_device: PositiveInt | None
     """Samples per iteration on each GPU; null: not known."""
+    hardware: str | None = None
+    """The machines of this figure, where they are not those of all; null: they are."""
 
     @property
     def experiment(self) -> str:
@@ -77,8 +96,8 @@ class _CaseEntry(_Entry):
     def series(self) -> tuple[object, ...]:
         """Equal for the topologies of one column of a table."""
         return (
-            self.framework, self.network, self.dataset, self.loss, self.precision, self.parallelism,
-            self.sample_ratio, self.batch_size_per_device,
+            self.program, self.network, self.dataset, self.num_classes, self.loss, self.precision,
+            self.parallelism, self.sample_ratio, self.batch_size_per_device, self.hardware,
         )  # fmt: skip
 
     @property
@@ -90,14 +109,30 @@ class _CaseEntry(_Entry):
 class PublishedCase(_CaseEntry):
     """A cell of a published table. None: not measured, not known, or not printed, as `units` says."""
 
-    batch_is_max: bool
+    batch_is_max: bool = False
     """Whether the batch was the largest that trained."""
     samples_per_sec: Rate | None
     """Samples per second over all devices; null: not measured."""
-    speedup: Rate | None
+    out_of_memory: bool = False
+    """Whether the source says that training failed for want of memory."""
+    reading: Reading = "printed"
+    """Where the figure comes from: `printed` as it stands, `rounded` by its authors, read from a `chart`, or
+    the median of the lines of a `log`."""
+    uncertainty: Rate | None = None
+    """Samples per second that the figure may be off by, to either side; null: not known."""
+    speedup: Rate | None = None
     """samples_per_sec over that of one device, as printed; null: none was printed."""
+    peak_memory_mib: PositiveInt | None = None
+    """Memory in use on the GPU with the most, in MiB; null: not printed."""
     sources: tuple[str, ...]
     """Files of the source that print it."""
+
+    @property
+    def printed(self) -> Printed:
+        """What the source tells of the figure beside its case."""
+        return Printed(
+            reading=self.reading, uncertainty=self.uncertainty, peak_memory_mib=self.peak_memory_mib
+        )
 
 
 class PublishedRepeats(_CaseEntry):
@@ -122,12 +157,14 @@ class PublishedRepeats(_CaseEntry):
 
 
 class PublishedLimit(_Entry):
-    """The most classes that trained; the source names no network."""
+    """The most classes that trained."""
 
+    network: str | None = None
+    """Name of the network in the source, such as `r100`; null: not known."""
     batch_size_per_device: PositiveInt
     """Samples per iteration on each GPU."""
-    precision: Precision
-    """What layers were computed in."""
+    precision: Precision | Literal["amp"]
+    """What layers were computed in; `amp`: mixed, as the framework chooses."""
     model_parallel: bool
     """Whether the classifier was divided over the devices."""
     partial_fc: bool
@@ -136,6 +173,8 @@ class PublishedLimit(_Entry):
     """Share of the classes in that sample; null without one."""
     num_classes: PositiveInt
     """The most classes that trained."""
+    peak_memory_mib: PositiveInt | None = None
+    """Memory in use on a GPU, in MiB; null: not printed."""
 
 
 class SupersededValue(Model):
@@ -168,6 +207,17 @@ class Superseded(_Entry):
     """The figures, earliest first."""
 
 
+class Disagreement(Model):
+    """One thing of which the source, or its authors elsewhere, say two."""
+
+    about: str
+    """Of what."""
+    says: str
+    """What one place says."""
+    elsewhere: str
+    """What another place says, and which."""
+
+
 class PublishedData(Model):
     """`data.json`."""
 
@@ -193,12 +243,19 @@ class PublishedData(Model):
     """The most classes that trained."""
     superseded: tuple[Superseded, ...]
     """Earlier figures that later editions replaced."""
+    disagreements: tuple[Disagreement, ...] = ()
+    """Where the source disagrees with itself."""
     notes: tuple[str, ...]
     """What a reader of the figures should know, one sentence or several each."""
 
     def version(self, framework: str) -> str:
-        """The second word of `OneFlow 0.3.4, oneflow_face at ...`."""
+        """The second word of `OneFlow 0.3.4, oneflow_face at ...`; a program's name where none is printed."""
         return self.software[framework].partition(",")[0].rpartition(" ")[2]
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """The frameworks as the source writes them, by name."""
+        return {name: text.partition(",")[0].rpartition(" ")[0] for name, text in self.software.items()}
 
     def why_missing(self, field: str) -> str:
         """Why a field of a case is null, in the words of the source."""
@@ -219,18 +276,17 @@ class Published:
         A case needs a batch size: cells for which the source gives none are left out.
         """
         known = [case for case in self.data.cases if case.batch_size_per_device is not None]
-        workloads = {name: _workload(name) for name in dict.fromkeys(case.experiment for case in known)}
-        return tuple(
-            sorted((self._figures_of(case, *workloads[case.experiment]) for case in known), key=sort_key)
-        )
+        return tuple(sorted((self._figures_of(case) for case in known), key=sort_key))
 
-    def _figures_of(self, case: PublishedCase, workload: Workload, num_classes: int) -> CaseFigures:
+    def _figures_of(self, case: PublishedCase) -> CaseFigures:
         summary = self._summary(case)
-        reason = NO_REPEATS if summary is not None and summary.runs == 1 else None
+        workload, num_classes = _workload(case)
+        told = {"num_classes": case.num_classes, "loss": case.loss, "network": _NETWORKS.get(case.network)}
         return CaseFigures(
             case=Case(
                 framework=case.framework,
                 version=self.data.version(case.framework),
+                options=dict(case.options),
                 workload=workload,
                 parallelism=case.parallelism,
                 sample_ratio=case.sample_ratio,
@@ -243,15 +299,26 @@ class Published:
                 measure=_MEASURE,
             ),
             sweep=Path(PREFIX + self.name),
-            hardware=self.data.hardware,
-            status=Status.NOT_MEASURED if summary is None else Status.OK,
+            hardware=case.hardware or self.data.hardware,
+            status=_status(case),
             runs=(),
             summary=summary,
-            reason=self.data.why_missing("samples_per_sec") if summary is None else reason,
+            reason=self._reason(case, summary),
             evidence=None,
-            not_known=_NOT_KNOWN,
-            published=True,
+            not_known=_NOT_KNOWN | {name for name, value in told.items() if value is None},
+            published=case.printed,
         )
+
+    def _reason(self, case: PublishedCase, summary: Summary | None) -> str | None:
+        """Why there is no figure, or what to know of one."""
+        if case.out_of_memory:
+            return OUT_OF_MEMORY
+        if summary is None:
+            return self.data.why_missing("samples_per_sec")
+        if case.reading == "printed":
+            return NO_REPEATS if summary.runs == 1 else None
+        within = "" if case.uncertainty is None else f", within {case.uncertainty:g} samples/s"
+        return READINGS[case.reading] + within
 
     def _summary(self, case: PublishedCase) -> Summary | None:
         """With the spread of its repeats, where they are the ones behind the printed figure."""
@@ -263,10 +330,28 @@ class Published:
         return summarise([case.samples_per_sec])
 
 
-def _workload(experiment: str) -> tuple[Workload, int]:
+def _status(case: PublishedCase) -> Status:
+    if case.out_of_memory:
+        return Status.OOM
+    return Status.NOT_MEASURED if case.samples_per_sec is None else Status.OK
+
+
+def _workload(case: PublishedCase) -> tuple[Workload, int]:
+    """The workload, with placeholders for what the source does not say, and the number of classes."""
     # The shipped file, not one of the same name where the user happens to stand.
-    file, _document = load_experiment(experiment, folder=shipped_folder("experiments").parent)
-    return file.workload, file.num_classes
+    folder = shipped_folder("experiments")
+    if (folder / f"{case.experiment}.yaml").is_file():
+        file, _document = load_experiment(case.experiment, folder=folder.parent)
+        return file.workload, case.num_classes or file.num_classes
+    workload = Workload(
+        experiment=case.experiment,
+        network=_NETWORKS.get(case.network, "mobilefacenet"),
+        head="FC",
+        embedding_size=512,
+        dataset=case.dataset,
+        loss=Loss(kind="softmax"),
+    )
+    return workload, case.num_classes or 1
 
 
 def published_names() -> tuple[str, ...]:

@@ -237,6 +237,7 @@ def _settings(figure: CaseFigures) -> Record:
     case = figure.case
     named_like_columns = {**dict(case.workload), **dict(case.topology), **dict(case)}
     return named_like_columns | {
+        "network": None if "network" in figure.not_known else case.workload.network,
         "case_id": case.case_id,
         "loop": figure.loop,
         "data": figure.data,
