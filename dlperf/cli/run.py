@@ -38,7 +38,7 @@ from dlperf.report.columns import ratio_cell
 from dlperf.report.numbers import mebibytes, rate, span
 from dlperf.report.text import plain_text
 from dlperf.results.cases import CaseFigures, case_figures, cell_name, devices_in_words, standings
-from dlperf.results.schema import FAILED, Status
+from dlperf.results.schema import FAILED, MADE_AGAIN, Status
 from dlperf.results.store import Results, StoredLimit, StoredRun, read_limits
 from dlperf.running.commands import commands_text
 from dlperf.running.launch import is_free, misspelt, replaced
@@ -203,7 +203,7 @@ def _summary(
         waits = any(word.startswith("--wait-for-quiet") for word in sys.argv)
         command = again if waits else f"{again} --wait-for-quiet 10m"
         yield f"Disturbed runs have no figure. To repeat them on a quiet machine: {command}"
-    if statuses & (FAILED - {Status.DISTURBED, Status.LOST_NODE}):
+    if statuses & (FAILED - MADE_AGAIN):
         yield f"To retry once the cause is fixed: {again} --retry-failed"
     if stored:
         yield ""

@@ -24,7 +24,15 @@ from dlperf.limit.search import Probe, Range, SearchResult, next_step
 from dlperf.model import Model
 from dlperf.plan.case import Case, Measure, Search, bytes_text
 from dlperf.plan.plan import Plan, PlannedCase, PlannedRun, PlanStatus
-from dlperf.results.schema import LimitRecord, LimitStatus, MemoryPart, ProbeRecord, RunResult, Status
+from dlperf.results.schema import (
+    MADE_AGAIN,
+    LimitRecord,
+    LimitStatus,
+    MemoryPart,
+    ProbeRecord,
+    RunResult,
+    Status,
+)
 from dlperf.results.store import probe_record, read_limit, read_result, read_results
 from dlperf.running.run import Progress, Runner, store_unmeasured
 from dlperf.running.scheduler import Scheduler
@@ -33,7 +41,7 @@ from dlperf.wording import plural
 
 _MODEL_SECONDS = 120
 # These say nothing about a case: such a probe runs again, like any other run.
-_NOT_RUN = frozenset({Status.NOT_MEASURED, Status.LOST_NODE})
+_NOT_RUN = MADE_AGAIN - {Status.DISTURBED}
 
 
 class ModelAnswer(Model):

@@ -48,6 +48,8 @@ STATUS_WORDS = {
     Status.CRASH: say("crash"),
     Status.KILLED: say("killed"),
     Status.LOST_NODE: say("lost node"),
+    Status.PREEMPTED: say("job preempted"),
+    Status.JOB_TIMEOUT: say("time limit of the job"),
     Status.INCOMPLETE: say("incomplete"),
     Status.UNSTEADY: say("unsteady"),
     Status.DISTURBED: say("disturbed"),

@@ -68,6 +68,8 @@ _BY_REASON = {
     "lease_lost": (Status.INCOMPLETE, "the harness that started it was gone"),
     "stopped": (Status.INCOMPLETE, "stopped before its end"),
     "lost_node": (Status.LOST_NODE, "a node was lost"),
+    "preempted": (Status.PREEMPTED, "it ended with its job"),
+    "job_time_limit": (Status.JOB_TIMEOUT, "it ended with its job"),
     "start_failed": (Status.CRASH, "a rank could not be started"),
 }
 

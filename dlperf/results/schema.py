@@ -41,6 +41,8 @@ class Status(StrEnum):
     CRASH = "crash"
     KILLED = "killed"
     LOST_NODE = "lost_node"
+    PREEMPTED = "preempted"  # with its batch job, as another job took the nodes
+    JOB_TIMEOUT = "job_timeout"  # with its batch job, which reached its own time limit
     INCOMPLETE = "incomplete"
     UNSTEADY = "unsteady"
     DISTURBED = "disturbed"
@@ -51,6 +53,10 @@ class Status(StrEnum):
 
 
 FAILED = frozenset(Status) - {Status.OK, Status.UNSUPPORTED, Status.NOT_MEASURED}
+# Of a run that something outside ended or disturbed, which says nothing about its case: it is made again.
+MADE_AGAIN = frozenset(
+    {Status.NOT_MEASURED, Status.LOST_NODE, Status.PREEMPTED, Status.JOB_TIMEOUT, Status.DISTURBED}
+)
 
 
 _Peak = Annotated[int | None, Field(ge=0, le=LARGEST_COUNT, exclude_if=lambda value: value is None)]

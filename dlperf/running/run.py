@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from dlperf.adapters.base import WORK_FOLDER, Adapter
 from dlperf.environments import Environment
 from dlperf.errors import InfrastructureError, UserError
-from dlperf.files import answering, shipped_root, write_atomically, write_document
+from dlperf.files import answering, read_regular, shipped_root, write_atomically, write_document
 from dlperf.layout import (
     CASE_NAME,
     ENVIRONMENT_NAME,
@@ -31,7 +31,7 @@ from dlperf.plan.case import Case
 from dlperf.plan.plan import Plan
 from dlperf.plan.sweep import Limits
 from dlperf.results.extract import extract
-from dlperf.results.schema import RunEnvironment, RunResult, Status
+from dlperf.results.schema import RunEnvironment, RunResult, Status, read_environment
 from dlperf.results.store import Skipped, read_run, store_run, write_result
 from dlperf.running.launch import (
     LEASE_SECONDS,
@@ -51,7 +51,7 @@ _SUPERVISOR_FAILED = frozenset({2, 5})
 _TOOL_SECONDS = 20
 _SUPERVISOR_STOOD_STILL = 6
 # Reasons that say nothing about the case.
-_ENDED_FROM_OUTSIDE = frozenset({"lease_lost", "stopped"})
+_ENDED_FROM_OUTSIDE = frozenset({"lease_lost", "stopped", "lost_node"})
 
 
 class Progress(Protocol):
@@ -289,8 +289,12 @@ def _write_merged_outcome(
     hosts = [node.name for node in nodes]
     content = merge_outcomes(outcomes, failures=failures, lost=lost, hosts=hosts, standstill=standstill)
     if content is not None:
-        with answering(folder / OUTCOME_NAME):
-            write_atomically(folder / OUTCOME_NAME, (json.dumps(content, indent=1) + "\n").encode())
+        _write_outcome(folder, content)
+
+
+def _write_outcome(folder: Path, content: dict[str, Any]) -> None:
+    with answering(folder / OUTCOME_NAME):
+        write_atomically(folder / OUTCOME_NAME, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def _standstill(*, overtime: bool, codes: Sequence[int | None]) -> tuple[str, str] | None:
@@ -335,6 +339,26 @@ def recover_result(folder: Path) -> RunResult | None:
     outcome = read_outcome(folder / OUTCOME_NAME)
     if outcome is None or outcome.reason in _ENDED_FROM_OUTSIDE:
         return None
+    return store_run(folder)
+
+
+def store_taken_away(folder: Path, *, reason: str, detail: str) -> RunResult:
+    """Store of a run that ended together with what ran dlperf why it did; `outcome.json` says so from now on.
+
+    One that had ended by itself before keeps its own result.
+    """
+    result = recover_result(folder)
+    if result is not None:
+        return result
+    if read_outcome(folder / OUTCOME_NAME) is not None:  # stopped, as dlperf was told to end
+        content = json.loads(read_regular(folder / OUTCOME_NAME))
+    else:
+        environment = read_environment(folder)
+        hosts = [node.host for node in environment.nodes] if environment is not None else []
+        content = merge_outcomes(
+            [None] * len(hosts), failures=FailureTracker(), lost={0: detail}, hosts=hosts
+        )
+    _write_outcome(folder, {**(content or {}), "reason": reason, "detail": detail})
     return store_run(folder)
 
 

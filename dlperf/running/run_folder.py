@@ -17,7 +17,7 @@ from dlperf.errors import InfrastructureError, UserError
 from dlperf.files import answering, open_regular, shipped_folder
 from dlperf.layout import LAUNCH_NAME, RESULT_NAME, RESULTS_LOCK_NAME, run_folder, set_aside_name
 from dlperf.plan.plan import Plan, PlannedRun
-from dlperf.results.schema import FAILED, Status
+from dlperf.results.schema import FAILED, MADE_AGAIN, Status
 from dlperf.results.store import Skipped, StoredRun, read_result, read_run
 
 # A supervisor without its harness ends its ranks within seconds, unless a disk or a driver hangs.
@@ -90,11 +90,11 @@ def refuse_newer(unreadable: Iterable[Skipped]) -> None:
 def pending_runs(plan: Plan, *, results: Path, retry_failed: bool) -> tuple[PlannedRun, ...]:
     """The runs of the plan that are still to run, in its order.
 
-    A run with a result is done. It runs again if it failed and `retry_failed` is set, and always if it could
-    not start, lost its node or was disturbed, which says nothing about its case. A run that ran out of memory
-    at a limit runs again too: the limit is lower.
+    A run with a result is done. It runs again if it failed and `retry_failed` is set, and always if its
+    status says nothing about its case (`MADE_AGAIN`). A run that ran out of memory at a limit runs again too:
+    the limit is lower.
     """
-    repeated = {Status.NOT_MEASURED, Status.LOST_NODE, Status.DISTURBED, *(FAILED if retry_failed else ())}
+    repeated = MADE_AGAIN | FAILED if retry_failed else MADE_AGAIN
     searched = {case.case_id for case in plan.runnable if case.search is not None}
 
     def is_pending(run: PlannedRun) -> bool:

@@ -44,8 +44,13 @@ _ALIVE: Final = frozenset(
 UNKNOWN: Final = "unknown"
 _FORGOTTEN: Final = re.compile(r"invalid job id", re.IGNORECASE)
 
-# Ends that come from outside.
-_TAKEN_AWAY: Final = frozenset({"TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL"})
+# Ends that come from outside, and the reason of an outcome of a run under way.
+_TAKEN_AWAY: Final = {
+    "TIMEOUT": "job_time_limit",
+    "PREEMPTED": "preempted",
+    "NODE_FAIL": "lost_node",
+    "BOOT_FAIL": "lost_node",
+}
 _SOME_FAILED: Final = "some cases failed"
 _OUT_OF_TIME: Final = "it stopped before its time limit"
 _NODES_GONE: Final = "Slurm took a node from it that its runs need"
@@ -118,6 +123,11 @@ class JobState:
     def is_alive(self) -> bool:
         """Whether it waits or works."""
         return self.state in _ALIVE
+
+    @property
+    def run_reason(self) -> str | None:
+        """The reason of an outcome of the run that ended with it; None where a person or dlperf ended it."""
+        return "job_time_limit" if _OUT_OF_TIME in self.reason else _TAKEN_AWAY.get(self.state)
 
     @property
     def ended_by_itself(self) -> bool:

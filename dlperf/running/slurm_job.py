@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,8 +19,11 @@ from filelock import FileLock
 
 from dlperf.errors import UserError
 from dlperf.files import answering, read_document, write_atomically, write_document
+from dlperf.layout import CASE_NAME, RESULT_NAME, run_folders
 from dlperf.model import Model
 from dlperf.plan.cluster import Cluster
+from dlperf.running.run import store_taken_away
+from dlperf.running.run_folder import results_folder
 from dlperf.running.slurm import (
     UNKNOWN,
     JobState,
@@ -110,7 +113,10 @@ def living_job(results: Path) -> SubmittedJob | None:
     state = job_state(job.number)
     if state.state == UNKNOWN and not state.is_forgotten:
         raise NoSlurm(f"Slurm does not say what became of job {job.number}: is slurmctld up?")
-    return job if state.is_alive else None
+    if state.is_alive:
+        return job
+    _record_end(results, job, state)
+    return None
 
 
 def _with_asked(record: JobRecord, asked: AskedJob) -> JobRecord:
@@ -155,6 +161,31 @@ def submit_job(cluster: Cluster, *, name: str, results: Path, command: Sequence[
     record = _with_number(record, asked, number)
     _write_record(results, record)
     return record.jobs[-1]
+
+
+def _record_end(results: Path, job: SubmittedJob, state: JobState) -> None:
+    """Record how a job ended, first with the runs that ended with it. Call in `submitting`."""
+    if read_record(results).jobs[-1].number == job.number:  # else a later job may be making them
+        with suppress(UserError), results_folder(results):  # or another command
+            explain_runs(results, job=job, number=job.number, state=state)
+    _record(results, job.model_copy(update={"ended": str(state)}))
+
+
+def explain_runs(
+    results: Path, *, job: SubmittedJob, number: str, state: JobState, cases: Collection[str] | None = None
+) -> None:
+    """Store why runs of a job (of these cases) have no figure, where its end from outside ended them.
+
+    Runs that somebody's scancel or a failure of the command ended have no result.
+    """
+    reason, since = state.run_reason, datetime.fromisoformat(job.submitted_at).timestamp()
+    if reason is None:
+        return
+    for folder in run_folders(results):
+        case = folder / CASE_NAME
+        is_under_way = case.exists() and not (folder / RESULT_NAME).exists()
+        if is_under_way and case.stat().st_mtime >= since and (cases is None or folder.parent.name in cases):
+            store_taken_away(folder, reason=reason, detail=f"job {number}: {state}")
 
 
 def _record(results: Path, job: SubmittedJob) -> None:
@@ -215,7 +246,8 @@ def follow(
         if is_over or state.is_forgotten or now - heard > _UNKNOWN_SECONDS:
             for line in tail.lines():
                 show(line)
-            _record(results, job.model_copy(update={"ended": str(state)}))
+            with submitting(results):
+                _record_end(results, job, state)
             return state
         while time.monotonic() < now + pause:
             for line in tail.lines():

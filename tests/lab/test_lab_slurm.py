@@ -185,18 +185,19 @@ def test_before_its_end_a_job_stops_and_a_follow_up_job_makes_the_rest(job_lab: 
     assert len(job_lab.jobs()) == 2
 
 
-def test_a_preempted_job_is_made_whole_by_a_follow_up_job(job_lab: SlurmSweepLab) -> None:
-    job_lab.write_cluster(submit={"continue": True, "partition": "main"})
+def test_a_run_of_a_preempted_job_says_so_and_is_made_again(job_lab: SlurmSweepLab) -> None:
+    job_lab.write_cluster(submit={"partition": "main"})
     process = at_work(job_lab)
     number = job_lab.job()
-    job_lab.trouble.unlink()
     job_lab.slurm.ask("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o/dev/null", "--wrap=true")
-    out, errors = process.communicate()
-    assert process.returncode == 0, errors
+    _, errors = process.communicate()
+    assert process.returncode == 5
     ended = f"job {number}: PREEMPTED: another job took its place"
     assert ended in errors
-    assert "a follow-up job makes what is left: 2 runs" in errors
-    assert "2 of 2 runs: 2 ok" in out
+    (result,) = job_lab.stored()
+    assert result.status.value == "preempted"
+    assert str(result.reason).startswith(f"it ended with its job: {ended}")
+    must_end_whole(job_lab)
 
 
 def test_a_node_that_slurm_loses_ends_the_job(job_lab: SlurmSweepLab) -> None:
@@ -207,6 +208,7 @@ def test_a_node_that_slurm_loses_ends_the_job(job_lab: SlurmSweepLab) -> None:
     assert process.returncode == 5
     assert f"job {number} ended with 2 runs to make: NODE_FAIL: Slurm lost a node of it" in errors
     until_nothing_is_left(job_lab)
+    assert ["lost_node"] == [result.status.value for result in job_lab.stored()]
     must_end_whole(job_lab)
 
 
@@ -246,6 +248,7 @@ def test_a_time_limit_ends_a_job_and_no_run_starts_that_cannot_end(job_lab: Slur
     assert f"job {number} ended with 2 runs to make: " in errors
     assert "TIMEOUT: it reached its time limit" in errors or "it stopped before its time limit" in errors
     until_nothing_is_left(job_lab)
+    assert ["job_timeout"] == [result.status.value for result in job_lab.stored()]
     must_end_whole(job_lab)
 
 
