@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import pwd
 import re
 import shlex
 import signal
@@ -331,8 +332,17 @@ def _from_accounting(number: str) -> JobState | None:
         return None
     state, _, who = told.partition(" ")  # `CANCELLED by 1000`
     code, derived, reason, nodes = others
-    said = [who, reason, _code(code), _code(derived) if derived != code else ""]
-    return JobState(state=state, reason=_listed(said), nodes=nodes)
+    said = [_user(who), reason, _code(code), _code(derived) if derived != code else ""]
+    return JobState(state=state, reason=_listed(said), nodes="" if nodes == "None assigned" else nodes)
+
+
+def _user(who: str) -> str:
+    """Whom `by 1000` means."""
+    number = who.removeprefix("by ")
+    try:
+        return f"by {pwd.getpwuid(int(number)).pw_name}"
+    except (KeyError, ValueError, OverflowError):
+        return who and f"by user {number}"
 
 
 def _code(code: str) -> str:

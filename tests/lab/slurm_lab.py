@@ -1,8 +1,9 @@
 """A real Slurm whose nodes are the hosts of a NetLab: ranks of different nodes meet over real addresses.
 
-Needs the packages slurm-wlm and munge beside what netlab.py needs. This machine is the login node: slurmctld
-and munged run here, on a free port and a socket of the lab; each host runs its slurmd. They die with the
-thread that made them, as the hosts do. Jobs are root's.
+Needs the packages slurm-wlm and munge beside what netlab.py needs; for accounts slurmdbd and mariadb-server.
+This machine is the login node: slurmctld and munged, and with accounts slurmdbd and its MariaDB, run here on
+free ports and sockets of the lab; each host runs its slurmd. They die with the thread that made them, as the
+hosts do. Jobs are root's.
 """
 
 from __future__ import annotations
@@ -25,18 +26,20 @@ from processes import until
 from sweep_lab import SweepLab
 
 _PROGRAMS = ("slurmctld", "slurmd", "munged")
+_ACCOUNTANTS = ("slurmdbd", "mariadbd")
 _TOOLS = ("sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
 CORES, GPUS, LOST_SECONDS = 16, 8, 5
 # Packages of Debian put them where not every user's PATH leads.
 _SBIN = "/usr/sbin"
 
 
-def why_not() -> str | None:
+def why_not(*, keeps_accounts: bool = False) -> str | None:
     """Why no Slurm can be made here; None where one can."""
-    missing = [name for name in _PROGRAMS if not Path(_SBIN, name).exists()]
+    programs = (*_PROGRAMS, *_ACCOUNTANTS) if keeps_accounts else _PROGRAMS
+    missing = [name for name in programs if not Path(_SBIN, name).exists()]
     missing += [name for name in _TOOLS if not shutil.which(name)]
     if missing:
-        return f"{', '.join(missing)} is missing (tools/packages.sh installs slurm-wlm and munge)"
+        return f"{', '.join(missing)} is missing (tools/packages.sh installs what tools/packages.txt lists)"
     return netlab.why_not()
 
 
@@ -45,6 +48,7 @@ class Slurm:
     """Partitions are `main`, `urgent`, which preempts main, and `small`, of one node for ten minutes."""
 
     net: NetLab
+    keeps_accounts: bool = False  # with slurmdbd and a MariaDB, whose start takes some seconds
     _daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -62,6 +66,8 @@ class Slurm:
         self._write_conf()
         try:
             self._start_munged()
+            if self.keeps_accounts:
+                self._start_accounts()
             self.start_controller()
             for host in self.net.hosts:
                 self.start_node(host)
@@ -76,9 +82,9 @@ class Slurm:
             self._end(name)
 
     def _write_conf(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            port = probe.getsockname()[1]
+        port, accounts = _free_port(), ["AccountingStorageType=accounting_storage/none"]
+        if self.keeps_accounts:
+            accounts = self._write_dbd_conf(port=_free_port())
         here, address = socket.gethostname().partition(".")[0], f"{self.net.subnet}.1"
         for number in range(GPUS):  # a device file that says that there is a GPU
             (self.folder / f"gpu{number}").symlink_to("/dev/null")
@@ -108,7 +114,7 @@ class Slurm:
             "PreemptType=preempt/partition_prio",
             "PreemptMode=CANCEL",
             "JobAcctGatherType=jobacct_gather/none",
-            "AccountingStorageType=accounting_storage/none",
+            *accounts,
             "ReturnToService=2",
             "InactiveLimit=0",
             "KillWait=2",
@@ -167,6 +173,47 @@ class Slurm:
         words = [f"--{key}={value}" for key, value in options.items()]
         self._start("munged", "", f"{_SBIN}/munged", "--foreground", "--force", *words)
         until((self.folder / "munge.sock").exists, limit=20, what="munged is up")
+
+    def _write_dbd_conf(self, *, port: int) -> list[str]:
+        """Write the settings of slurmdbd; those of slurm.conf that lead to it."""
+        lines = [
+            "AuthType=auth/munge",
+            f"AuthInfo=socket={self.folder}/munge.sock",
+            "DbdHost=localhost",
+            f"DbdPort={port}",
+            "SlurmUser=root",
+            f"LogFile={self.folder}/log/slurmdbd.log",
+            f"PidFile={self.folder}/slurmdbd.pid",
+            "StorageType=accounting_storage/mysql",
+            "StorageHost=localhost",
+            "StorageUser=root",
+            "StorageLoc=slurm",
+        ]
+        path = self.folder / "slurmdbd.conf"
+        path.touch(mode=0o600)
+        path.write_text("\n".join(lines) + "\n")
+        return [
+            "AccountingStorageType=accounting_storage/slurmdbd",
+            "AccountingStorageHost=localhost",
+            f"AccountingStoragePort={port}",
+            f"AccountingStoragePass={self.folder}/munge.sock",
+        ]
+
+    def _start_accounts(self) -> None:
+        """Start a MariaDB of the lab alone, on a socket in its folder, and slurmdbd."""
+        data, address = self.folder / "accounts", self.folder / "mariadb.sock"
+        small = ("--no-defaults", f"--datadir={data}", "--user=root", "--innodb-log-file-size=4M")
+        made = ["mariadb-install-db", *small, "--auth-root-authentication-method=normal", "--skip-test-db"]
+        subprocess.run(made, capture_output=True, check=True)
+        on_socket = (f"--socket={address}", "--skip-networking", "--innodb-flush-log-at-trx-commit=0")
+        self._start("mariadbd", "", f"{_SBIN}/mariadbd", *small, *on_socket)
+        until(address.exists, limit=30, what="mariadbd is up")
+        self._start("slurmdbd", f"env MYSQL_UNIX_PORT={address}", f"{_SBIN}/slurmdbd", "-D")
+        until(
+            lambda: "lab" in self.ask("sacctmgr", "-i", "add", "cluster", "lab"),
+            limit=30,
+            what="slurmdbd is up",
+        )
 
     def start_controller(self) -> None:
         """Start slurmctld; jobs that it knew before go on."""
@@ -233,6 +280,13 @@ class Slurm:
             if self._daemons.get(host.name) is None:
                 self.start_node(host)
         self.until_idle()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """What dlperf makes of Slurm's words, and the script that it submits.
 
-A Slurm that answers is in tests/lab. Here its tools are programs that print recorded text: for sacct, which
-needs a data base, and for answers that a healthy Slurm does not give.
+A Slurm that answers is in tests/lab. Here its tools are programs that print recorded text, for answers that a
+healthy Slurm does not give, or that take it long.
 """
 
 from __future__ import annotations
@@ -200,9 +200,13 @@ DOWN = ("", "slurm_load_jobs error: Unable to contact slurm controller (connect 
             "FAILED: its command failed (some cases failed)",
         ),
         (
-            {"squeue": NO_JOB, "scontrol": NO_JOB, "sacct": ("CANCELLED by 1000|0:0|0:0|None|n1\n", "", 0)},
-            JobState(state="CANCELLED", reason="by 1000", nodes="n1"),
-            "CANCELLED: somebody cancelled it (by 1000)",
+            {
+                "squeue": NO_JOB,
+                "scontrol": NO_JOB,
+                "sacct": ("CANCELLED by 3999999999|0:0|0:0|None|n1\n", "", 0),
+            },
+            JobState(state="CANCELLED", reason="by user 3999999999", nodes="n1"),
+            "CANCELLED: somebody cancelled it (by user 3999999999)",
         ),
         (
             {"squeue": DOWN, "scontrol": DOWN, "sacct": ("FAILED|1:0|137:0|None|n1\n", "", 0)},
