@@ -1,4 +1,4 @@
-"""One policy of float32 for the ranks of all frameworks, whatever the user's environment holds."""
+"""One policy of float32 and one order of GPUs for all ranks, whatever the user's environment holds."""
 
 from __future__ import annotations
 
@@ -45,6 +45,14 @@ def test_the_users_variable_does_not_reach_a_rank_and_is_named(adapter: Adapter)
     assert {"NVIDIA_TF32_OVERRIDE": "0"} == replaced(mine, [plain])
     assert {} == replaced(mine, [case(adapter, **TF32), case(adapter, device="cpu")])
     assert {} == replaced({"HOME": "/home/user"}, [plain])
+
+
+@EVERY_ADAPTER
+def test_ranks_count_gpus_as_nvidia_smi_does(adapter: Adapter) -> None:
+    """CUDA's own order is by speed: with unlike GPUs rank 0 would train on another than the plan says."""
+    mine = {"CUDA_DEVICE_ORDER": "FASTEST_FIRST", "CUDA_VISIBLE_DEVICES": "3,1"}
+    seen = {**inherited(mine), **variables(adapter, case(adapter))}
+    assert ("PCI_BUS_ID", "3,1") == (seen["CUDA_DEVICE_ORDER"], seen["CUDA_VISIBLE_DEVICES"])
 
 
 @pytest.mark.parametrize(
