@@ -23,4 +23,5 @@ ONEFLOW = Engine(
     threads=2,
     environment={"GLOG_logtostderr": "1", "GLOG_minloglevel": "2"},
 )
+JAX = Engine(name="jax", version="0.10.2", threads=1)
 PYTORCH = Engine(name="pytorch", version="2.13.0", threads=1)

@@ -15,7 +15,7 @@ from dlperf.plan.case import ReadMode
 from dlperf.plan.documents import unknown
 from dlperf.wording import plural
 
-_READERS: Final = ("mxnet", "oneflow", "pytorch")
+_READERS: Final = ("jax", "mxnet", "oneflow", "pytorch")
 _HEADINGS: Final = ("framework", "read", "threads", "images/s", "MiB/s", "resident before")
 _EXIT_FAILED: Final = 3
 
@@ -31,7 +31,10 @@ Exit codes: 0 every reader read, 3 one failed, 2 wrong input, 5 infrastructure, 
 @click.command(epilog=_EPILOG)
 @click.argument("path", metavar="PATH", type=PATH)
 @click.option(
-    "--framework", "frameworks", metavar="NAME,...", help="Whose readers.  [default: mxnet, oneflow, pytorch]"
+    "--framework",
+    "frameworks",
+    metavar="NAME,...",
+    help="Whose readers.  [default: jax, mxnet, oneflow, pytorch]",
 )
 @click.option("--threads", default="1", metavar="N,...", help="Threads that read.", show_default=True)
 @click.option(

@@ -96,7 +96,7 @@ DEFAULT_WARMUP_ITERATIONS = 20
 
 # In the order in which they are asked for.
 KEYS = {
-    "framework": "oneflow, mxnet, pytorch, ...",
+    "framework": "oneflow, mxnet, pytorch, jax, ...",
     "version": "the framework's, such as 0.3.4",
     "experiment": "the workload, such as r100_emore",
     "parallelism": "data, model or partial_fc",

@@ -158,6 +158,8 @@ INHERITED: Final = (
     "HOROVOD_*",
     "ONEFLOW_*",
     "MXNET_*",
+    "JAX_*",
+    "XLA_*",
     "TORCH_*",
     "TORCHINDUCTOR_*",
     "CC",  # torch.compile builds with it

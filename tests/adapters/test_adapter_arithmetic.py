@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from cases import case_of, launch_of
 
-from dlperf.adapters import mxnet, oneflow, pytorch
+from dlperf.adapters import jax, mxnet, oneflow, pytorch
 from dlperf.adapters.base import Adapter
 from dlperf.plan.case import Case, Topology
 from dlperf.running.launch import inherited, replaced
 
-ADAPTERS = (mxnet.ADAPTER, oneflow.ADAPTER, pytorch.ADAPTER)
+ADAPTERS = (jax.ADAPTER, mxnet.ADAPTER, oneflow.ADAPTER, pytorch.ADAPTER)
 EVERY_ADAPTER = pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter: adapter.name)
 TF32 = {"tf32": True}
 
@@ -88,6 +88,8 @@ NARROW = {**HALF, "gradient_dtype": "float16"}
 @pytest.mark.parametrize(
     ("adapter", "changes", "options", "reason"),
     [
+        (jax.ADAPTER, HALF, {}, None),
+        (jax.ADAPTER, NARROW, {}, None),
         (pytorch.ADAPTER, HALF, {}, None),
         (pytorch.ADAPTER, NARROW, {}, None),
         (mxnet.ADAPTER, HALF, {}, None),

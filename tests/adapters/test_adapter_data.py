@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from cases import case_of, launch_of
 
-from dlperf.adapters import mxnet, oneflow, pytorch
+from dlperf.adapters import jax, mxnet, oneflow, pytorch
 from dlperf.adapters.base import Adapter
 from dlperf.plan.case import Case, DataSet, Measure
 
 EVERY_ADAPTER = pytest.mark.parametrize(
     ("adapter", "form", "other"),
     [
+        (jax.ADAPTER, "recordio", "ofrecord"),
         (mxnet.ADAPTER, "recordio", "ofrecord"),
         (oneflow.ADAPTER, "ofrecord", "recordio"),
         (pytorch.ADAPTER, "recordio", "ofrecord"),

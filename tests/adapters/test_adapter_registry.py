@@ -20,6 +20,7 @@ SHIPPED = {
     "arcface_oneflow": "arcface_oneflow",
     "arcface_torch": "arcface_torch",
     "insightface_mxnet": "InsightFace (MXNet)",
+    "jax": "JAX",
     "mxnet": "MXNet",
     "oneflow": "OneFlow",
     "oneflow_face": "oneflow_face",

@@ -53,7 +53,7 @@ def test_every_reader_reads_and_a_damaged_file_is_told(faces: Path) -> None:
 
     assert 0 == done.exit_code, done.stderr
     rows = json.loads(done.stdout)["readers"]
-    assert ["mxnet", "oneflow", "pytorch"] == [row["framework"] for row in rows]
+    assert ["jax", "mxnet", "oneflow", "pytorch"] == [row["framework"] for row in rows]
     for row in rows:
         assert 80 == row["images"]
         assert row["images_per_second"] > 0

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import MXNET, ONEFLOW, PYTORCH, Engine
+from engines import JAX, MXNET, ONEFLOW, PYTORCH, Engine
 from face_sets import CLASSES, cut, images_of, made, overwrite, with_persons
 from PIL import Image as Picture
 from processes import until
@@ -27,8 +27,10 @@ from frameworks.common.reading import EXIT_DATA, mirror_coins
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 IMAGES = 50
-FORMS = {"mxnet": "recordio", "oneflow": "ofrecord", "pytorch": "recordio"}
-EVERY_ENGINE = pytest.mark.parametrize("engine", [MXNET, ONEFLOW, PYTORCH], ids=lambda engine: engine.name)
+FORMS = {"jax": "recordio", "mxnet": "recordio", "oneflow": "ofrecord", "pytorch": "recordio"}
+EVERY_ENGINE = pytest.mark.parametrize(
+    "engine", [JAX, MXNET, ONEFLOW, PYTORCH], ids=lambda engine: engine.name
+)
 
 
 @pytest.fixture

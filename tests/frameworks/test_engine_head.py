@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines import MXNET, ONEFLOW, PYTORCH
+from engines import JAX, MXNET, ONEFLOW, PYTORCH
 
 from dlperf.plan.case import Loss
 from frameworks.common import case as program_case
@@ -27,8 +27,13 @@ LOSSES = {
 
 @pytest.mark.parametrize(
     ("engine", "forms"),
-    [(MXNET, ("whole",)), (ONEFLOW, ("whole",)), (PYTORCH, ("whole", "sharded"))],
-    ids=["mxnet", "oneflow", "pytorch"],
+    [
+        (JAX, ("whole", "sharded")),
+        (MXNET, ("whole",)),
+        (ONEFLOW, ("whole",)),
+        (PYTORCH, ("whole", "sharded")),
+    ],
+    ids=["jax", "mxnet", "oneflow", "pytorch"],
 )
 def test_losses_and_gradients_match_the_definition(
     forms: tuple[str, ...], run_program: Callable[..., dict[str, np.ndarray]], tmp_path: Path

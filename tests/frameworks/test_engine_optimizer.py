@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines import MXNET, PYTORCH
+from engines import JAX, MXNET, PYTORCH
 
 from dlperf.plan.case import Optimizer, Schedule
 from frameworks.common.initial import CLASSIFIER
@@ -29,7 +29,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("engine", [MXNET, PYTORCH], ids=["mxnet", "pytorch"])
+@pytest.mark.parametrize("engine", [JAX, MXNET, PYTORCH], ids=["jax", "mxnet", "pytorch"])
 def test_sgd_follows_the_formula(
     case_file: Callable[..., Path], run_program: Callable[..., dict[str, np.ndarray]]
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import MXNET, ONEFLOW, PYTORCH, Engine
+from engines import JAX, MXNET, ONEFLOW, PYTORCH, Engine
 
 from frameworks.common.align_inputs import align_inputs
 from frameworks.common.case import read_case
@@ -17,9 +17,12 @@ from frameworks.common.events import PREFIX
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
-EVERY_ENGINE = pytest.mark.parametrize("engine", [MXNET, ONEFLOW, PYTORCH], ids=lambda engine: engine.name)
+EVERY_ENGINE = pytest.mark.parametrize(
+    "engine", [JAX, MXNET, ONEFLOW, PYTORCH], ids=lambda engine: engine.name
+)
 # What the `framework` event says among others, and the parts of a step that the engine tells.
 FACTS: dict[str, dict[str, Any]] = {
+    "jax": {"device": "cpu", "threads": 1, "loss_scale": "none"},
     "mxnet": {"device": "cpu(0)", "threads": 2},
     "oneflow": {"device": "cpu:0", "threads": 2, "blas_threads": 1},
     "pytorch": {
@@ -30,6 +33,7 @@ FACTS: dict[str, dict[str, Any]] = {
     },
 }
 PARTS = {
+    "jax": {"data", "graph"},
     "mxnet": {"data", "forward_backward", "optimizer"},
     "oneflow": {"data", "graph"},
     "pytorch": {"data", "forward_backward", "optimizer"},
