@@ -29,6 +29,7 @@ from dlperf.results.interference import interference_line
 from dlperf.results.query import find_case
 from dlperf.results.schema import METHOD_2021, PEAKS, Imported, Node, RunResult
 from dlperf.results.store import StoredRun
+from dlperf.results.straggler import rank_times_line
 from dlperf.running.program import program_commands, program_of
 from dlperf.statistics.basic import FEWEST_RUNS_FOR_INTERVAL
 from dlperf.wording import plural
@@ -316,6 +317,8 @@ def _of_run(run: StoredRun) -> Iterator[tuple[str, object]]:
     if result.steadiness is not None:
         yield "steady state", steadiness_line(result.steadiness)
     yield "interference", interference_line(result)
+    if result.rank_times is not None:
+        yield "straggler", rank_times_line(result.rank_times)
     yield "data", _reading_line(result)
     yield "reason", result.reason
     yield "evidence", result.evidence

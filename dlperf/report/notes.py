@@ -5,12 +5,12 @@ from functools import partial
 
 from dlperf.report.comparison import DATA, LOOP, CaseKey, Comparison, Variant, case_key, reading_words
 from dlperf.report.loops import residency_remark, resident_words
-from dlperf.report.numbers import factor, percent
+from dlperf.report.numbers import NOT_KNOWN, factor, percent
 from dlperf.report.text import Inline, Link, Text, joined, plural, say
 from dlperf.results.cases import CaseFigures, devices_of, standing
 from dlperf.results.query import Loaded
 from dlperf.results.schema import Node, Status
-from dlperf.statistics.basic import FEWEST_RUNS, FEWEST_RUNS_FOR_INTERVAL
+from dlperf.statistics.basic import FEWEST_RUNS, FEWEST_RUNS_FOR_INTERVAL, quantile
 from dlperf.statistics.ranking import Standing
 
 # The largest coefficient of variation of a case among 91 published series (docs/evidence.md).
@@ -42,6 +42,7 @@ def report_notes(loaded: Loaded, comparisons: Sequence[Comparison]) -> Iterator[
             load=f"{busy.load:.1f}",
             cores=plural(busy.cores or 0, "core"),
         )
+    yield from _slow_nodes(loaded)
     hardware = {comparison.hardware for comparison in comparisons}
     if len(hardware) > 1:
         yield say(
@@ -83,6 +84,29 @@ def _busiest(loaded: Loaded) -> Node | None:
     return max(busy, key=lambda node: node.load or 0, default=None)
 
 
+def _slow_nodes(loaded: Loaded) -> Iterator[Text]:
+    """Nodes that held the straggler of several cases."""
+    measured = [
+        figure
+        for figure in loaded.figures
+        if figure.case.topology.nodes > 1 and any(run.result.rank_times for run in figure.runs)
+    ]
+    excesses: dict[str, list[float]] = {}
+    for figure in measured:
+        if figure.straggler is not None and figure.straggler.host is not None:
+            excesses.setdefault(figure.straggler.host, []).append(figure.straggler.excess)
+    for host, found in sorted(excesses.items()):
+        if len(found) > 1:
+            yield say(
+                "Node {host} held the slowest rank in {count} of {cases} on several nodes: {excess} slower "
+                "than the median of the others.",
+                host=host,
+                count=len(found),
+                cases=plural(len(measured), "case"),
+                excess=percent(quantile(found, 0.5), decimals=0),
+            )
+
+
 def comparison_notes(comparison: Comparison, *, shares: Mapping[CaseKey, float]) -> Iterator[Text]:
     """Notes on one table; `shares` are `matmul_shares`."""
     yield from _reading_notes(comparison)
@@ -90,6 +114,7 @@ def comparison_notes(comparison: Comparison, *, shares: Mapping[CaseKey, float])
     yield from _loop_notes(comparison)
     yield from _data_notes(comparison)
     yield from _runs_notes(comparison)
+    yield from _straggler_notes(comparison)
     yield from _gpu_notes(comparison)
     yield from _memory_notes(comparison)
     yield from _engine_notes(comparison)
@@ -241,6 +266,30 @@ def _disturbed(comparison: Comparison) -> dict[Variant, list[float]]:
             if run.result.status is Status.DISTURBED and interference is not None:
                 shares.setdefault(variant, []).append(interference.share)
     return shares
+
+
+def _straggler_notes(comparison: Comparison) -> Iterator[Text]:
+    stragglers = {
+        say(
+            "{framework} on {topology}, batch {size}: rank {rank} on {host}, {excess} slower in {runs} of "
+            "{measured}",
+            framework=comparison.label(variant),
+            topology=row.topology,
+            size=figure.size("batch_size_per_device"),
+            rank=straggler.rank,
+            host=straggler.host or NOT_KNOWN,
+            excess=percent(straggler.excess, decimals=0),
+            runs=straggler.runs,
+            measured=plural(straggler.measured, "run"),
+        ): None
+        for (row, variant), figure in sorted(comparison.cases.items())
+        if (straggler := figure.straggler) is not None
+    }
+    if stragglers:
+        yield say(
+            "Ranks waited for one that was slower than the median of the others: {which}.",
+            which=joined(stragglers, "; "),
+        )
 
 
 def _gpu_notes(comparison: Comparison) -> Iterator[Text]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from dlperf.plan.case import Case, SearchedAxis
 from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
@@ -39,6 +39,16 @@ class Printed:
     reading: Reading = "printed"
     uncertainty: float | None = None  # samples/s, to either side; None if not known
     peak_memory_mib: int | None = None  # in use on the GPU with the most; None if not printed
+
+
+class Straggler(NamedTuple):
+    """A rank that the others of a case waited for in `runs` of the `measured` ones."""
+
+    rank: int
+    host: str | None
+    excess: float  # of its own part of a step over the median of the others, median over the runs
+    runs: int
+    measured: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +162,19 @@ class CaseFigures:
         """The largest share of a run's CPU time that other work took; None if none was measured."""
         measured = (run.result.interference for run in self.runs)
         return max((found.share for found in measured if found is not None), default=None)
+
+    @cached_property
+    def straggler(self) -> Straggler | None:
+        """The rank that was a straggler in most of the runs that measured it; None if there is none."""
+        measured = [times for run in self.runs if (times := run.result.rank_times) is not None]
+        named = Counter((times.slowest_rank, times.host) for times in measured if times.is_straggler)
+        if not named:
+            return None
+        ((rank, host), runs), *_ = named.most_common(1)
+        if 2 * runs <= len(measured):
+            return None
+        excesses = [times.excess for times in measured if (times.slowest_rank, times.host) == (rank, host)]
+        return Straggler(rank, host, quantile(excesses, 0.5), runs, len(measured))
 
     @property
     def iterations_per_line(self) -> int | None:

@@ -35,6 +35,7 @@ from dlperf.results.schema import (
     Status,
     Steadiness,
 )
+from dlperf.results.straggler import rank_times_of
 from dlperf.statistics.basic import quantile, samples_per_second
 from dlperf.statistics.changepoint import FEWEST_JUDGED, FEWEST_STEADY, Segmentation, Shape, classify
 from dlperf.version import __version__
@@ -168,6 +169,7 @@ def extract(folder: Path) -> Extracted:
             gpu_interference=gpu_interference_of(events),
             reading=reading_of(events, case),
             steadiness=steadiness,
+            rank_times=rank_times_of(events, topology=case.topology, hosts=outcome.hosts if outcome else ()),
         )
     except ValidationError as error:
         raise UserError(f"{folder}: its logs give no result: {first_problem(error)}") from error

@@ -168,6 +168,29 @@ class DataReading(Model):
     """Of these, those that came from storage and not from the page cache; null: not known."""
 
 
+class RankTimes(Model):
+    """Which rank the others waited for; `dlperf docs statistics` has the formulas."""
+
+    slowest_rank: int
+    """The rank whose own part of a step was the longest in most steps."""
+    host: str | None
+    """Host name of its node; null: not known."""
+    excess: float
+    """How much longer its own part took than the median of the others, 0.1 for 10 %; median over steps."""
+    slowest_in: int
+    """In how many of `steps` its own part was the longest."""
+    steps: int
+    """Measured steps that were compared, or stretches of them in a long run."""
+    steps_per_value: int = 1
+    """Steps of a stretch."""
+    is_straggler: bool
+    """Whether it is slower than equal ranks are by chance."""
+    compute_seconds: tuple[float, ...]
+    """Seconds of a step in which each rank did its own work, median over the steps, by rank."""
+    exchange_shares: tuple[float, ...]
+    """Share of the time in which each rank sent, received or waited for others, by rank."""
+
+
 class Engine(Model):
     """What the training program reported about itself and its model."""
 
@@ -264,6 +287,8 @@ class RunResult(Model):
     """What disturbed the GPUs; missing: not measured."""
     reading: Annotated[DataReading | None, Field(exclude_if=lambda value: value is None)] = None
     """How the ranks read their data set; missing: nothing was measured, or the images are synthetic."""
+    rank_times: Annotated[RankTimes | None, Field(exclude_if=lambda value: value is None)] = None
+    """Which rank the others waited for; missing: not measured, or there is one rank."""
     energy: Retired = None
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ from dlperf.plan.plan import PlanStatus
 from dlperf.report.document import Request, build_report, document
 from dlperf.report.render import render, write_report
 from dlperf.results.query import load
-from dlperf.results.schema import GpuInterference, Imported, Interference, Node, Status
+from dlperf.results.schema import GpuInterference, Imported, Interference, Node, RankTimes, Status
 from dlperf.results.store import read_results, store_run, write_result
 
 if TYPE_CHECKING:
@@ -533,6 +533,42 @@ def test_disturbed_runs_are_named_with_what_other_work_took_and_have_no_figure(t
     assert "disturbed (run 1 of " in text
     rows = next(table for table in tables(text) if "CPU time lost to other work, at most" in table[0])
     assert {"1.20 %"} == {row[rows[0].index("CPU time lost to other work, at most")] for row in rows[1:]}
+
+
+def rank_times(*, rank: int, host: str, excess: float) -> RankTimes:
+    return RankTimes(
+        slowest_rank=rank,
+        host=host,
+        excess=excess,
+        slowest_in=96,
+        steps=100,
+        is_straggler=excess > 0.05,
+        compute_seconds=(0.1, 0.1),
+        exchange_shares=(0.2, 0.1),
+    )
+
+
+def test_a_rank_that_the_others_waited_for_is_named_and_so_is_a_node_that_held_several(
+    tmp_path: Path,
+) -> None:
+    for batch, excesses in ((8, (0.11, 0.09)), (16, (0.07, 0.07)), (32, (0.01, 0.2))):
+        case = make_case(topology=Topology(nodes=2, devices_per_node=1), batch_size_per_device=batch)
+        store_good_runs(tmp_path / "y1", case, [10.0, 10.1])
+        for run, excess in zip(
+            [run for run in read_results(tmp_path / "y1").runs if run.result.case == case],
+            excesses,
+            strict=True,
+        ):
+            times = rank_times(rank=1, host="gpu3", excess=excess)
+            write_result(run.folder, run.result.model_copy(update={"rank_times": times}))
+
+    text = report(tmp_path / "y1")
+
+    said = "Ranks waited for one that was slower than the median of the others: "
+    rank = "MXNet 1.9.1 on 2n1g, batch {}: rank 1 on gpu3, {} slower in 2 of 2 runs"
+    assert said + f"{rank.format(8, '10 %')}; {rank.format(16, '7 %')}." in text
+    node = "Node gpu3 held the slowest rank in 2 of 3 cases on several nodes: 8 % slower than the median"
+    assert node in text
 
 
 def test_other_work_on_gpus_and_clocks_that_were_held_back_are_said(tmp_path: Path) -> None:
