@@ -229,7 +229,7 @@ def run_program(
     _write_launch(participant, case, folder, inputs=inputs, time_limit_seconds=time_limit_seconds)
     outcome = run_to_its_end(folder, time_limit_seconds=time_limit_seconds, interrupts=interrupts)
     if outcome.reason != "completed":
-        raise Flaw(_failure(outcome, folder))
+        raise Flaw(failure_of(outcome, folder))
     outputs = tuple(
         folder / outputs_name(end.rank) for end in sorted(outcome.ranks, key=lambda end: end.rank)
     )
@@ -256,7 +256,7 @@ def _write_launch(
     )
     precision = ("float64",) if participant.is_reference else ()
     files = (str(inputs.absolute()), str((folder / OUTPUTS_NAME).absolute()), *precision)
-    commands = [_alignment_command(command, files) for command in participant.adapter.rank_commands(launch)]
+    commands = [alignment_command(command, files) for command in participant.adapter.rank_commands(launch)]
     if participant.is_reference and len(placements) > 1:  # told that it stands for every device
         alone = {**commands[0].env, "DLPERF_DEVICES": str(len(placements))}
         commands = [replace(commands[0], env=alone, devices=len(placements))]
@@ -266,8 +266,8 @@ def _write_launch(
     write_document(folder / LAUNCH_NAME, content.model_copy(update={"stall_limit_seconds": None}))
 
 
-def _alignment_command(command: RankCommand, files: tuple[str, ...]) -> RankCommand:
-    """The alignment program beside the training program that the adapter starts."""
+def alignment_command(command: RankCommand, files: tuple[str, ...]) -> RankCommand:
+    """The alignment program beside the training program that the adapter starts; Flaw where there is none."""
     argv = list(command.argv)
     module = argv.index("-m") + 1 if "-m" in argv else None
     if module is None or not argv[module].endswith(_TRAINING):
@@ -276,7 +276,8 @@ def _alignment_command(command: RankCommand, files: tuple[str, ...]) -> RankComm
     return replace(command, argv=(*argv, *files))
 
 
-def _failure(outcome: Outcome, folder: Path) -> str:
+def failure_of(outcome: Outcome, folder: Path) -> str:
+    """Why a program did not complete."""
     if outcome.reason != "rank_failed":
         return f"its program was ended: {outcome.reason}{f' ({outcome.detail})' if outcome.detail else ''}"
     failure = classify(log_lines(folder), outcome)

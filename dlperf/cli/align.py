@@ -7,9 +7,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, NoReturn, cast, get_args
 
 import click
+from click.core import ParameterSource
 from pydantic import TypeAdapter, ValidationError
 
 from dlperf.adapters.base import Adapter
@@ -35,7 +36,9 @@ from dlperf.cli.options import DEVICE_CHOICE, JSON, PATH, Choice, at_least, mach
 from dlperf.cli.terminal import echo, rendered, say, say_in_a_signal_handler, write_data
 from dlperf.errors import UserError
 from dlperf.files import write_atomically
+from dlperf.layout import EQUALITY_NAME
 from dlperf.plan.case import DataSet, DeviceKind, Parallelism, Precision, Topology
+from dlperf.plan.cluster import load_cluster
 from dlperf.plan.compatibility import refusal
 from dlperf.plan.data_sets import data_set
 from dlperf.plan.documents import unknown
@@ -65,6 +68,7 @@ Examples:
   dlperf align y1_emore --parallelism model --topology 1n1g,1n2g --frozen-batch-norm
   dlperf align y1_emore --parallelism partial_fc --topology 1n2g --sample-ratio 0.1
   dlperf align y1_emore --data faces
+  dlperf align y1_emore --cluster gpus
 
 EXPERIMENT is a path, the name of a file in ./experiments, or an experiment that ships with dlperf.
 
@@ -72,6 +76,9 @@ All frameworks get the same weights and batches, made by numpy, and train some s
 losses, gradients, parameters and BatchNorm statistics are compared, across frameworks and across the
 requested parallelisms. The result is saved as align.json (of several devices as align-MODES.json), which
 `dlperf report` shows. `dlperf docs alignment` says what is compared and how to read the output.
+
+With --cluster the nodes are compared, not the frameworks: each node trains every framework alone, on one
+device. A node that computes something else is named; the result is saved as equality.json.
 
 Exit codes: 0 aligned, 1 not aligned or not comparable, 2 wrong input, 5 infrastructure, 130 Ctrl-C."""
 
@@ -168,6 +175,13 @@ class _Finite(click.FloatRange):
     type=PATH,
     help="Compare the frameworks' own readers too, on the data set in DIR.",
 )
+@click.option(
+    "--cluster",
+    "cluster_name",
+    metavar="CLUSTER",
+    shell_complete=completing.files("cluster"),
+    help="Compare the nodes of this cluster file, on their device, instead of the frameworks.",
+)
 @click.option("--device", type=DEVICE_CHOICE, default="auto", help="Device to train on.")
 @click.option(
     "--time-limit", metavar="SECONDS", type=_Finite(min=1), default=1800, help="Time limit per program."
@@ -193,6 +207,7 @@ def command(
     tolerance: float | None,
     reference: ReferenceMode,
     data_folder: Path | None,
+    cluster_name: str | None,
     device: Literal["auto", "cpu", "cuda"],
     time_limit: float,
     out: Path | None,
@@ -201,6 +216,22 @@ def command(
     **chosen: Any,  # the fields of `Settings` that have the same name
 ) -> None:
     """Prove that the frameworks compute the same function on EXPERIMENT, or name what differs."""
+    if cluster_name is not None:
+        for name in _OF_FRAMEWORKS:
+            if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
+                option = next(one.opts[0] for one in command.params if one.name == name)
+                raise UserError(f"--cluster: each node trains alone on its own device; leave {option} out")
+        nodes_command(
+            ctx,
+            experiment,
+            cluster_name,
+            asked=(frameworks, pythons),
+            tolerance=tolerance,
+            time_limit=time_limit,
+            out=out,
+            as_json=as_json,
+            chosen=chosen,
+        )
     machine = machine_for(device)
     frozen, precision = chosen["frozen_batch_norm"], chosen["precision"]
     modes = _modes(parallelisms, topologies, sample_ratio, frozen_batch_norm=frozen)
@@ -252,6 +283,72 @@ def command(
     write_atomically(path, text.encode())
     (say if as_json else echo)(f"certificate: {path}")
     ctx.exit(EXIT_ALIGNED if certificate.passed else EXIT_BROKEN)
+
+
+# What has no meaning where nodes are compared.
+_OF_FRAMEWORKS: Final = (
+    "parallelisms",
+    "topologies",
+    "sample_ratio",
+    "frozen_batch_norm",
+    "reference",
+    "data_folder",
+    "device",
+    "keep",
+)
+
+
+def nodes_command(
+    ctx: click.Context,
+    experiment: str,
+    cluster_name: str,
+    *,
+    asked: tuple[str | None, tuple[str, ...]],
+    tolerance: float | None,
+    time_limit: float,
+    out: Path | None,
+    as_json: bool,
+    chosen: Mapping[str, Any],
+) -> NoReturn:
+    """Compare the nodes of a cluster, print what was found, and end with its exit code."""
+    from dlperf.align.nodes import NodeAlignment, lines
+    from dlperf.running.cluster import held as held_nodes  # paramiko takes its time
+
+    cluster = load_cluster(cluster_name)
+    if len(cluster.nodes) < 2:  # noqa: PLR2004
+        raise UserError(f"{cluster.path}: has one node; two or more can be compared")
+    machine, frameworks = cluster.weakest, load_adapters()
+    found = frameworks_of(*asked, adapters=frameworks, device=machine.device, parallel=False, gpu=machine.gpu)
+    if chosen["precision"] != "fp32" and {one.adapter.name for one in found} != {REFERENCE_FRAMEWORK}:
+        raise UserError(f"--precision {chosen['precision']}: take --frameworks {REFERENCE_FRAMEWORK}")
+    workload = load_experiment(experiment)[0].workload
+    folder = _created(out or Path("results") / workload.experiment)
+    interrupts = Interrupts(say=say_in_a_signal_handler)
+    try:
+        with ExitStack() as held:
+            held.enter_context(interrupts.handled())
+            work_folder = _work_folder(folder, keep=False, held=held)
+            result = NodeAlignment(
+                workload=workload,
+                frameworks=found,
+                cluster=cluster.name,
+                nodes=held.enter_context(held_nodes(cluster, wait=True, say=_say)),
+                settings=Settings(**chosen, cores=machine.cores, device=machine.device),
+                tolerance=Tolerance.of_first_step(tolerance or TOLERANCES[chosen["precision"]]),
+                time_limit_seconds=time_limit,
+                folder=work_folder,
+                interrupts=interrupts,
+                say=_say,
+            ).result()
+    except Interrupted as interrupted:
+        say("stopped; nothing was saved")
+        ctx.exit(interrupted.exit_code)
+    text = result.model_dump_json(indent=1) + "\n"
+    write_data(text) if as_json else echo(*lines(result))
+    path = folder / EQUALITY_NAME
+    write_atomically(path, text.encode())
+    (say if as_json else echo)(f"saved: {path}")
+    ctx.exit(EXIT_ALIGNED if result.passed else EXIT_BROKEN)
 
 
 def _data_of(folder: Path, frameworks: Sequence[Framework]) -> DataSet:

@@ -1,16 +1,21 @@
 """The outline of every alignment program: train K steps on given weights and batches, write the results.
 
 `python -m frameworks.<framework>.align CASE_FILE INPUTS.npz OUTPUTS.npz`. docs/formats.md, "Alignment",
-lists the arrays of both files; `frameworks/common/align_inputs.py` makes the inputs.
+lists the arrays of both files; `frameworks/common/align_inputs.py` makes the inputs. With CASE_FILE alone the
+program makes its own inputs, trains the case's measured iterations on them, and prints a fingerprint of every
+array that went in or came out: nodes can be compared without sending arrays between them.
 """
 
+import hashlib
 import sys
-from typing import Callable, Dict, List, NamedTuple, Protocol
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Protocol, Tuple
 
 import numpy as np
 
+from frameworks.common.align_inputs import align_inputs
 from frameworks.common.case import Case, Rank, rank_from_environment, read_case
 from frameworks.common.data import Batch
+from frameworks.common.events import EventLog
 from frameworks.common.initial import CLASSIFIER
 from frameworks.common.loop import Pending
 from frameworks.common.margin import held_classes
@@ -54,12 +59,49 @@ class AlignTrainer(Protocol):
 
 
 def run(make_trainer: Callable[[Case, Rank, Inputs], AlignTrainer]) -> None:
-    """Run the command line's three arguments; each process writes a file of its own."""
-    case_file, inputs_file, outputs_file = sys.argv[1:4]
-    case, rank = read_case(case_file), rank_from_environment()
+    """Run the command line; each process writes a file of its own, or prints the fingerprints."""
+    case, rank = read_case(sys.argv[1]), rank_from_environment()
+    if len(sys.argv) == 2:  # noqa: PLR2004
+        _print_fingerprints(make_trainer, case, rank)
+        return
+    inputs_file, outputs_file = sys.argv[2:4]
     inputs = read_inputs(inputs_file, case, rank)
     made = computed(make_trainer(case, rank, inputs), inputs.batches)
     np.savez(outputs_name(outputs_file, rank.rank), **made)
+
+
+def _print_fingerprints(
+    make_trainer: Callable[[Case, Rank, Inputs], AlignTrainer], case: Case, rank: Rank
+) -> None:
+    given = align_inputs(case, case.measured_iterations)
+    log = EventLog(rank.rank)
+    for name, array in given.items():
+        if not name.startswith("layout/"):
+            log.event("fingerprint", fingerprint(array), name=f"input/{name}")
+    inputs = Inputs(
+        dict(_with_prefix(given, "parameter/")),
+        dict(_with_prefix(given, "buffer/")),
+        list(zip(given["images"], given["labels"])),
+    )
+    for name, array in computed(make_trainer(case, rank, inputs), inputs.batches).items():
+        log.event("fingerprint", fingerprint(np.asarray(array)), name=name)
+
+
+def fingerprint(array: np.ndarray) -> Dict[str, Any]:
+    """What tells two arrays apart: `sha256` of the bytes, in float64 the Euclidean `norm` and a `projection`.
+
+    The projection is the product with a fixed vector of +1 and -1: of two arrays it differs by about the norm
+    of their difference. Both are None where they are not finite.
+    """
+    flat = np.ascontiguousarray(array).ravel()
+    signs = np.random.default_rng(0).integers(0, 2, flat.size, dtype=np.int8) * 2 - 1
+    wide = flat.astype(np.float64)
+    with np.errstate(all="ignore"):
+        numbers = {"norm": float(np.linalg.norm(wide)), "projection": float(wide @ signs)}
+    return {
+        "sha256": hashlib.sha256(flat.tobytes()).hexdigest(),
+        **{name: number if np.isfinite(number) else None for name, number in numbers.items()},
+    }
 
 
 def outputs_name(outputs_file: str, rank: int) -> str:
@@ -94,13 +136,14 @@ def read_inputs(path: str, case: Case, rank: Rank) -> Inputs:
     own = slice(rank.rank * size, (rank.rank + rank.devices) * size)
     with np.load(path) as arrays:
         batches = [(images[own], labels[own]) for images, labels in zip(arrays["images"], arrays["labels"])]
-        parameters = _with_prefix(arrays, "parameter/")
+        parameters = dict(_with_prefix(arrays, "parameter/"))
         parameters[CLASSIFIER] = parameters[CLASSIFIER][held.start : held.stop]
-        return Inputs(parameters, _with_prefix(arrays, "buffer/"), batches)
+        return Inputs(parameters, dict(_with_prefix(arrays, "buffer/")), batches)
 
 
-def _with_prefix(arrays: "np.lib.npyio.NpzFile", prefix: str) -> Arrays:
-    return {key[len(prefix) :]: arrays[key] for key in arrays.files if key.startswith(prefix)}
+def _with_prefix(arrays: Mapping[str, np.ndarray], prefix: str) -> Iterator[Tuple[str, np.ndarray]]:
+    """The names without the prefix, and the arrays."""
+    return ((key[len(prefix) :], arrays[key]) for key in arrays if key.startswith(prefix))
 
 
 def with_biased_variances(case: Case, steps: int, initial: Arrays, buffers: Arrays) -> Arrays:
