@@ -1,9 +1,9 @@
 """What it costs that each rank times its exchanges: `python benchmarks/straggler_cost.py [--blocks N]`.
 
 Two processes of PyTorch, then of MXNet, train the quickstart's network together on a CPU core each. Blocks of
-ten steps with and without the measuring follow each other in the order A B B A. Prints the CPU time that a step
-takes a rank, which other work on the machine changes little, and the median over the pairs of blocks of their
-ratio, with a 95 % interval. Takes about 2 minutes on two quiet cores.
+ten steps with and without the measuring follow each other in the order A B B A. Prints the CPU time that a
+step takes a rank, which other work on the machine changes little, and the median over the pairs of blocks of
+their ratio, with a 95 % interval. Takes about 2 minutes on two quiet cores.
 """
 
 from __future__ import annotations
@@ -48,14 +48,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         sweep = Path(temporary) / "two.yaml"
         sweep.write_text(SWEEP, encoding="utf-8")
-        for planned in plan_here(load_sweep(str(sweep)), adapters=adapters, cluster=None).cases:
+        for planned in plan_here(
+            load_sweep(str(sweep), adapters=adapters), adapters=adapters, cluster=None
+        ).cases:
             text = _ranks(planned.case, adapters[planned.case.framework], Path(temporary), blocks)
             seconds = {name: np.array(each) for name, each in json.loads(text.splitlines()[-1]).items()}
             ratios = seconds["measured"] / seconds["plain"]
             drawn = np.random.default_rng(0).choice(ratios, (10_000, len(ratios)))
             low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975]) - 1
+            milliseconds = 1000 * np.median(seconds["plain"])
             print(
-                f"{planned.case.framework}: {1000 * np.median(seconds['plain']):.1f} ms of CPU time per step; "
+                f"{planned.case.framework}: {milliseconds:.1f} ms of CPU time per step; "
                 f"measuring costs {np.median(ratios) - 1:.2%} ({low:.2%} to {high:.2%})"
             )
 
@@ -103,7 +106,7 @@ def rank_program(framework: str, case_file: str, blocks: int, cpus: set[int]) ->
             getattr(parallel, "Ranks", None),
             {
                 "_now": lambda _: 0.0,
-                "_exchange": lambda ranks: ranks._phases("communication"),
+                "_exchange": lambda ranks: ranks._phases("communication"),  # noqa: SLF001
                 "gradients_arrived": lambda _: None,
             },
         ),

@@ -25,7 +25,7 @@ LEAST_SHARE: Final = 0.8
 LEAST_EXCESS: Final = 0.05
 
 
-# What a step can take, in seconds: a ratio of two such times is finite.
+# What a step can take, in seconds: a ratio of two such times is finite. A clock may show less.
 _SHORTEST, _LONGEST = 1e-9, 1e9
 
 
@@ -67,7 +67,7 @@ def rank_times_of(
 
 
 def _excess(own: NDArray[np.float64], rank: int) -> float:
-    others = np.median(np.delete(own, rank, axis=0), axis=0)
+    others = np.maximum(np.median(np.delete(own, rank, axis=0), axis=0), _SHORTEST)
     return float(np.median(own[rank] / others)) - 1
 
 
@@ -81,19 +81,18 @@ def _series(event: Event) -> _Series | None:
     value, iterations = event.value, whole(event.metadata.get("iterations"))
     if not isinstance(value, dict) or iterations is None:
         return None
-    own = _seconds(value.get("compute_seconds"), shortest=_SHORTEST)
-    exchange = _seconds(value.get("exchange_seconds"), shortest=0.0)
-    if not own or not exchange or len(own) != len(exchange) or iterations < len(own):
+    own, exchange = (_seconds(value.get(name)) for name in ("compute_seconds", "exchange_seconds"))
+    if not own or not any(own) or not exchange or len(own) != len(exchange) or iterations < len(own):
         return None
     return _Series(own, exchange, iterations)
 
 
-def _seconds(values: Any, *, shortest: float) -> list[float] | None:
+def _seconds(values: Any) -> list[float] | None:
     """A list of times; None for anything else."""
     if not isinstance(values, list):
         return None
     numbers = [finite(value) for value in values]
-    found = [number for number in numbers if number is not None and shortest <= number <= _LONGEST]
+    found = [number for number in numbers if number is not None and 0 <= number <= _LONGEST]
     return found if len(found) == len(values) else None
 
 
