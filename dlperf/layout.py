@@ -19,6 +19,7 @@ CERTIFICATE_NAME: Final = "align.json"
 CERTIFICATE_NAMES: Final = "align*.json"  # with those of several devices
 EQUALITY_NAME: Final = "equality.json"  # of the nodes of a cluster
 RESULTS_LOCK_NAME: Final = ".dlperf.lock"
+SLURM_FOLDER: Final = "slurm"  # scripts, outputs and locks of jobs
 # In the folder of a run. A run of several nodes has one launch and one outcome per node too: see `node_file`.
 CASE_NAME: Final = "case.json"
 LAUNCH_NAME: Final = "launch.json"

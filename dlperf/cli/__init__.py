@@ -20,9 +20,10 @@ EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
 
 
-# name: where it is, and its line in `dlperf --help`
+# name: where it is, and its line in `dlperf --help`; without a line it is there for jobs, and not listed
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Train the cases of a sweep and store the results."),
+    "cell": ("cell", ""),
     "plan": ("plan", "Show what a sweep would run, and run nothing."),
     "limit": ("limit", "Find the largest batch or the most classes that train."),
     "status": ("status", "Show how far a sweep is, from another terminal."),
@@ -57,7 +58,7 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names in the table's order."""
         del ctx
-        return list(COMMANDS)
+        return [name for name, (_, line) in COMMANDS.items() if line]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, imported; None where the table has no such name."""

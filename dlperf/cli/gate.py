@@ -104,7 +104,7 @@ def command(
         else version_comparisons(first.runnable, sweep=first.sweep, baselines=baselines)
     )
     if dry_run:
-        show(first, folder / FIRST, chosen.cluster)
+        show(first, folder / FIRST, chosen.cluster, run_options)
         return
 
     gate = Gate(

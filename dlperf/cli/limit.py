@@ -99,7 +99,7 @@ def command(
     whole = _plan(given, settings, cluster)
     folder = results or options.default_folder(whole)
     if dry_run:
-        show(whole, folder, cluster)
+        show(whole, folder, cluster, run_options)
         return
     ctx.exit(run_sweep(whole, folder, cluster, run_options, as_json=as_json))
 

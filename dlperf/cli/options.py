@@ -237,6 +237,19 @@ class RunOptions:
     parallel_nodes: int = 1
     quiet: bool = False
 
+    def words(self) -> list[str]:
+        """The words of a command line that stand for these."""
+        given = {
+            "--retry-failed": self.retry_failed,
+            "--no-wait": self.no_wait,
+            "--quiet": self.quiet,
+            f"--port={self.port}": self.port is not None,
+            f"--wait-for-nodes={self.wait_for_nodes_seconds}s": self.wait_for_nodes_seconds is not None,
+            f"--wait-for-quiet={self.wait_for_quiet_seconds}s": self.wait_for_quiet_seconds > 0,
+            f"--parallel-nodes={self.parallel_nodes}": self.parallel_nodes > 1,
+        }
+        return [word for word, is_given in given.items() if is_given]
+
 
 def running_options(*options: Decorator) -> Decorator:
     """The options of a command that makes runs, and `options`, as one argument `run_options`."""
@@ -265,6 +278,27 @@ def duration_option(name: str, *, default: str | None, help: str) -> Decorator: 
 
     parameter = f"{name.removeprefix('--').replace('-', '_')}_seconds"
     return click.option(name, parameter, metavar="DURATION", default=default, callback=seconds, help=help)
+
+
+ON_NODES = all_of(
+    click.option(
+        "--port",
+        type=at_least(1024, most=65535),
+        help="Port on which the ranks of a case connect.  [default: a free port per run]",
+    ),
+    click.option(
+        "--parallel-nodes",
+        type=at_least(1),
+        default=1,
+        help="Single-node cases to run at the same time, each on its own node of the cluster.",
+    ),
+    duration_option(
+        "--wait-for-nodes",
+        default=None,
+        help="How long runs wait for nodes of the cluster: by default 10m for nodes that were lost, and for "
+        "another dlperf until it ends.",
+    ),
+)
 
 
 def cluster_of(name: str | None) -> Cluster | None:

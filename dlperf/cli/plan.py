@@ -16,6 +16,7 @@ from dlperf.adapters.registry import load_adapters
 from dlperf.cli.options import PATH, SWEEP, SweepChoice, default_folder, format_option
 from dlperf.cli.terminal import echo, fold, print_json, say, table, wrapped, write_data
 from dlperf.plan.case import Case, bytes_text
+from dlperf.plan.cluster import Cluster
 from dlperf.plan.plan import Plan, PlannedCase, PlanStatus
 from dlperf.plan.sources import unknown_commit
 from dlperf.report.comparison import Comparison, comparisons
@@ -57,7 +58,7 @@ def command(*, chosen: SweepChoice, form: str, order: bool, commands: bool, resu
     elif order and form != "json":
         _print_order(plan, form=form)
     elif form == "text":
-        echo(*plan_lines(plan, folder))
+        echo(*plan_lines(plan, folder, cluster=chosen.cluster))
     else:
         rows = plan_rows(plan, seconds=known_seconds(folder))
         if form == "json":
@@ -186,7 +187,7 @@ _NUMBERS = ("batch", "classes", "threads", "runs", "estimate")
 _FOLDABLE = ("experiment", "parallelism", "classes", "precision", "device", "threads", "memory", "data")
 
 
-def plan_lines(plan: Plan, results: Path) -> list[str]:
+def plan_lines(plan: Plan, results: Path, *, cluster: Cluster | None) -> list[str]:
     """The plan as a table with a summary above and below; `results`: where its runs are, or will be."""
     rows = plan_rows(plan, seconds=known_seconds(results))
     cells = list(map(_cells, rows))
@@ -211,7 +212,7 @@ def plan_lines(plan: Plan, results: Path) -> list[str]:
         "",
         table(headings, kept, right=_NUMBERS),
         "",
-        *map(wrapped, _summary(plan, rows, results)),
+        *map(wrapped, _summary(plan, rows, results, cluster)),
     ]
 
 
@@ -253,7 +254,7 @@ def _short(commit: str | None) -> str | None:
     return name[:_COMMIT_DIGITS] + dirty
 
 
-def _summary(plan: Plan, rows: list[Row], results: Path) -> Iterator[str]:
+def _summary(plan: Plan, rows: list[Row], results: Path, cluster: Cluster | None) -> Iterator[str]:
     counts = Counter(item.status for item in plan.cases)
     yield ", ".join(f"{counts[status]} {status.value}" for status in PlanStatus if counts[status])
     done = Counter(run.result.case.case_id for run in stored_runs(plan, results=results))
@@ -270,13 +271,27 @@ def _summary(plan: Plan, rows: list[Row], results: Path) -> Iterator[str]:
         known, waiting = (
             sum(count > 0 for count in counts) for counts in ([n for _, n in each], left.values())
         )
-        nodes = "" if plan.cluster is None else f" ({node_hours(len(plan.cluster.nodes), seconds)})"
+        needed = {item.case_id: item.case.topology.nodes for item in plan.cases}
+        own = sum(
+            row["estimated_seconds"] / row["runs"] * left[row["case_id"]] * needed[row["case_id"]]
+            for row in rows
+            if row["estimated_seconds"]
+        )
+        nodes = "" if cluster is None else f" ({_taken(cluster, seconds=seconds, node_seconds=own)})"
         yield f"about {duration(seconds)}{nodes} for the {known} of {plural(waiting, 'case')} that ran before"
 
 
-def node_hours(nodes: int, seconds: float) -> str:
-    """All nodes are taken for the whole sweep."""
-    return f"{nodes * seconds / 3600:.1f} node hours"
+def _taken(cluster: Cluster, *, seconds: float, node_seconds: float) -> str:
+    """What runs take that last `seconds` one after the other, on nodes that work for `node_seconds`."""
+    held = node_hours(len(cluster.nodes) * seconds)
+    return (
+        held if cluster.slurm is None else f"{held} held, {node_hours(node_seconds)} by a job for each cell"
+    )
+
+
+def node_hours(node_seconds: float) -> str:
+    """The time of nodes that are taken, whether they work or not."""
+    return f"{node_seconds / 3600:.1f} node hours"
 
 
 def duration(seconds: float) -> str:

@@ -75,7 +75,7 @@ def command(
             raise UserError(f"{chosen.sweep}: no case can run here; `dlperf plan {chosen.sweep}` says why")
         folder = session_folder(results or options.default_folder(plan, suffix="-qualify"), known)
         if dry_run:
-            show(plan, folder, chosen.cluster)
+            show(plan, folder, chosen.cluster, run_options)
             return
         make_runs(plan, folder, chosen.cluster, run_options)
     elif dry_run:

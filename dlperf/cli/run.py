@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from dlperf.cli import options
 from dlperf.cli.plan import duration, known_seconds, node_hours, plan_lines, warn
 from dlperf.cli.progress import QuietProgress, SweepProgress
 from dlperf.cli.submitting import make_runs_in_job
+from dlperf.cli.submitting_cells import make_runs_in_cell_jobs, show_cell_jobs
 from dlperf.cli.terminal import (
     echo,
     fold,
@@ -80,26 +81,7 @@ Exit codes: 0 every run is ok, 2 wrong input, 3 some cases failed or could not b
     "--memory", metavar="SIZE", help="Memory budget per CPU device, such as 2GiB.  [default: the sweep's]"
 )
 @options.DRY_RUN
-@options.running_options(
-    options.RETRY_FAILED,
-    click.option(
-        "--port",
-        type=options.at_least(1024, most=65535),
-        help="Port on which the ranks of a case connect.  [default: a free port per run]",
-    ),
-    click.option(
-        "--parallel-nodes",
-        type=options.at_least(1),
-        default=1,
-        help="Single-node cases to run at the same time, each on its own node of the cluster.",
-    ),
-    options.duration_option(
-        "--wait-for-nodes",
-        default=None,
-        help="How long runs wait for nodes of the cluster: by default 10m for nodes that were lost, and for "
-        "another dlperf until it ends.",
-    ),
-)
+@options.running_options(options.RETRY_FAILED, options.ON_NODES)
 @options.JSON
 @click.pass_context
 def command(
@@ -121,7 +103,7 @@ def command(
     whole = chosen.plan(*more)
     folder = results or options.default_folder(whole)
     if dry_run:
-        show(chosen.selected(whole), folder, chosen.cluster)
+        show(chosen.selected(whole), folder, chosen.cluster, run_options)
         return
     chosen.selected(whole)  # a selection that is wrong ends here, before anything is written
     port = run_options.port
@@ -131,15 +113,18 @@ def command(
     ctx.exit(run_sweep(whole, folder, cluster, run_options, selected=selected, as_json=as_json))
 
 
-def show(plan: Plan, folder: Path, cluster: Cluster | None) -> None:
+def show(plan: Plan, folder: Path, cluster: Cluster | None, run_options: options.RunOptions) -> None:
     """Print the plan, and the processes of each case's first run."""
     mend_run_folders(plan, results=folder, say=say, dry_run=True)
     warn(plan)
-    echo(*plan_lines(plan, folder), "")
+    echo(*plan_lines(plan, folder, cluster=cluster), "")
     if cluster is not None and cluster.slurm is not None and not inside():
+        if cluster.allocate == "per_cell":
+            show_cell_jobs(plan, folder, cluster, run_options)
+            return
         if cluster.slurm.time is not None:
             limit, count = cluster.slurm.time, len(cluster.nodes)
-            taken = f"{plural(count, 'node')} for at most {duration(limit)}: {node_hours(count, limit)}"
+            taken = f"{plural(count, 'node')} for at most {duration(limit)}: {node_hours(count * limit)}"
             echo(f"the job takes {taken}", "")
         write_data(job_script(cluster, name=plan.sweep, results=folder, command=this_command()))
         return
@@ -356,21 +341,42 @@ def make_runs(
     input is wrong, or the infrastructure failed.
     """
     if cluster is not None and cluster.slurm is not None and not inside():
+        if cluster.allocate == "per_cell":
+            return make_runs_in_cell_jobs(whole, folder, cluster, run_options, selected=selected)
         retry_failed = run_options.retry_failed
         return make_runs_in_job(whole, folder, cluster, selected=selected, retry_failed=retry_failed)
-    # Slurm sends SIGUSR1 before the end of a job.
-    signals = (*SIGNALS, signal.SIGUSR1) if inside() else SIGNALS
-    interrupts = Interrupts(say=say_in_a_signal_handler, signals=signals)
-    with options.interruptible(folder), interrupts.handled(), results_folder(folder):
+    with interruptible_runs(folder) as interrupts, results_folder(folder):
         plan = selected(freeze(whole, folder))
         reasons = Counter((item.status, item.reason) for item in plan.cases if item.reason is not None)
         for (status, reason), count in reasons.items():
             say(f"{plural(count, 'case')} {status}: {reason}")
-        mend_run_folders(plan, results=folder, say=say)
-        runs = pending_runs(plan, results=folder, retry_failed=run_options.retry_failed)
-        if runs:
-            _make(plan, runs, folder, cluster, run_options, interrupts=interrupts)
+        make_missing_runs(plan, folder, cluster, run_options, interrupts=interrupts)
     return plan, stored_runs(plan, results=folder)
+
+
+@contextmanager
+def interruptible_runs(folder: Path) -> Iterator[Interrupts]:
+    """Signals end the runs in the block, and then the command."""
+    # Slurm sends SIGUSR1 before the end of a job.
+    signals = (*SIGNALS, signal.SIGUSR1) if inside() else SIGNALS
+    interrupts = Interrupts(say=say_in_a_signal_handler, signals=signals)
+    with options.interruptible(folder), interrupts.handled():
+        yield interrupts
+
+
+def make_missing_runs(
+    plan: Plan,
+    folder: Path,
+    cluster: Cluster | None,
+    run_options: options.RunOptions,
+    *,
+    interrupts: Interrupts,
+) -> None:
+    """Make the runs of a plan that are missing in a folder that the caller has locked for them."""
+    mend_run_folders(plan, results=folder, say=say)
+    runs = pending_runs(plan, results=folder, retry_failed=run_options.retry_failed)
+    if runs:
+        _make(plan, runs, folder, cluster, run_options, interrupts=interrupts)
 
 
 def _make(

@@ -18,6 +18,7 @@ from dlperf.files import open_regular
 from dlperf.layout import (
     LOCK_NAME,
     RESULTS_LOCK_NAME,
+    SLURM_FOLDER,
     launch_files,
     log_files,
     run_folder,
@@ -28,7 +29,8 @@ from dlperf.plan.plan import Plan, PlannedRun, read_lock
 from dlperf.report.numbers import rate
 from dlperf.results.schema import read_environment
 from dlperf.results.store import read_result
-from dlperf.running.slurm import UNKNOWN, job_state
+from dlperf.running.cell_jobs import in_words, task_states
+from dlperf.running.slurm import UNKNOWN, NoSlurm, job_state
 from dlperf.running.slurm_job import read_record
 from dlperf.wording import plural
 
@@ -75,7 +77,7 @@ class SweepStatus:
     waiting: int
     process: int | None  # that works on it on this machine
     seconds_left: float | None  # estimated from the runs that are done
-    job: str | None = None  # the newest job of Slurm for it, and what became of it
+    job: str | None = None  # the newest job of Slurm for it, or those of its cells, and what became of them
     job_goes_on: bool = False  # as far as Slurm answers
 
     @property
@@ -124,7 +126,7 @@ def status_of(folder: Path, plan: Plan) -> SweepStatus:
         else:
             waiting.append(run.case_id)
     missing = [*(run.case_id for run in running), *waiting]
-    job, job_goes_on = _job(folder)
+    job, job_goes_on = _jobs(folder, plan)
     return SweepStatus(
         sweep=plan.sweep,
         folder=str(folder),
@@ -139,11 +141,13 @@ def status_of(folder: Path, plan: Plan) -> SweepStatus:
     )
 
 
-def _job(folder: Path) -> tuple[str | None, bool]:
-    """The newest job in words, and whether it waits or works: of its record, else what Slurm says at once."""
+def _jobs(folder: Path, plan: Plan) -> tuple[str | None, bool]:
+    """The newest jobs in words, and whether one waits or works: as recorded, else as Slurm says at once."""
     jobs = read_record(folder).jobs
     if not jobs:
         return None, False
+    if jobs[-1].tasks:
+        return _jobs_of_cells(folder, plan)
     job = jobs[-1]
     name = f"job {job.number}, submitted at {job.submitted_at}"
     if job.ended is not None:
@@ -151,6 +155,23 @@ def _job(folder: Path) -> tuple[str | None, bool]:
     state = job_state(job.number, attempts=1)
     said = "no word from Slurm" if state.state == UNKNOWN else str(state)
     return f"{name}: {said}; its output: {folder / job.log}", state.is_alive
+
+
+def _jobs_of_cells(folder: Path, plan: Plan) -> tuple[str, bool]:
+    """The newest job of each cell."""
+    newest = {task.cell: task.ended for job in read_record(folder).jobs for task in job.tasks}
+    ends = Counter(ended for ended in newest.values() if ended is not None)
+    try:
+        states = task_states(plan, results=folder, attempts=1)
+    except NoSlurm:
+        parts, alive = ["no word from Slurm about the others"], []
+    else:
+        alive = [state for state in states if state.is_alive]
+        parts = list(in_words(alive))
+        ends.update(str(state) for state in states if not state.is_alive)
+    parts += [f"{count} ended: {ended}" for ended, count in ends.items()]
+    said = f"jobs of {plural(len(newest), 'cell')}: {'; '.join(parts)}; output: {folder / SLURM_FOLDER}"
+    return said, any(state.state.is_alive for state in alive)
 
 
 def _running(run: PlannedRun, folder: Path, plan: Plan) -> Running:

@@ -11,10 +11,12 @@ import click
 from dlperf.adapters.registry import load_adapters
 from dlperf.cli.terminal import say
 from dlperf.environments import ensure
-from dlperf.errors import EnvironmentUnavailable, InfrastructureError
+from dlperf.errors import EnvironmentUnavailable, InfrastructureError, UserError
+from dlperf.layout import LOCK_NAME
 from dlperf.plan.cluster import Cluster
-from dlperf.plan.plan import Plan, freeze
+from dlperf.plan.plan import Plan, freeze, read_lock
 from dlperf.results.store import StoredRun
+from dlperf.running.cell_jobs import open_arrays, task_states
 from dlperf.running.launch import specification
 from dlperf.running.run import mend_run_folders
 from dlperf.running.run_folder import pending_runs, results_folder, stored_runs
@@ -23,9 +25,9 @@ from dlperf.running.slurm import JobState, this_command
 from dlperf.running.slurm_job import SubmittedJob, follow, living_job, submit_job, submitting
 from dlperf.wording import plural
 
-_EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 # A run may be longer than a job, or jobs may be preempted before any run ends.
-_MOST_FRUITLESS = 3
+MOST_FRUITLESS = 3
 
 
 def make_runs_in_job(
@@ -42,6 +44,7 @@ def make_runs_in_job(
     while True:
         with submitting(folder):
             job = living_job(folder)
+            _require_no_arrays(folder)
             if job is not None:
                 say(f"job {job.number}, submitted at {job.submitted_at}, makes these runs; following it")
             else:
@@ -52,10 +55,10 @@ def make_runs_in_job(
                 if left == 0:
                     return plan, stored_runs(plan, results=folder)
                 fruitless = fruitless + 1 if before is not None and left >= before else 0
-                if fruitless == _MOST_FRUITLESS:
+                if fruitless == MOST_FRUITLESS:
                     raise InfrastructureError(f"the last {fruitless} jobs made no run; `{again}` tries again")
                 before = left
-                _make_shared_environments(plan, cluster)
+                make_shared_environments(plan, cluster)
                 job = submit_job(cluster, name=plan.sweep, results=folder, command=this_command())
                 say(f"job {job.number} submitted; its output: {folder / job.log}")
         state = _followed(job, folder, again=again)
@@ -73,7 +76,18 @@ def make_runs_in_job(
         say(f"a follow-up job makes what is left: {plural(left, 'run')}")
 
 
-def _make_shared_environments(plan: Plan, cluster: Cluster) -> None:
+def _require_no_arrays(folder: Path) -> None:
+    """Raise UserError where jobs of cells may still make runs of the folder."""
+    jobs = open_arrays(folder)
+    if jobs and any(state.is_alive for state in task_states(read_lock(folder / LOCK_NAME), results=folder)):
+        numbers = " ".join(job.number for job in jobs)
+        raise UserError(
+            f"jobs {numbers} of 'allocate: per_cell' make runs of {folder}; wait for their end, or "
+            f"scancel {numbers}"
+        )
+
+
+def make_shared_environments(plan: Plan, cluster: Cluster) -> None:
     """Make on this machine, which has a network, what the nodes will use; what fails is said by the job."""
     if cluster.nodes[0].environments == "make":
         return
@@ -91,4 +105,4 @@ def _followed(job: SubmittedJob, folder: Path, *, again: str) -> JobState:
         return follow(job, results=folder, say=say, show=lambda line: say(f"  {line}"))
     except KeyboardInterrupt:
         say(f"job {job.number} goes on; follow it again: {again}; end it: scancel {job.number}")
-        click.get_current_context().exit(_EXIT_INTERRUPTED)
+        click.get_current_context().exit(EXIT_INTERRUPTED)

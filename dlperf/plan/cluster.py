@@ -6,7 +6,7 @@ configuration fills in what neither names (dlperf/running/transports/ssh_config.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -188,7 +188,7 @@ NodeReference = Annotated[NodeEntry, Field(json_schema_extra=_or_name), BeforeVa
 
 
 class SlurmSubmit(Model):
-    """Options of the job that a sweep is submitted as; `dlperf docs clusters` describes it."""
+    """Options of the jobs that a sweep is submitted as; `dlperf docs clusters` describes them."""
 
     partition: Text | None = None
     """Partition; by default Slurm's."""
@@ -197,7 +197,7 @@ class SlurmSubmit(Model):
     qos: Text | None = None
     """Quality of service; by default Slurm's."""
     time: Seconds | None = None
-    """Time limit of the job: seconds, or text such as `4h`; by default the partition's."""
+    """Time limit of a job: seconds, or text such as `4h`; by default the partition's."""
     exclusive: bool = True
     """Take whole nodes; other jobs on a node would disturb the runs."""
     gpus: Literal["gres", "gpus_per_node", "none"] = "gres"
@@ -206,6 +206,8 @@ class SlurmSubmit(Model):
     """Features that the nodes must have, such as `h100`."""
     extra: tuple[Annotated[str, _matching(r"--[a-z][a-z0-9-]*(=.*)?", "--reservation=tests")], ...] = ()
     """Further options of sbatch, such as `[--reservation=tests]`."""
+    parallel_jobs: PositiveInt | None = None
+    """Most jobs of `allocate: per_cell` that run at a time; by default as many as Slurm has nodes for."""
     continue_: Annotated[bool, Field(alias="continue")] = False
     """Submit a follow-up job for the runs that a job has left; by default the command says how to go on."""
 
@@ -231,9 +233,12 @@ class ClusterFile(NodeSettings):
         Discriminator(lambda value: "count" if isinstance(value, int) else "list"),
     ] = ()
     """With ssh the nodes, each as its name, or as a mapping with `name` and what differs from the keys beside
-    `nodes`. With slurm how many nodes the job takes."""
+    `nodes`. With slurm how many nodes a job takes: with `allocate: per_cell` the most."""
+    allocate: Literal["held", "per_cell"] | None = None
+    """With slurm alone. `held`: one job holds all nodes for the whole sweep, the default. `per_cell`: one job
+    for each cell of the grid, with as many nodes as its topology has."""
     submit: SlurmSubmit | None = None
-    """Options of the job, with slurm alone."""
+    """Options of the jobs, with slurm alone."""
     container: Container | None = None
     """Image that the programs run in, with slurm alone; by default none."""
     notes: str = ""
@@ -259,7 +264,7 @@ def _ssh_problems(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:
     if isinstance(file.nodes, int):
         yield ("nodes",), "must be a list of host names, or of mappings with 'name'; a number goes with slurm"
         return
-    for key in ("submit", "container"):
+    for key in ("allocate", "submit", "container"):
         if getattr(file, key) is not None:
             yield (key,), "belongs to 'transport: slurm'"
     if not file.nodes:
@@ -299,6 +304,8 @@ def _slurm_problems(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:
     if file.submit is not None and file.submit.time is not None and file.submit.time <= LAST_SECONDS:
         text = f"must be longer than {LAST_SECONDS} s: in the last {LAST_SECONDS} s of a job no run starts"
         yield ("submit", "time"), text
+    if file.submit is not None and file.submit.parallel_jobs is not None and file.allocate != "per_cell":
+        yield ("submit", "parallel_jobs"), "belongs to 'allocate: per_cell'; otherwise there is one job"
 
 
 def _mixed_devices(file: ClusterFile) -> Iterator[tuple[KeyPath, str]]:
@@ -365,7 +372,12 @@ class Cluster:
     path: str
     nodes: tuple[ClusterNode, ...]  # of Slurm without names yet: node1 and so on
     slurm: SlurmSubmit | None = None  # None: they are reached over ssh
+    allocate: Literal["held", "per_cell"] = "held"  # of Slurm
     container: Container | None = None
+
+    def of_nodes(self, count: int) -> "Cluster":
+        """The cluster with its first nodes alone."""
+        return replace(self, nodes=self.nodes[:count])
 
     @property
     def weakest(self) -> Machine:
@@ -440,7 +452,14 @@ def load_cluster(name: str, *, folder: Path | None = None) -> Cluster:
     entries = file.nodes if isinstance(file.nodes, tuple) else _unnamed(file.nodes)
     nodes = tuple(_resolved(file, node, folder=path.absolute().parent) for node in entries)
     slurm = (file.submit or SlurmSubmit()) if file.transport == "slurm" else None
-    return Cluster(name=path.stem, path=document.path, nodes=nodes, slurm=slurm, container=file.container)
+    return Cluster(
+        name=path.stem,
+        path=document.path,
+        nodes=nodes,
+        slurm=slurm,
+        allocate=file.allocate or "held",
+        container=file.container,
+    )
 
 
 def _unnamed(count: int) -> tuple[NodeEntry, ...]:

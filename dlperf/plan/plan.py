@@ -17,7 +17,7 @@ from dlperf.errors import UserError
 from dlperf.files import read_document, write_document
 from dlperf.layout import LIMITS_FOLDER, LOCK_NAME, RUNS_FOLDER
 from dlperf.model import Model, Retired
-from dlperf.plan.case import SEARCHED_AXES, Case, DeviceKind, Measure
+from dlperf.plan.case import SEARCHED_AXES, Case, DeviceKind, Measure, digest_of
 from dlperf.plan.cluster import Cluster, fits
 from dlperf.plan.compatibility import refusal
 from dlperf.plan.grid import Cell, cells, from_supported, no_memory, search_of
@@ -69,6 +69,11 @@ def cell_of(case: Case) -> str:
     if case.search is not None:
         left_out |= {case.search.axis: True, "search": {"lower": True}}
     return case.model_dump_json(exclude=left_out)
+
+
+def cell_digest(case: Case) -> str:
+    """12 hexadecimal digits, equal for cases of one cell."""
+    return digest_of(cell_of(case))
 
 
 def _blocks(cell: Sequence[Case], repeats: int) -> list[PlannedRun]:
@@ -180,6 +185,11 @@ class Plan(Model):
                 "runs": tuple(run for run in self.runs if run.case_id in case_ids),
             }
         )
+
+    def repeated(self, most: int) -> Self:
+        """The plan with so many repeats at most."""
+        runs = tuple(run for run in self.runs if run.repeat <= most)
+        return self.model_copy(update={"repeats": min(self.repeats, most), "runs": runs})
 
 
 def make_plan(

@@ -8,14 +8,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from dlperf.errors import InfrastructureError, UserError
 from dlperf.files import answering, open_regular, shipped_folder
-from dlperf.layout import LAUNCH_NAME, RESULT_NAME, RESULTS_LOCK_NAME, run_folder, set_aside_name
+from dlperf.layout import (
+    LAUNCH_NAME,
+    RESULT_NAME,
+    RESULTS_LOCK_NAME,
+    SLURM_FOLDER,
+    run_folder,
+    set_aside_name,
+)
 from dlperf.plan.plan import Plan, PlannedRun
 from dlperf.results.schema import FAILED, MADE_AGAIN, Status
 from dlperf.results.store import Skipped, StoredRun, read_result, read_run
@@ -50,9 +57,9 @@ def wait_until_deserted(folder: Path, *, limit_seconds: float = DESERTED_LIMIT_S
             time.sleep(_POLL_SECONDS)
 
 
-def _lock(descriptor: int) -> bool:
+def _lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -136,6 +143,27 @@ def results_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def cell_of_results(folder: Path, cell: str) -> Iterator[None]:
+    """Lock the runs of one cell, by its digest, in a results folder: those of others may be made meanwhile.
+
+    InfrastructureError where another dlperf uses the whole folder, or makes the runs of this cell.
+    """
+    with ExitStack() as held:
+        for path, kind in (
+            (folder / RESULTS_LOCK_NAME, fcntl.LOCK_SH),
+            (folder / SLURM_FOLDER / f"{cell}.lock", fcntl.LOCK_EX),
+        ):
+            with answering(folder):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = held.enter_context(path.open("a+b"))  # not emptied; a shared lock reads
+                if not _lock(file.fileno(), kind):
+                    raise InfrastructureError(
+                        f"{path}: another dlperf makes these runs; the same command makes what it leaves"
+                    )
+        yield
 
 
 class AnotherDlperf(InfrastructureError):

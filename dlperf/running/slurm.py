@@ -32,7 +32,7 @@ _LEAKING: Final = re.compile(
 )
 _KEPT: Final = frozenset({"SLURM_CONF", "DLPERF_CACHE"})
 _TOOL_SECONDS: Final = 30.0
-_ATTEMPTS: Final = 4
+ATTEMPTS: Final = 4
 _PAUSE_SECONDS: Final = 1.0
 # Slurm may send the signal a minute earlier: not while runs still end that were to end before.
 _SIGNAL_SECONDS: Final = LAST_SECONDS // 2
@@ -98,6 +98,15 @@ _FOR_EVER: Final = {
     "InvalidAccount": "set submit.account",
     "InvalidQOS": "set submit.qos",
 }
+
+
+# AssocMaxSubmitJobLimit, QOSMaxSubmitJobPerUserLimit, AssocGrpSubmitJobsLimit and others; some versions give
+# the general words alone, which stand for other limits too.
+_TOO_MANY: Final = re.compile(r"Submit\w*Limit|job submit limit")
+
+
+class TooManyJobs(UserError):
+    """Slurm takes no more jobs of this user now."""
 
 
 class NoSlurm(UserError):
@@ -208,8 +217,33 @@ def require_nodes(cluster: Cluster) -> None:
         )
 
 
-def script(cluster: Cluster, *, name: str, log: Path, command: Sequence[str], folder: Path) -> str:
-    """The batch script that runs `command` in `folder`, with its messages appended to `log`."""
+def longest_array() -> int:
+    """How many jobs an array may have here; UserError where there are no arrays."""
+    answer = _asked("scontrol", "show", "config")
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer.stdout, re.MULTILINE)
+    if found is None:
+        said = _one_line(answer.stderr) or "does not say MaxArraySize"
+        raise NoSlurm(f"scontrol show config: {said}; is this a login node of the cluster?")
+    if found[1] == "0":
+        raise UserError("this Slurm has no arrays of jobs (MaxArraySize=0); use 'allocate: held'")
+    return int(found[1])
+
+
+def script(
+    cluster: Cluster,
+    *,
+    name: str,
+    log: Path,
+    command: Sequence[str],
+    folder: Path,
+    tasks: Sequence[str] = (),
+    after: str | None = None,
+) -> str:
+    """The batch script that runs `command` in `folder`, with its messages appended to `log`.
+
+    With `tasks` an array of jobs: each has words of its own, without any that the shell would change, behind
+    those of the command. It starts when all jobs of the array `after` have ended.
+    """
     settings, node = cluster.slurm or SlurmSubmit(), cluster.nodes[0]
     options = {
         "job-name": f"dlperf-{name}",
@@ -232,20 +266,19 @@ def script(cluster: Cluster, *, name: str, log: Path, command: Sequence[str], fo
         options["gres"] = f"gpu:{node.devices}"
     if node.device == "cuda" and settings.gpus == "gpus_per_node":
         options["gpus-per-node"] = str(node.devices)
+    if tasks:
+        most = settings.parallel_jobs
+        options["array"] = f"0-{len(tasks) - 1}" + (f"%{most}" if most is not None else "")
+        options["dependency"] = None if after is None else f"afterany:{after}"
     # Whole nodes come with the default memory of a job unless all of it is asked for.
     whole = ["--exclusive", "--mem=0"] if settings.exclusive else []
     flags = ["--no-requeue", "--no-kill", *whole, *settings.extra]
     given = [f"--{key}={value}" for key, value in options.items() if value is not None]
     lines = [f"#SBATCH {shlex.quote(option)}" for option in (*given, *flags)]
-    return "\n".join(
-        (
-            "#!/bin/bash",
-            *lines,
-            f"cd {shlex.quote(str(folder))} || exit 5",
-            f"exec {shlex.join(command)}",
-            "",
-        )
-    )
+    of_tasks = ["tasks=(", *(f"    {shlex.quote(words)}" for words in tasks), ")"] if tasks else []
+    words = f"{shlex.join(command)} ${{tasks[$SLURM_ARRAY_TASK_ID]}}" if tasks else shlex.join(command)
+    go = f"cd {shlex.quote(str(folder))} || exit 5"
+    return "\n".join(("#!/bin/bash", *lines, *of_tasks, go, f"exec {words}", ""))
 
 
 def submit(path: Path, *, name: str) -> str:
@@ -257,9 +290,23 @@ def submit(path: Path, *, name: str) -> str:
     number = (answer.stdout.split() or [""])[-1].partition(";")[0]
     if answer.returncode == 0 and number.isdigit():
         return number
-    said = _one_line(answer.stderr).removeprefix("sbatch: error: ") or "no reason given"
+    said = _one_line(answer.stderr.replace("sbatch: error: ", "")) or "no reason given"
     remedy = next((text for words, text in _REMEDIES if words.casefold() in said.casefold()), None)
-    raise UserError(f"sbatch refuses the job: {said}{f'; {remedy}' if remedy else ''}")
+    kind = TooManyJobs if _TOO_MANY.search(said) else UserError
+    raise kind(f"sbatch refuses the job: {said}{f'; {remedy}' if remedy else ''}")
+
+
+def tasks_in_queue(number: str) -> dict[int, JobState]:
+    """The jobs of an array that wait or work, by their number in it; NoSlurm where Slurm does not say."""
+    answer = _asked("squeue", "-h", "-r", "-j", number, "-o", "%K|%T|%r|%N")
+    if answer.returncode != 0 and not _FORGOTTEN.search(answer.stderr):
+        raise NoSlurm(f"squeue: {_one_line(answer.stderr) or 'failed'}")
+    rows = [line.split("|") for line in answer.stdout.splitlines()]
+    return {
+        int(index): JobState(state=state, reason="" if reason == "None" else reason, nodes=nodes)
+        for index, state, reason, nodes in (row for row in rows if len(row) == len("KTrN"))
+        if index.isdigit() and state in _ALIVE
+    }
 
 
 def job_named(name: str) -> str | None:
@@ -267,7 +314,7 @@ def job_named(name: str) -> str | None:
 
     NoSlurm where it does not answer.
     """
-    queue = _asked("squeue", "-h", "--states=all", f"--name={name}", "-o", "%A")
+    queue = _asked("squeue", "-h", "--states=all", f"--name={name}", "-o", "%F")
     if queue.returncode != 0:
         raise NoSlurm(f"squeue: {_one_line(queue.stderr) or 'failed'}: is slurmctld up?")
     found = queue.stdout.split()
@@ -275,7 +322,7 @@ def job_named(name: str) -> str | None:
         found = _asked(
             "sacct", "-n", "-P", "-X", "-S", "now-7days", f"--name={name}", "-o", "JobID"
         ).stdout.split()
-    return found[0] if found else None
+    return found[0].partition("_")[0] if found else None  # of an array, one for each of its jobs
 
 
 def cancel(number: str) -> None:
@@ -283,7 +330,7 @@ def cancel(number: str) -> None:
     _asked("scancel", number)
 
 
-def job_state(number: str, *, attempts: int = _ATTEMPTS) -> JobState:
+def job_state(number: str, *, attempts: int = ATTEMPTS) -> JobState:
     """What Slurm says of a job; `unknown` where it says nothing after some attempts."""
     for attempt in range(attempts):
         if attempt:

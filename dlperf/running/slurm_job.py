@@ -13,13 +13,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from filelock import FileLock
+from pydantic import Field
 
 from dlperf.errors import UserError
 from dlperf.files import answering, read_document, write_atomically, write_document
-from dlperf.layout import CASE_NAME, RESULT_NAME, run_folders
+from dlperf.layout import CASE_NAME, RESULT_NAME, SLURM_FOLDER, run_folders
 from dlperf.model import Model
 from dlperf.plan.cluster import Cluster
 from dlperf.running.run import store_taken_away
@@ -37,27 +38,39 @@ from dlperf.running.slurm import (
 )
 
 _RECORD_NAME: Final = "slurm.json"
-_FOLDER: Final = "slurm"
 _LOCK_NAME: Final = "submit.lock"
-_LOG_SECONDS: Final = 1.0
+LOG_SECONDS: Final = 1.0
 _SUBMIT_SECONDS: Final = 30.0
 # Between questions to Slurm, which asks not to be asked often: the first while something happens.
-_FIRST_SECONDS, _LONGEST_SECONDS = 2.0, 10.0
+FIRST_SECONDS, LONGEST_SECONDS = 2.0, 10.0
 # Slurm's controller may be away for a while, as when it is restarted.
-_UNKNOWN_SECONDS: Final = 120.0
+UNKNOWN_SECONDS: Final = 120.0
+
+
+class SubmittedTask(Model):
+    """A job of an array: it makes runs of one cell."""
+
+    cell: str
+    """The cell: 12 hexadecimal digits of SHA-256 over what its cases have in common."""
+    cases: tuple[str, ...]
+    """Names of the cases whose runs it makes."""
+    ended: str | None = None
+    """How it ended, in words; null while that is not known."""
 
 
 class SubmittedJob(Model):
-    """A job that was submitted."""
+    """A job, or an array of jobs, that was submitted."""
 
     number: str
     """Slurm's number of the job."""
     submitted_at: str
     """When, in ISO 8601."""
     log: str
-    """File of its output, below the results folder."""
+    """File of its output, below the results folder; `%a` stands for the number of a job in its array."""
     ended: str | None = None
-    """How it ended, in words; null while that is not known."""
+    """How it ended, in words; null while that is not known, and of an array."""
+    tasks: Annotated[tuple[SubmittedTask, ...], Field(exclude_if=lambda tasks: not tasks)] = ()
+    """The jobs of an array by their numbers in it, from 0; not written of a single job."""
 
 
 class AskedJob(Model):
@@ -67,6 +80,8 @@ class AskedJob(Model):
     """Its name in Slurm, which no other job has."""
     asked_at: str
     """When, in ISO 8601."""
+    tasks: Annotated[tuple[SubmittedTask, ...], Field(exclude_if=lambda tasks: not tasks)] = ()
+    """The jobs of an array; not written of a single job."""
 
 
 class JobRecord(Model):
@@ -93,13 +108,13 @@ def read_record(results: Path) -> JobRecord:
 def submitting(results: Path) -> Iterator[None]:
     """Let no second command submit a job for the folder meanwhile: it waits."""
     with answering(results):
-        (results / _FOLDER).mkdir(parents=True, exist_ok=True)
-    with FileLock(results / _FOLDER / _LOCK_NAME):
+        (results / SLURM_FOLDER).mkdir(parents=True, exist_ok=True)
+    with FileLock(results / SLURM_FOLDER / _LOCK_NAME):
         yield
 
 
 def living_job(results: Path) -> SubmittedJob | None:
-    """The last job of a results folder if Slurm still has it; None where it has ended or there is none.
+    """The last job, no array, of a results folder if Slurm still has it; None where it has ended or was none.
 
     NoSlurm where Slurm does not say: another job could meet it. Call in `submitting`.
     """
@@ -107,9 +122,10 @@ def living_job(results: Path) -> SubmittedJob | None:
     if record.asked is not None:
         record = _with_asked(record, record.asked)
         _write_record(results, record)
-    if not record.jobs or record.jobs[-1].ended is not None:
+    jobs = [job for job in record.jobs if not job.tasks]
+    if not jobs or jobs[-1].ended is not None:
         return None
-    job = record.jobs[-1]
+    job = jobs[-1]
     state = job_state(job.number)
     if state.state == UNKNOWN and not state.is_forgotten:
         raise NoSlurm(f"Slurm does not say what became of job {job.number}: is slurmctld up?")
@@ -124,32 +140,40 @@ def _with_asked(record: JobRecord, asked: AskedJob) -> JobRecord:
     # sbatch may outlive the command for a moment.
     settled = datetime.fromisoformat(asked.asked_at) + timedelta(seconds=_SUBMIT_SECONDS)
     while (number := job_named(asked.name)) is None and datetime.now(UTC) < settled:
-        time.sleep(_LOG_SECONDS)
+        time.sleep(LOG_SECONDS)
     return JobRecord(jobs=record.jobs) if number is None else _with_number(record, asked, number)
 
 
 def _with_number(record: JobRecord, asked: AskedJob, number: str) -> JobRecord:
-    job = SubmittedJob(number=number, submitted_at=asked.asked_at, log=f"{_FOLDER}/{number}.log")
+    log = f"{SLURM_FOLDER}/{number}{'_%a' if asked.tasks else ''}.log"
+    job = SubmittedJob(number=number, submitted_at=asked.asked_at, log=log, tasks=asked.tasks)
     return JobRecord(jobs=(*record.jobs, job))
 
 
 def job_script(cluster: Cluster, *, name: str, results: Path, command: Sequence[str]) -> str:
     """The script of the job that `submit_job` submits."""
-    log = results.absolute() / _FOLDER / "%j.log"
+    log = results.absolute() / SLURM_FOLDER / "%j.log"
     return script(cluster, name=name, log=log, command=command, folder=Path.cwd())
 
 
 def submit_job(cluster: Cluster, *, name: str, results: Path, command: Sequence[str]) -> SubmittedJob:
     """Submit `command` as a job and record it. UserError where Slurm refuses it."""
     require_nodes(cluster)
-    folder = results / _FOLDER
-    path = folder / "job.sh"
+    text = job_script(cluster, name=name, results=results, command=command)
+    return submit_script(text, name=name, results=results)
+
+
+def submit_script(
+    text: str, *, name: str, results: Path, tasks: tuple[SubmittedTask, ...] = ()
+) -> SubmittedJob:
+    """Submit a script and record it as a job, or as an array of `tasks`; raises as `submit`."""
+    path = results / SLURM_FOLDER / "job.sh"
     with answering(results):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, job_script(cluster, name=name, results=results, command=command).encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text.encode())
     record, now = read_record(results), datetime.now(UTC).isoformat(timespec="seconds")
     own = f"dlperf-{name}-{secrets.token_hex(4)}".replace(",", "_")  # squeue takes names with commas between
-    asked = AskedJob(name=own, asked_at=now)
+    asked = AskedJob(name=own, asked_at=now, tasks=tasks)
     _write_record(results, record.model_copy(update={"asked": asked}))
     try:
         number = submit(path, name=asked.name)
@@ -168,7 +192,7 @@ def _record_end(results: Path, job: SubmittedJob, state: JobState) -> None:
     if read_record(results).jobs[-1].number == job.number:  # else a later job may be making them
         with suppress(UserError), results_folder(results):  # or another command
             explain_runs(results, job=job, number=job.number, state=state)
-    _record(results, job.model_copy(update={"ended": str(state)}))
+    record_job(results, job.model_copy(update={"ended": str(state)}))
 
 
 def explain_runs(
@@ -188,10 +212,11 @@ def explain_runs(
             store_taken_away(folder, reason=reason, detail=f"job {number}: {state}")
 
 
-def _record(results: Path, job: SubmittedJob) -> None:
+def record_job(results: Path, job: SubmittedJob) -> None:
+    """Write a job into the record, in the place of what it said of it."""
     record = read_record(results)
-    others = tuple(known for known in record.jobs if known.number != job.number)
-    _write_record(results, record.model_copy(update={"jobs": (*others, job)}))
+    jobs = {known.number: known for known in record.jobs} | {job.number: job}
+    _write_record(results, record.model_copy(update={"jobs": tuple(jobs.values())}))
 
 
 def _write_record(results: Path, record: JobRecord) -> None:
@@ -200,7 +225,7 @@ def _write_record(results: Path, record: JobRecord) -> None:
 
 
 @dataclass
-class _Tail:
+class Tail:
     """What a growing file has that was not shown yet."""
 
     path: Path
@@ -227,23 +252,23 @@ def follow(
     `say` gets what Slurm says of it when that changes, `show` the lines of its log. UserError where it would
     wait for ever.
     """
-    tail, told, heard = _Tail(results / job.log), "", time.monotonic()
+    tail, told, heard = Tail(results / job.log), "", time.monotonic()
     pause = 0.0
     while True:
         state = job_state(job.number)
         now = time.monotonic()
         heard = heard if state.state == UNKNOWN else now
-        pause = min(2 * pause, _LONGEST_SECONDS)
+        pause = min(2 * pause, LONGEST_SECONDS)
         if str(state) != told and state.state != UNKNOWN:
             say(f"job {job.number}: {state}")
-            told, pause = str(state), _FIRST_SECONDS
+            told, pause = str(state), FIRST_SECONDS
         is_over = not state.is_alive and state.state != UNKNOWN
         if state.waits_for_ever:
             cancel(job.number)
-            _record(results, job.model_copy(update={"ended": f"cancelled: {state}"}))
+            record_job(results, job.model_copy(update={"ended": f"cancelled: {state}"}))
             remedy = f"; {state.remedy}" if state.remedy else ""
             raise UserError(f"job {job.number} would wait for ever and was cancelled: {state.reason}{remedy}")
-        if is_over or state.is_forgotten or now - heard > _UNKNOWN_SECONDS:
+        if is_over or state.is_forgotten or now - heard > UNKNOWN_SECONDS:
             for line in tail.lines():
                 show(line)
             with submitting(results):
@@ -252,5 +277,5 @@ def follow(
         while time.monotonic() < now + pause:
             for line in tail.lines():
                 show(line)
-                pause = _FIRST_SECONDS
-            time.sleep(_LOG_SECONDS)
+                pause = FIRST_SECONDS
+            time.sleep(LOG_SECONDS)

@@ -119,7 +119,7 @@ class Slurm:
             "InactiveLimit=0",
             "KillWait=2",
             "MinJobAge=300",
-            "MaxArraySize=100",
+            "MaxArraySize=2",
             "SlurmctldTimeout=30",
             f"SlurmdTimeout={LOST_SECONDS}",
             "PropagateResourceLimits=NONE",

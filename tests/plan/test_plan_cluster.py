@@ -74,7 +74,7 @@ def test_the_shipped_examples_are_valid(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (TWO + "adress: x\n", "c.yaml:5:1: unknown key 'adress'; known: port, user, ssh_config, device, devices, gpu, cores, interface, link, folder, environment, python, prefix, environments, transport, nodes, submit, container, notes"),
+        (TWO + "adress: x\n", "c.yaml:5:1: unknown key 'adress'; known: port, user, ssh_config, device, devices, gpu, cores, interface, link, folder, environment, python, prefix, environments, transport, nodes, allocate, submit, container, notes"),
         (TWO.replace("port:", "prot:"), "c.yaml:4:41: unknown key 'prot' (did you mean 'port'?)"),
         (TWO.replace("port: 2222", "port: 70000"), "c.yaml:4:47: nodes[1].port: must be less than or equal to 65535, not 70000"),
         (TWO.replace("name: b", "name: a"), "c.yaml:4:12: nodes[1]: node 'a' is listed twice; remove one"),
@@ -120,6 +120,9 @@ cores: 64
         (SLURM.replace("cores: 64\n", ""), "c.yaml:1:1: key 'cores' is missing: the number of cores of each node"),
         (SLURM + "submit: {time: 2m}\n", "c.yaml:5:16: submit.time: must be longer than 120 s: in the last 120 s of a job no run starts"),
         (SLURM + "submit: {extra: [-x]}\n", "c.yaml:5:18: submit.extra[0]: must be like --reservation=tests, not '-x'"),
+        (SLURM + "submit: {parallel_jobs: 2}\n", "c.yaml:5:25: submit.parallel_jobs: belongs to 'allocate: per_cell'; otherwise there is one job"),
+        (SLURM + "allocate: each\n", "c.yaml:5:11: allocate: must be one of held, per_cell, not text 'each'"),
+        (TWO + "allocate: per_cell\n", "c.yaml:5:11: allocate: belongs to 'transport: slurm'"),
         (SLURM + "submit: {contnue: true}\n", "c.yaml:5:10: unknown key 'contnue' (did you mean 'continue'?)"),
         (SLURM + "container: {runtime: docker, image: x}\n", "c.yaml:5:22: container.runtime: must be one of pyxis, apptainer, not text 'docker'"),
         (SLURM + "device: cpu\ngpu: {name: V100}\n", "c.yaml:6:1: gpu: describes GPUs, and the nodes have device cpu; remove it"),

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 class NumpyOptions(Model):
     """How a training goes wrong: `fault` happens in rank `fault_rank` before iteration `fault_step`.
 
-    With `fault_while` it happens only as long as that file exists.
+    With `fault_while` it happens only as long as that file exists; `wait` then ends with it.
     """
 
-    fault: Literal["none", "exit", "kill", "hang", "loose", "memory", "flood"] = "none"
+    fault: Literal["none", "exit", "kill", "hang", "wait", "loose", "memory", "flood"] = "none"
     fault_rank: Annotated[int, Field(ge=0)] = 0
     fault_step: Annotated[int, Field(ge=0)] = 0
     fault_while: str = ""

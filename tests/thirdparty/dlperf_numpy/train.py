@@ -132,6 +132,7 @@ def go_wrong(options: dict, rank: Rank, iteration: int) -> None:
         "exit": leave,
         "kill": kill,
         "hang": hang,
+        "wait": lambda: wait_while(str(condition)),
         "loose": loose,
         "memory": take_memory,
         "flood": flood,
@@ -148,6 +149,12 @@ def leave() -> None:
 def kill() -> None:
     """End as a process does that somebody kills."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_while(path: str) -> None:
+    """Stand still for as long as the file exists."""
+    while os.path.exists(path):  # noqa: PTH110
+        time.sleep(0.05)
 
 
 def hang() -> None:
