@@ -219,7 +219,8 @@ def plan_lines(plan: Plan, results: Path, *, cluster: Cluster | None) -> list[st
 def _where(plan: Plan) -> str:
     if plan.cluster is None:
         return str(plan.machine)
-    return f"cluster {plan.cluster.name}: {plural(len(plan.cluster.nodes), 'node')} with {plan.machine}"
+    nodes = plural(len(plan.cluster.nodes), "node")
+    return f"cluster {plan.cluster.name}: {nodes} with at least {plan.machine}"
 
 
 def _cells(row: Row) -> dict[str, str]:

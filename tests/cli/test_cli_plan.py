@@ -73,6 +73,13 @@ def test_the_table_shows_every_case_with_its_status_and_reason(dlperf: Callable[
     assert lines[-1].endswith(", 2 excluded")
 
 
+def test_of_unlike_nodes_it_says_what_all_have(dlperf: Callable[..., Result], tmp_path: Path) -> None:
+    nodes = "- {name: a, gpu: {name: V100, capability: 7.0}}\n- {name: b, cores: 32, gpu: {name: H200, capability: 9.0}}\n"
+    (tmp_path / "c.yaml").write_text(f"devices: 8\ncores: 64\nnodes:\n{nodes}")
+    lines = dlperf("plan", "mine", "--cluster", "c.yaml", "-S", "device=cuda").stdout.splitlines()
+    assert lines[0].endswith(" on cluster c: 2 nodes with at least 32 CPU cores, 8 x V100")
+
+
 def test_json_holds_flat_cases_and_the_runs_in_order(dlperf: Callable[..., Result]) -> None:
     content = json.loads(good(dlperf("plan", "sweeps/mine.yaml", "--format", "json")))
     assert ("mine", 8, 6) == (content["sweep"], len(content["cases"]), len(content["runs"]))
