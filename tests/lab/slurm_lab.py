@@ -197,6 +197,7 @@ class Slurm:
             "AccountingStorageHost=localhost",
             f"AccountingStoragePort={port}",
             f"AccountingStoragePass={self.folder}/munge.sock",
+            "AccountingStorageEnforce=limits",
         ]
 
     def _start_accounts(self) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from netlab import NetLab
 from processes import until
-from slurm_lab import Slurm, why_not
+from slurm_lab import Slurm, SlurmSweepLab, why_not
 
 from dlperf.running.slurm import JobState, job_named, job_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -98,3 +99,21 @@ def test_the_accounts_say_how_each_job_ended(
     assert job_named("dlperf-tiny-0123") == completed
     assert job_named("dlperf-tiny-4567") is None
     assert job_state("4711", attempts=1) == JobState(state="unknown")
+
+
+@pytest.mark.slow
+def test_cells_beyond_the_limit_of_a_user_are_submitted_as_jobs_end(accounts: Slurm) -> None:
+    accounts.ask("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=1")
+    lab = SlurmSweepLab(Path(tempfile.mkdtemp(prefix="shared-", dir=accounts.net.folder)), slurm=accounts)
+    with lab.stack:
+        lab.write_cluster(nodes=2, allocate="per_cell")
+        lab.write(batch_size_per_device=[2, 3])
+        done = lab.run()
+    assert done.returncode == 0, done.stderr
+    assert "tiny: 2 of 2 runs: 2 ok" in done.stdout
+    assert done.stderr.count("sbatch refuses the job: AssocMaxSubmitJobLimit ") == 1
+    assert "; you have too many jobs: `squeue --me`; the others are submitted as jobs end\n" in done.stderr
+    assert "1 not submitted" in done.stderr
+    assert [["every run has a result"]] * 2 == [
+        [task["ended"] for task in job["tasks"]] for job in lab.jobs()
+    ]

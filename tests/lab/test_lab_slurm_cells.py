@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -145,34 +143,3 @@ def test_what_a_job_leaves_is_made_by_a_follow_up_job_or_by_the_same_command(job
     assert len(job_lab.stored()) == 2
     must_end_whole(job_lab)
     assert [2, 1, 1] == [len(job["tasks"]) for job in job_lab.jobs()]
-
-
-# sbatch as of a Slurm that allows its user one job at a time: such limits need accounts in a data base.
-ONE_JOB = """\
-#!/bin/sh
-jobs=$(squeue -h -r | wc -l)
-for script; do :; done
-more=$(sed -n 's/^#SBATCH --array=0-//p' "$script")
-[ $((jobs + more + 1)) -le 1 ] && exec {sbatch} "$@"
-echo "sbatch: error: AssocMaxSubmitJobLimit" >&2
-echo "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, \
-user's size and/or time limits)" >&2
-exit 1
-"""
-
-
-def test_what_slurm_does_not_take_at_once_is_submitted_as_jobs_end(job_lab: SlurmSweepLab) -> None:
-    once = {"warmup_iterations": 1, "measured_iterations": 3, "repeats": 1}
-    write_cells(job_lab, 2, 3, measure=once)
-    sbatch = job_lab.folder / "tools" / "sbatch"
-    sbatch.parent.mkdir()
-    sbatch.write_text(ONE_JOB.format(sbatch=shutil.which("sbatch")))
-    sbatch.chmod(0o755)
-    job_lab.variables["PATH"] = f"{sbatch.parent}:{os.environ['PATH']}"
-    done = job_lab.run()
-    assert done.returncode == 0, done.stderr
-    assert "tiny: 2 of 2 runs: 2 ok" in done.stdout
-    assert done.stderr.count("AssocMaxSubmitJobLimit") == 1
-    assert "; the others are submitted as jobs end" in done.stderr
-    assert "1 not submitted" in done.stderr
-    assert ends(job_lab) == [[DONE], [DONE]]

@@ -156,7 +156,8 @@ exec /opt/python -m dlperf cell 'my results' ${{tasks[$SLURM_ARRAY_TASK_ID]}}
     )
 
 
-# sbatch of a Slurm that allows its user so many jobs at a time; the limits of a real one need a data base.
+# sbatch of a Slurm that allows its user so many jobs at a time, in the words of a real one, which is in
+# tests/lab/test_lab_accounts.py.
 _SBATCH = """\
 #!{python}
 import pathlib, re, sys
