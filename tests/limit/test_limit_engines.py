@@ -70,16 +70,10 @@ def test_the_largest_batch_trains_and_one_step_more_does_not(
 SPLITS: dict[str, dict[str, object]] = {"model": {}, "partial_fc": {"sample_ratio": 0.1}}
 
 
+# Each engine and each way once: how a rank of several runs out is the engine's, what fits is the way's.
 @pytest.mark.parametrize(
     ("name", "parallelism", "values"),
-    [
-        ("oneflow", "model", 2),
-        ("oneflow", "partial_fc", 2),
-        ("mxnet", "model", 3),
-        ("mxnet", "partial_fc", 4),
-        ("pytorch", "model", 3),
-        ("pytorch", "partial_fc", 4),
-    ],
+    [("oneflow", "partial_fc", 2), ("mxnet", "model", 3), ("pytorch", "partial_fc", 4)],
 )
 def test_the_most_classes_of_two_processes_train_and_one_step_more_do_not(
     lab: SweepLab, engine_python: Callable[[str], Path], name: str, parallelism: str, values: int
