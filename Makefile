@@ -14,7 +14,7 @@ quickstart: .venv/.ready ## Train all frameworks on this machine and write resul
 	@tools/quickstart.sh
 
 test: packages lint environments ## Check the style and run every test, training in the real frameworks included
-	@$(BIN)/pytest -m quiet $(LONGEST)
+	@$(BIN)/pytest -m quiet $$(grep -rl --include 'test_*.py' pytest.mark.quiet tests) $(LONGEST)
 	@$(BIN)/pytest -n 2 --dist worksteal -m "not quiet" $(LONGEST)
 
 test-fast: .venv/.ready ## Run the tests that take no time (under a minute)

@@ -28,6 +28,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 SLOW_FOLDERS = ("environments", "lab", "running", "supervisor")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Without slow tests these folders hold none: their modules need not be imported."""
+    return True if "not slow" in config.option.markexpr and collection_path.name in SLOW_FOLDERS else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Quick tests first, trainings last: what is broken at heart is known at once."""
     for item in items:
