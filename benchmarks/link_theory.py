@@ -1,21 +1,21 @@
 """What a step must send by each parallelism, what a link takes for it, and what was measured.
 
-For `benchmarks/shaped_links.py`. The counts are those of the training programs in frameworks/ in float32,
-with collectives that send no more than they must: a ring, as of Patarasuk and Yuan, 2009,
-doi:10.1016/j.jpdc.2008.09.002.
+For `benchmarks/shaped_links.py`; `dlperf/results/traffic.py` counts what must be sent.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from frameworks.common.case import Case, case_from_dict
+from dlperf.plan.case import Case
+from dlperf.results.traffic import all_reduced, gradient_bytes, softmax_bytes
+from frameworks.common.case import case_from_dict
 from frameworks.common.cost import model_cost
 
-FLOAT, LABEL = 4, 8  # bytes
 # Of an Ethernet frame of TCP over IPv4 with timestamps, and the standard MTU of 1500 bytes.
 FRAME, PAYLOAD = 1514, 1448
 NAMES = {"data": "data parallel", "model": "model parallel", "partial_fc": "Partial FC"}
@@ -44,35 +44,14 @@ class Measured:
         return name
 
 
-def gradient_bytes(case: Case) -> int:
-    """What is summed over the ranks: the network's gradient, with data parallel the classifier's too."""
-    cost = model_cost(case)
-    classifier = cost.classifier_parameters if case.parallelism == "data" else 0
-    return FLOAT * (cost.network_parameters + classifier)
-
-
-def softmax_bytes(case: Case) -> float:
-    """Bytes that a rank sends for a softmax over classes that are split; it does not grow with them.
-
-    Labels and embeddings gathered, the embeddings' gradient reduced and scattered, of each sample of the
-    global batch a maximum and two sums reduced.
-    """
-    if case.parallelism == "data":
-        return 0.0
-    ranks, batch = case.world_size, case.global_batch_size
-    gathered = (ranks - 1) * case.batch_size_per_device * (LABEL + FLOAT * case.embedding_size)
-    scattered = (ranks - 1) / ranks * batch * FLOAT * case.embedding_size
-    return gathered + scattered + all_reduced(3 * FLOAT * batch, ranks)
-
-
-def all_reduced(size: float, ranks: int) -> float:
-    """Bytes that each of `ranks` sends so that all have the sum of `size` bytes."""
-    return 2 * (ranks - 1) / ranks * size
-
-
-def sent_bytes(case: Case) -> float:
-    """Bytes of payload that a rank sends in a step, and receives at the same time."""
-    return all_reduced(gradient_bytes(case), case.world_size) + softmax_bytes(case)
+def theory(content: dict[str, Any]) -> tuple[float, float]:
+    """Bytes of payload that a rank sends in a step, and receives meanwhile: gradients, softmax."""
+    case, cost = Case.model_validate_json(json.dumps(content)), model_cost(case_from_dict(content))
+    ranks = case.topology.world_size
+    gradient = gradient_bytes(
+        case, network_parameters=cost.network_parameters, classifier_parameters=cost.classifier_parameters
+    )
+    return all_reduced(gradient, ranks), softmax_bytes(case, members=ranks)
 
 
 def link_seconds(size: float, bits_per_second: float | None) -> float:
@@ -121,14 +100,14 @@ logs included.
 
 | | gradients summed | softmax over split classes | theory | counted | counted / theory |
 |---|---:|---:|---:|---:|---:|"""
-    seen = {one.parallelism: case_from_dict(one.case) for one in _two(measured)}
+    seen = {one.parallelism: one.case for one in _two(measured)}
     for parallelism, case in seen.items():
-        theory = sent_bytes(case)
         found = counted.get(parallelism)
-        gradients, softmax = all_reduced(gradient_bytes(case), case.world_size), softmax_bytes(case)
-        beside = "not counted | " if found is None else f"{found / 1e6:.2f} | {found / theory:.2f}"
+        gradients, softmax = theory(case)
+        total = gradients + softmax
+        beside = "not counted | " if found is None else f"{found / 1e6:.2f} | {found / total:.2f}"
         yield (
-            f"| {NAMES[parallelism]} | {gradients / 1e6:.2f} | {softmax / 1e6:.3f} | {theory / 1e6:.2f} | "
+            f"| {NAMES[parallelism]} | {gradients / 1e6:.2f} | {softmax / 1e6:.3f} | {total / 1e6:.2f} | "
             f"{beside} |"
         )
     yield ""
@@ -148,7 +127,7 @@ the others, in which the engine waits for each transfer.
     unshaped = {one.parallelism: one.step_seconds for one in _two(measured) if one.bits_per_second is None}
     for one in sorted(_two(measured), key=lambda one: list(NAMES).index(one.parallelism)):
         least = unshaped.get(one.parallelism)
-        took = link_seconds(sent_bytes(case_from_dict(one.case)), one.bits_per_second)
+        took = link_seconds(sum(theory(one.case)), one.bits_per_second)
         told = "not told" if one.communication_seconds is None else f"{one.communication_seconds:.3f}"
         if one.step_seconds is None or least is None:
             expected, step, within = "", "not measured", ""
@@ -193,7 +172,7 @@ one host has.
             measured_share = one.samples_per_sec / (one.nodes * single.samples_per_sec)
             expected = ""
             if one.bits_per_second is not None and single.step_seconds is not None and least is not None:
-                took = link_seconds(sent_bytes(case_from_dict(one.case)), one.bits_per_second)
+                took = link_seconds(sum(theory(one.case)), one.bits_per_second)
                 bounds = (single.step_seconds / (took + least), single.step_seconds / max(took, least))
                 expected = " to ".join(f"{100 * bound:.0f} %" for bound in bounds)
             yield f"| {NAMES[one.parallelism]} | {one.link} | {expected} | {100 * measured_share:.0f} % |"

@@ -26,6 +26,7 @@ LAUNCH_NAME: Final = "launch.json"
 ENVIRONMENT_NAME: Final = "environment.json"
 OUTCOME_NAME: Final = "outcome.json"
 LOGS_FOLDER: Final = "logs"
+TELEMETRY_NAME: Final = "telemetry.csv"  # of each node: see `node_file`
 STEPS_NAME: Final = "steps.csv"
 RESULT_NAME: Final = "result.json"
 IMPORT_NAME: Final = "import.json"  # of an imported run
@@ -36,8 +37,11 @@ LIMIT_NAME: Final = "limit.json"
 # In the folder of baselines.
 NOISE_PROFILE_NAME: Final = "qualification.json"
 
+MOST_TELEMETRY_BYTES: Final = 16 << 20  # twice what a sampler writes
+
 _UNREADABLE = ".unreadable-"
 _REPEAT = re.compile(r"r([0-9]{1,9})")
+_TELEMETRY = re.compile(r"telemetry(?:\.node(\d{1,6}))?\.csv")
 _LOG = re.compile(r"rank(\d+)\.log")
 
 
@@ -123,6 +127,17 @@ def node_file(name: str, *, node_rank: int, nodes: int) -> str:
 def launch_files(folder: Path) -> list[Path]:
     """The launch files of a run folder, one per node, by name."""
     return sorted(folder.glob(LAUNCH_NAME.replace(".", "*.")))
+
+
+def is_telemetry(name: str) -> bool:
+    """Whether a file of a run folder holds what a node's sampler wrote."""
+    return _TELEMETRY.fullmatch(name) is not None
+
+
+def telemetry_files(folder: Path) -> dict[int, Path]:
+    """What the samplers of a run wrote, by node rank."""
+    found = ((match, folder / name) for name in os.listdir(folder) if (match := _TELEMETRY.fullmatch(name)))  # noqa: PTH208
+    return dict(sorted((int(match[1] or 0), path) for match, path in found))
 
 
 def log_name(rank: int) -> str:

@@ -33,6 +33,7 @@ from process_tree import (
 )
 from rank import PIPE_BYTES, Rank
 from rank_memory import group_oom_kills, node_oom_kills, remove_left_groups
+from sampler import Sampler
 from supervisor_io import ECHO_CLOSE_SECONDS, WORK_FOLDER, Echo, Launch, OutcomeFile, read_launch, write_files
 
 EXIT_COMPLETED, EXIT_NOT_COMPLETED, EXIT_BAD_LAUNCH = 0, 1, 2  # process_tree.py has more
@@ -60,6 +61,7 @@ class Supervisor:
         self._launch, self._beat = launch, beat
         self._echo = Echo()
         self._ranks: List[Rank] = []
+        self._sampler: Optional[Sampler] = None
         self._open: Dict[int, Rank] = {}  # by the pipe of its output
         self._first_failed: Optional[int] = None
         self._stop: Optional[str] = None
@@ -102,6 +104,9 @@ class Supervisor:
             "cpu_seconds": round(cpu_seconds_of_children(), 3),
             "processes_left": sorted(left),
         }
+        if self._sampler is not None:
+            outcome["cpu_seconds"] = round(cpu_seconds_of_children() - self._sampler.cpu_seconds, 3)
+            outcome["telemetry_cpu_seconds"] = round(self._sampler.cpu_seconds, 3)
         if group_before is not None and group_after is not None:
             outcome["group_oom_kills"] = group_after - group_before
         if held_by:
@@ -115,6 +120,8 @@ class Supervisor:
 
     def _run_ranks(self) -> Ending:
         failure = self._start_ranks()
+        if failure is None and self._launch.telemetry is not None:
+            self._sampler = Sampler(self._launch.telemetry, [rank.pid for rank in self._ranks], self._cpus())
         self._echo.start()
         if failure is not None:
             return failure
@@ -136,6 +143,12 @@ class Supervisor:
             self._open[rank.pipe] = rank
             self._poll.register(rank.pipe, select.POLLIN)
         return None
+
+    def _cpus(self) -> List[int]:
+        """Those that ranks may use."""
+        ranks = self._launch.ranks
+        bound = all(spec.cpus for spec in ranks)
+        return sorted({cpu for spec in ranks for cpu in spec.cpus} if bound else os.sched_getaffinity(0))
 
     def _turn(self, timeout: float) -> None:
         """Wait for something to happen and record it."""
@@ -186,11 +199,13 @@ class Supervisor:
         ranks = {rank.pid: rank for rank in self._ranks if rank.status is None}
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
+            if self._sampler is not None and pid == self._sampler.pid:
+                self._sampler.ended(usage)
             rank = ranks.get(pid)
             if rank is None:
                 continue  # an orphan, which is now our child

@@ -50,6 +50,7 @@ class Launch(NamedTuple):
     silence: float
     log_limit: int
     files: Mapping[str, str] = MappingProxyType({})
+    telemetry: Optional[Dict[str, Any]] = None  # for frameworks/node/telemetry.py; None: nothing is sampled
 
 
 # Of an original program, in the run folder: a copy of its source, for as long as the run goes on.
@@ -79,6 +80,7 @@ def read_launch(path: str) -> Launch:
         silence=content.get("silence_seconds", SILENCE_SECONDS),
         log_limit=content.get("log_limit_bytes", LOG_LIMIT_BYTES),
         files=content.get("files", {}),
+        telemetry=content.get("telemetry"),
     )
 
 

@@ -12,16 +12,31 @@ if TYPE_CHECKING:
 
 _PROGRAM = """\
 #!{python}
-import json, sys
+import json, sys, time
 state = json.loads({state!r})
 gpus, apps, unknown = state["gpus"], state["apps"], state["unknown"]
 arguments = sys.argv[1:]
 if arguments[0] == "-i":
-    gpus = [gpu for gpu in gpus if arguments[1] in (gpu["uuid"], gpu["index"])]
+    gpus = [gpu for gpu in gpus if {{gpu["uuid"], gpu["index"]}} & set(arguments[1].split(","))]
     apps = [app for app in apps if app["gpu_uuid"] in [gpu["uuid"] for gpu in gpus]]
     arguments = arguments[2:]
     if not gpus:
         sys.exit("No devices were found")
+if "-lms" in arguments and state["streams"] is not None:
+    query, _, fields = arguments[0].partition("=")
+    if set(fields.split(",")) & set(unknown):
+        sys.exit("Field is not a valid field to query.")
+    for act in state["streams"].get(query.replace("--query-", ""), ["hang"]):
+        if act == "hang":
+            time.sleep(600)
+        elif isinstance(act, int):
+            sys.exit(act)
+        else:
+            stamp = time.time()
+            now = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(stamp)) + ".%03d" % (stamp % 1 * 1000)
+            print("\\n".join(line.replace("NOW", now) for line in act), flush=True)
+            time.sleep(state["pause"])
+    time.sleep(600)
 if arguments[0].startswith("--query-"):
     what, _, fields = arguments[0].partition("=")
     for row in apps if what == "--query-compute-apps" else gpus:
@@ -74,7 +89,6 @@ class FakeGpu:
     uuid: str = ""
     divided: bool = False
     instances: tuple[tuple[str, str, int], ...] = ()
-    throttled: str = "Not Active"
     state: tuple[tuple[str, str], ...] = ()  # other fields
 
 
@@ -84,8 +98,13 @@ def write_nvidia_smi(
     apps: tuple[tuple[str, int, str], ...] = (),
     unknown: tuple[str, ...] = (),
     corrupted: bool = False,
+    streams: dict[str, list[list[str] | str | int]] | None = None,
+    pause: float = 0.1,
 ) -> None:
     """Put `nvidia-smi` into a folder.
+
+    `streams` is what it replays with -lms, for `gpu` and `compute-apps`: lines of one moment, of which NOW
+    becomes the time, `hang`, or the exit code that it ends with; `pause` is between two moments.
 
     `apps` are processes: UUID of the GPU, id, name. `unknown` are fields that an old driver does not know.
     `corrupted`: it warns of a GPU's infoROM with every answer.
@@ -107,21 +126,19 @@ def write_nvidia_smi(
                 "gpu_uuid": gpu.uuid or f"GPU-{index}{'0' * 7}-1111-2222-3333-444444444444",
                 **_QUIET,
                 **dict(gpu.state),
-                **{
-                    f"{group}.{name}": gpu.throttled
-                    for group in ("clocks_throttle_reasons", "clocks_event_reasons")
-                    for name in (
-                        "sw_power_cap",
-                        "hw_slowdown",
-                        "hw_thermal_slowdown",
-                        "hw_power_brake_slowdown",
-                        "sw_thermal_slowdown",
-                    )
-                },
             }
         )
     users = [{"gpu_uuid": uuid, "pid": str(pid), "process_name": name} for uuid, pid, name in apps]
-    state = json.dumps({"gpus": rows, "apps": users, "unknown": unknown, "corrupted": corrupted})
+    state = json.dumps(
+        {
+            "gpus": rows,
+            "apps": users,
+            "unknown": unknown,
+            "corrupted": corrupted,
+            "streams": streams,
+            "pause": pause,
+        }
+    )
     program = folder / "nvidia-smi"
     program.write_text(_PROGRAM.format(python=sys.executable, state=state))
     program.chmod(0o755)

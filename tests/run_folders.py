@@ -11,6 +11,7 @@ from dlperf.plan.case import Case, Loss, Measure, Topology, Workload
 from dlperf.results.schema import Node, RunEnvironment
 from dlperf.results.store import store_run
 from frameworks.common.events import END, START, EventLog
+from frameworks.node.telemetry import COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,3 +160,28 @@ def store_good_runs(sweep: Path, case: Case, rates: Sequence[float], **settings:
     for repeat, rate in enumerate(rates, 1):
         seconds = [case.global_batch_size / rate] * steps
         store_run(write_run(sweep, case, repeat=repeat, seconds=seconds, **settings))
+
+
+# When the first step of a run of `timed` begins, in ms.
+BEGAN_MS = 1_767_323_045_000
+
+
+def timed(log: str, *, shift_ms: int = 0) -> str:
+    """A log with the times of a run whose steps took as long as it says, from `BEGAN_MS` on."""
+    lines, now = [], BEGAN_MS + shift_ms
+    for line in log.splitlines():
+        event = json.loads(line.removeprefix(":::MLLOG "))
+        if event["key"] == "tracked_stats":
+            now += round(1000 * event["value"]["seconds"])
+        lines.append(f":::MLLOG {json.dumps({**event, 'time_ms': now})}\n")
+    return "".join(lines)
+
+
+def telemetry_text(rows: Sequence[dict[str, Any]]) -> str:
+    """The file of a sampler: `at` is in seconds behind `BEGAN_MS`, everything else a column."""
+    cells = (
+        {"time_ms": BEGAN_MS + round(1000 * row["at"]), **{k: v for k, v in row.items() if k != "at"}}
+        for row in rows
+    )
+    lines = (",".join(str(row.get(column, "")) for column in COLUMNS) for row in cells)
+    return "".join(f"{line}\n" for line in (",".join(COLUMNS), *lines))

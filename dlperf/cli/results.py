@@ -30,6 +30,7 @@ from dlperf.results.query import find_case
 from dlperf.results.schema import METHOD_2021, PEAKS, Imported, Node, RunResult
 from dlperf.results.store import StoredRun
 from dlperf.results.straggler import rank_times_line
+from dlperf.results.telemetry import telemetry_line
 from dlperf.running.program import program_commands, program_of
 from dlperf.statistics.basic import FEWEST_RUNS_FOR_INTERVAL
 from dlperf.wording import plural
@@ -177,6 +178,8 @@ Examples:
   dlperf show 242a22271c50 results/quickstart
   dlperf show oneflow results/quickstart
   dlperf show 242a22271c50 --json | jq '.[0].runs[].result.figures.samples_per_sec'
+  dlperf show 242a22271c50 --telemetry
+  dlperf show 242a22271c50 --telemetry --run 2 --out telemetry.svg
 
 {options.CASE_HELP}"""
 
@@ -184,10 +187,30 @@ Examples:
 @click.command(epilog=_SHOW_EPILOG)
 @options.CASE
 @options.JSON
-def show(*, case: str, folders: tuple[Path, ...], as_json: bool) -> None:
+@click.option("--telemetry", is_flag=True, help="A chart of what nodes and devices did during each run.")
+@click.option("--run", "repeat", type=click.IntRange(min=1), help="With --telemetry: of this run alone.")
+@click.option(
+    "-o", "--out", type=options.FILE, help="With --telemetry: write the chart of one run as .svg or .png."
+)
+def show(
+    *,
+    case: str,
+    folders: tuple[Path, ...],
+    as_json: bool,
+    telemetry: bool,
+    repeat: int | None,
+    out: Path | None,
+) -> None:
     """Show one case: its runs, figures, environment, commands, and where the logs are."""
+    if not telemetry and (repeat is not None or out is not None):
+        raise UserError("--run and --out go with --telemetry")
     loaded = options.load_results(folders)
     found = find_case(loaded.all_figures, case)
+    if telemetry:
+        from dlperf.cli.telemetry import show_telemetry
+
+        show_telemetry(found, repeat=repeat, out=out)
+        return
     if not as_json:
         echo("\n\n".join(text for figure in found for text in _sections(figure)))
         return
@@ -319,6 +342,9 @@ def _of_run(run: StoredRun) -> Iterator[tuple[str, object]]:
     yield "interference", interference_line(result)
     if result.rank_times is not None:
         yield "straggler", rank_times_line(result.rank_times)
+    if result.telemetry is not None:
+        yield "telemetry", telemetry_line(result.telemetry)
+        yield "telemetry lacks", "; ".join(result.telemetry.missing)
     yield "data", _reading_line(result)
     yield "reason", result.reason
     yield "evidence", result.evidence

@@ -215,11 +215,13 @@ class Measure(Model):
     """Iterations at the start of a run that are timed and kept, and not counted."""
     measured_iterations: PositiveInt = 100
     """Iterations behind the warm-up whose time makes the figure."""
-    # It changes nothing in what is run, so it is no part of a case's identity; not written by default.
+    # The two change nothing in what is run, so they are no part of a case's identity; not written by default.
     max_interference: Annotated[
         float, Field(ge=0, le=1, exclude_if=lambda share: share == DEFAULT_MAX_INTERFERENCE)
     ] = DEFAULT_MAX_INTERFERENCE
     """A run that loses a larger share of its CPU time to other work is disturbed and has no figure."""
+    telemetry: Annotated[bool, Field(exclude_if=lambda wanted: wanted)] = True
+    """Whether the nodes are sampled beside the ranks (`telemetry.csv`), GPUs by nvidia-smi."""
 
 
 class DataSet(Model):
@@ -364,10 +366,11 @@ class Case(Model):
     def content_hash(self) -> str:
         """What tells cases apart.
 
-        Neither a number that is searched for nor `max_interference` counts, nor where files lie.
+        Neither a number that is searched for counts, nor `max_interference` and `telemetry`, nor where files
+        lie.
         """
         left_out: dict[str, bool | set[str]] = {
-            "measure": {"max_interference"},
+            "measure": {"max_interference", "telemetry"},
             "data": {"path"},
             "source": {"commit"},
         }

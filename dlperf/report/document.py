@@ -35,6 +35,7 @@ from dlperf.report.method import EnvironmentTable, environment_tables, method
 from dlperf.report.notes import comparison_notes, findings, report_notes
 from dlperf.report.numbers import or_not_known
 from dlperf.report.sanity_checks import CheckWarning, sanity_checks, warnings_table
+from dlperf.report.telemetry import telemetry_table
 from dlperf.report.text import Inline, Table, Text, joined, plain_text, say
 from dlperf.results.cases import CaseFigures
 from dlperf.results.noise_profile import NoiseProfile, read_noise_profile
@@ -77,6 +78,7 @@ class Section:
     repeats: Table | None
     inside: Table | None
     breakdown: Table | None
+    telemetry: Table | None
     comparison: Comparison
 
 
@@ -258,6 +260,7 @@ def _section(
         repeats=tables.repeats_table(context) if measured else None,
         inside=tables.inside_table(context) if measured else None,
         breakdown=tables.breakdown_table(context),
+        telemetry=telemetry_table(context) if measured else None,
         comparison=comparison,
     )
 

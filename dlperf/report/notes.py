@@ -6,6 +6,7 @@ from functools import partial
 from dlperf.report.comparison import DATA, LOOP, CaseKey, Comparison, Variant, case_key, reading_words
 from dlperf.report.loops import residency_remark, resident_words
 from dlperf.report.numbers import NOT_KNOWN, factor, percent
+from dlperf.report.telemetry import telemetry_notes
 from dlperf.report.text import Inline, Link, Text, joined, plural, say
 from dlperf.results.cases import CaseFigures, devices_of, standing
 from dlperf.results.query import Loaded
@@ -115,7 +116,7 @@ def comparison_notes(comparison: Comparison, *, shares: Mapping[CaseKey, float])
     yield from _data_notes(comparison)
     yield from _runs_notes(comparison)
     yield from _straggler_notes(comparison)
-    yield from _gpu_notes(comparison)
+    yield from telemetry_notes(comparison)
     yield from _memory_notes(comparison)
     yield from _engine_notes(comparison)
     yield from _slow_engines(comparison)
@@ -290,19 +291,6 @@ def _straggler_notes(comparison: Comparison) -> Iterator[Text]:
             "Ranks waited for one that was slower than the median of the others: {which}.",
             which=joined(stragglers, "; "),
         )
-
-
-def _gpu_notes(comparison: Comparison) -> Iterator[Text]:
-    runs = (run.result.gpu_interference for figure in comparison.figures for run in figure.runs)
-    measured = [gpus for gpus in runs if gpus is not None]
-    others = max((gpus.processes for gpus in measured), default=0)
-    if others:
-        yield say(
-            "Other work used the GPUs of some runs: up to {programs}.", programs=plural(others, "program")
-        )
-    reasons = sorted({reason for gpus in measured for reason in gpus.throttled_by})
-    if reasons:
-        yield say("The clocks of GPUs were held back in some runs: {reasons}.", reasons=", ".join(reasons))
 
 
 def _loss_scales(comparison: Comparison) -> Iterator[Text]:

@@ -12,7 +12,8 @@ from itertools import combinations, pairwise
 from dlperf.plan.case import Case
 from dlperf.report.columns import interval_of_ratio, matmul_shares
 from dlperf.report.comparison import PARALLELISMS, case_key, version_name
-from dlperf.report.numbers import factor, giga, mebibytes, percent, rate
+from dlperf.report.numbers import NOT_KNOWN, factor, giga, mebibytes, percent, rate
+from dlperf.report.telemetry import MOST_HELD_BACK, middle, most, of_good_runs, reason_words
 from dlperf.report.text import Cells, Inline, Table, Text, joined, number, say, table_of
 from dlperf.results.cases import CaseFigures, canonical, data_name
 from dlperf.statistics.basic import Interval, Summary
@@ -183,6 +184,40 @@ def _sessions(measured: Sequence[Measured]) -> Iterator[Breach]:
                 yield second, what, rate(second.summary.median)
 
 
+def _held_back(measured: Sequence[Measured]) -> Iterator[Breach]:
+    for one in measured:
+        share, clock = most(one.figure, "throttled"), middle(one.figure, "sm_mhz_least")
+        if share is not None and share > MOST_HELD_BACK:
+            told = say(
+                "{share} ({reasons}; {clock} MHz)",
+                share=percent(share, decimals=0),
+                reasons=reason_words(one.figure),
+                clock=NOT_KNOWN if clock is None else f"{clock:.0f}",
+            )
+            yield one, say("<= {margin} of the time", margin=percent(MOST_HELD_BACK, decimals=0)), told
+
+
+def _gpu_users(measured: Sequence[Measured]) -> Iterator[Breach]:
+    for one in measured:
+        others = most(one.figure, "other_processes")
+        if others:
+            yield one, say("no process of others"), f"{others:.0f}"
+
+
+def _clocks(measured: Sequence[Measured]) -> Iterator[Breach]:
+    """Of the runs of one case."""
+    for one in measured:
+        for name in ("sm_mhz", "cpu_mhz"):
+            clocks = [value for run in of_good_runs(one.figure) if (value := getattr(run, name)) is not None]
+            if clocks and min(clocks) < (1 - MARGIN) * max(clocks):
+                within = say("{margin} between runs", margin=percent(MARGIN, decimals=0))
+                yield (
+                    one,
+                    within,
+                    say("{low} to {high} MHz", low=f"{min(clocks):.0f}", high=f"{max(clocks):.0f}"),
+                )
+
+
 CHECKS: Mapping[Text, Callable[[Sequence[Measured]], Iterable[Breach]]] = {
     say("more devices are not slower"): partial(
         _not_slower,
@@ -213,6 +248,9 @@ CHECKS: Mapping[Text, Callable[[Sequence[Measured]], Iterable[Breach]]] = {
     say("memory of a rank fits into its node"): _memory,
     say("model FLOP/s stay below the measured rate"): _ceiling,
     say("the same case has the same figure in two sweeps"): _sessions,
+    say("clocks are not held back"): _held_back,
+    say("nobody else uses the GPUs"): _gpu_users,
+    say("the runs of a case have the same clock"): _clocks,
 }
 
 

@@ -136,7 +136,7 @@ def _case_table(context: TableContext, names: Sequence[str], *, caption: Text) -
     return table_of(
         caption,
         (
-            {**_case_cells(cell), **{heading: column.cell(cell) for heading, column in columns.items()}}
+            {**case_cells(cell), **{heading: column.cell(cell) for heading, column in columns.items()}}
             for cell in context.cells()
         ),
     )
@@ -166,7 +166,7 @@ def breakdown_table(context: TableContext) -> Table | None:
     names = in_order({name: 0.0 for _, seconds in profiled for name in seconds})
     rows: list[Cells] = [
         {
-            **_case_cells(cell),
+            **case_cells(cell),
             **{
                 number(say("{phase} (s)", phase=PHASES.get(name, name))): _phase_cell(seconds, name)
                 for name in names
@@ -193,7 +193,7 @@ def _varying_fields(comparison: Comparison) -> list[str]:
     return [name for name in names if name in comparison.varying or name in comparison.searched]
 
 
-def _case_cells(cell: TableCell) -> Cells:
+def case_cells(cell: TableCell) -> Cells:
     """The name leads to the runs behind the whole row."""
     comparison, row = cell.context.comparison, cell.row
     return {

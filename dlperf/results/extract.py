@@ -1,4 +1,4 @@
-"""A run folder's result, computed from `case.json`, `outcome.json` and `logs/` alone. Writes nothing.
+"""A run folder's result, computed from its case, outcome, logs and telemetry alone. Writes nothing.
 
 The same folder gives the same result, byte for byte, whenever it is read.
 """
@@ -20,7 +20,7 @@ from dlperf.logs.endings import read_outcome
 from dlperf.logs.events import TRAIN, Event, Step, finite, read_events, read_steps, whole
 from dlperf.logs.text import read_lines
 from dlperf.plan.case import Case
-from dlperf.results.interference import gpu_interference_of, interference_of
+from dlperf.results.interference import interference_of
 from dlperf.results.reading import reading_of
 from dlperf.results.run_outcome import RunOutcome, run_outcome
 from dlperf.results.schema import (
@@ -36,6 +36,7 @@ from dlperf.results.schema import (
     Steadiness,
 )
 from dlperf.results.straggler import rank_times_of
+from dlperf.results.telemetry import read_telemetry, telemetry_of
 from dlperf.statistics.basic import quantile, samples_per_second
 from dlperf.statistics.changepoint import FEWEST_JUDGED, FEWEST_STEADY, Segmentation, Shape, classify
 from dlperf.version import __version__
@@ -142,6 +143,7 @@ def extract(folder: Path) -> Extracted:
     own = events.get(0, [])
     method, window = _method(own)
     ended = run_outcome(case, steps=steps, events=own, outcome=outcome, folder=folder)
+    engine = _engine(own)
     interference, steadiness = interference_of(events, device=case.device), None
     if ended.status is Status.OK and window is None:
         steps, steadiness, ended = in_steady_state(steps, ended)
@@ -159,14 +161,16 @@ def extract(folder: Path) -> Extracted:
             seconds=outcome.seconds if outcome else None,
             nodes=outcome.hosts if outcome else (),
             figures=_figures(steps, events, method) if ended.status is Status.OK else None,
-            engine=_engine(own),
+            engine=engine,
             method=method,
             not_known=_not_known(own),
             imported=imported,
             memory_held_by=outcome.memory_held_by if outcome else None,
             peak_unknown=_peak_unknown(events),
             interference=interference,
-            gpu_interference=gpu_interference_of(events),
+            telemetry=telemetry_of(
+                read_telemetry(folder), steps=steps, events=events, case=case, engine=engine
+            ),
             reading=reading_of(events, case),
             steadiness=steadiness,
             rank_times=rank_times_of(events, topology=case.topology, hosts=outcome.hosts if outcome else ()),

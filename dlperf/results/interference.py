@@ -19,7 +19,7 @@ from typing import Any
 
 from dlperf.logs.events import TRAIN, Event, finite
 from dlperf.plan.case import DeviceKind
-from dlperf.results.schema import GpuInterference, Interference, RunResult
+from dlperf.results.schema import Interference, RunResult
 
 _SECONDS = ("run_seconds", "wait_seconds", "busy_seconds", "steal_seconds", "machine_busy_seconds")
 _TICK_SECONDS = 0.01  # the kernel counts busy CPUs in ticks: each may be counted for one too many
@@ -39,38 +39,13 @@ def interference_of(events: Mapping[int, Sequence[Event]], *, device: DeviceKind
     return Interference(**shares[TRAIN], warmup_share=None if warmup is None else warmup["share"])
 
 
-def gpu_interference_of(events: Mapping[int, Sequence[Event]]) -> GpuInterference | None:
-    """The same of the GPUs; None where nvidia-smi said nothing."""
-    values = [
-        event.value
-        for own in events.values()
-        for event in own
-        if event.key == "gpu_interference" and isinstance(event.value, dict)
-    ]
-    if not values:
-        return None
-    reasons = [value["throttled_by"] for value in values if isinstance(value.get("throttled_by"), list)]
-    return GpuInterference(
-        processes=max(int(finite(value.get("processes")) or 0) for value in values),
-        throttled_by=tuple(sorted({str(reason) for each in reasons for reason in each})),
-    )
-
-
 def interference_line(result: RunResult) -> str:
-    """`0.4% of its CPU time taken by other work (1.2% during warm-up)`; of GPUs too, where they were read."""
-    found, gpu = result.interference, result.gpu_interference
+    """`0.4% of its CPU time taken by other work (1.2% during warm-up)`."""
+    found = result.interference
     if found is None:
-        parts = ["not measured"]
-    else:
-        warmup = "" if found.warmup_share is None else f" ({found.warmup_share:.1%} during warm-up)"
-        parts = [f"{found.share:.1%} of its CPU time taken by other work{warmup}"]
-    if gpu is not None:
-        others = {0: "no other process", 1: "1 other process"}.get(
-            gpu.processes, f"{gpu.processes} other processes"
-        )
-        clocks = "" if not gpu.throttled_by else f", clocks lowered by {', '.join(gpu.throttled_by)}"
-        parts.append(f"{others} on its GPUs{clocks}")
-    return "; ".join(parts)
+        return "not measured"
+    warmup = "" if found.warmup_share is None else f" ({found.warmup_share:.1%} during warm-up)"
+    return f"{found.share:.1%} of its CPU time taken by other work{warmup}"
 
 
 def _counters(events: Mapping[int, Sequence[Event]], kind: str) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from dlperf.layout import (
     LOGS_FOLDER,
     OUTCOME_NAME,
     RUNS_FOLDER,
+    is_telemetry,
     log_files,
     repeat_of,
     sweep_folders,
@@ -174,11 +175,11 @@ def run_logs(folder: Path, *, ranks: Sequence[int] = (), nodes: Sequence[int] = 
 def run_sources(folder: Path) -> dict[str, str]:
     """The files that a run's figures are made from: SHA-256 in hexadecimal digits by name.
 
-    They are `case.json`, `outcome.json`, `import.json` and the files of `logs/`, as far as they are there;
-    what is made from them (`result.json`, `steps.csv`) does not count.
+    They are `case.json`, `outcome.json`, `import.json`, telemetry and the files of `logs/`, as far as they
+    are there; what is made from them (`result.json`, `steps.csv`) does not count.
     """
     place = str(folder)
-    names = [name for name in os.listdir(place) if name in _SOURCES]  # noqa: PTH208
+    names = [name for name in os.listdir(place) if name in _SOURCES or is_telemetry(name)]  # noqa: PTH208
     return {name: _digest_of(f"{place}/{name}") for name in (*sorted(names), *_logs(place))}
 
 

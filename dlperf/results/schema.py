@@ -141,13 +141,66 @@ class Interference(Model):
     """As `share`, of the warm-up; null without one."""
 
 
-class GpuInterference(Model):
-    """What disturbed the GPUs of a run, as nvidia-smi said at the end of its measured window."""
+_Number = Annotated[float | None, Field(ge=0, le=LARGEST, exclude_if=lambda value: value is None)]
+_Count = Annotated[int | None, Field(ge=0, le=LARGEST_COUNT, exclude_if=lambda value: value is None)]
 
-    processes: int
+
+class Telemetry(Model):
+    """What the nodes and their devices did in the measured window, from `telemetry.csv`.
+
+    `dlperf docs acceptance` describes each. What is missing was not measured or does not exist there.
+    """
+
+    gpus: int = Field(default=0, ge=0, le=LARGEST_COUNT)
+    """Number of GPUs with samples in the window, over all nodes."""
+    sm_mhz: _Number = None
+    """Median clock of the GPUs' multiprocessors, in MHz: the median over the GPUs."""
+    sm_mhz_least: _Number = None
+    """The same of the GPU with the lowest."""
+    memory_mhz: _Number = None
+    """Median clock of the GPUs' memory, in MHz: the median over the GPUs."""
+    power_watts: _Number = None
+    """Mean power of all GPUs together, in watts."""
+    joules_per_1000_samples: _Number = None
+    """Energy of all GPUs for 1000 samples, in joules."""
+    celsius: _Number = None
+    """Highest temperature of a GPU."""
+    utilization: _Number = None
+    """Share of the time in which a GPU had work, as nvidia-smi says: the median over the GPUs."""
+    memory_bytes: _Number = None
+    """Most memory in use on a GPU, of all its processes."""
+    throttled: _Number = None
+    """Share of the samples in which a GPU's clocks were held back, of the GPU with most."""
+    throttled_by: Annotated[tuple[str, ...], Field(exclude_if=lambda value: not value)] = ()
+    """Why they were, over all GPUs, the most frequent first."""
+    pcie_generation: _Count = None
+    """Generation of the PCIe link of the GPU with the lowest."""
+    pcie_width: _Count = None
+    """Lanes of the PCIe link of the GPU with the fewest."""
+    other_processes: _Count = None
     """Processes of others on the GPU that had most."""
-    throttled_by: tuple[str, ...] = ()
-    """Reasons why clocks were low, over all GPUs."""
+    ecc_uncorrected: _Count = None
+    """Uncorrected memory errors during the run, over all GPUs."""
+    remapped_rows: _Count = None
+    """Rows of memory remapped for uncorrectable errors during the run, over all GPUs."""
+    cpu_mhz: _Number = None
+    """Median clock of the ranks' CPUs, in MHz, of the node with the lowest."""
+    waited: _Number = None
+    """Share of the time in which the ranks' threads were ready and had no CPU, of the node with most."""
+    stolen: _Number = None
+    """Share of the ranks' busy CPUs that other virtual machines took, of the node with most."""
+    pressure_memory: _Number = None
+    """Share of the time in which some task waited for memory, of the node with most."""
+    pressure_io: _Number = None
+    """Share of the time in which some task waited for a disk, of the node with most."""
+    sent_bytes_per_step: _Number = None
+    """Bytes that the node with most sent per iteration through its interface, headers included."""
+    theory_bytes_per_step: _Number = None
+    """Bytes that must leave a node per iteration by arithmetic."""
+    disk_bytes_per_second: _Number = None
+    """Bytes per second read from the disks that hold the data set, over all nodes, by anyone."""
+    missing: Annotated[tuple[str, ...], Field(exclude_if=lambda value: not value)] = ()
+    """What the samples lack, one line each."""
 
 
 class DataReading(Model):
@@ -283,13 +336,14 @@ class RunResult(Model):
     """Where the run reached its steady state; missing: it was too short to say."""
     interference: Annotated[Interference | None, Field(exclude_if=lambda value: value is None)] = None
     """What other work took of the ranks' CPU time; missing: not measured."""
-    gpu_interference: Annotated[GpuInterference | None, Field(exclude_if=lambda value: value is None)] = None
-    """What disturbed the GPUs; missing: not measured."""
+    telemetry: Annotated[Telemetry | None, Field(exclude_if=lambda value: value is None)] = None
+    """What the nodes and their devices did meanwhile; missing: not sampled, or the run has no such window."""
     reading: Annotated[DataReading | None, Field(exclude_if=lambda value: value is None)] = None
     """How the ranks read their data set; missing: nothing was measured, or the images are synthetic."""
     rank_times: Annotated[RankTimes | None, Field(exclude_if=lambda value: value is None)] = None
     """Which rank the others waited for; missing: not measured, or there is one rank."""
     energy: Retired = None
+    gpu_interference: Retired = None
 
     @model_validator(mode="after")
     def _figures_exactly_when_ok(self) -> Self:

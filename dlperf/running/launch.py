@@ -27,7 +27,7 @@ from dlperf.adapters.base import (
     fp32_environment,
 )
 from dlperf.files import shipped_root
-from dlperf.layout import CASE_NAME, log_name
+from dlperf.layout import CASE_NAME, TELEMETRY_NAME, log_name, node_file
 from dlperf.model import Model
 from dlperf.plan.case import Case
 from dlperf.plan.machine import Gpu
@@ -249,6 +249,16 @@ def rank_variables(rank: RankProcess, inherited: Mapping[str, str]) -> dict[str,
     return found
 
 
+class TelemetrySpec(Model):
+    """What a node's sampler, frameworks/node/telemetry.py, is to sample beside its CPUs."""
+
+    file: str  # where it writes, in the run folder
+    gpus: int  # the first so many that CUDA shows
+    network: bool
+    interface: str | None  # None: all but the loopback
+    data: str | None  # a path on the disk whose reads count
+
+
 class LaunchFile(Model):
     """`launch.json`: the processes of one node and their limits; None is no limit."""
 
@@ -263,6 +273,7 @@ class LaunchFile(Model):
     grace_seconds: float = GRACE_SECONDS
     silence_seconds: float = SILENCE_SECONDS  # of the supervisor itself, until its guard kills the tree
     log_limit_bytes: int = LOG_LIMIT_BYTES  # per rank
+    telemetry: Annotated[TelemetrySpec | None, Field(exclude_if=lambda spec: spec is None)] = None
     # Texts by name, which the supervisor writes into its folder before it starts the ranks.
     files: dict[str, str] = Field(default_factory=dict, exclude_if=lambda files: not files)
 
@@ -281,10 +292,12 @@ def launch_file(
     node_rank: int,
     variables: tuple[str, ...] = (),
     files: Mapping[str, str] | None = None,
+    telemetry: TelemetrySpec | None = None,
 ) -> LaunchFile:
     """The launch file of one node; `commands` are those of the whole case, in the order of `placements`.
 
-    `variables` are the names of further variables that the ranks inherit, `files` the texts of further files.
+    `variables` are the names of further variables that the ranks inherit, `files` the texts of further files;
+    without `telemetry` nothing is sampled.
     """
     ranks = (
         RankProcess(
@@ -308,6 +321,7 @@ def launch_file(
         time_limit_seconds=limits.time,
         stall_limit_seconds=limits.stall,
         files=dict(files or {}),
+        telemetry=telemetry,
     )
 
 
@@ -371,9 +385,23 @@ def launch_files(
                 node_rank=node_rank,
                 variables=node.variables,
                 files=_program_files(launch, commands, source=node.source),
+                telemetry=_telemetry_spec(case, node, node_rank=node_rank),
             )
         )
     return tuple(files)
+
+
+def _telemetry_spec(case: Case, node: NodeInfo, *, node_rank: int) -> TelemetrySpec | None:
+    if not case.measure.telemetry:
+        return None
+    nodes, devices = case.topology.nodes, case.topology.devices_per_node
+    return TelemetrySpec(
+        file=node_file(TELEMETRY_NAME, node_rank=node_rank, nodes=nodes),
+        gpus=devices if case.device == "cuda" else 0,
+        network=nodes > 1,
+        interface=node.interface if nodes > 1 else None,
+        data=None if case.data is None else case.data.path,
+    )
 
 
 def _program_files(launch: Launch, commands: Sequence[RankCommand], *, source: Path | None) -> dict[str, str]:

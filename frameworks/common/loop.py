@@ -17,7 +17,7 @@ from typing import Any, Dict, Iterator, List, Optional, Protocol
 from frameworks.common.case import Case
 from frameworks.common.data import Batch
 from frameworks.common.events import END, START, EventLog
-from frameworks.common.interference import Window, gpu_interference
+from frameworks.common.interference import Window
 from frameworks.common.phases import DATA, Phases
 from frameworks.common.rank_times import RankTimes
 
@@ -112,7 +112,6 @@ def train(
     case: Case,
     batches: Iterator[Batch],
     log: EventLog,
-    local_rank: int = 0,
     *,
     reading: Optional[Reading] = None,
 ) -> None:
@@ -136,10 +135,6 @@ def train(
             log.event("reading", reading.since(before), kind=kind)
         if counters is not None:
             log.event("interference", counters, kind=kind)
-    if case.device == "cuda":
-        gpu = gpu_interference(local_rank)
-        if gpu is not None:
-            log.event("gpu_interference", gpu)
     log.event("run_stop", event_type=END, status="success")
 
 

@@ -64,7 +64,7 @@ def run(
         anonymous = AnonymousPeak()
         anonymous.read()  # what building the trainer took, before training maps more of the libraries
         log.event("init_stop", event_type=END)
-        train(trainer, case, batches, log, rank.local_rank, reading=reading)
+        train(trainer, case, batches, log, reading=reading)
         _log_peaks(case, log, anonymous, allocator_peaks)
         profile(trainer, case, batches, log)
         if reading is not None:

@@ -30,12 +30,13 @@ def run(work: Path, name: str, size: int) -> int:
 
 
 def fetch(work: Path, name: str) -> int:
-    """Write logs and outcome of a run as a tar, and remove the run when the reader confirms with a byte."""
+    """Write logs, telemetry and outcome of a run as a tar; when the reader confirms by a byte, remove it."""
     folder = work / "runs" / name
     until_deserted(folder)
     with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as archive:
         # The outcome comes last: if it has arrived, everything has.
-        for path in (*sorted(folder.glob("logs/rank*.log")), folder / "outcome.json"):
+        names = ("logs/rank*.log", "telemetry*.csv", "outcome.json")
+        for path in (path for name in names for path in sorted(folder.glob(name))):
             if path.is_file():
                 archive.add(str(path), str(path.relative_to(folder)))
     sys.stdout.flush()

@@ -168,9 +168,10 @@ def nvidia_smi(*arguments: str, seconds: float = TOOL_SECONDS) -> Optional[str]:
     return "\n".join(line for line in done.stdout.splitlines() if not line.startswith("WARNING"))
 
 
-def gpu_rows(*fields: str, query: str = "gpu") -> List[List[str]]:
+def gpu_rows(*fields: str, query: str = "gpu", seconds: float = TOOL_SECONDS) -> List[List[str]]:
     """What nvidia-smi lists, a row per GPU (or per process that uses one); empty without a driver."""
-    text = nvidia_smi(f"--query-{query}={','.join(fields)}", "--format=csv,noheader,nounits")
+    question = f"--query-{query}={','.join(fields)}"
+    text = nvidia_smi(question, "--format=csv,noheader,nounits", seconds=seconds)
     rows = [line.split(", ") for line in (text or "").splitlines()]
     return [row for row in rows if len(row) == len(fields)]
 

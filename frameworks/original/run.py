@@ -20,7 +20,7 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 from frameworks.common.case import Case, case_from_dict, rank_from_environment
 from frameworks.common.dataset import DataError
 from frameworks.common.events import END, START, EventLog
-from frameworks.common.interference import Window, gpu_interference
+from frameworks.common.interference import Window
 from frameworks.common.peak_memory import AnonymousPeak
 from frameworks.original import workspace
 from frameworks.original.data import ProgramData, ReadWindow
@@ -210,12 +210,8 @@ def _pass_on(lines: Iterable[Tuple[int, bytes]], *, tagged: bool) -> None:
 
 
 def _measure(case: Case, log: EventLog) -> None:
-    """What the processes took, while they are still there."""
+    """What the processes took of a CPU's memory, while they are still there."""
     if case.device == "cuda":
-        for device in range(case.devices_per_node):
-            found = gpu_interference(device)
-            if found is not None:
-                log.event("gpu_interference", found)
         return
     ours = os.getpid()
     peaks = [AnonymousPeak(Path(f"/proc/{pid}/status")).read() for pid in tree() if pid != ours]

@@ -15,7 +15,7 @@ from frameworks.common.cost import model_cost
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from link_theory import Measured, link_seconds, page, sent_bytes
+from link_theory import Measured, link_seconds, page, theory
 
 CLASSES = 50_000
 
@@ -31,7 +31,7 @@ def content(parallelism: str, *, nodes: int = 2) -> dict[str, Any]:
 
 
 def sent(parallelism: str) -> float:
-    return sent_bytes(case_from_dict(content(parallelism)))
+    return sum(theory(content(parallelism)))
 
 
 def test_data_parallel_sends_the_gradient_of_every_weight_once_with_two_ranks() -> None:
@@ -47,7 +47,7 @@ def test_what_split_classes_send_does_not_grow_with_them() -> None:
 
 
 def test_a_rank_alone_sends_nothing() -> None:
-    assert [0.0, 0.0] == [sent_bytes(case_from_dict(content(kind, nodes=1))) for kind in ("data", "model")]
+    assert [0.0, 0.0] == [sum(theory(content(kind, nodes=1))) for kind in ("data", "model")]
 
 
 def test_a_link_carries_headers_too() -> None:

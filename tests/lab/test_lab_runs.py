@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from cluster_lab import WORK
 
+from dlperf.results.telemetry import read_telemetry
+
 if TYPE_CHECKING:
     from cluster_lab import ClusterLab
 
@@ -19,7 +21,7 @@ def test_a_run_on_a_node_is_stored_as_a_run_here(lab: ClusterLab) -> None:
     (result,) = lab.stored()
     assert ("ok", ("node0",)) == (result.status.value, result.nodes)
     (folder,) = lab.run_folders()
-    assert {path.name for path in folder.iterdir()} == {
+    assert {path.name for path in folder.iterdir()} - {"telemetry.csv"} == {
         "case.json",
         "environment.json",
         "launch.json",
@@ -67,6 +69,11 @@ def test_a_case_of_three_nodes_trains_as_one(lab: ClusterLab) -> None:
         assert variables["DLPERF_MASTER_ADDRESS"] == lab.net.hosts[0].ip
         outcome = json.loads((folder / f"outcome.node{node}.json").read_text())
         assert (f"node{node}", "completed") == (outcome["host"], outcome["reason"])
+    sampled = read_telemetry(folder)
+    assert list(sampled) == [0, 1, 2]
+    for node in sampled.values():
+        assert node.series["node", "sent_bytes"][-1][1] > node.series["node", "sent_bytes"][0][1]
+    assert result.telemetry is not None
     outcome = json.loads((folder / "outcome.json").read_text())
     assert outcome["hosts"] == ["node0", "node1", "node2"]
     assert all(seconds > 0 for seconds in outcome["cpu_seconds"])

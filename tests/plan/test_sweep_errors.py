@@ -56,7 +56,7 @@ def test_a_good_file_has_no_problem(adapters: Any, tmp_path: Path) -> None:
         ("measure: {warmup: 2}", "5:11: unknown key 'warmup' (did you mean 'warmup_iterations'?)"),
         (
             "measure: {qqq: 2}",
-            "5:11: unknown key 'qqq'; known: warmup_iterations, measured_iterations, max_interference, repeats",
+            "5:11: unknown key 'qqq'; known: warmup_iterations, measured_iterations, max_interference, telemetry, repeats",
         ),
         ("parallelism: []", "5:1: parallelism: must not be empty"),
         ("exclude: [{when: {}, why: no}]", "5:12: exclude[0].when: must name at least one key, such as 'framework: mxnet'"),

@@ -20,7 +20,7 @@ from dlperf.plan.plan import PlanStatus
 from dlperf.report.document import Request, build_report, document
 from dlperf.report.render import render, write_report
 from dlperf.results.query import load
-from dlperf.results.schema import GpuInterference, Imported, Interference, Node, RankTimes, Status
+from dlperf.results.schema import Imported, Interference, Node, RankTimes, Status
 from dlperf.results.store import read_results, store_run, write_result
 
 if TYPE_CHECKING:
@@ -569,18 +569,6 @@ def test_a_rank_that_the_others_waited_for_is_named_and_so_is_a_node_that_held_s
     assert said + f"{rank.format(8, '10 %')}; {rank.format(16, '7 %')}." in text
     node = "Node gpu3 held the slowest rank in 2 of 3 cases on several nodes: 8 % slower than the median"
     assert node in text
-
-
-def test_other_work_on_gpus_and_clocks_that_were_held_back_are_said(tmp_path: Path) -> None:
-    sweep = tmp_path / "y1"
-    store_good_runs(sweep, make_case(device="cuda"), [100.0, 101.0])
-    assert "the GPUs of some runs" not in report(sweep)
-    run, _ = read_results(sweep).runs
-    gpus = GpuInterference(processes=2, throttled_by=("SW power cap",))
-    write_result(run.folder, run.result.model_copy(update={"gpu_interference": gpus}))
-    text = report(sweep)
-    assert "Other work used the GPUs of some runs: up to 2 programs." in text
-    assert "The clocks of GPUs were held back in some runs: SW power cap." in text
 
 
 def test_why_oneflow_is_slow_on_cpu_is_said_where_it_is(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from run_folders import log_text, make_case, write_run
 from dlperf.logs.events import Event, event_line, read_events
 from dlperf.plan.case import DeviceKind, Measure, Topology
 from dlperf.results.extract import extract
-from dlperf.results.interference import gpu_interference_of, interference_line, interference_of
-from dlperf.results.schema import GpuInterference, Interference, Status
+from dlperf.results.interference import interference_line, interference_of
+from dlperf.results.schema import Interference, Status
 from frameworks.common.events import EventLog
 
 QUIET = (1.0,) * 6
@@ -200,25 +200,9 @@ def test_a_run_that_failed_stays_failed(tmp_path: Path) -> None:
     assert extract(folder).result.status is Status.TIMEOUT
 
 
-def test_other_processes_on_a_gpu_are_counted_and_reasons_joined() -> None:
-    values = [
-        {"processes": 0, "throttled_by": ["sw_power_cap"]},
-        {"processes": 2, "throttled_by": ["hw_slowdown", "sw_power_cap"]},
-    ]
-    events = {
-        rank: list(read_events([event_line("gpu_interference", value)])) for rank, value in enumerate(values)
-    }
-    found = gpu_interference_of(events)
-    assert found is not None
-    assert (found.processes, found.throttled_by) == (2, ("hw_slowdown", "sw_power_cap"))
-
-
 def test_interference_in_words(tmp_path: Path) -> None:
     case = make_case()
     result = extract(write_run(tmp_path, case, log=disturbed_log(case, share=0.01))).result
     assert interference_line(result) == "1.0% of its CPU time taken by other work"
-    gpu = GpuInterference(processes=1, throttled_by=("hw_slowdown",))
-    shared = result.model_copy(update={"interference": None, "gpu_interference": gpu})
-    assert interference_line(shared) == (
-        "not measured; 1 other process on its GPUs, clocks lowered by hw_slowdown"
-    )
+    unmeasured = result.model_copy(update={"interference": None})
+    assert interference_line(unmeasured) == "not measured"

@@ -37,7 +37,7 @@ def test_a_good_run_is_stored_whole(lab: SweepLab) -> None:
     assert result.figures.loss_last < result.figures.loss_first
     (folder,) = lab.run_folders()
     names = {path.name for path in folder.iterdir()}
-    assert names == {
+    assert names - {"telemetry.csv"} == {  # a run may end before its sampler has started
         "case.json",
         "environment.json",
         "launch.json",

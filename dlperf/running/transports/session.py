@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol
 
 from dlperf.files import shipped_folder, write_atomically
-from dlperf.layout import LOGS_FOLDER, OUTCOME_NAME
+from dlperf.layout import LOGS_FOLDER, MOST_TELEMETRY_BYTES, OUTCOME_NAME, is_telemetry
 
 # A node is lost if a beat has no answer for so long.
 BEAT_SECONDS, SILENCE_SECONDS = 2.5, 9.5
@@ -358,7 +358,7 @@ def send_all(channel: Channel, content: IO[bytes]) -> tuple[int, str]:
 
 
 def unpack(archive: tarfile.TarFile, folder: Path, *, outcome: str) -> None:
-    """Extract logs and outcome from a node's archive, and nothing else."""
+    """Extract logs, telemetry and outcome from a node's archive, and nothing else."""
     (folder / LOGS_FOLDER).mkdir(exist_ok=True)
     for entry in archive:
         stream = archive.extractfile(entry) if entry.isfile() else None
@@ -367,6 +367,8 @@ def unpack(archive: tarfile.TarFile, folder: Path, *, outcome: str) -> None:
             continue
         if entry.name == OUTCOME_NAME:
             write_atomically(folder / outcome, stream.read())
+        elif is_telemetry(entry.name):
+            write_atomically(folder / entry.name, stream.read(MOST_TELEMETRY_BYTES))
         elif path.parent == PurePosixPath(LOGS_FOLDER) and path.match("rank*.log"):
             with (folder / LOGS_FOLDER / path.name).open("wb") as log:
                 while data := stream.read(1 << 20):

@@ -12,9 +12,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from nvidia_smi import FakeGpu, write_nvidia_smi
 
-from frameworks.common.interference import THROTTLE_REASONS, Window, gpu_interference, read_counters
+from frameworks.common.interference import Window, read_counters
 
 BUSY = "print(flush=True)\nwhile True: pass"
 
@@ -77,68 +76,3 @@ def test_a_kernel_without_the_counters_says_nothing(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Path, "exists", lambda _path: False)
     assert read_counters([0]) is None
     assert Window().close() is None
-
-
-@pytest.mark.parametrize(
-    ("users", "throttled", "expected"),
-    [
-        ((812,), "Not Active", {"processes": 0, "throttled_by": []}),
-        ((812, 977), "Active", {"processes": 1, "throttled_by": list(THROTTLE_REASONS)}),
-        ((), "Not Active", {"processes": 0, "throttled_by": []}),
-    ],
-)
-def test_gpu_interference_is_that_of_the_rank_s_own_gpu(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    users: tuple[int, ...],
-    throttled: str,
-    expected: dict[str, object],
-) -> None:
-    busy = FakeGpu(name="busy", uuid="GPU-0", throttled="Active")
-    own = FakeGpu(name="own", uuid="GPU-3", throttled=throttled)
-    apps = (("GPU-0", 1, "other"), ("GPU-0", 2, "other"), *(("GPU-3", pid, "python") for pid in users))
-    write_nvidia_smi(tmp_path, busy, busy, busy, own, apps=apps)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
-    assert expected == gpu_interference(0)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-3")
-    assert expected == gpu_interference(0)
-    assert gpu_interference(1) is None  # there is no second device
-
-
-def test_of_an_instance_of_a_gpu_nvidia_smi_knows_no_interference(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_nvidia_smi(tmp_path, FakeGpu(name="A100", uuid="GPU-0", instances=(("1g.5gb", "MIG-1", 4864),)))
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert gpu_interference(0) is None
-
-
-def test_without_nvidia_smi_nothing_is_known_of_the_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert gpu_interference(0) is None
-
-
-def test_a_driver_that_knows_the_reasons_by_their_new_name_alone_is_asked_by_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gpu = FakeGpu(name="NVIDIA H200", throttled="Active")
-    old_names = tuple(f"clocks_throttle_reasons.{name}" for name in THROTTLE_REASONS)
-    write_nvidia_smi(tmp_path, gpu, unknown=old_names)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert {"processes": 0, "throttled_by": list(THROTTLE_REASONS)} == gpu_interference(0)
-
-
-def test_a_warning_of_nvidia_smi_is_not_counted_as_an_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_nvidia_smi(
-        tmp_path, FakeGpu(name="V100", uuid="GPU-0"), apps=(("GPU-0", 7, "python"),), corrupted=True
-    )
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert {"processes": 0, "throttled_by": []} == gpu_interference(0)
