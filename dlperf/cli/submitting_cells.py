@@ -24,6 +24,7 @@ from dlperf.running.cell_jobs import (
     array_script,
     arrays_of,
     in_words,
+    is_chained,
     open_arrays,
     pending_cells,
     record_ends,
@@ -53,17 +54,20 @@ def show_cell_jobs(plan: Plan, folder: Path, cluster: Cluster, run_options: RunO
     cells = pending_cells(plan, results=folder, retry_failed=run_options.retry_failed)
     try:
         longest = longest_array()
-    except NoSlurm as error:
-        say(f"note: {error}; arrays are shown with at most {_USUAL_ARRAY} jobs")
+    except NoSlurm:
+        say(f"note: no Slurm answers here; arrays are shown with at most {_USUAL_ARRAY} jobs")
         longest = _USUAL_ARRAY
     limit = cluster.slurm.time if cluster.slurm is not None else None
     command = _command(plan, folder, cluster, run_options)
+    after = None
     for array in arrays_of(cells, longest=longest):
         nodes = array[0].nodes
         most = f" for at most {duration(limit)}: {node_hours(len(array) * nodes * limit)}" if limit else ""
         echo(f"an array of {plural(len(array), 'job')}, each with {plural(nodes, 'node')}{most}", "")
-        write_data(array_script(array, cluster, name=plan.sweep, results=folder, command=command))
+        text = array_script(array, cluster, name=plan.sweep, results=folder, command=command, after=after)
+        write_data(text)
         echo("")
+        after = "JOB" if is_chained(cluster) else None  # the number that the array before will have
 
 
 def _command(plan: Plan, folder: Path, cluster: Cluster, run_options: RunOptions) -> list[str]:

@@ -101,6 +101,11 @@ def array_script(
     )
 
 
+def is_chained(cluster: Cluster) -> bool:
+    """Whether arrays start one after the other, so that no more jobs than `parallel_jobs` work at a time."""
+    return cluster.slurm is not None and cluster.slurm.parallel_jobs is not None
+
+
 def submit_cells(
     cells: Sequence[PendingCell], cluster: Cluster, *, name: str, results: Path, command: Sequence[str]
 ) -> Iterator[SubmittedJob]:
@@ -112,8 +117,7 @@ def submit_cells(
     if not cells:
         return
     require_nodes(cluster.of_nodes(max(cell.nodes for cell in cells)))
-    chained = cluster.slurm is not None and cluster.slurm.parallel_jobs is not None
-    living = open_arrays(results)
+    chained, living = is_chained(cluster), open_arrays(results)
     after = living[-1].number if chained and living else None
     for whole in arrays_of(cells, longest=longest_array()):
         left, size = whole, len(whole)

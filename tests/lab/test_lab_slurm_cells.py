@@ -114,6 +114,7 @@ def test_cells_are_arrays_of_one_number_of_nodes_that_are_not_too_long(job_lab: 
     for array in ("2 jobs, each with 1 node", "1 job, each with 1 node", "1 job, each with 2 nodes"):
         assert f"an array of {array} for at most 10 min: " in planned.stdout
     assert "\n#SBATCH --array=0-1%2\n" in planned.stdout
+    assert planned.stdout.count("\n#SBATCH --dependency=afterany:JOB\n") == 2
     done = job_lab.run()
     assert done.returncode == 0, done.stderr
     assert "tiny: 4 of 4 runs: 4 ok" in done.stdout
@@ -143,3 +144,17 @@ def test_what_a_job_leaves_is_made_by_a_follow_up_job_or_by_the_same_command(job
     assert len(job_lab.stored()) == 2
     must_end_whole(job_lab)
     assert [2, 1, 1] == [len(job["tasks"]) for job in job_lab.jobs()]
+
+
+def test_an_array_that_would_wait_for_ever_is_cancelled(job_lab: SlurmSweepLab) -> None:
+    """Slurm takes jobs that are longer than their partition allows."""
+    job_lab.write_cluster(allocate="per_cell", submit={"time": "99h", "partition": "small"})
+    job_lab.write(batch_size_per_device=[2, 3])
+    done = job_lab.run()
+    number = job_lab.job()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        f"dlperf: job {number} would wait for ever and was cancelled: PartitionTimeLimit; "
+        "`sinfo -o '%P %l'` lists limits; set submit.time\n"
+    ) in done.stderr
+    assert job_lab.slurm.state(f"{number}_0") == "CANCELLED"

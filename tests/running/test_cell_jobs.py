@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from run_folders import make_case, store_good_runs
 
 from dlperf.errors import UserError
+from dlperf.files import write_document
 from dlperf.plan.case import Topology
 from dlperf.plan.cluster import load_cluster
 from dlperf.plan.machine import Machine
@@ -33,7 +34,14 @@ from dlperf.running.cell_jobs import (
     submit_cells,
 )
 from dlperf.running.slurm import JobState, TooManyJobs, longest_array
-from dlperf.running.slurm_job import SubmittedJob, read_record
+from dlperf.running.slurm_job import (
+    AskedJob,
+    JobRecord,
+    SubmittedJob,
+    SubmittedTask,
+    living_job,
+    read_record,
+)
 
 if TYPE_CHECKING:
     from dlperf.plan.case import Case
@@ -228,6 +236,20 @@ def test_ends_are_recorded_and_the_order_of_the_jobs_stays(
         "every run has a result", None, None, "TIMEOUT: it reached its time limit", None
     ]  # fmt: skip
     assert (first, second) == open_arrays(tmp_path)
+
+
+def test_an_array_of_a_command_that_was_killed_while_it_submitted_is_found_with_its_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_TOOLS, "squeue", "echo 7; echo 7")  # a line for each job
+    write_tools(tmp_path, monkeypatch, most=99)
+    tasks = tuple(SubmittedTask(cell=f"{number:012x}", cases=("a",)) for number in range(2))
+    asked = AskedJob(name="dlperf-t-0123", asked_at="2026-01-01T00:00:00+00:00", tasks=tasks)
+    write_document(tmp_path / "slurm.json", JobRecord(asked=asked))
+    assert living_job(tmp_path) is None  # no job that holds its nodes
+    assert read_record(tmp_path).asked is None
+    (found,) = open_arrays(tmp_path)
+    assert ("7", "slurm/7_%a.log", tasks) == (found.number, found.log, found.tasks)
 
 
 def test_how_many_jobs_run_and_wait_and_why() -> None:
