@@ -65,6 +65,7 @@ class PaperAdapter:
 @pytest.fixture(scope="session")
 def adapters() -> dict[str, PaperAdapter]:
     return {
+        "jax": PaperAdapter("jax", ("0.10.2",)),
         "mxnet": PaperAdapter("mxnet", ("1.9.1", "1.8.0")),
         "oneflow": PaperAdapter("oneflow", ("0.9.0",)),
         "pytorch": PaperAdapter("pytorch", ("2.13.0", "2.12.0"), cuda_only=("2.12.0",)),

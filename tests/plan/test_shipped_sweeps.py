@@ -48,8 +48,8 @@ PUBLISHED: dict[str, dict[tuple[str, float | None, str], tuple[tuple[int, ...], 
         ("model", None, "mxnet"): ((256, 352), ONE_NODE),
     },
 }
-# PyTorch was not in it: its cells are those of the common batch size.
-PYTORCH_CASES = {"r100_emore": 11, "r100_glint360k": 9, "y1_emore": 6}
+# PyTorch and JAX were not in it: the cells of each are those of the common batch size.
+OTHER_CASES = {"r100_emore": 11, "r100_glint360k": 9, "y1_emore": 6}
 
 
 def shipped(name: str, adapters: Any, machine: Machine, folder: Any) -> Plan:
@@ -66,7 +66,7 @@ def cells_of(plan: Plan) -> Counter[tuple[str, float | None, str, int, str]]:
             str(item.case.topology),
         )
         for item in plan.cases
-        if item.case.framework != "pytorch"
+        if item.case.framework not in {"pytorch", "jax"}
     )
 
 
@@ -87,7 +87,8 @@ def test_a_sweep_of_2021_lists_every_published_cell_once_on_a_laptop(
         for topology in topologies
     )
     assert expected == cells_of(plan)
-    assert PYTORCH_CASES[name] == sum(item.case.framework == "pytorch" for item in plan.cases)
+    for other in ("pytorch", "jax"):
+        assert OTHER_CASES[name] == sum(item.case.framework == other for item in plan.cases)
     assert (20, 100, 5) == (
         plan.cases[0].case.measure.warmup_iterations,
         plan.cases[0].case.measure.measured_iterations,
@@ -95,8 +96,8 @@ def test_a_sweep_of_2021_lists_every_published_cell_once_on_a_laptop(
     )
 
 
-def test_the_grids_of_2021_hold_136_cases(adapters: Any, laptop: Machine, tmp_path: Any) -> None:
-    assert [61, 45, 30] == [len(shipped(name, adapters, laptop, tmp_path).cases) for name in SWEEPS]
+def test_the_grids_of_2021_hold_162_cases(adapters: Any, laptop: Machine, tmp_path: Any) -> None:
+    assert [72, 54, 36] == [len(shipped(name, adapters, laptop, tmp_path).cases) for name in SWEEPS]
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -110,12 +111,12 @@ def test_a_machine_of_8_gpus_runs_every_cell_of_one_node(
     assert len(plan.runs) == 5 * len(plan.runnable)
 
 
-def test_the_quickstart_runs_three_frameworks_on_a_laptop(
+def test_the_quickstart_runs_four_frameworks_on_a_laptop(
     adapters: Any, laptop: Machine, tmp_path: Any
 ) -> None:
     plan = shipped("quickstart", adapters, laptop, tmp_path)
-    assert ["oneflow", "mxnet", "pytorch"] == [case.framework for case in plan.runnable]
-    assert 15 == len(plan.runs)
+    assert ["oneflow", "mxnet", "pytorch", "jax"] == [case.framework for case in plan.runnable]
+    assert 20 == len(plan.runs)
     assert 4 == len({case.model_dump_json(exclude={"framework", "version"}) for case in plan.runnable}) + 3
 
 
@@ -140,7 +141,7 @@ def test_parallel_training_runs_on_two_cores_with_the_same_threads_everywhere(
 ) -> None:
     plan = shipped("parallel_cpu", adapters, laptop, tmp_path)
 
-    assert 27 == len(plan.runnable) == len(plan.cases)
+    assert 36 == len(plan.runnable) == len(plan.cases)
     assert {1} == {case.threads_per_device for case in plan.runnable}
     assert {"1n1g", "1n2g", "1n4g"} == {str(case.topology) for case in plan.runnable}
 

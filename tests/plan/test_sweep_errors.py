@@ -145,7 +145,7 @@ def test_one_mistake_is_one_problem_at_its_place(
         ("topology", "{nodes: two, devices_per_node: 8}", "s.yaml:3:19: topology.nodes: must be a whole number, not text 'two'"),
         ("topology", "{node: 2, nodes: 2, devices_per_node: 8}", "s.yaml:3:12: unknown key 'node' (did you mean 'nodes'?)"),
         ("frameworks", "mxnt==1.9.1", "s.yaml:2:13: frameworks: unknown framework 'mxnt' (did you mean 'mxnet'?)"),
-        ("frameworks", "[caffe==1.0]", "s.yaml:2:14: frameworks[0]: unknown framework 'caffe'; known: mxnet, oneflow, pytorch"),
+        ("frameworks", "[caffe==1.0]", "s.yaml:2:14: frameworks[0]: unknown framework 'caffe'; known: jax, mxnet, oneflow, pytorch"),
         ("frameworks", "mxnet==", "s.yaml:2:13: frameworks: 'mxnet==' is not a framework; write name==version, such as 'mxnet==1.9.1'"),
         ("frameworks", "mxnet==0.1", "s.yaml:2:13: frameworks[0]: mxnet 0.1 is not known; known: 1.9.1, 1.8.0"),
         ("frameworks", "{name: mxnet, version: 1.9}", "s.yaml:2:36: frameworks.version: must be text, not 1.9; put it in quotes"),
