@@ -132,6 +132,16 @@ CASES: Final = (
     _PHASES,
     *_KEYS,
 )
+# As in `Telemetry`, and with its names.
+_TELEMETRY: Final = (
+    _number("sm_mhz", "median clock of the GPUs, the median over them", "MHz"),
+    _number("throttled", "share of samples with clocks held back, of the GPU with most", "fraction"),
+    _number("joules_per_1000_samples", "energy of all GPUs", "J"),
+    _number("celsius", "highest temperature of a GPU", "C"),
+    _whole("other_processes", "of others, on the GPU that had most"),
+    _number("cpu_mhz", "median clock of the ranks' CPUs, of the slowest node", "MHz"),
+    _number("sent_bytes_per_step", "by the node with most, headers included", "bytes"),
+)
 RUNS: Final = (
     _whole("case_row", "index of the run's case in the table of cases"),
     *_CASE,
@@ -146,6 +156,7 @@ RUNS: Final = (
     _number("data_wait_share", "share of the time spent waiting for data", "fraction"),
     _number("data_bytes_per_second", "read by all ranks", "bytes/s"),
     _number("data_resident_share", "of the files in the page cache before the run", "fraction"),
+    *_TELEMETRY,
     _number("model_flops_per_second", "FLOPs of a training sample x samples_per_sec", "FLOP/s"),
     _number("matmul_flops_per_second", "rate of a large matrix product on one device", "FLOP/s"),
     *_REASON,
@@ -311,6 +322,7 @@ def _of_run(run: StoredRun) -> Record:
         "data_wait_share": reading.wait_share,
         "data_bytes_per_second": reading.bytes_per_second,
         "data_resident_share": reading.resident_share,
+        **{column.name: getattr(result.telemetry, column.name, None) for column in _TELEMETRY},
         "reason": result.reason,
         "evidence": result.evidence,
         "phase_seconds": json.dumps(engine.phase_seconds) if engine.phase_seconds else None,

@@ -106,6 +106,7 @@ def test_of_the_node_s_gpus_the_run_s_own_are_sampled(
     assert sampled(lab, gpus=1).gpus == ["gpu1"]
 
 
+@pytest.mark.slow
 def test_a_gpu_that_disappears_an_nvidia_smi_that_hangs_and_one_that_prints_garbage_are_noted(
     tmp_path: Path,
 ) -> None:
