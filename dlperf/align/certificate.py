@@ -30,10 +30,12 @@ _LISTED: Final = 4  # names, or kinds of parameter, that are listed in full
 
 
 class Tolerance(Model):
-    """Largest relative differences that pass; docs/alignment.md says what each is relative to."""
+    """Largest relative differences that pass; `dlperf docs alignment` says what each is relative to."""
 
-    first_step: float = Field(default=1e-4, gt=0)  # embeddings, loss and update of the first step
-    after_steps: float = Field(default=1e-3, gt=0)  # gradients, later losses, everything after all steps
+    first_step: float = Field(default=1e-4, gt=0)
+    """Of embeddings, loss and update of the first step."""
+    after_steps: float = Field(default=1e-3, gt=0)
+    """Of gradients, later losses and everything after all steps."""
 
     @classmethod
     def of_first_step(cls, first_step: float) -> Self:

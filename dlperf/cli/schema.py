@@ -25,6 +25,7 @@ _MODELS = {
     "qualification": ("dlperf.results.noise_profile", "NoiseProfile"),
     "published": ("dlperf.results.published", "PublishedData"),
     "jobs": ("dlperf.running.slurm_job", "JobRecord"),
+    "equality": ("dlperf.align.nodes", "NodeEquality"),
     "parts": ("dlperf.data.dataset", "PartsIndex"),
 }
 # name: the columns of a table
@@ -41,8 +42,9 @@ With a schema an editor describes each key and marks mistakes: `dlperf docs swee
 NAME is `sweep`, `experiment` or `cluster` (YAML that people write), `case` (case.json),
 `plan` (plan.lock.json), `result` (result.json), `environment` (environment.json), `limit` (limit.json),
 `import` (import.json), `baseline` (of `dlperf baseline save`), `qualification` (of `dlperf qualify`),
-`published` (the data.json of published results), `jobs` (slurm.json), `parts` (the index.json of a data
-set's parts), or `cases` or `runs` (a row of the tables of `dlperf.load`)."""
+`published` (the data.json of published results), `jobs` (slurm.json), `equality` (equality.json of
+`dlperf align --cluster`), `parts` (the index.json of a data set's parts), or `cases` or `runs` (a row of the
+tables of `dlperf.load`)."""
 
 
 @click.command(epilog=_EPILOG)
