@@ -89,21 +89,6 @@ def test_ranks_of_two_nodes_train_as_one(job_lab: SlurmSweepLab) -> None:
     assert result.figures.loss_last < result.figures.loss_first
 
 
-def test_the_command_that_follows_may_be_killed_and_started_again(job_lab: SlurmSweepLab) -> None:
-    measure = {"warmup_iterations": 1, "measured_iterations": 40, "repeats": 1}
-    job_lab.write(options={"step_seconds": 0.1}, measure=measure)
-    process = job_lab.start()
-    job_lab.until_step(job_lab.slurm.net.hosts[0])
-    process.kill()
-    number = job_lab.job()
-    second = job_lab.start()
-    until_line(second, f"job {number}, submitted at ")
-    out, errors = second.communicate()
-    assert second.returncode == 0, errors
-    assert "1 of 1 run: 1 ok" in out
-    assert len(job_lab.jobs()) == 1
-
-
 def test_a_command_killed_before_it_knows_its_job_finds_the_job_again(job_lab: SlurmSweepLab) -> None:
     """This sbatch submits and then kills the command that asked for it."""
     program = job_lab.folder / "bin" / "sbatch"
@@ -126,16 +111,23 @@ def test_a_command_killed_before_it_knows_its_job_finds_the_job_again(job_lab: S
     assert [line.split()[0] for line in everything if line.split()[1] == name] == [job_lab.job()]
 
 
-def test_ctrl_c_ends_the_command_and_not_the_job(job_lab: SlurmSweepLab) -> None:
+def test_a_job_goes_on_when_its_command_ends_and_the_next_command_follows_it(
+    job_lab: SlurmSweepLab,
+) -> None:
     process = at_work(job_lab)
+    number = job_lab.job()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
-    number = job_lab.job()
     assert process.returncode == 130
     assert f"job {number} goes on; follow it again: dlperf run tiny.yaml --cluster lab" in errors
     assert f"end it: scancel {number}" in errors
+    second = job_lab.start()
+    until_line(second, f"job {number}, submitted at ")
+    second.kill()
+    second.communicate()
     assert job_lab.slurm.state(number) == "RUNNING"
     assert job_lab.left_on(job_lab.slurm.net.hosts[0])
+    assert len(job_lab.jobs()) == 1
     job_lab.slurm.ask("scancel", number)
     until_nothing_is_left(job_lab)
 
@@ -143,6 +135,11 @@ def test_ctrl_c_ends_the_command_and_not_the_job(job_lab: SlurmSweepLab) -> None
 def test_a_job_that_somebody_cancels_leaves_nothing_and_is_made_whole(job_lab: SlurmSweepLab) -> None:
     process = at_work(job_lab)
     number = job_lab.job()
+    shown = job_lab.dlperf("status", "results/tiny")
+    assert shown.returncode == 3
+    assert f"job {number}, submitted at " in shown.stdout
+    assert "running on node0; its output: results/tiny/slurm/" in " ".join(shown.stdout.split())
+    assert "resumes it" not in shown.stderr
     job_lab.slurm.ask("scancel", number)
     _, errors = process.communicate()
     assert process.returncode == 5
@@ -150,6 +147,9 @@ def test_a_job_that_somebody_cancels_leaves_nothing_and_is_made_whole(job_lab: S
     assert "completed runs are kept, and the same command makes the others" in errors
     until_nothing_is_left(job_lab)
     assert job_lab.stored() == []
+    shown = job_lab.dlperf("status", "results/tiny")
+    assert "CANCELLED: somebody cancelled it" in shown.stdout
+    assert "resumes it" in shown.stderr
     must_end_whole(job_lab)
 
 
@@ -257,7 +257,7 @@ def test_results_on_a_full_disk_end_the_job_and_it_is_made_whole(job_lab: SlurmS
     """The results are on a small file system, which something else fills while a run trains."""
     disk = job_lab.slurm.net.folder / SMALL
     (job_lab.folder / "results").symlink_to(disk)
-    measure = {"warmup_iterations": 1, "measured_iterations": 30, "repeats": 2}
+    measure = {"warmup_iterations": 1, "measured_iterations": 15, "repeats": 2}
     job_lab.write(options={"step_seconds": 0.1}, measure=measure)
     process = job_lab.start()
     job_lab.until_step(job_lab.slurm.net.hosts[0])
@@ -308,22 +308,6 @@ def test_a_step_has_the_gpus_of_its_job(job_lab: SlurmSweepLab, gpus: str) -> No
     assert log.read_text().splitlines()[-1] == f"0,1 {os.cpu_count()}"
 
 
-def test_status_names_the_job(job_lab: SlurmSweepLab) -> None:
-    process = at_work(job_lab)
-    number = job_lab.job()
-    shown = job_lab.dlperf("status", "results/tiny")
-    assert shown.returncode == 3
-    assert f"job {number}, submitted at " in shown.stdout
-    assert "running on node0; its output: results/tiny/slurm/" in " ".join(shown.stdout.split())
-    assert "resumes it" not in shown.stderr
-    process.kill()
-    job_lab.slurm.ask("scancel", number)
-    until_nothing_is_left(job_lab)
-    shown = job_lab.dlperf("status", "results/tiny")
-    assert "CANCELLED: somebody cancelled it" in shown.stdout
-    assert "resumes it" in shown.stderr
-
-
 def test_two_sweeps_at_once_take_the_node_one_after_the_other(job_lab: SlurmSweepLab) -> None:
     job_lab.write()
     processes = [job_lab.start("--results", f"results/{name}") for name in ("a", "b")]
@@ -344,12 +328,12 @@ def test_two_commands_for_one_folder_submit_one_job(job_lab: SlurmSweepLab) -> N
 
 def test_a_controller_that_is_started_again_ends_no_job(job_lab: SlurmSweepLab) -> None:
     slurm = job_lab.slurm
-    measure = {"warmup_iterations": 1, "measured_iterations": 60, "repeats": 1}
+    measure = {"warmup_iterations": 1, "measured_iterations": 40, "repeats": 1}
     job_lab.write(options={"step_seconds": 0.1}, measure=measure)
     process = job_lab.start()
     job_lab.until_step(slurm.net.hosts[0])
     slurm.stop_controller()
-    job_lab.until_step(slurm.net.hosts[0], 40)
+    job_lab.until_step(slurm.net.hosts[0], 20)
     slurm.start_controller()
     out, errors = process.communicate()
     assert process.returncode == 0, errors
