@@ -123,11 +123,12 @@ class _CellJobs:
     _fruitless: Counter[str] = field(default_factory=Counter)  # jobs of a cell that made no run
     _failed: list[TaskState] = field(default_factory=list)
     _tails: dict[str, Tail] = field(default_factory=dict)  # by job, of those that are followed
+    _working: list[str] = field(default_factory=list)  # jobs that may print something
     _told: str = ""
 
     def make(self) -> Plan:
         """The selected plan, once no job is left; raises as `make_runs_in_cell_jobs`."""
-        heard, pause, may_submit = time.monotonic(), 0.0, True
+        heard, pause, may_submit = time.monotonic(), 0.0, True  # which reads every result
         while True:
             with submitting(self.folder):
                 states = self._states(heard)
@@ -135,8 +136,8 @@ class _CellJobs:
                     ended = [state for state in states if not state.is_alive]
                     alive = {state.cell: state for state in states if state.is_alive}
                     record_ends(self.folder, ended)
-                    self._take_note(ended)
-                    accepted = self._submit(alive) if may_submit or ended else 0
+                    may_submit |= self._take_note(ended) or not alive or bool(ended and self.unsubmitted)
+                    accepted = self._submit(alive) if may_submit else 0
                     may_submit = False
                     if not alive and not accepted:
                         return self._end()
@@ -145,7 +146,7 @@ class _CellJobs:
             else:
                 if all(state.state.state != UNKNOWN for state in alive.values()):
                     heard = time.monotonic()
-                has_news = accepted == 0 and self._tell(alive.values())
+                has_news = not accepted and self._tell(alive.values())
                 pause = 0.0 if accepted else FIRST_SECONDS if has_news else min(2 * pause, LONGEST_SECONDS)
             self._show_logs(until=time.monotonic() + pause)
 
@@ -170,8 +171,9 @@ class _CellJobs:
             raise InfrastructureError(f"Slurm does not say what became of jobs {numbers}: is slurmctld up?")
         return states
 
-    def _take_note(self, ended: Sequence[TaskState]) -> None:
-        """Show the last words of jobs that have ended, and decide what becomes of their cells."""
+    def _take_note(self, ended: Sequence[TaskState]) -> bool:
+        """Show the last words of jobs that have ended; whether a cell of theirs gets a follow-up job."""
+        follows_up = False
         for state in ended:
             tail = self._tails.pop(state.job, None)
             if tail is None:  # it ended before this command began
@@ -186,9 +188,11 @@ class _CellJobs:
             goes_on = settings is not None and settings.continue_ and state.state.may_go_on
             if goes_on and self._fruitless[state.cell] < MOST_FRUITLESS:
                 self._settled.discard(state.cell)
+                follows_up = True
             else:
                 self._settled.add(state.cell)
                 self._failed.append(state)
+        return follows_up
 
     def _submit(self, alive: Mapping[str, TaskState]) -> int:
         """Submit the cells that have no job and runs to make; how many Slurm has taken."""
@@ -236,9 +240,10 @@ class _CellJobs:
             if state.state.waits_for_ever:
                 self._refuse(state)
             self._tails.setdefault(state.job, Tail(state.log))
+        self._working = [state.job for state in alive if state.state.state != "PENDING"]
         cells = len(cells_of(self._plan.runnable)) if self._plan is not None else 0
         counts = {"failed": len({state.cell for state in self._failed}), "not submitted": self.unsubmitted}
-        done = cells - len(alive) - sum(counts.values())
+        done = max(0, cells - len(alive) - sum(counts.values()))  # jobs of other selections are alive too
         parts = [f"{done} done", *in_words(alive), *(f"{n} {name}" for name, n in counts.items() if n)]
         line = f"{plural(cells, 'cell')}: {', '.join(parts)}"
         if line == self._told:
@@ -257,8 +262,9 @@ class _CellJobs:
     def _show_logs(self, *, until: float) -> None:
         """Show what jobs print until then, as time.monotonic() counts."""
         while True:
-            for job, tail in self._tails.items():
-                self._show(job, tail)
+            for job in self._working:
+                if job in self._tails:  # it has not ended
+                    self._show(job, self._tails[job])
             left = until - time.monotonic()
             if left <= 0:
                 return
