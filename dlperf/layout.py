@@ -34,6 +34,9 @@ IMPORT_NAME: Final = "import.json"  # of an imported run
 SOURCES_FOLDER: Final = "sources"
 # In the folder of a search for a limit, beside runs/.
 LIMIT_NAME: Final = "limit.json"
+# Of measurements of nodes: results/measurements/<cluster>/<time>/measurement.json.
+MEASUREMENTS_FOLDER: Final = "measurements"
+MEASUREMENT_NAME: Final = "measurement.json"
 # In the folder of baselines.
 NOISE_PROFILE_NAME: Final = "qualification.json"
 

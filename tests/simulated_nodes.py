@@ -221,6 +221,9 @@ class SimulatedNode:
     def busy(self) -> Busy:
         return Busy(share=0.0, cpus=self._spec.cores)
 
+    def clock_seconds(self) -> float:
+        return 0.0
+
     def inherited(self) -> dict[str, str]:
         return {}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from dlperf.cli.measuring import changes
 from dlperf.cli.options import FILE, NOISE_PROFILE, PATH, SELECTION, Choice, format_option, gathered
 from dlperf.cli.terminal import echo, table, wrapped, write_data
 from dlperf.compare import output
@@ -31,6 +32,7 @@ from dlperf.plan.documents import unknown
 from dlperf.plan.plan import PlannedCase, PlanStatus
 from dlperf.plan.selection import Predicate, selection
 from dlperf.results.cases import cell_name
+from dlperf.results.measurement import is_measurement
 from dlperf.results.noise_profile import default_noise_profile, read_noise_profile
 from dlperf.wording import plural
 
@@ -190,6 +192,8 @@ published:NAME, or KEY=VALUE, which selects cases of the folder that --in names.
 Speeds of different sessions have a verdict only where `dlperf qualify` measured the noise between sessions.
 Peak memory is reported; it is a regression only where --metric or --margin names it.
 
+Two measurements of nodes (`dlperf cluster measure`), or a baseline of machines and one, are compared too.
+
 Exit codes: 0 no regression, 1 regression, 2 wrong input, 3 cases missing or not comparable,
 4 no case could be told, or (with --strict) some could not."""
 
@@ -217,6 +221,8 @@ def command(
     judging: Judging,
 ) -> None:
     """Compare CANDIDATE with BASELINE case by case: slower, faster, the same, or inconclusive."""
+    if is_measurement(Path(candidate)):
+        ctx.exit(changes(baseline, Path(candidate), judging.margins, form=judging.form))
     settings = judging.settings(compared=compared_fields(baseline, candidate))
     is_meant = selection(expression=expression, only=only, exclude=exclude)
     sides = [

@@ -10,6 +10,7 @@ import click
 
 from dlperf.adapters.registry import load_adapters
 from dlperf.cli import completing
+from dlperf.cli.measuring import history, measure
 from dlperf.cli.options import JSON, PATH
 from dlperf.cli.terminal import echo, print_json, say, table
 from dlperf.errors import UserError
@@ -78,12 +79,18 @@ Exit codes: 0 all nodes are clean, 2 wrong input, 5 a node could not be reached 
 _CLUSTER_EPILOG = """\b
 Examples:
   dlperf cluster check gpus
+  dlperf cluster measure gpus
+  dlperf cluster history gpu3
   dlperf cluster clean gpus"""
 
 
 @click.group(epilog=_CLUSTER_EPILOG)
 def cluster() -> None:
-    """Check the nodes of a cluster, and remove what dlperf left on them."""
+    """Check and measure the nodes of a cluster, and remove what dlperf left on them."""
+
+
+cluster.add_command(measure)
+cluster.add_command(history)
 
 
 @cluster.command("check", short_help="Check every node.", epilog=_CHECK_EPILOG)

@@ -14,9 +14,12 @@ from dlperf.files import write_atomically
 from dlperf.report.columns import View
 from dlperf.report.comparison import ROW_FIELDS
 from dlperf.report.document import Document, Language, Request, build_report
+from dlperf.report.measurement import measurement_page
 from dlperf.report.render import draw_charts, render, write_report
 from dlperf.report.verify import verify
+from dlperf.results.measurement import is_measurement, read_measurement
 from dlperf.results.noise_profile import default_noise_profile
+from dlperf.results.outliers import judge_equals
 from dlperf.wording import plural
 
 EXIT_DIFFERENT = 1
@@ -129,7 +132,8 @@ def command(
 ) -> None:
     """Write the comparison of the frameworks in RESULTS (default: results).
 
-    RESULTS are results folders, folders of single sweeps, or published figures (published:NAME). Only cases
+    RESULTS are results folders, folders of single sweeps, or published figures (published:NAME), or one
+    measurement of nodes. Only cases
     that differ in nothing but the framework are compared; the others are in separate tables.
     """
     if verified is not None:
@@ -138,6 +142,9 @@ def command(
             raise UserError("--verify reads all it needs from the report; remove the other options")
         ctx.exit(_verify(verified))
     form = form or _form_of(out, "--out") or "md"
+    if any(map(is_measurement, folders)):
+        _write_measurement(folders, form, out, language)
+        return
     data_form = _form_of(data, "--data")
     request = Request(
         paths=folders or (Path("results"),),
@@ -162,6 +169,20 @@ def command(
         if path is not None:
             (echo if out else say)(str(path))  # without --out standard output holds the report
     ctx.exit(EXIT_SOME_MISSING if report.skipped else 0)
+
+
+def _write_measurement(folders: tuple[Path, ...], form: str, out: Path | None, language: Language) -> None:
+    """The page of one measurement of nodes, judged anew."""
+    if len(folders) > 1 or form != "md":
+        raise UserError("a measurement of nodes is reported alone, as Markdown: dlperf report DIR --out X.md")
+    measurement = read_measurement(folders[0])
+    page = measurement_page(measurement, judge_equals(measurement), source=folders[0], language=language)
+    if out is None:
+        write_data(page)
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, page.encode())
+    echo(str(out))
 
 
 def _verify(path: Path) -> int:

@@ -22,6 +22,8 @@ _MODELS = {
     "limit": ("dlperf.results.schema", "LimitRecord"),
     "import": ("dlperf.results.schema", "Imported"),
     "baseline": ("dlperf.compare.sets", "ResultSet"),
+    "measurement": ("dlperf.results.measurement", "Measurement"),
+    "machines": ("dlperf.results.measurement", "MachineBaseline"),
     "qualification": ("dlperf.results.noise_profile", "NoiseProfile"),
     "published": ("dlperf.results.published", "PublishedData"),
     "jobs": ("dlperf.running.slurm_job", "JobRecord"),
@@ -41,10 +43,10 @@ With a schema an editor describes each key and marks mistakes: `dlperf docs swee
 
 NAME is `sweep`, `experiment` or `cluster` (YAML that people write), `case` (case.json),
 `plan` (plan.lock.json), `result` (result.json), `environment` (environment.json), `limit` (limit.json),
-`import` (import.json), `baseline` (of `dlperf baseline save`), `qualification` (of `dlperf qualify`),
-`published` (the data.json of published results), `jobs` (slurm.json), `equality` (equality.json of
-`dlperf align --cluster`), `parts` (the index.json of a data set's parts), or `cases` or `runs` (a row of the
-tables of `dlperf.load`)."""
+`import` (import.json), `baseline` (of `dlperf baseline save`), `machines` (the same of measurements),
+`measurement` (measurement.json), `qualification` (of `dlperf qualify`), `published` (the data.json of
+published results), `jobs` (slurm.json), `equality` (equality.json of `dlperf align --cluster`), `parts` (the
+index.json of a data set's parts), or `cases` or `runs` (a row of the tables of `dlperf.load`)."""
 
 
 @click.command(epilog=_EPILOG)

@@ -117,7 +117,14 @@ class Runner:
         empty_folder(folder)
         write_run_folder(folder, case, adapter=adapter, nodes=nodes, limits=self.limits, port=self.port)
         self.progress.started(case, repeat=repeat)
-        machines = [ready.node for ready in nodes]
+        self.supervise(folder, [ready.node for ready in nodes])
+        return store_run(folder)
+
+    def supervise(self, folder: Path, machines: Sequence[Node]) -> None:
+        """Run the launch files of `folder` on the nodes, by node rank; its outcome.json says how it ended.
+
+        Raises as `run`.
+        """
         with self.interrupts.shielded():
             connections = _start_supervisors(folder, machines)
             limit = self.limits.time + OVERTIME_SECONDS
@@ -129,14 +136,13 @@ class Runner:
         standstill = _standstill(overtime=run.overtime, codes=[code for code, _ in exits])
         if standstill is not None:
             self.interrupts.check()
-        if lost or standstill or len(nodes) > 1:
+        if lost or standstill or len(machines) > 1:
             _write_merged_outcome(folder, machines, failures=failures, lost=lost, standstill=standstill)
         outcome = read_outcome(folder / OUTCOME_NAME)
         if outcome is None or outcome.reason != "completed":
             self.interrupts.check()
         for node, (code, complaint) in zip(machines, exits, strict=True):
             _refuse_harness_failure(node, outcome, code=code, complaint=complaint)
-        return store_run(folder)
 
     def _follow(self, run: SupervisedRun, connections: Sequence[Connection]) -> FailureTracker:
         """Follow the run to its end; a failure on one node ends it on the others at once."""

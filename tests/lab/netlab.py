@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
@@ -28,12 +28,13 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 from dlperf.environments.environment import environments_root
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 SSHD = Path("/usr/sbin/sshd")
 REPOSITORY = Path(__file__).resolve().parents[2]
 DISK_MEGABYTES = 64
 SMALL = "small"  # a folder of a lab, and a small file system that all its hosts see
+_CPU_GROUPS, _CPU_PERIOD = Path("/sys/fs/cgroup"), 100_000  # microseconds, the kernel's default
 _UP_SECONDS = 20.0
 _POLL_SECONDS = 0.01
 # What hosts see of this machine although it may lie in a folder that each has its own of: this checkout, the
@@ -203,6 +204,55 @@ class Host:
             if rate:
                 limit = ("tbf", "rate", rate, "burst", "256kb", "latency", "20ms")
                 tool(*tc, "qdisc", "add", "dev", device, "root", *limit)
+
+    def shape_to(self, other: Host, rate: str) -> None:
+        """Limit what it sends to one other host; `shape(None)` lifts it."""
+        tc = ("tc", "-n", self.netns)
+        eth0 = ("dev", "eth0")
+        tool(*tc, "qdisc", "add", *eth0, "root", "handle", "1:", "htb")
+        tool(*tc, "class", "add", *eth0, "parent", "1:", "classid", "1:1", "htb", "rate", rate)
+        match = ("u32", "match", "ip", "dst", f"{other.ip}/32", "flowid", "1:1")
+        tool(*tc, "filter", "add", *eth0, "parent", "1:", "protocol", "ip", "prio", "1", *match)
+
+    @contextmanager
+    def with_cpu_time(self, share: float | None = None) -> Iterator[None]:
+        """Allow all its processes together `share` of the time of one CPU (None: all that there is).
+
+        They go before other work of this machine, so that the host has the time that it may have. By a
+        control group, version 1 or 2.
+        """
+        quota = int((share or 0) * _CPU_PERIOD)
+        if (_CPU_GROUPS / "cpu").is_dir():
+            group = _CPU_GROUPS / "cpu" / self.netns
+            limits = {"cpu.shares": "200000", "cpu.cfs_quota_us": str(quota or -1)}
+        else:
+            group = _CPU_GROUPS / self.netns
+            limits = {"cpu.weight": "10000", "cpu.max": f"{quota or 'max'} {_CPU_PERIOD}"}
+            (_CPU_GROUPS / "cgroup.subtree_control").write_text("+cpu")
+        group.mkdir()
+        try:
+            for name, content in limits.items():
+                (group / name).write_text(content)
+            self._move_to(group)
+            yield
+        finally:
+            deadline = time.monotonic() + _UP_SECONDS
+            while group.is_dir():  # a process may just have been started, or be about to end
+                self._move_to(group.parent)
+                with suppress(OSError):
+                    group.rmdir()
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"{group}: processes stay in it")
+                time.sleep(_POLL_SECONDS)
+
+    def _move_to(self, group: Path) -> None:
+        """Every process of the host; those that they start later are in their parents' group."""
+        namespace = Path(f"/proc/{self.init}/ns/pid").readlink()
+        for process in Path("/proc").iterdir():
+            if process.name.isdigit():
+                with suppress(OSError):
+                    if (process / "ns/pid").readlink() == namespace:
+                        (group / "cgroup.procs").write_text(process.name)
 
     def kill(self) -> None:
         """End every process of the host."""

@@ -112,6 +112,9 @@ class Node(Protocol):
     def busy(self) -> Busy:
         """What else keeps its CPUs busy; takes a second. Raises as `open`."""
 
+    def clock_seconds(self) -> float:
+        """How far its clock is ahead of ours. Raises as `open`."""
+
     def inherited(self) -> dict[str, str]:
         """The variables that its ranks inherit, as far as known on this machine."""
 

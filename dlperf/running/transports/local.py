@@ -168,6 +168,10 @@ class LocalNode:
         """See Node."""
         return this_machine_busy()
 
+    def clock_seconds(self) -> float:
+        """See Node; it is ours."""
+        return 0.0
+
     def inherited(self) -> dict[str, str]:
         return inherited(os.environ)
 
