@@ -181,20 +181,19 @@ def integral(series: Series, window: Window) -> float | None:
 def measured_window(steps: Sequence[Step]) -> tuple[Window, int, int] | None:
     """From the first step that counts to the end of the last, in ms; samples and iterations between.
 
-    Pauses between them count too. None where the steps have no times.
+    Pauses between them count too. A step is printed when the next one has begun, and the last of all at its
+    end: so the steps' seconds say when the first began. None where the steps have no times.
     """
     counted = [number for number, step in enumerate(steps) if step.kind == TRAIN]
     if not counted:
         return None
     inside = steps[counted[0] : counted[-1] + 1]
-    first, last = inside[0].time_ms, inside[-1].time_ms
-    if first is None or last is None:
-        return None
-    start = first - 1000 * inside[0].seconds
-    if not 0 <= start < last <= _MOST_TIME_MS:
+    end = inside[-1].time_ms
+    start = None if end is None else end - 1000 * sum(step.seconds for step in inside)
+    if start is None or end is None or not 0 <= start < end <= _MOST_TIME_MS:
         return None
     samples, iterations = sum(step.samples for step in inside), sum(step.iterations for step in inside)
-    return (start, float(last)), samples, iterations
+    return (start, float(end)), samples, iterations
 
 
 def telemetry_of(

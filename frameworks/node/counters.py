@@ -17,6 +17,7 @@ NANOSECONDS = 1e-9
 STEAL_COLUMN = 8  # of a CPU in /proc/stat
 SECTOR_BYTES = 512
 SECTORS_READ_FIELD = 2
+SENT_FIELD = 8  # of an interface in /proc/net/dev
 
 
 class CpuTimes(NamedTuple):
@@ -102,21 +103,19 @@ def clock_mhz(cpus: "List[int]") -> Optional[float]:
 
 
 def network_bytes(interface: Optional[str]) -> Optional[Tuple[int, int]]:
-    """Received and sent by an interface, by default all but the loopback; None where nothing counts."""
-    folder = "/sys/class/net"
-    try:
-        everything = os.listdir(folder)  # noqa: PTH208
-    except OSError:
-        return None
-    names = [name for name in everything if name != "lo"] if interface is None else [interface]
-    counts = [
-        [text_of(f"{folder}/{name}/statistics/{direction}_bytes") for direction in ("rx", "tx")]
-        for name in names
-    ]
-    known = [(int(received), int(sent)) for received, sent in counts if received and sent]
-    if not known:
-        return None
-    return sum(received for received, _ in known), sum(sent for _, sent in known)
+    """Received and sent by an interface, by default all but the loopback; None where nothing counts.
+
+    From /proc/net/dev, which has those of this process; /sys may show those of another network namespace.
+    """
+    received = sent = 0
+    is_known = False
+    for line in (text_of("/proc/net/dev") or "").splitlines():
+        name, colon, counts = line.partition(":")
+        fields = counts.split()
+        is_wanted = name.strip() == interface if interface is not None else name.strip() != "lo"
+        if colon and is_wanted and len(fields) > SENT_FIELD:
+            received, sent, is_known = received + int(fields[0]), sent + int(fields[SENT_FIELD]), True
+    return (received, sent) if is_known else None
 
 
 def has_rdma() -> bool:

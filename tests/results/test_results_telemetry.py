@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from run_folders import BEGAN_MS, log_text, make_case, telemetry_text, timed, write_run
 
-from dlperf.logs.events import event_line
+from dlperf.logs.events import Step, event_line
 from dlperf.plan.case import Case, Measure, Topology
 from dlperf.results.extract import extract
 from dlperf.results.schema import RunResult, Telemetry
@@ -21,6 +21,7 @@ from dlperf.results.telemetry import (
     covers,
     increase,
     integral,
+    measured_window,
     parse_telemetry,
     telemetry_line,
 )
@@ -142,6 +143,15 @@ def test_bytes_per_step_stand_beside_what_must_leave_a_node(tmp_path: Path) -> N
     found = summary(tmp_path, rows, rows, case=case)
     assert found.sent_bytes_per_step == pytest.approx(5e6)
     assert found.theory_bytes_per_step == 4 * (1_000_000 + 12_800)  # two members send the gradient once
+
+
+def test_the_window_is_as_long_as_its_steps_although_a_step_is_printed_behind_the_next() -> None:
+    """All but the last are printed a second late, when the next step has been computed."""
+    steps = [
+        Step(step=k, samples=8, seconds=1.0, kind="train", loss=1.0, time_ms=1000 * min(k + 2, 10))
+        for k in range(10)
+    ]
+    assert measured_window(steps) == ((0.0, 10_000.0), 80, 10)
 
 
 def test_ranks_of_one_node_are_one_member() -> None:
