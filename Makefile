@@ -1,6 +1,9 @@
 # What a newcomer and the CI run. Needs python3, make and a network; tools/ fetches the rest into .tools and .venv.
 
 SHELL := /bin/bash
+# Where it is set, each of a thousand processes that tests start would compile our modules again, and each worker
+# rewrite the assertions of every test.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 # Pytest says at its end what took longest.
 LONGEST := --durations 8 --durations-min 1

@@ -20,4 +20,5 @@ find_python() {
 
 python=$(find_python)
 echo "making .venv with $("$uv" --version | cut -d' ' -f1-2) and Python $python" >&2
-exec "$uv" sync --frozen --quiet --python "$python"
+# Compiled once: where PYTHONDONTWRITEBYTECODE is set, every process would compile pandas and matplotlib again.
+exec "$uv" sync --frozen --quiet --compile-bytecode --python "$python"

@@ -94,8 +94,8 @@ def test_debug_shows_the_traceback(failing: Callable[[BaseException], None]) -> 
 
 
 def test_a_closed_pipe_ends_quietly() -> None:
-    """`dlperf schema | head -1`: no traceback, and no exit code that means a regression."""
-    command = [sys.executable, "-m", "dlperf", "schema"]
+    """`dlperf list sweeps | head -1`: no traceback, and no exit code that means a regression."""
+    command = [sys.executable, "-m", "dlperf", "list", "sweeps"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None

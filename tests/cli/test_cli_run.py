@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
+from run_folders import make_case
 from sweep_lab import SweepLab
 
 from dlperf.cli import progress as run_progress
 from dlperf.cli.progress import Estimate, SweepProgress
 from dlperf.logs.events import Step
 from dlperf.logs.text import ANSI
+from dlperf.plan.case import Measure
 from dlperf.results.schema import RunResult, Status
 
 if TYPE_CHECKING:
@@ -92,6 +94,7 @@ def test_a_dry_run_on_a_cluster_shows_every_node_and_connects_to_none(lab: Sweep
     assert " PYTHONPATH=/scratch/dlperf-node/code/" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_what_the_run_then_starts(lab: SweepLab) -> None:
     lab.variables.update({"GLOO_EXAMPLE_2": "mine", "LD_LIBRARY_PATH": "/mine"})
     lab.write()
@@ -112,6 +115,7 @@ def test_a_dry_run_shows_what_the_run_then_starts(lab: SweepLab) -> None:
     assert shown[:3] == ["taskset", "-c", ",".join(map(str, rank["cpus"]))]
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_its_figures_and_what_to_do_next(lab: SweepLab) -> None:
     lab.write(
         include=[{"batch_size_per_device": 3, "options": {"numpy": {"fault": "exit"}}}],
@@ -134,6 +138,7 @@ def test_a_run_ends_with_its_figures_and_what_to_do_next(lab: SweepLab) -> None:
     assert "Next: dlperf report results/tiny --out report.md" == lines[-1]
 
 
+@pytest.mark.slow
 def test_a_quiet_run_prints_its_summary_alone(lab: SweepLab) -> None:
     lab.write()
     done = lab.run("--quiet")
@@ -141,6 +146,7 @@ def test_a_quiet_run_prints_its_summary_alone(lab: SweepLab) -> None:
     assert done.stdout.startswith("tiny: 1 of 1 run: 1 ok\n")
 
 
+@pytest.mark.slow
 def test_the_summary_as_json(lab: SweepLab) -> None:
     lab.write(include=[{"batch_size_per_device": 3, "options": {"numpy": {"fault": "exit"}}}])
     done = lab.run("--json", "--results", "elsewhere")
@@ -180,11 +186,8 @@ class TestProgress:
     """Lines for a pipe or a log of CI."""
 
     @pytest.fixture
-    def case(self, lab: SweepLab) -> Case:
-        lab.write()
-        lab.run()
-        (result,) = lab.stored()
-        return result.case
+    def case(self) -> Case:
+        return make_case(framework="numpy", measure=Measure(warmup_iterations=1, measured_iterations=3))
 
     def test_a_run_speaks_when_it_starts_once_a_minute_and_when_it_ends(
         self, case: Case, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -249,6 +252,7 @@ SECRETS = {
 }
 
 
+@pytest.mark.slow
 def test_no_secret_of_the_environment_is_stored_or_shown(lab: SweepLab) -> None:
     """Looked for in every file of the results and in everything that the commands print."""
     lab.variables |= SECRETS

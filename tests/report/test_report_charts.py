@@ -34,6 +34,14 @@ def one(folder: Path, name: str = "throughput", **settings: str) -> Chart:
     return chart
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Chart:
+    """The throughput of one case with one run."""
+    folder = tmp_path_factory.mktemp("plain")
+    store_good_runs(folder / "y1", make_case(), [10.0])
+    return one(folder)
+
+
 def words(chart: Chart, kind: str = "text") -> list[str]:
     root = ET.fromstring(chart.svg)  # noqa: S314  our own
     return [element.text or "" for element in root.iter(f"{{http://www.w3.org/2000/svg}}{kind}")]
@@ -97,7 +105,7 @@ def test_speedup_and_efficiency_show_the_interval_of_the_ratio_to_one_device(tmp
         )
     interval = ratio_interval(rates[2], rates[1])
     assert interval is not None
-    speedup, efficiency = one(tmp_path, "speedup"), one(tmp_path, "efficiency")
+    _, speedup, efficiency, _ = drawn(tmp_path)
     ends = f"95 % interval {interval.low:.2f} to {interval.high:.2f}"
     assert [
         "MXNet 1.9.1, 1n1g: 1.00 times one CPU device; 4 runs",
@@ -150,19 +158,15 @@ def test_equal_figures_give_equal_bytes(tmp_path: Path) -> None:
     assert drawn(tmp_path) == drawn(tmp_path)
 
 
-def test_no_date_and_no_machine_gets_into_a_file(tmp_path: Path) -> None:
-    store_good_runs(tmp_path / "y1", make_case(), [10.0])
-    chart = one(tmp_path)
-    assert b"<dc:date>" not in chart.svg
-    assert b"tEXt" not in chart.png
-    assert b"tIME" not in chart.png
+def test_no_date_and_no_machine_gets_into_a_file(plain: Chart) -> None:
+    assert b"<dc:date>" not in plain.svg
+    assert b"tEXt" not in plain.png
+    assert b"tIME" not in plain.png
 
 
-def test_a_picture_is_opaque_and_sharp(tmp_path: Path) -> None:
-    store_good_runs(tmp_path / "y1", make_case(), [10.0])
-    chart = one(tmp_path)
-    assert struct.unpack(">II", chart.png[16:24])[0] == 1280
-    assert b"fill: #ffffff" in chart.svg
+def test_a_picture_is_opaque_and_sharp(plain: Chart) -> None:
+    assert struct.unpack(">II", plain.png[16:24])[0] == 1280
+    assert b"fill: #ffffff" in plain.svg
 
 
 def test_names_with_markup_stay_names(tmp_path: Path) -> None:
@@ -196,10 +200,8 @@ def test_a_framework_has_its_colour_whatever_stands_beside_it(tmp_path: Path) ->
     assert b"#0072b2" not in chart.svg
 
 
-def test_text_falls_back_to_a_font_without_serifs_where_ours_is_missing(tmp_path: Path) -> None:
-    store_good_runs(tmp_path / "y1", make_case(), [10.0])
-    chart = one(tmp_path)
-    families = set(re.findall(rb"font(?:-family)?: [^;\"]*'DejaVu Sans'[^;\"]*", chart.svg))
+def test_text_falls_back_to_a_font_without_serifs_where_ours_is_missing(plain: Chart) -> None:
+    families = set(re.findall(rb"font(?:-family)?: [^;\"]*'DejaVu Sans'[^;\"]*", plain.svg))
     assert families
     assert all(family.endswith(b"'DejaVu Sans', sans-serif") for family in families)
 
@@ -220,7 +222,8 @@ def test_the_parts_of_a_profiled_step_stand_on_a_bar_in_their_order(tmp_path: Pa
 def test_classes_are_an_axis_with_a_point_per_number(tmp_path: Path) -> None:
     for classes, rates in ((1_000, [10.0, 12.0]), (10_000, [8.0, 8.5]), (100_000, [2.0, 2.1])):
         store_good_runs(tmp_path / "y1", make_case(num_classes=classes), rates)
-    chart, memory = one(tmp_path, "classes-throughput"), one(tmp_path, "classes-peak-anonymous-memory")
+    made = {chart.name: chart for chart in drawn(tmp_path)}
+    chart, memory = made["classes-throughput"], made["classes-peak-anonymous-memory"]
     assert {"1000", "10000", "100000", "MXNet 1.9.1  2.050"} <= set(words(chart))
     assert [
         "MXNet 1.9.1, 1000 classes: 11.00 samples/s; runs 10.00 to 12.00; 2 runs",
