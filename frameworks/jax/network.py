@@ -1,6 +1,6 @@
 """The backbone in JAX, built layer by layer from the table in `frameworks/common/networks.py`.
 
-Maps are NHWC inside: XLA chooses layouts by itself on a GPU, and on a CPU it convolves in NHWC only. Weights
+Maps are NHWC inside: XLA chooses layouts by itself, and on a CPU this order compiles faster. Weights
 have the table's shapes. Layers hold no arrays: they are given them by name, in `Given`.
 """
 
@@ -89,7 +89,8 @@ class _Convolution:
 class _DepthwiseSum:
     """A depthwise convolution as the sum of the map's shifts, each times its element of the kernel.
 
-    XLA on a CPU has no fast depthwise convolution: its loops take three times as long (docs/engines/jax.md).
+    XLA on a CPU has no fast depthwise convolution: with it MobileFaceNet takes more than twice as long
+    (docs/engines/jax.md).
     """
 
     def __init__(self, layer: networks.Conv) -> None:
