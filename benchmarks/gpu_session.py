@@ -583,6 +583,8 @@ def main() -> None:
 
 def hold(options: argparse.Namespace) -> int:
     """Hold the session; 0 where no stage failed."""
+    if options.dry_run:  # on one core, where no thread spins while it waits for another
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     out = options.out.absolute()
     session = Session(
         sizes=ON_CPU if options.dry_run else ON_GPU,

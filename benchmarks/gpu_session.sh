@@ -4,7 +4,7 @@
 #   bash benchmarks/gpu_session.sh pack                here: pack what the GPU machine lacks
 #   OUT=DIR bash benchmarks/gpu_session.sh run [STAGE...]   there, in the same folder, with build/gpu_session/site.zip
 #   bash benchmarks/gpu_session.sh plan                the stages with their expected times
-#   bash benchmarks/gpu_session.sh dry-run             every stage on the CPU with a tiny network
+#   bash benchmarks/gpu_session.sh dry-run             every stage on one core of the CPU with a tiny network
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
