@@ -411,6 +411,9 @@ def _remove_lab(folder: Path, lab: str) -> None:
     for line in tool("ip", "netns", "list", check=False).splitlines():
         if line.startswith(f"nl{lab}n"):
             tool("ip", "netns", "del", line.split()[0], check=False)
+    for group in (*_CPU_GROUPS.glob(f"nl{lab}n*"), *_CPU_GROUPS.glob(f"cpu/nl{lab}n*")):
+        with suppress(OSError):
+            group.rmdir()
     tool("umount", "-l", folder / SMALL, check=False)
     shutil.rmtree(folder, ignore_errors=True)
 
