@@ -8,7 +8,6 @@ evidence in the folder of `--out` are as complete as they can be, in few files.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import shutil
@@ -16,16 +15,13 @@ import signal
 import subprocess
 import sys
 import tarfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gpu_summary import PEAKS, summary, summary_of_telemetry  # beside this file
+from gpu_summary import PEAKS, TELEMETRY, summary  # beside this file
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 480
@@ -34,10 +30,6 @@ RESERVE_SECONDS = 15  # for the report and the evidence
 # own ways before memory ends.
 LARGEST_BATCH = 2656
 GRACE_SECONDS = 15  # what a command that is told to stop may take
-# What `nvidia-smi` names them; reasons of clocks had another name in drivers before 535.
-QUERIES = ("power.draw", "clocks.sm", "clocks.mem", "temperature.gpu", "utilization.gpu", "memory.used")
-REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
-LINK = "pcie.link.gen.current"
 
 TINY = {
     "network": "mobilefacenet", "head": "GDC", "embedding_size": 128, "dataset": "face_emore",
@@ -140,6 +132,7 @@ class Session:
     sizes: Sizes
     out: Path
     torch_python: str
+    jax_python: str
     seconds: float
     started: float = field(default_factory=time.monotonic)
     stage_ends: float = 0.0
@@ -270,6 +263,7 @@ class Session:
             rows.append(
                 {
                     "case": result.case.case_id,
+                    "framework": case.framework,
                     "parallelism": case.parallelism,
                     "precision": case.precision,
                     "batch": case.batch_size_per_device,
@@ -284,20 +278,10 @@ class Session:
                     "peaks": {} if figures is None else figures.peaks,
                     "loss": None if figures is None else figures.loss_last,
                     "seconds": result.seconds,
-                    **self.telemetry(result.started_at, result.seconds, rate),
+                    **{key: getattr(result.telemetry, key, None) for key in TELEMETRY},
                 }
             )
         return rows
-
-    def telemetry(self, started_at: str | None, seconds: float | None, rate: float | None) -> dict[str, Any]:
-        """Of the busy samples of a run: median clocks in MHz and power in W, joules per 1000 samples."""
-        path = self.out / "telemetry.csv"
-        if started_at is None or seconds is None or not path.is_file():
-            return {}
-        start = datetime.fromisoformat(started_at).timestamp()
-        with path.open(encoding="utf-8", newline="") as stream:
-            rows = [row for row in csv.DictReader(stream) if start <= float(row["time"]) <= start + seconds]
-        return summary_of_telemetry(rows, rate)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -391,6 +375,24 @@ def precisions_sweep(session: Session) -> Path:
     return session.sweep("precisions", parallelism=["partial_fc"], precision=others, measure=once)
 
 
+def engines(session: Session) -> dict[str, Any]:
+    """JAX has no part in another stage: it need not be there."""
+    ask = [session.jax_python, "-c", "import jax; print(jax.__version__)"]
+    done = subprocess.run(ask, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise StageError(f"{session.jax_python} has no JAX: {done.stderr.strip().splitlines()[-1]}")
+    jax = {"name": "jax", "version": done.stdout.strip(), "python": session.jax_python}
+    pytorch = {"name": "pytorch", "version": session.version, "python": session.torch_python}
+    sweep = session.sweep(
+        "engines",
+        frameworks=[pytorch, jax],
+        parallelism=["partial_fc"],
+        precision=list(session.sizes.precisions),
+        measure=session.sizes.measure | {"repeats": 1},
+    )
+    return session.run(sweep)
+
+
 def turns(session: Session) -> dict[str, Any]:
     answer = session.work / "turns.json"
     sizes = session.sizes
@@ -474,49 +476,9 @@ STAGES = tuple(
         ("classes", 40, 120, million, "R100 fp16 with a million classes"),
         ("profile", 30, 120, profile, "kernels of one step"),
         ("limit", 100, 300, limit, "the largest batch, searched and measured (eager)"),
+        ("engines", 240, 420, engines, "R100 in fp16, bf16 and fp32, Partial FC: PyTorch beside JAX"),
     )
 )
-
-
-@contextmanager
-def recorded_telemetry(path: Path) -> Iterator[None]:
-    """Ask nvidia-smi twice a second, each line with the time at which it came; nothing without nvidia-smi."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        yield
-        return
-    known = [name for name in (*REASONS, LINK) if answers(tool, name)]
-    reasons = [name for name in REASONS if name in known][:1]
-    names = [*QUERIES, *reasons, *(name for name in (LINK,) if name in known)]
-    query = [tool, f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits", "-lms", "500"]
-    process = subprocess.Popen(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    header = ["time", *("reasons" if name in REASONS else name for name in names)]
-
-    def write() -> None:
-        with path.open("a", encoding="utf-8", newline="") as stream:
-            if stream.tell() == 0:
-                stream.write(",".join(header) + "\n")
-            for line in process.stdout or ():
-                cells = [cell.strip() for cell in line.split(",")]
-                if len(cells) == len(names):  # else the driver says that something is wrong
-                    stream.write(",".join([f"{time.time():.3f}", *cells]) + "\n")
-                    stream.flush()
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-        writer.join()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def answers(tool: str, name: str) -> bool:
-    query = [tool, f"--query-gpu={name}", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, check=False).returncode == 0
 
 
 def attempt(session: Session, stage: Stage) -> None:
@@ -569,6 +531,7 @@ def main() -> None:
     parser.add_argument("--plan", action="store_true", help="print the stages and their expected times")
     parser.add_argument("--out", type=Path, help="folder for the summary and the evidence")
     parser.add_argument("--torch-python", help="the interpreter that has PyTorch")
+    parser.add_argument("--jax-python", help="the interpreter that has JAX; default: the same")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for the whole session")
     parser.add_argument("--dry-run", action="store_true", help="on the CPU, with a tiny network")
     options = parser.parse_args()
@@ -590,6 +553,7 @@ def hold(options: argparse.Namespace) -> int:
         sizes=ON_CPU if options.dry_run else ON_GPU,
         out=out,
         torch_python=options.torch_python,
+        jax_python=options.jax_python or options.torch_python,
         seconds=options.seconds,
     )
     out.mkdir(parents=True, exist_ok=True)
@@ -604,11 +568,10 @@ def hold(options: argparse.Namespace) -> int:
     chosen = [stage for stage in STAGES if not options.stages or stage.name in {"facts", *options.stages}]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        with recorded_telemetry(out / "telemetry.csv"):
-            for stage in chosen:
-                attempt(session, stage)
-                print(json.dumps(session.stages[-1]), flush=True)
-                write_out(session)
+        for stage in chosen:
+            attempt(session, stage)
+            print(json.dumps(session.stages[-1]), flush=True)
+            write_out(session)
     finally:
         for process in session.running:
             stop(process)

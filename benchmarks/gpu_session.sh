@@ -76,7 +76,8 @@ run)
 dry-run)
   shift
   exec .venv/bin/python benchmarks/gpu_session.py --dry-run --out "${OUT:-$folder/dry-run}" \
-    --torch-python "${TORCH_PYTHON:-$(.venv/bin/dlperf env path pytorch)}" "$@"
+    --torch-python "${TORCH_PYTHON:-$(.venv/bin/dlperf env path pytorch)}" \
+    --jax-python "${JAX_PYTHON:-$(.venv/bin/dlperf env path jax)}" "$@"
   ;;
 *)
   sed -n '2,8s/^# \{0,1\}//p' "$0" >&2

@@ -3,39 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import median
 from typing import Any
 
 PEAKS = ("peak_device_bytes", "peak_anonymous_bytes")
-BUSY_PERCENT = 50  # of the time, a GPU that trains
-IDLE_OR_ASKED = 0x1 | 0x2  # bits of the reasons for clocks: idle, and clocks that the user set
-
-
-def summary_of_telemetry(rows: Sequence[Mapping[str, str]], rate: float | None) -> dict[str, Any]:
-    """Medians of the samples in which the GPU was busy; {} where it never was."""
-    busy = [row for row in rows if number(row["utilization.gpu"]) >= BUSY_PERCENT]
-    if not busy:
-        return {}
-    watts = median(number(row["power.draw"]) for row in busy)
-    reasons = 0
-    for row in busy:
-        reasons |= int(row["reasons"], 16) if row.get("reasons", "").startswith("0x") else 0
-    return {
-        "sm_mhz": median(number(row["clocks.sm"]) for row in busy),
-        "memory_mhz": median(number(row["clocks.mem"]) for row in busy),
-        "watts": watts,
-        "hottest_celsius": max(number(row["temperature.gpu"]) for row in busy),
-        "clocks_held_by": hex(reasons & ~IDLE_OR_ASKED),
-        "joules_per_1000_samples": 1000 * watts / rate if rate else None,
-    }
-
-
-def number(text: str) -> float:
-    """As nvidia-smi writes it, `[N/A]` included."""
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0
+# Of dlperf's own summary of a run's telemetry.
+TELEMETRY = (
+    "sm_mhz", "power_watts", "joules_per_1000_samples", "celsius", "throttled", "throttled_by",
+)  # fmt: skip
 
 
 def summary(content: Mapping[str, Any]) -> str:
@@ -93,8 +67,9 @@ def summary(content: Mapping[str, Any]) -> str:
 
 
 RUN_COLUMNS = (
-    "parallelism", "precision", "batch", "classes", "compiled", "status", "samples/s", "model TFLOP/s",
-    "of measured rate", "peak MiB", "allocated MiB", "SM MHz", "W", "J per 1000",
+    "framework", "parallelism", "precision", "batch", "classes", "compiled", "status", "samples/s",
+    "model TFLOP/s", "of measured rate", "peak MiB", "allocated MiB", "SM MHz", "W", "J per 1000",
+    "throttled",
 )  # fmt: skip
 
 
@@ -104,15 +79,19 @@ def _run_cells(row: Mapping[str, Any]) -> tuple[object, ...]:
         return "" if value is None else format(value * factor, form)
 
     return (
-        *(row[key] for key in ("parallelism", "precision", "batch", "classes", "compiled", "status")),
+        *(
+            row[key]
+            for key in ("framework", "parallelism", "precision", "batch", "classes", "compiled", "status")
+        ),
         shown("samples_per_second", ".1f"),
         shown("model_flops_per_second", ".2f", 1e-12),
         shown("share_of_measured_rate", ".1%"),
         peak(row["peaks"]),
         mebibytes(row["peaks"].get("peak_allocated_bytes")),
         shown("sm_mhz", ".0f"),
-        shown("watts", ".0f"),
+        shown("power_watts", ".0f"),
         shown("joules_per_1000_samples", ".1f"),
+        shown("throttled", ".0%"),
     )
 
 

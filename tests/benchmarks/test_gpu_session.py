@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
@@ -20,14 +19,15 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import gpu_session
 from gpu_session import Session, Stage, StageError
-from gpu_summary import summary, summary_of_telemetry
+from gpu_summary import summary
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
-    made = Session(sizes=gpu_session.ON_GPU, out=tmp_path / "out", torch_python=sys.executable, seconds=100)
+    pythons = {"torch_python": sys.executable, "jax_python": sys.executable}
+    made = Session(sizes=gpu_session.ON_GPU, out=tmp_path / "out", **pythons, seconds=100)
     (made.work / "logs").mkdir(parents=True)
     return made
 
@@ -82,35 +82,10 @@ def test_a_command_that_fails_is_shown_with_its_last_line(session: Session) -> N
 
 
 def test_the_plan_ends_within_the_time_but_for_its_last_stages() -> None:
-    before_the_last_two = sum(one.expected for one in gpu_session.STAGES[:-2])
+    before_the_last_three = sum(one.expected for one in gpu_session.STAGES[:-3])
 
-    assert before_the_last_two + gpu_session.RESERVE_SECONDS <= gpu_session.SECONDS
+    assert before_the_last_three + gpu_session.RESERVE_SECONDS <= gpu_session.SECONDS
     assert all(f"\n{one.name} " in gpu_session.plan_text() for one in gpu_session.STAGES)
-
-
-def test_telemetry_counts_what_was_busy_and_names_what_held_the_clocks() -> None:
-    def sample(utilization: int, watts: str, clock: int, reasons: str) -> dict[str, str]:
-        return {
-            "utilization.gpu": str(utilization), "power.draw": watts, "clocks.sm": str(clock),
-            "clocks.mem": "3201", "temperature.gpu": "60", "reasons": reasons,
-        }  # fmt: skip
-
-    rows = [
-        sample(0, "90", 345, "0x0000000000000001"),
-        sample(99, "600", 1900, "0x0000000000000004"),
-        sample(98, "500", 1980, "0x0000000000000000"),
-        sample(97, "[N/A]", 1980, "[N/A]"),
-    ]
-
-    found = summary_of_telemetry(rows, 2000.0)
-
-    assert (1980, 500, "0x4", 250.0) == (
-        found["sm_mhz"],
-        found["watts"],
-        found["clocks_held_by"],
-        found["joules_per_1000_samples"],
-    )
-    assert {} == summary_of_telemetry(rows[:1], 2000.0)
 
 
 def test_without_torch_compile_the_runs_are_eager_and_the_summary_says_so(session: Session) -> None:
@@ -123,30 +98,6 @@ def test_without_torch_compile_the_runs_are_eager_and_the_summary_says_so(sessio
 
     assert ({}, {"compile": False}) == (compiled["options"]["pytorch"], eager["options"]["pytorch"])
     assert "all runs are eager:** InductorError: no Python.h" in summary({"stages": [], **session.found})
-
-
-def test_telemetry_without_reasons_and_with_a_drivers_complaints_is_still_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An nvidia-smi that knows no reasons, and says something else between two lines of figures."""
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(
-        "#!/bin/sh\n"
-        'case "$*" in *reasons*) echo not a valid field; exit 2;; *-lms*) ;; *) exit 0;; esac\n'
-        "echo 600, 1900, 3201, 60, 99, 1000, 5; echo Unable to determine the device handle\n"
-        f"echo 500, 1980, 3201, 61, 99, 1000, 5; echo >{tmp_path}/said\n"
-    )
-    os.mkfifo(tmp_path / "said")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-
-    with gpu_session.recorded_telemetry(tmp_path / "telemetry.csv"):
-        (tmp_path / "said").read_text()  # once it has said everything
-
-    with (tmp_path / "telemetry.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    found = summary_of_telemetry(rows, None)
-    assert (2, 550, "0x0") == (len(rows), found["watts"], found["clocks_held_by"])
 
 
 def test_a_batch_that_is_too_large_is_so_for_memory_alone() -> None:
@@ -217,6 +168,7 @@ def test_every_stage_runs_dry_on_the_cpu_and_leaves_few_files(
     monkeypatch.setenv("DLPERF_HOST_LOCK", str(tmp_path / "host.lock"))
     monkeypatch.setenv("OUT", str(tmp_path / "out"))
     monkeypatch.setenv("TORCH_PYTHON", str(engine_python("pytorch")))
+    monkeypatch.setenv("JAX_PYTHON", str(engine_python("jax")))
     command = ["bash", "benchmarks/gpu_session.sh", "dry-run", "--seconds", "500"]
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=550)
@@ -227,10 +179,12 @@ def test_every_stage_runs_dry_on_the_cpu_and_leaves_few_files(
     assert [one.name for one in gpu_session.STAGES] == [row["stage"] for row in found["stages"]]
     states = [row["status"] for row in found["runs"]]
     assert "oom" in states
-    assert {"fp32", "bf16"} == {row["precision"] for row in found["runs"] if row["status"] == "ok"}
+    for framework in ("pytorch", "jax"):
+        runs = [row for row in found["runs"] if row["framework"] == framework and row["status"] == "ok"]
+        assert {"fp32", "bf16"} == {row["precision"] for row in runs}
     assert {"upstream", "dlperf", "dlperf_all_rows"} == found["turns"]["samples_per_second"].keys()
     assert {"evidence.tar.gz", "report.md", "summary.json", "summary.md"} == {
-        path.name for path in (tmp_path / "out").iterdir() if path.name != "telemetry.csv"
+        path.name for path in (tmp_path / "out").iterdir()
     }
     with tarfile.open(tmp_path / "out/evidence.tar.gz") as archive:
         names = archive.getnames()
