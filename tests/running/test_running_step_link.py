@@ -12,7 +12,8 @@ import pytest
 from processes import until
 
 from dlperf.running.transports.session import LinkError, errors_of, send_all
-from dlperf.running.transports.step_link import StepLink
+from dlperf.running.transports.step_link import StepChannel, StepLink
+from frameworks.node import channels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,6 +120,19 @@ def test_a_reader_that_is_closed_ends_what_writes_without_end(link: StepLink) ->
     assert channel.recv(2) == b"y\n"
     channel.close()
     assert channel.recv_exit_status() == -1  # SIGPIPE
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_a_command_that_has_ended_is_not_told_to_close(*, has_ended: bool) -> None:
+    """Behind such a small frame TCP would hold the next command back for 40 ms."""
+    sent: list[tuple[int, bytes]] = []
+    channel = StepChannel(["true"], sent.extend)
+    assert not channel.exit_status_ready()
+    if has_ended:
+        channel.take(channels.EXIT, b"0")
+    channel.close()
+    told = [channels.OPEN] if has_ended else [channels.OPEN, channels.CLOSE]
+    assert [kind for kind, _ in sent] == told
 
 
 def test_a_read_may_have_a_limit(link: StepLink) -> None:

@@ -409,7 +409,9 @@ class RemoteNode(ABC):
         return [*self._spec.prefix, *argv]
 
     def _program(self, *words: str) -> list[str]:
-        return node_command(self._spec.python, code=self.code, work=self._spec.work, words=words)
+        # Not the name in the cluster file again: it may stand for a script that looks for the interpreter.
+        python = self._hello["executable"]
+        return node_command(python, code=self.code, work=self._spec.work, words=words)
 
     def _is_up(self) -> bool:
         return self.trouble is None and self._link is not None and self._link.is_up

@@ -150,8 +150,9 @@ def attend_command(python: str, *, work: str, code: Code) -> list[str]:
 
 def node_command(python: str, *, code: Path, work: str, words: Sequence[str]) -> list[str]:
     """The command for anything else that `frameworks/node` does."""
-    # With byte code: each run starts such a program twice, and the folder of the code is dlperf's own.
-    return [python, "-I", "-c", one_line(_PROGRAM), str(code), work, *words]
+    # Each run starts such a program twice: with byte code, as the folder of the code is dlperf's own, and
+    # without the packages of the interpreter (-S), which can take longer to find than all else.
+    return [python, "-I", "-S", "-c", one_line(_PROGRAM), str(code), work, *words]
 
 
 def one_line(source: str) -> str:

@@ -168,7 +168,8 @@ class StepChannel:
         """Close its standard streams, which ends what reads or writes them."""
         if not self.closed:
             self.closed = True
-            self._tell(_CLOSE)
+            if not self._ended.is_set():  # else a frame for nobody holds back the next command's
+                self._tell(_CLOSE)
             self._output.put(b"")
             with self._changed:
                 self._changed.notify_all()
