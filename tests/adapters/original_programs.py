@@ -62,7 +62,7 @@ def evaluated(text: str, expression: str, folder: Path) -> Any:
     (folder / "written.py").write_text(text)
     shown = f"import json, written; print(json.dumps({expression}))"
     done = subprocess.run(
-        [sys.executable, "-c", shown],
+        [sys.executable, "-B", "-c", shown],  # byte code of the same second would pass for this text's
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(folder)},
         check=True,

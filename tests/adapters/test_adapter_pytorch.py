@@ -136,9 +136,9 @@ def run_check(source: str, tmp_path: Path, *, toolkit: str | None, works: bool =
     """What a check prints with a torch that says what it was built for."""
     (tmp_path / "torch.py").write_text(FAKE_TORCH.format(toolkit=toolkit, works=works))
     (tmp_path / "numpy.py").touch()
-    done = subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
+    # -B: byte code of a torch written in the same second would pass for this one's.
+    command = [sys.executable, "-B", "-c", source]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     return (done.stdout or done.stderr).strip().splitlines()[-1] if done.stdout or done.stderr else ""
 
 
