@@ -302,6 +302,8 @@ class SlurmSweepLab(SweepLab):
         self.trouble = self.folder / "trouble"
         self.trouble.touch()
         self.write_cluster()
+        for host in self.slurm.net.hosts:  # of a job that the test before has ended
+            shutil.rmtree(self._runs(host), ignore_errors=True)
 
     def write_cluster(self, nodes: int = 1, **keys: Any) -> None:
         """Write clusters/lab.yaml for so many nodes, and lay `keys` over it."""
@@ -341,12 +343,16 @@ class SlurmSweepLab(SweepLab):
         """Processes of this lab's runs on a host."""
         return host.processes(f"NCCL_TEST_MARK={self.mark}")
 
+    @staticmethod
+    def _runs(host: Host) -> Path:
+        return host.path(f"/root/disk/{host.name}/dlperf-node/runs")
+
     def until_step(self, host: Host, step: int = 1) -> None:
         """Wait until a rank on a host has finished an iteration."""
         wanted = f'"step": {step},'
-        runs = host.path(f"/root/disk/{host.name}/dlperf-node/runs")
 
         def seen() -> bool:
-            return any(wanted in log.read_text(errors="replace") for log in runs.glob("*/logs/rank*.log"))
+            logs = self._runs(host).glob("*/logs/rank*.log")
+            return any(wanted in log.read_text(errors="replace") for log in logs)
 
         until(seen, what=f"step {step} on {host.name}")
