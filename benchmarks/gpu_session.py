@@ -55,6 +55,7 @@ class Sizes:
     aligned: str
     precisions: tuple[str, ...]  # the first is that of most stages
     aligned_precisions: tuple[str, ...]
+    engines_precisions: tuple[str, ...]
     parallelisms: tuple[str, ...]  # of the stage `runs`
     batch: int
     classes: tuple[int, int]
@@ -72,6 +73,7 @@ ON_GPU = Sizes(
     aligned="r18",
     precisions=("fp16", "bf16", "fp32"),
     aligned_precisions=("fp16", "bf16", "fp32"),
+    engines_precisions=("fp16", "bf16", "fp32"),
     parallelisms=("partial_fc", "data"),
     batch=64,
     classes=(85744, 1_000_000),
@@ -95,6 +97,7 @@ ON_CPU = Sizes(
     aligned="tiny",
     precisions=("fp32", "bf16"),
     aligned_precisions=("bf16",),
+    engines_precisions=("fp32",),
     parallelisms=("partial_fc",),
     batch=2,
     classes=(200, 300),
@@ -387,7 +390,7 @@ def engines(session: Session) -> dict[str, Any]:
         "engines",
         frameworks=[pytorch, jax],
         parallelism=["partial_fc"],
-        precision=list(session.sizes.precisions),
+        precision=list(session.sizes.engines_precisions),
         measure=session.sizes.measure | {"repeats": 1},
     )
     return session.run(sweep)
