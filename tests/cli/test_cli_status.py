@@ -37,7 +37,7 @@ def status(folder: Path | str, *options: str) -> tuple[int, str]:
 def test_a_finished_sweep_is_done() -> None:
     code, text = status(ROOT / "evidence/quickstart")
     assert (0, 1) == (code, len(text.splitlines()))
-    assert text.endswith(": 15 of 15 runs done (15 ok)\n")
+    assert text.endswith(": 20 of 20 runs done (20 ok)\n")
 
 
 def test_a_folder_without_a_plan_is_named(tmp_path: Path) -> None:
