@@ -21,21 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from straggler_cost import SWEEP  # beside this file
 
 import dlperf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SWEEP = """
-experiment: quickstart
-frameworks: [pytorch==2.13.0, mxnet==1.9.1]
-topology: [1n2g]
-parallelism: [data]
-batch_size_per_device: 4
-device: cpu
-threads_per_device: 1
-oversubscribe: true
+MEASURED = """\
 measure: {warmup_iterations: 5, measured_iterations: 40, repeats: 1, max_interference: 1}
 limits: {time: 15m, stall: 5m}
 """
@@ -112,7 +105,7 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as temporary:
         sweep = Path(temporary) / "two.yaml"
-        sweep.write_text(SWEEP, encoding="utf-8")
+        sweep.write_text(SWEEP + MEASURED, encoding="utf-8")
         for number in range(rounds):
             folder = sweep.parent / f"equal{number}"
             rows += [{"ranks": "equal", **row} for row in measured(sweep, folder)]

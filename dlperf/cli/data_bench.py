@@ -7,15 +7,16 @@ from typing import Any, Final, get_args
 
 import click
 
+from dlperf.adapters.registry import load_adapters
 from dlperf.cli.options import JSON, PATH, at_least
 from dlperf.cli.terminal import echo, print_json, say, say_in_a_signal_handler, table
 from dlperf.data.dataset import describe
 from dlperf.errors import UserError
+from dlperf.files import shipped_folder
 from dlperf.plan.case import ReadMode
 from dlperf.plan.documents import unknown
 from dlperf.wording import plural
 
-_READERS: Final = ("jax", "mxnet", "oneflow", "pytorch")
 _HEADINGS: Final = ("framework", "read", "threads", "images/s", "MiB/s", "resident before")
 _EXIT_FAILED: Final = 3
 
@@ -34,7 +35,7 @@ Exit codes: 0 every reader read, 3 one failed, 2 wrong input, 5 infrastructure, 
     "--framework",
     "frameworks",
     metavar="NAME,...",
-    help="Whose readers.  [default: jax, mxnet, oneflow, pytorch]",
+    help="Whose readers.  [default: every engine's that has one]",
 )
 @click.option("--threads", default="1", metavar="N,...", help="Threads that read.", show_default=True)
 @click.option(
@@ -76,10 +77,11 @@ def bench(
     from dlperf.running.run_folder import whole_machine
     from dlperf.running.supervision import Interrupted, Interrupts
 
-    names = _READERS if frameworks is None else tuple(_parts(frameworks))
+    readers = _readers()
+    names = readers if frameworks is None else tuple(_parts(frameworks))
     for name in names:
-        if name not in _READERS:
-            raise UserError(f"--framework: {unknown('reader', name, _READERS)}")
+        if name not in readers:
+            raise UserError(f"--framework: {unknown('reader', name, readers)}")
     counts = [_count(part) for part in _parts(threads)]
     modes = [_mode(part) for part in _parts(reads)]
     describe(path)  # its messages name the folder
@@ -118,6 +120,16 @@ def bench(
         if row["error"]:
             say(f"{row['framework']}: {row['error']}")
     ctx.exit(_EXIT_FAILED if any(row["error"] for row in rows) else 0)
+
+
+def _readers() -> list[str]:
+    """The frameworks whose own loop reads data sets: each has a program for it."""
+    programs = shipped_folder("frameworks")
+    return [
+        name
+        for name, adapter in sorted(load_adapters().items())
+        if adapter.source is None and (programs / name / "data.py").is_file()
+    ]
 
 
 def _parts(text: str) -> list[str]:

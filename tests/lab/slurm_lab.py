@@ -22,7 +22,7 @@ from typing import Any, Self
 import netlab
 import yaml
 from netlab import Host, NetLab, started_with_us
-from processes import until
+from processes import PROMISED_SECONDS, until
 from sweep_lab import SweepLab
 
 _PROGRAMS = ("slurmctld", "slurmd", "munged")
@@ -342,6 +342,12 @@ class SlurmSweepLab(SweepLab):
     def left_on(self, host: Host) -> list[int]:
         """Processes of this lab's runs on a host."""
         return host.processes(f"NCCL_TEST_MARK={self.mark}")
+
+    def until_nothing_is_left(self) -> None:
+        """Wait until every process of this lab's runs is gone from every host."""
+        for host in self.slurm.net.hosts:
+            what = f"nothing is left on {host.name}"
+            until(lambda host=host: not self.left_on(host), limit=4 * PROMISED_SECONDS, what=what)
 
     @staticmethod
     def _runs(host: Host) -> Path:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from netlab import SMALL
-from processes import PROMISED_SECONDS, until, until_line
+from processes import until, until_line
 
 from dlperf.plan.cluster import load_cluster
 from dlperf.running.slurm import script, step_command
@@ -38,12 +38,6 @@ def at_work(lab: SlurmSweepLab, **keys: Any) -> subprocess.Popen[str]:
     process = lab.start()
     lab.until_step(lab.slurm.net.hosts[0])
     return process
-
-
-def until_nothing_is_left(lab: SlurmSweepLab) -> None:
-    for host in lab.slurm.net.hosts:
-        what = f"nothing is left on {host.name}"
-        until(lambda host=host: not lab.left_on(host), limit=4 * PROMISED_SECONDS, what=what)
 
 
 def must_end_whole(lab: SlurmSweepLab) -> None:
@@ -129,7 +123,7 @@ def test_a_job_goes_on_when_its_command_ends_and_the_next_command_follows_it(
     assert job_lab.left_on(job_lab.slurm.net.hosts[0])
     assert len(job_lab.jobs()) == 1
     job_lab.slurm.ask("scancel", number)
-    until_nothing_is_left(job_lab)
+    job_lab.until_nothing_is_left()
 
 
 def test_a_job_that_somebody_cancels_leaves_nothing_and_is_made_whole(job_lab: SlurmSweepLab) -> None:
@@ -145,7 +139,7 @@ def test_a_job_that_somebody_cancels_leaves_nothing_and_is_made_whole(job_lab: S
     assert process.returncode == 5
     assert f"job {number} ended with 2 runs to make: CANCELLED: somebody cancelled it" in errors
     assert "completed runs are kept, and the same command makes the others" in errors
-    until_nothing_is_left(job_lab)
+    job_lab.until_nothing_is_left()
     assert job_lab.stored() == []
     shown = job_lab.dlperf("status", "results/tiny")
     assert "CANCELLED: somebody cancelled it" in shown.stdout
@@ -161,7 +155,7 @@ def test_a_batch_step_that_is_killed_leaves_nothing_and_is_made_whole(job_lab: S
     _, errors = process.communicate()
     assert process.returncode == 5
     assert f"job {number} ended with 2 runs to make: FAILED: its command failed" in errors
-    until_nothing_is_left(job_lab)
+    job_lab.until_nothing_is_left()
     must_end_whole(job_lab)
 
 
@@ -210,7 +204,7 @@ def test_a_node_that_slurm_loses_ends_the_job(job_lab: SlurmSweepLab) -> None:
     _, errors = process.communicate()
     assert process.returncode == 5
     assert f"job {number} ended with 2 runs to make: NODE_FAIL: Slurm lost a node of it" in errors
-    until_nothing_is_left(job_lab)
+    job_lab.until_nothing_is_left()
     assert ["lost_node"] == [result.status.value for result in job_lab.stored()]
     must_end_whole(job_lab)
 
@@ -251,7 +245,7 @@ def test_a_time_limit_ends_a_job_and_no_run_starts_that_cannot_end(job_lab: Slur
     assert process.returncode == 5
     assert f"job {number} ended with 2 runs to make: " in errors
     assert "TIMEOUT: it reached its time limit" in errors or "it stopped before its time limit" in errors
-    until_nothing_is_left(job_lab)
+    job_lab.until_nothing_is_left()
     assert ["job_timeout"] == [result.status.value for result in job_lab.stored()]
     must_end_whole(job_lab)
 
@@ -271,7 +265,7 @@ def test_results_on_a_full_disk_end_the_job_and_it_is_made_whole(job_lab: SlurmS
     assert process.returncode == 5
     assert "No space left on device" in errors
     assert "Traceback" not in errors
-    until_nothing_is_left(job_lab)
+    job_lab.until_nothing_is_left()
     (disk / "filler").unlink()
     must_end_whole(job_lab)
 

@@ -6,7 +6,7 @@ import json
 import signal
 from typing import TYPE_CHECKING, Any
 
-from processes import PROMISED_SECONDS, until, until_line
+from processes import until_line
 
 if TYPE_CHECKING:
     import subprocess
@@ -39,12 +39,6 @@ def at_work(lab: SlurmSweepLab, **keys: Any) -> subprocess.Popen[str]:
 def ends(lab: SlurmSweepLab) -> list[list[str]]:
     """How the jobs of each array ended, as slurm.json has it."""
     return [[task["ended"] for task in job["tasks"]] for job in lab.jobs()]
-
-
-def until_nothing_is_left(lab: SlurmSweepLab) -> None:
-    for host in lab.slurm.net.hosts:
-        what = f"nothing is left on {host.name}"
-        until(lambda host=host: not lab.left_on(host), limit=4 * PROMISED_SECONDS, what=what)
 
 
 def must_end_whole(lab: SlurmSweepLab) -> None:
@@ -140,7 +134,7 @@ def test_what_a_job_leaves_is_made_by_a_follow_up_job_or_by_the_same_command(job
     assert process.returncode == 5
     assert f"1 job ended with 2 runs to make (job {number}_1: CANCELLED: somebody cancelled it" in errors
     assert "completed runs are kept, and the same command makes the others: dlperf run" in errors
-    until_nothing_is_left(job_lab)
+    job_lab.until_nothing_is_left()
     assert len(job_lab.stored()) == 2
     must_end_whole(job_lab)
     assert [2, 1, 1] == [len(job["tasks"]) for job in job_lab.jobs()]
