@@ -31,7 +31,7 @@ class PixelOptions(Model):
     batches: Annotated[int, Field(ge=0)] = 0  # that it trains before it ends by itself; 0: without end
     broken: bool = False  # it gets a configuration that it refuses
     frequent: Annotated[int, Field(gt=0)] = 10
-    boast: Annotated[float, Field(gt=0)] = 1.0  # it prints so many times its speed
+    pause: Annotated[float, Field(ge=0)] = 0.0  # seconds after each line that its rates leave out
 
 
 class PixelAdapter:
@@ -73,7 +73,7 @@ class PixelAdapter:
             "classes": 0 if options.broken else case.num_classes,
             "batch_size": case.batch_size_per_device,
             "batches": options.batches,
-            "boast": options.boast,
+            "pause": options.pause,
             "records": f"{case.data.path}/train.rec" if case.data is not None else "",
             "line": "job" if has_launcher else "process",
         }

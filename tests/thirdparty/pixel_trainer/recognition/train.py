@@ -50,12 +50,13 @@ def main():
             facts = {
                 "epoch": batch // 1000,
                 "batch": batch,
-                "speed": config["boast"] * per_line / (now - began),
+                "speed": per_line / (now - began),
                 "loss": loss,
                 "time": time.strftime("%Y-%m-%d %H:%M:%S"),
             }
             logging.info(LINES[config["line"]], facts)
-            began = now
+            time.sleep(config["pause"])
+            began = time.perf_counter()
 
 
 if __name__ == "__main__":
