@@ -62,7 +62,11 @@ class SweepLab:
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Start `dlperf run tiny.yaml ARGUMENTS`; its output and errors are pipes unless `options` differ."""
-        command = [sys.executable, "-m", "dlperf", "run", "tiny.yaml", *arguments]
+        return self.popen("run", "tiny.yaml", *arguments, **options)
+
+    def popen(self, *words: str, **options: Any) -> subprocess.Popen[str]:
+        """Start any command as `start` does."""
+        command = [sys.executable, "-m", "dlperf", *words]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         settings = {"cwd": self.folder, "env": os.environ | self.environment(), "text": True}
         process = subprocess.Popen(command, **(settings | pipes | options))

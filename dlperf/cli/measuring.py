@@ -34,7 +34,7 @@ from dlperf.results.measurement import (
     read_measurement,
 )
 from dlperf.results.node_history import node_history
-from dlperf.results.outliers import Judgement, judge_change, judge_equals, judge_reference
+from dlperf.results.outliers import Finding, Judgement, judge_change, judge_equals, judge_reference
 from dlperf.results.schema import RunResult
 from dlperf.results.store import read_results
 from dlperf.wording import plural
@@ -42,7 +42,7 @@ from dlperf.wording import plural
 if TYPE_CHECKING:
     from dlperf.running.transports.base import Node
 
-EXIT_NAMED = 1
+EXIT_NAMED, EXIT_SOME_MISSING = 1, 3
 _STARTS_SECONDS, _HEARTBEAT_SECONDS = 10, 60.0
 
 _MEASURE_EPILOG = """\b
@@ -54,7 +54,8 @@ Examples:
 
 CLUSTER is a path, or the name of a file in ./clusters; without it this machine is measured alone.
 
-Exit codes: 0 nothing is named, 1 a device, node or link is, 2 wrong input, 5 infrastructure, 130 Ctrl-C."""
+Exit codes: 0 nothing is named, 1 a device, node or link is, 2 wrong input, 3 a node was not measured, 5
+infrastructure, 130 Ctrl-C."""
 
 
 def margins_of(texts: Sequence[str]) -> dict[str, float]:
@@ -177,7 +178,7 @@ def measure(
         print_json(_content(measurement, judgement) | {"folder": str(folder)})
     else:
         echo(*_lines(measurement, judgement), "", f"Next: dlperf report {folder} --out report.md")
-    ctx.exit(EXIT_NAMED if judgement.findings else 0)
+    ctx.exit(EXIT_NAMED if judgement.findings else EXIT_SOME_MISSING if judgement.missing else 0)
 
 
 def _nodes(
@@ -252,8 +253,8 @@ def _lines(measurement: Measurement, judgement: Judgement) -> Iterator[str]:
 
 
 def verdict_lines(judgement: Judgement) -> Iterator[str]:
-    """One line per finding, then what could not be judged."""
-    for finding in judgement.findings:
+    """One line per finding and per node that is missing, then what could not be judged."""
+    for finding in (*judgement.findings, *judgement.missing):
         yield wrapped(str(finding), indent=2)
     for note in judgement.notes:
         yield wrapped(f"note: {note}", indent=2)
@@ -266,11 +267,12 @@ def _grid(content: Table) -> str:
 
 
 def _content(measurement: Measurement, judgement: Judgement) -> dict[str, Any]:
-    findings = [
-        asdict(finding) | {"unit": str(finding.unit), "text": str(finding)} for finding in judgement.findings
-    ]
+    def contents(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+        return [asdict(one) | {"unit": str(one.unit), "text": str(one)} for one in findings]
+
     return {
-        "findings": findings,
+        "findings": contents(judgement.findings),
+        "missing": contents(judgement.missing),
         "tests": judgement.tests,
         "notes": judgement.notes,
         "measurement": measurement.model_dump(mode="json"),

@@ -1,6 +1,6 @@
 """A measurement of nodes as tables and as a page: devices and disks, links as a matrix, what is worse."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -79,9 +79,16 @@ def _size(size: int) -> str:
 
 
 def _links(measurement: Measurement) -> list[Table]:
-    names = [node.name for node in measurement.nodes]
-    if not 1 < len(names) <= _MOST_NODES:
+    measured = {node.name for node in measurement.nodes}
+    names = [*(node.name for node in measurement.nodes), *measurement.lost]
+    if len(measured) < 2 or len(names) > _MOST_NODES:  # noqa: PLR2004  one has no link
         return []
+
+    def cell(medians: Mapping[frozenset[str | None], Inline], one: str, other: str) -> Inline:
+        if one != other and not {one, other} <= measured:
+            return say("not measured")
+        return medians.get(frozenset((one, other)), "")
+
     tables = []
     for metric, caption in _LINKS.items():
         medians = {
@@ -89,9 +96,9 @@ def _links(measurement: Measurement) -> list[Table]:
             for one in measurement.series
             if one.metric == metric
         }
-        rows: list[Cells] = [
-            {say("node"): name, **{number(peer): medians.get(frozenset((name, peer)), "") for peer in names}}
-            for name in names
+        rows = [
+            {say("node"): one, **{number(other): cell(medians, one, other) for other in names}}
+            for one in names
         ]
         tables.append(table_of(caption, rows))
     return tables
@@ -100,12 +107,14 @@ def _links(measurement: Measurement) -> list[Table]:
 def headline(nodes: int, judgement: Judgement) -> str:
     """The answer in one line."""
     what = f"{nodes} nodes" if nodes > 1 else "1 node"
+    missing = ", ".join(str(finding.unit) for finding in judgement.missing)
+    but = f"; not measured: {missing}" if missing else ""
     if judgement.findings:
         units = dict.fromkeys(str(finding.unit) for finding in judgement.findings)
-        return f"{what}: worse than it should be: {', '.join(units)}"
+        return f"{what}: worse than it should be: {', '.join(units)}{but}"
     if not judgement.tests:
-        return f"{what}: nothing could be judged"
-    return f"{what}: no device, node or link is worse than it should be ({judgement.tests} tests)"
+        return f"{what}: nothing could be judged{but}"
+    return f"{what}: no device, node or link is worse than it should be ({judgement.tests} tests){but}"
 
 
 def measurement_page(
@@ -130,8 +139,9 @@ def measurement_page(
         f"# {write(title)}",
         f"**{write(headline(len(measurement.nodes) + len(measurement.lost), judgement))}**",
     ]
-    if judgement.findings:
-        parts.append("\n".join(f"- {write(str(finding))}" for finding in judgement.findings))
+    if judgement.findings or judgement.missing:
+        said = (*judgement.findings, *judgement.missing)
+        parts.append("\n".join(f"- {write(str(finding))}" for finding in said))
     parts += [write(note) for note in judgement.notes]
     for content in measurement_tables(measurement):
         parts += [f"## {write(content.caption)}", table(content, write)]

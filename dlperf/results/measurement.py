@@ -4,10 +4,10 @@
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -153,7 +153,7 @@ class Measurement(Model):
     nodes: tuple[MeasuredNode, ...]
     """In the order of their ranks."""
     lost: dict[str, str] = Field(default_factory=dict)
-    """Nodes of the cluster that could not be measured, by name, and why."""
+    """Nodes of the cluster that were not measured, or not to the end, by name, and why."""
     series: tuple[Series, ...]
     """All figures."""
 
@@ -187,29 +187,49 @@ def measurements_below(path: Path) -> list[Path]:
     return [path / MEASUREMENT_NAME] if is_measurement(path) else sorted(path.rglob(MEASUREMENT_NAME))
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A run folder whose processes measured, and the names of its nodes by rank."""
+
+    folder: Path
+    names: Sequence[str]
+
+    @property
+    def events(self) -> list[Event]:
+        """All that the processes logged."""
+        return [event for path in log_files(self.folder).values() for event in read_events(read_lines(path))]
+
+
+def last_repeat(parts: Iterable[Part]) -> int:
+    """The one in which the parts ended, from 1: a repeat begins when all nodes have ended the one before."""
+    repeats = (whole(event.metadata.get("repeat")) for part in parts for event in part.events)
+    return max((repeat for repeat in repeats if repeat is not None), default=1)
+
+
 def store_measurement(
     folder: Path,
     *,
+    parts: Sequence[Part],
     cluster: str,
     started_at: str,
-    names: Sequence[str],
     clocks: Mapping[str, float],
     lost: Mapping[str, str],
     seconds: float,
     repeats: int,
     transport: Literal["gloo", "nccl"],
 ) -> Measurement:
-    """Read what the processes of a run folder logged, by the names of the nodes' ranks, and write it there.
+    """Read what the processes of the parts logged, and write it into `folder`.
 
-    UserError where a log says less than one that was written to its end.
+    Measured are the nodes of the last part; what it did not repeat is that of the parts before. UserError
+    where a log of it says less than one that was written to its end.
     """
-    environment = read_environment(folder)
+    last, names = parts[-1], parts[-1].names
+    environment = read_environment(last.folder)
     if environment is None:
-        raise UserError(f"{folder / ENVIRONMENT_NAME}: cannot be read; {REMEDY}")
-    events = [event for path in log_files(folder).values() for event in read_events(read_lines(path))]
-    states = {event.rank: event.value for event in events if event.key == "node_state"}
+        raise UserError(f"{last.folder / ENVIRONMENT_NAME}: cannot be read; {REMEDY}")
+    states = {event.rank: event.value for event in last.events if event.key == "node_state"}
     if set(states) != set(range(len(names))):
-        raise UserError(f"{folder}: the logs do not say what each node is; measure again")
+        raise UserError(f"{last.folder}: the logs do not say what each node is; measure again")
     measurement = Measurement(
         dlperf_version=__version__,
         cluster=cluster,
@@ -228,37 +248,33 @@ def store_measurement(
             for rank, name in enumerate(names)
         ),
         lost=dict(lost),
-        series=tuple(_series(events, names, repeats=repeats)),
+        series=tuple(_series(parts, repeats=repeats)),
     )
     write_document(folder / MEASUREMENT_NAME, measurement)
     return measurement
 
 
-def _series(events: Iterable[Event], names: Sequence[str], *, repeats: int) -> Iterable[Series]:
-    found: dict[tuple[object, ...], dict[str, object]] = {}
-    for event in events:
-        data = event.metadata
-        repeat, rank, peer = whole(data.get("repeat")), event.rank, data.get("peer")
-        if event.key not in {"measured", "not_measured"} or repeat is None or not 1 <= repeat <= repeats:
-            continue
-        key = (data.get("metric"), rank, data.get("device"), peer)
-        content = found.setdefault(
-            key,
-            {
-                "metric": data.get("metric"),
-                "node": names[rank or 0],
-                "device": data.get("device"),
-                "peer": None if peer is None else names[peer],
-                "values": [None] * repeats,
-                "reason": None,
-            },
-        )
-        if event.key == "measured":
-            content["values"][repeat - 1] = finite(event.value)  # type: ignore[index]
-        else:
-            content["reason"] = content["reason"] or str(event.value)
-    for content in found.values():
-        yield Series.model_validate({**content, "values": tuple(content["values"])})  # type: ignore[arg-type]
+def _series(parts: Sequence[Part], *, repeats: int) -> Iterator[Series]:
+    measured = set(parts[-1].names)
+    found: dict[tuple[Any, ...], dict[int, tuple[float | None, str | None]]] = {}
+    for part in parts:
+        for event in part.events:
+            data = event.metadata
+            repeat, peer = whole(data.get("repeat")), data.get("peer")
+            if event.key not in {"measured", "not_measured"} or repeat is None or not 1 <= repeat <= repeats:
+                continue
+            node, other = part.names[event.rank or 0], None if peer is None else part.names[peer]
+            if not {node, other or node} <= measured:
+                continue
+            key = (data.get("metric"), node, data.get("device"), other)
+            is_there = event.key == "measured"
+            told = (finite(event.value), None) if is_there else (None, str(event.value))
+            found.setdefault(key, {})[repeat] = told
+    for (metric, node, device, peer), by_repeat in found.items():
+        each = [by_repeat.get(repeat, (None, None)) for repeat in range(1, repeats + 1)]
+        reason = next((why for _, why in each if why is not None), None)
+        values = tuple(value for value, _ in each)
+        yield Series(metric=metric, node=node, device=device, peer=peer, values=values, reason=reason)
 
 
 class GoodMachines(Model):

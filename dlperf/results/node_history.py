@@ -79,7 +79,8 @@ def _of_run(node: str, result: RunResult, folder: Path) -> Iterator[Incident]:
 
 def _of_measurement(node: str, measurement: Measurement, folder: Path) -> Iterator[Incident]:
     names = {each.name for each in measurement.nodes if node in {each.name, each.facts.host}} | {node}
-    for finding in judge_equals(measurement).findings:
+    judgement = judge_equals(measurement)
+    for finding in (*judgement.missing, *judgement.findings):
         if names & {finding.unit.node, finding.unit.peer}:
             what = "lost" if finding.metric is None else "slow"
             yield Incident(what=what, at=measurement.started_at, evidence=str(finding), path=folder)

@@ -76,11 +76,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What a measurement shows: findings, the number of tests behind them, and what could not be judged."""
+    """What a measurement shows: findings, the number of tests behind them, and what could not be judged.
+
+    `missing` are nodes that were not measured, which says nothing about how fast they are.
+    """
 
     findings: tuple[Finding, ...]
     tests: int
     notes: tuple[str, ...] = ()
+    missing: tuple[Finding, ...] = ()
 
     def __add__(self, other: Self) -> Self:
         """Both, one after the other."""
@@ -88,6 +92,7 @@ class Judgement:
             findings=self.findings + other.findings,
             tests=self.tests + other.tests,
             notes=self.notes + other.notes,
+            missing=self.missing + other.missing,
         )
 
 
@@ -119,9 +124,13 @@ def judge_equals(measurement: Measurement, margins: Mapping[str, float] | None =
         notes.append(f"without an equal, so that only a reference can judge it: {', '.join(lonely)}")
     if measurement.repeats < FEWEST_REPEATS:
         notes.append(f"nothing is judged on fewer than {FEWEST_REPEATS} repeats")
-    missing = tuple(_missing(measurement, groups))
-    found = _judged(deficits, margins or {}, words)
-    return Judgement(findings=(*missing, *found), tests=len(deficits), notes=tuple(notes))
+    unable, found = _unable(measurement, groups), _judged(deficits, margins or {}, words)
+    return Judgement(
+        findings=(*unable, *found),
+        tests=len(deficits),
+        notes=tuple(notes),
+        missing=tuple(_missing(measurement)),
+    )
 
 
 def judge_reference(
@@ -287,10 +296,16 @@ def _judged(
             yield Finding(unit=unit, metric=group.metric, words=words(deficit, more), adjusted_p=p)
 
 
-def _missing(measurement: Measurement, groups: Mapping[Group, Mapping[Unit, Values]]) -> Iterator[Finding]:
-    """Nodes and links that were never measured, and what else was not though an equal was."""
+def _missing(measurement: Measurement) -> Iterator[Finding]:
+    """Nodes of the cluster that were not measured, and with them their links."""
+    several = len(measurement.nodes) + len(measurement.lost) > 1
     for name, why in measurement.lost.items():
-        yield Finding(unit=Unit(name), metric=None, words=f"could not be measured: {plain(why)}")
+        what = "not measured, nor its links" if several else "not measured"
+        yield Finding(unit=Unit(name), metric=None, words=f"{what}: {plain(why)}")
+
+
+def _unable(measurement: Measurement, groups: Mapping[Group, Mapping[Unit, Values]]) -> Iterator[Finding]:
+    """Links without a figure, and what else has none though an equal has."""
     reasons = {
         (one.metric, Unit(one.node, one.device, one.peer)): plain(one.reason or "no reason known")
         for one in measurement.series

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -10,17 +10,18 @@ from typing import Final
 from dlperf.adapters.base import Launch, RankCommand
 from dlperf.adapters.pytorch import PyTorchAdapter
 from dlperf.errors import InfrastructureError
-from dlperf.layout import OUTCOME_NAME
+from dlperf.layout import OUTCOME_NAME, log_files, node_file
 from dlperf.logs.endings import read_outcome
 from dlperf.logs.failures import classify
 from dlperf.plan.case import Case, DeviceKind, Loss, Measure, Topology, Workload
 from dlperf.plan.sweep import Limits
-from dlperf.results.measurement import Measurement, store_measurement
+from dlperf.results.measurement import Measurement, Part, last_repeat, store_measurement
 from dlperf.results.run_outcome import log_lines
-from dlperf.running.run import Progress, ReadyNode, Runner, write_run_folder
+from dlperf.running.run import NodeUnfit, Progress, ReadyNode, Runner, write_run_folder
 from dlperf.running.run_folder import empty_folder
 from dlperf.running.supervision import Interrupts
-from dlperf.running.transports.base import Node, each
+from dlperf.running.transports.base import Node, NodeLost, each
+from dlperf.wording import plural
 
 _PROGRAM: Final = "frameworks.measuring.run"
 # Of the time that is waited for the end: imports, what a slow link makes of a message, disks that flush.
@@ -39,6 +40,7 @@ class Task:
     devices: int
     file_bytes: int
     data: str | None
+    first_repeat: int = 1
 
     def expected_seconds(self, nodes: int, *, device: DeviceKind) -> float:
         """How long it takes on nodes that are idle."""
@@ -46,7 +48,7 @@ class Task:
         of_devices = self.devices * _ON_GPU if device == "cuda" else _ON_CPU
         of_links = nodes * (nodes - 1) / 2 / max(1, at_a_time // 2)
         rounds = -(-nodes // at_a_time) * (of_devices + _ON_DISK) + of_links * _ON_LINK
-        return self.repeats * self.seconds * rounds
+        return (self.repeats - self.first_repeat + 1) * self.seconds * rounds
 
 
 class _Measuring(PyTorchAdapter):
@@ -77,37 +79,96 @@ def measure_nodes(
     """Measure the nodes, with all files in `folder`, and store the measurement there.
 
     `threads` compute on each node; `python` is the user's own interpreter with PyTorch; `lost` are nodes of
-    the cluster that cannot be measured, and why. EnvironmentUnavailable
-    where a node has none; Interrupted after a signal, with no process left; InfrastructureError where a node
-    was lost or the program failed.
+    the cluster that cannot be measured, and why. A node that is lost meanwhile is added to them, and the
+    others go on from the repeat in which it was lost.
+
+    EnvironmentUnavailable where a node has none; Interrupted after a signal, with no process left;
+    InfrastructureError where every node was lost or the program failed.
     """
-    adapter, version = _Measuring(task), PyTorchAdapter.versions[0]
-
-    def ready(node: Node) -> ReadyNode:
-        spec = adapter.environment(version, device, parallel=len(nodes) > 1, gpu=node.gpu())
-        return ReadyNode(node=node, environment=node.environment(spec, python=python))
-
-    ready_nodes = each(nodes, ready)
-    case = _case(version, nodes=len(nodes), device=device, threads=threads)
-    limit = _START_SECONDS + _LONGER * task.expected_seconds(len(nodes), device=device)
-    limits = Limits(time=limit, stall=limit)  # a node that waits for its turn prints nothing
-    clocks = {node.name: node.clock_seconds() for node in nodes if node.remote}
+    measuring = _Nodes(
+        device=device, threads=threads, python=python, interrupts=interrupts, progress=progress
+    )
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    empty_folder(folder)
-    write_run_folder(folder, case, adapter=adapter, nodes=ready_nodes, limits=limits, port=None)
-    Runner(limits=limits, interrupts=interrupts, progress=progress).supervise(folder, nodes)
-    _must_have_completed(folder)
+    there, lost, parts = list(nodes), dict(lost), list[Part]()
+    while True:
+        part = Part(folder / f"part{len(parts) + 1}" if parts else folder, [node.name for node in there])
+        fallen = measuring.measure(there, task, part.folder)
+        if log_files(part.folder):
+            parts.append(part)
+        if not fallen:
+            break
+        task = replace(task, first_repeat=last_repeat(parts))
+        for name, why in fallen.items():
+            progress.message(f"{name} is set aside: {why}")
+        lost |= fallen
+        there = [node for node in there if node.name not in fallen]
+        if not there:
+            told = "; ".join(f"{name}: {why}" for name, why in lost.items())
+            raise InfrastructureError(f"not measured: no node is left ({told})")
+        left = plural(len(there), "node")
+        progress.message(f"measuring goes on with {left} from repeat {task.first_repeat} of {task.repeats}")
     return store_measurement(
         folder,
+        parts=parts,
         cluster=cluster,
         started_at=started_at,
-        names=[node.name for node in nodes],
-        clocks=clocks,
+        clocks=measuring.clocks,
         lost=lost,
         seconds=task.seconds,
         repeats=task.repeats,
         transport="nccl" if device == "cuda" else "gloo",
     )
+
+
+@dataclass(kw_only=True)
+class _Nodes:
+    """Measures nodes together, as often as one of them is lost; `clocks` are how far theirs are ahead."""
+
+    device: DeviceKind
+    threads: int
+    python: Path | None
+    interrupts: Interrupts
+    progress: Progress
+    clocks: dict[str, float] = field(default_factory=dict)
+    _ready: dict[str, ReadyNode] = field(default_factory=dict)
+
+    def measure(self, nodes: Sequence[Node], task: Task, folder: Path) -> dict[str, str]:
+        """Measure the nodes in a run folder; returns those that were lost meanwhile, and why."""
+        try:
+            return self._measure(nodes, task, folder)
+        except (NodeLost, NodeUnfit) as error:
+            return {error.node.name: _reason(error.node, str(error))}
+
+    def _measure(self, nodes: Sequence[Node], task: Task, folder: Path) -> dict[str, str]:
+        adapter, version = _Measuring(task), PyTorchAdapter.versions[0]
+
+        def prepare(node: Node) -> None:
+            if node.name not in self._ready:
+                spec = adapter.environment(version, self.device, parallel=len(nodes) > 1, gpu=node.gpu())
+                environment = node.environment(spec, python=self.python)
+                if node.remote:
+                    self.clocks[node.name] = node.clock_seconds()
+                self._ready[node.name] = ReadyNode(node=node, environment=environment)
+
+        each(nodes, prepare)
+        case = _case(version, nodes=len(nodes), device=self.device, threads=self.threads)
+        limit = _START_SECONDS + _LONGER * task.expected_seconds(len(nodes), device=self.device)
+        limits = Limits(time=limit, stall=limit)  # a node that waits for its turn prints nothing
+        empty_folder(folder)
+        ready = [self._ready[node.name] for node in nodes]
+        write_run_folder(folder, case, adapter=adapter, nodes=ready, limits=limits, port=None)
+        runner = Runner(limits=limits, interrupts=self.interrupts, progress=self.progress)
+        lost = runner.supervise(folder, nodes)
+        for rank in range(len(nodes)):
+            if read_outcome(folder / node_file(OUTCOME_NAME, node_rank=rank, nodes=len(nodes))) is None:
+                lost.setdefault(rank, "its supervisor ended without an outcome")
+        if not lost:
+            _must_have_completed(folder)
+        return {nodes[rank].name: _reason(nodes[rank], why) for rank, why in lost.items()}
+
+
+def _reason(node: Node, why: str) -> str:
+    return node.trouble or why.removeprefix(f"{node.name}: ")
 
 
 def _case(version: str, *, nodes: int, device: DeviceKind, threads: int) -> Case:

@@ -120,10 +120,10 @@ class Runner:
         self.supervise(folder, [ready.node for ready in nodes])
         return store_run(folder)
 
-    def supervise(self, folder: Path, machines: Sequence[Node]) -> None:
+    def supervise(self, folder: Path, machines: Sequence[Node]) -> dict[int, str]:
         """Run the launch files of `folder` on the nodes, by node rank; its outcome.json says how it ended.
 
-        Raises as `run`.
+        Returns the nodes that were lost, by node rank, and why. Raises as `run`.
         """
         with self.interrupts.shielded():
             connections = _start_supervisors(folder, machines)
@@ -143,6 +143,7 @@ class Runner:
             self.interrupts.check()
         for node, (code, complaint) in zip(machines, exits, strict=True):
             _refuse_harness_failure(node, outcome, code=code, complaint=complaint)
+        return lost
 
     def _follow(self, run: SupervisedRun, connections: Sequence[Connection]) -> FailureTracker:
         """Follow the run to its end; a failure on one node ends it on the others at once."""

@@ -35,7 +35,8 @@ class Task(NamedTuple):
     """What to measure.
 
     `seconds` of each measurement, `repeats` of all, `parallel_nodes` at a time; `devices` of a node;
-    `file_bytes` at most of a file on the disk; `data` is a folder to read from, None: none.
+    `file_bytes` at most of a file on the disk; `data` is a folder to read from, None: none. Repeats before
+    `first_repeat`, from 1, were made already.
     """
 
     repeats: int
@@ -44,6 +45,7 @@ class Task(NamedTuple):
     devices: int
     file_bytes: int
     data: Optional[str]
+    first_repeat: int = 1
 
 
 class Program:
@@ -72,7 +74,8 @@ class Program:
         parallel = self._task.parallel_nodes
         rounds = rounds_of_nodes(self._nodes, parallel=parallel)
         rounds += rounds_of_links(self._nodes, parallel=parallel)
-        for repeat in range(1, self._task.repeats + 1):
+        for repeat in range(self._task.first_repeat, self._task.repeats + 1):
+            self._log.event("repeat_start", repeat=repeat)
             for busy in rounds if repeat % 2 else reversed(rounds):
                 for nodes in busy:
                     if nodes == (self._rank,):

@@ -96,10 +96,13 @@ class ClusterLab(SweepLab):
 
     def until_step(self, host: Host, step: int = 1) -> None:
         """Wait until a rank on a host has finished an iteration."""
-        wanted = f'"step": {step},'
+        self.until_logged(host, f'"step": {step},')
+
+    def until_logged(self, host: Host, text: str, *, limit: float = 60.0) -> None:
+        """Wait until a rank on a host has printed `text`."""
         runs = host.path(f"{WORK}/runs")
 
         def seen() -> bool:
-            return any(wanted in log.read_text(errors="replace") for log in runs.glob("*/logs/rank*.log"))
+            return any(text in log.read_text(errors="replace") for log in runs.glob("*/logs/rank*.log"))
 
-        until(seen, what=f"step {step} on {host.name}")
+        until(seen, limit=limit, what=f"{text} on {host.name}")

@@ -104,11 +104,12 @@ def test_what_an_equal_could_do_and_a_node_could_not_is_named_with_the_reason() 
     measurement = without(make_measurement(), node="node1", metric="disk_write")
     measurement = without(measurement, node="node0", metric="link_latency", peer="node2")
     measurement = measurement.model_copy(update={"lost": {"node9": "no route to host"}})
+    judgement = judge_equals(measurement)
     assert [
-        "node node9: could not be measured: no route to host",
         "node node1: disk write could not be measured: no space",
         "link node0 to node2: latency could not be measured: no space",
-    ] == named(judge_equals(measurement))
+    ] == named(judgement)
+    assert ["node node9: not measured, nor its links: no route to host"] == list(map(str, judgement.missing))
 
 
 def test_a_node_alone_and_too_few_repeats_are_said() -> None:
