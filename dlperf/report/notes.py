@@ -410,16 +410,16 @@ def _in_rows(some: Sequence[object], *, contests: int) -> Inline:
 def _winners(
     comparison: Comparison, contests: Sequence[Contest], in_rows: Callable[[Sequence[object]], Inline]
 ) -> Iterator[Text]:
-    wins: dict[Variant, list[dict[Variant, CaseFigures]]] = {}
-    for figures, result in contests:
-        if result.winner is not None:
-            wins.setdefault(result.winner, []).append(figures)
+    wins: dict[Variant, list[Contest]] = {}
+    for contest in contests:
+        if contest[1].winner is not None:
+            wins.setdefault(contest[1].winner, []).append(contest)
     for variant, won in sorted(wins.items(), key=lambda item: (-len(item[1]), item[0])):
-        leads = list(map(_lead, won))
+        leads = [result.leads[result.next].ratio for _, result in won]
         low, high = factor(min(leads)), factor(max(leads))
         yield say(
             "On {devices}, {framework} is the fastest{in_rows}, {ahead} times the next",
-            devices=_devices_of_rows({variant: figures[variant]} for figures in won),
+            devices=_devices_of_rows({variant: figures[variant]} for figures, _ in won),
             framework=comparison.label(variant),
             in_rows=in_rows(won),
             ahead=low if low == high else say("{low} to {high}", low=low, high=high),
@@ -460,12 +460,6 @@ def _devices_of_rows(rows: Iterable[Mapping[Variant, CaseFigures]]) -> Inline:
 
 def _sweeps(contest: Contest) -> int:
     return len({figure.sweep for figure in contest[0].values()})
-
-
-def _lead(figures: Mapping[Variant, CaseFigures]) -> float:
-    """How far the highest figure is ahead of the next."""
-    medians = sorted(figure.summary.median for figure in figures.values() if figure.summary)
-    return medians[-1] / medians[-2]
 
 
 def _remedy(runs: Sequence[int]) -> Text:

@@ -27,13 +27,15 @@ SMALLEST_LEAD = 0.01
 class Lead:
     """How far the first is ahead of another participant, and whether that is told from 1.
 
-    `ratio` is of the geometric means; `interval` holds with 95 % for all others together. `runs_needed` are
-    the runs of each that would tell them apart with 80 % power, were the lead as large as it looks; None
-    where it is told already, where it is below the smallest lead, or where no affordable number would.
+    `ratio` is of the medians, as every ratio that a page shows; `interval`, of the ratio of the geometric
+    means, holds with 95 % for all others together. The lead `counts` unless it is below the smallest.
+    `runs_needed` are the runs of each that would tell them apart with 80 % power, were the lead as large as
+    it looks; None where it is told already, where it does not count, or where no affordable number would.
     """
 
     ratio: float
     interval: Interval
+    counts: bool
     told: bool
     runs_needed: int | None = None
 
@@ -58,6 +60,11 @@ class Standing(Generic[K]):
         return tuple(other for other, lead in self.leads.items() if not lead.told)
 
     @property
+    def next(self) -> K:
+        """The other participant with the highest median; there is one where there is a winner."""
+        return min(self.leads, key=lambda other: self.leads[other].ratio)
+
+    @property
     def runs_needed(self) -> int | None:
         """Runs of each that would settle all that is open; None where no affordable number would."""
         needed = [lead.runs_needed for lead in self.leads.values() if not lead.told]
@@ -68,9 +75,8 @@ class Standing(Generic[K]):
     def in_words(self, name: Callable[[K], str]) -> str:
         """`A is the fastest, 1.31 times B`; else why that cannot be told, and what would settle it."""
         if self.winner is not None:
-            nearest = min(self.leads, key=lambda other: self.leads[other].ratio)
-            ratio = self.leads[nearest].ratio
-            return f"{name(self.winner)} is the fastest, {ratio:.2f} times {name(nearest)}"
+            ratio = self.leads[self.next].ratio
+            return f"{name(self.winner)} is the fastest, {ratio:.2f} times {name(self.next)}"
         if self.lacking or self.first is None:
             few = ", ".join(f"{name(key)} has {count}" for key, count in self.lacking.items())
             return f"no winner named: at least {FEWEST_RUNS} good runs of each are needed; {few}"
@@ -78,7 +84,7 @@ class Standing(Generic[K]):
         text = f"no winner named: {name(self.first)} cannot be told from {close}"
         if needed:
             return f"{text}; about {needed} runs of each would settle it"
-        if any(self.leads[other].ratio < 1 + SMALLEST_LEAD for other in self.close):
+        if not all(self.leads[other].counts for other in self.close):
             return f"{text}; a lead below {100 * SMALLEST_LEAD:g} % does not count"
         return f"{text}; it would take more than {MOST_RUNS} runs of each"
 
@@ -125,4 +131,5 @@ def _lead(first: Sequence[float], other: Sequence[float], *, others: int, smalle
         variance = mean([(standard_deviation(side) or 0.0) ** 2 for side in logs])
         count = runs_to_detect(log_ratio, variance=variance, blocked=False, level=LEVEL, tests=others)
         needed = None if count is None else max(count, min(len(first), len(other)) + 1)
-    return Lead(ratio=math.exp(log_ratio), interval=interval, told=told, runs_needed=needed)
+    ratio = quantile(first, 0.5) / quantile(other, 0.5)
+    return Lead(ratio=ratio, interval=interval, counts=counts, told=told, runs_needed=needed)

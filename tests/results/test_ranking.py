@@ -42,6 +42,12 @@ def test_a_third_that_cannot_be_told_from_the_first_keeps_the_winner_from_being_
     assert standing.in_words(str).startswith("no winner named: a cannot be told from c")
 
 
+def test_the_lead_that_is_told_is_that_of_the_medians() -> None:
+    """One fast run moves the geometric mean, by which it is 1.40."""
+    standing = judged(a=(130.0, 130.0, 130.0, 130.0, 190.0), b=(100.0,) * 5)
+    assert "a is the fastest, 1.30 times b" == standing.in_words(str)
+
+
 def test_who_lacks_good_runs_is_named() -> None:
     standing = judged(a=tuple(2 * rate for rate in FLAT), b=FLAT, c=FLAT[:2], d=())
     assert (None, {"c": 2, "d": 0}) == (standing.winner, standing.lacking)
