@@ -8,7 +8,7 @@ expected error is a DlperfError: its text goes to standard error and its `exit_c
 import importlib
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -45,7 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "docs": ("starting:docs", "Print a page of the documentation."),
     "data": ("data", "Make, convert and check data sets of faces."),
     "env": ("env", "List, create, check and remove framework environments."),
-    "cluster": ("machines:cluster", "Check the nodes of a cluster, or clean up what was left there."),
+    "cluster": ("machines:cluster", "Check, measure and clean nodes of a cluster; their history."),
     "doctor": ("machines:doctor", "Find what is wrong with this machine before a sweep does."),
     "schema": ("schema:schema", "Print the JSON Schema of a file that dlperf reads or writes."),
     "completion": ("schema:completion", "Print the completion script of a shell."),
@@ -91,6 +91,13 @@ class LazyGroup(click.Group):
             importlib.import_module("dlperf.cli.shells")
         return super().main(*args, **options)
 
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Read the command line, which prints the help or the version where it asks for these."""
+        try:
+            return super().make_context(*args, **options)
+        except BrokenPipeError:
+            _end_quietly()
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the command and turn what goes wrong into one line and an exit code."""
         try:
@@ -100,9 +107,7 @@ class LazyGroup(click.Group):
         except (KeyboardInterrupt, click.Abort):
             ctx.exit(EXIT_INTERRUPTED)
         except BrokenPipeError:
-            # The reader (`| head`) has gone; nothing more can be said on standard output.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(EXIT_PIPE_CLOSED)
+            _end_quietly()
         except Exception as error:  # any other exit code than Python's 1, which means a regression here
             if ctx.params["debug"]:
                 raise
@@ -110,6 +115,12 @@ class LazyGroup(click.Group):
 
             say(_text(error))
             ctx.exit(error.exit_code if isinstance(error, DlperfError) else EXIT_INTERNAL)
+
+
+def _end_quietly() -> NoReturn:
+    """The reader (`| head`) has gone; nothing more can be said on standard output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise click.exceptions.Exit(EXIT_PIPE_CLOSED)
 
 
 def _text(error: Exception) -> str:

@@ -93,9 +93,10 @@ def test_debug_shows_the_traceback(failing: Callable[[BaseException], None]) -> 
         CliRunner().invoke(main, ["--debug", "plan"], catch_exceptions=False)
 
 
-def test_a_closed_pipe_ends_quietly() -> None:
+@pytest.mark.parametrize("words", [["list", "sweeps"], ["--help"], ["cluster", "--help"], ["--version"]])
+def test_a_closed_pipe_ends_quietly(words: list[str]) -> None:
     """`dlperf list sweeps | head -1`: no traceback, and no exit code that means a regression."""
-    command = [sys.executable, "-m", "dlperf", "list", "sweeps"]
+    command = [sys.executable, "-m", "dlperf", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
