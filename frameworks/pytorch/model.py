@@ -86,7 +86,10 @@ class _Shares(nn.Module):
 def make_module(
     case: Case, rank: Rank, ranks: Ranks, arrays: Dict[str, np.ndarray], dtype: torch.dtype
 ) -> TrainingModule:
-    """The case's module on its device; `arrays` holds every parameter and buffer by the table's name."""
+    """The case's module on its device, which takes every parameter and buffer out of `arrays`.
+
+    They are there by the table's name. The optimizer can then have the memory of the largest.
+    """
     network = build_network(layers_of(case))
     if rank.devices > 1:
         network = _Shares(network, rank.devices)
@@ -95,7 +98,7 @@ def make_module(
     module = TrainingModule(backbone, make_head(case, rank, ranks))
     with torch.no_grad():
         for name, array in named_arrays(module).items():
-            array.copy_(torch.from_numpy(arrays[name]))
+            array.copy_(torch.from_numpy(arrays.pop(name)))
     return module.to(device(case), dtype=dtype, memory_format=memory_format)
 
 

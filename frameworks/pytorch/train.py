@@ -130,7 +130,7 @@ class PyTorchTrainer:
         first_scale: float = FIRST_SCALE,
         batches: Sequence[Batch] = (),
     ) -> None:
-        """Build the case's module; `arrays` holds every parameter and buffer by the table's name.
+        """Build the case's module with the parameters and buffers in `arrays`, and take them out of it.
 
         In fp16 the loss is scaled by `first_scale` until that changes. `batches` are those that the steps
         repeat.
