@@ -88,3 +88,18 @@ def test_rows_that_are_not_sampled_stay_as_they_are(
         np.testing.assert_allclose(after[index], expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(-rate * found[f"{step}/momentum"], velocity, rtol=1e-5, atol=1e-6)
     assert len(np.intersect1d(found["1/index"], found["3/index"])) > 0
+
+
+def test_a_trainer_never_holds_a_third_table_of_the_classes(
+    case_file: Callable[..., Path], run_program: Callable[..., Arrays]
+) -> None:
+    """Two tables are the classifier and its momentum. The initial array goes before the momentum comes."""
+    path, classes = case_file(), 400_000
+    content = json.loads(path.read_text())
+    content.update(parallelism="partial_fc", sample_ratio=0.1, num_classes=classes)
+    path.write_text(json.dumps(content))
+
+    found = run_program("starting", path)
+
+    table = classes * 128 * 4
+    assert 2 * table < found["grown"] < 3.1 * table
