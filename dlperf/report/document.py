@@ -74,10 +74,10 @@ class Section:
     findings: tuple[Text, ...]
     notes: tuple[Text, ...]
     throughput: Table
-    warnings: Table | None
+    warnings: Table
     repeats: Table | None
     inside: Table | None
-    breakdown: Table | None
+    breakdown: Table
     telemetry: Table | None
     comparison: Comparison
 
@@ -96,17 +96,17 @@ class Document:
     sections: tuple[Section, ...]
     annexes: tuple[Annex, ...]
     variants: tuple[Variant, ...]  # of all sections
-    loops: Table | None
-    input_tax: Table | None
+    loops: Table
+    input_tax: Table
     limits: tuple[Table, ...]
-    other_sources: Table | None
+    other_sources: Table
     against: tuple[Against, ...]
-    missing_cells: Table | None
+    missing_cells: Table
     proofs: tuple[Proof, ...]
     method: tuple[Text, ...]
     environments: tuple[EnvironmentTable, ...]
     inputs: tuple[Table, ...]  # the original programs and the data sets, where there are any
-    evidence: Table | None
+    evidence: Table
     skipped: tuple[str, ...]
     sources: Mapping[Path, Mapping[str, str]]  # SHA-256 by name, of the files of each run folder
     figures: tuple[CaseFigures, ...]  # published ones too

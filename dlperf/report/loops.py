@@ -83,8 +83,8 @@ def _nearest(figure: CaseFigures, found: Sequence[CaseFigures]) -> list[CaseFigu
 
 def loops_table(
     figures: Sequence[CaseFigures], *, titles: Mapping[str, str], anchors: Mapping[CaseKey, str]
-) -> Table | None:
-    """A row per original program, cell and own loop of the same engine; None where no two were measured."""
+) -> Table:
+    """A row per original program, cell and own loop of the same engine, where both were measured."""
     pairs = Pairs(figures, titles)
     rows: list[Cells] = [
         {
@@ -107,8 +107,8 @@ def loops_table(
 
 def input_tax_table(
     figures: Sequence[CaseFigures], *, titles: Mapping[str, str], anchors: Mapping[CaseKey, str]
-) -> Table | None:
-    """A row per case with a data set, beside it the same on synthetic images; None without any figure."""
+) -> Table:
+    """A row per case with a data set, beside it the same on synthetic images, where one has a figure."""
     pairs = Pairs(figures, titles)
     rows: list[Cells] = []
     for figure in sorted(pairs.with_data, key=_by_framework):
@@ -178,13 +178,11 @@ def _heading(heading: Inline | Column) -> Inline:
     return heading.heading if isinstance(heading, Column) else heading
 
 
-def _folded(caption: Text, rows: Sequence[Cells]) -> Table | None:
+def _folded(caption: Text, rows: Sequence[Cells]) -> Table:
     """The rows as a table; what all of them have in common stands in the caption, an empty remark nowhere."""
-    if not rows:
-        return None
     same = [
         heading
-        for heading in rows[0]
+        for heading in (rows[0] if rows else ())
         if len({row[heading] for row in rows}) == 1 and _heading(heading) in _FOLDABLE
     ]
     settings = [
@@ -192,9 +190,8 @@ def _folded(caption: Text, rows: Sequence[Cells]) -> Table | None:
         for heading in same
         if rows[0][heading] != _NO_REMARK
     ]
-    kept = [heading for heading in rows[0] if heading not in same]
     words = say("{caption} ({settings})", caption=caption, settings=joined(settings)) if settings else caption
-    return table_of(words, [{heading: row[heading] for heading in kept} for row in rows])
+    return table_of(words, ({name: cell for name, cell in row.items() if name not in same} for row in rows))
 
 
 def _rate(figure: CaseFigures | None, anchors: Mapping[CaseKey, str]) -> Inline:
@@ -254,29 +251,27 @@ def resident_words(figure: CaseFigures) -> Inline:
     return low if low == high else say("{low} to {high}", low=low, high=high)
 
 
-def sources_table(figures: Iterable[CaseFigures], *, titles: Mapping[str, str]) -> Table | None:
-    """Which files each original program consisted of; None without one."""
+def sources_table(figures: Iterable[CaseFigures], *, titles: Mapping[str, str]) -> Table:
+    """Which files each original program consisted of."""
     seen = {
-        (figure.case.framework, source.content_hash, source.commit): source
+        (figure.case.framework, source.content_hash, source.commit or ""): source
         for figure in figures
         if (source := figure.case.source) is not None
     }
     rows: list[Cells] = [
         {
             say("original program"): titles.get(framework, framework),
-            say("commit"): or_not_known(source.commit),
-            say("SHA-256 of its files"): source.content_hash,
+            say("commit"): commit or NOT_KNOWN,
+            say("SHA-256 of its files"): content_hash,
             say("own loop"): titles.get(source.engine, source.engine),
         }
-        for (framework, _, _), source in sorted(
-            seen.items(), key=lambda item: (*item[0][:2], item[0][2] or "")
-        )
+        for (framework, content_hash, commit), source in sorted(seen.items(), key=itemgetter(0))
     ]
-    return table_of(say("Original programs"), rows) if rows else None
+    return table_of(say("Original programs"), rows)
 
 
-def data_sets_table(figures: Iterable[CaseFigures]) -> Table | None:
-    """Which data sets were read; None where all images were synthetic."""
+def data_sets_table(figures: Iterable[CaseFigures]) -> Table:
+    """Which data sets were read; none where all images were synthetic."""
     seen: dict[tuple[str, str], DataSet] = {}
     systems: dict[tuple[str, str], dict[str, None]] = {}
     for figure in figures:
@@ -296,4 +291,4 @@ def data_sets_table(figures: Iterable[CaseFigures]) -> Table | None:
         }
         for (name, index), data in sorted(seen.items(), key=itemgetter(0))
     ]
-    return table_of(say("Data sets"), rows) if rows else None
+    return table_of(say("Data sets"), rows)

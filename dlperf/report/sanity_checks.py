@@ -254,8 +254,8 @@ CHECKS: Mapping[Text, Callable[[Sequence[Measured]], Iterable[Breach]]] = {
 }
 
 
-def warnings_table(warnings: Iterable[CheckWarning], *, titles: Mapping[str, str]) -> Table | None:
-    """The warnings on a table, for under it; None where there is none."""
+def warnings_table(warnings: Iterable[CheckWarning], *, titles: Mapping[str, str]) -> Table:
+    """The warnings on a table, for under it."""
     rows: list[Cells] = [
         {
             say("law"): warning.check,
@@ -267,7 +267,7 @@ def warnings_table(warnings: Iterable[CheckWarning], *, titles: Mapping[str, str
         }
         for warning in warnings
     ]
-    return table_of(say("Sanity checks (no figure is changed)"), rows) if rows else None
+    return table_of(say("Sanity checks (no figure is changed)"), rows)
 
 
 def case_words(

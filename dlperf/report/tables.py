@@ -1,7 +1,7 @@
 """The tables of a comparison. Where a number would stand and there is none, its status stands."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -160,8 +160,8 @@ def in_order(seconds: dict[str, float]) -> dict[str, float]:
     return known | {phase: value for phase, value in sorted(seconds.items()) if phase not in known}
 
 
-def breakdown_table(context: TableContext) -> Table | None:
-    """Where the time of a profiled step goes; None where no engine reports it."""
+def breakdown_table(context: TableContext) -> Table:
+    """Where the time of a profiled step goes, of the engines that report it."""
     profiled = [(cell, seconds) for cell in context.cells() if (seconds := cell.figure.phase_seconds)]
     names = in_order({name: 0.0 for _, seconds in profiled for name in seconds})
     rows: list[Cells] = [
@@ -179,7 +179,7 @@ def breakdown_table(context: TableContext) -> Table | None:
     caption = say(
         "Where the time goes (steps profiled behind the measured ones, rank 0, nothing overlapping)"
     )
-    return table_of(caption, rows) if rows else None
+    return table_of(caption, rows)
 
 
 def _phase_cell(seconds: Mapping[str, float], name: str) -> Inline:
@@ -213,7 +213,7 @@ def evidence_table(
     *,
     report_folder: Path,
     sources: Mapping[Path, Mapping[str, str]],
-) -> Table | None:
+) -> Table:
     """A row per run; links start at `report_folder`, and `sources` are `run_sources` of the run folders."""
     rows: list[Cells] = []
     for figure in figures:
@@ -228,7 +228,7 @@ def evidence_table(
                     say("SHA-256 of case, outcome and logs"): run_digest(sources[run.folder]),
                 }
             )
-    return table_of(say("Evidence"), rows) if rows else None
+    return table_of(say("Evidence"), rows)
 
 
 def link_to(path: Path, *, report_folder: Path) -> str:
@@ -243,12 +243,11 @@ def _relative(folder: Path, report_folder: Path) -> str:
     return os.path.relpath(folder, report_folder)
 
 
-def missing_cells_table(comparisons: Iterable[Comparison]) -> Table | None:
-    """Every cell without a number and every run that failed beside good ones; None where there is none."""
-    comparisons = tuple(comparisons)
+def missing_cells_table(comparisons: Sequence[Comparison]) -> Table:
+    """Every cell without a number and every run that failed beside good ones."""
     chosen = has_choices(comparison.sample for comparison in comparisons)
-    rows = [row for comparison in comparisons for row in _missing_cells(comparison, chosen=chosen)]
-    return table_of(say("Cells without a number"), rows) if rows else None
+    rows = (row for comparison in comparisons for row in _missing_cells(comparison, chosen=chosen))
+    return table_of(say("Cells without a number"), rows)
 
 
 def _missing_cells(comparison: Comparison, *, chosen: bool) -> Iterator[Cells]:
@@ -289,8 +288,8 @@ def _missing_runs(figure: CaseFigures) -> Iterator[tuple[Inline, Inline, Inline]
 Source = tuple[str, str]  # name of the sweep or of the published data, hardware
 
 
-def other_sources_table(loaded: Loaded, *, titles: Mapping[str, str]) -> Table | None:
-    """Every cell that at least two sources have a figure of; None where there is none.
+def other_sources_table(loaded: Loaded, *, titles: Mapping[str, str]) -> Table:
+    """Every cell that at least two sources have a figure of.
 
     A source is a sweep on one kind of hardware, or a published data set. Where a sweep has a cell several
     times (other versions, threads, options), its fastest stands here, and the caption says so.
@@ -309,8 +308,7 @@ def other_sources_table(loaded: Loaded, *, titles: Mapping[str, str]) -> Table |
         "of whole systems, not of frameworks"
     )
     chosen = has_choices(figure.case for sources in shared for figure in sources.values())
-    rows = [_sources_row(sources, names, titles, chosen=chosen) for sources in shared]
-    return table_of(caption, rows) if rows else None
+    return table_of(caption, (_sources_row(sources, names, titles, chosen=chosen) for sources in shared))
 
 
 def _cell_key(figure: CaseFigures) -> tuple[Any, ...]:

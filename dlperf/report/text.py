@@ -64,11 +64,14 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Columns and rows of cells under a caption."""
+    """Columns and rows of cells under a caption; false without any row, as a report then leaves it out."""
 
     caption: Inline
     columns: tuple[Column, ...]
     rows: tuple[tuple[Inline, ...], ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
 
 
 Cells = Mapping[Inline | Column, Inline]  # a row: its cells by heading
