@@ -6,7 +6,7 @@ differ in more get separate tables, which say what differs.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -276,6 +276,10 @@ class Comparison:
     def figures(self) -> tuple[CaseFigures, ...]:
         """Its cases, row by row, column by column."""
         return tuple(self.cases[key] for key in sorted(self.cases))
+
+    def cells(self) -> Iterator[tuple[Row, str, CaseFigures]]:
+        """Its cases, each with its row and the label of its column, row by row."""
+        return ((row, self.label(variant), self.cases[row, variant]) for row, variant in sorted(self.cases))
 
     @property
     def hardware(self) -> str:

@@ -131,24 +131,22 @@ def comparison_notes(comparison: Comparison, *, shares: Mapping[CaseKey, float])
         )
 
 
+def _listing(note: Text, parts: Iterable[Inline], separator: str = ", ") -> Iterator[Text]:
+    """The note with its {which}, the parts, each once; nothing without any."""
+    different = dict.fromkeys(parts)
+    if different:
+        yield Text(note.message, (*note.values, ("which", joined(different, separator))))
+
+
 def _reading_notes(comparison: Comparison) -> Iterator[Text]:
     """Where published figures do not stand in their source as they stand here."""
     read: dict[Text, dict[Inline, None]] = {}
-    for (_, variant), figure in sorted(comparison.cases.items()):
+    for _, label, figure in comparison.cells():
         words = reading_words(figure.published) if figure.published and figure.summary else None
         if words is not None:
-            read.setdefault(words, {})[comparison.label(variant)] = None
-    if read:
-        yield say(
-            "How figures were read: {ways}.",
-            ways=joined(
-                (
-                    say("{framework}: {how}", framework=joined(labels), how=how)
-                    for how, labels in read.items()
-                ),
-                "; ",
-            ),
-        )
+            read.setdefault(words, {})[label] = None
+    ways = (say("{framework}: {how}", framework=joined(labels), how=how) for how, labels in read.items())
+    yield from _listing(say("How figures were read: {which}."), ways, "; ")
 
 
 def _source_notes(comparison: Comparison) -> Iterator[Text]:
@@ -175,66 +173,57 @@ def _source_notes(comparison: Comparison) -> Iterator[Text]:
 
 
 def _loop_notes(comparison: Comparison) -> Iterator[Text]:
-    lines = {
+    return _listing(
         say(
-            "{framework}: {count}", framework=comparison.label(variant), count=figure.iterations_per_line
-        ): None
-        for (_, variant), figure in sorted(comparison.cases.items())
-        if figure.iterations_per_line is not None and figure.iterations_per_line > 1
-    }
-    if lines:
-        yield say(
             "A line of an original program is a mean over several iterations ({which}). Times of a step are "
-            "those of such means: their spread is smaller than that of single iterations.",
-            which=joined(lines),
-        )
+            "those of such means: their spread is smaller than that of single iterations."
+        ),
+        (
+            say("{framework}: {count}", framework=label, count=count)
+            for _, label, figure in comparison.cells()
+            if (count := figure.iterations_per_line or 1) > 1
+        ),
+    )
 
 
 def _data_notes(comparison: Comparison) -> Iterator[Text]:
-    waiting: dict[Text, None] = {}
+    waiting: list[Text] = []
     odd: dict[Text, dict[Text, None]] = {}
-    for (row, variant), figure in sorted(comparison.cases.items()):
-        name = say("{framework} on {topology}", framework=comparison.label(variant), topology=row.topology)
+    for row, label, figure in comparison.cells():
+        name = say("{framework} on {topology}", framework=label, topology=row.topology)
         share = figure.data_wait_share
         if share is not None and share > LARGEST_UNNAMED_WAIT:
-            waiting[say("{what}: {value}", what=name, value=percent(share, decimals=0))] = None
+            waiting.append(say("{what}: {value}", what=name, value=percent(share, decimals=0)))
         for remark in residency_remark(figure):
             told = say("{what}: {value}", what=name, value=resident_words(figure))
             odd.setdefault(remark, {})[told] = None
-    if waiting:
-        yield say(
+    yield from _listing(
+        say(
             "Reading held the training back: ranks waited for data more than {limit} of the time ({which}).",
             limit=percent(LARGEST_UNNAMED_WAIT, decimals=0),
-            which=joined(waiting),
-        )
-    if odd:
-        yield say(
-            "Nothing shows that the page cache held what the sweep asked for (share of its bytes): {which}.",
-            which=joined(
-                (
-                    say("{remark} ({cases})", remark=remark, cases=joined(cases))
-                    for remark, cases in odd.items()
-                ),
-                "; ",
-            ),
-        )
+        ),
+        waiting,
+    )
+    yield from _listing(
+        say("Nothing shows that the page cache held what the sweep asked for (share of its bytes): {which}."),
+        (say("{remark} ({cases})", remark=remark, cases=joined(cases)) for remark, cases in odd.items()),
+        "; ",
+    )
 
 
 def _runs_notes(comparison: Comparison) -> Iterator[Text]:
-    disturbed = _disturbed(comparison)
-    if disturbed:
-        yield say(
-            "Other work took CPU time from the ranks of these runs, which have no figure: {runs}.",
-            runs=joined(
-                say(
-                    "{framework}: {runs} (up to {share})",
-                    framework=comparison.label(variant),
-                    runs=plural(len(shares), "run"),
-                    share=percent(max(shares), decimals=0),
-                )
-                for variant, shares in sorted(disturbed.items())
-            ),
-        )
+    yield from _listing(
+        say("Other work took CPU time from the ranks of these runs, which have no figure: {which}."),
+        (
+            say(
+                "{framework}: {runs} (up to {share})",
+                framework=comparison.label(variant),
+                runs=plural(len(shares), "run"),
+                share=percent(max(shares), decimals=0),
+            )
+            for variant, shares in sorted(_disturbed(comparison).items())
+        ),
+    )
     widest = max((figure.summary.cv or 0 for figure in comparison.figures if figure.summary), default=0)
     if widest > LARGEST_USUAL_CV:
         yield say(
@@ -270,92 +259,87 @@ def _disturbed(comparison: Comparison) -> dict[Variant, list[float]]:
 
 
 def _straggler_notes(comparison: Comparison) -> Iterator[Text]:
-    stragglers = {
-        say(
-            "{framework} on {topology}, batch {size}: rank {rank} on {host}, {excess} slower in {runs} of "
-            "{measured}",
-            framework=comparison.label(variant),
-            topology=row.topology,
-            size=figure.size("batch_size_per_device"),
-            rank=straggler.rank,
-            host=straggler.host or NOT_KNOWN,
-            excess=percent(straggler.excess, decimals=0),
-            runs=straggler.runs,
-            measured=plural(straggler.measured, "run"),
-        ): None
-        for (row, variant), figure in sorted(comparison.cases.items())
-        if (straggler := figure.straggler) is not None
-    }
-    if stragglers:
-        yield say(
-            "Ranks waited for one that was slower than the median of the others: {which}.",
-            which=joined(stragglers, "; "),
-        )
-
-
-def _loss_scales(comparison: Comparison) -> Iterator[Text]:
-    """As each engine reports it; a static one is not checked for overflow, a dynamic one skips steps."""
-    scales = {
-        f"{comparison.label(variant)} {run.result.engine.facts['loss_scale']}": None
-        for (_, variant), figure in sorted(comparison.cases.items())
-        for run in figure.runs
-        if figure.case.precision == "fp16" and "loss_scale" in run.result.engine.facts
-    }
-    if scales:
-        yield say("Loss scale in fp16: {which}.", which="; ".join(scales))
+    return _listing(
+        say("Ranks waited for one that was slower than the median of the others: {which}."),
+        (
+            say(
+                "{framework} on {topology}, batch {size}: rank {rank} on {host}, {excess} slower in {runs} "
+                "of {measured}",
+                framework=label,
+                topology=row.topology,
+                size=figure.size("batch_size_per_device"),
+                rank=straggler.rank,
+                host=straggler.host or NOT_KNOWN,
+                excess=percent(straggler.excess, decimals=0),
+                runs=straggler.runs,
+                measured=plural(straggler.measured, "run"),
+            )
+            for row, label, figure in comparison.cells()
+            if (straggler := figure.straggler) is not None
+        ),
+        "; ",
+    )
 
 
 def _memory_notes(comparison: Comparison) -> Iterator[Text]:
     runs = (run.result.peak_unknown for figure in comparison.figures for run in figure.runs)
     reasons = sorted({reason for reason in runs if reason is not None})
-    if reasons:
-        yield say("Peak memory was not measured in some runs: {reasons}.", reasons="; ".join(reasons))
+    return _listing(say("Peak memory was not measured in some runs: {which}."), reasons, "; ")
 
 
 def _engine_notes(comparison: Comparison) -> Iterator[Text]:
-    odd: dict[str, None] = {}
-    threads: dict[Text, None] = {}
-    imported: dict[Text, None] = {}
-    for (_, variant), figure in sorted(comparison.cases.items()):
-        label = comparison.label(variant)
+    """What the training programs of the runs say of themselves, and what is odd about it."""
+    odd: list[Inline] = []
+    threads: list[Inline] = []
+    imported: list[Inline] = []
+    for _, label, figure in comparison.cells():
         for result in (run.result for run in figure.runs):
             if result.figures is not None and result.reason:
-                odd[f"{label}, {figure.case.topology}: {result.reason}"] = None
+                odd.append(f"{label}, {figure.case.topology}: {result.reason}")
             had, asked = result.engine.facts.get("threads"), figure.threads_per_device
             on_cpu = figure.case.device == "cpu"  # on a GPU threads keep nothing apart
             if on_cpu and isinstance(had, int) and asked is not None and had != asked:
-                threads[say("{framework} ran with {had}", framework=label, had=had)] = None
+                threads.append(say("{framework} ran with {had}", framework=label, had=had))
             if result.imported is not None:
-                source = result.imported
                 way = say(
                     "{framework} ({dialect}, method {method})",
                     framework=label,
-                    dialect=source.dialect,
-                    method=source.method,
+                    dialect=result.imported.dialect,
+                    method=result.imported.method,
                 )
-                imported[way] = None
-    if odd:
-        yield say("Odd runs, counted all the same: {runs}.", runs="; ".join(odd))
-    if threads:
-        yield say(
+                imported.append(way)
+    yield from _listing(say("Odd runs, counted all the same: {which}."), odd, "; ")
+    yield from _listing(
+        say(
             "Every engine was to use {asked} per device, but {which}. Do not trust a ratio to it.",
             asked=plural(comparison.sample.threads_per_device, "thread"),
-            which=joined(threads, "; "),
-        )
-    if imported:
-        yield say("Imported from logs of other programs: {which}.", which=joined(imported, "; "))
+        ),
+        threads,
+        "; ",
+    )
+    yield from _listing(say("Imported from logs of other programs: {which}."), imported, "; ")
 
 
 def _cautions(comparison: Comparison) -> Iterator[Text]:
     """What training programs say of runs that do not compute what their case says."""
-    cautions = {
-        joined((comparison.label(variant), str(caution)), ": "): None
-        for (_, variant), figure in sorted(comparison.cases.items())
+    cautions = (
+        joined((label, str(caution)), ": ")
+        for _, label, figure in comparison.cells()
         for run in figure.runs
         if (caution := run.result.engine.facts.get("caution")) is not None
-    }
-    if cautions:
-        yield say("What the training programs warn of: {which}.", which=joined(cautions, "; "))
+    )
+    return _listing(say("What the training programs warn of: {which}."), cautions, "; ")
+
+
+def _loss_scales(comparison: Comparison) -> Iterator[Text]:
+    """As each engine reports it; a static one is not checked for overflow, a dynamic one skips steps."""
+    scales = (
+        f"{label} {run.result.engine.facts['loss_scale']}"
+        for _, label, figure in comparison.cells()
+        for run in figure.runs
+        if figure.case.precision == "fp16" and "loss_scale" in run.result.engine.facts
+    )
+    return _listing(say("Loss scale in fp16: {which}."), scales, "; ")
 
 
 # Why an engine is slow at a network on a device, where that was measured and no setting helps.

@@ -163,8 +163,8 @@ def telemetry_table(context: TableContext) -> Table | None:
 def telemetry_notes(comparison: Comparison) -> Iterator[Text]:
     """What the samples lack."""
     lines = {
-        joined((comparison.label(variant), line), ": "): None
-        for (_, variant), figure in sorted(comparison.cases.items())
+        joined((label, line), ": "): None
+        for _, label, figure in comparison.cells()
         for one in of_good_runs(figure)
         for line in one.missing
     }
