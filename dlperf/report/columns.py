@@ -140,7 +140,7 @@ def noise_floor(noise_profile: NoiseProfile | None, figure: CaseFigures) -> floa
 
 def interference(figure: CaseFigures) -> float | None:
     """The largest share of CPU time that other work took from a good run; None where none measured it."""
-    good = (run.result.interference for run in figure.runs if run.result.figures is not None)
+    good = (run.result.interference for run in figure.good_runs)
     return max((measured.share for measured in good if measured is not None), default=None)
 
 

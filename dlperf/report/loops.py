@@ -20,7 +20,7 @@ from dlperf.report.comparison import (
     names_of_several,
     sampled_parallelism,
 )
-from dlperf.report.numbers import DASH, NOT_KNOWN, or_not_known, percent, rate
+from dlperf.report.numbers import DASH, NOT_KNOWN, or_not_known, percent, rate, reach
 from dlperf.report.tables import status_of
 from dlperf.report.text import Cells, Column, Inline, Link, Table, Text, joined, number, say, table_of
 from dlperf.results.cases import CaseFigures, comparable
@@ -247,8 +247,7 @@ def resident_words(figure: CaseFigures) -> Inline:
         return DASH
     if not shares:
         return _untold(figure)
-    low, high = percent(shares[0], decimals=0), percent(shares[-1], decimals=0)
-    return low if low == high else say("{low} to {high}", low=low, high=high)
+    return reach(percent(shares[0], decimals=0), percent(shares[-1], decimals=0))
 
 
 def sources_table(figures: Iterable[CaseFigures], *, titles: Mapping[str, str]) -> Table:

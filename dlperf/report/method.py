@@ -7,7 +7,7 @@ from dlperf.plan.case import Case
 from dlperf.plan.sweep import Order
 from dlperf.report.columns import View
 from dlperf.report.comparison import has_choices, version_name
-from dlperf.report.numbers import NOT_KNOWN
+from dlperf.report.numbers import NOT_KNOWN, reach
 from dlperf.report.text import Cells, Inline, Table, Text, joined, plain_text, plural, say, table_of
 from dlperf.results.noise_profile import NoiseProfile
 from dlperf.results.query import Loaded
@@ -241,9 +241,7 @@ def _threads(runs: Sequence[StoredRun]) -> Inline:
 def _span(ordered: Iterable[str]) -> Inline:
     """The first and the last; empty without any."""
     values = list(ordered)
-    if not values:
-        return ""
-    return values[0] if values[0] == values[-1] else say("{low} to {high}", low=values[0], high=values[-1])
+    return reach(values[0], values[-1]) if values else ""
 
 
 def _affinity(environment: RunEnvironment) -> Inline:

@@ -36,6 +36,11 @@ def factor(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
+def reach(low: str, high: str) -> Inline:
+    """`3`, or `3 to 5` where the two differ."""
+    return low if low == high else say("{low} to {high}", low=low, high=high)
+
+
 def span(low: float | None, high: float | None) -> str:
     """From low to high, both as rates."""
     return "" if low is None or high is None else f"{rate(low)} to {rate(high)}"

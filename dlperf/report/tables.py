@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dlperf.report.columns import COLUMNS, TableCell, TableContext, columns_of, interference, ratio_cell
+from dlperf.report.columns import (
+    COLUMNS,
+    CaseColumn,
+    TableCell,
+    TableContext,
+    columns_of,
+    interference,
+    ratio_cell,
+)
 from dlperf.report.comparison import (
     CaseKey,
     Comparison,
@@ -119,7 +127,8 @@ def repeats_table(context: TableContext) -> Table:
         *("runs", "failed"),
         *(["noise_floor"] if context.noise_profile is not None else []),
     )
-    return _case_table(context, names, caption=say("Spread of the repeats, samples/s"))
+    columns = columns_of(names, context.comparison.figures)
+    return case_table(context, columns, caption=say("Spread of the repeats, samples/s"))
 
 
 def inside_table(context: TableContext) -> Table:
@@ -127,16 +136,17 @@ def inside_table(context: TableContext) -> Table:
     names = (*_INSIDE, "efficiency") if context.comparison.scales else _INSIDE
     if context.comparison.sample.data is not None:
         names = (*names, "waiting")
-    return _case_table(context, names, caption=say("Inside a run (medians over the good runs)"))
+    columns = columns_of(names, context.comparison.figures)
+    return case_table(context, columns, caption=say("Inside a run (medians over the good runs)"))
 
 
-def _case_table(context: TableContext, names: Sequence[str], *, caption: Text) -> Table:
-    own = columns_of(names, context.comparison.figures)
-    columns = {Column(column.heading, numbers=column.numbers): column for column in own}
+def case_table(context: TableContext, columns: Sequence[CaseColumn], *, caption: Text) -> Table:
+    """A row per case with a figure: which case it is, then the columns."""
+    headings = {Column(column.heading, numbers=column.numbers): column for column in columns}
     return table_of(
         caption,
         (
-            {**case_cells(cell), **{heading: column.cell(cell) for heading, column in columns.items()}}
+            {**_case_cells(cell), **{heading: column.cell(cell) for heading, column in headings.items()}}
             for cell in context.cells()
         ),
     )
@@ -166,7 +176,7 @@ def breakdown_table(context: TableContext) -> Table:
     names = in_order({name: 0.0 for _, seconds in profiled for name in seconds})
     rows: list[Cells] = [
         {
-            **case_cells(cell),
+            **_case_cells(cell),
             **{
                 number(say("{phase} (s)", phase=PHASES.get(name, name))): _phase_cell(seconds, name)
                 for name in names
@@ -193,7 +203,7 @@ def _varying_fields(comparison: Comparison) -> list[str]:
     return [name for name in names if name in comparison.varying or name in comparison.searched]
 
 
-def case_cells(cell: TableCell) -> Cells:
+def _case_cells(cell: TableCell) -> Cells:
     """The name leads to the runs behind the whole row."""
     comparison, row = cell.context.comparison, cell.row
     return {

@@ -153,6 +153,11 @@ class CaseFigures:
         return self.published is not None or any(run.result.imported is not None for run in self.runs)
 
     @cached_property
+    def good_runs(self) -> tuple[StoredRun, ...]:
+        """The runs with figures, by repeat."""
+        return tuple(run for run in self.runs if run.result.figures is not None)
+
+    @cached_property
     def good(self) -> tuple[RunFigures, ...]:
         """The figures of the good runs, by repeat."""
         return tuple(run.result.figures for run in self.runs if run.result.figures is not None)
@@ -187,8 +192,7 @@ class CaseFigures:
     @cached_property
     def readings(self) -> tuple[DataReading, ...]:
         """How the good runs read their data set, of those that measured it."""
-        good = (run.result for run in self.runs if run.result.figures is not None)
-        return tuple(result.reading for result in good if result.reading is not None)
+        return tuple(run.result.reading for run in self.good_runs if run.result.reading is not None)
 
     @property
     def data_wait_share(self) -> float | None:
@@ -214,12 +218,12 @@ class CaseFigures:
     @property
     def step_seconds_median(self) -> float | None:
         """Median over the good runs of their median step."""
-        return quantile([run.step_seconds_median for run in self.good], 0.5) if self.good else None
+        return _median(run.step_seconds_median for run in self.good)
 
     @property
     def step_seconds_p95(self) -> float | None:
         """Median over the good runs of their 95th percentile."""
-        return quantile([run.step_seconds_p95 for run in self.good], 0.5) if self.good else None
+        return _median(run.step_seconds_p95 for run in self.good)
 
     @cached_property
     def peaks(self) -> dict[str, int]:
@@ -232,7 +236,7 @@ class CaseFigures:
     @property
     def phase_seconds(self) -> dict[str, float]:
         """Seconds of a profiled step by part, each the median over the good runs that report it."""
-        reported = [run.result.engine.phase_seconds for run in self.runs if run.result.figures is not None]
+        reported = [run.result.engine.phase_seconds for run in self.good_runs]
         names = dict.fromkeys(name for seconds in reported for name in seconds)
         return {
             name: quantile([phases[name] for phases in reported if name in phases], 0.5) for name in names
@@ -241,10 +245,8 @@ class CaseFigures:
     @property
     def model_flops_per_second(self) -> float | None:
         """Model FLOPs of a training sample x samples/s: what the model needs, not what was executed."""
-        costs = [run.result.engine.training_flops_per_sample for run in self.runs if run.result.figures]
-        if self.summary is None or not costs or costs[0] is None:
-            return None
-        return costs[0] * self.summary.median
+        cost = self.good_runs[0].result.engine.training_flops_per_sample if self.good_runs else None
+        return cost * self.summary.median if cost is not None and self.summary is not None else None
 
     @property
     def matmul_flops_per_second(self) -> float | None:

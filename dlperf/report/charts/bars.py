@@ -203,6 +203,6 @@ def iterations(comparison: Comparison, *, title: str, colours: Mapping[Variant, 
 
 def _seconds(case: CaseFigures) -> list[list[float]]:
     """Of the accepted iterations of each good run whose folder holds them."""
-    good = (run.folder for run in case.runs if run.result.figures is not None)
     batch = case.case.global_batch_size
-    return list(filter(None, (read_steps_csv(folder, samples_per_iteration=batch) for folder in good)))
+    series = (read_steps_csv(run.folder, samples_per_iteration=batch) for run in case.good_runs)
+    return list(filter(None, series))
