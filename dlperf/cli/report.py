@@ -12,11 +12,11 @@ from dlperf.cli.terminal import echo, say, write_data
 from dlperf.errors import UserError
 from dlperf.files import write_atomically
 from dlperf.report.columns import View
-from dlperf.report.comparison import ROW_FIELDS
 from dlperf.report.document import Document, Language, Request, build_report
 from dlperf.report.measurement import measurement_page
 from dlperf.report.render import draw_charts, render, write_report
 from dlperf.report.verify import verify
+from dlperf.results.cases import ROW_FIELDS
 from dlperf.results.measurement import is_measurement, read_measurement
 from dlperf.results.noise_profile import default_noise_profile
 from dlperf.results.outliers import judge_equals

@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import Final
 
 from dlperf.errors import UserError
-from dlperf.report.comparison import ROW_FIELDS, CaseKey, Comparison, Row, Variant, case_key
+from dlperf.report.comparison import CaseKey, Comparison, Row, Variant, case_key
 from dlperf.report.numbers import NOT_KNOWN, factor, giga, mebibytes, percent, rate
 from dlperf.report.text import Inline, Link, Text, say
-from dlperf.results.cases import CaseFigures
+from dlperf.results.cases import ROW_FIELDS, CaseFigures
 from dlperf.results.noise_profile import NoiseProfile
 from dlperf.statistics.basic import Interval, Summary, cost_per_million_samples, ratio_interval
 
@@ -41,7 +41,7 @@ class TableContext:
     comparison: Comparison
     view: View
     anchors: Mapping[CaseKey, str]  # of the cases in the list of runs
-    shares: Mapping[CaseKey, float]  # `matmul_shares`
+    shares: Mapping[CaseKey, float | None]  # `matmul_shares`
     noise_profile: NoiseProfile | None
 
     @cached_property
@@ -245,30 +245,6 @@ def columns_of(names: Iterable[str], figures: Iterable[CaseFigures]) -> list[Cas
     measured = {name for figure in figures for name in figure.peaks}
     peaks = [column for name, column in _PEAKS.items() if name in measured]
     return [column for name in names for column in (peaks if name == "memory" and peaks else [COLUMNS[name]])]
-
-
-def matmul_shares(figures: Sequence[CaseFigures]) -> dict[CaseKey, float]:
-    """Model FLOP/s over the best rate of a large matrix product on as many devices, where both are known.
-
-    Best is that of any engine with the same arithmetic, on CPU with as many threads. The product was of
-    float32: of a case in another precision it says nothing.
-    """
-    best: dict[tuple[object, ...], float] = {}
-    keys = [_matmul_key(figure) for figure in figures]
-    for figure, key in zip(figures, keys, strict=True):
-        best[key] = max(figure.matmul_flops_per_second or 0.0, best.get(key, 0.0))
-    shares = {}
-    for figure, key in zip(figures, keys, strict=True):
-        case, flops = figure.case, figure.model_flops_per_second
-        ceiling = best[key] * case.topology.world_size
-        if case.precision == "fp32" and flops is not None and ceiling:
-            shares[case_key(figure)] = flops / ceiling
-    return shares
-
-
-def _matmul_key(figure: CaseFigures) -> tuple[object, ...]:
-    threads = None if figure.case.device == "cuda" else figure.case.threads_per_device
-    return figure.hardware, figure.fp32_arithmetic, threads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

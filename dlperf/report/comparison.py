@@ -15,7 +15,16 @@ from typing import Self
 from dlperf.plan.case import Case, bytes_text
 from dlperf.report.numbers import NOT_KNOWN, iterations, or_not_known
 from dlperf.report.text import Cells, Inline, Text, joined, say
-from dlperf.results.cases import CaseFigures, Loop, Printed, Reading, comparable, speedups
+from dlperf.results.cases import (
+    ROW_FIELDS,
+    VARIANT_FIELDS,
+    CaseFigures,
+    Loop,
+    Printed,
+    Reading,
+    comparable,
+    speedups,
+)
 
 PARALLELISMS = {
     "data": say("data parallel"),
@@ -149,11 +158,6 @@ def canonical_workload(figure: CaseFigures, *, with_data: bool = True) -> Text:
     if not with_data:
         return words
     return say("{workload} ({data})", workload=words, data=figure.data or say("data not known"))
-
-
-# What a row of a table is made of, in the order of its columns.
-ROW_FIELDS = ("topology", "batch_size_per_device", "num_classes", "precision", "sample_ratio")
-VARIANT_FIELDS = ("framework", "version", "options", "source")
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -14,7 +14,7 @@ from dlperf.report import tables
 from dlperf.report.against import Against, against
 from dlperf.report.alignment import Proof, alignment_line, proofs, read_certificates
 from dlperf.report.annex import Annex, annex
-from dlperf.report.columns import TableContext, View, check_baseline, matmul_shares, noise_floor
+from dlperf.report.columns import TableContext, View, check_baseline, noise_floor
 from dlperf.report.comparison import (
     DATA,
     LOOP,
@@ -37,7 +37,7 @@ from dlperf.report.numbers import or_not_known
 from dlperf.report.sanity_checks import CheckWarning, sanity_checks, warnings_table
 from dlperf.report.telemetry import telemetry_table
 from dlperf.report.text import Inline, Table, Text, joined, plain_text, say
-from dlperf.results.cases import CaseFigures
+from dlperf.results.cases import CaseFigures, matmul_shares
 from dlperf.results.noise_profile import NoiseProfile, read_noise_profile
 from dlperf.results.published import Published, load_published
 from dlperf.results.query import Loaded, load, run_sources
@@ -170,7 +170,7 @@ def document(
         noise_profile = None  # of other machines, or other cases
     ran = (figure for figure in figures if figure.runs)
     anchors = {case_key(figure): f"e{number}" for number, figure in enumerate(ran, 1)}
-    shares = matmul_shares(figures)
+    shares = dict(zip(map(case_key, figures), matmul_shares(figures), strict=True))
     sources = {run.folder: run_sources(run.folder) for run in results.runs}
     warnings = sanity_checks(figures)
     sweeps = (sweep.resolve().name for sweep in results.sweeps)

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dlperf.plan.case import SEARCHED_AXES, SearchedAxis, bytes_text
-from dlperf.report.comparison import LOOPS, VARIANT_FIELDS, Variant, sampled_parallelism
+from dlperf.report.comparison import LOOPS, Variant, sampled_parallelism
 from dlperf.report.numbers import DASH, mebibytes, rate
 from dlperf.report.sanity_checks import case_words
 from dlperf.report.tables import STATUS_WORDS, link_to
 from dlperf.report.text import Cells, Code, Inline, Link, Table, Text, number, plural, say, table_of
-from dlperf.results.cases import canonical, data_name
+from dlperf.results.cases import VARIANT_FIELDS, canonical, data_name
 from dlperf.results.schema import LimitStatus, ProbeRecord, Status
 from dlperf.results.store import StoredLimit
 

@@ -10,7 +10,6 @@ from typing import get_args
 from dlperf.plan.case import DataSet, ReadMode
 from dlperf.report.columns import NOT_MEASURED, ratio_cell
 from dlperf.report.comparison import (
-    VARIANT_FIELDS,
     CaseKey,
     Row,
     Variant,
@@ -23,7 +22,7 @@ from dlperf.report.comparison import (
 from dlperf.report.numbers import DASH, NOT_KNOWN, or_not_known, percent, rate, reach
 from dlperf.report.tables import status_of
 from dlperf.report.text import Cells, Column, Inline, Link, Table, Text, joined, number, say, table_of
-from dlperf.results.cases import CaseFigures, comparable
+from dlperf.results.cases import VARIANT_FIELDS, CaseFigures, comparable
 
 # More of the files than this in the page cache, and a run was not cold.
 MOST_RESIDENT_COLD = 0.05

@@ -108,7 +108,7 @@ def _slow_nodes(loaded: Loaded) -> Iterator[Text]:
             )
 
 
-def comparison_notes(comparison: Comparison, *, shares: Mapping[CaseKey, float]) -> Iterator[Text]:
+def comparison_notes(comparison: Comparison, *, shares: Mapping[CaseKey, float | None]) -> Iterator[Text]:
     """Notes on one table; `shares` are `matmul_shares`."""
     yield from _reading_notes(comparison)
     yield from _source_notes(comparison)
@@ -122,7 +122,7 @@ def comparison_notes(comparison: Comparison, *, shares: Mapping[CaseKey, float])
     yield from _slow_engines(comparison)
     yield from _cautions(comparison)
     yield from _loss_scales(comparison)
-    above = sum(shares.get(case_key(figure), 0) > 1 for figure in comparison.figures)
+    above = sum((shares.get(case_key(figure)) or 0) > 1 for figure in comparison.figures)
     if above:
         yield say(
             "More model FLOP/s than the best measured matrix product in {cases}: model FLOPs count the "

@@ -10,12 +10,12 @@ from functools import partial
 from itertools import combinations, pairwise
 
 from dlperf.plan.case import Case
-from dlperf.report.columns import interval_of_ratio, matmul_shares
-from dlperf.report.comparison import PARALLELISMS, case_key, version_name
+from dlperf.report.columns import interval_of_ratio
+from dlperf.report.comparison import PARALLELISMS, version_name
 from dlperf.report.numbers import NOT_KNOWN, factor, giga, mebibytes, percent, rate
 from dlperf.report.telemetry import MOST_HELD_BACK, middle, most, of_good_runs, reason_words
 from dlperf.report.text import Cells, Inline, Table, Text, joined, number, say, table_of
-from dlperf.results.cases import CaseFigures, canonical, data_name
+from dlperf.results.cases import CaseFigures, canonical, data_name, matmul_shares
 from dlperf.statistics.basic import Interval, Summary
 
 # How much slower is much slower, and how far two sessions may lie apart.
@@ -160,9 +160,8 @@ def _memory(measured: Sequence[Measured]) -> Iterator[Breach]:
 
 
 def _ceiling(measured: Sequence[Measured]) -> Iterator[Breach]:
-    shares = matmul_shares([one.figure for one in measured])
-    for one in measured:
-        flops, share = one.figure.model_flops_per_second, shares.get(case_key(one.figure))
+    for one, share in zip(measured, matmul_shares([one.figure for one in measured]), strict=True):
+        flops = one.figure.model_flops_per_second
         if flops is not None and share is not None and share > 1:
             expected = say(
                 "<= {peak} GFLOP/s, unless convolutions need fewer FLOPs (Winograd)",

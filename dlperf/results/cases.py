@@ -403,6 +403,35 @@ def _speedup(figure: CaseFigures, by_threads: Mapping[int, float]) -> float | No
     return figure.summary.median / single if single is not None else None
 
 
+def matmul_shares(figures: Sequence[CaseFigures]) -> tuple[float | None, ...]:
+    """Model FLOP/s over the best rate of a large matrix product on as many devices; None if not known.
+
+    Best is that of any engine with the same arithmetic, on CPU with as many threads. The product was of
+    float32: of a case in another precision it says nothing.
+    """
+    best: dict[Hashable, float] = {}
+    for figure in figures:
+        key = _matmul_key(figure)
+        best[key] = max(figure.matmul_flops_per_second or 0.0, best.get(key, 0.0))
+    return tuple(_matmul_share(figure, best[_matmul_key(figure)]) for figure in figures)
+
+
+def _matmul_share(figure: CaseFigures, best: float) -> float | None:
+    flops, ceiling = figure.model_flops_per_second, best * figure.case.topology.world_size
+    return flops / ceiling if figure.case.precision == "fp32" and flops is not None and ceiling else None
+
+
+def _matmul_key(figure: CaseFigures) -> Hashable:
+    threads = None if figure.case.device == "cuda" else figure.threads_per_device
+    return figure.hardware, figure.fp32_arithmetic, threads
+
+
+# What a table of a report has as rows, in the order of its columns, and what as columns; all else is the
+# same in one table.
+ROW_FIELDS = ("topology", "batch_size_per_device", "num_classes", "precision", "sample_ratio")
+VARIANT_FIELDS = ("framework", "version", "options", "source")
+
+
 def comparable(figure: CaseFigures, *, leaving_out: Iterable[str]) -> tuple[object, ...]:
     """Equal for figures between which a ratio may be taken, if `leaving_out` is all that they may differ in.
 
@@ -475,8 +504,7 @@ def standings(figures: Iterable[CaseFigures]) -> Iterator[tuple[CaseFigures, Sta
     for figure in figures:
         search = figure.case.search
         searched = (search.axis,) if search is not None else ()
-        free = ("framework", "version", "options", "source", "search", *searched)
-        content = comparable(figure, leaving_out=free)
+        content = comparable(figure, leaving_out=(*VARIANT_FIELDS, "search", *searched))
         rows.setdefault((figure.sweep, searched, figure.case.source is not None, content), []).append(figure)
     for row in rows.values():
         found = standing(_by_name(row))

@@ -17,7 +17,14 @@ import pandas as pd
 
 from dlperf.errors import UserError
 from dlperf.plan.case import Case
-from dlperf.results.cases import CaseFigures, canonical, speedups
+from dlperf.results.cases import (
+    ROW_FIELDS,
+    VARIANT_FIELDS,
+    CaseFigures,
+    canonical,
+    matmul_shares,
+    speedups,
+)
 from dlperf.results.schema import PEAKS, DataReading
 from dlperf.results.store import StoredRun
 from dlperf.statistics.basic import cost_per_million_samples
@@ -196,18 +203,13 @@ def tables(figures: Sequence[CaseFigures]) -> Tables:
     settings = [_settings(figure) for figure in figures]
     cases = frame(
         [
-            setting | _of_case(figure, speedup)
-            for setting, figure, speedup in zip(settings, figures, speedups(figures), strict=True)
+            setting | _of_case(figure, speedup) | {"share_of_matmul_rate": share}
+            for setting, figure, speedup, share in zip(
+                settings, figures, speedups(figures), matmul_shares(figures), strict=True
+            )
         ],
         CASES,
     )
-    threads = cases["threads_per_device"].where(cases["device"] != "cuda")
-    alike = [cases["hardware"], cases["fp32_arithmetic"], threads]
-    best = cases.groupby(alike, dropna=False)["matmul_flops_per_second"]
-    devices = (cases["nodes"] * cases["devices_per_node"]).astype("float64")
-    share = cases["model_flops_per_second"] / (best.transform("max") * devices)
-    # The product was of float32: of a case in another precision it says nothing.
-    cases["share_of_matmul_rate"] = share.where(cases["precision"] == "fp32")
     runs = frame(
         [
             {"case_row": number} | settings[number] | _of_run(run)
@@ -261,14 +263,11 @@ def _settings(figure: CaseFigures) -> Record:
         "searched": case.search.axis if case.search is not None else None,
         "fp32_arithmetic": figure.fp32_arithmetic,
         "gradient_dtype": figure.gradient_dtype,
-        "settings_id": _id(case, figure.fp32_arithmetic, leaving_out=(*_ROW, *_COLUMN, "search")),
+        "settings_id": _id(
+            case, figure.fp32_arithmetic, leaving_out=(*ROW_FIELDS, *VARIANT_FIELDS, "search")
+        ),
         "series_id": _id(case, figure.fp32_arithmetic, leaving_out=("topology",)),
     }
-
-
-# What a table of the report has as rows and columns; all else is the same in one table.
-_ROW: Final = ("topology", "batch_size_per_device", "num_classes", "precision", "sample_ratio")
-_COLUMN: Final = ("framework", "version", "options", "source")
 
 
 def _id(case: Case, fp32_arithmetic: str | None, *, leaving_out: Iterable[str]) -> str:
