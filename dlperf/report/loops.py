@@ -3,7 +3,8 @@
 Everywhere else the two sides of such a pair stand in tables of their own: comparison.py keeps them apart.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import get_args
 
@@ -30,41 +31,10 @@ MOST_RESIDENT_COLD = 0.05
 LEAST_RESIDENT_WARM = 0.95
 
 
-class Pairs:
-    """The figures of a report, for each of them the cases that it is compared with."""
-
-    def __init__(self, figures: Sequence[CaseFigures], titles: Mapping[str, str]) -> None:
-        """`titles` are frameworks as their makers write them, by name."""
-        self._titles = titles
-        self._variants = [Variant.of(figure.case) for figure in figures]
-        self._own: dict[tuple[object, ...], list[CaseFigures]] = {}
-        self._synthetic: dict[tuple[object, ...], list[CaseFigures]] = {}
-        self.originals = [figure for figure in figures if figure.case.source is not None]
-        self.with_data = [figure for figure in figures if figure.case.data is not None]
-        self.twins = names_of_several(figure.case for figure in figures)
-        for figure in figures:
-            if figure.case.source is None:
-                self._own.setdefault((figure.case.framework, *_without_loop(figure)), []).append(figure)
-            if figure.case.data is None:
-                self._synthetic.setdefault(_without_data(figure), []).append(figure)
-
-    def own_loops(self, original: CaseFigures) -> list[CaseFigures]:
-        """The own loops with a figure beside an original program; of its version alone if there are any."""
-        source = original.case.source
-        if source is None:
-            return []
-        found = _nearest(original, self._own.get((source.engine, *_without_loop(original)), []))
-        measured = [figure for figure in found if figure.summary is not None]
-        return [one for one in measured if one.case.version == original.case.version] or measured
-
-    def synthetic(self, figure: CaseFigures) -> CaseFigures | None:
-        """The same case on synthetic images; None where the report has none."""
-        found = _nearest(figure, self._synthetic.get(_without_data(figure), []))
-        return next((one for one in found if one.summary is not None), next(iter(found), None))
-
-    def label(self, figure: CaseFigures) -> str:
-        """Framework and version, and what tells them from others of the report."""
-        return Variant.of(figure.case).label(self._variants, self._titles)
+def _labels(figures: Iterable[CaseFigures], titles: Mapping[str, str]) -> Callable[[CaseFigures], str]:
+    """Framework and version of a case, and what tells them from others of the report."""
+    variants = [Variant.of(figure.case) for figure in figures]
+    return lambda figure: Variant.of(figure.case).label(variants, titles)
 
 
 def _without_loop(figure: CaseFigures) -> tuple[object, ...]:
@@ -80,26 +50,36 @@ def _nearest(figure: CaseFigures, found: Sequence[CaseFigures]) -> list[CaseFigu
     return [one for one in found if one.sweep == figure.sweep] or list(found)
 
 
+def _own_loops(original: CaseFigures, found: Sequence[CaseFigures]) -> list[CaseFigures]:
+    """The own loops with a figure beside an original program; of its version alone if there are any."""
+    measured = [figure for figure in _nearest(original, found) if figure.summary is not None]
+    return [one for one in measured if one.case.version == original.case.version] or measured
+
+
 def loops_table(
     figures: Sequence[CaseFigures], *, titles: Mapping[str, str], anchors: Mapping[CaseKey, str]
 ) -> Table:
     """A row per original program, cell and own loop of the same engine, where both were measured."""
-    pairs = Pairs(figures, titles)
+    label, twins = _labels(figures, titles), names_of_several(figure.case for figure in figures)
+    own_loops: dict[object, list[CaseFigures]] = defaultdict(list)
+    for figure in figures:
+        if figure.case.source is None:
+            own_loops[figure.case.framework, _without_loop(figure)].append(figure)
     rows: list[Cells] = [
         {
             **_setting_cells(original),
-            say("data"): data_words(original, pairs.twins),
-            say("own loop"): pairs.label(own),
-            say("original program"): pairs.label(original),
+            say("data"): data_words(original, twins),
+            say("own loop"): label(own),
+            say("original program"): label(original),
             number(say("own loop (samples/s)")): _rate(own, anchors),
             number(say("original program (samples/s)")): _rate(original, anchors),
             number(say("own / original")): ratio_cell(own, original),
             number(say("iterations per line of the original")): or_not_known(original.iterations_per_line),
             _REMARK: joined(_loop_remarks(original, own), "; "),
         }
-        for original in sorted(pairs.originals, key=_by_framework)
-        if original.summary is not None
-        for own in pairs.own_loops(original)
+        for original in sorted(figures, key=_by_framework)
+        if original.case.source is not None and original.summary is not None
+        for own in _own_loops(original, own_loops[original.case.source.engine, _without_loop(original)])
     ]
     return _folded(say("Original and own loop"), rows)
 
@@ -108,19 +88,25 @@ def input_tax_table(
     figures: Sequence[CaseFigures], *, titles: Mapping[str, str], anchors: Mapping[CaseKey, str]
 ) -> Table:
     """A row per case with a data set, beside it the same on synthetic images, where one has a figure."""
-    pairs = Pairs(figures, titles)
+    label, twins = _labels(figures, titles), names_of_several(figure.case for figure in figures)
+    with_data = [figure for figure in figures if figure.case.data is not None]
+    on_synthetic: dict[object, list[CaseFigures]] = defaultdict(list)
+    for figure in figures:
+        if figure.case.data is None:
+            on_synthetic[_without_data(figure)].append(figure)
     rows: list[Cells] = []
-    for figure in sorted(pairs.with_data, key=_by_framework):
-        synthetic = pairs.synthetic(figure)
+    for figure in sorted(with_data, key=_by_framework):
+        near = _nearest(figure, on_synthetic[_without_data(figure)])
+        synthetic = next((one for one in near if one.summary is not None), next(iter(near), None))
         if figure.summary is None and (synthetic is None or synthetic.summary is None):
             continue
         speed = figure.data_bytes_per_second
         rows.append(
             {
-                say("framework"): pairs.label(figure),
+                say("framework"): label(figure),
                 say("loop"): loop_words(figure),
                 **_setting_cells(figure),
-                say("data"): data_words(figure, pairs.twins),
+                say("data"): data_words(figure, twins),
                 number(say("with data (samples/s)")): _rate(figure, anchors),
                 number(say("synthetic (samples/s)")): _rate(synthetic, anchors),
                 number(say("with data / synthetic")): ratio_cell(figure, synthetic) or NOT_MEASURED,

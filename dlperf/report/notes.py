@@ -5,7 +5,7 @@ from functools import partial
 
 from dlperf.report.comparison import DATA, LOOP, CaseKey, Comparison, Variant, case_key, reading_words
 from dlperf.report.loops import residency_remark, resident_words
-from dlperf.report.numbers import NOT_KNOWN, factor, percent
+from dlperf.report.numbers import NOT_KNOWN, factor, percent, reach
 from dlperf.report.telemetry import telemetry_notes
 from dlperf.report.text import Inline, Link, Text, joined, plural, say
 from dlperf.results.cases import CaseFigures, devices_of, standing
@@ -358,7 +358,9 @@ def _slow_engines(comparison: Comparison) -> Iterator[Text]:
     yield from dict.fromkeys(reason for reason in reasons if reason is not None)
 
 
-Contest = tuple[dict[Variant, CaseFigures], Standing[Variant]]  # the cases of a row, and who is the fastest
+RowFigures = Mapping[Variant, CaseFigures]  # the cases of a row
+Contest = tuple[RowFigures, Standing[Variant]]  # and who of them is the fastest
+Where = Callable[[Sequence[RowFigures]], dict[str, Inline]]
 
 
 def findings(comparison: Comparison) -> Iterator[Text]:
@@ -367,60 +369,54 @@ def findings(comparison: Comparison) -> Iterator[Text]:
     for row in comparison.rows:
         cells = {variant: comparison.cases.get((row, variant)) for variant in comparison.variants}
         figures = {variant: figure for variant, figure in cells.items() if figure is not None}
-        result = standing(figures)
-        if result is not None:
+        if (result := standing(figures)) is not None:
             contests.append((figures, result))
-    in_rows = partial(_in_rows, contests=len(contests))
-    several_sweeps = [one for one in contests if _sweeps(one) > 1]
-    one_sweep = [one for one in contests if _sweeps(one) == 1]
-    yield from _winners(comparison, one_sweep, in_rows)
-    yield from _no_winners(comparison, one_sweep, in_rows)
+    where = partial(_where, contests=len(contests))
+    several_sweeps = [figures for figures, _ in contests if _sweeps(figures) > 1]
+    one_sweep = [one for one in contests if _sweeps(one[0]) == 1]
+    yield from _winners(comparison, one_sweep, where)
+    yield from _no_winners(comparison, one_sweep, where)
     if several_sweeps:
         yield say(
             "On {devices}, the fastest cannot be told{in_rows}, where the frameworks were measured in "
             "different sweeps; one sweep with all of them would settle it",
-            devices=_devices_of_rows(figures for figures, _ in several_sweeps),
-            in_rows=in_rows(several_sweeps),
+            **where(several_sweeps),
         )
 
 
-def _in_rows(some: Sequence[object], *, contests: int) -> Inline:
-    """Nothing where there is but one row."""
-    return (
-        "" if contests == 1 else say(" in {count} of {rows}", count=len(some), rows=plural(contests, "row"))
-    )
+def _where(rows: Sequence[RowFigures], *, contests: int) -> dict[str, Inline]:
+    """What the cases of some rows ran on, and how many of several rows these are.
+
+    Cases that did not run are taken where no other of their row did.
+    """
+    ran = (next((one for one in row.values() if one.runs), next(iter(row.values()))) for row in rows)
+    in_rows = say(" in {count} of {rows}", count=len(rows), rows=plural(contests, "row"))
+    return {"devices": joined(dict.fromkeys(map(_devices, ran))), "in_rows": in_rows if contests > 1 else ""}
 
 
-def _winners(
-    comparison: Comparison, contests: Sequence[Contest], in_rows: Callable[[Sequence[object]], Inline]
-) -> Iterator[Text]:
+def _winners(comparison: Comparison, contests: Sequence[Contest], where: Where) -> Iterator[Text]:
     wins: dict[Variant, list[Contest]] = {}
     for contest in contests:
         if contest[1].winner is not None:
             wins.setdefault(contest[1].winner, []).append(contest)
     for variant, won in sorted(wins.items(), key=lambda item: (-len(item[1]), item[0])):
         leads = [result.leads[result.next].ratio for _, result in won]
-        low, high = factor(min(leads)), factor(max(leads))
         yield say(
             "On {devices}, {framework} is the fastest{in_rows}, {ahead} times the next",
-            devices=_devices_of_rows({variant: figures[variant]} for figures, _ in won),
+            **where([{variant: figures[variant]} for figures, _ in won]),
             framework=comparison.label(variant),
-            in_rows=in_rows(won),
-            ahead=low if low == high else say("{low} to {high}", low=low, high=high),
+            ahead=reach(factor(min(leads)), factor(max(leads))),
         )
 
 
-def _no_winners(
-    comparison: Comparison, contests: Sequence[Contest], in_rows: Callable[[Sequence[object]], Inline]
-) -> Iterator[Text]:
+def _no_winners(comparison: Comparison, contests: Sequence[Contest], where: Where) -> Iterator[Text]:
     close = [one for one in contests if one[1].winner is None and not one[1].lacking]
     settled = [one for one in close if one[1].runs_needed is not None]
     for some in (settled, [one for one in close if one[1].runs_needed is None]):
         if some:
             yield say(
                 "On {devices}, the fastest cannot be told{in_rows} ({who}); {remedy}",
-                devices=_devices_of_rows(figures for figures, _ in some),
-                in_rows=in_rows(some),
+                **where([figures for figures, _ in some]),
                 who=joined(dict.fromkeys(_candidates(comparison, result) for _, result in some), "; "),
                 remedy=_remedy([result.runs_needed or 0 for _, result in some]),
             )
@@ -429,21 +425,14 @@ def _no_winners(
         yield say(
             "On {devices}, no winner is named{in_rows}: each framework needs at least {fewest} good runs "
             "({who})",
-            devices=_devices_of_rows(figures for figures, _ in lacking),
-            in_rows=in_rows(lacking),
+            **where([figures for figures, _ in lacking]),
             fewest=FEWEST_RUNS,
             who=joined(_who_lacks(comparison, [result.lacking for _, result in lacking])),
         )
 
 
-def _devices_of_rows(rows: Iterable[Mapping[Variant, CaseFigures]]) -> Inline:
-    """What the cases of some rows ran on; those that did not run are taken where no other did."""
-    ran = (next((one for one in row.values() if one.runs), next(iter(row.values()))) for row in rows)
-    return joined(dict.fromkeys(map(_devices, ran)))
-
-
-def _sweeps(contest: Contest) -> int:
-    return len({figure.sweep for figure in contest[0].values()})
+def _sweeps(figures: RowFigures) -> int:
+    return len({figure.sweep for figure in figures.values()})
 
 
 def _remedy(runs: Sequence[int]) -> Text:
@@ -458,11 +447,8 @@ def _who_lacks(comparison: Comparison, lacking: Sequence[Mapping[Variant, int]])
         for variant, count in few.items():
             counts.setdefault(variant, []).append(count)
     for variant, runs in sorted(counts.items()):
-        name, low, high = comparison.label(variant), min(runs), max(runs)
-        if low == high:
-            yield say("{framework} has {count}", framework=name, count=low)
-        else:
-            yield say("{framework} has {low} to {high}", framework=name, low=low, high=high)
+        good = reach(str(min(runs)), str(max(runs)))
+        yield say("{framework} has {count}", framework=comparison.label(variant), count=good)
 
 
 def _candidates(comparison: Comparison, standing: Standing[Variant]) -> Inline:
