@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 import shutil
 from dataclasses import replace
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 import pytest
-from markdown_it import MarkdownIt
 from plans import write_plan
+from report_pages import PARSER, plain, report, tables
 from run_folders import MACHINE, Y1, failed, make_case, store_good_runs, write_run
 
 from dlperf.errors import UserError
@@ -26,30 +25,14 @@ from dlperf.results.store import read_results, store_run, write_result
 if TYPE_CHECKING:
     from pathlib import Path
 
-PARSER = MarkdownIt("commonmark").enable("table")
 MXNET = {"framework": "mxnet", "version": "1.9.1"}
 ONEFLOW = {"framework": "oneflow", "version": "0.9.0"}
 PYTORCH = {"framework": "pytorch", "version": "2.13.0"}
 
 
-def report(*folders: Path, strict: bool = False) -> str:
-    request = Request(paths=folders)
-    return render(build_report(request, strict=strict), request)
-
-
 def write(place: Path, *folders: Path) -> None:
     request = Request(paths=folders)
     write_report(build_report(request, report_folder=place.parent), request, place)
-
-
-def tables(text: str) -> list[list[list[str]]]:
-    """The tables as a reader sees them: rows of cells."""
-    made = []
-    for table in re.findall(r"<table>(.*?)</table>", PARSER.render(text), flags=re.DOTALL):
-        rows = re.findall(r"<tr>(.*?)</tr>", table, flags=re.DOTALL)
-        cells = [re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", row, flags=re.DOTALL) for row in rows]
-        made.append([[html.unescape(re.sub(r"<[^>]*>", "", cell)) for cell in row] for row in cells])
-    return made
 
 
 def sweep_of_two(folder: Path) -> Path:
@@ -343,8 +326,7 @@ def test_what_nobody_can_tell_of_imported_results_is_said_to_be_not_known(tmp_pa
 def test_what_a_training_program_warns_of_is_said_below_its_table(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [10.0], facts={"caution": "computes nothing"})
     store_good_runs(tmp_path / "y1", make_case(framework="pytorch"), [10.0])
-    request = Request(paths=(tmp_path,))
-    text = render(build_report(request), request)
+    text = report(tmp_path)
     assert 1 == text.count("What the training programs warn of: MXNet 1.9.1: computes nothing.")
     assert 1 == text.count("computes nothing")
 
@@ -418,8 +400,7 @@ def test_a_template_of_ones_own_escapes_all_the_same(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(workload=Y1.model_copy(update={"experiment": "*e*"})), [10.0])
     template = tmp_path / "mine.md.j2"
     template.write_text("{% for section in document.sections %}{{ section.title }}{% endfor %}")
-    request = Request(paths=(tmp_path,), template=template)
-    assert render(build_report(request), request) == "\\*e\\*, data parallel\n"
+    assert report(tmp_path, template=template) == "\\*e\\*, data parallel\n"
 
 
 @pytest.mark.parametrize(
@@ -438,18 +419,16 @@ def test_a_template_that_does_not_work_is_named(tmp_path: Path, text: str | None
     template = tmp_path / "mine.md.j2"
     if text is not None:
         template.write_text(text)
-    request = Request(paths=(tmp_path,), template=template)
     with pytest.raises(UserError, match=said):
-        render(build_report(request), request)
+        report(tmp_path, template=template)
 
 
 def test_a_template_that_is_no_text_is_named(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [10.0])
     template = tmp_path / "mine.md.j2"
     template.write_bytes(b"\xff")
-    request = Request(paths=(tmp_path,), template=template)
     with pytest.raises(UserError, match=r"mine\.md\.j2: UnicodeDecodeError"):
-        render(build_report(request), request)
+        report(tmp_path, template=template)
 
 
 def test_frameworks_that_the_runs_do_not_tell_apart_have_no_winner(tmp_path: Path) -> None:
@@ -668,9 +647,8 @@ def test_the_notes_of_a_sweep_stand_above_its_tables(tmp_path: Path, form: Liter
     store_good_runs(tmp_path / "gate" / "again", make_case(), [10.1])
     for name in ("again", "first"):
         write_plan(tmp_path / "gate" / name, [make_case()], notes="Does <b>it</b>\n  get *slower*?\n")
-    request = Request(paths=(tmp_path / "gate",), form=form)
-    text = render(build_report(request), request)
-    shown = html.unescape(re.sub(r"<[^>]*>", "", PARSER.render(text) if form == "md" else text))
+    text = report(tmp_path / "gate", form=form)
+    shown = plain(PARSER.render(text) if form == "md" else text)
     assert 1 == shown.count("Notes of the sweep again, first: Does <b>it</b> get *slower*?")
     assert shown.index("Does <b>it</b>") < shown.rindex("y1, data parallel")
     assert "Notes of" not in report(sweep_of_two(tmp_path / "other"))

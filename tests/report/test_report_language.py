@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import jinja2
 import pytest
 from jinja2 import nodes
+from report_pages import report
 from run_folders import make_case, store_good_runs
 
 import dlperf.report
 from dlperf.files import shipped_folder
 from dlperf.plan.case import Topology
-from dlperf.report.document import Request, build_report
-from dlperf.report.render import ENGLISH, LANGUAGES, messages, render
+from dlperf.report.render import ENGLISH, LANGUAGES, messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,8 +86,7 @@ def test_a_report_in_chinese_says_the_same_numbers(tmp_path: Path, form: str) ->
     store_good_runs(tmp_path / "y1", make_case(framework="oneflow", version="0.9.0"), [5.0, 5.2])
     texts = {}
     for language in ("en", "zh"):
-        request = Request(paths=(tmp_path / "y1",), language=language, form="md" if form == "md" else "html")
-        texts[language] = render(build_report(request), request)
+        texts[language] = report(tmp_path / "y1", language=language, form="md" if form == "md" else "html")
     chinese = texts["zh"]
     assert "训练吞吐率" in chinese
     assert "y1, 数据并行" in chinese
@@ -107,5 +106,4 @@ def test_a_report_in_chinese_says_the_same_numbers(tmp_path: Path, form: str) ->
 def test_a_page_names_its_language(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [10.0])
     for language, tag in LANGUAGES.items():
-        request = Request(paths=(tmp_path / "y1",), language=language, form="html")
-        assert f'<html lang="{tag}">' in render(build_report(request), request)
+        assert f'<html lang="{tag}">' in report(tmp_path / "y1", language=language, form="html")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from click.testing import CliRunner
 from plans import write_plan
+from report_pages import report
 from run_folders import failed, make_case, store_good_runs, write_run
 
 from dlperf.cli import main
@@ -19,7 +20,7 @@ from dlperf.plan.plan import read_lock
 from dlperf.report.document import Request, build_report
 from dlperf.report.limits import limit_tables
 from dlperf.report.numbers import DASH
-from dlperf.report.render import render, write_report
+from dlperf.report.render import write_report
 from dlperf.report.text import plain_text
 from dlperf.report.verify import verify
 from dlperf.results.query import load
@@ -68,8 +69,7 @@ def sweep_with_limits(sweep: Path, *, source: Source | None = None, **limits: in
 
 def test_the_most_classes_stand_as_in_2021_with_their_ratio(tmp_path: Path) -> None:
     sweep_with_limits(tmp_path / "limits", oneflow=27_500, mxnet=24_000)
-    request = Request(paths=(tmp_path / "limits",))
-    text = render(build_report(request), request)
+    text = report(tmp_path / "limits")
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
     heading = next(line for line in lines if "MXNet 1.0 num_classes" in line and "memory budget" in line)
     row = lines[lines.index(heading) + 2]
@@ -88,8 +88,7 @@ def test_the_most_classes_stand_as_in_2021_with_their_ratio(tmp_path: Path) -> N
 def test_searches_of_two_sweeps_stand_in_two_rows_and_in_no_ratio_with_each_other(tmp_path: Path) -> None:
     sweep_with_limits(tmp_path / "monday", oneflow=27_500)
     sweep_with_limits(tmp_path / "friday", oneflow=26_500, mxnet=24_000)
-    request = Request(paths=(tmp_path,))
-    text = render(build_report(request), request)
+    text = report(tmp_path)
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
     heading = next(line for line in lines if line[0] == "sweep" and "memory budget" in line)
     rows = lines[lines.index(heading) + 2 : lines.index(heading) + 4]
@@ -112,8 +111,7 @@ def test_limits_of_original_programs_and_own_loops_stand_in_two_rows(tmp_path: P
 
 def test_what_has_no_limit_says_so_in_its_cell(tmp_path: Path) -> None:
     sweep_with_limits(tmp_path / "limits", oneflow=900, mxnet=70_000)
-    request = Request(paths=(tmp_path / "limits",), form="html")
-    text = render(build_report(request), request)
+    text = report(tmp_path / "limits", form="html")
     assert "nothing trains" in text
     assert "more than 64000" in text
     assert "raise the upper bound" in text
@@ -135,8 +133,7 @@ def test_a_report_with_limits_is_verified_from_the_probes_logs(tmp_path: Path) -
 
 def test_a_chinese_report_has_limits_too(tmp_path: Path) -> None:
     sweep_with_limits(tmp_path / "limits", mxnet=24_000)
-    request = Request(paths=(tmp_path / "limits",), language="zh")
-    assert "极限值" in render(build_report(request), request)
+    assert "极限值" in report(tmp_path / "limits", language="zh")
 
 
 def test_limits_whose_budgets_were_held_in_two_ways_have_no_ratio(tmp_path: Path) -> None:
@@ -160,8 +157,7 @@ def rows_of(text: str, heading: str) -> list[dict[str, str]]:
 
 def test_tables_show_the_number_that_was_found(tmp_path: Path) -> None:
     sweep_with_limits(tmp_path / "limits", oneflow=27_500, mxnet=24_000, pytorch=900)
-    request = Request(paths=(tmp_path / "limits",))
-    text = render(build_report(request), request)
+    text = report(tmp_path / "limits")
     (row,) = rows_of(text, "MXNet 1.0 samples/s")
     assert "max (24000 to 27000)" == row["num_classes"]
     assert ("24000", "27000", "") == tuple(
@@ -173,8 +169,7 @@ def test_tables_show_the_number_that_was_found(tmp_path: Path) -> None:
 
 def test_one_number_for_all_stands_in_the_row_alone(tmp_path: Path) -> None:
     sweep_with_limits(tmp_path / "limits", oneflow=27_500, mxnet=27_500)
-    request = Request(paths=(tmp_path / "limits",))
-    (row,) = rows_of(render(build_report(request), request), "MXNet 1.0 samples/s")
+    (row,) = rows_of(report(tmp_path / "limits"), "MXNet 1.0 samples/s")
     assert "max (27000)" == row["num_classes"]
     assert "MXNet 1.0 num_classes" not in row
 

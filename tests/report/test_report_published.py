@@ -6,7 +6,6 @@ program's models nor its tables are asked.
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from pathlib import Path
@@ -15,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from markdown_it import MarkdownIt
 from matplotlib.image import imread
+from report_pages import Rows, pages, plain, report
 from run_folders import make_case, store_good_runs
 
 from dlperf.files import shipped_folder
 from dlperf.report import render as writing
 from dlperf.report.columns import View
 from dlperf.report.document import Request, build_report
-from dlperf.report.render import render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,30 +30,6 @@ PUBLISHED = Path("published:insightface_v100_2021")
 LABELS = {"oneflow": "OneFlow 0.3.4", "mxnet": "MXNet 1.6.0"}
 PARALLELISMS = {"data": "data parallel", "model": "model parallel", "partial_fc": "Partial FC"}
 DATA: dict[str, Any] = json.loads((FOLDER / "data.json").read_bytes())
-
-Rows = list[dict[str, str]]
-
-
-def pages(text: str, form: str = "md") -> dict[str, list[Rows]]:
-    """The tables under each heading, as rows by column."""
-    found: dict[str, list[Rows]] = {}
-    heading = ""
-    rendered = MarkdownIt("commonmark").enable("table").render(text) if form == "md" else text
-    parts = re.findall(r"<h([1-6])>(.*?)</h|<table>(.*?)</table>", rendered, re.DOTALL)
-    for level, title, content in parts:
-        if level:
-            heading = plain(title)
-            continue
-        rows = [
-            [plain(cell) for cell in re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", row, re.DOTALL)]
-            for row in re.findall(r"<tr>(.*?)</tr>", content, re.DOTALL)
-        ]
-        found.setdefault(heading, []).append([dict(zip(rows[0], row, strict=True)) for row in rows[1:]])
-    return found
-
-
-def plain(text: str) -> str:
-    return html.unescape(re.sub(r"<[^>]*>", "", text))
 
 
 def number(value: float | None) -> str:
@@ -311,8 +286,7 @@ def test_nothing_is_said_of_a_measurement_that_was_not_ours(committed: str) -> N
 
 def test_own_results_and_published_ones_stand_in_one_report_and_never_in_one_table(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "mine", make_case(), [10.0, 11.0])
-    request = Request(paths=(tmp_path / "mine", PUBLISHED))
-    text = render(build_report(request, strict=True), request)
+    text = report(tmp_path / "mine", PUBLISHED, strict=True)
     assert text.startswith("# Training throughput: mine + InsightFace throughput")
     assert "1 case, 2 runs" in text
     assert "## How it was measured" in text
@@ -322,8 +296,7 @@ def test_own_results_and_published_ones_stand_in_one_report_and_never_in_one_tab
 
 def test_the_columns_of_the_ordinary_tables_can_be_chosen_and_show_no_spread_that_was_not_printed() -> None:
     view = View(columns=("samples_per_sec", "interval", "runs", "ratio"), baseline="oneflow")
-    request = Request(paths=(PUBLISHED,), view=view)
-    rows = table(pages(render(build_report(request), request)), "r100_emore, model parallel")
+    rows = table(pages(report(PUBLISHED, view=view)), "r100_emore, model parallel")
     ratios = {row["MXNet 1.6.0 / OneFlow 0.3.4"] for row in rows}
     assert "0.41" in ratios
     runs = {(row["MXNet 1.6.0 samples/s"], row["MXNet 1.6.0 good runs"]) for row in rows}

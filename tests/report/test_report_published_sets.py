@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from test_report_published import pages, plain, sampled
+from report_pages import pages, plain, report
+from test_report_published import sampled
 
 from dlperf.cli import main
 from dlperf.files import shipped_folder
-from dlperf.report.document import Request, build_report
-from dlperf.report.render import render
 from dlperf.results.published import load_published
 from dlperf.results.schema import Status
 
@@ -28,8 +27,7 @@ def data_of(name: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", params=SETS)
 def page(request: pytest.FixtureRequest) -> tuple[dict[str, Any], str]:
-    asked = Request(paths=(Path(f"published:{request.param}"),))
-    return data_of(request.param), render(build_report(asked), asked)
+    return data_of(request.param), report(Path(f"published:{request.param}"))
 
 
 def cells_of(case: dict[str, Any]) -> str:
@@ -91,8 +89,7 @@ def test_how_figures_were_read_and_where_the_source_contradicts_itself_is_in_the
 
 
 def test_limits_stand_with_their_network_and_memory() -> None:
-    asked = Request(paths=(Path("published:plsc_2022"),))
-    rows = pages(render(build_report(asked), asked))["The most classes that train"][0]
+    rows = pages(report(Path("published:plsc_2022")))["The most classes that train"][0]
     limits = data_of("plsc_2022")["max_num_classes"]
     assert [
         (one["network"], one["precision"], str(one["num_classes"]), str(one["peak_memory_mib"]))

@@ -6,11 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from report_pages import report
 from run_folders import MACHINE, make_case, store_good_runs
 
 from dlperf.plan.case import Topology
-from dlperf.report.document import Request, build_report
-from dlperf.report.render import render
 from dlperf.report.sanity_checks import CHECKS, CheckWarning, sanity_checks
 from dlperf.report.text import plain_text
 from dlperf.results.published import load_published
@@ -163,11 +162,6 @@ def test_a_flag_stands_under_its_table_and_the_figure_stays(tmp_path: Path) -> N
         "9.000",
     ]
     assert "Sanity checks" not in report(sane(tmp_path))
-
-
-def report(sweep: Path) -> str:
-    request = Request(paths=(sweep,))
-    return render(build_report(request), request)
 
 
 def sane(tmp_path: Path) -> Path:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from report_pages import report
 from run_folders import log_text, make_case, telemetry_text, timed, write_run
 
 from dlperf.plan.case import Measure
 from dlperf.report.document import Request, build_report
-from dlperf.report.render import render, write_report
+from dlperf.report.render import write_report
 from dlperf.report.verify import verify
 from dlperf.results.store import store_run
 
@@ -44,11 +45,6 @@ def make_run(
     (folder / "telemetry.csv").write_text(telemetry_text(rows))
     store_run(folder)
     return folder
-
-
-def report(sweep: Path) -> str:
-    request = Request(paths=(sweep,))
-    return render(build_report(request), request)
 
 
 def row_of(text: str, caption: str, framework: str) -> dict[str, str]:

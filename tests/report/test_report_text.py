@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from report_pages import report
 from run_folders import Y1, make_case, store_good_runs
 
 from dlperf.errors import UserError
 from dlperf.logs.text import plain
-from dlperf.report.document import Request, build_report
 from dlperf.report.render import html_table as table
-from dlperf.report.render import html_writer, render
+from dlperf.report.render import html_writer
 from dlperf.report.text import Anchor, Code, Column, Joined, Link, Table, plain_text, say
 
 if TYPE_CHECKING:
@@ -91,13 +91,13 @@ def test_a_page_template_of_ones_own_escapes_all_the_same(tmp_path: Path) -> Non
         "{% for section in document.sections %}<h1>{{ section.title }}</h1>"
         "<p title=\"{{ section.title }}\">{{ say('{count} runs', count=3) }}</p>{% endfor %}"
     )
-    request = Request(paths=(tmp_path / "y1",), form="html", template=template, language="zh")
     title = "&lt;b&gt;e&lt;/b&gt;, 数据并行"
-    assert f'<h1>{title}</h1><p title="{title}">3 次运行</p>\n' == render(build_report(request), request)
+    assert f'<h1>{title}</h1><p title="{title}">3 次运行</p>\n' == report(
+        tmp_path / "y1", form="html", template=template, language="zh"
+    )
 
 
 def test_a_template_that_is_not_there_is_named(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [10.0])
-    request = Request(paths=(tmp_path / "y1",), form="html", template=tmp_path / "none.html.j2")
     with pytest.raises(UserError, match=r"none\.html\.j2: no such template"):
-        render(build_report(request), request)
+        report(tmp_path / "y1", form="html", template=tmp_path / "none.html.j2")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import html
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from markdown_it import MarkdownIt
+from report_pages import Rows, pages, report
 from run_folders import MACHINE, Y1, failed, log_text, make_case, store_good_runs, write_run
 
 from dlperf.errors import UserError
@@ -16,35 +14,16 @@ from dlperf.files import shipped_folder
 from dlperf.plan.case import Topology
 from dlperf.plan.load import load_experiment
 from dlperf.report.columns import COLUMNS, View
-from dlperf.report.document import Request, build_report
-from dlperf.report.render import render
 from dlperf.results.store import store_run
 from dlperf.statistics.basic import cost_per_million_samples
 
 MXNET = {"framework": "mxnet", "version": "1.9.1"}
 ONEFLOW = {"framework": "oneflow", "version": "0.9.0"}
-PARSER = MarkdownIt("commonmark").enable("table")
 
 
-def tables(*paths: Path, **view: Any) -> dict[str, list[dict[str, str]]]:
+def tables(*paths: Path, **view: Any) -> dict[str, Rows]:
     """The first table under each heading, as rows by column."""
-    request = Request(paths=paths, view=View(**view))
-    text = render(build_report(request), request)
-    found: dict[str, list[dict[str, str]]] = {}
-    heading = ""
-    for title, table in re.findall(r"<h\d>(.*?)</h|<table>(.*?)</table>", PARSER.render(text), re.DOTALL):
-        if title:
-            heading = html.unescape(re.sub("<[^>]*>", "", title))
-            continue
-        rows = [
-            [
-                html.unescape(re.sub("<[^>]*>", "", cell))
-                for cell in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row)
-            ]
-            for row in re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
-        ]
-        found.setdefault(heading, [dict(zip(rows[0], row, strict=True)) for row in rows[1:]])
-    return found
+    return {heading: found[0] for heading, found in pages(report(*paths, view=View(**view))).items()}
 
 
 def on(devices: int) -> Topology:
@@ -96,8 +75,7 @@ def test_memory_that_could_not_be_measured_is_noted(tmp_path: Path) -> None:
         '{"rank": 0}}\n', '{"rank": 0, "reason": "not counted"}}\n'
     )
     store_run(write_run(tmp_path / "y1", make_case(**MXNET), log=unknown))
-    request = Request(paths=(tmp_path / "y1",))
-    text = render(build_report(request), request)
+    text = report(tmp_path / "y1")
     assert "Peak memory was not measured in some runs: peak anonymous memory: not counted." in text
 
 
@@ -133,8 +111,7 @@ def test_a_group_has_a_table_of_its_own_and_is_not_called_incomparable(sweep: Pa
     made = tables(sweep, group_by=("batch_size_per_device",))
     titles = [f"y1, data parallel, batch_size_per_device: {batch}" for batch in (8, 16)]
     assert [2, 1] == [len(made[title]) for title in titles]
-    request = Request(paths=(sweep,), view=View(group_by=("batch_size_per_device",)))
-    assert "Not comparable" not in render(build_report(request), request)
+    assert "Not comparable" not in report(sweep, view=View(group_by=("batch_size_per_device",)))
 
 
 def test_groups_keep_the_speedup_against_one_device(sweep: Path) -> None:
