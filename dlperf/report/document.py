@@ -38,8 +38,8 @@ from dlperf.report.sanity_checks import CheckWarning, sanity_checks, warnings_ta
 from dlperf.report.telemetry import telemetry_table
 from dlperf.report.text import Inline, Table, Text, joined, plain_text, say
 from dlperf.results.cases import CaseFigures, matmul_shares
-from dlperf.results.noise_profile import NoiseProfile, read_noise_profile
-from dlperf.results.published import Published, load_published
+from dlperf.results.noise_profile import read_noise_profile
+from dlperf.results.published import load_published
 from dlperf.results.query import Loaded, load, run_sources
 from dlperf.results.store import Results, Skipped
 from dlperf.version import __version__
@@ -120,7 +120,6 @@ def build_report(
     `strict` raises it too where results cannot be read or come from different hardware; `from_logs` computes
     every result again from its log.
     """
-    beside = tuple(map(load_published, request.against))
     loaded = load(request.paths, strict=strict, from_logs=from_logs)
     hardware = sorted({run.hardware for run in loaded.results.runs})
     if strict and len(hardware) > 1:
@@ -130,36 +129,25 @@ def build_report(
     certificates, damaged = read_certificates(loaded.results.sweeps, given=request.certificates)
     if strict and damaged:
         raise UserError("\n".join(map(str, damaged)))
-    return document(
-        loaded,
-        titles={name: adapter.title for name, adapter in load_adapters().items()},
-        certificates=certificates,
-        noise_profile=read_noise_profile(request.qualification) if request.qualification else None,
-        skipped=(*loaded.results.skipped, *damaged),
-        view=request.view,
-        beside=beside,
-        report_folder=report_folder,
-    )
+    return document(loaded, request, certificates=certificates, damaged=damaged, report_folder=report_folder)
 
 
 def document(
     loaded: Loaded,
+    request: Request,
     *,
-    titles: Mapping[str, str],
     certificates: Sequence[Certificate] = (),
-    noise_profile: NoiseProfile | None = None,
-    skipped: Sequence[Skipped] = (),
-    view: View | None = None,
-    beside: Sequence[Published] = (),
+    damaged: Sequence[Skipped] = (),
     report_folder: Path = Path(),
 ) -> Document:
-    """The report of some results; `titles` are frameworks as their makers write them, by name.
+    """The report of results that are loaded; `damaged` are the certificates that could not be read.
 
-    `beside` are published data sets that the measured cases are set beside.
-
-    UserError where the view asks for a framework that is not there.
+    UserError where the request names a framework, a published data set or a qualification that is not there.
     """
-    view = view or View()
+    view, beside = request.view, tuple(map(load_published, request.against))
+    noise_profile = read_noise_profile(request.qualification) if request.qualification else None
+    # Frameworks as their makers write them, by name.
+    titles = {name: adapter.title for name, adapter in load_adapters().items()}
     for one in (*loaded.published, *beside):
         titles = {**one.data.titles, **titles}
     results, figures = loaded.results, loaded.all_figures
@@ -176,6 +164,7 @@ def document(
     sweeps = (sweep.resolve().name for sweep in results.sweeps)
     chosen = has_choices(figure.case for figure in figures)
     section = partial(_section, certificates=certificates, warnings=warnings, chosen=chosen)
+    context = partial(TableContext, view=view, anchors=anchors, shares=shares, noise_profile=noise_profile)
     return Document(
         title=joined((*sweeps, *(published.data.title for published in loaded.published)), " + "),
         dlperf_version=__version__,
@@ -185,16 +174,7 @@ def document(
         sweep_notes=tuple(_sweep_notes(results)),
         notes=tuple(report_notes(loaded, compared)),
         sections=tuple(
-            section(
-                TableContext(
-                    comparison=comparison,
-                    view=view,
-                    anchors=anchors,
-                    shares=shares,
-                    noise_profile=noise_profile,
-                ),
-                slug=slug,
-            )
+            section(context(comparison=comparison), slug=slug)
             for comparison, slug in zip(compared, _slugs(compared), strict=True)
         ),
         annexes=tuple(annex(one, titles=titles) for one in loaded.published),
@@ -211,7 +191,7 @@ def document(
         inputs=tuple(filter(None, (sources_table(figures, titles=titles), data_sets_table(figures)))),
         evidence=tables.evidence_table(figures, anchors, report_folder=report_folder, sources=sources),
         sources=sources,
-        skipped=tuple(_skipped(one, results.sweeps) for one in skipped),
+        skipped=tuple(_skipped(one, results.sweeps) for one in (*results.skipped, *damaged)),
         figures=figures,
     )
 

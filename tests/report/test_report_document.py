@@ -615,9 +615,9 @@ def test_a_busy_machine_is_said(tmp_path: Path) -> None:
 
 def test_a_figure_without_its_runs_is_shown_and_the_rest_is_not_known(tmp_path: Path) -> None:
     store_good_runs(tmp_path / "y1", make_case(), [10.0, 10.2])
-    loaded = load([tmp_path], strict=False)
+    loaded, request = load([tmp_path], strict=False), Request(paths=())
     published = replace(loaded.figures[0], runs=())
-    made = tables(render(document(replace(loaded, figures=(published,)), titles={}), Request(paths=())))
+    made = tables(render(document(replace(loaded, figures=(published,)), request), request))
     assert made[0][1][3] == "10.10"
     assert made[1][1][-2:] == ["2", "0"]
     assert made[2][1][3:] == ["not known"] * 6

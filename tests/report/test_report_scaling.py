@@ -18,7 +18,7 @@ from dlperf.plan.load import axis_setting, load_sweep, value_setting
 from dlperf.plan.plan import PlannedCase, PlanStatus, make_plan
 from dlperf.report.charts.lines import EFFICIENCY, SPEEDUP, line_chart
 from dlperf.report.comparison import comparisons
-from dlperf.report.document import Document, Section, document
+from dlperf.report.document import Document, Request, Section, build_report
 from dlperf.report.text import plain_text
 from dlperf.results.cases import matmul_shares, speedups, standings
 from dlperf.results.query import load
@@ -48,9 +48,7 @@ def planned(folder: Path, *given: Setting) -> tuple[PlannedCase, ...]:
 
 
 def report(folder: Path) -> Document:
-    return document(
-        load([folder], strict=False), titles={name: one.title for name, one in load_adapters().items()}
-    )
+    return build_report(Request(paths=(folder,)))
 
 
 def headings(section: Section) -> list[str]:
