@@ -16,7 +16,6 @@ from typing import Any, Final, Literal, NamedTuple
 import pandas as pd
 
 from dlperf.errors import UserError
-from dlperf.plan.case import Case
 from dlperf.results.cases import (
     ROW_FIELDS,
     VARIANT_FIELDS,
@@ -263,18 +262,16 @@ def _settings(figure: CaseFigures) -> Record:
         "searched": case.search.axis if case.search is not None else None,
         "fp32_arithmetic": figure.fp32_arithmetic,
         "gradient_dtype": figure.gradient_dtype,
-        "settings_id": _id(
-            case, figure.fp32_arithmetic, leaving_out=(*ROW_FIELDS, *VARIANT_FIELDS, "search")
-        ),
-        "series_id": _id(case, figure.fp32_arithmetic, leaving_out=("topology",)),
+        "settings_id": _id(figure, leaving_out=(*ROW_FIELDS, *VARIANT_FIELDS, "search")),
+        "series_id": _id(figure, leaving_out=("topology",)),
     }
 
 
-def _id(case: Case, fp32_arithmetic: str | None, *, leaving_out: Iterable[str]) -> str:
+def _id(figure: CaseFigures, *, leaving_out: Iterable[str]) -> str:
     """Of float32 as it is defined the case alone counts, so that ids stay what they were."""
-    arithmetic = "" if fp32_arithmetic == "ieee" else str(fp32_arithmetic)
-    loop = "" if case.source is None else "original"
-    content = canonical(case, leaving_out=leaving_out) + arithmetic + loop
+    arithmetic = "" if figure.fp32_arithmetic == "ieee" else str(figure.fp32_arithmetic)
+    loop = "" if figure.case.source is None else "original"
+    content = canonical(figure.case, leaving_out=leaving_out) + arithmetic + loop
     return hashlib.sha256(content.encode()).hexdigest()[:_ID_DIGITS]
 
 

@@ -89,9 +89,7 @@ class Standing(Generic[K]):
         return f"{text}; it would take more than {MOST_RUNS} runs of each"
 
 
-def fastest(
-    rates: Mapping[K, Sequence[float]], *, smallest_lead: float = SMALLEST_LEAD
-) -> Standing[K] | None:
+def fastest(rates: Mapping[K, Sequence[float]]) -> Standing[K] | None:
     """Who of all participants has the highest rate; None with fewer than two participants.
 
     `rates` holds the rates of the good runs of each; none where all its runs failed, were disturbed or are
@@ -99,7 +97,7 @@ def fastest(
     left out.
 
     The one with the highest median is the winner if every participant has `FEWEST_RUNS` runs, and if it is
-    ahead of each other by `smallest_lead` and by the interval of their ratio: Welch's, on logarithms, at a
+    ahead of each other by `SMALLEST_LEAD` and by the interval of their ratio: Welch's, on logarithms, at a
     level that is divided by the number of others (Bonferroni). Where all are equal, one is named in at most
     1 of 20 rows.
     """
@@ -111,21 +109,18 @@ def fastest(
     leads = {}
     if first is not None and first not in lacking:
         others = [key for key in rates if key != first and key not in lacking]
-        leads = {
-            key: _lead(rates[first], rates[key], others=len(rates) - 1, smallest=smallest_lead)
-            for key in others
-        }
+        leads = {key: _lead(rates[first], rates[key], others=len(rates) - 1) for key in others}
     told = not lacking and all(lead.told for lead in leads.values())
     return Standing(first=first, winner=first if told else None, leads=leads, lacking=lacking)
 
 
-def _lead(first: Sequence[float], other: Sequence[float], *, others: int, smallest: float) -> Lead:
+def _lead(first: Sequence[float], other: Sequence[float], *, others: int) -> Lead:
     interval = ratio_interval(first, other, confidence=1 - LEVEL / others)
     if interval is None:
         raise ValueError(f"fewer than {FEWEST_RUNS} runs")
     logs = [[math.log(rate) for rate in side] for side in (first, other)]
     log_ratio = mean(logs[0]) - mean(logs[1])
-    counts = log_ratio >= math.log1p(smallest)
+    counts = log_ratio >= math.log1p(SMALLEST_LEAD)
     told, needed = counts and interval.low > 1, None
     if counts and not told:
         variance = mean([(standard_deviation(side) or 0.0) ** 2 for side in logs])
