@@ -6,7 +6,7 @@ computed from what it printed.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from urllib.parse import quote
@@ -255,33 +255,22 @@ def _on_scaling(data: PublishedData, labels: Labels, *, broken: list[Inline]) ->
 
 
 def _as_printed(data: PublishedData, labels: Labels) -> Iterator[Cells]:
-    """Every cell of the source's tables, with the batch sizes and speedups that it printed."""
+    """Every cell of the source's tables, with the batch sizes, speedups and memory where it printed any."""
     first, *others = labels
-    without = {
-        name
-        for name, used in (
-            ("batch", any(case.batch_is_max for case in data.cases)),
-            ("speedup", any(case.speedup is not None for case in data.cases)),
-            ("memory", any(case.peak_memory_mib is not None for case in data.cases)),
-        )
-        if not used
-    }
+    columns: dict[Text, Callable[[PublishedCase], Inline]] = {}
+    if any(case.batch_is_max for case in data.cases):
+        columns[say("batch")] = lambda case: _or_dash(case.batch_size_per_device)
+    columns[say("samples/s")] = lambda case: rate(case.samples_per_sec) or DASH
+    if any(case.speedup is not None for case in data.cases):
+        columns[say("speedup")] = lambda case: factor(case.speedup) or DASH
+    if any(case.peak_memory_mib is not None for case in data.cases):
+        columns[say("peak memory (MiB)")] = lambda case: _or_dash(case.peak_memory_mib)
     for (series, topology), row in _rows(data).items():
         cells: dict[Inline | Column, Inline] = {**_series_cells(series), say("topology"): topology}
         for name, label in labels.items():
-            case = row.get(name)
-            memory = case.peak_memory_mib if case else None
-            printed: dict[str, tuple[Text, Inline]] = {
-                "batch": (say("batch"), _or_dash(case.batch_size_per_device) if case else ""),
-                "rate": (say("samples/s"), rate(case.samples_per_sec) or DASH if case else ""),
-                "speedup": (say("speedup"), factor(case.speedup) or DASH if case else ""),
-                "memory": (say("peak memory (MiB)"), _or_dash(memory) if case else ""),
-            }
-            cells |= {
-                number(say("{framework} {column}", framework=label, column=column)): cell
-                for field, (column, cell) in printed.items()
-                if field not in without
-            }
+            for column, printed in columns.items():
+                heading = number(say("{framework} {column}", framework=label, column=column))
+                cells[heading] = printed(row[name]) if name in row else ""
         for other in others:
             cells[number(f"{labels[first]} / {labels[other]}")] = factor(_ratio(row, first, other))
         yield cells
