@@ -94,8 +94,8 @@ def _windows(loaded: Loaded) -> Iterator[Text]:
     for warmup, measured in windows:
         if measured is None:
             yield say(
-                "Of some runs nobody knows how many iterations were to be measured; {warmup} at their start "
-                "do not count.",
+                "How many iterations some runs were to measure is not known; {warmup} at their start do not "
+                "count.",
                 warmup=plural(warmup, "warm-up iteration"),
             )
             continue

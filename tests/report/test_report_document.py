@@ -317,7 +317,7 @@ def test_what_nobody_can_tell_of_imported_results_is_said_to_be_not_known(tmp_pa
     assert "- threads per device: not known" in text
     assert "emore (data not known)" in text
     assert "iterations: 2 warm-up, measured: not known" in text
-    assert "Of some runs nobody knows how many iterations were to be measured" in text
+    assert "How many iterations some runs were to measure is not known" in text
     assert "then 4 measured iterations" in text
     assert ["threads per device", "1, 12, not known"] in [row for table in tables(text) for row in table]
     assert "Every engine was to use" not in text

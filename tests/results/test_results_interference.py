@@ -45,61 +45,55 @@ def counters(
     }
 
 
-def of(*ranks: dict[str, Any], kind: str = "train", device: DeviceKind = "cpu") -> Interference | None:
-    lines = {rank: event_line("interference", value, {"kind": kind}) for rank, value in enumerate(ranks)}
+def of(*ranks: Any, device: DeviceKind = "cpu") -> Interference | None:
+    lines = {rank: event_line("interference", value, {"kind": "train"}) for rank, value in enumerate(ranks)}
     events: dict[int, list[Event]] = {rank: list(read_events([line])) for rank, line in lines.items()}
     return interference_of(events, device=device)
 
 
-def test_a_quiet_run_has_a_share_near_zero() -> None:
-    found = of(counters(run=1.98, wait=0.02, busy=2.0))
+def measured(*ranks: dict[str, Any], device: DeviceKind = "cpu") -> Interference:
+    found = of(*ranks, device=device)
     assert found is not None
-    assert found.share == pytest.approx(0.01)
+    return found
+
+
+def test_a_quiet_run_has_a_share_near_zero() -> None:
+    assert measured(counters(run=1.98, wait=0.02, busy=2.0)).share == pytest.approx(0.01)
 
 
 def test_beside_three_busy_loops_most_of_the_time_is_taken() -> None:
     """As measured on 2 CPUs: threads waited for 65 % of their time, and others did 66 % of the work."""
-    found = of(counters(run=0.708, wait=1.306, busy=2.05))
-    assert found is not None
-    assert found.share == pytest.approx(0.648, abs=0.001)
+    assert measured(counters(run=0.708, wait=1.306, busy=2.05)).share == pytest.approx(0.648, abs=0.001)
 
 
 def test_threads_that_wait_for_each_other_are_not_disturbed() -> None:
     """Four ranks share two CPUs: each waits half of its time, and nobody else runs."""
-    found = of(*[counters(run=0.5, wait=0.5, busy=2.0)] * 4)
-    assert found is not None
+    found = measured(*[counters(run=0.5, wait=0.5, busy=2.0)] * 4)
     assert found.waited == pytest.approx(0.5)
     assert found.share == 0.0
 
 
 def test_ranks_of_other_machines_do_not_explain_the_work_on_these_cpus() -> None:
     here, there = counters(run=1.0, wait=1.0, busy=2.0), counters(run=1.0, wait=0.0, busy=1.0, machine="n")
-    found = of(here, there)
-    assert found is not None
-    assert found.share == pytest.approx(0.5)
+    assert measured(here, there).share == pytest.approx(0.5)
 
 
 def test_work_on_cpus_that_the_rank_does_not_need_is_no_interference() -> None:
-    found = of(counters(run=1.0, wait=0.0, busy=2.0))
-    assert found is not None
+    found = measured(counters(run=1.0, wait=0.0, busy=2.0))
     assert (found.others, found.share) == (0.5, 0.0)
 
 
 def test_work_on_other_cpus_slows_a_cpu_device_down_and_not_a_gpu() -> None:
     """Two CPUs of a virtual machine may be halves of a core, which nothing there shows."""
     beside = counters(run=1.0, wait=0.0, busy=1.0, cpus=(0,), machine_busy=1.52)
-    found = of(beside)
-    assert found is not None
+    found = measured(beside)
     assert (found.crowd, found.share) == (pytest.approx(0.25), pytest.approx(0.25))
-    found = of(beside, device="cuda")
-    assert found is not None
+    found = measured(beside, device="cuda")
     assert (found.crowd, found.share) == (pytest.approx(0.25), 0.0)
 
 
 def test_a_tick_of_each_cpu_is_no_crowd() -> None:
-    found = of(counters(run=0.09, wait=0.0, busy=0.1, machine_busy=0.11))
-    assert found is not None
-    assert found.crowd == pytest.approx(0.0)
+    assert measured(counters(run=0.09, wait=0.0, busy=0.1, machine_busy=0.11)).crowd == pytest.approx(0.0)
 
 
 def test_the_rank_that_was_disturbed_most_counts() -> None:
@@ -107,14 +101,11 @@ def test_the_rank_that_was_disturbed_most_counts() -> None:
         counters(run=1.0, wait=0.0, busy=1.0, cpus=(0,)),
         counters(run=0.5, wait=0.5, busy=1.0, cpus=(1,)),
     )
-    found = of(calm, disturbed)
-    assert found is not None
-    assert found.share == pytest.approx(0.5)
+    assert measured(calm, disturbed).share == pytest.approx(0.5)
 
 
 def test_what_other_virtual_machines_take_counts_too() -> None:
-    found = of(counters(run=1.0, wait=0.0, busy=2.0, steal=1.0))
-    assert found is not None
+    found = measured(counters(run=1.0, wait=0.0, busy=2.0, steal=1.0))
     assert (found.stolen, found.share) == (0.5, 0.5)
 
 
@@ -150,8 +141,7 @@ def test_an_event_that_makes_no_sense_is_no_measurement(value: Any) -> None:
     )
 )
 def test_shares_are_between_0_and_1_whatever_was_counted(ranks: list[dict[str, Any]]) -> None:
-    found = of(*ranks)
-    assert found is not None
+    found = measured(*ranks)
     for share in (found.share, found.waited, found.others, found.stolen, found.crowd):
         assert 0 <= share <= 1
 
