@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from run_folders import make_case
 
-from dlperf.compare.sets import CaseSamples, ResultSet, RunValues
+from dlperf.compare.sets import SAMPLES_PER_SECOND, CaseSamples, ResultSet, RunValues
 from dlperf.results.schema import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from dlperf.compare.verdicts import CaseVerdict, Comparison
 
 HARDWARE = "Example CPU 3000, 8 cores, 16 GiB"
 FLAT = (100.0, 100.1, 99.9, 100.05, 99.95)
@@ -52,3 +54,9 @@ def side(*cases: CaseSamples | Iterable[CaseSamples], label: str = "side") -> Re
     """A side of these cases."""
     flat = [one for each in cases for one in ([each] if isinstance(each, CaseSamples) else each)]
     return ResultSet(label=label, dlperf_version="0.1.0", cases=tuple(flat))
+
+
+def speed(findings: Comparison) -> CaseVerdict:
+    """The finding on samples/s, of a single case."""
+    (row,) = [row for row in findings.rows if row.metric is SAMPLES_PER_SECOND]
+    return row

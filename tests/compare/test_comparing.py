@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from run_folders import Y1, make_case, store_good_runs
-from sides import FLAT, scaled, side, side_case
+from sides import FLAT, scaled, side, side_case, speed
 
 from dlperf.compare.gate import suspects, version_comparisons
 from dlperf.compare.matching import GUARDS, guarded, match
@@ -41,18 +41,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dlperf.compare.sets import CaseSamples
-    from dlperf.compare.verdicts import CaseVerdict, Comparison
 
 NEW = {"version": "1.9.2"}
 SOURCE = Source(engine="mxnet", content_hash="0123456789ab", commit="863a7ea9")
 FACES = DataSet(
     path="/data/faces", read="warm", forms=("recordio",), images=1000, classes=100, index_sha256="ab" * 32
 )
-
-
-def speed(findings: Comparison) -> CaseVerdict:
-    (row,) = [row for row in findings.rows if row.metric is SAMPLES_PER_SECOND]
-    return row
 
 
 def test_a_slower_version_is_found_and_is_exit_code_1() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from sides import HARDWARE, scaled, side, side_case
+from sides import HARDWARE, scaled, side, side_case, speed
 
 from dlperf.compare.matching import Pair
 from dlperf.compare.output import as_json, cells, noise_profile_line
@@ -22,7 +22,6 @@ from dlperf.results.noise_profile import NoiseProfile, read_noise_profile
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlperf.compare.verdicts import CaseVerdict, Comparison
 
 NONE = NoiseProfile(dlperf_version="", sessions=())
 NOISE = (0.001, 0.002, 0.004, 0.02)
@@ -48,11 +47,6 @@ def qualified(*levels: float) -> NoiseProfile:
         cases = session_of(stream, f"2026-01-{number + 1:02}", levels=(level,) * 4)
         found = found.with_session(qualify(side(cases)))
     return found
-
-
-def speed(findings: Comparison) -> CaseVerdict:
-    (row,) = [row for row in findings.rows if row.metric is SAMPLES_PER_SECOND]
-    return row
 
 
 def test_qualification_measures_false_alarms_and_a_noise_floor() -> None:

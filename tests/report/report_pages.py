@@ -10,9 +10,13 @@ from markdown_it import MarkdownIt
 
 from dlperf.report.document import Request, build_report
 from dlperf.report.render import render
+from dlperf.report.text import plain_text
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from dlperf.report.document import Section
+    from dlperf.report.text import Table
 
 Rows = list[dict[str, str]]
 PARSER = MarkdownIt("commonmark").enable("table")
@@ -53,3 +57,14 @@ def pages(text: str, form: str = "md") -> dict[str, list[Rows]]:
         headings, *rows = _cells(table)
         found.setdefault(heading, []).append([dict(zip(headings, row, strict=True)) for row in rows])
     return found
+
+
+def by_column(table: Table) -> Rows:
+    """The rows of a table that has no form yet."""
+    headings = [plain_text(column.heading) for column in table.columns]
+    return [dict(zip(headings, map(plain_text, row), strict=True)) for row in table.rows]
+
+
+def settings(section: Section) -> dict[str, str]:
+    """What all cases of a section have in common, by name."""
+    return {plain_text(name): plain_text(value) for name, value in section.settings}

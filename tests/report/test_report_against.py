@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from report_pages import by_column
 from run_folders import make_case, store_good_runs
 
 from dlperf.errors import UserError
@@ -33,9 +34,7 @@ def measured(folder: Path, experiment: str, rate: float, *, gpus: int = 8, **cha
 def beside(folder: Path, name: str) -> tuple[list[Row], list[str]]:
     """The rows of the table and the sentences of what is not near."""
     (found,) = build_report(Request(paths=(folder,), against=(f"published:{name}",))).against
-    headings = [plain_text(column.heading) for column in found.nearest.columns]
-    rows = [dict(zip(headings, map(plain_text, row), strict=True)) for row in found.nearest.rows]
-    return rows, [plain_text(sentence) for sentence in found.nothing_near]
+    return by_column(found.nearest), [plain_text(sentence) for sentence in found.nothing_near]
 
 
 def test_the_nearest_figure_is_that_of_the_same_cell_and_what_differs_is_said(tmp_path: Path) -> None:
@@ -120,15 +119,11 @@ def test_no_row_of_any_data_set_has_a_ratio_without_hardware_and_program(tmp_pat
                 )  # fmt: skip
     names = tuple(f"published:{name}" for name in published_names())
     document = build_report(Request(paths=tuple(sorted(tmp_path.iterdir())), against=names))
-    count = 0
-    for found in document.against:
-        headings = [plain_text(column.heading) for column in found.nearest.columns]
-        for row in found.nearest.rows:
-            cells = dict(zip(headings, map(plain_text, row), strict=True))
-            assert cells["measured / published"]
-            assert re.match(r"hardware: .* against .*; program: .* against .*", cells["differs in"])
-            count += 1
-    assert count > 20
+    rows = [row for found in document.against for row in by_column(found.nearest)]
+    for row in rows:
+        assert row["measured / published"]
+        assert re.match(r"hardware: .* against .*; program: .* against .*", row["differs in"])
+    assert len(rows) > 20
 
 
 @pytest.mark.parametrize("form", ["md", "html"])

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from report_pages import by_column, settings
 from run_folders import failed, make_case, store_good_runs, write_run
 
 from dlperf.plan.case import Case, DataSet, Source, Topology
 from dlperf.report.columns import View
-from dlperf.report.document import Document, Request, Section, build_report
+from dlperf.report.document import Document, Request, build_report
 from dlperf.report.render import render
 from dlperf.report.text import Table, plain_text
 from dlperf.results.cases import standings
@@ -61,12 +62,7 @@ def titles(document: Document) -> list[str]:
 
 
 def row(table: Table, number: int = 0) -> dict[str, str]:
-    headings = [plain_text(column.heading) for column in table.columns]
-    return dict(zip(headings, map(plain_text, table.rows[number]), strict=True))
-
-
-def settings(section: Section) -> dict[str, str]:
-    return {plain_text(name): plain_text(value) for name, value in section.settings}
+    return by_column(table)[number]
 
 
 @pytest.fixture

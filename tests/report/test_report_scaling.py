@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from report_pages import settings
 from run_folders import MACHINE, log_text, make_case, store_good_runs, write_run
 
 from dlperf.adapters.registry import load_adapters
@@ -53,10 +54,6 @@ def report(folder: Path) -> Document:
 
 def headings(section: Section) -> list[str]:
     return [plain_text(column.heading) for column in section.throughput.columns]
-
-
-def settings(section: Section) -> dict[str, str]:
-    return {plain_text(name): plain_text(value) for name, value in section.settings}
 
 
 @pytest.mark.parametrize("gpu", GPUS)
