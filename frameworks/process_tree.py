@@ -1,4 +1,4 @@
-"""All processes below this one: found, signalled, counted and killed. For the supervisor, on Linux.
+"""All processes below this one: found, signalled, counted and killed. Linux alone.
 
 `guarded` is the supervisor's other half: it ends the tree when the supervisor is killed or stands still.
 """
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Callable, Dict, List, Set
 
-from rank_memory import remove_left_groups
+from frameworks.rank_memory import remove_left_groups
 
 EXIT_KILLED, EXIT_NO_OUTCOME, EXIT_STOOD_STILL = 4, 5, 6
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -40,20 +40,23 @@ def die_with_parent(number: int, parent: int) -> None:
         os.kill(os.getpid(), number)
 
 
-def descendants() -> Set[int]:
-    """Every process below this one that has not been reaped."""
+def tree() -> List[int]:
+    """This process, then every process below it that has not been reaped; parents come first."""
     children: Dict[int, List[int]] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(OSError):  # it has just ended
                 parent = int((folder / "stat").read_bytes().rpartition(b")")[2].split()[1])
                 children.setdefault(parent, []).append(int(folder.name))
-    found, todo = set(), [os.getpid()]
-    while todo:
-        for child in children.get(todo.pop(), ()):
-            found.add(child)
-            todo.append(child)
+    found = [os.getpid()]
+    for pid in found:
+        found += children.get(pid, [])
     return found
+
+
+def descendants() -> Set[int]:
+    """Every process below this one that has not been reaped."""
+    return set(tree()[1:])
 
 
 def signal_all(number: int) -> bool:

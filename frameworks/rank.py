@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from process_tree import die_with_parent
-from rank_memory import RankMemory, group_name
-from supervisor_io import ECHO_CHARACTERS, Echo, RankSpec
+from frameworks.process_tree import die_with_parent
+from frameworks.rank_memory import RankMemory, group_name
+from frameworks.supervisor_io import ECHO_CHARACTERS, Echo, RankSpec
 
 F_SETPIPE_SZ = 1031
 PIPE_BYTES = 1 << 20

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from process_tree import die_with_parent
+from frameworks.process_tree import die_with_parent
 
 PROGRAM = Path(__file__).resolve().parent / "node" / "telemetry.py"
 LOWEST_PRIORITY = 19

@@ -21,9 +21,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # `python -I` leaves it out
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `python -I` leaves it out
 
-from process_tree import (
+from frameworks.process_tree import (
     ENDING_SIGNALS,
     cpu_seconds_of_children,
     descendants,
@@ -31,10 +31,18 @@ from process_tree import (
     kill_all,
     signal_all,
 )
-from rank import PIPE_BYTES, Rank
-from rank_memory import group_oom_kills, node_oom_kills, remove_left_groups
-from sampler import Sampler
-from supervisor_io import ECHO_CLOSE_SECONDS, WORK_FOLDER, Echo, Launch, OutcomeFile, read_launch, write_files
+from frameworks.rank import PIPE_BYTES, Rank
+from frameworks.rank_memory import group_oom_kills, node_oom_kills, remove_left_groups
+from frameworks.sampler import Sampler
+from frameworks.supervisor_io import (
+    ECHO_CLOSE_SECONDS,
+    WORK_FOLDER,
+    Echo,
+    Launch,
+    OutcomeFile,
+    read_launch,
+    write_files,
+)
 
 EXIT_COMPLETED, EXIT_NOT_COMPLETED, EXIT_BAD_LAUNCH = 0, 1, 2  # process_tree.py has more
 

@@ -7,7 +7,6 @@ change, or when the program fails, it looks at the images again, and prints the 
 them is damaged. It ends as the program did.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -20,11 +19,11 @@ from frameworks.common.dataset import DataError, Share, check, records, share_of
 from frameworks.common.events import EventLog
 from frameworks.common.page_cache import Span, drop, file_system, resident_share, warm
 from frameworks.common.reading import EXIT_DATA, PREFETCHED_BATCHES, images_needed, log_data_error
+from frameworks.process_tree import die_with_parent
 
 # Between two looks at the files, which cost a system call each.
 _LOOK_SECONDS = 1.0
 
-_PR_SET_PDEATHSIG = 1
 # What the supervisor asks a run to end with; the program gets it too.
 _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -103,13 +102,7 @@ def _start(argv: List[str]) -> "subprocess.Popen[bytes]":
     watch = os.getpid()
     for number in _ENDING_SIGNALS:
         signal.signal(number, lambda *_: None)  # the program would inherit SIG_IGN
-    return subprocess.Popen(argv, preexec_fn=lambda: _die_with(watch))  # noqa: PLW1509
-
-
-def _die_with(parent: int) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
+    return subprocess.Popen(argv, preexec_fn=lambda: die_with_parent(signal.SIGKILL, watch))  # noqa: PLW1509
 
 
 def _watch(

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from frameworks.common.case import DataSet
 from frameworks.common.dataset import DataError, check, share_of
 from frameworks.common.page_cache import Span, bytes_read, drop, file_system, resident_share, warm
-from frameworks.original.processes import tree
+from frameworks.process_tree import tree
 
 # Between two looks at the files, which cost a system call each.
 _LOOK_SECONDS = 1.0

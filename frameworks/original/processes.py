@@ -1,7 +1,6 @@
 """The processes of an original program: started, read line by line, and ended with all that they started."""
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
@@ -19,7 +18,6 @@ _LAST_WORDS_SECONDS = 1.0
 # A longer line is passed on in pieces.
 LONGEST_LINE = 1 << 20
 _READ_BYTES = 1 << 16
-_PR_SET_CHILD_SUBREAPER = 36
 
 
 class ProcessSpec(NamedTuple):
@@ -155,29 +153,3 @@ class Processes:
             if process.pipe in ready:
                 for line in process.read():
                     yield number, line
-
-
-def adopt_orphans() -> None:
-    """Make every orphan below this process its child: what a launcher leaves stays in `tree`."""
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def kill_below() -> None:
-    """Kill all below this process, whatever group it is in."""
-    for pid in tree()[1:]:
-        with contextlib.suppress(OSError):  # it has just ended
-            os.kill(pid, signal.SIGKILL)
-
-
-def tree() -> List[int]:
-    """This process and all below it."""
-    children: Dict[int, List[int]] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError):  # it has just ended
-                parent = int((folder / "stat").read_bytes().rpartition(b")")[2].split()[1])
-                children.setdefault(parent, []).append(int(folder.name))
-    found = [os.getpid()]
-    for pid in found:
-        found.extend(children.get(pid, []))
-    return found

@@ -25,8 +25,9 @@ from frameworks.common.peak_memory import AnonymousPeak
 from frameworks.original import workspace
 from frameworks.original.data import ProgramData, ReadWindow
 from frameworks.original.lines import Dialect, Record, Series
-from frameworks.original.processes import Processes, ProcessSpec, adopt_orphans, kill_below, tree
+from frameworks.original.processes import Processes, ProcessSpec
 from frameworks.original.workspace import Edit, Unfit
+from frameworks.process_tree import become_subreaper, signal_all, tree
 
 SCHEMA_VERSION = 1
 # The program's own time may differ so much from ours before the log warns of it: a part of it, and seconds.
@@ -123,7 +124,7 @@ def run(case: Case, content: Dict[str, Any], program: Dict[str, Any]) -> None:
     log.event("run_start", event_type=START)
     course = Course(case, log, program["iterations_per_line"], reads_data=data is not None)
     series = Series(Dialect(program["dialect"]), len(specs))
-    adopt_orphans()
+    become_subreaper()  # what a launcher leaves stays in `tree`
     try:
         processes = Processes(specs, work)
     except OSError as error:
@@ -135,7 +136,7 @@ def run(case: Case, content: Dict[str, Any], program: Dict[str, Any]) -> None:
             _measure(case, log)
     finally:
         _pass_on(processes.end(kill=processes.failure is not None), tagged=len(specs) > 1)
-        kill_below()
+        signal_all(signal.SIGKILL)  # whatever group it is in
     if course.is_over:
         caution = course.caution()
         if caution is not None:

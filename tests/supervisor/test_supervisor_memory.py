@@ -130,9 +130,12 @@ def nobodys_lab() -> Iterator[Lab]:
     place.mkdir(mode=0o777)
     place.chmod(0o777)
     try:
+        code = place / "frameworks"
+        code.mkdir()
+        code.chmod(0o755)
         for module in SUPERVISOR.parent.glob("*.py"):
-            shutil.copyfile(module, place / module.name)
-            (place / module.name).chmod(0o644)
+            shutil.copyfile(module, code / module.name)
+            (code / module.name).chmod(0o644)
         lab = Lab(place)
         lab.launch(argv=["/usr/bin/env", "python3", "-c", TOO_MUCH], lease_seconds=None)
         (place / "launch.json").chmod(0o644)
@@ -149,7 +152,7 @@ def supervising() -> list[str]:
     return [
         shutil.which("python3", path="/usr/bin:/bin") or sys.executable,
         "-I",
-        "supervisor.py",
+        "frameworks/supervisor.py",
         "launch.json",
     ]
 

@@ -17,8 +17,9 @@ from dlperf.importing.dialects import load_dialects
 from dlperf.importing.dialects.base import Scope
 from dlperf.running.program import program_file
 from frameworks.original.lines import Dialect, Record, Series
-from frameworks.original.processes import Processes, ProcessSpec, tree
+from frameworks.original.processes import Processes, ProcessSpec
 from frameworks.original.workspace import Edit, Unfit, make
+from frameworks.process_tree import tree
 
 SPEED = b"INFO:root:Epoch[%d] Batch [%d]\tSpeed: %.2f samples/sec\tacc=0.5\tlossvalue=%.1f\n"
 STEP = b"Training: 2026-01-01 00:00:00-Speed %.2f samples/sec   Loss 1.5   LearningRate 0.1   Epoch: 0   "
