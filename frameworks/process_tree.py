@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Set
+from typing import Callable, Dict, List, NoReturn, Set
 
 from frameworks.rank_memory import remove_left_groups
 
@@ -86,6 +86,18 @@ def kill_all(between: Callable[[], None]) -> Set[int]:
             return descendants()
         between()
     return set()
+
+
+def end_as(code: int) -> NoReturn:
+    """End this process as a child of it has ended: with the exit code, or, where negative, by that signal."""
+    sys.stdout.flush()
+    if code >= 0:
+        sys.exit(code)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the core would be ours
+    if -code != signal.SIGKILL:
+        signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+    sys.exit(128 - code)
 
 
 def guarded(work: Callable[[Callable[[], None]], int], silence_seconds: float) -> int:

@@ -24,6 +24,8 @@ RECORDS, INDEX = "train.rec", "train.idx"
 # Where the parts of an OFRecord data set may lie.
 PARTS_FOLDERS = ("ofrecord/train", "ofrecord", "train", ".")
 _PART_NAME = re.compile(r"part-([0-9]{1,9})")
+# With which a program ends that could not read its data: EX_IOERR of sysexits.h.
+EXIT_DATA = 74
 # No image is as large; a length beyond it is damage.
 MOST_RECORD_BYTES = 64 << 20
 

@@ -10,6 +10,8 @@ import sys
 import time
 from typing import Any, Optional
 
+from frameworks.common.dataset import DataError
+
 PREFIX = ":::MLLOG "
 POINT, START, END = "POINT_IN_TIME", "INTERVAL_START", "INTERVAL_END"
 
@@ -58,3 +60,8 @@ class EventLog:
             value["loss_text"] = str(loss)  # JSON has no NaN
         more = {} if iterations == 1 else {"iterations": iterations}
         self.event("tracked_stats", value, step=step, samples=samples, kind=kind, **more)
+
+    def data_error(self, error: DataError) -> None:
+        """Print which image cannot be read."""
+        value = {"file": error.file, "record": error.record, "offset": error.offset, "what": error.what}
+        self.event("data_error", value)

@@ -12,17 +12,15 @@ loop waits: it returns a `FinishedStep`, which took the time at the end of the s
 """
 
 import time
-from typing import Any, Dict, Iterator, List, Optional, Protocol
+from typing import Iterator, Optional, Protocol
 
 from frameworks.common.case import Case
 from frameworks.common.data import Batch
 from frameworks.common.events import END, START, EventLog
 from frameworks.common.interference import Window
-from frameworks.common.phases import DATA, Phases
+from frameworks.common.phases import DATA, PROFILED_ITERATIONS, Phases
 from frameworks.common.rank_times import RankTimes
-
-# For the breakdown: enough to average out an outlier.
-PROFILED_ITERATIONS = 3
+from frameworks.common.reading import Batches
 
 
 class Pending(Protocol):
@@ -94,26 +92,13 @@ class Trainer(Protocol):
         """Start one iteration on this rank's batch; `iteration`, from 0 on, decides the learning rate."""
 
 
-class Reading(Protocol):
-    """What a data set's batches count, frameworks/common/reading.py; synthetic ones have none."""
-
-    def processes(self) -> List[int]:
-        """This process and those that read for it."""
-
-    def counters(self) -> Any:
-        """The counters now."""
-
-    def since(self, before: Any) -> Dict[str, Any]:
-        """What happened since: the value of the event `reading`."""
-
-
 def train(
     trainer: Trainer,
     case: Case,
     batches: Iterator[Batch],
     log: EventLog,
     *,
-    reading: Optional[Reading] = None,
+    reading: Optional[Batches] = None,
 ) -> None:
     """Run the warm-up and measured iterations; print each, and what else the machine did meanwhile."""
     warmup, measured = case.warmup_iterations, case.measured_iterations

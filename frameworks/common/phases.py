@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from typing import Callable, Dict, Iterator, List
 
 DATA, FORWARD_BACKWARD, COMMUNICATION, OPTIMIZER = "data", "forward_backward", "communication", "optimizer"
+# How many steps: enough to average out an outlier.
+PROFILED_ITERATIONS = 3
 # For an engine that runs a whole step as one graph and does not show its parts.
 GRAPH = "graph"
 

@@ -11,11 +11,11 @@ import numpy as np
 from frameworks.common.case import Case, Rank, rank_from_environment, read_case
 from frameworks.common.cost import model_cost
 from frameworks.common.data import Batch, repeated_batches
-from frameworks.common.dataset import DataError
+from frameworks.common.dataset import EXIT_DATA, DataError
 from frameworks.common.events import END, START, EventLog
 from frameworks.common.loop import Trainer, profile, train
 from frameworks.common.peak_memory import AnonymousPeak, device_bytes
-from frameworks.common.reading import EXIT_DATA, Batches, OpenReader, log_data_error, split_threads
+from frameworks.common.reading import Batches, OpenReader, split_threads
 
 
 def exit_at_once(code: int) -> NoReturn:
@@ -70,7 +70,7 @@ def run(
         if reading is not None:
             reading.close()
     except DataError as error:
-        log_data_error(log, error)
+        log.data_error(error)
         exit_at_once(EXIT_DATA)
 
 

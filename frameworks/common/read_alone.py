@@ -10,10 +10,10 @@ import sys
 import numpy as np
 
 from frameworks.common.case import rank_from_environment, read_case
-from frameworks.common.dataset import DataError
+from frameworks.common.dataset import EXIT_DATA, DataError
 from frameworks.common.events import EventLog
 from frameworks.common.program import exit_at_once
-from frameworks.common.reading import EXIT_DATA, Batches, OpenReader, log_data_error
+from frameworks.common.reading import Batches, OpenReader
 
 
 def run(open_reader: OpenReader) -> None:
@@ -37,5 +37,5 @@ def run(open_reader: OpenReader) -> None:
             log.event("reader_alone", {**found, **batches.since(before)})
         batches.close()
     except DataError as error:
-        log_data_error(log, error)
+        log.data_error(error)
         exit_at_once(EXIT_DATA)

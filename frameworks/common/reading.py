@@ -14,15 +14,12 @@ import numpy as np
 from frameworks.common.case import Case, Rank
 from frameworks.common.data import Batch
 from frameworks.common.dataset import DataError, Share, share_of
-from frameworks.common.events import EventLog
-from frameworks.common.loop import PROFILED_ITERATIONS
 from frameworks.common.page_cache import BytesRead, bytes_read
+from frameworks.common.phases import PROFILED_ITERATIONS
 
 # Batches that every engine's reader has ready; dlperf/adapters/base.py asks for a longer window.
 PREFETCHED_BATCHES = 4
 _SMALLEST_SPLIT = 4
-# With which a program ends that could not read its data: EX_IOERR of sysexits.h.
-EXIT_DATA = 74
 
 
 class Threads(NamedTuple):
@@ -200,12 +197,6 @@ def images_needed(case: Case) -> int:
     """How many images a device takes in a run."""
     iterations = case.warmup_iterations + case.measured_iterations + PROFILED_ITERATIONS
     return iterations * case.batch_size_per_device
-
-
-def log_data_error(log: EventLog, error: DataError) -> None:
-    """Print the event `data_error`."""
-    value = {"file": error.file, "record": error.record, "offset": error.offset, "what": error.what}
-    log.event("data_error", value)
 
 
 def mirror_coins(seed: int, numbers: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import signal
 import sys
 import time
@@ -18,20 +17,23 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from frameworks.common.case import Case, case_from_dict, rank_from_environment
-from frameworks.common.dataset import DataError
+from frameworks.common.data_files import DataFiles
+from frameworks.common.dataset import EXIT_DATA, DataError
 from frameworks.common.events import END, START, EventLog
 from frameworks.common.interference import Window
 from frameworks.common.peak_memory import AnonymousPeak
 from frameworks.original import workspace
-from frameworks.original.data import ProgramData, ReadWindow
+from frameworks.original.data import ReadWindow
 from frameworks.original.lines import Dialect, Record, Series
 from frameworks.original.processes import Processes, ProcessSpec
 from frameworks.original.workspace import Edit, Unfit
-from frameworks.process_tree import become_subreaper, signal_all, tree
+from frameworks.process_tree import become_subreaper, end_as, signal_all, tree
 
 SCHEMA_VERSION = 1
 # The program's own time may differ so much from ours before the log warns of it: a part of it, and seconds.
 _CLOCK_PART, _CLOCK_SECONDS = 0.1, 1.0
+# Between two looks at the files of a data set, which cost a system call each.
+_LOOK_SECONDS = 1.0
 _LEAVES_OUT = "the rates that it prints leave out time that passes between its lines"
 _LONGER = "the rates that it prints are of more time than passes between its lines"
 
@@ -118,7 +120,7 @@ def run(case: Case, content: Dict[str, Any], program: Dict[str, Any]) -> None:
     specs = [ProcessSpec(**spec) for spec in program["processes"]]
     data = None
     if case.data is not None and program.get("data_form") is not None:
-        data = ProgramData(case.data, program["data_form"])
+        data = DataFiles(case.data, program["data_form"], range(1), 1)
         log.event("data_set", data.prepare())
     log.event("init_stop", event_type=END)
     log.event("run_start", event_type=START)
@@ -147,7 +149,7 @@ def run(case: Case, content: Dict[str, Any], program: Dict[str, Any]) -> None:
     if error is not None:
         raise error
     if failure is not None:
-        _end_as(failure)
+        end_as(failure)
     raise Failed(
         f"the program ended by itself: it printed {course.measured} of {case.measured_iterations} "
         "iterations to measure"
@@ -182,16 +184,19 @@ def _make(work: Path, program: Dict[str, Any]) -> None:
 
 
 def _follow(
-    processes: Processes, series: Series, course: Course, data: Optional[ProgramData], *, tagged: bool
+    processes: Processes, series: Series, course: Course, data: Optional[DataFiles], *, tagged: bool
 ) -> None:
     """Pass lines on and count them, until there are enough or the program ends.
 
     Raises DataError where the data set is damaged meanwhile.
     """
+    looked = time.monotonic()
     for come in processes.lines():
-        error = None if data is None else data.look()
-        if error is not None:
-            raise error
+        if data is not None and time.monotonic() - looked >= _LOOK_SECONDS:
+            looked = time.monotonic()
+            error = data.look()
+            if error is not None:
+                raise error
         if come is None:
             continue
         _pass_on([come], tagged=tagged)
@@ -221,18 +226,6 @@ def _measure(case: Case, log: EventLog) -> None:
         log.event("peak_anonymous_bytes", max(known))  # of the largest process, as that of the largest rank
 
 
-def _end_as(code: int) -> None:
-    """End this process as the program's ended: with its exit code, or by its signal."""
-    sys.stdout.flush()
-    if code > 0:
-        sys.exit(code)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the core would be ours
-    if -code != signal.SIGKILL:
-        signal.signal(-code, signal.SIG_DFL)
-    os.kill(os.getpid(), -code)
-    sys.exit(128 - code)
-
-
 def _read(path: str) -> Dict[str, Any]:
     content: Dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     return content
@@ -248,9 +241,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
             raise Failed(f"{program_file}: schema_version is {program['schema_version']!r}")  # noqa: TRY301
         run(case_from_dict(content), content, program)
     except DataError as error:
-        from frameworks.common.reading import EXIT_DATA, log_data_error  # noqa: PLC0415  it needs numpy
-
-        log_data_error(EventLog(rank_from_environment().rank), error)
+        EventLog(rank_from_environment().rank).data_error(error)
         return EXIT_DATA
     except Failed as error:
         print(f"dlperf: {error}", flush=True)

@@ -21,8 +21,9 @@ from processes import until
 from dlperf.files import shipped_root
 from dlperf.plan.case import Case, DataSet, Measure, Topology
 from dlperf.running.launch import free_port
+from frameworks.common.dataset import EXIT_DATA
 from frameworks.common.events import PREFIX
-from frameworks.common.reading import EXIT_DATA, mirror_coins
+from frameworks.common.reading import mirror_coins
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

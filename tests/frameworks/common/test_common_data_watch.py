@@ -17,8 +17,8 @@ from face_sets import cut, made, overwrite
 from processes import until
 
 from dlperf.files import shipped_root
+from frameworks.common.dataset import EXIT_DATA
 from frameworks.common.events import PREFIX
-from frameworks.common.reading import EXIT_DATA
 
 # Prints its process id, then does what the test wants.
 PROGRAM = """
