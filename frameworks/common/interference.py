@@ -9,17 +9,14 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from frameworks.node.counters import cpu_times, pressure, threads
+from frameworks.node.counters import CpuTimes, cpu_times, pressure, threads
 
 
 class Reading(NamedTuple):
     """Counters of a process, or several, and of our CPUs at one moment, in seconds."""
 
     threads: Dict[int, Tuple[float, float]]  # thread -> on a CPU, waiting for one
-    busy: float  # of the CPUs that this process may use, with anyone's work
-    steal: float  # taken from them by other virtual machines
-    machine_busy: float  # the same as busy, of all CPUs of the machine
-    machine_cpus: int
+    cpus: CpuTimes  # of those that this process may use
     pressure: Optional[float]  # time in which some task of the machine waited for a CPU
     clock: float
 
@@ -34,7 +31,7 @@ def read_counters(cpus: "List[int]", processes: "Optional[List[int]]" = None) ->
     times = cpu_times(cpus)
     if not ours or times is None:
         return None
-    return Reading(ours, **times._asdict(), pressure=pressure("cpu"), clock=time.perf_counter())
+    return Reading(ours, times, pressure("cpu"), clock=time.perf_counter())
 
 
 class Window:
@@ -66,10 +63,10 @@ class Window:
             "seconds": round(after.clock - before.clock, 6),
             "run_seconds": round(run, 6),
             "wait_seconds": round(wait, 6),
-            "busy_seconds": round(after.busy - before.busy, 6),
-            "steal_seconds": round(after.steal - before.steal, 6),
-            "machine_busy_seconds": round(after.machine_busy - before.machine_busy, 6),
-            "machine_cpus": after.machine_cpus,
+            "busy_seconds": round(after.cpus.busy - before.cpus.busy, 6),
+            "steal_seconds": round(after.cpus.steal - before.cpus.steal, 6),
+            "machine_busy_seconds": round(after.cpus.machine_busy - before.cpus.machine_busy, 6),
+            "machine_cpus": after.cpus.machine_cpus,
             "pressure_seconds": pressure,
             "cpus": self._cpus,
             # Two ranks with the same one share a kernel, and so the numbers of their CPUs.
