@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from dlperf.adapters.base import PROGRAM_NAME, WORK_FOLDER, Program, RankPlacement
+from dlperf.adapters.base import PROGRAM_NAME, WORK_FOLDER, Program, RankPlacement, SourceEdit
 from dlperf.importing.dialects import load_dialects
 from dlperf.importing.dialects.base import Dialect
 from dlperf.model import Model
@@ -32,14 +32,6 @@ class DialectPatterns(Model):
     needles: tuple[str, ...]
     patterns: tuple[str, ...]
     loss_line: str | None
-
-
-class EditText(Model):
-    """In `file`, `after` replaces `before`, which occurs there once."""
-
-    file: str
-    before: str
-    after: str
 
 
 class ProcessText(Model):
@@ -62,7 +54,7 @@ class ProgramFile(Model):
     iterations_per_line: int
     distribution: str
     data_form: DataForm | None = None
-    edits: tuple[EditText, ...] = ()
+    edits: tuple[SourceEdit, ...] = ()
     files: dict[str, str] = Field(default_factory=dict)
 
 
@@ -87,7 +79,7 @@ def program_file(
         iterations_per_line=program.iterations_per_line,
         distribution=program.distribution,
         data_form=program.data_form,
-        edits=tuple(EditText(file=edit.file, before=edit.before, after=edit.after) for edit in program.edits),
+        edits=program.edits,
         files=program.files,
     )
 

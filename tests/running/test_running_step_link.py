@@ -23,7 +23,7 @@ BIG = 8 << 20  # more than windows and pipes hold
 
 
 def connected(*prefix: str, seconds: float = 60) -> StepLink:
-    return StepLink.connect(prefix, python=sys.executable, limit_seconds=seconds)
+    return StepLink(prefix, python=sys.executable, limit_seconds=seconds)
 
 
 @pytest.fixture

@@ -165,7 +165,6 @@ class LocalNode:
         return detect_machine().gpu
 
     def busy(self) -> Busy:
-        """See Node."""
         return this_machine_busy()
 
     def clock_seconds(self) -> float:

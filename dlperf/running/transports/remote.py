@@ -253,7 +253,6 @@ class RemoteNode(ABC):
         return least_of(self._gpus())
 
     def busy(self) -> Busy:
-        """See Node."""
         return Busy.model_validate(self._must_tell("busy"))
 
     def clock_seconds(self) -> float:

@@ -65,7 +65,7 @@ class SlurmNode(RemoteNode):
         )
 
     def _linked(self) -> StepLink:
-        return StepLink.connect(
+        return StepLink(
             step_command(self._job, self.name, container=self._container),
             python=self._spec.python,
             limit_seconds=_START_SECONDS,

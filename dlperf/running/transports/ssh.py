@@ -19,4 +19,4 @@ class SshNode(RemoteNode):
         super().__init__(spec, target=self._ssh, cluster=cluster, say=say)
 
     def _linked(self) -> Link:
-        return Link.connect(self._ssh)
+        return Link(self._ssh)

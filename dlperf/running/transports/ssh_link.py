@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -43,15 +43,10 @@ class Link:
     """
 
     def __init__(self, target: Target) -> None:
+        """Connect, with some more attempts if that may help; LinkError if it fails."""
         self._target, self._clients = target, list[paramiko.SSHClient]()
         self._opened, self._starting, self._closing = ExitStack(), threading.Lock(), threading.Lock()
-
-    @classmethod
-    def connect(cls, target: Target) -> Self:
-        """Connect, with some more attempts if that may help; LinkError if it fails."""
-        link = cls(target)
-        link._connect()
-        return link
+        self._connect()
 
     def _connect(self) -> paramiko.SSHClient:
         """Add a connection."""

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from io import BufferedReader, RawIOBase
-from typing import Final, Self
+from typing import Final
 
 from dlperf.files import shipped_folder
 from dlperf.running.transports.session import LinkError, one_line
@@ -192,48 +192,40 @@ class StepLink:
     """A step, for any number of commands at once."""
 
     def __init__(
-        self, command: Sequence[str], *, python: str, environment: Mapping[str, str] | None = None
-    ) -> None:
-        """`command` starts a program on the node, such as srun with its options."""
-        source = (shipped_folder("frameworks") / "node" / "channels.py").read_text(encoding="utf-8")
-        self._environment = None if environment is None else dict(environment)
-        self._argv = [*command, python, "-I", "-B", "-c", one_line(source)]
-        self._channels: dict[int, StepChannel] = {}
-        self._writing, self._count, self._up = threading.Lock(), 0, False
-        self._noise = ""  # what another program printed where the first frame was to come
-        self._greeted = threading.Event()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @classmethod
-    def connect(
-        cls,
+        self,
         command: Sequence[str],
         *,
         python: str,
         limit_seconds: float,
         environment: Mapping[str, str] | None = None,
-    ) -> Self:
-        """Start the step; LinkError, with what it says, if it does not begin within the limit."""
-        link = cls(command, python=python, environment=environment)
-        link._connect(limit_seconds)
-        return link
+    ) -> None:
+        """Start the step with `command`, which starts a program on the node, such as srun with its options.
 
-    def _connect(self, limit_seconds: float) -> None:
+        LinkError, with what it says, if it does not begin within the limit.
+        """
+        source = (shipped_folder("frameworks") / "node" / "channels.py").read_text(encoding="utf-8")
+        self._channels: dict[int, StepChannel] = {}
+        self._writing, self._count, self._up = threading.Lock(), 0, True
+        self._noise = ""  # what another program printed where the first frame was to come
+        self._greeted = threading.Event()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with the link
         try:
             self._process = subprocess.Popen(
-                self._argv,
+                [*command, python, "-I", "-B", "-c", one_line(source)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 bufsize=0,
-                env=self._environment,
+                env=environment,
                 start_new_session=True,  # Ctrl-C in the terminal reaches dlperf, which then decides
             )
         except OSError as error:
             self._errors.close()
-            raise LinkError(f"{self._argv[0]} cannot be started: {error.strerror}", hopeless=True) from error
-        self._up = True
+            program = (*command, python)[0]
+            raise LinkError(f"{program} cannot be started: {error.strerror}", hopeless=True) from error
+        assert self._process.stdin is not None  # noqa: S101  PIPE was asked for
+        assert self._process.stdout is not None  # noqa: S101
+        self._input, self._output = self._process.stdin, self._process.stdout
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         in_time = self._greeted.wait(limit_seconds)
@@ -264,14 +256,13 @@ class StepLink:
         return channel
 
     def _send(self, number: int, frames: Sequence[Frame]) -> None:
-        stream = self._process.stdin if self._process is not None else None
-        if stream is None or not self._up:
+        if not self._up:
             raise OSError("the step has ended")
         packed = (_HEADER.pack(number, kind, len(content)) + content for kind, content in frames)
         data = memoryview(b"".join(packed))
         with self._writing:
             while data:
-                data = data[stream.write(data) :]
+                data = data[self._input.write(data) :]
 
     def _read(self) -> None:
         try:
@@ -296,14 +287,11 @@ class StepLink:
                 channel.end()
 
     def _exactly(self, size: int) -> bytes | None:
-        process, data = self._process, b""
-        if process is None or process.stdout is None:  # closed
-            return None
-        stream = process.stdout
+        data = b""
         while len(data) < size:
             try:
-                part = stream.read(size - len(data))
-            except (OSError, ValueError):
+                part = self._output.read(size - len(data))
+            except (OSError, ValueError):  # closed
                 return None
             if not part:
                 return None
@@ -313,19 +301,13 @@ class StepLink:
     def close(self) -> None:
         """End the step, and with it whatever it carries."""
         self._up = False
-        process = self._process
-        if process is None:
-            return
-        self._process = None
-        if process.stdin is not None:
-            with suppress(OSError):
-                process.stdin.close()
+        with suppress(OSError):
+            self._input.close()
         try:
-            process.wait(_CLOSE_SECONDS)
+            self._process.wait(_CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            self._process.kill()
+            self._process.wait()
         self._reader.join(_CLOSE_SECONDS)
-        if process.stdout is not None:
-            process.stdout.close()
+        self._output.close()
         self._errors.close()
