@@ -5,9 +5,9 @@ only where others, by a majority of frameworks, agree without it.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self, get_args
+from typing import Annotated, Final, Literal, Self, TypeVar, get_args
 
 from pydantic import AliasChoices, Field
 from rich.table import Table
@@ -206,6 +206,21 @@ def verdict(certificate: Certificate) -> str:
     )
 
 
+Item = TypeVar("Item")
+
+
+def grouped(items: Sequence[Item], agree: Callable[[Item, Item], bool]) -> list[list[Item]]:
+    """The items, each in the first group of which it agrees with all; the largest group first."""
+    groups: list[list[Item]] = []
+    for item in items:
+        group = next((group for group in groups if all(agree(item, other) for other in group)), None)
+        if group is None:
+            groups.append([item])
+        else:
+            group.append(item)
+    return sorted(groups, key=len, reverse=True)
+
+
 class _Agreement:
     """Who agrees with whom at each stage, and who stands alone."""
 
@@ -227,14 +242,7 @@ class _Agreement:
 
     def groups(self, stage: Stage, names: Sequence[str]) -> list[list[str]]:
         """The names, each with those that it agrees with; the largest group first."""
-        groups: list[list[str]] = []
-        for name in names:
-            group = next((g for g in groups if all(self._agree(stage, name, other) for other in g)), None)
-            if group is None:
-                groups.append([name])
-            else:
-                group.append(name)
-        return sorted(groups, key=len, reverse=True)
+        return grouped(names, lambda one, other: self._agree(stage, one, other))
 
     def differing(self, stage: Stage, first: Sequence[str], second: Sequence[str]) -> Pair:
         """Of two groups the first two members that differ."""
@@ -301,7 +309,8 @@ def _few(names: Sequence[str]) -> list[str]:
     return [*names] if more <= 0 else [*names[: _LISTED - 1], f"{more + 1} more"]
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Up to four names, or three and how many more there are, as in a sentence."""
     *rest, last = _few(names)
     return f"{', '.join(rest)} and {last}" if rest else last
 
@@ -309,14 +318,14 @@ def _listed(names: Sequence[str]) -> str:
 def _alone(group: list[str], majority: list[str]) -> str:
     own = [name for name in group if name != REFERENCE] or group
     shared = f" (with the {REFERENCE}, which runs the same program)" if len(own) < len(group) else ""
-    agree = f"{_listed(majority)} agree" if len(majority) > 1 else f"{majority[0]} is as defined"
-    return f"{_listed(own)} {'stands alone' if len(own) == 1 else 'stand apart'}{shared} while {agree}"
+    agree = f"{listed(majority)} agree" if len(majority) > 1 else f"{majority[0]} is as defined"
+    return f"{listed(own)} {'stands alone' if len(own) == 1 else 'stand apart'}{shared} while {agree}"
 
 
 def _undecided(groups: list[list[str]]) -> str:
     shared = any(REFERENCE in group and len(group) > 1 for group in groups)
     note = f" (the {REFERENCE} runs {REFERENCE_FRAMEWORK}'s program and settles nothing)" if shared else ""
-    return f"{' | '.join(map(_listed, groups))} differ, and there is no majority{note}"
+    return f"{' | '.join(map(listed, groups))} differ, and there is no majority{note}"
 
 
 def _where(result: StageResult) -> str:

@@ -15,31 +15,26 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import Field
 
-from dlperf.adapters.base import Launch
 from dlperf.align.arrays import Flaw
-from dlperf.align.certificate import Tolerance
+from dlperf.align.certificate import Tolerance, grouped, listed
 from dlperf.align.compare import GRADIENT_FLOOR
 from dlperf.align.participants import Framework, Settings, probe_case
-from dlperf.align.programs import alignment_command, failure_of
+from dlperf.align.programs import alignment_commands, failure_of
 from dlperf.errors import EnvironmentUnavailable, InfrastructureError
-from dlperf.files import write_document
-from dlperf.layout import CASE_NAME, LAUNCH_NAME, OUTCOME_NAME, log_name
+from dlperf.layout import LAUNCH_NAME, OUTCOME_NAME, log_name
 from dlperf.logs.endings import read_outcome
 from dlperf.logs.events import finite, read_events
 from dlperf.logs.text import read_lines
 from dlperf.model import Model
 from dlperf.plan.case import Case, Workload
-from dlperf.plan.sweep import Limits
-from dlperf.running.launch import LEASE_SECONDS, OVERTIME_SECONDS, launch_file, place_ranks
-from dlperf.running.run_folder import empty_folder
-from dlperf.running.supervision import Interrupts, SupervisedRun
+from dlperf.running.supervision import Interrupts
 from dlperf.running.transports.base import Connection, Node, NodeLost, each
+from dlperf.running.unmeasured import wait_for_ends, write_launch
 from dlperf.version import __version__
 from dlperf.wording import plural
 
 _MAJORITY: Final = 2  # nodes
 _MOST_ARRAYS: Final = 100_000
-_LISTED: Final = 4
 
 
 class Fingerprint(NamedTuple):
@@ -199,33 +194,18 @@ class NodeAlignment:
             port = node.free_port()
         except (EnvironmentUnavailable, NodeLost) as error:
             return str(error)
-        folder.mkdir(parents=True, exist_ok=True)
-        empty_folder(folder)
-        placed = node.placed(folder, python=environment.python)
-        placements = place_ranks(case, nodes=[placed], port=port)
-        launch = Launch(
-            case=case,
-            case_file=placed.case_file,
-            code=placed.code,
-            python=placed.python,
-            placements=placements,
-        )
         try:
-            commands = [alignment_command(one, ()) for one in framework.adapter.rank_commands(launch)]
+            write_launch(
+                folder,
+                case,
+                adapter=framework.adapter,
+                node=node.placed(folder, python=environment.python),
+                port=port,
+                commands=lambda training: alignment_commands(training, ()),
+                time_limit_seconds=self.time_limit_seconds,
+            )
         except Flaw as flaw:
             return str(flaw)
-        limits = Limits(time=self.time_limit_seconds)
-        content = launch_file(
-            case,
-            placements=placements,
-            commands=commands,
-            limits=limits,
-            node_rank=0,
-            variables=placed.variables,
-        )
-        write_document(folder / CASE_NAME, case)
-        # The program prints nothing until it is done.
-        write_document(folder / LAUNCH_NAME, content.model_copy(update={"stall_limit_seconds": None}))
         kind = (facts.cpu, *facts.accelerators, facts.driver, environment.manifest.version)
         self._hardware[node.name] = facts.hardware
         return folder, "; ".join(str(part) for part in kind if part is not None)
@@ -235,13 +215,7 @@ class NodeAlignment:
         with self.interrupts.shielded():
             opened = each(launched, _opened) if launched else []
             connections = [one for one in opened if not isinstance(one, str)]
-            limit = self.time_limit_seconds + OVERTIME_SECONDS
-            with SupervisedRun(connections, lease_seconds=LEASE_SECONDS, limit_seconds=limit) as run:
-                self.interrupts.attach(run)
-                for _ in run.events():
-                    pass
-                for connection in connections:
-                    connection.exit_code()  # before the connections close
+            wait_for_ends(connections, self.time_limit_seconds, self.interrupts)
             found = [
                 one if isinstance(one, str) else _collected(node, folder)
                 for (node, folder), one in zip(launched, opened, strict=True)
@@ -299,14 +273,7 @@ def compare_nodes(
         exact = device == "cpu" and one.hardware == other.hardware
         return differing(one.arrays, other.arrays, tolerance=None if exact else tolerance)
 
-    groups: list[list[NodeOutputs]] = []
-    for one in outputs:
-        group = next((g for g in groups if not any(differences(one, other) for other in g)), None)
-        if group is None:
-            groups.append([one])
-        else:
-            group.append(one)
-    groups.sort(key=len, reverse=True)
+    groups = grouped(outputs, lambda one, other: not differences(one, other))
     if not groups:
         return FrameworkEquality(framework=framework, agree=(), has_majority=False, absent=dict(absent))
     largest, *others = groups
@@ -385,8 +352,7 @@ def lines(result: NodeEquality) -> list[str]:
 
 
 def _sentence(one: FrameworkEquality, difference: NodeDifference) -> str:
-    names = _listed(difference.nodes)
-    others = _listed(one.agree)
+    names, others = listed(difference.nodes), listed(one.agree)
     how = f"{difference.differing} of {difference.arrays} arrays differ, first {difference.first}"
     if difference.difference is not None:
         how += f", by up to {difference.difference:.0e}"
@@ -394,9 +360,3 @@ def _sentence(one: FrameworkEquality, difference: NodeDifference) -> str:
         return f"{names} and {others} differ, and there is no majority: {how}"
     computes = "computes" if len(difference.nodes) == 1 else "compute"
     return f"{names} {computes} something else than {others}: {how}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = names if len(names) <= _LISTED else (*names[: _LISTED - 1], f"{len(names) - _LISTED + 1} more")
-    *rest, last = shown
-    return f"{', '.join(rest)} and {last}" if rest else last

@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from dlperf.adapters.base import Launch, RankCommand
+from dlperf.adapters.base import RankCommand
 from dlperf.align.arrays import Flaw, Inputs, Outputs
 from dlperf.align.certificate import (
     REFERENCE,
@@ -24,16 +24,14 @@ from dlperf.align.compare import compare, defined_loss
 from dlperf.align.participants import Participant, Settings, probe_case
 from dlperf.align.readers import compare_readers
 from dlperf.files import run_shipped, write_document
-from dlperf.layout import CASE_NAME, LAUNCH_NAME
+from dlperf.layout import CASE_NAME
 from dlperf.logs.endings import Outcome
 from dlperf.logs.failures import classify
 from dlperf.plan.case import Case, DataSet, Workload
-from dlperf.plan.sweep import Limits
 from dlperf.results.run_outcome import log_lines
-from dlperf.running.launch import free_port, launch_file, place_ranks_locally
-from dlperf.running.run_folder import empty_folder
+from dlperf.running.launch import free_port, local_launch
 from dlperf.running.supervision import Interrupts
-from dlperf.running.unmeasured import run_to_its_end
+from dlperf.running.unmeasured import run_to_its_end, write_launch
 from dlperf.version import __version__
 from dlperf.wording import plural
 
@@ -224,9 +222,25 @@ def run_program(
     reason = participant.adapter.unsupported(case)
     if reason is not None:
         raise Flaw(f"unsupported: {reason}")
-    empty_folder(folder)
-    write_document(folder / CASE_NAME, case)
-    _write_launch(participant, case, folder, inputs=inputs, time_limit_seconds=time_limit_seconds)
+    files = (str(inputs.absolute()), str((folder / OUTPUTS_NAME).absolute()))
+
+    def commands(training: Sequence[RankCommand]) -> list[RankCommand]:
+        if not participant.is_reference:
+            return alignment_commands(training, files)
+        first, devices = training[0], case.topology.world_size
+        if devices > 1:  # it stands for every device
+            first = replace(first, env={**first.env, "DLPERF_DEVICES": str(devices)}, devices=devices)
+        return alignment_commands([first], (*files, "float64"))
+
+    write_launch(
+        folder,
+        case,
+        adapter=participant.adapter,
+        node=local_launch(folder, python=participant.python, code=participant.code),
+        port=free_port(),
+        commands=commands,
+        time_limit_seconds=time_limit_seconds,
+    )
     outcome = run_to_its_end(folder, time_limit_seconds=time_limit_seconds, interrupts=interrupts)
     if outcome.reason != "completed":
         raise Flaw(failure_of(outcome, folder))
@@ -243,31 +257,12 @@ def outputs_name(rank: int) -> str:
     return OUTPUTS_NAME if rank == 0 else OUTPUTS_NAME.replace(".npz", f".rank{rank}.npz")
 
 
-def _write_launch(
-    participant: Participant, case: Case, folder: Path, *, inputs: Path, time_limit_seconds: float
-) -> None:
-    placements = place_ranks_locally(case, port=free_port())
-    launch = Launch(
-        case=case,
-        case_file=(folder / CASE_NAME).absolute(),
-        code=participant.code,
-        python=participant.python,
-        placements=placements,
-    )
-    precision = ("float64",) if participant.is_reference else ()
-    files = (str(inputs.absolute()), str((folder / OUTPUTS_NAME).absolute()), *precision)
-    commands = [alignment_command(command, files) for command in participant.adapter.rank_commands(launch)]
-    if participant.is_reference and len(placements) > 1:  # told that it stands for every device
-        alone = {**commands[0].env, "DLPERF_DEVICES": str(len(placements))}
-        commands = [replace(commands[0], env=alone, devices=len(placements))]
-    limits = Limits(time=time_limit_seconds)
-    content = launch_file(case, placements=placements, commands=commands, limits=limits, node_rank=0)
-    # The program prints nothing until it is done.
-    write_document(folder / LAUNCH_NAME, content.model_copy(update={"stall_limit_seconds": None}))
+def alignment_commands(training: Sequence[RankCommand], files: tuple[str, ...]) -> list[RankCommand]:
+    """The alignment program in place of the training program that the adapter starts; Flaw without one."""
+    return [_alignment_command(command, files) for command in training]
 
 
-def alignment_command(command: RankCommand, files: tuple[str, ...]) -> RankCommand:
-    """The alignment program beside the training program that the adapter starts; Flaw where there is none."""
+def _alignment_command(command: RankCommand, files: tuple[str, ...]) -> RankCommand:
     argv = list(command.argv)
     module = argv.index("-m") + 1 if "-m" in argv else None
     if module is None or not argv[module].endswith(_TRAINING):

@@ -78,12 +78,6 @@ def place_ranks(case: Case, *, nodes: Sequence[NodeInfo], port: int) -> tuple[Ra
     )
 
 
-def place_ranks_locally(case: Case, *, port: int) -> tuple[RankPlacement, ...]:
-    """The placements of a case on this machine."""
-    node = NodeInfo(cores=physical_cores(), address="127.0.0.1", interface=None)
-    return place_ranks(case, nodes=[node], port=port)
-
-
 def bind_cpus(cores: Mapping[int, Core], *, ranks: int, threads: int) -> tuple[tuple[int, ...], ...]:
     """Logical CPUs for each rank, `threads` each, none used twice while there are enough.
 
@@ -350,15 +344,15 @@ class NodeLaunch(NodeInfo):
     source: Path | None = None  # the files of the case's original program; None: it has none
 
 
-def local_launch(folder: Path, *, python: Path) -> NodeLaunch:
-    """This machine as the only node of the run in `folder`."""
+def local_launch(folder: Path, *, python: Path, code: Path | None = None) -> NodeLaunch:
+    """This machine as the only node of the run in `folder`; `code` holds other programs than ours."""
     return NodeLaunch(
         cores=physical_cores(),
         address="127.0.0.1",
         interface=None,
         python=python,
         case_file=(folder / CASE_NAME).absolute(),
-        code=shipped_root(),
+        code=code or shipped_root(),
     )
 
 

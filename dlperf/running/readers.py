@@ -6,29 +6,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from dlperf.adapters.base import PREFETCHED_BATCHES, Adapter, Launch, RankCommand
+from dlperf.adapters.base import PREFETCHED_BATCHES, Adapter, RankCommand
 from dlperf.adapters.registry import load_adapters
 from dlperf.environments import ensure
 from dlperf.errors import EnvironmentUnavailable
-from dlperf.files import shipped_root, write_document
-from dlperf.layout import CASE_NAME, LAUNCH_NAME, log_files
+from dlperf.files import shipped_root
+from dlperf.layout import log_files
 from dlperf.logs.events import Event, read_events
 from dlperf.logs.failures import classify
 from dlperf.logs.text import read_lines
-from dlperf.plan.case import (
-    Case,
-    DataSet,
-    Loss,
-    Measure,
-    Topology,
-    Workload,
-)
-from dlperf.plan.sweep import Limits
+from dlperf.plan.case import Case, DataSet, Loss, Measure, Topology, Workload
 from dlperf.results.run_outcome import log_lines
-from dlperf.running.launch import free_port, launch_file, place_ranks_locally
-from dlperf.running.run_folder import empty_folder
+from dlperf.running.launch import free_port, local_launch
 from dlperf.running.supervision import Interrupts
-from dlperf.running.unmeasured import run_to_its_end
+from dlperf.running.unmeasured import run_to_its_end, write_launch
 
 WATCH: Final = "frameworks.common.data_watch"
 _TRAINING, _READING = ".train", ".data"
@@ -98,29 +89,20 @@ def read_alone(
     reason = engine.adapter.unsupported(case)
     if reason is not None:
         raise ReaderError(f"unsupported: {reason}")
-    empty_folder(folder)
-    write_document(folder / CASE_NAME, case)
-    launch = _launch(engine, case, (folder / CASE_NAME).absolute())
-    commands = [_reading(command, case, arguments) for command in engine.adapter.rank_commands(launch)]
-    limits = Limits(time=time_limit_seconds)
-    content = launch_file(case, placements=launch.placements, commands=commands, limits=limits, node_rank=0)
-    # It prints nothing until it is done.
-    write_document(folder / LAUNCH_NAME, content.model_copy(update={"stall_limit_seconds": None}))
+    write_launch(
+        folder,
+        case,
+        adapter=engine.adapter,
+        node=local_launch(folder, python=engine.python, code=engine.code),
+        port=free_port(),
+        commands=lambda training: [_reading(command, case, arguments) for command in training],
+        time_limit_seconds=time_limit_seconds,
+    )
     outcome = run_to_its_end(folder, time_limit_seconds=time_limit_seconds, interrupts=interrupts)
     if outcome.reason != "completed":
         failure = classify(log_lines(folder), outcome)
         raise ReaderError(failure.evidence.text if failure else outcome.detail or outcome.reason)
     return {event.key: event.value for event in _events(folder)}
-
-
-def _launch(engine: Engine, case: Case, case_file: Path) -> Launch:
-    return Launch(
-        case=case,
-        case_file=case_file,
-        code=engine.code,
-        python=engine.python,
-        placements=place_ranks_locally(case, port=free_port()),
-    )
 
 
 def _reading(command: RankCommand, case: Case, arguments: tuple[str, ...]) -> RankCommand:

@@ -12,9 +12,8 @@ from rank_processes import RankProcesses, outputs_of
 
 from dlperf.adapters.base import Launch
 from dlperf.adapters.oneflow import ADAPTER
-from dlperf.files import shipped_root
 from dlperf.plan.case import Case
-from dlperf.running.launch import free_port, place_ranks_locally
+from dlperf.running.launch import free_port, local_launch, place_ranks
 
 
 @pytest.fixture
@@ -30,12 +29,13 @@ def start_ranks(
 
     def start(case_file: Path, *arguments: str | Path) -> list[subprocess.Popen[str]]:
         case = Case.model_validate_json(case_file.read_text())
+        here = local_launch(case_file.parent, python=engine_python("oneflow"))
         launch = Launch(
             case=case,
             case_file=case_file,
-            code=shipped_root(),
-            python=engine_python("oneflow"),
-            placements=place_ranks_locally(case, port=free_port()),
+            code=here.code,
+            python=here.python,
+            placements=place_ranks(case, nodes=[here], port=free_port()),
         )
         commands = ADAPTER.rank_commands(launch)
         return rank_processes.start([launch.python, *arguments], (command.env for command in commands))
