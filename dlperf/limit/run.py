@@ -69,21 +69,13 @@ def ask_model(case: Case, *, gpu_memory_bytes: int | None = None) -> ModelAnswer
 
 @dataclass(kw_only=True)
 class LimitSearch:
-    """Finds the largest value that trains for one case.
+    """Finds the largest value that trains for one case."""
 
-    Attributes:
-        case: the case, with its search.
-        folder: of the search; holds `limit.json` and the run folders of the probes.
-        run_probe: `run_probe(case, repeat)` runs a case and stores its result in `folder`.
-        model: asks the memory model for a guess and for the parts of a case.
-        report: receives one line per probe.
-    """
-
-    case: Case
-    folder: Path
-    run_probe: Callable[[Case, int], None]
-    model: Callable[[Case], ModelAnswer]
-    report: Callable[[str], None]
+    case: Case  # with its search
+    folder: Path  # of the search; holds `limit.json` and the run folders of the probes
+    run_probe: Callable[[Case, int], None]  # runs a case, as a repeat, and stores its result in `folder`
+    model: Callable[[Case], ModelAnswer]  # asks the memory model for a guess and for the parts of a case
+    report: Callable[[str], None]  # receives one line per probe
     _completed: list[ProbeRecord] = field(default_factory=list)
 
     def forget_failures(self) -> None:
@@ -222,21 +214,13 @@ def _measured_folders(folder: Path, case_id: str) -> list[Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class LimitRunner:
-    """Finds the limits of a plan and measures its cases there.
-
-    Attributes:
-        plan: what to run.
-        results: the results folder; the searches are in its folder `limits`.
-        scheduler: creates the scheduler of a plan in a results folder, for the probes and for the runs.
-        runner: of the sweep.
-        retry_failed: repeat probes that failed for a reason other than memory.
-    """
+    """Finds the limits of a plan and measures its cases there."""
 
     plan: Plan
-    results: Path
-    scheduler: Callable[[Plan, Path, Progress], Scheduler]
-    runner: Runner
-    retry_failed: bool
+    results: Path  # the searches are in its folder `limits`
+    scheduler: Callable[[Plan, Path, Progress], Scheduler]  # of a plan in a results folder: probes, and runs
+    runner: Runner  # of the sweep
+    retry_failed: bool  # repeat probes that failed for a reason other than memory
 
     def run(self, runs: Sequence[PlannedRun]) -> None:
         """Search and run until no run runs out of memory at its limit.

@@ -44,21 +44,20 @@ Core = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeInfo:
-    """What a node of a run offers its ranks.
+class NodeLaunch:
+    """One node of a run: what it offers its ranks, and where the files of the run are on it."""
 
-    Attributes:
-        cores: the CPUs that ranks may be bound to -> their cores.
-        address: where the ranks of other nodes reach this one.
-        interface: the network interface between the nodes; None: the engine chooses.
-    """
+    cores: Mapping[int, Core]  # the CPUs that ranks may be bound to -> their cores
+    address: str  # where the ranks of other nodes reach this one
+    interface: str | None  # the network interface between the nodes; None: the engine chooses
+    python: Path
+    case_file: Path
+    code: Path
+    variables: tuple[str, ...] = ()  # names of variables that the user has set for this node
+    source: Path | None = None  # the files of the case's original program; None: it has none
 
-    cores: Mapping[int, Core]
-    address: str
-    interface: str | None
 
-
-def place_ranks(case: Case, *, nodes: Sequence[NodeInfo], port: int) -> tuple[RankPlacement, ...]:
+def place_ranks(case: Case, *, nodes: Sequence[NodeLaunch], port: int) -> tuple[RankPlacement, ...]:
     """The placements of a case on its nodes, by rank; `port` is one of the first node."""
     devices = case.topology.devices_per_node
     return tuple(
@@ -175,16 +174,16 @@ _ONE_TYPO = 0.75  # difflib's ratio for one wrong letter of four
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that a rank inherits; the supervisor on the node applies the same patterns."""
-    return {name: value for name, value in sorted(environment.items()) if _matches(name, INHERITED)}
+    return {name: value for name, value in sorted(environment.items()) if _is_inherited(name)}
 
 
 def redacted(environment: Mapping[str, str], *, own: Collection[str] = ()) -> dict[str, str]:
     """The variables as they may be stored and shown; `own` are the names that dlperf and adapters set."""
-    return redacted_variables(environment, is_known=lambda name: name in own or _matches(name, INHERITED))
+    return redacted_variables(environment, is_known=lambda name: name in own or _is_inherited(name))
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+def _is_inherited(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in INHERITED)
 
 
 def misspelt(environment: Mapping[str, str]) -> dict[str, str]:
@@ -333,17 +332,6 @@ def _driven(
         raise ValueError(f"the adapter starts no process for some of {len(placements)} ranks")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeLaunch(NodeInfo):
-    """One node of a run, and where the files of the run are on it."""
-
-    python: Path
-    case_file: Path
-    code: Path
-    variables: tuple[str, ...] = ()  # names of variables that the user has set for this node
-    source: Path | None = None  # the files of the case's original program; None: it has none
-
-
 def local_launch(folder: Path, *, python: Path, code: Path | None = None) -> NodeLaunch:
     """This machine as the only node of the run in `folder`; `code` holds other programs than ours."""
     return NodeLaunch(
@@ -385,7 +373,7 @@ def launch_files(
     return tuple(files)
 
 
-def _telemetry_spec(case: Case, node: NodeInfo, *, node_rank: int) -> TelemetrySpec | None:
+def _telemetry_spec(case: Case, node: NodeLaunch, *, node_rank: int) -> TelemetrySpec | None:
     if not case.measure.telemetry:
         return None
     nodes, devices = case.topology.nodes, case.topology.devices_per_node

@@ -112,25 +112,17 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
 
 @dataclass(kw_only=True)
 class Scheduler:
-    """Runs the pending runs of a plan in a results folder that the caller has locked.
-
-    Attributes:
-        nodes: this machine, or those of a cluster, which the caller has locked.
-        wait_for_nodes_seconds: how long runs wait for nodes that were set aside.
-        parallel_nodes: how many single-node cases run at a time, each on its own node.
-        ends_at: when the nodes are taken away, as time.monotonic() counts; None: never.
-        known_seconds: how long a run of a case took before, by case id.
-    """
+    """Runs the pending runs of a plan in a results folder that the caller has locked."""
 
     plan: Plan
     results: Path
     adapters: Mapping[str, Adapter]
     progress: Progress
-    nodes: Sequence[Node]
-    wait_for_nodes_seconds: float = 0.0
-    parallel_nodes: int = 1
-    ends_at: float | None = None
-    known_seconds: Mapping[str, float] = field(default_factory=dict)
+    nodes: Sequence[Node]  # this machine, or those of a cluster, which the caller has locked
+    wait_for_nodes_seconds: float = 0.0  # how long runs wait for nodes that were set aside
+    parallel_nodes: int = 1  # how many single-node cases run at a time, each on its own node
+    ends_at: float | None = None  # when the nodes are taken away, as time.monotonic() counts; None: never
+    known_seconds: Mapping[str, float] = field(default_factory=dict)  # of a run of a case before, by case id
     _environments: dict[tuple[str, str], Environment | EnvironmentUnavailable] = field(default_factory=dict)
     _sources: dict[tuple[str, str], Path] = field(default_factory=dict)  # on nodes, by node and content hash
     _losses: Counter[PlannedRun] = field(default_factory=Counter)

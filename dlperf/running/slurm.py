@@ -115,19 +115,12 @@ class NoSlurm(UserError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobState:
-    """What Slurm says of a job.
+    """What Slurm says of a job."""
 
-    Attributes:
-        state: such as PENDING or NODE_FAIL; `unknown` where it says nothing.
-        reason: why it waits or ended; "" where there is none.
-        nodes: the names of its nodes as Slurm writes them, such as `n[1-2]`; "" while it waits.
-        is_forgotten: Slurm answers that it has no such job (any more).
-    """
-
-    state: str
-    reason: str = ""
-    nodes: str = ""
-    is_forgotten: bool = False
+    state: str  # such as PENDING or NODE_FAIL; `unknown` where it says nothing
+    reason: str = ""  # why it waits or ended; "" where there is none
+    nodes: str = ""  # the names of its nodes as Slurm writes them, such as `n[1-2]`; "" while it waits
+    is_forgotten: bool = False  # Slurm answers that it has no such job (any more)
 
     @property
     def is_alive(self) -> bool:
@@ -402,19 +395,12 @@ def _listed(said: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
-    """The job that this process runs in.
+    """The job that this process runs in."""
 
-    Attributes:
-        job: its number.
-        addresses: its nodes in Slurm's order -> where ranks of other nodes reach them.
-        features: by node, as Slurm lists them.
-        ends_at: when it ends, as time.monotonic() counts; None where it has no limit.
-    """
-
-    job: str
-    addresses: dict[str, str]
-    features: dict[str, str]
-    ends_at: float | None
+    job: str  # its number
+    addresses: dict[str, str]  # its nodes in Slurm's order -> where ranks of other nodes reach them
+    features: dict[str, str]  # by node, as Slurm lists them
+    ends_at: float | None  # when it ends, as time.monotonic() counts; None where it has no limit
 
 
 def inside() -> bool:

@@ -24,7 +24,6 @@ class AnonymousPeak:
     """
 
     def __init__(self, status: Path = STATUS) -> None:
-        """Take no reading yet. `status` is the kernel's file."""
         self._status = status
         self._peak = self._highest = self._shared = 0
 

@@ -78,20 +78,20 @@ class GpuSamples:
         try:
             work()
         except Exception as error:  # noqa: BLE001  a thread that ends says so, and nothing else ends
-            self._note("node", f"sampling of GPUs failed: {type(error).__name__}: {error}")
+            self._note(f"sampling of GPUs failed: {type(error).__name__}: {error}")
 
-    def _note(self, source: str, text: str) -> None:
+    def _note(self, text: str) -> None:
         if not self._ending:
-            self._put(source, note=text)
+            self._put("node", note=text)
 
     def _sample(self) -> None:
         self._devices = visible_devices()[: self._count]
         self.last_seen = {f"gpu{device.index}": time.monotonic() for device in self._devices}
         self._known.set()
         if shutil.which("nvidia-smi") is None:
-            self._note("node", "there is no nvidia-smi on the PATH")
+            self._note("there is no nvidia-smi on the PATH")
         elif len(self._devices) < self._count:
-            self._note("node", f"nvidia-smi shows {len(self._devices)} of {self._count} GPUs")
+            self._note(f"nvidia-smi shows {len(self._devices)} of {self._count} GPUs")
         if not self._devices:
             return
         for device in self._devices:
@@ -104,11 +104,11 @@ class GpuSamples:
                 end = stream.read(partial(self._take, has_reasons=reasons is not None))
                 if self._ending or not stream.answered:
                     break  # this driver does not know one of the names
-                self._note("node", f"nvidia-smi has ended: {end}")
+                self._note(f"nvidia-smi has ended: {end}")
                 time.sleep(PAUSE_SECONDS)
             if stream.answered or self._ending:
                 return
-        self._note("node", f"nvidia-smi gives no samples: {end}")
+        self._note(f"nvidia-smi gives no samples: {end}")
 
     def _take(self, cells: Sequence[str], *, has_reasons: bool) -> bool:
         """Put a sample; False where it is none."""
@@ -193,7 +193,6 @@ class Stream:
     """An nvidia-smi that answers a question again and again until it is killed."""
 
     def __init__(self, devices: Sequence[Device], query: str, milliseconds: int) -> None:
-        """Start nothing yet."""
         gpus = ",".join(sorted({str(device.index) for device in devices}))
         output = ["--format=csv,noheader,nounits", "-lms", str(milliseconds)]
         self._argv = ["nvidia-smi", "-i", gpus, query, *output]

@@ -47,7 +47,6 @@ class File:
     """The CSV: a row per line, each one write, no quotes. It is small, whatever comes."""
 
     def __init__(self, path: str) -> None:
-        """Create it with its header."""
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         self._bytes = self._notes = 0
         self._rows: Dict[str, int] = {}  # samples by source
@@ -92,7 +91,6 @@ class NodeSamples:
     """What the ranks took of this node's CPUs, and what else it did."""
 
     def __init__(self, spec: Dict[str, Any], file: File) -> None:
-        """Read nothing yet."""
         self._file, self._ranks, self._cpus = file, list(spec["pids"]), list(spec["cpus"])
         self._interface: Optional[str] = spec["interface"]
         self._has_network = spec["network"] and not counters.has_rdma()
@@ -156,7 +154,6 @@ class Silence:
     """Notes that a GPU gives no samples, and that it does again."""
 
     def __init__(self, file: File) -> None:
-        """No GPU is silent yet."""
         self._file = file
         self._silent: Set[str] = set()
 

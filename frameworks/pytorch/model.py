@@ -1,7 +1,7 @@
 """A case's module: from uint8 images to the loss, its gradients reduced over the ranks, compiled if asked."""
 
 from contextlib import nullcontext
-from typing import ContextManager, Dict, Optional, Tuple, TypeVar
+from typing import Dict, Optional, Tuple, TypeVar
 
 import numpy as np
 import torch
@@ -135,7 +135,7 @@ def compile_now(case: Case, module: TrainingModule, ranks: Ranks) -> None:
     whole = case.parallelism == "data"
     part, inputs = (module, (images, labels)) if whole else (module.backbone, (images,))
     with torch.random.fork_rng(generators):
-        with _without_messages(part, ranks):
+        with nullcontext() if ranks.size == 1 else part.no_sync():  # no message between ranks
             for _ in range(_GRAPH_CALLS if uses_cuda_graphs(case) else 1):
                 # As in a step: torch records again if other outputs or gradients are alive than before.
                 _drop_gradients(module)
@@ -155,7 +155,3 @@ def compile_now(case: Case, module: TrainingModule, ranks: Ranks) -> None:
 def _drop_gradients(module: nn.Module) -> None:
     for parameter in module.parameters():
         parameter.grad = None
-
-
-def _without_messages(module: nn.Module, ranks: Ranks) -> ContextManager[None]:
-    return nullcontext() if ranks.size == 1 else module.no_sync()

@@ -44,29 +44,19 @@ _REMEDY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where to connect and how.
-
-    Attributes:
-        keys: key files to try, in this order; they need not exist.
-        agent: the socket of ssh-agent; None: no agent is asked.
-        only_keys: whether only those of the agent's keys are used that `keys` names (IdentitiesOnly).
-        known_hosts: files with host keys, the user's own first.
-        new_host_keys: the file for a new host key; None: the user has switched it off.
-        connect_seconds: limit for each step of connecting.
-        jumps: hosts to go through, in this order.
-    """
+    """Where to connect and how."""
 
     host: str
     port: int
     user: str
-    keys: tuple[Path, ...]
-    agent: Path | None
-    only_keys: bool
-    known_hosts: tuple[Path, ...]
-    new_host_keys: Path | None
+    keys: tuple[Path, ...]  # key files to try, in this order; they need not exist
+    agent: Path | None  # the socket of ssh-agent; None: no agent is asked
+    only_keys: bool  # whether only those of the agent's keys are used that `keys` names (IdentitiesOnly)
+    known_hosts: tuple[Path, ...]  # files with host keys, the user's own first
+    new_host_keys: Path | None  # the file for a new host key; None: the user has switched it off
     host_key_alias: str | None
-    connect_seconds: float
-    jumps: tuple[Target, ...] = ()
+    connect_seconds: float  # limit for each step of connecting
+    jumps: tuple[Target, ...] = ()  # hosts to go through, in this order
     proxy_command: str | None = None
 
     def __str__(self) -> str:
