@@ -8,7 +8,7 @@ with theta = arccos(cosine). ArcFace is Deng et al. (arXiv:1801.07698), equation
 equation 4; CosFace is Wang et al. (arXiv:1801.09414), equation 4.
 """
 
-from typing import List, NamedTuple, Tuple
+from typing import NamedTuple, Tuple
 
 import numpy as np
 
@@ -60,62 +60,20 @@ def margin_softmax(
     embeddings: np.ndarray, weight: np.ndarray, labels: np.ndarray, loss: Loss
 ) -> MarginSoftmax:
     """Loss and gradients of embeddings [B, E], class weights [C, E] and labels int [B] in [0, C)."""
-    return margin_softmax_of_shards(embeddings, [weight], labels, loss)
-
-
-def margin_softmax_of_shards(
-    embeddings: np.ndarray, shards: List[np.ndarray], labels: np.ndarray, loss: Loss
-) -> MarginSoftmax:
-    """The same with the classes split into consecutive shards [C_r, E], as model parallel ranks compute it.
-
-    Shards are combined only in the row maximum, the sum of exponentials and the true class's logit. A label
-    outside a shard matches none of its rows.
-    """
     unit_embeddings, embedding_lengths = _unit(np.asarray(embeddings, np.float64))
-    batch = len(labels)
-    parts, first = [], 0
-    for shard in shards:
-        parts.append(_shard_logits(unit_embeddings, np.asarray(shard, np.float64), labels - first, loss))
-        first += len(shard)
-    maximum = np.max([part.logits.max(axis=1) for part in parts], axis=0)
-    total = sum(np.exp(part.logits - maximum[:, None]).sum(axis=1) for part in parts)
-    log_total = maximum + np.log(total)
-    true_logit = sum((part.logits * part.one_hot).sum(axis=1) for part in parts)
-    embedding_gradient = np.zeros_like(unit_embeddings)
-    weight_gradients = []
-    for part in parts:
-        probabilities = np.exp(part.logits - log_total[:, None])
-        cosine_gradient = (probabilities - part.one_hot) / batch * part.slope
-        embedding_gradient += cosine_gradient @ part.unit_weight
-        weight_gradients.append(
-            _through_unit(cosine_gradient.T @ unit_embeddings, part.unit_weight, part.lengths)
-        )
-    return MarginSoftmax(
-        loss=float(np.mean(log_total - true_logit)),
-        embedding_gradient=_through_unit(embedding_gradient, unit_embeddings, embedding_lengths),
-        weight_gradient=np.concatenate(weight_gradients),
-    )
-
-
-class _Part(NamedTuple):
-    unit_weight: np.ndarray  # [C_r, E]
-    lengths: np.ndarray  # [C_r, 1]
-    one_hot: np.ndarray  # [B, C_r]
-    logits: np.ndarray  # [B, C_r]
-    slope: np.ndarray  # d logits / d cosine, [B, C_r]
-
-
-def _shard_logits(unit_embeddings: np.ndarray, weight: np.ndarray, labels: np.ndarray, loss: Loss) -> _Part:
-    unit_weight, lengths = _unit(weight)
+    unit_weight, weight_lengths = _unit(np.asarray(weight, np.float64))
     cosine = unit_embeddings @ unit_weight.T
-    one_hot = (labels[:, None] == np.arange(len(weight))).astype(np.float64)
+    is_true = labels[:, None] == np.arange(len(weight))
     target, slope = _with_margin(cosine, loss)
-    return _Part(
-        unit_weight,
-        lengths,
-        one_hot,
-        logits=loss.scale * np.where(one_hot, target, cosine),
-        slope=loss.scale * np.where(one_hot, slope, 1.0),
+    logits = loss.scale * np.where(is_true, target, cosine)
+    logits -= logits.max(axis=1, keepdims=True)
+    log_total = np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    by_logit = (np.exp(logits - log_total) - is_true) / len(labels)
+    by_cosine = loss.scale * by_logit * np.where(is_true, slope, 1.0)
+    return MarginSoftmax(
+        loss=float(np.mean(log_total - logits[is_true][:, None])),
+        embedding_gradient=_through_unit(by_cosine @ unit_weight, unit_embeddings, embedding_lengths),
+        weight_gradient=_through_unit(by_cosine.T @ unit_embeddings, unit_weight, weight_lengths),
     )
 
 

@@ -6,13 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frameworks.common.case import Loss
-from frameworks.common.margin import (
-    COSINE_LIMIT,
-    class_range,
-    has_angular_margin,
-    margin_softmax,
-    margin_softmax_of_shards,
-)
+from frameworks.common.margin import COSINE_LIMIT, class_range, has_angular_margin, margin_softmax
 
 PLAIN = Loss("softmax", 64.0, 1.0, 0.0, 0.0)
 ARCFACE = Loss("arcface", 64.0, 1.0, 0.5, 0.0)
@@ -100,22 +94,6 @@ def test_gradients_match_finite_differences(problem: tuple, loss: Loss) -> None:
     scale = 1 + max(np.abs(made.embedding_gradient).max(), np.abs(made.weight_gradient).max())
     np.testing.assert_allclose(made.embedding_gradient, by_embeddings, atol=2e-5 * scale)
     np.testing.assert_allclose(made.weight_gradient, by_weight, atol=2e-5 * scale)
-
-
-@given(problems(), losses, st.integers(1, 9))
-def test_shards_compute_the_same_for_labels_in_any_shard(problem: tuple, loss: Loss, world: int) -> None:
-    embeddings, weight, _ = problem
-    world = min(world, len(weight))
-    ranges = [class_range(len(weight), world, rank) for rank in range(world)]
-    edges = sorted({edge for first, last in ranges for edge in (first, last - 1)})
-    labels = np.resize(edges, len(embeddings))
-
-    whole = margin_softmax(embeddings, weight, labels, loss)
-    cut = margin_softmax_of_shards(embeddings, [weight[first:last] for first, last in ranges], labels, loss)
-
-    assert whole.loss == pytest.approx(cut.loss, rel=1e-12, abs=1e-12)
-    np.testing.assert_allclose(cut.embedding_gradient, whole.embedding_gradient, atol=1e-10)
-    np.testing.assert_allclose(cut.weight_gradient, whole.weight_gradient, atol=1e-10)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0], ids=["same direction", "opposite direction"])
