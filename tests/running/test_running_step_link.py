@@ -156,11 +156,10 @@ def test_the_end_of_the_link_is_the_end_of_every_lease(tmp_path: Path) -> None:
 
 def test_a_step_that_is_killed_ends_what_waits_for_it(link: StepLink) -> None:
     channel = link.start(["sleep", "1"])
-    assert link._process is not None
     os.kill(link._process.pid, signal.SIGKILL)
     assert channel.recv(1) == b""
     assert channel.recv_exit_status() == -1
-    assert not link.is_up
+    until(lambda: not link.is_up, what="the end of its output is noticed")
     with pytest.raises(LinkError, match="the step has ended"):
         link.start(["true"])
     with pytest.raises(OSError, match="ended"):
