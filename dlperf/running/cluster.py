@@ -311,7 +311,7 @@ def _check_link(server: RemoteNode, client: RemoteNode, checkup: Checkup) -> Non
             options = f"-p {port} -t {_LINK_SECONDS} -J --connect-timeout 5000".split()
             asking = client.start([tools[1], "-c", server.address, *options])
             asking.settimeout(_LINK_LIMIT_SECONDS)
-            answer = json.loads(b"".join(_all(asking)))
+            answer = json.loads(b"".join(iter(lambda: asking.recv(1 << 16), b"")))
             bits = answer["end"]["sum_received"]["bits_per_second"]
             checkup.link_gbit = round(bits / 1e9, 2)
         finally:
@@ -331,8 +331,3 @@ def _until(channel: Channel, text: bytes) -> None:
         if not part:
             raise OSError(errors_of(channel) or "iperf3 ended early")
         said += part
-
-
-def _all(channel: Channel) -> Iterator[bytes]:
-    while data := channel.recv(1 << 16):
-        yield data

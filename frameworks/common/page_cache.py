@@ -4,7 +4,7 @@ import ctypes
 import mmap
 import os
 from pathlib import Path
-from typing import Iterable, NamedTuple, Optional
+from typing import Dict, Iterable, NamedTuple, Optional
 
 _CHUNK_BYTES = 8 << 20
 # The kernel keeps pages in blocks of up to this size, and drops no part of a block.
@@ -97,6 +97,19 @@ class BytesRead(NamedTuple):
 
     calls: int
     storage: int
+
+
+def reading_event(
+    seconds: float, wait_seconds: Optional[float], read: Optional[BytesRead]
+) -> "Dict[str, Optional[float]]":
+    """The value of the event `reading` of a window; null is what is not known."""
+    return {
+        "seconds": round(seconds, 6),
+        "wait_seconds": None if wait_seconds is None else round(wait_seconds, 6),
+        "read_bytes": None if read is None else read.calls,
+        "storage_bytes": None if read is None else read.storage,
+        "read_mib_per_second": None if read is None else round(read.calls / seconds / 2**20, 3),
+    }
 
 
 def bytes_read(pids: Iterable[int]) -> Optional[BytesRead]:

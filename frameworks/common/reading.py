@@ -14,7 +14,7 @@ import numpy as np
 from frameworks.common.case import Case, Rank
 from frameworks.common.data import Batch
 from frameworks.common.dataset import DataError, Share, share_of
-from frameworks.common.page_cache import BytesRead, bytes_read
+from frameworks.common.page_cache import BytesRead, bytes_read, reading_event
 from frameworks.common.phases import PROFILED_ITERATIONS
 
 # Batches that every engine's reader has ready; dlperf/adapters/base.py asks for a longer window.
@@ -116,20 +116,10 @@ class Batches:
 
     def since(self, before: ReadCounters) -> Dict[str, Any]:
         """The value of the event `reading`: what happened since `before`; sizes are null where not known."""
-        now = self.counters()
-        seconds = now.clock - before.clock
-        found: Dict[str, Any] = {
-            "seconds": round(seconds, 6),
-            "wait_seconds": round(now.wait_seconds - before.wait_seconds, 6),
-            "read_bytes": None,
-            "storage_bytes": None,
-            "read_mib_per_second": None,
-        }
+        now, read = self.counters(), None
         if now.read is not None and before.read is not None:
-            read = now.read.calls - before.read.calls
-            found["read_bytes"], found["storage_bytes"] = read, now.read.storage - before.read.storage
-            found["read_mib_per_second"] = round(read / seconds / 2**20, 3)
-        return found
+            read = BytesRead(now.read.calls - before.read.calls, now.read.storage - before.read.storage)
+        return reading_event(now.clock - before.clock, now.wait_seconds - before.wait_seconds, read)
 
     def close(self) -> None:
         """End the readers."""

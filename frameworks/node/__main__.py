@@ -13,9 +13,13 @@ from frameworks.node.locks import until_deserted
 
 def run(work: Path, name: str, size: int) -> int:
     """Write the files of a run, which come first as `size` bytes of JSON, and supervise it here."""
-    from frameworks import supervisor  # noqa: PLC0415  the other programs do not need it
+    from frameworks import supervisor  # noqa: PLC0415  the other programs need neither
+    from frameworks.node.channels import read_exactly  # noqa: PLC0415
 
-    content = json.loads(read_exactly(size))
+    data = read_exactly(size)  # what follows is the lease
+    if data is None:
+        raise EOFError("standard input ended early")
+    content = json.loads(data)
     folder = work / "runs" / name
     if folder.exists():
         until_deserted(folder)
@@ -68,18 +72,6 @@ def put(target: Path, *, executable: bool) -> int:
             temporary.unlink()
     print("put", flush=True)
     return 0
-
-
-def read_exactly(size: int) -> bytes:
-    """Read exactly `size` bytes from standard input: what follows is the lease."""
-    parts, missing = [], size
-    while missing:
-        part = os.read(0, missing)
-        if not part:
-            raise EOFError("standard input ended early")
-        parts.append(part)
-        missing -= len(part)
-    return b"".join(parts)
 
 
 def main() -> int:

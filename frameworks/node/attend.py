@@ -24,7 +24,7 @@ from frameworks.node import Refused
 from frameworks.node.busy import busy
 from frameworks.node.condition import condition
 from frameworks.node.environments import MANIFEST, UV_CACHE, checked, environment, find_uv, uv_cache
-from frameworks.node.facts import address_of, facts, meminfo, physical_cores
+from frameworks.node.facts import address_of, facts, physical_cores
 from frameworks.node.gpus import gpu_rows, gpu_users, visible_devices
 from frameworks.node.locks import end_processes, run_processes, until_deserted
 
@@ -104,13 +104,11 @@ class Attendant:
         os.environ.update(variables)
         os.environ.update(uv_cache(self._work))
         return {
-            "python": platform.python_version(),
             "executable": sys.executable,
             "architecture": platform.machine(),
             "work": str(self._work),
             "address": address_of(interface) if interface else None,
             "cpus": physical_cores(),
-            "host": socket.gethostname(),
             "uv": find_uv(self._work),
         }
 
@@ -119,17 +117,20 @@ class Attendant:
         holder = self._lock.take()
         if holder is None:
             try:
-                for folder in self._run_folders():
-                    until_deserted(folder)  # its harness was just killed
-                    shutil.rmtree(folder)
+                self._remove_runs()
             except BaseException:
                 self._lock.release()
                 raise
         return {"holder": holder}
 
-    def _run_folders(self) -> List[Path]:
+    def _remove_runs(self) -> List[Path]:
+        """Remove the folders of all runs, when each supervisor, whose harness was killed, has ended."""
         runs = self._work / "runs"
-        return sorted(runs.iterdir()) if runs.is_dir() else []
+        folders = sorted(runs.iterdir()) if runs.is_dir() else []
+        for folder in folders:
+            until_deserted(folder)
+            shutil.rmtree(folder)
+        return folders
 
     def _condition(self) -> Answer:
         """What `dlperf cluster check` shows, except what it measures from outside."""
@@ -150,7 +151,6 @@ class Attendant:
             "facts": facts(),
             "python": platform.python_version(),
             "free_bytes": free.free,
-            "memory_available_bytes": meminfo("MemAvailable"),
             "environments": environments,
             "holder": holder,
             "left_processes": [] if holder else run_processes(self._work / "runs"),
@@ -171,10 +171,7 @@ class Attendant:
         if holder is not None:
             raise Refused(f"another dlperf measures on this node ({holder}); nothing was touched")
         killed = end_processes(self._work / "runs")
-        removed = self._run_folders()
-        for folder in removed:
-            until_deserted(folder)
-            shutil.rmtree(folder)
+        removed = self._remove_runs()
         if everything:
             for name in ("code", "environments", "sources", "tools", "runs", UV_CACHE):
                 if (self._work / name).is_dir():

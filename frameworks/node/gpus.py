@@ -89,8 +89,7 @@ def _chosen(listed: List[Listed], names: str) -> List[Device]:
 
 def listed_gpus() -> List[Listed]:
     """All GPUs of this machine with their instances; empty without a driver that answers."""
-    for number_of_fields in (len(FIELDS), len(FIELDS) - 1, len(FIELDS) - 2):
-        fields = FIELDS[:number_of_fields]
+    for fields in (FIELDS, FIELDS[:-1], FIELDS[:-2]):
         query = f"--query-gpu={','.join(fields)}"
         done = completed("nvidia-smi", query, "--format=csv,noheader,nounits", seconds=DRIVER_SECONDS)
         if done is None:

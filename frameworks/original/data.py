@@ -5,9 +5,9 @@ counts what they read.
 """
 
 import time
-from typing import Any, Dict, Tuple
+from typing import Any, Dict
 
-from frameworks.common.page_cache import bytes_read
+from frameworks.common.page_cache import BytesRead, bytes_read, reading_event
 from frameworks.process_tree import tree
 
 
@@ -15,25 +15,17 @@ class ReadWindow:
     """What the processes of the program read from its start on."""
 
     def __init__(self) -> None:
-        self._clock, self._before = time.perf_counter(), _bytes_by_process()
+        self._clock, self._before = time.perf_counter(), _read_by_process()
 
     def close(self) -> Dict[str, Any]:
         """The value of the event `reading`. Processes that ended meanwhile are left out."""
-        seconds, after = time.perf_counter() - self._clock, _bytes_by_process()
-        calls = storage = 0
-        for pid, (called, stored) in after.items():
-            called_before, stored_before = self._before.get(pid, (0, 0))
-            calls, storage = calls + called - called_before, storage + stored - stored_before
-        known = bool(after)
-        return {
-            "seconds": round(seconds, 6),
-            "wait_seconds": None,
-            "read_bytes": calls if known else None,
-            "storage_bytes": storage if known else None,
-            "read_mib_per_second": round(calls / seconds / 2**20, 3) if known else None,
-        }
+        seconds, after = time.perf_counter() - self._clock, _read_by_process()
+        pairs = [(read, self._before.get(pid, BytesRead(0, 0))) for pid, read in after.items()]
+        calls = sum(now.calls - before.calls for now, before in pairs)
+        storage = sum(now.storage - before.storage for now, before in pairs)
+        return reading_event(seconds, None, BytesRead(calls, storage) if pairs else None)
 
 
-def _bytes_by_process() -> Dict[int, Tuple[int, int]]:
-    read = {pid: bytes_read([pid]) for pid in tree()[1:]}
-    return {pid: (found.calls, found.storage) for pid, found in read.items() if found is not None}
+def _read_by_process() -> Dict[int, BytesRead]:
+    found = {pid: bytes_read([pid]) for pid in tree()[1:]}
+    return {pid: read for pid, read in found.items() if read is not None}

@@ -307,12 +307,9 @@ class RemoteNode(ABC):
         """Create the environment on this machine and copy it; returns the request that puts it to use."""
         here = ensure(spec, report=self._say)
         folder = f"environments/.copied-{environment_key(spec)}"
-        with here.in_use(), tempfile.TemporaryFile() as packed:
+        with here.in_use():
             progress("copying its environment")
-            with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
-                archive.add(here.root, ".")
-            packed.seek(0)
-            self._put("put", folder, packed)
+            self._put_folder(here.root, folder, level=1)
         minor = ".".join(here.manifest.python_version.split(".")[:2])
         return making_request(spec, copied=str(self.work / folder), python=minor)
 
@@ -322,11 +319,7 @@ class RemoteNode(ABC):
         try:
             if not self.ask("there", path=path)["there"]:
                 self._say(f"{self.name}: copying the original program {packed.name}")
-                with tempfile.TemporaryFile() as archived:
-                    with tarfile.open(fileobj=archived, mode="w:gz", compresslevel=6) as archive:
-                        archive.add(packed, ".")
-                    archived.seek(0)
-                    self._put("put", path, archived)
+                self._put_folder(packed, path, level=6)
         except Refusal as error:
             raise NodeLost(self, f"the original program cannot be copied: {error}") from error
         return Path(self.work / path)
@@ -339,6 +332,14 @@ class RemoteNode(ABC):
         progress("bringing uv")
         with here.path.open("rb") as stream:
             self._put("put-program", f"tools/uv-{here.version.split()[-1]}", stream)
+
+    def _put_folder(self, folder: Path, path: str, *, level: int) -> None:
+        """Copy a folder to a path under `work`, compressed on the way; Refusal as from `_put`."""
+        with tempfile.TemporaryFile() as packed:
+            with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=level) as archive:
+                archive.add(folder, ".")
+            packed.seek(0)
+            self._put("put", path, packed)
 
     def _put(self, operation: str, path: str, content: IO[bytes]) -> None:
         """Copy a program (`put-program`) or the tar of a folder (`put`) to a path under `work`.
