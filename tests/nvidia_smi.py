@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PROGRAM = """\
-#!{python}
+#!{python} -IS
 import json, sys, time
 state = json.loads({state!r})
 gpus, apps, unknown = state["gpus"], state["apps"], state["unknown"]

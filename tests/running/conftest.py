@@ -18,4 +18,4 @@ def lab(tmp_path: Path) -> Iterator[SweepLab]:
     made = SweepLab(tmp_path)
     with made.stack:
         yield made
-    until(lambda: not made.left(), limit=20, what="every process of the test is gone")
+    until(lambda: not made.left(), what="every process of the test is gone")

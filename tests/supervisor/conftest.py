@@ -18,7 +18,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     made = Lab(tmp_path)
     with made.stack:
         yield made
-    until(lambda: not made.left(), limit=20, what="every process of the test is gone")
+    until(lambda: not made.left(), what="every process of the test is gone")
 
 
 @pytest.fixture(scope="session")

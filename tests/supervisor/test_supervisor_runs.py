@@ -250,7 +250,7 @@ def test_there_is_no_outcome_before_the_end(lab: Lab) -> None:
     lab.until_log(b"working")
     assert not (lab.folder / "outcome.json").exists()
     process.terminate()
-    process.wait(timeout=20)
+    process.wait(timeout=60)
     assert lab.outcome["reason"] == "stopped"
     assert sorted(path.name for path in lab.folder.iterdir()) == ["launch.json", "logs", "outcome.json"]
 
