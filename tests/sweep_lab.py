@@ -29,6 +29,19 @@ EXPERIMENT = {
 }
 
 
+def launch_default(name: str, value: float) -> str:
+    """A program for `SweepLab.patch`: another default in launch.json."""
+    return (
+        "import dlperf.running.launch as launch\n"
+        f"launch.LaunchFile.model_fields[{name!r}].default = {value!r}\n"
+        "launch.LaunchFile.model_rebuild(force=True)\n"
+    )
+
+
+# Shows that something is ended at once: who waits for the grace period waits longer than a test may take.
+ENDLESS_GRACE = launch_default("grace_seconds", 900.0)
+
+
 @dataclass
 class SweepLab:
     """A folder with an experiment and a sweep, and the dlperf processes started in it."""
@@ -73,6 +86,13 @@ class SweepLab:
         self.stack.enter_context(process)
         self.stack.callback(process.kill)
         return process
+
+    def patch(self, program: str) -> None:
+        """Run a program in dlperf's own process before it starts: bounds are minutes, and tests are not."""
+        site = self.folder / "site"
+        site.mkdir()
+        (site / "sitecustomize.py").write_text(program)
+        self.variables["PYTHONPATH"] = f"{site}{os.pathsep}{self.environment()['PYTHONPATH']}"
 
     def environment(self) -> dict[str, str]:
         """What a dlperf of this lab has in its environment beside the usual."""

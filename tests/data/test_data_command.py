@@ -412,13 +412,28 @@ def large(folder: Path, images: int) -> Path:
     return write_recordio(folder, [0] * images, [content] * images)
 
 
+# `dlperf` with a conversion that takes a second for each batch of images that it writes.
+SLOW = """
+import sys, time
+from dlperf.cli import main
+from dlperf.data import convert
+write_all = convert._write_all
+
+def write_slowly(batches, write, progress):
+    return write_all(batches, lambda *batch: (write(*batch), time.sleep(1)), progress)
+
+convert._write_all = write_slowly
+main(sys.argv[1:])
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_conversion_that_is_interrupted_leaves_nothing_under_its_name(
     number: signal.Signals, tmp_path: Path
 ) -> None:
-    source = large(tmp_path / "in", 30_000)
-    command = [*DLPERF, "data", "convert", source, tmp_path / "out"]
+    source = large(tmp_path / "in", 2_000)
+    command = [sys.executable, "-c", SLOW, "data", "convert", source, tmp_path / "out"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         until(lambda: list(tmp_path.glob(".out.unfinished-*/ofrecord/train/part-00000")))
         process.send_signal(number)
@@ -438,7 +453,7 @@ def test_memory_does_not_grow_with_the_data_set(tmp_path: Path) -> None:
         assert 0 == process.returncode
         return usage.ru_maxrss * 1024
 
-    few, many = large(tmp_path / "few", 5_000), large(tmp_path / "many", 50_000)
+    few, many = large(tmp_path / "few", 2_000), large(tmp_path / "many", 15_000)
     for arguments in (("convert", "{}", "{}.out"), ("inspect", "{}")):
         peaks = [peak_bytes(*(argument.format(folder) for argument in arguments)) for folder in (few, many)]
         assert peaks[1] < peaks[0] + (20 << 20)

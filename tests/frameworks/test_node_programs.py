@@ -53,7 +53,7 @@ def test_requests_are_answered_in_order_until_the_lease_ends(python: Path, tmp_p
         process.stdin.flush()
         assert json.loads(process.stdout.readline()) == {"beat": 7}
         process.stdin.close()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=60) == 0
     assert (str(tmp_path), "127.0.0.1") == (hello["work"], hello["address"])
     assert lock == {"holder": None}
     assert facts["facts"]["cores"] == len(hello["cpus"])
@@ -78,7 +78,7 @@ def test_clean_ends_processes_of_its_own_folder_and_container_only(tmp_path: Pat
         for folder, prefix in starts:
             (folder / "runs").mkdir(parents=True, exist_ok=True)
             mark = f"DLPERF_RUN={folder}/runs/case-r1"
-            process = subprocess.Popen([*prefix, "env", mark, "sleep", "60"])
+            process = subprocess.Popen([*prefix, "env", mark, "sleep", "600"])
             stack.callback(process.wait)
             stack.callback(process.kill)
             processes.append(process)

@@ -81,13 +81,23 @@ def test_the_limit_is_found_confirmed_and_measured_at(lab: SweepLab) -> None:
 
 
 def test_a_search_killed_half_way_repeats_no_finished_probe(lab: SweepLab) -> None:
+    """This dlperf kills itself when the fourth probe has its result: whoever watches it may be late."""
+    lab.patch(
+        "import os\n"
+        "replace, made = os.replace, []\n"
+        "def count(source, target):\n"
+        "    made.extend([target] if str(target).endswith('result.json') else [])\n"
+        "    if len(made) == 4: os.kill(os.getpid(), 9)\n"
+        "    replace(source, target)\n"
+        "os.replace = count\n"
+    )
     lab.write(**MAX)
-    process = lab.start()
-    until(lambda: len(probes_made(lab)) >= 3, what="three probes are made")
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    until(lambda: not lab.left(), limit=20, what="the killed dlperf's ranks are gone")
+    killed = lab.run()
+    assert killed.returncode == -signal.SIGKILL
+    until(lambda: not lab.left(), what="the killed dlperf's ranks are gone")
+    del lab.variables["PYTHONPATH"]
     before = probes_made(lab)
+    assert len(before) == 3
     done = lab.run()
     assert done.returncode == 0, done.stderr
     after = probes_made(lab)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
+from sweep_lab import launch_default
 
 if TYPE_CHECKING:
     from sweep_lab import SweepLab
@@ -13,14 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.slow
 def test_a_run_that_floods_its_log_fails_and_the_sweep_goes_on(lab: SweepLab) -> None:
-    site = lab.folder / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(
-        "import dlperf.running.launch as launch\n"
-        "launch.LaunchFile.model_fields['log_limit_bytes'].default = 64 << 20\n"
-        "launch.LaunchFile.model_rebuild(force=True)\n"
-    )
-    lab.variables["PYTHONPATH"] = f"{site}{os.pathsep}{lab.environment()['PYTHONPATH']}"
+    lab.patch(launch_default("log_limit_bytes", 64 << 20))
     quiet = {"batch_size_per_device": 3, "options": {"numpy": {"fault": "none"}}}
     lab.write(order="sequential", options={"fault": "flood", "fault_step": 2}, include=[quiet])
     done = lab.run()

@@ -30,13 +30,14 @@ def test_a_rank_that_the_kernel_kills_for_memory_is_out_of_memory(lab: SweepLab)
     assert result.status == "oom"
     whom = "it" if "oom_kills" in lab.outcome()["ranks"][0] else "1 process of its control group"
     assert result.reason == f"rank 0 was ended by SIGKILL: the kernel ended {whom} for lack of memory"
-    assert lab.outcome()["oom_kills"] == 1
+    assert lab.outcome()["oom_kills"] >= 1  # on the whole machine, where other tests run out of memory too
 
 
 def test_a_rank_that_is_killed_while_the_kernel_kills_another_program_for_memory_is_killed(
     lab: SweepLab,
 ) -> None:
-    lab.write(measure={"warmup_iterations": 1, "measured_iterations": 100_000, "repeats": 1})
+    measure = {"warmup_iterations": 1, "measured_iterations": 6000, "repeats": 1}
+    lab.write(options={"step_seconds": 0.1}, measure=measure)
     process = lab.start()
     until(lambda: lab.logged('"step": 1,'))
     starve_another()

@@ -67,8 +67,8 @@ def test_its_events_come_in_order_and_end(tmp_path: Path) -> None:
 
 
 def test_the_lease_is_renewed_for_as_long_as_it_takes(tmp_path: Path) -> None:
-    launch(tmp_path, "import time; time.sleep(3)", lease_seconds=1.5)
-    with SupervisedRun([start(tmp_path)], lease_seconds=1.5) as run:
+    launch(tmp_path, "import time; time.sleep(5)", lease_seconds=3)
+    with SupervisedRun([start(tmp_path)], lease_seconds=3) as run:
         events = list(run.events())
     assert None in events  # a tick while nothing happens
     assert outcome(tmp_path)["reason"] == "completed"
