@@ -36,7 +36,7 @@ def lab(netlab: NetLab, tmp_path: Path) -> Iterator[ClusterLab]:
     with made.stack:
         yield made
     for host in netlab.hosts:
-        until(lambda host=host: not made.left_on(host), limit=30, what=f"nothing is left on {host.name}")
+        until(lambda host=host: not made.left_on(host), what=f"nothing is left on {host.name}")
 
 
 @pytest.fixture(scope="session")
@@ -57,4 +57,4 @@ def job_lab(slurm: Slurm) -> Iterator[SlurmSweepLab]:
         yield made
     slurm.clear()
     for host in slurm.net.hosts:
-        until(lambda host=host: not made.left_on(host), limit=30, what=f"nothing is left on {host.name}")
+        until(lambda host=host: not made.left_on(host), what=f"nothing is left on {host.name}")

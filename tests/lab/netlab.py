@@ -35,7 +35,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DISK_MEGABYTES = 64
 SMALL = "small"  # a folder of a lab, and a small file system that all its hosts see
 _CPU_GROUPS, _CPU_PERIOD = Path("/sys/fs/cgroup"), 100_000  # microseconds, the kernel's default
-_UP_SECONDS = 20.0
+_UP_SECONDS = 60.0
 _POLL_SECONDS = 0.01
 # What hosts see of this machine although it may lie in a folder that each has its own of: this checkout, the
 # Pythons and the frameworks' environments.

@@ -172,7 +172,7 @@ class Slurm:
         }
         words = [f"--{key}={value}" for key, value in options.items()]
         self._start("munged", "", f"{_SBIN}/munged", "--foreground", "--force", *words)
-        until((self.folder / "munge.sock").exists, limit=20, what="munged is up")
+        until((self.folder / "munge.sock").exists, what="munged is up")
 
     def _write_dbd_conf(self, *, port: int) -> list[str]:
         """Write the settings of slurmdbd; those of slurm.conf that lead to it."""
@@ -208,23 +208,22 @@ class Slurm:
         subprocess.run(made, capture_output=True, check=True)
         on_socket = (f"--socket={address}", "--skip-networking", "--innodb-flush-log-at-trx-commit=0")
         self._start("mariadbd", "", f"{_SBIN}/mariadbd", *small, *on_socket)
-        until(address.exists, limit=30, what="mariadbd is up")
+        until(address.exists, what="mariadbd is up")
         self._start("slurmdbd", f"env MYSQL_UNIX_PORT={address}", f"{_SBIN}/slurmdbd", "-D")
         until(
             lambda: "lab" in self.ask("sacctmgr", "-i", "add", "cluster", "lab"),
-            limit=30,
             what="slurmdbd is up",
         )
 
     def start_controller(self) -> None:
         """Start slurmctld; jobs that it knew before go on."""
         self._start("slurmctld", "", f"{_SBIN}/slurmctld", "-D", "-f", self.conf)
-        until(lambda: "is UP" in self.ask("scontrol", "ping"), limit=20, what="slurmctld is up")
+        until(lambda: "is UP" in self.ask("scontrol", "ping"), what="slurmctld is up")
 
     def stop_controller(self) -> None:
         """End slurmctld as its service does; killed, it would forget jobs that it has not saved yet."""
         self._daemons["slurmctld"].terminate()
-        self._daemons["slurmctld"].wait(30)
+        self._daemons["slurmctld"].wait(60)
         self._end("slurmctld")
 
     def start_node(self, host: Host, *, cores: str | None = None) -> None:
@@ -250,7 +249,7 @@ class Slurm:
             return states == ["idle"] * len(self.net.hosts)
 
         try:
-            until(idle, limit=30)
+            until(idle)
         except AssertionError:
             logs = [log.read_text()[-1000:] for log in (self.folder / "log").iterdir()]
             raise RuntimeError(

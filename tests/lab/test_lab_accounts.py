@@ -37,19 +37,19 @@ def test_the_accounts_say_how_each_job_ended(
 ) -> None:
     """The limit of a job is checked twice a minute, the rest takes seconds."""
     on_first, on_second = ("-w", "node0"), ("-w", "node1", "--exclusive")
-    out_of_time = submit(accounts, "sleep 90", "--time=10", *on_first)
-    cancelled = submit(accounts, "sleep 90", *on_first)
-    preempted = submit(accounts, "sleep 90", *on_second)
+    out_of_time = submit(accounts, "sleep 600", "--time=10", *on_first)
+    cancelled = submit(accounts, "sleep 600", *on_first)
+    preempted = submit(accounts, "sleep 600", *on_second)
     waiting = submit(accounts, "true", *on_second)
     failed = submit(accounts, "srun -n1 sh -c 'exit 9'; exit 7", *on_first)
     some_failed = submit(accounts, "exit 3", *on_first)
     completed = submit(accounts, "true", "--job-name=dlperf-tiny-0123", *on_first)
     for job in (out_of_time, cancelled, preempted):
-        until(lambda job=job: accounts.state(job) == "RUNNING", limit=30, what=f"job {job} runs")
+        until(lambda job=job: accounts.state(job) == "RUNNING", what=f"job {job} runs")
     accounts.ask("scontrol", "update", f"JobId={out_of_time}", "EndTime=now+1")
     accounts.ask("scancel", cancelled, waiting)
-    node_failed = submit(accounts, "sleep 90", "-p", "urgent", *on_second)
-    until(lambda: accounts.state(node_failed) == "RUNNING", limit=30, what="a job takes another's place")
+    node_failed = submit(accounts, "sleep 600", "-p", "urgent", *on_second)
+    until(lambda: accounts.state(node_failed) == "RUNNING", what="a job takes another's place")
     accounts.set_down(accounts.net.hosts[1])
 
     # Some minutes after a job ends only the accounts know it: here the other tools are missing, and squeue
@@ -92,9 +92,7 @@ def test_the_accounts_say_how_each_job_ended(
         ),
     }
     for job, (state, words) in expected.items():
-        until(
-            lambda job=job: not job_state(job).is_alive, limit=60, what=f"the accounts say that {job} ended"
-        )
+        until(lambda job=job: not job_state(job).is_alive, what=f"the accounts say that {job} ended")
         assert (job_state(job), str(job_state(job))) == (state, words)
     assert job_named("dlperf-tiny-0123") == completed
     assert job_named("dlperf-tiny-4567") is None

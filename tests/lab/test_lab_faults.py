@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cluster_lab import FOLDER, LONG, WORK
 from processes import PROMISED_SECONDS, until, until_line
+from sweep_lab import launch_default
 
 from dlperf.running.transports.session import LOSS_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from cluster_lab import ClusterLab
     from netlab import Host
@@ -69,31 +68,24 @@ def test_a_lost_node_is_told_in_time_and_its_run_goes_elsewhere(
     }[how]()
     until_line(process, "lost_node: a node was lost: node0: ")
     seconds = time.monotonic() - before
-    promised = PROMISED_SECONDS if how == "sshd killed" else LOSS_SECONDS
+    promised = SLACK_SECONDS + (PROMISED_SECONDS if how == "sshd killed" else LOSS_SECONDS)
     assert seconds < promised
     lab.trouble.unlink()
     if how != "powered off":
-        limit = max(0.5, promised + before - time.monotonic())
+        limit = max(SLACK_SECONDS, promised + before - time.monotonic())
         until(lambda: not lab.left_on(node), limit=limit, what="the lease ends the tree")
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     assert {2: ("ok", ("node1",)), 3: ("ok", ("node1",))} == statuses(lab)
 
 
-def _shorten(lab: ClusterLab, program: str) -> None:
-    """Run a program in dlperf's own process before it starts: bounds are minutes, and tests are not."""
-    (lab.folder / "site").mkdir()
-    (lab.folder / "site" / "sitecustomize.py").write_text(program)
-    lab.variables["PYTHONPATH"] = f"{lab.folder / 'site'}{os.pathsep}{lab.environment()['PYTHONPATH']}"
-
-
 def test_a_supervisor_that_stands_still_on_a_node_is_killed_after_the_limit(lab: ClusterLab) -> None:
     host = lab.net.hosts[0]
     lab.write_cluster(hosts=1)
-    _shorten(lab, "import dlperf.running.run as run\nrun.OVERTIME_SECONDS = 2.0\n")
-    lab.write(options={"step_seconds": 0.3}, measure=LONG, limits={"time": 5, "stall": 100})
+    lab.patch("import dlperf.running.run as run\nrun.OVERTIME_SECONDS = 2.0\n")
+    lab.write(options={"step_seconds": 0.3}, measure=LONG, limits={"time": 8, "stall": 100})
     process = lab.start()
-    lab.until_step(host)
+    until(lambda: len(host.processes("DLPERF_RUN=")) > 2, what="guard, worker and rank are there")
     host.run("kill", "-STOP", *host.processes("DLPERF_RUN="))
     _, errors = process.communicate()
     assert process.returncode == 3, errors
@@ -108,12 +100,7 @@ def test_nothing_is_left_of_a_run_whose_supervisor_stood_still_when_dlperf_was_k
 ) -> None:
     host = lab.net.hosts[0]
     lab.write_cluster(hosts=1)
-    program = (
-        "import dlperf.running.launch as launch\n"
-        "launch.LaunchFile.model_fields['silence_seconds'].default = 2.0\n"
-        "launch.LaunchFile.model_rebuild(force=True)\n"
-    )
-    _shorten(lab, program)
+    lab.patch(launch_default("silence_seconds", 2.0))
     lab.write(options={"step_seconds": 0.3}, measure=LONG)
     process = lab.start()
     lab.until_step(host)
@@ -125,7 +112,7 @@ def test_nothing_is_left_of_a_run_whose_supervisor_stood_still_when_dlperf_was_k
     ]
     host.run("kill", "-STOP", max(supervisors))  # the worker; its guard is older
     process.kill()
-    until(lambda: not lab.left_on(host), limit=2 + PROMISED_SECONDS)
+    until(lambda: not lab.left_on(host), limit=2 + PROMISED_SECONDS + SLACK_SECONDS)
 
 
 @pytest.mark.parametrize("sessions", [1, 2])
@@ -161,7 +148,7 @@ def test_a_case_of_two_nodes_ends_on_both_when_one_is_lost(lab: ClusterLab, node
     node.kill_sshd()
     before = time.monotonic()
     errors = "".join(until_line(process, "lost_node"))
-    until(lambda: not lab.left_on(other), limit=PROMISED_SECONDS)
+    until(lambda: not lab.left_on(other), limit=PROMISED_SECONDS + SLACK_SECONDS)
     assert time.monotonic() - before < PROMISED_SECONDS + SLACK_SECONDS
     lab.trouble.unlink()
     node.start_sshd()
@@ -228,7 +215,7 @@ def test_a_rank_that_is_killed_ends_the_other_nodes_at_once(lab: ClusterLab) -> 
     failed = by_topology["2n1g"]
     assert failed.status in {"crash", "killed"}
     assert "rank 1" in failed.reason
-    assert failed.seconds < 10
+    assert failed.seconds < 30
     assert failed.nodes == ("node0", "node1")
 
 
@@ -313,7 +300,7 @@ def test_a_dlperf_that_stood_still_makes_the_run_again(lab: ClusterLab) -> None:
     process = lab.start()
     lab.until_step(host)
     process.send_signal(signal.SIGSTOP)
-    until(lambda: not lab.left_on(host), limit=LOSS_SECONDS)
+    until(lambda: not lab.left_on(host), limit=LOSS_SECONDS + SLACK_SECONDS)
     lab.trouble.unlink()
     process.send_signal(signal.SIGCONT)
     _, errors = process.communicate()
@@ -322,14 +309,12 @@ def test_a_dlperf_that_stood_still_makes_the_run_again(lab: ClusterLab) -> None:
     assert {"ok"} == {status for status, _ in statuses(lab).values()}
 
 
-def test_a_clock_that_jumps_changes_no_time_that_is_measured(lab: ClusterLab, tmp_path: Path) -> None:
+def test_a_clock_that_jumps_changes_no_time_that_is_measured(lab: ClusterLab) -> None:
     """dlperf's wall clock goes back an hour. The machine's is not ours to set, so `time.time` is replaced."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(
+    lab.patch(
         "import time\nreal, start = time.time, time.monotonic()\n"
         "time.time = lambda: real() - (3600 if time.monotonic() - start > 2 else 0)\n"
     )
-    lab.variables["PYTHONPATH"] = f"{tmp_path / 'site'}{os.pathsep}{lab.environment()['PYTHONPATH']}"
     lab.write(
         options={"step_seconds": 0.5},
         measure={"warmup_iterations": 1, "measured_iterations": 5, "repeats": 1},

@@ -221,7 +221,7 @@ def test_a_second_node_that_slurm_loses_ends_the_job_and_a_follow_up_job_makes_t
     job_lab.until_step(slurm.net.hosts[0])
     number = job_lab.job()
     slurm.stop_node(slurm.net.hosts[1])
-    until(lambda: "does not come back" in job_lab.log(), limit=60, what="the node is given up")
+    until(lambda: "does not come back" in job_lab.log(), what="the node is given up")
     job_lab.trouble.unlink()
     slurm.start_node(slurm.net.hosts[1])
     _, errors = process.communicate()
@@ -254,13 +254,14 @@ def test_results_on_a_full_disk_end_the_job_and_it_is_made_whole(job_lab: SlurmS
     """The results are on a small file system, which something else fills while a run trains."""
     disk = job_lab.slurm.net.folder / SMALL
     (job_lab.folder / "results").symlink_to(disk)
-    measure = {"warmup_iterations": 1, "measured_iterations": 15, "repeats": 2}
-    job_lab.write(options={"step_seconds": 0.1}, measure=measure)
+    slow = {"fault": "wait", "fault_step": 3, "fault_while": str(job_lab.trouble)}
+    job_lab.write(options=slow, measure=TWO_RUNS)
     process = job_lab.start()
     job_lab.until_step(job_lab.slurm.net.hosts[0])
     with suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
         while True:
             filler.write(b"x" * (1 << 12))
+    job_lab.trouble.unlink()
     _, errors = process.communicate()
     assert process.returncode == 5
     assert "No space left on device" in errors
@@ -325,13 +326,15 @@ def test_two_commands_for_one_folder_submit_one_job(job_lab: SlurmSweepLab) -> N
 
 def test_a_controller_that_is_started_again_ends_no_job(job_lab: SlurmSweepLab) -> None:
     slurm = job_lab.slurm
+    slow = {"step_seconds": 0.1, "fault": "wait", "fault_step": 25, "fault_while": str(job_lab.trouble)}
     measure = {"warmup_iterations": 1, "measured_iterations": 40, "repeats": 1}
-    job_lab.write(options={"step_seconds": 0.1}, measure=measure)
+    job_lab.write(options=slow, measure=measure)
     process = job_lab.start()
     job_lab.until_step(slurm.net.hosts[0])
     slurm.stop_controller()
     job_lab.until_step(slurm.net.hosts[0], 20)
     slurm.start_controller()
+    job_lab.trouble.unlink()
     out, errors = process.communicate()
     assert process.returncode == 0, errors
     assert "1 of 1 run: 1 ok" in out

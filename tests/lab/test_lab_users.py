@@ -94,7 +94,7 @@ def test_a_user_who_is_not_root_needs_nothing_but_a_folder(lab: ClusterLab) -> N
     process = lab.start("--results", "results/long")
     until(lambda: host.processes("DLPERF_RUN="), what="the run is at work")
     process.kill()
-    until(lambda: not lab.left_on(host), limit=PROMISED_SECONDS + 5)
+    until(lambda: not lab.left_on(host), limit=PROMISED_SECONDS + 10)
     cleaned = lab.dlperf("cluster", "clean", "lab", "--everything")
     assert cleaned.returncode == 0, cleaned.stderr
     assert [] == list(host.path(f"{HOME}/dlperf-node").iterdir())
@@ -137,4 +137,4 @@ def test_a_container_loses_its_client_and_the_lease_ends_the_run(
     process = lab.start()
     until(lambda: len(host.processes("DLPERF_RUN=")) > 2, what="the run is at work in the container")
     process.kill()
-    until(lambda: not lab.left_on(host), limit=PROMISED_SECONDS + 5)
+    until(lambda: not lab.left_on(host), limit=PROMISED_SECONDS + 10)
