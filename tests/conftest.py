@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # No deadline: how long an example takes depends on what else the machine does.
 settings.register_profile("full", deadline=None)
-settings.register_profile("quick", deadline=None, max_examples=20)
+settings.register_profile("quick", deadline=None, max_examples=10)
 settings.load_profile("full")
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and so would be what the tests interrupt.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from property_tests import at_most
 from scipy import optimize, special, stats
 
 from dlperf.compare.sets import (
@@ -51,7 +52,7 @@ def test_holm_worked_out_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
-@settings(max_examples=25)
+@settings(max_examples=at_most(25))
 @given(st.lists(rates, min_size=4, max_size=9), st.lists(rates, min_size=4, max_size=9))
 def test_without_blocks_and_prior_it_is_students_t_test_on_logarithms(
     baseline: list[float], candidate: list[float]
@@ -70,7 +71,7 @@ def test_without_blocks_and_prior_it_is_students_t_test_on_logarithms(
     assert (math.log(found.low), math.log(found.high)) == pytest.approx((interval.low, interval.high))
 
 
-@settings(max_examples=25)
+@settings(max_examples=at_most(25))
 @given(st.lists(st.tuples(rates, rates), min_size=4, max_size=9))
 def test_with_blocks_and_no_prior_it_is_the_paired_t_test(pairs: list[tuple[float, float]]) -> None:
     baseline, candidate = [one for one, _ in pairs], [two for _, two in pairs]

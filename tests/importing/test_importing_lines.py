@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_makers import DIALECTS, PROGRAMS, Made
 from plain_reader import read_alone
+from property_tests import at_most
 
 from dlperf.importing.archives import Log
 from dlperf.importing.reader import LogReader
@@ -68,7 +69,7 @@ def disturbed_logs(draw: st.DrawFn) -> tuple[bytes, Dialect]:
     return b"".join(line + b"\n" for line in lines), DIALECTS[program.dialect]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=at_most(60), deadline=None)
 @given(log=disturbed_logs(), chunk_bytes=st.integers(1_000, 60_000))
 def test_lines_read_at_once_equal_lines_read_alone(log: tuple[bytes, Dialect], chunk_bytes: int) -> None:
     data, dialect = log

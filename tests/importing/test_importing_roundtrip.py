@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_makers import DIALECTS, NOISE, PROGRAMS, WRAPPERS, Made, parse, runs, seen
 from plain_reader import read_alone
+from property_tests import at_most
 
 from dlperf.importing.archives import Log
 from dlperf.importing.columnar import LineReader
@@ -18,7 +19,7 @@ from dlperf.importing.dialects.base import Scope
 from dlperf.importing.reader import LogReader
 
 EVERY_PROGRAM = pytest.mark.parametrize("name", PROGRAMS)
-FEW = settings(max_examples=20, deadline=None)
+FEW = settings(max_examples=at_most(20), deadline=None)
 
 
 def with_noise(lines: list[str], noise: list[tuple[int, str]]) -> list[str]:

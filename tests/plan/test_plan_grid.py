@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from property_tests import at_most
 
 from dlperf.plan.load import load_sweep
 from dlperf.plan.machine import Machine
@@ -66,7 +67,9 @@ GRIDS = st.fixed_dictionaries(
         "measure": st.fixed_dictionaries({"repeats": st.integers(1, 6)}),
     }
 )
-quick = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+quick = settings(
+    max_examples=at_most(30), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
 
 
 def _without_idle_ratio(grid: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from property_tests import at_most
 
 from dlperf.errors import UserError
 from dlperf.files import write_document
@@ -71,7 +72,9 @@ def test_a_frozen_plan_is_flushed_to_the_disk_with_its_folder(
     assert str(tmp_path / "results") == folder
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=at_most(30), deadline=None
+)
 @given(
     topology=st.lists(st.sampled_from(["1n1g", "1n2g", "4n8g"]), min_size=1, max_size=3, unique=True),
     precision=st.sampled_from(["fp32", "fp16", "bf16"]),

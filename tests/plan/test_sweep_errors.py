@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from property_tests import at_most
 
 from dlperf.errors import SourceErrors, UserError
 from dlperf.files import shipped_folder
@@ -276,7 +277,9 @@ def test_with_values_from_the_command_line_exclusions_may_idle(adapters: Any, tm
     assert [] == problems(text, adapters, tmp_path, given=(axis_setting("topology=1n2g"),))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=at_most(60), deadline=None
+)
 @given(data=st.data())
 def test_a_misspelt_key_shows_at_its_line_and_column(adapters: Any, tmp_path: Path, data: Any) -> None:
     """Wherever the key stands and however the file is indented by comments and blank lines."""
@@ -319,7 +322,9 @@ _VALUES = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=at_most(100), deadline=None
+)
 @given(changes=st.dictionaries(st.sampled_from(sorted(SweepFile.model_fields)), _VALUES, max_size=4))
 def test_whatever_stands_in_a_file_it_loads_and_plans_or_its_problems_have_places(
     adapters: Any, laptop: Machine, tmp_path: Path, changes: dict[str, Any]

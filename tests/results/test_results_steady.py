@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_tests import at_most
 from run_folders import make_case, write_run
 
 from dlperf.plan.case import Measure
@@ -97,7 +98,7 @@ def test_a_long_series_is_judged_in_seconds() -> None:
     assert segments.first == pytest.approx(20_000, abs=60)
 
 
-@settings(max_examples=30)
+@settings(max_examples=at_most(30))
 @given(st.lists(st.floats(min_value=1e-4, max_value=1e3), min_size=FEWEST_JUDGED, max_size=150))
 def test_whatever_comes_a_steady_stretch_covers_half_of_the_time(seconds: list[float]) -> None:
     segments = classify(seconds)

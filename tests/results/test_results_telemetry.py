@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from property_tests import at_most
 from run_folders import BEGAN_MS, log_text, make_case, telemetry_text, timed, write_run
 
 from dlperf.logs.events import Step, event_line
@@ -213,7 +214,7 @@ CELL = st.one_of(
 )
 
 
-@settings(max_examples=25)  # each writes a run folder
+@settings(max_examples=at_most(25))  # each writes a run folder
 @given(
     rows=st.lists(st.tuples(st.integers(-5, 10**14), st.lists(CELL, min_size=20, max_size=30)), max_size=20),
     cut=st.integers(0, 40),
