@@ -1,6 +1,7 @@
 """Inputs of a small alignment and outputs that a test can bend."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -55,14 +56,15 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inputs]:
         yield opened
 
 
-@pytest.fixture
-def arrays(inputs: Inputs) -> Callable[[LossKind], Arrays]:
+@pytest.fixture(scope="session")
+def sound_arrays(inputs: Inputs) -> Callable[[LossKind], Arrays]:
     """What a sound engine could write: the defined first loss, and every array moved a little by each step.
 
     The moves have no meaning; what is under test is how two such files are compared.
     """
 
-    def make(kind: LossKind = "arcface") -> Arrays:
+    @cache
+    def make(kind: LossKind) -> Arrays:
         stream = np.random.default_rng(0)
         case = case_of(kind)
         embeddings = stream.standard_normal((case.batch_size_per_device, 128)).astype(np.float32)
@@ -85,6 +87,28 @@ def arrays(inputs: Inputs) -> Callable[[LossKind], Arrays]:
 
 
 @pytest.fixture
+def arrays(sound_arrays: Callable[[LossKind], Arrays]) -> Callable[..., Arrays]:
+    """A copy that a test may bend."""
+
+    def copied(kind: LossKind = "arcface") -> Arrays:
+        return {name: array.copy() for name, array in sound_arrays(kind).items()}
+
+    return copied
+
+
+@pytest.fixture(scope="session")
+def sound(
+    inputs: Inputs, sound_arrays: Callable[[LossKind], Arrays], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Outputs]:
+    """The file of a sound engine."""
+    path = tmp_path_factory.mktemp("sound") / "sound.npz"
+    np.savez(path, **sound_arrays("arcface"))
+    read = Outputs([path], inputs, steps=STEPS)
+    yield read
+    read.close()
+
+
+@pytest.fixture
 def outputs(inputs: Inputs, tmp_path: Path) -> Callable[[Arrays], Outputs]:
     """Write the arrays as a program does, and read them as `dlperf align` does."""
 
@@ -98,12 +122,12 @@ def outputs(inputs: Inputs, tmp_path: Path) -> Callable[[Arrays], Outputs]:
 
 @pytest.fixture
 def bent(
-    inputs: Inputs, arrays: Callable[[LossKind], Arrays], outputs: Callable[[Arrays], Outputs]
+    inputs: Inputs, arrays: Callable[..., Arrays], outputs: Callable[[Arrays], Outputs], sound: Outputs
 ) -> Callable[..., Pair]:
     """`mxnet` with its arrays bent by a function, compared with `pytorch`, which has them as they were."""
 
     def make(bend: Callable[[Arrays], None], *, frozen: bool = False) -> Pair:
-        changed, case = arrays("arcface"), case_of()
+        changed, case = arrays(), case_of()
         bend(changed)
         if frozen:
             workload = case.workload.model_copy(update={"batch_norm": "frozen"})
@@ -111,7 +135,7 @@ def bent(
         return compare(
             ("mxnet", "pytorch"),
             outputs(changed),
-            outputs(arrays("arcface")),
+            sound,
             inputs,
             case=case,
             tolerance=Tolerance(),

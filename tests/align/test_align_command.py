@@ -166,6 +166,8 @@ def test_an_interpreter_of_ones_own_may_hold_a_version_that_dlperf_cannot_instal
     assert ("mxnet==1.5.1", "1.5.1", Path.cwd() / "python3") == (own.name, own.spec.version, own.python)
 
 
+@pytest.mark.slow
+@pytest.mark.engine
 def test_who_cannot_be_installed_is_absent_with_the_reason_and_the_others_take_part(
     engine_python: Any,
 ) -> None:
