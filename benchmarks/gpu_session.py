@@ -107,7 +107,7 @@ ON_CPU = Sizes(
     threads=1,  # waits for no other on a busy machine
     too_large={"batch_size_per_device": 4096, "memory": "1GiB"},
     limit={
-        "search": {"iterations": 1, "batch_size_per_device": {"granularity": 2, "upper": 4}},
+        "search": {"iterations": 1, "batch_size_per_device": {"granularity": 2, "upper": 2}},
         "memory": "2GiB",
     },
 )
