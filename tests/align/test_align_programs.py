@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import engines
 import pytest
+from engines import copy_of_programs
 
 from dlperf.adapters.registry import load_adapters
 from dlperf.align import programs
@@ -13,7 +15,7 @@ from dlperf.align.certificate import Certificate, Tolerance
 from dlperf.align.participants import ON_ONE_DEVICE, Mode, Participant, Settings
 from dlperf.align.programs import Alignment
 from dlperf.cli.align import TOLERANCES
-from dlperf.files import shipped_folder, shipped_root
+from dlperf.files import shipped_root
 from dlperf.plan.case import Loss, Schedule, Topology, Workload
 from dlperf.running.supervision import Interrupts
 
@@ -78,29 +80,9 @@ def align(engine_python: Callable[[str], Path], tmp_path: Path) -> Callable[...,
     return run
 
 
-def copy_of_programs(folder: Path, file: str, changes: dict[str, str]) -> None:
-    """Copy `frameworks/` into `folder`, with texts of one file replaced, each of which stands there once."""
-    ignored = shutil.ignore_patterns("__pycache__", "log")
-    shutil.copytree(shipped_folder("frameworks"), folder / "frameworks", ignore=ignored)
-    path = folder / "frameworks" / file
-    text = path.read_text()
-    for before, after in changes.items():
-        assert 1 == text.count(before), f"{file} no longer holds {before!r} once"
-        text = text.replace(before, after)
-    path.write_text(text)
-
-
 @pytest.fixture
 def short_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs whose MobileFaceNet has 1 of its 12 residual units, and so every kind of layer.
-
-    For what has to do with devices and not with depth: most of the time OneFlow compiles, once per process.
-    """
-    folder = tmp_path / "short"
-    stages = ("1", 4, 1), ("2", 6, 0), ("3", 2, 0)
-    changes = {f'_residuals("stage{name}", {n},': f'_residuals("stage{name}", {m},' for name, n, m in stages}
-    copy_of_programs(folder, "common/networks.py", changes)
-    monkeypatch.setattr("dlperf.files._PACKAGE", folder / "dlperf")  # an installation of these programs
+    monkeypatch.setattr("dlperf.files._PACKAGE", engines.short_network(tmp_path / "short"))
 
 
 @pytest.fixture(scope="module")
@@ -323,30 +305,18 @@ def mode(parallelism: Any, devices: int, ratio: float | None = None) -> Mode:
     return Mode(parallelism=parallelism, topology=topology, sample_ratio=ratio)
 
 
-@pytest.mark.timeout(1200)  # twelve programs, one after the other, perhaps beside other load
+@pytest.mark.timeout(1200)  # eight programs, one after the other, perhaps beside other load
 @pytest.mark.usefixtures("short_network")
-@pytest.mark.parametrize(
-    ("modes", "of_jax", "size"),
-    [
-        # JAX compiles for long, and its Partial FC with all classes is its model parallel.
-        (
-            [mode("data", 2), mode("model", 2), mode("partial_fc", 2, 1.0)],
-            [mode("data", 2), mode("model", 2)],
-            4,
-        ),
-        # The next test has data and model parallel on 4.
-        ([mode("partial_fc", 4, 1.0)], [], 2),
-    ],
-    ids=["2 devices", "4 devices"],
-)
-def test_all_modes_agree_across_frameworks_and_with_the_reference_in_one_process(
-    align: Callable[..., Certificate], modes: list[Mode], of_jax: list[Mode], size: int
+def test_modes_of_two_devices_agree_across_frameworks_and_with_the_reference_in_one_process(
+    align: Callable[..., Certificate],
 ) -> None:
-    """The reference, in float64, normalises each device's share separately and does not split the classes."""
-    participants = [(name, one) for name in FRAMEWORKS for one in modes]
-    participants += [("jax", one) for one in of_jax]
+    """The reference, in float64, normalises each device's share separately and does not split the classes.
 
-    certificate = align(participants, steps=4, batch_size=size)
+    Partial FC: of 2 devices below with a sample, of 4 with all classes in the next test.
+    """
+    participants = [(name, one) for name in ENGINES for one in (mode("data", 2), mode("model", 2))]
+
+    certificate = align(participants, steps=4, batch_size=4)
 
     assert [] == broken(certificate)
     count = len(participants)
@@ -359,7 +329,10 @@ def test_all_modes_agree_across_frameworks_and_with_the_reference_in_one_process
 def test_with_frozen_norms_any_number_of_devices_agrees_with_one(
     align: Callable[..., Certificate], framework: str
 ) -> None:
-    modes = (mode("data", 1), mode("data", 4), mode("model", 4))
+    """Data parallel on 4 would be one program more to compile, whose ranks do the same as on 2."""
+    modes = [mode("data", 1), mode("model", 4)]
+    if framework != "jax":  # whose Partial FC with all classes is its model parallel
+        modes.append(mode("partial_fc", 4, 1.0))
 
     certificate = align(
         [(framework, one) for one in modes],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import engines
 import pytest
 
 from dlperf.adapters.registry import load_adapters
@@ -14,12 +15,25 @@ if TYPE_CHECKING:
 
     from cluster_lab import ClusterLab
     from slurm_lab import SlurmSweepLab
+    from sweep_lab import SweepLab
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 
 
+def with_a_short_network(lab: SweepLab) -> None:
+    """For dlperf alone: the interpreters of the frameworks read the same file, and have no dlperf."""
+    package = engines.short_network(lab.folder / "short")
+    lab.patch(
+        "import contextlib, pathlib\n"
+        "with contextlib.suppress(ImportError):\n"
+        "    import dlperf.files\n"
+        f"    dlperf.files._PACKAGE = pathlib.Path({str(package)!r})\n"
+    )
+
+
 def write(lab: ClusterLab, framework: str, python: Path, **keys: object) -> None:
     version = load_adapters()[framework].versions[0]
+    with_a_short_network(lab)
     lab.write_cluster(interface="eth0", devices=1, cores=1)
     lab.write(
         frameworks=[{"name": framework, "version": version, "python": str(python)}],
@@ -60,13 +74,14 @@ def test_an_engine_trains_on_several_hosts(
 def test_each_engine_trains_on_the_two_nodes_of_a_job(
     job_lab: SlurmSweepLab, engine_python: Callable[[str], Path]
 ) -> None:
-    engines = ("mxnet", "oneflow", "pytorch")
+    names = ("mxnet", "oneflow", "pytorch")
     adapters = load_adapters()
+    with_a_short_network(job_lab)
     job_lab.write_cluster(nodes=2, interface="eth0", devices=1, cores=1)
     job_lab.write(
         frameworks=[
             {"name": name, "version": adapters[name].versions[0], "python": str(engine_python(name))}
-            for name in engines
+            for name in names
         ],
         options={},
         topology="2n1g",
@@ -78,7 +93,7 @@ def test_each_engine_trains_on_the_two_nodes_of_a_job(
         log.read_text()[-2000:] for log in job_lab.results.rglob("rank*.log")
     )
     results = job_lab.stored()
-    assert [(name, ("node0", "node1")) for name in engines] == [
+    assert [(name, ("node0", "node1")) for name in names] == [
         (result.case.framework, result.nodes) for result in results
     ]
     assert all(result.figures is not None and result.figures.samples_per_sec > 0 for result in results)
