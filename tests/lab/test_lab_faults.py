@@ -83,9 +83,9 @@ def test_a_supervisor_that_stands_still_on_a_node_is_killed_after_the_limit(lab:
     host = lab.net.hosts[0]
     lab.write_cluster(hosts=1)
     lab.patch("import dlperf.running.run as run\nrun.OVERTIME_SECONDS = 2.0\n")
-    lab.write(options={"step_seconds": 0.3}, measure=LONG, limits={"time": 8, "stall": 100})
+    lab.write(options={"step_seconds": 0.3}, measure=LONG, limits={"time": 12, "stall": 100})
     process = lab.start()
-    until(lambda: len(host.processes("DLPERF_RUN=")) > 2, what="guard, worker and rank are there")
+    lab.until_step(host)
     host.run("kill", "-STOP", *host.processes("DLPERF_RUN="))
     _, errors = process.communicate()
     assert process.returncode == 3, errors
