@@ -216,18 +216,7 @@ SWEEP = gathered(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How runs are made.
-
-    Attributes:
-        retry_failed: repeat failed runs.
-        no_wait: fail at once if another dlperf is measuring there.
-        port: on which the ranks of a case connect; None for a free one per run.
-        wait_for_nodes_seconds: how long runs wait for nodes; None: 10 minutes for those that were lost, and
-            until its end for another dlperf.
-        wait_for_quiet_seconds: how long the first run waits for other work to end.
-        parallel_nodes: how many single-node runs go on at a time.
-        quiet: say nothing while runs go on.
-    """
+    """How runs are made: the fields are the options of their names, which `--help` describes."""
 
     retry_failed: bool = False
     no_wait: bool = False

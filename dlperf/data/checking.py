@@ -16,28 +16,16 @@ SHOWN_FAULTS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """What the images of one form are.
-
-    Attributes:
-        form: recordio or ofrecord.
-        size_bytes: of its files, without indexes.
-        images: how many have no fault.
-        classes_seen: how many labels they have.
-        image_bytes: encoded size of the smallest image, of all together and of the largest.
-        image_sizes: how many images have which width and height, most frequent first; empty where they were
-            not decoded.
-        content_sha256: of labels and images in their order: the same for both forms of a data set.
-        faults: how many there are.
-        first_faults: the first of them.
-    """
+    """What the images of one form are."""
 
     form: Form
-    size_bytes: int
-    images: int
-    classes_seen: int
-    image_bytes: tuple[int, int, int]
+    size_bytes: int  # of its files, without indexes
+    images: int  # without faults
+    classes_seen: int  # labels that they have
+    image_bytes: tuple[int, int, int]  # encoded size of the smallest image, of all together, of the largest
+    # Width and height, and how many images have them, most frequent first; empty where they were not decoded.
     image_sizes: tuple[tuple[tuple[int, int], int], ...]
-    content_sha256: str
+    content_sha256: str  # of labels and images in their order: the same for both forms of a data set
     faults: int
     first_faults: tuple[Fault, ...]
 

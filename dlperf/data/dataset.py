@@ -51,25 +51,16 @@ class PartsIndex(Model):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordioSet:
-    """The RecordIO form of a data set.
+    """The RecordIO form of a data set."""
 
-    Attributes:
-        records: train.rec.
-        index: train.idx.
-        size_bytes: size of train.rec.
-        images: how many images the index names.
-        persons: how many records without an image stand behind the images, one per person, as InsightFace
-            publishes data sets; None where all records are images. Only those can be read by MXNet's
-            ImageRecordIter, which fails on a record without an image.
-        index_sha256: of train.idx, property and the size of train.rec.
-    """
-
-    records: Path
-    index: Path
-    size_bytes: int
-    images: int
+    records: Path  # train.rec
+    index: Path  # train.idx
+    size_bytes: int  # of train.rec
+    images: int  # that the index names
+    # Records without an image behind the images, one per person, as InsightFace publishes data sets: MXNet's
+    # ImageRecordIter fails on them. None where all records are images.
     persons: int | None
-    index_sha256: str
+    index_sha256: str  # of train.idx, property and the size of train.rec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,21 +74,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfrecordSet:
-    """The OFRecord form of a data set.
+    """The OFRecord form of a data set."""
 
-    Attributes:
-        folder: where the parts lie.
-        parts: in their order.
-        digits: of the number in a part's name: OneFlow's `part_name_suffix_length`; -1 without leading zeros.
-        images: of all parts; None where only reading them would tell.
-        index_sha256: of the parts' names and sizes, and property.
-    """
-
-    folder: Path
-    parts: tuple[Part, ...]
-    digits: int
-    images: int | None
-    index_sha256: str
+    folder: Path  # where the parts lie
+    parts: tuple[Part, ...]  # in their order
+    digits: int  # of the number in a part's name: see `ofrecord.digits_of`
+    images: int | None  # of all parts; None where only reading them would tell
+    index_sha256: str  # of the parts' names and sizes, and property
 
     @property
     def size_bytes(self) -> int:
@@ -107,19 +90,11 @@ class OfrecordSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What a folder with a data set holds; at least one of the forms.
-
-    Attributes:
-        folder: the data set.
-        classes: how many there are, as `property` says, or else the records of persons; None: not known.
-        image_size: width and height of the first image, in pixels; None where it cannot be read.
-        recordio: the RecordIO form, if any.
-        ofrecord: the OFRecord form, if any.
-    """
+    """What a folder with a data set holds; at least one of the forms."""
 
     folder: Path
-    classes: int | None
-    image_size: tuple[int, int] | None
+    classes: int | None  # as `property` says, or else the records of persons; None: not known
+    image_size: tuple[int, int] | None  # width and height of the first image; None where it cannot be read
     recordio: RecordioSet | None
     ofrecord: OfrecordSet | None
 

@@ -44,21 +44,13 @@ _UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 @dataclass(slots=True, kw_only=True)
 class Log:
-    """One log: a file or a member of an archive.
+    """One log: a file or a member of an archive."""
 
-    Attributes:
-        name: for people, such as `runs.tar.gz!1n8g/r100_b64_fp32_1.log`.
-        stream: its bytes, uncompressed.
-        warnings: what was odd about it; complete when it has been read.
-        is_member: whether it is in an archive, and not a file of its own.
-        chunk_bytes: how much is read at a time.
-    """
-
-    name: str
-    stream: IO[bytes]
-    warnings: list[str] = field(default_factory=list)
-    is_member: bool = False
-    chunk_bytes: int = CHUNK_BYTES
+    name: str  # for people, such as `runs.tar.gz!1n8g/r100_b64_fp32_1.log`
+    stream: IO[bytes]  # its bytes, uncompressed
+    warnings: list[str] = field(default_factory=list)  # what was odd; complete when it has been read
+    is_member: bool = False  # of an archive, and not a file of its own
+    chunk_bytes: int = CHUNK_BYTES  # read at a time
 
     def chunks(self) -> Iterator[tuple[bytearray, bool]]:
         """The log once, from its beginning: whole lines, and whether the log ends with them.

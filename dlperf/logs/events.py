@@ -46,29 +46,17 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One iteration, or several that one line covers.
+    """One iteration, or several that one line covers."""
 
-    Attributes:
-        step: from 0; rising, not always by 1.
-        samples: of the whole job.
-        seconds: for all of the samples.
-        kind: `train` for an accepted step; any other is timed, kept and not counted.
-        loss: may be nan or inf; None where not printed.
-        line: in the text that was read, from 1.
-        time_ms: when it was printed, since 1970; None where not known.
-        iterations: that the line covers.
-        throughput: samples/s as the line says; None where it does not.
-    """
-
-    step: int
-    samples: int
-    seconds: float
-    kind: str
-    loss: float | None
-    line: int = 0
-    time_ms: int | None = field(default=None, compare=False)
-    iterations: int = 1
-    throughput: float | None = field(default=None, compare=False)
+    step: int  # from 0; rising, not always by 1
+    samples: int  # of the whole job
+    seconds: float  # for all of the samples
+    kind: str  # `train` for an accepted step; any other is timed, kept and not counted
+    loss: float | None  # may be nan or inf; None where not printed
+    line: int = 0  # in the text that was read, from 1
+    time_ms: int | None = field(default=None, compare=False)  # when it was printed, since 1970
+    iterations: int = 1  # that the line covers
+    throughput: float | None = field(default=None, compare=False)  # samples/s, where the line says it
 
 
 _ENCODER = json.JSONEncoder(allow_nan=False)

@@ -215,17 +215,11 @@ _SAMPLE = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    """A layout that holds something.
+    """A layout that holds something."""
 
-    Attributes:
-        recorded: the dialects of its records.
-        is_read: whether it gives a record or a loss; else it only marks the start of a run.
-        watch: whether its rest may show a failure.
-    """
-
-    recorded: tuple[Dialect, ...]
-    is_read: bool
-    watch: bool
+    recorded: tuple[Dialect, ...]  # the dialects of its records
+    is_read: bool  # it gives a record or a loss; else it only marks the start of a run
+    watch: bool  # its rest may show a failure
 
 
 class ChunkLines:
