@@ -6,10 +6,9 @@ docs/engines/arcface_oneflow.md describes it.
 import math
 from dataclasses import replace
 
-from pydantic import Field
-
 from dlperf.adapters import original
 from dlperf.adapters.base import (
+    TF32,
     EnvironmentSpec,
     Launch,
     Program,
@@ -18,6 +17,7 @@ from dlperf.adapters.base import (
     RankCommand,
     SourceEdit,
     program_command,
+    require_known,
 )
 from dlperf.adapters.oneflow import ADAPTER as ONEFLOW
 from dlperf.model import Model
@@ -50,11 +50,7 @@ _SYNTHETIC_ITERATIONS = 10_000  # of an epoch
 class ArcFaceOneFlowOptions(Model):
     """What a sweep may set under `options: {arcface_oneflow: ...}`."""
 
-    tf32: bool = Field(
-        default=False,
-        description="Let CUDA compute float32 products in TF32, as OneFlow does by default; off, fp32 is "
-        "IEEE float32.",
-    )
+    tf32: bool = TF32
 
 
 class ArcFaceOneFlowAdapter:
@@ -76,8 +72,7 @@ class ArcFaceOneFlowAdapter:
         self, version: str, device: DeviceKind, *, parallel: bool = False, gpu: Gpu | None = None
     ) -> EnvironmentSpec:
         """OneFlow as the adapter `oneflow` has it, and what the program imports; ValueError as there."""
-        if version not in _VERSIONS:
-            raise ValueError(f"arcface_oneflow was not tried with {version}; known: {', '.join(_VERSIONS)}")
+        require_known(self.name, version, _VERSIONS)
         spec = ONEFLOW.environment(version, device, parallel=parallel, gpu=gpu)
         return replace(
             spec,
@@ -184,20 +179,10 @@ def _config(case: Case) -> dict[str, object]:
     }
 
 
-# Where the parts of a data set may lie, in the order of dlperf/data/dataset.py.
-_FIND_PARTS = """
-for name in ("ofrecord/train", "ofrecord", "train", "."):
-    parts = glob.glob(os.path.join(glob.escape(config.ofrecord_path), name, "part-*"))
-    if parts:
-        config.ofrecord_path = os.path.join(config.ofrecord_path, name)
-        config.ofrecord_part_num = len(parts)
-        break
-"""
-
-
 def _config_module(case: Case) -> str:
     text = original.config_module(_config(case))
-    return text if case.data is None else f"import glob\nimport os\n\n{text}{_FIND_PARTS}"
+    find_parts = original.find_parts("config.ofrecord_path", "config.ofrecord_part_num")
+    return text if case.data is None else text + find_parts
 
 
 # OneFlow 0.9 renamed these.
@@ -233,21 +218,14 @@ _ON_CUDA = (
 def _edits(case: Case, per_line: int) -> tuple[SourceEdit, ...]:
     """What the version of OneFlow, the CPU and the case need, and the program has no configuration for."""
     edits = [("function.py", old, new) for old, new in _RENAMED]
-    edits.append(
-        (
-            "function.py",
-            "            50, rank, cfg.total_step",
-            f"            {per_line}, rank, cfg.total_step",
-        )
-    )
+    indent, rest = " " * 12, ", rank, cfg.total_step"
+    edits.append(("function.py", f"{indent}50{rest}", f"{indent}{per_line}{rest}"))
     if case.data is not None:
         edits.append(("utils/ofrecord_data_utils.py", "os.path.join(ofrecord_root, mode)", "ofrecord_root"))
-    work = case.workload
-    if work.head == "E" and work.dropout > 0:
-        edits.append(("function.py", "cfg.network, dropout=0.0,", f"cfg.network, dropout={work.dropout!r},"))
+    edits += original.dropout_edits(case, "function.py")
     if case.device == "cpu":
         edits += [(file, old, old.replace('"cuda"', '"cpu"')) for file, old in _ON_CUDA]
-    return tuple(SourceEdit(file=f"{_FOLDER}/{file}", before=old, after=new) for file, old, new in edits)
+    return original.source_edits(_FOLDER, edits)
 
 
 ADAPTER = ArcFaceOneFlowAdapter()

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from dlperf.adapters import original
 from dlperf.adapters.base import (
+    TF32,
     EnvironmentSpec,
     Launch,
     Program,
@@ -64,9 +65,7 @@ class ArcFaceTorchOptions(Model):
         default=2,
         description="Processes per device that read and decode images; 2 in the program's own files.",
     )
-    tf32: bool = Field(
-        default=False, description="Let CUDA compute float32 products in TF32; off, fp32 is IEEE float32."
-    )
+    tf32: bool = TF32
 
 
 class ArcFaceTorchAdapter:
@@ -212,11 +211,9 @@ def _config(case: Case, per_line: int) -> dict[str, object]:
 
 
 # Newer versions of PyTorch dropped an argument that the program passes on.
-_SCHEDULER_EDIT = SourceEdit(
-    file=f"{_FOLDER}/lr_scheduler.py",
-    before="last_epoch=last_epoch, verbose=verbose)",
-    after="last_epoch=last_epoch)",
-)
+_SCHEDULER_EDIT = (
+    "lr_scheduler.py", "last_epoch=last_epoch, verbose=verbose)", "last_epoch=last_epoch)",
+)  # fmt: skip
 # The program knows CUDA alone. Without it the default device, the CPU, is the right one everywhere.
 _CPU_EDITS = (
     ("train_v2.py", 'init_process_group("nccl")', 'init_process_group("gloo")'),
@@ -258,25 +255,17 @@ _TORCHVISION_EDIT = ("dataset.py", "from torchvision import transforms\n", _WITH
 
 def _edits(case: Case) -> tuple[SourceEdit, ...]:
     """What PyTorch, the CPU and the workload need, and the program has no configuration for."""
-    edits: list[tuple[str, str, str]] = []
-    work = case.workload
-    if work.network == "mobilefacenet":
+    edits = [_SCHEDULER_EDIT]
+    if case.workload.network == "mobilefacenet":
         # Its own default is twice as wide as Chen et al.'s network.
-        edits.append(
-            (
-                "backbones/mobilefacenet.py",
-                "def get_mbf(fp16, num_features, blocks=(1, 4, 6, 2), scale=2):",
-                "def get_mbf(fp16, num_features, blocks=(1, 4, 6, 2), scale=1):",
-            )
-        )
-    if work.head == "E" and work.dropout > 0:
-        edits.append(("train_v2.py", "cfg.network, dropout=0.0,", f"cfg.network, dropout={work.dropout!r},"))
+        made = "def get_mbf(fp16, num_features, blocks=(1, 4, 6, 2), scale="
+        edits.append(("backbones/mobilefacenet.py", f"{made}2):", f"{made}1):"))
+    edits += original.dropout_edits(case, "train_v2.py")
     if case.device == "cpu":
         edits += [_TORCHVISION_EDIT, *_CPU_EDITS]
         if case.parallelism == "partial_fc":
             edits += _CPU_SAMPLING_EDITS
-    made = (SourceEdit(file=f"{_FOLDER}/{file}", before=old, after=new) for file, old, new in edits)
-    return (_SCHEDULER_EDIT, *made)
+    return original.source_edits(_FOLDER, edits)
 
 
 ADAPTER = ArcFaceTorchAdapter()

@@ -5,15 +5,16 @@ which processes a case consists of. It starts nothing. Register one under the en
 `dlperf.adapters`; docs/adding-a-framework.md walks through it.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from dlperf.plan.case import Case, DataForm, DeviceKind
-from dlperf.plan.machine import Gpu
+from dlperf.plan.machine import Gpu, version_key
 from dlperf.wording import plural
 
 # Every library that may have its own thread pool; by default the engines choose different counts.
@@ -244,12 +245,39 @@ class Adapter(Protocol):
         """The processes of the case, which drive all of `launch.placements`, in that order."""
 
 
+# The option `tf32` of most frameworks.
+TF32: Any = Field(
+    default=False,
+    description="Let CUDA compute float32 products in TF32, as some engines do by default; off, fp32 is IEEE "
+    "float32.",
+)
+
+
+def require_known(framework: str, version: str, known: Iterable[str]) -> None:
+    """ValueError with the known versions where this is none of them."""
+    if version not in known:
+        raise ValueError(f"{framework} {version} is unknown; known versions: {', '.join(known)}")
+
+
+def version_refusal(version: str, *, title: str, oldest: tuple[int, int]) -> str | None:
+    """Why a shipped program cannot run with a version of the user's; None: it can, or that is not known."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) >= oldest:
+        return None
+    return f"the training programs need {title} {oldest[0]}.{oldest[1]} or newer"
+
+
+def runs_cuda_13(gpu: Gpu | None) -> bool:
+    """Whether a GPU is known to run builds for CUDA 13: by its capability, and by its driver."""
+    return gpu is not None and version_key(gpu.capability) >= (7, 5) and version_key(gpu.driver) >= (580,)
+
+
 def train_commands(
     launch: Launch,
     framework: str,
     variables: Callable[[Launch, RankPlacement], dict[str, str]],
     *,
-    form: DataForm | None = None,
+    form: DataForm,
 ) -> tuple[RankCommand, ...]:
     """One process of `frameworks/<framework>/train.py` per placement, with the adapter's own `variables`.
 
@@ -258,7 +286,7 @@ def train_commands(
     module, case_file = f"frameworks.{framework}.train", str(launch.case_file)
     argv: tuple[str, ...] = (str(launch.python), "-m", module, case_file)
     threads: dict[str, str] = {}
-    if launch.case.data is not None and form is not None:
+    if launch.case.data is not None:
         argv = (str(launch.python), "-m", "frameworks.common.data_watch", module, case_file, form)
         threads = dict.fromkeys(_THREAD_VARIABLES, str(computing_threads(launch.case)))
     return tuple(

@@ -256,17 +256,11 @@ def _arcface_edits(case: Case) -> tuple[SourceEdit, ...]:
         return ()
     edits = []
     if case.topology.world_size > 1:
-        after = f"ctx = [mx.cpu(i) for i in range({case.topology.world_size})]"
-        edits.append(SourceEdit(file=f"{_ARCFACE}/{_script(case)}", before="ctx = [mx.cpu()]", after=after))
+        contexts = f"ctx = [mx.cpu(i) for i in range({case.topology.world_size})]"
+        edits.append((_script(case), "ctx = [mx.cpu()]", contexts))
     if case.parallelism == "model":
-        edits.append(
-            SourceEdit(
-                file=f"{_ARCFACE}/parall_module_local_v1.py",
-                before="context=mx.gpu(i),",
-                after="context=self._context[i],",
-            )
-        )
-    return tuple(edits)
+        edits.append(("parall_module_local_v1.py", "context=mx.gpu(i),", "context=self._context[i],"))
+    return original.source_edits(_ARCFACE, edits)
 
 
 def _arcface_config(case: Case) -> str:
@@ -279,7 +273,7 @@ def _arcface_config(case: Case) -> str:
         "net_output": work.head,
         "emb_size": work.embedding_size,
     }
-    loss: dict[str, object] = {"loss_name": "margin_softmax", **_margins(case)}
+    loss: dict[str, object] = {"loss_name": "margin_softmax", **original.margins(case)}
     dataset: dict[str, object] = {
         "dataset": "case",
         "dataset_path": data.path if data else "",
@@ -296,24 +290,22 @@ def _arcface_config(case: Case) -> str:
     )
 
 
+_PARTIAL_FC_CPU_EDITS = (
+    ("memory_module.py", "mx.gpu(self.local_rank)", "mx.cpu()"),
+    ("memory_bank.py", "mx.gpu(local_rank)", "mx.cpu()"),
+)
+
+
 def _partial_fc(launch: Launch) -> Program:
     """train_memory.py: a process per device, which Horovod joins."""
     case = launch.case
-    cuda = case.device == "cuda"
     return Program(
         processes=tuple(_partial_fc_process(launch, placement) for placement in launch.placements),
         dialect="partial_fc_mxnet",
         iterations_per_line=_iterations_per_line(case),
         distribution=_distribution(case.device),
         data_form="recordio",
-        edits=()
-        if cuda
-        else (
-            SourceEdit(
-                file=f"{_PARTIAL_FC}/memory_module.py", before="mx.gpu(self.local_rank)", after="mx.cpu()"
-            ),
-            SourceEdit(file=f"{_PARTIAL_FC}/memory_bank.py", before="mx.gpu(local_rank)", after="mx.cpu()"),
-        ),
+        edits=() if case.device == "cuda" else original.source_edits(_PARTIAL_FC, _PARTIAL_FC_CPU_EDITS),
         files={
             f"{_PARTIAL_FC}/default.py": _partial_fc_config(case),
             # Its folder is there before the first process makes it, which the others wait 2 s for.
@@ -349,7 +341,7 @@ def _partial_fc_config(case: Case) -> str:
         "memonger": False,
         "image_size": 112,
         "embedding_size": work.embedding_size,
-        **_margins(case),
+        **original.margins(case),
         "num_classes": case.num_classes,
         "sample_ratio": case.sample_ratio,
         "rec": f"{data.path}/train.rec" if data else "",
@@ -371,11 +363,6 @@ def _partial_fc_config(case: Case) -> str:
         "def generate_config(loss_name, dataset, network):\n"
         '    """Nothing is left to choose."""\n'
     )
-
-
-def _margins(case: Case) -> dict[str, float]:
-    loss = case.workload.loss
-    return {"loss_s": loss.scale, "loss_m1": loss.m1, "loss_m2": loss.m2, "loss_m3": loss.m3}
 
 
 def _steps(case: Case) -> str:

@@ -1,20 +1,21 @@
 """JAX: one build for the CPU, one for CUDA 12 and one for CUDA 13."""
 
-import re
 from dataclasses import replace
 from typing import Final
 
-from pydantic import Field
-
 from dlperf.adapters.base import (
     FIRST_DRIVERS,
+    TF32,
     CudaBuild,
     EnvironmentSpec,
     Launch,
     RankCommand,
     RankPlacement,
     data_refusal,
+    require_known,
+    runs_cuda_13,
     train_commands,
+    version_refusal,
 )
 from dlperf.model import Model
 from dlperf.plan.case import Case, DeviceKind
@@ -76,7 +77,6 @@ _CUDA_LIBRARIES = {
         "nvidia-nvvm==13.5.37",
     ),
 }
-_CUDA_13_CAPABILITY, _CUDA_13_DRIVER = (7, 5), 580
 
 _IMPORT_CHECK = "import jax.numpy, jaxlib; print(jax.__version__)"
 _BUILD_CHECK = """\
@@ -93,11 +93,7 @@ for device in jax.devices("cuda"):
 class JAXOptions(Model):
     """What a sweep may set under `options: {jax: ...}`."""
 
-    tf32: bool = Field(
-        default=False,
-        description="Let CUDA compute float32 products in TF32, as JAX does by default; off, fp32 is IEEE "
-        "float32.",
-    )
+    tf32: bool = TF32
 
 
 class JAXAdapter:
@@ -111,16 +107,11 @@ class JAXAdapter:
     options = JAXOptions
 
     def environment(
-        self,
-        version: str,
-        device: DeviceKind,
-        *,
-        parallel: bool = False,  # noqa: ARG002 - jax.distributed is in the wheel
-        gpu: Gpu | None = None,
+        self, version: str, device: DeviceKind, *, parallel: bool = False, gpu: Gpu | None = None
     ) -> EnvironmentSpec:
         """JAX and numpy, on cuda in the build for `gpu`; ValueError for a version that is not known."""
-        if version not in _VERSIONS:
-            raise ValueError(f"jax has no version {version!r} here; known: {', '.join(_VERSIONS)}")
+        del parallel  # jax.distributed is in the wheel
+        require_known(self.name, version, _VERSIONS)
         spec = EnvironmentSpec(
             framework=self.name,
             version=version,
@@ -131,7 +122,7 @@ class JAXAdapter:
         )
         if device == "cpu":
             return spec
-        major = _cuda_major(gpu)
+        major = "13" if runs_cuda_13(gpu) else "12"  # which has code for more GPUs, and runs on more drivers
         first, *others = spec.requirements
         return replace(
             spec,
@@ -144,10 +135,8 @@ class JAXAdapter:
 
     def unsupported(self, case: Case) -> str | None:
         """Versions that lack what the programs call, and data sets that they cannot read."""
-        numbers = re.match(r"(\d+)\.(\d+)", case.version)
-        if numbers is not None and (int(numbers[1]), int(numbers[2])) < _OLDEST:
-            return f"the training programs need JAX {_OLDEST[0]}.{_OLDEST[1]} or newer"
-        return data_refusal(case, _DATA_FORM)
+        too_old = version_refusal(case.version, title=self.title, oldest=_OLDEST)
+        return too_old or data_refusal(case, _DATA_FORM)
 
     def rank_commands(self, launch: Launch) -> tuple[RankCommand, ...]:
         """One command per rank."""
@@ -164,15 +153,6 @@ def _variables(launch: Launch, placement: RankPlacement) -> dict[str, str]:
         if placement.interface:
             variables["NCCL_SOCKET_IFNAME"] = placement.interface
     return variables
-
-
-def _cuda_major(gpu: Gpu | None) -> str:
-    """The build for a GPU; where too little is known, the one for more drivers and older GPUs."""
-    if gpu is None or gpu.capability is None or gpu.driver is None:
-        return "12"
-    capability = tuple(int(part) for part in gpu.capability.split("."))
-    driver = int(gpu.driver.partition(".")[0])
-    return "13" if capability >= _CUDA_13_CAPABILITY and driver >= _CUDA_13_DRIVER else "12"
 
 
 ADAPTER = JAXAdapter()

@@ -18,6 +18,7 @@ from dlperf.adapters.base import (
     SourceBuild,
     SourceEdit,
     data_refusal,
+    require_known,
     train_commands,
 )
 from dlperf.model import Model
@@ -227,7 +228,12 @@ class MXNetAdapter:
         For several devices Horovod comes with it, compiled on this machine.
         """
         del gpu  # one build serves all
-        _refuse_unknown(version)
+        if version in _TOO_OLD:
+            raise ValueError(
+                f"mxnet {version} needs Python 3.7 and the training programs need 3.8; "
+                f"known versions: {', '.join(_PYTHONS)}"
+            )
+        require_known(self.name, version, _PYTHONS)
         spec = EnvironmentSpec(
             framework=self.name,
             version=version,
@@ -294,16 +300,6 @@ def _horovod(device: DeviceKind) -> SourceBuild:
         nvcc=_NVCC if cuda else None,
         links={f"{_NCCL}/lib/libnccl.so": "libnccl.so.2"} if cuda else {},
     )
-
-
-def _refuse_unknown(version: str) -> None:
-    known = ", ".join(_PYTHONS)
-    if version in _TOO_OLD:
-        raise ValueError(
-            f"mxnet {version} needs Python 3.7 and the training programs need 3.8; known versions: {known}"
-        )
-    if version not in _PYTHONS:
-        raise ValueError(f"mxnet {version} is unknown; known versions: {known}")
 
 
 # MXNet's defaults, which variables of the user's would change: no float16 in place of float32 or in sums.

@@ -6,12 +6,14 @@ from pydantic import Field
 
 from dlperf.adapters.base import (
     FIRST_DRIVERS,
+    TF32,
     CudaBuild,
     EnvironmentSpec,
     Launch,
     RankCommand,
     RankPlacement,
     data_refusal,
+    require_known,
     train_commands,
 )
 from dlperf.model import Model
@@ -84,11 +86,7 @@ class OneFlowOptions(Model):
         description="Kernels of OneFlow's own OpenBLAS on cpu: the best that the processor can run, or those "
         "that this old OpenBLAS detects, which for newer processors are less than half as fast.",
     )
-    tf32: bool = Field(
-        default=False,
-        description="Let CUDA compute float32 products in TF32, as OneFlow does by default; off, fp32 is "
-        "IEEE float32.",
-    )
+    tf32: bool = TF32
 
 
 class OneFlowAdapter:
@@ -111,8 +109,7 @@ class OneFlowAdapter:
                 f"oneflow {version} on PyPI is a stub without the library; "
                 f"known versions: {', '.join(_PYTHONS)}"
             )
-        if version not in _PYTHONS:
-            raise ValueError(f"oneflow {version} is unknown; known versions: {', '.join(_PYTHONS)}")
+        require_known(self.name, version, _PYTHONS)
         return EnvironmentSpec(
             framework=self.name,
             version=version,

@@ -3,10 +3,9 @@
 PyPI has no OneFlow 0.3 any more, so this was never run; docs/engines/oneflow_face.md says what is tested.
 """
 
-from pydantic import Field
-
 from dlperf.adapters import original
 from dlperf.adapters.base import (
+    TF32,
     CudaBuild,
     EnvironmentSpec,
     Launch,
@@ -17,6 +16,7 @@ from dlperf.adapters.base import (
     SourceEdit,
     program_command,
     rank_environment,
+    require_known,
 )
 from dlperf.model import Model
 from dlperf.plan.case import Case, DeviceKind
@@ -36,9 +36,7 @@ _DROPOUT = 0.4
 class OneFlowFaceOptions(Model):
     """What a sweep may set under `options: {oneflow_face: ...}`."""
 
-    tf32: bool = Field(
-        default=False, description="Let CUDA compute float32 products in TF32; off, fp32 is IEEE float32."
-    )
+    tf32: bool = TF32
 
 
 class OneFlowFaceAdapter:
@@ -61,8 +59,7 @@ class OneFlowFaceAdapter:
         ValueError on cpu and for other versions.
         """
         del parallel, gpu
-        if version not in _VERSIONS:
-            raise ValueError(f"oneflow_face is for OneFlow 0.3, not {version}; known: {', '.join(_VERSIONS)}")
+        require_known(self.name, version, _VERSIONS)
         if device == "cpu":
             raise ValueError("oneflow_face trains on cuda alone")
         return EnvironmentSpec(
@@ -160,21 +157,9 @@ def _arguments(case: Case, per_line: int) -> dict[str, object]:
     }
 
 
-# Where the parts of a data set may lie, in the order of dlperf/data/dataset.py.
-_FIND_PARTS = """
-import glob
-for name in ("ofrecord/train", "ofrecord", "train", "."):
-    parts = glob.glob(os.path.join(glob.escape(dataset.dlperf.dataset_dir), name, "part-*"))
-    if parts:
-        dataset.dlperf.dataset_dir = os.path.join(dataset.dlperf.dataset_dir, name)
-        dataset.dlperf.train_data_part_num = len(parts)
-        break
-"""
-
-
 def _edit(case: Case) -> SourceEdit:
     """The network, data set and loss of the case, among those of sample_config.py."""
-    work, data, loss = case.workload, case.data, case.workload.loss
+    work, data = case.workload, case.data
     network: dict[str, object] = {
         "net_name": _NETWORKS[work.network],
         "emb_size": work.embedding_size,
@@ -193,18 +178,13 @@ def _edit(case: Case) -> SourceEdit:
         "shuffle": True,
         "train_batch_size_per_device": case.batch_size_per_device,
     }
-    margins: dict[str, object] = {
-        "loss_name": "margin_softmax",
-        "loss_s": loss.scale,
-        "loss_m1": loss.m1,
-        "loss_m2": loss.m2,
-        "loss_m3": loss.m3,
-    }
+    loss: dict[str, object] = {"loss_name": "margin_softmax", **original.margins(case)}
     lines = [
         f"{table}.dlperf = edict({original.literal(values)})\n"
-        for table, values in {"network": network, "dataset": dataset, "loss": margins}.items()
+        for table, values in {"network": network, "dataset": dataset, "loss": loss}.items()
     ]
-    find = _FIND_PARTS if data is not None else ""
+    find_parts = original.find_parts("dataset.dlperf.dataset_dir", "dataset.dlperf.train_data_part_num")
+    find = "" if data is None else find_parts
     return SourceEdit(
         file="sample_config.py",
         before="# default settings\n",

@@ -3,9 +3,10 @@
 Each reads one configuration module, which is written for a case.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
+from dlperf.adapters.base import SourceEdit
 from dlperf.plan.case import Case, DataForm
 from dlperf.wording import plural
 
@@ -105,6 +106,42 @@ def without_equal_shares(case: Case) -> str | None:
         "the program gives every device the same number of classes; take a num_classes that "
         f"{devices} divides, such as {aligned}"
     )
+
+
+def source_edits(folder: str, edits: Iterable[tuple[str, str, str]]) -> tuple[SourceEdit, ...]:
+    """Edits of files in a folder of the source: a file, what stands there, and what takes its place."""
+    return tuple(SourceEdit(file=f"{folder}/{file}", before=old, after=new) for file, old, new in edits)
+
+
+def dropout_edits(case: Case, file: str) -> list[tuple[str, str, str]]:
+    """For head E, whose dropout arcface_torch and arcface_oneflow fix at none."""
+    work = case.workload
+    if work.head != "E" or work.dropout == 0:
+        return []
+    return [(file, "cfg.network, dropout=0.0,", f"cfg.network, dropout={work.dropout!r},")]
+
+
+def margins(case: Case) -> dict[str, float]:
+    """The loss as the configurations of InsightFace (MXNet) and oneflow_face name its parts."""
+    loss = case.workload.loss
+    return {"loss_s": loss.scale, "loss_m1": loss.m1, "loss_m2": loss.m2, "loss_m3": loss.m3}
+
+
+def find_parts(folder: str, count: str) -> str:
+    """Python that makes of the folder of a data set, in a variable, that of its parts, and counts them.
+
+    The places where they may lie are in the order of dlperf/data/dataset.py.
+    """
+    return f"""
+import glob
+import os
+for name in ("ofrecord/train", "ofrecord", "train", "."):
+    parts = glob.glob(os.path.join(glob.escape({folder}), name, "part-*"))
+    if parts:
+        {folder} = os.path.join({folder}, name)
+        {count} = len(parts)
+        break
+"""
 
 
 def config_module(values: Mapping[str, object]) -> str:

@@ -1,6 +1,5 @@
 """PyTorch: one build for the CPU, one for CUDA 12.6 and one for CUDA 13.0."""
 
-import re
 from dataclasses import replace
 from typing import Final
 
@@ -8,17 +7,21 @@ from pydantic import Field
 
 from dlperf.adapters.base import (
     FIRST_DRIVERS,
+    TF32,
     CudaBuild,
     EnvironmentSpec,
     Launch,
     RankCommand,
     RankPlacement,
     data_refusal,
+    require_known,
+    runs_cuda_13,
     train_commands,
+    version_refusal,
 )
 from dlperf.model import Model
 from dlperf.plan.case import Case, DeviceKind
-from dlperf.plan.machine import Gpu
+from dlperf.plan.machine import Gpu, version_key
 
 _VERSIONS = ("2.13.0",)
 _OLDEST = (2, 9)  # of wheels, indexes and interpreters of the user's; frameworks/pytorch checks it too
@@ -39,7 +42,6 @@ _CUDA_BUILDS = {
     ),
 }
 _ON_PYPI = "cu130"
-_CUDA_13_CAPABILITY, _CUDA_13_DRIVER = (7, 5), 580
 _CUDA_13_ALONE = (10, 0)  # no code for these GPUs in the other
 
 _IMPORT_CHECK = "import numpy, torch; print(torch.__version__)"
@@ -76,9 +78,7 @@ class PyTorchOptions(Model):
         default=None,
         description="With compile on cuda: replay a step's kernels as CUDA graphs. Off if left out.",
     )
-    tf32: bool = Field(
-        default=False, description="Let CUDA compute float32 products in TF32; off, fp32 is IEEE float32."
-    )
+    tf32: bool = TF32
 
 
 class PyTorchAdapter:
@@ -92,16 +92,11 @@ class PyTorchAdapter:
     options = PyTorchOptions
 
     def environment(
-        self,
-        version: str,
-        device: DeviceKind,
-        *,
-        parallel: bool = False,  # noqa: ARG002 - torch.distributed is in the wheel
-        gpu: Gpu | None = None,
+        self, version: str, device: DeviceKind, *, parallel: bool = False, gpu: Gpu | None = None
     ) -> EnvironmentSpec:
         """PyTorch and numpy, on cuda in the build for `gpu`; ValueError for a version that is not known."""
-        if version not in _VERSIONS:
-            raise ValueError(f"pytorch has no version {version!r} here; known: {', '.join(_VERSIONS)}")
+        del parallel  # torch.distributed is in the wheel
+        require_known(self.name, version, _VERSIONS)
         backend = "cpu" if device == "cpu" else _backend(gpu)
         spec = EnvironmentSpec(
             framework=self.name,
@@ -127,9 +122,8 @@ class PyTorchAdapter:
 
     def unsupported(self, case: Case) -> str | None:
         """What the engine refuses, and versions that lack what the programs call."""
-        numbers = re.match(r"(\d+)\.(\d+)", case.version)
-        if numbers is not None and (int(numbers[1]), int(numbers[2])) < _OLDEST:
-            return f"the training programs need PyTorch {_OLDEST[0]}.{_OLDEST[1]} or newer"
+        if too_old := version_refusal(case.version, title=self.title, oldest=_OLDEST):
+            return too_old
         if case.batch_size_per_device == 1 and case.workload.batch_norm == "batch":
             return (
                 "PyTorch's BatchNorm refuses to train on one value a channel: the embedding of a batch of 1"
@@ -152,13 +146,8 @@ def _variables(launch: Launch, placement: RankPlacement) -> dict[str, str]:
 
 def _backend(gpu: Gpu | None) -> str:
     """The build for a GPU; where too little is known, the one for more drivers and older GPUs."""
-    if gpu is None or gpu.capability is None:
-        return "cu126"
-    capability = tuple(int(part) for part in gpu.capability.split("."))
-    if capability >= _CUDA_13_ALONE:
-        return "cu130"
-    driver = int(gpu.driver.partition(".")[0]) if gpu.driver else 0
-    return "cu130" if capability >= _CUDA_13_CAPABILITY and driver >= _CUDA_13_DRIVER else "cu126"
+    needs_it = gpu is not None and version_key(gpu.capability) >= _CUDA_13_ALONE
+    return "cu130" if needs_it or runs_cuda_13(gpu) else "cu126"
 
 
 def _communication(launch: Launch, placement: RankPlacement) -> dict[str, str]:

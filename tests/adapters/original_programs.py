@@ -43,6 +43,23 @@ def program_of(adapter: Adapter, case: Case) -> Program:
     return command.program
 
 
+def config_of(adapter: Adapter, folder: Path, **changes: Any) -> dict[str, Any]:
+    """What the configuration module of a case, where the program has one, holds."""
+    (text,) = program_of(adapter, case_of(adapter, **changes)).files.values()
+    config = evaluated(text, "written.config", folder)
+    assert isinstance(config, dict)
+    return config
+
+
+def edited(adapter: Adapter, **changes: Any) -> list[tuple[str, str, str]]:
+    """File in the program's folder, text before and after of each edit for a case."""
+    assert adapter.source is not None
+    (folder,) = adapter.source.folders
+    edits = program_of(adapter, case_of(adapter, **changes)).edits
+    assert all(edit.file.startswith(f"{folder}/") for edit in edits)
+    return [(edit.file.removeprefix(f"{folder}/"), edit.before, edit.after) for edit in edits]
+
+
 def work_folder(checkout: Path, program: Program, folder: Path) -> list[str]:
     """Make the working folder as a run does; the lines of the diff."""
     edits = [Edit(edit.file, edit.before, edit.after) for edit in program.edits]

@@ -10,7 +10,8 @@ from original_programs import (
     FACES,
     STRANGE_PATH,
     case_of,
-    evaluated,
+    config_of,
+    edited,
     program_of,
     work_folder,
     workload,
@@ -19,7 +20,6 @@ from upstream import checkout
 
 from dlperf.adapters.arcface_oneflow import ADAPTER
 from dlperf.adapters.oneflow import ADAPTER as ONEFLOW
-from dlperf.adapters.registry import load_adapters
 from dlperf.importing.dialects import load_dialects
 from dlperf.plan.case import Loss, Measure, Optimizer, Schedule, Topology
 
@@ -30,20 +30,6 @@ FOLDER = "recognition/arcface_oneflow"
 CONFIG = f"{FOLDER}/configs/dlperf.py"
 
 
-def _config(folder: Path, **changes: Any) -> dict[str, Any]:
-    text = program_of(ADAPTER, case_of(ADAPTER, **changes)).files[CONFIG]
-    config = evaluated(text, "written.config", folder)
-    assert isinstance(config, dict)
-    return config
-
-
-def test_it_stands_beside_the_loop_of_oneflow() -> None:
-    assert ADAPTER is load_adapters()["arcface_oneflow"]
-    assert (ONEFLOW.name, False) == (ADAPTER.source.engine, ADAPTER.alignable)
-    assert (FOLDER,) == ADAPTER.source.folders
-    assert all(len(commit) == 40 for commit in ADAPTER.source.commits)
-
-
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_the_environment_is_that_of_oneflow_with_what_the_program_imports(device: Any) -> None:
     for version in ADAPTER.versions:
@@ -52,7 +38,7 @@ def test_the_environment_is_that_of_oneflow_with_what_the_program_imports(device
         assert all("==" in requirement for requirement in spec.requirements)
         assert (engine.pythons, engine.cuda) == (spec.pythons, spec.cuda)
         assert spec.import_check.endswith(engine.import_check)
-    with pytest.raises(ValueError, match=r"not tried with 0\.8\.0; known: 0\.9\.0"):
+    with pytest.raises(ValueError, match=r"arcface_oneflow 0\.8\.0 is unknown; known versions: 0\.9\.0"):
         ADAPTER.environment("0.8.0", device)
 
 
@@ -111,11 +97,13 @@ config = EasyDict({
 })
 """
     )
-    whole = _config(
-        tmp_path, data=None, parallelism="data", workload=workload(loss=Loss(kind="cosface", m3=0.4))
+    whole = config_of(
+        ADAPTER, tmp_path, data=None, parallelism="data", workload=workload(loss=Loss(kind="cosface", m3=0.4))
     )
     assert {"model_parallel": False, "loss": "cosface"}.items() <= whole.items()
-    sampled = _config(tmp_path, data=None, parallelism="partial_fc", device="cuda", precision="fp16")
+    sampled = config_of(
+        ADAPTER, tmp_path, data=None, parallelism="partial_fc", device="cuda", precision="fp16"
+    )
     assert {
         "model_parallel": True,
         "partial_fc": True,
@@ -131,13 +119,13 @@ def test_the_configuration_finds_the_parts_where_they_are(tmp_path: Path, place:
     for number in range(3):
         (faces / place / f"part-{number:05d}").touch()
     data = FACES.model_copy(update={"path": str(faces)})
-    config = _config(tmp_path, data=data)
+    config = config_of(ADAPTER, tmp_path, data=data)
     assert (str(faces / place), 3) == (config["ofrecord_path"].rstrip("/."), config["ofrecord_part_num"])
 
 
 def test_a_path_is_written_as_a_literal(tmp_path: Path) -> None:
     data = FACES.model_copy(update={"path": STRANGE_PATH})
-    assert STRANGE_PATH == _config(tmp_path, data=data)["ofrecord_path"]
+    assert STRANGE_PATH == config_of(ADAPTER, tmp_path, data=data)["ofrecord_path"]
 
 
 CUDA = {"device": "cuda"}
@@ -197,13 +185,8 @@ def test_what_cannot_run_has_a_reason(changes: dict[str, Any], reason: str) -> N
     assert reason in (ADAPTER.unsupported(case_of(ADAPTER, **changes)) or "")
 
 
-def _edited(**changes: Any) -> list[tuple[str, str, str]]:
-    program = program_of(ADAPTER, case_of(ADAPTER, **changes))
-    return [(edit.file.removeprefix(f"{FOLDER}/"), edit.before, edit.after) for edit in program.edits]
-
-
 def test_on_cuda_what_oneflow_renamed_is_edited_and_the_length_of_a_line() -> None:
-    edits = _edited(**CUDA, data=None)
+    edits = edited(ADAPTER, **CUDA, data=None)
     assert {"function.py"} == {file for file, _, _ in edits}
     assert not any("consistent" in after or "l2_" in after for _, _, after in edits)
     assert (
@@ -211,18 +194,18 @@ def test_on_cuda_what_oneflow_renamed_is_edited_and_the_length_of_a_line() -> No
         "            50, rank, cfg.total_step",
         "            20, rank, cfg.total_step",
     ) == edits[-1]
-    (read,) = [edit for edit in _edited(**CUDA) if edit not in edits]
+    (read,) = [edit for edit in edited(ADAPTER, **CUDA) if edit not in edits]
     assert ("utils/ofrecord_data_utils.py", "os.path.join(ofrecord_root, mode)", "ofrecord_root") == read
     (drop,) = [
         edit
-        for edit in _edited(**CUDA, data=None, workload=workload(head="E", dropout=0.4))
+        for edit in edited(ADAPTER, **CUDA, data=None, workload=workload(head="E", dropout=0.4))
         if edit not in edits
     ]
     assert ("function.py", "cfg.network, dropout=0.0,", "cfg.network, dropout=0.4,") == drop
 
 
 def test_on_the_cpu_no_edit_leaves_cuda() -> None:
-    assert not any("cuda" in after for _, _, after in _edited())
+    assert not any("cuda" in after for _, _, after in edited(ADAPTER))
 
 
 @pytest.mark.parametrize(

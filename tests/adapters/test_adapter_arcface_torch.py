@@ -11,7 +11,8 @@ from original_programs import (
     FACES,
     STRANGE_PATH,
     case_of,
-    evaluated,
+    config_of,
+    edited,
     program_of,
     work_folder,
     workload,
@@ -21,7 +22,6 @@ from upstream import checkout
 from dlperf.adapters.arcface_torch import ADAPTER
 from dlperf.adapters.mxnet import ADAPTER as MXNET
 from dlperf.adapters.pytorch import ADAPTER as PYTORCH
-from dlperf.adapters.registry import load_adapters
 from dlperf.importing.dialects import load_dialects
 from dlperf.plan.case import Loss, Measure, Optimizer, Schedule, Search, Topology
 
@@ -30,20 +30,6 @@ if TYPE_CHECKING:
 
 FOLDER = "recognition/arcface_torch"
 CONFIG = f"{FOLDER}/configs/dlperf.py"
-
-
-def _config(folder: Path, **changes: Any) -> dict[str, Any]:
-    text = program_of(ADAPTER, case_of(ADAPTER, **changes)).files[CONFIG]
-    config = evaluated(text, "written.config", folder)
-    assert isinstance(config, dict)
-    return config
-
-
-def test_it_stands_beside_the_loop_of_pytorch() -> None:
-    assert ADAPTER is load_adapters()["arcface_torch"]
-    assert (PYTORCH.name, False) == (ADAPTER.source.engine, ADAPTER.alignable)
-    assert (FOLDER,) == ADAPTER.source.folders
-    assert all(len(commit) == 40 for commit in ADAPTER.source.commits)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -57,7 +43,7 @@ def test_the_environment_is_that_of_pytorch_with_an_mxnet_to_read_with(device: A
         assert set(spec.pythons) == set(engine.pythons) & set(reader.pythons)
         same = replace(spec, framework="", requirements=(), pythons=(), import_check="", notes="")
         assert same == replace(engine, framework="", requirements=(), pythons=(), import_check="", notes="")
-    with pytest.raises(ValueError, match=r"no version '1\.12'"):
+    with pytest.raises(ValueError, match=r"pytorch 1\.12 is unknown"):
         ADAPTER.environment("1.12", device)
 
 
@@ -118,17 +104,19 @@ config = EasyDict({
 })
 """
     )
-    sampled = _config(tmp_path, parallelism="partial_fc", sample_ratio=0.3, seed=7, options={"workers": 0})
+    sampled = config_of(
+        ADAPTER, tmp_path, parallelism="partial_fc", sample_ratio=0.3, seed=7, options={"workers": 0}
+    )
     assert {"sample_rate": 0.3, "seed": 7, "num_workers": 0}.items() <= sampled.items()
-    synthetic = _config(tmp_path, data=None)
+    synthetic = config_of(ADAPTER, tmp_path, data=None)
     assert {"rec": "synthetic", "num_image": 1_000_000}.items() <= synthetic.items()
-    half = _config(tmp_path, device="cuda", precision="fp16", gradient_dtype="float16")
+    half = config_of(ADAPTER, tmp_path, device="cuda", precision="fp16", gradient_dtype="float16")
     assert half["fp16"] is True
 
 
 def test_a_path_is_written_as_a_literal(tmp_path: Path) -> None:
     data = FACES.model_copy(update={"path": STRANGE_PATH})
-    assert STRANGE_PATH == _config(tmp_path, data=data)["rec"]
+    assert STRANGE_PATH == config_of(ADAPTER, tmp_path, data=data)["rec"]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +139,10 @@ def test_a_line_covers_iterations_that_divide_warm_up_and_measured(
         "data": FACES.model_copy(update={"images": images}),
     }
     program = program_of(ADAPTER, case_of(ADAPTER, **changes))
-    assert (expected, expected) == (program.iterations_per_line, _config(tmp_path, **changes)["frequent"])
+    assert (expected, expected) == (
+        program.iterations_per_line,
+        config_of(ADAPTER, tmp_path, **changes)["frequent"],
+    )
 
 
 SAMPLED = {"parallelism": "partial_fc"}
@@ -226,27 +217,21 @@ def test_what_cannot_run_has_a_reason(changes: dict[str, Any], reason: str) -> N
     assert reason in (ADAPTER.unsupported(case_of(ADAPTER, **changes)) or "")
 
 
-def _edited(**changes: Any) -> list[tuple[str, str, str]]:
-    program = program_of(ADAPTER, case_of(ADAPTER, **changes))
-    assert all(edit.file.startswith(f"{FOLDER}/") for edit in program.edits)
-    return [(edit.file.removeprefix(f"{FOLDER}/"), edit.before, edit.after) for edit in program.edits]
-
-
 def test_on_cuda_what_pytorch_dropped_is_edited_alone() -> None:
     dropped = ("lr_scheduler.py", "last_epoch=last_epoch, verbose=verbose)", "last_epoch=last_epoch)")
-    assert [dropped] == _edited(device="cuda")
+    assert [dropped] == edited(ADAPTER, device="cuda")
     mobile = workload(network="mobilefacenet", head="GDC", embedding_size=128)
-    (_, (file, before, after)) = _edited(device="cuda", workload=mobile)
+    (_, (file, before, after)) = edited(ADAPTER, device="cuda", workload=mobile)
     assert "backbones/mobilefacenet.py" == file
     assert after == before.replace("scale=2", "scale=1")
-    (_, drop) = _edited(device="cuda", workload=workload(head="E", dropout=0.4))
+    (_, drop) = edited(ADAPTER, device="cuda", workload=workload(head="E", dropout=0.4))
     assert ("train_v2.py", "cfg.network, dropout=0.0,", "cfg.network, dropout=0.4,") == drop
 
 
 def test_on_the_cpu_no_edit_leaves_cuda_and_sampling_has_edits_of_its_own() -> None:
-    edits = _edited()
+    edits = edited(ADAPTER)
     assert not any("cuda" in after or "nccl" in after for _, _, after in edits)
-    more = _edited(parallelism="partial_fc")
+    more = edited(ADAPTER, parallelism="partial_fc")
     assert edits == more[: len(edits)]
     assert {"partial_fc_v2.py"} == {file for file, _, _ in more[len(edits) :]}
 

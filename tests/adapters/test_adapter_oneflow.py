@@ -11,7 +11,6 @@ from cases import case_of, launch_of
 from pydantic import ValidationError
 
 from dlperf.adapters.oneflow import ADAPTER
-from dlperf.adapters.registry import load_adapters
 from dlperf.environments.environment import environment_key
 from dlperf.plan.case import Case, Topology
 from frameworks.common.case import COLLECTIVE_SECONDS
@@ -22,10 +21,6 @@ SAMPLED_ON_CUDA = {"parallelism": "partial_fc", "sample_ratio": 0.1, "device": "
 
 def _case(**changes: Any) -> Case:
     return case_of(ADAPTER, **changes)
-
-
-def test_it_is_registered_under_its_name() -> None:
-    assert ADAPTER is load_adapters()["oneflow"]
 
 
 def test_every_version_has_an_environment_of_exact_pins() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from importlib.metadata import EntryPoint, distributions
 from typing import TYPE_CHECKING
@@ -72,6 +73,19 @@ def test_the_shipped_adapters_are_loaded() -> None:
     assert SHIPPED == {name: adapter.title for name, adapter in adapters.items()}
     assert sorted(SHIPPED) == list(adapters)
     assert [] == said
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_each_is_registered_under_its_name_and_originals_stand_beside_a_loop_of_the_same_engine(
+    name: str,
+) -> None:
+    adapters = load_adapters()
+    adapter = adapters[name]
+    assert adapter is vars(importlib.import_module(f"dlperf.adapters.{name}"))["ADAPTER"]
+    assert adapter.alignable == (adapter.source is None)
+    if adapter.source is not None:
+        assert adapters[adapter.source.engine].source is None
+        assert all(len(commit) == 40 for commit in adapter.source.commits)
 
 
 def test_an_installed_package_adds_one(site: Path) -> None:
