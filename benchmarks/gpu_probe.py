@@ -12,12 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from pytorch_variants import matmul_rate, seconds, synchronize  # beside this file
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from frameworks.common.arithmetic import WrongArithmeticError
@@ -27,10 +26,6 @@ from frameworks.pytorch.precision import set_fp32_precision
 from frameworks.pytorch.settings import configure, device, facts, uses_compile
 from frameworks.pytorch.train import make_trainer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-REPEATS = 10
 LISTED = 25  # kernels
 WARM_UP = 6  # steps before the profiled one: algorithms, the loss's scale
 
@@ -78,24 +73,8 @@ def rates(target: torch.device) -> dict[str, float]:
         ("bf16", torch.bfloat16),
     ):
         set_fp32_precision(tf32=name == "tf32")
-        left, right = (torch.rand(size, size, device=target).to(dtype) for _ in range(2))
-        seconds(partial(torch.matmul, left, right))  # starts the library
-        best = min(seconds(partial(torch.matmul, left, right)) for _ in range(REPEATS))
-        found[name] = 2 * size**3 / best
+        found[name] = matmul_rate(target, dtype, size)
     return found
-
-
-def seconds(work: Callable[[], object]) -> float:
-    synchronize()
-    start = time.perf_counter()
-    work()
-    synchronize()
-    return time.perf_counter() - start
-
-
-def synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def profile_of(case: Case) -> dict[str, Any]:

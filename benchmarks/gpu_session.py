@@ -164,6 +164,11 @@ class Session:
         """PyTorch's: all is eager where torch.compile does not work."""
         return {"compile": False} if self.found.get("facts", {}).get("compile_error") else {}
 
+    @property
+    def once(self) -> dict[str, Any]:
+        """What is measured, in one run a case."""
+        return self.sizes.measure | {"repeats": 1}
+
     def environment(self) -> dict[str, str]:
         threads = {} if self.sizes.threads == "auto" else {"OMP_NUM_THREADS": str(self.sizes.threads)}
         cache = {"TORCHINDUCTOR_CACHE_DIR": str(self.work / "cache")}
@@ -304,8 +309,8 @@ def facts(session: Session) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(answer.read_text())
     if shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query"]
-        content["nvidia_smi"] = subprocess.run(query, capture_output=True, text=True, check=False).stdout
-        (session.work / "nvidia-smi.txt").write_text(content.pop("nvidia_smi"))
+        said = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+        (session.work / "nvidia-smi.txt").write_text(said)
     return {"facts": content}
 
 
@@ -316,14 +321,10 @@ def doctor(session: Session) -> dict[str, Any]:
 
 def start_compiling(session: Session) -> dict[str, Any]:
     """Start to compile what the runs need, all at once; the alignment runs beside it."""
-    files = [
-        file
-        for sweep in (runs_sweep(session), precisions_sweep(session))
-        for file in session.case_files(sweep)
-    ]
-    for file in files:
-        name = f"compile_{file.stem}"
-        session.compiling[name] = session.probe("compile", file, log=name)
+    for sweep in (runs_sweep(session), precisions_sweep(session)):
+        for file in session.case_files(sweep):
+            name = f"compile_{file.stem}"
+            session.compiling[name] = session.probe("compile", file, log=name)
     return {}
 
 
@@ -349,9 +350,8 @@ def align(session: Session) -> dict[str, Any]:
             "--reference", "always", "--precision", precision, *session.sizes.align,
             "--out", session.work / "results" / f"align_{precision}",
         ]  # fmt: skip
-        lock = str(
-            session.work / f"align_{precision}.lock"
-        )  # one host lock would make them wait for each other
+        # One host lock would make them wait for each other.
+        lock = str(session.work / f"align_{precision}.lock")
         processes[precision] = session.start(argv, log=f"align_{precision}", DLPERF_HOST_LOCK=lock)
     problems = []
     for precision, process in processes.items():
@@ -373,9 +373,8 @@ def runs_sweep(session: Session) -> Path:
 
 
 def precisions_sweep(session: Session) -> Path:
-    once = session.sizes.measure | {"repeats": 1}
     others = list(session.sizes.precisions[1:])
-    return session.sweep("precisions", parallelism=["partial_fc"], precision=others, measure=once)
+    return session.sweep("precisions", parallelism=["partial_fc"], precision=others, measure=session.once)
 
 
 def engines(session: Session) -> dict[str, Any]:
@@ -391,7 +390,7 @@ def engines(session: Session) -> dict[str, Any]:
         frameworks=[pytorch, jax],
         parallelism=["partial_fc"],
         precision=list(session.sizes.engines_precisions),
-        measure=session.sizes.measure | {"repeats": 1},
+        measure=session.once,
     )
     return session.run(sweep)
 
@@ -412,8 +411,8 @@ def turns(session: Session) -> dict[str, Any]:
 
 
 def out_of_memory(session: Session) -> dict[str, Any]:
-    once = session.sizes.measure | {"repeats": 1}
-    found = session.run(session.sweep("oom", measure=once, **session.sizes.too_large), good=(0, 3))
+    sweep = session.sweep("oom", measure=session.once, **session.sizes.too_large)
+    found = session.run(sweep, good=(0, 3))
     states = [row["status"] for row in found["runs"]]
     session.found.setdefault("runs", []).extend(found["runs"])
     if states != ["oom"]:
@@ -422,11 +421,9 @@ def out_of_memory(session: Session) -> dict[str, Any]:
 
 
 def million(session: Session) -> dict[str, Any]:
-    once = session.sizes.measure | {"repeats": 1}
     classes = session.sizes.classes[1]
-    return session.run(
-        session.sweep("classes", parallelism=["partial_fc"], num_classes=classes, measure=once)
-    )
+    sweep = session.sweep("classes", parallelism=["partial_fc"], num_classes=classes, measure=session.once)
+    return session.run(sweep)
 
 
 def profile(session: Session) -> dict[str, Any]:
@@ -438,8 +435,7 @@ def profile(session: Session) -> dict[str, Any]:
 
 def limit(session: Session) -> dict[str, Any]:
     """The largest batch, eager: every batch of a search would be compiled."""
-    once = session.sizes.measure | {"repeats": 1}
-    sweep = session.sweep("limit", batch_size_per_device="max", measure=once, **session.sizes.limit)
+    sweep = session.sweep("limit", batch_size_per_device="max", measure=session.once, **session.sizes.limit)
     found = session.run(sweep, good=(0, 3))
     results = session.work / "results" / "limit"
     files = sorted(results.glob("limits/*/limit.json"))

@@ -13,17 +13,13 @@ import math
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from labs import beside  # beside this file
 
 import dlperf
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # Processes beside the run, and the share of its time in which each is busy; a quiet run after each.
 LEVELS = ((1, 0.01), (1, 0.03), (1, 0.1), (1, 0.3), (1, 1.0), (2, 1.0), (4, 1.0))
@@ -38,18 +34,6 @@ while True:
         pass
     time.sleep((1 - share) * period)
 """
-
-
-@contextmanager
-def other_work(processes: int, share: float) -> Iterator[None]:
-    """Processes in sessions of their own, each busy for a share of the time in which it gets a CPU."""
-    with ExitStack() as stack:
-        for _ in range(processes):
-            command = [sys.executable, "-c", PROGRAM, str(share), str(PERIOD_SECONDS)]
-            process = subprocess.Popen(command, start_new_session=True)
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-        yield
 
 
 def measured(sweep: str, folder: Path) -> pd.DataFrame:
@@ -81,13 +65,13 @@ def main() -> None:
         for number in range(options.rounds):
             for processes, share in LEVELS:
                 quiet.append(measured(options.sweep, Path(temporary) / f"quiet{len(quiet)}"))
-                with other_work(processes, share):
-                    beside = measured(options.sweep, Path(temporary) / f"beside{len(found)}")
-                found.append(beside.assign(work=f"{processes} x {share:.0%}", round=number))
+                with beside([[sys.executable, "-c", PROGRAM, str(share), str(PERIOD_SECONDS)]] * processes):
+                    run = measured(options.sweep, Path(temporary) / f"beside{len(found)}")
+                found.append(run.assign(work=f"{processes} x {share:.0%}", round=number))
         quiet.append(measured(options.sweep, Path(temporary) / f"quiet{len(quiet)}"))
-    for position, beside in enumerate(found):
+    for position, run in enumerate(found):
         level = (np.log(quiet[position]["rate"]) + np.log(quiet[position + 1]["rate"])) / 2
-        beside["bias"] = 1 - np.exp(np.log(beside["rate"]) - level)
+        run["bias"] = 1 - np.exp(np.log(run["rate"]) - level)
     runs = pd.concat(found)
     table = runs.groupby(["framework", "work"], sort=False)[["share", "bias"]].median()
     print(table.to_string(float_format="{:.3f}".format))

@@ -11,27 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections import Counter
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
-sys.path.insert(0, str(TESTS))
+import numpy as np
+from labs import SweepLab, beside  # beside this file
 
-import numpy as np  # noqa: E402
-from sweep_lab import SweepLab  # noqa: E402  a folder of the tests
-
-import dlperf  # noqa: E402
-from dlperf.plan.case import DEFAULT_MAX_INTERFERENCE  # noqa: E402
-from dlperf.results.cases import standings  # noqa: E402
-from dlperf.results.schema import Status  # noqa: E402
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+import dlperf
+from dlperf.plan.case import DEFAULT_MAX_INTERFERENCE
+from dlperf.results.cases import standings
+from dlperf.results.schema import Status
 
 LOADS = (0, 1, 2, 4, 8)
 PLANTS = {"A/A": "+same", "5 %": "+slower5", "10 %": "+slower"}
@@ -52,18 +44,6 @@ MEASURE = {"warmup_iterations": 2, "measured_iterations": 40, "repeats": 5}
 WORK = 100
 
 
-@contextmanager
-def busy_loops(count: int, seed: int) -> Iterator[None]:
-    """Loops in sessions of their own, which the kernel may treat as equals of the run."""
-    with ExitStack() as stack:
-        for number in range(count):
-            command = [sys.executable, "-c", LOOP, f"{seed} {number}", str(MEAN_SECONDS)]
-            process = subprocess.Popen(command, start_new_session=True)
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-        yield
-
-
 def trial(load_: int, ending: str, seed: int, max_interference: float) -> dict[str, Any]:
     """Run one sweep and judge it."""
     base = np.__version__
@@ -77,7 +57,8 @@ def trial(load_: int, ending: str, seed: int, max_interference: float) -> dict[s
                 options={"work": WORK},
                 measure={**MEASURE, "max_interference": max_interference},
             )
-            with busy_loops(load_, seed):
+            loop = [sys.executable, "-c", LOOP]
+            with beside([*loop, f"{seed} {number}", str(MEAN_SECONDS)] for number in range(load_)):
                 lab.run()
             asked = ("--in", "results/tiny", "--metric", "samples_per_sec", "--format", "json")
             sides = (f"framework=numpy=={base}", f"framework=numpy=={base}{ending}")

@@ -22,17 +22,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
+from labs import ROOT, NetLab, cluster_file, require_lab  # beside this file
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "lab"), str(ROOT)]
-
-from netlab import NetLab, why_not  # noqa: E402  a folder of the tests
-
-from dlperf.adapters.registry import load_adapters  # noqa: E402
-from dlperf.environments import ensure  # noqa: E402
-from dlperf.statistics.basic import LEVEL, holm  # noqa: E402
-from dlperf.statistics.outliers import among_equals  # noqa: E402
+from dlperf.adapters.registry import load_adapters
+from dlperf.environments import ensure
+from dlperf.statistics.basic import LEVEL, holm
+from dlperf.statistics.outliers import among_equals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,27 +84,12 @@ def simulate(measurements: int) -> None:
                 print(f"| {kind} | {100 * sd:g} % | {100 * between:g} % | {nodes} | {shares} |", flush=True)
 
 
-def write_cluster(lab: NetLab, hosts: int) -> Path:
-    content = {
-        "device": "cpu",
-        "devices": 1,
-        "cores": 1,
-        "interface": "eth0",
-        "folder": "/root/disk",
-        "ssh_config": str(lab.home / ".ssh" / "config"),
-        "python": sys.executable,
-        "nodes": [host.name for host in lab.hosts[:hosts]],
-    }
-    path = lab.home / f"hosts{hosts}.yaml"
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return path
-
-
 def measure(
     lab: NetLab, hosts: int, *, python: Path, folder: Path, seconds: float, repeats: int
 ) -> list[dict[str, Any]] | None:
     """The findings of one measurement; None where it did not come to its end."""
-    command = [sys.executable, "-m", "dlperf", "cluster", "measure", str(write_cluster(lab, hosts))]
+    cluster = cluster_file(lab.home / f"hosts{hosts}.yaml", lab, hosts, folder="/root/disk")
+    command = [sys.executable, "-m", "dlperf", "cluster", "measure", str(cluster)]
     options = ["--python", str(python), "--parallel-nodes", "1", "--seconds", str(seconds), "--disk", "16MiB"]
     options += ["--repeats", str(repeats)]
     done = subprocess.run(
@@ -158,9 +138,7 @@ def trial(kind: str, number: int, lab: NetLab, **settings: Any) -> tuple[str, li
 
 
 def lab_trials(trials: int, kinds: Sequence[str], *, seconds: float, repeats: int, results: Path) -> None:
-    reason = why_not()
-    if reason is not None:
-        raise SystemExit(f"no lab here: {reason}")
+    require_lab()
     adapter = load_adapters()["pytorch"]
     python = ensure(adapter.environment(adapter.versions[0], "cpu", parallel=True), report=print).python
     counts = {kind: dict.fromkeys(("right", "nothing", "wrong", "failed"), 0) for kind in kinds}

@@ -201,12 +201,7 @@ class Upstream:
         self._loader = iter(Loader(made, target))
 
     def seconds(self, steps: int) -> float:
-        synchronize()
-        start = time.perf_counter()
-        for _ in range(steps):
-            self._step()
-        synchronize()
-        return time.perf_counter() - start
+        return seconds(lambda: [self._step() for _ in range(steps)])
 
     def _step(self) -> float:
         """One iteration; without GradScaler's help in fp32 and bf16, where it is off."""
@@ -297,17 +292,17 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
+def seconds(work: Callable[[], object]) -> float:
+    synchronize()
+    start = time.perf_counter()
+    work()
+    synchronize()
+    return time.perf_counter() - start
+
+
 def matmul_rate(target: torch.device, dtype: torch.dtype, size: int) -> float:
     """FLOP/s of the best product of two size x size matrices."""
     left, right = (torch.rand(size, size, device=target).to(dtype) for _ in range(2))
-
-    def seconds(multiply: Callable[[], torch.Tensor]) -> float:
-        synchronize()
-        start = time.perf_counter()
-        multiply()
-        synchronize()
-        return time.perf_counter() - start
-
     seconds(lambda: left @ right)  # starts the library
     return 2 * size**3 / min(seconds(lambda: left @ right) for _ in range(MATMUL_REPEATS))
 

@@ -21,20 +21,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from labs import ROOT, NetLab, cluster_file, require_lab, tool  # beside this file
+from link_theory import Measured, page
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "lab"), str(ROOT)]
-
-from link_theory import Measured, page  # noqa: E402  beside this file
-from netlab import NetLab, tool, why_not  # noqa: E402  a folder of the tests
-
-from dlperf.adapters.registry import load_adapters  # noqa: E402
-from dlperf.environments import ensure  # noqa: E402
+from dlperf.adapters.registry import load_adapters
+from dlperf.environments import ensure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from netlab import Host
+    from labs import Host
 
 SWEEP = ROOT / "sweeps" / "shaped_links.yaml"
 # Label -> rate of tc and in bit/s; the label stands in the results as a part of the hardware.
@@ -67,21 +63,9 @@ def sweep_file(folder: Path, framework: dict[str, str]) -> Path:
     return path
 
 
-def cluster_file(folder: Path, lab: NetLab, label: str) -> Path:
-    content = {
-        "device": "cpu",
-        "devices": 1,
-        "cores": 1,
-        "interface": "eth0",
-        "link": label,
-        "folder": FOLDER,
-        "ssh_config": str(lab.home / ".ssh" / "config"),
-        "python": sys.executable,
-        "nodes": [host.name for host in lab.hosts],
-    }
+def both_hosts(folder: Path, lab: NetLab, label: str) -> Path:
     path = folder / f"{folder_of(folder, label).name}.yaml"
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return path
+    return cluster_file(path, lab, 2, link=label, folder=FOLDER)
 
 
 def dlperf(*words: str, output: bool = False) -> str:
@@ -104,7 +88,7 @@ def run(
     for repeat in range(1, repeats + 1):
         for label, (rate, _) in LINKS.items():
             shape(lab, rate)
-            words = ["run", str(sweep), "--cluster", str(cluster_file(work, lab, label))]
+            words = ["run", str(sweep), "--cluster", str(both_hosts(work, lab, label))]
             words += ["--results", str(folder_of(results, label)), "--repeats", str(repeat), *more]
             dlperf(*words)
     shape(lab, None)
@@ -121,7 +105,7 @@ def counted(lab: NetLab, work: Path, *, framework: dict[str, str]) -> dict[str, 
 
     The same case with few and with more steps: the start, which sends the first weights, is in both.
     """
-    sweep, cluster = sweep_file(work, framework), cluster_file(work, lab, "unshaped")
+    sweep, cluster = sweep_file(work, framework), both_hosts(work, lab, "unshaped")
     parallelisms = yaml.safe_load(sweep.read_text())["parallelism"]
     found: dict[str, float] = {}
     for parallelism in parallelisms:
@@ -181,9 +165,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["measure", "count", "report"], help="one of the three parts")
     own, more = parser.parse_known_args()
     if own.only != "report":
-        reason = why_not()
-        if reason is not None:
-            raise SystemExit(f"no lab here: {reason}")
+        require_lab()
         cpus = sorted(os.sched_getaffinity(0))
         if len(cpus) < 2:  # noqa: PLR2004  hosts
             raise SystemExit("each of the two hosts needs a CPU of its own")

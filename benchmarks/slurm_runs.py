@@ -15,11 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "lab")]
-
-from netlab import NetLab  # noqa: E402  a folder of the tests
-from slurm_lab import Slurm, SlurmSweepLab, why_not  # noqa: E402
+from labs import NetLab, Slurm, SlurmSweepLab, require_lab  # beside this file
 
 ROUNDS = 10
 
@@ -32,9 +28,7 @@ def costs(results: Path) -> list[float]:
 
 def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    reason = why_not()
-    if reason is not None:
-        raise SystemExit(f"no lab here: {reason}")
+    require_lab(slurm=True)
     with NetLab(1) as net, Slurm(net) as slurm:
         lab = SlurmSweepLab(Path(tempfile.mkdtemp(prefix="shared-", dir=net.folder)), slurm=slurm)
         lab.write(measure={"warmup_iterations": 1, "measured_iterations": 3, "repeats": runs // ROUNDS + 1})

@@ -18,24 +18,21 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "lab")]
+from labs import ROOT, NetLab, cluster_file, make_case, require_lab  # beside this file
 
-from netlab import NetLab, why_not  # noqa: E402  a folder of the tests
-
-from dlperf.adapters.base import EnvironmentSpec, RankCommand  # noqa: E402
-from dlperf.plan.case import Case, Loss, Measure, Topology, Workload  # noqa: E402
-from dlperf.plan.cluster import load_cluster  # noqa: E402
-from dlperf.plan.sweep import Limits  # noqa: E402
-from dlperf.running.cluster import held  # noqa: E402
-from dlperf.running.launch import LaunchFile, RankProcess  # noqa: E402
-from dlperf.running.run import ReadyNode, Runner  # noqa: E402
-from dlperf.running.supervision import Interrupts  # noqa: E402
+from dlperf.adapters.base import EnvironmentSpec, RankCommand
+from dlperf.plan.cluster import load_cluster
+from dlperf.plan.sweep import Limits
+from dlperf.running.cluster import held
+from dlperf.running.launch import LaunchFile, RankProcess
+from dlperf.running.run import ReadyNode, Runner
+from dlperf.running.supervision import Interrupts
 
 if TYPE_CHECKING:
-    from netlab import Host
+    from labs import Host
 
     from dlperf.adapters.base import Launch
+    from dlperf.plan.case import Case
 
 ROUNDS = 10
 SPEC = EnvironmentSpec(
@@ -64,26 +61,8 @@ class Silence:
 
 
 def case_of(number: int) -> Case:
-    workload = Workload(
-        experiment="nothing",
-        network="mobilefacenet",
-        head="GDC",
-        embedding_size=128,
-        dataset="none",
-        loss=Loss(kind="softmax"),
-    )
-    return Case(
-        framework="nothing",
-        version=SPEC.version,
-        workload=workload,
-        parallelism="data",
-        topology=Topology(nodes=1, devices_per_node=1),
-        device="cpu",
-        batch_size_per_device=number,
-        num_classes=10,
-        threads_per_device=1,
-        measure=Measure(),
-    )
+    own = {"framework": "nothing", "version": SPEC.version, "threads_per_device": 1}
+    return make_case(**own, batch_size_per_device=number)
 
 
 def timed(command: list[str], **options: object) -> float:
@@ -107,24 +86,19 @@ def supervisor_start(host: Host) -> list[str]:
     )
     (folder / "launch.json").write_text(launch.model_dump_json())
     enter = ["nsenter", "-t", str(host.init), "-n", "-m", "-u", "-i", "-p"]
-    supervisor = Path(__file__).resolve().parents[1] / "frameworks" / "supervisor.py"
-    command = shlex.join([sys.executable, "-I", str(supervisor), "launch.json"])
+    supervisor = str(ROOT / "frameworks" / "supervisor.py")
+    command = shlex.join([sys.executable, "-I", supervisor, "launch.json"])
     return [*enter, "sh", "-c", f"cd /root/alone && exec {command}"]
 
 
 def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    reason = why_not()
-    if reason is not None:
-        raise SystemExit(f"no lab here: {reason}")
+    require_lab()
     times: dict[str, list[float]] = {"run over ssh": [], "ssh host true": [], "supervisor alone": []}
     with NetLab(1) as lab, tempfile.TemporaryDirectory() as name:
         os.environ["HOME"] = str(lab.home)
         folder, host = Path(name), lab.hosts[0]
-        (folder / "lab.yaml").write_text(
-            "device: cpu\ndevices: 1\ncores: 1\nfolder: /root/work\nnodes: [node0]\n"
-            f"python: {sys.executable}\nssh_config: {lab.home}/.ssh/config\n"
-        )
+        cluster_file(folder / "lab.yaml", lab, 1, folder="/root/work")
         plain = ["ssh", "-F", str(lab.home / ".ssh" / "config"), "node0", "true"]
         alone = supervisor_start(host)
         runner = Runner(
