@@ -16,7 +16,7 @@ from dlperf.errors import SourceErrors, UserError
 from dlperf.files import first_problem
 from dlperf.importing.dialects.base import Dialect
 from dlperf.plan.case import Case, Measure, Topology
-from dlperf.plan.documents import known_names, unknown
+from dlperf.plan.documents import files_by_name, unknown
 from dlperf.plan.load import load_experiment
 from dlperf.plan.sweep import ExperimentFile
 
@@ -284,7 +284,7 @@ def _experiment(name: str, folder: Path) -> ExperimentFile:
 def _fitting(facts: Facts, folder: Path) -> list[str]:
     """The experiments that have the network and the dataset, as far as they are known."""
     workloads = {
-        name: _experiment(name, folder).workload for name in known_names("experiment", folders=(folder,))
+        name: _experiment(name, folder).workload for name in files_by_name("experiment", folders=(folder,))
     }
     known = [key for key in ("network", "dataset") if key in facts]
     return [

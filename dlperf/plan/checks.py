@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 from dlperf.adapters.base import Adapter
-from dlperf.errors import Problem
 from dlperf.plan.case import GRADIENT_DTYPES, SEARCHED_AXES
-from dlperf.plan.documents import Document, KeyPath, unknown
+from dlperf.plan.documents import KeyPath, unknown
 from dlperf.plan.grid import cells, count_cells, matches
 from dlperf.plan.sweep import ExperimentFile, FrameworkEntry, SourceEntry, SweepFile
 
@@ -19,11 +18,10 @@ def sweep_problems(
     file: SweepFile,
     experiments: Mapping[str, ExperimentFile],
     *,
-    document: Document,
     adapters: Mapping[str, Adapter],
     as_written: bool,
-) -> list[Problem]:
-    """The problems of a file that is valid key by key and whose experiments are all there.
+) -> list[tuple[KeyPath, str]]:
+    """The problems of a file that is valid key by key and whose experiments are all there, by key path.
 
     Values from the command line (not `as_written`) may leave an exclusion without a cell; a file may not.
     """
@@ -42,15 +40,12 @@ def sweep_problems(
             *_exclude_effects(file, experiments, adapters),
             *_too_few_classes(file, experiments, adapters),
         ]
-    return [document.problem(path, message) for path, message in found]
+    return found
 
 
 def _version_problems(file: SweepFile, adapters: Mapping[str, Adapter]) -> Found:
     for path, entry in _framework_entries(file):
-        if (
-            entry.version is None
-            or (entry.python or entry.wheel or entry.index or entry.find_links) is not None
-        ):
+        if entry.version is None or entry.python or entry.wheel or entry.index or entry.find_links:
             continue
         refusals = []
         for device in ("cpu", "cuda"):

@@ -443,8 +443,8 @@ def load_cluster(name: str, *, folder: Path | None = None) -> Cluster:
     require_kind(document, "cluster")
     kept = list(secrets(document))
     file, found = validate(ClusterFile, document)
-    told = {(problem.line, problem.column) for problem in kept}
-    wrong = [*document.problems, *kept, *(p for p in found if (p.line, p.column) not in told)]
+    reported = {(problem.line, problem.column) for problem in kept}
+    wrong = [*document.problems, *kept, *(p for p in found if (p.line, p.column) not in reported)]
     if file is not None and not wrong:
         wrong = [document.problem(path, message) for path, message in problems(file)]
     if file is None or wrong:

@@ -266,7 +266,7 @@ class _Reading:
     def _text(self, node: Node) -> str:
         text = str(node.value)
         if "\0" in text:  # neither a file's name, a variable nor an argument of a program can hold it
-            self.problems.append(self.place(node).problem("contains the character NUL (\\0); remove it"))
+            self._report(node, "contains the character NUL (\\0); remove it")
         return text
 
 
@@ -438,12 +438,7 @@ def find_file(kind: Kind, name: str, *, folders: tuple[Path, ...]) -> Path:
         raise UserError(f"{name}: a {kind} must be a YAML file; its name ends in .yaml or .yml")
     if written.is_dir():
         raise UserError(f"{name} is a folder; name one {kind} file in it")
-    raise UserError(unknown(kind, name, known_names(kind, folders=folders)))
-
-
-def known_names(kind: Kind, *, folders: tuple[Path, ...]) -> list[str]:
-    """The names that `find_file` finds without a path."""
-    return list(files_by_name(kind, folders=folders))
+    raise UserError(unknown(kind, name, files_by_name(kind, folders=folders)))
 
 
 def files_by_name(kind: Kind, *, folders: tuple[Path, ...]) -> dict[str, Path]:

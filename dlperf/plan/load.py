@@ -52,32 +52,19 @@ def _with_origins(
     origins: dict[str, Origin] = {}
     problems: list[tuple[KeyPath, str]] = []
 
-    def labelled(entries: tuple[FrameworkEntry, ...], at: KeyPath) -> tuple[FrameworkEntry, ...]:
-        found = []
-        for index, written in enumerate(entries):
-            entry = written
-            try:
-                origin = origin_of(entry, folder=folder, adapter=adapters[entry.name])
-            except ValueError as error:
-                problems.append(((*at, index, "wheel" if entry.wheel else "find_links"), str(error)))
-            else:
-                if origin is not None:
-                    entry = entry.model_copy(update={"version": origin.label})
-                    origins[str(entry)] = origin
-            found.append(entry)
-        return tuple(found)
+    def labelled(entry: FrameworkEntry, at: KeyPath) -> FrameworkEntry:
+        try:
+            origin = origin_of(entry, folder=folder, adapter=adapters[entry.name])
+        except ValueError as error:
+            problems.append(((*at, "wheel" if entry.wheel else "find_links"), str(error)))
+            return entry
+        if origin is None:
+            return entry
+        found = entry.model_copy(update={"version": origin.label})
+        origins[str(found)] = origin
+        return found
 
-    frameworks = labelled(file.frameworks, ("frameworks",))
-    includes = tuple(
-        include.model_copy(
-            update={
-                "frameworks": include.frameworks
-                and labelled(include.frameworks, ("include", number, "frameworks"))
-            }
-        )
-        for number, include in enumerate(file.include)
-    )
-    return file.model_copy(update={"frameworks": frameworks, "include": includes}), origins, problems
+    return file.with_frameworks(labelled), origins, problems
 
 
 def _with_sources(
@@ -93,8 +80,14 @@ def _with_sources(
     sources = {entry.name: entry.source for entry in reversed(file.frameworks)}
 
     def with_source(entry: FrameworkEntry, at: KeyPath) -> FrameworkEntry:
-        adapter = adapters[entry.name]
-        source = SourceEntry(path=str(given[entry.name])) if entry.name in given else entry.source
+        adapter, source = adapters[entry.name], entry.source
+        if at[0] == "include" and source is None:
+            versions = {known.version for known in file.frameworks if known.name == entry.name}
+            if entry.version in versions or (versions and entry.version is None):
+                return entry  # the grid's own entries stand for it
+            source = sources.get(entry.name)
+        if entry.name in given:
+            source = SourceEntry(path=str(given[entry.name]))
         if source is None and adapter.source is not None:
             problems.append((at, missing(adapter)))
         if source is None:
@@ -108,30 +101,7 @@ def _with_sources(
                 problems.append(((*at, "source"), str(error)))
         return entry.model_copy(update={"source": source})
 
-    frameworks = tuple(
-        with_source(entry, ("frameworks", index)) for index, entry in enumerate(file.frameworks)
-    )
-
-    def beside(entry: FrameworkEntry, at: KeyPath) -> FrameworkEntry:
-        versions = {known.version for known in file.frameworks if known.name == entry.name}
-        if entry.source is None and (entry.version in versions or (versions and entry.version is None)):
-            return entry  # the grid's own entries stand for it
-        inherited = entry.source or sources.get(entry.name)
-        return with_source(entry.model_copy(update={"source": inherited}), at)
-
-    includes = tuple(
-        include.model_copy(
-            update={
-                "frameworks": include.frameworks
-                and tuple(
-                    beside(entry, ("include", number, "frameworks", index))
-                    for index, entry in enumerate(include.frameworks)
-                )
-            }
-        )
-        for number, include in enumerate(file.include)
-    )
-    return file.model_copy(update={"frameworks": frameworks, "include": includes}), found, problems
+    return file.with_frameworks(with_source), found, problems
 
 
 def checkouts_of(texts: Iterable[str], *, adapters: Mapping[str, Adapter]) -> dict[str, Path]:
@@ -238,33 +208,26 @@ def checked_sweep(
     for setting in settings:
         laid_over = laid_over.with_value(setting.path, setting.value, label=setting.label)
     file, problems = validate(SweepFile, laid_over, context={"frameworks": adapters})
+    home = path.absolute().parent
     # A sweep in another project finds the experiments of that project too.
-    project = path.absolute().parent.parent
-    experiments, sources, missing = _experiments(laid_over, folder=folder, project=project)
+    experiments, sources, missing = _experiments(laid_over, folder=folder, project=home.parent)
     problems += [*document.problems, *_option_problems(laid_over, adapters), *missing]
-    origins: dict[str, Origin] = {}
-    if file is not None and not problems:
-        file, origins, found = _with_origins(file, folder=path.absolute().parent, adapters=adapters)
-        problems = [laid_over.problem(path, message) for path, message in found]
-    program_sources: dict[SourceKey, ProgramFiles] = {}
-    if file is not None and not problems:
-        _must_be_named(checkouts or {}, file)
-        file, program_sources, found = _with_sources(
-            file, folder=path.absolute().parent, adapters=adapters, given=checkouts or {}
-        )
-        problems = [laid_over.problem(at, message) for at, message in found]
-    data_sets: dict[DataEntry, DataSet] = {}
-    if file is not None and not problems:
-        file, data_sets, found = with_data(
-            file, document=laid_over, folder=path.absolute().parent, cwd=folder, given=data
-        )
-        problems = [laid_over.problem(at, message) for at, message in found]
-    if file is not None and not problems:
-        problems = sweep_problems(
-            file, experiments, document=laid_over, adapters=adapters, as_written=not settings
-        )
     if file is None or problems:
         raise SourceErrors(problems)
+
+    def require_none(found: list[tuple[KeyPath, str]]) -> None:
+        if found:
+            raise SourceErrors([laid_over.problem(at, message) for at, message in found])
+
+    file, origins, found = _with_origins(file, folder=home, adapters=adapters)
+    require_none(found)
+    checkouts = checkouts or {}
+    _must_be_named(checkouts, file)
+    file, program_sources, found = _with_sources(file, folder=home, adapters=adapters, given=checkouts)
+    require_none(found)
+    file, data_sets, found = with_data(file, document=laid_over, folder=home, cwd=folder, given=data)
+    require_none(found)
+    require_none(sweep_problems(file, experiments, adapters=adapters, as_written=not settings))
     return Sweep(
         name=path.stem,
         file=file,

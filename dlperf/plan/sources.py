@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
@@ -256,35 +257,20 @@ def _commit(checkout: Path, folders: Sequence[str], blobs: dict[str, str]) -> st
     if not (checkout / ".git").exists():
         return None
     no_fetch = {"GIT_ALLOW_PROTOCOL": "none", "GIT_CONFIG_NOSYSTEM": "1"}
+    there = partial(_git, "-C", str(checkout), seconds=_GIT_SECONDS, more=no_fetch)
     try:
-        commit = _git(
-            "-C", str(checkout), "rev-parse", "--verify", "HEAD", seconds=_GIT_SECONDS, more=no_fetch
-        )
-        listed = _git(
-            "-C",
-            str(checkout),
-            "ls-tree",
-            "-r",
-            "-z",
-            "HEAD",
-            "--",
-            *folders,
-            seconds=_GIT_SECONDS,
-            more=no_fetch,
-        )
+        commit = there("rev-parse", "--verify", "HEAD")
+        listed = there("ls-tree", "-r", "-z", "HEAD", "--", *folders)
     except ValueError:
         return None
     known = {}
     for line in listed.split(b"\0"):
         facts, tab, name = line.partition(b"\t")
-        if tab and _counts(name.decode("utf-8", errors="surrogateescape")):
+        file = name.decode("utf-8", errors="surrogateescape")
+        if tab and _LEFT_OUT.isdisjoint(file.split("/")) and not file.endswith(".pyc"):
             mode, _, blob = facts.decode().split()
-            known[name.decode("utf-8", errors="surrogateescape")] = f"{mode} {blob}"
+            known[file] = f"{mode} {blob}"
     return commit.decode().strip() + ("" if known == blobs else "-dirty")
-
-
-def _counts(name: str) -> bool:
-    return _LEFT_OUT.isdisjoint(name.split("/")) and not name.endswith(".pyc")
 
 
 def fetched(url: str, commit: str) -> tuple[Path, str]:

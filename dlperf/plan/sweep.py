@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -425,6 +425,25 @@ class SweepFile(Axes):
     """When a run is ended."""
     notes: str = ""
     """Text for people."""
+
+    def with_frameworks(
+        self, change: Callable[[FrameworkEntry, tuple[str | int, ...]], FrameworkEntry]
+    ) -> Self:
+        """The sweep with each framework, of the grid and of includes, changed; `change` gets its key path."""
+
+        def changed(entries: tuple[FrameworkEntry, ...], *at: str | int) -> tuple[FrameworkEntry, ...]:
+            return tuple(change(entry, (*at, index)) for index, entry in enumerate(entries))
+
+        frameworks = changed(self.frameworks, "frameworks")
+        includes = [
+            include
+            if include.frameworks is None
+            else include.model_copy(
+                update={"frameworks": changed(include.frameworks, "include", number, "frameworks")}
+            )
+            for number, include in enumerate(self.include)
+        ]
+        return self.model_copy(update={"frameworks": frameworks, "include": tuple(includes)})
 
 
 class ExperimentFile(Workload):

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -78,14 +78,16 @@ def checked_index(url: str) -> str:
 
     ValueError where it is none, is not encrypted on its way, or holds what could be a secret (not repeated).
     """
-    return _checked_url(url, wanted="a package index; write a URL such as 'https://host/simple'")
+    wanted = "a package index; write a URL such as 'https://host/simple'"
+    return _checked_url(url, schemes={"https", "http"}, wanted=wanted)
 
 
 def checked_find_links(place: str) -> str:
     """The URL of a page with links to wheels, checked as that of an index, or a folder's path as it is."""
     if "://" not in place:
         return place
-    return _checked_url(place, wanted="a page of links; write a URL such as 'https://host/wheels.html'")
+    wanted = "a page of links; write a URL such as 'https://host/wheels.html'"
+    return _checked_url(place, schemes={"https", "http"}, wanted=wanted)
 
 
 def find_links_folder(place: str) -> Path | None:
@@ -112,47 +114,38 @@ def read_find_links(written: str, *, folder: Path) -> str:
     return written if "://" in written else str(path)
 
 
-def _checked_url(url: str, *, wanted: str) -> str:
+def checked_git_url(url: str) -> str:
+    """The URL of a repository as it may stand in a sweep; ValueError otherwise, which repeats no secret."""
+    wanted = "a repository; write a URL with https or ssh, such as 'https://host/name.git'"
+    return _checked_url(url, schemes={"https", "ssh"}, wanted=wanted)
+
+
+def _checked_url(url: str, *, schemes: Collection[str], wanted: str) -> str:
+    """A URL of one of these schemes, or of a file; ValueError otherwise."""
     try:
         parts = urlsplit(url)
-        secret = "@" in parts.netloc or parts.query or parts.fragment
+        user_of_ssh = parts.scheme == "ssh" and not parts.password  # it is no secret
+        secret = ("@" in parts.netloc and not user_of_ssh) or parts.query or parts.fragment
         host = parts.hostname
     except ValueError:
-        raise ValueError("is not a URL; write one such as 'https://host/simple'") from None
+        raise ValueError(f"is not {wanted}") from None
     if secret:
+        program = (
+            "git through ~/.netrc or an ssh key"
+            if "ssh" in schemes
+            else "uv through ~/.netrc or a keyring (UV_KEYRING_PROVIDER=subprocess)"
+        )
         raise ValueError(
             "contains a user, password or token; never put secrets into a sweep. Remove it and give "
-            "it to uv through ~/.netrc or a keyring (UV_KEYRING_PROVIDER=subprocess)"
+            f"it to {program}"
         )
     if parts.scheme == "file" and not parts.netloc and parts.path:
         return url
-    if parts.scheme not in {"https", "http"} or not host:
+    if parts.scheme not in schemes or not host or host.startswith("-"):
         raise ValueError(f"is not {wanted}")
     if parts.scheme == "http" and host not in _LOOPBACK:
         raise ValueError(
             "is not encrypted: anyone on the network could change the code that runs here; use https://"
-        )
-    return url
-
-
-def checked_git_url(url: str) -> str:
-    """The URL of a repository as it may stand in a sweep; ValueError otherwise, which repeats no secret."""
-    try:
-        parts = urlsplit(url)
-        secret = parts.password or parts.query or parts.fragment or (parts.username and parts.scheme != "ssh")
-        host = parts.hostname
-    except ValueError:
-        raise ValueError("is not a URL; write one such as 'https://host/name.git'") from None
-    if secret:
-        raise ValueError(
-            "contains a user, password or token; never put secrets into a sweep. Remove it and give "
-            "it to git through ~/.netrc or an ssh key"
-        )
-    if parts.scheme == "file" and not parts.netloc and parts.path:
-        return url
-    if parts.scheme not in {"https", "ssh"} or not host or host.startswith("-"):
-        raise ValueError(
-            "is not a repository; write a URL with https or ssh, such as 'https://host/name.git'"
         )
     return url
 

@@ -8,7 +8,7 @@ import pytest
 
 from dlperf.errors import UserError
 from dlperf.files import shipped_folder
-from dlperf.plan.documents import find_file, known_names, shown
+from dlperf.plan.documents import files_by_name, find_file, shown
 from dlperf.plan.load import load_sweep
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def test_the_known_names_are_the_users_and_the_shipped(tmp_path: Path) -> None:
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "mine.yml").touch()
     (tmp_path / "sweeps" / "notes.txt").touch()
-    assert sorted(["mine", *SHIPPED]) == known_names("sweep", folders=(tmp_path,))
+    assert sorted(["mine", *SHIPPED]) == list(files_by_name("sweep", folders=(tmp_path,)))
 
 
 def test_a_sweep_in_another_project_finds_that_projects_experiments(tmp_path: Path, adapters: Any) -> None:

@@ -202,7 +202,7 @@ def test_a_file_that_is_no_archive_is_no_wheel(tmp_path: Path) -> None:
         ({"index": INDEX}, "has an index; add the version to install from it"),
         ({"version": "1", "index": "http://nightly.example/simple"}, "is not encrypted"),
         ({"version": "1", "index": "nightly.example"}, "is not a package index; write a URL"),
-        ({"version": "1", "index": "https://[/simple"}, "is not a URL"),
+        ({"version": "1", "index": "https://[/simple"}, "is not a package index; write a URL"),
         ({"find_links": "/wheels"}, "has find_links; add the version to install from there"),
         ({"version": "1", "index": INDEX, "find_links": INDEX}, "has index and find_links; keep only one"),
         ({"version": "1", "find_links": "http://staging.example/x.html"}, "is not encrypted"),

@@ -160,7 +160,7 @@ def test_what_is_wrong_is_said_where_it_stands(bench: Bench, entry: Any, expecte
         ("http://example.com/a.git", "is not a repository"),
         ("ext::sh -c hunter2", "is not a repository"),
         ("ssh://-oProxyCommand=hunter2/a", "is not a repository"),
-        ("https://[hunter2", "is not a URL"),
+        ("https://[hunter2", "is not a repository"),
     ],
 )
 def test_a_url_is_checked_and_never_repeats_a_secret(bench: Bench, url: str, expected: str) -> None:
