@@ -4,10 +4,10 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, cast, get_args
 
 import click
 from click.core import ParameterSource
@@ -17,6 +17,7 @@ from dlperf.adapters.base import Adapter
 from dlperf.adapters.registry import load_adapters
 from dlperf.align.certificate import (
     REFERENCE_FRAMEWORK,
+    Certificate,
     Tolerance,
     conclusion,
     heading,
@@ -32,7 +33,7 @@ from dlperf.align.participants import (
 )
 from dlperf.align.programs import INPUTS_NAME, Alignment, ReferenceMode
 from dlperf.cli import completing
-from dlperf.cli.options import DEVICE_CHOICE, JSON, PATH, Choice, at_least, machine_for
+from dlperf.cli.options import DEVICE_CHOICE, JSON, PATH, Choice, at_least, machine_for, require_known
 from dlperf.cli.terminal import echo, rendered, say, say_in_a_signal_handler, write_data
 from dlperf.errors import UserError
 from dlperf.files import write_atomically
@@ -41,7 +42,6 @@ from dlperf.plan.case import DataSet, DeviceKind, Parallelism, Precision, Topolo
 from dlperf.plan.cluster import load_cluster
 from dlperf.plan.compatibility import refusal
 from dlperf.plan.data_sets import data_set
-from dlperf.plan.documents import unknown
 from dlperf.plan.load import load_experiment, origin_of
 from dlperf.plan.machine import Gpu, Machine
 from dlperf.plan.sweep import DataEntry, FrameworkEntry, FrameworkReference
@@ -49,6 +49,9 @@ from dlperf.plan.versions import specification_of
 from dlperf.running.run_folder import whole_machine
 from dlperf.running.supervision import Interrupted, Interrupts
 from dlperf.wording import plural
+
+if TYPE_CHECKING:
+    from dlperf.align.nodes import NodeEquality
 
 EXIT_ALIGNED, EXIT_BROKEN = 0, 1
 
@@ -222,7 +225,6 @@ def command(
                 option = next(one.opts[0] for one in command.params if one.name == name)
                 raise UserError(f"--cluster: each node trains alone on its own device; leave {option} out")
         nodes_command(
-            ctx,
             experiment,
             cluster_name,
             asked=(frameworks, pythons),
@@ -250,39 +252,26 @@ def command(
     _check(asked, modes, settings, reference, machine)
     data = None if data_folder is None else _data_of(data_folder, asked)
     folder = _created(out or Path("results") / workload.experiment)
-    interrupts = Interrupts(say=say_in_a_signal_handler)
-    try:
-        with ExitStack() as held:
-            held.enter_context(interrupts.handled())
-            work_folder = _work_folder(folder, keep=keep, held=held)
-            participants, absent = participants_of(asked, modes, held=held, say=_say)
-            held.enter_context(whole_machine(wait=True, say=_say))
-            certificate = Alignment(
-                workload=workload,
-                participants=participants,
-                settings=settings,
-                tolerance=Tolerance.of_first_step(tolerance or TOLERANCES[precision]),
-                reference=reference,
-                time_limit_seconds=time_limit,
-                folder=work_folder,
-                interrupts=interrupts,
-                say=_say,
-                absent=absent,
-                data=data,
-            ).certificate()
-    except Interrupted as interrupted:
-        say("stopped; nothing was saved")
-        ctx.exit(interrupted.exit_code)
-    text = certificate.model_dump_json(indent=1) + "\n"
-    if as_json:
-        write_data(text)
-    else:
-        echo(heading(certificate), rendered(stage_table(certificate)), "")
-        echo(conclusion(certificate).rstrip())
-    path = folder / certificate_name(modes, frozen_batch_norm=frozen, precision=precision)
-    write_atomically(path, text.encode())
-    (say if as_json else echo)(f"certificate: {path}")
-    ctx.exit(EXIT_ALIGNED if certificate.passed else EXIT_BROKEN)
+    with _interruptible_work(folder, keep=keep) as (held, work_folder, interrupts):
+        participants, absent = participants_of(asked, modes, held=held, say=_say)
+        held.enter_context(whole_machine(wait=True, say=_say))
+        certificate = Alignment(
+            workload=workload,
+            participants=participants,
+            settings=settings,
+            tolerance=Tolerance.of_first_step(tolerance or TOLERANCES[precision]),
+            reference=reference,
+            time_limit_seconds=time_limit,
+            folder=work_folder,
+            interrupts=interrupts,
+            say=_say,
+            absent=absent,
+            data=data,
+        ).certificate()
+    if not as_json:
+        echo(heading(certificate), rendered(stage_table(certificate)), "", conclusion(certificate).rstrip())
+    name = certificate_name(modes, frozen_batch_norm=frozen, precision=precision)
+    _save(certificate, folder / name, what="certificate", as_json=as_json)
 
 
 # What has no meaning where nodes are compared.
@@ -299,7 +288,6 @@ _OF_FRAMEWORKS: Final = (
 
 
 def nodes_command(
-    ctx: click.Context,
     experiment: str,
     cluster_name: str,
     *,
@@ -323,32 +311,45 @@ def nodes_command(
         raise UserError(f"--precision {chosen['precision']}: take --frameworks {REFERENCE_FRAMEWORK}")
     workload = load_experiment(experiment)[0].workload
     folder = _created(out or Path("results") / workload.experiment)
+    with _interruptible_work(folder, keep=False) as (held, work_folder, interrupts):
+        result = NodeAlignment(
+            workload=workload,
+            frameworks=found,
+            cluster=cluster.name,
+            nodes=held.enter_context(held_nodes(cluster, wait=True, say=_say)),
+            settings=Settings(**chosen, cores=machine.cores, device=machine.device),
+            tolerance=Tolerance.of_first_step(tolerance or TOLERANCES[chosen["precision"]]),
+            time_limit_seconds=time_limit,
+            folder=work_folder,
+            interrupts=interrupts,
+            say=_say,
+        ).result()
+    if not as_json:
+        echo(*lines(result))
+    _save(result, folder / EQUALITY_NAME, what="saved", as_json=as_json)
+
+
+@contextmanager
+def _interruptible_work(folder: Path, *, keep: bool) -> Iterator[tuple[ExitStack, Path, Interrupts]]:
+    """What ends with the work, the folder of its files, and what may stop it, and then the command."""
     interrupts = Interrupts(say=say_in_a_signal_handler)
     try:
         with ExitStack() as held:
             held.enter_context(interrupts.handled())
-            work_folder = _work_folder(folder, keep=False, held=held)
-            result = NodeAlignment(
-                workload=workload,
-                frameworks=found,
-                cluster=cluster.name,
-                nodes=held.enter_context(held_nodes(cluster, wait=True, say=_say)),
-                settings=Settings(**chosen, cores=machine.cores, device=machine.device),
-                tolerance=Tolerance.of_first_step(tolerance or TOLERANCES[chosen["precision"]]),
-                time_limit_seconds=time_limit,
-                folder=work_folder,
-                interrupts=interrupts,
-                say=_say,
-            ).result()
+            yield held, _work_folder(folder, keep=keep, held=held), interrupts
     except Interrupted as interrupted:
         say("stopped; nothing was saved")
-        ctx.exit(interrupted.exit_code)
+        click.get_current_context().exit(interrupted.exit_code)
+
+
+def _save(result: "Certificate | NodeEquality", path: Path, *, what: str, as_json: bool) -> NoReturn:
+    """Write what was found, print it too as JSON or say where it is, and end with the exit code."""
     text = result.model_dump_json(indent=1) + "\n"
-    write_data(text) if as_json else echo(*lines(result))
-    path = folder / EQUALITY_NAME
+    if as_json:
+        write_data(text)
     write_atomically(path, text.encode())
-    (say if as_json else echo)(f"saved: {path}")
-    ctx.exit(EXIT_ALIGNED if result.passed else EXIT_BROKEN)
+    (say if as_json else echo)(f"{what}: {path}")
+    click.get_current_context().exit(EXIT_ALIGNED if result.passed else EXIT_BROKEN)
 
 
 def _data_of(folder: Path, frameworks: Sequence[Framework]) -> DataSet:
@@ -366,9 +367,7 @@ def _modes(
 ) -> tuple[Mode, ...]:
     known: tuple[Parallelism, ...] = get_args(Parallelism)
     names = list(dict.fromkeys(part.strip() for part in parallelisms.split(",")))
-    for name in names:
-        if name not in known:
-            raise UserError(f"--parallelism: {unknown('parallelism', name, known)}")
+    require_known("--parallelism", "parallelism", names, known)
     try:
         chosen = [Topology.from_text(part.strip()) for part in topologies.split(",")]
     except ValueError as error:

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import click
 
-from dlperf.cli.options import names_of
-from dlperf.cli.terminal import echo, fold, say, table, wrapped
+from dlperf.cli.options import names_of, require_known
+from dlperf.cli.terminal import echo, fold, say, table, wrapped, write_file
 from dlperf.compare.output import value
 from dlperf.compare.sets import SAMPLES_PER_SECOND, ResultSet, read_baseline, read_result_set, selected
 from dlperf.errors import UserError
-from dlperf.files import write_atomically, write_document
+from dlperf.files import write_document
 from dlperf.layout import NOISE_PROFILE_NAME, sweep_folders
-from dlperf.plan.documents import unknown
 from dlperf.results.cases import cell_name
 from dlperf.results.measurement import (
     ABILITIES,
@@ -72,17 +71,15 @@ def save(*, name: str, results: str, only: str | None, replace: bool, folder: Pa
         raise UserError(f"{path}: a baseline of this name exists; --replace overwrites it")
     measurements = _measurements(Path(results))
     if measurements:
-        machines = _of_machines(name, measurements, only)
-        write_document(path, machines)
+        write_document(path, _of_machines(name, measurements, only))
         echo(str(path))
         return
     side = read_result_set(results, inside=Path("results"), baselines=folder)
     side = selected(side, only) if only is not None else side
     if not any(case.runs for case in side.cases):
         raise UserError(f"{results}: no successful run there, so nothing to compare with later")
-    folder.mkdir(parents=True, exist_ok=True)
     content = side.model_copy(update={"label": name}).model_dump_json(indent=1, exclude_none=True)
-    write_atomically(path, (content + "\n").encode())
+    write_file(path, (content + "\n").encode())
     echo(str(path))
 
 
@@ -100,9 +97,7 @@ def _of_machines(name: str, files: list[Path], only: str | None) -> MachineBasel
     nodes = names_of(names)
     measurements = [read_measurement(file) for file in files]
     known = sorted({node.name for one in measurements for node in one.nodes})
-    for node in nodes:
-        if node not in known:
-            raise UserError(f"--only: {unknown('node', node, known)}")
+    require_known("--only", "node", nodes, known)
     return machine_baseline(name, measurements, nodes=nodes)
 
 

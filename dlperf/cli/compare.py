@@ -8,7 +8,7 @@ import click
 
 from dlperf.cli.measuring import changes
 from dlperf.cli.options import FILE, NOISE_PROFILE, PATH, SELECTION, Choice, format_option, gathered
-from dlperf.cli.terminal import echo, table, wrapped, write_data
+from dlperf.cli.terminal import echo, table, wrapped, write_data, write_file
 from dlperf.compare import output
 from dlperf.compare.matching import GUARDS
 from dlperf.compare.sets import (
@@ -27,7 +27,6 @@ from dlperf.compare.verdicts import (
     read_expected,
 )
 from dlperf.errors import UserError
-from dlperf.files import write_atomically
 from dlperf.plan.documents import unknown
 from dlperf.plan.plan import PlannedCase, PlanStatus
 from dlperf.plan.selection import Predicate, selection
@@ -82,8 +81,7 @@ class Judging:
             write_data(self._text(findings, self.form, code=code))
         for path, form in self.files.items():
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, self._text(findings, form, code=code).encode())
+                write_file(path, self._text(findings, form, code=code).encode())
             except OSError as error:
                 why = f"{error.filename or path}: {error.strerror}"
                 raise UserError(f"--write {form}={path}: cannot be written ({why})") from None
@@ -195,7 +193,7 @@ Peak memory is reported; it is a regression only where --metric or --margin name
 Two measurements of nodes (`dlperf cluster measure`), or a baseline of machines and one, are compared too.
 
 Exit codes: 0 no regression, 1 regression, 2 wrong input, 3 cases missing or not comparable,
-4 no case could be told, or (with --strict) some could not."""
+4 no case has a verdict, or (with --strict) some have none."""
 
 
 @click.command(epilog=_EPILOG)

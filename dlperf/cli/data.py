@@ -87,11 +87,11 @@ def convert(*, source: Path, out: Path, to: str | None, parts: int | None, skip_
     which MXNet's ImageRecordIter fails.
     """
     faults = _Faults() if skip_corrupt else None
-    done = convert_images(
+    skipped = convert_images(
         source, out, to=cast("Form | None", to), parts=parts, skip=faults, progress=_Progress()
     )
-    if faults is not None and done.skipped:
-        say(f"skipped {plural(done.skipped, 'record')} with faults")
+    if skipped:
+        say(f"skipped {plural(skipped, 'record')} with faults")
     echo(_summary(describe(out)))
 
 

@@ -3,18 +3,17 @@
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, cast
 
 import click
 
 from dlperf.adapters.registry import load_adapters
-from dlperf.cli.options import JSON, PATH, at_least
+from dlperf.cli.options import JSON, PATH, at_least, require_known
 from dlperf.cli.terminal import echo, print_json, say, say_in_a_signal_handler, table
 from dlperf.data.dataset import describe
 from dlperf.errors import UserError
 from dlperf.files import shipped_folder
 from dlperf.plan.case import ReadMode
-from dlperf.plan.documents import unknown
 from dlperf.wording import plural
 
 _HEADINGS: Final = ("framework", "read", "threads", "images/s", "MiB/s", "resident before")
@@ -79,11 +78,10 @@ def bench(
 
     readers = _readers()
     names = readers if frameworks is None else tuple(_parts(frameworks))
-    for name in names:
-        if name not in readers:
-            raise UserError(f"--framework: {unknown('reader', name, readers)}")
+    require_known("--framework", "reader", names, readers)
     counts = [_count(part) for part in _parts(threads)]
-    modes = [_mode(part) for part in _parts(reads)]
+    modes = cast("list[ReadMode]", _parts(reads))
+    require_known("--read", "way to read", modes, ("warm", "cold"))  # reading from memory needs no reader
     describe(path)  # its messages name the folder
     rows: list[dict[str, Any]] = []
     interrupts = Interrupts(say=say_in_a_signal_handler)
@@ -95,8 +93,7 @@ def bench(
             held.enter_context(whole_machine(wait=True, say=say))
             for engine in engines:
                 for mode in modes:
-                    entry = DataEntry(path=str(path.absolute()), read=mode)
-                    data = data_set(entry)
+                    data = data_set(DataEntry(path=str(path.absolute()), read=mode))
                     for count in counts:
                         say(f"{engine.adapter.name}: {mode}, {plural(count, 'thread')}")
                         rows.append(
@@ -140,13 +137,6 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1024:  # noqa: PLR2004 - of threads
         raise UserError(f"--threads: {text!r} is no number of threads, such as 2")
     return int(text)
-
-
-def _mode(text: str) -> ReadMode:
-    modes = [mode for mode in get_args(ReadMode) if mode != "memory"]
-    if text not in modes:
-        raise UserError(f"--read: {unknown('way to read', text, modes)}")
-    return text  # type: ignore[return-value]  # one of them
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -10,7 +12,7 @@ import click
 from dlperf.adapters.base import EnvironmentSpec
 from dlperf.adapters.registry import load_adapters
 from dlperf.cli import completing
-from dlperf.cli.options import DEVICE_CHOICE, JSON, PATH
+from dlperf.cli.options import DEVICE_CHOICE, JSON, PATH, gathered
 from dlperf.cli.terminal import echo, print_json, say, table
 from dlperf.environments.catalogue import Entry, entries, entries_named, problems
 from dlperf.environments.catalogue import remove as remove_entry
@@ -25,38 +27,75 @@ from dlperf.plan.machine import Gpu, Machine, detect_machine
 _BYTES_PER_GIB = 1024**3
 
 
-def _capability(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not re.fullmatch(r"[0-9]+\.[0-9]", value):
-        raise click.BadParameter(f"{value!r} is not a compute capability, such as 9.0")
-    return value
+def _matching(pattern: str, what: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    def check(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(pattern, value):
+            raise click.BadParameter(f"{value!r} is not {what}")
+        return value
+
+    return check
 
 
-def _driver(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not re.fullmatch(r"[0-9]+(\.[0-9]+)*", value):
-        raise click.BadParameter(f"{value!r} is not the version of a driver, such as 580.65.06")
-    return value
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """The environment that a command line describes; `name` is `mxnet` or `mxnet==1.9.1`."""
+
+    name: str
+    device: str
+    capability: str | None
+    driver: str | None
+    parallel: bool
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """The GPU that is described, or those of this machine."""
+        if self.capability or self.driver:
+            return (Gpu(name="GPU", capability=self.capability, driver=self.driver),)
+        return detect_machine().gpus
+
+    def spec(self) -> EnvironmentSpec:
+        """What the adapter asks for. A GPU that is described means cuda."""
+        framework, separator, version = self.name.partition("==")
+        adapters = load_adapters()
+        if framework not in adapters:
+            raise UserError(unknown("framework", framework, adapters))
+        adapter = adapters[framework]
+        default = adapter.versions[0]
+        if separator and not version:
+            raise UserError(f"{self.name!r} names no version; write for example {framework}=={default}")
+        machine = Machine(cores=1, gpus=self.gpus)
+        device = machine.device if self.device == "auto" else cast("DeviceKind", self.device)
+        try:
+            return adapter.environment(version or default, device, parallel=self.parallel, gpu=machine.gpu)
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
 
-_DEVICE = click.option(
-    "--device",
-    type=DEVICE_CHOICE,
-    default="auto",
-    help="Build of the framework; auto: cuda if there is an NVIDIA GPU, else cpu.",
-)
-_CAPABILITY = click.option(
-    "--capability",
-    metavar="X.Y",
-    callback=_capability,
-    help="Build for GPUs of this compute capability, such as 9.0, not for those of this machine.",
-)
-_DRIVER = click.option(
-    "--driver",
-    metavar="VERSION",
-    callback=_driver,
-    help="Build for this NVIDIA driver, such as 580.65.06, not for this machine's.",
-)
-_PARALLEL = click.option(
-    "--parallel", is_flag=True, help="Include what cases on several devices need (MXNet: Horovod)."
+_WANTED = gathered(
+    "wanted",
+    _Wanted,
+    click.argument("name", metavar="NAME[==VERSION]", shell_complete=completing.frameworks),
+    click.option(
+        "--device",
+        type=DEVICE_CHOICE,
+        default="auto",
+        help="Build of the framework; auto: cuda if there is an NVIDIA GPU, else cpu.",
+    ),
+    click.option(
+        "--capability",
+        metavar="X.Y",
+        callback=_matching(r"[0-9]+\.[0-9]", "a compute capability, such as 9.0"),
+        help="Build for GPUs of this compute capability, such as 9.0, not for those of this machine.",
+    ),
+    click.option(
+        "--driver",
+        metavar="VERSION",
+        callback=_matching(r"[0-9]+(\.[0-9]+)*", "the version of a driver, such as 580.65.06"),
+        help="Build for this NVIDIA driver, such as 580.65.06, not for this machine's.",
+    ),
+    click.option(
+        "--parallel", is_flag=True, help="Include what cases on several devices need (MXNet: Horovod)."
+    ),
 )
 
 _EPILOG = """\b
@@ -93,21 +132,9 @@ def list_environments(*, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("name", metavar="NAME[==VERSION]", shell_complete=completing.frameworks)
-@_DEVICE
-@_CAPABILITY
-@_DRIVER
-@_PARALLEL
+@_WANTED
 @click.option("--python", type=PATH, help="Python interpreter to build the environment with.")
-def create(
-    *,
-    name: str,
-    device: str,
-    capability: str | None,
-    driver: str | None,
-    parallel: bool,
-    python: Path | None,
-) -> None:
+def create(*, wanted: _Wanted, python: Path | None) -> None:
     """Create an environment now.
 
     Prints the path of its interpreter. The default version is the first that the framework's adapter names.
@@ -115,10 +142,9 @@ def create(
     """
     if python is not None and shutil.which(python.expanduser()) is None:
         raise UserError(f"--python: {python} is not an executable")
-    spec = _spec(name, device, capability=capability, driver=driver, parallel=parallel)
-    gpus = _gpus(capability, driver)
-    unfit = refusal(spec, gpus, adapter=load_adapters()[spec.framework])
-    if unfit is not None and device == "auto":
+    spec = wanted.spec()
+    unfit = refusal(spec, wanted.gpus, adapter=load_adapters()[spec.framework])
+    if unfit is not None and wanted.device == "auto":
         raise UserError(f"{unfit}; --device cuda creates it all the same")
     if unfit is not None:
         say(f"warning: {unfit}")
@@ -130,29 +156,25 @@ def create(
 
 
 @command.command()
-@click.argument("name", metavar="NAME[==VERSION]", shell_complete=completing.frameworks)
-@_DEVICE
-@_CAPABILITY
-@_DRIVER
-@_PARALLEL
-def path(*, name: str, device: str, capability: str | None, driver: str | None, parallel: bool) -> None:
+@_WANTED
+def path(*, wanted: _Wanted) -> None:
     """Print the path of an interpreter.
 
     Exit code 5: there is no such environment yet.
     """
-    spec = _spec(name, device, capability=capability, driver=driver, parallel=parallel)
+    spec = wanted.spec()
     environment = read_environment(environments_root() / environment_key(spec))
     if environment is None:
-        wanted = f"{spec.framework}=={spec.version}"
-        given = {
-            "device": None if device == "auto" else device,
-            "capability": capability,
-            "driver": driver,
+        name = f"{spec.framework}=={spec.version}"
+        options = {
+            f" --device {wanted.device}": wanted.device != "auto",
+            f" --capability {wanted.capability}": wanted.capability is not None,
+            f" --driver {wanted.driver}": wanted.driver is not None,
+            " --parallel": wanted.parallel,
         }
-        options = [f" --{option} {value}" for option, value in given.items() if value is not None]
-        options += [" --parallel"] if parallel else []
+        given = "".join(option for option, is_given in options.items() if is_given)
         raise EnvironmentUnavailable(
-            f"{wanted} has no environment here yet; create it: dlperf env create {wanted}{''.join(options)}"
+            f"{name} has no environment here yet; create it: dlperf env create {name}{given}"
         )
     echo(str(environment.python))
 
@@ -191,35 +213,6 @@ def doctor(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None
             if wrong:
                 echo(f"  to recreate it on next use: dlperf env remove {key}")
     ctx.exit(EnvironmentUnavailable.exit_code if any(found.values()) else 0)
-
-
-def _spec(
-    name: str, device: str, *, capability: str | None, driver: str | None, parallel: bool
-) -> EnvironmentSpec:
-    """What the adapter asks for; `name` is `mxnet` or `mxnet==1.9.1`. A GPU that is described means cuda."""
-    framework, separator, version = name.partition("==")
-    adapters = load_adapters()
-    if framework not in adapters:
-        raise UserError(unknown("framework", framework, adapters))
-    adapter = adapters[framework]
-    if separator and not version:
-        raise UserError(f"{name!r} names no version; write for example {framework}=={adapter.versions[0]}")
-    gpus = _gpus(capability, driver)
-    built_for: DeviceKind = "cuda" if gpus else "cpu"
-    if device != "auto":
-        built_for = cast("DeviceKind", device)
-    gpu = Machine(cores=1, gpus=gpus).gpu
-    try:
-        return adapter.environment(version or adapter.versions[0], built_for, parallel=parallel, gpu=gpu)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
-def _gpus(capability: str | None, driver: str | None) -> tuple[Gpu, ...]:
-    """The GPU that is described, or those of this machine."""
-    if capability or driver:
-        return (Gpu(name="GPU", capability=capability, driver=driver),)
-    return detect_machine().gpus
 
 
 def _named(names: tuple[str, ...]) -> list[Entry]:

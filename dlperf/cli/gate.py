@@ -41,7 +41,7 @@ The sweep lists two versions of a framework, which run in turns; the first is th
 --against the sweep is compared with a saved baseline or an older results folder.
 
 Exit codes: 0 no regression, 1 regression, confirmed on fresh runs, 2 wrong input, 3 cases failed, missing or
-not comparable, 4 no case could be told or (with --strict) some could not, 5 infrastructure, 130 Ctrl-C,
+not comparable, 4 no case has a verdict or (with --strict) some have none, 5 infrastructure, 130 Ctrl-C,
 143 SIGTERM."""
 
 

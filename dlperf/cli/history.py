@@ -8,14 +8,12 @@ from typing import cast
 import click
 
 from dlperf.cli import completing
-from dlperf.cli.options import FILE, Choice, format_option
-from dlperf.cli.terminal import echo, print_json, say, table
+from dlperf.cli.options import FILE, Choice, format_option, require_known
+from dlperf.cli.terminal import echo, print_json, say, table, write_file
 from dlperf.compare.history import FEWEST_POINTS, By, History, histories, history_chart
 from dlperf.compare.output import change, value
 from dlperf.compare.sets import MEASURED, ResultSet, read_baseline, result_set_of
 from dlperf.errors import UserError
-from dlperf.files import write_atomically
-from dlperf.plan.documents import unknown
 from dlperf.results.query import load
 
 _EPILOG = """\b
@@ -46,8 +44,7 @@ def command(
 ) -> None:
     """Show CASE in every session under DIR, and the sessions in which it became faster or slower."""
     metrics = {metric.name: metric for metric in MEASURED}
-    if metric_name not in metrics:
-        raise UserError(f"--metric: {unknown('metric', metric_name, metrics)}")
+    require_known("--metric", "metric", [metric_name], metrics)
     if chart is not None and chart.suffix not in {".png", ".svg"}:
         raise UserError(f"--chart {chart}: the file name must end in .png or .svg")
     order = cast("By", by)
@@ -70,9 +67,7 @@ def _side(source: str) -> ResultSet:
 def _draw(found: tuple[History, ...], path: Path, by: By) -> None:
     for number, one in enumerate(found):
         target = path if number == 0 else path.with_stem(f"{path.stem}-{number + 1}")
-        made = history_chart(one, by=by)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, made[path.suffix])
+        write_file(target, history_chart(one, by=by)[path.suffix])
         say(str(target))
 
 

@@ -289,10 +289,9 @@ def _some(names: Sequence[str]) -> str:
 def _show(done: Done) -> None:
     """Print the result of one run of a log."""
     result = done.result
+    what = f"{result.status.value}: {result.reason}"
     if result.figures is not None:
         what = f"{result.figures.samples_per_sec:.2f} samples/s"
-    else:
-        what = f"{result.status.value}: {result.reason}"
     how = "imported" if done.is_new else "unchanged"
     echo(f"{how:<9} {done.source}: {what} -> {done.folder}")
     for warning in done.warnings:
@@ -323,21 +322,19 @@ def _rules(path: Path) -> list[Rule]:
     if document.problems:
         raise SourceErrors(list(document.problems))
     rules = []
-    for pattern, told in document.data.items():
+    for pattern, given in document.data.items():
         place = document.keys[(pattern,)]
-        if not isinstance(told, dict):
+        if not isinstance(given, dict):
             raise SourceErrors([place.problem(f"{pattern}: write the settings as {{key: value, ...}}")])
-        problems = [
-            document.keys[pattern, key].problem(unknown("key", key, KEYS)) for key in told if key not in KEYS
-        ]
-        problems += [
-            document.values[pattern, key].problem(f"{key}: {wrong}")
-            for key, value in told.items()
-            if (wrong := _what_is_wrong(key, value))
-        ]
+        problems = []
+        for key, value in given.items():
+            if key not in KEYS:
+                problems.append(document.keys[pattern, key].problem(unknown("key", key, KEYS)))
+            if wrong := _what_is_wrong(key, value):
+                problems.append(document.values[pattern, key].problem(f"{key}: {wrong}"))
         if problems:
             raise SourceErrors(problems)
         source = f"{path}:{place.line}"
-        facts = facts_of_settings({key: str(value) for key, value in told.items()}, source)
+        facts = facts_of_settings({key: str(value) for key, value in given.items()}, source)
         rules.append(Rule(pattern=pattern, facts=facts, source=source))
     return rules

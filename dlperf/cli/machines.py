@@ -11,11 +11,9 @@ import click
 from dlperf.adapters.registry import load_adapters
 from dlperf.cli import completing
 from dlperf.cli.measuring import history, measure
-from dlperf.cli.options import JSON, PATH
+from dlperf.cli.options import JSON, PATH, require_known
 from dlperf.cli.terminal import echo, print_json, say, table
-from dlperf.errors import UserError
 from dlperf.plan.cluster import load_cluster
-from dlperf.plan.documents import unknown
 from dlperf.running.condition import check_alike, check_condition, this_condition
 from dlperf.running.health import HealthIssue, Level, check_machine
 from dlperf.running.transports.base import NodeLost
@@ -126,10 +124,7 @@ def clean(ctx: click.Context, *, name: str, names: tuple[str, ...], everything: 
     from dlperf.running.cluster import reached
 
     chosen = load_cluster(name)
-    known = [node.name for node in chosen.nodes]
-    for each in names:
-        if each not in known:
-            raise UserError(f"--node: {unknown('node', each, known)}")
+    require_known("--node", "node", names, [node.name for node in chosen.nodes])
     wanted = tuple(node for node in chosen.nodes if not names or node.name in names)
     results: list[dict[str, object]] = []
     with reached(replace(chosen, nodes=wanted), say=say) as nodes:

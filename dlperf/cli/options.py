@@ -3,7 +3,7 @@
 import gc
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, reduce, wraps
@@ -16,6 +16,7 @@ from dlperf.adapters.base import Adapter
 from dlperf.adapters.registry import load_adapters
 from dlperf.cli import completing
 from dlperf.cli.terminal import say
+from dlperf.errors import UserError
 from dlperf.plan.cluster import Cluster, load_cluster
 from dlperf.plan.documents import unknown
 from dlperf.plan.load import Sweep, axis_setting, checkouts_of, load_sweep, value_setting
@@ -293,6 +294,13 @@ ON_NODES = all_of(
 def cluster_of(name: str | None) -> Cluster | None:
     """The cluster that --cluster names, checked; None where it names none."""
     return None if name is None else load_cluster(name)
+
+
+def require_known(option: str, kind: str, words: Iterable[str], known: Collection[str]) -> None:
+    """UserError, which names the option, for the first of the words that is not known."""
+    for word in words:
+        if word not in known:
+            raise UserError(f"{option}: {unknown(kind, word, known)}")
 
 
 def names_of(text: str | None) -> tuple[str, ...]:

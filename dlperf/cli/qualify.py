@@ -83,7 +83,6 @@ def command(
     elif chosen.has_options:
         raise UserError(f"{folder}: a results folder is taken whole; leave out the options of a sweep")
     found = known.with_session(qualify(_side(folder), runs=repeats))
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_document(out, found)
     echo(*_lines(found), str(out))
 

@@ -8,9 +8,8 @@ import click
 from click.core import ParameterSource
 
 from dlperf.cli.options import FILE, NOISE_PROFILE, PATH, Choice, names_of, without_garbage_collection
-from dlperf.cli.terminal import echo, say, write_data
+from dlperf.cli.terminal import echo, say, write_data, write_file
 from dlperf.errors import UserError
-from dlperf.files import write_atomically
 from dlperf.report.columns import View
 from dlperf.report.document import Document, Language, Request, build_report
 from dlperf.report.measurement import measurement_page
@@ -180,8 +179,7 @@ def _write_measurement(folders: tuple[Path, ...], form: str, out: Path | None, l
     if out is None:
         write_data(page)
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, page.encode())
+    write_file(out, page.encode())
     echo(str(out))
 
 
@@ -214,8 +212,7 @@ def _write_data(report: Document, request: Request, out: Path | None, form: str)
     if out is None:
         click.echo(content, nl=False)
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, content)
+    write_file(out, content)
 
 
 def _write_text(report: Document, request: Request, out: Path | None) -> None:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import click
 
 from dlperf.cli import options
-from dlperf.cli.terminal import echo, fold, print_json, table, wrapped, write_data
+from dlperf.cli.terminal import echo, fold, print_json, table, wrapped, write_data, write_file
 from dlperf.errors import UserError
-from dlperf.files import read_regular, write_atomically
+from dlperf.files import read_regular
 from dlperf.layout import LOGS_FOLDER, launch_files
 from dlperf.logs.events import OTHER, TRAIN, WARMUP, Step
-from dlperf.plan.case import Case
+from dlperf.plan.case import DataSet, Source
 from dlperf.report.comparison import has_choices
 from dlperf.report.numbers import factor, giga, iterations, mebibytes, or_not_known, percent, rate, span
 from dlperf.report.text import plain_text
@@ -71,8 +71,7 @@ def results(
     lines = _lines(loaded.all_figures, records(listed)) if form == "table" else ()
     data = "".join(f"{line}\n" for line in lines).encode() if lines else encoded(listed, form)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, data)
+        write_file(out, data)
     elif lines:
         echo(*lines)
     else:
@@ -265,8 +264,8 @@ def _of_case(figure: CaseFigures) -> Iterator[tuple[str, object]]:
     yield "framework", f"{case.framework} {case.version}"
     data = work.dataset if case.data is not None else f"{work.dataset} ({figure.data or 'data not known'})"
     yield "experiment", f"{work.experiment}: {work.network}, head {work.head}, {work.loss.kind}, {data}"
-    yield from _of_data(case)
-    yield from _of_source(case)
+    yield "data", _data_line(case.data)
+    yield "loop", _source_line(case.source)
     yield "parallelism", case.parallelism
     yield "sample ratio", case.sample_ratio
     yield "topology", f"{case.topology} (world size {case.topology.world_size}, {case.device})"
@@ -281,25 +280,18 @@ def _of_case(figure: CaseFigures) -> Iterator[tuple[str, object]]:
     yield "results", figure.sweep
 
 
-def _of_data(case: Case) -> Iterator[tuple[str, object]]:
-    data = case.data
+def _data_line(data: DataSet | None) -> str:
     if data is None:
-        return
+        return ""
     counts = f"{plural(data.images, 'image')} of {plural(data.classes, 'class', 'classes')}"
-    yield (
-        "data",
-        f"{data.path} ({data.read}; {counts}; {' and '.join(data.forms)}; index {data.index_sha256})",
-    )
+    return f"{data.path} ({data.read}; {counts}; {' and '.join(data.forms)}; index {data.index_sha256})"
 
 
-def _of_source(case: Case) -> Iterator[tuple[str, object]]:
-    source = case.source
-    if source is not None:
-        commit = source.commit or "not known"
-        yield (
-            "loop",
-            f"original program (files {source.content_hash}, commit {commit}); own loop: {source.engine}",
-        )
+def _source_line(source: Source | None) -> str:
+    if source is None:
+        return ""
+    commit = source.commit or "not known"
+    return f"original program (files {source.content_hash}, commit {commit}); own loop: {source.engine}"
 
 
 def _of_figures(figure: CaseFigures) -> Iterator[tuple[str, object]]:
@@ -442,49 +434,45 @@ def _explanation(figure: CaseFigures) -> Iterator[tuple[str, list[tuple[str, str
 
     What cannot be read any more is said, not raised.
     """
-    yield figure.case.case_id, list(_how_of_case(figure))
+    yield figure.case.case_id, _known(_how_of_case(figure))
     before: list[tuple[str, str]] = []
     for run in figure.runs:
         environment = list(_environment(run))
-        yield f"run {run.result.repeat}", [*_how_of_run(run), *(environment if environment != before else ())]
+        facts = [*_known(_how_of_run(run)), *(environment if environment != before else ())]
+        yield f"run {run.result.repeat}", facts
         before = environment
 
 
-def _how_of_case(figure: CaseFigures) -> Iterator[tuple[str, str]]:
+def _known(facts: Iterable[tuple[str, str | None]]) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in facts if value]
+
+
+def _how_of_case(figure: CaseFigures) -> Iterator[tuple[str, str | None]]:
     yield "results", str(figure.sweep)
     yield "hardware", figure.hardware
     yield "status", figure.status.value
-    if figure.reason:
-        yield "reason", figure.reason
-    if figure.evidence:
-        yield "evidence", figure.evidence
+    yield "reason", figure.reason
+    yield "evidence", figure.evidence
     summary = figure.summary
     if summary is None:
         return
     rates = [run.samples_per_sec for run in figure.good]
     if rates:
         listed = ", ".join(f"{rate:.2f}" for rate in rates)
-        yield (
-            "figure",
-            f"median of {plural(len(rates), 'run')} ({listed}) = {summary.median:.2f} samples/s",
-        )
+        median = f"{summary.median:.2f} samples/s"
+        yield "figure", f"median of {plural(len(rates), 'run')} ({listed}) = {median}"
     else:
         yield "figure", f"{summary.median:.2f} samples/s, as published"
-    if figure.failed:
-        yield (
-            "not counted",
-            ", ".join(f"run {run.result.repeat}: {run.result.status.value}" for run in figure.failed),
-        )
+    failed = (f"run {run.result.repeat}: {run.result.status.value}" for run in figure.failed)
+    yield "not counted", ", ".join(failed)
 
 
-def _how_of_run(run: StoredRun) -> Iterator[tuple[str, str]]:
+def _how_of_run(run: StoredRun) -> Iterator[tuple[str, str | None]]:
     result = run.result
     yield "folder", str(run.folder)
     yield "status", result.status.value
-    if result.reason:
-        yield "reason", result.reason
-    if result.evidence:
-        yield "evidence", result.evidence
+    yield "reason", result.reason
+    yield "evidence", result.evidence
     if result.imported is not None:
         yield from _origin(result.imported)
         yield "method", result.method

@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 
 from dlperf.cli.options import PATH
-from dlperf.cli.terminal import echo, write_data
+from dlperf.cli.terminal import echo, write_data, write_file
 from dlperf.errors import UserError
-from dlperf.files import shipped_folder, write_atomically
+from dlperf.files import shipped_folder
 from dlperf.plan.documents import unknown
 
 _SWEEP = """\
@@ -68,8 +68,7 @@ def init(*, name: str, folder: Path) -> None:
         if path.exists():
             raise UserError(f"{path} exists; choose another name: dlperf init NAME")
     for path, text in written.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text.encode())
+        write_file(path, text.encode())
         echo(f"wrote {path}")
     there = "" if folder == Path() else f"cd {folder} && "
     echo("", f"Next: {there}dlperf plan {name}")

@@ -7,9 +7,8 @@ from typing import Final
 
 from rich.console import Console
 
-from dlperf.cli.terminal import echo, wrapped
+from dlperf.cli.terminal import echo, wrapped, write_file
 from dlperf.errors import UserError
-from dlperf.files import write_atomically
 from dlperf.results.cases import CaseFigures
 from dlperf.results.curves import Curve, RunCurves, run_curves
 from dlperf.results.store import StoredRun
@@ -50,8 +49,7 @@ def _write(out: Path, run: StoredRun, curves: RunCurves) -> None:
 
     title = f"{run.result.case.case_id} r{run.result.repeat}"
     chart = telemetry_chart(curves, title=title)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, chart.svg if kind == "svg" else chart.png)
+    write_file(out, chart.svg if kind == "svg" else chart.png)
 
 
 def _lines(run: StoredRun, curves: RunCurves) -> Iterator[str]:

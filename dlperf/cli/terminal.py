@@ -10,6 +10,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 
 import click
 from rich.cells import cell_len
@@ -17,6 +18,8 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
+
+from dlperf.files import write_atomically
 
 # Where the output is no terminal, as wide as its cells are.
 _FILE_WIDTH, _NO_LIMIT = 400, 100_000
@@ -55,6 +58,12 @@ def say(text: str) -> None:
 def write_data(text: str) -> None:
     """Print a document or data for programs: as it is, but with visible controls on a terminal."""
     click.echo(visible(text) if sys.stdout.isatty() else text, nl=False)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file that a command was asked for; its folder is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
 
 
 class VisibleStream:

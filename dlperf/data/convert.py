@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 from dlperf.data.ahead import done_ahead
@@ -25,15 +24,6 @@ _LARGER = 1.02
 _NO_SIZE = (0, 0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Converted:
-    """What was written: its form, how many images, and how many could not be read."""
-
-    form: Form
-    images: int
-    skipped: int
-
-
 def convert(
     source: Path,
     target: Path,
@@ -42,8 +32,10 @@ def convert(
     parts: int | None,
     skip: Skip | None = None,
     progress: Progress | None = None,
-) -> Converted:
+) -> int:
     """Write the data set in `source` as a new one in `target`, with memory that does not grow with it.
+
+    Returns how many records had faults and were left out.
 
     `to` is by default the form that `source` does not have. `parts` is for OFRecord, by default 8. With
     `skip` records with faults are left out, and given to it.
@@ -69,13 +61,13 @@ def convert(
         else:
             writing = ofrecord_writer(folder, images=_count(held), parts=parts)
         with writing as write:
-            written, classes = _write_all(images, write, progress)
+            classes = _write_all(images, write, progress)
         if (source / PROPERTY).exists():
             copy_property(source, folder)
         else:
             size = description.image_size or _NO_SIZE
             write_property(folder, classes=description.classes or classes, image_size=size)
-    return Converted(form=to, images=written, skipped=skipped)
+    return skipped
 
 
 def _other_form(description: Description) -> Form:
@@ -100,8 +92,8 @@ def _count(held: RecordioSet | OfrecordSet) -> int:
     return sum(count_records(part.path) for part in held.parts)
 
 
-def _write_all(batches: Iterator[Batch[int]], write: Write, progress: Progress | None) -> tuple[int, int]:
-    """How many were written, and how many classes they need; UserError for none.
+def _write_all(batches: Iterator[Batch[int]], write: Write, progress: Progress | None) -> int:
+    """How many classes the images that were written need; UserError for none.
 
     A thread writes while the next are read.
     """
@@ -110,13 +102,12 @@ def _write_all(batches: Iterator[Batch[int]], write: Write, progress: Progress |
         write(batch.labels, batch.contents)
         return len(batch.labels), max(batch.labels)
 
-    images, largest = 0, -1
+    largest = -1
     with closing(done_ahead(write_batch, batches, threads=1)) as results:
         for written, highest in results:
-            images += written
             largest = max(largest, highest)
             if progress is not None:
                 progress(written)
-    if not images:
+    if largest < 0:
         raise UserError("no image can be read; there is nothing to convert")
-    return images, largest + 1
+    return largest + 1

@@ -15,7 +15,6 @@ from dlperf.data.writing import new_folder, ofrecord_writer, recordio_writer, wr
 from dlperf.errors import UserError
 
 WIDTH = HEIGHT = 112
-DEFAULT_QUALITY = 95
 _CHUNK = 256
 _LARGEST_IMAGE_BYTES = 16_000
 _LABELS, _CLASS, _IMAGE = range(3)  # streams of random numbers

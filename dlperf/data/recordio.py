@@ -54,10 +54,10 @@ class Record(NamedTuple):
     content: bytes
 
 
-def read_record(file: RecordFile, offset: int, *, number: int = 0) -> Record:
-    """The record that begins at `offset`. Raises Fault, with this number, where it is damaged."""
-    content, _ = _read_parts(file, offset, number)
-    flag, label, begin = _read_header(content, file.path, number, offset)
+def read_record(file: RecordFile, offset: int) -> Record:
+    """The record that begins at `offset`. Raises Fault, with the number 0, where it is damaged."""
+    content, _ = _read_parts(file, offset, 0)
+    flag, label, begin = _read_header(content, file.path, 0, offset)
     labels = struct.unpack_from(f"<{flag}f", content, HEADER.size) if flag else (label,)
     return Record(labels, content[begin:])
 

@@ -132,11 +132,11 @@ class _JsonWriter(Writer):
     def end(self, *, failure: Failure | None) -> None:
         if not self._count:
             self._out.write(self._opening(None))
-        told = None
+        shown = None
         if failure is not None:
             seen = failure.evidence
-            told = {"kind": failure.kind, "evidence": seen.text, "file": seen.file, "line": seen.line}
-        self._out.write('], "failure": ' + json.dumps(told))
+            shown = {"kind": failure.kind, "evidence": seen.text, "file": seen.file, "line": seen.line}
+        self._out.write('], "failure": ' + json.dumps(shown))
         with self._unrecognised as lines:
             if lines.tell():
                 lines.seek(0)
