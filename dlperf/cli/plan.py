@@ -262,24 +262,18 @@ def _summary(plan: Plan, rows: list[Row], results: Path, cluster: Cluster | None
     if done:
         yield f"{done.total()} of {plural(len(plan.runs), 'run')} are done ({results})"
     left = {row["case_id"]: row["runs"] - done[row["case_id"]] for row in rows}
-    each = [
-        (row["estimated_seconds"] / row["runs"], left[row["case_id"]])
+    needed = {item.case_id: item.case.topology.nodes for item in plan.cases}
+    estimates = {
+        row["case_id"]: row["estimated_seconds"] / row["runs"] * left[row["case_id"]]
         for row in rows
-        if row["estimated_seconds"]
-    ]
-    if sum(count for _, count in each):
-        seconds = sum(seconds * count for seconds, count in each)
-        known, waiting = (
-            sum(count > 0 for count in counts) for counts in ([n for _, n in each], left.values())
-        )
-        needed = {item.case_id: item.case.topology.nodes for item in plan.cases}
-        own = sum(
-            row["estimated_seconds"] / row["runs"] * left[row["case_id"]] * needed[row["case_id"]]
-            for row in rows
-            if row["estimated_seconds"]
-        )
+        if row["estimated_seconds"] and left[row["case_id"]] > 0
+    }
+    if estimates:
+        seconds = sum(estimates.values())
+        own = sum(needed[case_id] * estimate for case_id, estimate in estimates.items())
         nodes = "" if cluster is None else f" ({_taken(cluster, seconds=seconds, node_seconds=own)})"
-        yield f"about {duration(seconds)}{nodes} for the {known} of {plural(waiting, 'case')} that ran before"
+        waiting = plural(sum(count > 0 for count in left.values()), "case")
+        yield f"about {duration(seconds)}{nodes} for the {len(estimates)} of {waiting} that ran before"
 
 
 def _taken(cluster: Cluster, *, seconds: float, node_seconds: float) -> str:
