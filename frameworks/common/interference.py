@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from frameworks.node.counters import CpuTimes, cpu_times, pressure, threads
+from frameworks.node.counters import CpuTimes, cpu_times, pressure, text_of, threads
 
 
 class Reading(NamedTuple):
@@ -70,15 +70,8 @@ class Window:
             "pressure_seconds": pressure,
             "cpus": self._cpus,
             # Two ranks with the same one share a kernel, and so the numbers of their CPUs.
-            "machine": _boot_id(),
+            "machine": (text_of("/proc/sys/kernel/random/boot_id") or "").strip() or None,
         }
 
     def _read(self) -> Optional[Reading]:
         return read_counters(self._cpus, None if self._processes is None else self._processes())
-
-
-def _boot_id() -> Optional[str]:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return None

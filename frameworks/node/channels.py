@@ -18,7 +18,6 @@ import os
 import queue
 import struct
 import subprocess
-import sys
 import threading
 from typing import Any, Dict, List, Optional
 
@@ -185,7 +184,7 @@ def read_exactly(size: int) -> Optional[bytes]:
 def main() -> None:
     """Carry frames until standard input ends."""
     programs = Programs()
-    programs.send(0, HELLO, json.dumps({"python": sys.version.split()[0], "pid": os.getpid()}).encode())
+    programs.send(0, HELLO)
     while True:
         header = read_exactly(HEADER.size)
         if header is None:
