@@ -28,8 +28,8 @@ from dlperf.layout import CASE_NAME
 from dlperf.plan.case import Case
 from dlperf.plan.cluster import Cluster, ClusterNode, fits
 from dlperf.plan.machine import Gpu
+from dlperf.results.schema import Clock, read_environment
 from dlperf.results.schema import Node as NodeFacts
-from dlperf.results.schema import read_environment
 from dlperf.running import cluster as real_nodes
 from dlperf.running.busy import Busy
 from dlperf.running.launch import LaunchFile, NodeLaunch
@@ -221,8 +221,8 @@ class SimulatedNode:
     def busy(self) -> Busy:
         return Busy(share=0.0, cpus=self._spec.cores)
 
-    def clock_seconds(self) -> float:
-        return 0.0
+    def clock(self) -> Clock:
+        return Clock(ahead_seconds=0.0, uncertainty_seconds=0.0)
 
     def inherited(self) -> dict[str, str]:
         return {}

@@ -61,6 +61,8 @@ def _lines(run: StoredRun, curves: RunCurves) -> Iterator[str]:
         start, end = curves.measured
         title += f", measured from second {max(0.0, start):.1f} to {end:.1f}"
     yield title
+    if curves.clocks:
+        yield f"  {curves.clocks}"
     rows = [
         (
             f"  {'' if number else panel.title}",

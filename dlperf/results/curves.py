@@ -1,6 +1,6 @@
 """The samples of a run as curves over its time, for charts: one panel per quantity, a curve per source."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,11 +12,12 @@ from dlperf.results.telemetry import (
     NODE,
     NodeTelemetry,
     Series,
+    Shift,
     measured_window,
     read_telemetry,
 )
 
-Curve = list[tuple[float, float]]  # seconds since the node's first sample, value
+Curve = list[tuple[float, float]]  # seconds since the first sample, value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +40,16 @@ class RunCurves:
     """What a run's nodes sampled.
 
     Attributes:
-        seconds: from a node's first sample to its last, of the node with most.
+        seconds: from the first sample to the last.
         measured: from when to when the run measured, in seconds; None where it did not.
+        clocks: how the times of several nodes were brought together, in words; empty with one node.
         notes: what is missing.
     """
 
     seconds: float
     measured: tuple[float, float] | None
     panels: tuple[Panel, ...]
+    clocks: str
     notes: tuple[str, ...]
 
 
@@ -109,16 +112,24 @@ def run_curves(folder: Path) -> RunCurves | None:
     spans = {rank: span for rank, node in nodes.items() if (span := _span(node)) is not None}
     if not spans:
         return None
-    window, measured = measured_window(extract(folder).steps), None
-    first = min(spans)
-    if window is not None and first == 0:  # its times are those of node 0
+    extracted, measured = extract(folder), None
+    shifts = {rank: shift for rank in spans if (shift := extracted.shifts.get(rank)) is not None}
+    # By node 0's clock; a node whose clock is not known begins with its own first sample.
+    first = min((spans[rank][0] - shift.ms for rank, shift in shifts.items()), default=None)
+    begins = {
+        rank: start if first is None or rank not in shifts else first + shifts[rank].ms
+        for rank, (start, _) in spans.items()
+    }
+    window = measured_window(extracted.steps)
+    if window is not None and first is not None:
         (start, end), _, _ = window
-        measured = ((start - spans[0][0]) / 1000, (end - spans[0][0]) / 1000)
+        measured = ((start - first) / 1000, (end - first) / 1000)
     several = len(nodes) > 1
     return RunCurves(
-        seconds=max(end - start for start, end in spans.values()) / 1000,
+        seconds=max(end - begins[rank] for rank, (_, end) in spans.items()) / 1000,
         measured=measured,
-        panels=tuple(_panels({rank: nodes[rank] for rank in spans}, spans, several=several)),
+        panels=tuple(_panels({rank: nodes[rank] for rank in spans}, begins, several=several)),
+        clocks="; ".join(_clock_words({rank: shifts.get(rank) for rank in spans})) if several else "",
         notes=tuple(
             " ".join(filter(None, (f"node {rank}" if several else "", note.source, note.text)))
             for rank, node in nodes.items()
@@ -127,20 +138,32 @@ def run_curves(folder: Path) -> RunCurves | None:
     )
 
 
+def _clock_words(shifts: Mapping[int, Shift | None]) -> Iterator[str]:
+    """`clocks aligned within 0.4 ms`, of the nodes other than 0."""
+    others = {rank: shift for rank, shift in shifts.items() if rank}
+    bounds = [shift.within_ms for shift in others.values() if shift is not None]
+    known = [bound for bound in bounds if bound is not None]
+    if known:
+        yield f"clocks aligned within {max(known):.2g} ms"
+    if len(known) < len(bounds):
+        yield "clocks aligned by the end of the measured window"
+    unknown = ", ".join(f"node {rank}" for rank, shift in others.items() if shift is None)
+    if unknown:
+        yield f"clock not known, begins with its own first sample: {unknown}"
+
+
 def _span(node: NodeTelemetry) -> tuple[float, float] | None:
     """The first and the last time of a node's samples."""
     times = [time for series in node.series.values() for time, _ in (series[0], series[-1])]
     return (min(times), max(times)) if times else None
 
 
-def _panels(
-    nodes: dict[int, NodeTelemetry], spans: dict[int, tuple[float, float]], *, several: bool
-) -> Iterator[Panel]:
+def _panels(nodes: dict[int, NodeTelemetry], begins: dict[int, float], *, several: bool) -> Iterator[Panel]:
     for kinds, of_gpus in ((_GPU, True), (_NODE, False)):
         for title, unit, series_of in kinds:
             curves = {
                 f"node {rank} {source if of_gpus else ''}".strip() if several else source: [
-                    ((time - spans[rank][0]) / 1000, value) for time, value in series
+                    ((time - begins[rank]) / 1000, value) for time, value in series
                 ]
                 for rank, node in nodes.items()
                 for source in (node.gpus if of_gpus else [NODE])

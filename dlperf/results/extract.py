@@ -5,7 +5,7 @@ The same folder gives the same result, byte for byte, whenever it is read.
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -34,9 +34,10 @@ from dlperf.results.schema import (
     RunResult,
     Status,
     Steadiness,
+    read_environment,
 )
 from dlperf.results.straggler import rank_times_of
-from dlperf.results.telemetry import read_telemetry, telemetry_of
+from dlperf.results.telemetry import Shift, clock_shifts, read_telemetry, telemetry_of
 from dlperf.statistics.basic import quantile, samples_per_second
 from dlperf.statistics.changepoint import FEWEST_JUDGED, FEWEST_STEADY, Segmentation, Shape, classify
 from dlperf.version import __version__
@@ -123,11 +124,12 @@ def steadiness_line(steadiness: Steadiness) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extracted:
-    """A result, its whole step series, and which steps count."""
+    """A result, its whole step series, which steps count, and the nodes' clocks (`clock_shifts`)."""
 
     result: RunResult
     steps: Sequence[Step]
     rule: str
+    shifts: Mapping[int, Shift | None]
 
 
 def extract(folder: Path) -> Extracted:
@@ -144,6 +146,9 @@ def extract(folder: Path) -> Extracted:
     method, window = _method(own)
     ended = run_outcome(case, steps=steps, events=own, outcome=outcome, folder=folder)
     engine = _engine(own)
+    environment = read_environment(folder)
+    clocks = environment.clocks if environment is not None else ()
+    shifts = clock_shifts(clocks, events, topology=case.topology)
     interference, steadiness = interference_of(events, device=case.device), None
     if ended.status is Status.OK and window is None:
         steps, steadiness, ended = in_steady_state(steps, ended)
@@ -169,7 +174,7 @@ def extract(folder: Path) -> Extracted:
             peak_unknown=_peak_unknown(events),
             interference=interference,
             telemetry=telemetry_of(
-                read_telemetry(folder), steps=steps, events=events, case=case, engine=engine
+                read_telemetry(folder), steps=steps, shifts=shifts, case=case, engine=engine
             ),
             reading=reading_of(events, case),
             steadiness=steadiness,
@@ -181,7 +186,7 @@ def extract(folder: Path) -> Extracted:
     averaged = max((step.iterations for step in steps), default=1)
     if averaged > 1:
         own_rule += f"; each is the program's own average over {averaged} iterations"
-    return Extracted(result=result, steps=steps, rule=window or own_rule)
+    return Extracted(result=result, steps=steps, rule=window or own_rule, shifts=shifts)
 
 
 def read_case(folder: Path) -> Case:

@@ -212,7 +212,6 @@ def store_measurement(
     parts: Sequence[Part],
     cluster: str,
     started_at: str,
-    clocks: Mapping[str, float],
     lost: Mapping[str, str],
     seconds: float,
     repeats: int,
@@ -227,6 +226,7 @@ def store_measurement(
     environment = read_environment(last.folder)
     if environment is None:
         raise UserError(f"{last.folder / ENVIRONMENT_NAME}: cannot be read; {REMEDY}")
+    clocks = environment.clocks or (None,) * len(names)
     states = {event.rank: event.value for event in last.events if event.key == "node_state"}
     if set(states) != set(range(len(names))):
         raise UserError(f"{last.folder}: the logs do not say what each node is; measure again")
@@ -242,10 +242,10 @@ def store_measurement(
             MeasuredNode(
                 name=name,
                 facts=environment.nodes[rank],
-                clock_seconds=clocks.get(name),
+                clock_seconds=None if clock is None else round(clock.ahead_seconds, 3) + 0.0,  # no -0
                 **{key: value for key, value in states[rank].items() if key != "version"},
             )
-            for rank, name in enumerate(names)
+            for rank, (name, clock) in enumerate(zip(names, clocks, strict=True))
         ),
         lost=dict(lost),
         series=tuple(_series(parts, repeats=repeats)),

@@ -434,6 +434,15 @@ class Node(Model):
         return ", ".join(parts) or UNKNOWN_HARDWARE
 
 
+class Clock(Model):
+    """A node's clock when a run began, beside that of the machine where dlperf ran."""
+
+    ahead_seconds: float
+    """How far it was ahead, as if the question took as long as the answer."""
+    uncertainty_seconds: float = Field(ge=0)
+    """Half of the time from the question to the answer: it was ahead by that much more or less, at most."""
+
+
 class RunEnvironment(Model):
     """Everything around a run that is not its case."""
 
@@ -445,6 +454,8 @@ class RunEnvironment(Model):
     """Commit of dlperf's checkout, with `-dirty` where files differ; null outside one."""
     nodes: tuple[Node, ...] = ()
     """The machines, by node rank."""
+    clocks: Annotated[tuple[Clock | None, ...], Field(exclude_if=lambda clocks: not any(clocks))] = ()
+    """Their clocks, by node rank; null: the machine where dlperf ran; missing: that alone, or not known."""
     python: str | None = None
     """Version of Python in the framework's environment; null: not known."""
     packages: dict[str, str] = Field(default_factory=dict)

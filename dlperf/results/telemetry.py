@@ -2,8 +2,9 @@
 
 The files come from nodes and may be cut, damaged or somebody else's: whatever cannot be read is no sample.
 Samples count within the measured window: from the start of the first step that counts to the end of the last.
-Times are those of rank 0's steps. Another node's clock may differ: all ranks end the measured window at the
-same step, and the times of that event (`interference`) tell the difference.
+Times are those of rank 0's steps. Another node's clock may differ: dlperf asked both for the time before the
+run (`clocks` in environment.json). Without that, all ranks end the measured window at the same step, and the
+times of that event (`interference`) tell the difference.
 
 A gauge is read as it stands at each sample. A counter's amount in the window is the difference of its values
 at both ends, and energy the integral of power, both with straight lines between samples.
@@ -22,8 +23,8 @@ from dlperf.files import open_regular
 from dlperf.layout import MOST_TELEMETRY_BYTES, telemetry_files
 from dlperf.logs.events import TRAIN, Event, Step
 from dlperf.logs.text import plain
-from dlperf.plan.case import Case
-from dlperf.results.schema import LARGEST_COUNT, Engine, Telemetry
+from dlperf.plan.case import Case, Topology
+from dlperf.results.schema import LARGEST_COUNT, Clock, Engine, Telemetry
 from dlperf.results.traffic import sent_bytes
 
 NODE: Final = "node"
@@ -48,6 +49,13 @@ _MOST_GAP_MS, _MOST_GAP_SHARE = 5000.0, 0.05
 
 Series = list[tuple[float, float]]  # time in ms and value, in the order of the times
 Window = tuple[float, float]  # its ends in ms, by the node's own clock
+
+
+class Shift(NamedTuple):
+    """How far a node's clock is ahead of that of node 0, give or take; None: no bound is known."""
+
+    ms: float
+    within_ms: float | None = None
 
 
 class Note(NamedTuple):
@@ -200,7 +208,7 @@ def telemetry_of(
     nodes: Mapping[int, NodeTelemetry],
     *,
     steps: Sequence[Step],
-    events: Mapping[int, Sequence[Event]],
+    shifts: Mapping[int, Shift | None],
     case: Case,
     engine: Engine,
 ) -> Telemetry | None:
@@ -209,10 +217,7 @@ def telemetry_of(
     if not nodes or measured is None:
         return None
     window, samples, iterations = measured
-    windows = {
-        rank: _shifted(window, events, node_rank=rank, devices=case.topology.devices_per_node)
-        for rank in nodes
-    }
+    windows = {rank: _shifted(window, shifts.get(rank)) for rank in nodes}
     gpus = [(nodes[rank], source, windows[rank]) for rank in sorted(nodes) for source in nodes[rank].gpus]
     gpus = [gpu for gpu in gpus if _is_sampled(*gpu)]
     machines = [(nodes[rank], NODE, windows[rank]) for rank in sorted(nodes)]
@@ -228,7 +233,7 @@ def telemetry_of(
     }
     return Telemetry(
         gpus=len(gpus),
-        missing=tuple(_missing(nodes, windows, case)),
+        missing=tuple(_missing(nodes, windows, case, shifts)),
         **{name: value for name, value in found.items() if _is_storable(value)},
     )
 
@@ -237,15 +242,30 @@ def _is_storable(value: object) -> bool:
     return isinstance(value, tuple) or (isinstance(value, int | float) and 0 <= value <= LARGEST_COUNT)
 
 
-def _shifted(
-    window: Window, events: Mapping[int, Sequence[Event]], *, node_rank: int, devices: int
-) -> Window:
-    """The window by the clock of another node, where its ranks tell when they ended it."""
-    here, there = _ended_ms(events.get(0, ())), None
-    for rank in range(node_rank * devices, (node_rank + 1) * devices):
-        there = there or _ended_ms(events.get(rank, ()))
-    shift = there - here if node_rank and here is not None and there is not None else 0
-    return window[0] + shift, window[1] + shift
+def clock_shifts(
+    clocks: Sequence[Clock | None], events: Mapping[int, Sequence[Event]], *, topology: Topology
+) -> dict[int, Shift | None]:
+    """How far each node's clock is ahead of that of node 0, by node rank; None where that is not known."""
+    shifts: dict[int, Shift | None] = {0: Shift(0.0, 0.0)}
+    own, here = dict(enumerate(clocks)), _ended_ms(events.get(0, ()))
+    for node in range(1, topology.nodes):
+        first, devices = own.get(0), topology.devices_per_node
+        ranks = range(node * devices, (node + 1) * devices)
+        there = next((told for rank in ranks if (told := _ended_ms(events.get(rank, ())))), None)
+        shifts[node] = None
+        if first is not None and (clock := own.get(node)) is not None:
+            ahead = clock.ahead_seconds - first.ahead_seconds
+            within = clock.uncertainty_seconds + first.uncertainty_seconds
+            shifts[node] = Shift(1000 * ahead, 1000 * within)
+        elif here is not None and there is not None:
+            shifts[node] = Shift(float(there - here))
+    return shifts
+
+
+def _shifted(window: Window, shift: Shift | None) -> Window:
+    """The window by the clock of another node."""
+    ahead = 0.0 if shift is None else shift.ms
+    return window[0] + ahead, window[1] + ahead
 
 
 def _ended_ms(events: Iterable[Event]) -> int | None:
@@ -386,7 +406,12 @@ def _theory(case: Case, engine: Engine) -> float | None:
     )
 
 
-def _missing(nodes: Mapping[int, NodeTelemetry], windows: Mapping[int, Window], case: Case) -> Iterator[str]:
+def _missing(
+    nodes: Mapping[int, NodeTelemetry],
+    windows: Mapping[int, Window],
+    case: Case,
+    shifts: Mapping[int, Shift | None],
+) -> Iterator[str]:
     """What a reader of the summary must know, the most important first."""
     several = case.topology.nodes > 1
     lines: dict[str, None] = {}
@@ -396,6 +421,8 @@ def _missing(nodes: Mapping[int, NodeTelemetry], windows: Mapping[int, Window], 
         if node is None:
             lines[f"{name}no samples came"] = None
             continue
+        if shifts.get(rank) is None:
+            lines[f"{name}how far its clock differs from that of node 0 is not known"] = None
         if not covers(node.series.get((NODE, "run_seconds"), []), windows[rank]):
             lines[f"{name}samples do not cover the measured window"] = None
         if case.device == "cuda":

@@ -241,7 +241,7 @@ def _measure_times(node: RemoteNode, checkup: Checkup) -> None:
         trips.append(time.perf_counter() - started)
     checkup.round_trip_ms = round(statistics.median(trips) * 1000, 2)
     checkup.note("connection", f"round trip {checkup.round_trip_ms:g} ms, host key known")
-    checkup.clock_seconds = node.clock_seconds()
+    checkup.clock_seconds = round(node.clock().ahead_seconds, 3) + 0.0  # no -0
     if abs(checkup.clock_seconds) > _CLOCK_SECONDS:
         text = (
             f"{checkup.clock_seconds:+.1f} s from ours: times in logs cannot be compared; run ntpd or chrony"

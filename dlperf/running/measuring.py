@@ -112,7 +112,6 @@ def measure_nodes(
         parts=parts,
         cluster=cluster,
         started_at=started_at,
-        clocks=measuring.clocks,
         lost=lost,
         seconds=task.seconds,
         repeats=task.repeats,
@@ -122,14 +121,13 @@ def measure_nodes(
 
 @dataclass(kw_only=True)
 class _Nodes:
-    """Measures nodes together, as often as one of them is lost; `clocks` are how far theirs are ahead."""
+    """Measures nodes together, as often as one of them is lost."""
 
     device: DeviceKind
     threads: int
     python: Path | None
     interrupts: Interrupts
     progress: Progress
-    clocks: dict[str, float] = field(default_factory=dict)
     _ready: dict[str, ReadyNode] = field(default_factory=dict)
 
     def measure(self, nodes: Sequence[Node], task: Task, folder: Path) -> dict[str, str]:
@@ -146,8 +144,6 @@ class _Nodes:
             if node.name not in self._ready:
                 spec = adapter.environment(version, self.device, parallel=len(nodes) > 1, gpu=node.gpu())
                 environment = node.environment(spec, python=self.python)
-                if node.remote:
-                    self.clocks[node.name] = node.clock_seconds()
                 self._ready[node.name] = ReadyNode(node=node, environment=environment)
 
         each(nodes, prepare)

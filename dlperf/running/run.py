@@ -189,6 +189,7 @@ def write_run_folder(
     machines = [ready.node for ready in nodes]
     try:
         facts = each(machines, lambda node: node.facts())
+        clocks = each(machines, lambda node: node.clock() if node.remote else None)
         port = port or machines[0].free_port()
     except NodeLost as lost:
         raise NodeUnfit(lost.node, str(lost)) from lost
@@ -206,6 +207,7 @@ def write_run_folder(
         dlperf_version=__version__,
         git_commit=git_commit(),
         nodes=tuple(facts),
+        clocks=tuple(clocks),
         python=installed.python_version,
         packages=installed.packages,
         variables=redacted(dict(sorted(variables.items())), own=own),

@@ -74,6 +74,11 @@ def test_a_case_of_three_nodes_trains_as_one(lab: ClusterLab) -> None:
     for node in sampled.values():
         assert node.series["node", "sent_bytes"][-1][1] > node.series["node", "sent_bytes"][0][1]
     assert result.telemetry is not None
+    clocks = lab.environment_of(folder)["clocks"]
+    assert 3 == len(clocks)  # of hosts that share this machine's clock
+    assert all(abs(clock["ahead_seconds"]) <= clock["uncertainty_seconds"] + 1e-6 for clock in clocks)
+    shown = lab.dlperf("show", result.case.case_id, str(lab.results), "--telemetry").stdout
+    assert "clocks aligned within " in shown
     outcome = json.loads((folder / "outcome.json").read_text())
     assert outcome["hosts"] == ["node0", "node1", "node2"]
     assert all(seconds > 0 for seconds in outcome["cpu_seconds"])

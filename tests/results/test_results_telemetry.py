@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from run_folders import BEGAN_MS, log_text, make_case, telemetry_text, timed, wr
 
 from dlperf.logs.events import Step, event_line
 from dlperf.plan.case import Case, Measure, Topology
+from dlperf.results.curves import run_curves
 from dlperf.results.extract import extract
 from dlperf.results.schema import RunResult, Telemetry
 from dlperf.results.telemetry import (
@@ -39,17 +41,29 @@ def gpu_case(**changes: Any) -> Case:
     return make_case(device="cuda", measure=measure, **changes)
 
 
-def summary(
-    tmp_path: Path, *nodes: list[dict[str, Any]], case: Case | None = None, logs: dict[int, str] | None = None
-) -> Telemetry:
+def write_samples(
+    tmp_path: Path,
+    *nodes: list[dict[str, Any]],
+    case: Case | None = None,
+    logs: dict[int, str] | None = None,
+    clocks: list[dict[str, float]] | None = None,
+) -> Path:
+    """A run folder."""
     case = case or gpu_case()
     folder = write_run(tmp_path, case, log=timed(log_text(case, seconds=SECONDS)))
+    if clocks is not None:
+        environment = json.loads((folder / "environment.json").read_text())
+        (folder / "environment.json").write_text(json.dumps({**environment, "clocks": clocks}))
     for rank, log in (logs or {}).items():
         (folder / "logs" / f"rank{rank}.log").write_text(log)
     for number, rows in enumerate(nodes):
         name = "telemetry.csv" if len(nodes) == 1 else f"telemetry.node{number}.csv"
         (folder / name).write_text(telemetry_text(rows))
-    found = extract(folder).result.telemetry
+    return folder
+
+
+def summary(tmp_path: Path, *nodes: list[dict[str, Any]], **more: Any) -> Telemetry:
+    found = extract(write_samples(tmp_path, *nodes, **more)).result.telemetry
     assert found is not None
     return found
 
@@ -101,6 +115,37 @@ def test_another_node_s_clock_is_set_by_the_end_of_the_measured_window(tmp_path:
     }
     found = summary(tmp_path, every_half_second(GPU), ahead, case=case, logs=logs)
     assert found.power_watts == pytest.approx(400)
+
+
+def test_another_node_s_clock_is_set_by_what_it_answered_before_the_run(tmp_path: Path) -> None:
+    """Node 1 is an hour ahead, and no rank tells when it ended the measured window."""
+    case = gpu_case(topology=Topology(nodes=2, devices_per_node=1))
+    ahead = [{**row, "at": row["at"] + 3600} for row in every_half_second({**GPU, "power_watts": 100})]
+    unknown = summary(tmp_path / "unknown", every_half_second(GPU), ahead, case=case)
+    assert unknown.power_watts is None
+    assert "node 1: how far its clock differs from that of node 0 is not known" in unknown.missing
+    clocks = [{"ahead_seconds": each, "uncertainty_seconds": 0.001} for each in (-0.5, 3599.5)]
+    found = summary(tmp_path / "asked", every_half_second(GPU), ahead, case=case, clocks=clocks)
+    assert found.power_watts == pytest.approx(400)
+    assert not [line for line in found.missing if "clock" in line]
+
+
+def test_curves_of_nodes_stand_at_one_time(tmp_path: Path) -> None:
+    case = gpu_case(topology=Topology(nodes=2, devices_per_node=1))
+    late = [{**row, "at": row["at"] + 3600} for row in every_half_second(GPU)][4:]  # begins 2 s later
+    clocks = [{"ahead_seconds": each, "uncertainty_seconds": 0.0004} for each in (0.0, 3600.0)]
+    asked = write_samples(tmp_path / "asked", every_half_second(GPU), late, case=case, clocks=clocks)
+    curves = run_curves(asked)
+    assert curves is not None
+    power = next(panel for panel in curves.panels if panel.title == "power").curves
+    assert (0.0, 2.0) == (power["node 0 gpu0"][0][0], power["node 1 gpu0"][0][0])
+    assert "clocks aligned within 0.8 ms" == curves.clocks
+    unknown = write_samples(tmp_path / "unknown", every_half_second(GPU), late, case=case)
+    curves = run_curves(unknown)
+    assert curves is not None
+    power = next(panel for panel in curves.panels if panel.title == "power").curves
+    assert (0.0, 0.0) == (power["node 0 gpu0"][0][0], power["node 1 gpu0"][0][0])
+    assert "clock not known, begins with its own first sample: node 1" == curves.clocks
 
 
 def test_a_gpu_without_samples_leaves_the_energy_unknown_and_is_told(tmp_path: Path) -> None:

@@ -34,14 +34,16 @@ def telemetry_chart(curves: RunCurves, *, title: str) -> Chart:
                 f"{panel.title} ({panel.unit})" if panel.unit else panel.title, loc="left", fontsize=9
             )
             axes.tick_params(axis="y", labelsize=8)
-        strips[-1].set_xlabel("seconds since the first sample; grey: the measured window")
+        words = ("seconds since the first sample; grey: the measured window", curves.clocks)
+        strips[-1].set_xlabel("\n".join(filter(None, words)))
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         if 1 < len(lines) <= MOST_NAMED:
             figure.legend(
                 lines.values(), lines, loc="outside upper right", ncols=4, frameon=False, fontsize=8
             )
-        said = "; ".join(
+        ranges = (
             f"{panel.title} {rate(panel.extremes[0])} to {rate(panel.extremes[1])} {panel.unit}".strip()
             for panel in curves.panels
         )
+        said = "; ".join((*ranges, curves.clocks) if curves.clocks else ranges)
         return draw(figure, name="telemetry", alt=f"Line chart, telemetry over time, {title}. {said}.")

@@ -12,6 +12,7 @@ from dlperf.environments import Environment
 from dlperf.errors import InfrastructureError
 from dlperf.plan.case import Case
 from dlperf.plan.machine import Gpu
+from dlperf.results.schema import Clock
 from dlperf.results.schema import Node as NodeFacts
 from dlperf.running.busy import Busy
 from dlperf.running.launch import NodeLaunch
@@ -112,8 +113,8 @@ class Node(Protocol):
     def busy(self) -> Busy:
         """What else keeps its CPUs busy; takes a second. Raises as `open`."""
 
-    def clock_seconds(self) -> float:
-        """How far its clock is ahead of ours. Raises as `open`."""
+    def clock(self) -> Clock:
+        """Its clock beside ours. Raises as `open`."""
 
     def inherited(self) -> dict[str, str]:
         """The variables that its ranks inherit, as far as known on this machine."""

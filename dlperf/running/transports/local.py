@@ -18,6 +18,7 @@ from dlperf.files import run_shipped, shipped_folder
 from dlperf.model import Model
 from dlperf.plan.case import Case
 from dlperf.plan.machine import Gpu, detect_machine
+from dlperf.results.schema import Clock
 from dlperf.results.schema import Node as NodeFacts
 from dlperf.running.busy import Busy
 from dlperf.running.launch import NodeLaunch, free_port, inherited, local_launch
@@ -167,9 +168,9 @@ class LocalNode:
     def busy(self) -> Busy:
         return this_machine_busy()
 
-    def clock_seconds(self) -> float:
+    def clock(self) -> Clock:
         """See Node; it is ours."""
-        return 0.0
+        return Clock(ahead_seconds=0.0, uncertainty_seconds=0.0)
 
     def inherited(self) -> dict[str, str]:
         return inherited(os.environ)

@@ -29,6 +29,7 @@ from dlperf.plan.compatibility import refusal
 from dlperf.plan.machine import Gpu, least_of
 from dlperf.plan.versions import find_links_folder
 from dlperf.redaction import redacted_text
+from dlperf.results.schema import Clock
 from dlperf.results.schema import Node as NodeFacts
 from dlperf.running.busy import Busy
 from dlperf.running.launch import NodeLaunch
@@ -53,6 +54,8 @@ from dlperf.running.transports.session import (
 _RUN_VARIABLE = "DLPERF_RUN"
 
 
+# The soonest answer tells a clock best.
+_CLOCK_QUESTIONS = 5
 # What to do where a node cannot have an environment, by the way that it was to come.
 _HINTS = {
     "make": "; `environments: copy` in the cluster file makes it here and copies it",
@@ -255,11 +258,16 @@ class RemoteNode(ABC):
     def busy(self) -> Busy:
         return Busy.model_validate(self._must_tell("busy"))
 
-    def clock_seconds(self) -> float:
-        """See Node; as if the question took as long as the answer."""
-        before = time.time()
-        theirs = float(self._must_tell("time"))
-        return round(theirs - (before + time.time()) / 2, 3) + 0.0  # no -0
+    def clock(self) -> Clock:
+        """See Node; by the question that was answered soonest."""
+        found = []
+        for _ in range(_CLOCK_QUESTIONS):
+            ours, before = time.time(), time.perf_counter()
+            theirs = float(self._must_tell("time"))
+            half = (time.perf_counter() - before) / 2
+            found.append((half, theirs - ours - half))
+        half, ahead = min(found)
+        return Clock(ahead_seconds=round(ahead, 6) + 0.0, uncertainty_seconds=round(half, 6))  # no -0
 
     def inherited(self) -> dict[str, str]:
         """See Node; the node's own variables are not known here."""
