@@ -85,6 +85,30 @@ def test_a_case_of_three_nodes_trains_as_one(lab: ClusterLab) -> None:
     assert [rank["rank"] for rank in outcome["ranks"]] == list(range(6))
 
 
+def test_the_node_that_holds_the_slow_rank_of_several_cases_is_named(lab: ClusterLab) -> None:
+    """The second rank of the second host, whose own steps are slow; the other three wait in the exchange."""
+    lab.write(
+        topology="2n2g",
+        batch_size_per_device=[2, 3],
+        options={"step_seconds": 0.2, "step_rank": 3},
+        measure={"warmup_iterations": 1, "measured_iterations": 10, "repeats": 1},
+    )
+    done = lab.run()
+    assert done.returncode == 0, done.stderr
+    results = lab.stored()
+    assert 2 == len(results)
+    for result in results:
+        times = result.rank_times
+        assert (3, "node1", 10, True) == (times.slowest_rank, times.host, times.steps, times.is_straggler)
+        assert min(times.exchange_shares[:3]) > 0.5 > times.exchange_shares[3]
+        shown = " ".join(lab.dlperf("show", result.case.case_id, str(lab.results)).stdout.split())
+        assert f"rank 3 on node1: {times.excess:.0%} slower than the median of the others" in shown
+    lab.dlperf("report", str(lab.results), "--out", "page.md")
+    page = (lab.folder / "page.md").read_text()
+    assert "Node node1 held the slowest rank in 2 of 2 cases on several nodes: " in page
+    assert "Node node0 held" not in page
+
+
 def test_a_sweep_takes_one_connection_a_node_and_brings_its_code_once(lab: ClusterLab) -> None:
     logs = [host.folder / "sshd.log" for host in lab.net.hosts]
     before = [log.read_text().count("Accepted publickey") for log in logs]

@@ -33,6 +33,7 @@ class NumpyOptions(Model):
     leak_while: str = ""  # only as long as this file exists
     work: Annotated[int, Field(ge=0)] = 0  # every iteration computes so much more
     step_seconds: Annotated[float, Field(ge=0)] = 0.0  # every iteration takes so much longer
+    step_rank: Annotated[int, Field(ge=-1)] = -1  # only that of this rank does; -1: that of every one
 
 
 class NumpyAdapter:

@@ -47,7 +47,8 @@ class Trainer:
         if leaks and (not condition or os.path.exists(condition)):  # noqa: PTH110
             self.leaked.append(b"x" * self.case.options.get("leak_bytes", 0))
         slower = next((factor for name, factor in SLOWER.items() if self.case.version.endswith(name)), 1.0)
-        time.sleep(slower * self.case.options.get("step_seconds", 0.0))
+        if self.case.options.get("step_rank", -1) in {-1, self.rank.rank}:
+            time.sleep(slower * self.case.options.get("step_seconds", 0.0))
         work(round(slower * self.case.options.get("work", 0)))
         images, labels = batch
         pixels = images.reshape(len(labels), -1).astype(np.float32) / 127.5 - 1
@@ -59,10 +60,13 @@ class Trainer:
         likely[rows, labels] -= 1
         rate = 1e-3 * learning_rate(self.case.schedule, iteration)
         gradient = (pixels.T @ likely) / len(labels)
+        exchange = None
         if self.mean is not None:
+            before = time.perf_counter()
             gradient = self.mean.of(gradient)
+            exchange = time.perf_counter() - before
         self.weight -= rate * gradient
-        return FinishedStep(float(loss), self.window_start)
+        return FinishedStep(float(loss), self.window_start, exchange)
 
 
 class Mean:
