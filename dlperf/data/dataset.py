@@ -149,16 +149,6 @@ def describe(folder: Path, *, strict: bool = True) -> Description:
     )
 
 
-def require_parts(held: OfrecordSet, ranks: int) -> None:
-    """UserError where there are more ranks than parts: each rank reads parts of its own."""
-    if ranks > len(held.parts):
-        raise UserError(
-            f"{held.folder}: {plural(len(held.parts), 'part')} for {plural(ranks, 'rank')}, of which "
-            f"each reads parts of its own; make more: dlperf data convert {held.folder} OUT --to ofrecord "
-            f"--parts {ranks}"
-        )
-
-
 def _read_property(path: Path) -> tuple[int | None, bytes]:
     """The number of classes and the content; None and nothing without such a file."""
     try:

@@ -16,9 +16,8 @@ from data_sets import images_of, write_insightface, write_part, write_recordio
 from processes import until
 
 from dlperf.cli import main
-from dlperf.data.dataset import describe, require_parts
+from dlperf.data.dataset import describe
 from dlperf.data.make import make
-from dlperf.errors import UserError
 
 DLPERF = [sys.executable, "-m", "dlperf"]
 
@@ -114,14 +113,6 @@ def test_parts_are_found_wherever_others_write_them(tmp_path: Path) -> None:
         assert held is not None
         assert [folder / "part-0", folder / "part-1"] == [part.path for part in held.parts]
         assert (-1, None, None) == (held.digits, held.images, held.parts[0].images)
-
-
-def test_more_ranks_than_parts_are_refused(faces: Path) -> None:
-    held = describe(faces).ofrecord
-    assert held is not None
-    require_parts(held, 3)
-    with pytest.raises(UserError, match="3 parts for 4 ranks, of which each reads parts of its own"):
-        require_parts(held, 4)
 
 
 def remove(name: str) -> Callable[[Path], None]:
