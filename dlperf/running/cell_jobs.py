@@ -15,7 +15,7 @@ from dlperf.errors import InfrastructureError
 from dlperf.layout import SLURM_FOLDER
 from dlperf.plan.cluster import Cluster
 from dlperf.plan.plan import Plan, cell_digest, cells_of
-from dlperf.running.run_folder import cell_of_results, pending_runs, stored_runs
+from dlperf.running.run_folder import DESERTED_LIMIT_SECONDS, cell_of_results, pending_runs, stored_runs
 from dlperf.running.slurm import (
     ATTEMPTS,
     UNKNOWN,
@@ -213,7 +213,10 @@ def record_ends(results: Path, states: Sequence[TaskState]) -> None:
             if state is None:
                 continue
             if state.left:
-                with suppress(InfrastructureError), cell_of_results(results, task.cell):
+                with (
+                    suppress(InfrastructureError),
+                    cell_of_results(results, task.cell, limit_seconds=DESERTED_LIMIT_SECONDS),
+                ):
                     explain_runs(results, job=job, number=state.job, state=state.state, cases=task.cases)
             tasks[index] = task.model_copy(update={"ended": str(state)})
         if tuple(tasks) != job.tasks:

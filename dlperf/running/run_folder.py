@@ -27,7 +27,8 @@ from dlperf.plan.plan import Plan, PlannedRun
 from dlperf.results.schema import FAILED, MADE_AGAIN, Status
 from dlperf.results.store import Skipped, StoredRun, read_result, read_run
 
-# A supervisor without its harness ends its ranks within seconds, unless a disk or a driver hangs.
+# A supervisor without its harness ends its ranks within seconds, unless a disk or a driver hangs. So does a
+# harness whose job Slurm has ended and whose node it does not reach any more.
 DESERTED_LIMIT_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 # None, or one that is no regular file: no supervisor holds it.
@@ -46,23 +47,26 @@ def wait_until_deserted(folder: Path, *, limit_seconds: float = DESERTED_LIMIT_S
         if error.errno in _NO_LAUNCH_FILE:
             return
         raise
-    deadline = time.monotonic() + limit_seconds
     with launch:
-        while not _lock(launch.fileno()):
+        if not _lock(launch.fileno(), limit_seconds=limit_seconds):
+            raise InfrastructureError(
+                f"{folder}: the supervisor of an earlier run is still running after {limit_seconds:g} s; "
+                "end it (ps -eo pid,args | grep supervisor.py) and start again"
+            )
+
+
+def _lock(descriptor: int, kind: int = fcntl.LOCK_EX, *, limit_seconds: float) -> bool:
+    """Whether the lock could be had within the limit."""
+    deadline = time.monotonic() + limit_seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
             if time.monotonic() > deadline:
-                raise InfrastructureError(
-                    f"{folder}: the supervisor of an earlier run is still running after {limit_seconds:g} s; "
-                    "end it (ps -eo pid,args | grep supervisor.py) and start again"
-                )
+                return False
             time.sleep(_POLL_SECONDS)
-
-
-def _lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        else:
+            return True
 
 
 def empty_folder(folder: Path) -> None:
@@ -122,16 +126,16 @@ def stored_runs(plan: Plan, *, results: Path) -> tuple[StoredRun, ...]:
 
 # The kernel releases the locks of a process that has died.
 @contextmanager
-def results_folder(folder: Path) -> Iterator[None]:
+def results_folder(folder: Path, *, limit_seconds: float = 0.0) -> Iterator[None]:
     """Lock a results folder, which is created if it does not exist.
 
-    UserError where another dlperf uses it, or it is not writable.
+    UserError where another dlperf still uses it after the limit, or it is not writable.
     """
     try:
         with answering(folder):
             folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(folder / RESULTS_LOCK_NAME)
-            lock.acquire(blocking=False)
+            lock.acquire(timeout=limit_seconds)
     except Timeout:
         raise UserError(
             f"{folder}: another dlperf is using this results folder; wait until it ends, "
@@ -146,10 +150,11 @@ def results_folder(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def cell_of_results(folder: Path, cell: str) -> Iterator[None]:
+def cell_of_results(folder: Path, cell: str, *, limit_seconds: float = 0.0) -> Iterator[None]:
     """Lock the runs of one cell, by its digest, in a results folder: those of others may be made meanwhile.
 
-    InfrastructureError where another dlperf uses the whole folder, or makes the runs of this cell.
+    InfrastructureError where another dlperf uses the whole folder, or makes the runs of this cell, still
+    after the limit.
     """
     with ExitStack() as held:
         for path, kind in (
@@ -159,7 +164,7 @@ def cell_of_results(folder: Path, cell: str) -> Iterator[None]:
             with answering(folder):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 file = held.enter_context(path.open("a+b"))  # not emptied; a shared lock reads
-                if not _lock(file.fileno(), kind):
+                if not _lock(file.fileno(), kind, limit_seconds=limit_seconds):
                     raise InfrastructureError(
                         f"{path}: another dlperf makes these runs; the same command makes what it leaves"
                     )

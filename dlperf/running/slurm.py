@@ -423,17 +423,25 @@ def allocation() -> Allocation:
         if name in addresses:
             addresses[name] = found.get("NodeAddr") or name
             features[name] = found.get("ActiveFeatures", "").replace("(null)", "")
-    return Allocation(job=job, addresses=addresses, features=features, ends_at=_ends_at(job))
+    return Allocation(job=job, addresses=addresses, features=features, ends_at=_ends_at(_own_name()))
 
 
-def has_node(job: str, node: str) -> bool:
-    """Whether a job still has a node, which it loses for good when Slurm sets the node down.
+def _own_name() -> str:
+    """What to ask of the job that this process runs in: an array and its last job have one number."""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
+    return f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
 
-    True where Slurm does not say.
+
+def has_node(node: str) -> bool:
+    """Whether this process's job has a node, which it loses for good when Slurm sets it down or ends the job.
+
+    What a job has started may outlive it where the slurmd of its node is gone. True where Slurm does not say.
     """
+    state = job_state(_own_name(), attempts=1)
+    if not state.is_alive:
+        return state.state == UNKNOWN and not state.is_forgotten
     try:
-        listed = _asked("squeue", "-h", "-j", job, "-o", "%N").stdout.strip()
-        names = _asked("scontrol", "show", "hostnames", listed).stdout.split() if listed else []
+        names = _asked("scontrol", "show", "hostnames", state.nodes).stdout.split() if state.nodes else []
     except NoSlurm:
         return True
     return not names or node in names

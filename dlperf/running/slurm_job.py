@@ -24,7 +24,7 @@ from dlperf.layout import CASE_NAME, RESULT_NAME, SLURM_FOLDER, run_folders
 from dlperf.model import Model
 from dlperf.plan.cluster import Cluster
 from dlperf.running.run import store_taken_away
-from dlperf.running.run_folder import results_folder
+from dlperf.running.run_folder import DESERTED_LIMIT_SECONDS, results_folder
 from dlperf.running.slurm import (
     UNKNOWN,
     JobState,
@@ -190,7 +190,7 @@ def submit_script(
 def _record_end(results: Path, job: SubmittedJob, state: JobState) -> None:
     """Record how a job ended, first with the runs that ended with it. Call in `submitting`."""
     if read_record(results).jobs[-1].number == job.number:  # else a later job may be making them
-        with suppress(UserError), results_folder(results):  # or another command
+        with suppress(UserError), results_folder(results, limit_seconds=DESERTED_LIMIT_SECONDS):
             explain_runs(results, job=job, number=job.number, state=state)
     record_job(results, job.model_copy(update={"ended": str(state)}))
 

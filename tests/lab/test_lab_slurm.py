@@ -236,20 +236,6 @@ def test_a_second_node_that_slurm_loses_ends_the_job_and_a_follow_up_job_makes_t
     ]
 
 
-@pytest.mark.slow
-def test_a_time_limit_ends_a_job_and_no_run_starts_that_cannot_end(job_lab: SlurmSweepLab) -> None:
-    process = at_work(job_lab)
-    number = job_lab.job()
-    job_lab.slurm.ask("scontrol", "update", f"JobId={number}", "TimeLimit=1")
-    _, errors = process.communicate()
-    assert process.returncode == 5
-    assert f"job {number} ended with 2 runs to make: " in errors
-    assert "TIMEOUT: it reached its time limit" in errors or "it stopped before its time limit" in errors
-    job_lab.until_nothing_is_left()
-    assert ["job_timeout"] == [result.status.value for result in job_lab.stored()]
-    must_end_whole(job_lab)
-
-
 def test_results_on_a_full_disk_end_the_job_and_it_is_made_whole(job_lab: SlurmSweepLab) -> None:
     """The results are on a small file system, which something else fills while a run trains."""
     disk = job_lab.slurm.net.folder / SMALL

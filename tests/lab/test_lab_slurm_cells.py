@@ -1,4 +1,4 @@
-"""A job for each cell on a real Slurm: side by side, split into arrays, cancelled, taken up again."""
+"""A job for each cell on a real Slurm: side by side, split into arrays, taken away, taken up again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import signal
 from typing import TYPE_CHECKING, Any
 
-from processes import until_line
+from processes import until, until_line
 
 if TYPE_CHECKING:
     import subprocess
@@ -34,6 +34,11 @@ def at_work(lab: SlurmSweepLab, **keys: Any) -> subprocess.Popen[str]:
     for host in lab.slurm.net.hosts:
         lab.until_step(host)
     return process
+
+
+def node_of(lab: SlurmSweepLab, job: str) -> str:
+    """The node of a job that works on one."""
+    return lab.slurm.ask("squeue", "-h", "-j", job, "-o", "%N")
 
 
 def ends(lab: SlurmSweepLab) -> list[list[str]]:
@@ -121,13 +126,19 @@ def test_cells_are_arrays_of_one_number_of_nodes_that_are_not_too_long(job_lab: 
 
 
 def test_what_a_job_leaves_is_made_by_a_follow_up_job_or_by_the_same_command(job_lab: SlurmSweepLab) -> None:
-    """One job gets the signal that comes before its time limit, the other is cancelled."""
+    """One job reaches its time limit, the other is cancelled."""
     process = at_work(job_lab, submit={"continue": True})
-    number = job_lab.job()
-    job_lab.slurm.ask("scancel", "--batch", "--signal=USR1", f"{number}_0")
-    until_line(process, f"job {number}_0 has left 2 runs: FAILED: its command failed (it stopped before its")
+    number, slurm = job_lab.job(), job_lab.slurm
+    node = node_of(job_lab, f"{number}_0")
+    # The follow-up job waits, so that it does not replace what is looked at.
+    slurm.ask("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test")
+    slurm.ask("scontrol", "update", f"JobId={number}_0", "TimeLimit=1")
+    *_, left = until_line(process, f"job {number}_0 has left 2 runs: ")
+    assert "TIMEOUT: it reached its time limit" in left or "(it stopped before its time limit)" in left
     until_line(process, " submitted for 1 cell; ")
-    job_lab.slurm.ask("scancel", f"{number}_1")
+    assert ["job_timeout"] == [result.status.value for result in job_lab.stored()]
+    slurm.ask("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    slurm.ask("scancel", f"{number}_1")
     until_line(process, f"job {number}_1 has left 2 runs: CANCELLED: somebody cancelled it")
     job_lab.trouble.unlink()
     _, errors = process.communicate()
@@ -138,6 +149,35 @@ def test_what_a_job_leaves_is_made_by_a_follow_up_job_or_by_the_same_command(job
     assert len(job_lab.stored()) == 2
     must_end_whole(job_lab)
     assert [2, 1, 1] == [len(job["tasks"]) for job in job_lab.jobs()]
+
+
+def test_a_preempted_job_and_one_whose_node_is_lost_say_so_and_the_rest_is_made(
+    job_lab: SlurmSweepLab,
+) -> None:
+    """The command that follows them is killed, and started again.
+
+    What the lost node has started outlives its job at first: its slurmd, which would end it, is gone.
+    """
+    at_work(job_lab).kill()
+    number, slurm = job_lab.job(), job_lab.slurm
+    process = job_lab.start()
+    until_line(process, "2 cells: 0 done, 2 running\n")
+    preempted, lost = slurm.net.hosts
+    if node_of(job_lab, f"{number}_0") != preempted.name:
+        preempted, lost = lost, preempted
+    slurm.ask("sbatch", "-p", "urgent", f"-w{preempted.name}", "--exclusive", "-o/dev/null", "--wrap=true")
+    slurm.stop_node(lost)
+    _, errors = process.communicate()
+    assert process.returncode == 5, errors
+    assert f"job {number}_0 has left 2 runs: PREEMPTED: another job took its place" in errors
+    assert f"job {number}_1 has left 2 runs: NODE_FAIL: Slurm lost a node of it" in errors
+    assert "2 jobs ended with 4 runs to make (job " in errors
+    assert ["lost_node", "preempted"] == sorted(result.status.value for result in job_lab.stored())
+    # The program of the step, which does nothing, waits for its slurmd.
+    until(lambda: len(job_lab.left_on(lost)) <= 1, what="no run goes on there")
+    slurm.start_node(lost)
+    job_lab.until_nothing_is_left()
+    must_end_whole(job_lab)
 
 
 def test_an_array_that_would_wait_for_ever_is_cancelled(job_lab: SlurmSweepLab) -> None:

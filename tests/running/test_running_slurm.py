@@ -17,6 +17,7 @@ from dlperf.running import slurm
 from dlperf.running.slurm import (
     JobState,
     NoSlurm,
+    allocation,
     clean_environment,
     has_node,
     job_state,
@@ -255,13 +256,35 @@ def test_a_follow_up_job_is_for_ends_from_outside(state: JobState, *, goes_on: b
     assert state.may_go_on is goes_on
 
 
-def test_a_job_has_its_nodes_until_slurm_says_otherwise(tools: Callable[..., None]) -> None:
-    assert has_node("7", "n2")
+def test_a_job_has_its_nodes_until_slurm_says_otherwise(
+    tools: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert has_node("n2")
     tools(squeue=DOWN, scontrol=DOWN)
-    assert has_node("7", "n2")
-    tools(squeue=("n[1,3]\n", "", 0), scontrol=("n1\nn3\n", "", 0))
-    assert has_node("7", "n3")
-    assert not has_node("7", "n2")
+    assert has_node("n2")
+    tools(squeue=("RUNNING|None|n[1,3]\n", "", 0), scontrol=("n1\nn3\n", "", 0))
+    assert has_node("n3")
+    assert not has_node("n2")
+    tools(squeue=("", "", 0), scontrol=("JobId=7 JobState=NODE_FAIL NodeList=n3\n", "", 0))
+    assert not has_node("n3")
+    tools(squeue=NO_JOB, scontrol=NO_JOB)
+    assert not has_node("n3")
+
+
+def test_the_last_job_of_an_array_asks_of_itself(tools: Callable[..., None], tmp_path: Path) -> None:
+    """Its number is that of the array, for which squeue lists every job."""
+    tools(squeue=("", "", 0), scontrol=("n1\n", "", 0))
+    (tmp_path / "squeue").write_text('#!/bin/sh\n[ "$3" = 7_1 ] && echo 10:00\n')
+    with pytest.MonkeyPatch.context() as variables:
+        for name, value in {
+            "JOB_ID": "7",
+            "JOB_NODELIST": "n1",
+            "ARRAY_JOB_ID": "7",
+            "ARRAY_TASK_ID": "1",
+        }.items():
+            variables.setenv(f"SLURM_{name}", value)
+        assert allocation().ends_at is not None
 
 
 @pytest.mark.parametrize(

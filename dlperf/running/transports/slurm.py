@@ -49,7 +49,7 @@ class SlurmNode(RemoteNode):
 
     def reach(self) -> None:
         """Connect; NodeGone where Slurm has taken the node from the job."""
-        if not has_node(self._job, self.name):
+        if not has_node(self.name):
             self.close()
             self.trouble = "Slurm has set it down; it does not come back to this job"
             raise NodeGone(self, self.trouble)
