@@ -36,7 +36,7 @@ from dlperf.running.launch import LaunchFile, NodeLaunch
 from dlperf.running.transports.base import NodeLost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from dlperf.adapters.base import EnvironmentSpec
 
@@ -224,7 +224,8 @@ class SimulatedNode:
     def clock(self) -> Clock:
         return Clock(ahead_seconds=0.0, uncertainty_seconds=0.0)
 
-    def inherited(self) -> dict[str, str]:
+    def inherited(self, own: Iterable[str]) -> dict[str, str]:
+        del own
         return {}
 
     def free_port(self) -> int:

@@ -64,6 +64,7 @@ class ArcFaceOneFlowAdapter:
         folders=(_FOLDER,),
         commits=_COMMITS,
     )
+    inherited_variables = ONEFLOW.inherited_variables
     alignable = False
     versions = _VERSIONS
     options = ArcFaceOneFlowOptions

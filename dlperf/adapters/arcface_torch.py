@@ -79,6 +79,7 @@ class ArcFaceTorchAdapter:
         folders=(_FOLDER,),
         commits=_COMMITS,
     )
+    inherited_variables = PYTORCH.inherited_variables
     alignable = False
     versions = tuple(version for version in PYTORCH.versions if version in _TORCHVISION)
     options = ArcFaceTorchOptions

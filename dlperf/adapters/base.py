@@ -222,6 +222,13 @@ class Adapter(Protocol):
         """Where the original program comes from, which a sweep must name; None: the loop is the adapter's."""
 
     @property
+    def inherited_variables(self) -> tuple[str, ...]:
+        """The engine's own variables that ranks inherit of the user's environment, such as `("MXNET_*",)`.
+
+        Shell patterns. What several engines share (`CUDA_*`, `NCCL_*`, `OMP_*`, ...) they inherit anyway.
+        """
+
+    @property
     def alignable(self) -> bool:
         """Whether `dlperf align` can compare what it computes; reports say where it cannot."""
 

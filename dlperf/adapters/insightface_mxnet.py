@@ -86,6 +86,7 @@ class InsightFaceMXNetAdapter:
         folders=_FOLDERS,
         commits=_COMMITS,
     )
+    inherited_variables = MXNET.inherited_variables
     alignable = False
     versions = MXNET.versions
     options = InsightFaceMXNetOptions

@@ -102,6 +102,7 @@ class JAXAdapter:
     name = "jax"
     title = "JAX"
     source = None
+    inherited_variables = ("JAX_*", "XLA_*")
     alignable = True
     versions = _VERSIONS
     options = JAXOptions

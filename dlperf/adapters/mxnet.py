@@ -216,6 +216,7 @@ class MXNetAdapter:
     name = "mxnet"
     title = "MXNet"
     source = None
+    inherited_variables = ("MXNET_*", "HOROVOD_*")
     alignable = True
     versions = tuple(_PYTHONS)
     options = MXNetOptions

@@ -95,6 +95,7 @@ class OneFlowAdapter:
     name = "oneflow"
     title = "OneFlow"
     source = None
+    inherited_variables = ("ONEFLOW_*",)
     alignable = True
     versions = tuple(_PYTHONS)
     options = OneFlowOptions

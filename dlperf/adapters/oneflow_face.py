@@ -47,6 +47,7 @@ class OneFlowFaceAdapter:
     source = ProgramSource(
         engine="oneflow", url="https://github.com/Oneflow-Inc/oneflow_face", folders=(".",), commits=_COMMITS
     )
+    inherited_variables = ("ONEFLOW_*",)
     alignable = False
     versions = _VERSIONS
     options = OneFlowFaceOptions

@@ -87,6 +87,8 @@ class PyTorchAdapter:
     name = "pytorch"
     title = "PyTorch"
     source = None
+    # torch.compile builds with CC and CXX.
+    inherited_variables = ("TORCH_*", "TORCHINDUCTOR_*", "PYTORCH_*", "TRITON_*", "CC", "CXX")
     alignable = True
     versions = _VERSIONS
     options = PyTorchOptions

@@ -15,6 +15,7 @@ _MEMBERS = (
     "versions",
     "options",
     "source",
+    "inherited_variables",
     "alignable",
     "environment",
     "unsupported",

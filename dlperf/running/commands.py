@@ -38,12 +38,14 @@ def commands_text(
 
     Only the port, and the nodes of a cluster on which some are unavailable, are chosen when a run starts.
     """
-    variables = redacted(inherited({} if cluster else os.environ))
+    used = {case.framework: adapters[case.framework] for case in plan.runnable}
+    own = tuple(dict.fromkeys(name for adapter in used.values() for name in adapter.inherited_variables))
+    variables = redacted(inherited({} if cluster else os.environ, own), own=own)
     lines = [
         "# Port 0 is a placeholder: each run chooses a free port when it starts.",
         "# Besides the variables below, a process inherits only these from the environment:",
         *(f"#   {name}={shlex.quote(value)}" for name, value in variables.items()),
-        *(_inherited_on(cluster) if cluster else []),
+        *(_inherited_on(cluster, own) if cluster else []),
     ]
     for case in plan.runnable:
         lines += ["", f"# {case.case_id}"]
@@ -51,10 +53,10 @@ def commands_text(
     return "\n".join(lines) + "\n"
 
 
-def _inherited_on(cluster: Cluster) -> Iterator[str]:
-    yield f"#   from the node: {', '.join(INHERITED)}"
+def _inherited_on(cluster: Cluster, own: tuple[str, ...]) -> Iterator[str]:
+    yield f"#   from the node: {', '.join((*INHERITED, *own))}"
     for node in cluster.nodes:
-        for name, value in redacted(node.environment).items():
+        for name, value in redacted(node.environment, own=own).items():
             yield f"#   on {node.name}: {name}={shlex.quote(value)}"
 
 
@@ -67,7 +69,8 @@ def _commands(
     chosen: list[ClusterNode] = []
     if cluster is None:
         local = local_launch(folder, python=given or environments_root() / key / "bin" / "python")
-        headings, node_launches, known = [""], [local], [inherited(os.environ)]
+        headings, node_launches = [""], [local]
+        known: list[dict[str, str]] = [inherited(os.environ, adapter.inherited_variables)]
     else:
         chosen = [node for node in cluster.nodes if fits(node, case, oversubscribe=True)]
         chosen = chosen[: case.topology.nodes]

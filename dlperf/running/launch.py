@@ -8,7 +8,7 @@ import fnmatch
 import itertools
 import os
 import socket
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -130,8 +130,8 @@ def is_free(port: int) -> bool:
     return True
 
 
-# What a rank inherits of the user's environment, as shell patterns. Everything else is dropped, so that two
-# shells on one machine measure the same.
+# What every rank inherits of the environment, as shell patterns; adapters add `inherited_variables`. All else
+# is dropped, so that two shells on one machine measure the same.
 INHERITED: Final = (
     "PATH",
     "HOME",
@@ -148,17 +148,6 @@ INHERITED: Final = (
     "NCCL_*",
     "GLOO_*",
     "UCX_*",
-    "HOROVOD_*",
-    "ONEFLOW_*",
-    "MXNET_*",
-    "JAX_*",
-    "XLA_*",
-    "TORCH_*",
-    "TORCHINDUCTOR_*",
-    "CC",  # torch.compile builds with it
-    "CXX",
-    "PYTORCH_*",
-    "TRITON_*",
     "OMP_*",
     "GOMP_*",
     "KMP_*",
@@ -172,18 +161,23 @@ _ENGINE_PREFIXES = ("HOROVOD", "NCCL", "ONEFLOW", "MXNET")
 _ONE_TYPO = 0.75  # difflib's ratio for one wrong letter of four
 
 
-def inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that a rank inherits; the supervisor on the node applies the same patterns."""
-    return {name: value for name, value in sorted(environment.items()) if _is_inherited(name)}
+def inherited(environment: Mapping[str, str], own: Iterable[str] = ()) -> dict[str, str]:
+    """The variables that a rank inherits, with the patterns `own` of its adapter.
+
+    The supervisor on the node applies the same patterns.
+    """
+    patterns = (*INHERITED, *own)
+    return {name: value for name, value in sorted(environment.items()) if _matches(name, patterns)}
 
 
-def redacted(environment: Mapping[str, str], *, own: Collection[str] = ()) -> dict[str, str]:
-    """The variables as they may be stored and shown; `own` are the names that dlperf and adapters set."""
-    return redacted_variables(environment, is_known=lambda name: name in own or _is_inherited(name))
+def redacted(environment: Mapping[str, str], *, own: Iterable[str] = ()) -> dict[str, str]:
+    """The variables as they may be stored and shown; `own` are names and patterns of dlperf and adapters."""
+    patterns = (*INHERITED, *own)
+    return redacted_variables(environment, is_known=lambda name: _matches(name, patterns))
 
 
-def _is_inherited(name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in INHERITED)
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def misspelt(environment: Mapping[str, str]) -> dict[str, str]:
@@ -289,7 +283,7 @@ def launch_file(
 ) -> LaunchFile:
     """The launch file of one node; `commands` are those of the whole case, in the order of `placements`.
 
-    `variables` are the names of further variables that the ranks inherit, `files` the texts of further files;
+    `variables` are patterns of further variables that the ranks inherit, `files` the texts of further files;
     without `telemetry` nothing is sampled.
     """
     ranks = (
@@ -365,7 +359,7 @@ def launch_files(
                 commands=commands,
                 limits=limits,
                 node_rank=node_rank,
-                variables=node.variables,
+                variables=(*adapter.inherited_variables, *node.variables),
                 files=_program_files(launch, commands, source=node.source),
                 telemetry=_telemetry_spec(case, node, node_rank=node_rank),
             )

@@ -199,10 +199,10 @@ def write_run_folder(
     ]
     launches = launch_files(case, adapter=adapter, node_launches=node_launches, limits=limits, port=port)
     installed = nodes[0].environment.manifest  # those of the other nodes have the same specification
-    inherited, ranks = machines[0].inherited(), launches[0].ranks
+    inherited, ranks = machines[0].inherited(adapter.inherited_variables), launches[0].ranks
     each_rank = (rank_variables(rank, inherited) for rank in reversed(ranks))  # rank 0's values win
     variables = {name: value for values in each_rank for name, value in values.items()}
-    own = {name for rank in ranks for name in rank.own}
+    own = {name for rank in ranks for name in rank.own} | {*adapter.inherited_variables}
     environment = RunEnvironment(
         dlperf_version=__version__,
         git_commit=git_commit(),

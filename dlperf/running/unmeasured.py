@@ -42,7 +42,7 @@ def write_launch(
         commands=commands(adapter.rank_commands(launch)),
         limits=Limits(time=time_limit_seconds),
         node_rank=0,
-        variables=node.variables,
+        variables=(*adapter.inherited_variables, *node.variables),
     )
     write_document(folder / CASE_NAME, case)
     # Such a program prints nothing until it is done.

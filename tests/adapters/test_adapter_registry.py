@@ -33,6 +33,7 @@ class Adapter:
     name = "{name}"
     title = "Good"
     source = None
+    inherited_variables = ()
     alignable = False
     versions = ("1.0",)
     options = None
@@ -111,7 +112,7 @@ def test_an_installed_package_adds_one(site: Path) -> None:
         (
             "ADAPTER = object()",
             "ADAPTER",
-            "TypeError: it has no name, title, versions, options, source, alignable",
+            "TypeError: it has no name, title, versions, options, source, inherited_variables",
         ),
         (GOOD.format(name="other"), "ADAPTER", "calls itself 'other' but is registered as 'bad'"),
     ],

@@ -96,9 +96,11 @@ def test_a_dry_run_on_a_cluster_shows_every_node_and_connects_to_none(lab: Sweep
 
 @pytest.mark.slow
 def test_a_dry_run_shows_what_the_run_then_starts(lab: SweepLab) -> None:
-    lab.variables.update({"GLOO_EXAMPLE_2": "mine", "LD_LIBRARY_PATH": "/mine"})
+    lab.variables.update({"GLOO_EXAMPLE_2": "mine", "LD_LIBRARY_PATH": "/mine", "EXAMPLE_SETTING": "mine"})
     lab.write()
-    shown = lab.run("--dry-run").stdout.splitlines()[-1].split()
+    lines = lab.run("--dry-run").stdout.splitlines()
+    assert "#   EXAMPLE_SETTING=mine" in lines
+    shown = lines[-1].split()
     lab.run()
     (folder,) = lab.run_folders()
     rank = json.loads((folder / "launch.json").read_text())["ranks"][0]

@@ -23,6 +23,7 @@ class Adapter:
     name = "demo"
     title = "Demo"
     source = None
+    inherited_variables = ()
     alignable = False
     versions = ("1.1", "1.0")
     options = Model

@@ -30,6 +30,7 @@ class PaperAdapter:
     versions: tuple[str, ...]
     cuda_only: tuple[str, ...] = ()
     source: ProgramSource | None = None
+    inherited_variables = ()
     alignable = True
 
     @property

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 from pathlib import Path
 
+from dlperf.adapters.registry import load_adapters
 from dlperf.files import DISK_SECONDS
 from dlperf.running.launch import (
     GRACE_SECONDS,
@@ -20,8 +22,9 @@ PAGE = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
 
 def test_the_page_names_every_inherited_variable_in_order() -> None:
     section = PAGE.partition("## What a rank gets")[2].partition("The adapter's win")[0]
-    named = [name for name in re.findall(r"`([A-Z_*]+)`", section) if name != "DLPERF_HOST_LOCK"]
-    assert tuple(named) == INHERITED
+    adapters = load_adapters()
+    engines = [adapters[name].inherited_variables for name in ("mxnet", "oneflow", "pytorch", "jax")]
+    assert re.findall(r"`([A-Z_*]+)`", section) == [*INHERITED, *chain.from_iterable(engines)]
 
 
 def test_the_page_gives_the_lease_and_the_grace_period() -> None:

@@ -70,14 +70,17 @@ def test_the_environment_of_a_run_is_written_down(lab: SweepLab) -> None:
 
 
 def test_what_an_adapter_and_the_user_set_together_is_written_down(lab: SweepLab) -> None:
-    """The user's own value replaces a default, and follows a search path."""
+    """The user's own value replaces a default, follows a search path, and reaches its engine alone."""
     lab.variables.update({"GLOO_EXAMPLE_2": "mine", "LD_LIBRARY_PATH": "/mine"})
-    lab.write()
+    lab.variables.update({"EXAMPLE_SETTING": "mine", "MXNET_SETTING": "mine"})
+    lab.write(options={"print_variables": "EXAMPLE_SETTING"})
     lab.run()
     (folder,) = lab.run_folders()
     variables = json.loads((folder / "environment.json").read_text())["variables"]
-    names = ("GLOO_EXAMPLE", "GLOO_EXAMPLE_2", "LD_LIBRARY_PATH")
-    assert ["default", "mine", "/example/lib:/mine"] == [variables[name] for name in names]
+    names = ("GLOO_EXAMPLE", "GLOO_EXAMPLE_2", "LD_LIBRARY_PATH", "EXAMPLE_SETTING")
+    assert ["default", "mine", "/example/lib:/mine", "mine"] == [variables[name] for name in names]
+    assert lab.logged("EXAMPLE_SETTING is mine, of 4 characters")
+    assert "MXNET_SETTING" not in variables
 
 
 def test_one_failing_case_does_not_stop_the_sweep(lab: SweepLab) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -116,8 +116,8 @@ class Node(Protocol):
     def clock(self) -> Clock:
         """Its clock beside ours. Raises as `open`."""
 
-    def inherited(self) -> dict[str, str]:
-        """The variables that its ranks inherit, as far as known on this machine."""
+    def inherited(self, own: Iterable[str]) -> dict[str, str]:
+        """The variables that its ranks inherit, with patterns of `own`, as far as known on this machine."""
 
     def free_port(self) -> int:
         """A TCP port that is free on the node at the moment. Raises as `open`."""

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, TypeVar
@@ -172,8 +172,8 @@ class LocalNode:
         """See Node; it is ours."""
         return Clock(ahead_seconds=0.0, uncertainty_seconds=0.0)
 
-    def inherited(self) -> dict[str, str]:
-        return inherited(os.environ)
+    def inherited(self, own: Iterable[str]) -> dict[str, str]:
+        return inherited(os.environ, own)
 
     def free_port(self) -> int:
         return free_port()

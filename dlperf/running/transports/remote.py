@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NoReturn, Protocol
@@ -269,8 +269,9 @@ class RemoteNode(ABC):
         half, ahead = min(found)
         return Clock(ahead_seconds=round(ahead, 6) + 0.0, uncertainty_seconds=round(half, 6))  # no -0
 
-    def inherited(self) -> dict[str, str]:
+    def inherited(self, own: Iterable[str]) -> dict[str, str]:
         """See Node; the node's own variables are not known here."""
+        del own
         return dict(self._spec.environment)
 
     def free_port(self) -> int:

@@ -26,6 +26,7 @@ class AutogradAdapter:
     name = "autograd"
     title = "Autograd"
     source = None
+    inherited_variables = ()
     alignable = False
     versions = ("1.8.0",)
     options = AutogradOptions

@@ -42,6 +42,7 @@ class NumpyAdapter:
     name = "numpy"
     title = "NumPy"
     source = None
+    inherited_variables = ("EXAMPLE_*",)
     alignable = False
     # Other "versions" of the same numpy: one that is as fast, and two whose loops became 10 and 5 % slower.
     versions = tuple(np.__version__ + ending for ending in ("", "+same", "+slower", "+slower5"))

@@ -37,6 +37,7 @@ class PixelOptions(Model):
 class PixelAdapter:
     name = "pixels"
     title = "Pixel trainer"
+    inherited_variables = ()
     source = ProgramSource(
         engine="numpy",
         url="https://example.com/pixel_trainer.git",
