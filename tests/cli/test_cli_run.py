@@ -8,10 +8,12 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner, Result
 from rich.console import Console
 from run_folders import make_case
 from sweep_lab import SweepLab
 
+from dlperf.cli import main
 from dlperf.cli import progress as run_progress
 from dlperf.cli.progress import Estimate, SweepProgress
 from dlperf.logs.events import Step
@@ -20,7 +22,7 @@ from dlperf.plan.case import Measure
 from dlperf.results.schema import RunResult, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from dlperf.plan.case import Case
@@ -33,10 +35,26 @@ def lab(tmp_path: Path) -> Iterator[SweepLab]:
         yield made
 
 
-def test_a_wrong_sweep_ends_before_anything_is_written(lab: SweepLab) -> None:
+@pytest.fixture
+def run_here(lab: SweepLab, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`dlperf run tiny.yaml ARGUMENTS` in this process: for what starts nothing."""
+
+    def run(*arguments: str) -> Result:
+        monkeypatch.chdir(lab.folder)
+        for name, value in lab.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.syspath_prepend(lab.environment()["PYTHONPATH"])
+        return CliRunner().invoke(main, ["run", "tiny.yaml", *arguments])
+
+    return run
+
+
+def test_a_wrong_sweep_ends_before_anything_is_written(
+    lab: SweepLab, run_here: Callable[..., Result]
+) -> None:
     lab.write(batchsize=3)
-    done = lab.run()
-    assert done.returncode == 2
+    done = run_here()
+    assert done.exit_code == 2
     assert done.stdout == ""
     assert "tiny.yaml:" in done.stderr
     assert "unknown key 'batchsize' (did you mean 'batch_size_per_device'?)" in done.stderr
@@ -53,20 +71,22 @@ def test_a_wrong_sweep_ends_before_anything_is_written(lab: SweepLab) -> None:
     ],
 )
 def test_a_wrong_option_ends_before_anything_is_written(
-    lab: SweepLab, arguments: tuple[str, ...], message: str
+    lab: SweepLab, run_here: Callable[..., Result], arguments: tuple[str, ...], message: str
 ) -> None:
     lab.write()
-    done = lab.run(*arguments)
-    assert done.returncode == 2
+    done = run_here(*arguments)
+    assert done.exit_code == 2
     assert message in done.stderr
     assert not lab.results.exists()
 
 
-def test_a_dry_run_shows_every_process_and_starts_none(lab: SweepLab) -> None:
+def test_a_dry_run_shows_every_process_and_starts_none(
+    lab: SweepLab, run_here: Callable[..., Result]
+) -> None:
     lab.variables |= {"NCCL_DEBUG": "WARN", "NCCL_TOKEN": "hunter2"}
     lab.write(topology="1n2g")
-    done = lab.run("--dry-run")
-    assert done.returncode == 0
+    done = run_here("--dry-run")
+    assert done.exit_code == 0
     assert "tiny: 1 case, 1 run" in done.stdout
     assert "#   NCCL_DEBUG=WARN" in done.stdout
     assert "hunter2" not in done.stdout
@@ -78,14 +98,16 @@ def test_a_dry_run_shows_every_process_and_starts_none(lab: SweepLab) -> None:
     assert not lab.results.exists()
 
 
-def test_a_dry_run_on_a_cluster_shows_every_node_and_connects_to_none(lab: SweepLab) -> None:
+def test_a_dry_run_on_a_cluster_shows_every_node_and_connects_to_none(
+    lab: SweepLab, run_here: Callable[..., Result]
+) -> None:
     (lab.folder / "two.yaml").write_text(
         "devices: 1\ncores: 1\ndevice: cpu\nfolder: /scratch\nnodes: [no-such-host-a, no-such-host-b]\n"
         "environment: {SOME_TOKEN: hunter2, NCCL_ODD: a b}\n"
     )
     lab.write(topology="2n1g")
-    done = lab.run("--cluster", "two.yaml", "--dry-run")
-    assert done.returncode == 0, done.stderr
+    done = run_here("--cluster", "two.yaml", "--dry-run")
+    assert done.exit_code == 0, done.stderr
     for name in ("no-such-host-a", "no-such-host-b"):
         assert f"# on {name}\n" in done.stdout
         assert f"#   on {name}: NCCL_ODD='a b'\n" in done.stdout
@@ -271,14 +293,14 @@ def test_no_secret_of_the_environment_is_stored_or_shown(lab: SweepLab) -> None:
     assert "http://(redacted)@proxy:3128" == variables["UCX_PROXY"]
 
 
-def test_no_secret_of_a_cluster_file_is_shown(lab: SweepLab) -> None:
+def test_no_secret_of_a_cluster_file_is_shown(lab: SweepLab, run_here: Callable[..., Result]) -> None:
     lab.write()
     environment = "\n".join(f"  {name}: '{value}'" for name, value in SECRETS.items())
     (lab.folder / "two.yaml").write_text(
         f"device: cpu\ndevices: 1\ncores: 2\nnodes: [a, b]\nenvironment:\n{environment}\n"
     )
-    done = lab.run("--cluster", "two.yaml", "--dry-run")
-    assert 0 == done.returncode
+    done = run_here("--cluster", "two.yaml", "--dry-run")
+    assert 0 == done.exit_code
     assert "hunter2" not in done.stdout + done.stderr
     assert "on a: DB_URL='(value not stored)'" in done.stdout
     assert "on b: NCCL_DEBUG=WARN" in done.stdout
