@@ -151,11 +151,16 @@ def test_a_median_outside_of_the_interval_of_the_means_is_drawn_all_the_same(tmp
     assert re.search(r"1n2g: 2\.00 times one CPU device; 95 % interval 1\.\d\d to 1\.\d\d;", second)
 
 
-def test_equal_figures_give_equal_bytes(tmp_path: Path) -> None:
+def test_equal_figures_give_equal_bytes_and_charts_on_one_page_share_no_id(tmp_path: Path) -> None:
     for devices in (1, 2):
         case = make_case(topology=Topology(nodes=1, devices_per_node=devices))
         store_good_runs(tmp_path / "y1", case, [10.0 * devices, 11.0 * devices])
-    assert drawn(tmp_path) == drawn(tmp_path)
+    made = drawn(tmp_path)
+    assert made == drawn(tmp_path)
+    both = [*made, *drawn(tmp_path, title="another section")]
+    ids = [name for chart in both for name in re.findall(rb' id="([^"]*)"', chart.svg)]
+    assert len(ids) > len(both)
+    assert len(set(ids)) == len(ids)
 
 
 def test_no_date_and_no_machine_gets_into_a_file(plain: Chart) -> None:
@@ -283,13 +288,3 @@ def test_a_picture_says_what_it_shows_and_styles_nothing_but_itself(tmp_path: Pa
     assert ("img", chart.alt.replace("\x0b", "")) == (root.get("role"), root.get("aria-label"))
     assert [] == words(chart, "style") + words(chart, "metadata")
     assert "Throughput: a  < b" in words(chart)
-
-
-def test_charts_on_one_page_share_no_id(tmp_path: Path) -> None:
-    for devices in (1, 2):
-        case = make_case(topology=Topology(nodes=1, devices_per_node=devices))
-        store_good_runs(tmp_path / "y1", case, [10.0 * devices, 11.0 * devices])
-    both = [*drawn(tmp_path), *drawn(tmp_path, title="another section")]
-    ids = [name for chart in both for name in re.findall(rb' id="([^"]*)"', chart.svg)]
-    assert len(ids) > len(both)
-    assert len(set(ids)) == len(ids)
