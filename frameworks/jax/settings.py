@@ -17,6 +17,9 @@ from frameworks.common.reading import split_threads
 from frameworks.jax.precision import loss_scale, set_fp32_precision
 
 _POOL_THREAD = "tf_XLAEigen"  # how XLA names the threads of its pool on a CPU
+# JAX 0.10 gives convolutions on a CPU to YNNPACK, which is slow at the gradient of their weights; without it
+# Eigen computes them (docs/engines/jax.md). XLA ends at a flag that it does not know, as other versions may.
+_LIBRARY_FLAG, _LIBRARY_VERSION = "--xla_cpu_experimental_ynn_fusion_type", (0, 10)
 
 
 def device() -> jax.Device:
@@ -32,10 +35,19 @@ def sums_depthwise(case: Case) -> bool:
 def configure(case: Case) -> None:
     """Set what is global to the process, before JAX looks for devices: threads, device, what fp32 means."""
     os.environ["NPROC"] = str(split_threads(case).computing)  # XLA's pool reads it when it starts
+    os.environ["XLA_FLAGS"] = _xla_flags(case, os.environ.get("XLA_FLAGS", ""))  # likewise
     jax.config.update("jax_platforms", case.device)
     jax.config.update("jax_enable_x64", False)  # noqa: FBT003 - a variable of the user's may set it
     jax.config.update("jax_cuda_visible_devices", str(rank_from_environment().local_rank))
     set_fp32_precision(tf32=uses_tf32(case))
+
+
+def _xla_flags(case: Case, users: str) -> str:
+    """The user's flags, and on a CPU ours; theirs alone if they name it too, or are a file's name."""
+    ours = case.device == "cpu" and jax.__version_info__[:2] == _LIBRARY_VERSION
+    if not ours or _LIBRARY_FLAG in users or users.strip()[:1] not in {"", "-"}:
+        return users
+    return f"{users} {_LIBRARY_FLAG}=-individual_convolution".lstrip()
 
 
 def facts(case: Case) -> Dict[str, Any]:
