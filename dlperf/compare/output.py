@@ -130,7 +130,7 @@ def headline(findings: Comparison) -> str:
     if not any(row.verdict in _TOLD for row in findings.cases):
         return f"no verdict: the runs do not tell{_what_would(findings)}"
     if unknown:
-        return "no regression found, but not every case could be told"
+        return "no regression found, but not every case has a verdict"
     return "no regression"
 
 
@@ -365,8 +365,8 @@ UNDECIDED: Final = 4
 def exit_code(findings: Comparison, *, strict: bool) -> int:
     """The code that CI sees.
 
-    1 a regression; 3 cases missing or not comparable, or none in common; 4 no case could be told, or (strict
-    alone) some could not; else 0.
+    1 a regression; 3 cases missing or not comparable, or none in common; 4 no case has a verdict, or (strict
+    alone) some have none; else 0.
     """
     if findings.regressions:
         return REGRESSION
