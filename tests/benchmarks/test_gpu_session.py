@@ -137,6 +137,7 @@ def test_code_that_was_packed_before_it_changed_is_not_measured(
     assert is_same or "has other code than this checkout: pack again" in done.stderr
 
 
+@pytest.mark.slow
 def test_what_is_packed_leaves_out_only_what_the_machine_has_and_what_a_run_does_not_import() -> None:
     """What is named in the script and no longer in the lock would leave out nothing."""
     line = next(

@@ -37,6 +37,7 @@ def test_every_command_works_in_its_order(tmp_path: Path) -> None:
     assert "[]\n" == dlperf(["env", "list", "--json"], tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_a_sweep_can_name_the_users_own_python(tmp_path: Path) -> None:
     (block,) = [text for text in re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL) if "python:" in text]
     sweep = tmp_path / "own.yaml"

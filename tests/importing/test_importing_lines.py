@@ -77,18 +77,22 @@ def test_lines_read_at_once_equal_lines_read_alone(log: tuple[bytes, Dialect], c
     assert one_by_one(data, dialect) == at_once(data, dialect, chunk_bytes=chunk_bytes)
 
 
-def test_the_table_of_layouts_is_emptied_before_it_grows_without_bound() -> None:
-    """Every line has a layout of its own, but for one in fifty."""
+def test_the_table_of_layouts_is_emptied_before_it_grows_without_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every line has a layout of its own, but for one in fifty; with a tenth of the bound."""
+    monkeypatch.setattr("dlperf.importing.columnar.lines._MOST_LAYOUTS", 2_000)
     program = PROGRAMS["oneflow"]
     lines = []
-    for place in range(60_000):
+    for place in range(6_000):
         lines.append(f"noise {'x' * (place % 211)} {'y' * (place % 307)} {'z' * (place % 13)}")
         if place % 50 == 0:
             lines.append(program.line(Made(iteration=place, rate="245.123")))
     data = "\n".join(lines).encode() + b"\n"
-    reader = LogReader(Log(name="a.log", stream=io.BytesIO(data)), dialects=list(DIALECTS.values()))
-    assert 1200 == sum(len(batch) for batch in reader)
-    assert len(reader._lines._codes) < 60_000
+    log = Log(name="a.log", stream=io.BytesIO(data), chunk_bytes=100_000)  # it is looked at after each
+    reader = LogReader(log, dialects=list(DIALECTS.values()))
+    assert 120 == sum(len(batch) for batch in reader)
+    assert len(reader._lines._codes) < 3_000
 
 
 def test_short_lines_at_the_very_end_of_a_chunk_are_read_too() -> None:

@@ -60,21 +60,27 @@ def test_bars_carry_their_values_and_names_as_text(tmp_path: Path) -> None:
     assert f"Bar chart of samples/s on CPU cores, {values}" == chart.alt
 
 
-@pytest.mark.parametrize(
-    ("device", "one", "several"), [("cpu", "CPU device", "CPU cores"), ("cuda", "GPU", "GPUs")]
-)
-def test_every_chart_says_on_what_the_figures_were_measured(
-    tmp_path: Path, device: str, one: str, several: str
-) -> None:
+@pytest.fixture(scope="module", params=["cpu", "cuda"])
+def of_device(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Chart]:
+    """Charts of every kind by name, from cases of one kind of device."""
+    folder = tmp_path_factory.mktemp(request.param)
     for devices in (1, 2):
-        case = make_case(device=device, topology=Topology(nodes=1, devices_per_node=devices))
-        store_good_runs(tmp_path / "y1", case, [10.0 * devices], phases={"data": 0.1})
-    made = {chart.name: chart for chart in drawn(tmp_path)}
-    assert {"throughput", "speedup", "efficiency", "iterations", "breakdown"} == set(made)
-    assert all(f" on {several}, y1. " in chart.alt for chart in made.values())
-    assert f"speedup against one {one}," in made["speedup"].alt
-    assert f"times the samples/s of one {one}" in words(made["speedup"])
-    assert f"{one}s" in words(made["efficiency"])
+        for classes in (1000, 10_000):
+            topology = Topology(nodes=1, devices_per_node=devices)
+            case = make_case(device=request.param, topology=topology, num_classes=classes)
+            rates = [10.0 * devices, 10.3 * devices, 10.1 * devices]
+            store_good_runs(folder / "y1", case, rates, phases={"data": 0.1})
+    return {chart.name: chart for chart in drawn(folder)}
+
+
+def test_every_chart_says_on_what_the_figures_were_measured(of_device: dict[str, Chart]) -> None:
+    assert {"throughput", "speedup", "efficiency", "iterations", "breakdown"} <= set(of_device)
+    is_cpu = " on CPU cores, y1. " in of_device["throughput"].alt
+    one, several = ("CPU device", "CPU cores") if is_cpu else ("GPU", "GPUs")
+    assert [] == [name for name, chart in of_device.items() if f" on {several}, y1. " not in chart.alt]
+    assert f"speedup against one {one}," in of_device["speedup"].alt
+    assert f"times the samples/s of one {one}" in words(of_device["speedup"])
+    assert f"{one}s" in words(of_device["efficiency"])
 
 
 def test_a_case_without_a_number_is_a_word_and_no_bar(tmp_path: Path) -> None:
@@ -130,16 +136,10 @@ def edges(chart: Chart) -> set[tuple[int, ...]]:
     return {colour for side in sides for _, colour in picture.crop(side).getcolors(width + height) or []}
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_no_label_is_cut_off_at_an_edge(tmp_path: Path, device: str) -> None:
-    for devices in (1, 2):
-        for classes in (1000, 10_000):
-            topology = Topology(nodes=1, devices_per_node=devices)
-            case = make_case(device=device, topology=topology, num_classes=classes)
-            store_good_runs(tmp_path / "y1", case, [10.0 * devices, 10.3 * devices, 10.1 * devices])
-    made = {chart.name: edges(chart) for chart in drawn(tmp_path)}
-    assert {"efficiency", "classes-peak-anonymous-memory"} <= set(made)
-    assert [] == [name for name, colours in made.items() if colours != {(255, 255, 255)}]
+def test_no_label_is_cut_off_at_an_edge(of_device: dict[str, Chart]) -> None:
+    assert {"efficiency", "classes-peak-anonymous-memory"} <= set(of_device)
+    found = {name: edges(chart) for name, chart in of_device.items()}
+    assert [] == [name for name, colours in found.items() if colours != {(255, 255, 255)}]
 
 
 def test_a_median_outside_of_the_interval_of_the_means_is_drawn_all_the_same(tmp_path: Path) -> None:
