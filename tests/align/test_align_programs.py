@@ -329,8 +329,7 @@ def test_modes_of_two_devices_agree_across_frameworks_and_with_the_reference_in_
 def test_with_frozen_norms_any_number_of_devices_agrees_with_one(
     align: Callable[..., Certificate], framework: str
 ) -> None:
-    """Data parallel on 4 would be one program more to compile, whose ranks do the same as on 2."""
-    modes = [mode("data", 1), mode("model", 4)]
+    modes = [mode("data", 1), mode("data", 4), mode("model", 4)]
     if framework != "jax":  # whose Partial FC with all classes is its model parallel
         modes.append(mode("partial_fc", 4, 1.0))
 
