@@ -70,13 +70,18 @@ def test_the_largest_batch_trains_and_one_step_more_does_not(
 SPLITS: dict[str, dict[str, object]] = {"model": {}, "partial_fc": {"sample_ratio": 0.1}}
 
 
-# Each engine and each way once: how a rank of several runs out is the engine's, what fits is the way's.
+# Each engine and each way once: how a rank of several runs out is the engine's, what fits is the way's. No
+# budget ends near a step, where one probe may train and the next not: PyTorch's fits about 1 350 000 classes.
 @pytest.mark.parametrize(
-    ("name", "parallelism", "values"),
-    [("oneflow", "partial_fc", 2), ("mxnet", "model", 3), ("pytorch", "partial_fc", 4)],
+    ("name", "parallelism", "values", "memory"),
+    [
+        ("oneflow", "partial_fc", 2, "1GiB"),
+        ("mxnet", "model", 3, "1GiB"),
+        ("pytorch", "partial_fc", 5, "1120MiB"),
+    ],
 )
 def test_the_most_classes_of_two_processes_train_and_one_step_more_do_not(
-    lab: SweepLab, engine_python: Callable[[str], Path], name: str, parallelism: str, values: int
+    lab: SweepLab, engine_python: Callable[[str], Path], name: str, parallelism: str, values: int, memory: str
 ) -> None:
     lab.write(
         frameworks=[entry(name, engine_python(name))],
@@ -86,7 +91,7 @@ def test_the_most_classes_of_two_processes_train_and_one_step_more_do_not(
         parallelism=parallelism,
         **SPLITS[parallelism],
         num_classes="max",
-        memory="1GiB",
+        memory=memory,
         search={
             "iterations": 2,
             "num_classes": {"granularity": CLASSES_STEP, "upper": values * CLASSES_STEP},
