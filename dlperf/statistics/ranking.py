@@ -56,7 +56,7 @@ class Standing(Generic[K]):
 
     @property
     def close(self) -> tuple[K, ...]:
-        """Those that the first cannot be told from."""
+        """Those that the first cannot be told apart from."""
         return tuple(other for other, lead in self.leads.items() if not lead.told)
 
     @property
@@ -81,7 +81,7 @@ class Standing(Generic[K]):
             few = ", ".join(f"{name(key)} has {count}" for key, count in self.lacking.items())
             return f"no winner named: at least {FEWEST_RUNS} good runs of each are needed; {few}"
         close, needed = " and ".join(map(name, self.close)), self.runs_needed
-        text = f"no winner named: {name(self.first)} cannot be told from {close}"
+        text = f"no winner named: {name(self.first)} cannot be told apart from {close}"
         if needed:
             return f"{text}; about {needed} runs of each would settle it"
         if not all(self.leads[other].counts for other in self.close):

@@ -172,7 +172,7 @@ def test_between_two_frameworks_the_report_and_the_comparison_name_the_same_winn
     assert row.test is not None
     assert row.test.adjusted_p < 0.001
     assert row.verdict is Verdict.INCONCLUSIVE
-    assert "no winner named: pytorch 1.9.1 cannot be told from mxnet 1.9.1" in (row.reason or "")
+    assert "no winner named: pytorch 1.9.1 cannot be told apart from mxnet 1.9.1" in (row.reason or "")
     clear = side_case([2 * rate for rate in rates[1]], framework="pytorch")
     won = compare(side(side_case(rates[0])), side(clear), settings=Settings(compared=("framework",)))
     assert speed(won).verdict is Verdict.FASTER

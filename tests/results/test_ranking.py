@@ -39,7 +39,7 @@ def test_a_third_that_cannot_be_told_from_the_first_keeps_the_winner_from_being_
     """The third one's median is low, but its runs lie so far apart that they say nothing."""
     standing = judged(a=tuple(1.3 * rate for rate in FLAT), b=FLAT, c=(1.0, 150.0, 20.0, 1.5))
     assert (None, ("c",)) == (standing.winner, standing.close)
-    assert standing.in_words(str).startswith("no winner named: a cannot be told from c")
+    assert standing.in_words(str).startswith("no winner named: a cannot be told apart from c")
 
 
 def test_the_lead_that_is_told_is_that_of_the_medians() -> None:
