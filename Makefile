@@ -20,7 +20,7 @@ test: packages lint environments ## Check the style and run every test, training
 	@$(BIN)/pytest -m quiet $$(grep -rl --include 'test_*.py' pytest.mark.quiet tests) $(LONGEST)
 	@$(BIN)/pytest -n 2 --dist worksteal -m "not quiet" $(LONGEST)
 
-test-fast: .venv/.ready ## Run the tests that take no time (under a minute)
+test-fast: .venv/.ready ## Run the quick tests (one to two minutes on two cores)
 	@$(BIN)/pytest -n auto -m "not slow and not engine" --hypothesis-profile quick $(LONGEST)
 
 lint: .venv/.ready ## Check style, types and the direction of imports
