@@ -34,6 +34,7 @@ def measured(lab: ClusterLab, python: Path, *, code: int) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.quiet
 def test_a_slow_host_a_slow_link_and_a_cut_link_are_named(
     lab: ClusterLab, engine_python: Callable[[str], Path]
 ) -> None:
@@ -54,6 +55,7 @@ def test_a_slow_host_a_slow_link_and_a_cut_link_are_named(
     assert all("node3" in text or "node1" in text for text in texts), texts
 
 
+@pytest.mark.quiet
 def test_equal_hosts_are_not_named(lab: ClusterLab, engine_python: Callable[[str], Path]) -> None:
     with ExitStack() as held:
         for host in lab.net.hosts:
